@@ -248,6 +248,43 @@ def test_exceptions() -> None:
         assert "r0" == denied_by(gateway, sample(ops.Sign, key))
 
 
+@pytest.mark.parametrize("match", ["[Sign]", "[Sign, ExportKey]"])
+@pytest.mark.parametrize(
+    ("condition", "is_free"),
+    [
+        ("principals: [backup]", False),
+        ("principals: [bob]", True),
+        ("tags: [other]", False),
+        ("tags: [release]", True),
+        ("time: {not_after: '2000-01-01T00:00:00Z'}", False),
+        ("roles: [Administrator]", True),
+    ],
+)
+def test_an_exception_of_export_with_a_condition(
+    match: str, condition: str, *, is_free: bool
+) -> None:
+    """It frees the export where all of its conditions hold, and nowhere else."""
+    with hsm_with(
+        f"effect: deny, match: {{operations: {match}, tags: [release]}}, "
+        f"except: {{operations: [ExportKey], {condition}}}"
+    ) as gateway:
+        key = made(gateway, "Ed25519", exportable=True, tags=("release",))
+        wrapping = made(gateway, "AES-256-KW", "wrap")
+        export = ops.ExportKey(key_id=key, wrapping_key_id=wrapping)
+        hsm = gateway.act_as(caller(Role.ADMINISTRATOR, principal="bob"))
+
+        assert is_free != is_denied(hsm, export)
+        asked = ops.ExplainPolicy(
+            operation="ExportKey",
+            principal="bob",
+            roles=(Role.ADMINISTRATOR,),
+            key_id=key,
+            other_key_ids=(wrapping,),
+        )
+        said = gateway.act_as(caller()).execute(asked)
+    assert is_free == (said.outcome is PolicyOutcome.ALLOW)
+
+
 def test_explained() -> None:
     """An explanation names the operations, and the one that each rule is about."""
     with hsm_with("effect: deny, match: {operations: [Open]}") as gateway:

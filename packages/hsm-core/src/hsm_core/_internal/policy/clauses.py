@@ -6,24 +6,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
+from hsm_core._policies.operations import Form
 from hsm_core._policies.rules import PolicyRule
 from hsm_core.model import Caller
 from hsm_core.protocols import KeyClause, KeyFacts
 
 
-def clause_of(rule: PolicyRule, kind: str, caller: Caller, at: int) -> KeyClause | None:
+def clause_of(
+    rule: PolicyRule, form: Form, caller: Caller, at: int
+) -> KeyClause | None:
     """
     Return which keys a rule is about in a request; None if it does not hold at all.
+
+    An exception is asked for the operation that the request is decided as. Of a use
+    that an export makes possible, it is also asked for the export itself.
 
     Rules about who asks say nothing of the HSM's own doings, which come from nowhere,
     unless they name one of these.
     """
     if caller.principal in SYSTEM_GRANTS and rule.is_about_callers:
         return None
-    if not rule.match.concern(kind, caller, at):
+    if not rule.match.concern(form.kind, caller, at):
         return None
     unless, exclusion = None, rule.exclusion
-    if exclusion is not None and exclusion.concern(kind, caller, at):
+    excepted = (form.kind,) if form.needs_grant else (form.kind, form.requested)
+    if exclusion is not None and any(
+        exclusion.concern(kind, caller, at) for kind in excepted
+    ):
         if not exclusion.is_about_keys:
             return None
         unless = exclusion.key_terms(caller)

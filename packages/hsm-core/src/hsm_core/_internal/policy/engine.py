@@ -224,10 +224,9 @@ class RuleEngine:
             reached = held.form.reached(sides)
             if reached is None:
                 continue
-            kind, rule = held.form.kind, held.rule
-            clause = clause_of(rule, kind, question.caller, question.at)
+            clause = clause_of(held.rule, held.form, question.caller, question.at)
             if clause is not None:
-                yield rule, clause, reached
+                yield held.rule, clause, reached
 
     def _applying(
         self, effect: Effect, question: _Question, sides: tuple[KeyFacts, ...]
@@ -267,11 +266,8 @@ def _holds_for(rule: PolicyRule, twin: Form) -> bool:
     """Return whether a rule says more of a request by being about a twin of it."""
     if not rule.match.names(twin.kind):
         return False
-    is_direct = rule.match.names(twin.requested)
     excepted = rule.exclusion.operations if rule.exclusion is not None else None
-    if twin.needs_grant:
-        return not is_direct or excepted is not None
-    return not is_direct and twin.requested not in (excepted or ())
+    return excepted is not None or not rule.match.names(twin.requested)
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -114,7 +114,7 @@ def _explained(
     held: HeldRule, caller: Caller, sides: Sequence[Sides], at: int
 ) -> RuleExplanation:
     rule, kind = held.rule, held.form.kind
-    clause = clause_of(rule, kind, caller, at)
+    clause = clause_of(rule, held.form, caller, at)
     reached = [r for each in sides if (r := held.form.reached(each)) is not None]
     if clause is None or not reached:
         holds = False
