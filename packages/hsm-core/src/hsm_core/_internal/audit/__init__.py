@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""The audit trail without its medium: records, chain, head mark and verification."""
+"""Audit log independent of its storage: records, chain, head mark and verification."""
 
 __all__: list[str] = []

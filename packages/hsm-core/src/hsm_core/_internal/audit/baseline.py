@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-What is kept of pruned records: the last state that they tell of each key.
+Baseline of pruned records: the last recorded state of each key.
 
-A text of lines: a header, which is what the record of the prune says and where to look
-for that record; a line for each key, by id; and a MAC over all of it. The record bears
-its digest, so neither can be had without the other.
+Lines of text: a header with the content and place of the pruning record; a line for
+each key, by id; and a MAC over all of it. The pruning record holds the baseline's
+digest.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class BaselineHeader(Record, frozen=True, kw_only=True):
     Attributes:
         format: 1.
         log_id: The trail, 32 hex digits.
-        keys: How many lines follow before the MAC.
-        after_seq: The record of the prune comes after this one.
+        keys: Number of lines between the header and the MAC.
+        after_seq: Sequence number before the pruning record.
     """
 
     format: int
@@ -58,14 +58,14 @@ _LINES: Final = msgspec.json.Decoder(_Line)
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A baseline that was checked: its header, and the SHA-256 of its bytes, hex."""
+    """Verified baseline: its header, and the SHA-256 of its bytes, hex."""
 
     header: BaselineHeader
     sha256: str
 
     @property
     def detail(self) -> PruneDetail:
-        """What the record of the prune says."""
+        """Detail of the pruning record."""
         header = self.header
         return PruneDetail(
             first_seq=header.first_seq,
@@ -114,12 +114,12 @@ def check_baseline(
     Args:
         lines: Each with its newline.
 
-        log_id: The trail that it must belong to; empty takes its own word.
+        log_id: Expected audit log; empty accepts the baseline's own.
 
         hmac_key: None leaves the MAC unchecked.
 
     Raises:
-        AuditTamperedError: It was changed, or belongs to another trail.
+        AuditTamperedError: The baseline was altered, or belongs to another audit log.
     """
     stream = iter(lines)
     first = next(stream, b"")
@@ -150,7 +150,7 @@ def known_keys(lines: Iterable[bytes]) -> Iterator[KnownKey]:
     Return the keys of a baseline that `check_baseline` accepted, as they are read.
 
     Raises:
-        AuditTamperedError: It was changed since.
+        AuditTamperedError: The baseline was altered since.
     """
     stream = iter(lines)
     header = _header(next(stream, b""))

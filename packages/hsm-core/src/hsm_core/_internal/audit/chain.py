@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing a trail: drafts become records, each bound to the one before."""
+"""Chain: turns drafts into audit records, each bound to the previous one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from hsm_core.protocols import AuditDraft
 
 
 class OpenIntents:
-    """Intents without outcome, in the order in which they were written."""
+    """Intents without outcome, in the order of their records."""
 
     def __init__(self) -> None:
         self._seqs: dict[str, int] = {}
 
     def note(self, phase: Phase, operation_id: str, seq: int) -> None:
-        """Take one record into account."""
+        """Update the open intents with one record."""
         if phase is Phase.INTENT:
             self._seqs.setdefault(operation_id, seq)
         elif phase is Phase.OUTCOME:
@@ -41,16 +41,16 @@ class OpenIntents:
 
 class Chain:
     """
-    The writing end of one trail. Not safe for threads: its owner holds a lock.
+    Writing end of one audit log. Not thread-safe: its owner holds a lock.
 
     Args:
         log_id: 32 hex digits.
 
         hmac_key: Key of the trail.
 
-        node: Name of this node, which each record bears.
+        node: Name of this node, written to each record.
 
-        mark: Where the trail ends.
+        mark: End of the log.
 
         intents: Intents without outcome up to there.
     """
@@ -101,7 +101,7 @@ class Chain:
         return lines
 
     def mark(self) -> HeadMark:
-        """Return the head mark that would be right once all records are synced."""
+        """Return the head mark for when all records are synced."""
         return HeadMark(
             seq=self.seq,
             leaf_hash=self.leaf_hash,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Following a trail: every record is checked against the one before it."""
+"""Follower: checks every audit record against the previous one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Follower:
     Checks the records of one trail in order.
 
     Args:
-        log_id: 32 hex digits; None takes the id that the first record names.
+        log_id: 32 hex digits; None accepts the id in the first record.
 
         hmac_key: None leaves the MACs unchecked.
 
         seq: The record before the first one to follow.
 
-        leaf_hash: Its leaf hash; empty takes the word of the first one for it.
+        leaf_hash: Its leaf hash; empty accepts the one in the first record.
 
-        mark: A head mark that the record it names must agree with.
+        mark: Head mark; the record that it names must match it.
 
     Attributes:
         seq: The newest record that was followed; -1 for none.
@@ -63,7 +63,7 @@ class Follower:
 
     @property
     def log_id(self) -> str:
-        """The trail's id; empty as long as no record told it."""
+        """Id of the audit log; empty until the first record is followed."""
         return self._log_id or ""
 
     def follow(self, line: bytes) -> AuditEvent:
@@ -88,12 +88,12 @@ class Follower:
 
     def start_after(self, line: bytes, seq: int) -> None:
         """
-        Begin after a record whose own predecessors are not looked at.
+        Start after a record without checking the records before it.
 
         Args:
             line: The record, without its newline.
 
-            seq: What to call it if it is bad.
+            seq: Sequence number to report if it is bad.
 
         Raises:
             AuditTamperedError: It is no record of this trail.
@@ -102,7 +102,7 @@ class Follower:
         self.seq, self.leaf_hash = event.seq, leaf_hash(line)
 
     def is_record(self, line: bytes) -> bool:
-        """Return whether this is a record of this trail, wherever it belongs."""
+        """Return whether this is a record of this audit log, at any position."""
         try:
             self._authentic(line, self.seq + 1)
         except AuditTamperedError:

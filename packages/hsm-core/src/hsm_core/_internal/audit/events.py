@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Events of stored lines, read one after the other."""
+"""Events decoded from stored lines, in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def verified_events(
     audit: AuditLog, verify: Callable[[int, int], AuditVerification], start: int
 ) -> Iterator[AuditEvent]:
     """
-    Walk the trail up to its head as it is now, verifying it on the way.
+    Yield the events up to the current head, verifying each record.
 
     Args:
         audit: The trail.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Going through records once more before they are removed.
+Last verification of records before a prune removes them.
 
-Each is verified, so that no prune can wash a forgery clean, and what must be kept of it
-is taken out.
+A prune must not hide a forgery, so each record is verified before it is removed. The
+facts that the baseline needs are extracted here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def gather(
     after_seq: int,
 ) -> tuple[Baseline, list[bytes]]:
     """
-    Follow the records before *next_seq*; return what to keep of them, and its lines.
+    Follow the records before *next_seq*; return their baseline and its lines.
 
     Args:
         lines: Returns up to so many lines from one record on, without newline.
@@ -48,15 +48,15 @@ def gather(
 
         hmac_key: Key of the trail.
 
-        baseline: What is kept of the records that are gone already.
+        baseline: Baseline of earlier prunes.
 
         keys: The keys that it names.
 
-        next_seq: The first record that stays.
+        next_seq: First record to keep.
 
-        policy: By which policy.
+        policy: Hash of the policy in force.
 
-        after_seq: The record of the prune will come after this one.
+        after_seq: Sequence number before the pruning record.
 
     Raises:
         AuditTamperedError: A record is bad; it must not be removed.

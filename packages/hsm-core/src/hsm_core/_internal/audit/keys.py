@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Keys of the trail, each for one use, all derived from the HMAC key.
+Audit keys, each for one use, all derived from the HMAC key.
 
 HKDF-SHA-256 (RFC 5869) with the log id as salt and a label with the epoch as info.
 """
@@ -18,7 +18,7 @@ from hsm_core._internal.lib.encoding import (
 )
 
 EPOCH: Final = 0
-"""The only epoch that format 1 knows: the key never changes within a trail."""
+"""The only key epoch of format 1: the key never changes within an audit log."""
 
 _RECORD_LABEL: Final = b"FerroHSM audit record 1"
 _MARK_LABEL: Final = b"FerroHSM audit head mark 1"
@@ -37,7 +37,7 @@ def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
 
 
 def baseline_mac(hmac_key: bytes, log_id: str) -> hmac.HMAC:
-    """Return the MAC over what is kept of pruned records, to be fed with its bytes."""
+    """Return the MAC over a baseline, to be updated with its bytes."""
     mac = hmac.new(_key(hmac_key, log_id, _BASELINE_LABEL), digestmod="sha256")
     mac.update(_BASELINE_LABEL + b"\0")
     return mac
@@ -47,8 +47,8 @@ def key_check_value(hmac_key: bytes) -> bytes:
     """
     Return 32 bytes by which the HMAC key is recognised.
 
-    They are the same for every trail of one key, so that an edited log id is not
-    taken for a wrong key.
+    They are the same for every audit log of one key, so that an edited log id is not
+    mistaken for a wrong key.
     """
     return hkdf_sha256(hmac_key, salt=b"", info=length_prefixed(_CHECK_LABEL))
 

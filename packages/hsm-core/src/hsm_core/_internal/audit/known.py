@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a trail says of each key: the state after its last change."""
+"""Known keys: the recorded state of each key after its last change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hsm_core.model import AuditEvent, KeyId, Phase
 from hsm_core.protocols import KnownKey
 
 ACCEPTED: Final = "system.key-accepted"
-"""Kind of the records that say which keys were accepted as they are."""
+"""Record kind of keys accepted in their stored state."""
 
 _ASKED: Final = "DestroyKey"
 _COMPLETED: Final = "CompleteDestruction"
@@ -19,20 +19,20 @@ _COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 
 class KnownKeys:
     """
-    The last state of each key, gathered from events in their order.
+    Last recorded state of each key, collected from events in order.
 
-    Of a key that was destroyed and then forgotten, that it was destroyed stays known:
-    with generation 0 and no digest, as nothing of it should be there.
+    A destroyed key that the store no longer holds stays known as destroyed, with
+    generation 0 and no digest.
 
     Args:
-        before: What is known from records before them.
+        before: Known keys from earlier records.
     """
 
     def __init__(self, before: Iterable[KnownKey] = ()) -> None:
         self._keys = {known.key_id: known for known in before}
 
     def note(self, event: AuditEvent) -> bool:
-        """Take one event into account, and return whether a key was changed by it."""
+        """Update the state with one event, and return whether it changed a key."""
         key_id = KeyId(event.key_id)
         accepted = event.kind == ACCEPTED
         if accepted and not event.document_after:
@@ -58,12 +58,12 @@ class KnownKeys:
         return len(self._keys)
 
     def __iter__(self) -> Iterator[KnownKey]:
-        """Walk the keys by id."""
+        """Iterate over the keys by id."""
         return iter([self._keys[key_id] for key_id in sorted(self._keys)])
 
 
 def _destroys(event: AuditEvent) -> bool:
-    """Return whether a change ended its key, and did not only say when it will end."""
+    """Return whether a change destroyed its key, rather than scheduling that."""
     if event.kind == _ASKED:
         return not event.parameters.get("waiting_days", 0)
     return event.kind == _COMPLETED

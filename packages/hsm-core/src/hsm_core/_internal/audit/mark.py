@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The head mark: what the trail is known to hold, beside the trail.
+Head mark: authenticated end of the audit log, in a file beside it.
 
-It tells a crash's torn tail from one that was cut. The file has a header and two
-slots, written in turn, each in a sector of its own, so that one is whole whatever
-happens while the other is written.
+It distinguishes a tail torn by a crash from a truncated log. The file has a header and
+two slots, written in turn, each in its own sector, so that one slot is intact even if a
+write of the other fails.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class HeadMark:
     State of the trail after a sync.
 
     Attributes:
-        seq: Newest record that was synced, -1 for none.
+        seq: Newest synced record, -1 for none.
         leaf_hash: Its leaf hash, hex; 64 zeros for none.
         floor: Lowest seq of an intent without outcome, or seq + 1.
-        clean: The trail was closed here, in order.
+        clean: The log was closed cleanly here.
         set_digest: The newest set digest in any record up to here, or empty.
     """
 
@@ -53,7 +53,7 @@ class HeadMark:
 
 @dataclass(frozen=True, slots=True)
 class StoredHead:
-    """What a head file says: of which trail, the newest mark, and its counter."""
+    """Content of a head file: audit log id, newest mark, and its counter."""
 
     log_id: str
     counter: int
@@ -121,7 +121,7 @@ class HeadCodec:
 
         Raises:
             WrongAuditKeyError: It was written with another HMAC key.
-            AuditTamperedError: It was changed by other means than ours.
+            AuditTamperedError: It was altered by another program.
         """
         log_id, check = _read_header(content)
         codec = cls(hmac_key, log_id)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The tree over a trail, as RFC 6962 defines it, kept as a compact range.
+Merkle tree over the audit log (RFC 6962), kept as a compact range.
 
 A compact range is the roots of the largest complete subtrees that cover the first
-records: as many as the size has bits set. It is all that must be kept of records that
-are gone, for the tree to grow on and for later proofs.
+records: as many as the size has bits set. With it, the tree can grow and prove
+inclusion after those records were pruned.
 """
 
 from __future__ import annotations

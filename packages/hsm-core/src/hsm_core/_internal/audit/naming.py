@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Names of the files that make up a trail, after the name of its live segment.
+File names of an audit log, derived from the name of its live segment.
 
 ``audit.log`` is the live segment; ``audit.log.00000001.0000000000000000`` a closed one
 with its number (from 1) and the seq of its first record; beside them lie
@@ -19,7 +19,7 @@ _FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")
 
 
 class ClosedName(NamedTuple):
-    """What the name of a closed segment says; sorts in the order of the trail."""
+    """Parsed name of a closed segment; sorts in log order."""
 
     number: int
     first_seq: int
@@ -31,7 +31,7 @@ class ClosedName(NamedTuple):
 
 class FragmentName(NamedTuple):
     """
-    What the name of a fragment says.
+    Parsed name of a fragment.
 
     Attributes:
         seq: Number of the record that tells of its repair.
@@ -55,7 +55,7 @@ def head_name(live: str) -> str:
 
 
 def baseline_name(live: str) -> str:
-    """Return the name of the file with what is kept of pruned records."""
+    """Return the name of the baseline file."""
     return f"{live}.baseline"
 
 
@@ -70,7 +70,7 @@ def new_name(live: str) -> str:
 
 
 def reserve_name(live: str) -> str:
-    """Return the name of the file that keeps room for when the disk is full."""
+    """Return the name of the file that reserves disk space."""
     return f"{live}.reserve"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a verification of a whole trail counts and finds, wherever the trail lies."""
+"""Offline verification of a whole audit log, in files or in a database."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ _PROGRESS_EVERY: Final = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfflineVerification:
     """
-    What an intact trail holds; damage raises instead.
+    Result of verifying an intact audit log; damage raises instead.
 
     Attributes:
-        records: How many records were verified.
+        records: Number of verified records.
         head_seq: The newest one, -1 for an empty trail.
         head_hash: Its leaf hash, hex; compare it with one written down before.
         log_id: 32 hex digits; empty for an empty trail read without key.
-        macs_checked: Whether the key was given. Without it whoever edits a record can
-            make all that follow fit again, or cut the end off.
+        macs_checked: Whether the key was given. Without it, an attacker who edits a
+            record can recompute all later ones, or truncate the log.
         mark_checked: Whether the head mark was authenticated and agrees.
-        clean: The trail was closed in order at its end.
-        in_use: A process has the trail open, so that it can't be closed yet.
-        torn_bytes: Length of an unfinished tail, which is no record: left by a crash,
-            or being written just now.
+        clean: The log was closed cleanly at its end.
+        in_use: A process has the log open, so that it is not closed yet.
+        torn_bytes: Length of an unfinished tail: left by a crash, or being written.
         first_seq: The oldest record; all before it were pruned, and a record that was
             verified says so.
         pruned_roots: RFC 6962 subtree roots (compact range) of the records before it,
             from the largest subtree to the smallest, hex.
-        baseline_checked: Whether what is kept of pruned records was found as that
-            record names it.
+        baseline_checked: Whether the baseline matches the pruning record.
     """
 
     records: int
@@ -56,14 +54,14 @@ class OfflineVerification:
 
 class VerificationRun:
     """
-    A verification under way: its follower is given record after record.
+    Running verification: records are passed to its follower in order.
 
     Args:
         hmac_key: Key of the trail; None leaves the MACs unchecked.
 
-        head: What the head file says; None if there is none, or no key.
+        head: Content of the head file; None without the file or the key.
 
-        prefix: Judges the beginning.
+        prefix: Checks the start of the log.
 
         progress: Called now and then with the number of records verified.
 
@@ -93,7 +91,7 @@ class VerificationRun:
         )
 
     def visit(self, event: AuditEvent, leaf_hash: str) -> None:
-        """Take the next good record into account."""
+        """Process the next good record."""
         self.prefix.visit(event, leaf_hash)
         if self._look is not None:
             self._look(event)
@@ -105,10 +103,11 @@ class VerificationRun:
         self, *, torn_bytes: int = 0, in_use: bool = False
     ) -> OfflineVerification:
         """
-        Return what was found, all records having been followed.
+        Return the result, after all records were followed.
 
         Raises:
-            AuditTamperedError: Records were pruned, and none of those says so.
+            AuditTamperedError: Records are missing, and no pruning record accounts for
+                them.
         """
         self.prefix.finish()
         follower, detail = self.follower, self.prefix.detail

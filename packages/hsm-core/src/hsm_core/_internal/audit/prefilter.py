@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Which stored lines a view need not read.
+Prefilter: skips stored lines that an audit query can't match.
 
-Reading a record in full takes many times longer than looking for a few bytes in it. An
-event has one stored form only (see `record`), so bytes that every record of a kind must
-hold are missing in no such record, whatever else is written in its texts.
+Decoding a record takes many times longer than searching it for a few bytes. An event
+has exactly one stored form (see `record`), so a line without the bytes that every
+record of a kind must hold is not of that kind.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _HEAD: Final = re.compile(
     rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'
     rb'"kind":"[^"\\]*","code":"([^"\\]*)"' % FRAME
 )
-"""What a line begins with, unless something in it is escaped or not as it should be."""
+"""Start of a line, unless it holds escapes or is malformed."""
 
 _INTENT: Final = Phase.INTENT.value.encode()
 
 
 class Sieve:
     """
-    Lets all lines through that a view may have to show, and a few others.
+    Prefilter that passes all lines that may match a query, and a few others.
 
     Args:
-        operation: The view.
+        operation: The query.
 
-        since: Its bound in microseconds since 1970, if it has one.
+        since: Lower bound in microseconds since 1970, if any.
 
         until: As *since*.
     """
@@ -59,11 +59,11 @@ class Sieve:
         self._keys: list[bytes] = []
 
     def learn_keys(self, key_ids: Iterable[str]) -> None:
-        """Let only records of these keys through; with the empty id, all are."""
+        """Pass only records of these keys; with the empty id, pass all."""
         self._keys = [_member("key_id", key_id) for key_id in key_ids]
 
     def lets_through(self, line: bytes) -> bool:
-        """Return whether the record of a stored line must be looked at in full."""
+        """Return whether a stored line must be decoded."""
         return (
             all(member in line for member in self._members)
             and (not self._kinds or any(member in line for member in self._kinds))
@@ -72,7 +72,7 @@ class Sieve:
         )
 
     def _is_ruled_out(self, line: bytes) -> bool:
-        """Return whether the head of a line says that it is not looked for."""
+        """Return whether the head of a line rules it out."""
         found = _HEAD.match(line)
         if found is None:
             return False
@@ -86,7 +86,7 @@ class Sieve:
 
 
 def _member(name: str, text: str) -> bytes:
-    """Return what every record with this text holds; nothing if that is not known."""
+    """Return the bytes that every record with this text holds; empty if unknown."""
     try:
         return b'"%b":%b' % (name.encode(), msgspec.json.encode(text)) if text else b""
     except UnicodeEncodeError:

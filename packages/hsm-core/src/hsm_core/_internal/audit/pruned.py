@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Whether the beginning of a trail is gone because it was pruned.
+Pruned prefix: checks that a prune explains a missing start of the audit log.
 
-A trail that does not begin at 0 is believed only with the baseline of a prune that
-reaches at least to its first record, and with the record of that prune in its chain. It
-may begin earlier: then the removal was interrupted.
+A log that does not start at record 0 is accepted only with a baseline that reaches at
+least to its first record, and with the pruning record in its chain. If it starts
+earlier, the removal was interrupted.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from hsm_core.model import AuditEvent, PruneDetail
 
 class PrunedPrefix:
     """
-    Judges the beginning of a trail while its records are followed.
+    Checks the start of an audit log while its records are followed.
 
     Args:
-        first_seq: Sequence number of the first record that is there.
+        first_seq: Sequence number of the first present record.
 
-        baseline: Checked; None if there is none.
+        baseline: Verified baseline, or None.
 
     Attributes:
         start: Sequence number and leaf hash of the record before the first one, as a
             `Follower` takes them.
 
     Raises:
-        AuditTamperedError: Records are gone that the baseline does not tell of.
+        AuditTamperedError: Records are missing that the baseline does not cover.
     """
 
     def __init__(self, first_seq: int, baseline: Baseline | None) -> None:
@@ -49,11 +49,11 @@ class PrunedPrefix:
 
     def visit(self, event: AuditEvent, leaf_hash: str) -> None:
         """
-        Take the next good record into account.
+        Process the next good record.
 
         Raises:
-            AuditTamperedError: It is the last that the baseline tells of, and is not
-                the one that it means.
+            AuditTamperedError: It is the last record that the baseline covers, and
+                differs from it.
         """
         detail = self.detail
         if detail is None:
@@ -65,7 +65,7 @@ class PrunedPrefix:
 
     def finish(self) -> None:
         """
-        Require the record of the prune among the records that were visited.
+        Require the pruning record among the visited records.
 
         Raises:
             AuditTamperedError: It was not.

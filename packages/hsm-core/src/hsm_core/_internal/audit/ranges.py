@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Verification of a range of a trail that is open, through the log itself."""
+"""Verification of a range of an open audit log."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def verify_range(
     audit: AuditLog, hmac_key: bytes, start_seq: int, limit: int
 ) -> AuditVerification:
     """
-    Verify up to *limit* records from *start_seq* on, up to the head as it is now.
+    Verify up to *limit* records from *start_seq*, up to the current head.
 
-    A range that does not begin at 0 begins after the leaf hash of the record before it,
-    which a walk from 0 has verified. One that would begin before the oldest record that
-    was not pruned begins there, and what is kept of the pruned ones is checked; that
-    their end was recorded was verified when the trail was opened, and is again offline.
+    A range that does not start at 0 starts after the leaf hash of the record before it,
+    which a walk from 0 has verified. A range that would start before the oldest
+    remaining record starts there, and the baseline is checked. The pruning record was
+    verified when the log was opened, and is verified again offline.
 
     Raises:
         AuditTamperedError: A record is bad or missing; ``facts`` name the first.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading a trail that may be pruned meanwhile."""
+"""Reading an audit log that may be pruned concurrently."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hsm_core.protocols import AuditLog
 
 
 def pruned_before(first_seq: int) -> InvalidInputError:
-    """Return the error for who reads records that were pruned."""
+    """Return the error for reading pruned records."""
     return InvalidInputError(
         f"start_seq must be at least {first_seq}: earlier records were pruned.",
         field="start_seq",
@@ -18,7 +18,7 @@ def pruned_before(first_seq: int) -> InvalidInputError:
 
 def lines_from(audit: AuditLog, start_seq: int, limit: int) -> tuple[int, list[bytes]]:
     """
-    Return lines from *start_seq* on, or from the oldest that was not pruned.
+    Return lines from *start_seq*, or from the oldest remaining record.
 
     Returns:
         The sequence number of the first line, and up to *limit* lines.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why a trail is not believed: names for programs, sentences for people."""
+"""Reasons of failed verification: codes for programs, sentences for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hsm_core.errors import AuditTamperedError
 
 
 class Reason(StrEnum):
-    """What is wrong with the first bad record, or with the trail as a whole."""
+    """Fault of the first bad record, or of the audit log as a whole."""
 
     FRAMING = "framing"
     MAC = "mac"
@@ -66,7 +66,7 @@ def tampered(reason: Reason, seq: int) -> AuditTamperedError:
 
 
 def damaged_ledger(error: AuditTamperedError) -> str:
-    """Return what is to be said of a ledger, which is read as a trail is."""
+    """Return the message for a damaged retention ledger."""
     seq, reason = error.facts.get("seq", 0), error.facts.get("reason")
     why = f": {_SENTENCES[Reason.FORMAT]}" if reason == Reason.FORMAT else ""
     return f"The retention ledger is damaged at record {seq}{why}."

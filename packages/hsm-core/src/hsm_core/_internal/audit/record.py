@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-One record of the trail: an event, its stored line and its leaf hash.
+Audit record: an event, its stored line and its leaf hash.
 
-A line is ``{"event":{…},"mac":"<64 hex>"}``. An event has one form only: what can't be
-encoded to the very same bytes again is refused on reading.
+A line is ``{"event":{…},"mac":"<64 hex>"}``. An event has one canonical form: a line
+that does not encode to the same bytes again is rejected on reading.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def decode_event(payload: bytes) -> AuditEvent | None:
 
 def check_draft(draft: AuditDraft) -> None:
     """
-    Refuse a draft that would make a record no reader accepts.
+    Reject a draft whose record no reader would accept.
 
     Raises:
         InvalidInputError: An intent has no operation id, a number is not a safe

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the records of a trail leave to whoever goes on writing it."""
+"""Replay of audit records at opening: open intents and the newest set digest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hsm_core.model import AuditEvent, Phase
 
 class Replay:
     """
-    Gathers intents without outcome and the newest set digest, from events in order.
+    Collects intents without outcome and the newest set digest, from events in order.
 
     Args:
-        mark: What the head says; its set digest counts until an event has another.
+        mark: Head mark; its set digest applies until an event has another.
 
     Attributes:
         intents: Those without outcome.
@@ -25,7 +25,7 @@ class Replay:
         self._set_digest = mark.set_digest
 
     def note(self, event: AuditEvent) -> None:
-        """Take the next event into account."""
+        """Update the state with the next event."""
         if event.phase is not Phase.SINGLE:
             self.intents.note(event.phase, event.operation_id, event.seq)
             if event.phase is Phase.INTENT:

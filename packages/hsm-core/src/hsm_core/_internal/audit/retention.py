@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """
-Which records are old enough to be pruned, whatever the clock did.
+Pruning rule: finds old records without trusting clock jumps.
 
-Only time that is known to have passed makes a record older. While the trail is open,
-that is what the monotonic clock counts. Before that there are only the times of the
-records: where they leap by more than `IDLE`, the machine was off or its clock was
-wrong, nobody can tell which, and no more than `IDLE` is counted. So a clock that
-stepped forwards removes nothing early, and one that stepped back neither.
+Only time that is known to have passed ages a record. While the log is open, the
+monotonic clock counts it. Before that only the times of the records are known: a gap of
+more than `IDLE` between two of them means that the machine was off or its clock was
+wrong, and counts as `IDLE`. So a clock that jumped, in either direction, removes
+nothing early.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Final
 from hsm_core.protocols import Clock
 
 IDLE: Final = 7 * 24 * 3600 * 1_000_000
-"""How long a trail may be silent, in microseconds, and all of it be believed."""
+"""Longest gap between two records that counts in full, in microseconds."""
 
 _BLOCK: Final = 1000
 
 
 class WatchedClock:
     """
-    A clock that remembers how far the wall clock went astray since it was made.
+    Clock that tracks the drift of the wall clock since its creation.
 
-    One thread at a time asks it for the time.
+    Used by one thread at a time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -48,7 +48,7 @@ class WatchedClock:
         return self._clock.monotonic()
 
     def look(self) -> tuple[int, int]:
-        """Return wall time, and what it gained most on any time that was told."""
+        """Return wall time, and its largest gain over any time returned before."""
         now = self._clock.now()
         return now, max(0, self._gain(now) - self._lowest)
 
@@ -59,14 +59,14 @@ class WatchedClock:
 
 class RetentionRule:
     """
-    Finds how far a trail may be pruned.
+    Finds the records that may be pruned.
 
     Args:
-        clock: Made when the trail was opened, and has given every record its time.
+        clock: Created at opening; the source of every record's time.
 
         newest: The newest record then, -1 for none.
 
-        times: Returns the times of up to so many records from one on.
+        times: Returns the times of up to so many records, starting at one.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class RetentionRule:
 
     def prunable(self, first: int, end: int, head: int, before: int) -> int:
         """
-        Return the first record that must stay.
+        Return the first record to keep.
 
         Args:
-            first: Oldest record that is there.
+            first: Oldest present record.
 
-            end: All from this one on stay anyway.
+            end: This record and all later ones are kept.
 
             head: The newest record.
 
@@ -120,7 +120,7 @@ class RetentionRule:
             seq += len(times)
 
     def _leaps(self, first: int) -> list[tuple[int, int]]:
-        """Return where time leapt before the opening, and what doesn't count of it."""
+        """Return clock jumps before the opening, and their uncounted time."""
         newest = self._newest
         if newest < first:
             return []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Reading a segment, and judging how it ends.
+Segment scan: reads a segment and checks its end.
 
-A crash can leave a torn tail; nothing else may. What lies before the head mark, what
-follows a clean stop, and what holds a whole record was not torn by a crash.
+Only a crash may leave a torn tail. Bytes before the head mark, after a clean stop, or
+with a complete record in them were not torn by a crash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
 MAX_TORN_BYTES: Final = 64 * 1024 * 1024
-"""Longest tail that a crash can tear: more is never waiting to be written."""
+"""Longest tail that a crash can tear: the most that waits to be written."""
 
 _START: Final = b'{"event":{"format":'
 _END: Final = re.compile(rb',"mac":"[0-9a-f]{64}"\}')
@@ -37,11 +37,11 @@ _CHUNK: Final = 64 * 1024
 @dataclass(frozen=True, slots=True)
 class Scan:
     """
-    How far a segment could be followed.
+    Result of scanning a segment.
 
     Attributes:
-        end: Bytes that hold good records.
-        error: What is wrong with the bytes after them, or None at the end of file.
+        end: Number of bytes with good records.
+        error: Fault of the bytes after them, or None at the end of file.
         unterminated: The last good record lacks its newline.
     """
 
@@ -67,8 +67,8 @@ def scan_segment(
 
         visit: Called with each good event and the offset of its line.
 
-        until: First record of the next segment, which wins from there on: what else
-            this one holds is not looked at.
+        until: First record of the next segment, which takes precedence: later records
+            in this segment are ignored.
     """
     end = 0
     while follower.seq + 1 != until and (line := file.readline(MAX_LINE_BYTES + 1)):
@@ -93,12 +93,12 @@ def _may_lack_newline(follower: Follower) -> bool:
 
 def judge_end(file: BinaryIO, scan: Scan, follower: Follower) -> int:
     """
-    Decide whether the end of the live segment is what a crash may leave.
+    Check whether a crash explains the end of the live segment.
 
     Args:
         file: The live segment.
 
-        scan: How far it could be followed.
+        scan: Result of scanning it.
 
         follower: Where that led, with the head mark, if there is one to trust.
 
@@ -137,7 +137,7 @@ def _holds_record(tail: bytes, follower: Follower) -> bool:
 
 
 def claimed_seq(line: bytes) -> int | None:
-    """Return what a line says of its place, unauthenticated; None if it is no event."""
+    """Return a line's sequence number, unauthenticated; None if it is not an event."""
     event = _claimed(line)
     return None if event is None else event.seq
 
@@ -160,14 +160,14 @@ def _claimed(line: bytes) -> AuditEvent | None:
 
 
 def first_seq(file: BinaryIO) -> int | None:
-    """Return what the first line of a segment says of its place, if it is whole."""
+    """Return the sequence number in the first line of a segment, if it is complete."""
     line = nth_line(file, 0)
     return None if line is None else claimed_seq(line)
 
 
 def begins(file: BinaryIO | None, follower: Follower, otherwise: int) -> int:
     """
-    Return where a trail begins that is this segment alone.
+    Return the first record of an audit log that consists of this segment.
 
     Args:
         file: The segment, or None if there is none.
@@ -184,7 +184,7 @@ def begins(file: BinaryIO | None, follower: Follower, otherwise: int) -> int:
 
 
 def last_line(file: BinaryIO) -> bytes | None:
-    """Return the last line of a file without its newline; None if it has none whole."""
+    """Return the last complete line of a file without its newline, or None."""
     end = file.seek(0, 2)
     tail = b""
     while len(tail) < end and len(tail) <= MAX_LINE_BYTES + 1:
@@ -199,7 +199,7 @@ def last_line(file: BinaryIO) -> bytes | None:
 
 
 def nth_line(file: BinaryIO, position: int) -> bytes | None:
-    """Return a line of a file by its place from 0; None if it is not there whole."""
+    """Return a complete line of a file by its index from 0, or None."""
     file.seek(0)
     for _ in range(position):
         file.readline(MAX_LINE_BYTES + 1)

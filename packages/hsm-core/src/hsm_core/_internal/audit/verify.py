@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Verification of a trail by someone who did not write it.
+Verification of an audit log's files by another process.
 
-It streams, so that memory does not grow with the trail, keeps no lock, and writes
+It streams, so that memory does not grow with the log; it takes no lock and writes
 nothing.
 """
 
@@ -45,12 +45,12 @@ from hsm_core.model import AuditEvent
 from hsm_core.protocols import AuditHead
 
 _TRIES: Final = 4
-"""How often a trail is looked at whose files change meanwhile, before it is damaged."""
+"""Attempts to read an audit log whose files change, before it counts as damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How many lines were verified, where they lead, and of which trail they are."""
+    """Number of verified lines, the state after them, and their audit log."""
 
     records: int
     head: AuditHead
@@ -70,7 +70,7 @@ def verify_lines(
     Args:
         lines: Stored lines, without newline.
 
-        log_id: The trail they must belong to; None takes the first record's word.
+        log_id: Expected audit log; None accepts the id in the first record.
 
         hmac_key: None leaves the MACs unchecked.
 
@@ -91,13 +91,13 @@ def verify_lines(
 
 class AuditVerifier:
     """
-    Verifies the files of a trail, in use or not, without touching them.
+    Verifies the files of an audit log, in use or not, without changing them.
 
     Args:
         path: The live segment. Closed ones and the head mark lie beside it.
 
-        hmac_key: None verifies the chain alone, which does not show a forger who
-            recomputes it, nor a cut tail.
+        hmac_key: None verifies the chain only, which detects neither a recomputed chain
+            nor a truncated tail.
     """
 
     def __init__(self, path: Path, hmac_key: bytes | None) -> None:
@@ -115,8 +115,8 @@ class AuditVerifier:
         Args:
             progress: Called now and then with the number of records verified.
 
-            look: Called with each good record, with some more than once; what it raises
-                ends the verification.
+            look: Called with each good record, with some more than once; its exceptions
+                end the verification.
 
         Raises:
             AuditTamperedError: The trail is damaged; ``facts`` name the first bad
@@ -214,7 +214,7 @@ class AuditVerifier:
             return check_baseline(lines, log_id=log_id, hmac_key=self._hmac_key)
 
     def _places(self) -> tuple[list[ClosedName], int | None, int | None]:
-        """Return which files there are now, the baseline and the live one by inode."""
+        """Return the current files, with the inodes of baseline and live segment."""
         baseline = self._path.with_name(baseline_name(self._path.name))
         return self._closed_names(), _inode(baseline), _inode(self._path)
 
@@ -291,10 +291,10 @@ class AuditVerifier:
 
 
 class _Trail(VerificationRun):
-    """A verification of files under way."""
+    """Running verification of files."""
 
     def note(self, event: AuditEvent, _offset: int) -> None:
-        """Take the next good record into account."""
+        """Process the next good record."""
         self.visit(event, self.follower.leaf_hash)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A walk over a trail: what it says of every key, and where it said certain things."""
+"""Audit log walk: the recorded state of every key, and the place of set digests."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from hsm_core.protocols import AuditLog, KnownKey
 
 _PURGES: Final = "PurgeVersion"
 _KEYS: Final = 64
-"""How much of a set digest is about keys."""
+"""Length of the part of a set digest that covers keys."""
 
 
 class Walk:
     """
-    What the trail says of every key, read from its beginning.
+    Recorded state of every key, read from the start of the audit log.
 
     Args:
         audit: The trail.
 
         verify: Verifies a range of it.
 
-        wanted: Set digests to look out for.
+        wanted: Set digests to find.
 
     Attributes:
         destroyed: Keys that were destroyed.
-        changed: Keys that were changed by the records that are left.
-        purged: Versions that were purged by the records that are left: the key's id,
-            and the newest version of the material.
-        met: Where each wanted digest was recorded last: sequence number and time.
+        changed: Keys that the remaining records changed.
+        purged: Versions that the remaining records purged: the key's id, and the newest
+            version of the material.
+        met: Last record of each wanted digest: sequence number and time.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Walk:
         self.advance()
 
     def _begin(self) -> None:
-        """Start with what is kept of the records that were pruned."""
+        """Start with the baseline of pruned records."""
         while self._next != self._audit.first_seq:
             self._next = self._audit.first_seq
             self._keys = KnownKeys(self._audit.baseline())
         self.changed, self.purged, self.met = set(), set(), {}
 
     def advance(self) -> None:
-        """Read what was recorded since."""
+        """Read the records since the last call."""
         while True:
             try:
                 self._read()
@@ -88,7 +88,7 @@ class Walk:
                 self.met[keys] = event.seq, event.time
 
     def known(self) -> dict[KeyId, KnownKey]:
-        """Return what is known of each key that should be there."""
+        """Return the recorded state of each key that should exist."""
         return {known.key_id: known for known in self._keys if known.digest}
 
 
@@ -100,15 +100,14 @@ def recorded_names(
     """
     Return the names that keys had after their last recorded change.
 
-    A destroyed key has an empty one. Keys are left out of which no change is recorded
-    any more.
+    A destroyed key has an empty name. Keys without a remaining record are left out.
 
     Args:
         audit: The trail.
 
         verify: Verifies a range of it.
 
-        key_ids: Of which keys.
+        key_ids: Keys to look up.
 
     Raises:
         AuditTamperedError: A record is bad.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leaps of the clock, as one HSM remembers them: beside its keys, and in its trail."""
+"""Clock jump history of one HSM: stored beside its keys, and in the audit log."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def open_leaps(
     policy_hash: Callable[[], str],
 ) -> Leaps:
     """
-    Return the leaps that are remembered; to be called before this start is recorded.
+    Return the stored clock jumps; call it before this start is recorded.
 
-    Another leap, or one that the clock was set back from, is recorded in the trail and
-    then kept beside the keys. What is kept and can't be believed is forgotten: it would
-    only hold back what is due.
+    A new jump, or one that the clock was set back from, is recorded in the audit log
+    and then stored beside the keys. A stored history with a wrong MAC is dropped: it
+    could only delay due work.
 
     Raises:
         UnavailableError: Store or trail can't be read or written.
@@ -67,7 +67,7 @@ def open_leaps(
 
 
 def _last_sign_of_life(audit: AuditLog) -> int:
-    """Return the time of the newest record that this start did not write; 0 if none."""
+    """Return the time of the newest record from before this start; 0 if none."""
     head = audit.head().seq
     first = max(audit.first_seq, head - _LOOKED_AT + 1)
     lines = audit.lines(first, head - first + 1) if head >= first else []

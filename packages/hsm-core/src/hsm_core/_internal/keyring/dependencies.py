@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every greater part of an HSM stands on."""
+"""Dependencies that the main parts of an HSM share."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hsm_core.settings import Settings
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
     """
-    Parts that the greater ones share.
+    Shared dependencies of an HSM's parts.
 
     Attributes:
         settings: Of the HSM.
-        inventory: The keys, with their ring.
+        inventory: Repository of the keys, with their key ring.
         audit: The trail.
         verify: Verifies a range of it; it knows the audit key.
         policy: The policy in force.
         clock: Time.
-        leaps: What it leapt over.
+        leaps: Clock-jump guard.
         entropy: For ids, salts and seals.
     """
 
@@ -43,7 +43,7 @@ class Ground:
 
     def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:
         """
-        Lock the whole HSM, and record it.
+        Lock the whole HSM, and record the lock.
 
         Raises:
             AuditUnavailableError: It can't be recorded.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The end of material: its versions are destroyed, and a tombstone stays."""
+"""Destruction of key material: its versions are destroyed, and a tombstone stays."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {
     _S.PURGE_SCHEDULED: (),
     _S.DESTROYED: (),
 }
-"""By which legal moves a version of each state comes to wait for its end."""
+"""Transitions by which a version in each state reaches purge_scheduled."""
 
 
 def living(document: KeyDocument) -> set[str]:
-    """Return the material of a key that is not destroyed."""
+    """Return the ids of a key's material that is not destroyed."""
     return {v.material_id for v in document.versions if v.state is not _S.DESTROYED}
 
 
@@ -39,9 +39,9 @@ def buried(
     document: KeyDocument, material_ids: Collection[str], now: int
 ) -> KeyDocument:
     """
-    Return the next generation of a document, without some of its material.
+    Return the next generation of a document, with some of its material destroyed.
 
-    If the current version is among it, the newest that is left takes its place.
+    If that includes the current version, the newest remaining version becomes current.
     """
     versions = (
         _destroyed(version, now) if version.material_id in material_ids else version

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Key documents: the one commit point of a key, and how it is written down.
+Key documents: the commit point of each key, and its stored form.
 
-A document holds the facts of a key, the state of every version, the digest of every
-sealed blob and the operations that changed it lately. It lies in the store as
-``{"key":{…},"mac":"…"}`` and is authenticated before a word of it is believed.
+A document holds a key's metadata, the state of every version, the digest of every
+sealed blob, and recent operations. It is stored as ``{"key":{…},"mac":"…"}`` and
+authenticated before any field is used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KEPT_OPERATIONS: Final = 32
 _KEPT_MICROSECONDS: Final = 24 * 3600 * 1_000_000
 _MOST_OPERATIONS: Final = 256
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
-"""Longest stored form; what the longest lives of keys need is well below it."""
+"""Longest stored form, well above the size of a key with the longest history."""
 
 
 class VersionDocument(StoredForm, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ class RotationDocument(StoredForm, frozen=True, kw_only=True):
 
 class OperationRecord(StoredForm, frozen=True, kw_only=True):
     """
-    An operation that changed the key: what a repeated request is answered from.
+    Operation that changed the key; answers repeated requests.
 
     Attributes:
         digest: Keyed digest of the whole operation, hex.
@@ -110,7 +110,7 @@ class OperationRecord(StoredForm, frozen=True, kw_only=True):
 
 
 class Tombstone(StoredForm, frozen=True, kw_only=True):
-    """Material that was destroyed and must never be opened again."""
+    """Destroyed material, which must never be opened again."""
 
     material_id: str
     destroyed_at: int
@@ -118,7 +118,7 @@ class Tombstone(StoredForm, frozen=True, kw_only=True):
 
 class KeyDocument(StoredForm, frozen=True, kw_only=True):
     """
-    A key, wholly.
+    Complete state of one key.
 
     Attributes:
         draft: For a composite, the draft and revision that its material follows.
@@ -162,7 +162,7 @@ class KeyDocument(StoredForm, frozen=True, kw_only=True):
 
     @property
     def current_version(self) -> VersionDocument:
-        """The version that protects, as long as it is active."""
+        """Version that new operations use, while it is active."""
         return self.versions[self.current - 1]
 
     @property
@@ -219,9 +219,9 @@ def decode_document(
 
 def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:
     """
-    Read a stored form without believing it; None if it can't be read as this key's.
+    Decode a stored form without authentication; None if it is not this key's.
 
-    For stores, which hold no key to check a MAC with.
+    For stores, which have no key to check the MAC.
     """
     try:
         document = _DECODER.decode(envelope.split(_NAME, stored)[0])
@@ -235,9 +235,9 @@ def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:
 
 def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
     """
-    Return index facts of a stored form, without believing it.
+    Return index facts of a stored form, without authentication.
 
-    What can't be read gets an entry of its own, so that the key is still listed.
+    An unreadable form gets a placeholder entry, so that the key is still listed.
     """
     document = peek(key_id, stored)
     digest = document_digest(stored)

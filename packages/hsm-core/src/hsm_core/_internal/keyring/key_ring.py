@@ -73,7 +73,7 @@ _LENGTHS: Final = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobContext:
-    """What a sealed blob is bound to: it opens for nothing else."""
+    """Context that a sealed blob is bound to: it opens in no other."""
 
     key_id: str
     version: int
@@ -105,9 +105,9 @@ _DECODER: Final = msgspec.msgpack.Decoder(_Contents)
 
 class KeyRing:
     """
-    The keys of one store, and what is derived from them.
+    Keys of one store, and the values derived from them.
 
-    Make one with `create` or `open`. Safe for many threads; nothing in it changes.
+    Create one with `create` or `open`. Thread-safe and immutable.
 
     Attributes:
         document_mac: HMAC-SHA-256 over a key document, 32 bytes.
@@ -164,7 +164,7 @@ class KeyRing:
     @classmethod
     def create(cls, entropy: Entropy, *, log_id: str) -> KeyRing:
         """
-        Make the ring of a new store.
+        Create the key ring of a new store.
 
         Args:
             entropy: Source of every key and id.
@@ -185,7 +185,7 @@ class KeyRing:
 
     def seal(self, source: MasterKeySource) -> bytes:
         """
-        Return the ring sealed by the root.
+        Return the key ring sealed by the root key.
 
         A key check value, a fixed text sealed by the same root, stands before it.
         """
@@ -197,12 +197,12 @@ class KeyRing:
     @classmethod
     def open(cls, source: MasterKeySource, blob: bytes) -> KeyRing:
         """
-        Open what `seal` made.
+        Open the output of `seal`.
 
         Raises:
             WrongMasterKeyError: The ring is whole, but another root sealed it.
             KeyRingTamperedError: The ring is damaged.
-            ConfigurationError: A newer release has made it.
+            ConfigurationError: A newer release wrote it.
         """
         check, sealed = _split_ring(blob)
         text = _try_open(source, check, _CHECK_CONTEXT)
@@ -306,10 +306,10 @@ class KeyRing:
 
     def open_approval(self, blob: bytes, *, approval_id: str) -> bytes:
         """
-        Return what `seal_approval` was given.
+        Return the input of `seal_approval`.
 
         Raises:
-            ApprovalTamperedError: It was changed, or is another's.
+            ApprovalTamperedError: It was altered, or belongs to another approval.
         """
         start_bytes = len(_APPROVAL_START) + _KEK_ID_BYTES
         kek = self._contents.keks.get(blob[len(_APPROVAL_START) : start_bytes].hex())
@@ -349,7 +349,7 @@ class KeyRing:
 
     def open_material(self, blob: bytes, *, context: BlobContext) -> bytes:
         """
-        Return what `seal_material` was given.
+        Return the input of `seal_material`.
 
         Raises:
             KeyTamperedError: The blob was changed, or belongs to another store, key,
@@ -393,7 +393,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _flaw(what: str, blob: bytes, start: bytes) -> str:
-    """Return what is wrong with a blob that can't be opened."""
+    """Return the fault of a blob that can't be opened."""
     magic, known = start[:-1], start[-1]
     if len(blob) > len(start) and blob.startswith(magic) and blob[len(magic)] > known:
         return made_by_newer(what, blob[len(magic)], known)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-States of a key version: the legal moves, and what each state may still do.
+Key version states: allowed transitions, and the operations of each state.
 
-Two tables, and nothing else decides.
+Two tables decide; no other code does.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MOVES: Final[dict[KeyState, frozenset[KeyState]]] = {
     _S.DESTROYED: frozenset(),
 }
 """
-From each state, the states it may move to (SP 800-57 part 1, section 7).
+Allowed transitions of each state (SP 800-57 part 1, section 7).
 
-purge_scheduled goes back only to the state it came from, which `check_move` is told:
-where a whole key is to be destroyed, active and suspended versions are retired on their
-way there, and the state they came from is the one before that.
+purge_scheduled returns only to the state it came from, an argument of `check_move`.
+When a whole key is scheduled for destruction, active and suspended versions are retired
+first, and return to the state before that.
 """
 
 _PROTECT: Final = frozenset(
@@ -69,19 +69,19 @@ PERMITTED: Final[dict[KeyState, frozenset[str]]] = {
     _S.DESTROYED: frozenset(),
 }
 """
-What may use a version, by its state (SP 800-57 part 1, section 7): operations on its
+Permitted uses of a version by state (SP 800-57 part 1, section 7): operations on its
 key, and usages of a key that an operation on another key names.
 """
 
 REVOKED_BY_POLICY: Final = frozenset({"Verify", "VerifyMac", "GetPublicKey"})
-"""What a policy may allow for a revoked version; nothing else, ever."""
+"""The only operations that a policy may allow for a revoked version."""
 
 
 def check_move(
     before: KeyState, after: KeyState, *, came_from: KeyState | None = None
 ) -> None:
     """
-    Check one move of a version.
+    Check one state transition of a version.
 
     Args:
         before: Present state.
@@ -91,7 +91,7 @@ def check_move(
         came_from: The state before purge_scheduled, the only one to go back to.
 
     Raises:
-        KeyStateError: The move is not legal.
+        KeyStateError: The transition is not allowed.
     """
     back = before is _S.PURGE_SCHEDULED and after is not _S.DESTROYED
     if after not in MOVES[before] or (back and after is not came_from):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sealed material: blobs that are checked, opened and kept open for a while."""
+"""Sealed material: blobs are checked, opened and cached."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Materials:
 
         ring: Opened key ring.
 
-        crypto: Where material becomes a usable key.
+        crypto: Loads material as usable keys.
 
         entropy: For sealing.
 
-        tampered: Where keys that were tampered with are noted.
+        tampered: Register of keys that fail integrity checks.
 
-        cache_entries: Opened key versions to keep.
+        cache_entries: Number of opened key versions to cache.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class Materials:
 
     @property
     def opened(self) -> CacheCounts:
-        """How often an opened key was there when it was needed."""
+        """Cache hits and misses of opened keys."""
         return self._handles.counts
 
     def check_blobs(self, document: KeyDocument) -> None:
-        """Compare every sealed blob of a key with its digest; condemn what differs."""
+        """Check the digests of a key's sealed blobs; disable the key if one differs."""
         error = self.find_changed(document)
         if error is not None and not self._has_moved(document):
             self._tampered.condemn(document.key_id, error)
 
     def find_changed(self, document: KeyDocument) -> KeyTamperedError | None:
-        """Return what is wrong with the sealed blobs of a key, if anything is."""
+        """Return the fault of a key's sealed blobs, or None."""
         for version in document.versions:
             found = self.blob_integrity(document, version)
             if found is not Integrity.OK:
@@ -152,7 +152,7 @@ class Materials:
         )
 
     def forget(self, before: KeyDocument, after: KeyDocument) -> None:
-        """Drop the opened keys of versions that may not be used any more."""
+        """Drop the opened keys of versions that may no longer be used."""
         for version in before.versions:
             if after.versions[version.version - 1].state not in _OPENED:
                 self._handles.drop((after.key_id, version.blob_sha256))

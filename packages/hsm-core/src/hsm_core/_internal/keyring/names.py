@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Key names that are taken, confirmed by authenticated documents.
+Key names in use, confirmed by authenticated documents.
 
-The index of a store answers who has a name, and nobody authenticates the index. So
-before the first new name is given out, every document is read once; from then on each
-commit updates what is known. The name of a key whose document can't be believed, or is
-gone, is the one that the audit log has.
+A store's index maps names to keys, but is not authenticated. So every document is read
+once before the first new name is assigned; afterwards each commit updates the names. If
+a document fails authentication or is missing, its key has the name in the audit log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-When the old material of a key may be purged: pure functions of document and policy.
+Purge windows: when old material may be purged, as pure functions.
 
-Versions that share material stand and fall together: the longest window of them counts,
-and one that must stay keeps all.
+Versions that share material are purged together: the longest of their windows applies,
+and one version that must be kept keeps them all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PURGEABLE: Final = frozenset({_S.RETIRED, _S.REVOKED, _S.PURGE_SCHEDULED})
 @dataclass(frozen=True, slots=True)
 class Window:
     """
-    For how long a version is kept, and by what.
+    Retention window of a version, and the rule that sets it.
 
     Attributes:
         rule: ``default``, ``tag:…`` or ``override:…``.
@@ -39,14 +39,14 @@ class Window:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """
-    Material of a key, with every version that has it.
+    Material of a key, with every version that uses it.
 
     Attributes:
         opened_at: When the last of them was retired or revoked, microseconds since
             1970.
         window: The longest of theirs.
         due_at: When the window ends, or what it was extended to.
-        kept: Why it must not be purged however old it is: ``hold``, ``current``,
+        kept: Reason to keep it at any age: ``hold``, ``current``,
             ``rollback``, ``in-use`` or ``destruction``; empty if it may.
     """
 

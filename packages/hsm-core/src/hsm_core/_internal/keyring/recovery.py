@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """
-Acceptance: somebody decides that the store, or a key of it, is right as it is.
+Recovery: an operator accepts the store, or one key, in its stored state.
 
-What that means for each key is durable in the trail before it takes effect. Material
-that was destroyed or purged stays so, whatever copy was put back: of a key that was
-destroyed nothing is accepted, and what the ledger says was purged is destroyed again.
-How often the materials of what is accepted were used is not known any more, so that
-they protect nothing until the key is rotated.
+The decision for each key is durable in the audit log before it takes effect. Destroyed
+or purged material stays so even if an older copy was restored: nothing of a destroyed
+key is accepted, and material that the ledger records as purged is destroyed again. The
+use counts of accepted material are unknown, so it can't protect new data until the key
+is rotated.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
 
 _AT_ONCE: Final = 500
-"""Records that are appended together."""
+"""Number of records appended together."""
 
 
 class PurgeEvidence(Protocol):
-    """The retention ledger, as evidence of what was purged."""
+    """Retention ledger as evidence of purges."""
 
     def compare(self, found: Judgement, /) -> Judgement:
-        """Add to a comparison of keys and trail what the ledger knows beyond them."""
+        """Extend the rollback check of keys and audit log by the ledger."""
         ...
 
     def purged(
@@ -64,14 +64,14 @@ class PurgeEvidence(Protocol):
         ...
 
     def anchor(self) -> None:
-        """Let the trail know a ledger that knew more than it, and is accepted."""
+        """Record in the audit log an accepted ledger that was ahead of it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
     """
-    What becomes of a key: counted as *before* until now, and as *after* from now on.
+    Decision for one key: counted as *before* until now, and as *after* from now on.
 
     Attributes:
         document: What is accepted; None if the key is forgotten.
@@ -94,7 +94,7 @@ class _Decision:
 
 class Acceptance:
     """
-    Accepts what differs from the trail.
+    Recovery of keys that differ from the audit log.
 
     Args:
         ground: Its keys were compared with the trail.

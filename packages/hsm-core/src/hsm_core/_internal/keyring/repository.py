@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The keys as the HSM believes in them: an authenticated view of an untrusted store.
+Key repository: an authenticated view of an untrusted key store.
 
-Everything read is checked before it is believed: documents by their MAC and by what was
-counted of them, blobs by their digest in the document and by their own AAD. What fails
-is *tampered*, is shown as such and serves nothing, while the other keys go on working.
+Everything read is authenticated: documents by their MAC and the set digest, blobs by
+their digest in the document and by their own AAD. A key that fails is reported as
+*tampered* and disabled; the other keys keep working.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DESTROYED: Final = KeyState.DESTROYED
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What is there of a key: generation and digest of its document, operations."""
+    """Stored state of a key: generation and digest of its document, operations."""
 
     key_id: KeyId
     generation: int
@@ -55,12 +55,12 @@ class Present:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """
-    What a look at all that is stored has found.
+    Result of reading all stored keys.
 
     Attributes:
-        present: What is there of each key whose document can be believed.
-        unreadable: What is wrong with the document of each of the others.
-        blobs: What is wrong with the blobs of those whose document can be believed.
+        present: Stored state of each key with an authentic document.
+        unreadable: Fault of the document of each other key.
+        blobs: Fault of the blobs of each key with an authentic document.
     """
 
     present: dict[KeyId, Present]
@@ -112,9 +112,9 @@ class Inventory(Reader):
 
     def load(self) -> Loaded:
         """
-        Check every document and blob, and rebuild the index from what is true.
+        Check every document and blob, and rebuild the index from authentic documents.
 
-        A key whose document can't be believed takes nobody's name.
+        A key with an unauthentic document claims no name.
         """
         whole, doubtful = [], []
         present: dict[KeyId, Present] = {}
@@ -151,14 +151,14 @@ class Inventory(Reader):
         return self.census.set_digest + self.beside()
 
     def integrity(self, key_id: KeyId) -> Integrity:
-        """Return what is known of a key's integrity, without looking again."""
+        """Return a key's known integrity, without checking again."""
         return self.tampered.integrity(key_id)
 
     def inspect(
         self, key_id: KeyId, *, with_blobs: bool = False
     ) -> tuple[KeyDocument | None, Integrity]:
         """
-        Look at what is stored of a key, and return what can be believed of it.
+        Read a key from the store, and return its document and integrity.
 
         Raises:
             KeyNotFoundError: There is no such key.
@@ -183,7 +183,7 @@ class Inventory(Reader):
 
     def glance(self, key_id: KeyId) -> tuple[KeyDocument | None, Integrity]:
         """
-        Return what can be believed of a key, for a listing.
+        Return a key's document and integrity, for a listing.
 
         A document of a remote store that is in memory is not read again; else, and for
         errors, see `inspect`.
@@ -262,7 +262,7 @@ class Inventory(Reader):
 
     def discard_blobs(self, document: KeyDocument) -> None:
         """
-        Delete the sealed blobs of destroyed versions; one that can't be is a finding.
+        Delete the sealed blobs of destroyed versions; a failure is a finding.
 
         Raises:
             StoreUnavailableError: The store is unavailable.
@@ -291,19 +291,19 @@ class Inventory(Reader):
     def adopt(
         self, before: KeyDocument | None, after: KeyDocument, digest: str
     ) -> None:
-        """Go on with a document that was committed; forget what it ended."""
+        """Cache a committed document; drop the opened keys that it ends."""
         if before is not None:
             self.materials.forget(before, after)
         self._documents.put(after.key_id, (digest, after))
         self.names.note(after)
 
     def cached(self, key_id: KeyId) -> KeyDocument | None:
-        """Return the document that is in memory, whether it is current or not."""
+        """Return the cached document, current or not."""
         cached = self._documents.get(key_id)
         return cached[1] if cached else None
 
     def accept(self, key_id: KeyId) -> None:
-        """Believe what is stored of a key again; the census counts it so."""
+        """Accept a key in its stored state, and update the set digest."""
         self._documents.drop(key_id)
         self.names.doubt()
         self.census.unpin(key_id)
@@ -321,7 +321,7 @@ def destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, .
 
 
 def _doubtful_entry(stored: StoredKey, digest: str) -> IndexEntry:
-    """Return what a key whose document can't be believed is found and listed by."""
+    """Return the index entry for a key with an unauthentic document."""
     claimed = read_index(stored.key_id, stored.document)
     return IndexEntry(
         key_id=stored.key_id,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """
-Is this the store that the trail knows? Compared at every start.
+Rollback check: compares the store with the audit log at every start.
 
-The trail keeps a keyed digest over all keys. Where what is counted of the store gives
-the same number, after what a crash left between two records is taken out, nothing more
-is read. Where not, every document is, and the trail is walked once: each key that
-differs is named, and where the store as a whole is older than the trail, or the trail
-older than the store, the whole HSM is locked.
+The audit log keeps a keyed set digest over all keys. If the store's digest matches it,
+apart from changes that a crash left unrecorded, nothing more is read. Otherwise every
+document is read and the audit log is walked once: each key that differs is reported,
+and if the store as a whole is older than the audit log, or the other way round, the
+whole HSM is locked.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 
 _AHEAD: Final = frozenset({"newer", "foreign"})
-"""Problems of an authentic document that the trail can't explain."""
+"""Problems of an authentic document that no audit record explains."""
 
 _BEHIND: Final = frozenset({"older", "missing"})
-"""Problems of a key that was put back as it was before."""
+"""Problems of a key that was rolled back."""
 
 _KEYS: Final = 64
-"""How much of a recorded set digest is about keys; the rest is about approvals."""
+"""Length of the part of a set digest that covers keys; the rest covers approvals."""
 
 _BEFORE_ALL: Final = (-1, 0)
-"""Where a store belongs that is older than all records that are left."""
+"""Position of a store that is older than all remaining records."""
 
 _REASONS: Final[Mapping[str, str]] = {
     "older": "An older document was restored.",
@@ -55,10 +55,10 @@ _REASONS: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """
-    What a start found.
+    Result of a rollback check.
 
     Attributes:
-        problems: What is wrong with each key that differs.
+        problems: Problem of each key that differs.
         lock: Why the whole HSM is locked, or empty.
         facts: The same for programs.
     """
@@ -74,9 +74,9 @@ def compare(
     verify: Callable[[int, int], AuditVerification],
 ) -> Judgement:
     """
-    Count what is there, compare it with the trail, and condemn what differs.
+    Compare the store with the audit log, and disable the keys that differ.
 
-    After this the census is what the trail knows, whatever the store is.
+    Afterwards the set digest follows the audit log, whatever the store holds.
 
     Args:
         inventory: Of a store that was just opened.
@@ -111,7 +111,7 @@ def compare(
 
 
 def _false_rows(inventory: Inventory) -> Iterable[KeyId]:
-    """Return the keys that the index says something of which no document does."""
+    """Return the keys with index entries that no document supports."""
     for stored in inventory.store.scan():
         true = read_index(stored.key_id, stored.document)
         try:
@@ -184,7 +184,7 @@ def _judge(
 
 
 def _is_before(walk: Walk, audit: AuditLog, problems: Mapping[KeyId, str]) -> bool:
-    """Return whether nothing of what is left of a pruned trail is in the store."""
+    """Return whether the store is older than all records of a pruned audit log."""
     behind = {key_id for key_id, problem in problems.items() if problem in _BEHIND}
     return bool(audit.first_seq and walk.changed) and walk.changed <= behind
 
@@ -238,7 +238,7 @@ def _lock_of(
     destroyed: set[KeyId],
     met: tuple[int, int] | None,
 ) -> tuple[str, Mapping[str, Fact]]:
-    """Return why the whole HSM is locked, or nothing."""
+    """Return the reason to lock the whole HSM, or nothing."""
     ahead = [
         key_id
         for key_id, problem in problems.items()
@@ -287,7 +287,7 @@ def judge_doubtful(
     settle: Callable[[], None],
 ) -> None:
     """
-    Compare the keys of buckets that are not as they were counted with the trail.
+    Compare the keys of buckets with wrong sums with the audit log.
 
     Args:
         inventory: Of the store.
@@ -296,7 +296,7 @@ def judge_doubtful(
 
         verify: Verifies a range of it.
 
-        settle: Brings into the trail, durably, all that was committed to the store.
+        settle: Records all committed changes in the audit log, durably.
 
     Raises:
         AuditTamperedError: A record is bad.

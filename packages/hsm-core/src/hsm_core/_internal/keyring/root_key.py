@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The root of the hierarchy, held in memory."""
+"""Root key of the hierarchy, held in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LABEL: Final = b"hsm-core/root-seal/1"
 
 class RootKey(MasterKeySource):
     """
-    A root held in memory.
+    Root key in memory.
 
     Args:
         key: 32 bytes.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The scrubber: compares everything that is stored, a little at a time.
+Scrubber: verifies the whole store in the background, in small steps.
 
-It looks at the document, the index facts and the sealed blobs of every key, and at what
-should not be there any more. Whatever looks wrong is looked at again while no change is
-landing, before it is condemned.
+It checks the document, the index facts and the sealed blobs of every key, and finds
+leftovers. A suspected fault is checked again while no change is being committed, before
+the key is disabled.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from hsm_core.model import Integrity, KeyState
 from hsm_core.protocols import Clock, StoredKey
 
 _SLICE_SECONDS: Final = 0.001
-"""How long it works at a time; others wait for the interpreter that long."""
+"""Duration of one step; other threads wait for the interpreter that long."""
 
 _SHOWN: Final = 100
 _WITH_DOCUMENT: Final = frozenset({"blob", "counter", "index", "kept"})
-"""Problems of keys whose document can be believed."""
+"""Problems of keys with an authentic document."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class _Progress:
 
 class Scrubber:
     """
-    Compares every key in the background, or now.
+    Scrubber of every key, in the background or on demand.
 
     Args:
         inventory: Compared with the trail at the start.
@@ -86,10 +86,10 @@ class Scrubber:
 
     def step(self) -> float:
         """
-        Do a little of a scrub, and return in how many seconds to go on.
+        Do one step of a scrub, and return the seconds until the next.
 
         Raises:
-            HSMError: The store can't be read; the scrub is begun anew.
+            HSMError: The store can't be read; the scrub restarts.
         """
         started = time.perf_counter()
         if self._walk is None:
@@ -108,7 +108,7 @@ class Scrubber:
 
     def verify(self, closing: threading.Event) -> ops.StoreVerification:
         """
-        Compare everything now.
+        Check everything now.
 
         Raises:
             UnavailableError: The HSM is closed, or the store can't be read.
@@ -120,7 +120,7 @@ class Scrubber:
         return ops.StoreVerification(keys=progress.compared, findings=self._findings())
 
     def status(self) -> ops.StoreStatus:
-        """Return how the store is, as far as is known; nothing is read."""
+        """Return the known state of the store, without reading it."""
         return ops.StoreStatus(
             available=self._inventory.store.available,
             locked=self._inventory.lock.reason,
@@ -165,7 +165,7 @@ class Scrubber:
             self._judge()
 
     def _compare(self, stored: StoredKey) -> KeyDocument | None:
-        """Compare one key; what is wrong with it is noted where all look."""
+        """Check one key, and register its fault."""
         inventory, key_id = self._inventory, stored.key_id
         if inventory.census.is_pinned(key_id):
             return None
@@ -181,7 +181,7 @@ class Scrubber:
         return document
 
     def _compare_stranger(self, stored: StoredKey) -> None:
-        """Judge what lies in the store, and has no entry in the index."""
+        """Check a stored key without an index entry."""
         inventory, key_id = self._inventory, stored.key_id
         with inventory.committing:
             if inventory.store.entry(key_id) is None:

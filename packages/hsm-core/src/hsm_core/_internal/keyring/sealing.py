@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-One way to seal: AES-256-GCM under a key derived for this blob alone.
+Sealing: AES-256-GCM under a key derived for each blob.
 
 It uses ``cryptography`` directly and not the provider registry: opening the store must
-not depend on the provider that a setting chose.
+not depend on configured providers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def seal(
         entropy: Source of salt and nonce.
 
     Raises:
-        SelfTestFailedError: What was sealed does not open again; nothing is returned.
+        SelfTestFailedError: The result can't be opened again; nothing is returned.
     """
     drawn = entropy.random_bytes(_SALT_BYTES + _NONCE_BYTES)
     salt, nonce = drawn[:_SALT_BYTES], drawn[_SALT_BYTES:]
@@ -68,7 +68,7 @@ def seal(
 def open_sealed(
     key: bytes, blob: bytes, *, label: bytes, start_bytes: int, bound: bytes
 ) -> bytes | None:
-    """Return what `seal` was given, or None if anything at all is wrong."""
+    """Return the input of `seal`, or None if the blob is invalid."""
     middle = start_bytes + _SALT_BYTES
     end = middle + _NONCE_BYTES
     if len(blob) < end:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The census: what the HSM counts of a store, so that it knows it again.
+Set digest: keyed sums over a store's keys, which reveal a rollback.
 
 Each key adds a keyed hash of its id, its generation and the digest of its document to
 the sum of its bucket. The sum over all buckets is the set digest that stands in the
@@ -8,8 +8,8 @@ trail; a second, keyed sum over the buckets lets none of them be forged and noth
 moved between two. So a start compares two numbers, and a key is compared with its
 bucket before it is used for the first time.
 
-What is counted of a key is what the trail knows. Where the store has something else,
-the key is *pinned*: what it should be still counts.
+The sums hold each key's state in the audit log. If the store holds another state, the
+key is *pinned*: its recorded state still counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _VALUE_BYTES: Final = 32
 _MAC_BYTES: Final = 32
 
 Counted = KeyDigest | KnownKey
-"""A key as it is counted: its id, its generation, the digest of its document."""
+"""Key in the set digest: id, generation, digest of its document."""
 
 
 class _Seal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -55,7 +55,7 @@ _DECODER: Final = msgspec.msgpack.Decoder(_Seal)
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """One sum for each bucket, and how many keys are in them."""
+    """Sum of each bucket, and number of keys."""
 
     values: Sequence[int]
     keys: int
@@ -68,7 +68,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change of one key, worked out and not made yet."""
+    """Prepared change of one key."""
 
     key_id: KeyId
     bucket: int
@@ -81,15 +81,15 @@ class Step:
 
 class Census:
     """
-    Sums of one store. Safe for many threads; changes come one after the other.
+    Set digest of one store. Thread-safe; changes are serialised.
 
-    It counts nothing before `adopt` was called.
+    It is empty until `adopt` is called.
 
     Args:
         ring: Opened key ring.
 
     Attributes:
-        unverified: Buckets whose keys have not been compared with their sums.
+        unverified: Buckets not yet compared with their sums.
     """
 
     def __init__(self, ring: KeyRing) -> None:
@@ -108,13 +108,13 @@ class Census:
 
     @property
     def keys(self) -> int:
-        """How many keys are counted."""
+        """Number of keys."""
         return self._keys
 
     # Sums of what is there
 
     def sums(self, present: Iterable[Counted]) -> Sums:
-        """Return the sums over these keys, all of a store."""
+        """Return the sums over all keys of a store."""
         values, keys, element = [0] * BUCKETS, 0, self._element
         for key in present:
             values[bucket_of(key.key_id)] += element(key)
@@ -122,7 +122,7 @@ class Census:
         return Sums([value % _MODULUS for value in values], keys)
 
     def agrees(self, bucket: int, present: Iterable[Counted]) -> bool:
-        """Return whether these are the keys of a bucket, pinned ones apart."""
+        """Return whether these are the keys of a bucket, ignoring pinned ones."""
         with self._lock:
             value = self._values[bucket]
             pinned = {k: p for k, p in self._pinned.items() if bucket_of(k) == bucket}
@@ -133,7 +133,7 @@ class Census:
     # What is kept by the store
 
     def read(self, account: StoreAccount) -> Sums | None:
-        """Return what a store has kept, if its seal is right."""
+        """Return the sums that a store keeps, if their seal is right."""
         payload, mac = account.seal[:-_MAC_BYTES], account.seal[-_MAC_BYTES:]
         whole = len(account.values) == BUCKETS and all(
             len(value) == _VALUE_BYTES for value in account.values
@@ -153,7 +153,7 @@ class Census:
         return found
 
     def account(self) -> StoreAccount:
-        """Return what a store should keep."""
+        """Return the sums for a store to keep."""
         with self._lock:
             values = tuple(map(_bytes, self._values))
             return StoreAccount(
@@ -163,7 +163,7 @@ class Census:
     # Changes
 
     def adopt(self, sums: Sums, *, verified: bool) -> None:
-        """Begin with these sums; *verified* if they were made of what is there."""
+        """Start with sums; *verified* if they were computed from stored keys."""
         with self._lock:
             self._values = list(sums.values)
             self._total, self._keys = sums.total, sums.keys
@@ -172,7 +172,7 @@ class Census:
             self.unverified = set() if verified else set(range(BUCKETS))
 
     def step(self, before: Counted | None, after: Counted | None) -> Step:
-        """Work out a change of one key; callers let no other come between."""
+        """Prepare a change of one key; callers make it before preparing another."""
         key = after or before
         assert key is not None  # noqa: S101 (one of them is given)
         removed = self._element(before) if before else 0
@@ -190,14 +190,14 @@ class Census:
         return Step(key.key_id, bucket, value, total, second, keys, change)
 
     def make(self, step: Step) -> None:
-        """Make a change that was worked out."""
+        """Make a prepared change."""
         with self._lock:
             self._values[step.bucket] = step.value
             self._total, self._second = step.total, step.second
             self._keys = step.keys
 
     def replace(self, before: Counted | None, after: Counted | None) -> None:
-        """Count a key as *after* that was counted as *before*."""
+        """Replace a key's state *before* by *after*."""
         if before or after:
             self.make(self.step(before, after))
 
@@ -215,26 +215,26 @@ class Census:
     # Keys that are not as they should be
 
     def pin(self, key_id: KeyId, known: KnownKey | None) -> None:
-        """Note what is counted of a key whose stored form is something else."""
+        """Pin the recorded state of a key whose stored state differs."""
         with self._lock:
             self._pinned.setdefault(key_id, known)
 
     def unpin(self, key_id: KeyId) -> None:
-        """The stored form of a key is what is counted of it."""
+        """Unpin a key whose stored state matches."""
         with self._lock:
             self._pinned.pop(key_id, None)
 
     def is_pinned(self, key_id: KeyId) -> bool:
-        """Return whether the stored form of a key is not what is counted."""
+        """Return whether a key's stored state differs from its recorded state."""
         return key_id in self._pinned
 
     def pinned(self) -> Mapping[KeyId, KnownKey | None]:
-        """Return what is counted of each key that is stored otherwise."""
+        """Return the recorded state of each pinned key."""
         with self._lock:
             return dict(self._pinned)
 
     def doubt(self) -> None:
-        """Let every bucket be compared again before it is used."""
+        """Require every bucket to be compared again before use."""
         with self._lock:
             self.unverified = set(range(BUCKETS))
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Recovery: what became of a change that nobody has recorded the outcome of.
+Settlement: finds and records the outcome of interrupted changes.
 
-An operation id that stands in the store was committed. Any other is marked as aborted
-in the store first, so that a commit that is still on its way somewhere fails, and only
-then called aborted. Either way the trail gets the outcome it lacks.
+A change whose operation id is in the store was committed. Any other is first marked as
+aborted in the store, so that a commit still in flight fails, and then recorded as
+aborted. Either way the audit log gets the missing outcome.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, KnownKey, OperationMark
 
 REMOVED: Final = "system.approvals-removed"
-"""Kind of the records of a removal of approvals that came to an end."""
+"""Record kind of a removal of completed approvals."""
 
 _ABORTED: Final = "recovered-aborted"
 _COMMITTED: Final = "recovered-committed"
@@ -29,7 +29,7 @@ _COMMITTED: Final = "recovered-committed"
 
 def recover(inventory: Inventory, audit: AuditLog) -> list[AuditEvent]:
     """
-    Settle every open intent that can be, durably, and return those that can't.
+    Settle open intents durably, and return those that can't be settled.
 
     Raises:
         HSMError: Store or trail can't be written; the HSM must not open.
@@ -47,17 +47,17 @@ def recover(inventory: Inventory, audit: AuditLog) -> list[AuditEvent]:
 
 
 def key_intents(audit: AuditLog) -> list[AuditEvent]:
-    """Return the open intents that are about keys, and not about approvals."""
+    """Return the open intents of key changes, without those of approvals."""
     return [event for event in audit.open_intents() if not is_of_approvals(event)]
 
 
 def is_of_approvals(event: AuditEvent) -> bool:
-    """Return whether an intent is a step of an approval, or a removal of some."""
+    """Return whether an intent is an approval step, or a removal of approvals."""
     return isinstance(event.detail, ApprovalDetail) or event.kind == REMOVED
 
 
 def intent_of(event: AuditEvent) -> AuditDraft:
-    """Return the draft that an intent in the trail was made from."""
+    """Return the draft of an intent record."""
     return AuditDraft(
         phase=event.phase,
         kind=event.kind,
@@ -81,7 +81,7 @@ def intent_of(event: AuditEvent) -> AuditDraft:
 
 def settle(inventory: Inventory, intent: AuditDraft) -> AuditDraft | None:
     """
-    Find out what became of a change, see to it that it stays so, and count it.
+    Determine the outcome of a change, make it final, and count it.
 
     Callers hold `Inventory.committing`.
 
@@ -138,7 +138,7 @@ def _read(inventory: Inventory, key_id: KeyId) -> tuple[KeyDocument, str]:
 def _count(
     inventory: Inventory, intent: AuditDraft, document: KeyDocument, digest: str
 ) -> None:
-    """Count a change that was stored, and finish what it began."""
+    """Count a stored change, and complete its side effects."""
     key_id = document.key_id
     before = None
     if intent.document_before:

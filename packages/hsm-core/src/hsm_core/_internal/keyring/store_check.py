@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The keeper of a store: compares it with the trail at the start, and from then on.
+Store check: compares the store with the audit log, at startup and continuously.
 
-What differs is locked before the first operation; open intents are settled; what fails
-later is healed, and everything is looked at again and again.
+Keys that differ are disabled before the first operation, and open intents are settled.
+Later failures are healed, and the scrubber checks everything repeatedly.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from hsm_core.protocols import AuditDraft
 from hsm_core.settings import KeyStoreKind
 
 _HEALING_SECONDS: Final = 1.0
-"""How often it is tried to heal a store whose write failed."""
+"""Seconds between attempts to heal a store after a failed write."""
 
 _SCRUBBING_SECONDS: Final = 5.0
-"""How soon a scrub is begun anew that could not read the store."""
+"""Seconds before a scrub restarts after the store could not be read."""
 
 
 class Keeper:
@@ -89,7 +89,7 @@ class Keeper:
                 self.acceptance.recover_store("accept_changed_store")
 
     def _compare(self) -> list[AuditEvent]:
-        """Compare keys and trail; return the intents that a lock leaves open."""
+        """Compare keys and audit log; return the intents that a lock leaves open."""
         inventory, audit = self._ground.inventory, self._ground.audit
         judgement = Judgement()
         if self._is_lasting:
@@ -105,12 +105,12 @@ class Keeper:
 
     def begin(self, caretaker: Caretaker, pay: Callable[[], None]) -> None:
         """
-        Begin the recurring work.
+        Start the background jobs.
 
         Args:
             caretaker: Does it.
 
-            pay: Appends outcomes that are owed to the trail.
+            pay: Appends pending outcomes to the audit log.
         """
         self._pay = pay
         caretaker.every(_HEALING_SECONDS, self.healer.heal)
@@ -119,7 +119,7 @@ class Keeper:
             caretaker.every(_SCRUBBING_SECONDS, self.scrubber.step)
 
     def _settle_all(self) -> None:
-        """Let the trail know all that was committed; callers hold `committing`."""
+        """Record all committed changes in the audit log; callers hold `committing`."""
         self.healer.heal()
         self._pay()
         draft = AuditDraft(

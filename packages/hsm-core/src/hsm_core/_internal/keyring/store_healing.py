@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Healing: a store whose write failed is opened again, and what became of it is found out.
+Healing: reopens a store after a failed write, and settles the changes.
 
-Until then nothing is changed any more: nobody knows what is stored.
+Until then all changes are refused, because the stored state is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
 
 class Healer:
     """
-    Settles changes whose outcome the store did not tell. Safe for many threads.
+    Settles changes with an unknown outcome. Thread-safe.
 
     Args:
         inventory: Over the store.
@@ -34,7 +34,7 @@ class Healer:
 
     @property
     def is_needed(self) -> bool:
-        """Whether something is unsettled, or the store unavailable."""
+        """Whether a change is unsettled, or the store unavailable."""
         return bool(self._unsettled) or not self._inventory.store.available
 
     def note(self, intent: AuditDraft) -> None:
@@ -44,15 +44,15 @@ class Healer:
 
     def heal(self, wait: Callable[[AuditTicket], None] | None = None) -> None:
         """
-        Open the store again if it must be, and settle what is unsettled.
+        Reopen the store if needed, and settle unsettled changes.
 
-        Nothing happens where nothing failed.
+        Does nothing if nothing failed.
 
         Args:
             wait: Waits for the trail; None is its own limit for each record.
 
         Raises:
-            HSMError: Store or trail still can't be used; to be tried again later.
+            HSMError: Store or audit log is still unusable; try again later.
         """
         if not self.is_needed:
             return

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-What is read from an untrusted store, and when it is believed.
+Authenticated reads from an untrusted key store.
 
-A document is believed if its MAC is right, if it is what was counted, and if the index
-that led to it says the same. Whatever looks wrong is read again while no change is
-landing; only then its key is condemned.
+A document is accepted if its MAC is right, if it matches the set digest, and if its
+index entry agrees. A suspected fault is read again while no change is being committed;
+only then is the key disabled.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ class Reader:
 
         ring: Opened key ring.
 
-        on_tampering: Called once for each key that is found tampered with.
+        on_tampering: Called once for each key that fails an integrity check.
 
-        on_correction: Called once for each key of which the index said something false.
+        on_correction: Called once for each key with a corrected index entry.
 
     Attributes:
-        census: What the trail knows of all keys, in sums.
-        tampered: Keys that something was found wrong with.
-        committing: Held while a change is stored and recorded, so that nobody takes
-            what is landing for tampering.
-        names: Which names are taken.
-        doubtful: Buckets that are not as they were counted, to be compared with the
-            trail; their keys serve nothing until then.
+        census: Set digest of all keys as the audit log knows them.
+        tampered: Keys that fail integrity checks.
+        committing: Held while a change is stored and recorded, so that a commit in
+            progress is not mistaken for tampering.
+        names: Names in use.
+        doubtful: Buckets with wrong sums, to be compared with the audit log; their keys
+            are disabled until then.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Reader:
         return self._entry_of_holder(reference)
 
     def _entry_of_holder(self, name: str) -> IndexEntry | None:
-        """Return the entry of the key that has a name, and put the index right."""
+        """Return the entry of the key that holds a name, and correct the index."""
         with self.committing:
             # Unless a commit was just landing.
             entry, holder = self.store.entry(name), self.names.holder(name)
@@ -149,7 +149,7 @@ class Reader:
         self.names.check(name, key_id)
 
     def _documents_of_all(self) -> Iterator[tuple[KeyId, KeyDocument | None]]:
-        """Read every key that the audit log knows; None for what can't be believed."""
+        """Read every key that the audit log knows; None for an unauthentic document."""
         for bucket in sorted(self.census.unverified):
             self.check_bucket(bucket)
         condemned = set(self.tampered.problems())
@@ -253,7 +253,7 @@ class Reader:
         return document
 
     def _list_again(self, document: KeyDocument) -> None:
-        """Let everything lead to a key again that should, unless it has changed."""
+        """Restore a key's index entries, unless it has changed."""
         with self.committing:
             entry = self.store.entry(document.key_id)
             if entry is not None and entry.generation == document.generation:
@@ -264,12 +264,12 @@ class Reader:
         self.note_corrected(entry.key_id)
 
     def note_corrected(self, key_id: KeyId) -> None:
-        """Make a finding of a false index row that was put right."""
+        """Register a corrected index row as a finding."""
         if self.tampered.note_corrected(key_id):
             self._on_correction(key_id)
 
     def check_listing(self, document: KeyDocument) -> None:
-        """Put the index right for a key that is about to be changed."""
+        """Correct the index for a key before a change."""
         with self.committing, suppress(KeyTamperedError):
             entry = self.store.entry(document.key_id)
             if entry is None or entry.generation != document.generation:
@@ -310,7 +310,7 @@ class Reader:
         return document
 
     def _check_facts(self, entry: IndexEntry, document: KeyDocument) -> None:
-        """Put the index right where its facts are not those of the document."""
+        """Correct index facts that differ from the document."""
         true = index_of(document, entry.digest)
         if _facts(entry) != _facts(true):
             self._correct(true)
@@ -318,7 +318,7 @@ class Reader:
     def condemn(
         self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
     ) -> None:
-        """Note a key whose document can't be believed; what was counted stays."""
+        """Disable a key with an unauthentic document; its recorded state stays."""
         counted = entry if entry and entry.digest else None
         if counted is not None and not self.census.is_pinned(key_id):
             known = KnownKey(key_id, counted.generation, counted.digest)
@@ -328,10 +328,10 @@ class Reader:
 
     def check_bucket(self, bucket: int) -> None:
         """
-        Compare the keys of a bucket with what was counted, if nobody did yet.
+        Compare the keys of a bucket with its sum, once.
 
         Raises:
-            StoreUnavailableError: They differ, and it is not known yet which.
+            StoreUnavailableError: They differ, and the key at fault is not known yet.
         """
         if bucket not in self.census.unverified:
             return

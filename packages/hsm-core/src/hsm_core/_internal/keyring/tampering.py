@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was found changed by others: single keys, or the whole store."""
+"""Tampering state: disabled keys, and the lock of the whole HSM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hsm_core.model import Integrity, KeyId
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with a key; *problem* as in `KeyFinding`."""
+    """Integrity finding of a key; *problem* as in `KeyFinding`."""
 
     integrity: Integrity
     problem: str
@@ -22,16 +22,16 @@ class Finding:
 
 class TamperedKeys:
     """
-    The keys that serve nothing any more, or not all they did. Safe for many threads.
+    Keys that are disabled, wholly or in part. Thread-safe.
 
-    Each stays so until it is recovered, or until the next start finds it whole. False
-    index rows that were put right are findings until the next start.
+    Each stays disabled until it is recovered, or the next start finds it intact.
+    Corrected index rows are findings until the next start.
 
     Args:
         on_tampering: Called once for each key.
 
     Attributes:
-        changes: How often something was found, or forgotten.
+        changes: Number of findings added and removed.
     """
 
     def __init__(self, on_tampering: Callable[[KeyId, Finding], None]) -> None:
@@ -48,13 +48,13 @@ class TamperedKeys:
             return len(self._suspected.union(self._found))
 
     def integrity(self, key_id: KeyId) -> Integrity:
-        """Return what is known of a key, without looking again."""
+        """Return a key's known integrity, without checking again."""
         found = self._found.get(key_id)
         return found.integrity if found else Integrity.OK
 
     def check(self, key_id: KeyId) -> None:
         """
-        Check that nothing was found of a key, without looking again.
+        Check that a key has no finding, without checking the store again.
 
         Raises:
             KeyTamperedError: Something was.
@@ -64,7 +64,7 @@ class TamperedKeys:
             raise tampering(key_id, found.reason, found.integrity, found.problem)
 
     def condemn(self, key_id: KeyId, error: KeyTamperedError) -> None:
-        """Note a key; what was found first stays."""
+        """Disable a key; the first finding is kept."""
         missing = error.facts.get("integrity") == Integrity.MISSING.value
         usual = "missing" if missing else "document"
         problem = str(error.facts.get("problem", usual))
@@ -84,7 +84,7 @@ class TamperedKeys:
             self._on_tampering(key_id, finding)
 
     def suspect(self, key_id: KeyId, kind: Integrity) -> None:
-        """Note a key whose use counter can't be believed; it may still decrypt."""
+        """Note a key with an unauthentic use counter; it may still decrypt."""
         with self._lock:
             is_news = key_id not in self._suspected
             self._suspected.add(key_id)
@@ -92,7 +92,7 @@ class TamperedKeys:
             self._on_tampering(key_id, Finding(kind, "counter", ""))
 
     def trust(self, key_id: KeyId) -> None:
-        """Forget that a key's use counter can't be believed: it has another."""
+        """Clear the finding of a key's use counter after it was replaced."""
         with self._lock:
             self._suspected.discard(key_id)
 
@@ -103,7 +103,7 @@ class TamperedKeys:
 
     def note_corrected(self, key_id: KeyId) -> bool:
         """
-        Note a key whose index row was false and was put right; it serves on.
+        Note a key with a corrected index row; it stays enabled.
 
         Returns:
             Whether it is the first time since the start.
@@ -115,12 +115,12 @@ class TamperedKeys:
         return is_news
 
     def release(self, key_id: KeyId) -> None:
-        """Forget what was found of a key's document and blobs."""
+        """Clear the findings of a key's document and blobs."""
         with self._lock:
             self.changes += self._found.pop(key_id, None) is not None
 
     def problems(self) -> Mapping[KeyId, str]:
-        """Return what is wrong with each key that something is wrong with."""
+        """Return the finding of each key that has one."""
         with self._lock:
             found = dict.fromkeys(self._corrected, "index")
             found.update(dict.fromkeys(self._kept, "kept"))
@@ -132,7 +132,7 @@ class TamperedKeys:
 @dataclass(slots=True)
 class StoreLock:
     """
-    Whether the whole HSM is locked, and why.
+    Lock of the whole HSM, and its reason.
 
     Attributes:
         reason: For people; empty if it is not locked.
@@ -167,7 +167,7 @@ def tampering(
     found: Integrity = Integrity.TAMPERED,
     problem: str = "",
 ) -> KeyTamperedError:
-    """Return the error for a key whose stored form is not what it should be."""
+    """Return the error for a key whose stored form was altered or is missing."""
     facts = {"problem": problem} if problem else {}
     return KeyTamperedError(
         f"The stored key {key_id} was tampered with: {reason}",

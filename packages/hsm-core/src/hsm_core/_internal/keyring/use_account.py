@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-How much one key's material was used, and how much more may be before a disk is asked.
+Use account: uses of one key's material, and the reserved block of further uses.
 
-Only arithmetic: what is reserved here must be stored before it is adopted.
+Arithmetic only: callers store a reservation before they adopt it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _limit_of(algorithm: str) -> int:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UseRules:
     """
-    How uses are limited, and how many are reserved at a time.
+    Limits of uses, and sizes of reserved blocks.
 
     A block doubles each time one is used up: a busy key seldom waits for the disk, and
     a crash adds little to the count of a key that is seldom used.
@@ -46,7 +46,7 @@ class UseRules:
 
 class UseAccount:
     """
-    Counts of one material. Safe for many threads.
+    Counts of one material. Thread-safe.
 
     Args:
         limit: Uses that it has; 0 for any number.
@@ -54,12 +54,12 @@ class UseAccount:
         rules: Sizes of blocks.
 
     Attributes:
-        growing: Held by whoever asks the disk for more; never by a mere `take`.
+        growing: Held while a block is reserved in the store; never by a mere `take`.
         is_loaded: Whether what is stored has been read.
-        is_closed: Whether it serves no more.
+        is_closed: Whether it accepts no more uses.
         last_used_at: Microseconds since 1970, or 0.
         limit: As given.
-        warned: Whether it is in the trail that the limit is near.
+        warned: Whether the audit log has the warning near the limit.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class UseAccount:
             return True
 
     def load(self, stored: UseValue) -> None:
-        """Begin with what is stored: all of it counts as used."""
+        """Start with the stored value: all of it counts as used."""
         with self._lock:
             self._uses, self._size = stored.uses, stored.size
             self.last_used_at = max(self.last_used_at, stored.last_used_at)
@@ -119,7 +119,7 @@ class UseAccount:
         return near and not self.warned
 
     def enlarged(self, uses: int, size: int, *, warned: bool) -> UseValue:
-        """Return what must be stored before so much can be taken."""
+        """Return the value to store before this much can be taken."""
         with self._lock:
             reserved, reserved_size = self._stored.uses, self._stored.size
             if self._uses + uses > reserved:
@@ -131,7 +131,7 @@ class UseAccount:
             return UseValue(reserved, reserved_size, self.last_used_at, warned)
 
     def adopt(self, stored: UseValue) -> None:
-        """Take what has been stored for reserved."""
+        """Adopt the stored value as reserved."""
         with self._lock:
             if stored.uses > self._stored.uses:
                 self._more_uses = min(2 * self._more_uses, self._rules.most_uses)
@@ -140,7 +140,7 @@ class UseAccount:
             self._settle(stored)
 
     def close(self) -> UseValue | None:
-        """Serve no more, and return exact counts if they differ from what is stored."""
+        """Stop, and return exact counts if they differ from the stored value."""
         with self._lock:
             self.is_closed = True
             self._ceiling = -1

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Use counters: how often a key's material has protected something, and how often it may.
+Use counters: how often a key's material protected data, and its limit.
 
-Counts go by material, so that a rollback goes on counting where its source stopped.
-They are reserved in blocks that are durable before they are used: a crash counts too
-much, and never too little. A value that was changed, or that is missing where there
-must be one, stops its material from protecting; what it protected can still be read.
+Counts belong to material, so that a rolled-back version continues the count of its
+source. Blocks of uses are reserved durably in advance: a crash counts too many uses,
+never too few. If a value was altered or removed, its material can't protect new data;
+existing ciphertexts can still be decrypted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NEWEST: Final = 64
 
 class Use(NamedTuple):
     """
-    What an operation takes from the account of a version's material.
+    Use of a version's material by one operation.
 
     Attributes:
         uses: How often it protects something; 0 only notes when it was used.
@@ -56,7 +56,7 @@ class Use(NamedTuple):
 
 
 class NearLimit(Protocol):
-    """Called when a material comes near its limit; what it raises stops the use."""
+    """Callback for a material near its limit; its exceptions stop the use."""
 
     def __call__(self, use: Use, uses: int, limit: int) -> None:
         """Note that the material has *uses* of *limit* now."""
@@ -64,21 +64,21 @@ class NearLimit(Protocol):
 
 
 class NoRoomError(Exception):
-    """The disk must be asked for more, and the caller can't wait for it."""
+    """A block must be reserved, and the caller can't wait for the disk."""
 
 
 class UseAccounts:
     """
-    Accounts of all materials over a `UseCounters`. Safe for many threads.
+    Accounts of all materials over a `UseCounters`. Thread-safe.
 
     Args:
         counters: Not trusted.
 
         ring: Opened key ring.
 
-        store: Tells whether a key has changed meanwhile.
+        store: Reveals concurrent changes of a key.
 
-        tampered: Where materials whose value can't be believed are noted.
+        tampered: Register of keys that fail integrity checks.
 
         clock: For the instant of the last use.
 
@@ -163,7 +163,7 @@ class UseAccounts:
         return fresh
 
     def discard(self, material_ids: Iterable[str]) -> None:
-        """Forget materials; what can't be removed is left for the next start."""
+        """Remove the values of materials; failures are left for the next start."""
         for material_id in material_ids:
             account = self._accounts.pop(material_id, None)
             if account is not None:
@@ -177,7 +177,7 @@ class UseAccounts:
         """
         Remove the values of a key's materials that have a limit, durably.
 
-        From then on these protect nothing more: how often they did is not known.
+        This material can't protect new data afterwards, because its count is unknown.
 
         Raises:
             StoreUnavailableError: One can't be.
@@ -250,7 +250,7 @@ class UseAccounts:
 
     def close(self, timeout_seconds: float) -> None:
         """
-        Serve no more, and store exact counts of what was used.
+        Stop, and store exact counts.
 
         What can't be stored, or not within the limit, keeps what was reserved for it.
         """

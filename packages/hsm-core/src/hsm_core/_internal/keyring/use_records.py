@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What lies in the store of a material's use counter: counts with a MAC.
+Stored form of a use counter: counts with a MAC.
 
 ``FHKU`` ‖ 01 ‖ flags (1 byte) ‖ uses ‖ bytes ‖ last use (8 bytes each) ‖ MAC.
 """
@@ -23,12 +23,12 @@ MacOf = Callable[[str, bytes], bytes]
 
 class UseValue(NamedTuple):
     """
-    Counts of a material that are not exceeded before larger ones are stored.
+    Upper bound of a material's counts; larger counts are stored first.
 
     Attributes:
         size: Bytes that were protected.
         last_used_at: Microseconds since 1970, or 0.
-        warned: Whether it is in the trail that the limit is near.
+        warned: Whether the audit log has the warning near the limit.
     """
 
     uses: int = 0
@@ -45,7 +45,7 @@ def encode_value(material_id: str, value: UseValue, mac_of: MacOf) -> bytes:
 
 
 def decode_value(material_id: str, stored: bytes, mac_of: MacOf) -> UseValue | None:
-    """Authenticate a stored form and read it; None if it is not what was stored."""
+    """Authenticate and decode a stored form; None if it was altered."""
     counts, mac = stored[:-_MAC_BYTES], stored[-_MAC_BYTES:]
     if len(counts) != _COUNTS.size:
         return None

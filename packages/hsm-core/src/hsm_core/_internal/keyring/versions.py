@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a document changes: moves of versions, new versions, and what may use them."""
+"""Version changes in a key document: transitions, new versions, permitted uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _S: Final = KeyState
 _SHORT_WALK: Final = 8
 
 MAX_VERSIONS: Final = 4096
-"""Versions a key may have; it bounds the size of its document."""
+"""Maximum number of versions of a key; bounds the size of its document."""
 
 
 def move(
@@ -32,10 +32,10 @@ def move(
     """
     Return a version in another state.
 
-    What is given back from purge_scheduled keeps the instants that it had.
+    A version that returns from purge_scheduled keeps its timestamps.
 
     Raises:
-        KeyStateError: The move is not legal.
+        KeyStateError: The transition is not allowed.
     """
     before = version.state
     check_move(before, wanted, came_from=version.came_from)
@@ -131,7 +131,7 @@ def append_version(
 
 def check_hold(document: KeyDocument) -> None:
     """
-    Check that a key may be destroyed, wholly or in part.
+    Check that no legal hold prevents destruction.
 
     Raises:
         KeyStateError: It is held.
@@ -153,9 +153,9 @@ def check_usage(
     Args:
         document: The key.
 
-        usage: What it is wanted for.
+        usage: Requested usage.
 
-        field: What names the key in the operation.
+        field: Field of the operation that names the key.
 
     Raises:
         KeyUsageError: It was not.
@@ -189,7 +189,7 @@ def require_version(
 
         revoked_allowed: Whether the policy allows *kind* for revoked versions.
 
-        field: What names the version in the operation.
+        field: Field of the operation that names the version.
 
     Raises:
         KeyNotFoundError: The key has no such version.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a caller may see of a document."""
+"""Public views of a key document."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _told(microseconds: int) -> datetime | None:
 
 
 def tampered_info(key_id: KeyId, integrity: Integrity) -> KeyInfo:
-    """Return all that is known of a key whose document can't be believed."""
+    """Return the known facts of a key with an unauthentic document."""
     return KeyInfo(
         key_id=key_id,
         algorithm=None,
@@ -113,7 +113,7 @@ def version_info(
 
 
 def key_facts(document: KeyDocument) -> KeyFacts:
-    """Return what rules may match of a key."""
+    """Return the key facts that policy rules can match."""
     return KeyFacts(
         key_id=document.key_id,
         algorithm=document.algorithm,
@@ -131,7 +131,7 @@ def _names_of(roles: frozenset[Role]) -> tuple[str, ...]:
 
 
 def audited_caller(caller: Caller) -> AuditedCaller:
-    """Return the caller as the trail keeps it."""
+    """Return the caller in the form of the audit log."""
     return AuditedCaller(
         principal=caller.principal,
         roles=_names_of(caller.roles),
@@ -142,7 +142,7 @@ def audited_caller(caller: Caller) -> AuditedCaller:
 
 
 def audited_key(document: KeyDocument) -> AuditedKey:
-    """Return the key's facts as the trail keeps them."""
+    """Return the key's facts in the form of the audit log."""
     return AuditedKey(
         algorithm=document.algorithm,
         usages=document.usages,

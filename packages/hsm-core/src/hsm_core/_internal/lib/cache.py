@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bounded map in memory."""
+"""Bounded cache in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
-    """How often something was there, was not, and was put there."""
+    """Cache statistics: hits, misses and insertions."""
 
     hits: int
     misses: int
@@ -23,7 +23,7 @@ class CacheCounts:
 
 class BoundedCache(Generic[K, V]):
     """
-    A map that forgets what was used least lately. Safe for many threads.
+    Least-recently-used cache. Thread-safe.
 
     Args:
         limit: How many entries to keep, from 1.
@@ -37,12 +37,12 @@ class BoundedCache(Generic[K, V]):
 
     @property
     def counts(self) -> CacheCounts:
-        """How much it was of use."""
+        """Statistics so far."""
         with self._lock:
             return CacheCounts(self._hits, self._misses, self._stores)
 
     def get(self, key: K) -> V | None:
-        """Return what is kept under *key*, or None."""
+        """Return the value of *key*, or None."""
         with self._lock:
             value = self._items.get(key)
             if value is None:
@@ -53,7 +53,7 @@ class BoundedCache(Generic[K, V]):
             return value
 
     def put(self, key: K, value: V) -> None:
-        """Keep *value*, and forget the oldest beyond the limit."""
+        """Insert *value*, and evict the oldest entries beyond the limit."""
         with self._lock:
             self._stores += 1
             self._items[key] = value
@@ -62,6 +62,6 @@ class BoundedCache(Generic[K, V]):
                 self._items.popitem(last=False)
 
     def drop(self, key: K) -> None:
-        """Forget what is kept under *key*."""
+        """Remove the entry of *key*."""
         with self._lock:
             self._items.pop(key, None)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What the trail keeps of a caller's credentials, besides id and fingerprint.
+Certificate facts of callers in audit records, beyond id and fingerprint.
 
-It is kept among a record's parameters: what rules can match belongs there.
+They are record parameters, like all facts that policy rules can match.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SINGLE_USE: Final = "caller_single_use"
 
 
 def audited_certificate(caller: Caller) -> Parameters:
-    """Return what the trail keeps of the caller's credentials, among parameters."""
+    """Return the audit parameters for the caller's credentials."""
     found: Parameters = {}
     if caller.certificate_subject:
         found[_SUBJECT] = caller.certificate_subject

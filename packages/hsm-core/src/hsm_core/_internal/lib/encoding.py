@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Canonical bytes: how several values become one byte string without ambiguity."""
+"""Canonical encoding of several values as one unambiguous byte string."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def mac_function(key: bytes, domain: bytes = b"") -> Callable[[bytes], bytes]:
     """
     Return HMAC-SHA-256 under one key (FIPS 198-1), with the key schedule done once.
 
-    What is authenticated is *domain* and then the data.
+    The MAC covers *domain* followed by the data.
 
     Copying two pre-keyed hash objects costs half of ``hmac.digest``.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The framing that records of the trail and key documents share.
+Shared framing of audit records and key documents.
 
 ``{"<name>":<payload>,"mac":"<64 hex>"}``: the MAC stands at a fixed distance from the
 end, so a reader cuts the line by position and never re-encodes anything.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Named points in the code where a test may make something fail.
+Failpoints: named points in the code where a test can inject a failure.
 
 They do nothing until a test installs a handler in this process; no setting and no
 environment variable can.

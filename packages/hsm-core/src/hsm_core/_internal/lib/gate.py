@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts what is under way, so that closing can wait for it and let nothing more in."""
+"""Gate: counts running operations, so that closing can wait for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hsm_core.errors import UnavailableError
 
 
 class Gate:
-    """A door that everybody passes on their way in and out. Safe for many threads."""
+    """Admission gate for operations. Thread-safe."""
 
     def __init__(self) -> None:
         self._inside = 0
@@ -23,7 +23,7 @@ class Gate:
     @contextmanager
     def passage(self) -> Iterator[None]:
         """
-        Be inside for the duration of a ``with`` block.
+        Hold a passage for the duration of a ``with`` block.
 
         Raises:
             UnavailableError: See `enter`.
@@ -36,7 +36,7 @@ class Gate:
 
     def enter(self) -> None:
         """
-        Be inside until `leave`.
+        Hold a passage until `leave`.
 
         Raises:
             UnavailableError: The gate is closed, or belongs to the parent process.
@@ -51,7 +51,7 @@ class Gate:
             self._inside += 1
 
     def leave(self) -> None:
-        """Be outside again."""
+        """Release a passage."""
         with self._changed:
             self._inside -= 1
             if self._is_closed:
@@ -59,9 +59,9 @@ class Gate:
 
     def close(self, timeout_seconds: float) -> bool:
         """
-        Let nobody in any more, wait, and return whether all have left.
+        Refuse new passages, wait, and return whether all were released.
 
-        Not to be called from inside: it would wait for its own caller.
+        Don't call it while holding a passage: it would wait for its own caller.
         """
         if os.getpid() != self._process:
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Locks by name, so that changes of one key come one after the other."""
+"""Named locks, which serialise changes of one key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Locks:
-    """One lock per name, as long as somebody holds or wants it."""
+    """One lock per name, kept while it is held or awaited."""
 
     def __init__(self) -> None:
         self._locks: weakref.WeakValueDictionary[str, _Lock] = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What has happened lately, and is to be shown although it may be over."""
+"""Recent events, shown although they may be over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECONDS: Final = 10.0
 
 class Lately:
     """
-    Remembers for 10 s that something happened. Safe for many threads.
+    Remembers an event for 10 s. Thread-safe.
 
     Args:
         clock: Time.
@@ -23,11 +23,11 @@ class Lately:
         self._until = float("-inf")
 
     def note(self) -> None:
-        """It has just happened."""
+        """Note the event."""
         self._until = self._clock.monotonic() + _SECONDS
 
     def forget(self) -> None:
-        """It is over."""
+        """Clear the event."""
         self._until = float("-inf")
 
     def __bool__(self) -> bool:

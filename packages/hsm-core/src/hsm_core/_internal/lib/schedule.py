@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the schedulers found when they last looked at every key, for all to see."""
+"""Schedule status: the schedulers' findings of their last pass over all keys."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hsm_core.operations import ScheduleStatus
 @dataclass(slots=True)
 class Schedule:
     """
-    Written by schedulers, read by whoever tells the status; each value is replaced.
+    Written by schedulers, read by status queries; each value is replaced.
 
     Attributes:
-        rotating: Keys that the HSM rotates by itself.
-        rotations_due: Those of them that are due, and could not be rotated yet.
-        destructions: Keys that wait for their destruction.
-        destructions_due: Those of them whose time is over.
-        held: Those of these that wait because the clock leapt.
-        left_out_seconds: How much of the wall clock's time does not count.
+        rotating: Number of keys with automatic rotation.
+        rotations_due: Number of those that are due and not rotated yet.
+        destructions: Number of keys with a scheduled destruction.
+        destructions_due: Number of those that are due.
+        held: Number of those delayed by a clock jump.
+        left_out_seconds: Wall time that does not count, in seconds.
     """
 
     rotating: int = 0
@@ -30,7 +30,7 @@ class Schedule:
     left_out_seconds: int = 0
 
     def status(self) -> ScheduleStatus:
-        """Return the values in the form that is told."""
+        """Return the values as a status."""
         return ScheduleStatus(
             rotating=self.rotating,
             rotations_due=self.rotations_due,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What stored forms have in common: nothing unknown in them, no content in logs."""
+"""Stored forms: common base that rejects unknown fields and hides content from logs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recurring work in the background, on one thread: small steps, one after the other."""
+"""Background worker: recurring jobs in small steps on one thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Final, TypeAlias
 
 Task: TypeAlias = Callable[[], float | None]
 """
-Does a step of its work; returns after how many seconds the next one is due, or None
-for the usual time.
+Job step; returns the seconds until the next one, or None for the usual interval.
 """
 
 _IDLE_SECONDS: Final = 3600.0
@@ -30,9 +29,9 @@ class _Job:
 
 class Caretaker:
     """
-    A daemon thread that does each task again and again, until it is stopped.
+    Daemon thread that runs each task periodically, until it is stopped.
 
-    What a task raises is counted, and the task goes on at its next time.
+    Exceptions of a task are counted, and the task runs again at its next time.
 
     Attributes:
         failures: How often a task raised.
@@ -48,7 +47,7 @@ class Caretaker:
 
     def every(self, seconds: float, task: Task, *, first: float = 0.0) -> None:
         """
-        Do a task every so many seconds.
+        Run a task periodically.
 
         Args:
             seconds: From the end of a step to the begin of the next, where the task
@@ -56,14 +55,14 @@ class Caretaker:
 
             task: Takes little time, because all others wait for it.
 
-            first: Seconds until it is first done.
+            first: Seconds until its first run.
         """
         with self._changed:
             self._jobs.append(_Job(seconds, task, time.monotonic() + first))
             self._changed.notify()
 
     def hurry(self) -> None:
-        """Do every task once more now, also one that is under way."""
+        """Run every task once more now, also a running one."""
         with self._changed:
             for job in self._jobs:
                 job.due, job.is_hurried = time.monotonic(), True
@@ -76,7 +75,7 @@ class Caretaker:
         thread.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Begin no step any more, and wait for the one that is under way."""
+        """Start no further step, and wait for the running one."""
         if os.getpid() != self._process:
             return
         with self._changed:
@@ -91,7 +90,8 @@ class Caretaker:
             try:
                 again = job.task()
             except Exception:
-                # It is tried again; whoever needs the work done finds out themselves.
+                # The task runs again; callers that need its result see the failure
+                # themselves.
                 self.failures += 1
             seconds = job.seconds if again is None else again
             with self._changed:

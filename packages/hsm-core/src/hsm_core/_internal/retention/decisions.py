@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What people say to purges: who is asked, when again, and what counts."""
+"""Purge decisions: requests for approval, their renewal, and their state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hsm_core.operations import Operation
 
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _ANSWER_SECONDS: Final = 14 * 86_400
-"""For how long people may think about it."""
+"""Time for a decision."""
 
 _SPARE_SECONDS: Final = 2 * 86_400
-"""How long after its grace period a purge may still be done."""
+"""Time after the grace period in which a purge may still run."""
 
 _AGAIN: Final[dict[ApprovalState, int]] = {
     ApprovalState.DENIED: 30 * DAY,
@@ -26,15 +26,15 @@ _AGAIN: Final[dict[ApprovalState, int]] = {
     ApprovalState.EXPIRED: DAY,
     ApprovalState.CONSUMED: 0,
 }
-"""How long after an end nobody is asked the same again."""
+"""Pause before the same request is opened again."""
 
 
 class NobodyAskedError(Exception):
-    """The policy demands no approval, and without one nothing is purged."""
+    """The policy requires no approval, and without one nothing is purged."""
 
 
 class Consent(StrEnum):
-    """What people say."""
+    """State of a decision."""
 
     GRANTED = "granted"
     ASKED = "asked"
@@ -43,7 +43,7 @@ class Consent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What people say, and the approval that they say it by."""
+    """State of a decision, and its approval."""
 
     consent: Consent
     approval: Approval
@@ -51,14 +51,14 @@ class Answer:
 
 class Consents:
     """
-    Asks for consent and tells what became of it.
+    Opens approval requests for purges and tracks their decisions.
 
     Args:
-        approvals: Where approvals are kept.
+        approvals: Approval requests of the HSM.
 
         grace_seconds: How long a purge waits after it was approved.
 
-        interval_seconds: How often it is looked for.
+        interval_seconds: Time between sweeps.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Consents:
 
     def look(self, operation: Operation[Any], now: int) -> Answer | None:
         """
-        Return what people say; None if they should be asked.
+        Return the decision; None if a request should be opened.
 
         Raises:
             HSMError: It can't be told now.
@@ -90,10 +90,10 @@ class Consents:
 
     def ask(self, operation: Operation[Any]) -> Answer:
         """
-        Ask, and return what is said already.
+        Open a request, and return its decision so far.
 
         Raises:
-            NobodyAskedError: The policy demands no approval of this.
+            NobodyAskedError: The policy requires no approval for this.
             HSMError: It can't be asked now.
         """
         found = self._approvals.ask(_CALLER, operation, self._life)
@@ -103,7 +103,7 @@ class Consents:
         return Answer(Consent.GRANTED if granted else Consent.ASKED, found)
 
     def forget(self, operation: Operation[Any]) -> None:
-        """Forget what was said about something that is done."""
+        """Forget the decision about a completed operation."""
         self._approvals.forget(operation)
 
     def outlives(self, approval: Approval, now: int) -> bool:

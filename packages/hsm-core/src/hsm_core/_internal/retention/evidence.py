@@ -2,8 +2,8 @@
 """
 The retention ledger as evidence: compared with keys and trail at startup.
 
-Keys and trail are compared with each other before. What both lack and the ledger
-attests shows that both were put back as they were before a purge.
+Keys and trail are compared with each other before. A purge that both lack and the
+ledger attests shows that both were rolled back.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _PURGED: Final = "Its material was purged, and an older document was restored."
 @dataclass(slots=True)
 class TrailReach:
     """
-    How far a trail knows the ledger, gathered from its records in their order.
+    Audit log's knowledge of the ledger, collected from records in order.
 
     Attributes:
         newest: The newest anchor; None if no record has one.
-        began_at: Time of the oldest record that is left, where others were pruned.
+        began_at: Time of the oldest remaining record, if others were pruned.
     """
 
     newest: Anchor | None = None
@@ -55,7 +55,7 @@ class TrailReach:
     _is_begun: bool = field(default=False)
 
     def note(self, event: AuditEvent) -> None:
-        """Take one record of the trail into account."""
+        """Update the state with one audit record."""
         if not self._is_begun:
             self._is_begun = True
             self.began_at = event.time if event.seq else 0
@@ -68,15 +68,15 @@ def unknown_purge(
     purges: Mapping[str, tuple[AuditEvent, AuditEvent]], trail: TrailReach
 ) -> AuditEvent | None:
     """
-    Return the intent of the first purge that a trail should know, and does not.
+    Return the intent of the first purge that the audit log should have, and lacks.
 
-    Before a purge is made the trail gets an anchor of its intent. So each that was
-    made lies at or before the newest anchor, unless that was pruned.
+    Before each purge the audit log gets an anchor of its intent. So every purge lies at
+    or before the newest anchor, unless that was pruned.
 
     Args:
         purges: Intent and outcome of each purge that was made, by its id, in order.
 
-        trail: What the trail says of this ledger.
+        trail: The audit log's knowledge of this ledger.
     """
     reached = trail.newest.seq if trail.newest else -1
     for intent, outcome in purges.values():
@@ -93,7 +93,7 @@ class LedgerCheck:
     Args:
         ground: Its keys were compared with the trail.
 
-        log: The ledger; None where there is none, or where it is damaged.
+        log: The ledger; None if there is none, or it is damaged.
 
         hmac_key: Key of ledger and trail.
     """
@@ -106,13 +106,13 @@ class LedgerCheck:
 
     def compare(self, found: Judgement) -> Judgement:
         """
-        Look for purges that keys and trail do not know.
+        Find purges that keys and audit log lack.
 
-        Where the keys know the newest one, nothing more is read: the trail's digest
-        over all keys vouches for it. Else the trail is walked.
+        If the keys have the newest purge, nothing more is read: the set digest vouches
+        for the others. Otherwise the audit log is walked.
 
         Args:
-            found: What the comparison of keys and trail has found.
+            found: Result of the rollback check of keys and audit log.
 
         Returns:
             The same, with a lock if the ledger knows more than the trail.
@@ -145,7 +145,7 @@ class LedgerCheck:
         return Judgement(problems, lock, facts)
 
     def _knows_newest(self) -> bool:
-        """Return whether the keys know the newest purge of a key that is there."""
+        """Return whether the keys have the newest purge of an existing key."""
         inventory = self._ground.inventory
         anchor = StateFile(inventory.store, inventory.ring).state.anchor
         for event in self._newest_first():
@@ -198,7 +198,7 @@ class LedgerCheck:
         return done
 
     def _condemn_living(self) -> Iterator[KeyId]:
-        """Condemn the keys that have material which was purged, and return them."""
+        """Disable the keys that have purged material, and return them."""
         inventory = self._ground.inventory
         for key_id, gone in self.purged(()).items():
             with suppress(KeyNotFoundError, KeyTamperedError, StoreUnavailableError):
@@ -211,7 +211,7 @@ class LedgerCheck:
 
     def anchor(self) -> None:
         """
-        Let the trail know the ledger as it is, where it was ahead and is accepted.
+        Record an accepted ledger that was ahead in the audit log.
 
         Raises:
             AuditUnavailableError: It can't be recorded.
@@ -225,11 +225,11 @@ class LedgerCheck:
         """
         Return the material of each key that was purged.
 
-        A ledger that is damaged is believed up to there.
+        A damaged ledger counts up to its first bad record.
 
         Args:
             done: Purges that the trail knows: the key, and the newest version of the
-                material. Those whose outcome the ledger lacks are told by them.
+                material. They supply the outcomes that the ledger lacks.
 
         Raises:
             AuditUnavailableError: It can't be read now.

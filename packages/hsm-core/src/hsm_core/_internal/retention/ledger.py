@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-The retention ledger: an attestation for each purge, chained like the trail.
+Retention ledger: an attestation of each purge, chained like the audit log.
 
-Of each purge it has an intent, before anything is destroyed, and one outcome. The trail
-is told how far the ledger reaches after each of them, so that a ledger that was cut,
-edited or replaced by an older copy is noticed. One that is lost is never replaced
-silently: somebody must say so, and ledger and trail both keep that.
+Each purge has an intent, written before anything is destroyed, and one outcome. After
+each of them the audit log records the end of the ledger (an anchor), so that a
+truncated, edited or older ledger is detected. A lost ledger is never replaced silently:
+an operator must request it, and both logs record that.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ from hsm_core.operations import LedgerBegun
 from hsm_core.protocols import AuditDraft, AuditLog
 
 ANCHOR_KIND: Final = "system.ledger"
-"""Kind of the records of the trail that say how far the ledger reaches."""
+"""Record kind of anchors of the ledger in the audit log."""
 
 BEGUN_KIND: Final = "system.ledger-begun"
-"""Kind of the ledger's record that says which lost ledger it takes the place of."""
+"""Record kind that names the lost ledger that this one replaces."""
 
 PURGE_KIND: Final = "purge"
-"""Kind of the records of the ledger that are about a purge."""
+"""Record kind of purges in the ledger."""
 
 _BLOCK: Final = 200
 
 Intent: TypeAlias = AuditEvent | AuditDraft
-"""That a purge begins, as it was read, or as it was written just now."""
+"""Intent of a purge, as read, or as just written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attestation:
     """
-    What the ledger says of one purge.
+    Attestation of one purge.
 
     Attributes:
         purge_id: 32 hex digits; ties intent and outcome together.
         version: The newest version of the material.
-        parameters: All else that is to be told.
+        parameters: Further facts.
         policy: SHA-256 of the retention policy, hex.
     """
 
@@ -78,7 +78,7 @@ class Attestation:
 @dataclass(frozen=True, slots=True)
 class Reach:
     """
-    What a record of the trail says of the ledger.
+    Anchor of the ledger in an audit record.
 
     Attributes:
         former: Log id of the ledger that was lost, where another one begins here; what
@@ -91,22 +91,22 @@ class Reach:
 
 class Ledger:
     """
-    The ledger of an HSM, tied to its trail. Safe for many threads.
+    Retention ledger of an HSM, tied to its audit log. Thread-safe.
 
     Args:
-        log: What it is written to; closed with it.
+        log: Log of the records; closed with the ledger.
 
-        trail: Where its reach is recorded.
+        trail: Audit log for the anchors.
 
         hmac_key: Key of both.
 
-        remember: Keeps the newest anchor.
+        remember: Stores the newest anchor.
 
-        anchor: The newest one that was kept.
+        anchor: Newest stored anchor.
 
     Attributes:
-        purging: Held by whoever purges, so that no two do it at once.
-        problem: Why nothing may be purged, or empty.
+        purging: Lock held during a purge, so that only one runs.
+        problem: Reason why nothing may be purged, or empty.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Ledger:
 
     def begin(self, attestation: Attestation) -> None:
         """
-        Write down that a purge begins, durably, and anchor it in the trail.
+        Write the intent of a purge durably, and anchor it in the audit log.
 
         Raises:
             LedgerTamperedError: The ledger is not to be believed.
@@ -174,11 +174,11 @@ class Ledger:
 
     def resume(self, intent: Intent) -> None:
         """
-        Make sure that an intent that was found is durable, and anchored in the trail.
+        Ensure that an intent found is durable, and anchored in the audit log.
 
         Raises:
             LedgerTamperedError: The ledger is not to be believed.
-            AuditUnavailableError: It can't be made sure now.
+            AuditUnavailableError: This can't be ensured now.
         """
         self.check_usable()
         if intent.operation_id in self._doubtful:
@@ -197,7 +197,7 @@ class Ledger:
         version: int = 0,
     ) -> None:
         """
-        Write down how a purge ended, durably, and anchor it in the trail.
+        Write the outcome of a purge durably, and anchor it in the audit log.
 
         Raises:
             AuditUnavailableError: It can't be written now; the next sweep does it.
@@ -221,7 +221,7 @@ class Ledger:
 
     def anchor(self, about: Intent) -> None:
         """
-        Record in the trail how far the ledger reaches.
+        Record the end of the ledger in the audit log.
 
         Raises:
             AuditUnavailableError: It can't be recorded.
@@ -234,7 +234,7 @@ class Ledger:
 
     def begin_anew(self, caller: Caller, reason: str) -> LedgerBegun:
         """
-        Let this log, which is new, take the place of one that is lost.
+        Replace a lost ledger by this new one.
 
         Callers hold `purging`. A try that fails changes nothing but that the log says
         so, and can be repeated.
@@ -258,7 +258,7 @@ class Ledger:
 
     def check_lost(self) -> Anchor:
         """
-        Return how far a lost ledger is known to have reached that this log is not.
+        Return the known end of a lost ledger that this one replaces.
 
         Raises:
             ConflictError: Nothing is known to be wrong, or the log is not new.
@@ -276,7 +276,7 @@ class Ledger:
         return lost
 
     def _record_loss(self, lost: Anchor, caller: AuditedCaller, reason: str) -> Anchor:
-        """Have log and trail say what is lost; return where the log begins."""
+        """Record the loss in both logs; return the start of the new ledger."""
         former: Parameters = {f"former_{n}": v for n, v in _told(lost).items()}
         begun = AuditDraft(
             phase=Phase.SINGLE,
@@ -308,17 +308,17 @@ class Ledger:
 
     def check_usable(self) -> None:
         """
-        Check that nothing is wrong with the ledger, as far as is known.
+        Check that the ledger has no known problem.
 
         Raises:
-            LedgerTamperedError: Something is.
+            LedgerTamperedError: It has one.
         """
         if self.problem:
             raise LedgerTamperedError(self.problem)
 
     def check(self, anchor: Anchor) -> None:
         """
-        Compare the ledger with what the trail says of it.
+        Compare the ledger with its anchors in the audit log.
 
         Raises:
             LedgerTamperedError: It is another one, ends before, or was changed.
@@ -378,13 +378,13 @@ class Ledger:
 
 
 def reach(log: AuditLog) -> Anchor:
-    """Return how far a ledger reaches durably."""
+    """Return the durable end of a ledger."""
     head = log.durable_head()
     return Anchor(log_id=log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
 
 
 def anchor_draft(anchor: Anchor, key_id: str = "", version: int = 0) -> AuditDraft:
-    """Return the record of the trail that says how far the ledger reaches."""
+    """Return the audit record of an anchor."""
     return AuditDraft(
         phase=Phase.SINGLE,
         kind=ANCHOR_KIND,
@@ -403,7 +403,7 @@ def _told(anchor: Anchor) -> Parameters:
 
 
 def reach_of(event: AuditEvent) -> Reach | None:
-    """Return what a record of the trail says of the ledger, if it says anything."""
+    """Return the anchor in an audit record, if any."""
     if event.kind != ANCHOR_KIND:
         return None
     found = event.parameters

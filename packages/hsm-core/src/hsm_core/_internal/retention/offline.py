@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Verification of a ledger by someone who did not write it."""
+"""Offline verification of a retention ledger."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class _Verifier(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerVerification:
     """
-    What an intact ledger holds; damage raises instead.
+    Result of verifying an intact ledger; damage raises instead.
 
     Attributes:
-        chain: What was found of its records.
+        chain: Result of verifying its records.
         purges: Purges that were done.
         aborted: Purges that were begun and not done.
         unfinished: Purges whose outcome is not there yet.
         anchors: Places of it that the trail names; None if no trail was given.
-        former: How often, by the trail, a new ledger took the place of a lost one; the
-            purges before are attested by those.
+        former: Number of lost ledgers that were replaced, by the audit log; they
+            attested the earlier purges.
     """
 
     chain: OfflineVerification
@@ -48,7 +48,7 @@ class LedgerVerification:
 
 @dataclass(slots=True)
 class _Reading:
-    """A ledger as far as it was read."""
+    """Ledger records read so far."""
 
     leaves: dict[int, str] = field(default_factory=dict)
     begun: dict[str, AuditEvent] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class _Reading:
 
 @dataclass(slots=True)
 class _Trail:
-    """What a trail says of the ledger."""
+    """Audit log's knowledge of the ledger."""
 
     reaches: list[Reach] = field(default_factory=list)
     former: set[int] = field(default_factory=set)

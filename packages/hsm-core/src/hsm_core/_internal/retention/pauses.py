@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What keeps purges back that were consented to, until people say they may go."""
+"""Purge pauses: conditions that delay approved purges until they are approved again."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _ALLOWED_FOR: Final = 7 * DAY
 
 class Pauses:
     """
-    Asks for approvals of their own for what is unusual.
+    Requests separate approvals for unusual conditions.
 
     Args:
-        file: Remembers what was asked and allowed.
+        file: Stores requests and allowances.
 
-        consents: Asks people.
+        consents: Opens approval requests.
 
-        execute: The pipeline, which spends an approval.
+        execute: The pipeline, which consumes an approval.
 
         time: Time.
 
     Attributes:
-        cause: What kept purges back in the last sweep, or empty.
-        approval_id: The approval that would let them go on.
+        cause: Cause of the pause in the last sweep, or empty.
+        approval_id: Approval request that would end the pause.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Pauses:
         self.approval_id = ""
 
     def begin(self) -> None:
-        """Forget what the sweep before said."""
+        """Reset the result of the previous sweep."""
         self.cause = self.approval_id = ""
 
     def note(self, cause: str) -> None:
-        """Note something that no approval changes."""
+        """Note a cause that no approval can lift."""
         self.cause = self.cause or cause
 
     @property
@@ -86,7 +86,7 @@ class Pauses:
         return allowance.purges
 
     def consider_leap(self, count: int) -> None:
-        """Ask whether leaps count as time, where *count* materials wait for that."""
+        """Request that jumps count as time, if *count* materials wait for that."""
         if not count:
             self._drop("leap")
         elif self._is_allowed("leap", count):
@@ -99,7 +99,7 @@ class Pauses:
         Args:
             count: How many there would be.
 
-            most: How many need nobody's word.
+            most: Number that needs no extra approval.
         """
         if not count:
             self._drop("limit")
@@ -118,7 +118,7 @@ class Pauses:
 
     def notice_loss(self, known: Anchor | None) -> bool:
         """
-        Begin a pause if what was remembered is lost; return whether that is so.
+        Start a pause if the stored state is lost; return whether it is.
 
         Args:
             known: The newest place of the ledger that the trail names, of which the
@@ -147,7 +147,7 @@ class Pauses:
         )
 
     def _is_allowed(self, cause: str, count: int) -> bool:
-        """Return whether people have allowed it, and ask them if they were not."""
+        """Return whether it is approved; open a request if there is none."""
         pause = self._find(cause)
         if pause is None:
             pause = Pause(cause=cause, count=count, since=self._time.wall())

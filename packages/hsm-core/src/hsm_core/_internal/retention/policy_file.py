@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The retention policy's file: watched, and believed when it is whole."""
+"""Retention policy file: watched, and adopted when its content is complete."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hsm_core.retention_policy import (
 )
 
 _SETTLED_SECONDS: Final = 2.0
-"""For how long a new content must stand before it is believed: half a file that was
-being written may be a valid one, with fewer and shorter windows."""
+"""Time that new content must stay unchanged before it is adopted: a partly written file
+may be valid, with fewer and shorter windows."""
 
 
 @dataclass(slots=True)
@@ -31,20 +31,20 @@ class _Seen:
 
 class PolicyFile:
     """
-    The policy in force: the last good content of a file.
+    Retention policy in force: the last valid content of a file.
 
-    A file that is missing, empty or broken changes nothing but `problem`; where there
-    never was a good one there is no policy, and nothing is purged.
+    A missing, empty or invalid file changes only `problem`. If there never was a valid
+    one, there is no policy, and nothing is purged.
 
     Args:
         path: Of the file.
 
-        clock: Tells how long a content stands.
+        clock: Time.
 
     Attributes:
         policy: In force; None while there is none.
         loaded_at: Since when, microseconds since 1970; 0 while there is none.
-        problem: What is wrong with the file now, or empty.
+        problem: Current fault of the file, or empty.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -58,10 +58,10 @@ class PolicyFile:
 
     def look(self) -> bool:
         """
-        Look at the file, and adopt what is new, good and has stood for two seconds.
+        Read the file, and adopt new valid content that is unchanged for two seconds.
 
         Returns:
-            Whether to look again soon, because something new has not stood long enough.
+            Whether to read again soon, because new content is not old enough.
         """
         try:
             content = self._read()

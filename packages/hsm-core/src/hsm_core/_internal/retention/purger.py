@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-One purge: ledger, key, ledger.
+Purge of one material: ledger intent, key change, ledger outcome.
 
-The version is unusable since it was scheduled. The intent stands in the ledger, and
-its place in the trail, before the key is touched; so whatever is killed in between,
-the next sweep finds the intent and does, or closes, what is left.
+The version is unusable since it was scheduled. The intent is in the ledger, and
+anchored in the audit log, before the key changes; so after a crash the next sweep finds
+the intent and completes or closes it.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ NOTE: Final = (
     "Backups, snapshots and what a medium, such as an SSD, keeps of overwritten data "
     "are not reached. Whoever has an old copy and the root key can still open it."
 )
-"""Stands in every attestation: what no overwriting can promise."""
+"""Note in every attestation: the limits of overwriting."""
 
 _FILES: Final = (
     " A file that could not be overwritten, or has a second name, was only removed."
 )
-"""Stands there besides where files are overwritten: it is written before they are."""
+"""Additional note if files are overwritten; written before that."""
 
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 
 
 def note_of(method: str) -> str:
-    """Return what an attestation says of what its method does not reach."""
+    """Return the note of an attestation on the limits of its method."""
     return NOTE + _FILES if method == "overwritten-and-removed" else NOTE
 
 
 def purge_of(candidate: Candidate) -> PurgeVersion:
-    """Return the operation that purges a candidate, and that people consent to."""
+    """Return the operation that purges a candidate, and that is approved."""
     return PurgeVersion(
         key_id=candidate.document.key_id,
         version=candidate.newest.version,
@@ -58,7 +58,7 @@ def purge_of(candidate: Candidate) -> PurgeVersion:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """An intent without outcome, and the material that it is about."""
+    """Intent without outcome, and its material."""
 
     intent: Intent
     material_id: str
@@ -66,18 +66,18 @@ class _Open:
 
 class Purger:
     """
-    Purges, and settles purges that were interrupted.
+    Purges material, and settles interrupted purges.
 
     Args:
         inventory: The keys.
 
-        ledger: Where each purge is attested.
+        ledger: Attests each purge.
 
         execute: The pipeline.
 
         entropy: For ids.
 
-        method: How a sealed form is removed here, for the ledger.
+        method: Removal method of sealed blobs, for the ledger.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class Purger:
 
     @property
     def lock(self) -> threading.Lock:
-        """Held by whoever purges or settles."""
+        """Lock held while purging or settling."""
         return self._ledger.purging
 
     @property
     def is_usable(self) -> bool:
-        """Whether the next purge could be written down."""
+        """Whether the next purge could be attested."""
         return self._ledger.log.available and not self._ledger.problem
 
     def purge(self, candidate: Candidate, approval: Approval, policy: str) -> None:
         """
-        Purge material; callers hold `lock` and have looked at it since.
+        Purge material; callers hold `lock` and have checked it since.
 
         Args:
             candidate: Due, scheduled, and past its grace period.
@@ -143,7 +143,7 @@ class Purger:
 
     def settle(self, is_ripe: Callable[[KeyDocument, str], bool]) -> None:
         """
-        Close intents whose purge was done, or will not be; callers hold `lock`.
+        Close intents whose purge was done, or is cancelled; callers hold `lock`.
 
         Args:
             is_ripe: Whether material will be purged by this sweep, which then goes on
@@ -215,7 +215,7 @@ class Purger:
         return len(blob) if blob is not None else 0
 
     def _attest(self, opened: _Open, document: KeyDocument) -> None:
-        """Write that a purge was done, once nothing of it is there any more."""
+        """Attest a purge, once all of its material is gone."""
         gone = self._inventory.materials.returned_blobs(document)
         if gone:
             self._inventory.store.discard_blobs(document.key_id, gone)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What retention asks people, remembered from one start to the next."""
+"""Retention's approval requests, remembered across restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKED: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 
 class PurgeDesk(Protocol):
-    """Asks people for their consent to operations of the HSM itself."""
+    """Opens approval requests for operations of the HSM itself."""
 
     def request(
         self,
@@ -28,10 +28,10 @@ class PurgeDesk(Protocol):
         minimum_seconds: int = 0,
     ) -> Approval | None:
         """
-        Return the open approval for an operation, asked for now if there is none.
+        Return the open approval request for an operation; open one if there is none.
 
         Args:
-            caller: Who will execute it, and alone may.
+            caller: The only caller that may execute it.
 
             operation: As it will be sent; bound by all of its fields.
 
@@ -67,7 +67,7 @@ class PurgeDesk(Protocol):
 
 
 class NoDesk:
-    """Where nobody can be asked: nothing is ever granted."""
+    """Stand-in without an approval workflow: nothing is ever granted."""
 
     def request(
         self,
@@ -95,12 +95,12 @@ class NoDesk:
 
 class Remembered:
     """
-    A desk, and which approval was the last for each operation.
+    Approval requests, with the newest one for each operation.
 
     Args:
-        desk: Knows only what is open.
+        desk: Opens and finds open requests.
 
-        file: Where it is remembered what was asked.
+        file: Stores the newest request of each operation.
     """
 
     def __init__(self, desk: PurgeDesk, file: StateFile) -> None:
@@ -129,7 +129,7 @@ class Remembered:
         self, caller: Caller, operation: Operation[Any], minimum_seconds: int
     ) -> Approval | None:
         """
-        Ask; None if the policy asks for no approval of this.
+        Open a request; None if the policy requires no approval.
 
         Raises:
             HSMError: It can't be asked now.
@@ -140,7 +140,7 @@ class Remembered:
         return found
 
     def forget(self, operation: Operation[Any]) -> None:
-        """Forget what was asked about something that is done."""
+        """Forget the request of a completed operation."""
         asked = dict(self._file.state.asked)
         if asked.pop(_name(operation), None) is not None:
             self._put(asked)
@@ -160,7 +160,7 @@ class Remembered:
 
 
 def granted_at(approval: Approval) -> int:
-    """Return when the last grant that counts was given; 0 if there is none."""
+    """Return the time of the last valid grant; 0 if there is none."""
     return max((d.at for d in approval.decisions if d.counts), default=0)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retention of an open HSM: its parts, its steps, and what is told of it."""
+"""Retention service of an open HSM: sweeps, ledger and status."""
 
 from __future__ import annotations
 
@@ -34,40 +34,39 @@ from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
 from hsm_core.protocols import AuditDraft, AuditLog, Request
 
 _SLICE_SECONDS: Final = 0.005
-"""How long it works at a time; other threads wait for the interpreter that long."""
+"""Duration of one step; other threads wait for the interpreter that long."""
 
 _SHARE: Final = 0.25
 """Share of one processor's time that a sweep may take."""
 
 _SOON_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 60.0
-"""How often a policy's file is looked at where there is no policy yet."""
+"""Seconds between reads of the policy file while there is no policy."""
 
 
 class Retention:
     """
     Purges old material, step by step, under a policy.
 
-    There is one of it for a key store and a ledger, because one process at a time has
-    these open; its sweeps follow each other.
+    A key store and its ledger have one, because one process at a time has them open;
+    sweeps run one after the other.
 
     Args:
-        ground: Keys, trail and time. The settings say which policy, and how long to
-            wait.
+        ground: Keys, audit log and time. The settings name the policy and the delays.
 
         ledger: Log of the ledger; closed at the end.
 
         hmac_key: Key of trail and ledger.
 
-        desk: Where people are asked.
+        desk: Opens approval requests.
 
         execute: The pipeline.
 
-        method: How a sealed form is removed here, for the ledger.
+        method: Removal method of sealed blobs, for the ledger.
 
     Attributes:
-        on_change: Told what keeps purges back, or an empty text when nothing does any
-            more, whenever that changes.
+        on_change: Called with each new reason for paused purges, or an empty text when
+            they resume.
     """
 
     def __init__(
@@ -133,10 +132,10 @@ class Retention:
 
     def step(self) -> float:
         """
-        Do a little of a sweep, and return in how many seconds to go on.
+        Do one step of a sweep, and return the seconds until the next.
 
         Raises:
-            HSMError: Something can't be used now; the sweep is begun anew.
+            HSMError: A part is unavailable; the sweep restarts.
         """
         with self._stepping:
             try:
@@ -176,7 +175,7 @@ class Retention:
 
     def sweep(self) -> None:
         """
-        Make one whole sweep, now, if there is a policy.
+        Run one complete sweep now, if there is a policy.
 
         Raises:
             HSMError: As `step`.
@@ -187,12 +186,12 @@ class Retention:
                 self._step()
 
     def want(self) -> None:
-        """Let a sweep follow the one that is under way at once, if there is one."""
+        """Start a sweep now, or right after the running one."""
         self._is_wanted = True
 
     def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
         """
-        Take the new ledger that lies there for the HSM's, in place of one that is lost.
+        Replace a lost ledger by the new one.
 
         Raises:
             ConflictError: Nothing is known to be wrong with the ledger, or the one that
@@ -204,7 +203,7 @@ class Retention:
             return self.ledger.begin_anew(caller, reason)
 
     def _begin(self) -> float | None:
-        """Begin a sweep; or return in how many seconds to try again."""
+        """Begin a sweep, or return the seconds until the next attempt."""
         self._is_wanted = False
         if self._file.look():
             return _SOON_SECONDS
@@ -221,7 +220,7 @@ class Retention:
         return None
 
     def _tell(self, sha256: str, default_days: int) -> None:
-        """Record a policy before anything is done by it."""
+        """Record a policy before it takes effect."""
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind="system.retention-policy",
@@ -237,7 +236,7 @@ class Retention:
         self._swept_at = self._ground.clock.now()
 
     def status(self) -> RetentionReport:
-        """Return how retention stands, as of the last sweep."""
+        """Return the status of retention, as of the last sweep."""
         policy, done = self._file.policy, self._done
         log = self.ledger.log
         head = log.head()
@@ -266,7 +265,7 @@ class Retention:
         )
 
     def close(self) -> None:
-        """Close the ledger; nothing may be under way any more."""
+        """Close the ledger; no sweep may be running."""
         self._walk = None
         with suppress(AuditUnavailableError):
             self.ledger.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an open HSM has its retention, if it has one, and its thread."""
+"""Retention slot: the optional retention service of an open HSM, and its thread."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Execute: TypeAlias = Callable[[Request], Any]
 """The pipeline."""
 
 _FIRST_SECONDS: Final = 5.0
-"""How long after the start the first sweep is; a start has other things to do."""
+"""Seconds from the start to the first sweep."""
 
 _BETWEEN_SECONDS: Final = 60.0
-"""When a sweep that failed is begun anew."""
+"""Seconds before a failed sweep restarts."""
 
 _METHODS: Final[dict[str, str]] = {
     KeyStoreKind.FILESYSTEM: "overwritten-and-removed",
@@ -34,7 +34,7 @@ _METHODS: Final[dict[str, str]] = {
 
 def removal_method(key_store: str) -> str:
     """
-    Return how a sealed form is removed from a store, as the ledger says it.
+    Return the removal method of a store's sealed blobs, as named in the ledger.
 
     ``overwritten-and-removed``: its file was overwritten once in place, synced, and
     removed. ``row-deleted``: its row was, with the database's ``secure_delete``.
@@ -47,11 +47,11 @@ def removal_method(key_store: str) -> str:
 @dataclass(frozen=True, slots=True)
 class LedgerFile:
     """
-    The ledger as it was opened.
+    Opened retention ledger.
 
     Attributes:
-        log: None if it is damaged; nothing is purged then, and all else goes on.
-        problem: What is wrong with it.
+        log: None if it is damaged; nothing is purged then, and the HSM works otherwise.
+        problem: Its fault, or empty.
     """
 
     log: AuditLog | None
@@ -60,10 +60,10 @@ class LedgerFile:
 
 class RetentionSlot:
     """
-    Holds a `Retention` and works on it in a thread of its own.
+    Holds a `Retention` and runs it in its own thread.
 
     Args:
-        ledger: None where there is no retention.
+        ledger: None without retention.
 
     Attributes:
         build: Makes it, over the pipeline; None where there is none.
@@ -82,7 +82,7 @@ class RetentionSlot:
         desk: PurgeDesk,
         new_caretaker: Callable[[], Caretaker] = Caretaker,
     ) -> None:
-        """Build it and begin to work, if there is one."""
+        """Build and start retention, if there is one."""
         if self.build is None:
             return
         self.retention = self.build(execute, desk)
@@ -93,28 +93,28 @@ class RetentionSlot:
         self._caretaker.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Wait for the step that is under way, and close the ledger."""
+        """Wait for the running step, and close the ledger."""
         if self._caretaker is not None:
             self._caretaker.stop(timeout_seconds)
         if self.retention is not None:
             self.retention.close()
 
     def on_change(self, told: Callable[[str], None]) -> None:
-        """Have a function told what keeps purges back; see `Retention.on_change`."""
+        """Register a callback for paused purges; see `Retention.on_change`."""
         if self.retention is not None:
             self.retention.on_change = told
         elif self._ledger is not None and self._ledger.problem:
             told(self._ledger.problem)
 
     def hurry(self) -> None:
-        """Look at the policy's file now, and sweep."""
+        """Read the policy file now, and sweep."""
         if self.retention is not None and self._caretaker is not None:
             self.retention.want()
             self._caretaker.hurry()
 
     def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
         """
-        Take a new ledger in place of a lost one; see `Retention.begin_ledger`.
+        Replace a lost ledger by a new one; see `Retention.begin_ledger`.
 
         Raises:
             ConflictError: See `check_ledger_lost`.
@@ -126,7 +126,7 @@ class RetentionSlot:
 
     def check_ledger_lost(self) -> None:
         """
-        Check that a new ledger lies in place of one that is lost.
+        Check that a lost ledger was replaced by a new one.
 
         Raises:
             ConflictError: There is no retention, or nothing is known to be wrong with
@@ -147,7 +147,7 @@ class RetentionSlot:
         )
 
     def status(self) -> RetentionReport:
-        """Return how retention stands."""
+        """Return the status of retention."""
         if self.retention is not None:
             return self.retention.status()
         if self._ledger is None or not self._ledger.problem:

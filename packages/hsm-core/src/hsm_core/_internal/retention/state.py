@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-What retention remembers from one start to the next, apart from keys and ledger.
+Retention state that survives restarts, apart from keys and ledger.
 
-It lies beside the keys, authenticated. It holds only what keeps purges back: that time
-was seen to leap, how far people have allowed purges above the limit, and what the
-ledger must reach. Approvals and grace periods do not depend on it.
+It is stored beside the keys, authenticated. It holds only conditions that delay purges:
+clock jumps, approved purges above the limit, and the known end of the ledger. Approvals
+and grace periods do not depend on it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _FORMAT: Final = 1
 
 class Pause(StoredForm, frozen=True, kw_only=True):
     """
-    Why purges wait for an approval of their own.
+    Pause of purges until a separate approval.
 
     Attributes:
-        cause: ``leap``, ``limit``, or ``state`` if what was remembered is lost.
+        cause: ``leap``, ``limit``, or ``state`` if the stored state is lost.
         count: How many purges were waiting when it began.
         since: When that was, microseconds since 1970.
     """
@@ -40,18 +40,18 @@ class Pause(StoredForm, frozen=True, kw_only=True):
 
 
 LOST: Final = Pause(cause="state", count=0, since=0)
-"""Where what was remembered is lost."""
+"""Pause after the stored state was lost."""
 
 
 class Allowance(StoredForm, frozen=True, kw_only=True):
-    """How many purges people have allowed above the limit, and until when."""
+    """Approved number of purges above the limit, and its expiry."""
 
     purges: int
     until: int
 
 
 class Anchor(StoredForm, frozen=True, kw_only=True):
-    """A position of the ledger that was recorded in the trail."""
+    """Position of the ledger that is recorded in the audit log."""
 
     log_id: str
     seq: int
@@ -60,15 +60,14 @@ class Anchor(StoredForm, frozen=True, kw_only=True):
 
 class RetentionState(StoredForm, frozen=True, kw_only=True):
     """
-    All of it.
+    Complete retention state.
 
     Attributes:
         pauses: One for each cause.
         leaps_allowed: Leaps of the clock that ended before this instant count as time
             that has passed.
-        anchor: How far the ledger reached when the trail was told so last.
-        asked: The newest approval for each operation that people were asked about, by
-            a digest of it.
+        anchor: Last position of the ledger recorded in the audit log.
+        asked: Newest approval request of each operation, by a digest of the operation.
     """
 
     format: int = _FORMAT
@@ -86,14 +85,14 @@ _DECODER: Final = msgspec.json.Decoder(RetentionState)
 
 class StateFile:
     """
-    Where the state lies.
+    Stored retention state.
 
     Args:
         store: Of the keys; not trusted.
 
         ring: Authenticates it.
 
-    What can't be believed is as good as lost, and is a pause.
+    A state with a wrong MAC counts as lost, and starts a pause.
     """
 
     def __init__(self, store: KeyStore, ring: KeyRing) -> None:
@@ -103,12 +102,12 @@ class StateFile:
 
     @property
     def state(self) -> RetentionState:
-        """What was stored last."""
+        """Last stored state."""
         return self._state
 
     def put(self, state: RetentionState) -> None:
         """
-        Store it, durably, where it is another than before.
+        Store the state durably, if it changed.
 
         Raises:
             StoreUnavailableError: It can't be written.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Sweeps: every key is looked at, a little at a time, and each is moved one step on.
+Sweeps: advance the purge of every key's old material by one step.
 
-Due material is asked for, granted material is scheduled, what may not go on is given
-back, and what is past its grace period is purged, after the trail was verified. What
-fails of one key does not keep the others back.
+A sweep requests approval for due material, schedules granted material, cancels purges
+that are no longer allowed, and purges material past its grace period after verifying
+the audit log. A failure of one key does not delay the others.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SECOND: Final = 1_000_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeper:
     """
-    Makes sweeps.
+    Runs sweeps over all keys.
 
     Attributes:
         execute: The pipeline.
@@ -74,7 +74,7 @@ class Sweeper:
 
     def sweep(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
         """
-        Make one sweep, a key at each step.
+        Run one sweep, one key at each step.
 
         Raises:
             HSMError: Store, ledger, approvals or trail can't be used now.
@@ -202,7 +202,7 @@ class Sweeper:
                 tally.ripe.append(found)
 
     def _why_not(self, candidate: Candidate) -> tuple[str, str]:
-        """Return why scheduled material must not be purged, or the approval's id."""
+        """Return the reason not to purge scheduled material, or its approval's id."""
         if candidate.kept:
             return candidate.kept, ""
         if not candidate.is_due(self._known(candidate)):
@@ -218,7 +218,7 @@ class Sweeper:
         return "", answer.approval.approval_id
 
     def _is_ripe(self, candidate: Candidate) -> bool:
-        """Return whether the grace period is over, by time that really passed."""
+        """Return whether the grace period is over, without counting clock jumps."""
         allowed = self.pauses.leaps_allowed
         return all(
             v.purge_at <= self.time.since(v.state_changed_at, allowed)

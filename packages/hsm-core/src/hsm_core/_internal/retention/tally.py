@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one sweep has found, and what is counted of all."""
+"""Tally of one sweep, and totals of all sweeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Ripe:
-    """Material whose grace period is over."""
+    """Material past its grace period."""
 
     key_id: KeyId
     material_id: str
@@ -24,7 +24,7 @@ class Ripe:
 
 @dataclass(slots=True)
 class Totals:
-    """Since the HSM was opened."""
+    """Totals since the HSM was opened."""
 
     scheduled: int = 0
     cancelled: int = 0
@@ -34,7 +34,7 @@ class Totals:
 @dataclass(slots=True)
 class Tally:
     """
-    One sweep.
+    Findings of one sweep.
 
     Attributes:
         queue: Materials that are due or wait for their purge.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether trail and ledger are whole, and agree, before anything is purged."""
+"""Audit log check: verifies audit log and retention ledger before any purge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK: Final = 200
 
 class TrailCheck:
     """
-    Verifies the trail from where it was verified last, and the ledger wholly at first.
+    Verifies the audit log incrementally, and the complete ledger once.
 
     Args:
         audit: The trail.
@@ -48,9 +48,9 @@ class TrailCheck:
 
     def compare_once(self) -> Iterator[None]:
         """
-        Verify once after the start, though nothing is purged; see `verify`.
+        Verify once after the start, even if nothing is purged; see `verify`.
 
-        What is verified before the first purge is not less for it.
+        The first purge still verifies everything.
         """
         if not self._is_compared:
             yield from self.verify()
@@ -62,7 +62,8 @@ class TrailCheck:
 
         Raises:
             AuditTamperedError: A record of the trail is bad.
-            LedgerTamperedError: The ledger is bad, or not the one the trail knows.
+            LedgerTamperedError: The ledger is bad, or not the one that the audit log
+                names.
             AuditUnavailableError: One of them can't be read now.
         """
         self._ledger.check_usable()

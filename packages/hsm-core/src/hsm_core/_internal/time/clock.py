@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machine's clock, and instants in the form that the API shows."""
+"""System clock, and timestamps in the form of the API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class SystemClock:
-    """Time of the operating system."""
+    """Clock of the operating system."""
 
     def now(self) -> int:
         """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """
-How much time is known to have passed, whatever the wall clock says.
+Clock-jump guard: ages of things, independent of jumps of the wall clock.
 
-A wall clock can leap forwards: a wrong time server, a battery that failed, a machine
-that slept. What waits for days must not all come due at once then. So what the wall
-clock gains on the monotonic one is not counted, beyond a day in the life of a process;
-nor, of the time between two of these, what is more than a week. A leap is remembered as
-the span of wall time that was left out, and counts for instants before it alone. When
-the clock is set right again, what is left of the span goes with it.
+A wall clock can jump forwards: a wrong time server, a failed battery, a suspended
+machine. Work scheduled days ahead must not all come due at once then. So the guard does
+not count what the wall clock gains on the monotonic one, beyond a day in the life of a
+process; nor, between two processes, more than a week. A jump is stored as the span of
+wall time to leave out, and applies only to instants before it. When the clock is set
+right again, the rest of the span is dropped.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from hsm_core.errors import MalformedError
 from hsm_core.protocols import Clock
 
 OFF: Final = 7 * 24 * 3600 * 1_000_000
-"""How long an HSM may have been off, in microseconds, and all of it be counted."""
+"""Longest downtime of an HSM that counts in full, in microseconds."""
 
 SLACK: Final = 24 * 3600 * 1_000_000
-"""What the wall clock may gain on the monotonic one while a process lives."""
+"""Tolerated gain of the wall clock on the monotonic one in one process."""
 
 _HOUR: Final = 3600 * 1_000_000
 _MOST: Final = 32
@@ -36,7 +36,7 @@ _LOOK: Final = b"look"
 
 
 class Leap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """A span of wall time that does not count, in microseconds since 1970."""
+    """Span of wall time that does not count, in microseconds since 1970."""
 
     begin: int
     end: int
@@ -44,25 +44,24 @@ class Leap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=T
 
 class Leaps:
     """
-    Tells how old something is by the time that is known to have passed.
+    Clock-jump guard: computes ages from the time that is known to have passed.
 
-    Whoever judges what is due asks it often, at least once an hour. Safe for many
-    threads.
+    Callers use it at least once an hour. Thread-safe.
 
     Args:
         clock: The wall clock and the monotonic one.
 
-        newest: When an HSM with these keys last gave a sign of life, such as the newest
-            record of its trail; 0 if there is none.
+        newest: Last sign of life of an HSM with these keys, such as its newest audit
+            record; 0 if there is none.
 
-        kept: Leaps that are known already, ascending.
+        kept: Known clock jumps, ascending.
 
-        on_change: Told all leaps when there is another, or one has gone; it may raise,
-            and is told again at the next look then.
+        on_change: Called with all jumps when one is added or removed; if it raises, it
+            is called again at the next look.
 
-        on_look: Told what the wall clock says, at the first look and then once an hour;
-            it may raise. As *newest* this tells the next process more than a record
-            does, which may have been written while nobody had noticed a leap.
+        on_look: Called with the wall time at the first look and then once an hour; it
+            may raise. As *newest* of the next process, this time is more reliable than
+            that of a record, which may have been written during an undetected jump.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Leaps:
         return "<Leaps>"
 
     def look(self) -> tuple[Leap, ...]:
-        """Look at the clocks, and return the leaps that are known, ascending."""
+        """Read the clocks, and return the known jumps, ascending."""
         with self._lock:
             self._advance()
             if self._leaps != self._told:
@@ -103,10 +102,10 @@ class Leaps:
 
     def now(self) -> int:
         """
-        Return an instant from which `age` counts well, in microseconds since 1970.
+        Return the current instant for a later `age`, in microseconds since 1970.
 
-        It is the wall clock's, or a later one while that is behind what is known to
-        have been already; so setting it right makes nothing old.
+        It is the wall time, or a later one while the wall clock is behind a known
+        instant; so correcting the clock makes nothing old.
         """
         with self._lock:
             return self._advance()
@@ -149,7 +148,7 @@ class Leaps:
         return max(self._wall, self._vouched)
 
     def _note(self, wall: int, expected: int, known: int) -> None:
-        """Take note of what the wall clock says, where *known* is what is believed."""
+        """Update the state with the wall time, where *known* is the accepted time."""
         if wall < expected:
             self._leaps = tuple(
                 Leap(leap.begin, min(leap.end, wall))

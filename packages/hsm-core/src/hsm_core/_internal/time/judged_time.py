@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What time it is for retention: what the clock leapt over does not count."""
+"""Retention time: wall time without clock jumps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hsm_core._internal.time.clock_jumps import Leaps
 
 class KnownTime:
     """
-    Time as it is known to have passed.
+    Time without clock jumps.
 
     Args:
-        leaps: What the wall clock leapt over.
+        leaps: Clock-jump guard.
     """
 
     def __init__(self, leaps: Leaps) -> None:
@@ -19,7 +19,7 @@ class KnownTime:
 
     def wall(self) -> int:
         """
-        Return what the wall clock says, or a later instant while that is behind.
+        Return the wall time, or a later instant while the clock is behind.
 
         In microseconds since 1970; see `Leaps.now`.
         """
@@ -27,7 +27,7 @@ class KnownTime:
 
     def since(self, at: int, allowed: int) -> int:
         """
-        Return what time it is for something that began at *at*.
+        Return the current time for something that began at *at*.
 
         Args:
             at: Microseconds since 1970.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A time that never goes back, so that what has expired stays expired.
+Steady time: never goes back, so that expired things stay expired.
 
 It follows the wall clock forwards. When that is set back, it goes on from the latest
 instant known, at the pace of the monotonic clock.
@@ -15,12 +15,12 @@ from hsm_core.protocols import Clock
 
 class SteadyTime:
     """
-    Time for judging what expires. Safe for many threads.
+    Time for expiry checks. Thread-safe.
 
     Args:
         clock: The wall clock and the monotonic one.
 
-        floor: Microseconds since 1970 that it is at least.
+        floor: Earliest possible time, in microseconds since 1970.
     """
 
     def __init__(self, clock: Clock, floor: int = 0) -> None:
@@ -38,7 +38,7 @@ class SteadyTime:
             return self._advance(0)
 
     def seen(self, instant: int) -> None:
-        """Take note of an instant that has passed already."""
+        """Note an instant known to have passed."""
         with self._lock:
             self._advance(instant)
 
