@@ -84,7 +84,7 @@ class Desk:
     def sign_in(self, token: str) -> None:
         """Sign in with a pasted token."""
         self.open("/ui/sign-in")
-        self.page.get_by_label("Bearer token").fill(token)
+        self.page.get_by_label("Access token").fill(token)
         self.page.get_by_role("button", name="Sign in", exact=True).click()
         self.page.get_by_role("button", name="Sign out").wait_for()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What other people must agree to: asked for, agreed to, refused."""
+"""Approval requests: create, approve, deny, execute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.scene import HOSTILE
 
 
 def asked(hall: Hall, name: str) -> str:
-    """Ask to destroy a new key that others must agree to; return the path of that."""
+    """Request the destruction of a new key; return the request's path."""
     hall.create(name, tags=["dual"])
     answer = hall.ask("adam", "DELETE", f"/keys/{name}", status=202)
     return f"/ui/approvals/{answer['approval_id']}"
@@ -29,7 +29,7 @@ def badge(page: Page, text: str) -> None:
 
 
 def seated(hall: Hall, who: str) -> Desk:
-    """Open the browser of somebody who shows a certificate of their own."""
+    """Open a browser with a client certificate of its own."""
     desk = hall.desk(certificate_of=who)
     desk.sign_in(hall.token(who))
     return desk
@@ -37,7 +37,7 @@ def seated(hall: Hall, who: str) -> Desk:
 
 def test_second_person(hall: Hall) -> None:
     """
-    What one asks for on a page, another agrees to on theirs, and the first has done.
+    One person requests, another approves, and the requester executes.
     """
     key_id = hall.create("agreed", tags=["dual"])["key_id"]
     asker, other = seated(hall, "adam"), seated(hall, "olga")
@@ -49,7 +49,7 @@ def test_second_person(hall: Hall) -> None:
     page.wait_for_url("**/ui/approvals/*")
     path = page.url.removeprefix(asker.origin)
     badge(page, "pending")
-    expect(page.get_by_role("button", name="Agree to DestroyKey")).to_have_count(0)
+    expect(page.get_by_role("button", name="Approve destruction")).to_have_count(0)
     asker.check()
 
     theirs = other.open("/ui/approvals")
@@ -59,12 +59,12 @@ def test_second_person(hall: Hall) -> None:
     expect(theirs.get_by_text("adam").first).to_be_visible()
     other.check()
     theirs.get_by_label("Comment").fill("I have seen the ticket")
-    theirs.get_by_role("button", name="Agree to DestroyKey").click()
+    theirs.get_by_role("button", name="Approve destruction").click()
     expect(theirs.get_by_text("I have seen the ticket")).to_be_visible()
 
     page.goto(f"{asker.origin}{path}")
     badge(page, "granted")
-    page.get_by_role("button", name="Do it now: DestroyKey").click()
+    page.get_by_role("button", name="Execute destruction").click()
     page.wait_for_load_state("load")
     assert "consumed" == state_of(hall, path)
     assert "destroyed" == hall.ask("adam", "GET", f"/keys/{key_id}")["state"]
@@ -73,13 +73,13 @@ def test_second_person(hall: Hall) -> None:
 
 def test_refused(hall: Hall) -> None:
     """
-    A refusal ends it, and its reason is shown as what it is.
+    A denial closes the request, and its reason is shown as text.
     """
     path = asked(hall, "not-agreed")
     desk = seated(hall, "olga")
     page = desk.open(path)
     page.get_by_label("Reason").fill(HOSTILE)
-    page.get_by_role("button", name="Refuse DestroyKey").click()
+    page.get_by_role("button", name="Deny").click()
     badge(page, "denied")
 
     expect(page.get_by_text(HOSTILE)).to_be_visible()
@@ -91,7 +91,7 @@ def test_refused(hall: Hall) -> None:
 
 def test_stale_page(hall: Hall) -> None:
     """
-    Whoever agrees on a page that is of yesterday agrees to nothing else by it.
+    A stale page can't approve another request.
     """
     path, other = asked(hall, "stale-one"), asked(hall, "stale-two")
     desk = seated(hall, "olga")
@@ -104,8 +104,8 @@ def test_stale_page(hall: Hall) -> None:
         other.removeprefix("/ui/"),
     )
     desk.expect_refusals(400, 403, 409, 412)
-    page.get_by_role("button", name="Agree to DestroyKey").click()
-    expect(page.get_by_text("Nothing was done")).to_be_visible()
+    page.get_by_role("button", name="Approve destruction").click()
+    expect(page.get_by_text("No change was made")).to_be_visible()
 
     assert shown
     assert ["pending", "pending"] == [state_of(hall, path), state_of(hall, other)]
@@ -117,14 +117,14 @@ def test_stale_page(hall: Hall) -> None:
 
 def test_decided_meanwhile(hall: Hall) -> None:
     """
-    Who agrees to what was refused meanwhile is told so.
+    Approving a request that was denied meanwhile shows an error.
     """
     path = asked(hall, "meanwhile")
     desk = seated(hall, "olga")
     page = desk.open(path)
     hall.ask("anton", "POST", f"{path.removeprefix('/ui')}/deny", {"reason": "No"})
     desk.expect_refusals(400, 403, 409, 410, 412)
-    page.get_by_role("button", name="Agree to DestroyKey").click()
+    page.get_by_role("button", name="Approve destruction").click()
 
     expect(page.get_by_role("alert").first).to_be_visible()
     assert "denied" == state_of(hall, path)
@@ -133,7 +133,7 @@ def test_decided_meanwhile(hall: Hall) -> None:
 
 def test_with_the_keyboard(hall: Hall) -> None:
     """
-    Who has no mouse finds a request and agrees to it.
+    A request can be approved with the keyboard alone.
     """
     path = asked(hall, "by-keyboard")
     desk = seated(hall, "olga")
@@ -143,19 +143,19 @@ def test_with_the_keyboard(hall: Hall) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
 
-    expect(page.get_by_text(re.compile("olga.*agreed")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("olga.*approved")).first).to_be_visible()
     assert "granted" == state_of(hall, path)
     desk.check()
 
 
 def test_double_click(hall: Hall) -> None:
     """
-    One person who clicks twice is still one person.
+    A double click is one decision.
     """
     path = asked(hall, "twice-agreed")
     desk = seated(hall, "olga")
     page = desk.open(path)
-    page.get_by_role("button", name="Agree to DestroyKey").dblclick()
+    page.get_by_role("button", name="Approve destruction").dblclick()
     badge(page, "granted")
     decisions = hall.ask("anton", "GET", path.removeprefix("/ui"))["decisions"]
 

@@ -25,12 +25,12 @@ def done(page: Page, text: str) -> None:
 def create(desk: Desk, name: str, algorithm: str) -> str:
     """Make a key as people do; return its path."""
     page = desk.open("/ui/keys")
-    page.get_by_role("link", name="Create a key").click()
+    page.get_by_role("link", name="Create key").click()
     desk.check()
     page.get_by_role("link", name=algorithm, exact=True).first.click()
     page.get_by_label("Name", exact=True).fill(name)
     desk.check()
-    page.get_by_role("button", name="Create the key").click()
+    page.get_by_role("button", name="Create key").click()
     heading(page, name)
     return page.url.removeprefix(desk.origin)
 
@@ -84,7 +84,7 @@ def test_end(hall: Hall) -> None:
         desk,
         path,
         "Revoke",
-        "Revoke for ever",
+        "Revoke",
         Reason="Lost",
         **{"Type end to confirm": "end"},
     )
@@ -92,7 +92,7 @@ def test_end(hall: Hall) -> None:
     expect(desk.page.get_by_text("revoked").first).to_be_visible()
     desk.expect_refusals(400, 422)
     act(desk, path, "Destroy", "Destroy", **{"Type end to confirm": "another"})
-    expect(desk.page.get_by_text("nothing was done").first).to_be_visible()
+    expect(desk.page.get_by_text("No change was made").first).to_be_visible()
     assert "revoked" == hall.ask("adam", "GET", "/keys/end")["state"]
     act(desk, path, "Destroy", "Destroy", **{"Type end to confirm": "end"})
     heading(desk.page, "end")
@@ -109,7 +109,7 @@ def test_inventory(hall: Hall) -> None:
     hall.create("shown-two", "AES-256-GCM", tags=["shown"])
     desk = hall.seated("sam")
     page = desk.open("/ui/keys")
-    page.get_by_label("Name, owner, tag or id").press_sequentially("shown-")
+    page.get_by_label("Name, owner, tag or ID").press_sequentially("shown-")
     expect(page.get_by_text("2 keys")).to_be_visible()
     page.get_by_label("Algorithm").select_option("AES-256-GCM")
     expect(page.get_by_text("1 key", exact=True)).to_be_visible()
@@ -132,19 +132,19 @@ def test_signature(hall: Hall, *, scripts: bool) -> None:
     page.get_by_role("link", name="Sign", exact=True).click()
     page.get_by_label("Message", exact=True).fill("Hello")
     page.get_by_role("button", name="Sign", exact=True).click()
-    expect(page.get_by_text("good", exact=True)).to_be_visible()
+    expect(page.get_by_text("succeeded", exact=True)).to_be_visible()
     signature = page.locator("[id$=-base64]").first.inner_text()
     page.get_by_role("link", name="Verify", exact=True).click()
     page.get_by_label("Message", exact=True).fill("Hello")
     page.get_by_label("Signature", exact=True).fill(signature)
     page.get_by_role("button", name="Verify", exact=True).click()
 
-    expect(page.get_by_text("good", exact=True)).to_be_visible()
+    expect(page.get_by_text("succeeded", exact=True)).to_be_visible()
     desk.expect_refusals(422)
     page.get_by_label("Message", exact=True).fill("Hullo")
     page.get_by_label("Signature", exact=True).fill(signature)
     page.get_by_role("button", name="Verify", exact=True).click()
-    expect(page.get_by_text("not good", exact=True)).to_be_visible()
+    expect(page.get_by_text("failed", exact=True)).to_be_visible()
     if scripts:
         desk.check()
 

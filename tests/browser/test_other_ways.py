@@ -162,7 +162,9 @@ def test_by_provider(chromium: Browser, tmp_path: Path) -> None:
             desk.check()
             guest = by_provider(hall, issuer, "guest")
             guest.expect_refusals(401)
-            expect(guest.page.get_by_role("alert")).to_contain_text("not let you in")
+            expect(guest.page.get_by_role("alert")).to_contain_text(
+                "does not accept the identity"
+            )
             guest.check()
             hall.close()
             assert 0 == server.stop()

@@ -52,12 +52,12 @@ def test_with_the_keyboard(hall: Hall) -> None:
     """
     desk = hall.desk()
     page = desk.open("/ui/sign-in")
-    page.get_by_label("Bearer token").focus()
+    page.get_by_label("Access token").focus()
     page.keyboard.type(hall.token("ada"))
     page.keyboard.press("Enter")
     overview(page)
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    expect(page.get_by_text("Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
     page.get_by_role("button", name="Sign out").focus()
@@ -87,7 +87,7 @@ def test_bad_token(hall: Hall, token: str) -> None:
     desk = hall.desk()
     desk.open("/ui/sign-in")
     desk.expect_refusals(401)
-    desk.page.get_by_label("Bearer token").fill(token)
+    desk.page.get_by_label("Access token").fill(token)
     desk.page.get_by_role("button", name="Sign in", exact=True).click()
 
     expect(desk.page.get_by_role("alert")).to_be_visible()
@@ -119,7 +119,7 @@ def test_where_somebody_wanted_to_go(hall: Hall) -> None:
     """
     desk = hall.desk()
     desk.page.goto(f"{desk.origin}/ui/sign-in?next=//elsewhere.test/")
-    desk.page.get_by_label("Bearer token").fill(hall.token("ada"))
+    desk.page.get_by_label("Access token").fill(hall.token("ada"))
     desk.page.get_by_role("button", name="Sign in", exact=True).click()
 
     overview(desk.page)

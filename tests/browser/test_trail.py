@@ -72,7 +72,7 @@ def test_verify(hall: Hall) -> None:
     desk.check()
     page.get_by_role("button", name="Verify now").click()
     expect(
-        page.get_by_role("heading", name=re.compile("The trail is whole"))
+        page.get_by_role("heading", name=re.compile("Audit log intact"))
     ).to_be_visible()
 
     desk.check()
@@ -105,7 +105,7 @@ def test_sink_that_is_down(hall_of: Callable[..., Hall]) -> None:
     page = desk.page
     page.goto(f"{desk.origin}/ui/audit")
     expect(
-        page.get_by_role("heading", name="The trail is not available")
+        page.get_by_role("heading", name="The audit log is unavailable")
     ).to_be_visible()
     assert 0 == page.get_by_text(re.compile(r"\b0 (events|records)")).count()
     desk.check()
@@ -135,6 +135,6 @@ def test_expired_session(hall_of: Callable[..., Hall]) -> None:
 
     assert 1 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])
     page.get_by_role("link", name="Sign in").click()
-    page.get_by_label("Bearer token").fill(hall.token("ada"))
+    page.get_by_label("Access token").fill(hall.token("ada"))
     page.get_by_role("button", name="Sign in", exact=True).click()
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()

@@ -33,7 +33,7 @@ def test_a_session_that_ended_elsewhere(desk: Desk) -> None:
 
     expect(page.get_by_role("alert").filter(has_text=_OLD)).to_be_visible()
     desk.check()
-    page.get_by_role("link", name="Load the page again").click()
+    page.get_by_role("link", name="Reload the page").click()
     expect(page.get_by_role("heading", name="Sign in", level=1)).to_be_visible()
 
 
@@ -66,7 +66,7 @@ def test_the_focus_stays_on_what_leads_on(desk: Desk) -> None:
     page.get_by_role("button", name="Verify now").focus()
     page.keyboard.press("Enter")
     expect(
-        page.get_by_role("heading", name=re.compile("The trail is whole"))
+        page.get_by_role("heading", name=re.compile("Audit log intact"))
     ).to_be_visible()
 
     expect(page.get_by_role("link", name="Verify again")).to_be_focused()
@@ -78,12 +78,12 @@ def test_back_from_a_search(desk: Desk) -> None:
     """
     page = desk.open("/ui/approvals")
     page.get_by_role("link", name="Keys", exact=True).click()
-    page.get_by_label("Name, owner, tag or id").press_sequentially("no-such", delay=350)
+    page.get_by_label("Name, owner, tag or ID").press_sequentially("no-such", delay=350)
     expect(page).to_have_url(re.compile("search=no-such"))
     page.get_by_role("link", name="Audit", exact=True).click()
-    expect(page.get_by_role("heading", name="Audit trail")).to_be_visible()
+    expect(page.get_by_role("heading", name="Audit log")).to_be_visible()
     page.go_back()
-    expect(page.get_by_label("Name, owner, tag or id")).to_have_value("no-such")
+    expect(page.get_by_label("Name, owner, tag or ID")).to_have_value("no-such")
     page.go_back()
 
     expect(page.get_by_role("heading", name="Approvals", exact=True)).to_be_visible()

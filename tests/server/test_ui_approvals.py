@@ -28,7 +28,7 @@ from hsm_server.ui.approvals.presenting import (
     field_row,
     present,
 )
-from hsm_server.ui.approvals.saying_again import said_again
+from hsm_server.ui.approvals.rebuilding import rebuild_operation
 from tests.server.ui_support import Browser, Shown, open_browser
 
 STRICT = Settings(policy_profile=PolicyProfile.STRICT)
@@ -107,7 +107,7 @@ class TestPages:
         page = await office.browser.get(path)
         agreed = await office.say(page, path, "approve", comment="as we said")
         shown = await office.browser.follow(agreed)
-        assert "You have agreed." in shown.words
+        assert "Request approved." in shown.words
         assert "as we said" in shown.words
 
         await office.become("ann")
@@ -119,7 +119,10 @@ class TestPages:
         assert ApprovalState.CONSUMED is office.state(path).state
         history = await office.browser.get("/ui/approvals?tab=history")
         assert f'href="{path}"' in history.text
-        assert "Nobody waits" in (await office.browser.get("/ui/approvals")).words
+        assert (
+            "No open approval requests."
+            in (await office.browser.get("/ui/approvals")).words
+        )
 
     async def test_withdrawing(self, office: Office) -> None:
         """Who has agreed may take it back; the request waits for people again."""
@@ -131,7 +134,7 @@ class TestPages:
         done = await office.say(page, path, "withdraw")
         shown = await office.browser.follow(done)
 
-        assert "You have withdrawn your approval." in shown.words
+        assert "Approval withdrawn." in shown.words
         assert f'action="{path}/withdraw"' not in shown.text
         assert f'action="{path}/approve"' in shown.text
         assert ApprovalState.PENDING is office.state(path).state
@@ -149,10 +152,10 @@ class TestPages:
             "ann asks to change pay (Ed25519, 1 version, never used). "
             "It can be undone, with UpdateKey.",
             "tags dual, prod prod Removed: dual",
-            "This frees the key from rules of the policy: dual-control",
+            "these policy rules no longer apply to the key: dual-control",
             "Requester's roles Administrator",
             "Key's tags dual, prod",
-            "the key pay",
+            "key pay",
         ):
             assert words in page.words
         assert "<strong>change pay</strong>" in page.text
@@ -194,8 +197,8 @@ class TestPages:
         late = await office.say(page, path, "approve")
 
         assert 409 == late.status
-        assert "Nothing was done" in late.words
-        assert "carl refused" in late.words
+        assert "No change was made" in late.words
+        assert "carl denied" in late.words
         assert ["carl"] == [said.principal for said in office.state(path).decisions]
 
     async def test_a_page_of_an_older_generation(self, office: Office) -> None:
@@ -247,7 +250,7 @@ class TestPages:
 
         assert 409 == back.status
         for shown in (back, fresh):
-            assert "You have agreed." in shown.words
+            assert "You approved this request." in shown.words
             assert f'action="{path}/deny"' not in shown.text
         assert "no-store" in fresh.headers["Cache-Control"]
         assert ApprovalState.GRANTED is office.state(path).state
@@ -298,7 +301,7 @@ class TestPages:
         refused = await office.say(page, path, "deny", reason="too early")
 
         assert (422, 303) == (silent.status, refused.status)
-        assert "Say why you refuse; others will ask." in silent.words
+        assert "Enter a reason for the denial." in silent.words
         assert ApprovalState.DENIED is office.state(path).state
         assert "too early" in (await office.browser.get(path)).words
 
@@ -354,7 +357,10 @@ class TestPages:
         await office.become("robot", Role.SERVICE)
 
         assert 404 == (await office.browser.get(path)).status
-        assert "Nobody waits" in (await office.browser.get("/ui/approvals")).words
+        assert (
+            "No open approval requests."
+            in (await office.browser.get("/ui/approvals")).words
+        )
 
 
 async def test_a_rule_that_wants_signatures() -> None:
@@ -399,7 +405,7 @@ class TestPresenting:
         assert good.digest
         assert not good.problem
         assert not bad.digest
-        assert "has not the digest" in bad.problem
+        assert "digest differs" in bad.problem
 
     def test_what_leaves_something_unsaid(self) -> None:
         """A field in two forms, or an unknown format, is not agreed to."""
@@ -411,7 +417,7 @@ class TestPresenting:
         )
 
         assert not found.digest
-        assert "left unsaid" in found.problem
+        assert "shown completely" in found.problem
 
     @pytest.mark.parametrize(
         ("field", "form", "value"),
@@ -511,7 +517,7 @@ class TestSayingAgain:
         """What is said again is the very operation that was asked for."""
         shown = core_present(operation, requester="ann", document=None, salt=SALT)
 
-        assert operation == said_again(shown)
+        assert operation == rebuild_operation(shown)
 
     @pytest.mark.parametrize(
         "operation",
@@ -528,7 +534,7 @@ class TestSayingAgain:
         """Results to be carried away, and what is shown in part, are left to others."""
         shown = core_present(operation, requester="ann", document=None, salt=SALT)
 
-        assert said_again(shown) is None
+        assert rebuild_operation(shown) is None
 
     def test_a_field_from_elsewhere(self) -> None:
         """What this version does not know is not left out silently."""
@@ -537,4 +543,4 @@ class TestSayingAgain:
         )
         more = (*shown.fields, consent.ShownField(name="later", number=1))
 
-        assert said_again(msgspec.structs.replace(shown, fields=more)) is None
+        assert rebuild_operation(msgspec.structs.replace(shown, fields=more)) is None

@@ -17,7 +17,7 @@ from hsm_core.factory import open_async
 from hsm_core.model import Role
 from hsm_core.testing import Faults, memory_hsm
 from hsm_server.ui.audit import pages
-from hsm_server.ui.audit.filters import Filters, read_filters
+from hsm_server.ui.audit.filters import AuditFilters, read_filters
 from hsm_server.ui.audit.presenting import progress
 from tests.server.support import claims, mint
 from tests.server.test_live_view import OverSockets
@@ -45,7 +45,7 @@ async def test_the_timeline(busy: Browser) -> None:
     for words in ("Sign", "CreateKey", "signer", "key_not_found", "ann", "bob"):
         assert words in page.words
     assert page.text.index("key_not_found") < page.text.index("CreateKey")
-    assert "Newest record" in page.words
+    assert "Latest record" in page.words
 
 
 async def test_hostile_text_stays_text(busy: Browser) -> None:
@@ -89,7 +89,7 @@ async def test_nothing_found_is_not_nothing_happened(busy: Browser) -> None:
     """An empty page says that filters made it so, and names the newest record."""
     page = await busy.get("/ui/audit?principal=nobody")
 
-    assert "what the filters ask for" in page.words
+    assert "matches the filters" in page.words
     assert "0 events" not in page.words
 
 
@@ -135,7 +135,7 @@ async def test_one_record(busy: Browser) -> None:
     assert f'"digest": "{entry.event.digest}"' in page.words
     missing = await busy.get("/ui/audit/999999")
     assert 404 == missing.status
-    assert "not been written yet" in missing.words
+    assert "does not exist yet" in missing.words
 
 
 async def test_a_trail_that_is_down() -> None:
@@ -154,10 +154,10 @@ async def test_a_trail_that_is_down() -> None:
             healed = await browser.get("/ui/audit")
 
     assert [503, 503, 503] == [page.status, record.status, verdict.status]
-    assert "The trail is not available" in page.words
-    assert "does not mean that it is empty" in page.words
+    assert "The audit log is unavailable" in page.words
+    assert "does not mean that the log is empty" in page.words
     assert 'id="events"' not in page.text
-    assert "Nothing is said about whether it is whole" in verdict.words
+    assert "The log was not verified" in verdict.words
     assert 200 == healed.status
 
 
@@ -172,21 +172,21 @@ class TestVerification:
         for _ in range(50):
             page = await busy.submit(page, "/ui/audit/verify", HX_Request="true")
             parts.append(page)
-            if "The trail is whole" in page.words:
+            if "Audit log intact" in page.words:
                 break
 
         assert "<html" not in parts[0].text
         assert "3 of " in parts[0].words
         assert "<progress" in parts[0].text
-        assert "The trail is whole" in parts[-1].words
-        assert "from number 0 to the newest" in parts[-1].words
+        assert "Audit log intact" in parts[-1].words
+        assert "from record 0 to the newest" in parts[-1].words
 
     async def test_without_scripts(self, busy: Browser) -> None:
         """The form alone does it, too, and gives a page."""
         page = await busy.submit(await busy.get("/ui/audit/verify"), "/ui/audit/verify")
 
         assert "<html" in page.text
-        assert "The trail is whole" in page.words
+        assert "Audit log intact" in page.words
         newest = busy.execute(ops.ListAuditEvents(limit=5)).items
         assert any(entry.leaf_hash in page.words for entry in newest)
 
@@ -205,9 +205,9 @@ class TestVerification:
 
         for broken in (shown, listed):
             assert 409 == broken.status
-            assert "The trail is damaged" in broken.words
-            assert "First bad record 7" in broken.words
-            assert "whole" not in broken.words
+            assert "Integrity check failed" in broken.words
+            assert "First invalid record 7" in broken.words
+            assert "intact" not in broken.words
 
     async def test_who_may_not(self, browser: Browser) -> None:
         """A service neither reads nor verifies the trail."""
@@ -238,7 +238,7 @@ def test_how_far_it_got(
 
 def test_filters_survive_the_query() -> None:
     """What was typed comes back from the links of a page."""
-    typed = Filters(principal="a&b=c", kind="Sign", since="2026-01-01T10:00")
+    typed = AuditFilters(principal="a&b=c", kind="Sign", since="2026-01-01T10:00")
 
     query = dict(URL(f"/?{typed.query()}").query)
 

@@ -275,7 +275,7 @@ async def test_an_ended_session_does_nothing(signed_in: Browser) -> None:
     shown = await signed_in.submit(page, "/ui/sign-out")
 
     assert 401 == shown.status
-    assert "Nothing was done" in shown.words
+    assert "was not executed" in shown.words
 
 
 async def test_a_part_of_a_page_leads_to_the_sign_in(browser: Browser) -> None:

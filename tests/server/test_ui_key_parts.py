@@ -45,7 +45,7 @@ from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.wire import asked_approval
-from hsm_server.ui.approvals.saying_again import said_again
+from hsm_server.ui.approvals.rebuilding import rebuild_operation
 from hsm_server.ui.fields import Field, filled, marked, sentence
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.action_fields import CONFIRM
@@ -56,7 +56,7 @@ from hsm_server.ui.keys.events import event_rows, last_use
 from hsm_server.ui.keys.listing import listing_of, query_of
 from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
 from hsm_server.ui.keys.presenters import key_facts, key_row, version_rows
-from hsm_server.ui.keys.subjects import Subject
+from hsm_server.ui.keys.subjects import KeyWithVersions
 from hsm_server.ui.keys.trials import TRIALS, fitting
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
@@ -110,12 +110,12 @@ def version(number: int, state: KeyState, **facts: Any) -> VersionInfo:
     return VersionInfo(**given)
 
 
-def subject(*states: KeyState, **facts: Any) -> Subject:
+def subject(*states: KeyState, **facts: Any) -> KeyWithVersions:
     """Return a key whose versions are in these states, the newest of them current."""
     versions = [version(number, state) for number, state in enumerate(states, 1)]
     current = max(v.version for v in versions if v.state is not KeyState.STAGED)
     given = {"version": current, "state": states[current - 1], **facts}
-    return Subject(key(**given), versions)
+    return KeyWithVersions(key(**given), versions)
 
 
 def form(**fields: str | list[str]) -> Form:
@@ -214,7 +214,7 @@ class TestPresenters:
             ]
         )
 
-        assert [(5, "begun"), (4, "ok")] == [(r.seq, r.outcome.text) for r in rows]
+        assert [(5, "started"), (4, "ok")] == [(r.seq, r.outcome.text) for r in rows]
 
     def test_the_last_use(self) -> None:
         """The last use is one that succeeded, whatever else was recorded since."""
@@ -366,7 +366,7 @@ class TestActions:
             ("waiting_days: Expected `int` >= 7.", "At least 7."),
             (
                 "name: Expected `str` matching regex '^[a-z]{0,63}'.",
-                "This can't be taken as it is.",
+                "Invalid value.",
             ),
             ("Give a whole number here.", "Give a whole number here."),
         ],
@@ -412,7 +412,7 @@ class TestCreation:
 
     def test_no_usage(self) -> None:
         """A key for nothing is refused, for the HSM would take that for the usual."""
-        with pytest.raises(InvalidInputError, match="Tick one"):
+        with pytest.raises(InvalidInputError, match="Select at least one"):
             creation_of(form(algorithm="Ed25519"))
 
 
@@ -534,7 +534,7 @@ class TestApproved:
             admin.execute(CreateKey(algorithm="Ed25519", name="there"))
             first = _asked(admin, operation)
 
-            repeated = said_again(first.operation)
+            repeated = rebuild_operation(first.operation)
             assert repeated is not None
             again = _asked(admin, repeated)
 
@@ -544,7 +544,7 @@ class TestApproved:
         """What these pages don't ask for, they don't do."""
         other = consent.ShownOperation(format=1, kind="Sign", requester="alice")
 
-        assert said_again(other) is None
+        assert rebuild_operation(other) is None
 
     def test_hidden_fields(self) -> None:
         """What was not shown can't be done from here."""
@@ -553,7 +553,7 @@ class TestApproved:
             format=1, kind="CreateKey", requester="alice", fields=(hidden,)
         )
 
-        assert said_again(shown) is None
+        assert rebuild_operation(shown) is None
 
 
 def _asked(admin: HSM, operation: Operation[KeyInfo]) -> ApprovalInfo:

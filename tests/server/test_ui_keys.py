@@ -150,8 +150,8 @@ class TestInventory:
         nothing = await signed_in.get("/ui/keys")
         none = await signed_in.get("/ui/keys?search=x")
 
-        assert "There is no key yet." in nothing.words
-        assert "No key is like this." in none.words
+        assert "No keys yet." in nothing.words
+        assert "No key matches." in none.words
 
 
 class TestPage:
@@ -274,7 +274,7 @@ class TestPage:
                 page = await browser.get(path_of(key, f"/policy{query}"))
 
         assert "Decapsulate denied" in page.words
-        assert "Also decided as Open; the strictest decision counts." in page.words
+        assert "Also evaluated as Open. The strictest decision applies." in page.words
 
     async def test_every_state(self, signed_in: Browser) -> None:
         """A key is shown in every state, however little can be done with it."""
@@ -321,7 +321,7 @@ class TestCreating:
         assert ("a", "b") == made.tags
         assert {"encrypt", "decrypt"} == {usage.value for usage in made.usages}
         assert "x\ny" == made.description
-        assert "inbox was made." in (await signed_in.follow(shown)).words
+        assert "Created inbox." in (await signed_in.follow(shown)).words
 
     async def test_what_is_wrong(self, signed_in: Browser) -> None:
         """What breaks a rule is said beside its field, and the rest stays."""
@@ -411,7 +411,7 @@ class TestChanging:
         shown = await signed_in.submit(page, path, fields)
 
         assert 412 == shown.status
-        assert "Nothing was done." in shown.words
+        assert "No change was made." in shown.words
         assert f'href="{path_of(key)}"' in shown.text
         assert before.generation == described(signed_in, key).generation
 
@@ -466,7 +466,7 @@ class TestRoles:
         form = await browser.get(path_of(key, "/rotate"))
         refused = await browser.submit(form, path_of(key, "/rotate"))
 
-        assert "Create a key" not in listed.words
+        assert "Create key" not in listed.words
         assert "/rotate" not in shown.text
         assert "History" in shown.words
         assert 403 == refused.status
@@ -482,8 +482,8 @@ class TestRoles:
         policy = await browser.get(path_of(key, "/policy"))
 
         assert "History" not in shown.words
-        assert "The policy says" not in form.words
-        assert "You may not be told." in policy.words
+        assert "Policy decision" not in form.words
+        assert "Your roles do not allow" in policy.words
         assert 403 == (await browser.get(path_of(key, "/history"))).status
 
     async def test_a_hidden_key(self) -> None:
@@ -542,7 +542,7 @@ class TestApprovals:
         done = await asking.submit(page, f"{path}/execute")
 
         assert "Waiting for approval" in waiting.words
-        assert "Do it now" not in early.words
+        assert "Execute" not in early.words
         assert f'href="{path}"' in granted.text
         assert "lost" in page.words
         assert (303, path_of(key)) == (done.status, done.location)
@@ -592,7 +592,7 @@ class TestApprovals:
         form = await asking.get(path_of(key, "/rotate"))
         shown = await asking.submit(form, f"/ui/approvals/{approval_id}/execute", seen)
 
-        assert "Do it now" not in page.words
+        assert "Execute" not in page.words
         assert 404 == shown.status
         assert KeyState.ACTIVE is described(asking, key).state
 
@@ -630,10 +630,10 @@ class TestTrying:
         )
 
         assert 200 == good.status
-        assert "It is good: version 1" in good.words
+        assert "Valid signature (version 1)." in good.words
         assert 422 == bad.status
-        assert "not good" in bad.words
-        assert "It is good" not in bad.words
+        assert "failed" in bad.words
+        assert "Valid signature" not in bad.words
 
     @pytest.mark.parametrize(
         "algorithm", ["AES-256-GCM", "ML-KEM-768", "MLKEM768-X25519-SHA3-256"]
@@ -699,7 +699,7 @@ class TestTrying:
         shown = await attempt(signed_in, key, "sign", message="zz", message_form="hex")
 
         assert 422 == shown.status
-        assert "This is not hex." in shown.words
+        assert "Not valid hex." in shown.words
         assert '<option value="hex" selected>' in shown.text
 
     async def test_what_a_key_is_not_for(self, signed_in: Browser) -> None:

@@ -23,7 +23,7 @@ from hsm_server.ui.overview.presenting import (
     providers,
     waiting_for,
 )
-from hsm_server.ui.overview.pulse import Pulse
+from hsm_server.ui.overview.sampler import FigureSampler
 from hsm_server.vault.access import How, Who
 from tests.server.ui_support import SESSION, Browser, open_browser
 
@@ -74,7 +74,7 @@ def test_what_is_well_is_said(status: HSMStatus) -> None:
 
     assert "" == concern(status)
     assert ("operational", "ok") == rows["Health: State"]
-    assert ("open", "ok") == rows["Health: Seal"]
+    assert ("unlocked", "ok") == rows["Health: Seal"]
     assert "ok" == rows["Health: Integrity"][1]
     assert ("1 d 1 h", "") == rows["Server: Uptime"]
     assert not {"bad", "warn"} & {kind for _, kind in rows.values()}
@@ -87,9 +87,9 @@ def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
     )
     failing = msgspec.structs.replace(status, state="degraded", audit=audit)
 
-    assert "trail can't be written (full)" in concern(failing)
+    assert "audit log can't be written (full)" in concern(failing)
     rows = shown(cards(figures(failing), NOW))
-    assert ("failing", "bad") == rows["Trail and stores: Audit trail"]
+    assert ("failing", "bad") == rows["Audit log and stores: Audit log"]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
     [
         ({"state": "locked"}, "locked"),
         ({"state": "error"}, "error state"),
-        ({"tampered_keys": 1}, "1 key was changed"),
-        ({"tampered_keys": 2}, "2 keys were changed"),
-        ({"state": "degraded"}, "not as it should be"),
+        ({"tampered_keys": 1}, "1 key was altered"),
+        ({"tampered_keys": 2}, "2 keys were altered"),
+        ({"state": "degraded"}, "with problems"),
     ],
     ids=["locked", "error", "one key", "two keys", "degraded"],
 )
@@ -117,12 +117,12 @@ def test_a_full_disk_is_told_apart(status: HSMStatus) -> None:
 
     assert "disk is full" in concern(full)
     rows = shown(cards(figures(full), NOW))
-    assert ("reserve", "bad") == rows["Trail and stores: Audit trail"]
+    assert ("reserve", "bad") == rows["Audit log and stores: Audit log"]
 
 
 def test_a_vault_that_is_silent_is_a_concern() -> None:
     """Numbers without a vault are those of the front end alone."""
-    assert "does not answer" in concern(None)
+    assert "does not respond" in concern(None)
     assert {"Rate limiter", "Requests", "TLS", "Server"} == {
         card.title for card in cards(figures(None), NOW)
     }
@@ -214,9 +214,9 @@ class Server:
 async def test_many_who_look_cause_one_sample() -> None:
     """Figures are read once in two seconds, however many people look."""
     server = Server()
-    pulse = Pulse(server.snapshot, lambda: server.time)
+    sampler = FigureSampler(server.snapshot, lambda: server.time)
 
-    await asyncio.gather(*(pulse.look() for _ in range(10)))
+    await asyncio.gather(*(sampler.look() for _ in range(10)))
 
     assert 1 == server.asked
 
@@ -224,28 +224,28 @@ async def test_many_who_look_cause_one_sample() -> None:
 async def test_rates_are_those_between_two_samples() -> None:
     """What is shown is what was done meanwhile, without live views."""
     server = Server()
-    pulse = Pulse(server.snapshot, lambda: server.time)
-    await pulse.look()
+    sampler = FigureSampler(server.snapshot, lambda: server.time)
+    await sampler.look()
     server.time += 2.0
     server.figures = figures(operations={"Sign": 8, "live_view": 2}, mean_seconds=0.004)
 
-    await pulse.look()
+    await sampler.look()
 
-    (rate,) = pulse.rates
+    (rate,) = sampler.rates
     assert (5.0, 4.0) == (rate.per_second, round(rate.milliseconds, 6))
 
 
 async def test_a_time_when_nobody_looked_is_no_line() -> None:
     """After a pause the line begins anew."""
     server = Server()
-    pulse = Pulse(server.snapshot, lambda: server.time)
+    sampler = FigureSampler(server.snapshot, lambda: server.time)
     for pause in (2.0, 2.0, 60.0):
-        await pulse.look()
+        await sampler.look()
         server.time += pause
 
-    await pulse.look()
+    await sampler.look()
 
-    assert [] == list(pulse.rates)
+    assert [] == list(sampler.rates)
 
 
 @pytest.mark.parametrize("role", [role.value for role in Role])
@@ -290,5 +290,5 @@ async def test_who_comes_while_the_trail_fails_sees_why() -> None:
             page = await browser.follow(await browser.sign_in())
 
     assert 200 == page.status
-    assert "The trail can't be written (full)" in page.words
+    assert "The audit log can't be written (full)" in page.words
     assert 'id="concern" hidden' not in page.text

@@ -260,7 +260,7 @@ async def test_nobody_here(browser: Browser, issuer: OIDCIssuer) -> None:
     answer = await come_back(browser, issuer.settle(url, "guest").url)
 
     assert 401 == answer.status
-    assert "does not let you in" in answer.words
+    assert "does not accept the identity" in answer.words
 
 
 async def test_token_is_none_for_the_api(browser: Browser, issuer: OIDCIssuer) -> None:
@@ -286,4 +286,4 @@ async def test_provider_is_away(browser: Browser, issuer: OIDCIssuer) -> None:
 
     assert 401 == answer.status
     assert "says nothing of itself" in answer.words
-    assert "Bearer token" in answer.words
+    assert "Access token" in answer.words

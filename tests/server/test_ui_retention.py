@@ -68,7 +68,7 @@ async def test_a_server_without_retention(signed_in: Browser) -> None:
     page = await signed_in.get("/ui/retention")
 
     assert 200 == page.status
-    assert "There is no retention" in page.words
+    assert "Retention is off" in page.words
 
 
 def shown(report: RetentionReport) -> str:
@@ -93,10 +93,17 @@ def test_what_is_due_when() -> None:
     """Each row says what, since when, why, and when it ends."""
     text = shown(REPORT)
 
-    for words in ("scheduled", "30 days", "1, 2", KEY, "2026-01-01", "2 more wait"):
+    for words in (
+        "scheduled",
+        "30 days",
+        "1, 2",
+        KEY,
+        "2026-01-01",
+        "2 more in the queue",
+    ):
         assert words in text
     assert "tag:&lt;i&gt;team&lt;/i&gt;" in text
-    assert "the clock leapt" in text
+    assert "the clock jumped" in text
     assert "/ui/approvals/5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24" in text
 
 
@@ -113,9 +120,9 @@ def test_the_ledger() -> None:
     well, broken = shown(REPORT), shown(msgspec.structs.replace(REPORT, ledger=lost))
 
     assert "ef" * 32 in well
-    assert "Begin a new ledger" not in well
+    assert "Start a new ledger" not in well
     assert "it was cut" in broken
-    assert "Begin a new ledger" in broken
+    assert "Start a new ledger" in broken
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_the_ledger() -> None:
         (REPORT.ledger, ""),
         (
             LedgerStatus(available=False, log_id="", head_seq=0, head_hash=""),
-            "it can't be written",
+            "the ledger can't be written",
         ),
     ],
     ids=["none", "well", "not-writable"],
@@ -145,7 +152,7 @@ async def test_hold_and_release(signed_in: Browser, key_id: str) -> None:
     page = await signed_in.get(path)
     held = await signed_in.submit(page, f"{path}/hold", {"reason": NASTY})
     page = await signed_in.follow(held)
-    assert "on hold" in page.words
+    assert "Placed the legal hold." in page.words
     assert "&lt;b&gt;matter&lt;/b&gt; 7" in page.text
     assert "vat" in (await signed_in.get("/ui/retention/holds")).words
 
@@ -153,7 +160,9 @@ async def test_hold_and_release(signed_in: Browser, key_id: str) -> None:
 
     assert 303 == released.status
     assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
-    assert "No key is on hold" in (await signed_in.get("/ui/retention/holds")).words
+    assert (
+        "No key is on legal hold" in (await signed_in.get("/ui/retention/holds")).words
+    )
 
 
 async def test_extend(signed_in: Browser, key_id: str) -> None:
@@ -188,7 +197,7 @@ async def test_what_was_typed_is_kept(signed_in: Browser, key_id: str) -> None:
     lost = await signed_in.submit(page, "/ui/retention/ledger", long)
 
     assert [422, 422, 422] == [blank.status, wrong.status, lost.status]
-    assert "Say why; it stands in the trail." in blank.words
+    assert "Enter a reason. It is recorded in the audit log." in blank.words
     assert f'value="{long["reason"]}"' in wrong.text
     assert "At most 128 characters." in wrong.words
     assert 'aria-errormessage="error-reason"' in wrong.text
@@ -205,7 +214,7 @@ async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
     late = await signed_in.submit(page, f"{path}/hold", {"reason": "late"})
 
     assert 412 == late.status
-    assert "Nothing was done" in late.words
+    assert "No change was made" in late.words
     assert "changed since it was looked at" in late.words
     assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
 
@@ -262,7 +271,7 @@ async def test_holds_a_part_at_a_time(
     _, _, rest = first.text.partition('rel="next" href="')
     second = await signed_in.get(rest.partition('"')[0].replace("&amp;", "&"))
 
-    assert "None of these 1 keys is on hold" in first.words
+    assert "None of these 1 keys is on legal hold" in first.words
     assert "vat" in second.words
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The web console: pages for people, made on the server, under ``/ui``."""
+"""Web console: server-rendered pages under ``/ui``."""
 
 from hsm_server.ui.console import add_console
 

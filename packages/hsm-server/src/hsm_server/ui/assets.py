@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Style, scripts and icon: files whose names say what is in them, cached for good."""
+"""Static files with content hashes in their names, cached permanently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import ETag, web
 from hsm_server.http.app_keys import begin_operation
 
 STATIC_PATH: Final = "/ui/static/{name}"
-"""Route of the files."""
+"""Route of static files."""
 
 _FOLDER: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
@@ -47,16 +47,16 @@ _BY_NAME: Final = {asset.name: asset for asset in _ASSETS.values()}
 
 
 def asset_url(name: str) -> str:
-    """Return where a file is, by its name in the folder."""
+    """Return the URL of a static file."""
     return f"/ui/static/{_ASSETS[name].name}"
 
 
 async def serve_asset(request: web.Request) -> web.Response:
     """
-    Answer with a file.
+    Send a static file.
 
     Raises:
-        HTTPNotFound: There is none of that name and content.
+        HTTPNotFound: No file has this name and hash.
     """
     begin_operation(request, "ui.static")
     asset = _BY_NAME.get(request.match_info["name"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Serving the pages: who asks, what they get, and what is said of errors."""
+"""Request handlers of the console: authentication, pages and error pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hsm_server.ui.cookies import (
     set_cookie,
 )
 from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
-from hsm_server.ui.overview import PULSE, Pulse
+from hsm_server.ui.overview import SAMPLER, FigureSampler
 from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.table import OPEN_PAGES, PAGES
@@ -41,17 +41,17 @@ _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def add_console(app: web.Application) -> None:
-    """Add the pages under ``/ui``; ``/`` leads there."""
+    """Add the pages under ``/ui``; ``/`` redirects there."""
     app[FAILURE_PAGES] = _failure_page
-    app[PULSE] = Pulse(app[METRICS].snapshot)
+    app[SAMPLER] = FigureSampler(app[METRICS].snapshot)
     _add(app.router, "GET", "/", _go_home)
     _add(app.router, "GET", f"{HOME}/", _go_home)
     _add(app.router, "GET", STATIC_PATH, serve_asset)
     for open_page in OPEN_PAGES:
         path = HOME + open_page.path
-        _add(app.router, open_page.method, path, _answering_anybody(open_page))
+        _add(app.router, open_page.method, path, _open_handler(open_page))
     for page in PAGES:
-        _add(app.router, page.method, HOME + page.path, _answering(page))
+        _add(app.router, page.method, HOME + page.path, _page_handler(page))
 
 
 def _add(router: web.UrlDispatcher, method: str, path: str, answer: _Answer) -> None:
@@ -66,14 +66,14 @@ async def _go_home(request: web.Request) -> web.Response:
 def _failure_page(
     request: web.Request, error: HSMError | RequestRefusedError, exchange: Exchange
 ) -> web.Response | None:
-    """Return in HTML whatever goes wrong under ``/ui``: people read it."""
+    """Return an HTML error page for failures under ``/ui``."""
     if request.path != HOME and not request.path.startswith(f"{HOME}/"):
         return None
     return Visit(request, Visitor(), exchange, "").problem(error)
 
 
-def _answering_anybody(page: OpenPage) -> _Answer:
-    """Return the handler of a page for anybody, whose forms are tied to a cookie."""
+def _open_handler(page: OpenPage) -> _Answer:
+    """Return the handler of a page without sign-in, with forms bound to a cookie."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         exchange = begin_operation(request, f"ui.{page.name}")
@@ -92,25 +92,25 @@ def _answering_anybody(page: OpenPage) -> _Answer:
     return answer
 
 
-def _answering(page: Page) -> _Answer:
-    """Return the handler of a page for people who are known."""
+def _page_handler(page: Page) -> _Answer:
+    """Return the handler of a page that requires sign-in."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         exchange = begin_operation(request, f"ui.{page.name}")
         visitor, secret = _visitor(request, is_background=page.is_background)
         if not visitor.credential and not visitor.session:
-            return _turn_away(Visit(request, visitor, exchange, ""))
+            return _require_sign_in(Visit(request, visitor, exchange, ""))
         try:
             who = await request.app[VAULT].who(visitor, known=exchange.know)
             view = View(request, visitor, exchange, secret, who)
         except AuthenticationError:
-            return _turn_away(Visit(request, visitor, exchange, ""))
+            return _require_sign_in(Visit(request, visitor, exchange, ""))
         except HSMError as error:
             return Visit(request, visitor, exchange, secret).problem(error)
         try:
             return await page.handler(view)
         except AuthenticationError:
-            return _turn_away(Visit(request, visitor, exchange, ""))
+            return _require_sign_in(Visit(request, visitor, exchange, ""))
         except (HSMError, RequestRefusedError) as error:
             return view.problem(error)
 
@@ -119,10 +119,10 @@ def _answering(page: Page) -> _Answer:
 
 def _visitor(request: web.Request, *, is_background: bool) -> tuple[Visitor, str]:
     """
-    Return what a request shows, and the secret that its forms must be tied to.
+    Return the visitor of a request, and the secret that its forms are bound to.
 
-    Who sends a credential along needs no cookie, and none counts then. A certificate
-    alone is no credential here: browsers show it for whoever makes them ask.
+    A request with a credential needs no cookie, and its cookies are ignored. A
+    certificate alone is no credential: browsers send it for any site's request.
     """
     visitor = visitor_of(request)
     if "Authorization" in request.headers:
@@ -134,8 +134,8 @@ def _visitor(request: web.Request, *, is_background: bool) -> tuple[Visitor, str
     return session, secret
 
 
-def _turn_away(visit: Visit) -> web.StreamResponse:
-    """Have somebody sign in who is not known, or not any more."""
+def _require_sign_in(visit: Visit) -> web.StreamResponse:
+    """Redirect an unauthenticated visitor to sign-in."""
     request = visit.request
     has_cookie = SESSION_COOKIE in request.cookies
     if visit.visitor.credential or "Authorization" in request.headers:
@@ -146,8 +146,8 @@ def _turn_away(visit: Visit) -> web.StreamResponse:
         and request.method in SAFE_METHODS
         and comes_from_elsewhere(request)
     ):
-        # Browsers keep strict cookies back where a link of another site is followed;
-        # a page of ours that asks again gets them.
+        # Browsers omit SameSite=Strict cookies on links from other sites;
+        # a reload from our own page gets them.
         return visit.render("session/again.html", path=_here(request))
     target = f"{_SIGN_IN}?next={quote(_here(request), safe='')}"
     if visit.is_part or request.method not in SAFE_METHODS:
@@ -159,14 +159,14 @@ def _turn_away(visit: Visit) -> web.StreamResponse:
             status=HTTPStatus.SEE_OTHER, headers={**PAGE_HEADERS, "Location": target}
         )
     if has_cookie:
-        # Whoever comes back to a session that has ended has tried nothing.
+        # An ended session is no failed authentication.
         visit.exchange.code = _ENDED
         drop_cookie(response, SESSION_COOKIE)
     return response
 
 
 def _here(request: web.Request) -> str:
-    """Return which page somebody wants, who must sign in first."""
+    """Return the page to open after sign-in."""
     if request.method in SAFE_METHODS and request.headers.get("HX-Request") != "true":
         return safe_path(request.rel_url.raw_path_qs)
     return HOME

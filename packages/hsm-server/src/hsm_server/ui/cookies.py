@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The console's cookies, and the tokens of its forms that are made from them.
+Cookies of the console, and form tokens derived from them.
 
-Names begin with ``__Host-``, so that no other host and no page over plain HTTP can set
-them (RFC 6265bis, section 4.1.3.2).
+The ``__Host-`` prefix prevents other hosts and plain-HTTP pages from setting them
+(RFC 6265bis, section 4.1.3.2).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Final
 from aiohttp import web
 
 SESSION_COOKIE: Final = "__Host-ferrohsm"
-"""Holds the secret of a session."""
+"""Cookie with the secret of a session."""
 
 BEFORE_COOKIE: Final = "__Host-ferrohsm-before"
-"""Holds a secret of a browser that has not signed in yet."""
+"""Cookie with the secret of a browser before sign-in."""
 
 FLASH_COOKIE: Final = "__Host-ferrohsm-flash"
-"""Holds a sentence for the next page."""
+"""Cookie with a message for the next page."""
 
 _MOST_CHARACTERS: Final = 43
 _MOST_FLASH: Final = 1024
@@ -36,42 +36,42 @@ def new_secret() -> str:
 
 
 def cookie_of(request: web.Request, name: str) -> str:
-    """Return the secret in a cookie; empty where there is none that could be ours."""
+    """Return the secret in a cookie; empty if missing or malformed."""
     value = request.cookies.get(name, "")
     return value if len(value) == _MOST_CHARACTERS and value.isascii() else ""
 
 
 def form_token(secret: str) -> str:
     """
-    Return the token that forms carry, made from the secret of a cookie.
+    Return the form token derived from a cookie's secret.
 
-    Who can't read the cookie can't make it, and nobody who sees it learns the cookie.
+    It can't be made without the cookie, and does not reveal it.
     """
     return _mac(secret, b"form")
 
 
 def set_cookie(response: web.StreamResponse, name: str, value: str) -> None:
-    """Set a cookie for as long as the browser runs, out of the reach of scripts."""
+    """Set a session cookie that scripts can't read."""
     response.set_cookie(
         name, value, path="/", secure=True, httponly=True, samesite="Strict"
     )
 
 
 def drop_cookie(response: web.StreamResponse, name: str) -> None:
-    """Have a browser forget a cookie."""
+    """Delete a cookie."""
     response.del_cookie(name, path="/", secure=True, httponly=True, samesite="Strict")
 
 
 def pack_flash(secret: str, text: str) -> str:
-    """Return a sentence as a cookie that only the bearer of *secret* takes."""
+    """Return a message as a cookie value authenticated with *secret*."""
     data = base64.urlsafe_b64encode(text.encode()[:_MOST_FLASH]).decode()
     return f"{data}.{_mac(secret, b'flash' + data.encode())}"
 
 
 def unpack_flash(secret: str, cookie: str) -> str:
-    """Return the sentence of such a cookie; empty where it is not ours."""
+    """Return the message of a cookie value; empty if not authentic."""
     if not secret:
-        # Anybody could have made it.
+        # Without a secret, it is not authenticated.
         return ""
     data, _, mac = cookie.partition(".")
     expected = _mac(secret, b"flash" + data.encode("utf-8", "replace"))

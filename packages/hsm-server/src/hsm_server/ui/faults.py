@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Errors as people read them."""
+"""Error pages: title, detail, code and status."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hsm_server.http.problems import RequestRefusedError, headers_of, problem_of
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ErrorPage:
     """
-    What a page of an error says.
+    An error, as its page shows it.
 
     Attributes:
-        title: What is wrong, in a few words.
-        detail: One sentence about this case.
-        code: Stable name for programs, and for who is asked about it.
-        status: HTTP status of the answer.
-        headers: More headers of the answer.
+        title: Short title.
+        detail: One sentence on this case.
+        code: Stable error code.
+        status: HTTP status.
+        headers: Additional headers.
     """
 
     title: str
@@ -31,21 +31,21 @@ class Fault:
 
 
 _TITLES = {
-    401: "You are not signed in",
-    403: "This is not allowed",
-    404: "This does not exist",
-    405: "This page does not take that",
-    409: "Things have changed",
-    413: "This is too much",
+    401: "Not signed in",
+    403: "Access denied",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Request too large",
     429: "Too many requests",
-    500: "Something went wrong",
-    503: "The HSM can't do this now",
+    500: "Internal error",
+    503: "HSM unavailable",
 }
 
 
-def fault_of(error: HSMError | RequestRefusedError) -> Fault:
-    """Return an error for people; it says no more than a problem document does."""
+def fault_of(error: HSMError | RequestRefusedError) -> ErrorPage:
+    """Return an error as a page; it reveals no more than a problem document."""
     problem = problem_of(error, "")
-    title = _TITLES.get(problem.status, "This can't be done")
+    title = _TITLES.get(problem.status, "Invalid request")
     headers = headers_of(error, problem)
-    return Fault(title, problem.detail, error.code, problem.status, headers)
+    return ErrorPage(title, problem.detail, error.code, problem.status, headers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fields of forms: what they ask for, what was given, and what was wrong with it."""
+"""Form fields: definition, value and error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BOUNDS: Final = {"<=": "At most", ">=": "At least"}
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One value of a list, or one box to tick."""
+    """A value of a list, or a checkbox."""
 
     value: str
     label: str
@@ -27,14 +27,14 @@ class Option:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """
-    One field of a form.
+    A form field.
 
     Attributes:
         kind: ``text``, ``number``, ``area``, ``select``, ``boxes``, ``box`` (a single
-            one, whose label stands beside it), ``date``, ``instant`` or ``file``.
-        longest: Most characters, or 0.
-        is_beside: Whether it belongs to the field before, and stands close to it.
-        error: What was wrong with what was given, or empty.
+            checkbox), ``date``, ``instant`` or ``file``.
+        longest: Maximum number of characters, or 0 for no limit.
+        is_beside: Whether it belongs to the previous field.
+        error: Error of its value, or empty.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Field:
 
 
 def filled(fields: Iterable[Field], form: Form) -> Sequence[Field]:
-    """Return the fields with what was given for them."""
+    """Return the fields with the submitted values."""
     return [_filled(field, form) for field in fields]
 
 
@@ -64,7 +64,7 @@ def _filled(field: Field, form: Form) -> Field:
 
 
 def marked(fields: Iterable[Field], error: HSMError) -> Sequence[Field]:
-    """Return the fields with an error beside the one that it concerns, if any."""
+    """Return the fields with an error at the field that it names, if any."""
     wrong = str(error.facts.get("field", "")).partition("[")[0].partition(".")[0]
     return [
         replace(field, error=sentence(error)) if field.name == wrong else field
@@ -73,19 +73,19 @@ def marked(fields: Iterable[Field], error: HSMError) -> Sequence[Field]:
 
 
 def sentence(error: HSMError) -> str:
-    """Return what was wrong for people, to whom types and patterns say nothing."""
+    """Return an error message without types and patterns."""
     text = str(error)
     if "Expected `" not in text:
         return text
     bound = _BOUND.search(text)
     if bound is None:
-        return "This can't be taken as it is."
+        return "Invalid value."
     unit = " characters" if bound["length"] else ""
     return f"{_BOUNDS[bound['sign']]} {bound['number']}{unit}."
 
 
 def at_utc(form: Form, name: str) -> str | None:
-    """Return an instant that was given without a zone, as RFC 3339 has it in UTC."""
+    """Return an instant without a zone as UTC (RFC 3339)."""
     text = form.get(name).strip()
     if not text:
         return None
@@ -93,5 +93,5 @@ def at_utc(form: Form, name: str) -> str | None:
 
 
 def tags_of(form: Form, name: str) -> list[str]:
-    """Return tags that were given with commas or white space between."""
+    """Return tags separated by commas or spaces."""
     return form.get(name).replace(",", " ").split()

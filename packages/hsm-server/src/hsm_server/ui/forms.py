@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a form has sent: small, read once, and never passed over in part."""
+"""Submitted forms: limited size, strict parsing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hsm_server.ui.numbers import whole_number
 from hsm_server.ui.parts import MULTIPART, read_parts
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 (the name of a field)
-"""Field with the token that only our own pages have."""
+"""Field with the CSRF token."""
 
 OPERATION_ID: Final = "operation_id"
-"""Field that is another each time a page is made: a double click does a thing once."""
+"""Field with the idempotency key, fresh on each page: a double click executes once."""
 
 MOST_BYTES: Final = 256 * 1024
 _MOST_FIELDS: Final = 256
@@ -30,12 +30,12 @@ _TYPE: Final = "application/x-www-form-urlencoded"
 
 class Form:
     """
-    The fields of a form.
+    A submitted form.
 
     Args:
-        fields: Names, and what was given for each, in order.
+        fields: Names and values, in order.
 
-        files: Names of fields for files, and what these hold.
+        files: Names of file fields, and their contents.
     """
 
     def __init__(
@@ -51,70 +51,72 @@ class Form:
 
     def __getitem__(self, name: str) -> str:
         """
-        Return a field that a page always sends.
+        Return a required field.
 
         Raises:
-            InvalidInputError: It is missing, or given twice.
+            InvalidInputError: It is missing or repeated.
         """
         if name not in self._fields:
-            raise InvalidInputError(f"The form has no {name}.", field=name)
+            raise InvalidInputError(f"{name} is missing.", field=name)
         return self.get(name)
 
     def get(self, name: str, default: str = "") -> str:
         """
-        Return a field, or *default* where it is missing.
+        Return a field, or *default* if missing.
 
         Raises:
-            InvalidInputError: It is given twice.
+            InvalidInputError: It is repeated.
         """
         given = self._fields.get(name, [default])
         if len(given) > 1:
-            raise InvalidInputError(f"The form has {name} twice.", field=name)
+            raise InvalidInputError(f"{name} must be given once.", field=name)
         return given[0]
 
     def all(self, name: str) -> Sequence[str]:
-        """Return all that was given for a field, such as boxes that were ticked."""
+        """Return all values of a field, such as selected checkboxes."""
         return self._fields.get(name, ())
 
     def number(self, name: str) -> int:
         """
-        Return a whole number that a page always sends.
+        Return a required whole number.
 
         Raises:
-            InvalidInputError: It is missing, given twice, or none.
+            InvalidInputError: It is missing, repeated or not a number.
         """
         return whole_number(self[name], name)
 
     def number_or_none(self, name: str) -> int | None:
         """
-        Return a whole number, or None where nothing was given.
+        Return a whole number, or None if empty.
 
         Raises:
-            InvalidInputError: It is given twice, or is none.
+            InvalidInputError: It is repeated or not a number.
         """
         text = self.get(name).strip()
         return whole_number(text, name) if text else None
 
     def file(self, name: str) -> bytes:
-        """Return what a file holds; nothing where none was chosen."""
+        """Return the content of a file; empty if none was chosen."""
         return self._files.get(name, b"")
 
     @property
     def operation_id(self) -> str:
-        """What makes a repeated form the same operation: its idempotency key."""
+        """Idempotency key of the form."""
         return self[OPERATION_ID]
 
 
 async def read_form(request: web.Request) -> Form:
     """
-    Return what a form has sent.
+    Return the submitted form.
 
     Raises:
-        InvalidInputError: It is too large, or can't be read.
-        RequestRefusedError: It is no form, or did not arrive in time.
+        InvalidInputError: It is too large or malformed.
+        RequestRefusedError: It is not a form, or the body timed out.
     """
     if request.content_type not in {_TYPE, MULTIPART}:
-        raise RequestRefusedError("unsupported_media_type", f"This page takes {_TYPE}.")
+        raise RequestRefusedError(
+            "unsupported_media_type", f"Content-Type must be {_TYPE}."
+        )
     body = await read_body(
         request,
         "form",
@@ -132,7 +134,7 @@ async def read_form(request: web.Request) -> Form:
             max_num_fields=_MOST_FIELDS,
         )
     except ValueError:
-        raise MalformedError("The form can't be read.") from None
+        raise MalformedError("The form is malformed.") from None
     fields: dict[str, list[str]] = {}
     for name, text in pairs:
         fields.setdefault(name, []).append(_pasted(text))
@@ -144,13 +146,13 @@ def _with_files(content_type: str, body: bytes) -> Form:
     files: dict[str, bytes] = {}
     for part in read_parts(content_type, body):
         if part.is_file and part.name in files:
-            raise InvalidInputError("The form has a file twice.", field=part.name)
+            raise InvalidInputError("Choose one file per field.", field=part.name)
         if part.is_file:
             files[part.name] = part.data
         else:
             fields.setdefault(part.name, []).append(_pasted(_text(part.data)))
     if len(files) + sum(map(len, fields.values())) > _MOST_FIELDS:
-        raise MalformedError("The form can't be read.")
+        raise MalformedError("The form is malformed.")
     return Form(fields, files)
 
 
@@ -158,15 +160,15 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise MalformedError("The form can't be read.") from None
+        raise MalformedError("The form is malformed.") from None
 
 
 def _pasted(text: str) -> str:
-    """Return a text as it was typed: browsers send line breaks as CRLF."""
+    """Return text with LF line breaks; browsers send CRLF."""
     return text.replace("\r\n", "\n")
 
 
 def has_form_token(form: Form, expected: str) -> bool:
-    """Return whether a form carries the token that it must."""
+    """Return whether a form has the expected CSRF token."""
     given = form.get(FORM_TOKEN).encode("utf-8", "replace")
     return hmac.compare_digest(expected.encode(), given)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Instants of the core as templates take them."""
+"""Instants as templates use them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def microseconds(when: datetime | None) -> int:
-    """Return microseconds since 1970-01-01T00:00:00Z; 0 if it is not known."""
+    """Return microseconds since 1970-01-01T00:00:00Z; 0 if unknown."""
     return 0 if when is None else (when - _EPOCH) // timedelta(microseconds=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the console's menu leads, by role: a courtesy, for the core decides."""
+"""Main menu, by role. The core authorizes each page's operations."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _ENTRIES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One link of the menu."""
+class MenuEntry:
+    """A menu entry."""
 
     label: str
     path: str
     is_here: bool
 
 
-def navigation(who: Who | None, path: str) -> Sequence[Entry]:
-    """Return the menu for somebody who looks at a page; nobody sees none."""
+def navigation(who: Who | None, path: str) -> Sequence[MenuEntry]:
+    """Return the menu for a signed-in user; empty for others."""
     if who is None:
         return ()
     return [
-        Entry(label, target, _is_here(target, path))
+        MenuEntry(label, target, _is_here(target, path))
         for label, target, roles in _ENTRIES
         if roles & set(who.roles)
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whole numbers that somebody typed, or that a page of ours sends back."""
+"""Whole numbers in forms and queries."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _MOST_DIGITS: Final = 15
 
 
 def whole_number(
-    text: str, field: str, problem: str = "Give a whole number here."
+    text: str, field: str, problem: str = "Must be a whole number."
 ) -> int:
     """
-    Return the number that a text is, in decimal digits alone.
+    Parse a number of at most 15 decimal digits.
 
     Args:
-        text: What was given.
+        text: Text to parse.
 
-        field: Where.
+        field: Name of the field.
 
-        problem: What is said if it is none.
+        problem: Error message.
 
     Raises:
-        InvalidInputError: It is none, or has more than 15 digits.
+        InvalidInputError: It is not a number, or has more than 15 digits.
     """
     if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
         raise InvalidInputError(problem, field=field)

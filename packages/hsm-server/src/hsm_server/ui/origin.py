@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a request of a browser comes from, and where one may be sent to."""
+"""Origin checks of requests, and safe redirect targets."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 HOME: Final = "/ui"
-"""Where the console begins."""
+"""Path of the console's first page."""
 
 _OCTET: Final = r"[A-Za-z0-9_~:-]|%(?!2[EeFf]|5[Cc]|[01])[0-9A-Fa-f]{2}"
 _PATH: Final = re.compile(
     rf"/ui(/({_OCTET})({_OCTET}|\.)*)*"
     r"(\?([A-Za-z0-9_~:.&=+,/-]|%[0-9A-Fa-f]{2})*)?\Z"
 )
-"""Paths of ours have no empty segments, none of dots alone, and no hidden slashes."""
+"""Console paths: no empty segments, no dot segments, no encoded slashes."""
 
 _MOST_CHARACTERS: Final = 1024
 
 
 def safe_path(path: str) -> str:
-    """Return a path of the console as it is; anything else leads to its beginning."""
+    """Return a valid console path unchanged, and `HOME` for any other."""
     if len(path) > _MOST_CHARACTERS or not _PATH.match(path):
         return HOME
     return path
@@ -31,10 +31,9 @@ def safe_path(path: str) -> str:
 
 def is_from_here(request: web.Request) -> bool:
     """
-    Return whether a form may have been sent by one of our own pages.
+    Return whether a form can come from a page of this console.
 
-    Browsers say where a request comes from; a client that says nothing is none, and
-    then the token of the form decides alone.
+    Browsers send the origin. Without one, the form token alone decides.
 
     Standard:
         Fetch, section 3.2 (``Origin``); Fetch Metadata (``Sec-Fetch-Site``).
@@ -45,10 +44,10 @@ def is_from_here(request: web.Request) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
         return True
-    # The scheme is ours: a page over plain HTTP gets no cookie of ours to send.
+    # The scheme needs no check: plain-HTTP pages get no cookies of the console.
     return urlsplit(origin).netloc == request.headers.get("Host", "")
 
 
 def comes_from_elsewhere(request: web.Request) -> bool:
-    """Return whether a browser follows a link of another site."""
+    """Return whether a browser follows a link from another site."""
     return request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One row of the table of pages."""
+"""Page definitions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from aiohttp import web
 from hsm_server.ui.view import View, Visit
 
 Handler: TypeAlias = Callable[[View], Awaitable[web.StreamResponse]]
-"""Answers somebody who is known."""
+"""Handler of a signed-in user's request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """
-    A page for people who have signed in.
+    A page that requires sign-in.
 
     Attributes:
-        method: ``GET``, or ``POST`` for what a form sends.
-        path: Below ``/ui``, in the syntax of aiohttp; empty for the first page.
-        handler: Makes the answer.
-        name: How log and metrics call it, such as ``keys.list``.
-        is_background: Whether other pages ask for it by themselves; then it keeps no
-            session alive.
+        method: ``GET``, or ``POST`` for forms.
+        path: Below ``/ui``, in aiohttp's syntax; empty for the first page.
+        handler: Returns the response.
+        name: Name in log and metrics, such as ``keys.list``.
+        is_background: Whether scripts request it; it does not keep a session alive.
     """
 
     method: str
@@ -38,7 +37,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class OpenPage:
-    """A page for anybody; otherwise as `Page`."""
+    """A page without sign-in; otherwise as `Page`."""
 
     method: str
     path: str

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Forms that carry files (RFC 7578), as browsers send them and in no other way.
+Strict parser of multipart/form-data (RFC 7578), as browsers send it.
 
-What is in them may be secret: the reader of aiohttp's requests puts files on disk, and
-its reader of parts repeats in warnings what it can't read.
+Files may be secret: aiohttp's request reader writes them to disk, and its multipart
+reader repeats malformed input in warnings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from hsm_core.errors import MalformedError
 
 MULTIPART: Final = "multipart/form-data"
-"""Media type of a form that carries files."""
+"""Media type of forms with files."""
 
 _BOUNDARY: Final = re.compile(
     r'multipart/form-data; *boundary="?([0-9A-Za-z\'()+_,./:=?-]{1,70})"?',
@@ -32,7 +32,7 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One field of a form: a file, even if none was chosen, or a text."""
+    """A form field: a file, possibly empty, or text."""
 
     name: str
     is_file: bool
@@ -41,19 +41,19 @@ class Part:
 
 def read_parts(content_type: str, body: bytes) -> Iterator[Part]:
     """
-    Give the fields of a form, in order.
+    Yield the fields of a form, in order.
 
     Raises:
-        MalformedError: It is not what a browser sends.
+        MalformedError: It is malformed.
     """
     boundary = _BOUNDARY.fullmatch(content_type)
     if boundary is None:
-        raise MalformedError("The form can't be read.")
+        raise MalformedError("The form is malformed.")
     line = b"--" + boundary[1].encode()
     first, last = line + b"\r\n", b"\r\n" + line + b"--"
     inner = body.removesuffix(b"\r\n").removesuffix(last).removeprefix(first)
     if len(body.removesuffix(b"\r\n")) != len(first) + len(inner) + len(last):
-        raise MalformedError("The form can't be read.")
+        raise MalformedError("The form is malformed.")
     for part in inner.split(b"\r\n" + first):
         yield _part(part)
 
@@ -63,7 +63,7 @@ def _part(part: bytes) -> Part:
     lines = head.split(b"\r\n")
     disposition = _DISPOSITION.fullmatch(lines[0])
     if not end or disposition is None or not all(map(_OTHER.fullmatch, lines[1:])):
-        raise MalformedError("The form can't be read.")
+        raise MalformedError("The form is malformed.")
     return Part(
         disposition[1].decode("utf-8", "replace"), disposition[2] is not None, data
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Signing in by a provider of OpenID Connect: sending people there, and their return.
+Sign-in with an OpenID Connect provider: redirect and callback.
 
-The browser keeps what their return must match, in a cookie that comes along when the
-provider sends them back; so its ``SameSite`` is ``Lax``, and it is good for one return.
+A cookie holds the state that the callback must match. The provider's redirect must
+send it, so its ``SameSite`` is ``Lax``. It is valid for one callback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hsm_server.ui.signing_in import begin_session, sign_in_page
 from hsm_server.ui.view import Visit
 
 DEPARTURE_COOKIE: Final = "__Host-ferrohsm-departure"
-"""Holds what somebody's return must match."""
+"""Cookie with the state that the callback must match."""
 
 _AWAY_SECONDS: Final = 600
 _MOST_CHARACTERS: Final = 2048
@@ -40,7 +40,7 @@ _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,128}\Z")
 
 
 async def _depart(visit: Visit) -> web.Response:
-    """Send somebody to the provider."""
+    """Redirect to the provider."""
     provider = _provider(visit)
     onward = safe_path(visit.query.get("next", HOME))
     try:
@@ -63,10 +63,10 @@ async def _depart(visit: Visit) -> web.Response:
 
 
 async def _return(visit: Visit) -> web.Response:
-    """Begin the session of somebody whom the provider sends back."""
+    """Handle the provider's callback and start a session."""
     provider = _provider(visit)
     if _may_hide_session(visit.request):
-        # Asked for by a page of ours, it comes with the session that ends by this.
+        # A reload from our own page sends the session cookie, so that session ends.
         path = f"{RETURN_PATH}?{urlencode(visit.query)}"
         return visit.render("session/again.html", path=path)
     departure = _unpack(visit.request.cookies.get(DEPARTURE_COOKIE, ""))
@@ -82,7 +82,7 @@ async def _return(visit: Visit) -> web.Response:
 
 
 def _may_hide_session(request: web.Request) -> bool:
-    """Return whether a browser keeps strict cookies back, as where others send it."""
+    """Return whether the browser may have omitted SameSite=Strict cookies."""
     return SESSION_COOKIE not in request.cookies and comes_from_elsewhere(request)
 
 
@@ -90,20 +90,20 @@ async def _exchanged(
     visit: Visit, provider: Provider, departure: Departure | None
 ) -> str:
     """
-    Return the ID token of somebody who comes back.
+    Return the ID token of a callback.
 
     Raises:
-        ProviderError: They were not sent from this browser, or come back with nothing.
+        ProviderError: The state does not match, or the callback has no code.
     """
     query = visit.query
     state, code = query.get("state", ""), query.get("code", "")
     if departure is None or not hmac.compare_digest(
         state.encode(), departure.state.encode()
     ):
-        raise ProviderError("Nobody was sent there from this browser.")
+        raise ProviderError("This browser did not start the sign-in. Start again.")
     await provider.check_sender(query.get("iss"))
     if not 1 <= len(code) <= _MOST_CODE or "error" in query:
-        raise ProviderError("The provider has let nobody in.")
+        raise ProviderError("The provider did not authenticate you.")
     return await provider.exchange(code, departure)
 
 
@@ -118,7 +118,7 @@ async def _begin(
         )
     except AuthenticationError as error:
         visit.exchange.code = error.code
-        text = "The provider knows you, but this server does not let you in."
+        text = "This server does not accept the identity from the provider."
         return sign_in_page(visit, onward, error=text)
     return await begin_session(visit, signed_in, onward)
 
@@ -141,7 +141,7 @@ def _pack(departure: Departure) -> str:
 
 
 def _unpack(cookie: str) -> Departure | None:
-    """Return what a cookie holds; None where it is not ours."""
+    """Return the state in a cookie; None if malformed."""
     if not 1 <= len(cookie) <= _MOST_CHARACTERS:
         return None
     try:
@@ -157,4 +157,4 @@ OPEN_PAGES: Final = (
     OpenPage("GET", "/sign-in/oidc", _depart, "sign_in.depart"),
     OpenPage("GET", "/sign-in/oidc/answer", _return, "sign_in.return"),
 )
-"""For anybody."""
+"""Pages without sign-in."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a template and values to HTML, in which every value is text and never markup."""
+"""Template rendering with autoescape."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PAGE_HEADERS: Final = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
-    # Nothing is told to others; our own forms say where they come from.
+    # Other sites get no referrer; our own forms send their origin.
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
-"""What every page of the console carries."""
+"""Headers of every console page."""
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -33,12 +33,12 @@ def _instant(microseconds: int) -> datetime:
 
 
 def _utc(microseconds: int) -> str:
-    """Return an instant for people, to the second."""
+    """Return an instant as readable text, to the second."""
     return f"{_instant(microseconds):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _iso(microseconds: int) -> str:
-    """Return an instant for programs (RFC 3339)."""
+    """Return an instant in RFC 3339."""
     return f"{_instant(microseconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -62,11 +62,11 @@ _ENVIRONMENT: Final = _environment()
 
 def render(template: str, values: dict[str, Any]) -> str:
     """
-    Return a page or a part of one.
+    Return a page or a fragment.
 
     Args:
-        template: Its path below ``templates``.
+        template: Path below ``templates``.
 
-        values: What it is to show.
+        values: Values of the template.
     """
     return _ENVIRONMENT.get_template(template).render(values)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signing in and out: by a pasted token, or by the certificate of the connection."""
+"""Sign-in with a token or client certificate, and sign-out."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _SIGN_IN: Final = "/sign-in"
 
 
 async def _show(visit: Visit) -> web.Response:
-    """Ask for a token, or for the certificate to be used."""
+    """Show the sign-in page."""
     return sign_in_page(visit, safe_path(visit.query.get("next", HOME)))
 
 
 def sign_in_page(visit: Visit, target: str, *, error: str = "") -> web.Response:
     """
-    Return the page that asks who somebody is.
+    Return the sign-in page.
 
     Args:
-        visit: Theirs.
+        visit: The browser's request.
 
-        target: Where they wanted to go.
+        target: Path to open after sign-in.
 
-        error: Why they were not let in before, if so.
+        error: Error of the previous attempt, or empty.
     """
     provider = visit.request.app[PROVIDER]
     return visit.render(
@@ -54,14 +54,14 @@ def sign_in_page(visit: Visit, target: str, *, error: str = "") -> web.Response:
 
 
 async def _sign_in(visit: Visit) -> web.Response:
-    """Begin a session, under a secret that nobody had before."""
+    """Start a session under a fresh secret."""
     form = await visit.form()
     target = safe_path(form.get("next", HOME))
     credential = "".join(form.get("token").split())
     if form.get("how") == "certificate":
         credential = ""
     elif not credential:
-        return sign_in_page(visit, target, error="Paste a token first.")
+        return sign_in_page(visit, target, error="Enter an access token.")
     visitor = msgspec.structs.replace(
         visit.visitor, credential=credential[: MAX_TOKEN_BYTES + 1]
     )
@@ -71,7 +71,9 @@ async def _sign_in(visit: Visit) -> web.Response:
     except AuthenticationError as error:
         visit.exchange.code = error.code
         return sign_in_page(
-            visit, target, error="This was not accepted; it is not said why."
+            visit,
+            target,
+            error="Sign-in failed. Check the token or certificate.",
         )
     return await begin_session(visit, signed_in, target)
 
@@ -89,9 +91,9 @@ async def _end_former(visit: Visit) -> None:
 
 async def begin_session(visit: Visit, signed_in: SignedIn, target: str) -> web.Response:
     """
-    Give somebody their session, and send them on.
+    Set the session cookie and redirect.
 
-    What was a session until now ends with it: nobody can have prepared one for others.
+    Any previous session ends, which prevents session fixation.
     """
     await _end_former(visit)
     response = visit.see_other(target)
@@ -101,7 +103,7 @@ async def begin_session(visit: Visit, signed_in: SignedIn, target: str) -> web.R
 
 
 async def _sign_out(view: View) -> web.Response:
-    """End the session, here and in the vault."""
+    """End the session in the browser and in the vault process."""
     await view.form()
     if view.visitor.session:
         vault = view.request.app[VAULT]
@@ -115,7 +117,7 @@ OPEN_PAGES: Final = (
     OpenPage("GET", _SIGN_IN, _show, "sign_in"),
     OpenPage("POST", _SIGN_IN, _sign_in, "sign_in.begin"),
 )
-"""For anybody."""
+"""Pages without sign-in."""
 
 PAGES: Final = (Page("POST", "/sign-out", _sign_out, "sign_out"),)
-"""For people who have signed in."""
+"""Pages that require sign-in."""

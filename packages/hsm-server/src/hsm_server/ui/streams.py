@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Parts of a page that come by themselves: server-sent events (HTML, section 9.2)."""
+"""Server-sent events of live page parts (HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LOOK_SECONDS: Final = 2.0
 
 _HEADERS: Final = {
     "Content-Type": "text/event-stream",
-    # Proxies that collect an answer before they pass it on would hold it up.
+    # Proxies must not buffer the response.
     "X-Accel-Buffering": "no",
 }
 
 
 def event(kind: str, text: str) -> bytes:
-    """Return an event; a line break of the text begins another line of its data."""
+    """Return an event; each line of the text is one line of data."""
     lines = "".join(f"data: {line}\n" for line in text.splitlines())
     return f"event: {kind}\n{lines}\n".encode()
 
@@ -34,12 +34,12 @@ async def answer_events(
     view: View, parts: AsyncGenerator[bytes, None]
 ) -> web.StreamResponse:
     """
-    Send parts until they end, the client leaves, the server drains, or a session ends.
+    Send events until the events, the connection, the server or the session ends.
 
     Args:
-        view: What is answered.
+        view: The browser's request.
 
-        parts: Each is an event.
+        parts: Events.
     """
     request = view.request
     response = web.StreamResponse(headers=_HEADERS)
@@ -51,7 +51,7 @@ async def answer_events(
                 if request.method == "HEAD":
                     return response
                 async for part in paced:
-                    # A page that nobody may see any more does not go on.
+                    # Stop when the session has ended.
                     known = view.exchange.know
                     await request.app[VAULT].who(view.visitor, known=known)
                     if part is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All pages of the console."""
+"""All console pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPEN_PAGES: Final[tuple[OpenPage, ...]] = (
     *signing_in.OPEN_PAGES,
     *provider.OPEN_PAGES,
 )
-"""For anybody."""
+"""Pages without sign-in."""
 
 PAGES: Final[tuple[Page, ...]] = (
     *overview.PAGES,
@@ -30,4 +30,4 @@ PAGES: Final[tuple[Page, ...]] = (
     *retention.PAGES,
     *signing_in.PAGES,
 )
-"""For people who have signed in."""
+"""Pages that require sign-in."""

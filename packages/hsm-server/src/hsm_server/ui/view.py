@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One request of a browser, with all that a page needs to answer it."""
+"""Browser requests and the responses to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hsm_server.ui.cookies import (
     set_cookie,
     unpack_flash,
 )
-from hsm_server.ui.faults import Fault, fault_of
+from hsm_server.ui.faults import ErrorPage, fault_of
 from hsm_server.ui.fields import sentence
 from hsm_server.ui.forms import Form, has_form_token, read_form
 from hsm_server.ui.navigation import navigation
@@ -40,17 +40,17 @@ _OPERATION_ID_BYTES: Final = 18
 
 class Visit:
     """
-    A request of somebody who may be nobody.
+    A browser request, possibly without sign-in.
 
     Args:
-        request: What is answered.
+        request: The HTTP request.
 
-        visitor: What it shows of who sent it.
+        visitor: Credentials and address of the sender.
 
-        exchange: The notes of the request.
+        exchange: Log and metrics data of the request.
 
-        secret: Of the cookie that forms are tied to; empty where a credential came
-            with the request itself, which no other site can have added.
+        secret: Secret of the cookie that forms are bound to; empty if the request has
+            a credential of its own, which other sites can't add.
     """
 
     who: Who | None = None
@@ -73,40 +73,42 @@ class Visit:
         The query's parameters.
 
         Raises:
-            MalformedError: It can't be read.
-            InvalidInputError: A parameter is given twice.
+            MalformedError: It is malformed.
+            InvalidInputError: A parameter is repeated.
         """
         pairs = query_pairs(self.request.rel_url.raw_query_string)
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise InvalidInputError("A parameter is given twice.", field="query")
+            raise InvalidInputError(
+                "Each query parameter must be given once.", field="query"
+            )
         return found
 
     async def form(self) -> Form:
         """
-        Return what a form of ours has sent.
+        Return the submitted form.
 
         Raises:
-            InvalidInputError: It can't be read.
-            RequestRefusedError: It was not made for this session, or comes from
-                another site.
+            InvalidInputError: It is malformed.
+            RequestRefusedError: It belongs to another session or comes from another
+                site.
         """
         if not is_from_here(self.request):
             raise RequestRefusedError(
-                "cross_site", "Another site has sent this form; nothing was done."
+                "cross_site", "Another site sent this form. No change was made."
             )
         form = await read_form(self.request)
         if self._secret and not has_form_token(form, form_token(self._secret)):
             raise RequestRefusedError(
                 "stale_form",
-                "This form belongs to another session; nothing was done. "
-                "Load the page again.",
+                "This form belongs to another session. No change was made. "
+                "Reload the page.",
             )
         return form
 
     @property
     def is_part(self) -> bool:
-        """Whether a script of ours wants a part of a page."""
+        """Whether a console script requests a fragment."""
         return self.request.headers.get("HX-Request") == "true"
 
     def render(
@@ -125,12 +127,11 @@ class Visit:
         Return a page with forms.
 
         Args:
-            template: It shows *alert*, which is what was wrong.
+            template: Template that shows *alert*, the error message.
 
-            error: Why what was sent with one of them was refused; None where nothing
-                was.
+            error: Error of a rejected form, or None.
 
-            values: What else it shows.
+            values: Other values of the template.
         """
         if error is None:
             return self.render(template, alert="", **values)
@@ -142,21 +143,21 @@ class Visit:
     def fragment(
         self, template: str, /, *, status: int = 200, **values: Any
     ) -> web.Response:
-        """Return a part of a page."""
+        """Return a fragment of a page."""
         return self._answer(template, status, values)
 
     def markup(self, template: str, /, **values: Any) -> str:
-        """Return a part of a page as text, for an event of a stream."""
+        """Return a fragment of a page as text, for an event."""
         return render(template, {**self._common(), **values})
 
     def see_other(self, path: str, flash: str = "") -> web.Response:
         """
-        Send the browser to another page of the console.
+        Redirect to another console page.
 
         Args:
-            path: Where.
+            path: Path.
 
-            flash: A sentence that it is to show there, once; nothing secret.
+            flash: Message to show there once; not secret.
         """
         response = web.Response(
             status=HTTPStatus.SEE_OTHER,
@@ -167,12 +168,12 @@ class Visit:
         return response
 
     def problem(self, error: HSMError | RequestRefusedError) -> web.Response:
-        """Return an error as a page, or as a part of one."""
+        """Return an error page, or a fragment."""
         self.exchange.code = error.code
         return self.fault(fault_of(error))
 
-    def fault(self, fault: Fault) -> web.Response:
-        """Return what went wrong as a page, or as a part of one."""
+    def fault(self, fault: ErrorPage) -> web.Response:
+        """Return an error page, or a fragment."""
         template = "_fault.html" if self.is_part else "fault.html"
         response = self.render(template, status=fault.status, fault=fault)
         response.headers.update(fault.headers)
@@ -204,18 +205,18 @@ class Visit:
 
 class View(Visit):
     """
-    A request of somebody whom the vault knows.
+    A browser request of a signed-in user.
 
     Args:
-        request: What is answered.
+        request: The HTTP request.
 
-        visitor: As the vault is told.
+        visitor: Credentials and address of the sender.
 
-        exchange: The notes of the request.
+        exchange: Log and metrics data of the request.
 
         secret: See `Visit`.
 
-        who: As the vault says.
+        who: The authenticated user.
     """
 
     who: Who
@@ -241,16 +242,16 @@ class View(Visit):
         expected_generation: int = 0,
     ) -> R:
         """
-        Execute one operation for whoever looks at the page.
+        Execute an operation as the signed-in user.
 
         Args:
-            operation: What to do.
+            operation: The operation.
 
-            idempotency_key: Of a form; what is repeated with it is not done again.
+            idempotency_key: Key of the form; a repetition is not executed again.
 
-            approval_id: The approval that it is done under, if one is to be named.
+            approval_id: Approval to execute it under, or empty.
 
-            expected_generation: The generation that the key must be at; 0 is any.
+            expected_generation: Required generation of the key; 0 for any.
 
         Raises:
             HSMError: See `hsm_core.protocols.HSM.execute`.
@@ -266,16 +267,16 @@ class View(Visit):
 
     def problem(self, error: HSMError | RequestRefusedError) -> web.Response:
         """
-        Return an error as a page, or as a part of one.
+        Return an error page, or a fragment.
 
-        What others must agree to first leads to the page where they do.
+        An operation that needs approval redirects to its approval request.
         """
         asked = asked_approval(error) if isinstance(error, HSMError) else None
         if asked is None:
             return super().problem(error)
         self.exchange.code = error.code
         path = f"{HOME}/approvals/{asked.approval_id}"
-        flash = "Nothing was done yet: other people must agree first."
+        flash = "Approval required. Nothing was executed yet."
         response = self.see_other(path, flash)
         if self.is_part:
             response.set_status(HTTPStatus.ACCEPTED)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Text of others, made harmless for the eye.
+Escaping of invisible and reordering characters.
 
-Templates see to it that text never becomes markup. What is left are characters that
-nobody sees, or that reorder their neighbours, so that something else seems to be there.
+Templates escape markup. Invisible and bidirectional characters could still make text
+look like other text.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import unicodedata
 from typing import Final
 
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-"""General categories (Unicode, table 4-4): controls, formats, separators of lines."""
+"""Unicode general categories (table 4-4): controls, formats, line separators."""
 
 
 def visible(text: str) -> str:
-    """Return text in which ``⟨U+202E⟩`` and the like stand for what can't be seen."""
+    """Return text with invisible characters written as ``⟨U+202E⟩``."""
     return "".join(
         f"⟨U+{ord(letter):04X}⟩" if _is_unseen(letter) else letter for letter in text
     )
@@ -25,5 +25,5 @@ def visible(text: str) -> str:
 def _is_unseen(letter: str) -> bool:
     if letter == " ":
         return False
-    # Other spaces look like this one, and are none.
+    # Other spaces look like U+0020 but differ.
     return letter.isspace() or unicodedata.category(letter) in _UNSEEN

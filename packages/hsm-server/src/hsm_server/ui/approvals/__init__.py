@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals: what others are asked to agree to, and what they say."""
+"""Approval pages: approval requests and their decisions."""
 
 from hsm_server.ui.approvals.pages import PAGES
 

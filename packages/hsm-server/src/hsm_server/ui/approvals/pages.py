@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pages of approvals: the queue, one request, and what is said to it."""
+"""Approval pages: list, one request, approve, deny, withdraw, cancel and execute."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from hsm_core.operations import (
     Operation,
     Withdraw,
 )
-from hsm_server.ui.approvals.presenting import choices, present
-from hsm_server.ui.approvals.saying_again import said_again
-from hsm_server.ui.approvals.sayings import (
-    AGREE,
-    REFUSE,
-    Saying,
+from hsm_server.ui.approvals.decisions import (
+    APPROVE,
+    DENY,
+    DecisionForm,
     operation_of,
     seen,
 )
+from hsm_server.ui.approvals.presenting import choices, present
+from hsm_server.ui.approvals.rebuilding import rebuild_operation
 from hsm_server.ui.fields import Field, filled, marked
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
@@ -48,7 +48,7 @@ from hsm_server.ui.view import View
 _LIST: Final = f"{HOME}/approvals"
 _PER_PAGE: Final = 50
 _MOST_CALLS: Final = 10
-"""A page of approvals may be short though there are more; so often it is gone on."""
+"""Maximum ListApprovals calls per page: filtered pages may be empty and have a next."""
 
 _TABS: Final = {
     "open": (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED),
@@ -65,7 +65,7 @@ async def _list(view: View) -> web.Response:
     query = view.query
     tab = query.get("tab", "open")
     if tab not in _TABS:
-        raise InvalidInputError("There is no such list.", field="tab")
+        raise InvalidInputError("tab must be open or history.", field="tab")
     filters = {name: query.get(name, "") for name in ("kind", "key_id", "requester")}
     page = await _page(view, tab, filters, query.get("cursor", ""))
     following = {"tab": tab, **filters, "cursor": page.next_cursor}
@@ -85,7 +85,7 @@ async def _list(view: View) -> web.Response:
 async def _page(
     view: View, tab: str, filters: Mapping[str, str], cursor: str
 ) -> ApprovalPage:
-    """Return the next page that shows something, if there is one."""
+    """Return the next page with items or altered approvals, if any."""
     tampered: tuple[str, ...] = ()
     key_tampered: tuple[str, ...] = ()
     tree: dict[str, Any] = {
@@ -133,20 +133,20 @@ async def _shown(
     error: HSMError | None = None,
 ) -> web.Response:
     """
-    Show a request as it stands.
+    Show a request in its current state.
 
     Args:
-        view: Whose.
+        view: The browser's request.
 
         approval: The request.
 
-        form: What was said to it and refused, which is shown again.
+        form: A rejected form, whose values are shown again.
 
-        error: Why that was refused.
+        error: Why it was rejected.
     """
-    known = said_again(approval.operation) is not None
+    known = rebuild_operation(approval.operation) is not None
     offered = choices(approval, view.who.principal, is_known=known)
-    fields: Sequence[Field] = (AGREE.field, REFUSE.field)
+    fields: Sequence[Field] = (APPROVE.field, DENY.field)
     if form is not None and error is not None:
         fields = marked(filled(fields, form), error)
     return view.render_form(
@@ -160,7 +160,7 @@ async def _shown(
 
 
 async def _key_generation(view: View, approval: ApprovalInfo) -> int:
-    """Return the generation of the key that it is about; 0 if that can't be told."""
+    """Return the generation of the request's key; 0 if unknown."""
     if not approval.operation.key_id:
         return 0
     with contextlib.suppress(HSMError):
@@ -169,33 +169,33 @@ async def _key_generation(view: View, approval: ApprovalInfo) -> int:
     return 0
 
 
-async def _agree(view: View) -> web.Response:
-    return await _say(view, AGREE)
+async def _approve(view: View) -> web.Response:
+    return await _decide(view, APPROVE)
 
 
-async def _refuse(view: View) -> web.Response:
-    return await _say(view, REFUSE)
+async def _deny(view: View) -> web.Response:
+    return await _decide(view, DENY)
 
 
-async def _say(view: View, saying: Saying) -> web.Response:
-    """Agree or refuse; where words are missing, or it is too late, show it again."""
+async def _decide(view: View, decision: DecisionForm) -> web.Response:
+    """Approve or deny; show the request again if the form is rejected."""
     form = await view.form()
     try:
-        await view.execute(operation_of(saying, _id(view), form))
+        await view.execute(operation_of(decision, _id(view), form))
     except (AccessDeniedError, ConflictError, InvalidInputError) as error:
         return await _shown(view, await _fetch(view), form=form, error=error)
-    return view.see_other(f"{_LIST}/{_id(view)}", saying.done)
+    return view.see_other(f"{_LIST}/{_id(view)}", decision.done)
 
 
 async def _withdraw(view: View) -> web.Response:
-    return await _give_up(view, Withdraw, "You have withdrawn your approval.")
+    return await _end(view, Withdraw, "Approval withdrawn.")
 
 
 async def _cancel(view: View) -> web.Response:
-    return await _give_up(view, CancelApproval, "You have given up this request.")
+    return await _end(view, CancelApproval, "Request cancelled.")
 
 
-async def _give_up(
+async def _end(
     view: View, kind: type[Operation[ApprovalInfo]], done: str
 ) -> web.Response:
     await view.form()
@@ -207,13 +207,15 @@ async def _give_up(
 
 
 async def _execute(view: View) -> web.Response:
-    """Do what was agreed to, for the person who asked for it."""
+    """Execute an approved request for its requester."""
     form = await view.form()
     shown = seen(form, _id(view))
     approval = await _fetch(view)
-    operation = said_again(approval.operation)
+    operation = rebuild_operation(approval.operation)
     if operation is None or present(approval).digest != shown["digest"]:
-        raise ConflictError("The console can't say again what was asked for.")
+        raise ConflictError(
+            "The console can't execute this request. Send the original again."
+        )
     try:
         result = await view.execute(
             operation,
@@ -226,7 +228,7 @@ async def _execute(view: View) -> web.Response:
     target = f"{_LIST}/{approval.approval_id}"
     if isinstance(result, KeyInfo):
         target = f"{HOME}/keys/{result.key_id}"
-    return view.see_other(target, f"{type(operation).__name__} is done.")
+    return view.see_other(target, f"{type(operation).__name__} executed.")
 
 
 _ONE: Final = "/approvals/{approval_id}"
@@ -234,8 +236,8 @@ _ONE: Final = "/approvals/{approval_id}"
 PAGES: Final = (
     Page("GET", "/approvals", _list, "approvals.list"),
     Page("GET", _ONE, _show, "approvals.show"),
-    Page("POST", f"{_ONE}/approve", _agree, "approvals.approve"),
-    Page("POST", f"{_ONE}/deny", _refuse, "approvals.deny"),
+    Page("POST", f"{_ONE}/approve", _approve, "approvals.approve"),
+    Page("POST", f"{_ONE}/deny", _deny, "approvals.deny"),
     Page("POST", f"{_ONE}/withdraw", _withdraw, "approvals.withdraw"),
     Page("POST", f"{_ONE}/cancel", _cancel, "approvals.cancel"),
     Page("POST", f"{_ONE}/execute", _execute, "approvals.execute"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is asked for, as a page shows it to those who must agree: all of it."""
+"""Approval requests as pages show them: every field, and the digest of the fields."""
 
 from __future__ import annotations
 
@@ -36,14 +36,27 @@ BADGES: Final = {
     ApprovalState.CANCELLED: "",
     ApprovalState.EXPIRED: "",
 }
-"""How the state of an approval is marked."""
+"""Badge of each approval state."""
 
 _HEX_BYTES: Final = 32
-"""Up to this length bytes are shown as hex, from there on as base64."""
+"""Bytes up to this length are shown as hex, longer ones as base64."""
 
 _MEANINGS: Final = {
     cls.__name__: (cls.__doc__ or "").strip().partition("\n")[0] for cls in OPERATIONS
 }
+_NOUNS: Final = {
+    "CreateKey": "creation",
+    "DestroyKey": "destruction",
+    "ExportKey": "export",
+    "ImportKey": "import",
+    "PurgeVersion": "purge",
+    "RevokeKey": "revocation",
+    "Rollback": "rollback",
+    "RotateKey": "rotation",
+    "UpdateKey": "change",
+}
+"""Nouns of frequent operations; others are called request."""
+
 _OPEN: Final = frozenset({ApprovalState.PENDING, ApprovalState.GRANTED})
 
 
@@ -53,10 +66,10 @@ class FieldRow:
     One field of an operation.
 
     Attributes:
-        name: As the operation has it.
-        form: What it is: text, a number, so many bytes, nothing.
-        value: All of it, in every form that helps; empty for nothing.
-        is_hidden: Whether *value* is a hash that stands for it.
+        name: Name of the operation's field.
+        form: Type: text, number, a number of bytes, or nothing.
+        value: The whole value, in each useful form; empty for nothing.
+        is_hidden: Whether *value* is a hash of a value that is not shown.
     """
 
     name: str
@@ -67,7 +80,7 @@ class FieldRow:
 
 @dataclass(frozen=True, slots=True)
 class DecisionLine:
-    """What one person said."""
+    """One person's decision."""
 
     principal: str
     granted: bool
@@ -81,21 +94,22 @@ class DecisionLine:
 @dataclass(frozen=True, slots=True)
 class ShownApproval:
     """
-    An approval, as a page shows it.
+    An approval request, as a page shows it.
 
     Attributes:
-        digest: Computed here, from what is shown; empty if that can't be agreed to.
-        told_digest: As the core tells it.
-        problem: Why nothing may be agreed to, or empty.
-        subject: The key that it is about, or that it would make, by its name.
-        key_version: The version that is named, or the one that was current.
-        names_version: Whether the operation names it.
-        headline: The request in one sentence, in parts: who, what, facts, undoing.
-        changes: What changes, before and after.
-        about: What else there is to know of requester and key: name and value.
-        frees_from: Rules that it would free the key from.
-        needs_signature: Whether who agrees must sign with a key of their own.
-        uses_left: For how many operations it may still be used.
+        digest: Computed here from the fields shown; empty if it can't be approved.
+        told_digest: The digest that the core reports.
+        problem: Why the request can't be approved here, or empty.
+        subject: Name of the key, or of the key to create.
+        noun: The operation, for buttons: ``destruction``.
+        key_version: The version named, or the current one when requested.
+        names_version: Whether the operation names a version.
+        headline: The request in one sentence: requester, action, facts, reversal.
+        changes: Changed fields, before and after.
+        about: More facts on requester and key: name and value.
+        frees_from: Policy rules that no longer apply to the key afterwards.
+        needs_signature: Whether approvers must sign with a key of their own.
+        uses_left: Number of operations that it can still be used for.
     """
 
     approval_id: str
@@ -103,6 +117,7 @@ class ShownApproval:
     badge: str
     generation: int
     kind: str
+    noun: str
     meaning: str
     requester: str
     key_id: str
@@ -133,15 +148,15 @@ class ShownApproval:
 @dataclass(frozen=True, slots=True)
 class Choices:
     """
-    What somebody is offered to do; a courtesy, for the core decides.
+    Actions offered to a person; the core checks each again.
 
     Attributes:
-        is_requester: Whether it is their own request.
-        said: What they said before: ``agreed``, ``refused`` or empty.
+        is_requester: Whether it is the person's own request.
+        decision: Their earlier decision: ``approved``, ``denied`` or empty.
     """
 
     is_requester: bool
-    said: str
+    decision: str
     approve: bool
     deny: bool
     withdraw: bool
@@ -150,7 +165,7 @@ class Choices:
 
 
 def present(approval: ApprovalInfo) -> ShownApproval:
-    """Return an approval as a page shows it, with its digest computed from that."""
+    """Return an approval request as a page shows it, with its digest."""
     shown = approval.operation
     context = shown.context or ShownContext()
     digest, problem = _checked_digest(approval)
@@ -161,7 +176,8 @@ def present(approval: ApprovalInfo) -> ShownApproval:
         badge=BADGES[approval.state],
         generation=approval.generation,
         kind=visible(shown.kind),
-        meaning=_MEANINGS.get(shown.kind, "The console does not know this operation."),
+        noun=_NOUNS.get(shown.kind, "request"),
+        meaning=_MEANINGS.get(shown.kind, "Unknown operation."),
         requester=visible(shown.requester),
         key_id=shown.key_id,
         key_name=visible(shown.key_name),
@@ -224,9 +240,9 @@ def _about(context: ShownContext) -> list[tuple[str, str]]:
 
 def _field_rows(shown: ShownOperation) -> Iterator[FieldRow]:
     """
-    Give the rows of fields; where items follow, the number before counts them.
+    Yield a row for each field; a list is introduced by its number of items.
 
-    Beside the id of a key stands the key's name.
+    The name of a key follows its ID.
     """
     fields = shown.fields
     known = {"key_id": shown.key_name}
@@ -237,7 +253,7 @@ def _field_rows(shown: ShownOperation) -> Iterator[FieldRow]:
         row = field_row(field)
         if field.text is not None and known.get(field.name):
             name = visible(known[field.name])
-            row = FieldRow(row.name, row.form, (*row.value, f"the key {name}"))
+            row = FieldRow(row.name, row.form, (*row.value, f"key {name}"))
         if field.number is not None and field.name in names:
             yield FieldRow(row.name, "list", (f"{field.number} items",))
         else:
@@ -245,14 +261,17 @@ def _field_rows(shown: ShownOperation) -> Iterator[FieldRow]:
 
 
 def _checked_digest(approval: ApprovalInfo) -> tuple[str, str]:
-    """Return the digest of what is shown, computed here; else what is wrong with it."""
+    """Return the digest of the fields shown, or an empty one and the problem."""
     try:
         check_shown(approval.operation)
         digest = shown_sha256(approval.salt, approval.operation)
     except HSMError as error:
-        return "", f"It can't be shown without anything left unsaid. {error}"
+        return "", f"The request can't be shown completely. {error}"
     if not hmac.compare_digest(digest, approval.digest):
-        return "", "What is shown here has not the digest that the HSM tells."
+        return (
+            "",
+            "Integrity check failed: the digest differs from the HSM's.",
+        )
     return digest, ""
 
 
@@ -269,7 +288,7 @@ def _decision_line(decision: DecisionInfo) -> DecisionLine:
 
 
 def field_row(field: ShownField) -> FieldRow:
-    """Return a field: in which form it is, and its value."""
+    """Return the row of a field."""
     name = visible(field.name)
     if field.text is not None:
         return FieldRow(name, "text", (visible(field.text),))
@@ -284,7 +303,7 @@ def field_row(field: ShownField) -> FieldRow:
 
 
 def _bytes(data: bytes) -> Iterator[str]:
-    """Give bytes in a form that tells them all, and as text if they are plain text."""
+    """Yield bytes as hex or base64, and as text if they are plain text."""
     if len(data) <= _HEX_BYTES:
         yield f"hex {data.hex()}"
     else:
@@ -298,7 +317,7 @@ def _bytes(data: bytes) -> Iterator[str]:
 
 
 def demand_words(demand: ApprovalDemand) -> str:
-    """Return what one rule asks of other people, in words."""
+    """Return a rule's requirement as a sentence."""
     who = "person" if demand.quorum == 1 else "people"
     parts = [
         f"{demand.quorum} of {' or '.join(demand.roles)}"
@@ -313,32 +332,32 @@ def demand_words(demand: ApprovalDemand) -> str:
 
 def choices(approval: ApprovalInfo, principal: str, *, is_known: bool) -> Choices:
     """
-    Return what somebody may be offered.
+    Return the actions to offer a person.
 
     Args:
-        approval: As the core tells it.
+        approval: The request.
 
-        principal: Who looks at it.
+        principal: The person.
 
-        is_known: Whether the console can say again what is asked for.
+        is_known: Whether the console can rebuild the operation.
     """
     own = same_person(approval.operation.requester, principal)
-    said = next(
+    earlier = next(
         (
-            "agreed" if decision.granted else "refused"
+            "approved" if decision.granted else "denied"
             for decision in approval.decisions
             if not decision.withdrawn and same_person(decision.principal, principal)
         ),
         "",
     )
     is_open = approval.state in _OPEN
-    decides = is_open and not own and not said
+    decides = is_open and not own and not earlier
     return Choices(
         is_requester=own,
-        said=said,
+        decision=earlier,
         approve=decides and approval.state is ApprovalState.PENDING,
         deny=decides,
-        withdraw=is_open and said == "agreed",
+        withdraw=is_open and earlier == "approved",
         cancel=own and is_open,
         execute=own and approval.state is ApprovalState.GRANTED and is_known,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The audit trail: what happened, live, and whether it is whole."""
+"""Audit pages: records, live view and verification."""
 
 from hsm_server.ui.audit.pages import PAGES
 

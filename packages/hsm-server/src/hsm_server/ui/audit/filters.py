@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From the filters of a page to the view of the trail that they ask for."""
+"""Filters of the audit log page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hsm_core.errors import InvalidInputError
 from hsm_core.operations import ListAuditEvents
 
 FAILED: Final = "failed"
-"""Outcome that stands for any error."""
+"""Outcome that matches any error."""
 
 PER_PAGE: Final = 50
 
@@ -22,14 +22,14 @@ _NAMES: Final = ("principal", "key_id", "kind", "outcome", "since", "until")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class AuditFilters:
     """
-    What a page of the trail was asked to show, as it was typed.
+    Filters of the audit log, as typed.
 
     Attributes:
-        kind: Kinds of records, with commas or blanks between.
+        kind: Operations, separated by commas or spaces.
         outcome: Empty, `FAILED`, ``ok`` or the code of an error.
-        since: Date, or date and time, as browsers write them; in UTC.
+        since: Date, or date and time, in UTC, as browsers send them.
         until: As *since*.
     """
 
@@ -42,20 +42,20 @@ class Filters:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether they leave anything out."""
+        """Whether any filter is set."""
         return any(getattr(self, name) for name in _NAMES)
 
     def query(self, **more: str) -> str:
-        """Return a query string that asks for the same, and for more."""
+        """Return a query string of these filters and more parameters."""
         fields = {name: getattr(self, name) for name in _NAMES} | more
         return urlencode({name: value for name, value in fields.items() if value})
 
     def operation(self, **more: Any) -> ListAuditEvents:
         """
-        Return the view of the trail.
+        Return the operation that lists the matching records.
 
         Raises:
-            InvalidInputError: A filter breaks a rule; the message names it.
+            InvalidInputError: A filter is invalid; the message names it.
         """
         tree: dict[str, Any] = {
             "principal": self.principal,
@@ -72,9 +72,9 @@ class Filters:
         return wire.convert(tree, ListAuditEvents)
 
 
-def read_filters(query: Mapping[str, str]) -> Filters:
-    """Return the filters of a query; what else stands there is not looked at."""
-    return Filters(**{name: query.get(name, "").strip() for name in _NAMES})
+def read_filters(query: Mapping[str, str]) -> AuditFilters:
+    """Return the filters of a query; other parameters are ignored."""
+    return AuditFilters(**{name: query.get(name, "").strip() for name in _NAMES})
 
 
 def _instant(name: str, text: str) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pages of the trail: events, one record, the live view, and verification."""
+"""Audit pages: list, one record, live view and verification."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def _state(view: View) -> AuditStatus:
 
 
 async def _unavailable(view: View, error: HSMError) -> web.Response:
-    """Say that nobody knows what the trail holds; no page may pass for an empty one."""
+    """Return the page for an unreadable audit log, distinct from an empty one."""
     view.exchange.code = error.code
     try:
         state = await _state(view)
@@ -104,7 +104,7 @@ async def _show(view: View) -> web.Response:
 
 
 async def _live(view: View) -> web.StreamResponse:
-    """Go on with rows of what is recorded later, as server-sent events."""
+    """Stream rows of new records as server-sent events."""
     query = view.query
     start = last_event_id(view.request)
     if start is None and query.get("start"):
@@ -127,7 +127,7 @@ async def _offer_verification(view: View) -> web.Response:
 
 
 async def _verify(view: View) -> web.Response:
-    """Check the next part of the trail; the page itself asks for the one after it."""
+    """Verify the next batch of records; the page requests the one after it."""
     form = await view.form()
     start = _number("start", form.get("start", "0"))
     operation = VerifyAudit(start_seq=start, limit=_VERIFIED_AT_ONCE)
@@ -156,7 +156,7 @@ async def _verify(view: View) -> web.Response:
 
 
 def _number(name: str, text: str) -> int:
-    return whole_number(text, name, f"{name} must be the number of a record.")
+    return whole_number(text, name, f"{name} must be the number of an audit record.")
 
 
 PAGES: Final = (
@@ -166,4 +166,4 @@ PAGES: Final = (
     Page("POST", "/audit/verify", _verify, "audit.verify"),
     Page("GET", "/audit/{seq:[0-9]+}", _show, "audit.show"),
 )
-"""The pages of this package."""
+"""Pages of this package."""

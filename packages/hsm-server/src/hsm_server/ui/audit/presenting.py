@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records of the trail as a page shows them."""
+"""Audit records and verification progress as pages show them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BADGES: Final = {"ok": "ok", "approval_required": "warn"}
 
 
 @dataclass(frozen=True, slots=True)
-class EventRow:
+class AuditRow:
     """
-    One record.
+    One audit record.
 
     Attributes:
-        at: Microseconds since 1970, by the clock that wrote it.
+        at: Microseconds since 1970, by the writer's clock.
         outcome: ``intent``, ``ok`` or the code of an error.
-        badge: How *outcome* is marked.
-        key_name: Its name then, or its id, or empty.
+        badge: Badge of *outcome*.
+        key_name: The key's name at that time, or its ID, or empty.
     """
 
     seq: int
@@ -45,11 +45,11 @@ class EventRow:
     leaf_hash: str
 
 
-def present(entry: AuditEntry) -> EventRow:
-    """Return a record as a page shows it."""
+def present(entry: AuditEntry) -> AuditRow:
+    """Return an audit record as a page shows it."""
     event, who, key = entry.event, entry.event.caller, entry.event.key
     outcome, badge = _outcome(event)
-    return EventRow(
+    return AuditRow(
         seq=event.seq,
         at=event.time,
         principal=visible(who.principal) if who else "",
@@ -77,22 +77,22 @@ def _outcome(event: AuditEvent) -> tuple[str, str]:
 
 
 def record_text(entry: AuditEntry) -> str:
-    """Return a whole record as JSON (RFC 8259), in ASCII and with line breaks."""
+    """Return a full record as indented ASCII JSON (RFC 8259)."""
     tree = json.loads(wire.encode_json(entry))
     return json.dumps(tree, indent=2, ensure_ascii=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class VerificationProgress:
     """
-    How far a verification got.
+    Progress of a verification.
 
     Attributes:
-        begun_seq: First record that was checked.
-        next_seq: Where to go on; None at the end.
-        checked: Records checked since *begun_seq*.
-        total: Records from there to the head.
-        percent: Of them, rounded down.
+        begun_seq: First verified record.
+        next_seq: Next record to verify; None at the end.
+        checked: Records verified since *begun_seq*.
+        total: Records from *begun_seq* to the newest.
+        percent: Share of verified records, rounded down.
     """
 
     begun_seq: int
@@ -106,10 +106,12 @@ class Progress:
 
 def progress(
     begun_seq: int, next_seq: int | None, head_seq: int, head_hash: str
-) -> Progress:
-    """Return how far a verification got that began at *begun_seq*."""
+) -> VerificationProgress:
+    """Return the progress of a verification that started at *begun_seq*."""
     total = head_seq + 1 - begun_seq
     end = head_seq + 1 if next_seq is None else next_seq
     checked = min(end - begun_seq, total)
     percent = 100 * checked // total if total > 0 else 100
-    return Progress(begun_seq, next_seq, checked, total, percent, head_seq, head_hash)
+    return VerificationProgress(
+        begun_seq, next_seq, checked, total, percent, head_seq, head_hash
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys: the inventory, each key's page, and everything that is done to keys by hand."""
+"""Key pages: list, key, create, actions, policy, history and test."""
 
 from __future__ import annotations
 

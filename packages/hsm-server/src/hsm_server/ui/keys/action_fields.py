@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the actions on a key ask for, and what is read from the answers."""
+"""Form fields of the actions on a key, and their values."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, Final, TypeAlias
 from hsm_core.model import KeyState
 from hsm_server.ui.fields import Field, Option, at_utc, tags_of
 from hsm_server.ui.forms import Form
-from hsm_server.ui.keys.subjects import Subject
+from hsm_server.ui.keys.subjects import KeyWithVersions
 
 Tree: TypeAlias = dict[str, Any]
-"""Fields of an operation by their names; what is None was not given."""
+"""Fields of an operation by name; None means not given."""
 
 CONFIRM: Final = "confirm"
-"""Field in which what is not to be undone is confirmed, by the key's name or id."""
+"""Field that confirms an irreversible action with the key's name or ID."""
 
 
-def ask_staged(_: Subject) -> Sequence[Field]:
-    """Ask whether a new version is only staged."""
+def ask_staged(_: KeyWithVersions) -> Sequence[Field]:
+    """Return the checkbox that stages the new version."""
     return [
         Field(
             name="staged",
-            label="Stage it",
+            label="Staging",
             kind="box",
             options=(Option("yes", "Stage the new version"),),
-            hint="It then shows its public key and serves nothing until it is "
-            "activated; the present version stays current.",
+            hint="Until you activate it, only its public key is available and the "
+            "current version stays current.",
         )
     ]
 
 
-def ask_source(subject: Subject) -> Sequence[Field]:
-    """Ask for the version whose material is taken again."""
+def ask_source(subject: KeyWithVersions) -> Sequence[Field]:
+    """Return the selection of the version to roll back to."""
     options = [
         Option(str(version.version), f"Version {version.version}")
         for version in subject.sources
@@ -49,8 +49,8 @@ def ask_source(subject: Subject) -> Sequence[Field]:
     ]
 
 
-def ask_reason(_: Subject) -> Sequence[Field]:
-    """Ask why."""
+def ask_reason(_: KeyWithVersions) -> Sequence[Field]:
+    """Return the reason field."""
     return [_reason()]
 
 
@@ -58,14 +58,14 @@ def _reason() -> Field:
     return Field(
         name="reason",
         label="Reason",
-        hint="Kept with the key and in the audit trail.",
+        hint="Stored with the key and in the audit log.",
         longest=256,
     )
 
 
-def ask_revocation(subject: Subject) -> Sequence[Field]:
-    """Ask what is revoked, why, and since when it is compromised."""
-    open_to_it = [
+def ask_revocation(subject: KeyWithVersions) -> Sequence[Field]:
+    """Return the fields of a revocation: version, reason, time of compromise."""
+    revocable = [
         version
         for version in reversed(subject.versions)
         if version.state
@@ -73,54 +73,54 @@ def ask_revocation(subject: Subject) -> Sequence[Field]:
     ]
     options = [
         Option("", "All versions"),
-        *(Option(str(v.version), f"Version {v.version} only") for v in open_to_it),
+        *(Option(str(v.version), f"Version {v.version} only") for v in revocable),
     ]
     return [
-        Field(name="version", label="What", kind="select", options=tuple(options)),
+        Field(name="version", label="Versions", kind="select", options=tuple(options)),
         _reason(),
         Field(
             name="compromised_at",
             label="Compromised since (UTC)",
             kind="instant",
-            hint="As far as is known; empty otherwise.",
+            hint="Leave empty if unknown.",
         ),
         _confirmation(subject),
     ]
 
 
-def ask_waiting(subject: Subject) -> Sequence[Field]:
-    """Ask how long a destruction waits, unless it waits already."""
+def ask_waiting(subject: KeyWithVersions) -> Sequence[Field]:
+    """Return the waiting period, if none is running, and the confirmation."""
     waits = subject.key.state is KeyState.PURGE_SCHEDULED
     days = Field(
         name="waiting_days",
-        label="Days to wait",
+        label="Waiting period in days",
         kind="number",
-        hint="Until then it can be given back. Empty waits as long as this HSM asks "
-        "for at least, which may be not at all.",
+        hint="Until it ends, you can cancel the destruction. Default: the minimum "
+        "that this HSM requires, which may be 0.",
     )
     return [*([] if waits else [days]), _confirmation(subject)]
 
 
-def _confirmation(subject: Subject) -> Field:
-    what = "its name" if subject.key.name else "the beginning of its id"
+def _confirmation(subject: KeyWithVersions) -> Field:
+    what = "name" if subject.key.name else "the first characters of its ID"
     return Field(
         name=CONFIRM,
         label=f"Type {subject.called} to confirm",
-        hint=f"This can't be undone, so {what} is asked for.",
+        hint=f"Irreversible. Type the key's {what}.",
         is_required=True,
         longest=64,
     )
 
 
-def ask_facts(subject: Subject) -> Sequence[Field]:
-    """Ask for what is said of the key, with what is said now."""
+def ask_facts(subject: KeyWithVersions) -> Sequence[Field]:
+    """Return the fields of a key's metadata, with their current values."""
     key = subject.key
     return [
         Field(
             name="name",
             label="Name",
             value=key.name,
-            hint="Lower case letters, digits, dots, hyphens and underscores; unique.",
+            hint="Lowercase letters, digits, dots, hyphens and underscores. Unique.",
             longest=64,
         ),
         Field(
@@ -137,34 +137,34 @@ def ask_facts(subject: Subject) -> Sequence[Field]:
             name="tags",
             label="Tags",
             value=" ".join(key.tags),
-            hint="With blanks or commas between; rules of the policy may go by them.",
+            hint="Separated by spaces or commas. Policy rules may depend on them.",
         ),
     ]
 
 
-def ask_rotation(subject: Subject) -> Sequence[Field]:
-    """Ask when the key is rotated by itself, with what is so now."""
+def ask_rotation(subject: KeyWithVersions) -> Sequence[Field]:
+    """Return the fields of automatic rotation, with their current values."""
     rule = subject.key.rotation
     return [
         Field(
             name="max_age_days",
-            label="After days",
+            label="Maximum age in days",
             kind="number",
             value=str(rule.max_age_days or "") if rule else "",
-            hint="Since the current version became active; empty is no limit.",
+            hint="Since the activation of the current version. Empty: no limit.",
         ),
         Field(
             name="max_uses",
-            label="After uses",
+            label="Maximum number of uses",
             kind="number",
             value=str(rule.max_uses or "") if rule else "",
-            hint="Of the current version's material; empty is no limit.",
+            hint="Of the current version. Empty: no limit.",
         ),
     ]
 
 
-def read_facts(form: Form, subject: Subject) -> Tree:
-    """Return what differs from what is said of the key already."""
+def read_facts(form: Form, subject: KeyWithVersions) -> Tree:
+    """Return the metadata that the form changes."""
     key = subject.key
     given: Tree = {
         "name": form.get("name").strip(),
@@ -181,8 +181,8 @@ def read_facts(form: Form, subject: Subject) -> Tree:
     return {name: value for name, value in given.items() if value != before[name]}
 
 
-def read_revocation(form: Form, _: Subject) -> Tree:
-    """Return what is revoked, as it was given."""
+def read_revocation(form: Form, _: KeyWithVersions) -> Tree:
+    """Return the fields of a revocation."""
     return {
         "version": form.number_or_none("version"),
         "reason": form.get("reason"),

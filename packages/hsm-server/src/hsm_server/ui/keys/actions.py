@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What may be done to a key, as data: what it is called, asks for, means and becomes.
+Actions on a key: title, form and operation of each.
 
-Which of it is offered to whom is a courtesy; the core decides.
+Pages offer only the actions that make sense; the core authorizes each again.
 """
 
 from __future__ import annotations
@@ -43,34 +43,34 @@ from hsm_server.ui.keys.action_fields import (
     read_revocation,
 )
 from hsm_server.ui.keys.presenters import title_of
-from hsm_server.ui.keys.subjects import Subject
+from hsm_server.ui.keys.subjects import KeyWithVersions
 
 _S: Final = KeyState
 _LIVE: Final = frozenset(_S) - {_S.DESTROYED}
 _IN_USE: Final = frozenset({_S.STAGED, _S.ACTIVE, _S.SUSPENDED, _S.REVOKED})
 _ADMINISTRATOR: Final = frozenset({"Administrator"})
-_KEEPERS: Final = frozenset({"Administrator", "Operator"})
+_OPERATORS: Final = frozenset({"Administrator", "Operator"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """
-    One thing that may be done to a key.
+    An action on a key.
 
     Attributes:
-        name: In its path.
-        operation: What it becomes.
-        title: What it is called.
-        verb: What stands on its button.
-        meaning: What it does, and whether that can be undone.
-        done: What is said when it is done; with the key's title.
+        name: Name in the path.
+        operation: Operation that it executes.
+        title: Title of its page.
+        verb: Label of its button.
+        meaning: Its effect, and whether it is reversible.
+        done: Message on success, formatted with the key's title.
         states: States of the current version in which it is offered.
-        makes_sense: Whether it is offered for this key, which is in such a state.
-        roles: Who is offered it.
-        fields: What it asks for.
-        read: The operation's fields but the key, from what was given; those that are
-            None are left out.
-        is_dangerous: Whether it can't be undone, and has to be confirmed.
+        makes_sense: Whether it is offered for a key in one of these states.
+        roles: Roles that it is offered to.
+        fields: Fields of its form.
+        read: Reads the operation's fields, except the key, from the form; None is
+            left out.
+        is_dangerous: Whether it is irreversible and must be confirmed.
     """
 
     name: str
@@ -81,14 +81,14 @@ class Action:
     done: str
     states: frozenset[KeyState]
     roles: frozenset[str]
-    makes_sense: Callable[[Subject], bool] = lambda _: True
-    fields: Callable[[Subject], Sequence[Field]] = lambda _: ()
-    read: Callable[[Form, Subject], Tree] = lambda *_: {}
+    makes_sense: Callable[[KeyWithVersions], bool] = lambda _: True
+    fields: Callable[[KeyWithVersions], Sequence[Field]] = lambda _: ()
+    read: Callable[[Form, KeyWithVersions], Tree] = lambda *_: {}
     is_dangerous: bool = False
 
 
-def offered(subject: Subject, roles: Sequence[str]) -> Sequence[Action]:
-    """Return what somebody with these roles may want to do to a key."""
+def offered(subject: KeyWithVersions, roles: Sequence[str]) -> Sequence[Action]:
+    """Return the actions to offer to a caller with these roles."""
     state = subject.key.state
     return [
         action
@@ -99,17 +99,18 @@ def offered(subject: Subject, roles: Sequence[str]) -> Sequence[Action]:
     ]
 
 
-def operation_of(action: Action, subject: Subject, form: Form) -> Operation[KeyInfo]:
+def operation_of(
+    action: Action, subject: KeyWithVersions, form: Form
+) -> Operation[KeyInfo]:
     """
-    Return the operation that a form asks for.
+    Return the operation of a submitted form.
 
     Raises:
-        InvalidInputError: A field breaks a rule, or what can't be undone was not
-            confirmed.
+        InvalidInputError: A field is invalid, or the confirmation is missing.
     """
     if action.is_dangerous and form.get(CONFIRM).strip() != subject.called:
         raise InvalidInputError(
-            f"Type {subject.called} here; nothing was done.", field=CONFIRM
+            f"Type {subject.called} to confirm. No change was made.", field=CONFIRM
         )
     given = action.read(form, subject)
     tree = {name: value for name, value in given.items() if value is not None}
@@ -122,11 +123,11 @@ _ROWS: Final = (
         operation=RotateKey,
         title="Rotate",
         verb="Rotate",
-        meaning="Makes a new version from fresh material. What the old one has "
-        "protected can still be decrypted and verified.",
-        done="{} was rotated.",
+        meaning="Create a new key version and make it current. Older versions can "
+        "still decrypt and verify.",
+        done="Rotated {}.",
         states=_IN_USE,
-        roles=_KEEPERS,
+        roles=_OPERATORS,
         makes_sense=lambda subject: not subject.has_staged,
         fields=ask_staged,
         read=lambda form, _: {"staged": "staged" in form},
@@ -136,11 +137,11 @@ _ROWS: Final = (
         operation=ActivateKey,
         title="Activate",
         verb="Activate",
-        meaning="Makes the staged version the current one; an active one before it "
-        "is retired.",
-        done="{} was activated.",
+        meaning="Make the staged version current. The version that was active is "
+        "retired.",
+        done="Activated {}.",
         states=_IN_USE,
-        roles=_KEEPERS,
+        roles=_OPERATORS,
         makes_sense=lambda subject: subject.has_staged,
     ),
     Action(
@@ -148,10 +149,10 @@ _ROWS: Final = (
         operation=Rollback,
         title="Roll back",
         verb="Roll back",
-        meaning="Makes a new version from the material of an older one.",
-        done="{} was rolled back.",
+        meaning="Create a new version from the key material of an older one.",
+        done="Rolled back {}.",
         states=_IN_USE,
-        roles=_KEEPERS,
+        roles=_OPERATORS,
         makes_sense=lambda subject: bool(subject.sources),
         fields=ask_source,
         read=lambda form, _: {"version": form.number_or_none("version")},
@@ -161,11 +162,11 @@ _ROWS: Final = (
         operation=SuspendKey,
         title="Suspend",
         verb="Suspend",
-        meaning="Lets the current version serve nothing but its public key, until it "
-        "is resumed.",
-        done="{} was suspended.",
+        meaning="Suspend the current version: only its public key stays available "
+        "until you resume it.",
+        done="Suspended {}.",
         states=frozenset({_S.ACTIVE}),
-        roles=_KEEPERS,
+        roles=_OPERATORS,
         fields=ask_reason,
         read=lambda form, _: {"reason": form.get("reason")},
     ),
@@ -174,18 +175,19 @@ _ROWS: Final = (
         operation=ResumeKey,
         title="Resume",
         verb="Resume",
-        meaning="Lets the suspended version be active again.",
-        done="{} is active again.",
+        meaning="Make the suspended version active again.",
+        done="Resumed {}.",
         states=frozenset({_S.SUSPENDED}),
-        roles=_KEEPERS,
+        roles=_OPERATORS,
     ),
     Action(
         name="edit",
         operation=UpdateKey,
         title="Edit",
         verb="Save",
-        meaning="Changes what is said of the key. Rules of the policy may go by it.",
-        done="{} was changed.",
+        meaning="Edit the key's name, description, owner or tags. Policy rules may "
+        "depend on them.",
+        done="Updated {}.",
         states=_LIVE,
         roles=_ADMINISTRATOR,
         fields=ask_facts,
@@ -196,9 +198,9 @@ _ROWS: Final = (
         operation=SetRotation,
         title="Automatic rotation",
         verb="Save",
-        meaning="Says when the HSM rotates the key by itself: as soon as one of the "
-        "two is reached. With both empty, it never does.",
-        done="The rotation of {} was changed.",
+        meaning="Configure automatic rotation. The HSM rotates the key when it "
+        "reaches either limit. Leave both empty to turn it off.",
+        done="Updated the automatic rotation of {}.",
         states=_LIVE - {_S.PURGE_SCHEDULED},
         roles=_ADMINISTRATOR,
         fields=ask_rotation,
@@ -209,10 +211,10 @@ _ROWS: Final = (
     Action(
         name="cancel-destroy",
         operation=CancelDestroy,
-        title="Cancel the destruction",
-        verb="Keep the key",
-        meaning="Gives the key back, in the state that it was in.",
-        done="{} is kept.",
+        title="Cancel destruction",
+        verb="Cancel destruction",
+        meaning="Cancel the scheduled destruction and restore the key's state.",
+        done="Cancelled the destruction of {}.",
         states=frozenset({_S.PURGE_SCHEDULED}),
         roles=_ADMINISTRATOR,
         makes_sense=lambda subject: subject.key.destroy_at is not None,
@@ -221,10 +223,10 @@ _ROWS: Final = (
         name="revoke",
         operation=RevokeKey,
         title="Revoke",
-        verb="Revoke for ever",
-        meaning="Marks material as compromised, for ever. It serves nothing any more "
-        "but its public key.",
-        done="{} was revoked.",
+        verb="Revoke",
+        meaning="Revoke key versions as compromised. Only their public keys stay "
+        "available. Irreversible.",
+        done="Revoked {}.",
         states=_IN_USE,
         roles=_ADMINISTRATOR,
         fields=ask_revocation,
@@ -236,9 +238,9 @@ _ROWS: Final = (
         operation=DestroyKey,
         title="Destroy",
         verb="Destroy",
-        meaning="Destroys all material of the key, at once or after a waiting time. "
-        "What only it can decrypt is lost with it.",
-        done="{} is destroyed, or will be when its waiting time is over.",
+        meaning="Destroy all key material, now or after a waiting period. Data "
+        "encrypted with this key is lost. Irreversible.",
+        done="Destroyed {}, or scheduled its destruction.",
         states=_LIVE,
         roles=_ADMINISTRATOR,
         fields=ask_waiting,
@@ -248,9 +250,9 @@ _ROWS: Final = (
 )
 
 ACTIONS: Final = {action.name: action for action in _ROWS}
-"""Every action by its name, in the order in which they are shown."""
+"""Actions by name, in display order."""
 
 
 def done_text(action: Action, key: KeyInfo) -> str:
-    """Return what is said when an action is done."""
+    """Return the message on success."""
     return action.done.format(title_of(key))

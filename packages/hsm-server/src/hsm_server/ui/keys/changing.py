@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Changing a key: each thing is asked for on a page of its own, and done once."""
+"""Action pages of a key: one form per action, executed at most once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hsm_server.ui.fields import Field, filled, marked
 from hsm_server.ui.keys.actions import ACTIONS, Action, done_text, operation_of
 from hsm_server.ui.keys.explaining import explain_for_me
 from hsm_server.ui.keys.presenters import key_facts
-from hsm_server.ui.keys.subjects import KEY, Subject, find_subject, path_of
+from hsm_server.ui.keys.subjects import KEY, KeyWithVersions, find_subject, path_of
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
@@ -28,13 +28,13 @@ _PATH: Final = f"{KEY}/{{action:{'|'.join(ACTIONS)}}}"
 
 
 async def ask(view: View) -> web.StreamResponse:
-    """Show what an action does and what the policy says to it, and ask for the rest."""
+    """Show an action's form with its effect and the policy decision."""
     action, subject = ACTIONS[view.request.match_info["action"]], await _subject(view)
     return await _form(view, action, subject, action.fields(subject))
 
 
 async def do(view: View) -> web.StreamResponse:
-    """Do what a form asks for, unless the key has changed since it was made."""
+    """Execute a submitted form, unless the key has changed since."""
     form = await view.form()
     action, subject = ACTIONS[view.request.match_info["action"]], await _subject(view)
     try:
@@ -52,22 +52,24 @@ async def do(view: View) -> web.StreamResponse:
 
 
 def answer_stale(view: View, error: HSMError, back: str) -> web.Response:
-    """Say that nothing was done, since the page was older than the key."""
+    """Return the page for a form that is older than the key's last change."""
     view.exchange.code = error.code
     return view.render("keys/stale.html", status=status_of(type(error)), back=back)
 
 
-async def _subject(view: View) -> Subject:
+async def _subject(view: View) -> KeyWithVersions:
     subject = await find_subject(view)
     if subject.key.state is None:
-        raise KeyNotFoundError("What is stored of this key can't be believed.")
+        raise KeyNotFoundError(
+            "Integrity check failed: the stored data of this key was altered."
+        )
     return subject
 
 
 async def _form(
     view: View,
     action: Action,
-    subject: Subject,
+    subject: KeyWithVersions,
     fields: Sequence[Field],
     error: HSMError | None = None,
 ) -> web.Response:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Algorithms to choose from, by what they are for, and what each choice means."""
+"""Algorithm choices by purpose, with security category, sizes and notes."""
 
 from __future__ import annotations
 
@@ -10,45 +10,42 @@ from typing import Final
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Cost, Family
 from hsm_core.operations import AlgorithmInfo
 
-_BROKEN: Final = "A quantum computer would break it."
+_VULNERABLE: Final = "Quantum-vulnerable"
 CATEGORIES: Final = {
-    0: _BROKEN,
-    1: "At least as hard to break as AES-128, for a quantum computer too.",
-    2: "At least as hard to break as finding a collision of SHA-256.",
-    3: "At least as hard to break as AES-192, for a quantum computer too.",
-    5: "At least as hard to break as AES-256, for a quantum computer too.",
+    0: _VULNERABLE,
+    1: "At least as hard to break as AES-128, also with a quantum computer.",
+    2: "At least as hard to break as finding a SHA-256 collision.",
+    3: "At least as hard to break as AES-192, also with a quantum computer.",
+    5: "At least as hard to break as AES-256, also with a quantum computer.",
 }
-"""NIST's security categories in words."""
+"""Descriptions of NIST's security categories."""
 
 _FAMILIES: Final = {
-    Family.AEAD: "Encrypts data, and shows whether it was changed. Who encrypts can "
-    "also decrypt.",
-    Family.RSA: "Understood everywhere; signs, and encrypts or wraps what is short. "
-    "Large keys, and slow to make.",
-    Family.ECDSA: "Short signatures that most programs understand.",
-    Family.EDDSA: "Short and fast signatures, with nothing to choose and so nothing "
-    "to choose wrongly.",
-    Family.ECDH: "Agrees with somebody else on a key, from which others are derived.",
-    Family.MAC: "Shows that a message was not changed, to whoever has the same key.",
-    Family.KEY_WRAP: "Wraps other keys, so that they can leave this HSM or enter it.",
-    Family.KDF: "Other keys are derived from it.",
-    Family.ML_KEM: "Encapsulates keys, and encrypts data, for whoever holds the "
-    "private key. Made to withstand quantum computers.",
-    Family.ML_DSA: "Fast signatures of a few kilobytes. Made to withstand quantum "
-    "computers.",
-    Family.SLH_DSA: "Signatures that rest on a hash function and on nothing else: the "
-    "most cautious choice, large and slow.",
-    Family.COMPOSITE_KEM: "A post-quantum and a traditional algorithm at once: it "
-    "holds as long as one of the two does.",
-    Family.COMPOSITE_SIGNATURE: "A post-quantum and a traditional signature at once: "
-    "it can't be forged as long as one of the two holds.",
+    Family.AEAD: "Authenticated encryption: detects altered data. The same key "
+    "encrypts and decrypts.",
+    Family.RSA: "Signatures, encryption of short data and key wrapping. Widely "
+    "supported. Large keys, slow to generate.",
+    Family.ECDSA: "Short signatures, widely supported.",
+    Family.EDDSA: "Short, fast, deterministic signatures without parameters.",
+    Family.ECDH: "Key agreement with another party.",
+    Family.MAC: "Message authentication with a shared secret key.",
+    Family.KEY_WRAP: "Wraps other keys for export and import.",
+    Family.KDF: "Derives other keys from this key.",
+    Family.ML_KEM: "Key encapsulation and public-key encryption. Quantum-safe.",
+    Family.ML_DSA: "Fast signatures of a few kilobytes. Quantum-safe.",
+    Family.SLH_DSA: "Hash-based signatures: the most conservative choice, large and "
+    "slow. Quantum-safe.",
+    Family.COMPOSITE_KEM: "Hybrid of a post-quantum and a traditional KEM: secure "
+    "while either is unbroken.",
+    Family.COMPOSITE_SIGNATURE: "Hybrid of a post-quantum and a traditional "
+    "signature: secure while either is unbroken.",
 }
 
 _PURPOSES: Final = (
     (
         "sign",
         "Sign",
-        "Others check with the public key who has signed.",
+        "Others verify your signatures with the public key.",
         (
             *(Family.EDDSA, Family.ECDSA, Family.RSA, Family.ML_DSA),
             *(Family.COMPOSITE_SIGNATURE, Family.SLH_DSA),
@@ -57,31 +54,31 @@ _PURPOSES: Final = (
     (
         "encrypt",
         "Encrypt data",
-        "With a secret key that stays in the HSM.",
+        "Encrypt and decrypt with a secret key that stays in the HSM.",
         (Family.AEAD,),
     ),
     (
         "encapsulate",
         "Receive secrets",
-        "Others encrypt or encapsulate with the public key; only this HSM opens it.",
+        "Others encrypt or encapsulate with the public key. Only this HSM decrypts.",
         (Family.ML_KEM, Family.COMPOSITE_KEM),
     ),
     (
         "authenticate",
         "Authenticate messages",
-        "A code that is checked with the same key.",
+        "Compute and verify message authentication codes with one key.",
         (Family.MAC,),
     ),
     (
         "derive",
         "Derive or agree on keys",
-        "Each further key follows from this one.",
+        "Derive further keys from this one.",
         (Family.KDF, Family.ECDH),
     ),
     (
         "wrap",
         "Wrap other keys",
-        "For transport from one HSM to another.",
+        "Transport keys from one HSM to another.",
         (Family.KEY_WRAP,),
     ),
 )
@@ -100,19 +97,19 @@ _USUAL: Final = frozenset(
         Algorithm.AES_256_KW,
     }
 )
-"""What to take where nothing else is asked for."""
+"""Typical choice of each family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """
-    One algorithm to choose.
+    An algorithm to choose.
 
     Attributes:
         category: Security category, or 0.
-        sizes: What it costs in bytes, each a sentence's part.
-        warning: What to mind, or empty.
-        hint: Why it can't be chosen, or empty.
+        sizes: Sizes in bytes, such as ``signature 64 bytes``.
+        warning: A caveat, or empty.
+        hint: Why it is not available, or empty.
     """
 
     algorithm: str
@@ -134,8 +131,8 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Kin:
-    """The algorithms of one family, and what they have in common."""
+class FamilyChoices:
+    """The algorithms of one family."""
 
     family: str
     explanation: str
@@ -143,32 +140,34 @@ class Kin:
 
 
 @dataclass(frozen=True, slots=True)
-class Purpose:
-    """What keys are for, and the families of algorithms for that."""
+class KeyPurpose:
+    """A purpose of keys, and its families of algorithms."""
 
     name: str
     title: str
     explanation: str
-    families: tuple[Kin, ...]
+    families: tuple[FamilyChoices, ...]
 
 
 def category_sentence(category: int) -> str:
-    """Return what a security category means."""
+    """Return the description of a security category."""
     return CATEGORIES[category]
 
 
-def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[Purpose]:
-    """Return every algorithm under what it is mainly for."""
+def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[KeyPurpose]:
+    """Return all algorithms by main purpose."""
     by_family: dict[str, list[Choice]] = {}
     for info in infos:
         by_family.setdefault(info.family, []).append(choice_of(info))
     return [
-        Purpose(
+        KeyPurpose(
             name,
             title,
             explanation,
             tuple(
-                Kin(family.value, _FAMILIES[family], tuple(by_family[family.value]))
+                FamilyChoices(
+                    family.value, _FAMILIES[family], tuple(by_family[family.value])
+                )
                 for family in families
                 if family.value in by_family
             ),
@@ -178,7 +177,7 @@ def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[Purpose]:
 
 
 def choice_of(info: AlgorithmInfo) -> Choice:
-    """Return one algorithm with what is to be said of it."""
+    """Return an algorithm as a choice."""
     row = ALGORITHMS[info.algorithm]
     return Choice(
         algorithm=info.algorithm.value,
@@ -207,22 +206,20 @@ def _sizes(row: AlgorithmSpec) -> Iterable[str]:
         ("public key", row.public_bytes or modulus),
         ("signature", row.signature_bytes),
         ("encapsulation", row.ciphertext_bytes),
-        ("code", row.mac_bytes),
+        ("MAC", row.mac_bytes),
     )
     return (f"{what} {size:,} bytes" for what, size in sizes if size)
 
 
 def _warning(row: AlgorithmSpec) -> str:
     if row.draft:
-        return f"Defined by a draft, {row.draft}, whose revision is kept with the key."
+        return f"Defined by a draft: {row.draft}. The key stores the revision."
     if row.strength_bits < _ENOUGH_BITS:
-        return (
-            f"{row.strength_bits} bits of strength: not for what must hold beyond 2030."
-        )
+        return f"{row.strength_bits} bits of strength: do not use beyond 2030."
     if row.use_cost is Cost.SLOW:
-        return "A signature may take up to a second."
+        return "Signing may take up to a second."
     if row.generate_cost is Cost.SLOW:
-        return "Making a key may take seconds."
+        return "Key generation may take seconds."
     return ""
 
 
@@ -230,5 +227,5 @@ def _hint(info: AlgorithmInfo) -> str:
     if info.status == "available":
         return ""
     if info.status == "stopped":
-        return "Stopped: a self-test has failed."
-    return info.hint or "Nothing here provides it."
+        return "Stopped: a self-test failed."
+    return info.hint or "No provider on this server."

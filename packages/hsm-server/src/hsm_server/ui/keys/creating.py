@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Making a key: an algorithm is chosen with what it means, then the rest is asked."""
+"""Key creation pages: choose an algorithm, then enter the metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PATH: Final = f"{HOME}/keys/new"
 
 
 def fields_of(choice: Choice) -> Sequence[Field]:
-    """Return what is asked for of a key of an algorithm."""
+    """Return the fields of a new key of an algorithm."""
     usages = tuple(
         Option(usage, usage, usage in choice.default_usages) for usage in choice.usages
     )
@@ -34,58 +34,57 @@ def fields_of(choice: Choice) -> Sequence[Field]:
         Field(
             name="name",
             label="Name",
-            hint="Lower case letters, digits, dots, hyphens and underscores; unique. "
-            "A key may go without.",
+            hint="Optional. Lowercase letters, digits, dots, hyphens and underscores. "
+            "Unique.",
             longest=64,
         ),
         Field(name="description", label="Description", kind="area", longest=1024),
         Field(
             name="tags",
             label="Tags",
-            hint="With blanks or commas between; rules of the policy may go by them.",
+            hint="Separated by spaces or commas. Policy rules may depend on them.",
         ),
         Field(
             name="owner",
             label="Owner",
-            hint="Empty means yourself.",
+            hint="Default: you.",
             longest=128,
         ),
         Field(
             name="usages",
-            label="What it may be used for",
+            label="Usages",
             kind="boxes",
             options=usages,
-            hint="This can't be changed later.",
+            hint="Can't be changed later.",
         ),
         Field(
             name="exportable",
             label="Export",
             kind="box",
-            options=(Option("yes", "It may leave the HSM, wrapped by another key"),),
-            hint="This can't be changed later.",
+            options=(Option("yes", "Allow export, wrapped by another key"),),
+            hint="Can't be changed later.",
         ),
         Field(
             name="staged",
-            label="Stage it",
+            label="Staging",
             kind="box",
             options=(Option("yes", "Stage the first version"),),
-            hint="It then shows its public key and serves nothing until it is "
-            "activated.",
+            hint="Until you activate it, only its public key is available.",
         ),
     ]
 
 
 def creation_of(form: Form) -> CreateKey:
     """
-    Return the operation that a form asks for.
+    Return the operation of a submitted form.
 
     Raises:
-        InvalidInputError: A field breaks a rule.
+        InvalidInputError: A field is invalid.
     """
     usages = list(form.all("usages"))
     if not usages:
-        # To the HSM, none would mean the usual ones.
-        raise InvalidInputError("Tick one at least.", field="usages")
+        # An empty list would select the default usages.
+        raise InvalidInputError("Select at least one usage.", field="usages")
     tree: dict[str, Any] = {
         "algorithm": form["algorithm"],
         "name": form.get("name").strip(),
@@ -100,7 +99,7 @@ def creation_of(form: Form) -> CreateKey:
 
 
 async def ask(view: View) -> web.StreamResponse:
-    """Show the algorithms, or what is asked for of the one that was chosen."""
+    """Show the algorithms, or the form of the chosen one."""
     infos = (await view.execute(ListAlgorithms())).items
     wanted = view.query.get("algorithm", "")
     if not wanted:
@@ -115,7 +114,7 @@ async def ask(view: View) -> web.StreamResponse:
 
 
 async def do(view: View) -> web.StreamResponse:
-    """Make the key that a form asks for."""
+    """Create the key of a submitted form."""
     form = await view.form()
     try:
         key = await view.execute(creation_of(form), idempotency_key=form.operation_id)
@@ -124,7 +123,7 @@ async def do(view: View) -> web.StreamResponse:
         choice = choice_of(_info(infos, form["algorithm"]))
         fields = marked(filled(fields_of(choice), form), error)
         return await _form(view, choice, fields, error)
-    return view.see_other(path_of(key.key_id), f"{title_of(key)} was made.")
+    return view.see_other(path_of(key.key_id), f"Created {title_of(key)}.")
 
 
 def _info(infos: Sequence[AlgorithmInfo], name: str) -> AlgorithmInfo:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records of the trail about a key, as its pages show them."""
+"""Audit records of a key, as its pages show them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hsm_server.ui.visible_text import visible
 _USES: Final = frozenset(
     operation.__name__ for operation in OPERATIONS if operation.effect is Effect.USE
 )
-"""Names of the operations that use a key."""
+"""Names of operations that use a key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventRow:
-    """One record of the trail about a key."""
+class HistoryRow:
+    """An audit record of a key."""
 
     seq: int
     time: int
@@ -33,11 +33,11 @@ class EventRow:
     leaf_hash: str
 
 
-def event_rows(entries: Iterable[AuditEntry]) -> Sequence[EventRow]:
+def event_rows(entries: Iterable[AuditEntry]) -> Sequence[HistoryRow]:
     """
-    Return records of the trail, in the order in which they come.
+    Return audit records, in the given order.
 
-    The intent of an operation is left out where its outcome is among them.
+    An intent is left out if its outcome is among them.
     """
     shown = list(entries)
     ended = {
@@ -53,9 +53,9 @@ def event_rows(entries: Iterable[AuditEntry]) -> Sequence[EventRow]:
     ]
 
 
-def _event_row(entry: AuditEntry) -> EventRow:
+def _event_row(entry: AuditEntry) -> HistoryRow:
     event = entry.event
-    return EventRow(
+    return HistoryRow(
         seq=event.seq,
         time=event.time,
         kind=event.kind,
@@ -70,7 +70,7 @@ def _event_row(entry: AuditEntry) -> EventRow:
 
 def _outcome(event: AuditEvent) -> Badge:
     if event.phase is Phase.INTENT:
-        return Badge("begun", "info")
+        return Badge("started", "info")
     return Badge(event.code, "ok" if event.code == "ok" else "bad")
 
 
@@ -81,8 +81,8 @@ def _detail(event: AuditEvent) -> str:
     return visible(reason) if isinstance(reason, str) else ""
 
 
-def last_use(rows: Iterable[EventRow]) -> EventRow | None:
-    """Return the newest use of the key that succeeded, if it is among these."""
+def last_use(rows: Iterable[HistoryRow]) -> HistoryRow | None:
+    """Return the newest successful use of the key among these, if any."""
     return next(
         (row for row in rows if row.kind in _USES and row.outcome.text == "ok"), None
     )

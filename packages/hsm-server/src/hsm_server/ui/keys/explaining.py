@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the policy says to a request, and why, in words."""
+"""Policy explanations: decision, deciding rule and unmet conditions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """One rule about an operation or a twin of it, and what it lacks to hold."""
+    """A rule for an operation or its twin, and its unmet conditions."""
 
     name: str
     effect: str
@@ -37,13 +37,13 @@ class RuleRow:
 @dataclass(frozen=True, slots=True)
 class Explained:
     """
-    What the policy says.
+    A policy decision and its reasons.
 
     Attributes:
-        twins: Operations that it is decided as, besides itself.
-        rule: Which rule decides.
-        needed: What is needed, a sentence each.
-        rules: Every rule about the operation; those that hold come first.
+        twins: Other operations that it is evaluated as.
+        rule: Deciding rule.
+        needed: Requirements, a sentence each.
+        rules: All rules for the operation, matching ones first.
     """
 
     operation: str
@@ -76,11 +76,11 @@ async def explain_for_me(
     view: View, operation: str, key_id: str = "", **facts: Any
 ) -> Explained | None:
     """
-    Ask what the policy would say to whoever looks at the page.
+    Explain the policy decision for the signed-in user.
 
     Returns:
-        None where they may not be told; for most roles nobody is even asked, since
-        each refusal is recorded.
+        None if they may not ask. Roles that never may are not tried, since each
+        denial is recorded.
     """
     if not _MAY_ASK & set(view.who.roles):
         return None
@@ -106,11 +106,11 @@ async def explain_for(
     view: View, operation: str, principal: str, roles: Sequence[str], **facts: Any
 ) -> Explained:
     """
-    Ask what the policy would say to somebody.
+    Explain the policy decision for any principal.
 
     Raises:
-        InvalidInputError: There is no such operation or role.
-        AccessDeniedError: Whoever looks at the page may not be told.
+        InvalidInputError: The operation or a role is unknown.
+        AccessDeniedError: The signed-in user may not explain policy decisions.
     """
     tree = {
         "operation": operation,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the trail says of a key: its past, and who has used it last."""
+"""History page of a key: its audit records and last use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PER_PAGE: Final = 20
 
 
 async def show_history(view: View) -> web.StreamResponse:
-    """Show what the trail says of a key, and who has used it last."""
+    """Show a key's audit records and last use."""
     key = await find_key(view)
     page = await _events(view, key, _start(view.query.get("start", "")))
     rows = event_rows(page.items)
@@ -41,16 +41,18 @@ def _start(text: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise InvalidInputError("There is no such event.", field="start")
+        raise InvalidInputError(
+            "start must be the number of an audit record.", field="start"
+        )
     return int(text)
 
 
 async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:
     """
-    Return the newest records about a key, from *start* back.
+    Return the newest audit records of a key, from *start* back.
 
-    The trail is read once: it looks at a limited number of records, and a page may
-    come to nothing while there are older ones.
+    One call searches a limited number of records: a page may be empty while there are
+    older matches.
     """
     return await view.execute(
         ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_PER_PAGE)

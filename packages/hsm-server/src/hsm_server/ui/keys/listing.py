@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The inventory: which keys there are, narrowed down and a page at a time."""
+"""Key list: filters and pages."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
 _PER_PAGE: Final = 25
-_NARROWING: Final = ("search", "algorithm", "state", "tag")
+_FILTERS: Final = ("search", "algorithm", "state", "tag")
 _PATH: Final = f"{HOME}/keys"
-_MAKERS: Final = frozenset({"Administrator", "Operator"})
+_CREATORS: Final = frozenset({"Administrator", "Operator"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """
-    One page of the inventory.
+    One page of the key list.
 
     Attributes:
-        previous: Path of the page before, or empty.
-        next: Path of the page after, or empty.
+        previous: Path of the previous page, or empty.
+        next: Path of the next page, or empty.
     """
 
     rows: Sequence[KeyRow]
@@ -46,10 +46,10 @@ class Listing:
 
 def query_of(given: Mapping[str, str]) -> ListKeys:
     """
-    Return the listing that a query asks for.
+    Return the operation of a query.
 
     Raises:
-        InvalidInputError: A condition breaks a rule.
+        InvalidInputError: A filter is invalid.
     """
     tree: dict[str, Any] = {"per_page": _PER_PAGE, "page": _page_number(given)}
     for name in ("search", "algorithm", "state"):
@@ -62,12 +62,12 @@ def query_of(given: Mapping[str, str]) -> ListKeys:
 def _page_number(given: Mapping[str, str]) -> int:
     text = given.get("page", "1")
     if not (text.isascii() and text.isdigit() and len(text) < 9):
-        raise InvalidInputError("There is no such page.", field="page")
+        raise InvalidInputError("page must be a positive number.", field="page")
     return int(text)
 
 
 def listing_of(found: KeyPage, given: Mapping[str, str]) -> Listing:
-    """Return a page of keys, with the way to its neighbours."""
+    """Return a page of keys, with the paths to the previous and next one."""
     pages = max(1, -(-found.total // found.per_page))
     return Listing(
         rows=[key_row(key) for key in found.items],
@@ -80,12 +80,12 @@ def listing_of(found: KeyPage, given: Mapping[str, str]) -> Listing:
 
 
 def _path(given: Mapping[str, str], page: int) -> str:
-    kept = {name: given[name] for name in _NARROWING if given.get(name)}
+    kept = {name: given[name] for name in _FILTERS if given.get(name)}
     return f"{_PATH}?{urlencode({**kept, 'page': page})}"
 
 
 async def show_list(view: View) -> web.StreamResponse:
-    """Show the inventory, or its table alone where a script asks for it."""
+    """Show the key list, or only its table for scripts."""
     given = view.query
     wrong, found = "", KeyPage(items=(), total=0, page=1, per_page=_PER_PAGE)
     try:
@@ -94,10 +94,10 @@ async def show_list(view: View) -> web.StreamResponse:
         wrong = str(error)
     values: dict[str, Any] = {
         "listing": listing_of(found, given),
-        "given": {name: given.get(name, "") for name in _NARROWING},
+        "given": {name: given.get(name, "") for name in _FILTERS},
         "wrong": wrong,
-        "is_narrowed": any(given.get(name) for name in _NARROWING),
-        "may_create": bool(_MAKERS & set(view.who.roles)),
+        "is_narrowed": any(given.get(name) for name in _FILTERS),
+        "may_create": bool(_CREATORS & set(view.who.roles)),
     }
     if view.is_part:
         return view.fragment("keys/_inventory.html", **values)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What came of trying a key out, in words and bytes."""
+"""Results of test operations on a key."""
 
 from __future__ import annotations
 
@@ -14,80 +14,83 @@ from hsm_core.operations import (
     Signature,
     Verified,
 )
-from hsm_server.ui.keys.payloads import Shown, shown
+from hsm_server.ui.keys.payloads import OutputBytes, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TrialResult:
     """
-    What a trial has given.
+    Result of a test operation.
 
     Attributes:
-        sentence: What happened.
-        is_good: Whether that is good news.
-        parts: Bytes that came out.
+        sentence: Summary.
+        is_good: Whether it succeeded.
+        parts: Output bytes.
     """
 
     sentence: str
     is_good: bool
-    parts: tuple[Shown, ...] = ()
+    parts: tuple[OutputBytes, ...] = ()
 
 
-def _good(sentence: str, *parts: Shown) -> Tried:
-    return Tried(sentence, True, parts)
+def _good(sentence: str, *parts: OutputBytes) -> TrialResult:
+    return TrialResult(sentence, True, parts)
 
 
-def say_signature(result: Signature) -> Tried:
-    """Show a signature, and how it was made."""
+def show_signature(result: Signature) -> TrialResult:
+    """Show a signature and its parameters."""
     chosen = (result.scheme, result.hash, result.encoding)
     how = ", ".join(choice.value for choice in chosen if choice is not None)
     return _good(
-        f"Version {result.version} has signed it ({how}).",
+        f"Signed by version {result.version} ({how}).",
         shown("Signature", result.signature),
     )
 
 
-def say_verified(result: Verified) -> Tried:
-    """Say which version a signature or code is of."""
-    return _good(f"It is good: version {result.version} has made it.")
+def show_verified(result: Verified) -> TrialResult:
+    """Name the version that made a signature."""
+    return _good(f"Valid signature (version {result.version}).")
 
 
-def say_ciphertext(result: Ciphertext) -> Tried:
+def show_verified_mac(result: Verified) -> TrialResult:
+    """Name the version that made a MAC."""
+    return _good(f"Valid MAC (version {result.version}).")
+
+
+def show_ciphertext(result: Ciphertext) -> TrialResult:
     """Show a ciphertext."""
     return _good(
-        f"Version {result.version} has encrypted it.",
+        f"Encrypted by version {result.version}.",
         shown("Ciphertext", result.ciphertext),
     )
 
 
-def say_plaintext(result: Plaintext) -> Tried:
-    """Show what was decrypted, as text where it is some."""
+def show_plaintext(result: Plaintext) -> TrialResult:
+    """Show a plaintext, as text if printable."""
     return _good(
-        f"Version {result.version} has decrypted it.",
+        f"Decrypted by version {result.version}.",
         shown("Plaintext", result.plaintext, is_text=True, is_secret=True),
     )
 
 
-def say_encapsulation(result: Encapsulation) -> Tried:
-    """Show a fresh secret, and what opens to it."""
+def show_encapsulation(result: Encapsulation) -> TrialResult:
+    """Show a fresh shared secret and its encapsulation."""
     return _good(
-        f"A fresh shared secret, encapsulated for version {result.version}.",
+        f"Fresh shared secret, encapsulated for version {result.version}.",
         shown("Encapsulation", result.ciphertext),
         shown("Shared secret", result.shared_secret, is_secret=True),
     )
 
 
-def say_shared_secret(result: SharedSecret) -> Tried:
-    """Show what an encapsulation opens to, which is a secret in any case."""
+def show_shared_secret(result: SharedSecret) -> TrialResult:
+    """Show a decapsulated shared secret."""
     return _good(
-        f"Version {result.version} has opened it. What was made for another key, or "
-        "was changed, gives another secret and no error.",
+        f"Decapsulated by version {result.version}. An altered encapsulation, or one "
+        "for another key, yields a different secret and no error.",
         shown("Shared secret", result.shared_secret, is_secret=True),
     )
 
 
-def say_mac(result: Mac) -> Tried:
+def show_mac(result: Mac) -> TrialResult:
     """Show a message authentication code."""
-    return _good(
-        f"Version {result.version} has computed it.", shown("Code", result.mac)
-    )
+    return _good(f"Computed by version {result.version}.", shown("MAC", result.mac))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The page of a key: what it is, its versions, its public key, what waits for it."""
+"""Key page: metadata, versions, public key and open approval requests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def show_key(view: View) -> web.StreamResponse:
 
 
 async def _public_key(view: View, key: KeyInfo) -> PublicKey | None:
-    """Return the public key; where there surely is none, nobody is asked."""
+    """Return the public key, if the key can have one."""
     facts = key_facts(key)
     if not facts.has_public_key or key.state not in _SHOW_PUBLIC:
         return None
@@ -69,7 +69,7 @@ async def _public_key(view: View, key: KeyInfo) -> PublicKey | None:
 
 
 async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, str]]:
-    """Return what waits for consent, or to be done, with the page of it."""
+    """Return the caller's open approval requests for this key, with their paths."""
     asked = ListApprovals(
         key_id=key.key_id,
         requester=view.who.principal,
@@ -83,7 +83,7 @@ async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, s
 
 
 async def send_public_key(view: View) -> web.StreamResponse:
-    """Give a public key as a file."""
+    """Send a public key as a file."""
     key, query = await find_key(view), view.query
     form = query.get("form", "pem")
     asked: dict[str, Any] = {"key_id": key.key_id}
@@ -91,7 +91,10 @@ async def send_public_key(view: View) -> web.StreamResponse:
         asked["version"] = query["version"]
     found = await view.execute(wire.convert(asked, GetPublicKey, strict=False))
     if form not in _FORMS or (form == "jwk" and found.jwk is None):
-        raise InvalidInputError("There is no such form of this key.", field="form")
+        raise InvalidInputError(
+            "form must be pem, der or jwk, and available for this algorithm.",
+            field="form",
+        )
     bodies = {
         "pem": found.pem.encode(),
         "der": found.der,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Small inputs and outputs of keys as people type and read them."""
+"""Inputs and outputs of test operations, as text, base64 or hex."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from hsm_core.errors import InvalidInputError, PayloadTooLargeError
 from hsm_server.ui.forms import Form
 
 MOST_BYTES: Final = 64 * 1024
-"""Longest input that is tried out here, in bytes."""
+"""Maximum length of an input, in bytes."""
 
 _LONGEST_HEX: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class OutputBytes:
     """
-    Bytes to show.
+    Bytes as a page shows them.
 
     Attributes:
-        label: What they are.
-        text: As text, where they are printable UTF-8 and meant to be read; or None.
-        hex: Empty for what is long.
-        is_secret: Whether they are only to be seen by who asks for it.
+        label: Label.
+        text: As text, if requested and printable UTF-8; else None.
+        hex: Empty if longer than 1024 bytes.
+        is_secret: Whether they are folded until requested.
     """
 
     label: str
@@ -40,9 +40,9 @@ class Shown:
 
 def shown(
     label: str, data: bytes, *, is_text: bool = False, is_secret: bool = False
-) -> Shown:
+) -> OutputBytes:
     """Return bytes as a page shows them."""
-    return Shown(
+    return OutputBytes(
         label,
         len(data),
         base64.b64encode(data).decode(),
@@ -63,17 +63,17 @@ def _readable(data: bytes) -> str | None:
 
 def given_bytes(form: Form, name: str) -> bytes:
     """
-    Return what was given in a field, or the file ``<name>_file`` in its place.
+    Return the bytes of a field, or of the file ``<name>_file``.
 
-    Its neighbour ``<name>_form`` says how the field is to be read.
+    ``<name>_form`` is the field's encoding.
 
     Raises:
-        InvalidInputError: It is not written so, or there is a file besides.
-        PayloadTooLargeError: It is too long to be tried out here.
+        InvalidInputError: It is not in its encoding, or there is a file too.
+        PayloadTooLargeError: It is longer than `MOST_BYTES`.
     """
     text, data = form.get(name), form.file(f"{name}_file")
     if text and data:
-        raise InvalidInputError("Give a text or a file, and not both.", field=name)
+        raise InvalidInputError("Enter text or choose a file, not both.", field=name)
     data = data or _read(text, form.get(f"{name}_form", "text"), name)
     if len(data) > MOST_BYTES:
         raise PayloadTooLargeError(name, actual=len(data), maximum=MOST_BYTES)
@@ -82,11 +82,11 @@ def given_bytes(form: Form, name: str) -> bytes:
 
 def _read(text: str, form: str, name: str) -> bytes:
     if form not in _READERS:
-        raise InvalidInputError("Say how it is written.", field=name)
+        raise InvalidInputError("Encoding must be text, base64 or hex.", field=name)
     try:
         return _READERS[form](text)
     except (binascii.Error, ValueError):
-        raise InvalidInputError(f"This is not {form}.", field=name) from None
+        raise InvalidInputError(f"Not valid {form}.", field=name) from None
 
 
 def _base64(text: str) -> bytes:
@@ -99,4 +99,4 @@ _READERS: Final[dict[str, Callable[[str], bytes]]] = {
     "hex": bytes.fromhex,
 }
 FORMS: Final = tuple(_READERS)
-"""How an input may be written down."""
+"""Encodings of an input."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the policy says to operations on a key, by anybody who may ask for them."""
+"""Policy page of a key: explains the decision for any principal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ABOUT_KEYS: Final = tuple(
 
 
 async def show_policy(view: View) -> web.StreamResponse:
-    """Show what the policy says to an operation on a key, by anybody."""
+    """Explain the policy decision for an operation on a key."""
     key, query = await find_key(view), view.query
     operation = query.get("operation", "") or _usual(key)
     principal = query.get("principal", "") or view.who.principal
@@ -50,13 +50,13 @@ async def show_policy(view: View) -> web.StreamResponse:
         wrong=wrong,
         given={"operation": operation, "principal": principal, "role": role},
         operations=[(name, name) for name in _ABOUT_KEYS],
-        roles=[("", "my own roles"), *((role.value, role.value) for role in Role)],
+        roles=[("", "my roles"), *((role.value, role.value) for role in Role)],
         path=path_of(key.key_id),
     )
 
 
 def _usual(key: KeyInfo) -> str:
-    """Return what a key is mostly asked for."""
+    """Return the usual operation of a key."""
     trials = fitting(key)
     if not trials or key.algorithm is None:
         return RotateKey.__name__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From what the HSM says of a key to what a page shows of it."""
+"""Keys and key versions as pages show them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _STATES: Final = {
     KeyState.RETIRED: ("retired", "info"),
     KeyState.SUSPENDED: ("suspended", "warn"),
     KeyState.REVOKED: ("revoked", "bad"),
-    KeyState.PURGE_SCHEDULED: ("waits for destruction", "warn"),
+    KeyState.PURGE_SCHEDULED: ("pending destruction", "warn"),
     KeyState.DESTROYED: ("destroyed", "bad"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """A word, and how it is meant: ``ok``, ``warn``, ``bad`` or ``info``."""
+    """Text and tone: ``ok``, ``warn``, ``bad`` or ``info``."""
 
     text: str
     tone: str
@@ -44,7 +44,7 @@ class Badge:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """How much of a limit is used, in whole hundredths."""
+    """Usage of a limit, in whole percent."""
 
     used: int
     limit: int
@@ -55,10 +55,10 @@ class Meter:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRow:
     """
-    One key of the inventory.
+    One key of the list.
 
     Attributes:
-        created_at: Microseconds since 1970, or 0 where that is not known.
+        created_at: Microseconds since 1970, or 0 if unknown.
     """
 
     key_id: str
@@ -77,12 +77,12 @@ class KeyRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFacts:
     """
-    What the page of a key says of it; instants in microseconds, 0 where there is none.
+    A key as its page shows it; instants in microseconds, 0 if none.
 
     Attributes:
-        category: What its security category means, in a sentence.
-        generation: Counts its changes; a form sends back which one it was made of.
-        is_known: Whether its document can be believed.
+        category: Description of its security category.
+        generation: Number of changes; forms send it back to detect newer changes.
+        is_known: Whether its document is authentic.
     """
 
     row: KeyRow
@@ -110,10 +110,10 @@ class KeyFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionRow:
     """
-    One version of a key; instants in microseconds, 0 where there is none.
+    One version of a key; instants in microseconds, 0 if none.
 
     Attributes:
-        dates: What happened to it and will, each with its instant, in order.
+        dates: Events and their instants, in order.
     """
 
     version: int
@@ -127,17 +127,17 @@ class VersionRow:
 
 
 def title_of(key: KeyInfo) -> str:
-    """Return what a key is called: its name, or else the beginning of its id."""
+    """Return a key's name, or the first characters of its ID."""
     return key.name or f"{key.key_id[:_SHORT_ID]}…"
 
 
 def state_badge(state: KeyState | None) -> Badge:
-    """Return a state as a badge; None is that of a key that can't be believed."""
+    """Return the badge of a state; None is the state of an altered key."""
     return Badge(*_STATES[state]) if state is not None else Badge("unknown", "bad")
 
 
 def _lines(text: str) -> str:
-    """Return a text of several lines in which nothing else is unseen."""
+    """Return text of several lines with other invisible characters made visible."""
     return "\n".join(map(visible, text.splitlines()))
 
 
@@ -146,7 +146,7 @@ def _integrity_badge(integrity: Integrity) -> Badge | None:
 
 
 def key_row(key: KeyInfo) -> KeyRow:
-    """Return a key as the inventory shows it."""
+    """Return a key as the list shows it."""
     return KeyRow(
         key_id=key.key_id,
         title=title_of(key),
@@ -239,8 +239,8 @@ def _dates(version: VersionInfo) -> Iterable[tuple[str, int]]:
         ("compromised", version.compromised_at),
         ("revoked", version.revoked_at),
         ("destroyed", _destroyed_at(version)),
-        ("kept until", version.retain_until),
-        ("to be destroyed", version.purge_at),
+        ("retained until", version.retain_until),
+        ("scheduled purge", version.purge_at),
     )
     return ((word, microseconds(at)) for word, at in told if at is not None)
 

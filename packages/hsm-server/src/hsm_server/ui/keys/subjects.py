@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The key that a page is about, with its versions."""
+"""A page's key, with its versions."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ KEY: Final = "/keys/{key_id:[0-9a-z][0-9a-z._-]{0,63}}"
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """The key that something is to be done to, with its versions, oldest first."""
+class KeyWithVersions:
+    """A key with its versions, oldest first."""
 
     key: KeyInfo
     versions: Sequence[VersionInfo]
 
     @property
     def called(self) -> str:
-        """What has to be typed to confirm what can't be undone."""
+        """Text to type to confirm an irreversible action."""
         return self.key.name or self.key.key_id[:8]
 
     @property
     def has_staged(self) -> bool:
-        """Whether a version waits for its activation."""
+        """Whether a version is staged."""
         return any(version.state is KeyState.STAGED for version in self.versions)
 
     @property
     def sources(self) -> Sequence[VersionInfo]:
-        """The versions that can be rolled back to, newest first."""
+        """Versions to roll back to, newest first."""
         return [
             version
             for version in reversed(self.versions)
@@ -45,25 +45,25 @@ class Subject:
 
 
 def path_of(key_id: str) -> str:
-    """Return where the page of a key is."""
+    """Return the path of a key's page."""
     return f"{HOME}/keys/{key_id}"
 
 
 async def find_key(view: View) -> KeyInfo:
     """
-    Return what may be known of the key that the path names.
+    Return the metadata of the key in the path.
 
     Raises:
-        HSMError: There is none, or they may not know of it.
+        HSMError: It does not exist, or the caller may not see it.
     """
     return await view.execute(DescribeKey(key_id=view.request.match_info["key_id"]))
 
 
-async def find_subject(view: View) -> Subject:
-    """Return the key that the path names, with its versions; see `find_key`."""
+async def find_subject(view: View) -> KeyWithVersions:
+    """Return the key in the path with its versions; see `find_key`."""
     key = await find_key(view)
     try:
         versions = (await view.execute(ListVersions(key_id=key.key_id))).items
     except KeyTamperedError:
-        versions = ()  # The page says so of the key.
-    return Subject(key, versions)
+        versions = ()  # The page reports it for the key.
+    return KeyWithVersions(key, versions)

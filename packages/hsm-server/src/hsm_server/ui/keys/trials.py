@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can be tried out with a key, as data: inputs, operation, and its result."""
+"""Test operations on a key: inputs, operation and result."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from hsm_core.operations import (
 from hsm_server.ui.fields import Field, Option
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.outcomes import (
-    Tried,
-    say_ciphertext,
-    say_encapsulation,
-    say_mac,
-    say_plaintext,
-    say_shared_secret,
-    say_signature,
-    say_verified,
+    TrialResult,
+    show_ciphertext,
+    show_encapsulation,
+    show_mac,
+    show_plaintext,
+    show_shared_secret,
+    show_signature,
+    show_verified,
+    show_verified_mac,
 )
 from hsm_server.ui.keys.payloads import FORMS, MOST_BYTES, given_bytes
 
@@ -53,9 +54,9 @@ class _Input:
     Bytes that an operation takes.
 
     Attributes:
-        name: Of the operation's field.
-        label: What they are.
-        form: How they are usually written, one of `FORMS`.
+        name: Name of the operation's field.
+        label: Label.
+        form: Usual encoding, one of `FORMS`.
     """
 
     name: str
@@ -66,14 +67,14 @@ class _Input:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """
-    One thing to try out with a key.
+    A test operation on a key.
 
     Attributes:
-        name: In its path.
-        usage: What the key must be made for.
-        operation: What it becomes, for a row of the table of algorithms.
+        name: Name in the path.
+        usage: Usage that the key must have.
+        operation: Operation that it executes, by algorithm.
         inputs: Fields of the operation that are bytes.
-        present: Shows the result.
+        present: Presents the result.
     """
 
     name: str
@@ -83,11 +84,11 @@ class Trial:
     usage: KeyUsage
     operation: Callable[[AlgorithmSpec], type[Operation[Any]]]
     inputs: Sequence[_Input]
-    present: Callable[[Any], Tried]
+    present: Callable[[Any], TrialResult]
 
 
 def fitting(key: KeyInfo) -> Sequence[Trial]:
-    """Return what can be tried out with a key."""
+    """Return the test operations of a key."""
     if key.algorithm is None:
         return ()
     row = spec(key.algorithm)
@@ -99,7 +100,7 @@ def fitting(key: KeyInfo) -> Sequence[Trial]:
 
 
 def inputs_of(trial: Trial, key: KeyInfo) -> Sequence[Field]:
-    """Return what a trial asks for."""
+    """Return the fields of a test's form."""
     fields = [field for taken in trial.inputs for field in _fields_of(taken)]
     return [*fields, *_more(trial, _row_of(key))]
 
@@ -110,25 +111,25 @@ def _row_of(key: KeyInfo) -> AlgorithmSpec:
 
 
 def _fields_of(taken: _Input) -> Iterator[Field]:
-    """Give a field for what is typed, one for how it is written, and one for a file."""
+    """Yield a text field, its encoding, and a file field."""
     yield Field(name=taken.name, label=taken.label, kind="area", longest=2 * MOST_BYTES)
     yield Field(
         name=f"{taken.name}_form",
-        label=f"{taken.label}, written as",
+        label=f"{taken.label} encoding",
         kind="select",
         is_beside=True,
         options=tuple(Option(form, form, form == taken.form) for form in FORMS),
     )
     yield Field(
         name=f"{taken.name}_file",
-        label=f"{taken.label}, from a file",
+        label=f"{taken.label} file",
         kind="file",
         is_beside=True,
     )
 
 
 def _more(trial: Trial, row: AlgorithmSpec) -> Sequence[Field]:
-    """Return choices that some algorithms have."""
+    """Return fields of some algorithms only."""
     fields = []
     signs = trial.name in {"sign", "verify"}
     if signs and len(row.schemes) > 1:
@@ -141,7 +142,7 @@ def _more(trial: Trial, row: AlgorithmSpec) -> Sequence[Field]:
             Field(
                 name=_CONTEXT,
                 label="Context",
-                hint="Separates the uses of a key; usually empty.",
+                hint="Domain separation. Usually empty.",
                 longest=255,
             )
         )
@@ -151,7 +152,7 @@ def _more(trial: Trial, row: AlgorithmSpec) -> Sequence[Field]:
                 name=_VERSION,
                 label="Version",
                 kind="number",
-                hint="Empty tries every version that may verify.",
+                hint="Empty: all versions that may verify.",
             )
         )
     return fields
@@ -164,11 +165,10 @@ def _choice(name: str, label: str, values: Sequence[str]) -> Field:
 
 def operation_of(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
     """
-    Return the operation that a form asks for.
+    Return the operation of a submitted form.
 
     Raises:
-        InvalidInputError: An input is not written as it is said, is too long, or
-            breaks a rule.
+        InvalidInputError: An input is not in its encoding, too long or invalid.
     """
     tree: dict[str, Any] = {"key_id": key.key_id}
     for taken in trial.inputs:
@@ -186,92 +186,91 @@ def operation_of(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
 
 
 _MESSAGE: Final = _Input("message", "Message", "text")
-_AAD: Final = _Input("aad", "Additional data, authenticated only", "text")
+_AAD: Final = _Input("aad", "Additional authenticated data (AAD)", "text")
 
 _ROWS: Final = (
     Trial(
         name="sign",
         title="Sign",
         verb="Sign",
-        meaning="Signs a message with the current version.",
+        meaning="Sign a message with the current version.",
         usage=KeyUsage.SIGN,
         operation=lambda _: Sign,
         inputs=(_MESSAGE,),
-        present=say_signature,
+        present=show_signature,
     ),
     Trial(
         name="verify",
         title="Verify",
         verb="Verify",
-        meaning="Checks a signature over a message.",
+        meaning="Verify a signature over a message.",
         usage=KeyUsage.VERIFY,
         operation=lambda _: Verify,
         inputs=(_MESSAGE, _Input("signature", "Signature", "base64")),
-        present=say_verified,
+        present=show_verified,
     ),
     Trial(
         name="encrypt",
         title="Encrypt",
         verb="Encrypt",
-        meaning="Encrypts with the current version.",
+        meaning="Encrypt with the current version.",
         usage=KeyUsage.ENCRYPT,
         operation=lambda row: Seal if row.is_kem else Encrypt,
         inputs=(_Input("plaintext", "Plaintext", "text"), _AAD),
-        present=say_ciphertext,
+        present=show_ciphertext,
     ),
     Trial(
         name="decrypt",
         title="Decrypt",
         verb="Decrypt",
-        meaning="Decrypts what this key has encrypted; the ciphertext names its "
-        "version.",
+        meaning="Decrypt a ciphertext of this key. The ciphertext names its version.",
         usage=KeyUsage.DECRYPT,
         operation=lambda row: Open if row.is_kem else Decrypt,
         inputs=(_Input("ciphertext", "Ciphertext", "base64"), _AAD),
-        present=say_plaintext,
+        present=show_plaintext,
     ),
     Trial(
         name="encapsulate",
         title="Encapsulate",
         verb="Encapsulate",
-        meaning="Makes a fresh shared secret, and what the holder of the private key "
-        "opens to get it.",
+        meaning="Create a fresh shared secret and its encapsulation for the private "
+        "key.",
         usage=KeyUsage.ENCAPSULATE,
         operation=lambda _: Encapsulate,
         inputs=(),
-        present=say_encapsulation,
+        present=show_encapsulation,
     ),
     Trial(
         name="decapsulate",
         title="Decapsulate",
         verb="Decapsulate",
-        meaning="Opens an encapsulation and shows the shared secret.",
+        meaning="Decapsulate and show the shared secret.",
         usage=KeyUsage.DECAPSULATE,
         operation=lambda _: Decapsulate,
         inputs=(_Input("ciphertext", "Encapsulation", "base64"),),
-        present=say_shared_secret,
+        present=show_shared_secret,
     ),
     Trial(
         name="mac",
-        title="Authenticate",
-        verb="Compute the code",
-        meaning="Computes a message authentication code with the current version.",
+        title="Compute MAC",
+        verb="Compute MAC",
+        meaning="Compute a message authentication code with the current version.",
         usage=KeyUsage.MAC,
         operation=lambda _: ComputeMac,
         inputs=(_MESSAGE,),
-        present=say_mac,
+        present=show_mac,
     ),
     Trial(
         name="verify-mac",
-        title="Check a code",
-        verb="Check",
-        meaning="Checks a message authentication code of full length.",
+        title="Verify MAC",
+        verb="Verify MAC",
+        meaning="Verify a message authentication code of full length.",
         usage=KeyUsage.MAC,
         operation=lambda _: VerifyMac,
-        inputs=(_MESSAGE, _Input("mac", "Code", "base64")),
-        present=say_verified,
+        inputs=(_MESSAGE, _Input("mac", "MAC", "base64")),
+        present=show_verified_mac,
     ),
 )
 
 TRIALS: Final = {trial.name: trial for trial in _ROWS}
-"""Every trial by its name, in the order in which they are shown."""
+"""Test operations by name, in display order."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Trying a key out with small inputs.
+Test pages of a key, for small inputs.
 
-Inputs and results travel in bodies only, are shown once, and are kept nowhere.
+Inputs and results travel in request and response bodies only and are not stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hsm_core.model import KeyInfo
 from hsm_core.wire import asked_approval
 from hsm_server.http.problems import problem_of, status_of
 from hsm_server.ui.fields import Field, filled, marked
-from hsm_server.ui.keys.outcomes import Tried
+from hsm_server.ui.keys.outcomes import TrialResult
 from hsm_server.ui.keys.payloads import MOST_BYTES
 from hsm_server.ui.keys.presenters import key_row
 from hsm_server.ui.keys.subjects import KEY, find_key, path_of
@@ -42,13 +42,13 @@ _PATH: Final = f"{KEY}/try/{{trial:{'|'.join(TRIALS)}}}"
 
 
 async def ask(view: View) -> web.StreamResponse:
-    """Ask for the inputs."""
+    """Show the form."""
     key, trial = await _found(view)
     return _page(view, key, trial, inputs_of(trial, key))
 
 
 async def do(view: View) -> web.StreamResponse:
-    """Do it, and show the result beneath what was given."""
+    """Execute the form and show the result with its inputs."""
     form = await view.form()
     key, trial = await _found(view)
     fields = filled(inputs_of(trial, key), form)
@@ -59,7 +59,7 @@ async def do(view: View) -> web.StreamResponse:
         approval_id = asked.approval_id if asked else ""
         return _page(view, key, trial, fields, error=error, approval_id=approval_id)
     except (VerificationError, DecryptionError) as error:
-        refused = Tried(_sentence(error), False)
+        refused = TrialResult(_sentence(error), False)
         return _page(view, key, trial, fields, outcome=refused, error=error)
     except InvalidInputError as error:
         return _page(view, key, trial, marked(fields, error), error=error)
@@ -70,7 +70,7 @@ async def _found(view: View) -> tuple[KeyInfo, Trial]:
     key = await find_key(view)
     trial = TRIALS[view.request.match_info["trial"]]
     if trial not in fitting(key):
-        raise KeyUsageError(f"This key was not made for this: {trial.title.lower()}.")
+        raise KeyUsageError(f"This key does not allow the operation: {trial.title}.")
     return key, trial
 
 
@@ -84,7 +84,7 @@ def _page(
     trial: Trial,
     fields: Sequence[Field],
     *,
-    outcome: Tried | None = None,
+    outcome: TrialResult | None = None,
     error: HSMError | None = None,
     approval_id: str = "",
 ) -> web.Response:

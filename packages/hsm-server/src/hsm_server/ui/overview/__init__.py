@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The first page: how the HSM is, at a glance, and as it changes."""
+"""Overview page: health, open approval requests and live figures."""
 
 from hsm_server.ui.overview.pages import PAGES
-from hsm_server.ui.overview.pulse import PULSE, Pulse
+from hsm_server.ui.overview.sampler import SAMPLER, FigureSampler
 
-__all__ = ["PAGES", "PULSE", "Pulse"]
+__all__ = ["PAGES", "SAMPLER", "FigureSampler"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Small charts: a line of numbers as points of an SVG."""
+"""Line charts as points of an SVG."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STEP: Final = WIDTH / (_MOST_POINTS - 1)
 @dataclass(frozen=True, slots=True)
 class Chart:
     """
-    A line and what it says in words.
+    A line chart and its values as text.
 
     Attributes:
-        title: What is shown, with its unit.
+        title: Title, with the unit.
         now: The newest value, as text.
-        most: The largest one, as text.
+        most: The maximum, as text.
         line: ``points`` of the line; empty where there are fewer than two.
-        area: ``points`` of what lies below it.
+        area: ``points`` of the area below the line.
     """
 
     title: str
@@ -35,14 +35,14 @@ class Chart:
 
 def chart(title: str, values: Sequence[float]) -> Chart:
     """
-    Return the chart of values, of which the newest is the last.
+    Return the chart of values, newest last.
 
-    The newest stands at the right edge; the largest touches the top.
+    The newest is at the right edge; the maximum is at the top.
 
     Args:
-        title: What they are, with their unit.
+        title: Title, with the unit.
 
-        values: None is negative; those before the last 60 are left out.
+        values: Not negative. Only the last 60 are shown.
     """
     shown = list(values)[-_MOST_POINTS:]
     top = max(shown, default=0.0)

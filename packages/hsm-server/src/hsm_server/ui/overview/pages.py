@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The overview, and its part that goes on by itself."""
+"""Overview page and its live part."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import ApprovalInfo, HSMStatus, ListApprovals, Status
 from hsm_server.http.app_keys import HEALTH
-from hsm_server.ui.faults import Fault, fault_of
+from hsm_server.ui.faults import ErrorPage, fault_of
 from hsm_server.ui.overview.charts import chart
 from hsm_server.ui.overview.presenting import cards, concern, providers, waiting_for
-from hsm_server.ui.overview.pulse import PERIOD_SECONDS, PULSE
+from hsm_server.ui.overview.sampler import PERIOD_SECONDS, SAMPLER
 from hsm_server.ui.page import Page
 from hsm_server.ui.streams import answer_events, event
 from hsm_server.ui.view import View
@@ -42,8 +42,8 @@ async def _show(view: View) -> web.Response:
     )
 
 
-async def _approvals(view: View) -> tuple[tuple[ApprovalInfo, ...], Fault | None]:
-    """Return requests that wait, or why they can't be shown: the rest still can."""
+async def _approvals(view: View) -> tuple[tuple[ApprovalInfo, ...], ErrorPage | None]:
+    """Return pending approval requests, or the error of listing them."""
     operation = ListApprovals(states=(ApprovalState.PENDING,), per_page=_LOOKED_AT)
     try:
         return (await view.execute(operation)).items, None
@@ -54,13 +54,13 @@ async def _approvals(view: View) -> tuple[tuple[ApprovalInfo, ...], Fault | None
 
 
 async def _live_values(view: View, status: HSMStatus | None) -> dict[str, Any]:
-    # Figures of a vault that nobody has asked yet would look like those of a dead one.
+    # Without a first refresh, the vault would look dead.
     await view.request.app[HEALTH].refresh()
-    pulse = view.request.app[PULSE]
-    figures = await pulse.look()
+    sampler = view.request.app[SAMPLER]
+    figures = await sampler.look()
     if status is not None:
         figures = msgspec.structs.replace(figures, status=status)
-    rates = pulse.rates
+    rates = sampler.rates
     return {
         "concern": concern(figures.status),
         "cards": cards(figures, datetime.now(UTC)),
@@ -72,7 +72,7 @@ async def _live_values(view: View, status: HSMStatus | None) -> dict[str, Any]:
 
 
 async def _live(view: View) -> web.StreamResponse:
-    """Send the live part again and again."""
+    """Stream the live part."""
     return await answer_events(view, _parts(view))
 
 
@@ -87,4 +87,4 @@ PAGES: Final = (
     Page("GET", "", _show, "overview"),
     Page("GET", "/overview/live", _live, "overview.live", is_background=True),
 )
-"""The pages of this module."""
+"""Pages of this module."""

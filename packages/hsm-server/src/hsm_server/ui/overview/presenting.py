@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From what the HSM and the server say of themselves to what the page shows."""
+"""Status of HSM and server as the overview shows it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _STAPLE_SOON_SECONDS: Final = 3600
 @dataclass(frozen=True, slots=True)
 class Row:
     """
-    One fact.
+    One value of a card.
 
     Attributes:
-        kind: ``ok``, ``warn``, ``bad`` or ``info`` makes it a badge; empty a text.
+        kind: ``ok``, ``warn``, ``bad`` or ``info`` shows a badge; empty shows text.
     """
 
     label: str
@@ -33,15 +33,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Facts that belong together."""
+    """A group of values."""
 
     title: str
     rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
-    """Who serves algorithms, with how many, and of which the self-tests failed."""
+class ProviderRow:
+    """A provider, its number of algorithms, and those with failed self-tests."""
 
     name: str
     version: str
@@ -50,28 +50,28 @@ class Provider:
 
 
 def concern(status: HSMStatus | None) -> str:
-    """Return the one sentence that must not be missed; empty if all is well."""
+    """Return the most urgent problem as a sentence; empty if there is none."""
     if status is None:
-        return "The vault does not answer. Nothing that is shown below is of now."
+        return "The vault process does not respond. The figures below are out of date."
     if status.state == "locked":
         reason = status.store.locked
         return f"The HSM is locked: {reason}" if reason else "The HSM is locked."
     if status.audit.state == "reserve":
-        return "The trail's disk is full: it takes records of administration only."
+        return "The audit disk is full. Only recovery and administration are possible."
     if not _takes_all(status):
         cause = status.audit.cause or "closed"
-        return f"The trail can't be written ({cause}). Nothing is done without it."
+        return f"The audit log can't be written ({cause}). Operations are rejected."
     if status.state == "error":
-        return "The HSM is in its error state, and does nothing until it is restarted."
+        return "The HSM is in its error state. Restart it to resume operation."
     if status.tampered_keys:
-        return f"{_count(status.tampered_keys, 'key')} changed by others than the HSM."
+        return f"Integrity check failed: {_count(status.tampered_keys, 'key')} altered."
     if status.state != "operational":
-        return "The HSM works, but something is not as it should be."
+        return "The HSM is operational with problems. See below."
     return ""
 
 
 def cards(figures: Figures, now: datetime) -> Sequence[Card]:
-    """Return what is shown of a server at some instant."""
+    """Return the cards of the overview."""
     found = [] if figures.status is None else _of_hsm(figures.status)
     return [*found, *_of_server(figures, now)]
 
@@ -80,7 +80,7 @@ def _of_hsm(status: HSMStatus) -> list[Card]:
     retention, cache = status.retention, status.key_cache
     return [
         Card("Health", _health(status)),
-        Card("Trail and stores", _stores(status)),
+        Card("Audit log and stores", _stores(status)),
         Card(
             "Retention",
             (
@@ -108,7 +108,7 @@ def _health(status: HSMStatus) -> tuple[Row, ...]:
     is_sound = not (status.tampered_keys or status.store.findings)
     return (
         Row("State", status.state, _good(status.state == "operational")),
-        Row("Seal", "locked" if is_locked else "open", _good(not is_locked)),
+        Row("Seal", "locked" if is_locked else "unlocked", _good(not is_locked)),
         Row("Integrity", _integrity(status), _good(is_sound)),
         Row(
             "Self-tests",
@@ -123,10 +123,10 @@ def _stores(status: HSMStatus) -> tuple[Row, ...]:
     policy = (
         Row("Policy", status.policy.source)
         if status.policy.current
-        else Row("Policy", "its file was refused", "warn")
+        else Row("Policy", "invalid policy file", "warn")
     )
     return (
-        Row("Audit trail", status.audit.state, _good(_takes_all(status))),
+        Row("Audit log", status.audit.state, _good(_takes_all(status))),
         Row("Key store", *_availability(status.store.available)),
         Row("Approvals", *_availability(status.approvals.available)),
         policy,
@@ -148,16 +148,16 @@ def _of_server(figures: Figures, now: datetime) -> list[Card]:
             "Requests",
             (
                 Row("Operations", f"{sum(figures.operations.values()):,}"),
-                Row("Errors answered", f"{sum(figures.failures.values()):,}"),
+                Row("Error responses", f"{sum(figures.failures.values()):,}"),
                 Row("JWT failures", f"{figures.jwt_failures:,}"),
-                Row("Unexpected", f"{unexpected:,}", "bad" if unexpected else ""),
+                Row("Internal errors", f"{unexpected:,}", "bad" if unexpected else ""),
             ),
         ),
         Card(
             "TLS",
             (
                 *_expiries("Certificate", figures.certificates, now, _SOON_SECONDS),
-                *_expiries("Staple", figures.staples, now, _STAPLE_SOON_SECONDS),
+                *_expiries("OCSP staple", figures.staples, now, _STAPLE_SOON_SECONDS),
             )
             or (Row("Certificate", "none on this listener"),),
         ),
@@ -171,15 +171,15 @@ def _of_server(figures: Figures, now: datetime) -> list[Card]:
     ]
 
 
-def providers(algorithms: Iterable[AlgorithmStatus]) -> Sequence[Provider]:
-    """Return who serves algorithms, in the order of their names."""
+def providers(algorithms: Iterable[AlgorithmStatus]) -> Sequence[ProviderRow]:
+    """Return the providers, by name."""
     found: dict[tuple[str, str], list[AlgorithmStatus]] = {}
     for algorithm in algorithms:
         if algorithm.provider:
             key = (algorithm.provider, algorithm.provider_version)
             found.setdefault(key, []).append(algorithm)
     return [
-        Provider(
+        ProviderRow(
             name,
             version,
             len(served),
@@ -191,10 +191,10 @@ def providers(algorithms: Iterable[AlgorithmStatus]) -> Sequence[Provider]:
 
 def waiting_for(who: Who, approvals: Iterable[ApprovalInfo]) -> Sequence[ApprovalInfo]:
     """
-    Return the requests that somebody may be meant to decide.
+    Return the requests that a person can probably decide.
 
-    Not their own, nor those that they have decided; where a rule asks for certain
-    roles, they have one of them. Whether they may is for the core to say.
+    Excludes their own requests, those that they have decided, and those whose rules
+    require other roles. The core checks each decision again.
     """
     return [a for a in approvals if _waits_for(who, a)]
 
@@ -211,7 +211,7 @@ def _waits_for(who: Who, approval: ApprovalInfo) -> bool:
 
 
 def _takes_all(status: HSMStatus) -> bool:
-    """Return whether the trail takes all records."""
+    """Return whether the audit log accepts all records."""
     return status.audit.available and status.audit.state == "ok"
 
 
@@ -219,16 +219,14 @@ def _integrity(status: HSMStatus) -> str:
     if status.tampered_keys or status.store.findings:
         return f"{max(status.tampered_keys, len(status.store.findings))} findings"
     if status.store.compared < status.store.to_compare:
-        return (
-            f"sound; {status.store.compared:,} of {status.store.to_compare:,} compared"
-        )
-    return "sound"
+        return f"verified {status.store.compared:,} of {status.store.to_compare:,}"
+    return "verified"
 
 
 def _scheduler(status: HSMStatus) -> tuple[str, str]:
     if not status.retention.enabled:
         return "off", ""
-    return ("healthy", "ok") if status.retention.healthy else ("impaired", "warn")
+    return ("healthy", "ok") if status.retention.healthy else ("degraded", "warn")
 
 
 def _availability(is_available: bool) -> tuple[str, str]:

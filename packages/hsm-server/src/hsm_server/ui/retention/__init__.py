@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retention: what is due when, what is kept back, and the ledger of purges."""
+"""Retention pages: purge queue, legal holds and retention ledger."""
 
 from hsm_server.ui.retention.pages import PAGES
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What may be done about retention, as data: what it asks for, means and becomes."""
+"""Retention changes of a key: title, form and operation of each."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _DAY: Final = "%Y-%m-%d"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class RetentionChange:
     """
-    One thing that may be done about the retention of a key.
+    A retention change of a key.
 
     Attributes:
-        name: In its path.
-        operation: What it becomes.
-        title: What it is called.
-        verb: What stands on its button.
-        meaning: What it does; may be empty.
-        done: What is said when it is done; formatted with the operation.
-        is_offered: Whether it is offered for a key; a courtesy, for the core decides.
-        fields: What it asks for.
-        read: The operation's fields but the key, from what was given.
-        is_dangerous: Whether something may be purged then that was kept before.
+        name: Name in the path.
+        operation: Operation that it executes.
+        title: Title of its section.
+        verb: Label of its button.
+        meaning: Its effect; may be empty.
+        done: Message on success, formatted with the operation.
+        is_offered: Whether it is offered for a key. The core checks it again.
+        fields: Fields of its form.
+        read: Reads the operation's fields, except the key, from the form.
+        is_dangerous: Whether it permits purges that were blocked before.
     """
 
     name: str
@@ -57,33 +57,35 @@ class Change:
     is_dangerous: bool = False
 
 
-def offered(key: ShownKey) -> Sequence[Change]:
-    """Return what may be done about the retention of a key."""
+def offered(key: ShownKey) -> Sequence[RetentionChange]:
+    """Return the retention changes to offer for a key."""
     return [change for change in CHANGES.values() if change.is_offered(key)]
 
 
-def operation_of(change: Change, key_id: str, form: Form) -> Operation[KeyInfo]:
+def operation_of(
+    change: RetentionChange, key_id: str, form: Form
+) -> Operation[KeyInfo]:
     """
-    Return the operation that a form asks for.
+    Return the operation of a submitted form.
 
     Raises:
-        InvalidInputError: A field breaks a rule; the message names it.
+        InvalidInputError: A field is invalid; the message names it.
     """
     return wire.convert({**change.read(form), "key_id": key_id}, change.operation)
 
 
 def begin_ledger_of(form: Form) -> BeginLedger:
     """
-    Return the operation that begins a new ledger.
+    Return the operation that starts a new ledger.
 
     Raises:
-        InvalidInputError: The reason is missing, or breaks a rule.
+        InvalidInputError: The reason is missing or invalid.
     """
     return wire.convert(_read_reason(form), BeginLedger)
 
 
 def ask_reason(hint: str = "") -> Sequence[Field]:
-    """Ask why."""
+    """Return the reason field."""
     return [
         Field(name="reason", label="Reason", hint=hint, is_required=True, longest=128)
     ]
@@ -92,7 +94,9 @@ def ask_reason(hint: str = "") -> Sequence[Field]:
 def _read_reason(form: Form) -> Tree:
     reason = form["reason"].strip()
     if not reason:
-        raise InvalidInputError("Say why; it stands in the trail.", field="reason")
+        raise InvalidInputError(
+            "Enter a reason. It is recorded in the audit log.", field="reason"
+        )
     return {"reason": reason}
 
 
@@ -106,7 +110,7 @@ def _ask_extension(key: ShownKey) -> Sequence[Field]:
         Field(name="version", label="Version", kind="select", options=tuple(options)),
         Field(
             name="until",
-            label="Until the end of (UTC)",
+            label="Retain until the end of (UTC)",
             kind="date",
             is_required=True,
         ),
@@ -123,43 +127,45 @@ def _end_of_day(text: str) -> str:
         day = datetime.strptime(text, _DAY).date()
     except ValueError:
         raise InvalidInputError(
-            "Give a date here, such as 2031-12-31.", field="until"
+            "until must be a date, such as 2031-12-31.", field="until"
         ) from None
     return datetime.combine(day, time(23, 59, 59), UTC).isoformat()
 
 
 _ROWS: Final = (
-    Change(
+    RetentionChange(
         name="release",
         operation=ReleaseKey,
-        title="Release it",
-        verb="Release this key",
+        title="Release the legal hold",
+        verb="Release hold",
         meaning="",
-        done="The key is held no more.",
+        done="Released the legal hold.",
         is_offered=lambda key: bool(key.hold),
-        fields=lambda _: ask_reason("Kept in the trail"),
+        fields=lambda _: ask_reason("Recorded in the audit log."),
         read=_read_reason,
         is_dangerous=True,
     ),
-    Change(
+    RetentionChange(
         name="hold",
         operation=HoldKey,
-        title="Hold it",
-        verb="Hold this key",
-        meaning="Nothing of it is purged or destroyed until it is released. What waits "
-        "for a purge is given back.",
-        done="The key is on hold.",
+        title="Place a legal hold",
+        verb="Place hold",
+        meaning="The key can't be purged or destroyed until you release the hold. "
+        "Scheduled purges are cancelled.",
+        done="Placed the legal hold.",
         is_offered=lambda key: key.can_hold,
-        fields=lambda _: ask_reason("Shown with the key, and kept in the trail"),
+        fields=lambda _: ask_reason(
+            "Shown with the key and recorded in the audit log."
+        ),
         read=_read_reason,
     ),
-    Change(
+    RetentionChange(
         name="extend",
         operation=ExtendRetention,
-        title="Keep a version for longer",
-        verb="Keep it",
-        meaning="This can't be made shorter again.",
-        done="Version {0.version} is kept until {0.until} at least.",
+        title="Extend retention of a version",
+        verb="Extend retention",
+        meaning="You can't shorten it again.",
+        done="Version {0.version} is retained until at least {0.until}.",
         is_offered=lambda key: key.can_extend,
         fields=_ask_extension,
         read=_read_extension,
@@ -167,4 +173,4 @@ _ROWS: Final = (
 )
 
 CHANGES: Final = {change.name: change for change in _ROWS}
-"""Every change by its name, in the order in which they are shown."""
+"""Changes by name, in display order."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pages of retention: the queue, holds, one key, and a ledger that is lost."""
+"""Retention pages: queue, legal holds, one key, new ledger."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.retention.changes import (
     CHANGES,
-    Change,
+    RetentionChange,
     ask_reason,
     begin_ledger_of,
     offered,
@@ -37,13 +37,13 @@ from hsm_server.ui.view import View
 
 _LIST: Final = f"{HOME}/retention"
 _LOOKED_AT: Final = 500
-"""Keys that one page of holds looks at: no index knows which are held."""
+"""Keys searched per page of legal holds, which have no index."""
 
 
 _KEY: Final = Field(
     name="key",
     label="Key",
-    hint="Its name or id, to hold it or to extend its window",
+    hint="Key name or ID. Place a legal hold or extend its retention.",
     is_required=True,
     longest=64,
 )
@@ -61,16 +61,16 @@ async def _report(
     error: HSMError | None = None,
 ) -> web.Response:
     """
-    Show how retention stands.
+    Show the retention report.
 
     Args:
-        view: Whose.
+        view: The browser's request.
 
-        ledger: The fields of a new ledger, where they were refused.
+        ledger: Fields of a rejected form for a new ledger.
 
-        key: The field of the search for a key.
+        key: Field of the key search.
 
-        error: Why something was refused, if so.
+        error: Why a form was rejected, if so.
     """
     report = await view.execute(RetentionStatus())
     return view.render_form(
@@ -84,7 +84,7 @@ async def _report(
 
 
 async def _find(view: View) -> web.Response:
-    """Lead to the page of a key, by whatever it is called."""
+    """Redirect to the page of a key, by name or ID."""
     wanted = view.query.get("key", "")
     try:
         key = await _described(view, wanted.strip().lower())
@@ -125,23 +125,23 @@ async def _shown(
     view: View,
     key: KeyInfo,
     *,
-    refused: Change | None = None,
+    refused: RetentionChange | None = None,
     form: Form | None = None,
     error: HSMError | None = None,
 ) -> web.Response:
     """
-    Show what keeps a key.
+    Show a key's retention.
 
     Args:
-        view: Whose.
+        view: The browser's request.
 
         key: The key.
 
-        refused: The change that was refused, if one was.
+        refused: The rejected change, if any.
 
-        form: What was given for it, which is shown again.
+        form: The rejected form, whose values are shown again.
 
-        error: Why it was refused.
+        error: Why it was rejected.
     """
     versions = await view.execute(ListVersions(key_id=key.key_id))
     shown = present_key(key, versions.items)
@@ -156,8 +156,8 @@ async def _shown(
     return view.render_form("retention/key.html", error, key=shown, changes=changes)
 
 
-async def _do(view: View, change: Change) -> web.Response:
-    """Change a key, unless another change came after the page was made."""
+async def _do(view: View, change: RetentionChange) -> web.Response:
+    """Execute a change, unless the key has changed since the page was rendered."""
     form = await view.form()
     try:
         operation = operation_of(change, _key_id(view), form)
@@ -177,7 +177,7 @@ async def _do(view: View, change: Change) -> web.Response:
     return view.see_other(f"{_LIST}/keys/{key.key_id}", change.done.format(operation))
 
 
-def _doing(change: Change) -> Page:
+def _doing(change: RetentionChange) -> Page:
     return Page(
         "POST",
         f"{_ONE}/{change.name}",
@@ -195,7 +195,7 @@ async def _begin_ledger(view: View) -> web.Response:
     except InvalidInputError as error:
         fields = marked(filled(ask_reason(), form), error)
         return await _report(view, ledger=fields, error=error)
-    return view.see_other(_LIST, f"The ledger {begun.log_id} has begun.")
+    return view.see_other(_LIST, f"Started ledger {begun.log_id}.")
 
 
 _ONE: Final = "/retention/keys/{key_id}"
@@ -208,4 +208,4 @@ PAGES: Final = (
     Page("GET", _ONE, _key, "retention.key"),
     *map(_doing, CHANGES.values()),
 )
-"""The pages of this package."""
+"""Pages of this package."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How retention stands, as pages show it."""
+"""Retention report, legal holds and key retention as pages show them."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from hsm_server.ui.instants import microseconds
 from hsm_server.ui.visible_text import visible
 
 _STATES: Final = {
-    "due": ("its window is over", "info"),
-    "asked": ("people are asked", "warn"),
-    "refused": ("people refused, or said nothing", ""),
-    "scheduled": ("waits for its purge", "warn"),
-    "ripe": ("is purged next", "bad"),
+    "due": ("retention window ended", "info"),
+    "asked": ("approval requested", "warn"),
+    "refused": ("denied or expired", ""),
+    "scheduled": ("purge scheduled", "warn"),
+    "ripe": ("purged at the next run", "bad"),
 }
 _PAUSES: Final = {
-    "leap": "the clock leapt, and somebody must say that the time is right",
-    "limit": "more would be purged at once than the limit allows",
-    "state": "what retention remembers was lost or changed",
-    "approvals": "the policy lets nobody approve purges",
-    "trail": "the audit trail was tampered with",
-    "ledger": "the ledger is not the one that the trail knows",
+    "leap": "the clock jumped; an approver must confirm the time",
+    "limit": "the purges due exceed the limit",
+    "state": "the stored retention state was lost or altered",
+    "approvals": "the policy has no approver for purges",
+    "trail": "the audit log was altered",
+    "ledger": "the retention ledger does not match the audit log",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
     """
-    Old material that is due, or waits for its purge.
+    Key material that is due or scheduled for purge.
 
     Attributes:
-        words: What *state* means.
-        badge: How it is marked.
+        words: Description of *state*.
+        badge: Its badge.
     """
 
     key_id: str
@@ -51,14 +51,14 @@ class DueRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportView:
     """
-    The whole of retention.
+    The retention report, as a page shows it.
 
     Attributes:
-        paused: Why no purge is done, in words, or empty.
-        more: How many of the queue are not among *items*.
-        ledger_problem: What is wrong with the ledger, or empty.
+        paused: Why purges are paused, or empty.
+        more: Number of queued items that are not in *items*.
+        ledger_problem: Problem of the ledger, or empty.
     """
 
     enabled: bool
@@ -80,10 +80,10 @@ class Report:
     ledger_problem: str
 
 
-def present(report: RetentionReport) -> Report:
-    """Return how retention stands."""
+def present(report: RetentionReport) -> ReportView:
+    """Return the retention report, as a page shows it."""
     paused = _PAUSES.get(report.paused, visible(report.paused))
-    return Report(
+    return ReportView(
         enabled=report.enabled,
         policy_sha256=report.policy_sha256,
         default_days=report.default_days,
@@ -108,7 +108,7 @@ def _ledger_problem(ledger: LedgerStatus | None) -> str:
     if ledger is None:
         return ""
     return visible(ledger.problem) or (
-        "" if ledger.available else "it can't be written"
+        "" if ledger.available else "the ledger can't be written"
     )
 
 
@@ -130,7 +130,7 @@ def _due_row(item: PurgeItem) -> DueRow:
 
 @dataclass(frozen=True, slots=True)
 class HeldRow:
-    """A key that nothing of is purged."""
+    """A key on legal hold."""
 
     key_id: str
     name: str
@@ -139,7 +139,7 @@ class HeldRow:
 
 
 def held_row(key: KeyInfo) -> HeldRow:
-    """Return a key that is on hold."""
+    """Return a key on legal hold."""
     return HeldRow(
         key.key_id,
         visible(key.name),
@@ -149,8 +149,8 @@ def held_row(key: KeyInfo) -> HeldRow:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionRow:
-    """One version of a key, with what retention concerns."""
+class RetentionRow:
+    """Retention of one key version."""
 
     version: int
     state: str
@@ -164,11 +164,11 @@ class VersionRow:
 @dataclass(frozen=True, slots=True)
 class ShownKey:
     """
-    A key, with what keeps it.
+    A key with its retention.
 
     Attributes:
-        can_hold: Whether a hold may be offered.
-        can_extend: Whether there is a version that can be kept for longer.
+        can_hold: Whether a legal hold is offered.
+        can_extend: Whether a version's retention can be extended.
     """
 
     key_id: str
@@ -178,7 +178,7 @@ class ShownKey:
     generation: int
     hold: str
     destroy_at: int
-    versions: tuple[VersionRow, ...]
+    versions: tuple[RetentionRow, ...]
     can_hold: bool
     can_extend: bool
 
@@ -201,8 +201,8 @@ def present_key(key: KeyInfo, versions: tuple[VersionInfo, ...]) -> ShownKey:
     )
 
 
-def _version_row(version: VersionInfo) -> VersionRow:
-    return VersionRow(
+def _version_row(version: VersionInfo) -> RetentionRow:
+    return RetentionRow(
         version=version.version,
         state=version.state.value,
         retired_at=microseconds(version.retired_at),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Small comforts; every page works without them.
+// Progressive enhancement; every page works without scripts.
 "use strict";
 
-// Buttons that copy a text show themselves only where they can do it.
+// Show copy buttons only where the clipboard is available.
 function offerCopies(root) {
   if (!navigator.clipboard) return;
   for (const button of root.querySelectorAll("button[data-copy]")) {
@@ -19,7 +19,7 @@ function offerCopies(root) {
   }
 }
 
-// A form is sent once, however often its button is pressed.
+// Submit a form once, however often its button is pressed.
 function sendOnce(event) {
   const form = event.target;
   if (!(form instanceof HTMLFormElement) || form.method !== "post") return;
@@ -34,7 +34,7 @@ window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
-// A list that goes on by itself: events whose data are rows, made by the server.
+// Live list: server-sent events with rendered rows.
 const MOST_ROWS = 500;
 
 function followRows(place) {
@@ -53,7 +53,7 @@ function followRows(place) {
   const begin = () => {
     seen = 0;
     button.textContent = "Stop";
-    said.textContent = "Waiting for what is recorded next.";
+    said.textContent = "Waiting for new records.";
     const url = new URL(place.dataset.live, location);
     url.searchParams.set("start", next);
     source = new EventSource(url);
@@ -65,17 +65,17 @@ function followRows(place) {
         rows.prepend(row);
         seen += 1;
       }
-      // Who follows again goes on where they stopped.
+      // Resume where the last stream stopped.
       next = event.lastEventId;
       while (rows.rows.length > MOST_ROWS) rows.lastElementChild.remove();
       said.textContent = `Live: ${seen} new.`;
     });
     source.addEventListener("problem", (event) => {
-      end(`The live view has ended. ${JSON.parse(event.data).detail}`);
+      end(`The live view ended. ${JSON.parse(event.data).detail}`);
     });
     source.addEventListener("error", () => {
       if (source && source.readyState === EventSource.CLOSED) {
-        end("The live view can't go on. Load the page again.");
+        end("The live view was disconnected. Reload the page.");
       }
     });
   };
@@ -88,9 +88,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const place of document.querySelectorAll("[data-live][data-rows]")) followRows(place);
 });
 
-// A part of a page that comes again and again, made by the server; not while nobody
-// can see it, for a browser has few connections to one server. Where none comes any
-// more, that is said: what is old must not pass for how things are.
+// Live page part, rendered by the server. Hidden pages close the stream, since browsers
+// limit connections per server. Outdated figures are marked as such.
 const LATE_MILLISECONDS = 10_000;
 
 function followParts(place) {

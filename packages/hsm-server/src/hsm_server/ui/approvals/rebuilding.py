@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-From an operation as it is shown back to the operation, so that it can be done.
+Rebuild an operation from the fields of an approval request, to execute it.
 
-Nothing rests on this being right: the core finds by its own digest whether it is what
-was agreed to, and refuses anything else.
+Not security-relevant: the core compares its own digest of the operation with the
+approved one, and rejects any other.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _KNOWN: Final[dict[str, type[Operation[Any]]]] = {
     for cls in OPERATIONS
     if result_type(cls) is KeyInfo or cls in {BeginLedger, RecoverKey, RecoverStore}
 }
-"""Operations whose result gives nothing away, and nothing that must be carried away."""
+"""Operations whose result holds no secret and no data to download."""
 
 
-def said_again(shown: ShownOperation) -> Operation[Any] | None:
+def rebuild_operation(shown: ShownOperation) -> Operation[Any] | None:
     """
-    Return the operation that is shown.
+    Return the operation of an approval request.
 
     Returns:
-        None if a part of it is not shown, or if its result is not for a page.
+        None if a field is hidden, or if its result can't be shown on a page.
     """
     kind = _KNOWN.get(shown.kind)
     if kind is None or any(field.length is not None for field in shown.fields):
@@ -61,7 +61,7 @@ def said_again(shown: ShownOperation) -> Operation[Any] | None:
 
 
 def _value(given: dict[str, ShownField], name: str, info: msgspec.inspect.Type) -> Any:
-    """Return what a field was set to; items of a list are taken out of *given*."""
+    """Return a field's value; items of a list are removed from *given*."""
     field = given[name]
     if _is(info, msgspec.inspect.BoolType):
         return bool(field.number)

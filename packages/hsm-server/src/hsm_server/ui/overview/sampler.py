@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How much the server does, sampled while somebody looks at it."""
+"""Sampled rates of the server's figures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from aiohttp import web
 from hsm_server.observability.telemetry.figures import Figures
 
 PERIOD_SECONDS: Final = 2.0
-"""How often the figures are read at most, however many people look at them."""
+"""Minimum interval between two reads of the figures, shared by all viewers."""
 
 _MOST_RATES: Final = 60
-_FORGOTTEN_SECONDS: Final = 30.0
+_MAX_GAP_SECONDS: Final = 30.0
 _LIVE: Final = "live_view"
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class OperationRate:
     """
-    What was done between two samples.
+    Rates between two samples.
 
     Attributes:
-        per_second: Operations.
-        milliseconds: How long one took on average; 0 where there was none.
+        per_second: Operations per second.
+        milliseconds: Mean latency; 0 without operations.
     """
 
     per_second: float
@@ -37,21 +37,21 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Beat:
+class _Sample:
     at: float
     operations: int
     timed: int
     busy_seconds: float
 
 
-class Pulse:
+class FigureSampler:
     """
-    Samples the figures, for all who look at them together.
+    Sampler of the server's figures, shared by all viewers.
 
     Args:
-        snapshot: Reads the figures; it may block, and is called in a thread.
+        snapshot: Reads the figures. It may block and is called in a thread.
 
-        monotonic: Seconds since any instant.
+        monotonic: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Pulse:
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._figures: Figures | None = None
-        self._last: _Beat | None = None
-        self._rates: deque[Rate] = deque(maxlen=_MOST_RATES)
+        self._last: _Sample | None = None
+        self._rates: deque[OperationRate] = deque(maxlen=_MOST_RATES)
 
     @property
-    def rates(self) -> Sequence[Rate]:
-        """What was done in the last two minutes, the newest last."""
+    def rates(self) -> Sequence[OperationRate]:
+        """Rates of the last two minutes, newest last."""
         return tuple(self._rates)
 
     async def look(self) -> Figures:
-        """Return figures that are not older than the period."""
+        """Return figures no older than `PERIOD_SECONDS`."""
         async with self._lock:
             now = self._monotonic()
             if (
@@ -81,35 +81,35 @@ class Pulse:
                 or now - self._last.at >= PERIOD_SECONDS
             ):
                 self._figures = await asyncio.to_thread(self._snapshot)
-                self._note(_beat(self._figures, now))
+                self._note(_sample(self._figures, now))
             return self._figures
 
-    def _note(self, beat: _Beat) -> None:
-        last, self._last = self._last, beat
+    def _note(self, sample: _Sample) -> None:
+        last, self._last = self._last, sample
         if last is None:
             return
-        if beat.at - last.at > _FORGOTTEN_SECONDS:
-            # Nobody looked meanwhile: a line across that time would say nothing.
+        if sample.at - last.at > _MAX_GAP_SECONDS:
+            # No samples in between: the chart starts again.
             self._rates.clear()
             return
-        self._rates.append(_rate(last, beat))
+        self._rates.append(_rate(last, sample))
 
 
-def _beat(figures: Figures, now: float) -> _Beat:
+def _sample(figures: Figures, now: float) -> _Sample:
     operations = sum(figures.operations.values())
-    # A live view takes as long as somebody watches it.
+    # A live view's duration is not latency.
     timed = operations - figures.operations.get(_LIVE, 0)
-    return _Beat(now, operations, timed, figures.mean_seconds * timed)
+    return _Sample(now, operations, timed, figures.mean_seconds * timed)
 
 
-def _rate(last: _Beat, beat: _Beat) -> Rate:
-    timed = beat.timed - last.timed
-    busy = max(0.0, beat.busy_seconds - last.busy_seconds)
-    return Rate(
-        per_second=max(0, beat.operations - last.operations) / (beat.at - last.at),
+def _rate(last: _Sample, sample: _Sample) -> OperationRate:
+    timed = sample.timed - last.timed
+    busy = max(0.0, sample.busy_seconds - last.busy_seconds)
+    return OperationRate(
+        per_second=max(0, sample.operations - last.operations) / (sample.at - last.at),
         milliseconds=busy / timed * 1000 if timed > 0 else 0.0,
     )
 
 
-PULSE: Final = web.AppKey("PULSE", Pulse)
-"""Where the application keeps it."""
+SAMPLER: Final = web.AppKey("SAMPLER", FigureSampler)
+"""Application key of the sampler."""
