@@ -413,6 +413,30 @@ class TestWithdrawnTrust:
         assert listed in rules.revocation_lists
         assert 2 == len(rules.revocation_lists)
 
+    async def test_an_older_list_replaces_none_beside_a_fault(
+        self, world: World
+    ) -> None:
+        """Nor does one of another CA with the same name."""
+        twin = self_signed_root("An authority")
+        world.ca.write_bytes(pem(world.issuer.certificate, twin.certificate))
+        newer = world.issuer.revocation_list(
+            world.issuer.issue("lost").certificate, begin=-HOUR
+        )
+        older = world.issuer.revocation_list()
+        lists = [newer, older, twin.revocation_list(), older]
+        paths = [world.folder / f"{number}.crl" for number in range(4)]
+        for path, data in zip(paths, lists, strict=True):
+            path.write_bytes(data)
+        world.use_lists(*paths)
+        async with kept(world) as keeper:
+            paths[0].write_bytes(older)
+            paths[3].write_text("garbage")
+            assert await keeper.reload()
+            rules = world.published[-1].client
+
+        assert rules is not None
+        assert {newer, lists[2]} == set(rules.revocation_lists)
+
     async def test_a_fault_adds_no_trust(self, world: World) -> None:
         """A CA that is new beside a bad list waits until that is mended."""
         before = world.crl.read_bytes()

@@ -133,8 +133,8 @@ def parse_client(
 
     Good files replace the former rules. Faulty ones only take trust away: CAs that the
     CA file no longer names are dropped and no other is added, and lists that can be
-    used replace those of the same issuer and scope. Only a CA file that can't be read
-    leaves the CAs as they were.
+    used replace older ones of the same issuer, key and scope. Only a CA file that can't
+    be read leaves the CAs as they were.
 
     A revocation list of an issuer that is no client CA stays in force: it says nothing
     of the others, and while there are lists, each issuer in a chain needs one.
@@ -167,8 +167,8 @@ def parse_client(
     named = tuple(map(_der, authorities))
     if problems and former is not None:
         named = tuple(ca for ca in former.authorities if ca in named)
-        scopes = {_scope(der): der for der in (*former.revocation_lists, *lists)}
-        lists = tuple(scopes.values())
+        both = sorted((*former.revocation_lists, *lists), key=_last_update)
+        lists = tuple({_scope(der): der for der in both}.values())
     rules = ClientRules(
         is_required=settings.is_required,
         authorities=named,
@@ -228,14 +228,25 @@ def _usable_lists(
             yield crl
 
 
-def _scope(der: bytes) -> tuple[bytes, bytes]:
-    """Return whose certificates a list is about: its issuer, and part of them."""
+def _last_update(der: bytes) -> datetime:
+    return x509.load_der_x509_crl(der).last_update_utc
+
+
+def _scope(der: bytes) -> tuple[bytes, ...]:
+    """Return whose certificates a list is about: its issuer, their key, and a part."""
     crl = x509.load_der_x509_crl(der)
-    try:
-        scope = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint)
-        return crl.issuer.public_bytes(), scope.value.public_bytes()
-    except (x509.ExtensionNotFound, *UNREADABLE):
-        return crl.issuer.public_bytes(), b""
+    scope = [crl.issuer.public_bytes()]
+    for kind in (
+        x509.AuthorityKeyIdentifier,
+        x509.IssuingDistributionPoint,
+        x509.DeltaCRLIndicator,
+    ):
+        try:
+            found = crl.extensions.get_extension_for_class(kind)
+            scope.append(found.value.public_bytes())
+        except (x509.ExtensionNotFound, *UNREADABLE):
+            scope.append(b"")
+    return tuple(scope)
 
 
 def _held(contents: Contents, path: Path) -> bytes:
