@@ -396,6 +396,15 @@ BAD: dict[str, tuple[bytes, str]] = {
         json.dumps({"keys": [{"kty": "oct", "k": "A" * 43}]}).encode(),
         "holds no key",
     ),
+    **{
+        f"{name} {value}": (
+            json.dumps({"keys": [{**rows(a=OLD)[0], name: value}]}).encode(),
+            "must be texts",
+        )
+        for name, value in [
+            *[("kty", []), ("alg", ["ES256"]), ("use", {}), ("crv", 1), ("key_ops", 5)]
+        ]
+    },
     "too many": (
         json.dumps(
             {"keys": [{**rows(a=OLD)[0], "kid": f"{n}"} for n in range(33)]}
@@ -404,7 +413,9 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "repeated name": (b'{"keys": [], "keys": []}', "repeats a name"),
 }
-WITHDRAWING = {"private", "a secret", "a secret beside", "a secret without a word"}
+WITHDRAWING = {"private", "a secret", "a secret beside", "a secret without a word"} | {
+    name for name, (_, words) in BAD.items() if words == "must be texts"
+}
 """Sets that name the former key no more, or not as a public one."""
 
 
@@ -456,6 +467,19 @@ async def test_beside_a_file(tmp_path: Path) -> None:
     write_config(path, [])
     assert "" == await vault.watch.look()
     assert not vault.accepts(RSA.token("other"))
+
+
+async def test_a_set_withdraws_while_the_file_is_gone(tmp_path: Path) -> None:
+    """The file speaks for its own keys only."""
+    path = write_config(tmp_path / "jwt.json", [RSA.section("rsa")])
+    vault = Vault(path)
+    await vault.take(key_set(old=OLD, new=NEW))
+    path.unlink()
+
+    assert "can't be read" in await vault.take(key_set(new=NEW))
+    assert not vault.accepts(OLD.token("old"))
+    assert vault.accepts(NEW.token("new"))
+    assert vault.accepts(RSA.token("rsa"))
 
 
 async def test_what_was_fetched_counts_if_the_next_set_is_not_valid(

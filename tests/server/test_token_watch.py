@@ -174,6 +174,9 @@ WITHDRAWN: dict[str, Callable[[Path], Any]] = {
     "beside a key set that is gone": lambda path: write_config(
         path, [NEW.section("new")], jwks_file="gone.json"
     ),
+    "with other types": lambda path: write_config(
+        path, [{"jwk": {"kty": "RSA", "key_ops": 5}}]
+    ),
     "for another issuer": lambda path: write_config(
         path, [OLD.section("old"), NO_KEY], issuer="another"
     ),

@@ -27,6 +27,7 @@ from hsm_server.identity.tokens.keys import (
     MIN_SECRET_BYTES,
     Algorithm,
     TokenKey,
+    has_types_of_jwk,
     key_from_jwk,
     key_from_pem,
     key_from_secret,
@@ -380,6 +381,8 @@ def _names_in(data: bytes, where: str) -> set[str]:
 
 
 def _is_for_us(row: dict[str, Any]) -> bool:
+    if not has_types_of_jwk(row):
+        return True  # so that it is refused
     if row.get("use", "sig") != "sig" or row.get("alg", "HS256") not in set(Algorithm):
         return False
     known = {"RSA": None, "EC": "P-256", "OKP": "Ed25519"}

@@ -35,6 +35,7 @@ _NAME: Final = b"FerroHSM token key 1"
 """What a key names itself by; no token begins so, for it has spaces."""
 
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "priv"})
+_TEXTS: Final = ("kty", "alg", "use", "crv")
 _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
 
 
@@ -78,7 +79,7 @@ class TokenKey:
             of a secret.
         signature_bytes: Length of its signatures.
         public: Members of its JWK; None of a secret.
-        origin: File that holds it, where that is not the one that lists it.
+        origin: What holds it, where that is not the file that lists it.
     """
 
     algorithm: Algorithm
@@ -87,7 +88,7 @@ class TokenKey:
     signature_bytes: int = field(compare=False)
     public: Mapping[str, str] | None = field(compare=False)
     _key: Any = field(compare=False)
-    origin: str = field(default="", compare=False)
+    origin: str = ""
 
     def open(self, token: str) -> bytes:
         """
@@ -153,6 +154,10 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
     Raises:
         InvalidInputError: It is none, holds a private key, or is for something else.
     """
+    if not has_types_of_jwk(members):
+        raise InvalidInputError(
+            f"{', '.join(_TEXTS)} must be texts, and key_ops a list.", field="jwk"
+        )
     kid, kty = members.get("kid", ""), members.get("kty")
     if not isinstance(kid, str) or not isinstance(kty, str) or kty not in _TYPES:
         raise InvalidInputError(
@@ -181,6 +186,14 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
         raise InvalidInputError("This key can't be used.", field="jwk") from None
 
 
+def has_types_of_jwk(members: Mapping[str, Any]) -> bool:
+    """Return whether the members that tell what a JWK is for have their types."""
+    texts = (members.get(name) for name in _TEXTS)
+    return all(text is None or isinstance(text, str) for text in texts) and isinstance(
+        members.get("key_ops"), list | None
+    )
+
+
 def _present(members: Mapping[str, Any]) -> list[str]:
     return [name for name in _PUBLIC if name in members]
 
@@ -205,7 +218,8 @@ def _algorithm_of(
         )
     if members.get("use", "sig") != "sig":
         raise InvalidInputError("use must be sig.", field="use")
-    if "verify" not in members.get("key_ops", ["verify"]):
+    operations = members.get("key_ops")
+    if operations is not None and "verify" not in operations:
         raise InvalidInputError("key_ops must hold verify.", field="key_ops")
     return _TYPES[kty]
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
 from hsm_server.config.settings import TokenConfig, TokenRules
@@ -18,6 +19,9 @@ from hsm_server.identity.tokens.config import (
 )
 from hsm_server.identity.tokens.keys import TokenKey
 from hsm_server.identity.tokens.trust import TokenTrust
+
+_FETCHED: Final = "https://"
+"""Origin of fetched keys; no file's name."""
 
 
 class KeySource(Protocol):
@@ -105,13 +109,23 @@ class TokenSource:
         if data is None:
             return
         try:
-            self._fetched = public_keys_of_set(data)
+            self._take(data)
+        except Exception as error:
+            # A fault of ours must be an alarm, too.
+            self._fault_of_set = (
+                f"The fetched key set can't be read: {type(error).__name__}."
+            )
+
+    def _take(self, data: bytes) -> None:
+        try:
+            found = public_keys_of_set(data)
         except InvalidInputError as error:
             self._fault_of_set = f"The fetched key set is not valid: {error}"
             self._fetched = still_in_public_set(data, self._fetched)
         else:
+            self._fetched = tuple(replace(key, origin=_FETCHED) for key in found)
             no_keys = "The fetched key set holds no key that tokens may have."
-            self._fault_of_set = "" if self._fetched else no_keys
+            self._fault_of_set = "" if found else no_keys
 
     def read(self) -> TokenTrust:
         """
@@ -132,10 +146,10 @@ class TokenSource:
     def still_named(self, former: TokenTrust) -> TokenTrust:
         """See `KeySource`."""
         fetched = {key.name for key in self._fetched}
-        kept: Sequence[TokenKey] = former.keys
+        kept: Sequence[TokenKey] = [k for k in former.keys if k.origin != _FETCHED]
         try:
             if self._path is not None:
-                kept = still_in_config(self._path, former.keys, former.rules)
+                kept = still_in_config(self._path, kept, former.rules)
             elif not self._is_fetching:
                 kept = TokenTrust.of_secret(self._read_secret(), self._rules).keys
         except (InvalidInputError, UnsafeFileModeError):

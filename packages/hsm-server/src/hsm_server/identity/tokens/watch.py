@@ -70,13 +70,14 @@ class TokenWatch:
         async with self._lock:
             try:
                 trust = await self._settled(self._source.read, self._trust)
-            except HSMError as error:
-                await self._withdraw()
-                self._note(sentence(error))
-                return self._problem
             except Exception as error:
                 # A fault of ours must not be the end of looking.
-                self._note(f"unexpected {type(error).__name__}.")
+                await self._withdraw()
+                self._note(
+                    sentence(error)
+                    if isinstance(error, HSMError)
+                    else f"unexpected {type(error).__name__}."
+                )
                 return self._problem
             if trust != self._trust:
                 self._trust = trust
@@ -89,7 +90,7 @@ class TokenWatch:
     async def _withdraw(self) -> None:
         """Drop keys that a source no longer names which can't be used as a whole."""
         former = self._trust
-        with contextlib.suppress(HSMError):
+        with contextlib.suppress(Exception):
             kept = await self._settled(lambda: self._source.still_named(former), former)
             if kept != former:
                 self._trust = kept
