@@ -142,7 +142,7 @@ class Asking:
                 said = msgspec.structs.replace(said, withdrawn=True)
                 self._change(state=ApprovalState.PENDING, decisions=(said,))
             case _:
-                raise AccessDeniedError("Only who asked for an approval cancels it.")
+                raise AccessDeniedError("Only the requester can cancel an approval.")
         return self.approval
 
     def _step(self, step: ApprovalState | Exception) -> None:

@@ -219,7 +219,7 @@ class TestAuditVerify:
         [
             (base64.b64encode(b"\x03" * 32).decode(), "wrong_audit_key"),
             (base64.b64encode(b"\x03" * 31).decode(), "configuration"),
-            ("not base64", "configuration"),
+            ("standard base64", "configuration"),
             ("@/nonexistent", "configuration"),
         ],
     )

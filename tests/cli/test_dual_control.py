@@ -123,7 +123,7 @@ def test_a_named_approval(two: Two) -> None:
     done = two.alice("destroy", "k", *under)
     used = two.alice("destroy", "other", *under)
 
-    assert (3, True) == (wrong.code, "is for another operation" in wrong.err)
+    assert (3, True) == (wrong.code, "for a different operation" in wrong.err)
     assert (4, True) == (missing.code, "approval_not_found" in missing.err)
     assert (2, True) == (garbled.code, "approval_id must be a UUID" in garbled.err)
     assert (0, True) == (done.code, "destroyed" in done.text)
@@ -147,7 +147,7 @@ def test_a_named_approval_that_ended(
     outcome = two.alice("destroy", "k", "--yes", "--approval-id", approval_id)
 
     assert 13 == outcome.code
-    assert f"The approval is {words}; it serves nothing any more." in outcome.err
+    assert f"Approval {approval_id} is {words}." in outcome.err
     assert [] == list(two.bob_himself.approvals(states=[ApprovalState.PENDING]))
 
 
@@ -248,7 +248,7 @@ def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
         outcome = two.bob.ok(*words, str(good))
         assert "each by a key of its approver" in outcome.text
     bad = two.bob(*words, str(others))
-    assert (7, True) == (bad.code, "signature of an approver in record" in bad.err)
+    assert (7, True) == (bad.code, "invalid approver signature" in bad.err)
 
 
 def test_signed_refusal(two: Two, tmp_path: Path) -> None:

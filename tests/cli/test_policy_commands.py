@@ -54,7 +54,7 @@ def test_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     assert (0, 2) == (passed.code, refused.code)
     assert passed.text.startswith("valid, 5 rules, policy ")
-    assert "line 7: rules[0].match.operations[0]: There is no op" in refused.err
+    assert "line 7: rules[0].match.operations[0]: Unknown operation" in refused.err
 
 
 def test_check_warns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
             *"--algorithm ml-dsa-87".split(),
         )
 
-    assert "One of these roles, for Sign: Operator, Service." in denied.text
+    assert "Sign requires one of these roles: Operator, Service." in denied.text
     assert "deny (default-deny)" in denied.text
     assert ("allow", "role:Operator") == (allowed.json["outcome"], allowed.json["rule"])
     assert "deny (pqc-restricted)" in restricted.text
@@ -133,8 +133,8 @@ def test_explain_what_depends_on_the_key(monkeypatch: pytest.MonkeyPatch) -> Non
             *("--key", "release"),
         )
 
-    assert (2, True) == (renamed.code, "Sign states no name" in renamed.err)
-    assert "give key_id" in renamed.err
+    assert (2, True) == (renamed.code, "Sign has no field name" in renamed.err)
+    assert "Pass key_id" in renamed.err
     for outcome in (keyless, batch):
         assert (2, True) == (outcome.code, "by the rules frozen" in outcome.err)
     assert all("deny (frozen)" in outcome.text for outcome in denied)

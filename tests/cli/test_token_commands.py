@@ -141,7 +141,7 @@ class TestToken:
         [
             ([], "needs a key"),
             (["--jwt-secret", "text:short"], "at least 32 bytes"),
-            (["--jwt-secret", "not base64"], "must be standard base64"),
+            (["--jwt-secret", "standard base64"], "must be standard base64"),
             (["--jwt-secret", SECRET, "--roles", "king"], "not known"),
             (["--jwt-secret", SECRET, "--roles", ","], "at least one role"),
             (["--jwt-secret", SECRET, "--actor", ""], "needs an actor"),

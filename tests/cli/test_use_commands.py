@@ -119,7 +119,7 @@ class TestSign:
             (["k", "x", "--key-id", "k"], "not both"),
             (["--key-id", "k"], "Give PAYLOAD, or --in FILE"),
             (["k", "eA", "--base64"], "not base64 with padding"),
-            (["k", "eB==", "--base64"], "not canonical base64"),
+            (["k", "eB==", "--base64"], "must be canonical base64"),
             (["k", "--in", "/nonexistent/x"], "could not be read: No such file"),
             (["k", "--in", "/"], "could not be read: Is a directory"),
             (["k", "x", "--hash", "md5"], "none of SHA-256"),

@@ -354,7 +354,7 @@ def test_what_an_approver_is_shown() -> None:
     What is shown in a newer format is not signed.
     """
     shown = ShownOperation(format=3, kind="Sign", requester="ann")
-    with pytest.raises(InvalidInputError, match="format 3; 1 to 2 are known"):
+    with pytest.raises(InvalidInputError, match="must be 1 to 2, got 3"):
         check_shown(shown)
 
 

@@ -188,7 +188,7 @@ class TestMoves:
             with pytest.raises(ConflictError) as caught:
                 check_move(before, wanted)
             assert str(caught.value).startswith(
-                f"An approval that is {before} can't become {wanted}"
+                f"The approval is {before} and can't become {wanted}"
             )
             assert {"state": before, "wanted": wanted} == caught.value.facts
         assert set(S) == set(MOVES)
@@ -778,7 +778,7 @@ class TestTampering:
         bring(register, S.GRANTED)
         self.put(store, ONE, store.get(ONE) or b"")
 
-        words = f"^The index of approval {ONE} was tampered with"
+        words = f"^The index entry of approval {ONE} was altered"
         with pytest.raises(ApprovalTamperedError, match=words) as caught:
             reserve(register)
         assert {"approval_id": ONE} == caught.value.facts

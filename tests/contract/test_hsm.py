@@ -917,7 +917,7 @@ class TestAuthority:
         first, second = (asked[key] for key in keys)
         auditor.approve(first.approval_id, digest=first.digest)
 
-        with pytest.raises(errors.AccessDeniedError, match="another operation"):
+        with pytest.raises(errors.AccessDeniedError, match="different operation"):
             session.under(first.approval_id).destroy(keys[1])
         with pytest.raises(errors.ApprovalRequiredError) as pending:
             session.under(second.approval_id).destroy(keys[1])

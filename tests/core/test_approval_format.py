@@ -123,7 +123,7 @@ def test_another_form() -> None:
     """
     A refusal names the approval, and says if only a newer release knows more.
     """
-    named = f"The approval {APPROVAL_ID}"
+    named = f"Approval {APPROVAL_ID}"
     payload = split(b"approval", VECTORS["pending"].encode())[0]
     newer = payload.replace(b'"format":1', b'"format":2')
     older = payload.replace(b'"format":1', b'"format":0')

@@ -106,7 +106,7 @@ def test_words_of_a_move() -> None:
     """
     A move that is not legal is refused in words, with both states.
     """
-    words = "^An approval that is denied can't become granted.$"
+    words = "^The approval is denied and can't become granted.$"
 
     with pytest.raises(ConflictError, match=words) as caught:
         check_move(S.DENIED, S.GRANTED)
@@ -238,7 +238,7 @@ class TestReview:
 
         full = reviewed(asked, new[:15], lambda decision: True, START)
         assert 16 == len(full.demands)
-        with pytest.raises(ConflictError, match="ask again"):
+        with pytest.raises(ConflictError, match="open a new one"):
             reviewed(asked, new, lambda decision: True, START)
 
     @pytest.mark.parametrize("shared", [True, False])

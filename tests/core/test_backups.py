@@ -147,7 +147,7 @@ def test_no_directory(tmp_path: Path) -> None:
     """Who has not said where copies may lie gets none."""
     settings = settings_in(tmp_path / "data", None)
     with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
-        with pytest.raises(UnsupportedOperationError, match="no directory"):
+        with pytest.raises(UnsupportedOperationError, match="No backup directory"):
             gateway.act_as(caller()).execute(BackUpStores())
 
 

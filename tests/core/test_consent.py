@@ -132,13 +132,13 @@ def test_unclear_field(fields: tuple[ShownField, ...]) -> None:
     """A field in two forms, in half a form, or twice is not shown at all."""
     shown = ShownOperation(format=1, kind="Sign", requester="alice", fields=fields)
 
-    with pytest.raises(InvalidInputError, match="'a' is not shown in one way"):
+    with pytest.raises(InvalidInputError, match="'a' must occur once"):
         check_shown(shown)
 
 
 def test_unknown_format() -> None:
     """What is shown in a form of later programs is not shown at all."""
-    with pytest.raises(InvalidInputError, match="format 3; 1 to 2 are known"):
+    with pytest.raises(InvalidInputError, match="must be 1 to 2, got 3"):
         check_shown(ShownOperation(format=3, kind="Sign", requester="alice"))
 
 
@@ -257,5 +257,5 @@ def test_unclear_context(context: ShownContext) -> None:
     """The context is shown in one way, too."""
     shown = ShownOperation(format=2, kind="Sign", requester="a", context=context)
 
-    with pytest.raises(InvalidInputError, match="'a' is not shown in one way"):
+    with pytest.raises(InvalidInputError, match="'a' must occur once"):
         check_shown(shown)

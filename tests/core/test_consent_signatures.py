@@ -208,16 +208,16 @@ def test_every_changed_byte_of_openssh() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"magic": b"SSHSIH"}, "not SSHSIG"),
-        ({"version": 2}, "not SSHSIG of version 1"),
+        ({"magic": b"SSHSIH"}, "must be SSHSIG"),
+        ({"version": 2}, "must be SSHSIG version 1"),
         ({"namespace": b"file"}, "namespace"),
         ({"namespace": b""}, "namespace"),
         ({"namespace": b"ferrohsm-approval\0"}, "namespace"),
         ({"reserved": b"x"}, "namespace"),
         ({"hash_name": b"sha1"}, "hash must be"),
-        ({"kind": b"ssh-rsa"}, "not of its key's kind"),
-        ({"after_inner": b"x"}, "bytes after its end"),
-        ({"after": b"x"}, "bytes after its end"),
+        ({"kind": b"ssh-rsa"}, "does not match its key type"),
+        ({"after_inner": b"x"}, "trailing bytes"),
+        ({"after": b"x"}, "trailing bytes"),
     ],
 )
 def test_wrong_in_one_way(changes: dict[str, bytes], reason: str) -> None:
@@ -330,7 +330,7 @@ def pem_of(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | object) -> str:
 OTHER_KEYS = {
     "nothing": "",
     "type alone": "ssh-ed25519",
-    "cut short": "ssh-ed25519 AAAA",
+    "truncated": "ssh-ed25519 AAAA",
     "ssh-rsa": LINE.replace("ssh-ed25519", "ssh-rsa"),
     "sk": LINE.replace("ssh-ed25519", "sk-ssh-ed25519@openssh.com"),
     "another type": LINE.replace("ssh-ed25519", "ecdsa-sha2-nistp256"),
@@ -389,7 +389,7 @@ bob {LINE}
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("bob", "Line 1: there is no key"),
+        ("bob", "Line 1: no key found"),
         ("\n# x\nbob ssh-rsa AAAA", "Line 3: An approver's key must be"),
         (f"bob {LINE}\nada {LINE}", "is registered for two people"),
         (f'"bob {LINE}', "Line 1"),

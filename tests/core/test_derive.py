@@ -167,7 +167,9 @@ class TestAgreement:
         """ECDH needs another party."""
         key = session.create_key("x25519").key_id
 
-        with pytest.raises(errors.InvalidInputError, match="agrees with") as caught:
+        with pytest.raises(
+            errors.InvalidInputError, match="peer_public_key is required"
+        ) as caught:
             session.derive_key("aes", key)
 
         assert "peer_public_key" == facts_of(caught)[0]

@@ -130,19 +130,19 @@ class TestWaiting:
         session.destroy(key, waiting_days=7)
 
         for days in (None, 0, 1, 30):
-            with pytest.raises(errors.KeyStateError, match="cancel that"):
+            with pytest.raises(errors.KeyStateError, match="Cancel it"):
                 session.destroy(key, waiting_days=days)
         assert SCHEDULED is session.describe(key).state
 
     def test_nothing_to_cancel(self, session: Session) -> None:
         """
-        A key that does not wait, and one that is destroyed, are refused.
+        A key that no scheduled destruction, and one that is destroyed, are refused.
         """
         key = session.create_key("aes").key_id
-        with pytest.raises(errors.KeyStateError, match="does not wait"):
+        with pytest.raises(errors.KeyStateError, match="no scheduled destruction"):
             session.cancel_destroy(key)
         session.destroy(key)
-        with pytest.raises(errors.KeyStateError, match="does not wait"):
+        with pytest.raises(errors.KeyStateError, match="no scheduled destruction"):
             session.cancel_destroy(key)
 
     def test_survives_a_restart(self, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class TestBinding:
         assert S.GRANTED is bob.execute(agreed).state
 
         for decision in (agreed, refused):
-            with pytest.raises(errors.GenerationConflictError, match="look at it"):
+            with pytest.raises(errors.GenerationConflictError, match="Review it"):
                 carl.execute(decision)
         again = bob.execute(agreed)
         looked = msgspec.structs.replace(refused, generation=again.generation)

@@ -95,40 +95,40 @@ def test_who_has_names_of_two_is_nobody() -> None:
 
 ONE = f"principal: ann, roles: [Operator], certificates: ['{A}']"
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "no condition": (("principal: ann, roles: [Operator]",), "identities[0]: This"),
+    "no condition": (("principal: ann, roles: [Operator]",), "identities[0]: At least"),
     "no roles": ((ONE.replace("[Operator]", "[]"),), "identities[0].roles"),
     "unknown role": ((ONE.replace("Operator", "Root"),), "identities[0].roles"),
     "no principal": ((ONE.replace("ann", "''"),), "identities[0].principal"),
-    "reserved": ((ONE.replace("ann", "System.purge"),), "HSM's own"),
-    "scheduler": ((ONE.replace("ann", "retention-scheduler"),), "HSM's own"),
-    "spaces": ((ONE.replace("ann", "' ann'"),), "spaces at its ends"),
-    "invisible": ((ONE.replace("ann", '"a\\u200bn"'),), "show nothing"),
-    "not NFC": ((ONE.replace("ann", '"a\\u0301"'),), "form NFC"),
-    "short fingerprint": ((ONE.replace(A, "ab"),), "certificates[0]: This is no SHA"),
+    "reserved": ((ONE.replace("ann", "System.purge"),), "reserved for the HSM"),
+    "scheduler": ((ONE.replace("ann", "retention-scheduler"),), "reserved for the HSM"),
+    "spaces": ((ONE.replace("ann", "' ann'"),), "trailing spaces"),
+    "invisible": ((ONE.replace("ann", '"a\\u200bn"'),), "invisible"),
+    "not NFC": ((ONE.replace("ann", '"a\\u0301"'),), "in NFC"),
+    "short fingerprint": ((ONE.replace(A, "ab"),), "certificates[0]: A SHA-256"),
     "no kind": (
         ("principal: ci, roles: [Service], certificate_names: [ci.example]",),
-        "identities[0].certificate_names[0]: A name begins with",
+        "identities[0].certificate_names[0]: A certificate name",
     ),
     "a prefix": (
         ("principal: ci, roles: [Service], certificate_subjects: ['CN=ci*']",),
-        "identities[0].certificate_subjects[0]: Whom",
+        "identities[0].certificate_subjects[0]: The wildcard",
     ),
     "unknown field": ((f"{ONE}, networks: [10.0.0.0/8]",), "unknown field"),
     "same person": (
         (ONE, f"principal: ANN, roles: [Auditor], certificates: ['{B}']"),
-        "identities[1].principal: This person stands here already",
+        "identities[1].principal: Duplicate principal",
     ),
     "same fingerprint": (
         (ONE, ONE.replace("ann", "bob")),
-        "identities[1]: What is said here also names ann",
+        "identities[1]: These conditions also match ann",
     ),
     "narrower": (
         (ONE, f"{ONE.replace('ann', 'bob')}, certificate_subjects: ['CN=bob']"),
-        "also names ann",
+        "also match ann",
     ),
     "wider": (
         (f"{ONE}, certificate_subjects: ['CN=ann']", ONE.replace("ann", "bob")),
-        "also names ann",
+        "also match ann",
     ),
 }
 

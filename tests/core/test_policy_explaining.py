@@ -232,19 +232,19 @@ def _explained(
 @pytest.mark.parametrize(
     ("demand", "words"),
     [
-        ("", "The consent of another person, within 3600 seconds (r0)."),
+        ("", "Approval by another person, within 3600 seconds (r0)."),
         (
             ", approval: {quorum: 3, ttl_seconds: 60, signed: true}",
-            "The consent of 3 other people, signed, within 60 seconds (r0).",
+            "Approval by 3 other people, signed, within 60 seconds (r0).",
         ),
         (
             ", approval: {roles: [Auditor, Operator], uses: 2}",
-            "The consent of another person with a role of Auditor, Operator, "
-            "within 3600 seconds, for up to 2 uses (r0).",
+            "Approval by another person with a role of Auditor, Operator, "
+            "within 3600 seconds, valid for up to 2 uses (r0).",
         ),
         (
             ", approval: {quorum: 2, distinct_roles: [Auditor, Operator]}",
-            "The consent of 2 other people, among them one each as Auditor and "
+            "Approval by 2 other people, including one each as Auditor and "
             "Operator, within 3600 seconds (r0).",
         ),
     ],
@@ -262,17 +262,17 @@ def test_what_is_needed_where_nothing_allows() -> None:
     nobody = Caller(principal="eve", roles=frozenset())
     deny = "effect: deny, match: {tags: [prod]}"
 
-    assert ("One of these roles, for Sign: Operator, Service.",) == _explained(
+    assert ("Sign requires one of these roles: Operator, Service.",) == _explained(
         [], auditor, SIGN, facts_of()
     ).needed
-    assert ("The rule r0 denies it; nothing outweighs that.",) == _explained(
-        [deny], person(), SIGN, facts_of()
-    ).needed
+    assert (
+        "The rule r0 denies it. No other rule or role overrides a denial.",
+    ) == _explained([deny], person(), SIGN, facts_of()).needed
     assert () == _explained([], person(), SIGN, facts_of()).needed
     assert (
         _explained([], nobody, SIGN, facts_of())
         .needed[0]
-        .startswith("One of these roles")
+        .startswith("Sign requires one of these roles")
     )
 
 
@@ -284,9 +284,7 @@ def test_what_an_update_would_give() -> None:
     said = _explained(rules, person("bob", Role.ADMINISTRATOR), change, facts_of())
 
     assert ("deny", "update-gives:ExportKey") == (said.outcome.value, said.rule)
-    assert said.needed == (
-        "It would let them ExportKey with the key, which they may not do now.",
-    )
+    assert said.needed == ("The change would grant the caller ExportKey on the key.",)
 
 
 @pytest.mark.parametrize(

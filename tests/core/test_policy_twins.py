@@ -321,7 +321,7 @@ def test_an_explanation_names_the_grant_that_is_missing() -> None:
         )
         found = gateway.act_as(caller()).execute(question)
 
-    assert ("One of these roles, for Sign: Operator.",) == found.needed
+    assert ("Sign requires one of these roles: Operator.",) == found.needed
 
 
 def test_replayed() -> None:
@@ -347,5 +347,5 @@ def test_a_key_that_unwraps_reads_nothing_raw() -> None:
     """No key has both purposes, so that unwrapping has no twin."""
     with hsm_with() as gateway:
         for algorithm, usage in ((KEM, "decapsulate"), ("RSA-3072", "decrypt")):
-            with pytest.raises(errors.HSMError, match="wraps or unwraps"):
+            with pytest.raises(errors.HSMError, match="wrap and unwrap"):
                 made(gateway, algorithm, "unwrap", usage)

@@ -147,7 +147,7 @@ class TestStaged:
         session.rotate(key, staged=True)
         session.suspend(key)
 
-        with pytest.raises(errors.KeyStateError, match="resume or revoke"):
+        with pytest.raises(errors.KeyStateError, match="Resume or revoke"):
             session.activate(key)
 
     def test_survives_a_restart(self, tmp_path: Path) -> None:

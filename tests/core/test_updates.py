@@ -140,7 +140,7 @@ class TestNames:
         """
         key = session.create_key("aes").key_id
 
-        with pytest.raises(errors.InvalidInputError, match="form of a UUID"):
+        with pytest.raises(errors.InvalidInputError, match="look like a UUID"):
             session.update(key, name=key)
 
     def test_wanted_by_many(self, gateway: OpenHSM, session: Session) -> None:

@@ -411,7 +411,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         ).encode(),
         "0 to 32 keys",
     ),
-    "repeated name": (b'{"keys": [], "keys": []}', "repeats a name"),
+    "repeated name": (b'{"keys": [], "keys": []}', "duplicate name"),
 }
 WITHDRAWING = {"private", "a secret", "a secret beside", "a secret without a word"} | {
     name for name, (_, words) in BAD.items() if words == "must be texts"

@@ -62,7 +62,7 @@ def test_nothing_starts_without_randomness(
 
     assert ExitCode.SELF_TEST_FAILED == done.returncode
     assert done.stderr.startswith(
-        "hsm-server: error: The random generator is not healthy."
+        "hsm-server: error: The system's random generator failed its health test."
     )
     assert ("", 1) == (done.stdout, done.stderr.count("\n"))
     assert [] == [path for path in tmp_path.rglob("data/**/*") if path.is_file()]

@@ -332,7 +332,7 @@ class TestFiles:
         with folder.files.cert.open("ab") as file:
             file.truncate(2**30)
 
-        assert "is longer than 1048576 bytes" in folder.refusal()
+        assert "must be at most 1048576 bytes" in folder.refusal()
 
 
 class TestClients:

@@ -259,7 +259,7 @@ def test_modes(path: Path) -> None:
     write_config(path, [RS]).chmod(0o644)
     assert load(path).keys
     path.chmod(0o664)
-    with pytest.raises(UnsafeFileModeError, match="written to by others"):
+    with pytest.raises(UnsafeFileModeError, match="writable by other users"):
         load(path)
     oct_key = {"kty": "oct", "k": base64.urlsafe_b64encode(SECRET[:33]).decode()}
     for section in ({"secret": B64}, {"jwk": oct_key}):

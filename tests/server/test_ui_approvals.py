@@ -212,7 +212,7 @@ class TestPages:
         late = await office.say(page, path, "deny", reason="no")
 
         assert 409 == late.status
-        assert "look at it again" in late.words
+        assert "Review it again" in late.words
         assert ApprovalState.GRANTED is office.state(path).state
 
     async def test_another_digest_is_refused(self, office: Office) -> None:
@@ -288,7 +288,7 @@ class TestPages:
         )
 
         assert 403 == forged.status
-        assert "Nobody decides on their own request." in forged.words
+        assert "You can't decide on your own request." in forged.words
         assert ApprovalState.PENDING is office.state(path).state
 
     async def test_a_refusal_says_why(self, office: Office) -> None:

@@ -129,5 +129,5 @@ async def test_the_button_needs_a_certificate() -> None:
         page = await browser.get("/ui/sign-in")
         shown = await browser.submit(page, "/ui/sign-in", {"how": "certificate"})
 
-    assert "this certificate" not in page.words
+    assert "this client certificate" not in page.words
     assert 401 == shown.status

@@ -215,7 +215,7 @@ async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
 
     assert 412 == late.status
     assert "No change was made" in late.words
-    assert "changed since it was looked at" in late.words
+    assert "a different generation than expected" in late.words
     assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
 
 

@@ -24,12 +24,14 @@ _BASE64: Final = re.compile(
 def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
     if not _BASE64.match(text):
         raise MalformedError(
-            f"{field} is not base64 (RFC 4648, section 4, with padding).", field=field
+            f"{field} must be standard base64 (RFC 4648, section 4, with padding).",
+            field=field,
         )
     data = binascii.a2b_base64(text)
     if binascii.b2a_base64(data, newline=False) != text.encode():
         raise MalformedError(
-            f"{field} is not canonical base64: unused bits are not zero.", field=field
+            f"{field} must be canonical base64: the unused bits must be zero.",
+            field=field,
         )
     if limit is not None and len(data) > limit:
         raise PayloadTooLargeError(field, actual=len(data), maximum=limit)

@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias
 from hsm_core.errors import MalformedError
 
 Json: TypeAlias = Any
-"""A tree of dict, list, str, int, float, bool and None."""
+"""JSON value: dict, list, str, int, float, bool or None."""
 
 MAX_DEPTH: Final = 16
-"""How deep arrays and objects may be nested."""
+"""Maximum nesting depth of arrays and objects."""
 
 _DEEP: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -26,17 +26,17 @@ _DEEP: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 def _refuse_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise MalformedError("The JSON text repeats a name in an object.")
+        raise MalformedError("The JSON text has an object with a duplicate name.")
     return found
 
 
 def _refuse_constant(name: str) -> Json:
-    raise MalformedError(f"The JSON text holds {name}, which is not JSON.")
+    raise MalformedError(f"The JSON text contains {name}, which JSON does not allow.")
 
 
 def _bounded_int(digits: str) -> int:
     if len(digits.lstrip("-")) > 20:
-        raise MalformedError("The JSON text holds a number of more than 20 digits.")
+        raise MalformedError("The JSON text has a number of more than 20 digits.")
     return int(digits)
 
 
@@ -76,10 +76,10 @@ def scan_json(data: bytes) -> Json:
             parse_int=_bounded_int,
         )
     except UnicodeDecodeError:
-        raise MalformedError("The JSON text is not UTF-8.") from None
+        raise MalformedError("The JSON text must be UTF-8.") from None
     except json.JSONDecodeError as error:
         raise MalformedError(
-            f"The JSON text is broken at character {error.pos}: {error.msg}."
+            f"Not valid JSON at character {error.pos}: {error.msg}."
         ) from None
     except RecursionError:
         raise MalformedError("The JSON text is nested too deeply.") from None
@@ -105,4 +105,4 @@ def _refuse_surrogates(tree: Json) -> None:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise MalformedError("The JSON text holds a lone surrogate.") from None
+            raise MalformedError("The JSON text contains a lone surrogate.") from None

@@ -87,8 +87,8 @@ def read_approver_key(text: str) -> ApproverKey:
         # The last is what cryptography says of a point that is compressed.
         pass
     raise InvalidInputError(
-        "An approver's key must be Ed25519 or ECDSA P-256, as PEM (PUBLIC KEY) or as a "
-        "line of OpenSSH (ssh-ed25519 or ecdsa-sha2-nistp256, without options).",
+        "An approver's key must be Ed25519 or ECDSA P-256, as PEM (PUBLIC KEY) or as "
+        "an OpenSSH line (ssh-ed25519 or ecdsa-sha2-nistp256, without options).",
         field="approvers",
     ) from None
 
@@ -135,7 +135,7 @@ def _known(key: object) -> ApproverKey | None:
 
 
 ApproverKeys: TypeAlias = Mapping[str, tuple[ApproverKey, ...]]
-"""Keys of people, by `hsm_core.identities.identity` of their principals."""
+"""Approver keys, by `hsm_core.identities.identity` of the principal."""
 
 
 def read_approver_keys(texts: Mapping[str, tuple[str, ...]]) -> ApproverKeys:
@@ -157,7 +157,8 @@ def read_approver_keys(texts: Mapping[str, tuple[str, ...]]) -> ApproverKeys:
         for key in read:
             if owners.setdefault(key.blob, person) != person:
                 raise InvalidInputError(
-                    f"The key {key.fingerprint} is registered for two people.",
+                    f"Key {key.fingerprint} is registered for two people. Register "
+                    "each key once.",
                     field="approvers",
                 )
     return found
@@ -179,9 +180,7 @@ def read_key_lines(text: str) -> ApproverKeys:
             continue
         words = _PERSON.fullmatch(line.strip())
         if words is None:
-            raise InvalidInputError(
-                f"Line {number}: there is no key.", field="approvers"
-            )
+            raise InvalidInputError(f"Line {number}: no key found.", field="approvers")
         person = identity(words[1] or words[2])
         try:
             read_approver_key(words[3])

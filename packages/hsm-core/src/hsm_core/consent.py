@@ -40,16 +40,16 @@ __all__ = [
 ]
 
 SALT_BYTES: Final = 32
-"""Length of the random salt of each approval."""
+"""Length of an approval's random salt, in bytes."""
 
 SHOWN_FORMAT: Final = 2
-"""Version of the form in which operations are shown."""
+"""Current format version of shown operations."""
 
 _FORMATS: Final = frozenset({1, SHOWN_FORMAT})
-"""Forms that are read; the first has no context."""
+"""Supported format versions; version 1 has no context."""
 
 SSH_NAMESPACE: Final = "ferrohsm-approval"
-"""What ``ssh-keygen -Y sign -n`` is given."""
+"""Namespace for ``ssh-keygen -Y sign -n``."""
 
 _OPERATION: Final = b"ferrohsm approval operation v1\0"
 _HIDDEN: Final = b"ferrohsm approval field v1\0"
@@ -251,7 +251,7 @@ class Headline:
 
     def __str__(self) -> str:
         facts = f" ({self.facts})" if self.facts else ""
-        return f"{self.requester} asks to {self.action}{facts}. {self.undo}".rstrip()
+        return (f"{self.requester} asks to {self.action}{facts}. {self.undo}").rstrip()
 
 
 def headline(shown: ShownOperation, at: datetime) -> Headline:
@@ -316,7 +316,7 @@ def check_shown(shown: ShownOperation) -> None:
     """
     if shown.format not in _FORMATS:
         raise InvalidInputError(
-            f"It is shown in format {shown.format}; 1 to {SHOWN_FORMAT} are known.",
+            f"operation.format must be 1 to {SHOWN_FORMAT}, got {shown.format}.",
             field="operation.format",
         )
     context = shown.context or ShownContext()
@@ -329,7 +329,8 @@ def _check_fields(fields: Iterable[ShownField]) -> None:
     for field in fields:
         if field.name in names or not _has_one_form(field):
             raise InvalidInputError(
-                f"The field {field.name[:64]!r} is not shown in one way.",
+                f"operation.fields: {field.name[:64]!r} must occur once and have "
+                "exactly one value.",
                 field="operation.fields",
             )
         names.add(field.name)
@@ -400,6 +401,6 @@ def statement(approval_id: str, digest: str, *, granted: bool) -> bytes:
         ("digest", digest, _SHA256),
     ):
         if not form.fullmatch(value):
-            raise InvalidInputError(f"{name} is none.", field=name)
+            raise InvalidInputError(f"{name} is malformed.", field=name)
     word = "grant" if granted else "deny"
     return f"{_STATEMENT}\n{approval_id}\n{word}\n{digest}\n".encode()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Every error that hsm-core raises on purpose.
+Errors of hsm-core.
 
 ::
 
@@ -59,9 +59,9 @@ Every error that hsm-core raises on purpose.
         ├── WrongAuditKeyError
         └── WrongMasterKeyError
 
-A message is for people: a full sentence that names the field and the limit, and
-never holds key bytes, tokens or plaintext. What a program needs is in ``code`` and
-in ``facts``, which travel over the wire.
+Messages are full sentences that name the field and the limit; they never contain key
+bytes, tokens or plaintext. Programs read ``code`` and ``facts``, which are sent over
+the wire.
 """
 
 from __future__ import annotations
@@ -128,20 +128,21 @@ __all__ = [
 ]
 
 Fact: TypeAlias = str | int
-"""One machine-readable fact about an error; never a secret."""
+"""Machine-readable fact about an error; never a secret."""
 
 
 class HSMError(Exception):
     """
-    Base of every error that hsm-core raises on purpose.
+    Base class of all hsm-core errors.
 
     Args:
-        message: One sentence for people. Empty means the class's own sentence.
+        message: Message, a full sentence. Empty means the default sentence of the
+            class.
 
-        facts: Machine-readable facts, which become ``facts`` and travel over the wire.
+        facts: Machine-readable facts, sent over the wire as ``facts``.
 
     Attributes:
-        code: Stable machine name, part of the wire format.
+        code: Stable error code, part of the wire format.
         facts: Names and values, such as ``field`` and ``limit``.
     """
 
@@ -154,14 +155,14 @@ class HSMError(Exception):
 
     @classmethod
     def from_wire(cls, message: str, facts: dict[str, Fact]) -> Self:
-        """Rebuild an error that came over the wire, whatever its own arguments are."""
+        """Rebuild an error received over the wire."""
         error = cls.__new__(cls)
         HSMError.__init__(error, message, **facts)
         return error
 
 
 class InvalidInputError(HSMError, ValueError):
-    """An argument breaks a rule; ``facts["field"]`` names it where there is one."""
+    """An argument is invalid; ``facts["field"]`` names the field, if any."""
 
     code: ClassVar[str] = "invalid_input"
     sentence: ClassVar[str] = "The request is not valid."
@@ -169,7 +170,7 @@ class InvalidInputError(HSMError, ValueError):
 
 class InputSizeError(InvalidInputError):
     """
-    A byte string or number lies outside its limits.
+    The length of a byte string or the value of a number is out of range.
 
     Args:
         field: Name of the argument.
@@ -180,7 +181,7 @@ class InputSizeError(InvalidInputError):
 
         maximum: Largest length allowed, in *unit*.
 
-        unit: What is counted.
+        unit: Unit of the limits.
     """
 
     code: ClassVar[str] = "input_size"
@@ -207,39 +208,39 @@ class InputSizeError(InvalidInputError):
 
 
 class PayloadTooLargeError(InputSizeError):
-    """A body or a payload is longer than the settings allow."""
+    """A body or payload exceeds the configured limit."""
 
     code: ClassVar[str] = "payload_too_large"
 
 
 class MalformedError(InvalidInputError):
-    """Bytes that should be JSON, base64, a token or a blob are not."""
+    """Input is not well-formed JSON, base64, token or blob."""
 
     code: ClassVar[str] = "malformed"
     sentence: ClassVar[str] = "The request could not be read."
 
 
 class UnknownAlgorithmError(InvalidInputError):
-    """No algorithm of the table has this name."""
+    """The algorithm name is unknown."""
 
     code: ClassVar[str] = "unknown_algorithm"
 
 
 class UnsupportedOperationError(InvalidInputError):
-    """The algorithm has no such operation, or not with these parameters."""
+    """The algorithm does not support the operation or its parameters."""
 
     code: ClassVar[str] = "unsupported_operation"
 
 
 class AuthenticationError(HSMError):
-    """The credential is missing, malformed, forged or expired; it is not said which."""
+    """The credential is missing, malformed, forged or expired; no detail is given."""
 
     code: ClassVar[str] = "authentication_failed"
     sentence: ClassVar[str] = "Authentication failed."
 
 
 class AccessDeniedError(HSMError, PermissionError):
-    """The caller is known, but no rule lets them do this."""
+    """The caller is authenticated, but the policy does not allow the operation."""
 
     code: ClassVar[str] = "access_denied"
     sentence: ClassVar[str] = "The policy does not allow this."
@@ -247,67 +248,70 @@ class AccessDeniedError(HSMError, PermissionError):
 
 class ApprovalRequiredError(HSMError):
     """
-    Other people must agree first; ``facts["approval_id"]`` names the approval.
+    Other people must approve first; ``facts["approval_id"]`` names the approval.
 
-    ``facts`` hold its ``digest`` and ``expires_at`` (RFC 3339). Whoever asked sends the
-    same operation again when they have agreed.
+    ``facts`` hold its ``digest`` and ``expires_at`` (RFC 3339). The requester sends the
+    same operation again once it is approved.
 
     Attributes:
-        approval: What they are asked, an ``operations.ApprovalInfo``; None where the
-            HSM did not tell.
+        approval: Approval request, an ``operations.ApprovalInfo``; None if not
+            disclosed.
     """
 
     code: ClassVar[str] = "approval_required"
-    sentence: ClassVar[str] = "This needs the approval of other people."
+    sentence: ClassVar[str] = "Approval by other people is required."
 
     approval: object | None = None
 
 
 class ApprovalNotFoundError(HSMError, LookupError):
-    """There is no such approval, or the caller may not know of it."""
+    """The approval does not exist, or the caller may not see it."""
 
     code: ClassVar[str] = "approval_not_found"
     sentence: ClassVar[str] = "There is no such approval."
 
 
 class KeyNotFoundError(HSMError, LookupError):
-    """There is no such key or version, or the caller may not know of it."""
+    """The key or version does not exist, or the caller may not see it."""
 
     code: ClassVar[str] = "key_not_found"
     sentence: ClassVar[str] = "There is no such key."
 
 
 class ConflictError(HSMError):
-    """The request is valid, but not in the present state of things."""
+    """The request conflicts with the current state."""
 
     code: ClassVar[str] = "conflict"
 
 
 class GenerationConflictError(ConflictError):
-    """The key was changed by somebody else while this operation was prepared."""
+    """The key was changed by another request during this operation."""
 
     code: ClassVar[str] = "generation_conflict"
-    sentence: ClassVar[str] = "The key was changed meanwhile; try again."
+    sentence: ClassVar[str] = "The key was changed by another request. Try again."
 
 
 class IdempotencyConflictError(ConflictError):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was already used for a different request."""
 
     code: ClassVar[str] = "idempotency_conflict"
-    sentence: ClassVar[str] = "This idempotency key was used for another request."
+    sentence: ClassVar[str] = (
+        "The idempotency key was already used for a different request."
+    )
 
 
 class PreconditionFailedError(ConflictError):
-    """The key is not at the generation that the caller named; nothing was done."""
+    """The key does not have the expected generation; nothing was done."""
 
     code: ClassVar[str] = "precondition_failed"
     sentence: ClassVar[str] = (
-        "The key was changed since it was looked at; nothing was done."
+        "The key has a different generation than expected; nothing was done. Read the "
+        "key again."
     )
 
 
 class KeyStateError(ConflictError):
-    """The key version is in a state that does not allow the operation."""
+    """The state of the key version does not allow the operation."""
 
     code: ClassVar[str] = "wrong_state"
 
@@ -319,22 +323,25 @@ class KeyUsageError(ConflictError):
 
 
 class NameTakenError(ConflictError):
-    """Another key has this name."""
+    """Another key already has this name."""
 
     code: ClassVar[str] = "name_taken"
-    sentence: ClassVar[str] = "Another key has this name."
+    sentence: ClassVar[str] = "Another key already has this name."
 
 
 class OperationAbortedError(ConflictError):
-    """Recovery has marked this operation as aborted, so it can't commit any more."""
+    """Recovery aborted the operation, so it can't commit."""
 
     code: ClassVar[str] = "operation_aborted"
-    sentence: ClassVar[str] = "The operation was aborted by recovery."
+    sentence: ClassVar[str] = (
+        "The operation was aborted by recovery. Send it again with a new idempotency "
+        "key."
+    )
 
 
 class UseLimitError(ConflictError):
     """
-    The key's material has protected as much as it may; rotate the key.
+    The key material reached its use limit; rotate the key.
 
     ``facts`` name the ``version``, its ``uses`` and the ``limit``.
     """
@@ -343,41 +350,41 @@ class UseLimitError(ConflictError):
 
 
 class VerificationError(HSMError):
-    """A check was made and its answer is no."""
+    """A verification failed."""
 
     code: ClassVar[str] = "verification_failed"
 
 
 class SignatureMismatchError(VerificationError):
-    """The signature is not one of this key over this message."""
+    """The signature is not valid for this key and message."""
 
     code: ClassVar[str] = "signature_mismatch"
     sentence: ClassVar[str] = "The signature does not match."
 
 
 class MacMismatchError(VerificationError):
-    """The MAC is not one of this key over this message."""
+    """The MAC is not valid for this key and message."""
 
     code: ClassVar[str] = "mac_mismatch"
     sentence: ClassVar[str] = "The MAC does not match."
 
 
 class DecryptionError(HSMError):
-    """The ciphertext could not be opened; there is no detail on purpose."""
+    """The ciphertext could not be decrypted; no detail is given on purpose."""
 
     code: ClassVar[str] = "decryption_failed"
     sentence: ClassVar[str] = "The ciphertext could not be decrypted."
 
 
 class IntegrityError(HSMError):
-    """Something stored was changed by other means than ours."""
+    """Stored data was altered outside the HSM."""
 
     code: ClassVar[str] = "integrity"
 
 
 class AuditTamperedError(IntegrityError):
     """
-    The trail is damaged.
+    The audit log is damaged.
 
     ``facts`` name the first bad record as ``seq`` and the ``reason``.
     """
@@ -386,126 +393,128 @@ class AuditTamperedError(IntegrityError):
 
 
 class KeyRingTamperedError(IntegrityError):
-    """The sealed key ring is damaged; no key can be opened."""
+    """The sealed key ring is damaged; no key can be unsealed."""
 
     code: ClassVar[str] = "key_ring_tampered"
     sentence: ClassVar[str] = "The key ring is damaged."
 
 
 class KeyTamperedError(IntegrityError):
-    """The key's document or a sealed blob was edited, swapped or lost."""
+    """A key's document or sealed blob was altered, swapped or lost."""
 
     code: ClassVar[str] = "key_tampered"
-    sentence: ClassVar[str] = "The stored key was tampered with."
+    sentence: ClassVar[str] = "The stored key failed its integrity check."
 
 
 class StoreMismatchError(IntegrityError):
-    """The key store is empty, and the trail knows one; or something in it differs."""
+    """The key store is empty or does not match the audit log."""
 
     code: ClassVar[str] = "store_mismatch"
-    sentence: ClassVar[str] = "The key store is not the one that the trail knows."
+    sentence: ClassVar[str] = "The key store does not match the audit log."
 
 
 class ApprovalTamperedError(IntegrityError):
-    """The stored form of an approval is not what the HSM wrote."""
+    """A stored approval was altered outside the HSM."""
 
     code: ClassVar[str] = "approval_tampered"
-    sentence: ClassVar[str] = "The stored approval was changed by others."
+    sentence: ClassVar[str] = "The stored approval failed its integrity check."
 
 
 class LedgerTamperedError(IntegrityError):
-    """The retention ledger is not the one that the trail knows, or was changed."""
+    """The retention ledger does not match the audit log, or was altered."""
 
     code: ClassVar[str] = "ledger_tampered"
-    sentence: ClassVar[str] = "The retention ledger was changed by others."
+    sentence: ClassVar[str] = "The retention ledger failed its integrity check."
 
 
 class UnavailableError(HSMError):
-    """The HSM can't do this now; the same request may succeed later."""
+    """The HSM is temporarily unable to serve the request; retry later."""
 
     code: ClassVar[str] = "unavailable"
 
 
 class AlgorithmUnavailableError(UnavailableError):
-    """No provider on this machine serves the algorithm."""
+    """No installed provider implements the algorithm."""
 
     code: ClassVar[str] = "algorithm_unavailable"
 
 
 class HSMLockedError(UnavailableError):
     """
-    The store is not the one that the trail knows; only recovery goes on.
+    The store does not match the audit log; only recovery is possible.
 
-    Status, views of the trail, verification and recovery operations are served.
+    Status, audit queries, verification and recovery operations are served.
     """
 
     code: ClassVar[str] = "hsm_locked"
     sentence: ClassVar[str] = (
-        "The HSM is locked: its key store is not the one that its trail knows."
+        "The HSM is locked: its key store does not match its audit log. Run recovery."
     )
 
 
 class AuditUnavailableError(UnavailableError):
-    """The trail can't be written, so nothing is done and nothing is answered."""
+    """The audit log can't be written, so no operation is executed."""
 
     code: ClassVar[str] = "audit_unavailable"
-    sentence: ClassVar[str] = "The audit trail can't be written."
+    sentence: ClassVar[str] = "The audit log can't be written."
 
 
 class DeadlineExceededError(UnavailableError):
-    """The request was not begun before its deadline; nothing was done."""
+    """The deadline passed before execution began; nothing was done."""
 
     code: ClassVar[str] = "deadline_exceeded"
-    sentence: ClassVar[str] = "The request's deadline has passed."
+    sentence: ClassVar[str] = "The request's deadline has passed; nothing was done."
 
 
 class EntropyUnavailableError(UnavailableError):
     """The operating system's random generator failed its health test."""
 
     code: ClassVar[str] = "entropy_unavailable"
-    sentence: ClassVar[str] = "The random generator is not healthy."
+    sentence: ClassVar[str] = "The system's random generator failed its health test."
 
 
 class OutcomeUnknownError(UnavailableError):
     """
-    The change may have been made, but its outcome could not be recorded or heard.
+    The change may have been made, but its outcome was not recorded or received.
 
-    ``facts["operation_id"]`` finds it: the same request with the same idempotency key
-    gives the answer, without doing it twice.
+    ``facts["operation_id"]`` identifies it. The same request with the same idempotency
+    key returns the result and is not executed twice.
     """
 
     code: ClassVar[str] = "outcome_unknown"
 
 
 class OverloadedError(UnavailableError):
-    """Too many requests are waiting already; nothing was done."""
+    """Too many requests are queued; nothing was done."""
 
     code: ClassVar[str] = "overloaded"
-    sentence: ClassVar[str] = "Too many requests are waiting; try again later."
+    sentence: ClassVar[str] = "Too many requests are queued. Try again later."
 
 
 class RateLimitedError(OverloadedError):
     """
-    The caller has asked for too much in too short a time; nothing was done.
+    The caller exceeded a rate limit; nothing was done.
 
     ``facts`` name the ``limit`` and ``retry_after_seconds``.
     """
 
     code: ClassVar[str] = "rate_limited"
-    sentence: ClassVar[str] = "Too many requests; try again later."
+    sentence: ClassVar[str] = "Too many requests. Try again later."
 
 
 class SelfTestFailedError(UnavailableError):
-    """A self-test failed; the algorithm gives no output, or the HSM does not open."""
+    """A self-test failed; the algorithm is disabled, or the HSM does not open."""
 
     code: ClassVar[str] = "self_test_failed"
 
 
 class TooManyApprovalsError(OverloadedError):
-    """The caller has too many open requests for approval; ``facts`` name the limit."""
+    """The caller has too many open approval requests; ``facts`` name the limit."""
 
     code: ClassVar[str] = "too_many_approvals"
-    sentence: ClassVar[str] = "You have too many open requests for approval."
+    sentence: ClassVar[str] = (
+        "Too many open approval requests. Cancel some or wait for decisions."
+    )
 
 
 class StoreUnavailableError(UnavailableError):
@@ -516,69 +525,75 @@ class StoreUnavailableError(UnavailableError):
 
 
 class StorageFullError(StoreUnavailableError):
-    """There is no room left; nothing was changed."""
+    """The storage is full; nothing was changed."""
 
     code: ClassVar[str] = "storage_full"
-    sentence: ClassVar[str] = "There is no room left in the key store."
+    sentence: ClassVar[str] = "The key store is full."
 
 
 class TransportError(UnavailableError):
-    """The HSM could not be reached, or its answer could not be read."""
+    """The HSM could not be reached, or its response could not be read."""
 
     code: ClassVar[str] = "transport"
 
 
 class LeaseHeldError(ConflictError):
-    """Another holder has the name; ``facts`` may tell until when."""
+    """Another holder has the lease; ``facts`` may name its expiry."""
 
     code: ClassVar[str] = "lease_held"
-    sentence: ClassVar[str] = "Another holder has this lease."
+    sentence: ClassVar[str] = "The lease is held by another node."
 
 
 class LeaseLostError(ConflictError):
-    """The lease was released, has expired, or has gone to another holder."""
+    """The lease was released, expired, or taken by another holder."""
 
     code: ClassVar[str] = "lease_lost"
-    sentence: ClassVar[str] = "The lease is lost."
+    sentence: ClassVar[str] = "The lease was lost."
 
 
 class VaultConflictError(ConflictError):
-    """An object in a remote vault is not as its caller expected."""
+    """An object in a remote vault does not have the expected version."""
 
     code: ClassVar[str] = "vault_conflict"
-    sentence: ClassVar[str] = "The object in the vault was changed meanwhile."
+    sentence: ClassVar[str] = "The object in the vault was changed by another writer."
 
 
 class ConfigurationError(HSMError):
-    """A setting is missing, malformed or refused; the HSM does not start."""
+    """A setting is missing or invalid; the HSM does not start."""
 
     code: ClassVar[str] = "configuration"
 
 
 class StoreLockedError(ConfigurationError):
-    """Another process writes this store or trail."""
+    """Another process has the store or audit log open for writing."""
 
     code: ClassVar[str] = "store_locked"
 
 
 class UnsafeFileModeError(ConfigurationError):
-    """Other users could read or write a file that must be ours alone."""
+    """A file that must be private is accessible to other users."""
 
     code: ClassVar[str] = "unsafe_file_mode"
 
 
 class WrongAuditKeyError(ConfigurationError):
-    """The HMAC key is not the one that this trail was written with."""
+    """The HMAC key does not match the audit log."""
 
     code: ClassVar[str] = "wrong_audit_key"
-    sentence: ClassVar[str] = "The HMAC key does not belong to this audit trail."
+    sentence: ClassVar[str] = (
+        "The HMAC key does not match this audit log. Pass the key that it was created "
+        "with."
+    )
 
 
 class WrongMasterKeyError(ConfigurationError):
-    """The master key is not the one that this store was sealed with."""
+    """The master key does not match the key store."""
 
     code: ClassVar[str] = "wrong_master_key"
-    sentence: ClassVar[str] = "The master key does not belong to this key store."
+    sentence: ClassVar[str] = (
+        "The master key does not match this key store. Pass the key that it was "
+        "created with."
+    )
 
 
 def error_classes() -> dict[str, type[HSMError]]:

@@ -311,7 +311,7 @@ def _open_store(
         return open_key_store(settings, clock, entropy)
     if settings.key_store == KeyStoreKind.MEMORY:
         raise ConfigurationError(
-            "key_store must not be memory where keys lie in a vault.",
+            "key_store must not be memory if the keys are in a vault.",
             field="key_store",
         )
     return open_vault_store(vault, settings.node, clock, entropy)

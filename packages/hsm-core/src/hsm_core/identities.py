@@ -18,16 +18,18 @@ __all__ = [
 ]
 
 SYSTEM_PREFIX: Final = "system."
-"""What the names of the HSM's own doings begin with."""
+"""Prefix of names reserved for the HSM."""
 
 _BLANK: Final = "\u2800"
-"""The empty pattern of Braille, which is a sign and looks like a space."""
+"""BRAILLE PATTERN BLANK: a symbol that looks like a space."""
 
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0"
     "\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
-"""What shows nothing and is no format character (Default_Ignorable_Code_Point)."""
+"""
+Invisible characters that are not format characters (Default_Ignorable_Code_Point).
+"""
 
 _RESERVED: Final = frozenset({"system", "retention-scheduler", "unauthenticated"})
 

@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 MAX_POLICY_BYTES: Final = MAX_BYTES
-"""Longest policy, in bytes of UTF-8."""
+"""Maximum size of a policy, in bytes of UTF-8."""
 
 
 def parse_policy(text: str) -> Policy:
@@ -73,13 +73,13 @@ def parse_policy(text: str) -> Policy:
     """
     tree, lines = read_tree(text)
     if not isinstance(tree, dict):
-        raise policy_fault("A policy is a mapping of names to values.")
+        raise policy_fault("A policy must be a YAML mapping.")
     version = tree.get("version")
     if isinstance(version, int) and version > 1:
         at = ("version",)
         raise policy_fault(
-            f"This is a policy of version {version}, for a newer release; this one "
-            "knows version 1.",
+            f"Policy version {version} requires a newer release; this release "
+            "supports version 1.",
             at,
             lines.get(at, 0),
         )
@@ -124,14 +124,14 @@ def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
         with open_regular(path) as file:
             if for_use and others_may_change(file.fileno()):
                 raise UnsafeFileModeError(
-                    f"The policy {path} can be written to by others: it must belong to "
-                    "root or to this user, and only its owner may write to it.",
+                    f"{path}: the policy is writable by other users. It must be owned "
+                    "by root or this user and writable by its owner only.",
                     field="policy_config",
                 )
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(
-            f"The policy {path} can't be read: {error.strerror}.",
+            f"{path}: the policy can't be read ({error.strerror}).",
             field="policy_config",
         ) from None
 
@@ -146,11 +146,11 @@ def parse_policy_file(path: Path, data: bytes) -> Policy:
     try:
         return parse_policy(data.decode())
     except UnicodeDecodeError:
-        problem = "It is not UTF-8."
+        problem = "It must be UTF-8."
     except InvalidInputError as error:
         problem = str(error)
     raise ConfigurationError(
-        f"The policy {path} is not valid: {problem}", field="policy_config"
+        f"{path} is not a valid policy: {problem}", field="policy_config"
     )
 
 
@@ -233,7 +233,7 @@ def _rules(
     for number, section in enumerate(file.rules):
         if section.name in found:
             raise policy_fault(
-                f"There is a rule {section.name!r} already.", ("rules", number, "name")
+                f"Duplicate rule name {section.name!r}.", ("rules", number, "name")
             )
         found[section.name] = read_rule(section, groups, ("rules", number))
     return tuple(found[name] for name in sorted(found))
@@ -245,7 +245,7 @@ def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
         person = identity(principal)
         if person in found:
             raise policy_fault(
-                "Another name of this person stands here already.",
+                "Duplicate approver: an equivalent name is already listed.",
                 ("approvers", principal),
             )
         found[person] = keys

@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 APPROVAL_HEADER: Final = "FerroHSM-Approval"
-"""Header that names the approval under which an operation is to be done."""
+"""Header with the ID of the granted approval to use."""
 
 API_PREFIX: Final = "/api/v1"
-"""Path under which every route stands."""
+"""Base path of all routes."""
 
 
 class Route(Record, frozen=True, kw_only=True):
@@ -218,7 +218,7 @@ ROUTES: Final = (
     Route(operation=ops.RetentionStatus, method="GET", path="/retention"),
     Route(operation=ops.BeginLedger, method="POST", path="/retention/ledger"),
 )
-"""One row per operation."""
+"""REST routes, one per operation."""
 
 _BY_OPERATION: Final = {route.operation: route for route in ROUTES}
 

@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 DEFAULT_DAYS: Final = 365
-"""Window of keys that nothing in the file concerns, if it says nothing else."""
+"""Default retention window, in days."""
 
 MAX_BYTES: Final = 64 * 1024
-"""Longest file."""
+"""Maximum file size, in bytes."""
 
 MOST_DAYS: Final = 36_500
-"""Longest window."""
+"""Maximum retention window, in days."""
 
 _Days = Annotated[int, msgspec.Meta(ge=1, le=MOST_DAYS)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -102,22 +102,22 @@ def parse_retention_policy(data: bytes) -> RetentionPolicy:
         365
     """
     if len(data) > MAX_BYTES:
-        raise ConfigurationError(f"A retention policy has at most {MAX_BYTES} bytes.")
+        raise ConfigurationError(
+            f"The retention policy must be at most {MAX_BYTES} bytes."
+        )
     try:
         tree, _ = read_tree(data.decode())
         policy = msgspec.convert(tree, RetentionPolicy)
     except UnicodeDecodeError:
-        raise ConfigurationError("The retention policy is not UTF-8.") from None
+        raise ConfigurationError("The retention policy must be UTF-8.") from None
     except (InvalidInputError, msgspec.ValidationError) as error:
-        raise ConfigurationError(
-            f"The retention policy is not valid: {error}"
-        ) from None
+        raise ConfigurationError(f"Not a valid retention policy: {error}") from None
     named = Counter((o.key_id, o.version) for o in policy.overrides)
     for (key_id, version), count in named.items():
         if count > 1:
             which = f"version {version}" if version else "all versions"
             raise ConfigurationError(
-                "The retention policy is not valid: overrides name "
-                f"{key_id!r}, {which}, {count} times."
+                f"Not a valid retention policy: overrides list {key_id!r}, {which}, "
+                f"{count} times."
             )
     return policy

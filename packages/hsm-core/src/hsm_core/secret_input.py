@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MAX_SECRET_FILE_BYTES: Final = 64 * 1024
-"""How much is read of a file or descriptor, in bytes; a longer one is refused."""
+"""Maximum size of a secret file, in bytes."""
 
 _TEXT: Final = "text:"
 _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
@@ -117,7 +117,7 @@ def _read_descriptor(value: str, field: str) -> str:
     found = _DESCRIPTOR.match(value)
     if found is None:
         raise ConfigurationError(
-            f"{field} must name its file descriptor as fd:N.", field=field
+            f"{field} must name a file descriptor as fd:N.", field=field
         )
     return _read_all(int(found[1]), field, check_modes=False)
 
@@ -132,7 +132,7 @@ def _read_all(descriptor: int, field: str, *, check_modes: bool) -> str:
         raise _unreadable(field, error) from None
     if len(data) > MAX_SECRET_FILE_BYTES:
         raise ConfigurationError(
-            f"{field} must not be longer than {MAX_SECRET_FILE_BYTES} bytes as a file.",
+            f"{field}: the file must be at most {MAX_SECRET_FILE_BYTES} bytes.",
             field=field,
         )
     try:
@@ -147,13 +147,13 @@ def _check_owner_alone(descriptor: int, field: str) -> None:
     if is_open_to_others(descriptor):
         mode = stat.S_IMODE(status.st_mode)
         raise UnsafeFileModeError(
-            f"{field}: the file has mode {mode:04o}, but only its owner may read and "
-            "write a secret; use mode 0600.",
+            f"{field}: the file has mode {mode:04o}. Only its owner may have access; "
+            "use mode 0600.",
             field=field,
         )
     if status.st_uid not in {0, os.geteuid()}:
         raise UnsafeFileModeError(
-            f"{field}: the file belongs to another user.", field=field
+            f"{field}: the file must be owned by root or this user.", field=field
         )
 
 
@@ -168,8 +168,8 @@ def _unreadable(field: str, error: OSError | ValueError) -> ConfigurationError:
 
 def _undecodable(field: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{field} must be standard base64 (RFC 4648, section 4, with padding), or "
-        f"{_TEXT} before a plain secret.",
+        f"{field} must be standard base64 (RFC 4648, section 4, with padding), or a "
+        f"plain secret with the prefix {_TEXT}.",
         field=field,
     )
 

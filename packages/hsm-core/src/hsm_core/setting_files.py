@@ -25,7 +25,7 @@ __all__ = ["MAX_SETTING_BYTES", "SettingFile", "parse_settings", "read_setting_f
 T = TypeVar("T")
 
 MAX_SETTING_BYTES: Final = MAX_BYTES
-"""Longest file, in bytes."""
+"""Maximum file size, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,8 +62,8 @@ def read_setting_file(path: Path, *, field: str) -> SettingFile:
             descriptor = file.fileno()
             if others_may_change(descriptor):
                 raise UnsafeFileModeError(
-                    f"{field}: {path} can be written to by others; it must belong to "
-                    "root or to this user, and only its owner may write to it.",
+                    f"{field}: {path} is writable by other users. It must be owned by "
+                    "root or this user and writable by its owner only.",
                     field=field,
                 )
             is_open = is_open_to_others(descriptor)
@@ -75,7 +75,7 @@ def read_setting_file(path: Path, *, field: str) -> SettingFile:
         ) from None
     if len(data) > MAX_BYTES:
         raise ConfigurationError(
-            f"{field}: {path} is longer than {MAX_BYTES} bytes.", field=field
+            f"{field}: {path} must be at most {MAX_BYTES} bytes.", field=field
         )
     return SettingFile(data, is_open)
 
@@ -98,7 +98,7 @@ def parse_settings(data: bytes, cls: type[T], *, what: str) -> T:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise InvalidInputError("It is not UTF-8.", field=what) from None
+        raise InvalidInputError("It must be UTF-8.", field=what) from None
     tree, lines = read_tree(text, what)
     try:
         return msgspec.convert(tree, cls)

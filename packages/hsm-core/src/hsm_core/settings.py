@@ -30,7 +30,9 @@ __all__ = [
 
 
 CIPHERTEXT_OVERHEAD_BYTES: Final = 4096
-"""What an envelope may add to the longest payload, an encapsulation included."""
+"""
+Maximum overhead of an envelope over its payload, in bytes, including an encapsulation.
+"""
 
 
 SCRUBBING_ALLOCATOR: Final[Mapping[str, str]] = MappingProxyType(
@@ -47,14 +49,14 @@ takes memory back as it is; so neither is used.
 """
 
 TRAIL_DAYS: Final = 365
-"""How long the records of a trail in SQLite are kept where nothing else is said."""
+"""Default retention of audit records in SQLite."""
 
 APPROVAL_DAYS: Final = 90
-"""How long approvals in SQLite are kept after their end where nothing else is said."""
+"""Default retention of closed approvals in SQLite."""
 
 
 _BESIDE_KEYS: Final = Path("<folder of the keys>")
-"""Stands for `Settings.folder` in the default of a path."""
+"""Placeholder of `Settings.folder` in a path's default."""
 
 _LONGEST_SECONDS: Final = 10 * 365 * 24 * 3600
 _Interval: TypeAlias = Annotated[int, Meta(ge=60, le=_LONGEST_SECONDS)]

@@ -166,7 +166,7 @@ def _check_instants(operation: Operation[Any]) -> None:
             value.astimezone(UTC)
         except OverflowError:
             raise InvalidInputError(
-                f"{name}: This time has no year in UTC.", field=name
+                f"{name}: the time is outside the years 1 to 9999 in UTC.", field=name
             ) from None
 
 
@@ -202,7 +202,9 @@ def decode_operation(
         raise InvalidInputError("The body must be a JSON object.", field="body")
     for name in path or ():
         if name in tree:
-            raise InvalidInputError(f"{name} stands in the path already.", field=name)
+            raise InvalidInputError(
+                f"{name} must not be in the body: it is part of the path.", field=name
+            )
     return convert({**tree, **(path or {})}, cls, payload_limit=payload_limit)
 
 
@@ -235,9 +237,9 @@ def decode_packed(data: bytes | bytearray, cls: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedError("The frame is not MessagePack.") from None
+        raise MalformedError("The frame must be MessagePack.") from None
     if _PACK.encode(value) != data:
-        raise MalformedError("The frame is not in deterministic form.")
+        raise MalformedError("The frame must be deterministically encoded.")
     return value
 
 
@@ -294,7 +296,7 @@ def _written_and_read(record: RecordT) -> RecordT:
         packed = _PACK.encode(record)
     except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
         name = type(record).__name__
-        raise InvalidInputError(f"{name}: a field can't be written down.") from None
+        raise InvalidInputError(f"{name}: a field can't be serialized.") from None
     return decode_packed(packed, type(record))
 
 

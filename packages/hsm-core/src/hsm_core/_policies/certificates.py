@@ -24,7 +24,7 @@ def read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
         plain = plain_fingerprint(name)
         if _SHA256.fullmatch(plain) is None:
             raise policy_fault(
-                "This is no SHA-256 fingerprint, which has 64 hex digits.",
+                "A SHA-256 fingerprint must be 64 hex digits.",
                 (*path, number),
             )
         found.add(plain)
@@ -45,5 +45,5 @@ def check_alternative_name(name: str, path: Path) -> None:
     """
     if not name.startswith(_ALTERNATIVE_NAMES):
         raise policy_fault(
-            f"A name begins with one of {', '.join(_ALTERNATIVE_NAMES)}.", path
+            f"A certificate name must begin with {', '.join(_ALTERNATIVE_NAMES)}.", path
         )

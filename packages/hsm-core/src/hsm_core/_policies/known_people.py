@@ -20,7 +20,7 @@ from hsm_core.identities import identity, is_presentable, is_reserved
 from hsm_core.model import Caller, Role
 
 _VOUCHER: Final = "certificate "
-"""What the name of a section begins with; names of token keys are hexadecimal."""
+"""Prefix of section names; names of token keys are hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,19 +106,19 @@ def _read_person(section: IdentitySection, path: Path) -> KnownPerson:
     at = (*path, "principal")
     if not is_presentable(section.principal):
         raise policy_fault(
-            "A principal is printable text in form NFC, without spaces at its ends or "
-            "characters that show nothing.",
+            "A principal must be printable text in NFC, without leading or trailing "
+            "spaces or invisible characters.",
             at,
         )
     if is_reserved(section.principal):
-        raise policy_fault("This name is the HSM's own.", at)
+        raise policy_fault("This name is reserved for the HSM.", at)
     asked = (
         section.certificates,
         section.certificate_subjects,
         section.certificate_names,
     )
     if all(values is None for values in asked):
-        raise policy_fault("This needs a condition about the certificate.", path)
+        raise policy_fault("At least one certificate condition is required.", path)
     certificates = None
     if section.certificates is not None:
         certificates = read_certificates(section.certificates, (*path, "certificates"))
@@ -143,7 +143,7 @@ def _read_whole(
     for number, value in enumerate(values):
         if value.endswith("*"):
             raise policy_fault(
-                "Whom a certificate names is said by whole values, without *.",
+                "The wildcard * is not allowed here. Give the whole value.",
                 (*path, field, number),
             )
     return frozenset(values)
@@ -152,13 +152,13 @@ def _read_whole(
 def _check_apart(person: KnownPerson, other: KnownPerson, path: Path) -> None:
     if identity(person.principal) == identity(other.principal):
         raise policy_fault(
-            "This person stands here already; give all values in one place.",
+            "Duplicate principal. List all values in one entry.",
             (*path, "principal"),
         )
     if _may_be_both(person, other) or _may_be_both(other, person):
         raise policy_fault(
-            f"What is said here also names {other.principal}; each certificate is one "
-            "person's.",
+            f"These conditions also match {other.principal}. A certificate must "
+            "identify one principal.",
             path,
         )
 

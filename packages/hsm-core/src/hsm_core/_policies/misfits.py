@@ -11,7 +11,7 @@ from hsm_core._policies.texts import Lines, Path, policy_fault
 from hsm_core.errors import InvalidInputError
 
 _WHERE: Final = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
-"""How msgspec ends what it says of something that does not fit."""
+"""Suffix of msgspec's validation messages."""
 
 _STEP: Final = re.compile(r"\.(\w+)|\[([0-9]+)\]|(\[\.\.\.\])")
 

@@ -19,17 +19,17 @@ INTERNAL_OPERATIONS: Final = frozenset(
         "SchedulePurge",
     }
 )
-"""Operations that only the HSM itself asks for."""
+"""Internal operations, requested only by the HSM."""
 
 KNOWN_OPERATIONS: Final = INTERNAL_OPERATIONS | {o.__name__ for o in OPERATIONS}
-"""Operations that a policy may name."""
+"""Operations that a policy can name."""
 
 BATCHES: Final = {
     name.removesuffix("Batch"): name
     for name in sorted(KNOWN_OPERATIONS)
     if name.endswith("Batch")
 }
-"""Batch operations, by the operation that each of their items is."""
+"""Batch operations by the operation of a single item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ TWINS: Final = (
     *(Form("ExportKey", use, usage, needs_grant=False) for use, usage in _EXPORTED),
 )
 """
-Requests that yield what another operation yields, by which rules they are decided too.
+Operations that produce the result of another, whose rules also apply.
 
 Decrypt and Decapsulate have no row for ImportKey: no key may both decrypt and unwrap.
 """
 
 MAKING: Final = frozenset({"CreateKey", "DeriveKey", "ImportKey"})
-"""Operations that make a key, whose facts they state."""
+"""Operations that create a key and state its facts."""
 
 KEYED: Final = (
     INTERNAL_OPERATIONS
@@ -96,7 +96,7 @@ KEYED: Final = (
         if "key_id" in operation.__struct_fields__ or operation.other_keys
     }
 ) - {"ListApprovals", "ListAuditEvents", "RecoverKey"}
-"""Operations that conditions about keys can hold for."""
+"""Operations to which key conditions can apply."""
 
 REVOCABLE: Final = frozenset({"GetPublicKey", "Verify", "VerifyMac"})
-"""What a policy may allow for revoked versions; nothing else, ever."""
+"""The only operations that a policy can allow for revoked versions."""

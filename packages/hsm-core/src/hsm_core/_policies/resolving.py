@@ -37,7 +37,7 @@ from hsm_core.model import ApprovalDemand
 from hsm_core.protocols import KeyTerms, NameTerms, algorithm_facts
 
 Groups = Mapping[str, frozenset[str]]
-"""Operations by name of the group."""
+"""Operations by group name."""
 
 _SELF: Final = "self"
 _FAMILIES: Final = {family.value.lower(): family for family in Family}
@@ -54,7 +54,7 @@ def read_groups(file: PolicyFile, known: Groups) -> Groups:
     for name, operations in file.groups.items():
         path = ("groups", name)
         if name in known:
-            raise policy_fault("There is a group of this name already.", path)
+            raise policy_fault("Duplicate group name.", path)
         found[name] = read_operations(operations, {}, path)
     return found
 
@@ -74,7 +74,7 @@ def read_operations(names: Iterable[str], groups: Groups, path: Path) -> frozens
             found |= groups[name]
         else:
             raise policy_fault(
-                f"There is no operation, and no group of operations, {name!r}.",
+                f"Unknown operation or operation group {name!r}.",
                 (*path, number),
             )
     return frozenset(found)
@@ -91,7 +91,8 @@ def read_revoked_uses(names: Iterable[str], path: Path) -> frozenset[str]:
     for number, name in enumerate(names):
         if name not in REVOCABLE:
             raise policy_fault(
-                f"A revoked version may at most serve {', '.join(sorted(REVOCABLE))}.",
+                f"Only {', '.join(sorted(REVOCABLE))} can be allowed for revoked "
+                "versions.",
                 (*path, number),
             )
         found.add(name)
@@ -106,11 +107,12 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
         InvalidInputError: Something in it makes no sense.
     """
     if section.name.startswith("system"):
-        raise policy_fault("This name is the HSM's own.", (*path, "name"))
+        raise policy_fault("This name is reserved for the HSM.", (*path, "name"))
     asks = section.effect is Effect.REQUIRE_APPROVAL
     if section.approval is not None and not asks:
         raise policy_fault(
-            "Only a rule that requires approval says which.", (*path, "approval")
+            "approval is allowed only in a rule with effect require_approval.",
+            (*path, "approval"),
         )
     demand = None
     if asks:
@@ -121,7 +123,8 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
         exclusion = _read_conditions(section.except_, groups, (*path, "except"))
         if exclusion.is_open:
             raise policy_fault(
-                "This excepts everything; give a condition.", (*path, "except")
+                "except must have at least one condition: it would except everything.",
+                (*path, "except"),
             )
     return PolicyRule(
         name=section.name,
@@ -135,11 +138,11 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
 def _read_demand(name: str, section: ApprovalSection, path: Path) -> ApprovalDemand:
     distinct = section.distinct_roles or ()
     if len(set(distinct)) != len(distinct):
-        raise policy_fault("A role stands here twice.", (*path, "distinct_roles"))
+        raise policy_fault("Duplicate role.", (*path, "distinct_roles"))
     quorum = section.quorum if section.quorum is not None else max(len(distinct), 1)
     if quorum < len(distinct):
         raise policy_fault(
-            f"{len(distinct)} distinct_roles need a quorum of at least as many.",
+            f"quorum must be at least {len(distinct)}, the number of distinct_roles.",
             (*path, "quorum"),
         )
     return ApprovalDemand(
@@ -258,7 +261,7 @@ def _read_family(name: str, path: Path) -> Family:
         return _FAMILIES[name.lower()]
     except KeyError:
         raise policy_fault(
-            f"There is no family {name!r}; there are {', '.join(Family)}.", path
+            f"Unknown family {name!r}. Use one of {', '.join(Family)}.", path
         ) from None
 
 
@@ -268,7 +271,7 @@ def _read_usages(names: tuple[str, ...] | None, path: Path) -> frozenset[str] | 
     for number, name in enumerate(names):
         if name not in set(KeyUsage):
             raise policy_fault(
-                f"There is no usage {name!r}; there are {', '.join(KeyUsage)}.",
+                f"Unknown usage {name!r}. Use one of {', '.join(KeyUsage)}.",
                 (*path, number),
             )
     return frozenset(names)
@@ -278,7 +281,9 @@ def _read_names(names: tuple[str, ...], path: Path) -> NameTerms:
     exact, prefixes = set(), set()
     for number, name in enumerate(names):
         if "*" in name[:-1]:
-            raise policy_fault("A * may stand at the end alone.", (*path, number))
+            raise policy_fault(
+                "The wildcard * is allowed only at the end.", (*path, number)
+            )
         if name.endswith("*"):
             prefixes.add(name[:-1])
         else:
@@ -290,7 +295,9 @@ def _read_principals(names: tuple[str, ...], path: Path) -> NameTerms:
     written = _read_names(names, path)
     for prefix in written.prefixes:
         if prefix != prefix.strip():
-            raise policy_fault(f"No space may stand next to the * of {prefix!r}.", path)
+            raise policy_fault(
+                f"The wildcard of {prefix!r} must not follow a space.", path
+            )
     return NameTerms(
         frozenset(map(identity, written.exact)),
         tuple(sorted(map(identity, written.prefixes))),
@@ -300,7 +307,7 @@ def _read_principals(names: tuple[str, ...], path: Path) -> NameTerms:
 def _read_subjects(names: tuple[str, ...], path: Path) -> NameTerms:
     if "*" in names:
         # An empty subject, or no certificate at all, would be meant, too.
-        raise policy_fault("A * alone says nothing of a certificate.", path)
+        raise policy_fault("A lone * is not allowed for a certificate field.", path)
     return _read_names(names, path)
 
 
@@ -314,7 +321,7 @@ def _read_network(text: str, path: Path) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
-        raise policy_fault(f"This is no network: {error}.", path) from None
+        raise policy_fault(f"Not a valid network: {error}.", path) from None
     if isinstance(network, ipaddress.IPv6Network):
         first = network.network_address.ipv4_mapped
         if first is not None and network.prefixlen >= 96:

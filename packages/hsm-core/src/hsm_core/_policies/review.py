@@ -27,17 +27,17 @@ def review(
             signers = len(approver_keys)
             if signers < rule.demand.quorum:
                 found.append(
-                    f"Rule {rule.name} asks for {rule.demand.quorum} signatures, and "
-                    f"approvers names {signers} people with a key."
+                    f"Rule {rule.name} requires {rule.demand.quorum} signatures, but "
+                    f"approvers lists {signers} people with a key."
                 )
     found += _useless_grants(grants, rules)
     if not any(grants.values()) and not any(r.effect is Effect.ALLOW for r in rules):
-        found.append("Nothing is granted to anybody.")
+        found.append("The policy grants nothing.")
     asked = [r for r in rules if r.effect is Effect.REQUIRE_APPROVAL]
     if not any(_PURGE in (r.match.operations or {_PURGE}) for r in asked):
         found.append(
-            "No rule asks for approval before material is purged; that of the built-in "
-            "policies, retention-purge, holds then."
+            "No rule requires approval before key material is purged; the built-in "
+            "rule retention-purge applies."
         )
     return tuple(found)
 
@@ -45,26 +45,32 @@ def review(
 def _doubts(rule: PolicyRule) -> Iterator[str]:
     match, exclusion = rule.match, rule.exclusion
     if match.key.algorithms == frozenset():
-        yield "never matches: no algorithm fulfils all its conditions."
+        yield "never matches: no algorithm meets all its conditions."
     elif not _usable(match):
-        yield "never matches: its algorithms have none of its usages."
+        yield "never matches: its algorithms support none of its usages."
     if rule.is_about_keys and match.operations and match.operations.isdisjoint(KEYED):
-        yield "never matches: it is about keys, and its operations are not."
+        yield "never matches: it has key conditions, but its operations have no key."
     if match.operations == frozenset():
         yield "never matches: its groups of operations are empty."
     if exclusion is not None and _includes(exclusion, match):
-        yield "never matches: it excepts all that it is about."
+        yield "never matches: its exception covers everything that it matches."
     if (
         rule.effect is Effect.DENY
         and match.is_open
         and (exclusion is None or exclusion.caller.is_open)
         and not rule.is_about_keys
     ):
-        yield "may deny everything to everybody, its own correction included."
+        yield (
+            "may deny every operation to every caller, including changes of this "
+            "policy."
+        )
     if rule.effect is not Effect.ALLOW and match.operations:
         yield from _batches_alone(match.operations)
         if match.operations <= MAKING and _is_about_labels(match):
-            yield "is about labels of new keys, which UpdateKey can give them later."
+            yield (
+                "matches labels of new keys only; UpdateKey can set the same labels "
+                "later."
+            )
 
 
 def _is_about_labels(match: Conditions) -> bool:
@@ -76,7 +82,7 @@ def _batches_alone(operations: frozenset[str]) -> Iterator[str]:
     """Tell of what a rule about batches misses: the same, one by one."""
     for single, batch in BATCHES.items():
         if batch in operations and single not in operations:
-            yield f"is about {batch} and not about {single}, one by one."
+            yield f"matches {batch} but not {single}, which does the same for one item."
 
 
 def _useless_grants(
@@ -87,7 +93,7 @@ def _useless_grants(
     for single, batch in BATCHES.items():
         if any(rule.match.names(single) for rule in allowing):
             continue
-        lacking = f"{batch} and not {single}, as which each item is decided."
+        lacking = f"{batch} but not {single}, which decides each item."
         for role, kinds in grants.items():
             if batch in kinds and single not in kinds:
                 yield f"{role.value} is granted {lacking}"

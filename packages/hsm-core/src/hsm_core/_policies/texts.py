@@ -21,7 +21,7 @@ from hsm_core._strict_json import Json, scan_json
 from hsm_core.errors import InvalidInputError, MalformedError
 
 MAX_BYTES: Final = 256 * 1024
-"""Longest policy file, in bytes."""
+"""Maximum size of a policy file, in bytes."""
 
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 50_000
@@ -36,10 +36,10 @@ _WORDS: Final[dict[str, bool | None]] = {
 }
 
 Path = tuple[str | int, ...]
-"""Where something stands in a file: names of fields and positions in lists."""
+"""Path of a value in a file: field names and list positions."""
 
 Lines = dict[Path, int]
-"""The line of each place in a file, from 1."""
+"""Line of each path in a file, from 1."""
 
 
 def policy_fault(message: str, path: Path = (), line: int = 0) -> InvalidInputError:
@@ -79,7 +79,7 @@ def read_tree(text: str, what: str = "policy") -> tuple[Json, Lines]:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise policy_fault("The text holds a lone surrogate.") from None
+        raise policy_fault("The text contains a lone surrogate.") from None
     if size > MAX_BYTES:
         raise policy_fault(f"A {what} must be at most {MAX_BYTES} bytes, got {size}.")
     if text.lstrip().startswith("{"):
@@ -91,11 +91,11 @@ def read_tree(text: str, what: str = "policy") -> tuple[Json, Lines]:
         return _Tree(text, what).read()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise policy_fault(f"This is no YAML: {error.problem}.", (), line) from None
+        raise policy_fault(f"Not valid YAML: {error.problem}.", (), line) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise policy_fault("This is no YAML.") from None
+        raise policy_fault("Not valid YAML.") from None
 
 
 class _Tree:
@@ -116,7 +116,9 @@ class _Tree:
         self._next()  # the end of the document
         last = self._next()
         if not isinstance(last, yaml.StreamEndEvent):
-            raise policy_fault(f"A {self._what} is one document.", (), _line(last))
+            raise policy_fault(
+                f"A {self._what} must be a single YAML document.", (), _line(last)
+            )
         return tree, self.lines
 
     def _next(self) -> yaml.Event:
@@ -127,16 +129,16 @@ class _Tree:
         self._nodes += 1
         if len(path) > _MAX_DEPTH:
             raise policy_fault(
-                f"This is nested deeper than {_MAX_DEPTH} levels.", (), line
+                f"Nesting must be at most {_MAX_DEPTH} levels deep.", (), line
             )
         if self._nodes > _MAX_NODES:
             raise policy_fault(
-                f"A {self._what} has at most {_MAX_NODES} values.", (), line
+                f"A {self._what} must have at most {_MAX_NODES} values.", (), line
             )
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise policy_fault("Anchors and aliases are not accepted.", path, line)
+            raise policy_fault("Anchors and aliases are not supported.", path, line)
         if event.tag is not None:
-            raise policy_fault("Tags (!…) are not accepted.", path, line)
+            raise policy_fault("Tags (!…) are not supported.", path, line)
         self.lines[path] = line
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path, line)
@@ -154,7 +156,7 @@ class _Tree:
         if _INT.fullmatch(text):
             return int(text)
         if _NUMBER_LIKE.fullmatch(text):
-            raise policy_fault("This number is not written as in JSON.", path, line)
+            raise policy_fault("Numbers must be written as in JSON.", path, line)
         return text
 
     def _sequence(self, path: Path) -> list[Json]:
@@ -168,13 +170,13 @@ class _Tree:
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             line = _line(event)
             if not isinstance(event, yaml.ScalarEvent):
-                raise policy_fault("A name must be a text.", path, line)
+                raise policy_fault("A field name must be a string.", path, line)
             if event.anchor is not None or event.tag is not None:
-                raise policy_fault("Anchors and tags are not accepted.", path, line)
+                raise policy_fault("Anchors and tags are not supported.", path, line)
             name = str(event.value)
             _check_text(name, path, line)
             if name in found:
-                raise policy_fault("This name stands here twice.", (*path, name), line)
+                raise policy_fault("Duplicate field name.", (*path, name), line)
             found[name] = self._node(self._next(), (*path, name))
         return found
 
@@ -187,4 +189,4 @@ def _check_text(text: str, path: Path, line: int) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise policy_fault("This holds a lone surrogate.", path, line) from None
+        raise policy_fault("The value contains a lone surrogate.", path, line) from None

@@ -82,11 +82,13 @@ def read_window(section: TimeSection, path: Path) -> TimeWindow:
     """
     begin, end = _minute(section.from_), _minute(section.to)
     if begin == end or begin == _WHOLE_DAY:
-        raise policy_fault("from and to leave no time between them.", (*path, "to"))
+        raise policy_fault("from and to must differ.", (*path, "to"))
     not_before = _instant(section.not_before, (*path, "not_before"))
     not_after = _instant(section.not_after, (*path, "not_after"))
     if None not in (not_before, not_after) and (not_before or 0) >= (not_after or 0):
-        raise policy_fault("This is not after not_before.", (*path, "not_after"))
+        raise policy_fault(
+            "not_after must be later than not_before.", (*path, "not_after")
+        )
     days = None
     if section.days is not None and len(set(section.days)) < len(_DAYS):
         days = frozenset(_DAYS.index(day) for day in section.days)
@@ -111,13 +113,15 @@ def _instant(text: str, path: Path) -> int | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise policy_fault("This is no instant of ISO 8601.", path) from None
+        raise policy_fault(
+            "The time must be ISO 8601, such as 2030-01-31T12:00:00Z.", path
+        ) from None
     if found.tzinfo is None:
-        raise policy_fault("This needs an offset, or Z for UTC.", path)
+        raise policy_fault("The time must have a UTC offset, or Z.", path)
     try:
         return (found - _EPOCH) // timedelta(microseconds=1)
     except OverflowError:
-        raise policy_fault("This lies outside the years 1 to 9999.", path) from None
+        raise policy_fault("The time must lie in the years 1 to 9999.", path) from None
 
 
 def _zone(name: str, path: Path) -> ZoneInfo:
@@ -125,5 +129,6 @@ def _zone(name: str, path: Path) -> ZoneInfo:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):
         raise policy_fault(
-            f"The time zone {name!r} is not known on this machine.", path
+            f"Unknown time zone {name!r}. Use an IANA name, such as Europe/Vienna.",
+            path,
         ) from None

@@ -186,9 +186,12 @@ def _known(algorithm: Algorithm) -> Algorithm:
 
 def _checked(algorithm: Algorithm, handle: KeyHandle) -> KeyHandle:
     if not hasattr(handle, "algorithm"):
-        raise TypeError(f"A key is bytes or a handle, not {type(handle).__name__}.")
+        raise TypeError(
+            f"key must be bytes or a key handle, got {type(handle).__name__}."
+        )
     if handle.algorithm is not algorithm:
         raise InvalidInputError(
-            f"key is one of {handle.algorithm}, not of {algorithm}.", field="key"
+            f"key must be for {algorithm}, got a key for {handle.algorithm}.",
+            field="key",
         )
     return handle

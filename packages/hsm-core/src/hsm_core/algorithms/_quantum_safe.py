@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 _STRENGTH_BITS: Final = {1: 128, 2: 128, 3: 192, 5: 256}
-"""Classical strength that a security category of NIST comes with."""
+"""Classical security strength of each NIST security category, in bits."""
 
 
 def _ml_kem(

@@ -23,4 +23,4 @@ DERIVE: Final = frozenset({KeyUsage.DERIVE})
 ENCAPSULATE: Final = frozenset({KeyUsage.ENCAPSULATE, KeyUsage.DECAPSULATE})
 
 KEM: Final = ENCAPSULATE | CRYPT | WRAP
-"""All that a key-encapsulation mechanism can do: messages and keys are sealed by it."""
+"""Usages of a key-encapsulation mechanism, which also seals messages and keys."""

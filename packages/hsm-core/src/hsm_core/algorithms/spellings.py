@@ -33,19 +33,17 @@ _NOT_OFFERED: Final = (
     *("MLDSA87-RSA3072-PSS-SHA512", "MLDSA87-RSA4096-PSS-SHA512"),
     "MLDSA87-ECDSA-P521-SHA512",
 )
-"""Composites that the drafts define and that have no row."""
+"""Composites of the drafts that are not implemented."""
 
-_NO_ML_DSA_135: Final = "FIPS 204 has ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"
+_NO_ML_DSA_135: Final = "FIPS 204 defines ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"
 _REASONS: Final = {
     "ml-dsa-135": _NO_ML_DSA_135,
     "mldsa135": _NO_ML_DSA_135,
     "ml-dsa135": _NO_ML_DSA_135,
-    "hybridp256mlkem512": "the drafts have no composite of ML-KEM-512",
-    **dict.fromkeys(
-        map(str.lower, _NOT_OFFERED), "this composite of the drafts is not offered"
-    ),
+    "hybridp256mlkem512": "the drafts define no composite with ML-KEM-512",
+    **dict.fromkeys(map(str.lower, _NOT_OFFERED), "this composite is not supported"),
 }
-"""What is wrong with names that users have met elsewhere."""
+"""Reasons to reject names known from elsewhere."""
 
 
 def parse_algorithm(name: str) -> Algorithm:
@@ -66,9 +64,9 @@ def parse_algorithm(name: str) -> Algorithm:
     try:
         return _BY_NAME[folded]
     except KeyError:
-        reason = _REASONS.get(folded, "it is not known")
+        reason = _REASONS.get(folded, "unknown algorithm")
         raise UnknownAlgorithmError(
-            f"algorithm {name[:64]!r}: {reason}; there are {_alike(folded)}.",
+            f"algorithm {name[:64]!r}: {reason}. Use one of {_alike(folded)}.",
             field="algorithm",
         ) from None
 

@@ -28,7 +28,7 @@ _ROWS: Final = (
 )
 
 ALGORITHMS: Final = {row.algorithm: row for row in _ROWS}
-"""Every row by its algorithm, in the order that lists are shown in."""
+"""Algorithm table, in display order."""
 
 
 def spec(algorithm: Algorithm) -> AlgorithmSpec:

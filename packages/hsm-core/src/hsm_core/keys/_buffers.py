@@ -6,4 +6,4 @@ from typing import TypeAlias
 __all__ = ["Buffer"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-"""Bytes, whoever owns them."""
+"""Bytes-like object."""

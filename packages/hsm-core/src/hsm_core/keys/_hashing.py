@@ -33,7 +33,7 @@ def name_of(algorithm: object) -> HashAlgorithm:
         if found is not None:
             return found
     raise UnsupportedOperationError(
-        "The HSM hashes with SHA-256, SHA-384 and SHA-512 only.", field="hash"
+        "The hash must be SHA-256, SHA-384 or SHA-512.", field="hash"
     )
 
 

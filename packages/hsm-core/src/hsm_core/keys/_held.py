@@ -87,7 +87,7 @@ class HeldKey(Generic[P]):
         if signature.version != self._version:
             # What was signed says, or will say, that it is of the other public key.
             raise ConflictError(
-                "The key was rotated after it was opened; open it anew.",
+                "The key was rotated after it was opened. Open it again.",
                 field="version",
                 expected=self._version,
                 actual=signature.version,
@@ -95,19 +95,19 @@ class HeldKey(Generic[P]):
         return signature.signature
 
     def _refuse(self, what: str) -> NoReturn:
-        raise UnsupportedOperationError(f"{what} of a key that stays in the HSM.")
+        raise UnsupportedOperationError(f"{what}: the key can't leave the HSM.")
 
     def private_bytes(self, *_: Any, **__: Any) -> bytes:
         """Raise `UnsupportedOperationError`: the key stays where it is."""
-        self._refuse("There are no private bytes")
+        self._refuse("private bytes are not available")
 
     def private_bytes_raw(self) -> bytes:
         """Raise `UnsupportedOperationError`: the key stays where it is."""
-        self._refuse("There are no private bytes")
+        self._refuse("private bytes are not available")
 
     def private_numbers(self) -> Any:
         """Raise `UnsupportedOperationError`: the key stays where it is."""
-        self._refuse("There are no private numbers")
+        self._refuse("private numbers are not available")
 
     def __copy__(self) -> Self:
         """Return the key itself."""
@@ -119,7 +119,7 @@ class HeldKey(Generic[P]):
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("A key that stays in the HSM can't be pickled.")
+        raise TypeError("HSM keys can't be pickled: the key can't leave the HSM.")
 
     def __repr__(self) -> str:
         """Return type, id and version."""

@@ -28,7 +28,7 @@ PrivateKey: TypeAlias = (
     | HSMMLDSA65Key
     | HSMMLDSA87Key
 )
-"""Any of them."""
+"""Any key object."""
 
 _FAMILIES: Final = frozenset({Family.RSA, Family.ECDSA, Family.EDDSA, Family.ML_DSA})
 
@@ -76,6 +76,6 @@ def open_private_key(hsm: HSM, key_id: str, *, approval_id: str = "") -> Private
 
 def _no_such_keys(shown: ops.PublicKey) -> UnsupportedOperationError:
     return UnsupportedOperationError(
-        f"The package cryptography has no signing keys of {shown.algorithm}.",
+        f"The cryptography package has no signing keys for {shown.algorithm}.",
         field="key_id",
     )

@@ -44,7 +44,9 @@ class HSMEllipticCurveKey(
             HSMError: See `Sign`.
         """
         if not isinstance(signature_algorithm, ec.ECDSA):
-            raise UnsupportedOperationError("An EC key signs by ECDSA.", field="scheme")
+            raise UnsupportedOperationError(
+                "signature_algorithm must be ECDSA for an EC key.", field="scheme"
+            )
         digest, name = digest_of(bytes(data), signature_algorithm.algorithm)
         return self._sign(digest=digest, hash=name)
 
@@ -52,4 +54,4 @@ class HSMEllipticCurveKey(
         self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey
     ) -> bytes:
         """Raise: the HSM derives keys by ECDH, but lets no shared secret out."""
-        self._refuse("There is no bare shared secret")
+        self._refuse("the shared secret is not available")

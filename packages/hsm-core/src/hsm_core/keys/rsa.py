@@ -54,7 +54,9 @@ class HSMRSAKey(HeldKey[RSAPublicKey], RSAPrivateKey):
             HSMError: See `Decrypt`.
         """
         if not isinstance(padding, paddings.OAEP):
-            raise UnsupportedOperationError("An RSA key decrypts by OAEP only.")
+            raise UnsupportedOperationError(
+                "padding must be OAEP to decrypt with an RSA key."
+            )
         done = self._hsm.execute(
             ops.Decrypt(
                 key_id=self._key_id,
@@ -77,16 +79,17 @@ def _scheme(
     if isinstance(padding, paddings.PKCS1v15):
         return SignatureScheme.RSASSA_PKCS1_V1_5
     if not isinstance(padding, paddings.PSS):
-        raise UnsupportedOperationError("An RSA key signs by PSS or PKCS #1 v1.5.")
+        raise UnsupportedOperationError(
+            "padding must be PSS or PKCS #1 v1.5 to sign with an RSA key."
+        )
     if name_of(mask_hash_of(padding)) is not hash:
         raise UnsupportedOperationError(
-            "The HSM signs by PSS with one hash for message and mask.", field="hash"
+            "The PSS mask hash must be the message hash.", field="hash"
         )
     salt = salt_of(padding)
     if salt is not paddings.PSS.DIGEST_LENGTH and salt != hash.digest_bytes:
         raise UnsupportedOperationError(
-            "The HSM signs by PSS with a salt as long as the digest: "
-            "padding.PSS.DIGEST_LENGTH.",
+            "The PSS salt length must be the digest length: padding.PSS.DIGEST_LENGTH.",
             field="salt_length",
         )
     return SignatureScheme.RSASSA_PSS

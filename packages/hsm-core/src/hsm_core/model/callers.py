@@ -39,7 +39,7 @@ def parse_role(name: str) -> Role:
         return _ROLES[name.lower()]
     except KeyError:
         raise InvalidInputError(
-            f"role {name[:32]!r} is not known; there are {', '.join(Role)}.",
+            f"Unknown role {name[:32]!r}. Use one of {', '.join(Role)}.",
             field="roles",
         ) from None
 

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 KeyId = NewType("KeyId", str)
-"""Identifier of a key: a UUID in lower-case canonical form."""
+"""Key ID: a UUID in lowercase canonical form."""
 
 
 class KeyState(StrEnum):
@@ -183,8 +183,8 @@ class KeyFilter(Record, frozen=True, kw_only=True):
     Without a state, destroyed keys are left out.
 
     Attributes:
-        search: What the id begins with, or what stands anywhere in the name, in the
-            owner or in a tag; ASCII letters in any case. Empty asks for nothing.
+        search: Prefix of the key ID, or substring of name, owner or a tag; ASCII
+            letters in any case. Empty asks for nothing.
     """
 
     algorithm: Algorithm | None = None

@@ -32,7 +32,7 @@ class Record(
 
 
 Secret: TypeAlias = Annotated[bytes, msgspec.Meta(extra={"secret": True})]
-"""Bytes that nobody but the caller may see, never stored, logged or cached."""
+"""Secret bytes for the caller only; never stored, logged or cached."""
 
 Line: TypeAlias = Annotated[
     str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
@@ -50,4 +50,4 @@ CertificateNames: TypeAlias = Annotated[
 ParameterValue: TypeAlias = str | int | list[str]
 
 Parameters: TypeAlias = dict[str, ParameterValue]
-"""Names and lengths in an operation that rules can match; never payloads."""
+"""Parameter names and lengths that rules can match; never payloads."""

@@ -362,8 +362,4 @@ Tagged union of all operations.
 """
 
 OPERATIONS: Final[tuple[type[Operation[Record]], ...]] = get_args(AnyOperation)
-"""
-Every operation, in the order of the reference.
-
-:meta hide-value:
-"""
+"""All operations, in the order of the reference. :meta hide-value:"""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Algorithms, who serves them, and their self-tests."""
+"""Algorithms, their providers and self-tests."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class SelfTestReport(Record, frozen=True, kw_only=True):
 
 class AlgorithmStatus(Record, frozen=True, kw_only=True):
     """
-    Who serves an algorithm.
+    Provider of an algorithm.
 
     Attributes:
         status: ``available``, ``unavailable`` or ``stopped`` (a self-test failed).
-        hint: What to install where it is unavailable.
+        hint: Package to install if it is unavailable.
     """
 
     algorithm: Algorithm
@@ -54,19 +54,19 @@ class AlgorithmStatus(Record, frozen=True, kw_only=True):
 
 class AlgorithmInfo(Record, frozen=True, kw_only=True):
     """
-    One algorithm: what it is, and who serves it here.
+    Algorithm with its parameters and provider.
 
-    Sizes are in bytes, and 0 where there is no such thing.
+    Sizes are in bytes; 0 if not applicable.
 
     Attributes:
         category: Security category 1, 2, 3 or 5, or 0.
         public_key_bytes: Raw public key.
-        private_key_bytes: Private key as it is kept: a seed, or a symmetric key.
-        signature_bytes: Longest signature.
+        private_key_bytes: Private key as stored: a seed, or a symmetric key.
+        signature_bytes: Maximum length of a signature.
         ciphertext_bytes: Encapsulation.
         draft: For a composite, the draft and revision that define it.
         status: ``available``, ``unavailable`` or ``stopped`` (a self-test failed).
-        hint: What to install where it is unavailable.
+        hint: Package to install if it is unavailable.
     """
 
     algorithm: Algorithm
@@ -87,20 +87,20 @@ class AlgorithmInfo(Record, frozen=True, kw_only=True):
 
 
 class AlgorithmList(Record, frozen=True, kw_only=True):
-    """The whole table of algorithms."""
+    """Algorithm table."""
 
     items: tuple[AlgorithmInfo, ...]
 
 
 class ListAlgorithms(Operation[AlgorithmList], frozen=True, kw_only=True):
-    """Return every algorithm, and who serves it on this machine."""
+    """Return all algorithms with their providers on this machine."""
 
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
 
 
 class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
-    """Run all self-tests now; a failing algorithm is stopped."""
+    """Run all self-tests; an algorithm that fails is disabled."""
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals: what is asked of other people, and what they say to it."""
+"""Approvals: requests and decisions."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ __all__ = [
 
 class ApprovalStatus(Record, frozen=True, kw_only=True):
     """
-    How the approvals are.
+    State of the approval store.
 
     Attributes:
-        available: Whether their store can be read and written.
-        pending: How many wait for consent; some may have expired unnoticed.
-        granted: How many are granted and not used.
-        findings: How many are not as the trail says; none of these serves.
+        available: Whether the store can be read and written.
+        pending: Number of pending approvals, including expired ones not yet marked.
+        granted: Number of granted, unused approvals.
+        findings: Number of approvals that differ from the audit log; they can't be
+            used.
     """
 
     available: bool = True
@@ -52,13 +53,13 @@ class ApprovalStatus(Record, frozen=True, kw_only=True):
 
 class DecisionInfo(Record, frozen=True, kw_only=True):
     """
-    What one person said to a request.
+    Decision of one approver.
 
     Attributes:
-        roles: Roles that they had then.
-        signed: Whether they signed it with a key of their own.
-        withdrawn: Whether it counts no more: they withdrew it, or may not do this any
-            more.
+        roles: Roles of the approver at that time.
+        signed: Whether the approver signed it with a registered key.
+        withdrawn: Whether it no longer counts: it was withdrawn, or the approver lost
+            the right to decide.
     """
 
     principal: str
@@ -72,20 +73,20 @@ class DecisionInfo(Record, frozen=True, kw_only=True):
 
 class ApprovalInfo(Record, frozen=True, kw_only=True):
     """
-    A request for approval, as requester and approvers see it.
+    Approval request, as shown to requester and approvers.
 
     Attributes:
-        generation: Counts its changes, from 1.
-        operation: What is asked for.
-        salt: 32 bytes; with it ``consent.shown_sha256`` of *operation* is *digest*.
-        digest: What approvers see and sign, hex.
-        demands: What must be consented to; all of it.
-        missing: What of that is still needed, in words.
-        uses_left: For how many operations it may still be used.
-        policy: SHA-256 of the policy in force when it was asked for, hex.
-        expires_at: From then on it serves nothing.
-        closed_at: When it was denied, cancelled, used up or expired.
-        operation_id: The operation that has it, or used it last; see the trail.
+        generation: Change counter, from 1.
+        operation: Requested operation.
+        salt: 32 bytes; input of ``consent.shown_sha256``, which yields *digest*.
+        digest: SHA-256 of the shown operation, hex; approvers sign it.
+        demands: Required approvals; all must be met.
+        missing: Demands not yet met, in words.
+        uses_left: Remaining number of uses.
+        policy: SHA-256 of the policy in force when the request was opened, hex.
+        expires_at: Expiry time.
+        closed_at: Time at which it was denied, cancelled, consumed or expired.
+        operation_id: Operation that reserved or last used it; see the audit log.
     """
 
     approval_id: str
@@ -110,11 +111,11 @@ class ApprovalPage(Record, frozen=True, kw_only=True):
     One page of approvals, newest first.
 
     Attributes:
-        tampered: Ids of approvals met that are not as the HSM wrote them.
-        key_tampered: Ids of approvals met whose key was tampered with. They are not
-            shown: nobody can tell whom the policy lets know of it.
-        next_cursor: Where the next page begins; empty on the last one. A page may be
-            short, or empty, and yet say where to go on.
+        tampered: IDs of listed approvals that failed their integrity check.
+        key_tampered: IDs of listed approvals whose key was tampered with. They are not
+            shown, because the policy can't decide who may see them.
+        next_cursor: Cursor of the next page; empty on the last page. A short or empty
+            page can still have a next page.
     """
 
     items: tuple[ApprovalInfo, ...]
@@ -127,14 +128,14 @@ class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
     """
     Return a page of approvals, newest first.
 
-    Who may not approve sees their own requests only.
+    Callers who can't approve see only their own requests.
 
     Attributes:
-        states: Any of these; empty for all.
-        kind: Name of the operation that is asked for, or empty.
-        key_id: Id of the key that it is about, or empty.
-        requester: Principal that asked, or empty.
-        cursor: ``next_cursor`` of the page before.
+        states: Accepted states; empty for all.
+        kind: Name of the requested operation, or empty.
+        key_id: Key ID, or empty.
+        requester: Principal of the requester, or empty.
+        cursor: ``next_cursor`` of the previous page.
     """
 
     effect: ClassVar = Effect.READ
@@ -149,7 +150,7 @@ class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
 
 
 class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
-    """Return an approval; who may not approve sees their own requests only."""
+    """Return an approval; callers who can't approve see only their own requests."""
 
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
@@ -159,19 +160,20 @@ class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
 class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """
-    Consent to what somebody else asked for.
+    Approve another caller's request.
 
-    Never to one's own request, nor twice as the same person. Said again, it changes
-    nothing.
+    Requesters can't approve their own requests, and each person counts once. Repeating
+    the same decision changes nothing.
 
     Attributes:
-        digest: ``digest`` of what was shown, 64 hex digits; another one is refused. A
-            client computes it from what it displays: `consent.shown_sha256`.
-        generation: ``generation`` of what was shown; if there is another by now, it is
-            looked at again first. 0 leaves that to the approver.
+        digest: ``digest`` of the shown approval, 64 hex digits; a different digest is
+            rejected. Clients compute it from the displayed operation with
+            `consent.shown_sha256`.
+        generation: ``generation`` of the shown approval; a different generation is
+            rejected. 0 skips this check.
         comment: Recorded.
-        signature: Signature over ``consent.statement`` with a key of one's own.
-        signer: Which of one's registered keys made it; empty tries all.
+        signature: Signature over ``consent.statement`` with a registered key.
+        signer: Fingerprint of the registered key that signed; empty tries all.
     """
 
     effect: ClassVar = Effect.CONSENT
@@ -187,13 +189,13 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
 class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """
-    Refuse what somebody else asked for; it ends the approval, granted or not.
+    Deny another caller's request; this closes the approval, even if granted.
 
     Attributes:
         reason: Recorded.
-        digest: As in `Approve`; may be empty, for nothing is done by a refusal.
+        digest: As in `Approve`; optional, because a denial executes nothing.
         generation: As in `Approve`.
-        signature: Over the statement that refuses; nobody has to sign that.
+        signature: Signature over the denial statement; never required.
         signer: As in `Approve`.
     """
 
@@ -210,10 +212,10 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
 class Withdraw(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """
-    Withdraw one's own approval of a request, until it is consumed.
+    Withdraw your approval of a request, until it is consumed.
 
-    The request is pending again if others' approvals are not enough. Who withdrew may
-    approve or deny it again. Said again, it changes nothing.
+    The request is pending again if the other approvals are not enough. The approver may
+    approve or deny it again later. Repeating the withdrawal changes nothing.
 
     Attributes:
         reason: Recorded.
@@ -226,7 +228,7 @@ class Withdraw(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
 
 class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
-    """Give up a request of one's own; done again, it changes nothing."""
+    """Cancel your own request. Repeating it changes nothing."""
 
     effect: ClassVar = Effect.CONSENT
     while_locked: ClassVar = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The audit trail: reading and verifying it."""
+"""Audit log: queries and verification."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _Kind: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 class AuditPage(Record, frozen=True, kw_only=True):
     """
-    Events of the trail.
+    Page of audit records.
 
     Attributes:
-        next_seq: Where to go on; None when there is no more. Of a view that follows the
-            trail there is always more. A page may be short, even empty, before the end:
-            one call looks at a bounded number of records.
+        next_seq: Sequence number of the next page; None at the end. Views that follow
+            the audit log always have a next page. Pages before the end can be short or
+            empty, because a call scans a bounded number of records.
         head_seq: Sequence number of the newest record.
         head_hash: Its leaf hash, 64 hex digits.
     """
@@ -44,13 +44,14 @@ class AuditPage(Record, frozen=True, kw_only=True):
 
 class AuditVerification(Record, frozen=True, kw_only=True):
     """
-    How far a verification got; damage raises instead.
+    Result of a verification; damage raises an error instead.
 
     Attributes:
-        start_seq: The first record checked: where the call asked for, or the oldest
-            that was not pruned.
+        start_seq: First record checked: the requested one, or the oldest record not
+            pruned.
         verified: Records checked by this call.
-        next_seq: Where to go on, or None: everything up to the head is verified.
+        next_seq: Start of the next call, or None if everything up to the head is
+            verified.
     """
 
     start_seq: int
@@ -62,14 +63,13 @@ class AuditVerification(Record, frozen=True, kw_only=True):
 
 class SyncTimes(Record, frozen=True, kw_only=True):
     """
-    How long it took to make records durable, since the HSM was opened.
+    Sync latency of the audit log since the HSM was opened.
 
     Attributes:
-        count: How often that was done.
-        seconds: How long it took in all.
-        bounds_seconds: Times to compare with, the shortest first.
-        within: How often it took no longer than each of these. What failed doesn't
-            count.
+        count: Number of syncs.
+        seconds: Total duration, in seconds.
+        bounds_seconds: Histogram bounds in seconds, ascending.
+        within: Number of successful syncs within each bound.
     """
 
     count: int = 0
@@ -80,20 +80,20 @@ class SyncTimes(Record, frozen=True, kw_only=True):
 
 class AuditStatus(Record, frozen=True, kw_only=True):
     """
-    State of the trail.
+    State of the audit log.
 
     Attributes:
         sync: ``strict`` or ``bounded``.
-        head_seq: Sequence number of the newest record, -1 for an empty trail.
-        head_hash: Its leaf hash; write it down to compare later.
+        head_seq: Sequence number of the newest record, -1 for an empty log.
+        head_hash: Leaf hash of that record; store it elsewhere to compare later.
         state: ``ok``; ``reserve``: the disk is full and only records of recovery and
-            administration are taken; ``failing``: nothing is taken.
-        cause: Of another state than ok: ``full``, ``write``, ``sync``, ``moved`` or
-            ``hanging``.
-        failures: How often it failed since the HSM was opened.
-        resumes: How often it has healed itself since then.
-        first_seq: Oldest record that was not pruned.
-        syncs: How long the disk takes.
+            administration are accepted; ``failing``: no records are accepted.
+        cause: Cause of a state other than ok: ``full``, ``write``, ``sync``, ``moved``
+            or ``hanging``.
+        failures: Number of failures since the HSM was opened.
+        resumes: Number of automatic recoveries since then.
+        first_seq: Oldest record not pruned.
+        syncs: Sync latency.
     """
 
     available: bool
@@ -111,23 +111,21 @@ class AuditStatus(Record, frozen=True, kw_only=True):
 
 class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     """
-    Return events of the trail; the view itself is recorded.
+    Return audit records; the query itself is recorded.
 
     Attributes:
-        start_seq: First record to look at; None is the newest, or the oldest with
-            *ascending*. Ascending from a record that was pruned begins at the oldest;
-            from one that is not there yet, there is nothing to show.
+        start_seq: First record; None means the newest, or the oldest with *ascending*.
+            Ascending from a pruned record starts at the oldest record; from a future
+            record, the page is empty.
         ascending: Oldest first.
-        kind: Only records of one of these kinds: names of operations such as ``Sign``,
-            or of the HSM's own records such as ``system.start``. One that no record
-            has is an `InvalidInputError`. Empty for all.
-        code: Only what was answered with it: ``ok``, or the code of an error. No
-            intent is that.
-        failed: Only what was answered with an error.
-        since: Only records of this time or later, by the clock that wrote them.
+        kind: Record kinds: operations such as ``Sign``, or system events such as
+            ``system.start``; empty for all. An unknown kind raises `InvalidInputError`.
+        code: Result code: ``ok`` or an error code. Intent records have none.
+        failed: Only requests that failed.
+        since: Only records at or after this time, by the HSM's clock.
         until: Only records before this time.
-        follow: Whether the view goes on with what is recorded later, which needs
-            *ascending*; see `AsyncHSM.follow`. Executed, it gives its first page alone.
+        follow: Whether the view continues with new records; requires *ascending*, see
+            `AsyncHSM.follow`. `execute` returns only the first page.
     """
 
     effect: ClassVar = Effect.VIEW
@@ -148,9 +146,9 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
 
 class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
     """
-    Check a range of the trail: framing, sequence, chain and MAC of every record.
+    Verify a range of the audit log: framing, sequence, chain and MAC of each record.
 
-    A range that would begin with records that were pruned begins at the oldest one.
+    A range that starts with pruned records starts at the oldest record instead.
 
     Raises `AuditTamperedError` with the first bad record and the reason.
     """

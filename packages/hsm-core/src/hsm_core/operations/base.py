@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every operation is: a value that knows its effect and the type of its result."""
+"""Operations: immutable requests that state their effect and result type."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ R_co = TypeVar("R_co", covariant=True)
 
 class Effect(StrEnum):
     """
-    What an operation does to the world, which decides how it is recorded.
+    Effect of an operation, which determines its audit records.
 
-    A mutation has intent and outcome; a use and a view have one record; a recovery has
-    one for each key that it is about, before it takes effect, and one for itself; a
-    read of public facts has none unless it is refused. A consent changes an approval;
-    it has intent and outcome, too.
+    A mutation has an intent record and an outcome record. A use or a view has one
+    record. A recovery has one record per affected key, written before it takes effect,
+    and one for itself. A read of public facts has none unless it is denied. A consent
+    changes an approval and has intent and outcome.
     """
 
     MUTATION = "mutation"
@@ -37,11 +37,11 @@ class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
     Base of every operation; the type argument is the type of its result.
 
     Attributes:
-        effect: How it is recorded.
-        usage: What the key must be made for, if it uses one.
-        other_keys: Fields that name further keys; each is resolved and authorised as
-            ``key_id`` is.
-        while_locked: Whether a locked HSM serves it too.
+        effect: Effect, which determines the audit records.
+        usage: Required key usage, if the operation uses a key.
+        other_keys: Fields with further key IDs; each is resolved and authorized like
+            ``key_id``.
+        while_locked: Whether a locked HSM serves the operation.
     """
 
     effect: ClassVar[Effect]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Key encapsulation, and messages that are sealed with it."""
+"""Key encapsulation and sealed messages."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
 
 class Encapsulation(Record, frozen=True, kw_only=True):
     """
-    A fresh shared secret and its encapsulation.
+    New shared secret and its encapsulation.
 
     Attributes:
-        ciphertext: What the holder of the private key gets.
+        ciphertext: Encapsulation, for the holder of the private key.
         shared_secret: 32 bytes.
     """
 
@@ -41,9 +41,9 @@ class Encapsulation(Record, frozen=True, kw_only=True):
 
 class SharedSecret(Record, frozen=True, kw_only=True):
     """
-    What an encapsulation held: 32 bytes.
+    Decapsulated shared secret, 32 bytes.
 
-    An encapsulation that was made for another key, or changed, gives another secret
+    An encapsulation that was altered or made for another key yields a different secret
     and no error (implicit rejection: FIPS 203, section 6.3).
     """
 
@@ -53,7 +53,7 @@ class SharedSecret(Record, frozen=True, kw_only=True):
 
 
 class Encapsulate(Operation[Encapsulation], frozen=True, kw_only=True):
-    """Make a fresh shared secret for the current version (FIPS 203, section 7.2)."""
+    """Encapsulate a new secret to the current version (FIPS 203, section 7.2)."""
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.ENCAPSULATE
@@ -82,8 +82,8 @@ class Seal(Operation[Ciphertext], frozen=True, kw_only=True):
     """
     Encrypt a message to a KEM key: encapsulation, HKDF-SHA-256, AES-256-GCM.
 
-    With a composite this is hybrid encryption. Whoever has the public key can do the
-    same without the HSM (`hsm_core.primitives.seal`).
+    With a composite key this is hybrid encryption. The public key is enough to seal
+    without the HSM (`hsm_core.primitives.seal`).
 
     Attributes:
         aad: Authenticated, not encrypted.
@@ -99,7 +99,7 @@ class Seal(Operation[Ciphertext], frozen=True, kw_only=True):
 
 class Open(Operation[Plaintext], frozen=True, kw_only=True):
     """
-    Decrypt what `Seal` made; it finds the right version by itself.
+    Decrypt a message sealed by `Seal`; the envelope selects the version.
 
     Every failure is the same `DecryptionError`, without detail.
     """

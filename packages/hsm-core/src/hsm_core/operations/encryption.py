@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Ciphertext(Record, frozen=True, kw_only=True):
-    """A ciphertext; in ``envelope`` encoding it names key and version itself."""
+    """Ciphertext; in ``envelope`` encoding it includes key ID and version."""
 
     key_id: KeyId
     version: int
@@ -41,7 +41,7 @@ class Ciphertext(Record, frozen=True, kw_only=True):
 
 
 class Plaintext(Record, frozen=True, kw_only=True):
-    """What a ciphertext held."""
+    """Decrypted plaintext."""
 
     key_id: KeyId
     version: int
@@ -50,11 +50,12 @@ class Plaintext(Record, frozen=True, kw_only=True):
 
 class DataKey(Record, frozen=True, kw_only=True):
     """
-    A fresh symmetric key for use outside, and the same encrypted.
+    Data key: a new symmetric key for use outside the HSM, and its wrapped form.
 
     Attributes:
-        ciphertext: To be kept beside the data; `Decrypt` or `Open` gives the key back.
-        plaintext: The key; empty if only the wrapped form was asked for.
+        ciphertext: Wrapped key, to store with the data; `Decrypt` or `Open` returns the
+            key.
+        plaintext: The key; empty if *wrapped_only* was set.
     """
 
     key_id: KeyId
@@ -103,7 +104,7 @@ class Encrypt(Operation[Ciphertext], frozen=True, kw_only=True):
         aad: Authenticated, not encrypted; for RSA it is part of the OAEP label.
         hash: RSAES-OAEP only; None means SHA-256.
         mgf_hash: RSAES-OAEP only; None means SHA-256.
-        encoding: ``raw`` is for RSA only, for parties that know nothing of envelopes.
+        encoding: ``raw`` is for RSA only, for interoperability.
     """
 
     effect: ClassVar = Effect.USE
@@ -119,7 +120,7 @@ class Encrypt(Operation[Ciphertext], frozen=True, kw_only=True):
 
 class Decrypt(Operation[Plaintext], frozen=True, kw_only=True):
     """
-    Decrypt; an envelope finds the right version by itself.
+    Decrypt; an envelope selects its version.
 
     Every failure is the same `DecryptionError`, without detail.
 
@@ -141,13 +142,13 @@ class Decrypt(Operation[Plaintext], frozen=True, kw_only=True):
 
 class Rewrap(Operation[Ciphertext], frozen=True, kw_only=True):
     """
-    Encrypt a ciphertext anew under the current version; nobody sees the plaintext.
+    Re-encrypt a ciphertext with the current version; the plaintext stays in the HSM.
 
     The key needs the usages ``encrypt`` and ``decrypt``.
 
     Attributes:
         ciphertext: An envelope of `Encrypt`, `Seal` or `GenerateDataKey`.
-        aad: What it was made with; it stays the same.
+        aad: Additional data of the ciphertext; unchanged by the operation.
     """
 
     effect: ClassVar = Effect.USE
@@ -160,12 +161,12 @@ class Rewrap(Operation[Ciphertext], frozen=True, kw_only=True):
 
 class GenerateDataKey(Operation[DataKey], frozen=True, kw_only=True):
     """
-    Make a symmetric key for use outside, encrypted by a key of the HSM.
+    Generate a data key, wrapped by a key of the HSM.
 
     Attributes:
-        length: Bytes of the data key.
+        length: Length of the data key, in bytes.
         aad: Authenticated with the wrapped form.
-        wrapped_only: Don't return the key itself.
+        wrapped_only: Return only the wrapped form.
     """
 
     effect: ClassVar = Effect.USE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The life of a key: new versions, states, rotation, destruction."""
+"""Key lifecycle: versions, states, rotation, destruction."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = [
 
 class RotateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a new version from fresh material; the old one still decrypts and verifies.
+    Create a key version with new key material; old versions decrypt and verify.
 
-    A key whose current version is revoked can be rotated as well. One that has a staged
-    version can't: that is activated or revoked first.
+    A key whose current version is revoked can be rotated. If the key has a staged
+    version, activate or revoke that version first.
 
     Attributes:
-        staged: Whether the new version serves nothing but its public key, and the old
-            one stays current, until `ActivateKey`.
+        staged: Whether only the public key of the new version is available, and the old
+            version stays current, until `ActivateKey`.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -50,9 +50,9 @@ class RotateKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class Rollback(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a new version from the material of an older one, sealed anew.
+    Create a key version with the key material of an older version.
 
-    Refused from a revoked version: compromise goes by material.
+    Revoked versions are rejected: their key material is compromised.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -63,14 +63,14 @@ class Rollback(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Mark a version's material, or all of a key, as compromised; for ever.
+    Mark a version, or all versions of a key, as compromised. Irreversible.
 
     Attributes:
-        version: None revokes all versions. Other versions with the same material are
+        version: None revokes all versions. Versions with the same key material are
             revoked too.
-        reason: Kept in the document and in the trail; up to 256 characters.
-        compromised_at: Since when the material is compromised, as far as is known; not
-            later than now. Kept and shown with each version that is revoked.
+        reason: Stored with the key and in the audit log; up to 256 characters.
+        compromised_at: Estimated time of compromise; must not be in the future. Stored
+            and shown with each revoked version.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -83,16 +83,18 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Destroy all material of a key, at once or after a waiting time.
+    Destroy all key material, immediately or after a waiting period.
 
-    While it waits, every version is ``purge_scheduled`` and serves nothing, and
-    `CancelDestroy` gives it back. Then the HSM destroys it; a tombstone per material
-    stays. Time that the clock leapt over does not count (see ``HSMStatus.schedules``);
-    sent again after the time is over, this destroys the key at once.
+    During the waiting period every version is ``purge_scheduled`` and unusable, and
+    `CancelDestroy` restores it. Then the HSM destroys the material and keeps a
+    tombstone for each. Time skipped by a clock jump does not count (see
+    ``HSMStatus.schedules``). Sent again after the period has ended, the operation
+    destroys the key immediately.
 
     Attributes:
-        waiting_days: Days of 86 400 seconds; None means as many as this HSM asks for at
-            least, which may be none. Of a key that waits already, None or 0.
+        waiting_days: Waiting period in days of 86 400 seconds; None means the minimum
+            of this HSM, which may be 0. None or 0 for a key whose destruction is
+            already scheduled.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -103,12 +105,12 @@ class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class ActivateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a staged version the current one; an active one before it is retired.
+    Make a staged version current; the active version before it is retired.
 
-    Refused while the current version is suspended.
+    Rejected while the current version is suspended.
 
     Attributes:
-        version: None means the staged version, of which a key has one at most.
+        version: None means the staged version; a key has at most one.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -119,12 +121,12 @@ class ActivateKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class SuspendKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Let the current version serve nothing but its public key, until `ResumeKey`.
+    Suspend the current version: only its public key is available until `ResumeKey`.
 
-    Older versions, which are retired, still decrypt and verify.
+    Older, retired versions still decrypt and verify.
 
     Attributes:
-        reason: Kept in the document, until it is resumed, and in the trail.
+        reason: Stored with the key until it is resumed, and in the audit log.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -134,7 +136,7 @@ class SuspendKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 
 class ResumeKey(Operation[KeyInfo], frozen=True, kw_only=True):
-    """Let a suspended version be active again."""
+    """Reactivate a suspended version."""
 
     effect: ClassVar = Effect.MUTATION
 
@@ -143,15 +145,15 @@ class ResumeKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class SetRotation(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Say when the HSM rotates a key by itself: as soon as one of the two is reached.
+    Configure automatic rotation: the HSM rotates the key at the first limit reached.
 
-    It asks as ``system.rotation``. Where the policy demands approvals for a rotation,
-    the key is rotated when they are given.
+    The HSM rotates as ``system.rotation``. If the policy requires approval, it rotates
+    once the approval is granted.
 
     Attributes:
         max_age_days: Days of 86 400 seconds since the current version became active;
-            time that the clock leapt over does not count. None is no limit.
-        max_uses: How often its material has protected something. None is no limit.
+            time skipped by a clock jump does not count. None means no limit.
+        max_uses: Number of protecting uses of the key material. None means no limit.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -162,7 +164,7 @@ class SetRotation(Operation[KeyInfo], frozen=True, kw_only=True):
 
 
 class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
-    """Give a key back that waits for its destruction, in the state it was in."""
+    """Cancel a scheduled destruction and restore the previous state."""
 
     effect: ClassVar = Effect.MUTATION
 

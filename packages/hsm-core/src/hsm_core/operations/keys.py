@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Making keys, finding them, and saying what they are for."""
+"""Keys: creation, lookup and metadata."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class KeyPage(Record, frozen=True, kw_only=True):
 
     Attributes:
         items: Keys of this page.
-        total: How many keys match, over all pages.
-        page: Number of this page from 1, or 0 where a cursor was used.
-        next_cursor: Where the next page begins; empty on the last one. A walk by cursor
-            shows every key once, whatever is created or destroyed meanwhile.
+        total: Number of matching keys over all pages.
+        page: Page number from 1, or 0 if a cursor was used.
+        next_cursor: Cursor of the next page; empty on the last page. Cursors return
+            every key exactly once, even if keys are created or destroyed in between.
     """
 
     items: tuple[KeyInfo, ...]
@@ -70,7 +70,7 @@ class JSONWebKey(Record, frozen=True, kw_only=True):
     A public key as JWK (RFC 7517, 7518 section 6, 8037, 9964).
 
     Attributes:
-        alg: For ``AKP`` keys only.
+        alg: ``AKP`` keys only.
         pub: Raw public key of an ``AKP`` key, base64url.
     """
 
@@ -87,14 +87,13 @@ class JSONWebKey(Record, frozen=True, kw_only=True):
 
 class PublicKey(Record, frozen=True, kw_only=True):
     """
-    A public key in the usual forms.
+    Public key in the usual encodings.
 
     Attributes:
         der: SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7), DER.
         pem: The same as PEM (RFC 7468).
-        jwk: None for algorithms that no RFC gives a JWK.
-        raw: The bare public key of algorithms that have one form of it, such as an
-            uncompressed point; empty for RSA.
+        jwk: None for algorithms without a JWK format.
+        raw: Raw public key, such as an uncompressed point; empty for RSA.
     """
 
     key_id: KeyId
@@ -108,16 +107,15 @@ class PublicKey(Record, frozen=True, kw_only=True):
 
 class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a key; its first version is active at once, unless it is to be staged.
+    Create a key; its first version is active unless *staged* is set.
 
     Attributes:
-        algorithm: Any accepted spelling of an algorithm.
-        usages: Empty means the algorithm's default usages. A key that signs or verifies
-            has no other purpose (SP 800-57 part 1, section 5.2).
+        algorithm: Algorithm name, in any accepted spelling.
+        usages: Empty means the algorithm's default usages. Sign and verify can't be
+            combined with other usages (SP 800-57 part 1, section 5.2).
         owner: Empty means the caller.
-        exportable: Whether it may ever leave the HSM, wrapped. It can't be changed.
-        staged: Whether its first version serves nothing but its public key, until
-            `ActivateKey`.
+        exportable: Whether the key can be exported in wrapped form. Immutable.
+        staged: Whether only the public key is available until `ActivateKey`.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -134,22 +132,22 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a symmetric key from a key of the HSM, by HKDF.
+    Derive a symmetric key from a key of the HSM by HKDF.
 
     An HKDF key is the input keying material itself; an EC or X25519 key first agrees
     with *peer_public_key* (ECDH), and HKDF takes the shared secret.
 
     Attributes:
-        base_key_id: Key to derive from; it must have the usage ``derive``.
-        algorithm: Of the new key: a symmetric algorithm.
-        peer_public_key: SubjectPublicKeyInfo, DER; ECDH only, and required there.
-        hash: HKDF's hash; that of an HKDF key, else None means SHA-256.
+        base_key_id: Base key; it must have the usage ``derive``.
+        algorithm: Algorithm of the new key; must be symmetric.
+        peer_public_key: SubjectPublicKeyInfo, DER; required for ECDH, else not allowed.
+        hash: HKDF hash; None means the hash of an HKDF key, or SHA-256.
         salt: HKDF's salt.
-        info: What the key is for; HKDF binds it in. Keys of one base key with the same
-            salt and info have the same bytes, whatever their algorithms.
+        info: HKDF context. Keys derived from one base key with the same salt and info
+            have the same bytes, even for different algorithms.
         usages: Empty means the algorithm's default usages.
         owner: Empty means the caller.
-        exportable: As in `CreateKey`, and only if the base key is exportable itself.
+        exportable: As in `CreateKey`; requires an exportable base key.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -170,7 +168,7 @@ class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 
 class DescribeKey(Operation[KeyInfo], frozen=True, kw_only=True):
-    """Return what may be known of a key, after checking what is stored of it."""
+    """Return a key's metadata, after checking its stored form."""
 
     effect: ClassVar = Effect.READ
 
@@ -182,12 +180,12 @@ class ListKeys(Operation[KeyPage], frozen=True, kw_only=True):
     Return a page of keys, newest first.
 
     Attributes:
-        page: From 1; not together with *cursor*.
-        cursor: ``next_cursor`` of the page before.
-        state: State of the current version. Without it, destroyed keys are left out.
-        tags: All must be present.
-        search: What the id begins with, or what stands anywhere in the name, in the
-            owner or in a tag; ASCII letters in any case.
+        page: Page number from 1; not together with *cursor*.
+        cursor: ``next_cursor`` of the previous page.
+        state: State of the current version. If omitted, destroyed keys are excluded.
+        tags: Tags that a key must all have.
+        search: Prefix of the key ID, or substring of name, owner or a tag; ASCII
+            letters in any case.
     """
 
     effect: ClassVar = Effect.READ
@@ -220,19 +218,18 @@ class GetPublicKey(Operation[PublicKey], frozen=True, kw_only=True):
 
 class UpdateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Change what is said of a key: each field that is not None.
+    Update a key's metadata; fields that are None stay unchanged.
 
-    Rules of the policy match on these facts. So this is decided by the facts that were
-    and by those that would be: both must allow it, and what both ask approvals for must
-    be approved. Moreover nobody frees a key from a rule by taking off the label that
-    the rule goes by. What any operation on the key would need approvals for before the
-    change, and not after it, is asked for the change itself; and a change that would
-    allow the caller something with this key which they may not do now is refused.
+    Policy rules match on this metadata, so the policy must allow the update both with
+    the old and with the new values, and the approvals of both are required. An update
+    can't free a key from a rule: if an operation on the key requires approval before
+    the update and not after it, the update itself requires that approval. An update
+    that would grant the caller a new right on the key is denied.
 
     Attributes:
-        name: Unique; empty leaves the key without a name.
-        owner: Not empty.
-        tags: All of them; those that are not named here are removed.
+        name: Unique name; empty removes the name.
+        owner: Owner; must not be empty.
+        tags: Complete new set of tags; other tags are removed.
     """
 
     effect: ClassVar = Effect.MUTATION

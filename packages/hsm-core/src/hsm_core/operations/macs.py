@@ -64,7 +64,7 @@ class ComputeMac(Operation[Mac], frozen=True, kw_only=True):
 
 class VerifyMac(Operation[Verified], frozen=True, kw_only=True):
     """
-    Check a MAC of full length; a wrong one raises `MacMismatchError`.
+    Verify a full-length MAC; an invalid one raises `MacMismatchError`.
 
     Attributes:
         version: None tries every version that may verify, newest first.
@@ -80,14 +80,14 @@ class VerifyMac(Operation[Verified], frozen=True, kw_only=True):
 
 
 class MacInput(Record, frozen=True, kw_only=True):
-    """One message to compute a MAC of."""
+    """Message to authenticate."""
 
     reference: ItemReference = ""
     message: bytes
 
 
 class VerifyMacItem(Record, frozen=True, kw_only=True):
-    """One MAC to check, as in `VerifyMac`."""
+    """MAC to verify, as in `VerifyMac`."""
 
     reference: ItemReference = ""
     message: bytes
@@ -105,7 +105,7 @@ class ComputeMacBatch(Operation[MacBatch], frozen=True, kw_only=True):
 
 
 class VerifyMacBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
-    """Check up to 1,000 MACs; a wrong one is its item's error. See `VerifyMac`."""
+    """Verify up to 1,000 MACs; each invalid one fails its item. See `VerifyMac`."""
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.MAC

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What may stand in the fields of operations: names, numbers, texts, instants."""
+"""Field types of operations: names, numbers, texts, instants."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KeyReference: TypeAlias = Annotated[
     Meta(
         pattern=r"^[0-9a-z][0-9a-z._-]{0,63}\Z",
         max_length=64,
-        description="UUID or unique name of a key.",
+        description="Key ID (UUID) or unique key name.",
         examples=["3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11", "release-signer"],
     ),
 ]
@@ -84,7 +84,7 @@ ApprovalReference: TypeAlias = Annotated[
     Meta(
         pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z",
         max_length=36,
-        description="UUID of an approval.",
+        description="Approval ID (UUID).",
         examples=["5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"],
     ),
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The policy: which one is in force, why it decides so, what another would change."""
+"""Policy: status, explanation, replay."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ __all__ = [
 
 class PolicyStatus(Record, frozen=True, kw_only=True):
     """
-    Which policy is in force.
+    Status of the policy.
 
     Attributes:
-        policy: Its SHA-256, hex, as it stands in the trail.
+        policy: SHA-256 of the policy, hex, as recorded in the audit log.
         source: ``file``, or the name of a built-in policy.
-        current: False if the file that lies there now could not be put in force.
-        failures: How often a file was refused since the HSM was opened.
+        current: False if the present file could not be loaded.
+        failures: Number of rejected files since the HSM was opened.
     """
 
     policy: str = ""
@@ -62,14 +62,14 @@ class PolicyInfo(Record, frozen=True, kw_only=True):
     The policy in force.
 
     Attributes:
-        policy: Its SHA-256, hex, as it stands in the trail.
+        policy: SHA-256 of the policy, hex, as recorded in the audit log.
         source: ``file``, or the name of a built-in policy.
-        text: What it was read from; while *problem* says that a file is refused, that
-            of the last good policy.
-        warnings: What in it was probably not meant.
-        loaded_at: When it was read.
-        failures: How often a file was refused since the HSM was opened.
-        problem: Why the file that lies there now is not in force; else empty.
+        text: Source text; while *problem* reports a rejected file, the text of the last
+            valid policy.
+        warnings: Probable mistakes in the policy.
+        loaded_at: Time at which it was loaded.
+        failures: Number of rejected files since the HSM was opened.
+        problem: Reason why the present file is not in force; else empty.
     """
 
     policy: str
@@ -83,14 +83,14 @@ class PolicyInfo(Record, frozen=True, kw_only=True):
 
 class RuleExplanation(Record, frozen=True, kw_only=True):
     """
-    Whether one rule holds in a request.
+    Evaluation of one rule for a request.
 
     Attributes:
         effect: ``deny``, ``require-approval`` or ``allow``.
-        operation: The operation that the rule is about here: the one that is asked
-            about, or a twin of it, such as ``Sign`` for ``SignBatch``.
-        missing: Conditions that are not fulfilled, by their names in the file;
-            ``except`` where it is excepted, ``key`` where there is none.
+        operation: Operation matched by the rule: the explained one or an equivalent
+            one, such as ``Sign`` for ``SignBatch``.
+        missing: Unmet conditions, by their names in the file; ``except`` if the
+            exception applies, ``key`` if the request has no key.
     """
 
     name: str
@@ -102,18 +102,18 @@ class RuleExplanation(Record, frozen=True, kw_only=True):
 
 class PolicyExplanation(Record, frozen=True, kw_only=True):
     """
-    What the policy would say to a request.
+    Policy decision for a hypothetical request.
 
     Attributes:
-        rule: Which rule decides, as it would stand in the trail.
+        rule: Deciding rule, as it would be recorded.
         policy: SHA-256 of the policy, hex.
-        principal: Who would ask.
-        roles: Which roles they would have.
-        decided_as: Operations that the request is decided as: itself, then its twins.
-            The strictest decision counts.
-        demands: What other people would have to consent to.
-        needed: What would be needed, a sentence each.
-        rules: Every rule about this operation, by name.
+        principal: Caller of the request.
+        roles: Roles of the caller.
+        decided_as: Operations that are evaluated: the operation, then its equivalents.
+            The strictest decision applies.
+        demands: Required approvals.
+        needed: What is missing for the request to be allowed, one sentence each.
+        rules: All rules for this operation, by name.
     """
 
     outcome: PolicyOutcome
@@ -129,17 +129,17 @@ class PolicyExplanation(Record, frozen=True, kw_only=True):
 
 class PolicyChange(Record, frozen=True, kw_only=True):
     """
-    A recorded request that another policy would answer otherwise.
+    Recorded request with a different decision under the tested policy.
 
     Attributes:
-        seq: Its record.
-        time: When, in microseconds since 1970.
-        before: What was decided.
-        before_rule: By which rule, as it stands in the trail.
-        after: What would be decided.
-        after_rule: By which rule.
-        before_demands: What was asked of other people.
-        after_demands: What would be asked of them.
+        seq: Sequence number of the audit record.
+        time: Time of the record, in microseconds since 1970.
+        before: Recorded decision.
+        before_rule: Recorded rule.
+        after: Decision under the tested policy.
+        after_rule: Rule of that decision.
+        before_demands: Approvals that were required.
+        after_demands: Approvals that would be required.
     """
 
     seq: int
@@ -157,15 +157,15 @@ class PolicyChange(Record, frozen=True, kw_only=True):
 
 class PolicyTest(Record, frozen=True, kw_only=True):
     """
-    What a policy would have changed.
+    Result of a policy replay.
 
     Attributes:
-        policy: SHA-256 of the policy that was tried, hex.
-        warnings: What in it was probably not meant.
-        start_seq: First record that was looked at.
-        next_seq: Where to go on; None at the head of the trail.
-        requests: Requests that were decided again.
-        changes: Those that would be answered otherwise, up to 1000.
+        policy: SHA-256 of the tested policy, hex.
+        warnings: Probable mistakes in the policy.
+        start_seq: First record examined.
+        next_seq: Start of the next call; None at the head of the audit log.
+        requests: Number of requests evaluated.
+        changes: Requests with a different decision, up to 1000.
     """
 
     policy: str
@@ -177,7 +177,7 @@ class PolicyTest(Record, frozen=True, kw_only=True):
 
 
 class ShowPolicy(Operation[PolicyInfo], frozen=True, kw_only=True):
-    """Return the policy in force, and whether a file was refused since it is."""
+    """Return the policy in force and its load failures."""
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
@@ -185,31 +185,33 @@ class ShowPolicy(Operation[PolicyInfo], frozen=True, kw_only=True):
 
 class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     """
-    Say what the policy would say to a request, which rule decides, and what is needed.
+    Explain the policy decision for a request: outcome, rule and missing conditions.
 
-    Nothing is done. Of a key that is to be made, its facts are given here. A question
-    that can't be answered is an `InvalidInputError`: facts of a key are given and the
-    operation states none, or no key is named and a rule depends on it.
+    Nothing is executed. For operations that create a key, pass its facts here. Raises
+    `InvalidInputError` if key facts are passed for an operation that has none, or if a
+    rule depends on the key and none is named.
 
     Attributes:
         operation: Name of the operation, such as ``Sign``.
-        principal: Who would ask; no such person need exist. Left empty, it is whom the
-            policy's *identities* know by the certificate, whether or not certificates
-            alone name anybody here.
-        roles: Roles that they would have; nothing where the policy says it.
-        key_id: UUID or name of the key that it would be about, or empty.
-        other_key_ids: Keys that it would name besides, such as the one that wraps.
-        algorithm: Of a key that would be made.
-        usages: Of a key that would be made; empty for its algorithm's defaults.
-        name: Of a key that would be made, or the new name of one that is there.
-        owner: The same of its owner.
-        tags: The same of its tags.
-        certificate_sha256: Fingerprint of their client certificate, hex, or empty.
-        certificate_subject: Its subject, as RFC 4514 writes it, or empty.
-        certificate_names: Its alternative names, such as ``dns:ci.example.com``.
-        source_address: Their network address, or empty.
-        single_use: Whether they would show a token with an id for the first time.
-        at: When; None means now.
+        principal: Caller; need not exist. Empty means the principal that the policy's
+            *identities* assign to the certificate, even if sign-in by certificate alone
+            is disabled.
+        roles: Roles of the caller; empty if the policy assigns them.
+        key_id: ID or name of the key, or empty.
+        other_key_ids: Further keys, such as the wrapping key.
+        algorithm: Algorithm of the new key.
+        usages: Usages of the new key; empty for the algorithm's defaults.
+        name: Name of the new key, or new name of an existing key.
+        owner: Owner, likewise.
+        tags: Tags, likewise.
+        certificate_sha256: SHA-256 fingerprint of the client certificate, hex, or
+            empty.
+        certificate_subject: Subject of the certificate (RFC 4514), or empty.
+        certificate_names: Alternative names of the certificate, such as
+            ``dns:ci.example.com``.
+        source_address: Network address of the caller, or empty.
+        single_use: Whether the caller presents a token ID for the first time.
+        at: Time of the request; None means now.
     """
 
     effect: ClassVar = Effect.VIEW
@@ -234,15 +236,15 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
 
 class TestPolicy(Operation[PolicyTest], frozen=True, kw_only=True):
     """
-    Replay the trail against a policy, and list every request that it changes.
+    Replay the audit log against a policy and list requests with other decisions.
 
-    Nothing is put in force. Requests that the policy was not asked about, and reads,
-    which are not recorded where they succeed, are not among them.
+    The policy is not put in force. Requests without a policy decision, and successful
+    reads, which are not recorded, are not replayed.
 
     Attributes:
-        policy: The policy: the text of a file.
-        start_seq: First record to look at.
-        limit: Most records to look at; ``next_seq`` tells where to go on.
+        policy: Text of the policy file.
+        start_seq: First record to examine.
+        limit: Maximum number of records; continue at ``next_seq``.
     """
 
     effect: ClassVar = Effect.VIEW

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results that several kinds of operations share."""
+"""Results shared by several kinds of operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ItemError", "Verified", "VerifiedBatch", "VerifiedItem"]
 
 
 class Verified(Record, frozen=True, kw_only=True):
-    """The signature or MAC is good; *version* made it. A bad one raises."""
+    """Valid signature or MAC, made by *version*; an invalid one raises an error."""
 
     key_id: KeyId
     version: int
@@ -18,7 +18,7 @@ class Verified(Record, frozen=True, kw_only=True):
 
 
 class ItemError(Record, frozen=True, kw_only=True):
-    """Why one item of a batch failed: the error's code and message."""
+    """Error of one failed batch item: code and message."""
 
     code: str
     detail: str
@@ -33,7 +33,7 @@ class VerifiedItem(Record, frozen=True, kw_only=True):
 
 
 class VerifiedBatch(Record, frozen=True, kw_only=True):
-    """Checks of a batch, in the order of its items."""
+    """Results of a verification batch, in the order of its items."""
 
     key_id: KeyId
     algorithm: Algorithm

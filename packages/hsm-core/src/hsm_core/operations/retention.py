@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retention of old material: windows, holds, purges."""
+"""Retention of old key material: windows, legal holds, purges."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
 
 class RetentionCounts(Record, frozen=True, kw_only=True):
     """
-    Retention in numbers; the whole of it is `RetentionStatus`.
+    Retention counters; `RetentionStatus` returns the full report.
 
     Attributes:
-        enabled: Whether there is a scheduler.
-        healthy: Whether nothing keeps it from its work: its policy's file and its
-            ledger are well, and no purge waits for an approval of its own.
-        queue: Materials that are due or wait for their purge.
+        enabled: Whether the scheduler is enabled.
+        healthy: Whether the policy file and the ledger are healthy, and no purge waits
+            for an approval.
+        queue: Number of key materials due or scheduled for a purge.
         scheduled_total: Purges scheduled since the HSM was opened.
         completed_total: Purges done since the HSM was opened.
     """
@@ -46,14 +46,14 @@ class RetentionCounts(Record, frozen=True, kw_only=True):
 
 class LedgerStatus(Record, frozen=True, kw_only=True):
     """
-    How the retention ledger is.
+    State of the retention ledger.
 
     Attributes:
-        available: Whether the next purge could be written down.
-        problem: Why it is not believed, or empty.
+        available: Whether the ledger can be written.
+        problem: Reason why it failed its check, or empty.
         log_id: 32 hex digits.
-        head_seq: Its newest record, -1 if there is none.
-        head_hash: Leaf hash of that, hex; to be written down elsewhere.
+        head_seq: Newest record, -1 if there is none.
+        head_hash: Leaf hash of that record, hex; store it elsewhere to compare later.
     """
 
     available: bool
@@ -65,13 +65,13 @@ class LedgerStatus(Record, frozen=True, kw_only=True):
 
 class LedgerBegun(Record, frozen=True, kw_only=True):
     """
-    A new retention ledger, and the lost one that it took the place of.
+    New retention ledger that replaced a lost one.
 
     Attributes:
-        log_id: Of the new one, 32 hex digits.
-        former_log_id: Of the lost one.
-        former_head_seq: The newest record of that which is known to have been there.
-        former_head_hash: Leaf hash of that, hex.
+        log_id: ID of the new ledger, 32 hex digits.
+        former_log_id: ID of the lost ledger.
+        former_head_seq: Newest known record of the lost ledger.
+        former_head_hash: Leaf hash of that record, hex.
     """
 
     log_id: str
@@ -82,19 +82,19 @@ class LedgerBegun(Record, frozen=True, kw_only=True):
 
 class PurgeItem(Record, frozen=True, kw_only=True):
     """
-    Old material that is due, or waits for its purge.
+    Key material that is due or scheduled for a purge.
 
     Attributes:
-        version: The newest version that has it.
-        versions: All of them.
-        state: ``due``; ``asked``, when people were asked; ``refused``, when they said
-            no, or nothing, lately; ``scheduled``, during the grace period; ``ripe``,
-            after it.
-        due_at: When its window ended.
+        version: Newest version with this material.
+        versions: All versions with this material.
+        state: ``due``; ``asked``: approval requested; ``refused``: approval recently
+            denied or expired; ``scheduled``: in the grace period; ``ripe``: after the
+            grace period.
+        due_at: End of the retention window.
         window_days: Length of the window.
-        rule: What the window comes from: ``default``, ``tag:…`` or ``override:…``.
-        purge_at: When its grace period ends.
-        approval_id: The approval that was asked for.
+        rule: Source of the window: ``default``, ``tag:…`` or ``override:…``.
+        purge_at: End of the grace period.
+        approval_id: ID of the requested approval.
     """
 
     key_id: KeyId
@@ -110,26 +110,27 @@ class PurgeItem(Record, frozen=True, kw_only=True):
 
 class RetentionReport(Record, frozen=True, kw_only=True):
     """
-    How retention stands, as of the last sweep.
+    Retention report, as of the last sweep.
 
     Attributes:
-        enabled: Whether there is a scheduler; it needs a policy file and a ledger.
-        policy_sha256: Of the policy in force, hex; empty if there is none, and then
-            nothing is purged.
-        default_days: Window of what nothing else concerns; 0 if there is no policy.
-        loaded_at: Since when that policy is in force.
-        problem: What is wrong with the policy's file; the last good one stays in force.
-        paused: Why no purge is done: empty, ``leap``, ``limit``, ``state``,
+        enabled: Whether the scheduler is enabled; it requires a policy file and a
+            ledger.
+        policy_sha256: SHA-256 of the retention policy in force, hex; empty if there is
+            none, and then nothing is purged.
+        default_days: Default window, in days; 0 if there is no policy.
+        loaded_at: Time at which the policy was loaded.
+        problem: Error in the policy file; the last valid policy stays in force.
+        paused: Reason why purges are paused: empty, ``leap``, ``limit``, ``state``,
             ``approvals``, ``trail`` or ``ledger``.
-        pause_approval_id: The approval that would let purges go on.
-        ledger: How the ledger is; None if there is none.
-        queue: Materials that are due or wait for their purge.
+        pause_approval_id: ID of the approval that resumes purges.
+        ledger: State of the ledger; None if there is none.
+        queue: Number of key materials due or scheduled for a purge.
         scheduled_total: Purges scheduled since the HSM was opened.
-        cancelled_total: Of those, how many were cancelled by what the scheduler found.
+        cancelled_total: Scheduled purges that the scheduler cancelled.
         completed_total: Purges done since the HSM was opened.
-        failures: Keys that the last sweep could not handle; it comes back to them.
-        swept_at: When the last sweep ended.
-        items: The first 100 of the queue.
+        failures: Keys that the last sweep could not process; they are retried.
+        swept_at: End of the last sweep.
+        items: First 100 items of the queue.
     """
 
     enabled: bool
@@ -151,14 +152,14 @@ class RetentionReport(Record, frozen=True, kw_only=True):
 
 class ExtendRetention(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Keep the material of a version until an instant, whatever the retention policy says.
+    Extend the retention of a version, overriding the retention policy.
 
-    It can't be made shorter again. Material that waits for its purge gets the state
-    back that it had.
+    An extension can't be shortened. A scheduled purge of the material is cancelled.
 
     Attributes:
-        version: All versions with its material are kept with it.
-        until: In the future, and later than what it was extended to before.
+        version: Version; applies to all versions with the same material.
+        until: New end of retention; must be in the future and not before an earlier
+            extension.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -170,12 +171,12 @@ class ExtendRetention(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class HoldKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Put a legal hold on a key: nothing of it is purged or destroyed until `ReleaseKey`.
+    Place a legal hold on a key: no purge or destruction until `ReleaseKey`.
 
-    Material that waits for its purge gets the state back that it had.
+    Scheduled purges of the key are cancelled.
 
     Attributes:
-        reason: Shown with the key, and kept in the trail.
+        reason: Stored with the key and in the audit log.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -186,10 +187,10 @@ class HoldKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 class ReleaseKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    End the hold on a key.
+    Remove the legal hold of a key.
 
     Attributes:
-        reason: Kept in the trail.
+        reason: Recorded in the audit log.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -199,23 +200,23 @@ class ReleaseKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
 
 class RetentionStatus(Operation[RetentionReport], frozen=True, kw_only=True):
-    """Return how the retention of old key versions stands."""
+    """Return the retention report."""
 
     effect: ClassVar = Effect.READ
 
 
 class BeginLedger(Operation[LedgerBegun], frozen=True, kw_only=True):
     """
-    Let a new retention ledger take the place of one that is lost.
+    Replace a lost retention ledger with a new one.
 
-    Nothing is purged from the loss on until this is done. What the lost one attested is
-    attested nowhere else; ledger, trail and every later verification say so.
+    Purges stay paused until then. The attestations of the lost ledger can't be
+    restored; the new ledger, the audit log and later verifications report the loss.
 
-    Raises `ConflictError` if nothing is known to be wrong with the ledger, or if the
-    one that lies there is not new.
+    Raises `ConflictError` if the ledger is not damaged, or if the present ledger is not
+    new.
 
     Attributes:
-        reason: Why; stands in ledger and trail.
+        reason: Recorded in ledger and audit log.
     """
 
     effect: ClassVar = Effect.RECOVERY

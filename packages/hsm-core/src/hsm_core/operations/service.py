@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The health of the HSM as a whole."""
+"""HSM status."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["HSMStatus", "KeyCacheStatus", "ScheduleStatus", "Status"]
 
 class ScheduleStatus(Record, frozen=True, kw_only=True):
     """
-    What the schedulers found when they last looked at every key.
+    Result of the last scheduler run over all keys.
 
     Attributes:
-        rotating: Keys that the HSM rotates by itself.
-        rotations_due: Those of them that are due, and could not be rotated yet: an
-            approval is missing, a staged version waits, or it failed.
-        destructions: Keys that wait for their destruction.
-        destructions_due: Those of them whose time is over, and that are still there.
-        held: Those of these that wait because the clock leapt: for as long as it leapt,
-            or until `DestroyKey` is sent again.
-        left_out_seconds: Wall time that does not count because the clock leapt over it,
-            beyond a day in the life of a process, or a week between two of these.
+        rotating: Keys with automatic rotation.
+        rotations_due: Keys whose rotation is overdue: an approval is missing, a staged
+            version exists, or the rotation failed.
+        destructions: Keys with a scheduled destruction.
+        destructions_due: Keys whose destruction is overdue.
+        held: Overdue keys that wait because of a clock jump: for the skipped time, or
+            until `DestroyKey` is sent again.
+        left_out_seconds: Wall-clock seconds excluded because of clock jumps of more
+            than a day within a process, or more than a week between two processes.
     """
 
     rotating: int = 0
@@ -44,12 +44,12 @@ class ScheduleStatus(Record, frozen=True, kw_only=True):
 
 class KeyCacheStatus(Record, frozen=True, kw_only=True):
     """
-    The private and secret keys that are kept open in memory, since the HSM was opened.
+    Cache of unsealed private and secret keys, since the HSM was opened.
 
     Attributes:
-        hits: How often a key was there when it was needed.
-        misses: How often it had to be read and unsealed.
-        stores: How often one was put there.
+        hits: Number of cache hits.
+        misses: Number of keys read and unsealed.
+        stores: Number of keys cached.
     """
 
     hits: int = 0
@@ -65,7 +65,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
         state: ``operational``, ``degraded`` (see the other fields), ``locked`` or
             ``error``.
         keys: Number of keys that are not destroyed.
-        tampered_keys: Number of keys whose stored form was changed by others.
+        tampered_keys: Number of keys that failed their integrity check.
     """
 
     state: str

@@ -40,7 +40,7 @@ __all__ = [
 
 class Signature(Record, frozen=True, kw_only=True):
     """
-    A signature and how it was made.
+    Signature with its parameters.
 
     Attributes:
         hash: None for Ed25519, which hashes inside.
@@ -77,7 +77,7 @@ class Sign(Operation[Signature], frozen=True, kw_only=True):
     """
     Sign a message with the current version.
 
-    Give one of *message*, *digest* and *mu*.
+    Pass exactly one of *message*, *digest* and *mu*.
 
     Attributes:
         digest: RSA, ECDSA and composites: digest of the message under *hash*.
@@ -87,7 +87,7 @@ class Sign(Operation[Signature], frozen=True, kw_only=True):
         hash: None means the algorithm's default.
         encoding: ECDSA only; None means DER.
         context: ML-DSA, SLH-DSA and composites: up to 255 bytes that separate the
-            uses of a key; not together with *mu*, which holds it already.
+            uses of a key; not together with *mu*, which includes it.
     """
 
     effect: ClassVar = Effect.USE
@@ -105,13 +105,13 @@ class Sign(Operation[Signature], frozen=True, kw_only=True):
 
 class Verify(Operation[Verified], frozen=True, kw_only=True):
     """
-    Check a signature; a wrong one raises `SignatureMismatchError`.
+    Verify a signature; an invalid one raises `SignatureMismatchError`.
 
     Attributes:
         version: None tries every version that may verify, newest first.
         mgf_hash: RSASSA-PSS only; None means the same as *hash*.
-        salt_bytes: RSASSA-PSS only: length of the salt, up to what the modulus has room
-            for. None means any length up to the hash's (FIPS 186-5, section 5.4).
+        salt_bytes: RSASSA-PSS only: salt length, limited by the modulus. None means any
+            length up to the hash length (FIPS 186-5, section 5.4).
         mu: As in `Sign`.
         context: As in `Sign`.
     """
@@ -134,7 +134,7 @@ class Verify(Operation[Verified], frozen=True, kw_only=True):
 
 
 class SignItem(Record, frozen=True, kw_only=True):
-    """One message, digest or mu to sign; *reference* comes back with the answer."""
+    """Message, digest or mu to sign; the result repeats *reference*."""
 
     reference: ItemReference = ""
     message: bytes | None = None
@@ -143,7 +143,7 @@ class SignItem(Record, frozen=True, kw_only=True):
 
 
 class VerifyItem(Record, frozen=True, kw_only=True):
-    """One signature to check, as in `Verify`."""
+    """Signature to verify, as in `Verify`."""
 
     reference: ItemReference = ""
     signature: bytes
@@ -156,7 +156,7 @@ class SignBatch(Operation[SignatureBatch], frozen=True, kw_only=True):
     """
     Sign up to 1,000 items with the current version; see `Sign`.
 
-    SLH-DSA, which takes up to a second for each, signs 100 at most.
+    SLH-DSA, up to a second per signature, is limited to 100 items.
     """
 
     effect: ClassVar = Effect.USE
@@ -171,7 +171,7 @@ class SignBatch(Operation[SignatureBatch], frozen=True, kw_only=True):
 
 
 class VerifyBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
-    """Check up to 1,000 signatures; a wrong one is its item's error. See `Verify`."""
+    """Verify up to 1,000 signatures; each invalid one fails its item. See `Verify`."""
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.VERIFY

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The key store: comparison with the trail, backups, recovery."""
+"""Key store: verification, backup, recovery."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ __all__ = [
 
 class KeyFinding(Record, frozen=True, kw_only=True):
     """
-    A key that is not as it should be.
+    Finding about a stored key.
 
     Attributes:
-        problem: ``older`` or ``newer`` than the trail says, ``missing``, ``foreign``
-            (the trail knows no such key), ``document`` or ``blob`` (it was changed),
-            ``counter`` (its use counter was), ``index`` (the index said something false
-            of it; that is put right, and the key serves), ``kept`` (a sealed blob of a
-            destroyed version can't be deleted; it is never opened).
+        problem: ``older`` or ``newer`` than recorded, ``missing``, ``foreign`` (not
+            recorded), ``document``, ``blob`` or ``counter`` (altered), ``index`` (wrong
+            index entry; corrected, and the key stays usable), ``kept`` (a sealed blob
+            of a destroyed version can't be deleted; it is never opened).
     """
 
     key_id: str
@@ -45,11 +44,11 @@ class StoreStatus(Record, frozen=True, kw_only=True):
     State of the key store.
 
     Attributes:
-        locked: Why the whole HSM is locked; empty if it is not.
-        findings: Up to 100 of the keys that are not as they should be.
-        compared: Keys that the current or last scrub has compared.
-        to_compare: Keys that it has to compare in all.
-        compared_at: When the last scrub came to its end.
+        locked: Reason why the HSM is locked; empty if it is not.
+        findings: First 100 findings.
+        compared: Keys verified by the current or last scrub.
+        to_compare: Total number of keys to verify.
+        compared_at: End of the last scrub.
     """
 
     available: bool
@@ -62,11 +61,11 @@ class StoreStatus(Record, frozen=True, kw_only=True):
 
 class StoreVerification(Record, frozen=True, kw_only=True):
     """
-    What a comparison of the whole store has found.
+    Result of a verification of the whole store.
 
     Attributes:
-        keys: How many keys were compared.
-        findings: Every key that is not as it should be.
+        keys: Number of keys verified.
+        findings: All findings.
     """
 
     keys: int
@@ -75,10 +74,10 @@ class StoreVerification(Record, frozen=True, kw_only=True):
 
 class BackedUpFile(Record, frozen=True, kw_only=True):
     """
-    A copy of a database.
+    Backup file of one database.
 
     Attributes:
-        sha256: Of its content, hex.
+        sha256: SHA-256 of the file, hex.
     """
 
     name: str
@@ -88,11 +87,11 @@ class BackedUpFile(Record, frozen=True, kw_only=True):
 
 class BackUp(Record, frozen=True, kw_only=True):
     """
-    Copies that belong together.
+    Backup: a consistent set of files.
 
     Attributes:
-        folder: Name of their folder, in the directory of backups.
-        head_seq: Newest record of the trail that is surely in the copy.
+        folder: Name of the folder in the backup directory.
+        head_seq: Newest audit record that the backup is certain to contain.
     """
 
     folder: str
@@ -102,13 +101,13 @@ class BackUp(Record, frozen=True, kw_only=True):
 
 class Recovered(Record, frozen=True, kw_only=True):
     """
-    What a recovery has done.
+    Result of a recovery.
 
     Attributes:
-        accepted: Keys that are now as they are stored.
-        forgotten: Keys that are missing, and not expected any more.
-        left: Keys whose document can't be believed; they stay tampered.
-        approvals: Approvals that were not as the trail says; they are no more.
+        accepted: Keys accepted as stored.
+        forgotten: Missing keys, no longer expected.
+        left: Keys whose metadata failed its integrity check; they stay tampered.
+        approvals: Discarded approvals that differed from the audit log.
     """
 
     accepted: tuple[str, ...] = ()
@@ -118,7 +117,7 @@ class Recovered(Record, frozen=True, kw_only=True):
 
 
 class VerifyStore(Operation[StoreVerification], frozen=True, kw_only=True):
-    """Compare every key with the trail, and every blob with its document, now."""
+    """Verify every key against the audit log and every blob against its document."""
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
@@ -126,10 +125,10 @@ class VerifyStore(Operation[StoreVerification], frozen=True, kw_only=True):
 
 class BackUpStores(Operation[BackUp], frozen=True, kw_only=True):
     """
-    Copy every SQLite database, in use, into a new folder of the backup directory.
+    Back up all SQLite databases online into a new folder of the backup directory.
 
-    Keys and trail are copied at a moment when they agree. Stores of other kinds are not
-    copied. A copy holds sealed keys; who has it and the root has the keys.
+    Keys and audit log are copied consistently. Other kinds of stores are not copied. A
+    backup contains sealed keys: a backup and the root key together disclose the keys.
     """
 
     effect: ClassVar = Effect.VIEW
@@ -138,14 +137,14 @@ class BackUpStores(Operation[BackUp], frozen=True, kw_only=True):
 
 class RecoverStore(Operation[Recovered], frozen=True, kw_only=True):
     """
-    Accept the key store as it is, record what that means for each key, and unlock.
+    Accept the key store as it is, record the change of each key, and unlock the HSM.
 
-    To be used after an older copy was put back on purpose. Keys for authenticated
-    encryption that were accepted must be rotated before they encrypt again, because
-    their use counters may be older too.
+    Use it after a deliberate restore from a backup. Accepted keys for authenticated
+    encryption must be rotated before they encrypt again, because their use counters may
+    be outdated too.
 
     Attributes:
-        reason: Why; stands in the trail.
+        reason: Recorded in the audit log.
     """
 
     reason: Why
@@ -158,8 +157,8 @@ class RecoverKey(Operation[Recovered], frozen=True, kw_only=True):
     Accept one key as it is, as `RecoverStore` does.
 
     Attributes:
-        key_id: Id of the key; one that is missing has no name.
-        reason: Why; stands in the trail.
+        key_id: Key ID; missing keys have no name.
+        reason: Recorded in the audit log.
     """
 
     key_id: str

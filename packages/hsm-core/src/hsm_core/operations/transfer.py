@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Wrapped keys, into the HSM and out of it."""
+"""Import and export of wrapped keys."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["ExportKey", "ImportKey", "WrappedKey"]
 
 class WrappedKey(Record, frozen=True, kw_only=True):
     """
-    A key in a form that only the wrapping key opens.
+    Key wrapped by a wrapping key.
 
     Attributes:
         version: Version of the exported key.
         wrapping_version: Version of the wrapping key.
-        format: What is inside.
+        format: Format of the wrapped material.
         wrapped: For ``AES-KW`` and ``AES-KWP`` the wrapped key; for the others the
             encrypted or encapsulated AES-256 key, then the key that it wraps (KWP).
     """
@@ -48,18 +48,17 @@ class WrappedKey(Record, frozen=True, kw_only=True):
 
 class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a key from material that was made elsewhere and wrapped for this HSM.
+    Import key material that was wrapped for this HSM.
 
     The material is fully checked: an RSA key's numbers, a point on its curve, a
-    seed's length. A private key in expanded form only (ML-KEM, ML-DSA) is refused,
-    because a provider can't prove that it belongs to a seed, and so is a component
-    of a composite.
+    seed's length. Private keys in expanded form only (ML-KEM, ML-DSA) are rejected,
+    because no provider can prove that they belong to a seed. Components of composites
+    are rejected too.
 
     Attributes:
-        wrapping_key_id: Key of the HSM that the material was wrapped for; it must have
-            the usage ``unwrap``.
+        wrapping_key_id: Unwrapping key of the HSM; it must have the usage ``unwrap``.
         wrapped: As `WrappedKey.wrapped`.
-        mechanism: None means the first that the wrapping key has.
+        mechanism: None means the first mechanism of the wrapping key.
         format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
         wrapping_version: None means the current version.
         hash: RSA-OAEP only; None means SHA-256.
@@ -92,15 +91,15 @@ class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
     """
     Return a key wrapped by another key of the HSM.
 
-    Refused unless the key was made exportable, and by a wrapping key that is weaker
-    than it: in bits of strength, of which 128 are enough for all, or in security
-    category, which does not count for keys of AEADs and MACs. So RSA-3072 wraps no
-    post-quantum key, and none that wraps or derives others.
+    The key must be exportable, and the wrapping key must not be weaker: in bits of
+    security strength, of which 128 are always enough, or in security category, except
+    for AEAD and MAC keys. So RSA-3072 can't wrap post-quantum keys, or keys that wrap
+    or derive other keys.
 
     Attributes:
-        wrapping_key_id: It must have the usage ``wrap``.
-        version: Of the exported key; None means the current one.
-        mechanism: None means the first that the wrapping key has.
+        wrapping_key_id: Wrapping key; it must have the usage ``wrap``.
+        version: Version of the exported key; None means the current version.
+        mechanism: None means the first mechanism of the wrapping key.
         format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
         hash: RSA-OAEP only; None means SHA-256.
         mgf_hash: RSA-OAEP only; None means SHA-256.

@@ -132,4 +132,4 @@ class KeyScope:
 
 
 EVERY_KEY = KeyScope()
-"""Nothing is kept back."""
+"""Matches every key."""

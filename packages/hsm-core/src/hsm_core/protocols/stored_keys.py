@@ -77,7 +77,7 @@ class StoredKey:
 
 
 BUCKETS: Final = 4096
-"""How many buckets there are; the first three hex digits of an id name a key's."""
+"""Number of buckets; the first three hex digits of a key ID name its bucket."""
 
 
 def bucket_of(key_id: str) -> int:

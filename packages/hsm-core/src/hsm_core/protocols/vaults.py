@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 __all__ = ["ABSENT", "RemoteKeyVault", "VaultObject", "VaultOpener"]
 
 ABSENT = ""
-"""What a put expects where there must be no object of this name."""
+"""Expected version of a put that must create the object."""
 
 
 @dataclass(frozen=True, slots=True)

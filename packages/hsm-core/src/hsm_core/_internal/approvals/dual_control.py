@@ -111,8 +111,8 @@ def open_dual_control(
         care.forget("accept_changed_store")
     elif ahead and not ground.inventory.lock.reason:
         ground.lock(
-            "The trail is older than the approvals: it does not know approval "
-            f"{ahead} as it is stored.",
+            "The audit log is older than the approval store: it has no record of the "
+            f"stored state of approval {ahead}.",
             {"reason": "trail_older", "approval_id": ahead},
         )
     care.settle_reserved()

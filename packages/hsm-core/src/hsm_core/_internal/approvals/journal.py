@@ -39,7 +39,7 @@ _RESERVED: Final = frozenset(
         REMOVED,
     }
 )
-"""Kinds that may use the room that is kept back: what they tell of is over."""
+"""Record kinds that may use the reserved space: they end an approval."""
 
 
 class Steps:
@@ -101,7 +101,7 @@ class Steps:
         reason = self._ledger.condemned[approval_id]
         self.tell(approval_id, reason)
         raise ApprovalTamperedError(
-            f"The approval {approval_id} is not as the trail knows it: {reason}",
+            f"Approval {approval_id} differs from the audit log: {reason}",
             approval_id=approval_id,
         )
 
@@ -355,7 +355,8 @@ def _reason(approval: Approval, known: Anchor | None) -> str:
 
 def _unknown(draft: AuditDraft) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        "The step was made, but it could not be recorded; ask for the approval.",
+        "The approval was changed, but the change could not be recorded. Show the "
+        "approval to see its state.",
         approval_id=draft.approval_id,
         operation_id=draft.operation_id,
     )

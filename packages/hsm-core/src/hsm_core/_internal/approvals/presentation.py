@@ -45,12 +45,12 @@ _UNDONE_BY: Final = {
     "SuspendKey": "ResumeKey",
     "UpdateKey": "UpdateKey",
 }
-"""What undoes an operation; what is done by any other can't be undone."""
+"""Operation that undoes each operation; the others can't be undone."""
 
 _GIVES: Final = frozenset({"BackUpStores", "ExportKey"})
 _GIVING: Final = frozenset({Effect.READ, Effect.USE, Effect.VIEW})
 _PACKED: Final = msgspec.msgpack.Encoder(order="sorted")
-"""As what is hashed is packed, so that no order of declarations matters."""
+"""Packs the hashed fields in a fixed order, independent of declarations."""
 
 
 def present(
@@ -279,7 +279,7 @@ def _scalar(name: str, value: Any, salt: bytes, longest: int) -> ShownField:
             field = ShownField(name=name, text=text)
             return field if shown else _hidden(name, encoded, salt)
         case _:
-            raise TypeError(f"{name}: {type(value).__name__} can't be shown")
+            raise TypeError(f"{name}: unsupported type {type(value).__name__}")
 
 
 def _hidden(name: str, value: bytes, salt: bytes) -> ShownField:

@@ -20,7 +20,7 @@ from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry
 
 MAX_RECORD_BYTES: Final = 64 * 1024
-"""Longest stored form."""
+"""Maximum size of a stored approval, in bytes."""
 
 _FORMAT: Final = 1
 _NAME: Final = b"approval"
@@ -63,7 +63,7 @@ def decode_approval(
     except _UNREADABLE:
         pass
     newer = newer_format(payload or b"", _FORMAT)
-    what = f"The approval {approval_id}"
+    what = f"Approval {approval_id}"
     problem = f"{what} was tampered with."
     if newer:
         problem = made_by_newer(what, newer, _FORMAT)

@@ -37,7 +37,7 @@ from hsm_core.protocols import (
 )
 
 Rule: TypeAlias = Callable[[Approval, int], Approval]
-"""Gives an approval after a step, of it before and the time."""
+"""Returns the approval after a step, given the approval before it and the time."""
 
 _ATTEMPTS: Final = 128
 _EXAMINED: Final = 10
@@ -45,7 +45,7 @@ _EXAMINED: Final = 10
 _REQUEST_BYTES: Final = 32 * 1024
 _GRANT_BYTES: Final = 48 * 1024
 _DENIAL_BYTES: Final = 56 * 1024
-"""Each leaves room for the steps that may follow."""
+"""Size limits that leave space for the later steps of an approval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,9 @@ class ApprovalRegister(ApprovalReader):
         except GenerationConflictError:
             found = self._changed(request.approval_id, _unchanged)
             if (found.digest, found.requester) != (wanted.digest, wanted.requester):
-                raise ConflictError("Another approval has this id.") from None
+                raise ConflictError(
+                    "An approval with this ID already exists."
+                ) from None
             return found
         return wanted
 
@@ -166,7 +168,7 @@ class ApprovalRegister(ApprovalReader):
             )
             if after is not found and generation not in {0, found.generation}:
                 raise GenerationConflictError(
-                    "The approval has changed since it was shown; look at it again.",
+                    "The approval changed after it was shown. Review it again.",
                     generation=found.generation,
                 )
             return after
@@ -354,7 +356,9 @@ class ApprovalRegister(ApprovalReader):
             refused, found = found, self.read(approval_id)
             if found.generation == refused.generation:
                 raise self._lying(approval_id)
-        raise GenerationConflictError("The approval changes all the time; try again.")
+        raise GenerationConflictError(
+            "The approval is being changed by others. Try again."
+        )
 
     def _step(
         self, found: Approval, rule: Rule, limit: int, step: AuditDraft | None

@@ -18,7 +18,7 @@ _MOST_PEOPLE: Final = 100
 _MOST_USES: Final = 1_000_000
 
 MOST_DEMANDS: Final = 16
-"""Demands of one approval; a longer list has no room in its record."""
+"""Maximum number of demands of one approval; its record has no space for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,10 @@ from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
 
 ANCHORED = "system.approval-anchored"
-"""Kind of the records that say again how an approval is, before old ones are pruned."""
+"""Kind of the records that restate an approval before older records are pruned."""
 
 FORGOTTEN = "system.approval-forgotten"
-"""Kind of the records that say that an approval that differed is no more."""
+"""Kind of the records that discard an approval that failed the rollback check."""
 
 _COMMITTED = frozenset({"ok", "recovered-committed"})
 

@@ -161,9 +161,7 @@ class People:
         approval = self._visible(caller, operation.approval_id)
         shown = approval.shown_sha256
         if operation.digest and not hmac.compare_digest(operation.digest, shown):
-            raise ConflictError(
-                "digest: it is not the one of this approval.", field="digest"
-            )
+            raise ConflictError("digest does not match this approval.", field="digest")
         granted = isinstance(operation, ops.Approve)
         signature, signer = self._signed(caller, approval, operation, granted=granted)
         said = {"comment" if granted else "reason": _said(operation)}
@@ -251,7 +249,8 @@ class People:
         if operation.signature is None:
             if granted and any(demand.signed for demand in approval.demands):
                 raise InvalidInputError(
-                    "signature: this asks for a signature with a key of your own.",
+                    "signature is required: sign the approval with your registered "
+                    "key.",
                     field="signature",
                 )
             return b"", ""
@@ -387,6 +386,6 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
     found = _CURSOR.fullmatch(cursor)
     if found is None:
         raise InvalidInputError(
-            "cursor must be the next_cursor of a page.", field="cursor"
+            "cursor must be the next_cursor value of an earlier page.", field="cursor"
         )
     return int(found[1]), found[2]

@@ -14,9 +14,9 @@ from hsm_core.identities import identity
 
 SignatureCheck: TypeAlias = Callable[[str, bytes, bytes, str], str]
 """
-Checks what an approver has signed: principal, statement, signature, name of the key.
+Verifies an approver's signature, given principal, statement, signature and key name.
 
-Returns the fingerprint of the key that it was checked with, or raises an `HSMError`.
+Returns the fingerprint of the verifying key, or raises an `HSMError`.
 """
 
 
@@ -31,7 +31,8 @@ def signature_check(policy: PolicyHolder) -> SignatureCheck:
         ]
         if not keys:
             raise InvalidInputError(
-                "signature: no such key of yours is registered.", field="signature"
+                "signature: the policy registers no such key for you.",
+                field="signature",
             )
         return verify_consent(signature, statement, keys).fingerprint
 

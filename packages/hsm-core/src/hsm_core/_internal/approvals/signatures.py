@@ -40,7 +40,7 @@ from hsm_core.errors import (
 )
 
 MAX_SIGNATURE_BYTES: Final = 4096
-"""Longest signature that is looked at."""
+"""Maximum length of a signature, in characters."""
 
 _ARMOUR: Final = re.compile(
     rb"-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n]+)\n"
@@ -80,7 +80,7 @@ def verify_consent(
         if (not blob or key.blob == blob) and _is_good(key, signature, message):
             return key
     raise SignatureMismatchError(
-        "The signature is not one of this person's registered keys over this approval."
+        "The signature does not verify with a registered key of this approver."
     )
 
 
@@ -106,28 +106,28 @@ def _read_ssh(armoured: bytes, message: bytes) -> tuple[bytes, bytes, bytes]:
     """Return key, bare signature and what was signed, of a signature of SSH."""
     found = _ARMOUR.fullmatch(armoured)
     if found is None:
-        raise MalformedError("The signature is not an armoured one of SSH.")
+        raise MalformedError("signature must be an armored SSH signature.")
     text = found[1].replace(b"\n", b"")
     try:
         data = base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise MalformedError("The signature is not base64.") from None
+        raise MalformedError("signature must be base64.") from None
     if base64.b64encode(data) != text:
-        raise MalformedError("The signature is not canonical base64.")
+        raise MalformedError("signature must be canonical base64.")
     return _read_sshsig(data, message)
 
 
 def _read_sshsig(data: bytes, message: bytes) -> tuple[bytes, bytes, bytes]:
     reader = SSHData(data)
     if reader.take(6) != b"SSHSIG" or reader.number() != 1:
-        raise MalformedError("The signature is not SSHSIG of version 1.")
+        raise MalformedError("signature must be SSHSIG version 1.")
     blob, namespace, reserved = reader.string(), reader.string(), reader.string()
     hash_name, inner = reader.string(), reader.string()
     reader.end()
     if namespace != SSH_NAMESPACE.encode() or reserved:
-        raise MalformedError(f"The signature's namespace must be {SSH_NAMESPACE}.")
+        raise MalformedError(f"The signature namespace must be {SSH_NAMESPACE}.")
     if hash_name not in _HASHES:
-        raise MalformedError("The signature's hash must be sha256 or sha512.")
+        raise MalformedError("The signature hash must be sha256 or sha512.")
     digest = _HASHES[hash_name](message).digest()
     signed = b"SSHSIG" + b"".join(
         len(part).to_bytes(4, "big") + part
@@ -141,13 +141,13 @@ def _bare(kind: bytes, inner: bytes) -> bytes:
     """Return what SSH calls a signature in the form that others give it."""
     reader = SSHData(inner)
     if reader.string() != kind:
-        raise MalformedError("The signature is not of its key's kind.")
+        raise MalformedError("The signature type does not match its key type.")
     data = reader.string()
     reader.end()
     if kind == ED25519.encode():
         return data
     if kind != ECDSA_P256.encode():
-        raise MalformedError(f"A signature must be {ED25519} or {ECDSA_P256}.")
+        raise MalformedError(f"The signature type must be {ED25519} or {ECDSA_P256}.")
     numbers = SSHData(data)
     r, s = numbers.positive(), numbers.positive()
     numbers.end()

@@ -26,7 +26,7 @@ class SSHData:
         """Return so many bytes."""
         part = self._data[self._at : self._at + count]
         if len(part) != count:
-            raise MalformedError("The signature is cut short.")
+            raise MalformedError("The signature is truncated.")
         self._at += count
         return part
 
@@ -43,10 +43,12 @@ class SSHData:
         data = self.string()
         value = int.from_bytes(data, "big")
         if value == 0 or len(data) != value.bit_length() // 8 + 1:
-            raise MalformedError("The signature holds a number in no usual form.")
+            raise MalformedError(
+                "The signature holds a number that is not in canonical form."
+            )
         return value
 
     def end(self) -> None:
         """Check that nothing is left."""
         if self._at != len(self._data):
-            raise MalformedError("The signature has bytes after its end.")
+            raise MalformedError("The signature has trailing bytes.")

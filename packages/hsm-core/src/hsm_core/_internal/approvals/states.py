@@ -43,7 +43,7 @@ MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {
     _S.CANCELLED: frozenset(),
     _S.EXPIRED: frozenset(),
 }
-"""From each state, the states it may move to."""
+"""Legal state transitions of an approval."""
 
 _OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,256}")
@@ -62,7 +62,7 @@ def check_move(before: ApprovalState, after: ApprovalState) -> None:
 
 def _illegal(before: ApprovalState, after: ApprovalState) -> ConflictError:
     return ConflictError(
-        f"An approval that is {before} can't become {after}.",
+        f"The approval is {before} and can't become {after}.",
         state=before.value,
         wanted=after.value,
     )
@@ -89,7 +89,7 @@ def decided(
     who = decision.principal, decision.certificate_sha256
     asked = approval.requester, approval.certificate_sha256
     if are_one(who, asked, distinct_certificates=distinct_certificates):
-        raise AccessDeniedError("Nobody decides on their own request.")
+        raise AccessDeniedError("You can't decide on your own request.")
     for other in approval.decisions:
         if other.withdrawn_at:
             continue
@@ -97,17 +97,17 @@ def decided(
             if other.granted is decision.granted:
                 return approval
             raise ConflictError(
-                "You have decided already; withdraw your approval to decide "
-                f"otherwise. The approval is {approval.state}.",
+                "You already decided on this request. Withdraw your approval before "
+                f"you decide otherwise. The approval is {approval.state}.",
                 state=approval.state.value,
             )
         others = other.principal, other.certificate_sha256
         if are_one(who, others, distinct_certificates=distinct_certificates):
             raise AccessDeniedError(
-                "Somebody has decided with this certificate already."
+                "Another approver already used this client certificate."
             )
     if not may_serve(approval.demands, decision.roles):
-        raise AccessDeniedError("None of your roles is asked for here.")
+        raise AccessDeniedError("None of your roles can decide on this request.")
     if not _LINE.fullmatch(decision.comment):
         raise InvalidInputError(
             "comment must be at most 256 characters without control characters.",
@@ -157,7 +157,7 @@ def withdrawn(
         return approval
     if approval.state not in {_S.PENDING, _S.GRANTED}:
         raise ConflictError(
-            f"The approval is {approval.state}; it is too late to withdraw.",
+            f"The approval is {approval.state}; it can no longer be withdrawn.",
             state=approval.state.value,
         )
     decisions = tuple(
@@ -200,8 +200,8 @@ def reviewed(
     asked = (*approval.demands, *new)
     if len(asked) > MOST_DEMANDS:
         raise ConflictError(
-            "The policy has changed too often since this was asked for; cancel it and "
-            "ask again."
+            "The policy changed too often after this request was opened. Cancel it "
+            "and open a new one."
         )
     short = missing(asked, decisions, distinct_certificates=distinct_certificates)
     state = _S.PENDING if short else approval.state
@@ -237,12 +237,13 @@ def reserved(
     """
     if not _OPERATION_ID.fullmatch(operation_id):
         raise InvalidInputError(
-            "operation_id has a form that no operation has.", field="operation_id"
+            "operation_id must be 1 to 64 lowercase letters, digits and hyphens.",
+            field="operation_id",
         )
     if requester != approval.requester:
-        raise AccessDeniedError("Nobody uses an approval that another asked for.")
+        raise AccessDeniedError("Only the requester can use an approval.")
     if not hmac.compare_digest(digest.encode(), approval.digest.encode()):
-        raise AccessDeniedError("The approval is for another operation.")
+        raise AccessDeniedError("The approval was granted for a different operation.")
     return _moved(approval, _S.RESERVED, operation_id=operation_id)
 
 
@@ -283,7 +284,7 @@ def consumed(approval: Approval, operation_id: str, now: int) -> Approval:
 def _check_operation(approval: Approval, operation_id: str) -> None:
     if approval.operation_id != operation_id:
         raise ConflictError(
-            f"The approval is {approval.state} for another operation.",
+            f"The approval is {approval.state} for a different operation.",
             state=approval.state.value,
         )
 
@@ -297,7 +298,7 @@ def cancelled(approval: Approval, requester: str, now: int) -> Approval:
         ConflictError: It is in use, or came to another end.
     """
     if requester != approval.requester:
-        raise AccessDeniedError("Only who asked for an approval cancels it.")
+        raise AccessDeniedError("Only the requester can cancel an approval.")
     if approval.state is _S.CANCELLED:
         return approval
     return _moved(approval, _S.CANCELLED, closed_at=now)

@@ -160,7 +160,7 @@ class ApprovalReader:
         self._tampered.add(approval_id)
         self.witness.tell(approval_id, "index")
         return ApprovalTamperedError(
-            f"The index of approval {approval_id} was tampered with.",
+            f"The index entry of approval {approval_id} was altered in the store.",
             approval_id=approval_id,
         )
 

@@ -26,7 +26,7 @@ from hsm_core.identities import identity
 from hsm_core.model import AuditEvent
 
 CONSENT_DIGEST: Final = "shown_sha256"
-"""Name of the parameter that holds the digest of what an approver was shown."""
+"""Parameter that holds the digest of the operation as shown to an approver."""
 
 _TEXT: Final = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}) ([A-Za-z0-9+/]+={0,2})")
 _IS_GRANT: Final = {"Approve": True, "Deny": False}
@@ -66,7 +66,7 @@ class ConsentAudit:
         if not event.approval_signatures:
             return
         if event.kind not in _IS_GRANT or event.caller is None:
-            raise _wrong(event, "nobody decided by it")
+            raise _wrong(event, "the record is no decision")
         keys = self._keys.get(identity(event.caller.principal), ())
         for text in event.approval_signatures:
             self._check(event, keys, text)
@@ -77,10 +77,10 @@ class ConsentAudit:
     ) -> None:
         parts = _TEXT.fullmatch(text)
         if parts is None:
-            raise _wrong(event, "it is in no form that one has")
+            raise _wrong(event, "malformed")
         signers = [key for key in keys if key.fingerprint == parts[1]]
         if not signers:
-            raise _wrong(event, f"its key {parts[1]} is not given for this person")
+            raise _wrong(event, f"key {parts[1]} is not registered for this approver")
         digest = str(event.parameters.get(CONSENT_DIGEST, ""))
         granted = _IS_GRANT[event.kind]
         try:
@@ -88,12 +88,12 @@ class ConsentAudit:
             signature = base64.b64decode(parts[2], validate=True)
             verify_consent(signature, message, signers)
         except (binascii.Error, InvalidInputError, SignatureMismatchError):
-            raise _wrong(event, "it is not one over this approval") from None
+            raise _wrong(event, "it does not verify over this approval") from None
 
 
 def _wrong(event: AuditEvent, why: str) -> AuditTamperedError:
     return AuditTamperedError(
-        f"The signature of an approver in record {event.seq} is not good: {why}.",
+        f"Audit record {event.seq} holds an invalid approver signature: {why}.",
         seq=event.seq,
         reason=_REASON,
     )

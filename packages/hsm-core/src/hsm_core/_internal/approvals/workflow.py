@@ -183,7 +183,7 @@ class Consents:
                 raise self._required(approval)
             if asked.approval_id:
                 raise _ended(approval)
-        raise ConflictError("The approval changes all the time; try again.")
+        raise ConflictError("The approval is being changed by others. Try again.")
 
     def reserve(self, asked: Asked, operation_id: str) -> Hold:
         """
@@ -220,7 +220,7 @@ class Consents:
                 raise
             # Another operation has used it, or it came to an end, since it was found.
             hold.stack.close()
-        raise ConflictError("The approval changes all the time; try again.")
+        raise ConflictError("The approval is being changed by others. Try again.")
 
     def state_of(self, approval_id: str) -> Approval:
         """
@@ -277,7 +277,9 @@ class Consents:
             raise ApprovalNotFoundError
         mine = approval.requester == asked.caller.principal
         if not mine or not hmac.compare_digest(approval.digest, digest):
-            raise AccessDeniedError("The approval is for another operation.")
+            raise AccessDeniedError(
+                "The approval was granted for a different operation."
+            )
         if approval.state not in _OPEN:
             raise _ended(approval)
         return approval
@@ -367,8 +369,8 @@ class Consents:
         found = map(self._register.current, own)
         if sum(a is not None and a.state in _OPEN for a in found) >= self._most_open:
             raise TooManyApprovalsError(
-                f"You have {self._most_open} open requests for approval already; "
-                "cancel some, or wait until they are decided.",
+                f"You have {self._most_open} open approval requests, the maximum. "
+                "Cancel some or wait for decisions.",
                 limit=self._most_open,
             )
 
@@ -425,9 +427,11 @@ class Consents:
 
     def _required(self, approval: Approval) -> ApprovalRequiredError:
         info = self.people.info(approval)
-        short = "; ".join(info.missing) or "that another operation is done with it"
+        short = "; ".join(info.missing) or (
+            "wait until another operation is done with the approval"
+        )
         error = ApprovalRequiredError(
-            f"This needs the approval of other people: {short}.",
+            f"Approval required: {short}.",
             approval_id=info.approval_id,
             digest=info.digest,
             expires_at=info.expires_at.isoformat().replace("+00:00", "Z"),
@@ -444,7 +448,8 @@ def _every_field(operation: ops.Operation[Any]) -> bytes:
 
 def _ended(approval: Approval) -> ConflictError:
     return ConflictError(
-        f"The approval is {approval.state}; it serves nothing any more.",
+        f"Approval {approval.approval_id} is {approval.state}. Send the request "
+        "without it to open a new one.",
         state=approval.state.value,
         approval_id=approval.approval_id,
     )

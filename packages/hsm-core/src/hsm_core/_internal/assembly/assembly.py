@@ -69,7 +69,9 @@ from hsm_core.settings import KeyStoreKind, Settings
 
 _RING: Final = "ring"
 _KEYS: Final = 64
-"""How much of a recorded set digest is about keys; the rest is about approvals."""
+"""
+Length of the part of a recorded set digest that covers keys; the rest covers approvals.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,8 @@ def open_ring(store: KeyStore, root: MasterKeySource) -> KeyRing | None:
         return KeyRing.open(root, blob)
     if next(store.scan(), None) is not None:
         raise KeyRingTamperedError(
-            "The key store holds keys, but their key ring is missing."
+            "The key store holds keys but no key ring. Restore the key ring from a "
+            "backup."
         )
     return None
 
@@ -158,7 +161,10 @@ def _make_ring(settings: Settings, parts: Parts) -> KeyRing:
     audit = parts.audit
     is_known = audit.set_digest_at_open and settings.key_store != KeyStoreKind.MEMORY
     if is_known and not settings.accept_changed_store:
-        raise StoreMismatchError("The trail knows a key store, and this one is empty.")
+        raise StoreMismatchError(
+            "The key store is empty, but the audit log records keys. Check the path, "
+            "or restore the store."
+        )
     ring = KeyRing.create(parts.entropy, log_id=audit.log_id)
     parts.store.write_meta(_RING, ring.seal(parts.root))
     return ring

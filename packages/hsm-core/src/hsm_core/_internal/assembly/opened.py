@@ -33,7 +33,7 @@ from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
 
 _PATIENCE: Final = 4
-"""Closing waits for what runs this many times as long as an answer for the trail."""
+"""Multiple of the audit time-out that closing waits for running operations."""
 
 
 class OpenHSM:

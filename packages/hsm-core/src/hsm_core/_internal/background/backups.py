@@ -34,7 +34,7 @@ Copier: TypeAlias = Callable[[Path, Callable[[], None]], None]
 """
 Copies a database into a new file.
 
-It makes a call once, when little is left: what is written until this returns is copied.
+Calls back once near the end; writes made before the callback returns are copied too.
 """
 
 _CHUNK: Final = 1024 * 1024
@@ -84,10 +84,10 @@ class Backups:
             AuditUnavailableError: The trail can't be written.
         """
         if self._directory is None:
-            raise UnsupportedOperationError("There is no directory for backups.")
+            raise UnsupportedOperationError("No backup directory is configured.")
         if not self._copiers:
             raise UnsupportedOperationError(
-                "There is nothing to copy: no store is a SQLite database."
+                "Nothing to back up: no store is a SQLite database."
             )
         now = instant(self._clock.now()).strftime("%Y%m%dT%H%M%S.%fZ")
         make_private_directory(self._directory)
@@ -120,7 +120,9 @@ class Backups:
                 begin = partial(copy, folder / file, begin)
             begin()
         if not heads:
-            raise StoreUnavailableError("A store was not copied as it must be.")
+            raise StoreUnavailableError(
+                "The backup failed: the copy of a store did not verify."
+            )
         files = tuple(_described(folder / file) for file in self._copiers)
         sync_directory(folder)
         return BackUp(folder=name, head_seq=heads[0], files=files)

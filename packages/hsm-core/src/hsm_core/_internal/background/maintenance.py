@@ -20,7 +20,7 @@ from hsm_core.settings import Settings
 _HEALING_SECONDS: Final = 1.0
 _EXPIRY_SECONDS: Final = 60.0
 _FIRST_SECONDS: Final = 5.0
-"""How long after the start the first prune is; a start has other things to do."""
+"""Delay of the first pruning after the start, in seconds."""
 
 
 class Housekeeping:

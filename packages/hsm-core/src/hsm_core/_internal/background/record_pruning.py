@@ -12,7 +12,7 @@ from hsm_core.model import PruneDetail
 from hsm_core.protocols import AuditLog, Clock, Leases
 
 LEASE: Final = "audit-retention"
-"""Name of the lease under which a trail is pruned."""
+"""Lease held while the audit log is pruned."""
 
 _LEASE_SECONDS: Final = 3600.0
 _DAY: Final = 24 * 3600 * 1_000_000

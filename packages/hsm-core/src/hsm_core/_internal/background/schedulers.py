@@ -13,7 +13,7 @@ from hsm_core._internal.lib.worker import Caretaker
 from hsm_core.settings import Settings
 
 _FIRST_SECONDS: Final = 10.0
-"""How long after the start they first look; a start has other things to do."""
+"""Delay of the first run after the start, in seconds."""
 
 
 class Schedulers:

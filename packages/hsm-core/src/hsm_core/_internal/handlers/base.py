@@ -55,12 +55,12 @@ _PROTECTED: Final[Mapping[type[Operation[Any]], Callable[[Any], int]]] = {
     ops.GenerateDataKey: lambda sent: int(sent.length),
     ops.ComputeMac: lambda sent: len(sent.message),
 }
-"""Operations that protect something with the current version, and how many bytes."""
+"""Number of bytes that each operation protects with the current version."""
 
 PUBLIC_USAGES: Final = frozenset(
     {KeyUsage.VERIFY, KeyUsage.ENCRYPT, KeyUsage.ENCAPSULATE}
 )
-"""What the public half does; it is fast where the private half is slow."""
+"""Operations with the public key; fast even where the private key is slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class Subject(Generic[Op]):
     def key(self) -> KeyDocument:
         """The document of an operation that can't do without one."""
         if self.document is None:
-            raise AssertionError("the pipeline resolves the key before it is used")
+            raise AssertionError("the pipeline resolves the key before its use")
         return self.document
 
     @property

@@ -39,10 +39,12 @@ from hsm_core.errors import (
 from hsm_core.model import BatchDetail, Record
 
 _QUICK_ITEMS: Final = 8
-"""Items that an event loop may compute itself, of algorithms that take microseconds."""
+"""
+Maximum batch size that the event loop computes inline, for microsecond algorithms.
+"""
 
 MAX_SLOW_ITEMS: Final = 100
-"""Items of a batch whose every item takes a tenth of a second to a second."""
+"""Maximum batch size for algorithms that take 0.1 to 1 second per item."""
 
 AnyBatch: TypeAlias = (
     ops.SignBatch

@@ -45,7 +45,7 @@ def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) 
         kind = type(operation).__name__
         other = "Seal" if isinstance(operation, ops.Encrypt) else "Open"
         raise UnsupportedOperationError(
-            f"key_id: {row.algorithm} keys have {other} instead of {kind}.",
+            f"key_id: {row.algorithm} keys don't support {kind}; use {other}.",
             algorithm=row.algorithm.value,
             field="key_id",
         )
@@ -53,13 +53,13 @@ def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) 
         return
     if operation.encoding is CiphertextEncoding.RAW:
         raise UnsupportedOperationError(
-            f"encoding: {row.algorithm} ciphertexts come in envelopes only.",
+            f"encoding: {row.algorithm} ciphertexts must be envelopes.",
             field="encoding",
         )
     for field in ("hash", "mgf_hash"):
         if getattr(operation, field) is not None:
             raise UnsupportedOperationError(
-                f"{field} is a parameter of RSAES-OAEP only.", field=field
+                f"{field} applies to RSAES-OAEP only.", field=field
             )
 
 
@@ -140,7 +140,7 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             for field in ("version", "hash", "mgf_hash"):
                 if getattr(operation, field) is not None:
                     raise InvalidInputError(
-                        f"{field}: an envelope names its own.", field=field
+                        f"{field} must be omitted: the envelope names it.", field=field
                     )
         self._services.crypto.require(subject.spec.algorithm)
 

@@ -15,7 +15,7 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
 from hsm_core.operations import Operation, SelfTest
 
 INLINE_BYTES: Final = 64 * 1024
-"""Longest payload that is processed at once."""
+"""Maximum payload processed in one step, in bytes."""
 
 _QUICK: Final = 1
 _POOLED: Final = 4
@@ -23,7 +23,7 @@ _SLOW: Final = 50
 _SELF_TEST: Final = sum(
     _POOLED if row.use_cost is Cost.QUICK else 3 * _SLOW for row in ALGORITHMS.values()
 )
-"""The test of a slow algorithm takes as long as about three of its signatures."""
+"""Cost of a slow algorithm's self-test: about three of its signatures."""
 
 
 class _Rated(Protocol):

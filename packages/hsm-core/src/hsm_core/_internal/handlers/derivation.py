@@ -37,8 +37,7 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
         row = spec(Algorithm(operation.algorithm))
         if row.is_asymmetric:
             raise UnsupportedOperationError(
-                f"algorithm: {row.algorithm} is not symmetric; only symmetric keys "
-                "can be derived.",
+                f"algorithm must be symmetric for a derived key, got {row.algorithm}.",
                 field="algorithm",
             )
         base = subject.others["base_key_id"]
@@ -46,8 +45,7 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
         require_version(base, None, "derive")
         if operation.exportable and not base.exportable:
             raise KeyUsageError(
-                "exportable: a key of a base key that can't be exported can't be "
-                "exported either.",
+                "exportable must be false: the base key is not exportable.",
                 field="exportable",
             )
         base_row = spec(Algorithm(base.algorithm))
@@ -85,14 +83,14 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
 def _check_parameters(operation: ops.DeriveKey, base: AlgorithmSpec) -> None:
     if base.family is not Family.KDF and operation.peer_public_key is None:
         raise InvalidInputError(
-            f"peer_public_key: an {base.algorithm} key agrees with one.",
+            f"peer_public_key is required for {base.algorithm} keys.",
             field="peer_public_key",
         )
     if base.family is not Family.KDF:
         return
     if operation.peer_public_key is not None:
         raise UnsupportedOperationError(
-            "peer_public_key is a parameter of ECDH only.", field="peer_public_key"
+            "peer_public_key applies to ECDH only.", field="peer_public_key"
         )
     if operation.hash not in {None, base.hashes[0]}:
         raise UnsupportedOperationError(

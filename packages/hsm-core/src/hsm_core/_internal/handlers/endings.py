@@ -39,7 +39,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         """Refuse a key that is destroyed or waits for it, and too short a time."""
         document, days = subject.key, subject.operation.waiting_days or 0
         if document.is_destroyed:
-            raise KeyStateError("The key is destroyed already.", state="destroyed")
+            raise KeyStateError("The key is already destroyed.", state="destroyed")
         check_hold(document)
         least = self._services.destroy_waiting_days
         if not document.destroy_at:
@@ -51,9 +51,9 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
             return
         if days or self._services.leaps.now() < document.destroy_at:
             raise KeyStateError(
-                "The key is to be destroyed already, at "
-                f"{utc_text(instant(document.destroy_at))}; cancel that to choose "
-                "another time.",
+                "Destruction is already scheduled for "
+                f"{utc_text(instant(document.destroy_at))}. Cancel it before you "
+                "choose another time.",
                 state=document.current_version.state.value,
             )
 
@@ -83,7 +83,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
         due_at = subject.key.destroy_at
         if not due_at or self._services.leaps.now() < due_at:
             raise KeyStateError(
-                "The key is not due to be destroyed.",
+                "The key's destruction is not due.",
                 state=subject.key.current_version.state.value,
             )
 
@@ -100,7 +100,7 @@ class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
         """Refuse a key that is not to be destroyed, or is destroyed already."""
         if not subject.key.destroy_at:
             raise KeyStateError(
-                "The key does not wait for its destruction.",
+                "The key has no scheduled destruction.",
                 state=subject.key.current_version.state.value,
             )
 
@@ -131,7 +131,7 @@ def _given_back(version: VersionDocument, now: int) -> VersionDocument:
     if version.state is not _S.PURGE_SCHEDULED or version.purge_at:
         return version
     if version.came_from is None:
-        raise AssertionError("a version knows where it came from")
+        raise AssertionError("a version records its origin")
     return move(version, version.came_from, now)
 
 

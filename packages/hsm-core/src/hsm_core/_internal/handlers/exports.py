@@ -33,7 +33,9 @@ from hsm_core.errors import (
 from hsm_core.protocols import OAEPParameters
 
 _ENOUGH_BITS: Final = 128
-"""Bits of strength that suffice for every key (SP 800-57 part 1, table 4)."""
+"""
+Security strength in bits that is enough to wrap any key (SP 800-57 part 1, table 4).
+"""
 _CARRIED: Final = frozenset({Family.AEAD, Family.MAC})
 """
 Families that any category carries, RSA's 0 too, as other systems expect.
@@ -63,7 +65,7 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         operation, key = subject.operation, subject.key
         if not key.exportable:
             raise KeyUsageError(
-                "This key can't be exported: it was not made exportable.",
+                "The key is not exportable.",
                 field="key_id",
             )
         require_version(key, operation.version, "ExportKey")
@@ -71,7 +73,8 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         wrapping = subject.others["wrapping_key_id"]
         if wrapping.key_id == key.key_id:
             raise InvalidInputError(
-                "wrapping_key_id: a key can't wrap itself.", field="wrapping_key_id"
+                "wrapping_key_id must name another key: a key can't wrap itself.",
+                field="wrapping_key_id",
             )
         check_usage(wrapping, KeyUsage.WRAP, field="wrapping_key_id")
         require_version(wrapping, None, "wrap")
@@ -160,8 +163,8 @@ def _check_strength(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> None:
     bits, category = required_strength(exported)
     raise UnsupportedOperationError(
         f"wrapping_key_id: {wrapping.algorithm} ({wrapping.strength_bits} bits, "
-        f"category {wrapping.category}) is weaker than what {exported.algorithm} "
-        f"needs: {bits} bits, category {category}.",
+        f"category {wrapping.category}) is too weak to wrap {exported.algorithm}; use "
+        f"a key of at least {bits} bits and category {category}.",
         field="wrapping_key_id",
     )
 
@@ -170,7 +173,7 @@ def _check_block(mechanism: WrapMechanism, data: bytes) -> None:
     fits = len(data) >= _KW_MINIMUM and len(data) % _KW_BLOCK == 0
     if mechanism is WrapMechanism.AES_KW and not fits:
         raise UnsupportedOperationError(
-            f"mechanism: AES-KW wraps {_KW_MINIMUM} bytes or more in steps of "
-            f"{_KW_BLOCK}, and this key has {len(data)}; take AES-KWP.",
+            f"mechanism: AES-KW wraps at least {_KW_MINIMUM} bytes, in multiples of "
+            f"{_KW_BLOCK}; this key has {len(data)}. Use AES-KWP.",
             field="mechanism",
         )

@@ -35,7 +35,7 @@ class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
         check_living(document)
         if not _changes(operation):
             raise InvalidInputError(
-                "Give at least one of name, description, owner and tags."
+                "Pass at least one of name, description, owner and tags."
             )
         if operation.name and operation.name != document.name:
             check_name(operation.name)

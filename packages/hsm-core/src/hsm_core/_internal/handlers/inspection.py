@@ -79,7 +79,7 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         operation = subject.operation
         if operation.cursor and operation.page != 1:
             raise InvalidInputError(
-                "Give either page or cursor, and not both.", field="page"
+                "Pass either page or cursor, not both.", field="page"
             )
 
     def perform(self, subject: Subject[ops.ListKeys], /) -> Answer[ops.KeyPage]:
@@ -150,7 +150,9 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
         if document is None:
             # An empty list would say that it has no versions.
             inventory.tampered.check(key_id)
-            raise tampering(key_id, "Its document can't be believed.", found)
+            raise tampering(
+                key_id, ("The key's stored metadata failed its integrity check."), found
+            )
         show = partial(self._show, document)
         items = tuple(inventory.side_by_side(show, document.versions))
         if any(item.integrity is not Integrity.OK for item in items):
@@ -175,7 +177,8 @@ class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
         """Refuse symmetric keys, and versions that are gone."""
         if not subject.spec.is_asymmetric:
             raise UnsupportedOperationError(
-                f"{subject.spec.algorithm} keys have no public key.", field="key_id"
+                f"key_id: {subject.spec.algorithm} keys have no public key.",
+                field="key_id",
             )
 
     def perform(self, subject: Subject[ops.GetPublicKey], /) -> Answer[ops.PublicKey]:
@@ -218,6 +221,6 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
         found = int(created_at[:20]), key_id
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidInputError(
-            "cursor is not one that a listing gave.", field="cursor"
+            "cursor must be the next_cursor value of an earlier page.", field="cursor"
         ) from None
     return found

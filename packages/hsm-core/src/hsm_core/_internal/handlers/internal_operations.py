@@ -111,4 +111,6 @@ INTERNAL_OPERATIONS: Final[tuple[type[Operation[Any]], ...]] = (
     PurgeVersion,
     AllowPurges,
 )
-"""Each has a handler, and a grant of ``system_callers.SYSTEM_GRANTS``."""
+"""
+Internal operations; each has a handler and a grant in ``system_callers.SYSTEM_GRANTS``.
+"""

@@ -150,7 +150,7 @@ def _check_kem(operation: ops.Seal | ops.Open, row: AlgorithmSpec) -> None:
     kind = type(operation).__name__
     other = "Encrypt" if isinstance(operation, ops.Seal) else "Decrypt"
     raise UnsupportedOperationError(
-        f"key_id: {row.algorithm} keys have {other} instead of {kind}.",
+        f"key_id: {row.algorithm} keys don't support {kind}; use {other}.",
         algorithm=row.algorithm.value,
         field="key_id",
     )

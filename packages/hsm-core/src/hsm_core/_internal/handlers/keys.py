@@ -36,7 +36,7 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
         staged = staged_version(subject.key)
         if staged is not None:
             raise KeyStateError(
-                f"Version {staged.version} is staged; activate or revoke it first.",
+                f"Version {staged.version} is staged. Activate or revoke it first.",
                 state=staged.state.value,
                 version=staged.version,
             )
@@ -63,7 +63,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
         source = _source(subject)
         if source.version == subject.key.current:
             raise KeyStateError(
-                f"Version {source.version} is the current one already.",
+                f"Version {source.version} is already the current version.",
                 version=source.version,
             )
         if source.state is not _S.RETIRED:
@@ -99,7 +99,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
         since, now = subject.operation.compromised_at, self._services.clock.now()
         if since is not None and not 0 < microseconds(since) <= now:
             raise InvalidInputError(
-                "compromised_at must be later than 1970, and not later than now.",
+                "compromised_at must be after 1970 and not in the future.",
                 field="compromised_at",
             )
         wanted, number = subject.operation.version, subject.operation.version
@@ -109,7 +109,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
         if wanted is not None:
             _check_revocable(document.versions[wanted - 1])
         elif not any(v.state in _REVOCABLE for v in document.versions):
-            raise KeyStateError("No version of this key can be revoked any more.")
+            raise KeyStateError("The key has no version that can be revoked.")
 
     def plan(self, subject: Subject[ops.RevokeKey], /) -> Plan:
         """Revoke the version, or all, and every version with the same material."""
@@ -141,7 +141,7 @@ def _check_revocable(version: VersionDocument) -> None:
     # One that waits for its end and was revoked before could move back, but only so.
     if version.state not in _REVOCABLE:
         raise KeyStateError(
-            f"A version that is {version.state} can't become revoked.",
+            f"Version {version.version} is {version.state} and can't be revoked.",
             state=version.state.value,
             wanted=_S.REVOKED.value,
         )
@@ -151,8 +151,7 @@ def _check_current(document: KeyDocument, *wanted: KeyState) -> None:
     state = document.current_version.state
     if state not in wanted:
         raise KeyStateError(
-            f"The current version is {state}; it must be "
-            f"{' or '.join(wanted)} for this.",
+            f"The current version is {state}; it must be {' or '.join(wanted)}.",
             state=state.value,
         )
 

@@ -26,7 +26,7 @@ from hsm_core.model import KeyState
 
 _S: Final = KeyState
 _GIVES_WAY: Final = frozenset({_S.ACTIVE, _S.RETIRED, _S.REVOKED})
-"""States in which a current version leaves its place to a staged one."""
+"""States in which a staged version can replace the current version."""
 
 
 class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
@@ -54,7 +54,7 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
         current = document.current_version
         if current is not version and current.state not in _GIVES_WAY:
             raise KeyStateError(
-                f"The current version is {current.state}; resume or revoke it first.",
+                f"The current version is {current.state}. Resume or revoke it first.",
                 state=current.state.value,
                 version=current.version,
             )
@@ -96,7 +96,7 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
 
 
 class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
-    """Let a suspended version be active again."""
+    """Reactivate a suspended version."""
 
     def prepare(self, subject: Subject[ops.ResumeKey], /) -> None:
         """Refuse a current version that is not suspended."""

@@ -20,7 +20,7 @@ from hsm_core.protocols import Clock, KeyScope
 
 _MOST_PAGES: Final = 128
 _MOST_ITEMS: Final = 100
-"""Items of a page that is kept; longer ones would take too much memory."""
+"""Maximum length of a cached page, in items."""
 
 _Key: TypeAlias = tuple[str, frozenset[Role], ListKeys, KeyScope]
 

@@ -36,16 +36,16 @@ _PURPOSES: Final = (
     (
         _SIGNING,
         frozenset(KeyUsage) - _SIGNING,
-        "signs or verifies may not encrypt, wrap or derive too, nor undo these",
+        "sign and verify can't be combined with encryption, wrapping or derivation",
     ),
     # Whoever may decrypt with a wrapping key could read what was wrapped for the HSM.
     (
         _TRANSPORT,
         _OPENING,
-        "wraps or unwraps keys may not decrypt or decapsulate for callers too",
+        "wrap and unwrap can't be combined with decrypt or decapsulate",
     ),
 )
-"""Usages that exclude each other in one key (SP 800-57 part 1, section 5.2)."""
+"""Usages that can't be combined in one key (SP 800-57 part 1, section 5.2)."""
 
 
 class NewKeyHandler(KeyMutation[NewKey]):
@@ -128,22 +128,22 @@ def check_name(name: str) -> None:
         InvalidInputError: It has the form of a UUID.
     """
     if _is_uuid(name):
-        raise InvalidInputError("name must not have the form of a UUID.", field="name")
+        raise InvalidInputError("name must not look like a UUID.", field="name")
 
 
 def _check_usages(row: AlgorithmSpec, usages: tuple[KeyUsage, ...]) -> None:
     for usage in usages:
         if usage not in row.usages:
             raise UnsupportedOperationError(
-                f"usages: {row.algorithm} can't {usage}; it has "
+                f"usages: {row.algorithm} does not support {usage}; it supports "
                 f"{', '.join(sorted(row.usages))}.",
                 field="usages",
             )
     for one, other, rule in _PURPOSES:
         if one.intersection(usages) and other.intersection(usages):
             raise InvalidInputError(
-                f"usages: a key that {rule} (SP 800-57 part 1, section 5.2); make one "
-                "key for each.",
+                f"usages: {rule} (SP 800-57 part 1, section 5.2). Create one key for "
+                "each purpose.",
                 field="usages",
             )
 

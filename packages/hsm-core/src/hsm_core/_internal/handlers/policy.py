@@ -41,7 +41,7 @@ _ABOUT_A_KEY: Final = (
     | {ops.ListKeys.__name__}
     | {o.__name__ for o in ops.OPERATIONS if "key_id" in o.__struct_fields__}
 )
-"""Operations that an explanation with a key can be about."""
+"""Operations that can be explained for an existing key."""
 
 
 class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
@@ -151,15 +151,15 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
         given = getattr(operation, field) not in (None, "", ())
         if given and kind not in (MAKING if field in _OF_MADE else _STATING):
             raise InvalidInputError(
-                f"{kind} states no {field}. To name an existing key, give key_id.",
+                f"{kind} has no field {field}. Pass key_id to name an existing key.",
                 field=field,
             )
     if operation.key_id and kind not in _ABOUT_A_KEY:
-        raise InvalidInputError(f"{kind} has no key_id.", field="key_id")
+        raise InvalidInputError(f"key_id does not apply to {kind}.", field="key_id")
     for name in operation.certificate_names:
         if not name.startswith(_NAME_TYPES):
             raise InvalidInputError(
-                f"certificate_names must begin with {', '.join(_NAME_TYPES)}; got "
+                f"certificate_names must begin with {', '.join(_NAME_TYPES)}, got "
                 f"{name[:64]!r}.",
                 field="certificate_names",
             )
@@ -177,8 +177,8 @@ def _check_needs_no_key(kind: str, found: ops.PolicyExplanation) -> None:
     names = [rule.name for rule in found.rules if rule.missing == ("key",)]
     if names:
         raise InvalidInputError(
-            f"Whether {kind} is allowed depends on the key, by the rules "
-            f"{', '.join(names)}. Give key_id.",
+            f"key_id is required: the rules {', '.join(names)} decide {kind} by the "
+            "key.",
             field="key_id",
         )
 
@@ -188,18 +188,20 @@ def _known(caller: Caller, engine: RuleEngine) -> Caller:
     if caller.principal:
         return caller
     if caller.roles:
-        raise InvalidInputError("Roles are given where a principal is.", field="roles")
+        raise InvalidInputError(
+            "roles must be omitted unless principal is set.", field="roles"
+        )
     try:
         person = person_of(engine.policy.people, caller)
     except AuthenticationError:
         raise InvalidInputError(
-            "The policy knows several people by this certificate, so nobody would be "
-            "let in with it alone.",
+            "The policy maps this certificate to several principals, so it can't sign "
+            "in alone.",
             field="certificate_sha256",
         ) from None
     if person is None:
         raise InvalidInputError(
-            "Give a principal, or the certificate of somebody whom the policy knows.",
+            "Pass principal, or a certificate that the policy maps to a principal.",
             field="principal",
         )
     return msgspec.structs.replace(

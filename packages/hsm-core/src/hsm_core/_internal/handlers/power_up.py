@@ -93,7 +93,7 @@ _APPROVER_KEYS: Final[Mapping[Algorithm, str]] = MappingProxyType(
         ),
     }
 )
-"""Public halves of the keys that `known_answers` signs with."""
+"""Public keys of the known-answer signatures."""
 
 HASHING: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = MappingProxyType(
     {
@@ -148,7 +148,7 @@ HASHING: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = MappingProxyType
         ),
     }
 )
-"""What is computed with a hash alone, and the known answer in hex."""
+"""Hash-only known-answer tests, with the expected output in hex."""
 
 RING_MACS: Final[Mapping[str, tuple[Callable[[KeyRing], bytes | str | int], str]]] = (
     MappingProxyType(
@@ -208,7 +208,7 @@ RING_MACS: Final[Mapping[str, tuple[Callable[[KeyRing], bytes | str | int], str]
         }
     )
 )
-"""What is derived from the integrity secret of the published ring."""
+"""Known-answer tests of values derived from the published ring's integrity secret."""
 
 
 class _KnownEntropy:

@@ -29,10 +29,11 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
     def prepare(self, subject: Subject[ops.HoldKey], /) -> None:
         """Refuse a key that is held already, or has nothing left to be kept."""
         if subject.key.is_destroyed:
-            raise KeyStateError("The key is destroyed already.", state="destroyed")
+            raise KeyStateError("The key is already destroyed.", state="destroyed")
         if subject.key.hold:
             raise KeyStateError(
-                f"The key is held already ({subject.key.hold}).", hold=subject.key.hold
+                f"The key already has a legal hold ({subject.key.hold}).",
+                hold=subject.key.hold,
             )
 
     def plan(self, subject: Subject[ops.HoldKey], /) -> Plan:
@@ -52,7 +53,7 @@ class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
     def prepare(self, subject: Subject[ops.ReleaseKey], /) -> None:
         """Refuse a key that is not held."""
         if not subject.key.hold:
-            raise KeyStateError("The key is not held.")
+            raise KeyStateError("The key has no legal hold.")
 
     def plan(self, subject: Subject[ops.ReleaseKey], /) -> Plan:
         """Forget the hold; the trail knows why."""
@@ -73,13 +74,13 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
             )
         if version.state is _S.DESTROYED:
             raise KeyStateError(
-                f"Version {version.version} is destroyed already.", state="destroyed"
+                f"Version {version.version} is already destroyed.", state="destroyed"
             )
         until, now = _until(subject.operation), self._services.clock.now()
         if until <= max(now, version.retain_until) or until > now + _LONGEST:
             raise InvalidInputError(
-                "until must lie in the future, not before what it was extended to "
-                "already, and within 100 years.",
+                "until must be in the future, within 100 years, and not before the "
+                "present end of retention.",
                 field="until",
             )
 
@@ -161,7 +162,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
         _check_scheduled(document, versions)
         _check_purgeable(document, versions)
         if any(now < max(v.purge_at, v.retain_until) for v in versions):
-            raise KeyStateError("The time of this purge has not come.")
+            raise KeyStateError("The purge is not due yet.")
 
     def plan(self, subject: Subject[internal.PurgeVersion], /) -> Plan:
         """Destroy every version that has it, and leave a tombstone."""
@@ -236,7 +237,7 @@ def _material(
         if v.state is not _S.DESTROYED
     )
     if tuple(v.version for v in found) != operation.versions:
-        raise KeyStateError("These versions are not all that have this material.")
+        raise KeyStateError("The versions must be all versions with this key material.")
     return found
 
 
@@ -246,7 +247,7 @@ def _check_purgeable(
     check_hold(document)
     reason = kept(document, versions)
     if reason:
-        raise KeyStateError(f"This material is not to be purged: {reason}.")
+        raise KeyStateError(f"The key material can't be purged: {reason}.")
 
 
 def _check_scheduled(
@@ -255,7 +256,7 @@ def _check_scheduled(
     for version in versions:
         if version.state is not _S.PURGE_SCHEDULED or document.destroy_at:
             raise KeyStateError(
-                f"Version {version.version} does not wait for a purge.",
+                f"Version {version.version} has no scheduled purge.",
                 state=version.state.value,
                 version=version.version,
             )

@@ -106,7 +106,7 @@ _INTERNAL: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     internal.PurgeVersion: retention.PurgeVersionHandler,
     internal.AllowPurges: retention.AllowPurgesHandler,
 }
-"""What only the HSM itself asks for."""
+"""Handlers of the internal operations."""
 
 
 def handler_table(services: Services) -> dict[type[ops.Operation[Any]], AnyHandler]:

@@ -39,11 +39,11 @@ KINDS: Final = KNOWN_OPERATIONS | {
         )
     ),
 }
-"""Kinds of the records that the HSM writes into its trail."""
+"""Kinds of audit records that the HSM writes."""
 
 _BLOCK: Final = 500
 _SCANNED: Final = 10_000
-"""Records that one call looks at, so that a rare filter can't hold it for long."""
+"""Maximum number of records scanned per call; bounds calls with rare filters."""
 
 
 class View:
@@ -157,7 +157,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
             check_known(kind, KINDS, field="kind")
         if subject.operation.follow and not subject.operation.ascending:
             raise InvalidInputError(
-                "ascending must be true where follow is.", field="ascending"
+                "ascending must be true if follow is true.", field="ascending"
             )
 
     def perform(

@@ -43,7 +43,7 @@ _KEYED: Final = frozenset(
     if field.name == "key_id" and field.required
     if operation.effect is not Effect.RECOVERY
 )
-"""Operations that name the one key they are about, which must be there."""
+"""Operations on one existing key, named by key_id."""
 
 
 class Admission:
@@ -245,7 +245,9 @@ class Admission:
 
     def _check_deadline(self, caller: Caller) -> None:
         if caller.deadline and self._services.clock.monotonic() > caller.deadline:
-            raise DeadlineExceededError("The request waited past its deadline.")
+            raise DeadlineExceededError(
+                "The request's deadline passed while it was queued."
+            )
 
     def digest(self, operation: Operation[Any]) -> str:
         """Return the keyed digest of an operation, hex."""
@@ -265,7 +267,7 @@ def checked_caller(caller: Caller) -> Caller:
         raise InvalidInputError("principal must not be empty.", field="principal")
     if is_reserved(caller.principal):
         raise InvalidInputError(
-            "principal must be none of the names under which the HSM itself acts.",
+            "principal must not be a name reserved for the HSM.",
             field="principal",
         )
     return wire.checked(caller)
@@ -278,7 +280,6 @@ def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:
     if not decision.may_describe and attempt.key_id:
         return KeyNotFoundError()
     return AccessDeniedError(
-        f"The policy does not allow you this: {type(attempt.operation).__name__} "
-        f"({decision.rule}).",
+        f"The policy denies {type(attempt.operation).__name__} (rule {decision.rule}).",
         rule=decision.rule,
     )

@@ -33,7 +33,7 @@ from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 _NO_GENERATION: Final = 2**53
-"""More than any generation."""
+"""Upper bound of generations."""
 
 
 @dataclass(slots=True)
@@ -118,7 +118,8 @@ class Attempt:
             )
         if generation and not hasattr(self.operation, "key_id"):
             raise InvalidInputError(
-                "A generation is expected only by what changes a key that is there.",
+                "expected_generation applies only to operations that change an "
+                "existing key.",
                 field="expected_generation",
             )
         self.expected_generation = generation

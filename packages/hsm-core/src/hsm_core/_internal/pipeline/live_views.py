@@ -31,13 +31,13 @@ from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_core.protocols import AuditHead
 
 MOST_FOLLOWERS: Final = 16
-"""Live views of one HSM at one time."""
+"""Maximum number of live views of one HSM."""
 
 _PAUSE_SECONDS: Final = 0.2
-"""Between two looks of one that has seen everything, however much goes on."""
+"""Interval between two polls of a view that is up to date, in seconds."""
 
 _SHORT_PAUSE_SECONDS: Final = 0.01
-"""Between two looks whether what is written is durable; that is a matter of a sync."""
+"""Interval between two checks that written records are durable, in seconds."""
 
 _Execute: TypeAlias = Callable[[ListAuditEvents], Awaitable[AuditPage]]
 _Read: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -76,7 +76,8 @@ class Followers:
         """
         if not self._free.acquire(blocking=False):
             raise OverloadedError(
-                f"{MOST_FOLLOWERS} views follow the trail already; try again later."
+                f"{MOST_FOLLOWERS} clients already follow the audit log, the maximum. "
+                "Try again later."
             )
         try:
             operation = msgspec.structs.replace(operation, follow=True)
@@ -108,7 +109,7 @@ class Followers:
         written = self._services.audit.head().seq
         while self._durable_head().seq < written:
             if loop.time() >= ends:
-                raise AuditUnavailableError("The audit trail is not written in time.")
+                raise AuditUnavailableError("Writing the audit log timed out.")
             await asyncio.sleep(_SHORT_PAUSE_SECONDS)
 
     async def _next(self, view: View, page: AuditPage, read: _Read) -> AuditPage:

@@ -50,7 +50,7 @@ from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _TRIES_AHEAD: Final = 3
-"""How often a slow change is worked out before its locks are taken."""
+"""Number of attempts to compute a slow change before its locks are taken."""
 
 
 class Mutations:
@@ -314,8 +314,8 @@ class Mutations:
             return None
         if mark.aborted or mark.key_id is None:
             raise OperationAbortedError(
-                "A crash came before this operation was stored, so nothing was done. "
-                "Send it again with another idempotency key.",
+                "The HSM stopped before it stored this operation; nothing was done. "
+                "Send it again with a new idempotency key.",
                 operation_id=attempt.operation_id,
             )
         document = self._services.inventory.document(mark.key_id)
@@ -431,6 +431,7 @@ class _SettledError(Exception):
 def _unknown(attempt: Attempt) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The outcome of operation {attempt.operation_id} is unknown: the change may "
-        "have been made, but it could not be recorded.",
+        "have been made but could not be recorded. Repeat the request with the same "
+        "idempotency key.",
         operation_id=attempt.operation_id,
     )

@@ -46,10 +46,10 @@ from hsm_core.protocols import AuditDraft, AuditTicket, Request
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
 _UNRECORDED: Final = frozenset({Effect.READ, Effect.CONSENT})
-"""What has no record of its own if it succeeds; a consent's steps have theirs."""
+"""Operations without a record of their own on success; approval steps write theirs."""
 
 _TRIES: Final = 5
-"""How often a use is computed anew because its key changed meanwhile."""
+"""Number of retries of a key use whose key changed in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +199,12 @@ class Pipeline:
             attempt.name_approval(request.approval_id)
             if request.idempotency_key is not None:
                 raise InvalidInputError(
-                    "An idempotency key is for operations that change a key.",
+                    "idempotency_key applies only to operations that change a key.",
                     field="idempotency_key",
                 )
             if request.expected_generation:
                 raise InvalidInputError(
-                    "A generation is expected only by what changes a key.",
+                    "expected_generation applies only to operations that change a key.",
                     field="expected_generation",
                 )
             attempt.check(self._services.limits)

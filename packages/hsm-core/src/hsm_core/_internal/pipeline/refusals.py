@@ -29,7 +29,7 @@ from hsm_core.model import (
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 
 COUNTED_SECONDS: Final = 60.0
-"""How often what was counted is recorded."""
+"""Interval between two records of counted refusals, in seconds."""
 
 _BURST: Final = 100
 _PER_SECOND: Final = 5.0

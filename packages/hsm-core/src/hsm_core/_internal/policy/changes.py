@@ -20,13 +20,15 @@ from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
 UPDATE_GIVES: Final = "update-gives:"
-"""Before the name of an operation: stands for the rule where a change gives rights."""
+"""Prefix of an operation's name in place of a rule, for a change that grants rights."""
 
 Decide: TypeAlias = Callable[[Operation[Any], KeyFacts], Decision]
-"""Decides on one caller's operation; a `PolicyEngine` does."""
+"""Decides one caller's operation, as `PolicyEngine` does."""
 
 Freed: TypeAlias = Callable[[KeyFacts, KeyFacts], Sequence[ApprovalDemand]]
-"""Tells what others would be asked for no more; `PolicyEngine.freed` does."""
+"""
+Returns the rules that would no longer apply to others, as `PolicyEngine.freed` does.
+"""
 
 
 def _nothing(before: KeyFacts, after: KeyFacts) -> Sequence[ApprovalDemand]:

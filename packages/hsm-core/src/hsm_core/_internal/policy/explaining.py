@@ -24,7 +24,7 @@ from hsm_core.operations import PolicyExplanation, RuleExplanation
 from hsm_core.protocols import Decision, KeyFacts
 
 Sides: TypeAlias = tuple[KeyFacts, ...]
-"""Facts of the keys that rules may be about where they are asked once."""
+"""Key facts that a rule with a single lookup may match."""
 
 
 def explain(
@@ -73,28 +73,28 @@ def _needed(
             r.value for r, kinds in engine.policy.grants.items() if kind in kinds
         ]
         if granted:
-            yield f"One of these roles, for {kind}: {', '.join(granted)}."
+            yield f"{kind} requires one of these roles: {', '.join(granted)}."
         else:
-            yield f"No role is granted {kind}; a rule would have to allow it."
+            yield f"No role grants {kind}. Add a rule that allows it."
     elif rule.startswith(UPDATE_GIVES):
         gained = rule.removeprefix(UPDATE_GIVES)
-        yield f"It would let them {gained} with the key, which they may not do now."
+        yield f"The change would grant the caller {gained} on the key."
     elif outcome is PolicyOutcome.DENY:
-        yield f"The rule {rule} denies it; nothing outweighs that."
+        yield f"The rule {rule} denies it. No other rule or role overrides a denial."
 
 
 def _demand_in_words(demand: ApprovalDemand) -> str:
     people = "another person" if demand.quorum == 1 else f"{demand.quorum} other people"
-    text = f"The consent of {people}"
+    text = f"Approval by {people}"
     if demand.roles:
         text += f" with a role of {', '.join(demand.roles)}"
     if demand.distinct_roles:
-        text += f", among them one each as {' and '.join(demand.distinct_roles)}"
+        text += f", including one each as {' and '.join(demand.distinct_roles)}"
     if demand.signed:
         text += ", signed"
     text += f", within {demand.seconds} seconds"
     if demand.uses > 1:
-        text += f", for up to {demand.uses} uses"
+        text += f", valid for up to {demand.uses} uses"
     return f"{text} ({demand.rule})."
 
 

@@ -23,7 +23,7 @@ from hsm_core.operations import OPERATIONS
 from hsm_core.protocols import KeyClause, KeyFacts
 
 _SOMEBODY: Final = Caller(principal="", roles=frozenset())
-"""Stands for all who own neither."""
+"""Stands for every owner not named by a rule."""
 
 _CONCERNED: Final = INTERNAL_OPERATIONS | {
     kind.__name__
@@ -31,7 +31,7 @@ _CONCERNED: Final = INTERNAL_OPERATIONS | {
     if kind.other_keys
     or any(f.name == "key_id" and f.required for f in msgspec.structs.fields(kind))
 }
-"""Operations that are done with a key that is there."""
+"""Operations on an existing key."""
 
 
 def freed(

@@ -16,7 +16,7 @@ from hsm_core.model import ApprovalDemand, PolicyOutcome
 from hsm_core.protocols import Decision
 
 DEFAULT_DENY: Final = "default-deny"
-"""Stands for a rule where nothing grants what was asked for."""
+"""Pseudo-rule of a request that no role or rule grants."""
 
 _APPROVAL: Final = "approval:"
 _ALLOWING: Final = ("role:", "allow:", SYSTEM_PREFIX)

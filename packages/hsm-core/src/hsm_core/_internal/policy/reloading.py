@@ -102,7 +102,7 @@ class PolicyReloader:
             self._record("system.policy-loaded", engine.policy_hash, f"file {digest}")
         except AuditUnavailableError as error:
             if not self._holder.problem:
-                self._holder.refuse(f"The new policy can't be recorded: {error}")
+                self._holder.refuse(f"The new policy could not be recorded: {error}")
                 self.on_change(self._holder.problem)
             # What a valid file takes away is gone as soon as what a faulty one does.
             self._withdraw(data, digest, self._holder.problem)

@@ -30,7 +30,7 @@ from hsm_core.operations import PolicyChange
 from hsm_core.protocols import Decision, KeyFacts
 
 OTHER_FACTS: Final = ("algorithm", "name", "owner", "tags", "usages")
-"""What is recorded of a further key, as ``<field without _id>_<fact>``."""
+"""Recorded facts of a further key, named ``<field without _id>_<fact>``."""
 
 _ROLES: Final = {role.value: role for role in Role}
 

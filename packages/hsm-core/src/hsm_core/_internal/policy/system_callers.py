@@ -29,7 +29,7 @@ SYSTEM_GRANTS: Final[dict[str, frozenset[str]]] = {
     ),
     SystemPrincipal.ROTATION: frozenset({"RotateKey"}),
 }
-"""Operations each may do; rules that ask for approvals hold for them too."""
+"""Operations granted to each system caller; approval rules apply to them too."""
 
 
 def system_caller(principal: SystemPrincipal) -> Caller:
