@@ -12,9 +12,12 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalState
 from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.policies import parse_policy
 from hsm_core.testing import caller, memory_hsm
 from tests.core.changed_stores import session_on
+from tests.core.dual_support import approve, ask, person
 from tests.core.test_roles import sample
 
 SERVED = {
@@ -33,6 +36,7 @@ SERVED = {
     "Status",
     "VerifyAudit",
     "VerifyStore",
+    "Withdraw",
 }
 
 
@@ -88,6 +92,23 @@ def test_no_repeat_is_answered() -> None:
 
         with pytest.raises(errors.HSMLockedError):
             session.create_key("ed25519", idempotency_key="once")
+
+
+def test_consent_to_a_recovery_is_withdrawn() -> None:
+    """Who has approved it thinks again, while the HSM is locked as it was."""
+    rule = "{name: r, effect: require-approval, match: {operations: [RecoverStore]}}"
+    policy = parse_policy(f"version: 1\nextends: default\nrules:\n  - {rule}\n")
+    with memory_hsm(policy=policy) as gateway:
+        gateway._services.inventory.lock.set("A test.", {})  # noqa: SLF001
+        adam, bob = person(gateway, "adam"), person(gateway, "bob")
+        asked = ask(adam, ops.RecoverStore(reason="fine"))
+        assert approve(bob, asked).state is ApprovalState.GRANTED
+
+        withdrawn = bob.execute(ops.Withdraw(approval_id=asked.approval_id))
+
+        assert withdrawn.state is ApprovalState.PENDING
+        with pytest.raises(errors.ApprovalRequiredError):
+            adam.execute(ops.RecoverStore(reason="fine"))
 
 
 def test_recovery_opens_it_once(locked: tuple[OpenHSM, str]) -> None:

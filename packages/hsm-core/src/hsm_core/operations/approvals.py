@@ -222,6 +222,7 @@ class Withdraw(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.CONSENT
+    while_locked: ClassVar = True
 
     approval_id: ApprovalReference
     reason: Reason = ""
