@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -104,6 +106,80 @@ def test_a_tag_that_comes_later_counts(*, is_granted: bool) -> None:
                 ann.execute(sign(key), approval_id=asked.approval_id)
             approve(auditor, asked)
         assert ann.execute(sign(key), approval_id=asked.approval_id).signature
+
+
+LATER = datetime(2040, 1, 1, tzinfo=UTC)
+UNDONE: dict[str, tuple[Callable[[str], ops.Operation[Any]], ...]] = {
+    # What is asked for, what is done before it, and between consent and use.
+    "a hold": (
+        lambda key: ops.ReleaseKey(key_id=key, reason="closed"),
+        lambda key: ops.HoldKey(key_id=key, reason="case A"),
+        lambda key: ops.ReleaseKey(key_id=key, reason="other"),
+        lambda key: ops.HoldKey(key_id=key, reason="case B"),
+    ),
+    "a hold for the same reason": (
+        lambda key: ops.ReleaseKey(key_id=key, reason="closed"),
+        lambda key: ops.HoldKey(key_id=key, reason="case"),
+        lambda key: ops.ReleaseKey(key_id=key, reason="other"),
+        lambda key: ops.HoldKey(key_id=key, reason="case"),
+    ),
+    "a suspension": (
+        lambda key: ops.ResumeKey(key_id=key),
+        lambda key: ops.SuspendKey(key_id=key, reason="doubt"),
+        lambda key: ops.ResumeKey(key_id=key),
+        lambda key: ops.SuspendKey(key_id=key, reason="doubt"),
+    ),
+    "a destruction": (
+        lambda key: ops.CancelDestroy(key_id=key),
+        lambda key: ops.DestroyKey(key_id=key, waiting_days=7),
+        lambda key: ops.CancelDestroy(key_id=key),
+        lambda key: ops.DestroyKey(key_id=key, waiting_days=7),
+    ),
+    "a rotation": (
+        lambda key: ops.SetRotation(key_id=key, max_uses=9),
+        lambda key: ops.SetRotation(key_id=key, max_uses=5),
+        lambda key: ops.SetRotation(key_id=key, max_uses=7),
+    ),
+    "a retention": (
+        lambda key: ops.ExtendRetention(key_id=key, version=1, until=LATER),
+        lambda key: ops.RotateKey(key_id=key),
+        lambda key: ops.ExtendRetention(
+            key_id=key, version=1, until=LATER - timedelta(days=99)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNDONE)
+def test_a_change_from_what_was_shown(case: str) -> None:
+    """Consent to a change of one state is no consent to a change of a later one."""
+    wanted, *steps = UNDONE[case]
+    policy = DemandingPolicy()
+    with dual_hsm(policy) as gateway:
+        ann, max_, key = (
+            person(gateway, "ann"),
+            person(gateway, "max"),
+            ed25519(gateway),
+        )
+        operation = wanted(key)
+        max_.execute(steps[0](key))
+        demand = {type(operation).__name__: (TWO_PEOPLE,)}
+        policy.demands = {**demand}
+        asked = ask(ann, operation)
+        assert asked.approval_id == ask(ann, operation).approval_id
+        approve(person(gateway, "bob"), asked)
+        policy.demands = {}
+        for step in steps[1:]:
+            max_.execute(step(key))
+        policy.demands = {**demand}
+
+        with pytest.raises(errors.AccessDeniedError, match="another operation"):
+            ann.execute(operation, approval_id=asked.approval_id)
+        again = ask(ann, operation)
+        approve(person(gateway, "bob"), again)
+        ann.execute(operation)
+
+    assert asked.approval_id != again.approval_id
 
 
 def test_a_flood_of_many_people() -> None:

@@ -131,7 +131,7 @@ def context_of(
         last_used_at: When the key was last used, microseconds since 1970, or 0.
     """
     undoable, undo = _undoing(operation)
-    before = _before(operation, document) if document else {}
+    before = state_before(operation, document) if document else {}
     rules = list(frees_from[:_MOST_RULES])
     if len(frees_from) > _MOST_RULES:
         rules.append(f"and {len(frees_from) - _MOST_RULES} more")
@@ -160,7 +160,7 @@ def context_of(
     )
 
 
-def _before(operation: Operation[Any], key: KeyDocument) -> dict[str, Any]:
+def state_before(operation: Operation[Any], key: KeyDocument) -> dict[str, Any]:
     """Return what an operation changes of a key, as it is now, by field."""
     match operation:
         case ops.UpdateKey():

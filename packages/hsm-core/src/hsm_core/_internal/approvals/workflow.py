@@ -20,7 +20,7 @@ import msgspec
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.presentation import context_of, present
+from hsm_core._internal.approvals.presentation import context_of, present, state_before
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.requests import ApprovalRequest
 from hsm_core._internal.approvals.reservations import Hold, Users, step_of
@@ -54,6 +54,12 @@ from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditTicket, Entropy
 _S: Final = ApprovalState
 _OPEN: Final = frozenset({_S.PENDING, _S.GRANTED, _S.RESERVED})
 _TRIES: Final = 8
+_ENDS: Final[dict[type[ops.Operation[Any]], type[ops.Operation[Any]]]] = {
+    ops.CancelDestroy: ops.DestroyKey,
+    ops.ReleaseKey: ops.HoldKey,
+    ops.ResumeKey: ops.SuspendKey,
+}
+"""By operation, the one whose effect it ends: that one, and no later one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +140,8 @@ class Consents:
         It covers the requester, every field of the operation with its defaults, and id,
         algorithm and version of every key that it names: the version that it names too,
         else the current one. So what is about an old version is not concerned where the
-        key is rotated. Of an `UpdateKey` it covers what is changed as it was
-        before, too: who approves a change has seen both.
+        key is rotated. It also covers what the operation changes of the key as it is
+        now, as approvers see it: they consent to a change from one to the other.
         """
         named = getattr(asked.operation, "version", None)
         first, others = asked.document, asked.others.values()
@@ -150,6 +156,15 @@ class Consents:
             if asked.operation.description is not None:
                 facts.append(first.description)
             keys.append(wire.encode_packed(facts))
+        elif first is not None:
+            before = list(state_before(asked.operation, first).items())
+            done = _ENDS.get(type(asked.operation))
+            if done is not None:
+                # A later one may look the same.
+                ids = [r.id for r in first.operations if r.kind == done.__name__]
+                before.append(("ends", ids[-1:]))
+            if before:
+                keys.append(wire.encode_packed(before))
         return self._ring.approval_digest(
             asked.caller.principal.encode("utf-8", "surrogatepass"),
             _every_field(asked.operation),
