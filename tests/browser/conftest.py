@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One Chromium and one server for all tests of the console, and others on request."""
+"""Chromium and server fixtures of the console tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONAL = ("--client-auth", "optional")
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Give the system's Chromium, without a window; or skip."""
+    """Yield the system's Chromium, headless, or skip."""
     path = os.environ.get("FERROHSM_CHROMIUM") or shutil.which("chromium")
     require_service("The program chromium", path)
     with sync_playwright() as playwright:
@@ -33,13 +33,13 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> RetentionSite:
-    """Give the site of the server that tests share."""
+    """Return the site of the shared server."""
     return RetentionSite(tmp_path_factory.mktemp("console") / "site")
 
 
 @pytest.fixture(scope="session")
 def server(site: RetentionSite) -> Iterator[ServerProcess]:
-    """Give the server that tests share: each makes keys with names of its own."""
+    """Yield the shared server; each test uses its own key names."""
     with site.start(*OPTIONAL) as running:
         yield running
         assert 0 == running.stop()
@@ -49,7 +49,7 @@ def server(site: RetentionSite) -> Iterator[ServerProcess]:
 def hall(
     chromium: Browser, site: RetentionSite, server: ServerProcess
 ) -> Iterator[Hall]:
-    """Give browsers before the shared server."""
+    """Yield browsers for the shared server."""
     made = Hall(chromium, site, server)
     yield made
     made.close()
@@ -57,7 +57,7 @@ def hall(
 
 @pytest.fixture
 def hall_of(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Hall]]:
-    """Give a function that starts a server of its own, with more flags."""
+    """Yield a function that starts a separate server with more flags."""
     with ExitStack() as running:
 
         def start(*flags: str) -> Hall:

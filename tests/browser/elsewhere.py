@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Another web site on loopback, whose pages wish the console no good."""
+"""Hostile web site on loopback."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.e2e.certificates import Pair
 
 class Elsewhere:
     """
-    Serves pages over HTTPS, in a thread.
+    Web server over HTTPS, in a thread.
 
     Args:
         pair: Its certificate.
 
     Attributes:
         pages: HTML by path.
-        asked: Paths that were asked for, with their queries.
+        asked: Requested paths, with queries.
     """
 
     def __init__(self, pair: Pair) -> None:
@@ -50,7 +50,7 @@ class Elsewhere:
 
     @property
     def port(self) -> int:
-        """Where it listens, as ``127.0.0.1`` and as ``localhost``."""
+        """Its port on ``127.0.0.1`` and ``localhost``."""
         return int(self._server.server_address[1])
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -67,6 +67,6 @@ class Elsewhere:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Suppress the log."""
 
         return Handler

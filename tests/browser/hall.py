@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A server with a console, and the people who sit before it."""
+"""Console server and browsers of its users."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WAIT_MILLISECONDS: Final = 15_000
 
 class Desk:
     """
-    A browser of one person: cookies of its own, and everything is watched.
+    A watched browser with its own cookies.
 
     Args:
         context: A fresh one.
@@ -46,7 +46,7 @@ class Desk:
 
     def open(self, path: str, *, status: int = 200) -> Page:
         """
-        Go to a page of the console.
+        Open a console page.
 
         Raises:
             AssertionError: The answer has another status.
@@ -58,12 +58,12 @@ class Desk:
         return self.page
 
     def expect_refusals(self, *statuses: int) -> None:
-        """Let errors with these statuses be no complaint."""
+        """Allow error responses with these statuses."""
         self.watch.refusals.update(status for status in statuses if status >= 400)
 
     def check(self) -> None:
         """
-        Look at what the page shows, in both colour schemes, and what it did.
+        Check the page in both colour schemes, and its behaviour so far.
 
         Raises:
             AssertionError: axe-core finds something serious, or see `Watch.check`.
@@ -91,7 +91,7 @@ class Desk:
 
 class Hall:
     """
-    Browsers before one running server.
+    Browsers for one running server.
 
     Args:
         browser: Chromium.
@@ -111,7 +111,7 @@ class Hall:
 
     @property
     def origin(self) -> str:
-        """Where the console is."""
+        """Origin of the console."""
         return f"https://localhost:{self.server.port}"
 
     def desk(
@@ -161,7 +161,7 @@ class Hall:
         return self.site.token(who, PEOPLE[who])
 
     def seated(self, who: str, *, width: int = 1280) -> Desk:
-        """Open a browser in which one of `PEOPLE` is signed in."""
+        """Open a browser signed in as one of `PEOPLE`."""
         desk = self.desk(width=width)
         desk.sign_in(self.token(who))
         return desk
@@ -176,7 +176,7 @@ class Hall:
         status: int = 200,
     ) -> Any:
         """
-        Do something over REST, as one of `PEOPLE`, and return what came of it.
+        Send a REST request as one of `PEOPLE`; return the response.
 
         Raises:
             AssertionError: The answer has another status.
@@ -187,12 +187,12 @@ class Hall:
         return answer.json if answer.body else None
 
     def status_with(self, token: str) -> int:
-        """Return the status that a bearer of a token gets for the list of keys."""
+        """Return the status of listing keys with a token."""
         with Client(self.server.port, self.site.context, token) as client:
             return client.request("GET", "/api/v1/keys").status
 
     def create(self, name: str, algorithm: str = "EC-P256", **fields: object) -> Any:
-        """Make a key, as Ada."""
+        """Create a key as Ada."""
         body = {"algorithm": algorithm, "name": name, **fields}
         return self.ask("ada", "POST", "/keys", body, status=201)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An HSM that has seen some life: keys in every state, approvals, and a trail."""
+"""Sample data: keys in every state, approval requests and audit records."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ HOSTILE: Final = "</title><script>alert('1')</script>\"'><img src=x onerror=aler
 @dataclass(frozen=True)
 class Scene:
     """
-    What there is to see.
+    IDs of the sample data.
 
     Attributes:
-        key_id: A key with several versions, and uses.
-        pending: Id of an approval that somebody waits for.
-        denied: Id of one that was denied.
+        key_id: A key with several versions and uses.
+        pending: ID of a pending approval request.
+        denied: ID of a denied one.
     """
 
     key_id: str
@@ -29,7 +29,7 @@ class Scene:
 
 
 def dress(hall: Hall) -> Scene:
-    """Make keys, use them, and ask for what others must agree to."""
+    """Create keys, use them, and open approval requests."""
     signer = hall.create(
         "release-signing",
         description="Signs releases. Rotated each quarter by the release team.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write every page of the console into a folder: light, dark and on a phone."""
+"""Screenshots of every console page: light, dark and phone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCHEMES: Final[Mapping[str, Literal["light", "dark"]]] = {
 
 
 def pages(scene: Scene) -> Mapping[str, str]:
-    """Return the pages by name, for somebody with the roles of everybody."""
+    """Return all pages by name."""
     key, approvals = f"/ui/keys/{scene.key_id}", "/ui/approvals"
     return {
         "overview": "/ui",
@@ -58,7 +58,7 @@ def pages(scene: Scene) -> Mapping[str, str]:
 
 def main(folder: Path = _FOLDER) -> None:
     """
-    Start a server, dress it, and look at everything.
+    Start a server with sample data and take all screenshots.
 
     Raises:
         FileNotFoundError: There is no ``chromium``.

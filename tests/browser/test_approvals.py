@@ -24,7 +24,7 @@ def state_of(hall: Hall, path: str) -> str:
 
 
 def badge(page: Page, text: str) -> None:
-    """Expect the state beside the heading."""
+    """Expect the state in the heading."""
     expect(page.get_by_role("heading", level=1)).to_contain_text(text)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The browser shows the certificates that a test wants it to show."""
+"""Client certificates of test browsers."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from tests.browser.hall import Hall
 
 def test_certificates_are_shown(hall_of: Callable[..., Hall]) -> None:
     """
-    Where a certificate is demanded, a browser with one is served, and one without not.
+    A server that requires client certificates serves only browsers with one.
     """
     hall = hall_of("--client-auth", "required")
     own, none = hall.desk(certificate_of="olga"), hall.desk()

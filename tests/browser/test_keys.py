@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys: made, looked at, used and changed."""
+"""Key pages: create, view, test and change."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def heading(page: Page, text: str) -> None:
 
 
 def done(page: Page, text: str) -> None:
-    """Expect the sentence that tells what was done."""
+    """Expect a success message."""
     expect(page.get_by_role("status").first).to_contain_text(text)
 
 
 def create(desk: Desk, name: str, algorithm: str) -> str:
-    """Make a key as people do; return its path."""
+    """Create a key on the pages; return its path."""
     page = desk.open("/ui/keys")
     page.get_by_role("link", name="Create key").click()
     desk.check()
@@ -36,7 +36,7 @@ def create(desk: Desk, name: str, algorithm: str) -> str:
 
 
 def act(desk: Desk, path: str, action: str, button: str, **fields: str) -> None:
-    """Do something to a key."""
+    """Execute an action on a key."""
     page = desk.open(path)
     page.get_by_role("link", name=action, exact=True).click()
     for label, value in fields.items():
@@ -51,7 +51,7 @@ def act(desk: Desk, path: str, action: str, button: str, **fields: str) -> None:
 
 def test_life(hall: Hall) -> None:
     """
-    A key is made, rotated twice, rolled back, suspended and given back.
+    A key is created, rotated twice, rolled back, suspended and resumed.
     """
     desk = hall.seated("ada")
     path = create(desk, "life", "EC-P256")
@@ -75,7 +75,7 @@ def test_life(hall: Hall) -> None:
 
 def test_end(hall: Hall) -> None:
     """
-    A key is revoked, and destroyed by who types its name.
+    A key is revoked, and destroyed after confirmation by name.
     """
     hall.create("end")
     desk = hall.seated("adam")
@@ -103,7 +103,7 @@ def test_end(hall: Hall) -> None:
 
 def test_inventory(hall: Hall) -> None:
     """
-    The list is narrowed by name, algorithm, state and tag, as one types.
+    The list filters by name, algorithm, state and tag while typing.
     """
     hall.create("shown-one", tags=["shown"])
     hall.create("shown-two", "AES-256-GCM", tags=["shown"])
@@ -122,7 +122,7 @@ def test_inventory(hall: Hall) -> None:
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_signature(hall: Hall, *, scripts: bool) -> None:
     """
-    A signature is made and verified, with scripts and without.
+    A signature is made and verified, with and without scripts.
     """
     name = f"signature-{scripts}".lower()
     hall.create(name)
@@ -151,7 +151,7 @@ def test_signature(hall: Hall, *, scripts: bool) -> None:
 
 def test_double_click(hall: Hall) -> None:
     """
-    A button that is clicked twice does the thing once.
+    A double click executes once.
     """
     key_id = hall.create("double")["key_id"]
     desk = hall.seated("ada")
@@ -164,7 +164,7 @@ def test_double_click(hall: Hall) -> None:
 
 def test_form_sent_twice(hall: Hall) -> None:
     """
-    Nor does a form that is sent again, from the page before, do it twice.
+    A form submitted again from the previous page executes once.
     """
     key_id = hall.create("again")["key_id"]
     desk = hall.seated("ada")
@@ -189,7 +189,7 @@ def test_form_sent_twice(hall: Hall) -> None:
 
 def test_stale_page(hall: Hall) -> None:
     """
-    A page that shows a key as it was no more changes nothing, and says so.
+    A stale page is rejected.
     """
     key_id = hall.create("stale")["key_id"]
     desk = hall.seated("ada")
@@ -205,7 +205,7 @@ def test_stale_page(hall: Hall) -> None:
 
 def test_with_the_keyboard(hall: Hall) -> None:
     """
-    Who has no mouse creates and rotates a key.
+    A key is created and rotated with the keyboard alone.
     """
     desk = hall.seated("ada")
     page = desk.open("/ui/keys/new?algorithm=Ed25519")
@@ -225,7 +225,7 @@ def test_with_the_keyboard(hall: Hall) -> None:
 
 def test_hostile_text(hall: Hall) -> None:
     """
-    Text of others stays text, wherever it is shown.
+    Hostile text stays text on every page.
     """
     key_id = hall.create("hostile", description=HOSTILE)["key_id"]
     hall.ask("ada", "POST", f"/keys/{key_id}/suspend", {"reason": HOSTILE})
@@ -244,7 +244,7 @@ def test_hostile_text(hall: Hall) -> None:
 
 def test_what_roles_do_not_see(hall: Hall) -> None:
     """
-    An auditor is offered nothing that changes a key, and the core refuses it besides.
+    An auditor is offered no actions, and the core denies them.
     """
     key_id = hall.create("looked-at")["key_id"]
     desk = hall.seated("anton")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Pages of other sites in the browser of somebody who has signed in.
+Pages of other sites in a signed-in browser.
 
 Their browser shows a client certificate, too. One of the sites has another name, the
 other has another port only, so that cookies reach the console from there.
@@ -21,27 +21,27 @@ SITES = {"other name": "127.0.0.1", "other port": "localhost"}
 
 @pytest.fixture
 def elsewhere(hall: Hall) -> Iterator[Elsewhere]:
-    """Give another site."""
+    """Yield another site."""
     with Elsewhere(hall.site.server_pair) as running:
         yield running
 
 
 @pytest.fixture(params=list(SITES.values()), ids=list(SITES))
 def other(request: pytest.FixtureRequest, elsewhere: Elsewhere) -> str:
-    """Give its origin."""
+    """Return its origin."""
     return f"https://{request.param}:{elsewhere.port}"
 
 
 @pytest.fixture
 def desk(hall: Hall) -> Desk:
-    """Give Ada's browser, which shows her certificate."""
+    """Yield Ada's browser, with her certificate."""
     seated = hall.desk(certificate_of="ada")
     seated.sign_in(hall.token("ada"))
     return seated
 
 
 def form(action: str, **fields: str) -> str:
-    """Return a page that sends a form by itself."""
+    """Return a page that submits a form by script."""
     inputs = "".join(f"<input name={name} value='{v}'>" for name, v in fields.items())
     return (
         f"<form method=post action='{action}'>{inputs}</form>"
@@ -50,7 +50,7 @@ def form(action: str, **fields: str) -> str:
 
 
 def is_signed_in(desk: Desk) -> bool:
-    """Return whether the session still counts."""
+    """Return whether the session is valid."""
     page = desk.context.new_page()
     page.goto(f"{desk.origin}/ui")
     signed_in = page.get_by_role("button", name="Sign out").count() == 1
@@ -60,7 +60,7 @@ def is_signed_in(desk: Desk) -> bool:
 
 def test_form(desk: Desk, elsewhere: Elsewhere, other: str) -> None:
     """
-    A form that another site sends does nothing, and a page says so.
+    A cross-site form is rejected.
     """
     elsewhere.pages["/"] = form(f"{desk.origin}/ui/sign-out", form_token="guessed")
     with desk.page.expect_navigation(url=f"{desk.origin}/**") as navigation:
@@ -74,7 +74,7 @@ def test_form(desk: Desk, elsewhere: Elsewhere, other: str) -> None:
 
 def test_request_of_a_script(desk: Desk, elsewhere: Elsewhere, other: str) -> None:
     """
-    Nor does what its scripts send, of which they read nothing.
+    Cross-site scripts can't send requests or read responses.
     """
     elsewhere.pages["/"] = f"""<title>wait</title><script>
     const ask = (path, options) =>
@@ -95,7 +95,7 @@ def test_request_of_a_script(desk: Desk, elsewhere: Elsewhere, other: str) -> No
 
 def test_frame(desk: Desk, elsewhere: Elsewhere, other: str) -> None:
     """
-    No page of the console is shown inside of another, to be clicked by mistake.
+    Console pages can't be framed.
     """
     elsewhere.pages["/"] = f"<iframe src='{desk.origin}/ui'></iframe>"
     desk.page.goto(f"{other}/")
@@ -108,7 +108,7 @@ def test_signing_in_as_somebody_else(
     hall: Hall, elsewhere: Elsewhere, other: str
 ) -> None:
     """
-    Nobody is signed in by another site, as whom it likes.
+    A cross-site sign-in form is rejected.
     """
     desk = hall.desk(certificate_of="ada")
     desk.open("/ui/sign-in")
@@ -127,7 +127,7 @@ def test_certificate_alone_signs_nobody_in(
     hall: Hall, elsewhere: Elsewhere, other: str
 ) -> None:
     """
-    A browser shows its certificate whoever makes it ask, and that is not enough.
+    A cross-site certificate sign-in is rejected.
     """
     desk = hall.desk(certificate_of="ada")
     elsewhere.pages["/"] = form(f"{desk.origin}/ui/sign-in", how="certificate")
@@ -141,7 +141,7 @@ def test_certificate_alone_signs_nobody_in(
 
 def test_link(desk: Desk, elsewhere: Elsewhere, other: str) -> None:
     """
-    A link of another site, as in a mail, leads to the page that it names.
+    A cross-site link opens its page.
     """
     elsewhere.pages["/"] = f"<a href='{desk.origin}/ui'>console</a>"
     desk.page.goto(f"{other}/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signing in without a token: by a certificate, and by a provider."""
+"""Sign-in by client certificate and by OpenID Connect provider."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ identities:
 
 
 def private(path: Path, text: str) -> Path:
-    """Write a file that nobody else may read."""
+    """Write a file with mode 0600."""
     path.touch(mode=0o600)
     path.write_text(text)
     return path
@@ -40,7 +40,7 @@ def test_by_certificate(
     hall_of: Callable[..., Hall], tmp_path: Path, auth: str
 ) -> None:
     """
-    A certificate that the policy knows signs in by a button, bound to that session.
+    A certificate known to the policy signs in and is bound to the session.
     """
     policy = private(tmp_path / "policy.yaml", POLICY)
     hall = hall_of(
@@ -72,7 +72,7 @@ def test_by_certificate(
 
 def test_unknown_certificate(hall_of: Callable[..., Hall], tmp_path: Path) -> None:
     """
-    A certificate that nobody knows signs nobody in.
+    An unknown certificate is rejected.
     """
     policy = private(tmp_path / "policy.yaml", POLICY)
     hall = hall_of(
@@ -89,7 +89,7 @@ def test_unknown_certificate(hall_of: Callable[..., Hall], tmp_path: Path) -> No
 
 
 def by_provider(hall: Hall, issuer: OIDCIssuer, user: str) -> Desk:
-    """Go to the provider, choose who to be, and come back."""
+    """Sign in at the provider as a chosen user."""
     desk = hall.desk(certificate_of=user)
     desk.watch.also = {issuer.url}
     desk.expect_refusals(404)  # The provider has no icon.
@@ -98,7 +98,7 @@ def by_provider(hall: Hall, issuer: OIDCIssuer, user: str) -> Desk:
 
 
 def travel(desk: Desk, user: str) -> None:
-    """Go to the provider from a browser, choose who to be, and come back."""
+    """Sign in at the provider in a browser as a chosen user."""
     page = desk.open("/ui/sign-in?next=%2Fui%2Fkeys")
     desk.check()
     page.get_by_role("link", name="Sign in with Example ID").click()
@@ -112,7 +112,7 @@ def session_of(desk: Desk) -> str:
 
 
 def is_signed_in(hall: Hall, session: str) -> bool:
-    """Return whether a session is still one, in a browser that only has its cookie."""
+    """Return whether a session cookie is valid in a fresh browser."""
     desk = hall.desk(certificate_of="olga")
     desk.context.add_cookies(
         [{"name": SESSION, "value": session, "url": hall.origin, "secure": True}]
@@ -122,7 +122,7 @@ def is_signed_in(hall: Hall, session: str) -> bool:
 
 def test_by_provider(chromium: Browser, tmp_path: Path) -> None:
     """
-    Who comes back from another site is signed in and goes on; a former session ends.
+    The callback signs in and ends the previous session.
     """
     port = free_port()
     redirect = f"https://localhost:{port}{RETURN_PATH}"

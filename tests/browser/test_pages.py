@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every page, as wide as a phone and as a desk, in both colour schemes."""
+"""Accessibility and layout of every page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = list(pages(Scene("key", "pending", "denied")))
 def paths_and_desk(
     chromium: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dict[str, str], Desk]]:
-    """Give the pages of a server with something to show, and a browser."""
+    """Yield a browser and the pages of a server with sample data."""
     site = RetentionSite(tmp_path_factory.mktemp("pages") / "site")
     with site.start(*OPTIONAL, "--isolation", "inline") as server:
         hall = Hall(chromium, site, server)
@@ -35,7 +35,7 @@ def paths_and_desk(
 @pytest.mark.parametrize("name", NAMES)
 def test_page(paths_and_desk: tuple[dict[str, str], Desk], name: str) -> None:
     """
-    A page has nothing serious that axe-core finds, and never scrolls sideways.
+    A page has no serious axe-core finding and no horizontal scrolling.
     """
     paths, desk = paths_and_desk
     desk.page.set_viewport_size({"width": PHONE, "height": 800})

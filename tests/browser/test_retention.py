@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retention: what is due, held and kept for longer."""
+"""Retention pages: legal holds and extensions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.browser.scene import HOSTILE
 
 def test_hold_and_release(hall: Hall) -> None:
     """
-    A key is found, held with a reason that stays text, and released.
+    A legal hold is placed with hostile text as reason, and released.
     """
     hall.create("held-one")
     desk = hall.seated("anton")
@@ -42,7 +42,7 @@ def test_hold_and_release(hall: Hall) -> None:
 
 def test_keep_for_longer(hall: Hall) -> None:
     """
-    A version is kept for longer.
+    The retention of a version is extended.
     """
     hall.create("longer")
     hall.ask("ada", "POST", "/keys/longer/rotate", {})
@@ -59,7 +59,7 @@ def test_keep_for_longer(hall: Hall) -> None:
 
 def test_stale_page(hall: Hall) -> None:
     """
-    A page of a key that has changed meanwhile holds nothing, and says so.
+    A stale page is rejected.
     """
     hall.create("stale-hold")
     key_id = hall.ask("ada", "GET", "/keys/stale-hold")["key_id"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Secrets that are tried on a key: shown once, and in no address."""
+"""Secrets on the test pages: shown once, never in a URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.browser.hall import Hall
 
 
 def send(page: Page, button: str, **fields: str) -> None:
-    """Fill in what is tried, and try it."""
+    """Fill in a test form and submit it."""
     for label, value in fields.items():
         page.get_by_label(label, exact=True).fill(value)
     page.get_by_role("button", name=button, exact=True).click()
@@ -22,7 +22,7 @@ def first_result(page: Page) -> str:
 
 
 def test_encryption(hall: Hall) -> None:
-    """What is encrypted comes back, under a fold, and stands in no address."""
+    """A decrypted plaintext is folded and in no URL."""
     hall.create("boxes", "AES-256-GCM")
     desk = hall.seated("ada")
     page = desk.open("/ui/keys/boxes/try/encrypt")
@@ -41,7 +41,7 @@ def test_encryption(hall: Hall) -> None:
 
 
 def test_encapsulation(hall: Hall) -> None:
-    """Both sides of a hybrid key get the same secret."""
+    """Hybrid encapsulation and decapsulation give the same secret."""
     hall.create("mailbox", "MLKEM768-X25519-SHA3-256")
     desk = hall.seated("ada")
     page = desk.open("/ui/keys/mailbox/try/encapsulate")

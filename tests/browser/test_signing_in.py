@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signing in to the console and out of it."""
+"""Sign-in and sign-out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SESSION = "__Host-ferrohsm"
 
 
 def overview(page: Page) -> None:
-    """Expect the first page."""
+    """Expect the overview."""
     expect(page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
 
 
 def test_by_token(hall: Hall) -> None:
     """
-    A pasted token lets somebody in, and stands nowhere afterwards.
+    A pasted token signs in and is stored nowhere.
     """
     desk, token = hall.desk(), hall.token("ada")
     desk.open("/ui/sign-in")
@@ -48,7 +48,7 @@ def test_cookie(hall: Hall) -> None:
 
 def test_with_the_keyboard(hall: Hall) -> None:
     """
-    Who has no mouse signs in, skips to the content, and signs out.
+    Sign-in, skip link and sign-out work with the keyboard alone.
     """
     desk = hall.desk()
     page = desk.open("/ui/sign-in")
@@ -69,7 +69,7 @@ def test_with_the_keyboard(hall: Hall) -> None:
 
 def test_without_scripts(hall: Hall) -> None:
     """
-    Nothing of it needs scripts.
+    Sign-in works without scripts.
     """
     desk = hall.desk(scripts=False)
     desk.sign_in(hall.token("ada"))
@@ -82,7 +82,7 @@ def test_without_scripts(hall: Hall) -> None:
 @pytest.mark.parametrize("token", ["nonsense", "a.b.c"])
 def test_bad_token(hall: Hall, token: str) -> None:
     """
-    A bad token lets nobody in, and the page says so.
+    An invalid token shows an error.
     """
     desk = hall.desk()
     desk.open("/ui/sign-in")
@@ -97,7 +97,7 @@ def test_bad_token(hall: Hall, token: str) -> None:
 
 def test_sign_out(hall: Hall) -> None:
     """
-    After signing out, neither the page before nor the old cookie shows anything.
+    After sign-out, the previous page and the old cookie show nothing.
     """
     desk = hall.seated("ada")
     (before,) = [c for c in desk.context.cookies() if c.get("name") == SESSION]
@@ -115,7 +115,7 @@ def test_sign_out(hall: Hall) -> None:
 
 def test_where_somebody_wanted_to_go(hall: Hall) -> None:
     """
-    Signing in leads on to the page that was asked for, and never elsewhere.
+    Sign-in redirects to the requested console page only.
     """
     desk = hall.desk()
     desk.page.goto(f"{desk.origin}/ui/sign-in?next=//elsewhere.test/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The audit trail: filtered, followed, verified, and not available."""
+"""Audit pages: filters, live view, verification and outages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.tokens import mint
 
 def test_filters(hall: Hall) -> None:
     """
-    Records are narrowed by actor, key, operation and outcome, and each is shown whole.
+    Filters work, and each record has a page.
     """
     key_id = hall.create("recorded")["key_id"]
     hall.ask("sam", "POST", f"/keys/{key_id}/rotate", {}, status=403)
@@ -48,7 +48,7 @@ def test_filters(hall: Hall) -> None:
 
 def test_live(hall: Hall) -> None:
     """
-    What is done elsewhere shows by itself, and the view stops when it is told to.
+    The live view shows new records until stopped.
     """
     desk = hall.seated("anton")
     page = desk.open("/ui/audit")
@@ -65,7 +65,7 @@ def test_live(hall: Hall) -> None:
 
 def test_verify(hall: Hall) -> None:
     """
-    The whole trail is verified, with progress, and its head is told.
+    Verification shows progress and the newest record.
     """
     desk = hall.seated("anton")
     page = desk.open("/ui/audit/verify")
@@ -80,7 +80,7 @@ def test_verify(hall: Hall) -> None:
 
 def test_who_may_not_read_it(hall: Hall) -> None:
     """
-    Who may not read the trail is told so, and is offered no way there.
+    Without audit rights, the page is denied and not in the menu.
     """
     desk = hall.seated("sam")
     expect(desk.page.get_by_role("link", name="Audit", exact=True)).to_have_count(0)
@@ -91,7 +91,7 @@ def test_who_may_not_read_it(hall: Hall) -> None:
 
 def test_sink_that_is_down(hall_of: Callable[..., Hall]) -> None:
     """
-    A trail that can't be written is told as that, and never as an empty one.
+    An unavailable audit log is an error, not an empty list.
     """
     hall = hall_of("--isolation", "inline")
     hall.create("before")
@@ -117,7 +117,7 @@ def test_sink_that_is_down(hall_of: Callable[..., Hall]) -> None:
 
 def test_expired_session(hall_of: Callable[..., Hall]) -> None:
     """
-    When a session is over, what was to be done is not, and one signs in again.
+    A form of an ended session is not executed and leads to sign-in.
     """
     hall = hall_of("--isolation", "inline", "--auth-jwt-leeway-secs", "0")
     key_id = hall.create("over")["key_id"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The helpers notice what they look for."""
+"""Self-tests of the page checks."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ GOOD = "<h1>Good</h1>"
 
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
-    """Give a browser without network."""
+    """Yield a browser without network."""
     made = chromium.new_context()
     yield made
     made.close()
 
 
 def show(context: BrowserContext, body: str, *, status: int = 200) -> Page:
-    """Show a page that comes from nowhere, under a strict policy."""
+    """Show a local page under a strict policy."""
 
     def answer(route: Route) -> None:
         route.fulfill(
@@ -39,7 +39,7 @@ def show(context: BrowserContext, body: str, *, status: int = 200) -> Page:
 
 def test_a_quiet_page(context: BrowserContext) -> None:
     """
-    A page that does nothing is not complained about.
+    A harmless page has no findings.
     """
     watch = Watch(context, ORIGIN)
     page = show(context, GOOD)
@@ -59,7 +59,7 @@ def test_a_quiet_page(context: BrowserContext) -> None:
 )
 def test_complaints(context: BrowserContext, body: str, complaint: str) -> None:
     """
-    Inline style, inline script and a request elsewhere are told.
+    Inline style, inline script and cross-origin requests are found.
     """
     watch = Watch(context, ORIGIN)
     show(context, GOOD + body)
@@ -70,7 +70,7 @@ def test_complaints(context: BrowserContext, body: str, complaint: str) -> None:
 
 def test_status_of_error(context: BrowserContext) -> None:
     """
-    An answer with an error is a complaint unless the test expects it.
+    An error response is a finding unless expected.
     """
     watch = Watch(context, ORIGIN)
     page = show(context, GOOD, status=409)
@@ -84,7 +84,7 @@ def test_status_of_error(context: BrowserContext) -> None:
 
 def test_script_that_fails(context: BrowserContext) -> None:
     """
-    An error that no script catches is told.
+    An uncaught script error is found.
     """
     watch = Watch(context, ORIGIN)
     page = show(context, GOOD)

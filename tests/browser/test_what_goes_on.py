@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pages that go on by themselves: when they can't, and where the focus stays."""
+"""Live pages: outages, focus and history."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _OLD = "The figures below are old"
 
 @pytest.fixture
 def desk(hall: Hall) -> Desk:
-    """Give Anton's browser."""
+    """Yield Anton's browser."""
     return hall.seated("anton")
 
 
 def test_a_session_that_ended_elsewhere(desk: Desk) -> None:
     """
-    An overview that comes no more says so, and does not look healthy for ever.
+    An overview without updates is marked as out of date.
     """
     page = desk.open("/ui")
     expect(page.get_by_text(_OLD)).to_be_hidden()
@@ -39,7 +39,7 @@ def test_a_session_that_ended_elsewhere(desk: Desk) -> None:
 
 def test_a_server_that_says_nothing(desk: Desk) -> None:
     """
-    Nor do figures pass for new whose successors are only late; they are new again.
+    Late figures are marked as out of date until the next update.
     """
     kept: list[Route] = []
 
@@ -60,7 +60,7 @@ def test_a_server_that_says_nothing(desk: Desk) -> None:
 
 def test_the_focus_stays_on_what_leads_on(desk: Desk) -> None:
     """
-    Who verifies the trail with the keyboard is not sent to the top of the page.
+    Verification keeps the keyboard focus.
     """
     page = desk.open("/ui/audit/verify")
     page.get_by_role("button", name="Verify now").focus()
@@ -74,7 +74,7 @@ def test_the_focus_stays_on_what_leads_on(desk: Desk) -> None:
 
 def test_back_from_a_search(desk: Desk) -> None:
     """
-    What was typed is there again on the way back, and was one step, not one a letter.
+    The search is kept on going back and is one history entry.
     """
     page = desk.open("/ui/approvals")
     page.get_by_role("link", name="Keys", exact=True).click()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What no page of the console may do, looked for on each page that a test sees."""
+"""Checks of every page that a test opens: errors, CSP and cross-origin requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SETTLE: Final = "() => new Promise((done) => setTimeout(done, 30))"
 
 class Watch:
     """
-    Listens to all pages of a browser context.
+    Listener on all pages of a browser context.
 
     Args:
         context: Before its first page.
@@ -53,7 +53,7 @@ class Watch:
 
     def check(self) -> None:
         """
-        Say what was wrong since the last call.
+        Check for findings since the last call.
 
         Raises:
             AssertionError: A script failed, the browser complained, the policy of the
@@ -84,7 +84,7 @@ class Watch:
 
 
 def axe_findings(page: Page) -> list[str]:
-    """Return what axe-core finds serious on a page, in each of both colour schemes."""
+    """Return serious axe-core findings in both colour schemes."""
     found = []
     for scheme in _SCHEMES:
         page.emulate_media(color_scheme=scheme)

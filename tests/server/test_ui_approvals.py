@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals in the console: what is shown is what is agreed to, once."""
+"""Approval pages: the digest covers the fields shown, and a decision counts once."""
 
 from __future__ import annotations
 
@@ -55,29 +55,29 @@ SALT = bytes(32)
 
 @dataclass
 class Office:
-    """A console, and the HSM behind it."""
+    """A console and its HSM."""
 
     browser: Browser
     hsm: OpenHSM
 
     async def become(self, who: str, *roles: Role) -> None:
-        """Sign in as somebody, by default with every role."""
+        """Sign in, by default with every role."""
         self.browser.cookies.clear()
         shown = await self.browser.sign_in(roles or tuple(Role), sub=who)
         assert 303 == shown.status, shown.text
 
     def ask(self, operation: Operation[Any], who: str = "ann") -> str:
-        """Ask for an operation that needs approval; return its path."""
+        """Request an operation that needs approval; return the request's path."""
         with pytest.raises(ApprovalRequiredError) as caught:
             self.do(operation, who)
         return f"/ui/approvals/{caught.value.facts['approval_id']}"
 
     def do(self, operation: Operation[Any], who: str = "ann") -> Any:
-        """Execute an operation past the console."""
+        """Execute an operation without the console."""
         return self.hsm.act_as(caller(*Role, principal=who)).execute(operation)
 
     def state(self, path: str) -> ApprovalInfo:
-        """Return an approval as the core tells it."""
+        """Return an approval of the core."""
         found = self.do(
             ops.GetApproval(approval_id=path.rpartition("/")[2]), "onlooker"
         )
@@ -85,13 +85,13 @@ class Office:
         return found
 
     async def say(self, page: Shown, path: str, verb: str, **fields: str) -> Shown:
-        """Send a form of the page of an approval."""
+        """Submit a form of an approval page."""
         return await self.browser.submit(page, f"{path}/{verb}", fields)
 
 
 @pytest.fixture
 async def office() -> AsyncIterator[Office]:
-    """Give a console over an HSM under the strict profile."""
+    """Yield a console over an HSM with the strict profile."""
     with memory_hsm(settings=STRICT) as hsm:
         async with open_browser(gateway=open_async(hsm)) as browser:
             yield Office(browser, hsm)
@@ -99,7 +99,7 @@ async def office() -> AsyncIterator[Office]:
 
 class TestPages:
     async def test_from_the_queue_to_the_key(self, office: Office) -> None:
-        """Bob finds the request and agrees; ann has it done; history has it then."""
+        """Bob approves a request, ann executes it, and the history lists it."""
         path = office.ask(CREATE)
         await office.become("bob")
         queue = await office.browser.get("/ui/approvals")
@@ -125,7 +125,7 @@ class TestPages:
         )
 
     async def test_withdrawing(self, office: Office) -> None:
-        """Who has agreed may take it back; the request waits for people again."""
+        """A withdrawn approval makes the request pending again."""
         path = office.ask(CREATE)
         await office.become("bob")
         await office.say(await office.browser.get(path), path, "approve")
@@ -140,7 +140,7 @@ class TestPages:
         assert ApprovalState.PENDING is office.state(path).state
 
     async def test_what_changes(self, office: Office) -> None:
-        """The first line says who asks for what; then before, after, and the rules."""
+        """The headline comes first, then changed fields, then the rules."""
         create = ops.CreateKey(algorithm="Ed25519", name="pay", tags=("prod", "dual"))
         office.do(create)
         path = office.ask(ops.UpdateKey(key_id="pay", tags=("prod",)))
@@ -161,7 +161,7 @@ class TestPages:
         assert "<strong>change pay</strong>" in page.text
 
     async def test_all_of_it_is_shown(self, office: Office) -> None:
-        """Every field stands there, with the digest of what stands there."""
+        """The page shows every field and their digest."""
         path = office.ask(CREATE)
         await office.become("bob")
 
@@ -176,7 +176,7 @@ class TestPages:
         assert "1" == page.hidden("generation")
 
     async def test_hostile_text_stays_text(self, office: Office) -> None:
-        """What somebody typed is neither markup nor able to hide something."""
+        """Input is neither markup nor able to hide text."""
         await office.become("bob")
 
         page = await office.browser.get(office.ask(CREATE))
@@ -188,7 +188,7 @@ class TestPages:
         assert "\u202e" not in page.text
 
     async def test_a_stale_page_decides_nothing(self, office: Office) -> None:
-        """Whoever looks at what has changed since is shown how it stands now."""
+        """A stale page is rejected and shows the current state."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -202,7 +202,7 @@ class TestPages:
         assert ["carl"] == [said.principal for said in office.state(path).decisions]
 
     async def test_a_page_of_an_older_generation(self, office: Office) -> None:
-        """It is looked at again first, though it could still be decided."""
+        """A decision on an older generation is rejected."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -216,7 +216,7 @@ class TestPages:
         assert ApprovalState.GRANTED is office.state(path).state
 
     async def test_another_digest_is_refused(self, office: Office) -> None:
-        """What was not shown can't be agreed to."""
+        """Another digest is rejected."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -228,7 +228,7 @@ class TestPages:
         assert ApprovalState.PENDING is office.state(path).state
 
     async def test_a_double_click(self, office: Office) -> None:
-        """The same form twice is one decision, and no error."""
+        """A form submitted twice is one decision and no error."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -239,7 +239,7 @@ class TestPages:
         assert 1 == len(office.state(path).decisions)
 
     async def test_the_back_button(self, office: Office) -> None:
-        """AP-12: what was said is not unsaid by an old page, which says so."""
+        """AP-12: an old page can't overwrite a decision."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -256,7 +256,7 @@ class TestPages:
         assert ApprovalState.GRANTED is office.state(path).state
 
     async def test_giving_up_twice(self, office: Office) -> None:
-        """AP-12: the requester cancels; again nothing happens; nobody agrees then."""
+        """AP-12: a cancelled request can't be executed."""
         path = office.ask(CREATE)
         await office.become("ann")
         page = await office.browser.get(path)
@@ -276,7 +276,7 @@ class TestPages:
         assert execute.status in {403, 409}
 
     async def test_ones_own_request(self, office: Office) -> None:
-        """Nobody is offered to agree to their own request, or gets away with it."""
+        """A requester can't approve their own request."""
         path = office.ask(CREATE)
         await office.become("ann")
         page = await office.browser.get(path)
@@ -292,7 +292,7 @@ class TestPages:
         assert ApprovalState.PENDING is office.state(path).state
 
     async def test_a_refusal_says_why(self, office: Office) -> None:
-        """Without a reason nothing is refused; with one it is over."""
+        """A denial needs a reason."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -306,7 +306,7 @@ class TestPages:
         assert "too early" in (await office.browser.get(path)).words
 
     async def test_words_that_are_refused(self, office: Office) -> None:
-        """What was typed stands there again, with what is wrong beside its field."""
+        """A rejected form keeps its input and shows the error at its field."""
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
@@ -323,7 +323,7 @@ class TestPages:
         assert ApprovalState.PENDING is office.state(path).state
 
     async def test_without_the_token_of_the_form(self, office: Office) -> None:
-        """CSRF: a form that is none of ours decides nothing."""
+        """CSRF: a form without the token is rejected."""
         path = office.ask(CREATE)
         await office.become("bob")
         approval = office.state(path)
@@ -335,7 +335,7 @@ class TestPages:
         assert ApprovalState.PENDING is office.state(path).state
 
     async def test_filters(self, office: Office) -> None:
-        """The queue is narrowed by operation and requester."""
+        """The list filters by operation and requester."""
         path = office.ask(CREATE)
         await office.become("bob")
         found = {
@@ -352,7 +352,7 @@ class TestPages:
         assert [422, 422, 404, 404] == odd
 
     async def test_who_may_not_approve(self, office: Office) -> None:
-        """A service sees nothing of what others ask."""
+        """A service sees no requests of others."""
         path = office.ask(CREATE)
         await office.become("robot", Role.SERVICE)
 
@@ -364,7 +364,7 @@ class TestPages:
 
 
 async def test_a_rule_that_wants_signatures() -> None:
-    """The command is shown that signs; the console has no form for it."""
+    """If a signature is required, the page shows the command instead of a form."""
     with memory_hsm(policy=parse_policy(SIGNED)) as hsm:
         async with open_browser(gateway=open_async(hsm)) as browser:
             office = Office(browser, hsm)
@@ -380,7 +380,7 @@ async def test_a_rule_that_wants_signatures() -> None:
 
 
 def asked(**changes: Any) -> ApprovalInfo:
-    """Return an approval as the core tells it, changed."""
+    """Return a changed approval of the core."""
     shown = core_present(CREATE, requester="ann", document=None, salt=SALT)
     at = datetime(2026, 1, 1, tzinfo=UTC)
     good = ApprovalInfo(
@@ -399,7 +399,7 @@ def asked(**changes: Any) -> ApprovalInfo:
 
 class TestPresenting:
     def test_what_was_shown_differently(self) -> None:
-        """Where digest and text don't belong together, there is nothing to agree to."""
+        """A request with another digest than its fields can't be approved."""
         good, bad = present(asked()), present(asked(digest="00" * 32))
 
         assert good.digest
@@ -408,7 +408,7 @@ class TestPresenting:
         assert "digest differs" in bad.problem
 
     def test_what_leaves_something_unsaid(self) -> None:
-        """A field in two forms, or an unknown format, is not agreed to."""
+        """A field in two forms or an unknown format can't be approved."""
         twice = consent.ShownField(name="name", text="x", number=1)
         shown = msgspec.structs.replace(asked().operation, fields=(twice,))
 
@@ -437,13 +437,13 @@ class TestPresenting:
     def test_forms_of_a_field(
         self, field: consent.ShownField, form: str, value: tuple[str, ...]
     ) -> None:
-        """A field is told wholly, in a form that nothing can hide in."""
+        """A field is shown completely, with invisible characters escaped."""
         row = field_row(field)
 
         assert (form, value, False) == (row.form, row.value, row.is_hidden)
 
     def test_a_hidden_field(self) -> None:
-        """Of what is secret or long, length and salted hash are shown."""
+        """Secret and long values are shown as length and salted hash."""
         digest = consent.hidden_sha256(SALT, "message", b"secret")
         row = field_row(consent.ShownField(name="message", length=6, sha256=digest))
 
@@ -451,7 +451,7 @@ class TestPresenting:
         assert ("6 bytes", (f"salted SHA-256 {digest}",)) == (row.form, row.value)
 
     def test_a_demand_in_words(self) -> None:
-        """What a rule asks is said with number, roles and signature."""
+        """A rule's requirement names number, roles and signature."""
         demand = ApprovalDemand(
             rule="purge", quorum=2, roles=(Role.OPERATOR, Role.AUDITOR), signed=True
         )
@@ -478,7 +478,7 @@ class TestPresenting:
     def test_what_is_offered(
         self, state: ApprovalState, who: str, offered: set[str]
     ) -> None:
-        """Who looks at it is offered what the core would let them do."""
+        """Pages offer the actions that the core would allow."""
         said = ops.DecisionInfo(principal="Carl", granted=True, at=LATE)
         found = choices(asked(state=state, decisions=(said,)), who, is_known=True)
 
@@ -514,7 +514,7 @@ class TestSayingAgain:
         ids=lambda operation: type(operation).__name__,
     )
     def test_an_operation_that_is_shown_wholly(self, operation: Operation[Any]) -> None:
-        """What is said again is the very operation that was asked for."""
+        """A rebuilt operation equals the requested one."""
         shown = core_present(operation, requester="ann", document=None, salt=SALT)
 
         assert operation == rebuild_operation(shown)
@@ -531,13 +531,13 @@ class TestSayingAgain:
         ids=lambda operation: type(operation).__name__,
     )
     def test_what_is_not_for_a_page(self, operation: Operation[Any]) -> None:
-        """Results to be carried away, and what is shown in part, are left to others."""
+        """Operations with downloads or hidden fields are not rebuilt."""
         shown = core_present(operation, requester="ann", document=None, salt=SALT)
 
         assert rebuild_operation(shown) is None
 
     def test_a_field_from_elsewhere(self) -> None:
-        """What this version does not know is not left out silently."""
+        """Unknown fields are not ignored."""
         shown = core_present(
             ops.RotateKey(key_id=KEY), requester="ann", document=None, salt=SALT
         )

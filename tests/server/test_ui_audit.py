@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail in the console: what happened, live, and whether it is whole."""
+"""Audit pages: records, live view and verification."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NASTY = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture
 async def busy(signed_in: Browser) -> Browser:
-    """Give a browser on a trail with a key, a refusal, and hostile text."""
+    """Yield a browser and an audit log with a key, a denial and hostile text."""
     signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="signer"), "ann")
     signed_in.execute(ops.Sign(key_id="signer", message=b"m"), NASTY)
     with pytest.raises(KeyNotFoundError):
@@ -38,7 +38,7 @@ async def busy(signed_in: Browser) -> Browser:
 
 
 async def test_the_timeline(busy: Browser) -> None:
-    """Newest first: who did what with which key, and what came of it."""
+    """The list shows actor, operation, key and outcome, newest first."""
     page = await busy.get("/ui/audit")
 
     assert 200 == page.status
@@ -49,7 +49,7 @@ async def test_the_timeline(busy: Browser) -> None:
 
 
 async def test_hostile_text_stays_text(busy: Browser) -> None:
-    """The name of an actor is no markup, in the list, a record or the JSON of it."""
+    """An actor's name is never markup."""
     listed = await busy.get("/ui/audit")
     found = busy.execute(ops.ListAuditEvents(kind=("Sign",), limit=1)).items[0]
     shown = await busy.get(f"/ui/audit/{found.event.seq}")
@@ -74,7 +74,7 @@ async def test_hostile_text_stays_text(busy: Browser) -> None:
     ids=["actor", "key", "operation", "operations", "failed", "code", "until", "since"],
 )
 async def test_filters(busy: Browser, query: str, kinds: set[str]) -> None:
-    """Each filter leaves out what it should, and stands in its field again."""
+    """Each filter excludes other records and keeps its value."""
     page = await busy.get(f"/ui/audit?{query}")
 
     rows = page.text.partition('<tbody id="events">')[2].partition("</tbody>")[0]
@@ -86,7 +86,7 @@ async def test_filters(busy: Browser, query: str, kinds: set[str]) -> None:
 
 
 async def test_nothing_found_is_not_nothing_happened(busy: Browser) -> None:
-    """An empty page says that filters made it so, and names the newest record."""
+    """An empty result names the filters as the reason."""
     page = await busy.get("/ui/audit?principal=nobody")
 
     assert "matches the filters" in page.words
@@ -102,12 +102,12 @@ async def test_nothing_found_is_not_nothing_happened(busy: Browser) -> None:
     ids=["start", "negative", "since", "kind", "unknown", "twice"],
 )
 async def test_odd_queries(signed_in: Browser, query: str) -> None:
-    """What can't be meant is refused, and named."""
+    """Invalid filters are rejected."""
     assert (await signed_in.get(f"/ui/audit?{query}")).status in {400, 422}
 
 
 async def test_paging(signed_in: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The links lead through the whole trail, record by record, without a gap."""
+    """Paging covers every record without a gap."""
     monkeypatch.setattr(pages, "PER_PAGE", 2)
     for _ in range(4):
         signed_in.execute(ops.VerifyAudit(limit=1))
@@ -125,7 +125,7 @@ async def test_paging(signed_in: Browser, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_one_record(busy: Browser) -> None:
-    """A record is shown wholly, with its hash and the one before."""
+    """A record's page shows all of it, with its hash and the previous one."""
     entry = busy.execute(ops.ListAuditEvents(kind=("Sign",), limit=1)).items[0]
 
     page = await busy.get(f"/ui/audit/{entry.event.seq}")
@@ -139,7 +139,7 @@ async def test_one_record(busy: Browser) -> None:
 
 
 async def test_a_trail_that_is_down() -> None:
-    """The page says so, with 503, and never that there is nothing."""
+    """An unavailable audit log is an error page with 503, not an empty list."""
     faults = Faults()
     with memory_hsm(faults=faults) as hsm:
         async with open_browser(gateway=open_async(hsm)) as browser:
@@ -165,7 +165,7 @@ class TestVerification:
     async def test_in_parts(
         self, busy: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Part after part, with how far it got, until the head and its hash."""
+        """Verification shows its progress until the newest record."""
         monkeypatch.setattr(pages, "_VERIFIED_AT_ONCE", 3)
         page = await busy.get("/ui/audit/verify")
         parts = []
@@ -182,7 +182,7 @@ class TestVerification:
         assert "from record 0 to the newest" in parts[-1].words
 
     async def test_without_scripts(self, busy: Browser) -> None:
-        """The form alone does it, too, and gives a page."""
+        """Verification works without scripts."""
         page = await busy.submit(await busy.get("/ui/audit/verify"), "/ui/audit/verify")
 
         assert "<html" in page.text
@@ -193,7 +193,7 @@ class TestVerification:
     async def test_damage(
         self, signed_in: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The first bad record and the reason are named; nothing is called whole."""
+        """A damaged log shows the first invalid record and the reason."""
 
         async def execute(*args: object, **facts: object) -> None:
             raise AuditTamperedError("Record 7 is bad.", seq=7, reason="mac")
@@ -210,7 +210,7 @@ class TestVerification:
             assert "intact" not in broken.words
 
     async def test_who_may_not(self, browser: Browser) -> None:
-        """A service neither reads nor verifies the trail."""
+        """A service can't read or verify the audit log."""
         await browser.sign_in([Role.SERVICE])
         page = await browser.get("/ui/audit/verify")
 
@@ -230,14 +230,14 @@ class TestVerification:
 def test_how_far_it_got(
     begun: int, next_seq: int | None, head: int, checked: int, total: int, percent: int
 ) -> None:
-    """It is counted from where it began, and never more than there is."""
+    """Progress counts from the first verified record."""
     found = progress(begun, next_seq, head, "00")
 
     assert (checked, total, percent) == (found.checked, found.total, found.percent)
 
 
 def test_filters_survive_the_query() -> None:
-    """What was typed comes back from the links of a page."""
+    """Page links keep the filters."""
     typed = AuditFilters(principal="a&b=c", kind="Sign", since="2026-01-01T10:00")
 
     query = dict(URL(f"/?{typed.query()}").query)
@@ -249,7 +249,7 @@ def test_filters_survive_the_query() -> None:
 class TestLiveView:
     @pytest.fixture
     async def stream(self, signed_in: Browser) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Give the live view of who has signed in."""
+        """Yield the live view of a signed-in user."""
         cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
         async with (
             asyncio.timeout(PATIENCE),
@@ -264,7 +264,7 @@ class TestLiveView:
     async def test_rows(
         self, signed_in: Browser, stream: aiohttp.ClientResponse
     ) -> None:
-        """Each record is a row of the table, and hostile text in it stays text."""
+        """Each record is a table row, with hostile text escaped."""
         assert "text/event-stream" == stream.content_type
         make = ops.CreateKey(algorithm="Ed25519", name="watched")
         await asyncio.to_thread(signed_in.execute, make, f"{NASTY}\u2028data: x")
@@ -280,7 +280,7 @@ class TestLiveView:
     async def test_it_ends_with_the_session(
         self, signed_in: Browser, stream: aiohttp.ClientResponse
     ) -> None:
-        """Whoever signs out sees no more, and is told why."""
+        """The stream ends with an error after sign-out."""
         await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
 
         event, data = await _event(stream)
@@ -289,7 +289,7 @@ class TestLiveView:
         assert "authentication_failed" == json.loads(data)["code"]
 
     async def test_from_where_a_page_ends(self, signed_in: Browser) -> None:
-        """What was recorded since the page was made comes first, without a gap."""
+        """The stream starts with the records written since the page was rendered."""
         signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="between"))
         cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
         async with (
@@ -306,7 +306,7 @@ class TestLiveView:
         ]
 
     async def test_between_two_processes(self) -> None:
-        """A front end that holds nothing follows the trail for who has signed in."""
+        """A front end without state streams the audit log for a session."""
         over = OverSockets()
         async with open_browser(between=over) as browser:
             await browser.sign_in()
@@ -325,7 +325,7 @@ class TestLiveView:
         assert "ListAuditEvents" in row
 
     async def test_nobody(self, browser: Browser) -> None:
-        """Without a session there is no stream, and neither with a bad token."""
+        """A stream needs a session or a valid token."""
         assert 303 == (await browser.get("/ui/audit/live")).status
         token = mint(claims(), secret=b"another secret of at least 32 bytes")
         shown = await browser.get("/ui/audit/live", Authorization=f"Bearer {token}")
@@ -333,7 +333,7 @@ class TestLiveView:
 
 
 async def _event(stream: aiohttp.ClientResponse) -> tuple[str, str]:
-    """Return kind and data of the next event that has data."""
+    """Return type and data of the next event with data."""
     kind, data = "", []
     while True:
         line = (await stream.content.readline()).decode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sessions that rest on a client certificate, and those that go with one."""
+"""Sessions by client certificate, and sessions bound to one."""
 
 from collections.abc import Iterator
 
@@ -32,13 +32,13 @@ OTHER_SECRET = b"tests only: another one of 32 bytes"
 
 @pytest.fixture
 def failures() -> list[None]:
-    """Give what counts failures."""
+    """Return the failure counter."""
     return []
 
 
 @pytest.fixture
 def keeper(failures: list[None]) -> Iterator[Gatekeeper]:
-    """Give who lets Ann in by her certificate alone."""
+    """Return the authentication of Ann by certificate alone."""
     settings = Settings(certificate_identities=True)
     with memory_hsm(policy=POLICY, settings=settings) as hsm:
         yield Gatekeeper(
@@ -50,13 +50,13 @@ def keeper(failures: list[None]) -> Iterator[Gatekeeper]:
 
 
 async def begin(keeper: Gatekeeper, visitor: Visitor) -> str:
-    """Sign somebody in, and return the secret of the session."""
+    """Sign in and return the session's secret."""
     signed_in = await keeper.sign_in(visitor, await keeper.admit(visitor))
     return signed_in.session
 
 
 async def test_a_certificate_begins_a_session(keeper: Gatekeeper) -> None:
-    """Who is named by a certificate is so for as long as it is shown."""
+    """A certificate session lasts while the certificate is sent."""
     secret = await begin(keeper, Visitor(certificate=ANN.der))
 
     who = keeper.who(Visitor(session=secret, certificate=ANN.der))
@@ -70,7 +70,7 @@ async def test_a_certificate_begins_a_session(keeper: Gatekeeper) -> None:
 async def test_a_stolen_cookie_is_worth_nothing(
     keeper: Gatekeeper, failures: list[None], shown: bytes, credential: str
 ) -> None:
-    """A session goes with the certificate that was shown, whatever it rests on."""
+    """A session is bound to the certificate of its sign-in."""
     token = mint() if credential else ""
     secret = await begin(keeper, Visitor(credential=token, certificate=ANN.der))
 
@@ -85,7 +85,7 @@ async def test_a_stolen_cookie_is_worth_nothing(
 async def test_a_key_that_is_gone_ends_its_sessions(
     keeper: Gatekeeper, failures: list[None]
 ) -> None:
-    """What was signed in with is verified again, by the keys that count now."""
+    """A session's credential is verified again with the current keys."""
     secret = await begin(keeper, Visitor(credential=mint()))
     keeper.use(TokenTrust.of_secret(OTHER_SECRET, TokenRules()))
 
@@ -99,7 +99,7 @@ async def test_a_key_that_is_gone_ends_its_sessions(
 
 
 async def test_a_session_and_a_credential_are_no_visitor(keeper: Gatekeeper) -> None:
-    """Nobody chooses which of two identities counts."""
+    """A visitor can't choose between two identities."""
     secret = await begin(keeper, Visitor(credential=mint()))
 
     with pytest.raises(AuthenticationError):
@@ -107,7 +107,7 @@ async def test_a_session_and_a_credential_are_no_visitor(keeper: Gatekeeper) -> 
 
 
 async def test_a_session_begins_no_other(keeper: Gatekeeper) -> None:
-    """No session outlasts its absolute time by giving birth to the next."""
+    """A new sign-in does not extend the absolute time-out."""
     secret = await begin(keeper, Visitor(credential=mint()))
 
     with pytest.raises(AuthenticationError):
@@ -115,7 +115,7 @@ async def test_a_session_begins_no_other(keeper: Gatekeeper) -> None:
 
 
 async def test_an_unused_look_is_no_use(keeper: Gatekeeper) -> None:
-    """Whatever is asked in the background says who it is all the same."""
+    """Background requests are authenticated."""
     secret = await begin(keeper, Visitor(credential=mint()))
 
     quiet = msgspec.structs.replace(Visitor(session=secret), is_background=True)
@@ -124,7 +124,7 @@ async def test_an_unused_look_is_no_use(keeper: Gatekeeper) -> None:
 
 
 async def test_the_button_needs_a_certificate() -> None:
-    """Without one, its form lets nobody in, and the page doesn't offer it."""
+    """Without a certificate, certificate sign-in is not offered and fails."""
     async with open_browser() as browser:
         page = await browser.get("/ui/sign-in")
         shown = await browser.submit(page, "/ui/sign-in", {"how": "certificate"})

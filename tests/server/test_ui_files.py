@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Forms of the console that carry files."""
+"""Forms with files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def packed(parts: Sequence[tuple[str, str | None, bytes]]) -> bytes:
-    """Return a form as browsers send it: names, names of files or None, contents."""
+    """Return a multipart body: names, file names or None, contents."""
     lines = []
     for name, filename, data in parts:
         file = "" if filename is None else f'; filename="{filename}"'
@@ -28,7 +28,7 @@ def packed(parts: Sequence[tuple[str, str | None, bytes]]) -> bytes:
 
 
 class Signing:
-    """A form that signs what is in it."""
+    """A form that signs its message."""
 
     def __init__(self, browser: Browser) -> None:
         made = browser.execute(CreateKey(algorithm="Ed25519", name="signer"))
@@ -37,7 +37,7 @@ class Signing:
         self.path = f"/ui/keys/{made.key_id}/try/sign"
 
     async def send(self, *parts: tuple[str, str | None, bytes]) -> Shown:
-        """Send the form with these parts."""
+        """Submit the form with these parts."""
         page = await self.browser.get(self.path)
         token = page.hidden("form_token").encode()
         return await self.send_raw(packed([("form_token", None, token), *parts]))
@@ -49,19 +49,19 @@ class Signing:
 
     @property
     def uses(self) -> int:
-        """How often the key was used."""
+        """Number of uses of the key."""
         found = self.browser.execute(DescribeKey(key_id=self.key_id))
         return int(found.use.uses)
 
 
 @pytest.fixture
 def signing(signed_in: Browser) -> Signing:
-    """Give a form that signs what is in it."""
+    """Yield a form that signs its message."""
     return Signing(signed_in)
 
 
 async def test_a_file_is_taken_as_it_is(signing: Signing) -> None:
-    """Every byte of a file counts, whatever looks like an end of line in it."""
+    """Files keep every byte, including line ends."""
     data = bytes(range(256)) + b"\r\n--\r\n\n\r" + f"--{BOUNDARY}\r\n".encode()
 
     shown = await signing.send(
@@ -77,7 +77,7 @@ async def test_a_file_is_taken_as_it_is(signing: Signing) -> None:
 
 
 async def test_a_text_without_a_file(signing: Signing) -> None:
-    """Where no file is chosen, the text counts, with line ends as they were typed."""
+    """Without a file, the text is used, with LF line ends."""
     shown = await signing.send(
         ("message", None, "é\r\nb".encode()), ("message_file", "", b"")
     )
@@ -91,7 +91,7 @@ async def test_a_text_without_a_file(signing: Signing) -> None:
 
 
 async def test_not_both(signing: Signing) -> None:
-    """Who gives a text and a file is asked which of them is meant."""
+    """Text and file together are rejected."""
     shown = await signing.send(("message", None, b"x"), ("message_file", "y", b"y"))
 
     assert 422 == shown.status
@@ -100,7 +100,7 @@ async def test_not_both(signing: Signing) -> None:
 
 
 async def test_the_token_is_asked_for_here_too(signing: Signing) -> None:
-    """A form with files needs the token of the session like any other."""
+    """A form with files needs the CSRF token."""
     shown = await signing.send_raw(packed([("message", None, b"x")]))
 
     assert 403 == shown.status
@@ -109,7 +109,7 @@ async def test_the_token_is_asked_for_here_too(signing: Signing) -> None:
 
 
 async def test_too_long(signing: Signing) -> None:
-    """A form that is too long is refused by what it says of itself."""
+    """A form with too large a Content-Length is rejected."""
     shown = await signing.send(("message_file", "x", bytes(MOST_BYTES)))
 
     assert 413 == shown.status
@@ -160,7 +160,7 @@ async def test_too_long(signing: Signing) -> None:
     ],
 )
 async def test_what_makes_no_sense(signing: Signing, kind: str, body: bytes) -> None:
-    """What can't be read as a form is refused, whatever is wrong with it."""
+    """Malformed forms are rejected."""
     shown = await signing.send_raw(body, kind)
 
     assert shown.status in {400, 403, 422}, shown.words

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What other sites, other browsers and hostile text can't do to the console."""
+"""Protection against other sites, other browsers and hostile text."""
 
 import re
 
@@ -34,7 +34,7 @@ FORMS = [
 async def test_a_form_of_another_site_does_nothing(
     signed_in: Browser, headers: dict[str, str]
 ) -> None:
-    """Even with cookie and token, what another site sends is refused."""
+    """A cross-site form is rejected, even with cookie and token."""
     page = await signed_in.get("/ui")
 
     named = {name.replace("-", "_"): value for name, value in headers.items()}
@@ -46,7 +46,7 @@ async def test_a_form_of_another_site_does_nothing(
 
 
 async def test_our_own_page_may_say_where_it_is(signed_in: Browser) -> None:
-    """Headers that name this very server change nothing."""
+    """Same-origin headers are accepted."""
     page = await signed_in.get("/ui")
 
     shown = await signed_in.submit(
@@ -60,7 +60,7 @@ async def test_our_own_page_may_say_where_it_is(signed_in: Browser) -> None:
 async def test_a_form_without_its_token_does_nothing(
     signed_in: Browser, token: str
 ) -> None:
-    """Who can't read our pages can't make a form that counts."""
+    """A form without a valid token is rejected."""
     shown = await signed_in.post("/ui/sign-out", {"form_token": token})
 
     assert 403 == shown.status
@@ -70,7 +70,7 @@ async def test_a_form_without_its_token_does_nothing(
 
 @pytest.mark.parametrize("path", FORMS)
 async def test_every_form_wants_its_token(signed_in: Browser, path: str) -> None:
-    """There is no page that takes a form of others, whatever it does."""
+    """Every form page rejects a form without a valid token."""
     made = re.sub(r"\{(action|trial):([a-z-]+)[^}]*\}", r"\2", path)
     made = re.sub(
         r"\{\w+(:(\{[^}]*\}|[^{}])*)?\}", "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11", made
@@ -83,7 +83,7 @@ async def test_every_form_wants_its_token(signed_in: Browser, path: str) -> None
 
 
 async def test_a_token_of_another_session_does_nothing(signed_in: Browser) -> None:
-    """The token of a form is worth nothing in another session."""
+    """A form token is not valid in another session."""
     page = await signed_in.get("/ui")
     await signed_in.sign_in()
 
@@ -93,7 +93,7 @@ async def test_a_token_of_another_session_does_nothing(signed_in: Browser) -> No
 
 
 async def test_nobody_is_signed_in_by_another_site(browser: Browser) -> None:
-    """A sign-in form needs the cookie of the browser that it was made for."""
+    """A sign-in form is bound to its browser's cookie."""
     page = await browser.get("/ui/sign-in")
     browser.cookies.clear()
 
@@ -104,7 +104,7 @@ async def test_nobody_is_signed_in_by_another_site(browser: Browser) -> None:
 
 
 async def test_a_prepared_session_is_not_taken(browser: Browser) -> None:
-    """A cookie that was there before the sign-in is replaced, and its session ends."""
+    """Sign-in replaces an existing session and ends it."""
     await browser.sign_in(sub="mallory")
     prepared = browser.cookies[SESSION]
 
@@ -117,7 +117,7 @@ async def test_a_prepared_session_is_not_taken(browser: Browser) -> None:
 
 
 async def test_the_cookie_of_the_sign_in_is_no_session(browser: Browser) -> None:
-    """What a browser has before it signs in opens nothing."""
+    """The cookie before sign-in opens no page."""
     await browser.get("/ui/sign-in")
     browser.cookies[SESSION] = browser.cookies[BEFORE]
 
@@ -145,7 +145,7 @@ async def test_the_cookie_of_the_sign_in_is_no_session(browser: Browser) -> None
     ],
 )
 def test_nobody_is_sent_elsewhere(path: str) -> None:
-    """A sign-in leads to a page of the console, whatever its link says."""
+    """Sign-in redirects to console pages only."""
     assert "/ui" == safe_path(path)
 
 
@@ -153,7 +153,7 @@ def test_nobody_is_sent_elsewhere(path: str) -> None:
 async def test_a_sign_in_leads_where_one_wanted_to_go(
     browser: Browser, path: str
 ) -> None:
-    """Who follows the link of a notification is there after the sign-in."""
+    """Sign-in redirects to the requested page."""
     page = await browser.follow(await browser.get(path))
 
     shown = await browser.submit(page, "/ui/sign-in", {"token": mint(claims())})
@@ -162,7 +162,7 @@ async def test_a_sign_in_leads_where_one_wanted_to_go(
 
 
 async def test_a_link_of_another_site_is_asked_again(signed_in: Browser) -> None:
-    """Strict cookies are kept back then, and sent when a page of ours asks again."""
+    """A cross-site link reloads the page to get strict cookies."""
     held = dict(signed_in.cookies)
     signed_in.cookies.clear()
 
@@ -175,7 +175,7 @@ async def test_a_link_of_another_site_is_asked_again(signed_in: Browser) -> None
 
 
 async def test_hostile_text_stays_text(browser: Browser) -> None:
-    """A name that is markup is shown as it is written."""
+    """A name with markup is escaped."""
     name = '"><script>alert(1)</script>'
 
     shown = await browser.follow(await browser.sign_in(sub=name))
@@ -185,7 +185,7 @@ async def test_hostile_text_stays_text(browser: Browser) -> None:
 
 
 async def test_pages_are_kept_nowhere(signed_in: Browser) -> None:
-    """A page is not cached, not framed, and runs nothing that is not ours."""
+    """Pages are not cached, not framed, and run only our scripts."""
     shown = await signed_in.get("/ui")
 
     policy = shown.headers["Content-Security-Policy"]
@@ -198,7 +198,7 @@ async def test_pages_are_kept_nowhere(signed_in: Browser) -> None:
 
 
 async def test_files_are_named_by_what_is_in_them(signed_in: Browser) -> None:
-    """Style and scripts may be kept for good, and another name finds nothing."""
+    """Static files are cached permanently; other names are not found."""
     page = (await signed_in.get("/ui")).text
     (path,) = [part for part in page.split('"') if part.endswith(".css")]
 
@@ -213,7 +213,7 @@ async def test_files_are_named_by_what_is_in_them(signed_in: Browser) -> None:
 async def test_a_flash_that_is_not_ours_is_not_shown(
     signed_in: Browser, flash: str
 ) -> None:
-    """Nobody puts words in our mouth by a cookie."""
+    """A forged flash cookie is not shown."""
     signed_in.cookies[FLASH] = flash
 
     shown = await signed_in.get("/ui")
@@ -223,7 +223,7 @@ async def test_a_flash_that_is_not_ours_is_not_shown(
 
 
 async def test_a_flash_without_a_session_is_not_shown(browser: Browser) -> None:
-    """Where no cookie ties a sentence to anybody, it counts for nothing."""
+    """A flash cookie without a session is not shown."""
     browser.cookies[FLASH] = pack_flash("", "Call this number")
     bearer = f"Bearer {mint(claims(roles=['Operator']))}"
 
@@ -250,7 +250,7 @@ async def test_a_flash_without_a_session_is_not_shown(browser: Browser) -> None:
 async def test_a_form_that_no_page_sends(
     signed_in: Browser, kind: str, body: bytes, status: int
 ) -> None:
-    """What can't be read as a whole is refused in HTML, and nothing is done."""
+    """Malformed requests get an HTML error page."""
     shown = await signed_in.send(
         "POST", "/ui/sign-out", headers={"Content-Type": kind}, data=body
     )
@@ -261,14 +261,14 @@ async def test_a_form_that_no_page_sends(
 
 
 async def test_the_root_leads_to_the_console(browser: Browser) -> None:
-    """Who types the name of the server gets to see something."""
+    """The root path redirects to the console."""
     for path in ("/", "/ui/"):
         shown = await browser.get(path)
         assert (303, "/ui") == (shown.status, shown.location)
 
 
 async def test_an_ended_session_does_nothing(signed_in: Browser) -> None:
-    """A form in a tab that was left open says that nothing was done."""
+    """A form of an ended session is not executed."""
     page = await signed_in.get("/ui")
     signed_in.cookies[SESSION] = "A" * 43
 
@@ -279,7 +279,7 @@ async def test_an_ended_session_does_nothing(signed_in: Browser) -> None:
 
 
 async def test_a_part_of_a_page_leads_to_the_sign_in(browser: Browser) -> None:
-    """A script of ours that asks for a part has the whole page sign in."""
+    """A fragment request of an ended session redirects the page to sign-in."""
     shown = await browser.get("/ui", HX_Request="true")
 
     assert 401 == shown.status
@@ -287,7 +287,7 @@ async def test_a_part_of_a_page_leads_to_the_sign_in(browser: Browser) -> None:
 
 
 async def test_a_bad_header_is_no_anonymous_visit(signed_in: Browser) -> None:
-    """Who sends a credential that is none is refused, cookie or not."""
+    """An invalid Authorization header is rejected despite a cookie."""
     shown = await signed_in.get("/ui", Authorization="Basic YTpi")
 
     assert 401 == shown.status
@@ -295,7 +295,7 @@ async def test_a_bad_header_is_no_anonymous_visit(signed_in: Browser) -> None:
 
 
 async def test_who_asks_too_often_reads_a_page() -> None:
-    """A limit is told in HTML under ``/ui``, with the time to wait."""
+    """Rate limits get an HTML page with Retry-After."""
     rates = RateLimits(address_per_second=0.01, address_burst=2)
     settings = ServerSettings(rates=rates)
     async with open_browser(settings) as browser:
@@ -310,7 +310,7 @@ async def test_who_asks_too_often_reads_a_page() -> None:
 
 
 async def test_ended_sessions_lock_nobody_out() -> None:
-    """Tabs that were left open don't count as somebody who guesses."""
+    """Requests of ended sessions are no authentication failures."""
     settings = ServerSettings(rates=RateLimits(free_failures=1))
     async with open_browser(settings) as browser:
         for _ in range(5):
@@ -322,7 +322,7 @@ async def test_ended_sessions_lock_nobody_out() -> None:
 
 @pytest.mark.parametrize("between", [LocalVault, OverSockets()], ids=["local", "ipc"])
 async def test_nobody_fills_the_trail_by_signing_in(between: Between) -> None:
-    """Signing in counts as what one asks for, and has the same limit."""
+    """Sign-in has the same rate limit as other requests."""
     settings = ServerSettings(rates=RateLimits(per_second=0.01, burst=2))
     async with open_browser(settings, between=between) as browser:
         statuses = [(await browser.sign_in()).status for _ in range(4)]

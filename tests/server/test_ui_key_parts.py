@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What pages show of keys, choices, inputs and approvals, without a server."""
+"""Presentation of keys, choices, inputs and approvals, without a server."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def form(**fields: str | list[str]) -> Form:
 
 
 def event(seq: int, kind: str, **facts: Any) -> AuditEntry:
-    """Return a record of the trail."""
+    """Return an audit record."""
     given: dict[str, Any] = {"phase": Phase.SINGLE, "code": "ok", **facts}
     told = AuditEvent(
         format=1,
@@ -142,7 +142,7 @@ def event(seq: int, kind: str, **facts: Any) -> AuditEntry:
 
 class TestPresenters:
     def test_a_row(self) -> None:
-        """A key is called by its name, or else by the beginning of its id."""
+        """A key's title is its name, or the first characters of its ID."""
         named, bare = key_row(key()), key_row(key(name=""))
 
         assert ("signer", "3f0c7e0e…") == (named.title, bare.title)
@@ -151,7 +151,7 @@ class TestPresenters:
         assert MICROSECONDS == named.created_at
 
     def test_a_key_that_cannot_be_believed(self) -> None:
-        """Of a document that was changed, nothing but that is shown."""
+        """An altered document shows only that it was altered."""
         bare = key(
             algorithm=None,
             state=None,
@@ -174,21 +174,21 @@ class TestPresenters:
         ("uses", "percent"), [(0, 0), (79, 79), (100, 100), (150, 100)]
     )
     def test_a_limit(self, uses: int, percent: int) -> None:
-        """Of a limit it is shown how much is used, and never more than all."""
+        """A usage meter shows at most 100 percent."""
         meter = key_facts(key(use=UseInfo(uses=uses, limit=100))).meter
 
         assert meter is not None
         assert percent == meter.percent
 
     def test_rotation_in_words(self) -> None:
-        """A rule of rotation is said in words, one limit or both."""
+        """A rotation rule is shown with one limit or both."""
         both = RotationRule(max_age_days=90, max_uses=1)
 
         assert "90 days or 1 use" == key_facts(key(rotation=both)).rotation
         assert "" == key_facts(key()).rotation
 
     def test_versions(self) -> None:
-        """The newest version comes first, with what happened to it in order."""
+        """Versions are listed newest first, with their dates in order."""
         later = AT + timedelta(days=1)
         first = version(1, KeyState.DESTROYED, retired_at=AT, state_changed_at=later)
 
@@ -205,7 +205,7 @@ class TestPresenters:
         assert ["created", "retired", "destroyed"] == [w for w, _ in oldest.dates]
 
     def test_events(self) -> None:
-        """An intent is shown only where its outcome is not there."""
+        """An intent is shown only without its outcome."""
         rows = event_rows(
             [
                 event(5, "RotateKey", phase=Phase.INTENT, operation_id="b"),
@@ -217,7 +217,7 @@ class TestPresenters:
         assert [(5, "started"), (4, "ok")] == [(r.seq, r.outcome.text) for r in rows]
 
     def test_the_last_use(self) -> None:
-        """The last use is one that succeeded, whatever else was recorded since."""
+        """The last use is the newest successful one."""
         rows = event_rows(
             [
                 event(9, "UpdateKey"),
@@ -236,7 +236,7 @@ class TestPresenters:
 
 class TestChoices:
     def test_every_algorithm(self) -> None:
-        """Every algorithm can be chosen, once, with its category in words."""
+        """Every algorithm is listed once, with its category."""
         with memory_hsm() as hsm:
             infos = hsm.act_as(caller()).execute(ListAlgorithms()).items
 
@@ -264,18 +264,18 @@ class TestActions:
     def test_by_state(
         self, states: list[KeyState], absent: set[str], present: set[str]
     ) -> None:
-        """What makes no sense in a state is not offered."""
+        """Actions that don't fit a state are not offered."""
         names = {a.name for a in offered(subject(*states), ["Administrator"])}
 
         assert present <= names
         assert not absent & names
 
     def test_a_destroyed_key(self) -> None:
-        """Nothing is offered of a key that is gone."""
+        """A destroyed key has no actions."""
         assert not offered(subject(KeyState.DESTROYED), ["Administrator"])
 
     def test_by_role(self) -> None:
-        """Who can't manage keys is offered nothing, who rotates them not their end."""
+        """Actions depend on the role."""
         there = subject(KeyState.ACTIVE)
 
         assert not offered(there, ["Auditor", "Service"])
@@ -330,7 +330,7 @@ class TestActions:
     def test_operations(
         self, name: str, fields: dict[str, str], operation: object
     ) -> None:
-        """A form becomes the operation that it shows, and nothing that it doesn't."""
+        """A form becomes the operation of its action."""
         there = subject(KeyState.ACTIVE)
 
         assert operation == operation_of(ACTIONS[name], there, form(**fields))
@@ -350,7 +350,7 @@ class TestActions:
         ],
     )
     def test_refusals(self, name: str, fields: dict[str, str], field: str) -> None:
-        """What breaks a rule, or was not confirmed, is named by its field."""
+        """Invalid and unconfirmed fields are named."""
         there = subject(KeyState.ACTIVE)
 
         with pytest.raises(InvalidInputError) as caught:
@@ -373,11 +373,11 @@ class TestActions:
         ids=["length", "number", "pattern", "words"],
     )
     def test_what_was_wrong_in_words(self, text: str, said: str) -> None:
-        """Nobody has to know types and patterns to fill in a form."""
+        """Field errors contain no types or patterns."""
         assert said == sentence(InvalidInputError(text))
 
     def test_the_values_stay(self) -> None:
-        """What was given stands in the form again."""
+        """A rejected form keeps its input."""
         there = subject(KeyState.RETIRED, KeyState.ACTIVE)
         fields = filled(
             ACTIONS["revoke"].fields(there), form(version="1", reason="why")
@@ -391,7 +391,7 @@ class TestActions:
 
 class TestCreation:
     def test_all_that_is_given(self) -> None:
-        """A form of a new key becomes its creation."""
+        """A creation form becomes a CreateKey operation."""
         made = creation_of(
             form(
                 algorithm="Ed25519",
@@ -411,14 +411,14 @@ class TestCreation:
         )
 
     def test_no_usage(self) -> None:
-        """A key for nothing is refused, for the HSM would take that for the usual."""
+        """A key without usages is rejected."""
         with pytest.raises(InvalidInputError, match="Select at least one"):
             creation_of(form(algorithm="Ed25519"))
 
 
 class TestListing:
     def test_a_query(self) -> None:
-        """Blanks are no conditions, and several tags may stand in one field."""
+        """Blank filters are ignored, and one field takes several tags."""
         asked = query_of({"search": " x ", "algorithm": "", "tag": "a, b"})
 
         assert ("x", "", ("a", "b")) == (asked.search, asked.algorithm, asked.tags)
@@ -429,12 +429,12 @@ class TestListing:
         ids=["zero", "letters", "state", "tag"],
     )
     def test_refusals(self, given: dict[str, str]) -> None:
-        """A condition that breaks a rule is refused."""
+        """An invalid filter is rejected."""
         with pytest.raises(InvalidInputError):
             query_of(given)
 
     def test_neighbours(self) -> None:
-        """The way to other pages keeps the conditions, encoded."""
+        """Page links keep the filters, encoded."""
         found = KeyPage(items=(), total=101, page=2, per_page=25)
 
         listing = listing_of(found, {"search": "a&b", "tag": "", "other": "x"})
@@ -444,7 +444,7 @@ class TestListing:
         assert "/ui/keys?search=a%26b&page=3" == listing.next
 
     def test_beyond_the_end(self) -> None:
-        """Behind the last page, there is a way back to it."""
+        """A page beyond the last one links back to it."""
         found = KeyPage(items=(), total=30, page=9, per_page=25)
 
         listing = listing_of(found, {})
@@ -463,7 +463,7 @@ class TestPayloads:
         ],
     )
     def test_inputs(self, text: str, written: str, data: bytes) -> None:
-        """An input is read as it is said to be written."""
+        """An input is decoded by its encoding."""
         given = form(message=text, message_form=written)
 
         assert data == given_bytes(given, "message")
@@ -473,14 +473,14 @@ class TestPayloads:
         [("aGk", "base64"), ("aGk=?", "base64"), ("6", "hex"), ("x", "rot13")],
     )
     def test_refused_inputs(self, text: str, written: str) -> None:
-        """What is not written so is refused by the name of its field."""
+        """An input in another encoding is rejected by field."""
         with pytest.raises(InvalidInputError) as caught:
             given_bytes(form(message=text, message_form=written), "message")
 
         assert "message" == caught.value.facts["field"]
 
     def test_too_long(self) -> None:
-        """Only small inputs are tried out here."""
+        """Inputs have a maximum length."""
         given = form(message="x" * (MOST_BYTES + 1))
 
         with pytest.raises(PayloadTooLargeError):
@@ -492,12 +492,12 @@ class TestPayloads:
         ids=["text", "bytes", "escape"],
     )
     def test_outputs(self, data: bytes, text: str | None) -> None:
-        """Bytes are shown as text only where they are nothing but that."""
+        """Bytes are shown as text only if printable."""
         assert text == shown("x", data, is_text=True).text
 
     @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
     def test_trials(self, algorithm: str) -> None:
-        """What can be tried out is what the key was made for."""
+        """Test operations depend on the key's usages."""
         row = next(row for row in ALGORITHMS.values() if row.algorithm == algorithm)
         made = key(algorithm=algorithm, usages=tuple(row.usages))
 
@@ -528,7 +528,7 @@ class TestApproved:
         ids=lambda operation: type(operation).__name__,
     )
     def test_what_was_shown_is_done(self, operation: Any) -> None:
-        """The operation that approvers saw is the one that is done under it."""
+        """The executed operation is the approved one."""
         with memory_hsm(policy=parse_policy(ASKING)) as hsm:
             admin = hsm.act_as(caller(Role.ADMINISTRATOR))
             admin.execute(CreateKey(algorithm="Ed25519", name="there"))
@@ -541,13 +541,13 @@ class TestApproved:
         assert first == again
 
     def test_of_another_kind(self) -> None:
-        """What these pages don't ask for, they don't do."""
+        """Other operations are not rebuilt."""
         other = consent.ShownOperation(format=1, kind="Sign", requester="alice")
 
         assert rebuild_operation(other) is None
 
     def test_hidden_fields(self) -> None:
-        """What was not shown can't be done from here."""
+        """An operation with hidden fields is not rebuilt."""
         hidden = consent.ShownField(name="description", length=9, sha256="00" * 32)
         shown = consent.ShownOperation(
             format=1, kind="CreateKey", requester="alice", fields=(hidden,)

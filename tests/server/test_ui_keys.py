@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The console's pages of keys, over a memory HSM."""
+"""Key pages, over a memory HSM."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ rules:
 
 
 def make(browser: Browser, name: str = "signer", **facts: Any) -> KeyInfo:
-    """Make a key past the console."""
+    """Create a key without the console."""
     given = {"algorithm": "Ed25519", **facts}
     made: KeyInfo = browser.execute(CreateKey(name=name, **given))
     return made
 
 
 def described(browser: Browser, key: KeyInfo) -> KeyInfo:
-    """Return what the HSM says of a key now."""
+    """Return a key's current metadata."""
     found: KeyInfo = browser.execute(DescribeKey(key_id=key.key_id))
     return found
 
@@ -67,25 +67,25 @@ def agree(browser: Browser, approval_id: str) -> None:
 
 
 def path_of(key: KeyInfo, more: str = "") -> str:
-    """Return where a page of a key is."""
+    """Return the path of a key page."""
     return f"/ui/keys/{key.key_id}{more}"
 
 
 async def act(browser: Browser, key: KeyInfo, action: str, **fields: str) -> Shown:
-    """Open the form of an action and send it."""
+    """Open an action's form and submit it."""
     page = await browser.get(path_of(key, f"/{action}"))
     assert 200 == page.status, page.words
     return await browser.submit(page, path_of(key, f"/{action}"), fields)
 
 
 async def attempt(browser: Browser, key: KeyInfo, what: str, **fields: str) -> Shown:
-    """Try something out with a key."""
+    """Run a test operation with a key."""
     path = path_of(key, f"/try/{what}")
     return await browser.submit(await browser.get(path), path, fields)
 
 
 def part(shown: Shown, number: int = 1) -> str:
-    """Return what came out of a trial, base64."""
+    """Return an output of a test operation, base64."""
     found = re.search(rf'id="part-{number}-base64"[^>]*>([^<]*)<', shown.text)
     assert found, shown.words
     return unescape(found[1])
@@ -93,7 +93,7 @@ def part(shown: Shown, number: int = 1) -> str:
 
 class TestInventory:
     async def test_narrowed_down(self, signed_in: Browser) -> None:
-        """Search, algorithm, state and tags hold together, and the form shows them."""
+        """Filters combine, and the form keeps them."""
         make(signed_in, "payments-a", tags=("prod",))
         make(signed_in, "payments-b", algorithm="AES-256-GCM", tags=("prod",))
         make(signed_in, "other")
@@ -112,7 +112,7 @@ class TestInventory:
         assert '<option value="suspended" selected>' in both.text
 
     async def test_pages(self, signed_in: Browser) -> None:
-        """Every key is on exactly one page, and the pages lead to each other."""
+        """Paging shows every key once."""
         for number in range(30):
             make(signed_in, f"key-{number:02}")
 
@@ -128,7 +128,7 @@ class TestInventory:
         assert 'rel="next"' not in second.text
 
     async def test_a_part(self, signed_in: Browser) -> None:
-        """A script that asks for the table gets nothing but the table."""
+        """A script gets only the table."""
         make(signed_in)
 
         whole = await signed_in.get("/ui/keys?search=signer")
@@ -139,14 +139,14 @@ class TestInventory:
         assert "signer" in fragment.words
 
     async def test_a_bad_condition(self, signed_in: Browser) -> None:
-        """A condition that breaks a rule is said to, and the form stays."""
+        """An invalid filter shows an error and keeps the form."""
         shown = await signed_in.get("/ui/keys?state=lost")
 
         assert 422 == shown.status
         assert "state" in shown.words
 
     async def test_empty(self, signed_in: Browser) -> None:
-        """Where there is no key, it says so, and otherwise than where none matches."""
+        """An empty store and an empty result have different messages."""
         nothing = await signed_in.get("/ui/keys")
         none = await signed_in.get("/ui/keys?search=x")
 
@@ -156,7 +156,7 @@ class TestInventory:
 
 class TestPage:
     async def test_what_it_shows(self, signed_in: Browser) -> None:
-        """A key's page has facts, versions, use, public key and what can be done."""
+        """A key's page shows metadata, versions, usage, public key and actions."""
         key = make(signed_in, description="Signs releases", tags=("prod",))
         signed_in.execute(Sign(key_id=key.key_id, message=b"x"))
         signed_in.execute(RotateKey(key_id=key.key_id))
@@ -172,7 +172,7 @@ class TestPage:
         assert "no-store" == shown.headers["Cache-Control"]
 
     async def test_by_name(self, signed_in: Browser) -> None:
-        """A key's name leads to its page, too."""
+        """A key's page is also found by name."""
         key = make(signed_in)
 
         shown = await signed_in.get("/ui/keys/signer")
@@ -180,14 +180,14 @@ class TestPage:
         assert key.key_id in shown.words
 
     async def test_no_such_key(self, signed_in: Browser) -> None:
-        """What is not there is not there."""
+        """Unknown keys and pages are 404."""
         assert 404 == (await signed_in.get("/ui/keys/nothing")).status
         assert 404 == (await signed_in.get("/ui/keys/nothing/revoke")).status
         assert 404 == (await signed_in.get("/ui/keys/<b>")).status
 
     @pytest.mark.parametrize("form", ["pem", "der", "jwk"])
     async def test_downloads(self, signed_in: Browser, form: str) -> None:
-        """The public key of any version can be saved in each of its forms."""
+        """The public key of each version can be downloaded in each format."""
         key = make(signed_in)
         signed_in.execute(RotateKey(key_id=key.key_id))
         public = signed_in.execute(GetPublicKey(key_id=key.key_id, version=1))
@@ -206,7 +206,7 @@ class TestPage:
         )
 
     async def test_no_public_key(self, signed_in: Browser) -> None:
-        """A symmetric key has none to save, and no form that isn't there."""
+        """A symmetric key has no public key to download."""
         secret = make(signed_in, "secret", algorithm="AES-256-GCM")
         composite = make(signed_in, "both", algorithm="MLDSA44-ECDSA-P256-SHA256")
 
@@ -216,7 +216,7 @@ class TestPage:
         assert 422 == jwk.status
 
     async def test_history(self, signed_in: Browser) -> None:
-        """The trail says what was done to a key, and who has used it last."""
+        """The history shows a key's audit records and last use."""
         key = make(signed_in)
         sign = Sign(key_id=key.key_id, message=b"x")
         signed_in.execute(sign, principal="carol")
@@ -231,7 +231,7 @@ class TestPage:
         assert "Last used by carol" in fragment.words
 
     async def test_older_history(self, signed_in: Browser) -> None:
-        """What does not fit is on a page of its own, up to the beginning."""
+        """The history pages back to the first record."""
         key = make(signed_in)
         for number in range(25):
             update = UpdateKey(key_id=key.key_id, description=str(number))
@@ -247,7 +247,7 @@ class TestPage:
         assert ["UpdateKey"] * 25 + ["CreateKey"] == kinds
 
     async def test_policy(self, signed_in: Browser) -> None:
-        """It is explained what the policy says to anybody's request."""
+        """The policy page explains the decision for any principal."""
         key = make(signed_in)
         query = "?operation=DestroyKey&principal=bob&role=Operator"
 
@@ -260,7 +260,7 @@ class TestPage:
         assert 422 == nobody.status
 
     async def test_policy_of_a_twin(self) -> None:
-        """It is shown as what else a request is decided, and which rule that meets."""
+        """The policy page shows twin operations and their rules."""
         rule = (
             "version: 1\nextends: default\nrules:\n  - name: sealed\n    effect: deny\n"
             "    match: {operations: [Open]}\n"
@@ -277,7 +277,7 @@ class TestPage:
         assert "Also evaluated as Open. The strictest decision applies." in page.words
 
     async def test_every_state(self, signed_in: Browser) -> None:
-        """A key is shown in every state, however little can be done with it."""
+        """A key's page works in every state."""
         states = {}
         for name in ("revoked", "waiting", "gone", "staged"):
             key = make(signed_in, name, staged=name == "staged")
@@ -301,7 +301,7 @@ class TestPage:
 
 class TestCreating:
     async def test_from_the_choice_to_the_key(self, signed_in: Browser) -> None:
-        """An algorithm is chosen, the rest is asked for, and the key is there."""
+        """A key is created from an algorithm choice and a form."""
         choice = await signed_in.get("/ui/keys/new")
         assert 'href="/ui/keys/new?algorithm=ML-KEM-768"' in choice.text
         page = await signed_in.get("/ui/keys/new?algorithm=ML-KEM-768")
@@ -324,7 +324,7 @@ class TestCreating:
         assert "Created inbox." in (await signed_in.follow(shown)).words
 
     async def test_what_is_wrong(self, signed_in: Browser) -> None:
-        """What breaks a rule is said beside its field, and the rest stays."""
+        """Errors are shown at their fields, and input is kept."""
         make(signed_in, "taken")
         page = await signed_in.get("/ui/keys/new?algorithm=Ed25519")
         fields = {"usages": "sign", "description": "stays"}
@@ -345,13 +345,13 @@ class TestCreating:
         assert 1 == signed_in.execute(ListKeys()).total
 
     async def test_no_such_algorithm(self, signed_in: Browser) -> None:
-        """An algorithm that is not there can't be chosen."""
+        """An unavailable algorithm can't be chosen."""
         assert 422 == (await signed_in.get("/ui/keys/new?algorithm=ROT13")).status
 
 
 class TestChanging:
     async def test_a_life(self, signed_in: Browser) -> None:
-        """Every change is asked for on a page, done, and told."""
+        """Every action has a form, is executed and shows a message."""
         key = make(signed_in)
         steps: list[tuple[str, dict[str, str], KeyState]] = [
             ("suspend", {"reason": "audit"}, KeyState.SUSPENDED),
@@ -387,7 +387,7 @@ class TestChanging:
         assert 4 == len(signed_in.execute(ListVersions(key_id=key.key_id)).items)
 
     async def test_a_double_click(self, signed_in: Browser) -> None:
-        """The same form sent twice does the thing once, and answers alike."""
+        """A form submitted twice is executed once, with equal responses."""
         key = make(signed_in)
         path = path_of(key, "/rotate")
         page = await signed_in.get(path)
@@ -400,7 +400,7 @@ class TestChanging:
 
     @pytest.mark.parametrize("action", ["rotate", "suspend", "edit", "destroy"])
     async def test_a_stale_page(self, signed_in: Browser, action: str) -> None:
-        """A page that is older than the key does nothing, and says so."""
+        """A stale form is rejected."""
         key = make(signed_in)
         path = path_of(key, f"/{action}")
         page = await signed_in.get(path)
@@ -417,7 +417,7 @@ class TestChanging:
 
     @pytest.mark.parametrize("action", ["revoke", "destroy"])
     async def test_unconfirmed(self, signed_in: Browser, action: str) -> None:
-        """What can't be undone is not done unless it was confirmed by name."""
+        """Irreversible actions need confirmation by name."""
         key = make(signed_in)
 
         shown = await act(signed_in, key, action, confirm="signe", reason="stays")
@@ -429,7 +429,7 @@ class TestChanging:
         assert KeyState.ACTIVE is described(signed_in, key).state
 
     async def test_what_the_state_forbids(self, signed_in: Browser) -> None:
-        """What the state of a key does not allow, the HSM refuses."""
+        """The HSM rejects actions that the state does not allow."""
         key = make(signed_in)
 
         shown = await act(signed_in, key, "resume")
@@ -439,7 +439,7 @@ class TestChanging:
 
     @pytest.mark.parametrize("page", [p for p in PAGES if p.method == "POST"])
     async def test_without_our_form(self, signed_in: Browser, page: Any) -> None:
-        """Nothing is changed, or used, by a form that is not of this session."""
+        """A form of another session is rejected."""
         key = make(signed_in)
         path = "/ui" + re.sub(r"\{key_id:.*?\}(?=/|$)", key.key_id, page.path)
         path = re.sub(r"\{(action|trial):([a-z-]+)[^}]*\}", r"\2", path)
@@ -457,7 +457,7 @@ class TestChanging:
 
 class TestRoles:
     async def test_an_auditor(self, browser: Browser) -> None:
-        """Who may only look is offered nothing else, and the HSM refuses it anyway."""
+        """An auditor is offered no actions, and the HSM denies them."""
         await browser.sign_in(["Auditor"])
         key = make(browser)
 
@@ -473,7 +473,7 @@ class TestRoles:
         assert 1 == described(browser, key).version
 
     async def test_an_operator(self, browser: Browser) -> None:
-        """Who may not read the trail gets the page without it, and no refusal."""
+        """Without audit rights, the page omits the history and causes no denial."""
         await browser.sign_in(["Operator"])
         key = make(browser)
 
@@ -487,7 +487,7 @@ class TestRoles:
         assert 403 == (await browser.get(path_of(key, "/history"))).status
 
     async def test_a_hidden_key(self) -> None:
-        """A key that somebody may not see has no page for them."""
+        """A hidden key is not found."""
         rule = (
             "version: 1\nextends: default\nrules:\n  - name: hidden\n    effect: deny\n"
             "    match: {operations: [DescribeKey, ListKeys, ListVersions],"
@@ -510,7 +510,7 @@ class TestRoles:
 class TestApprovals:
     @pytest.fixture
     async def asking(self) -> AsyncIterator[Browser]:
-        """Give a browser over an HSM that asks a second person."""
+        """Yield a browser over an HSM with dual control."""
         with memory_hsm(policy=parse_policy(ASKING)) as hsm:
             async with open_browser(gateway=open_async(hsm)) as browser:
                 browser.hsm = hsm
@@ -527,7 +527,7 @@ class TestApprovals:
         return found[1]
 
     async def test_from_the_request_to_the_deed(self, asking: Browser) -> None:
-        """What needs consent is asked for, and done on the same values after it."""
+        """An operation that needs approval is requested, then executed unchanged."""
         key = make(asking)
         form = await asking.get(path_of(key, "/revoke"))
         assert "needs approval" in form.words
@@ -553,7 +553,7 @@ class TestApprovals:
         assert "consumed" == used.state.value
 
     async def test_before_it_is_granted(self, asking: Browser) -> None:
-        """Nothing is done before the others have agreed."""
+        """A pending request can't be executed."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
         path = f"/ui/approvals/{approval_id}"
@@ -566,7 +566,7 @@ class TestApprovals:
         assert KeyState.ACTIVE is described(asking, key).state
 
     async def test_another_digest(self, asking: Browser) -> None:
-        """A page that has shown something else does nothing."""
+        """A form with another digest is rejected."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
         agree(asking, approval_id)
@@ -579,7 +579,7 @@ class TestApprovals:
         assert KeyState.ACTIVE is described(asking, key).state
 
     async def test_somebody_elses(self, asking: Browser) -> None:
-        """What somebody else has asked for is theirs to do."""
+        """Only the requester can execute a request."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
         agree(asking, approval_id)
@@ -597,7 +597,7 @@ class TestApprovals:
         assert KeyState.ACTIVE is described(asking, key).state
 
     async def test_a_trial(self, asking: Browser) -> None:
-        """A trial that needs consent says so, keeps the input, and works after it."""
+        """A test that needs approval keeps its input and works once approved."""
         key = make(asking)
 
         first = await attempt(asking, key, "sign", message="a contract")
@@ -618,7 +618,7 @@ class TestTrying:
         ["Ed25519", "EC-P256", "RSA-2048", "ML-DSA-44", "MLDSA65-Ed25519-SHA512"],
     )
     async def test_signatures(self, signed_in: Browser, algorithm: str) -> None:
-        """What was signed is verified, and something else is not."""
+        """A signature verifies for its message only."""
         key = make(signed_in, algorithm=algorithm)
         signed = await attempt(signed_in, key, "sign", message="a contract")
         fields = {"message": "a contract", "signature": part(signed)}
@@ -639,7 +639,7 @@ class TestTrying:
         "algorithm", ["AES-256-GCM", "ML-KEM-768", "MLKEM768-X25519-SHA3-256"]
     )
     async def test_encryption(self, signed_in: Browser, algorithm: str) -> None:
-        """What was encrypted is decrypted, with the same additional data only."""
+        """A ciphertext decrypts only with the same additional data."""
         key = make(signed_in, algorithm=algorithm)
         made = await attempt(
             signed_in, key, "encrypt", plaintext="secret <b>", aad="for you"
@@ -655,7 +655,7 @@ class TestTrying:
         assert "secret" not in wrong.words
 
     async def test_encapsulation(self, signed_in: Browser) -> None:
-        """Both sides get the same secret, which is shown to who opens it."""
+        """Encapsulation and decapsulation give the same secret."""
         key = make(signed_in, algorithm="ML-KEM-512")
         made = await attempt(signed_in, key, "encapsulate")
 
@@ -671,7 +671,7 @@ class TestTrying:
         assert "<details><summary>Shared secret" in made.text
 
     async def test_codes(self, signed_in: Browser) -> None:
-        """A code is computed and checked, and a wrong one refused."""
+        """A MAC verifies, and a wrong one is rejected."""
         key = make(signed_in, algorithm="HMAC-SHA-256")
         made = await attempt(signed_in, key, "mac", message="m")
         fields = {"mac": part(made), "mac_form": "base64"}
@@ -682,7 +682,7 @@ class TestTrying:
         assert [200, 422] == [good.status, bad.status]
 
     async def test_nothing_stays(self, signed_in: Browser) -> None:
-        """Inputs and results are in no address, no log, and no cache."""
+        """Inputs and outputs are in no URL, log or cache."""
         key = make(signed_in, algorithm="AES-256-GCM")
 
         shown = await attempt(signed_in, key, "encrypt", plaintext="uncommon-input")
@@ -693,7 +693,7 @@ class TestTrying:
         assert part(shown) not in signed_in.log.getvalue()
 
     async def test_bad_input(self, signed_in: Browser) -> None:
-        """What is not written as it is said to be is named, and stays."""
+        """An input in the wrong encoding shows an error and is kept."""
         key = make(signed_in)
 
         shown = await attempt(signed_in, key, "sign", message="zz", message_form="hex")
@@ -703,7 +703,7 @@ class TestTrying:
         assert '<option value="hex" selected>' in shown.text
 
     async def test_what_a_key_is_not_for(self, signed_in: Browser) -> None:
-        """A key is tried out for what it was made for alone."""
+        """Test operations are limited to the key's usages."""
         key = make(signed_in)
 
         shown = await signed_in.get(path_of(key, "/try/encrypt"))
@@ -713,7 +713,7 @@ class TestTrying:
 
 class TestHostileText:
     async def test_it_stays_text(self, browser: Browser) -> None:
-        """Nothing that people have written is markup, wherever it is shown."""
+        """Input is never markup, on any page."""
         await browser.sign_in(sub=HOSTILE)
         key = make(
             browser, description=f"{HOSTILE}\n\u202e", owner=HOSTILE, usages=("sign",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The flags of the console."""
+"""Flags of the console."""
 
 import pytest
 
@@ -9,17 +9,17 @@ from hsm_server.config.settings import ConsoleSettings
 
 
 def parsed(**changes: object) -> dict[str, object]:
-    """Return the values of the flags, changed."""
+    """Return the changed values of the flags."""
     defaults = {option.name: option.default for option in console_options()}
     return {str(name): value for name, value in {**defaults, **changes}.items()}
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:
-    """The console is there; a session lasts a quarter of an hour, or eight hours."""
+    """Defaults: console on, 15 minutes idle, 8 hours absolute."""
     assert ConsoleSettings() == console_settings(parsed())
 
 
 def test_a_session_is_not_idle_for_longer_than_it_lasts() -> None:
-    """Who says so has mixed up the two flags."""
+    """An idle time-out above the absolute one is rejected."""
     with pytest.raises(ConfigurationError, match="--session-idle-secs is more"):
         console_settings(parsed(session_idle_secs=600, session_absolute_secs=599))

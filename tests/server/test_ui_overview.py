@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The overview of the console: what it says, and how it goes on by itself."""
+"""Overview page: status, live part and charts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ PATIENCE = 30.0
 
 
 def figures(status: HSMStatus | None = None, **changes: object) -> Figures:
-    """Return the figures of a server that has done nothing, changed."""
+    """Return the changed figures of an idle server."""
     idle = Figures(
         uptime_seconds=90061.0,
         status=status,
@@ -54,13 +54,13 @@ def figures(status: HSMStatus | None = None, **changes: object) -> Figures:
 
 @pytest.fixture(scope="module")
 def status() -> HSMStatus:
-    """Give the status of an HSM that is well."""
+    """Return the status of a healthy HSM."""
     with memory_hsm() as hsm:
         return hsm.act_as(caller()).execute(Status())
 
 
 def shown(found: Sequence[Card]) -> dict[str, tuple[str, str]]:
-    """Return value and kind of every row, by title and label."""
+    """Return value and tone of every row, by title and label."""
     return {
         f"{card.title}: {row.label}": (row.value, row.kind)
         for card in found
@@ -69,7 +69,7 @@ def shown(found: Sequence[Card]) -> dict[str, tuple[str, str]]:
 
 
 def test_what_is_well_is_said(status: HSMStatus) -> None:
-    """A sound HSM has no concern, and every badge is good."""
+    """A healthy HSM has no alert and only good badges."""
     rows = shown(cards(figures(status), NOW))
 
     assert "" == concern(status)
@@ -81,7 +81,7 @@ def test_what_is_well_is_said(status: HSMStatus) -> None:
 
 
 def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
-    """The sentence above everything says that nothing is done without the trail."""
+    """An audit log that can't be written is the top alert."""
     audit = msgspec.structs.replace(
         status.audit, available=False, state="failing", cause="full"
     )
@@ -106,12 +106,12 @@ def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
 def test_each_concern_has_its_sentence(
     status: HSMStatus, changes: dict[str, object], words: str
 ) -> None:
-    """Whatever is wrong is said in one sentence."""
+    """Each problem has one sentence."""
     assert words in concern(msgspec.structs.replace(status, **changes))
 
 
 def test_a_full_disk_is_told_apart(status: HSMStatus) -> None:
-    """A trail that lives on its reserve is not one that takes nothing."""
+    """A full audit disk differs from a failed audit log."""
     audit = msgspec.structs.replace(status.audit, state="reserve", cause="full")
     full = msgspec.structs.replace(status, state="degraded", audit=audit)
 
@@ -121,7 +121,7 @@ def test_a_full_disk_is_told_apart(status: HSMStatus) -> None:
 
 
 def test_a_vault_that_is_silent_is_a_concern() -> None:
-    """Numbers without a vault are those of the front end alone."""
+    """Without a vault process, only front-end figures are shown."""
     assert "does not respond" in concern(None)
     assert {"Rate limiter", "Requests", "TLS", "Server"} == {
         card.title for card in cards(figures(None), NOW)
@@ -132,7 +132,7 @@ def test_a_vault_that_is_silent_is_a_concern() -> None:
     ("days", "kind"), [(-1, "bad"), (0, "bad"), (13, "warn"), (15, "ok")]
 )
 def test_a_certificate_that_ends_soon_is_marked(days: int, kind: str) -> None:
-    """Two weeks before its end a certificate is marked, and after it more so."""
+    """A certificate is marked two weeks before it expires."""
     ends = {"ecdsa": NOW + timedelta(days=days)}
 
     rows = shown(cards(figures(None, certificates=ends), NOW))
@@ -141,7 +141,7 @@ def test_a_certificate_that_ends_soon_is_marked(days: int, kind: str) -> None:
 
 
 def test_a_provider_names_what_it_has_stopped(status: HSMStatus) -> None:
-    """A failed self-test is shown beside who failed it."""
+    """A failed self-test is shown at its provider."""
     first, *others = (a for a in status.algorithms if a.provider)
     stopped = msgspec.structs.replace(first, status="stopped")
 
@@ -152,7 +152,7 @@ def test_a_provider_names_what_it_has_stopped(status: HSMStatus) -> None:
 
 
 def test_nothing_waits_for_its_own_requester() -> None:
-    """Neither own requests wait, nor decided ones, nor those for other roles."""
+    """Own, decided and other roles' requests are excluded."""
     alice = Who(principal="alice", roles=("Operator",), how=How.TOKEN, until=0.0)
     mine, other, foreign = (
         _approval(requester="alice"),
@@ -178,7 +178,7 @@ def _approval(*, requester: str, roles: tuple[Role, ...] = ()) -> Any:
 
 
 def test_a_chart_ends_at_its_right_edge() -> None:
-    """The newest value stands at the right, the largest at the top."""
+    """The newest value is at the right, the maximum at the top."""
     drawn = chart("Things", [0.0, 4.0, 2.0])
 
     assert ("2.00", "4.00") == (drawn.now, drawn.most)
@@ -188,17 +188,17 @@ def test_a_chart_ends_at_its_right_edge() -> None:
 
 @pytest.mark.parametrize("values", [[], [3.0]], ids=["none", "one"])
 def test_a_chart_of_less_than_two_has_no_line(values: list[float]) -> None:
-    """One point is no line, but may be said in words."""
+    """One point has no line."""
     assert "" == chart("Things", values).line
 
 
 def test_a_chart_of_nothing_is_flat() -> None:
-    """Zeros divide nothing."""
+    """Zeros make a flat line."""
     assert "62.0" in chart("Things", [0.0] * 100).line
 
 
 class Server:
-    """A server whose figures a test changes, and the clock beside it."""
+    """A server with changeable figures and clock."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -212,7 +212,7 @@ class Server:
 
 
 async def test_many_who_look_cause_one_sample() -> None:
-    """Figures are read once in two seconds, however many people look."""
+    """Figures are read once in two seconds, for any number of viewers."""
     server = Server()
     sampler = FigureSampler(server.snapshot, lambda: server.time)
 
@@ -222,7 +222,7 @@ async def test_many_who_look_cause_one_sample() -> None:
 
 
 async def test_rates_are_those_between_two_samples() -> None:
-    """What is shown is what was done meanwhile, without live views."""
+    """Rates count the operations between samples, without live views."""
     server = Server()
     sampler = FigureSampler(server.snapshot, lambda: server.time)
     await sampler.look()
@@ -236,7 +236,7 @@ async def test_rates_are_those_between_two_samples() -> None:
 
 
 async def test_a_time_when_nobody_looked_is_no_line() -> None:
-    """After a pause the line begins anew."""
+    """After a pause the chart starts again."""
     server = Server()
     sampler = FigureSampler(server.snapshot, lambda: server.time)
     for pause in (2.0, 2.0, 60.0):
@@ -250,7 +250,7 @@ async def test_a_time_when_nobody_looked_is_no_line() -> None:
 
 @pytest.mark.parametrize("role", [role.value for role in Role])
 async def test_everybody_has_an_overview(browser: Browser, role: str) -> None:
-    """Whatever their role, people see how the HSM is, and the head of the trail."""
+    """Every role sees the status and the latest audit record."""
     page = await browser.follow(await browser.sign_in([role]))
 
     assert 200 == page.status
@@ -261,7 +261,7 @@ async def test_everybody_has_an_overview(browser: Browser, role: str) -> None:
 
 
 async def test_the_overview_goes_on_by_itself(signed_in: Browser) -> None:
-    """A stream brings the live part again, and ends with the session."""
+    """The live stream ends with the session."""
     async with signed_in.stream("/ui/overview/live") as lines:
         async with asyncio.timeout(PATIENCE):
             assert "event: part" == await anext(lines)
@@ -271,7 +271,7 @@ async def test_the_overview_goes_on_by_itself(signed_in: Browser) -> None:
 
 
 async def test_a_stream_keeps_no_session_alive(browser: Browser) -> None:
-    """Nobody without a session gets one, and it is told as an error."""
+    """The live stream needs a session."""
     browser.cookies[SESSION] = "A" * 43
 
     shown_page = await browser.get("/ui/overview/live")
@@ -280,7 +280,7 @@ async def test_a_stream_keeps_no_session_alive(browser: Browser) -> None:
 
 
 async def test_who_comes_while_the_trail_fails_sees_why() -> None:
-    """People are let in without a record of it, and the first that they read is why."""
+    """Sign-in works while the audit log fails, and the overview shows the failure."""
     faults = Faults()
     with memory_hsm(faults=faults) as hsm:
         async with open_browser(gateway=open_async(hsm)) as browser:

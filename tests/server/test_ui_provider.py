@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signing in to the console by a real provider of OpenID Connect."""
+"""Sign-in with a real OpenID Connect provider."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
-    """Give a provider that runs."""
+    """Yield a running provider."""
     with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
         yield running
 
 
 @pytest.fixture
 async def browser(tmp_path: Path, issuer: OIDCIssuer) -> AsyncIterator[Browser]:
-    """Give a browser before a console that knows the provider."""
+    """Yield a browser for a console with the provider."""
     secret = tmp_path / "client-secret"
     secret.touch(mode=0o600)
     secret.write_text(CLIENT_SECRET)
@@ -58,14 +58,14 @@ async def browser(tmp_path: Path, issuer: OIDCIssuer) -> AsyncIterator[Browser]:
 
 
 async def depart(browser: Browser, onward: str = "/ui") -> str:
-    """Go to the provider; return where that is."""
+    """Start the sign-in; return the provider's URL."""
     sent = await browser.get(f"/ui/sign-in/oidc?{urlencode({'next': onward})}")
     assert 303 == sent.status, sent.text
     return sent.location
 
 
 async def come_back(browser: Browser, url: str, **changes: str | None) -> Shown:
-    """Come back from the provider with what it says, changed; None leaves out."""
+    """Send the callback with changed parameters; None omits one."""
     parts = urlsplit(url)
     fields = dict(item.split("=", 1) for item in parts.query.split("&"))
     kept = {k: v for k, v in {**fields, **changes}.items() if v is not None}
@@ -75,7 +75,7 @@ async def come_back(browser: Browser, url: str, **changes: str | None) -> Shown:
 
 async def test_signing_in(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    Who comes back from the provider is who it says, and goes on to where they wanted.
+    The callback signs in the provider's user and opens the requested page.
     """
     offered = await browser.get("/ui/sign-in")
     url = await depart(browser, "/ui?x=1")
@@ -92,7 +92,7 @@ async def test_signing_in(browser: Browser, issuer: OIDCIssuer) -> None:
 
 async def test_former_session(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    Who comes back as somebody else leaves no session behind, not even a strict one.
+    Signing in as another user ends the previous session.
     """
     await browser.sign_in()
     url = issuer.settle(await depart(browser), "olga").url
@@ -115,7 +115,7 @@ async def test_former_session(browser: Browser, issuer: OIDCIssuer) -> None:
 
 async def test_cookie_of_the_journey(browser: Browser) -> None:
     """
-    What the browser keeps meanwhile is sent to no other site and read by no script.
+    The state cookie is hidden from scripts and other sites.
     """
     sent = await browser.get("/ui/sign-in/oidc")
     (cookie,) = [
@@ -128,7 +128,7 @@ async def test_cookie_of_the_journey(browser: Browser) -> None:
 
 async def test_record(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    The trail tells who has signed in, and that the provider vouches.
+    The audit log records the user and the provider.
     """
     url = await depart(browser)
     await come_back(browser, issuer.settle(url, "olga").url)
@@ -159,7 +159,7 @@ async def test_other_returns(
     browser: Browser, issuer: OIDCIssuer, changes: dict[str, str | None]
 ) -> None:
     """
-    Who comes back otherwise than they were sent is not signed in.
+    A changed callback is rejected.
     """
     url = await depart(browser)
     answer = await come_back(browser, issuer.settle(url, "olga").url, **changes)
@@ -171,7 +171,7 @@ async def test_other_returns(
 
 async def test_return_twice(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    A return is good once, even for who has kept the cookie.
+    A callback works once.
     """
     url = await depart(browser)
     kept = browser.cookies[DEPARTURE]
@@ -188,7 +188,7 @@ async def test_return_twice(browser: Browser, issuer: OIDCIssuer) -> None:
 
 async def test_return_of_somebody_else(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    The return of another browser signs nobody in here: it would be as somebody else.
+    A callback of another browser is rejected.
     """
     stolen = issuer.settle(await depart(browser), "olga").url
     await depart(browser)
@@ -205,7 +205,7 @@ async def test_broken_cookies(
     browser: Browser, issuer: OIDCIssuer, cookie: str
 ) -> None:
     """
-    A cookie that is none of ours is none.
+    A malformed state cookie is ignored.
     """
     url = await depart(browser)
     browser.cookies[DEPARTURE] = cookie
@@ -219,7 +219,7 @@ async def test_open_redirects(
     browser: Browser, issuer: OIDCIssuer, onward: str
 ) -> None:
     """
-    Nobody is led elsewhere afterwards.
+    Sign-in redirects to console pages only.
     """
     url = await depart(browser, onward)
     answer = await come_back(browser, issuer.settle(url, "olga").url)
@@ -240,7 +240,7 @@ async def test_hostile_tokens(
     browser: Browser, issuer: OIDCIssuer, said: dict[str, Any]
 ) -> None:
     """
-    The vault does not believe what the front end brings, and counts the failure.
+    The vault process verifies the ID token and counts failures.
     """
     url = await depart(browser)
     back = issuer.settle(url, "olga").url
@@ -253,7 +253,7 @@ async def test_hostile_tokens(
 
 async def test_nobody_here(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    Whom the provider knows without a role of ours is not let in.
+    A user without a mapped role is rejected.
     """
     issuer.people["guest"] = ["staff"]
     url = await depart(browser)
@@ -265,7 +265,7 @@ async def test_nobody_here(browser: Browser, issuer: OIDCIssuer) -> None:
 
 async def test_token_is_none_for_the_api(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    An ID token is no bearer token, neither for the API nor for a page.
+    An ID token is no access token.
     """
     provider = browser.app[PROVIDER]
     assert provider is not None
@@ -279,7 +279,7 @@ async def test_token_is_none_for_the_api(browser: Browser, issuer: OIDCIssuer) -
 
 async def test_provider_is_away(browser: Browser, issuer: OIDCIssuer) -> None:
     """
-    Where the provider does not answer, the page says so, and tokens still work.
+    If the provider is down, the page shows it, and tokens still work.
     """
     issuer.change_metadata = lambda known: {}
     answer = await browser.get("/ui/sign-in/oidc")

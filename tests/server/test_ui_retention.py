@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retention in the console: what is due, holds, extensions, the ledger."""
+"""Retention pages: queue, legal holds, extensions and ledger."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ REPORT = RetentionReport(
 
 @pytest.fixture
 def key_id(signed_in: Browser) -> str:
-    """Give a key with two versions."""
+    """Return a key with two versions."""
     made = signed_in.execute(ops.CreateKey(algorithm="AES-256-GCM", name="vat"))
     signed_in.execute(ops.RotateKey(key_id="vat"))
     return str(made.key_id)
@@ -64,7 +64,7 @@ def path_of(key_id: str) -> str:
 
 
 async def test_a_server_without_retention(signed_in: Browser) -> None:
-    """It is said that nothing is purged by itself."""
+    """Without retention, the page says so."""
     page = await signed_in.get("/ui/retention")
 
     assert 200 == page.status
@@ -72,7 +72,7 @@ async def test_a_server_without_retention(signed_in: Browser) -> None:
 
 
 def shown(report: RetentionReport) -> str:
-    """Return the page of a report, past server and session."""
+    """Render a report without server and session."""
     values = {
         "report": present(report),
         "ledger_fields": ask_reason(),
@@ -90,7 +90,7 @@ def shown(report: RetentionReport) -> str:
 
 
 def test_what_is_due_when() -> None:
-    """Each row says what, since when, why, and when it ends."""
+    """Each row shows key, due time, rule and purge time."""
     text = shown(REPORT)
 
     for words in (
@@ -108,7 +108,7 @@ def test_what_is_due_when() -> None:
 
 
 def test_the_ledger() -> None:
-    """Its head is there to compare; one that is not believed can be begun anew."""
+    """The page shows the ledger's head; a damaged ledger can be replaced."""
     lost = LedgerStatus(
         available=False,
         log_id="cd" * 16,
@@ -140,14 +140,14 @@ def test_the_ledger() -> None:
 def test_what_is_wrong_with_the_ledger(
     ledger: LedgerStatus | None, problem: str
 ) -> None:
-    """A ledger that can't be written is not called well."""
+    """An unwritable ledger is not shown as intact."""
     report = msgspec.structs.replace(REPORT, ledger=ledger)
 
     assert problem == present(report).ledger_problem
 
 
 async def test_hold_and_release(signed_in: Browser, key_id: str) -> None:
-    """A hold is placed and ended with its reason, and is listed in between."""
+    """A hold is placed, listed and released."""
     path = path_of(key_id)
     page = await signed_in.get(path)
     held = await signed_in.submit(page, f"{path}/hold", {"reason": NASTY})
@@ -166,7 +166,7 @@ async def test_hold_and_release(signed_in: Browser, key_id: str) -> None:
 
 
 async def test_extend(signed_in: Browser, key_id: str) -> None:
-    """A version is kept until the end of a day; a shorter time is refused."""
+    """An extension lasts until the end of a day and can't be shortened."""
     path = path_of(key_id)
     page = await signed_in.get(path)
     fields = {"version": "1", "until": "2090-12-31"}
@@ -187,7 +187,7 @@ async def test_extend(signed_in: Browser, key_id: str) -> None:
 
 
 async def test_what_was_typed_is_kept(signed_in: Browser, key_id: str) -> None:
-    """A reason that is refused stands there again, with what is wrong beside it."""
+    """A rejected form keeps its input and shows the error at its field."""
     path = path_of(key_id)
     page = await signed_in.get(path)
     long = {"reason": "matter " * 50}
@@ -206,7 +206,7 @@ async def test_what_was_typed_is_kept(signed_in: Browser, key_id: str) -> None:
 
 
 async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
-    """Whoever saw another generation is shown the key as it is; nothing is done."""
+    """A stale form is rejected."""
     path = path_of(key_id)
     page = await signed_in.get(path)
     signed_in.execute(ops.RotateKey(key_id=key_id))
@@ -220,7 +220,7 @@ async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
 
 
 async def test_a_double_click(signed_in: Browser, key_id: str) -> None:
-    """The same form twice is one hold, and no error."""
+    """A form submitted twice is one hold and no error."""
     path = path_of(key_id)
     page = await signed_in.get(path)
 
@@ -234,7 +234,7 @@ async def test_a_double_click(signed_in: Browser, key_id: str) -> None:
 
 
 async def test_no_reason_no_hold(signed_in: Browser, key_id: str) -> None:
-    """A hold without a reason is refused."""
+    """A hold without a reason is rejected."""
     path = path_of(key_id)
     page = await signed_in.get(path)
 
@@ -242,7 +242,7 @@ async def test_no_reason_no_hold(signed_in: Browser, key_id: str) -> None:
 
 
 async def test_a_key_is_found_by_its_name(signed_in: Browser, key_id: str) -> None:
-    """Name or id lead to the page of the key; anything else is not found."""
+    """A key is found by name or ID."""
     found = [
         (await signed_in.get(f"/ui/retention/find?key={name}")).location
         for name in ("vat", "VAT", key_id)
@@ -262,7 +262,7 @@ async def test_a_key_is_found_by_its_name(signed_in: Browser, key_id: str) -> No
 async def test_holds_a_part_at_a_time(
     signed_in: Browser, key_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The walk through all keys goes on where it stopped, and says how far it got."""
+    """The search for holds continues by page and shows its progress."""
     monkeypatch.setattr(pages, "_LOOKED_AT", 1)
     signed_in.execute(ops.HoldKey(key_id=key_id, reason="matter"))
     signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="newer"))
@@ -276,7 +276,7 @@ async def test_holds_a_part_at_a_time(
 
 
 async def test_a_ledger_is_not_begun_for_nothing(signed_in: Browser) -> None:
-    """Where no ledger could be lost, the core refuses, and a page says so."""
+    """Without a lost ledger, the core rejects a new one."""
     page = await signed_in.get(path_of((await _key(signed_in)).key_id))
 
     refused = await signed_in.submit(page, "/ui/retention/ledger", {"reason": "lost"})
@@ -294,7 +294,7 @@ async def _key(browser: Browser) -> KeyInfo:
 
 
 async def test_who_may_not(browser: Browser) -> None:
-    """A key that a role may look at is not one that it may hold."""
+    """Reading a key does not allow holding it."""
     browser.execute(ops.CreateKey(algorithm="Ed25519", name="signer"))
     key = browser.execute(ops.DescribeKey(key_id="signer"))
     await browser.sign_in([Role.OPERATOR])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signing in to the console and out of it, and what ends a session."""
+"""Sign-in, sign-out and session time-outs."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser
 
 
 async def test_a_token_signs_in(browser: Browser) -> None:
-    """A pasted token leads to the overview, which says who looks at it."""
+    """Sign-in with a token opens the overview with the user's name."""
     shown = await browser.sign_in()
 
     assert 303 == shown.status
@@ -23,7 +23,7 @@ async def test_a_token_signs_in(browser: Browser) -> None:
 
 
 async def test_the_session_cookie_is_out_of_reach(browser: Browser) -> None:
-    """The cookie is 256 random bits that scripts, other hosts and HTTP don't see."""
+    """The session cookie has 256 random bits and strict attributes."""
     shown = await browser.sign_in()
 
     (cookie,) = [
@@ -39,7 +39,7 @@ async def test_the_session_cookie_is_out_of_reach(browser: Browser) -> None:
 
 
 async def test_nobody_is_sent_to_the_sign_in(browser: Browser) -> None:
-    """Without a session a page leads to the sign-in, and back afterwards."""
+    """A page without a session redirects to sign-in and back."""
     shown = await browser.get("/ui")
 
     assert 303 == shown.status
@@ -47,7 +47,7 @@ async def test_nobody_is_sent_to_the_sign_in(browser: Browser) -> None:
 
 
 async def test_a_bad_token_says_nothing(browser: Browser) -> None:
-    """A token that is not good is refused without a reason, and is not shown again."""
+    """An invalid token is rejected without a reason or echo."""
     token = mint(claims(), secret=b"another secret of at least 32 bytes")
 
     shown = await browser.sign_in(token=token)
@@ -59,7 +59,7 @@ async def test_a_bad_token_says_nothing(browser: Browser) -> None:
 
 
 async def test_signing_out_ends_the_session(signed_in: Browser) -> None:
-    """After signing out the cookie is gone, and its secret is worth nothing."""
+    """Sign-out deletes the cookie and ends the session."""
     secret = signed_in.cookies[SESSION]
 
     shown = await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
@@ -71,7 +71,7 @@ async def test_signing_out_ends_the_session(signed_in: Browser) -> None:
 
 
 async def test_a_credential_needs_no_session(browser: Browser) -> None:
-    """An ``Authorization`` header opens a page, as it does in the API."""
+    """An ``Authorization`` header opens a page."""
     token = mint(claims(roles=list(EVERYBODY)))
 
     shown = await browser.get("/ui", Authorization=f"Bearer {token}")
@@ -81,14 +81,14 @@ async def test_a_credential_needs_no_session(browser: Browser) -> None:
 
 
 async def test_a_session_is_nothing_to_the_api(signed_in: Browser) -> None:
-    """The cookie opens pages for people, and nothing of the API."""
+    """The session cookie does not authenticate the API."""
     shown = await signed_in.get("/api/v1/status")
 
     assert 401 == shown.status
 
 
 async def test_errors_are_pages(signed_in: Browser) -> None:
-    """What goes wrong under ``/ui`` is told in HTML."""
+    """Errors under ``/ui`` are HTML."""
     shown = await signed_in.get("/ui/nothing-here")
 
     assert 404 == shown.status
@@ -97,7 +97,7 @@ async def test_errors_are_pages(signed_in: Browser) -> None:
 
 
 class Hands:
-    """The wall clock and the monotonic one, moved together by a test."""
+    """Wall clock and monotonic clock, advanced together."""
 
     def __init__(self) -> None:
         self.time = time.time()
@@ -105,7 +105,7 @@ class Hands:
 
 
 async def test_an_idle_session_is_over() -> None:
-    """After a quarter of an hour without a click one signs in again."""
+    """A session ends after 15 minutes without use."""
     hands = Hands()
     async with open_browser(clock=hands.clock) as browser:
         await browser.sign_in(exp=int(hands.time) + 7200)
@@ -121,7 +121,7 @@ async def test_an_idle_session_is_over() -> None:
 
 
 async def test_a_session_ends_with_its_token() -> None:
-    """What was signed in with expires, and the session at the same instant."""
+    """A session ends when its token expires."""
     hands = Hands()
     settings = ServerSettings(tokens=TokenRules(leeway_seconds=0))
     async with open_browser(settings, clock=hands.clock) as browser:
@@ -132,7 +132,7 @@ async def test_a_session_ends_with_its_token() -> None:
 
 
 async def test_coming_and_going_is_recorded(signed_in: Browser) -> None:
-    """The trail says who came and went, from where, and with which credential."""
+    """The audit log records sign-ins and sign-outs with address and credential."""
     await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
 
     page = signed_in.execute(ListAuditEvents(limit=100))
@@ -145,7 +145,7 @@ async def test_coming_and_going_is_recorded(signed_in: Browser) -> None:
 
 
 async def test_a_guessed_cookie_is_recorded(browser: Browser) -> None:
-    """A secret that never was is a failure like any other; an ended one is not."""
+    """An unknown session is an authentication failure; an ended one is not."""
     browser.cookies[SESSION] = "A" * 43
     await browser.get("/ui")
 
@@ -153,7 +153,7 @@ async def test_a_guessed_cookie_is_recorded(browser: Browser) -> None:
 
 
 async def test_sessions_are_kept_by_another_process() -> None:
-    """With sockets between front end and vault, all is the same."""
+    """Sessions work across front end and vault process."""
     between = OverSockets()
     async with open_browser(between=between) as browser:
         shown = await browser.sign_in()
@@ -167,7 +167,7 @@ async def test_sessions_are_kept_by_another_process() -> None:
 
 
 async def test_there_may_be_no_console() -> None:
-    """Where it is switched off, nothing is there."""
+    """With the console off, its pages are 404."""
     settings = ServerSettings(console=ConsoleSettings(is_on=False))
     async with open_browser(settings) as browser:
         for path in ("/", "/ui", "/ui/sign-in"):
@@ -177,7 +177,7 @@ async def test_there_may_be_no_console() -> None:
 
 
 async def visits(browser: Browser) -> list[str]:
-    """Return what the trail says of who came, went and failed."""
+    """Return the audit records of sign-ins, sign-outs and failures."""
     page = browser.execute(ListAuditEvents(limit=100))
     kinds = {"SignIn", "SignOut", "Authenticate"}
     return [e.event.kind for e in page.items if e.event.kind in kinds]

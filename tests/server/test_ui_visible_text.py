@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Text of others, as people see it."""
+"""Escaping of invisible characters."""
 
 import pytest
 
@@ -30,5 +30,5 @@ from hsm_server.ui.visible_text import visible
     ],
 )
 def test_what_cannot_be_seen_is_told(text: str, shown: str) -> None:
-    """Letters stay; what reorders or hides others stands there as its code point."""
+    """Letters stay; invisible and reordering characters become code points."""
     assert shown == visible(text)
