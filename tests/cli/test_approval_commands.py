@@ -219,6 +219,51 @@ def test_show_compares_a_file(
     assert 2 == shell("approvals", "show", ID, "--file", "x", "--statement").code
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "code", "said"),
+    [
+        ("Sign", {"message": b"EVIL", "context": b"pay 5"}, 6, "is not what is"),
+        ("Encrypt", {"plaintext": b"EVIL", "aad": b"pay 5"}, 2, "Encrypt is not"),
+        ("ComputeMac", {"message": b"pay 5"}, 2, "ComputeMac is not"),
+        (
+            "SignBatch",
+            {"items.0.message": b"EVIL", "items.1.message": b"pay 5"},
+            6,
+            "is item 2 of 2 ",
+        ),
+        ("SignBatch", {"items.0.message": b"pay 5"}, 0, "(items.0.message)"),
+        (
+            "SignBatch",
+            {"items.0.digest": sha384(b"pay 5").digest()},
+            0,
+            "(items.0.digest)",
+        ),
+    ],
+)
+def test_what_is_compared_with_a_file(
+    asking: Asking,
+    shell: Shell,
+    tmp_path: Path,
+    kind: str,
+    fields: dict[str, bytes],
+    code: int,
+    said: str,
+) -> None:
+    """Nothing but what is signed, and all of it."""
+    path = tmp_path / "payment"
+    path.write_bytes(b"pay 5")
+    shown = [ShownField(name=name, data=data) for name, data in fields.items()]
+    shown.append(ShownField(name="hash", text="SHA-384"))
+    if kind == "SignBatch":
+        shown.append(ShownField(name="items", number=len(fields)))
+    asking.approval = asked(*shown, kind=kind)
+
+    outcome = shell("approvals", "show", ID, "--file", str(path))
+
+    assert code == outcome.code
+    assert said in outcome.err
+
+
 def test_show_on_a_terminal(asking: Asking, shell: Shell) -> None:
     """On a terminal the fields are a table, and still nothing acts on it."""
     outcome = shell("--no-color", "approvals", "show", ID, terminal=True)

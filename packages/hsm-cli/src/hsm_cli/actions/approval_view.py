@@ -7,6 +7,8 @@ import hmac
 from collections.abc import Iterator
 from typing import Final
 
+import click
+
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source, encode_base64
 from hsm_cli.io.hashing import Candidate, hash_digest, hash_mus
@@ -29,6 +31,8 @@ from hsm_core.operations import (
     ApprovalInfo,
     DecisionInfo,
     GetPublicKey,
+    Sign,
+    SignBatch,
 )
 
 APPROVAL_HEADER = (
@@ -46,6 +50,9 @@ FIELD_HEADER = ("Field", "Is", "Value")
 
 _HEX_BYTES: Final = 32
 """Up to this length bytes are shown as hex, from there on as base64."""
+
+SIGNING: Final = (Sign.__name__, SignBatch.__name__)
+"""Operations that sign what is given to them."""
 
 _MEANINGS: Final = {
     cls.__name__: (cls.__doc__ or "").strip().partition("\n")[0] for cls in OPERATIONS
@@ -208,29 +215,39 @@ def found_in(
     invocation: Invocation, approval: ApprovalInfo, source: Source
 ) -> list[str]:
     """
-    Return the fields of a request that hold a payload: its bytes, digest or mu.
+    Return the fields of a request to sign that hold a payload: its bytes, digest or mu.
 
-    Mu is computed for the public key of the version that is to sign, without a context.
+    Nothing but what is signed is compared, so neither context nor references. Mu is
+    computed for the public key of the version that is to sign, without a context.
 
     Raises:
+        UsageError: The request signs nothing.
         HSMError: The payload can't be read, or the public key not be fetched.
     """
     shown = approval.operation
+    if shown.kind not in SIGNING:
+        raise click.UsageError(f"--file compares what is signed; {shown.kind} is not.")
     given = {f.name: f for f in shown.fields}
-    hashed = {n for n in given if n.rpartition(".")[2] in {"digest", "mu"}}
-    if "mu" in hashed:
-        asked = GetPublicKey(key_id=shown.key_id, version=shown.version)
-        key = invocation.execute(asked)
-        candidate = Candidate(key.version, key.algorithm, key.der)
-        (made,) = hash_mus([candidate], b"", source, [], source.pieces())
-    elif hashed:
-        named = given.get("hash")
-        name = HashAlgorithm((named and named.text) or HashAlgorithm.SHA_256)
-        made = hash_digest(name, source, [], source.pieces())
-    else:
-        payload = source.read()
-        return [n for n, f in given.items() if _holds(f, payload, approval.salt)]
-    return [name for name in given if name in hashed and given[name].data == made]
+    found: list[str] = []
+    for leaf in ("message", "digest", "mu"):
+        fields = [f for n, f in given.items() if n.rpartition(".")[2] == leaf]
+        if not fields:
+            continue
+        if leaf == "message":
+            payload = source.read()
+            found += [f.name for f in fields if _holds(f, payload, approval.salt)]
+            continue
+        if leaf == "mu":
+            asked = GetPublicKey(key_id=shown.key_id, version=shown.version)
+            key = invocation.execute(asked)
+            candidate = Candidate(key.version, key.algorithm, key.der)
+            (made,) = hash_mus([candidate], b"", source, [], source.pieces())
+        else:
+            named = given.get("hash")
+            name = HashAlgorithm((named and named.text) or HashAlgorithm.SHA_256)
+            made = hash_digest(name, source, [], source.pieces())
+        found += [f.name for f in fields if f.data == made]
+    return found
 
 
 def _holds(field: ShownField, payload: bytes, salt: bytes) -> bool:

@@ -208,7 +208,7 @@ def _compare(invocation: Invocation, approval: ApprovalInfo, path: str) -> None:
     Compare a file with what is to be signed, and say where it was found.
 
     Raises:
-        FileDiffersError: It is something else.
+        FileDiffersError: It is something else, or not all of it.
     """
     source = Source(what="file", path=path)
     found = found_in(invocation, approval, source)
@@ -216,6 +216,12 @@ def _compare(invocation: Invocation, approval: ApprovalInfo, path: str) -> None:
         raise FileDiffersError(
             f"{path} is not what is to be signed: no field of the request holds its "
             "bytes or its digest."
+        )
+    items = {f.name: f.number for f in approval.operation.fields}.get("items", 1)
+    if items != 1:
+        places = ", ".join(str(int(name.split(".")[1]) + 1) for name in found)
+        raise FileDiffersError(
+            f"{path} is item {places} of {items} that are to be signed."
         )
     click.echo(f"{path} is what is to be signed ({', '.join(found)}).", err=True)
 
