@@ -14,7 +14,7 @@ from hsm_core._internal.crypto import served
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
-from hsm_core.errors import OverloadedError, StoreUnavailableError
+from hsm_core.errors import OverloadedError, StoreUnavailableError, UnavailableError
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.protocols import HSM, CryptoProvider
 from tests.core.crypto_samples import PYCA
@@ -117,6 +117,33 @@ async def test_a_self_test_holds_up_nobody(
         finally:
             go_on.set()
         assert (await running).passed
+
+
+async def test_a_self_test_ends_when_the_hsm_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two algorithms; closing doesn't wait for all of them."""
+    begun, go_on, tested = threading.Event(), threading.Event(), list[Algorithm]()
+
+    def wait(algorithm: Algorithm, provider: CryptoProvider) -> None:
+        tested.append(algorithm)
+        begun.set()
+        assert go_on.wait(30)
+
+    with testing.memory_hsm() as gateway:
+        hsm = open_async(gateway).act_as(testing.caller())
+        monkeypatch.setattr(served, "known_answer_test", wait)
+        running = asyncio.ensure_future(hsm.execute(ops.SelfTest()))
+        assert await asyncio.to_thread(begun.wait, 30)
+        closing = asyncio.ensure_future(asyncio.to_thread(gateway.close))
+        begins = gateway._services.closing  # noqa: SLF001 (nobody else sees it)
+        assert await asyncio.to_thread(begins.wait, 30)
+        go_on.set()
+        with pytest.raises(UnavailableError):
+            await running
+        await closing
+
+    assert 1 == len(tested)
 
 
 def test_a_self_test_costs_what_its_tests_cost(gateway: OpenHSM) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -255,7 +256,7 @@ class TestUnavailable:
             status.provider_version,
         )
         tested.power_up_test()
-        assert [Algorithm.AES_256_GCM] == [r.algorithm for r in tested.self_test()]
+        assert [Algorithm.AES_256_GCM] == [r.algorithm for r in tested.self_test(threading.Event())]
 
     @pytest.mark.parametrize("algorithm", Algorithm)
     def test_says_what_to_install(self, algorithm: Algorithm) -> None:

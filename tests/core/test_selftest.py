@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -240,7 +241,7 @@ class TestKnownAnswers:
         for handle in handles:
             use(handle)
         provider.broken = True
-        results = tested.self_test()
+        results = tested.self_test(threading.Event())
 
         assert there - stopped == {r.algorithm for r in results if r.passed}
         assert stopped == {r.algorithm for r in results if not r.passed}

@@ -214,7 +214,7 @@ class OpenHSM:
         """
         Let nothing more in, finish what runs, record the stop, release trail and store.
 
-        It blocks until then: not for an event loop, nor from within an operation.
+        Self-tests and checks of the whole store end with `UnavailableError`. It blocks until then: not for an event loop, nor from within an operation.
 
         Raises:
             AuditUnavailableError: The end of the trail could not be written.
@@ -224,8 +224,9 @@ class OpenHSM:
                 return
             self._is_closed = True
             patience = _PATIENCE * self._settings.audit_timeout_seconds
-            self._gate.close(patience)
             self._services.closing.set()
+            self._gate.close(patience)
+            self._services.overdue.set()
             self.caretaker.stop(patience)
             self.schedulers.stop(patience)
             self._retention.stop(patience)

@@ -22,7 +22,7 @@ from hsm_core.operations import ListAuditEvents
 _HEAD: Final = re.compile(
     rb'\{"%b":\{"format":[0-9]+,"log_id":"[0-9a-f]*","seq":[0-9]+,"prev":"[0-9a-f]*",'
     rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'
-    rb'"kind":"[^"\\]*","code":"([^"\\]*)"' % FRAME
+    rb'"kind":"([^"\\]*)","code":"([^"\\]*)"' % FRAME
 )
 """Start of a line, unless it holds escapes or is malformed."""
 
@@ -47,15 +47,17 @@ class Sieve:
         self._since = since
         self._until = until
         self._failed = operation.failed
+        self._kinds = frozenset(kind.encode() for kind in operation.kind)
         # The clock that wrote the records may have been set back: no bound on the
         # time of one record is a bound on the time of those beside it.
-        self._reads_heads = self._failed or since is not None or until is not None
+        self._reads_heads = bool(
+            self._failed or self._kinds or since is not None or until is not None
+        )
         self._members = [
             _member(name, text)
             for name in ("principal", "code")
             if (text := getattr(operation, name))
         ]
-        self._kinds = [_member("kind", kind) for kind in operation.kind]
         self._keys: list[bytes] = []
 
     def learn_keys(self, key_ids: Iterable[str]) -> None:
@@ -66,7 +68,6 @@ class Sieve:
         """Return whether a stored line must be decoded."""
         return (
             all(member in line for member in self._members)
-            and (not self._kinds or any(member in line for member in self._kinds))
             and (not self._keys or any(member in line for member in self._keys))
             and not (self._reads_heads and self._is_ruled_out(line))
         )
@@ -76,10 +77,11 @@ class Sieve:
         found = _HEAD.match(line)
         if found is None:
             return False
-        digits, phase, code = found.groups()
+        digits, phase, kind, code = found.groups()
         time = int(digits)
-        return (
+        return bool(
             (self._failed and (phase == _INTENT or code in (b"", b"ok")))
+            or (self._kinds and kind not in self._kinds)
             or (self._since is not None and time < self._since)
             or (self._until is not None and time >= self._until)
         )

@@ -25,6 +25,7 @@ from hsm_core.errors import (
     AlgorithmUnavailableError,
     OverloadedError,
     SelfTestFailedError,
+    UnavailableError,
 )
 from hsm_core.operations import AlgorithmStatus, SelfTestResult
 from hsm_core.protocols import CryptoProvider
@@ -126,7 +127,7 @@ class ServedAlgorithms:
             except SelfTestFailedError as failure:
                 self.stop(algorithm, str(failure))
 
-    def self_test(self) -> tuple[SelfTestResult, ...]:
+    def self_test(self, closing: threading.Event) -> tuple[SelfTestResult, ...]:
         """
         Run the known-answer tests of every algorithm that has a provider.
 
@@ -135,21 +136,23 @@ class ServedAlgorithms:
 
         Raises:
             OverloadedError: Another thread runs them already.
+            UnavailableError: *closing* was set.
         """
         if not self._testing.acquire(blocking=False):
             raise OverloadedError("The self-tests are already running.")
         try:
-            return tuple(self._tests())
+            return tuple(self._tests(closing))
         finally:
             self._testing.release()
 
-    def _tests(self) -> Iterator[SelfTestResult]:
+    def _tests(self, closing: threading.Event) -> Iterator[SelfTestResult]:
         for algorithm in Algorithm:
             slot = self._find(algorithm)
             if slot is not None:
                 began = time.monotonic()
                 yield self._test(algorithm, slot)
-                time.sleep(min(time.monotonic() - began, _MOST_PAUSE_SECONDS))
+                if closing.wait(min(time.monotonic() - began, _MOST_PAUSE_SECONDS)):
+                    raise UnavailableError("The HSM is closed.")
 
     def stop(self, algorithm: Algorithm, reason: str) -> None:
         """

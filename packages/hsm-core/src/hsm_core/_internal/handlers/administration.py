@@ -134,9 +134,10 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
             SelfTestFailedError: What protects the store fails.
             EntropyUnavailableError: The random source repeats itself.
             OverloadedError: They are being run already.
+            UnavailableError: The HSM is being closed.
         """
         own_self_test(self._services.entropy)
-        results = self._services.crypto.self_test()
+        results = self._services.crypto.self_test(self._services.closing)
         passed = all(result.passed for result in results)
         return Answer(ops.SelfTestReport(passed=passed, results=results))
 

@@ -88,8 +88,9 @@ class Services:
         retention_status: Tells how the retention of old versions stands.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
         list_cache_seconds: How long a listing may be shown again; 0 for never.
-        closing: Set when this HSM waits no longer for what runs; whatever takes long
-            ends then.
+        closing: Set when this HSM begins to close; self-tests and checks of the whole
+            store end then.
+        overdue: Set when it waits no longer for what runs; batches end then, too.
     """
 
     inventory: Inventory
@@ -122,6 +123,7 @@ class Services:
     destroy_waiting_days: int = 0
     list_cache_seconds: float = 0.0
     closing: threading.Event = field(default_factory=threading.Event)
+    overdue: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class BatchHandler(
         versions: set[int] = set()
         prepared: list[Subject[SingleT] | ops.ItemError] = subject.prepared
         for item, ready in zip(self._items(subject.operation), prepared, strict=True):
-            if self._services.closing.is_set():
+            if self._services.overdue.is_set():
                 raise UnavailableError("The HSM is closed.")
             reference: str = item.reference  # type: ignore[attr-defined]
             answer = self._performed(ready)
