@@ -256,7 +256,9 @@ class TestUnavailable:
             status.provider_version,
         )
         tested.power_up_test()
-        assert [Algorithm.AES_256_GCM] == [r.algorithm for r in tested.self_test(threading.Event())]
+        assert [Algorithm.AES_256_GCM] == [
+            r.algorithm for r in tested.self_test(threading.Event())
+        ]
 
     @pytest.mark.parametrize("algorithm", Algorithm)
     def test_says_what_to_install(self, algorithm: Algorithm) -> None:

@@ -214,7 +214,8 @@ class OpenHSM:
         """
         Let nothing more in, finish what runs, record the stop, release trail and store.
 
-        Self-tests and checks of the whole store end with `UnavailableError`. It blocks until then: not for an event loop, nor from within an operation.
+        Self-tests and checks of the whole store end with `UnavailableError`. It blocks
+        until then: not for an event loop, nor from within an operation.
 
         Raises:
             AuditUnavailableError: The end of the trail could not be written.
