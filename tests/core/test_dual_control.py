@@ -389,7 +389,7 @@ class TestEnds:
 
         with pytest.raises(errors.AccessDeniedError):
             bob.execute(cancel)
-        assert S.CANCELLED is ann.execute(cancel).state
+        assert S.CANCELLED is person(gateway, "ANN").execute(cancel).state
         assert S.CANCELLED is ann.execute(cancel).state
         with pytest.raises(errors.ConflictError):
             approve(bob, asked)
@@ -978,6 +978,17 @@ class TestWithdrawing:
         denial = ops.Deny(approval_id=asked.approval_id, reason="no")
         assert S.DENIED is carl.execute(denial).state
 
+    def test_again_and_again(self, gateway: OpenHSM, asked: ops.ApprovalInfo) -> None:
+        """The record doesn't grow: a decision replaces what was withdrawn before it."""
+        bob, carl = person(gateway, "bob"), person(gateway, "carl")
+        approve(carl, asked)
+        for _ in range(3):
+            said = approve(bob, asked).decisions
+            bob.execute(ops.Withdraw(approval_id=asked.approval_id))
+
+        assert ["carl", "bob"] == [decision.principal for decision in said]
+        assert [False, False] == [decision.withdrawn for decision in said]
+
     @pytest.mark.parametrize("who", ["ann", "carl"])
     def test_by_others(
         self, gateway: OpenHSM, asked: ops.ApprovalInfo, who: str
@@ -987,11 +998,19 @@ class TestWithdrawing:
         with pytest.raises(errors.AccessDeniedError):
             person(gateway, who).execute(ops.Withdraw(approval_id=asked.approval_id))
 
-    def test_who_may_approve_may_withdraw(self) -> None:
-        """A policy that grants Approve by name grants Withdraw with it."""
-        policy = SIGNING + "grants:\n  Auditor: [Approve]\n"
-        with memory_hsm(policy=parse_policy(policy)) as gateway:
-            bob = person(gateway, "bob", Role.AUDITOR)
+    @pytest.mark.parametrize(
+        "granting",
+        [
+            "grants:\n  Service: [describe, Approve]\n",
+            "  - {name: bobs, effect: allow, "
+            "match: {operations: [Approve], principals: [bob]}}\n",
+        ],
+        ids=["role", "rule"],
+    )
+    def test_who_may_approve_may_withdraw(self, granting: str) -> None:
+        """A policy that grants or allows Approve by name grants Withdraw with it."""
+        with memory_hsm(policy=parse_policy(SIGNING + granting)) as gateway:
+            bob = person(gateway, "bob", Role.SERVICE)
             asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
             approve(bob, asked)
             withdraw = ops.Withdraw(approval_id=asked.approval_id)

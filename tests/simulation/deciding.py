@@ -81,10 +81,8 @@ def _said(consent: Consent | None, caller: Caller, *, granted: bool) -> Refusal 
 def _cancelled(consent: Consent | None, caller: Caller) -> Refusal | None:
     if consent is None:
         return refused("approval_not_found")
-    if caller.principal == consent.requester:
+    if person(caller.principal) == person(consent.requester):
         return None
-    if caller.roles <= {Role.SERVICE} and person(caller.principal) != person(
-        consent.requester
-    ):
+    if caller.roles <= {Role.SERVICE}:
         return refused("approval_not_found")
     return refused("access_denied")

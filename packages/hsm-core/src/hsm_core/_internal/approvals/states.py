@@ -119,7 +119,13 @@ def decided(
 def _with(
     approval: Approval, decision: ApprovalDecision, distinct_certificates: bool
 ) -> Approval:
-    decisions = (*approval.decisions, decision)
+    # What they withdrew is on the trail; here it would let the record grow for ever.
+    others = (
+        d
+        for d in approval.decisions
+        if not (d.withdrawn_at and same_person(d.principal, decision.principal))
+    )
+    decisions = (*others, decision)
     if not decision.granted:
         return _moved(approval, _S.DENIED, decisions=decisions, closed_at=decision.at)
     # One that is reserved becomes granted only when its operation gives it back.
@@ -297,7 +303,7 @@ def cancelled(approval: Approval, requester: str, now: int) -> Approval:
         AccessDeniedError: Another person asks.
         ConflictError: It is in use, or came to another end.
     """
-    if requester != approval.requester:
+    if not same_person(requester, approval.requester):
         raise AccessDeniedError("Only the requester can cancel an approval.")
     if approval.state is _S.CANCELLED:
         return approval

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -29,6 +29,8 @@ from hsm_core.settings import PolicyProfile, Settings
 _PURGE: Final = frozenset({"AllowPurges", "PurgeVersion"})
 _DESCRIBE: Final = "DescribeKey"
 _LIST: Final = "ListKeys"
+_WITHDRAWABLE: Final = {"Withdraw": "Approve"}
+"""Who may do the second may do the first, whether or not a policy says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +247,7 @@ class RuleEngine:
         return self._granted[asked]
 
     def _granted_to(self, kind: str, roles: frozenset[Role]) -> str | None:
-        # Who may approve may withdraw it, whether or not a policy says so.
-        kinds = {kind, "Approve"} if kind == "Withdraw" else {kind}
+        kinds = {kind, _WITHDRAWABLE.get(kind, kind)}
         for role in Role:
             if role in roles and not kinds.isdisjoint(self.policy.grants[role]):
                 return f"role:{role}"
@@ -259,6 +260,9 @@ class RuleEngine:
         for rule, clause, _ in self._holding(Effect.ALLOW, question):
             if question.kind == _LIST or applies_to_all(rule, clause, sides):
                 return f"allow:{rule.name}"
+        if question.kind in _WITHDRAWABLE:
+            done = replace(question, kind=_WITHDRAWABLE[question.kind])
+            return self._allowed_by(done, sides)
         return None
 
 
