@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -273,6 +274,23 @@ class TestVerify:
         verify(Algorithm.RSA_2048, signature, replace(PSS, salt_bytes=salt_bytes))
         with nullcontext() if is_usual else unusual:
             verify(Algorithm.RSA_2048, signature, PSS)
+
+    def test_pss_salt_costs_no_more(self) -> None:
+        """
+        A salt of unusual length is verified with one hash of the message, too.
+        """
+        loaded = load_der_private_key(material(Algorithm.RSA_2048), password=None)
+        assert isinstance(loaded, rsa.RSAPrivateKey)
+        handle = PYCA.load(Algorithm.RSA_2048, material(Algorithm.RSA_2048))
+        message, spent = bytes(8 << 20), {}
+        for salt_bytes in (32, 31):
+            scheme = padding.PSS(padding.MGF1(SHA256()), salt_bytes)
+            signature = loaded.sign(message, scheme, SHA256())
+            begun = time.thread_time()
+            handle.verify(message, signature, PSS)
+            spent[salt_bytes] = time.thread_time() - begun
+
+        assert spent[31] < 8 * spent[32]
 
     @pytest.mark.parametrize("salt_bytes", [-1, 223])
     def test_impossible_salt(self, salt_bytes: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SHA-2 in the library's own terms."""
+"""SHA-2 in the library's own terms, and MGF1."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def hash_of(parameters: SignatureParameters) -> hashes.HashAlgorithm | Prehashed
     """Return the hash to apply, or the note that it was applied already."""
     chosen = HASHES[parameters.hash]
     return Prehashed(chosen) if parameters.prehashed else chosen
+
+
+def mgf1(chosen: HashAlgorithm, seed: bytes, length: int) -> bytes:
+    """Return a mask of *length* bytes (RFC 8017, appendix B.2.1)."""
+    mask = b""
+    for counter in range(-(-length // chosen.digest_bytes)):
+        state = hashes.Hash(HASHES[chosen])
+        state.update(seed + counter.to_bytes(4))
+        mask += state.finalize()
+    return mask[:length]
