@@ -251,7 +251,7 @@ def test_secret_on_the_command_line_warns(site: Site) -> None:
         output = server.output
         assert 0 == server.stop()
 
-    assert "warning: --master-key" in output
+    assert "warning: other users can read --master-key" in output
     assert literal not in output
 
 

@@ -37,20 +37,26 @@ PAGES = [
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 _EXITS = {
-    ExitCode.OK: "It was stopped.",
-    ExitCode.FAILED: "Anything else, such as a store that can't be read.",
-    ExitCode.USAGE: "The command line, a variable or a secret is not valid.",
-    ExitCode.UNSAFE_FILE_MODE: "A file or directory is open to other users.",
-    ExitCode.WRONG_MASTER_KEY: "The master key is not the store's; nothing is written.",
-    ExitCode.WRONG_AUDIT_KEY: "The HMAC key is not the trail's; nothing is written.",
-    ExitCode.AUDIT_TAMPERED: "The trail is damaged; record and reason are named.",
-    ExitCode.LOCKED: "Another process has the store or the trail.",
+    ExitCode.OK: "Stopped.",
+    ExitCode.FAILED: "Any other error, such as an unreadable store.",
+    ExitCode.USAGE: "An option, an environment variable or a secret is not valid.",
+    ExitCode.UNSAFE_FILE_MODE: "A file or directory is accessible to other users.",
+    ExitCode.WRONG_MASTER_KEY: (
+        "The master key does not match the store. Nothing was written."
+    ),
+    ExitCode.WRONG_AUDIT_KEY: (
+        "The HMAC key does not match the audit log. Nothing was written."
+    ),
+    ExitCode.AUDIT_TAMPERED: (
+        "The audit log is damaged. The error names the record and the reason."
+    ),
+    ExitCode.LOCKED: "Another process uses the store or the audit log.",
     ExitCode.KEYS_DAMAGED: "The key ring is damaged.",
-    ExitCode.LISTEN: "The address or the TLS files can't be used.",
-    ExitCode.STORE_MISMATCH: "The key store is not the one that the trail knows.",
+    ExitCode.LISTEN: "The address or the TLS files are not usable.",
+    ExitCode.STORE_MISMATCH: "The key store does not match the audit log.",
     ExitCode.SELF_TEST_FAILED: (
-        "What seals or authenticates the store failed its self-test, or the random "
-        "generator did; nothing is opened or written."
+        "A self-test failed: of the store's cryptography or of the random generator. "
+        "Nothing was opened or written."
     ),
 }
 
@@ -67,7 +73,7 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 
 def _routes() -> str:
-    rows = [("Operation", "Request", "Success", "Other forms", "What it does")]
+    rows = [("Operation", "Request", "Success", "Other forms", "Description")]
     for route in ROUTES:
         both = (("in", route.raw_request), ("out", route.raw_response))
         raw = ", ".join(f"{way}: `{name}`" for way, name in both if name)
@@ -117,7 +123,7 @@ def _options() -> str:
 
 def _unavailable() -> str:
     rows = [(f"`--{flag}`", f"{why}.") for flag, why in UNAVAILABLE.items()]
-    return _table(("Flag", "Why it is refused"), *rows)
+    return _table(("Flag", "Reason"), *rows)
 
 
 def _exits() -> str:

@@ -74,11 +74,11 @@ def of_another_issuer(key: Any) -> Chain:
 
 
 BAD: dict[str, tuple[Callable[[Any], Chain], str]] = {
-    "expired": (expired, "has expired at"),
+    "expired": (expired, "expired at"),
     "not yet valid": (not_yet_valid, "is not valid before"),
     "another key": (of_another_key, "for another key"),
-    "for clients": (for_clients, "is not for servers"),
-    "another issuer": (of_another_issuer, "is no chain"),
+    "for clients": (for_clients, "is not a server certificate"),
+    "another issuer": (of_another_issuer, "is not a chain"),
 }
 
 

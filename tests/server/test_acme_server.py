@@ -99,7 +99,7 @@ def server(site: ACMESite) -> Iterator[tuple[Running, Visitors]]:
     ):
         until(site.alarms)
         assert not site.has_issued()
-        assert site.alarms() == ["The CA can't be reached."]
+        assert site.alarms() == ["Cannot connect to the CA."]
         site.pebble.start()
         reload(running)
         until(site.has_issued)
@@ -265,7 +265,7 @@ class TestFaults:
         names.point(NAME, "127.0.0.2")
         try:
             order(site, running)
-            until(lambda: any("Not proved" in text for text in site.alarms()))
+            until(lambda: any("Validation failed" in text for text in site.alarms()))
             wait = site.metric(running, "ferrohsm_acme_next_order_seconds")
         finally:
             names.point_back(NAME)
@@ -311,7 +311,7 @@ class TestFaults:
         (site.folder_of_ca() / "account-key.pem").unlink()
         fill(filler)
         reload(running)
-        until(lambda: "can't be written" in site.alarms()[-1])
+        until(lambda: "Cannot write" in site.alarms()[-1])
         orders = site.pebble.has_logged("Added order")
         filler.unlink()
         reload(running)

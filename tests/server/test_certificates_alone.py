@@ -56,4 +56,4 @@ def test_it_needs_no_key_of_tokens(tmp_path: Path, isolation: str) -> None:
         assert 0 == server.stop()
 
     log = (tmp_path / "log").read_text()
-    assert 1 == log.count("note: no keys of tokens are given")
+    assert 1 == log.count("note: no token keys are configured")

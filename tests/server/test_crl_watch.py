@@ -83,7 +83,7 @@ async def test_list_that_ends() -> None:
         assert 1 == len(place.warnings)
         assert {} == place.alarms.reasons
         await place.clock.advance(0.2 * HOURS)
-        assert "is out of date since" in place.alarms.reasons[PART]
+        assert "expired at" in place.alarms.reasons[PART]
         newer = rules(timedelta(hours=40))
         await place.board.change(lambda state: with_client(state, newer))
         await settle()
@@ -116,7 +116,7 @@ async def test_a_list_of_no_client_ca() -> None:
     await place.board.change(lambda state: with_client(state, mended))
     await place.watch.reload(place.board)
 
-    assert "of CN=A stranger is of no client CA" in during[PART]
+    assert "of CN=A stranger belongs to no client CA" in during[PART]
     assert {} == place.alarms.reasons
 
 

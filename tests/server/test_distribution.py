@@ -24,7 +24,7 @@ from hsm_server.system.secret_handover import SecretBox, fill_box
 _BEGIN = """
 import os, signal, socket, sys, time
 from hsm_server.ipc import control as c
-from hsm_server.sealed_memory import read_sealed, seal
+from hsm_server.system.sealed_memory import read_sealed, seal
 import msgspec
 pack, read = msgspec.msgpack.encode, msgspec.msgpack.Decoder(c.FromSupervisor).decode
 end = socket.socket(fileno=int(sys.argv[1]))
@@ -103,7 +103,7 @@ while True:
     answer()
 """
 _REFUSED = "published 2 'No room.'"
-_UNSEALED = "published 2 'What was published is not sealed.'"
+_UNSEALED = "published 2 'The published TLS state is not sealed.'"
 _VAULT_ROLE = ("-c", _BEGIN + _VAULT)
 
 
@@ -282,7 +282,7 @@ def test_states_are_given_out_one_after_the_other(scene: Scene) -> None:
 def test_a_keeper_that_does_not_wait_is_answered(scene: Scene) -> None:
     """A few states are kept for later; more are given to nobody, and kept by none."""
     publish = "for n in range(2, 42): publish(str(n), n)"
-    refused = "published 41 'Too much was published at one time.'"
+    refused = "published 41 'The published TLS state is too large.'"
     late = "time.sleep(0.2)"
     lines = scene.play(front_end(late), keeper(publish), refused, "published 6 ''")
 
@@ -293,7 +293,7 @@ def test_a_keeper_that_does_not_wait_is_answered(scene: Scene) -> None:
 
 def test_what_got_lost_on_the_way_is_answered(scene: Scene) -> None:
     """A keeper waits for an answer, and nothing else changes meanwhile."""
-    lost = "published 2 'What was published did not arrive.'"
+    lost = "published 2 'The published TLS state did not arrive.'"
     lines = scene.play(front_end(), keeper("end.send(pack(c.Publish(2)))"), lost)
 
     assert ["uses A", "serves A"] == of("front1", lines)
@@ -318,7 +318,7 @@ def test_what_all_die_of_is_not_in_force(scene: Scene) -> None:
             if wanted == "B":
                 os.kill(os.getpid(), signal.SIGKILL)
 """
-    unused = "published 2 'No front end uses it.'"
+    unused = "published 2 'No front end uses the new TLS state.'"
     ends = (*["front1 serves A"] * 2, *["front2 serves A"] * 2, unused)
     scene.play(front_end(die), keeper('publish("B", 2)'), *ends)
 
@@ -411,6 +411,6 @@ def test_a_keeper_that_can_not_begin_ends_the_start(
     lines = scene.play(front_end(), ("-c", "raise SystemExit(3)"))
 
     assert 1 == scene.status
-    assert ["The process tls ended (status 3) by itself."] == [
+    assert ["The process tls exited unexpectedly (status 3)."] == [
         line.partition("error: ")[2] for line in lines
     ]

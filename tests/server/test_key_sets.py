@@ -233,15 +233,21 @@ def _compress(issuer: Issuer) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Issuer], None], str]] = {
-    "error": (lambda i: setattr(i, "status", 500), "the answer is HTTP 500."),
-    "not found": (lambda i: setattr(i, "status", 404), "the answer is HTTP 404."),
-    "redirect": (_redirect, "the answer is HTTP 302."),
-    "never changed": (lambda i: setattr(i, "status", 304), "the answer is HTTP 304."),
+    "error": (lambda i: setattr(i, "status", 500), "the response status is HTTP 500."),
+    "not found": (
+        lambda i: setattr(i, "status", 404),
+        "the response status is HTTP 404.",
+    ),
+    "redirect": (_redirect, "the response status is HTTP 302."),
+    "never changed": (
+        lambda i: setattr(i, "status", 304),
+        "the response status is HTTP 304.",
+    ),
     "long": (lambda i: setattr(i, "body", b" " * (MAX_SET_BYTES + 1)), "longer than"),
     "huge": (lambda i: setattr(i, "body", bytes(2**24)), "longer than"),
-    "compressed": (_compress, "the answer is compressed."),
-    "slow": (lambda i: setattr(i, "delay", 3.0), "takes too long."),
-    "gone": (lambda i: setattr(i, "port", 1), "there is no connection."),
+    "compressed": (_compress, "the response is compressed."),
+    "slow": (lambda i: setattr(i, "delay", 3.0), "timed out."),
+    "gone": (lambda i: setattr(i, "port", 1), "the connection failed."),
 }
 
 
@@ -286,7 +292,7 @@ async def test_who_is_not_trusted(
         path = None
     fetching = Fetching(issuer, path, 30.0)
     await fetching.task.look()
-    words = "not trusted" if whom in {"another", "the system"} else "can't be read"
+    words = "not trusted" if whom in {"another", "the system"} else "cannot read"
 
     assert words in fetching.problem
     assert [] == issuer.asked
@@ -373,12 +379,12 @@ PRIVATE = OLD.key.private_numbers().private_value.to_bytes(32)
 BAD: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"<html>", "not valid"),
     "empty": (b"", "not valid"),
-    "no set": (json.dumps(rows(old=OLD)[0]).encode(), "list of objects in keys"),
-    "a list": (json.dumps(rows(old=OLD)).encode(), "list of objects in keys"),
-    "twice": (json.dumps({"keys": rows(old=OLD) * 2}).encode(), "twice"),
+    "no set": (json.dumps(rows(old=OLD)[0]).encode(), "must be a list of objects"),
+    "a list": (json.dumps(rows(old=OLD)).encode(), "must be a list of objects"),
+    "twice": (json.dumps({"keys": rows(old=OLD) * 2}).encode(), "not unique"),
     "one kid": (
         json.dumps({"keys": rows(a=OLD) + rows(a=NEW)}).encode(),
-        "'a' stands here twice",
+        "kid 'a' is not unique",
     ),
     "private": (
         json.dumps({"keys": [{**rows(a=OLD)[0], "d": b64url(PRIVATE)}]}).encode(),
@@ -386,15 +392,15 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "a secret": (
         json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": "A" * 43}]}).encode(),
-        "A secret in a public set is none",
+        "must not contain a secret key",
     ),
     "a secret beside": (
         json.dumps({"keys": [{**rows(a=OLD)[0], "k": "A" * 43}]}).encode(),
-        "A secret in a public set is none",
+        "must not contain a secret key",
     ),
     "a secret without a word": (
         json.dumps({"keys": [{"kty": "oct", "k": "A" * 43}]}).encode(),
-        "holds no key",
+        "holds no usable key",
     ),
     **{
         f"{name} {value}": (
@@ -442,7 +448,7 @@ async def test_a_set_without_keys_takes_all_away() -> None:
     await vault.take(key_set(old=OLD))
     problem = await vault.take(b'{"keys": []}')
 
-    assert "holds no key" in problem
+    assert "holds no usable key" in problem
     assert not vault.accepts(OLD.token("old"))
     assert () == vault.names.trusted()
 
@@ -456,7 +462,7 @@ async def test_beside_a_file(tmp_path: Path) -> None:
     assert vault.accepts(OLD.token("old"))
     assert vault.accepts(RSA.token("rsa"))
 
-    assert "'rsa' stands here twice" in await vault.take(key_set(rsa=NEW))
+    assert "kid 'rsa' is not unique" in await vault.take(key_set(rsa=NEW))
     assert vault.accepts(RSA.token("rsa"))
     # The set names it no more.
     assert not vault.accepts(OLD.token("old"))

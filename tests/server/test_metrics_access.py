@@ -153,7 +153,7 @@ def test_plain_http_stays_on_this_machine(host: str) -> None:
 )
 def test_who_is_warned(settings: ServerSettings, is_warned: bool) -> None:
     """Open metrics are fine on this machine, and worth a word elsewhere."""
-    assert is_warned == ("open to whoever" in metrics_warning(settings))
+    assert is_warned == ("is readable by every client" in metrics_warning(settings))
 
 
 @pytest.mark.parametrize("isolation", ["process", "inline"])

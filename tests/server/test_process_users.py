@@ -144,7 +144,7 @@ def test_an_unknown_user_is_told(tmp_path: Path) -> None:
     code, message = site.fails("--vault-user", "nobody-of-this-name")
 
     assert 2 == code
-    assert "there is no user 'nobody-of-this-name'" in message
+    assert "user 'nobody-of-this-name' does not exist" in message
     assert not site.audit.exists()
 
 

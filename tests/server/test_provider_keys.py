@@ -101,7 +101,7 @@ async def test_an_issuer_may_end_with_a_slash() -> None:
     await task.look()
 
     page = "https://localhost:1/tenant/.well-known/openid-configuration"
-    assert [f"The keys of {page} are not to be had: there is no connection."] == told
+    assert [f"Cannot fetch the keys of {page}: the connection failed."] == told
 
 
 def other_key() -> RSAKey:
@@ -110,17 +110,26 @@ def other_key() -> RSAKey:
 
 
 BAD: Final[dict[str, tuple[Callable[[dict[str, Any]], Any], str]]] = {
-    "another's": (lambda m: {**m, "issuer": "https://other.example"}, "another"),
-    "no issuer": (lambda m: {"jwks_uri": m["jwks_uri"]}, "another"),
-    "a list": (lambda m: [m], "understood"),
-    "no place": (lambda m: {**m, "jwks_uri": None}, "no https address"),
-    "no URL": (lambda m: {**m, "jwks_uri": "https://[::1"}, "no https address"),
-    "a file": (lambda m: {**m, "jwks_uri": "file:///etc/passwd"}, "no https address"),
-    "http": (lambda m: {**m, "jwks_uri": "http://localhost/keys"}, "no https address"),
-    "a user": (lambda m: {**m, "jwks_uri": "https://a:b@localhost"}, "no https"),
-    "a fragment": (lambda m: {**m, "jwks_uri": m["jwks_uri"] + "#a"}, "no https"),
-    "nothing": (lambda m: {**m, "jwks_uri": ""}, "no https"),
-    "long": (lambda m: {**m, "jwks_uri": "https://x/" + "a" * 2039}, "no https"),
+    "another's": (lambda m: {**m, "issuer": "https://other.example"}, "another issuer"),
+    "no issuer": (lambda m: {"jwks_uri": m["jwks_uri"]}, "another issuer"),
+    "a list": (lambda m: [m], "not valid"),
+    "no place": (lambda m: {**m, "jwks_uri": None}, "not an https URL"),
+    "no URL": (lambda m: {**m, "jwks_uri": "https://[::1"}, "not an https URL"),
+    "a file": (lambda m: {**m, "jwks_uri": "file:///etc/passwd"}, "not an https URL"),
+    "http": (lambda m: {**m, "jwks_uri": "http://localhost/keys"}, "not an https URL"),
+    "a user": (
+        lambda m: {**m, "jwks_uri": "https://a:b@localhost"},
+        "not an https URL",
+    ),
+    "a fragment": (
+        lambda m: {**m, "jwks_uri": m["jwks_uri"] + "#a"},
+        "not an https URL",
+    ),
+    "nothing": (lambda m: {**m, "jwks_uri": ""}, "not an https URL"),
+    "long": (
+        lambda m: {**m, "jwks_uri": "https://x/" + "a" * 2039},
+        "not an https URL",
+    ),
     "missing": (lambda m: {**m, "jwks_uri": m["jwks_uri"] + "/no"}, "HTTP 404"),
 }
 
@@ -144,7 +153,7 @@ async def test_metadata_that_are_no_json(issuer: OIDCIssuer) -> None:
     page = "/.well-known/openid-configuration"
     issuer.answers[page] = lambda: flask.Response("<html>")
 
-    assert "understood" in (await Fetching(issuer).look())[1]
+    assert "not valid" in (await Fetching(issuer).look())[1]
 
 
 def test_who_has_a_file_fetches_nothing() -> None:
@@ -187,7 +196,7 @@ async def test_the_vault_keeps_the_last_good_keys() -> None:
     assert "gone." == await vouching.look()
     assert redeems(vouching)
     vouching.take(json.dumps({"keys": []}).encode(), "")
-    assert "holds no key" in await vouching.look()
+    assert "holds no usable key" in await vouching.look()
     assert not redeems(vouching)
     assert "" == told[0]
 

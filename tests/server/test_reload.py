@@ -131,13 +131,13 @@ def test_a_pair_that_does_not_fit_changes_nothing(server: Running, site: Site) -
 
     assert "reload failed" in events
     assert before == fingerprint(server, site)
-    assert [line for line in site.log() if "not belong" in line.get("reason", "")]
+    assert [line for line in site.log() if "not match" in line.get("reason", "")]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"begin": timedelta(days=-2), "end": timedelta(days=-1)}, "has expired"),
+        ({"begin": timedelta(days=-2), "end": timedelta(days=-1)}, "expired at"),
         ({"begin": timedelta(days=1), "end": timedelta(days=2)}, "is not valid before"),
     ],
     ids=["expired", "early"],

@@ -60,7 +60,7 @@ OF_ALARMS = ("show_jwt_alarm", "show_next_order", "show_staple", "show_tls_alarm
 COUNTING = f"""
 import inspect, sys
 from pathlib import Path
-from hsm_server.telemetry import Metrics, share_metrics
+from hsm_server.observability.telemetry import Metrics, share_metrics
 
 samples = {{"str": "x", "int": 1, "float": 1.0, "bool": True}}
 share_metrics(Path(sys.argv[1]), sys.argv[2])
@@ -147,5 +147,5 @@ def test_it_is_in_memory_where_nothing_else_is_said() -> None:
 
 def test_no_place_is_told(tmp_path: Path) -> None:
     """A folder that is not there is a sentence, not a traceback."""
-    with pytest.raises(ConfigurationError, match="no place"):
+    with pytest.raises(ConfigurationError, match="No directory"):
         RuntimeFolder(plan(tmp_path / "nothing"))

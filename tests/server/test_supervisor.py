@@ -42,7 +42,7 @@ while True:
             break
 """
 _PUBLISH = """
-from hsm_server.sealed_memory import seal
+from hsm_server.system.sealed_memory import seal
 socket.send_fds(end, [pack(c.Publish(1))], [seal("state", b"state")])
 """
 _GOOD = ("-c", _STUB.format(is_linked=True, then=""))
@@ -100,8 +100,8 @@ def test_a_child_that_dies_at_once_ends_the_start(
     assert "" == out
     (line,) = lines
     slot = {"vault": "vault", "front_end": "front1", "keeper": "tls"}[which]
-    assert f"The process {slot} ended" in line
-    assert "(status 3) by itself" in line
+    assert f"The process {slot} exited" in line
+    assert "exited unexpectedly (status 3)" in line
     assert [] == list(tmp_path.iterdir())
 
 
@@ -112,7 +112,7 @@ def test_a_child_that_is_stopped_at_its_start_is_ended(
     status = run(tmp_path, Roles(_STOPPED, _GOOD, _KEEPER))
 
     assert 1 == status
-    assert "vault did not answer, and was killed" in capfd.readouterr().err
+    assert "vault did not respond and was killed" in capfd.readouterr().err
 
 
 def test_a_front_end_that_lost_its_vault_gets_another_connection(

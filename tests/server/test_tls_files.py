@@ -132,13 +132,13 @@ class TestPair:
         refusal = folder.refusal(folder.more(serve_by(folder.issuer)))
 
         assert 2 == len(both.pairs)
-        assert "both for keys of the kind ECDSA" in refusal
+        assert "same key type ECDSA" in refusal
 
     def test_a_mismatched_pair_is_told(self, folder: Folder) -> None:
         """The message names both files."""
         folder.files.key.write_bytes(serve_by(folder.issuer).key_pem)
 
-        assert "key.pem does not belong to the certificate" in folder.refusal()
+        assert "key.pem does not match the certificate" in folder.refusal()
 
     @pytest.mark.parametrize("form", ["seed-priv", "seed-only", "priv-only"])
     def test_a_key_of_openssls_is_read(self, folder: Folder, form: str) -> None:
@@ -159,16 +159,16 @@ class TestPair:
         folder.make("ML-DSA-65")
         folder.files.cert.write_bytes((folder.path / "own.pem").read_bytes())
 
-        with pytest.raises(ListenError, match="not that of its certificate"):
+        with pytest.raises(ListenError, match="does not match its certificate"):
             try_state(folder.state())
 
     @pytest.mark.parametrize(
         ("curve", "words"),
         [
-            ("SM2", "is for a key of a kind that can't be used"),
-            ("sect283k1", "is for a key of a kind that can't be used"),
+            ("SM2", "has an unsupported key type"),
+            ("sect283k1", "has an unsupported key type"),
             ("P-192", r"\(ee key too small\)"),
-            ("secp256k1", r"connection with the new certificate fails \("),
+            ("secp256k1", r"connection with the new certificate failed \("),
         ],
     )
     def test_a_key_that_nobody_could_use_is_told(
@@ -186,7 +186,7 @@ class TestPair:
         """A certificate has none of them twice."""
         folder.put(twice_extended(folder.issuer))
 
-        assert "The extensions in" in folder.refusal()
+        assert "The extensions of a certificate in" in folder.refusal()
 
     def test_an_encrypted_key_is_told(self, folder: Folder) -> None:
         """Nobody is asked for a passphrase on a terminal."""
@@ -201,7 +201,7 @@ class TestPair:
 
     @pytest.mark.parametrize(
         ("begin", "end", "words"),
-        [(DAY, 2 * DAY, "is not valid before"), (-2 * DAY, -DAY, "has expired at")],
+        [(DAY, 2 * DAY, "is not valid before"), (-2 * DAY, -DAY, "expired at")],
         ids=["not-yet", "no-more"],
     )
     def test_one_that_is_not_valid_now_is_refused(
@@ -219,13 +219,13 @@ class TestPair:
         folder.files.key.write_bytes(issued.key_pem)
         folder.files.cert.write_bytes(pem(own, root, between))
 
-        assert "is no chain: CN=server is not signed by" in folder.refusal()
+        assert "is not a chain: CN=server is not signed by" in folder.refusal()
 
     def test_one_for_clients_is_refused(self, folder: Folder) -> None:
         """Every client would refuse it."""
         folder.put(serve_by(folder.issuer, use=CLIENT))
 
-        assert "is not for servers" in folder.refusal()
+        assert "is not a server certificate" in folder.refusal()
 
     @pytest.mark.parametrize(
         "use",
@@ -244,7 +244,7 @@ class TestPair:
         """Nobody sends so many certificates."""
         folder.files.cert.write_bytes(folder.files.cert.read_bytes() * 11)
 
-        assert "holds 22 certificates, and 10 are the most" in folder.refusal()
+        assert "holds 22 certificates, but at most 10" in folder.refusal()
 
 
 class TestFiles:
@@ -292,14 +292,14 @@ class TestFiles:
         absent = {which: folder.path / "absent.pem"}
         folder.files = msgspec.structs.replace(folder.files, **absent)
 
-        assert "absent.pem can't be read (No such file" in folder.refusal()
+        assert "absent.pem (No such file" in folder.refusal()
 
     @pytest.mark.parametrize("which", ["cert", "key"])
     def test_a_file_that_is_not_pem_is_told(self, folder: Folder, which: str) -> None:
         """Garbage is no certificate."""
         getattr(folder.files, which).write_text("garbage")
 
-        assert "in PEM form" in folder.refusal()
+        assert "PEM" in folder.refusal()
 
     @pytest.mark.parametrize("which", ["cert", "key"])
     def test_a_truncated_file_is_told(self, folder: Folder, which: str) -> None:
@@ -307,14 +307,14 @@ class TestFiles:
         path = getattr(folder.files, which)
         path.write_bytes(path.read_bytes()[:100])
 
-        assert "in PEM form" in folder.refusal()
+        assert "PEM" in folder.refusal()
 
     def test_a_pipe_is_not_waited_for(self, folder: Folder) -> None:
         """Nobody may ever write into it."""
         folder.files.cert.unlink()
         os.mkfifo(folder.files.cert)
 
-        assert "is no regular file" in folder.refusal()
+        assert "is not a regular file" in folder.refusal()
 
     @pytest.mark.parametrize("which", ["cert", "key"])
     def test_a_folder_is_not_kept_open(self, folder: Folder, which: str) -> None:
@@ -324,7 +324,7 @@ class TestFiles:
         path.mkdir()
         before = len(os.listdir("/proc/self/fd"))
 
-        assert "is no regular file" in folder.refusal()
+        assert "is not a regular file" in folder.refusal()
         assert before == len(os.listdir("/proc/self/fd"))
 
     def test_an_endless_file_is_not_read_to_its_end(self, folder: Folder) -> None:
@@ -364,14 +364,14 @@ class TestClients:
         client = folder.client()
         client.ca.write_bytes(pem(twice_extended(folder.issuer).certificate))
 
-        assert "No CA certificate in" in folder.refusal(client=client)
+        assert "contains no CA certificate" in folder.refusal(client=client)
 
     def test_a_ca_file_needs_a_ca(self, folder: Folder) -> None:
         """A server's own certificate signs nobody."""
         client = folder.client()
         client.ca.write_bytes(pem(serve_by(folder.issuer).certificate))
 
-        assert "No CA certificate in" in folder.refusal(client=client)
+        assert "contains no CA certificate" in folder.refusal(client=client)
 
     def test_a_ca_file_that_is_none_is_told(self, folder: Folder) -> None:
         """Garbage and nothing at all are no certificates."""
@@ -380,20 +380,22 @@ class TestClients:
         garbage = folder.refusal(client=client)
         client.ca.unlink()
 
-        assert "No certificates in PEM form" in garbage
-        assert "can't be read (No such file" in folder.refusal(client=client)
+        assert "contains no PEM certificates" in garbage
+        assert "(No such file" in folder.refusal(client=client)
 
     @pytest.mark.parametrize("data", [b"garbage", b"-----BEGIN X509 CRL-----\nAA"])
     def test_a_list_that_is_none_is_told(self, folder: Folder, data: bytes) -> None:
         """It is not passed over: somebody may be revoked in it."""
         client = folder.client(data)
 
-        assert "No revocation list in PEM or DER form" in folder.refusal(client=client)
+        assert "contains no revocation list in PEM or DER" in folder.refusal(
+            client=client
+        )
 
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"begin": -2 * DAY, "end": -DAY}, "should have been renewed by"),
+            ({"begin": -2 * DAY, "end": -DAY}, "expired at"),
             ({"begin": DAY, "end": 2 * DAY}, "is not valid before"),
         ],
         ids=["old", "future"],
@@ -410,6 +412,6 @@ class TestClients:
         """Another key has signed it."""
         forged = folder.issuer.revocation_list(signer=self_signed_root("A stranger"))
 
-        assert "is not signed by its issuer" in folder.refusal(
+        assert "signature of the revocation list" in folder.refusal(
             client=folder.client(forged)
         )

@@ -154,28 +154,31 @@ BAD = {
     ),
     "unknown field": ({"keys": [RS], "alg": "RS256"}, "unknown field `alg`"),
     "unknown field of a key": ({"keys": [{**RS, "x": 1}]}, r"keys\[0\]"),
-    "unknown algorithm": ({"keys": [{**RS, "algorithm": "RS512"}]}, "'RS512' is none"),
-    "none": ({"keys": [{**RS, "algorithm": "none"}]}, "'none' is none of HS256"),
+    "unknown algorithm": (
+        {"keys": [{**RS, "algorithm": "RS512"}]},
+        "'RS512' is unknown",
+    ),
+    "none": ({"keys": [{**RS, "algorithm": "none"}]}, "'none' is unknown"),
     "another algorithm": ({"keys": [{**RS, "algorithm": "ES256"}]}, "for RS256, not"),
     "public key for HS256": (
         {"keys": [{"public_key_pem": RS["public_key_pem"]}]},
-        "not for HS256",
+        "HS256 requires a secret",
     ),
     "secret for RS256": (
         {"algorithm": "RS256", "keys": [{"secret": B64}]},
-        "for HS256",
+        "requires algorithm HS256",
     ),
     "nothing in a key": ({"keys": [{"kid": "a"}]}, "one of secret, public_key_pem"),
     "two in a key": ({"keys": [{**RS, "secret": B64}]}, "one of secret, public_key"),
-    "one kid twice": ({"keys": [RS, {**ES, "kid": "a"}]}, "'a' stands here twice"),
-    "one key twice": ({"keys": [RS, {**RS, "kid": "z"}]}, "same key stands here twice"),
+    "one kid twice": ({"keys": [RS, {**ES, "kid": "a"}]}, "kid 'a' is not unique"),
+    "one key twice": ({"keys": [RS, {**RS, "kid": "z"}]}, "listed twice"),
     "empty kid": ({"keys": [{**RS, "kid": ""}]}, r"keys\[0\].kid"),
     "unclear kid": ({"keys": [{**RS, "kid": "a\nb"}]}, "printable"),
     "leeway too long": ({"keys": [RS], "leeway_seconds": 301}, "leeway_seconds.*300"),
     "leeway is a text": ({"keys": [RS], "leeway_seconds": "1"}, "leeway_seconds"),
     "empty issuer": ({"keys": [RS], "issuer": ""}, "issuer"),
-    "no PEM": ({"keys": [{**RS, "public_key_pem": "..."}]}, "no public key as PEM"),
-    "descriptor": ({"keys": [{"secret": "fd:0"}]}, "descriptor can't be read again"),
+    "no PEM": ({"keys": [{**RS, "public_key_pem": "..."}]}, "valid PEM public key"),
+    "descriptor": ({"keys": [{"secret": "fd:0"}]}, "descriptor cannot be read"),
     "no file of keys": ({"jwks_file": "nothing.json"}, "jwks_file"),
     "a list": ([RS], "Expected `object`|YAML|mapping"),
 }
@@ -296,7 +299,7 @@ def test_flags_and_file_must_agree(path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"kid": "b", "jwk": {"kid": "a"}}, "another kid inside"),
+        ({"kid": "b", "jwk": {"kid": "a"}}, "differs from the kid"),
         ({"algorithm": "ES256", "jwk": {"alg": "RS256"}}, "RS256, not for ES256"),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m hsm_server``."""
+"""Entry point of ``python -m hsm_server``."""
 
 from hsm_server.main import main
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The application: what a listener serves, and what tests drive."""
+"""The aiohttp application, for a listener or a test."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command ``hsm-server``."""
+"""Command ``hsm-server``: options, secrets and startup."""
 
 from __future__ import annotations
 
@@ -44,19 +44,17 @@ from hsm_server.system.standard_streams import (
 )
 
 _HELP = """
-Serve an HSM over HTTPS (TLS 1.3), with bearer tokens (JWT).
+Run the HSM as an HTTPS service (TLS 1.3) with bearer tokens (JWT).
 
-A SECRET is standard base64, 'text:' before a plain secret, '@FILE' (mode 0600), or
-'fd:N'. Given on the command line itself it works, and everybody on this machine can
-read it.
+A SECRET is standard base64, 'text:' followed by a plain secret, '@FILE' (mode 0600), or
+'fd:N'. Secrets on the command line are readable by every user of this machine.
 """
 _EPILOG = f"""
-SIGTERM ends the server in order; SIGHUP has certificates, private keys, revocation
-lists, OCSP responses, keys of tokens and policy read again, and retention looks at its
-policy and at what is due; SIGUSR1 lets tokens expire by the wall clock, though it was
-set back.
+SIGTERM stops the server gracefully. SIGHUP reloads certificates, private keys,
+revocation lists, OCSP responses, token keys and policies, and starts a retention sweep.
+SIGUSR1 accepts the current wall clock for token expiry after it was set back.
 
-Known from FerroHSM, not available in this version, and refused when given:
+Not available in this version, and rejected:
 {", ".join(f"--{flag}" for flag in UNAVAILABLE)}.
 """
 
@@ -105,7 +103,7 @@ def _check_randomness() -> None:
     Raises:
         EntropyUnavailableError: getrandom(2) fails, for Python or for OpenSSL.
     """
-    # It is there only to be asked this, and takes a while to load.
+    # Only this check needs ssl, which is slow to load.
     import ssl
 
     try:
@@ -154,8 +152,9 @@ def _check_token_keys(values: dict[str, Any]) -> None:
     if not sources and secret is None:
         if values["client_cert_identities"]:
             say(
-                "note: no keys of tokens are given, so every bearer token is refused; "
-                "client certificates alone let people in (--client-cert-identities)."
+                "note: no token keys are configured, so every bearer token is "
+                "rejected. Clients must use certificates "
+                "(--client-cert-identities)."
             )
             return
         raise click.UsageError(
@@ -165,8 +164,8 @@ def _check_token_keys(values: dict[str, Any]) -> None:
         )
     if sources and secret is not None:
         say(
-            "warning: --auth-jwt-secret (FERROHSM_JWT_SECRET) is not used, for "
-            f"{sources[0]} says which keys count."
+            "warning: --auth-jwt-secret (FERROHSM_JWT_SECRET) is ignored, "
+            f"because {sources[0]} sets the token keys."
         )
 
 
@@ -177,8 +176,8 @@ def _warn_of_literal(context: click.Context, flag: str, values: dict[str, Any]) 
         return
     if is_literal_secret(values[name]):
         say(
-            f"warning: --{flag} stands on the command line, where others can read it; "
-            f"use {environment_name(flag)}, @FILE or fd:N."
+            f"warning: other users can read --{flag} on the command line. Use "
+            f"{environment_name(flag)}, @FILE or fd:N."
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From parsed options to a running server, in one process or in several."""
+"""Startup from parsed options, in one process or in several."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hsm_server.system.standard_streams import announce
 @dataclass(frozen=True, slots=True)
 class Start:
     """
-    What the command line asks for.
+    Parsed command line.
 
     Attributes:
-        box: Secrets, as they were given.
-        vault_user: Who is to hold the keys, where that is not who starts the server.
-        front_end_user: The same of who accepts connections.
-        started: Instant of the monotonic clock at which the command began.
+        box: The secrets, as given.
+        vault_user: User of the vault, if not the current one.
+        front_end_user: User of the front ends, if not the current one.
+        started: Start of the command on the monotonic clock.
     """
 
     settings: ServerSettings

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The REST API: routes, live views, and the OpenAPI description."""
+"""REST API: routes, live views, and the OpenAPI description."""

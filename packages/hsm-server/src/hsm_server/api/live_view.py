@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-A live view of the trail as server-sent events (HTML, section 9.2).
+Live view of the audit log as server-sent events (HTML, section 9.2).
 
-The id of each event is the ``start_seq`` with which the view goes on after it, so that
-``Last-Event-ID`` resumes a view without gap or repetition.
+The ID of each event is the ``start_seq`` of the rest of the view, so ``Last-Event-ID``
+resumes a view without gap or repetition.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ async def write_part(
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError("The client takes nothing.") from None
+        raise ConnectionResetError("The client does not read.") from None
 
 
 def _events(page: AuditPage, encode: Encode) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All in one process, for development: opens the HSM, listens, drains, closes."""
+"""Single-process server for development: opens the HSM, listens, drains, closes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def serve(
         ListenError: The address is in use, or the certificates can't be used.
     """
     if settings.tls is None:
-        raise ListenError("There is no certificate to listen with.")
+        raise ListenError("No TLS certificate is available.")
     logger = make_logger(sys.stderr, settings.log_level, settings.log_format)
     capture_foreign(logger)
     state = first_state(settings.tls)
@@ -129,7 +129,7 @@ def _provider_log(logger: Logger) -> Callable[[str], None]:
 
 
 class _InlineTLS:
-    """A keeper of TLS, and the only one whom it gives anything."""
+    """TLS manager whose only front end is this process."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _InlineTLS:
 
 
 class _InlineServer:
-    """A front end and a vault in one."""
+    """Front end and vault in one process."""
 
     def __init__(
         self,

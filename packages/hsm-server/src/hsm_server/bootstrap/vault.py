@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-The vault: the process that holds root, keys, trail and token secrets, and no network.
+Vault process: root key, keys, audit log and token secrets, without network access.
 
-It is a program of its own, which the supervisor starts.
+It is a separate program that the supervisor starts.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _provider_log(child: Child) -> Callable[[str], None]:
 
 
 class _Vault:
-    """Does what the supervisor says."""
+    """Vault process: executes the supervisor's messages."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""With which status the server ends, and why; a table looked up along the MRO."""
+"""Exit statuses of the server, looked up along the MRO of an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 
 
 class ListenError(ConfigurationError):
-    """The address or the TLS files can't be used."""
+    """The address or the TLS files are not usable."""
 
 
 EXIT_CODES: Final[dict[type[HSMError], ExitCode]] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every process of a server is told; nothing in it is secret."""
+"""Plan of a server's processes; contains no secret."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hsm_server.config.settings import ServerSettings
 
 
 class User(Record, frozen=True, kw_only=True):
-    """A user of the system, by number."""
+    """System user, by number."""
 
     uid: int
     gid: int
@@ -21,18 +21,17 @@ class User(Record, frozen=True, kw_only=True):
 
 class Plan(Record, frozen=True, kw_only=True):
     """
-    A server of several processes.
+    Plan of a server with several processes.
 
     Attributes:
-        settings: Of the server.
-        url: Where it listens.
-        vault_user: Who holds the keys; None is the supervisor's own user.
-        front_end_user: Who has the connections; None is the supervisor's own user.
+        settings: Settings of the server.
+        url: URL of the server.
+        vault_user: User of the vault; None for the supervisor's own.
+        front_end_user: User of the front ends; None for the supervisor's own.
         notify: Socket of the service manager (``NOTIFY_SOCKET``), or empty.
-        watchdog_seconds: How often the service manager wants to hear from us; 0 for
-            never.
-        runtime_folder: Folder for what lives as long as the server; None finds one.
-        started: Instant of the monotonic clock at which the server began.
+        watchdog_seconds: Watchdog interval of the service manager; 0 for none.
+        runtime_folder: Folder for runtime files; None selects one.
+        started: Start of the server on the monotonic clock.
     """
 
     settings: ServerSettings
@@ -69,13 +68,13 @@ def read_plan(data: bytes) -> Plan:
 def _to_plain(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"A plan holds no {type(value).__name__}.")
+    raise TypeError(f"A plan cannot hold {type(value).__name__}.")
 
 
 def _from_plain(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
-    raise TypeError(f"A plan holds no {kind.__name__}.")
+    raise TypeError(f"A plan cannot hold {kind.__name__}.")
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_plain)

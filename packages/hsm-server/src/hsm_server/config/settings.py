@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings of the server: parsed, validated, immutable. Secrets stand apart."""
+"""Server settings: parsed, validated, immutable. Secrets are separate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TOKEN_BYTES: Final = 8192
 
 
 class LogLevel(StrEnum):
-    """Least severe level that is logged."""
+    """Minimum severity of log messages."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -27,28 +27,28 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How a line of the log is written."""
+    """Format of log messages."""
 
     JSON = "json"
     CONSOLE = "console"
 
 
 class Isolation(StrEnum):
-    """Whether keys are kept in a process of their own."""
+    """Isolation of the keys from the network."""
 
     PROCESS = "process"
     INLINE = "inline"
 
 
 class EventLoop(StrEnum):
-    """What front ends and vault run on."""
+    """Event loop of front ends and vault."""
 
     ASYNCIO = "asyncio"
     UVLOOP = "uvloop"
 
 
 class ProxyHeader(StrEnum):
-    """Header field in which trusted proxies say for whom they ask."""
+    """Header that trusted proxies set to the client address."""
 
     FORWARDED = "forwarded"
     X_FORWARDED_FOR = "x-forwarded-for"
@@ -56,9 +56,9 @@ class ProxyHeader(StrEnum):
 
 class StatusCheck(StrEnum):
     """
-    Whether client certificates are asked after by OCSP.
+    OCSP checks of client certificates.
 
-    *soft* lets in those of whom nothing can be learnt, *hard* doesn't.
+    *soft* accepts clients if no responder answers, *hard* rejects them.
     """
 
     OFF = "off"
@@ -68,11 +68,11 @@ class StatusCheck(StrEnum):
 
 class PairFiles(Record, frozen=True, kw_only=True):
     """
-    PEM files of a certificate that the listener shows.
+    PEM files of a certificate of the listener.
 
     Attributes:
-        cert: Certificate chain, the server's own first.
-        key: Its private key, not encrypted, readable by its owner alone.
+        cert: Certificate chain, server certificate first.
+        key: Its private key, unencrypted, readable by its owner only.
     """
 
     cert: Path
@@ -81,13 +81,13 @@ class PairFiles(Record, frozen=True, kw_only=True):
 
 class ClientSettings(Record, frozen=True, kw_only=True):
     """
-    Which client certificates are let in.
+    Client certificate settings.
 
     Attributes:
-        ca: PEM file of those who may have signed them.
-        is_required: Whether a connection without one is refused.
+        ca: PEM file of CAs for client certificates.
+        is_required: Whether to reject connections without a certificate.
         crls: Files of revocation lists, PEM or DER.
-        status_check: Whether their OCSP responders are asked.
+        status_check: OCSP check of client certificates.
     """
 
     ca: Path
@@ -98,17 +98,17 @@ class ClientSettings(Record, frozen=True, kw_only=True):
 
 class ACMESettings(Record, frozen=True, kw_only=True):
     """
-    Where the listener's certificate comes from, if a CA issues it by itself.
+    ACME settings: automatic issuance of the listener's certificate.
 
     Attributes:
-        names: Of the server, DNS names as A-labels or IP addresses.
-        contacts: Whom the CA may write to, as URIs.
-        cache: Folder of account and certificate.
-        directory: URL where the CA begins.
-        authorities: PEM file of those who may have signed the CA's own certificate;
-            None takes those that the web trusts.
-        http_address: Host and port where challenges are answered over HTTP; None
-            answers them on the listener.
+        names: Names of the server, DNS names as A-labels or IP addresses.
+        contacts: Contact addresses, as URIs.
+        cache: Directory of account and certificate.
+        directory: Directory URL of the CA.
+        authorities: PEM file of CAs that verify the CA's server; None uses public web
+            CAs.
+        http_address: Host and port for HTTP-01 challenges; None answers challenges on
+            the listener.
 
     Standard:
         RFC 8555; RFC 8737 and RFC 8738.
@@ -127,16 +127,15 @@ class TLSSettings(Record, frozen=True, kw_only=True):
     TLS of the listener.
 
     Attributes:
-        pairs: Certificates to choose from, at most one for each kind of key; none
-            where a CA issues the certificate.
-        acme: How it does so.
-        client: If given, clients show certificates too.
-        allow_tls_1_2: Whether TLS 1.2 is spoken too.
-        reload_interval_seconds: How often files are looked at for a change; 0 for
-            never, but when a reload is asked for.
-        ocsp_responses: Files of staples, DER or PEM.
-        ocsp_refresh_interval_seconds: Longest time between two questions about a
-            certificate of ours; 0 asks nobody.
+        pairs: Certificates, at most one per key type; empty with ACME.
+        acme: ACME settings.
+        client: Client certificate settings; None requests no certificate.
+        allow_tls_1_2: Whether TLS 1.2 is allowed.
+        reload_interval_seconds: Interval between checks of the files; 0 reads them only
+            on reload.
+        ocsp_responses: Files of OCSP responses, DER or PEM.
+        ocsp_refresh_interval_seconds: Longest interval between OCSP queries for a
+            server certificate; 0 disables queries.
     """
 
     pairs: tuple[PairFiles, ...]
@@ -150,12 +149,12 @@ class TLSSettings(Record, frozen=True, kw_only=True):
 
 class TokenRules(Record, frozen=True, kw_only=True):
     """
-    What a bearer token must say, besides being authentic.
+    Claims that a bearer token must have.
 
     Attributes:
         issuer: Required ``iss``; empty accepts any.
-        audience: Required in ``aud``; empty refuses tokens that name an audience.
-        leeway_seconds: How far the issuer's clock may be off.
+        audience: Required in ``aud``; empty rejects tokens with an audience.
+        leeway_seconds: Allowed clock difference to the issuer.
         max_lifetime_seconds: Longest time from ``iat`` (or now) to ``exp``.
     """
 
@@ -167,16 +166,16 @@ class TokenRules(Record, frozen=True, kw_only=True):
 
 class TokenConfig(Record, frozen=True, kw_only=True):
     """
-    The keys that tokens are verified with: a file of them, or where to fetch them.
+    Token keys: a file, or a URL of a JWK Set.
 
     Attributes:
-        path: YAML or JSON; None where there is one secret.
-        reload_seconds: How often it is looked at for a change, and keys are fetched.
-        key_set_url: Where public keys are fetched from as a JWK Set; empty for nowhere.
-        key_set_authorities: PEM file of those who may have signed that server's
-            certificate; None takes those that the system trusts.
-        has_no_keys: Whether there is nothing of all that, nor a secret: then every
-            token is refused.
+        path: YAML or JSON file; None with a single secret.
+        reload_seconds: Interval between checks of the file, and between fetches.
+        key_set_url: URL of a JWK Set; empty for none.
+        key_set_authorities: PEM file of CAs that verify that server; None uses the
+            system's CAs.
+        has_no_keys: Whether no key source and no secret is configured; then every token
+            is rejected.
     """
 
     path: Path | None = None
@@ -188,24 +187,21 @@ class TokenConfig(Record, frozen=True, kw_only=True):
 
 class OIDCSettings(Record, frozen=True, kw_only=True):
     """
-    A provider by which people sign in to the console.
+    OpenID Connect provider for sign-in to the console.
 
     Attributes:
-        issuer: Names it: an ``https`` URL, under which its metadata are found.
-        client_id: What it knows this server as; ID tokens must be meant for it.
-        redirect_uri: Where it sends people back to, as it was told.
-        client_secret_file: Holds what this server shows to it; None where PKCE is
-            enough.
-        ca_bundle: PEM file of those who may have signed its certificate; None takes
-            those that the web trusts.
-        jwks_file: Its keys (RFC 7517); None has them fetched from where its metadata
-            say.
-        title: What people call it.
-        scopes: What is asked for; ``openid`` is among them.
-        principal_claim: Where an ID token says who somebody is.
-        roles_claim: Where it says what they may be; dots lead into objects.
-        roles: Roles by what stands there; what is not here means nothing.
-        leeway_seconds: How far its clock may be off.
+        issuer: Issuer: an ``https`` URL, under which its metadata is published.
+        client_id: Client ID of this server; the required audience of ID tokens.
+        redirect_uri: Registered redirect URI.
+        client_secret_file: File of the client secret; None relies on PKCE.
+        ca_bundle: PEM file of CAs that verify the provider; None uses public web CAs.
+        jwks_file: Its keys (RFC 7517); None fetches them from its ``jwks_uri``.
+        title: Name on the sign-in page.
+        scopes: Requested scopes, with ``openid``.
+        principal_claim: Claim of the principal.
+        roles_claim: Claim of the roles; dots separate nested objects.
+        roles: Roles by value of that claim; other values are ignored.
+        leeway_seconds: Allowed clock difference to the provider.
     """
 
     issuer: str
@@ -224,7 +220,7 @@ class OIDCSettings(Record, frozen=True, kw_only=True):
 
 class HTTPLimits(Record, frozen=True, kw_only=True):
     """
-    What one request may cost.
+    Limits of a request or connection.
 
     Attributes:
         json_bytes: Largest JSON body.
@@ -234,12 +230,13 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
         line_bytes: Longest request line; a query may hold 64 KiB of additional data in
             base64 with every character escaped.
         header_bytes: Longest header field.
-        max_connections: Connections at one time; fewer if descriptors are scarce.
-        max_connections_per_address: Of these, how many one network address may have.
-        handshake_timeout_seconds: How long a TLS handshake may take.
-        head_timeout_seconds: How long the head of a request may take to arrive.
-        body_timeout_seconds: How long a body may take to arrive.
-        keepalive_seconds: How long an idle connection stays open.
+        max_connections: Concurrent connections; fewer if the limit of open files
+            requires it.
+        max_connections_per_address: Concurrent connections per network address.
+        handshake_timeout_seconds: Time limit of a TLS handshake.
+        head_timeout_seconds: Time limit for the head of a request.
+        body_timeout_seconds: Time limit for a body.
+        keepalive_seconds: Time before an idle connection is closed.
     """
 
     json_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
@@ -258,16 +255,16 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
 
 class RateLimits(Record, frozen=True, kw_only=True):
     """
-    How much one caller, or one network address, may ask for.
+    Rate limits per caller and per network address.
 
     Attributes:
-        per_second: What a caller gets each second, in quick operations; 0 for no limit.
-        burst: What a caller may spend at once.
-        address_per_second: Requests of one address each second, of those who were not
-            found good a moment ago; 0 for no limit.
-        address_burst: How many of these may come at once.
-        free_failures: Failed authentications of one address before it is locked out;
-            0 locks nobody out.
+        per_second: Units per second and caller; 0 is unlimited.
+        burst: Burst per caller, in units.
+        address_per_second: Requests per second and address, except from recently
+            authenticated clients; 0 is unlimited.
+        address_burst: Burst per address.
+        free_failures: Failed authentications of an address before a lockout; 0 disables
+            lockouts.
     """
 
     per_second: Annotated[float, Meta(ge=0)] = 0.0
@@ -279,11 +276,11 @@ class RateLimits(Record, frozen=True, kw_only=True):
 
 class ProxySettings(Record, frozen=True, kw_only=True):
     """
-    Who is believed when they say for whom they ask.
+    Trusted proxies.
 
     Attributes:
-        networks: Networks of trusted proxies, as text; without any, nobody is.
-        header: The one header field that these set; others are not looked at.
+        networks: Networks of trusted proxies, as text; empty trusts none.
+        header: Header with the client address; others are ignored.
     """
 
     networks: tuple[str, ...] = ()
@@ -292,13 +289,13 @@ class ProxySettings(Record, frozen=True, kw_only=True):
 
 class MetricsSettings(Record, frozen=True, kw_only=True):
     """
-    Who may read ``/metrics``, and where.
+    Access to ``/metrics``.
 
     Attributes:
-        address: Host and port of a listener of its own, without TLS, on loopback; None
-            shows the page where everything else is.
-        token_sha256: SHA-256 of the bearer token that is asked for, hex; empty asks
-            for none. The token is long enough for nobody to find it by its hash.
+        address: Host and port of a separate loopback listener without TLS; None uses
+            the main listener.
+        token_sha256: SHA-256 of the required bearer token, hex; empty requires none.
+            The token is long enough to resist a search by its hash.
     """
 
     address: tuple[str, int] | None = None
@@ -311,8 +308,8 @@ class ConsoleSettings(Record, frozen=True, kw_only=True):
 
     Attributes:
         is_on: Whether it is served.
-        idle_seconds: After how long without use a session ends.
-        absolute_seconds: After how long it ends however much it is used.
+        idle_seconds: Idle timeout of a session.
+        absolute_seconds: Maximum lifetime of a session.
     """
 
     is_on: bool = True
@@ -329,16 +326,15 @@ SAMPLERS: Final = (
 
 class TracingSettings(Record, frozen=True, kw_only=True):
     """
-    Where spans of requests are sent.
+    Export of traces.
 
     Attributes:
-        endpoint: URL that takes OTLP over HTTP; empty sends none.
-        service_name: What this service is called.
-        attributes: What else is said of it, by name.
+        endpoint: URL for OTLP over HTTP; empty disables tracing.
+        service_name: Name of this service.
+        attributes: Further resource attributes, by name.
         sampler: One of `SAMPLERS`.
-        ratio: How many of all requests have one, where the sampler asks.
-        certificate: PEM file of those who may have signed the endpoint's certificate;
-            None takes those that the web trusts.
+        ratio: Ratio of sampled requests, for ratio samplers.
+        certificate: PEM file of CAs that verify the endpoint; None uses public web CAs.
     """
 
     endpoint: str = ""
@@ -351,17 +347,17 @@ class TracingSettings(Record, frozen=True, kw_only=True):
 
 class ServerSettings(Record, frozen=True, kw_only=True):
     """
-    Everything the server needs, except its secrets.
+    All settings of the server, except its secrets.
 
     Attributes:
-        port: 0 takes any free one.
-        core: Settings of the HSM inside.
-        rates: How much one caller may ask for.
-        proxies: Whose word about addresses counts.
-        workers: Front ends, where keys are in a process of their own.
-        event_loop: What they and the vault run on.
+        port: Port; 0 selects a free one.
+        core: Settings of the HSM.
+        rates: Rate limits.
+        proxies: Trusted proxies.
+        workers: Number of front ends, with isolated keys.
+        event_loop: Event loop of front ends and vault.
         console: The web console.
-        drain_timeout_seconds: How long requests in flight may finish at the end.
+        drain_timeout_seconds: Time for requests in flight to finish at shutdown.
     """
 
     host: str = "127.0.0.1"
@@ -387,13 +383,13 @@ class ServerSettings(Record, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True, repr=False)
 class Secrets:
     """
-    What the server must keep to itself.
+    Secrets of the server.
 
     Attributes:
-        master_key: Root of the sealed keys, 32 bytes.
-        hmac_key: Key of the audit trail, 32 bytes.
-        jwt_secret: HS256 key of bearer tokens, at least 32 bytes; None where a file
-            says which keys count.
+        master_key: Root key, 32 bytes.
+        hmac_key: Key of the audit log, 32 bytes.
+        jwt_secret: HS256 key of bearer tokens, at least 32 bytes; None with other token
+            keys.
     """
 
     master_key: bytes

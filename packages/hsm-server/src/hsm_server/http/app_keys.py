@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Typed state of the application, and what is noted of each request."""
+"""Typed application state, and the state of each request."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ VAULT: Final = web.AppKey("VAULT", VaultAccess)
 @dataclass(slots=True)
 class Exchange:
     """
-    What log and metrics say of one request.
+    Request data for log and metrics.
 
     Attributes:
-        request_id: Given by the client or made here.
-        operation: Name of the operation, or of the page that was asked for.
-        code: ``ok``, or the code of the problem that was answered.
-        principal: Who asked, once that is known.
-        quota: What is left to them, where that is limited.
-        is_turned_away: Whether nobody looked at it, because of its address.
+        request_id: From the client, or generated.
+        operation: Name of the operation or page.
+        code: ``ok``, or the code of the problem.
+        principal: The authenticated principal, once known.
+        quota: The rest of their rate limit, if limited.
+        is_turned_away: Whether it was rejected early because of its address.
     """
 
     request_id: str

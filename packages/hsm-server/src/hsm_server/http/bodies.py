@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bodies and queries of requests, read strictly and within limits."""
+"""Strict and bounded reading of bodies and queries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
             max_num_fields=_MOST_QUERY_FIELDS,
         )
     except ValueError:
-        raise MalformedError("The query can't be read.", field="query") from None
+        raise MalformedError("The query string is malformed.", field="query") from None
 
 
 async def read_body(
@@ -76,5 +76,5 @@ async def read_body(
             {"Connection": "close"},
         ) from None
     except (web.RequestPayloadError, ConnectionError):
-        raise MalformedError(f"The {what} broke off.") from None
+        raise MalformedError(f"The {what} ended early.") from None
     return bytes(body)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether clients may go on after their handshake, by what OCSP says of them."""
+"""Client revocation checks between handshake and first request."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hsm_server.tls.peers import channel_of
 
 class Admission:
     """
-    Has the client certificates of a listener asked after.
+    Admission of connections: checks client certificates by OCSP.
 
-    To be made inside the event loop that it is used in.
+    Create it inside the event loop that uses it.
 
     Args:
-        is_hard: Whether clients are refused of whom nothing can be learnt.
+        is_hard: Whether to reject clients if no responder answers.
 
-        metrics: Count questions and refusals.
+        metrics: Counts queries and rejections.
 
-        on_refusal: Is told why somebody was refused.
+        on_refusal: Called with the reason of each rejection.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Entity tags of keys, and the conditions that name them (RFC 9110, sections 8.8 and 13).
+Entity tags of keys and conditional requests (RFC 9110, sections 8.8 and 13).
 
-The tag of a key is its generation; where a key is described, a digest of what is shown
-follows, for a count of uses changes what is shown and not the key. ``If-Match`` goes by
-the generation alone.
+The tag of a key is its generation. In descriptions a digest of the content follows,
+because a use count changes the content but not the key. ``If-Match`` compares the
+generation only.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def expected_generation(request: web.Request, route: Route) -> int:
     """
     if request.method not in SAFE_METHODS and "If-None-Match" in request.headers:
         raise InvalidInputError(
-            "If-None-Match is for GET and HEAD.", field="If-None-Match"
+            "If-None-Match is allowed for GET and HEAD only.", field="If-None-Match"
         )
     given = request.headers.getall("If-Match", [])
     if not given:
         return 0
     if not takes_condition(route):
         raise InvalidInputError(
-            "If-Match is for what changes a key that is there.", field="If-Match"
+            "If-Match is allowed only for changes to an existing key.", field="If-Match"
         )
     if given == ["*"]:
         return 0

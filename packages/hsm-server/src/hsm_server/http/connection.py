@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One connection, from the end of its handshake to its own."""
+"""HTTP connection, from the end of its TLS handshake to its close."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LARGE_BYTES: Final = 64 * 1024
 
 
 class Admitting(Protocol):
-    """Who says whether clients may go on."""
+    """Admission check of new connections."""
 
     def needs_check(self, transport: asyncio.BaseTransport) -> bool:
         """Return whether a client must be looked at."""
@@ -46,7 +46,7 @@ class Admitting(Protocol):
 
 
 class _Written(web.StreamResponse):
-    """Stands for an answer that is written already, on a connection that goes on."""
+    """Placeholder for a response already written, on a connection that stays open."""
 
     @property
     def keep_alive(self) -> bool:
@@ -59,25 +59,24 @@ _WRITTEN: Final = _Written()
 
 class Connection(web.RequestHandler):
     """
-    One connection; differs from its base in what it says of errors.
+    HTTP connection with the server's error responses and time limits.
 
-    It also ends where the head of a request does not arrive in time: the first from the
-    beginning of the connection, each later one from its first byte; where its client
-    takes next to nothing of what it is sent; and where that is let in no more.
+    It also closes when the head of a request is late (counted from the start of the
+    connection, later from the first byte), when the client does not read, or when the
+    client is no longer accepted.
 
     Args:
-        manager: Of all connections of a server.
+        manager: Manager of all connections of a server.
 
-        app: Whose limits, metrics and log are used.
+        app: Application with limits, metrics and log.
 
-        on_lost: Is called when the connection is gone, maybe more than once.
+        on_lost: Called when the connection is gone, possibly several times.
 
-        is_current: Whether the client of a transport would still be let in.
+        is_current: Returns whether the client of a transport is still accepted.
 
-        admission: Says after the handshake whether a client may go on; None lets in
-            everybody.
+        admission: Admission check after the handshake; None accepts all clients.
 
-        options: Of the base.
+        options: Options of the base class.
     """
 
     __slots__ = (
@@ -144,7 +143,7 @@ class Connection(web.RequestHandler):
 
     def _transport(self) -> asyncio.Transport:
         if self.transport is None:
-            raise AssertionError("A connection that is open has a transport.")
+            raise AssertionError("An open connection must have a transport.")
         return self.transport
 
     def data_received(self, data: bytes) -> None:
@@ -172,7 +171,7 @@ class Connection(web.RequestHandler):
         for body in (*bodies, *(body for _, body in self._messages)):
             if not body.is_eof():
                 self._is_retired = True
-                body.set_exception(web.RequestPayloadError("It can't be read."))
+                body.set_exception(web.RequestPayloadError("The request is malformed."))
                 body.feed_eof()
 
     @property
@@ -280,7 +279,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what could not be read as HTTP, or what failed outside all else."""
         if request.writer.output_size > 0:
-            raise ConnectionError("An answer was already begun.")
+            raise ConnectionError("A response was already started.")
         exchange = exchange_of(request) if isinstance(request, web.Request) else None
         if (
             exchange is None
@@ -295,7 +294,7 @@ class Connection(web.RequestHandler):
         request_id = exchange.request_id if exchange else secrets.token_hex(8)
         error: MalformedError | RequestRefusedError
         if status < 500:
-            error = MalformedError("This is not an HTTP request that can be read.")
+            error = MalformedError("The request is not valid HTTP/1.1.")
         else:
             error = RequestRefusedError("internal", "The request failed.")
             self._app[METRICS].count_unexpected()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The quickest answer there is, to requests that nobody looks at.
+Early refusal: prebuilt 429 responses, before routing.
 
-A flood asks more than can be answered with care. So what an address gets that must wait
-is written here in one piece, without route, handler and response. It says what the
-longer way says, to the byte, and is counted alike.
+Under a flood full request handling is too expensive. The response to a locked-out
+address is written in one piece, without route or handler. Its bytes and its metrics are
+those of the normal path.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From an exception to the problem that is answered, with what is to be noted of it."""
+"""Conversion of exceptions to problem documents and audit notes."""
 
 from __future__ import annotations
 
@@ -84,14 +84,16 @@ def _refusal(error: web.HTTPException) -> RequestRefusedError:
     code = _CODES.get(error.status, "internal")
     match code:
         case "route_not_found":
-            return RequestRefusedError(code, "There is no such route.")
+            return RequestRefusedError(code, "No such route.")
         case "method_not_allowed":
             allowed = error.headers.get("Allow", "")
             return RequestRefusedError(
-                code, f"This route takes {allowed}.", {"Allow": allowed}
+                code,
+                f"Method not allowed. This route accepts {allowed}.",
+                {"Allow": allowed},
             )
         case _:
-            return RequestRefusedError(code, "The request can't be answered.")
+            return RequestRefusedError(code, "The request cannot be answered.")
 
 
 def _unexpected(

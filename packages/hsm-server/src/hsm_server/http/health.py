@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether the HSM can serve, asked of it at most once a second."""
+"""Health check of the HSM, at most once a second."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PERIOD_SECONDS: Final = 1.0
 
 class Health(Record, frozen=True, kw_only=True):
     """
-    The answer of ``/healthz``, ``/livez`` and ``/readyz``.
+    Response of ``/healthz``, ``/livez`` and ``/readyz``.
 
     Attributes:
-        status: ``ok``; ``degraded`` where something is not as it should be;
-            ``unavailable`` where requests can't be served, which ``/readyz`` says.
+        status: ``ok``; ``degraded`` if something is wrong; ``unavailable`` if requests
+            cannot be served, as ``/readyz`` reports.
     """
 
     status: str
@@ -32,12 +32,12 @@ class Health(Record, frozen=True, kw_only=True):
 
 class HealthCheck:
     """
-    Asks the vault for its status.
+    Health check: queries the status of the vault.
 
     Args:
-        vault: Whom to ask.
+        vault: The vault to query.
 
-        metrics: Show the state of trail and store too, and tell that of TLS.
+        metrics: Receive the state of audit log and store, and provide that of TLS.
     """
 
     def __init__(self, vault: VaultAccess, metrics: Metrics) -> None:
@@ -67,7 +67,7 @@ class HealthCheck:
             self._asked_at = time.monotonic()
 
     async def check(self) -> tuple[Health, bool]:
-        """Return the state, and whether requests can be served at all."""
+        """Return the state, and whether requests can be served."""
         await self.refresh()
         is_whole = self._state == "operational" and not self._has_alarm
         return self._health("ok" if is_whole else "degraded"), self._serving

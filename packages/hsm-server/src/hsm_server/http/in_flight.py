@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which connections have a request that is not answered yet."""
+"""Requests in flight, for graceful shutdown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from aiohttp import web
 
 class InFlight:
     """
-    Lets the end of the server wait for the answers that it owes.
+    In-flight requests: lets a shutdown wait for their responses.
 
     Attributes:
-        is_draining: Whether answers now close their connections.
+        is_draining: Whether responses now close their connections.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class InFlight:
     @contextlib.contextmanager
     def endless(self, connection: web.RequestHandler) -> Iterator[asyncio.Future[None]]:
         """
-        Note that an answer goes on until it is told to end: nobody waits for it.
+        Mark a response as endless: a shutdown ends it instead of waiting.
 
         What is given is done when the drain begins, or by `end_stream`.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Accepts connections, and answers in our form even what is not HTTP."""
+"""Listener: accepts connections, and answers malformed HTTP with problem documents."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ _QUIET_SECONDS: Final = 60.0
 
 class Listener:
     """
-    Serves an application on a socket, from start to drain.
+    Server of an application on a socket, from start to drain.
 
-    aiohttp's own runner forgets what a client is still sending when it is shut down, so
-    requests in flight are waited for before that.
+    aiohttp's runner drops requests that a client is still sending at shutdown, so the
+    listener waits for requests in flight first.
 
     Args:
         app: From `create_app`.
 
         bound: Listening sockets.
 
-        context: TLS, or None in tests. Where it changes who is let in, connections
-            of those who were let in before are closed.
+        context: TLS context, or None in tests. After a change of its client rules,
+            connections that it no longer accepts are closed.
 
     Attributes:
-        context: TLS of new connections; may be replaced at any time.
+        context: TLS context of new connections; may be replaced at any time.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Listener:
     @property
     def _manager(self) -> web.Server:
         if self._runner.server is None:
-            raise RuntimeError("The listener was not started.")
+            raise RuntimeError("The listener is not started.")
         return self._runner.server
 
     async def _accept(self, bound: socket.socket) -> None:

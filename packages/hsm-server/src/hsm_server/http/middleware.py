@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What holds for every request: its id, its log line, its errors, its headers."""
+"""Middleware of every request: ID, log line, errors, headers."""
 
 from __future__ import annotations
 

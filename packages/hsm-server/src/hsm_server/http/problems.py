@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Every error as a problem document (RFC 9457), with its status from one table.
+Problem documents of all errors (RFC 9457), with the status from one table.
 
-The type of a problem is ``urn:ferrohsm:error:`` and its code; the code is what programs
-should look at.
+The type of a problem is ``urn:ferrohsm:error:`` and its code. Programs should use the
+code.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Problem(Record, frozen=True, kw_only=True):
     Attributes:
         type: ``urn:ferrohsm:error:`` and the code.
         title: The code in words.
-        status: The HTTP status of the answer.
+        status: HTTP status of the response.
         detail: One sentence about this case.
         code: Stable name for programs.
-        request_id: Ties the answer to log and trail.
-        facts: What a program may want to know, such as ``field`` and ``maximum``.
+        request_id: The request ID, also in log and audit log.
+        facts: Details for programs, such as ``field`` and ``maximum``.
     """
 
     type: str
@@ -75,14 +75,14 @@ class Problem(Record, frozen=True, kw_only=True):
 
 class RequestRefusedError(Exception):
     """
-    A request that is not one of ours at all.
+    Malformed HTTP request: it matches no route or breaks a rule.
 
     Args:
         code: One of `REQUEST_CODES`.
 
-        detail: One sentence.
+        detail: One sentence for people.
 
-        headers: More headers of the answer.
+        headers: Additional headers of the response.
     """
 
     def __init__(

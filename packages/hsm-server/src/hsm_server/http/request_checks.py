@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What can be read as HTTP, and is refused since somebody in front may read it otherwise.
+Checks of parsed requests against request smuggling.
 
-What the parser itself refuses (two lengths, a length beside chunks, folded lines, bare
-line feeds, blanks before a colon and their like; RFC 9112, section 11.2) never comes as
-far as here.
+The parser itself already rejects two lengths, a length with chunks, folded lines, bare
+line feeds, blanks before a colon and similar requests (RFC 9112, section 11.2).
 """
 
 from __future__ import annotations
@@ -29,19 +28,25 @@ def flaw_of(request: web.Request) -> str:
     """
     target = request.raw_path
     if request.version not in _VERSIONS:
-        return "This server speaks HTTP/1.1."
+        return "The HTTP version must be HTTP/1.1."
     if request.method == "CONNECT" or "Upgrade" in request.headers:
-        return "This server is no proxy, and speaks nothing but HTTP/1.1."
+        return (
+            "CONNECT and Upgrade are not supported: this server is not a proxy and "
+            "supports HTTP/1.1 only."
+        )
     host = request.headers.get("Host", "")
     if not _HOST.match(host):
-        return "Host must be a name or an address, perhaps with a port."
+        return "Host must be a name or an address, optionally with a port."
     if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
         # The parser takes others before it, and leaves it to us to undo them.
-        return "The one transfer coding here is chunked."
+        return "Transfer-Encoding must be chunked."
     if "#" in target:
-        return "A target has no fragment."
+        return "The request target must not contain a fragment."
     if not target.startswith("/") and target != "*" and not _names(target, host):
-        return "A target that is a URL must be https, of the name that Host has."
+        return (
+            "An absolute request target must be an https URL whose host equals the "
+            "Host header."
+        )
     return ""
 
 

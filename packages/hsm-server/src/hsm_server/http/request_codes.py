@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Codes of requests that never became an operation."""
+"""Error codes of requests that are not valid HTTP requests of the API."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a request to an operation: strictly, within limits, and nothing ignored."""
+"""Strict conversion of HTTP requests to operations, within limits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 class RequestReader:
     """
-    Reads the requests of one row of the REST table.
+    Reader of the requests of one row of the REST table.
 
     Args:
         route: The row.
@@ -72,7 +72,9 @@ class RequestReader:
             last_event_id(request)
         if not self._route.has_body:
             if request.body_exists:
-                raise MalformedError(f"A {self._route.method} request has no body.")
+                raise MalformedError(
+                    f"A {self._route.method} request must not have a body."
+                )
             return self._convert({**self._query(request, ""), **path})
         kind = self._content_type(request)
         if kind == BYTES:
@@ -85,7 +87,7 @@ class RequestReader:
         if body and not kind:
             raise RequestRefusedError(
                 "unsupported_media_type",
-                f"The body has no Content-Type; this route takes {self._accepted()}.",
+                f"Content-Type is missing. This route accepts {self._accepted()}.",
             )
         return wire.decode_operation(
             body,
@@ -102,10 +104,12 @@ class RequestReader:
             InvalidInputError: It is malformed, or breaks a rule.
         """
         if request.body_exists:
-            raise MalformedError(f"A {self._route.method} request has no body.")
+            raise MalformedError(
+                f"A {self._route.method} request must not have a body."
+            )
         tree = self._query(request, "")
         for name in sorted(_OF_PAGES & tree.keys()):
-            raise InvalidInputError(f"A live view takes no {name}.", field=name)
+            raise InvalidInputError(f"A live view does not accept {name}.", field=name)
         last = last_event_id(request)
         if last is not None:
             # It is sent where a view is resumed, with the query of its beginning.
@@ -124,7 +128,8 @@ class RequestReader:
         coding = request.headers.getall("Content-Encoding", [])
         if any(word.strip().lower() != "identity" for word in coding):
             raise RequestRefusedError(
-                "unsupported_media_type", "A body must not be compressed."
+                "unsupported_media_type",
+                "Content-Encoding is not supported. Send the body uncompressed.",
             )
         given = request.headers.getall("Content-Type", [])
         if not given:
@@ -136,7 +141,8 @@ class RequestReader:
         ):
             return kind
         raise RequestRefusedError(
-            "unsupported_media_type", f"This route takes {self._accepted()}."
+            "unsupported_media_type",
+            f"Unsupported Content-Type. This route accepts {self._accepted()}.",
         )
 
     def _accepted(self) -> str:
@@ -145,7 +151,7 @@ class RequestReader:
     def _refuse_query(self, request: web.Request) -> None:
         if request.query_string:
             raise InvalidInputError(
-                "A request with a JSON body has no query.", field="query"
+                "A request with a JSON body accepts no query parameters.", field="query"
             )
 
     def _query(self, request: web.Request, body_field: str) -> dict[str, Any]:
@@ -154,12 +160,12 @@ class RequestReader:
             parser = self._parsers.get(name)
             if parser is None or name == body_field:
                 raise InvalidInputError(
-                    f"The query parameter {name[:64]!r} is not known here.",
+                    f"Unknown query parameter {name[:64]!r}.",
                     field="query",
                 )
             if name in tree:
                 raise InvalidInputError(
-                    f"The query parameter {name} is given twice.", field=name
+                    f"The query parameter {name} must be given only once.", field=name
                 )
             tree[name] = parser(name, text)
         return tree
@@ -180,10 +186,12 @@ def last_event_id(request: web.Request) -> int | None:
     if not given:
         return None
     if len(given) > 1:
-        raise InvalidInputError("Last-Event-ID is given twice.", field="start_seq")
+        raise InvalidInputError(
+            "Last-Event-ID must be given only once.", field="start_seq"
+        )
     if not _EVENT_ID.match(given[0]):
         raise InvalidInputError(
-            "Last-Event-ID must be the id of an event.", field="start_seq"
+            "Last-Event-ID must be the ID of an event.", field="start_seq"
         )
     return int(given[0])
 
@@ -259,7 +267,7 @@ def refuse_expectation(request: web.Request) -> web.Response:
     """Return what is answered to an expectation that can't be met."""
     exchange = start_exchange(request, secrets.token_hex(8))
     refusal = RequestRefusedError(
-        "expectation_failed", "This expectation can't be met."
+        "expectation_failed", "Unsupported Expect header. Only 100-continue is allowed."
     )
     request.app[METRICS].count_request(exchange.operation, refusal.code, 0.0)
     return problem_response(refusal, exchange.request_id)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Whether a client takes what it is sent.
+Slow-client check: detects clients that do not read.
 
-Under TLS no transport tells what is left of an answer: what was encrypted waits where
-neither asyncio nor uvloop shows it. The system knows what was acknowledged.
+Under TLS no transport reports the unsent part of a response: neither asyncio nor uvloop
+exposes encrypted data that waits. The kernel knows which data was acknowledged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ACKNOWLEDGED: Final = slice(120, 128)
 
 class Taking:
     """
-    Cuts off a connection whose client is behind and takes next to nothing.
+    Slow-client check: closes a connection whose client reads almost nothing.
 
     Args:
         loop: The event loop.

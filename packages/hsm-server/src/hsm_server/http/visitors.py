@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a request to the visitor that the vault is told of."""
+"""Conversion of a request to the vault's visitor."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Wall time that never goes back, for the expiry of tokens."""
+"""Monotonic wall time, for token expiry."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class FlooredClock:
     """
     Seconds since 1970 that advance at least as fast as the monotonic clock.
 
-    A wall clock that is set back would make expired tokens valid again; here the time
-    already seen stays the floor. One that is set forward is believed.
+    A wall clock set back would make expired tokens valid again, so the time already
+    seen is the minimum. A clock set forward is followed.
 
     Args:
         wall: Seconds since 1970.
@@ -56,16 +56,16 @@ class FlooredClock:
 
 class ClockWatch:
     """
-    Clock watch: reports a wall clock that is behind the time that tokens expire by.
+    Clock watch: reports a wall clock behind the time used for token expiry.
 
     Args:
-        clock: Time of tokens.
+        clock: Time used for token expiry.
 
         on_reset: Called after the clock was reset.
 
-        metrics: Show how far the wall clock is behind.
+        metrics: Show the difference to the wall clock.
 
-        logger: Is told when it falls behind by a minute or more, and when that ends.
+        logger: Logs a difference of a minute or more, and its end.
     """
 
     def __init__(
@@ -109,4 +109,4 @@ class ClockWatch:
 
 
 def _reason(behind: float) -> str:
-    return f"The wall clock was {behind:.0f} s behind the time that tokens expire by."
+    return f"The wall clock is {behind:.0f} s behind the time used for token expiry."

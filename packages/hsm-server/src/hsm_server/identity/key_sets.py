@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Fetches the public keys of tokens, where there is a network; others decide what counts.
+Fetcher of token keys: runs where there is network access, and verifies nothing.
 
-What is fetched is bytes here: the process that verifies tokens has no network, and the
-one that has it verifies nothing.
+The result is bytes: the process that verifies tokens has no network access, and the one
+with network access verifies nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _HEADERS: Final = {
 
 
 class _UnusableError(Exception):
-    """There is no key set to be had; the message says why, to people."""
+    """The key set is not available; the message is the reason."""
 
 
 def key_set_tasks(
@@ -76,17 +76,16 @@ def key_set_tasks(
 
 class KeySetTask:
     """
-    Fetches the key set again and again.
+    Periodic fetch of a JWK Set.
 
-    No redirect is followed, no proxy of the environment used, no cookie kept, nothing
-    decompressed. What a server says of how long its answer is fresh makes it be asked
-    sooner, down to half of the interval, and never later: a key that was taken away is
-    gone within the interval.
+    It follows no redirect, uses no proxy of the environment, keeps no cookie and
+    decompresses nothing. Cache lifetimes of the server can shorten the interval to a
+    half and never extend it: a removed key is gone within the interval.
 
     Args:
-        config: Where, and how often.
+        config: URL and interval.
 
-        deliver: Is told what came of it, each time.
+        deliver: Called with each result.
 
     Standard:
         RFC 9110, section 13.1.2 (``If-None-Match``); RFC 9111, section 5.2.2.1.
@@ -102,7 +101,7 @@ class KeySetTask:
         self._hurry = asyncio.Event()
 
     async def run(self, board: Board, /) -> None:
-        """Fetch for ever; what goes wrong is delivered, too."""
+        """Fetch periodically; failures are delivered, too."""
         while True:
             self._hurry.clear()
             seconds = await self.look()
@@ -121,7 +120,7 @@ class KeySetTask:
             data, max_age = await self._fetch()
         except _UnusableError as error:
             self._failures += 1
-            self._deliver(None, f"The keys of {self._shown} are not to be had: {error}")
+            self._deliver(None, f"Cannot fetch the keys of {self._shown}: {error}")
             return min(usual, 2.0 ** min(self._failures, 16))
         self._failures = 0
         self._deliver(data, "")
@@ -153,11 +152,11 @@ class KeySetTask:
             ):
                 return await _read(response, is_known=bool(known))
         except TimeoutError:
-            raise _UnusableError("the answer takes too long.") from None
+            raise _UnusableError("the request timed out.") from None
         except (aiohttp.ClientSSLError, ssl.SSLError):
-            raise _UnusableError("its certificate is not trusted.") from None
+            raise _UnusableError("the server certificate is not trusted.") from None
         except (aiohttp.ClientError, OSError, ValueError):
-            raise _UnusableError("there is no connection.") from None
+            raise _UnusableError("the connection failed.") from None
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -176,16 +175,16 @@ class KeySetTask:
 
 class ProviderKeysTask(KeySetTask):
     """
-    Fetches the keys of a provider from where its metadata say that they are.
+    Periodic fetch of a provider's keys from the jwks_uri of its metadata.
 
-    The metadata are fetched anew each time, so that the place may change, too.
+    It fetches the metadata each time, so jwks_uri may change.
 
     Args:
-        provider: Whose keys.
+        provider: The provider of the keys.
 
-        interval_seconds: How often.
+        interval_seconds: Interval between fetches.
 
-        deliver: Is told what came of it, each time.
+        deliver: Called with each result.
 
     Standard:
         OpenID Connect Discovery 1.0, section 4.
@@ -218,9 +217,9 @@ async def _read(
     if response.status == HTTPStatus.NOT_MODIFIED and is_known:
         return None, max_age, ""
     if response.status != HTTPStatus.OK:
-        raise _UnusableError(f"the answer is HTTP {response.status}.")
+        raise _UnusableError(f"the response status is HTTP {response.status}.")
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise _UnusableError("the answer is compressed.")
+        raise _UnusableError("the response is compressed.")
     data = await _bounded_body(response)
     return data, max_age, response.headers.get("ETag", "")
 
@@ -237,9 +236,9 @@ def _place_of_keys(metadata: bytes, issuer: str) -> URL:
     except HSMError:
         tree = None
     if not isinstance(tree, dict):
-        raise _UnusableError("the metadata can't be understood.")
+        raise _UnusableError("the provider metadata is not valid.")
     if tree.get("issuer") != issuer:
-        raise _UnusableError("the metadata are another provider's.")
+        raise _UnusableError("the metadata names another issuer.")
     text = tree.get("jwks_uri")
     try:
         if not isinstance(text, str) or not 1 <= len(text) <= _LONGEST_URL:
@@ -248,7 +247,7 @@ def _place_of_keys(metadata: bytes, issuer: str) -> URL:
         if url.scheme != "https" or not url.host or url.user or url.fragment:
             raise ValueError
     except ValueError:
-        raise _UnusableError("the metadata name no https address of keys.") from None
+        raise _UnusableError("jwks_uri in the metadata is not an https URL.") from None
     return url
 
 
@@ -263,7 +262,7 @@ def _context(authorities: Path | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=authorities)
     except (OSError, ssl.SSLError):
         raise _UnusableError(
-            f"the authorities in {authorities} can't be read."
+            f"cannot read the CA certificates in {authorities}."
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -279,5 +278,5 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
         if len(body) > MAX_SET_BYTES:
-            raise _UnusableError(f"the answer is longer than {MAX_SET_BYTES} bytes.")
+            raise _UnusableError(f"the response is longer than {MAX_SET_BYTES} bytes.")
     return bytes(body)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Sessions of the web console: who has signed in, for how long, and resting on what.
+Sessions of the web console.
 
-They live in the memory of the vault, which forgets them when it ends. Of a session's
-secret it keeps the hash alone. The credential that was shown is kept, and verified
-again at each use: what ends that ends the session.
+Sessions are in the memory of the vault and end with its process. The vault stores only
+the hash of a session's secret. It verifies the credential of the session again at each
+use: when the credential ends, the session ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_OF_ONE: Final = 16
 
 
 class SessionEndedError(AuthenticationError):
-    """A session that was good once; whoever comes back to it attacks nobody."""
+    """Former session that has ended; not an attack."""
 
 
 @dataclass(slots=True, repr=False)
@@ -40,13 +40,13 @@ class Session:
     One sign-in.
 
     Attributes:
-        principal: Who has signed in.
-        credential: The token that was shown; empty where the certificate alone counts.
-        certificate_sha256: Of the certificate that must be shown with it; empty if
+        principal: The signed-in principal.
+        credential: The token of the sign-in; empty for a certificate alone.
+        certificate_sha256: Fingerprint of the required client certificate; empty if
             there was none.
-        person: Whom a provider has named, in the place of a credential.
-        begun_at: Seconds since 1970.
-        used_at: When it was used last, seconds since 1970.
+        person: Identity at an OpenID Connect provider, instead of a credential.
+        begun_at: Start, in seconds since 1970.
+        used_at: Last use, in seconds since 1970.
     """
 
     principal: str
@@ -59,19 +59,19 @@ class Session:
 
 class Sessions:
     """
-    Remembers sessions, up to a number of them; for one thread.
+    Bounded store of sessions; for one thread.
 
-    Where there are too many, the one that was used least recently is forgotten: first
-    of the principal who begins another, then of all.
+    At the limit the least recently used session is removed: first of the same
+    principal, then of all.
 
     Args:
-        settings: How long they last.
+        settings: Lifetimes of sessions.
 
         now: Seconds since 1970, never going back.
 
-        most: How many there may be.
+        most: Maximum number of sessions.
 
-        most_of_one: How many one principal may have.
+        most_of_one: Maximum number per principal.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-How front ends and vault talk to each other: frames over a pair of Unix sockets.
+IPC between front ends and vault: frames over pairs of Unix sockets.
 
-`frames` says what may be sent, `channel` how it is read and written, `remote_vault` is
-the front end's side and `service` the vault's.
+`frames` defines the messages, `channel` reads and writes them, `remote_vault` is the
+front end's side and `service` the vault's.
 """
 
 __all__: list[str] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Operations that arrive, whole or in pieces, and what they take while under way."""
+"""Assembly of operations that arrive in chunks, within memory limits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _MOST_AT_ONCE: Final = 8
 
 class Assemblies:
     """
-    Keeps the pieces of one connection, within bounds.
+    Bounded chunks of one connection.
 
-    An operation counts from its first piece until it is dropped, which is due when it
-    is answered.
+    An operation counts from its first chunk until it is dropped, after its response.
 
     Args:
         longest: Longest operation, in bytes. All that are under way together may be

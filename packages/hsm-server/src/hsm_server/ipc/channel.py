@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-One end of a connection between two processes of ours: bounded, and quick to give up.
+Channel: one end of a bounded connection between two server processes.
 
-Whatever is not as it should be ends the connection: a frame that is too long, that
-can't be read, that does not arrive in time, or that comes from another user than the
-one the connection was made for (which the kernel tells with each piece).
+Any fault closes the connection: a frame that is too long, malformed or late, or from
+another user than the peer (the kernel reports the user with each piece).
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 class Channel(Generic[T]):
     """
-    Reads and writes frames on the running event loop.
+    Reader and writer of frames on the running event loop.
 
     Args:
         end: Connected Unix stream socket; the channel closes it.
 
         frames: Type of the frames that may be read, a union.
 
-        on_frames: Is given all frames that have arrived together.
+        on_frames: Called with all frames that have arrived together.
 
-        on_lost: Is told once why there is no connection any more: ``closed`` by this
-            side, ``gone`` by the other, or the fault.
+        on_lost: Called once with the reason of the end: ``closed`` by this side,
+            ``gone`` by the other, or the fault.
 
         peer_uid: User whose frames are read; None reads anybody's.
 
-        is_paced: Whether nothing more is read while the other side does not read what
-            it is sent. Only one side may do that, or both could wait for ever.
+        is_paced: Whether to stop reading while the peer does not read. Only one side
+            may do so, to avoid a deadlock.
     """
 
     def __init__(

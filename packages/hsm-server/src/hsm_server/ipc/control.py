@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-What the supervisor and its children tell each other, over a socket for each child.
+Control messages between the supervisor and its child processes.
 
-The socket keeps messages apart (``SOCK_SEQPACKET``), and a message may carry an open
-descriptor: so connections between front ends and vault are made anew as often as either
-is started again, and a new one never holds what was meant for an old one.
+The socket preserves message boundaries (``SOCK_SEQPACKET``), and a message can carry a
+file descriptor. So each restart of a front end or of the vault gets new connections
+between them, and no connection carries data of an earlier one.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True
 
 class Begin(_Message, frozen=True, tag="begin"):
     """
-    The first message to a child.
+    First message to a child process.
 
-    Its descriptors are the listening sockets for a front end, for the vault a pipe that
-    holds the secrets, and for the keeper of TLS the socket for a CA's challenges over
-    HTTP and the state in force, if there are such.
+    Its descriptors are the listening sockets for a front end, a pipe with the secrets
+    for the vault, and for the TLS manager the HTTP challenge socket and the TLS state
+    in force, if any.
 
     Attributes:
         plan: Settings of the server, packed; see `hsm_server.config.plan`.
-        slot: Which child this is, such as ``vault`` or ``front1``.
+        slot: Name of the child, such as ``vault`` or ``front1``.
         metrics: Folder of the shared metrics.
     """
 
@@ -49,11 +49,11 @@ class Begin(_Message, frozen=True, tag="begin"):
 
 class Link(_Message, frozen=True, tag="link"):
     """
-    One end of a new connection, as descriptor.
+    One end of a new connection, as a descriptor.
 
     Attributes:
-        uid: User of the process that has the other end.
-        slot: Name of that process; its former connection is not used any more.
+        uid: User of the process at the other end.
+        slot: Name of that process; its former connection is no longer used.
     """
 
     uid: int
@@ -65,26 +65,26 @@ class Serve(_Message, frozen=True, tag="serve"):
 
 
 class Reload(_Message, frozen=True, tag="reload"):
-    """Read again what may have changed."""
+    """Reload files that may have changed."""
 
 
 class ResetClock(_Message, frozen=True, tag="reset_clock"):
-    """Let tokens expire by the wall clock, though it was set back."""
+    """Accept the current wall clock for token expiry, even if it was set back."""
 
 
 class UseTLS(_Message, frozen=True, tag="use_tls"):
     """
-    Let new connections go by the state in a sealed file, which is the descriptor.
+    Use the TLS state in the sealed file, which is the descriptor, for new connections.
 
     Attributes:
-        serial: Counts what is given out; the answer names it.
+        serial: Number of the distribution, repeated in the response.
     """
 
     serial: int
 
 
 class UsingTLS(_Message, frozen=True, tag="using_tls"):
-    """That state is in use; or, with an *error*, the one before is."""
+    """The TLS state is in use; with an *error*, the previous one is."""
 
     serial: int
     error: Annotated[str, Meta(max_length=4096)] = ""
@@ -92,17 +92,17 @@ class UsingTLS(_Message, frozen=True, tag="using_tls"):
 
 class Publish(_Message, frozen=True, tag="publish"):
     """
-    Give the state of TLS in a sealed file, which is the descriptor, to all front ends.
+    Distribute the TLS state in the sealed file (the descriptor) to all front ends.
 
     Attributes:
-        generation: Of the state; the answer names it.
+        generation: Generation of the state, repeated in the response.
     """
 
     generation: int
 
 
 class Published(_Message, frozen=True, tag="published"):
-    """All front ends use a state; or, with an *error*, none does."""
+    """All front ends use a state; with an *error*, none does."""
 
     generation: int
     error: Annotated[str, Meta(max_length=4096)] = ""
@@ -110,13 +110,12 @@ class Published(_Message, frozen=True, tag="published"):
 
 class KeySet(_Message, frozen=True, tag="key_set"):
     """
-    What came of fetching the keys of tokens, or those of a provider.
+    Result of fetching the token keys, or those of a provider.
 
     Attributes:
-        data: The JWK Set as it was fetched; None if it is the one of before, or if
-            there is a problem.
-        problem: Why it could not be fetched, or nothing.
-        is_providers: Whether they are those of the provider of OpenID Connect.
+        data: The fetched JWK Set; None if unchanged or in case of a problem.
+        problem: Reason of a failure, or empty.
+        is_providers: Whether they belong to the OpenID Connect provider.
     """
 
     data: Annotated[bytes, Meta(max_length=64 * 1024)] | None = None
@@ -126,10 +125,10 @@ class KeySet(_Message, frozen=True, tag="key_set"):
 
 class Stop(_Message, frozen=True, tag="stop"):
     """
-    Finish what is in flight, and end.
+    Finish requests in flight, and exit.
 
     Attributes:
-        seconds: How long that may take.
+        seconds: Time limit.
     """
 
     seconds: float
@@ -137,7 +136,7 @@ class Stop(_Message, frozen=True, tag="stop"):
 
 class Beat(_Message, frozen=True, tag="beat"):
     """
-    Are you there? It is answered with the same.
+    Liveness check; the response is the same message.
 
     Attributes:
         is_linked: Whether this side has a connection to the vault, if it needs one.
@@ -147,16 +146,16 @@ class Beat(_Message, frozen=True, tag="beat"):
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """The child has begun; a front end is told to serve when everybody has."""
+    """The child process has started; front ends wait for all others."""
 
 
 class Failed(_Message, frozen=True, tag="failed"):
     """
-    The child can't begin, and ends.
+    The child process cannot start, and exits.
 
     Attributes:
         message: A sentence for people.
-        status: Exit status that the server should end with.
+        status: Exit status of the server.
     """
 
     message: Annotated[str, Meta(max_length=4096)]
@@ -164,7 +163,7 @@ class Failed(_Message, frozen=True, tag="failed"):
 
 
 class Reloaded(_Message, frozen=True, tag="reloaded"):
-    """What was read again is in force; or, with an *error*, what was before."""
+    """The reload is complete; with an *error*, the previous state stays in force."""
 
     error: Annotated[str, Meta(max_length=4096)] = ""
 
@@ -189,7 +188,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class ControlLostError(Exception):
-    """The other side of a control socket is gone."""
+    """The other end of a control socket is closed."""
 
 
 def receive_begin(control: socket.socket) -> tuple[Begin, list[int]]:
@@ -213,11 +212,11 @@ class Control(Generic[T]):
     Args:
         end: The socket, which this object closes.
 
-        messages: Type of the messages that may come, a union.
+        messages: Union type of the messages that may arrive.
 
-        on_message: Is given each message with its descriptors.
+        on_message: Called with each message and its descriptors.
 
-        on_lost: Is called when the other side is gone.
+        on_lost: Called when the other end is closed.
     """
 
     def __init__(
@@ -237,7 +236,7 @@ class Control(Generic[T]):
 
     def send(self, message: _Message, *descriptors: int) -> None:
         """
-        Send a message; who does not read what they are told is lost.
+        Send a message; a peer that does not read counts as lost.
 
         Messages are few and small, so that the kernel always has room for them but
         where the other side has stopped.

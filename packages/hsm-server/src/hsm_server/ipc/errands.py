@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vault does for a front end one by one, and answers when it is done."""
+"""Requests that the vault executes individually."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hsm_server.vault.gatekeeper import Gatekeeper
 
 class Errands:
     """
-    Everything that is not executed together with others.
+    Requests that are not executed in batches.
 
     Args:
         gateway: The HSM.
 
-        gatekeeper: Decides who a visitor is, and keeps sessions.
+        gatekeeper: Authenticates visitors, and holds sessions.
 
-        outbox: Takes the events of what is followed.
+        outbox: Sends the events of live views.
     """
 
     def __init__(

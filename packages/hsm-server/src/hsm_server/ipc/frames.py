@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-What front ends and vault send each other.
+Frames between front ends and vault.
 
 A frame is its length, 4 bytes, big endian, and MessagePack: an array of the type's name
 and its fields in order. No frame is longer than `MAX_FRAME_BYTES`; a longer operation,
-event or answer goes in chunks before the frame that completes it. A type that the other
-side may not send is as unknown as one that nobody knows.
+event or response is sent in chunks before the frame that completes it. A type that the
+other side may not send is rejected like an unknown one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Id: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
 class _Frame(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True
 ):
-    """Base of all frames; a repr shows its type alone, for a field may be secret."""
+    """Base of all frames. Its repr shows only the type: fields may be secret."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -56,7 +56,7 @@ class _Frame(
 
 class Hello(_Frame, frozen=True, tag="hello"):
     """
-    The first frame in each direction.
+    First frame in each direction.
 
     Attributes:
         protocol: Must be `PROTOCOL`.
@@ -68,7 +68,7 @@ class Hello(_Frame, frozen=True, tag="hello"):
 
 
 class Purpose(StrEnum):
-    """What a request is for; see the methods of `VaultAccess`."""
+    """Purpose of a request; see the methods of `VaultAccess`."""
 
     EXECUTE = "execute"
     GREET = "greet"
@@ -83,17 +83,17 @@ class Purpose(StrEnum):
 
 class Request(_Frame, frozen=True, tag="request"):
     """
-    Somebody asks for something.
+    Request of a visitor.
 
     Attributes:
         id: Larger than any before on this connection.
-        operation: MessagePack of the operation; with *in_chunks*, what is left of it
-            after its chunks.
-        code: Of a refusal: the error that is answered.
-        kind: Of a refusal: the operation that was meant.
-        key_id: Of a refusal: the key that was named.
-        approval_id: The approval that it is to be done under, if one is named.
-        expected_generation: The one that the key must be at; 0 is any.
+        operation: MessagePack of the operation; with *in_chunks*, the rest of it after
+            its chunks.
+        code: Of a rejected request: the error code.
+        kind: Of a rejected request: the intended operation.
+        key_id: Of a rejected request: the named key.
+        approval_id: The approval to use, if named.
+        expected_generation: Required generation of the key; 0 is any.
     """
 
     id: Id
@@ -111,14 +111,14 @@ class Request(_Frame, frozen=True, tag="request"):
 
 class Answer(_Frame, frozen=True, tag="answer"):
     """
-    The answer to a request; nothing more comes for its id.
+    Response to a request; the last frame for its ID.
 
     Attributes:
-        principal: Who asked, as the vault has found.
-        result: MessagePack of the result, or JSON of token keys; with *in_chunks*,
-            what is left of it.
-        error: In the place of a result.
-        quota: What is left to who asked, where that is limited.
+        principal: The authenticated principal.
+        result: MessagePack of the result, or JSON of token keys; with *in_chunks*, the
+            rest of it.
+        error: Error instead of a result.
+        quota: The rest of the caller's rate limit, if limited.
     """
 
     id: Id
@@ -130,7 +130,7 @@ class Answer(_Frame, frozen=True, tag="answer"):
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):
-    """A piece of the operation, event or answer that has this id."""
+    """Chunk of the operation, event or response with this ID."""
 
     id: Id
     data: bytes
@@ -138,10 +138,10 @@ class Chunk(_Frame, frozen=True, tag="chunk"):
 
 class Event(_Frame, frozen=True, tag="event"):
     """
-    A part of a long answer that has a meaning of its own, such as a page.
+    Part of a long response with its own meaning, such as a page.
 
     Attributes:
-        data: MessagePack of the part; with *in_chunks*, what is left of it.
+        data: MessagePack of the part; with *in_chunks*, the rest of it.
     """
 
     id: Id
@@ -151,7 +151,7 @@ class Event(_Frame, frozen=True, tag="event"):
 
 
 class Cancel(_Frame, frozen=True, tag="cancel"):
-    """Nobody waits for the answer any more; what was not begun is not to be done."""
+    """Cancellation: skip the request if its execution has not begun."""
 
     id: Id
 

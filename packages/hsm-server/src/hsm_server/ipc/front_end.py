@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One front end, as the vault sees it: it is served, and little is believed."""
+"""Vault's side of one front end, which it does not trust."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ _SPENDING: Final = frozenset(
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """
-    Who is told of what is no answer.
+    Dependencies: callbacks for events without a response.
 
     Attributes:
-        on_violation: The reason why a front end's connection was ended.
-        on_unexpected: An exception that nobody thought of; its request fails.
+        on_violation: Called with the reason of a closed front-end connection.
+        on_unexpected: Called with an unexpected exception; its request fails.
     """
 
     on_violation: Callable[[str], None]
@@ -69,27 +69,27 @@ class Surroundings:
 
 
 class _Violation(Exception):  # noqa: N818 (it is no error of ours)
-    """A frame that no front end of ours sends."""
+    """Protocol violation by a front end."""
 
 
 class FrontEnd:
     """
-    One front end.
+    Connection to one front end.
 
     Args:
-        end: Connected socket, which is closed in the end.
+        end: Connected socket; closed at the end.
 
-        peer_uid: The user as whom it runs.
+        peer_uid: User of the front-end process.
 
         gateway: The HSM.
 
-        gatekeeper: Decides who a visitor is.
+        gatekeeper: Authenticates visitors.
 
         longest: Longest operation, packed, in bytes.
 
-        surroundings: Who is told of what is no answer.
+        surroundings: Callbacks for events without a response.
 
-        on_end: Called with this when the connection has ended.
+        on_end: Called with this object when the connection has ended.
     """
 
     def __init__(

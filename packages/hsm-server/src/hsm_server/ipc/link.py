@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The front end's end of one connection to the vault."""
+"""Front end's side of one connection to the vault."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MOST_ANSWER_BYTES: Final = 1024 * 1024 * 1024
 
 @dataclass(slots=True)
 class _Waiting:
-    """What waits for an answer."""
+    """Request waiting for its response."""
 
     operation: Operation[Any] | None
     answer: asyncio.Future[Answer]
@@ -84,15 +84,15 @@ class _Waiting:
 
 class Link:
     """
-    Sends requests and gives each its own answer.
+    Connection to the vault: sends requests and matches responses.
 
-    What waits is given up with the connection alone, however long the vault takes: a
-    request that it has may be executed. The supervisor ends a vault that hangs.
+    Requests fail only when the connection ends, however long the vault takes: a request
+    that was sent may be executed. The supervisor ends a vault that hangs.
 
     Args:
         end: Connected socket; the link closes it.
 
-        on_trouble: Is told when the vault is lost.
+        on_trouble: Called when the vault is lost.
     """
 
     def __init__(self, end: socket.socket, on_trouble: Callable[[str], None]) -> None:
@@ -284,9 +284,9 @@ def _lost(operation: Operation[Any] | None) -> HSMError:
     """Return what is known of a request whose answer does not come."""
     if operation is not None and operation.effect in _CHANGES:
         return OutcomeUnknownError(
-            "The process that holds the keys ended before it told the outcome; send "
-            "the same request again, with the same idempotency key."
+            "The vault process ended before it reported the outcome. Send the "
+            "same request again with the same idempotency key."
         )
     return UnavailableError(
-        "The process that holds the keys does not answer; it is restarted."
+        "The vault process does not respond and is being restarted."
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vault still has to send to a front end: long answers go in pieces."""
+"""Outgoing responses of the vault, sent in chunks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ _MOST_OWED: Final = 512 * 1024 * 1024
 
 class Outbox:
     """
-    Sends answers, and pieces of them, so that short ones pass long ones.
+    Queue of responses in which short ones overtake long ones.
 
     Args:
         channel: To the front end.
 
-        longest: Longest operation, packed, in bytes; some answers of that length may
-            wait at one time.
+        longest: Longest operation, packed, in bytes; limits the responses that wait.
     """
 
     def __init__(self, channel: Channel[Any], longest: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`VaultAccess` for a front end: the vault is another process, which may die."""
+"""`VaultAccess` for a front end: the vault is another process, which may end."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _MOST_SESSION_CHARACTERS: Final = 64
 
 class RemoteVault:
     """
-    Asks the vault over the connection that was attached last.
+    Access to the vault over the last attached connection.
 
     Args:
-        on_trouble: Is told, for the log, when the vault is lost.
+        on_trouble: Called, for the log, when the vault is lost.
     """
 
     def __init__(self, on_trouble: Callable[[str], None]) -> None:
@@ -101,7 +101,7 @@ class RemoteVault:
             # A stranger is not told what is wrong with what they sent.
             await self.greet(visitor, known=known)
             name = type(operation).__name__
-            raise InvalidInputError(f"{name}: a field can't be written down.") from None
+            raise InvalidInputError(f"{name}: a field cannot be encoded.") from None
         key = None
         if idempotency_key is not None:
             key = _sendable(idempotency_key, _MOST_KEY_CHARACTERS)
@@ -191,7 +191,7 @@ class RemoteVault:
     def _open_link(self) -> Link:
         if self._link is None or not self._link.is_open:
             raise UnavailableError(
-                "The process that holds the keys does not answer; it is restarted."
+                "The vault process does not respond and is being restarted."
             )
         return self._link
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The vault's side of its connections to front ends."""
+"""Vault's side of its connections to front ends."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Surroundings", "VaultService"]
 
 class VaultService:
     """
-    Executes what front ends send.
+    Executor of the front ends' requests.
 
     Args:
-        gateway: The HSM, which stays the caller's to close.
+        gateway: The HSM; the caller closes it.
 
-        gatekeeper: Decides who a visitor is.
+        gatekeeper: Authenticates visitors.
 
         longest: Longest operation, packed, in bytes.
 
-        surroundings: Who is told of the rest.
+        surroundings: Callbacks for events without a response.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What one caller may cost: buckets, lock-outs, and who counts as one.
+Limits per caller and address: rate limits, lockouts, address attribution.
 
-All of it lives in memory that is bounded, runs on monotonic time, and is gone after a
-restart.
+All state is bounded, in memory, on monotonic time, and lost on a restart.
 """
 
 from hsm_server.limits.actors import ActorLimiter

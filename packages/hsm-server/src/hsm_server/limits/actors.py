@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one known caller may spend, counted in one place for all front ends."""
+"""Rate limit of authenticated callers, shared by all front ends."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MOST_ACTORS: Final = 4096
 
 class ActorLimiter:
     """
-    Charges callers for what they ask for.
+    Rate limiter of callers, weighted by operation.
 
     Args:
-        rate: Of each caller.
+        rate: Rate of each caller.
 
-        weigh: Tells what an operation costs.
+        weigh: Returns the cost of an operation.
 
         metrics: Count.
 

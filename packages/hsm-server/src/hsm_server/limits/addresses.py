@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What counts as one network peer."""
+"""Network prefixes that count as one address."""
 
 from __future__ import annotations
 

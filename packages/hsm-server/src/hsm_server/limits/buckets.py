@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Token buckets, one for each caller.
+Token buckets, one per caller.
 
 A bucket is one number, the instant at which it is full again (GCRA, the generic cell
-rate algorithm of ITU-T I.371). So one that is full and one that was never there are the
-same, and to forget it changes nothing.
+rate algorithm of ITU-T I.371). So a full bucket equals a new one and need not be
+stored.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ROUNDING: Final = 1e-6
 @dataclass(frozen=True, slots=True)
 class Rate:
     """
-    What may be spent.
+    Rate and burst of a limit.
 
     Attributes:
-        per_second: What comes back each second; more than 0.
-        burst: What may be spent at once; at least 1.
+        per_second: Refill per second; more than 0.
+        burst: Capacity; at least 1.
     """
 
     per_second: float
@@ -36,7 +36,7 @@ class Rate:
 
 
 class _Bucket:
-    """One bucket; it is full from *full_at* on."""
+    """Bucket that is full from *full_at* on."""
 
     __slots__ = ("full_at",)
 
@@ -46,17 +46,17 @@ class _Bucket:
 
 class Buckets:
     """
-    Lets each caller spend what their bucket holds.
+    Token buckets of all callers.
 
-    A request that costs more than a bucket can hold needs a full one, and leaves it in
-    debt: nobody pays less because they ask for much at once.
+    A request that costs more than the capacity needs a full bucket, and leaves it in
+    debt, so that large requests are not cheaper.
 
     Args:
         policy: Name of the limit, in header fields.
 
-        rate: Of each bucket.
+        rate: Rate of each bucket.
 
-        most: How many have a bucket of their own; see `BoundedTable`.
+        most: Maximum number of individual buckets; see `BoundedTable`.
 
         clock: Monotonic time, in seconds.
     """

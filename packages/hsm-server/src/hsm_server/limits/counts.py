@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who is told what limits do."""
+"""Counter interface of limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class LimitCounts(Protocol):
-    """Counts what limits let through and refuse."""
+    """Counters of allowed and rejected requests."""
 
     def count_allowed(self, limit: str) -> None:
         """Count one request that a limit has let through."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-What a front end does before anybody is asked who somebody is.
+Address limits of a front end, before authentication.
 
-Whoever was found good a moment ago goes on, whatever others do from the same address:
-behind one address may be a building. The vault charges them for operations; requests
-that become none are limited here, by name, as much as those of an address.
+Clients that authenticated recently are exempt, because many clients can share an
+address. The vault charges them for operations; their requests that become no operation
+are limited here, by name, with the rate of an address.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GOOD_SECONDS: Final = 60.0
 
 
 class _Good(NamedTuple):
-    """Who was found good, and until when that counts."""
+    """Recently authenticated clients, with the end of their exemption."""
 
     principal: str
     until: float
@@ -35,14 +35,14 @@ class _Good(NamedTuple):
 
 class AddressGuard:
     """
-    Limits what comes from one address, for one front end.
+    Address limits and lockouts of one front end.
 
     Args:
-        rate: Of requests from one address, and of those of somebody known that become
-            no operation; None doesn't limit them.
+        rate: Rate of requests per address, and of a known client's requests that become
+            no operation; None is unlimited.
 
-        free_failures: How many failed authentications of one address cost nothing;
-            None locks nobody out.
+        free_failures: Failed authentications of an address before a lockout; None
+            disables lockouts.
 
         metrics: Count.
 

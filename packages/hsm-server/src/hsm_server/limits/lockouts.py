@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Who has failed too often waits, each time twice as long.
+Lockouts after failed authentications, with doubling durations.
 
-It is kept by address, and by nothing that a stranger can claim: whoever could lock out
-a key or a person by failing in their name would have a weapon.
+Failures count by address, never by a claimed name: otherwise an attacker could lock out
+a key or a user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_DOUBLINGS: Final = 10
 
 
 class _Failures:
-    """How often somebody has failed, and until when they are locked out."""
+    """Failures of an address, and the end of its lockout."""
 
     __slots__ = ("count", "last", "until")
 
@@ -32,15 +32,15 @@ class _Failures:
 
 class Lockouts:
     """
-    Counts failures, and locks out for 1, 2, 4, up to 60 seconds.
+    Failure counter that locks out for 1, 2, 4, up to 60 seconds.
 
-    Five minutes without a failure are a fresh start. While somebody is locked out
-    nothing is examined, so nothing can fail either.
+    Five minutes without a failure reset the count. During a lockout nothing is
+    verified, so nothing can fail.
 
     Args:
-        free: How many failures cost nothing.
+        free: Number of failures without a lockout.
 
-        most: How many are counted by themselves; see `BoundedTable`.
+        most: Maximum number of individual counters; see `BoundedTable`.
 
         clock: Monotonic time, in seconds.
     """

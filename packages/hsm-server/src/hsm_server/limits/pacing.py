@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for the next page of a live view, and doing something else meanwhile."""
+"""Paced iteration: waits for the next page of a live view with a heartbeat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def with_pauses(
     ends: asyncio.Future[None] | None = None,
 ) -> AsyncGenerator[T | None, None]:
     """
-    Give what a generator gives, and None where nothing came for a while.
+    Yield the items of a generator, and None after a pause without items.
 
     The generator is closed at the end.
 

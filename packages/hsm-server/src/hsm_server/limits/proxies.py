@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-For whom proxies ask, where there are proxies whose word counts.
+Client addresses behind trusted proxies.
 
-One header field is believed, the one that the proxies are known to set: a client may
-send any other through a proxy that passes it on.
+Only one header is trusted, the one that the proxies set: a client could send any other
+through a proxy that forwards it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _PAIR: Final = re.compile(
 
 class SourceAddresses:
     """
-    Tells from which address a request comes.
+    Source addresses of requests.
 
     Args:
-        settings: Whose word counts.
+        settings: Trusted proxies and their header.
 
     Attributes:
-        header: Name of the header field that is believed.
+        header: Name of the trusted header.
     """
 
     def __init__(self, settings: ProxySettings) -> None:
@@ -130,7 +130,7 @@ def _elements(text: str) -> Iterator[dict[str, str]]:
     while found := _PAIR.match(text, at):
         name = found[1].lower()
         if name in pairs:
-            raise ValueError("A parameter stands twice.")
+            raise ValueError("A parameter is repeated.")
         quoted = found[3]
         pairs[name] = found[2] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         at = found.end()
@@ -141,4 +141,4 @@ def _elements(text: str) -> Iterator[dict[str, str]]:
             break
         at += 1
     if at != len(text) or pairs:
-        raise ValueError("This is no list of elements.")
+        raise ValueError("Not a valid list of elements.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is left of a limit, as the header fields of an answer tell it."""
+"""Quota headers of a response: the rest of a limit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from hsm_core.model import Line, Record
 
 class Quota(Record, frozen=True, kw_only=True):
     """
-    What is left to somebody after a request.
+    Quota of a client after a request.
 
     Attributes:
-        policy: Which limit this is: ``actor``, ``address`` or ``failures``.
-        burst: What may be spent at once.
-        window_seconds: In which time all of it comes back.
-        remaining: What may be spent now.
-        reset_seconds: After which time all of it is back.
-        wait_seconds: After which time a refused request may come again; 0 for one that
-            was not refused.
+        policy: Name of the limit: ``actor``, ``address`` or ``failures``.
+        burst: Capacity.
+        window_seconds: Time to refill an empty bucket.
+        remaining: Rest that can be spent now.
+        reset_seconds: Time until the bucket is full.
+        wait_seconds: Time until a rejected request may be repeated; 0 if not rejected.
     """
 
     policy: Line

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From settings to limits."""
+"""Conversion of settings to limits."""
 
 from __future__ import annotations
 

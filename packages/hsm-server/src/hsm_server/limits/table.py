@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A table of what is remembered of others, whose size no stranger decides."""
+"""Bounded table of per-client state that clients cannot grow."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ _LOOKS: Final = 2
 
 class BoundedTable(Generic[T]):
     """
-    Remembers something of each of many others, and never forgets to their advantage.
+    Bounded table that never evicts to the client's advantage.
 
-    Only what is as good as nothing makes room: to forget more would be a pardon that
-    can be had by making many names. Where nothing is, newcomers share a few places by
-    their hash, which is keyed and differs in every process, so that those who are
-    known already don't suffer from a flood of those who are not. A place that is shared
-    stays so until it is as good as nothing, too.
+    Only entries equal to a new one are removed: otherwise an attacker could reset a
+    limit by using many names. When the table is full, new clients share a few entries
+    by a keyed hash that differs in every process, so a flood does not affect known
+    clients. A shared entry stays until it equals a new one.
 
     Args:
-        most: How many have a place of their own.
+        most: Maximum number of individual entries.
 
-        new: Makes what is remembered of somebody new.
+        new: Creates a new entry.
 
-        is_nothing: Whether somebody is as good as new at an instant.
+        is_nothing: Returns whether an entry equals a new one at an instant.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What a line of the log may hold: known fields with plain values, and nothing else.
+Allowed fields of the log, with plain values.
 
-So a field that somebody adds in haste, such as a whole request or a token, does not
-reach the log before it has a line in this table.
+A field that is added by mistake, such as a whole request or a token, does not reach the
+log before it is in this table.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ Plain: TypeAlias = str | int | float | bool | list[str] | None
 """What a field may be."""
 
 FIELDS: Final[Mapping[str, str]] = {
-    "event": "What happened; a fixed phrase.",
+    "event": "Event name, a fixed phrase.",
     "level": "`debug`, `info`, `warning` or `error`.",
     "timestamp": "When, ISO 8601, UTC.",
-    "process": "Which process of the server, where there are several.",
-    "request_id": "Id of the request, which also stands in the trail and the answer.",
-    "trace_id": "Id of the trace (W3C), if the request belongs to one.",
+    "process": "Process of the server that wrote the line, if there are several.",
+    "request_id": "Request ID, also in the audit record and the response.",
+    "trace_id": "Trace ID (W3C), if the request belongs to a trace.",
     "method": "HTTP method.",
     "operation": "Name of the operation or page.",
-    "principal": "Who asked, as the token says.",
-    "status": "HTTP status, or the exit status of a process.",
+    "principal": "Subject of the caller's credential.",
+    "status": "HTTP status of a response, or exit status of a process.",
     "code": "`ok`, or the code of the problem.",
-    "milliseconds": "How long it took.",
-    "error": "Type of an exception; never what it says.",
-    "place": "Where it was raised: file, line, function.",
-    "error_place": "The same, behind the record of a library.",
-    "library": "Name of the library that said something.",
-    "reason": "Why, in a sentence of ours.",
-    "child": "Which process it is about.",
-    "memory_locked": "Whether the vault's memory is kept out of swap.",
-    "port": "Where it listens.",
-    "maximum": "A limit that was reached.",
-    "part": "Which part of TLS.",
-    "task": "Which recurring task.",
-    "names": "Names that a certificate is for.",
-    "not_after": "Until when something is valid.",
-    "ends_at": "The same.",
-    "issuer": "Who has signed a certificate or list.",
-    "about": "Whose certificate was asked after.",
-    "fault": "What is wrong with an answer of a CA or responder.",
-    "left_out": "Names of fields that are not in this table; their values are lost.",
+    "milliseconds": "Duration, in milliseconds.",
+    "error": "Type of an exception, without its message.",
+    "place": "Place where it was raised: file, line, function.",
+    "error_place": "Place where it was raised, for a library's log record.",
+    "library": "Name of the library that logged the message.",
+    "reason": "Reason, as a sentence.",
+    "child": "Process that the event is about.",
+    "memory_locked": "Whether the memory of the vault is locked (kept out of swap).",
+    "port": "Address that the server listens on.",
+    "maximum": "Limit that was reached.",
+    "part": "Part of TLS that the event is about.",
+    "task": "Background task that the event is about.",
+    "names": "Names in a certificate.",
+    "not_after": "End of validity.",
+    "ends_at": "End of validity.",
+    "issuer": "Issuer of a certificate or revocation list.",
+    "about": "Certificate that an OCSP query was about.",
+    "fault": "Fault in the response of a CA or responder.",
+    "left_out": "Names of fields missing from this table; their values are dropped.",
 }
 """Every field, and what it tells."""
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The service's own log, on standard error; the audit trail is something else.
+Server log on standard error; not the audit log.
 
-A line tells what happened and where, never a token, a body or the value of a variable:
-it has no fields but those of `FIELDS`, and no values but plain ones. Nothing is
-configured globally but by `capture_foreign`, which a program calls once.
+A line contains only the fields of `FIELDS` with plain values, never a token, a body or
+the value of a variable. Only `capture_foreign`, which a program calls once, changes
+global state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEVELS: Final = logging.getLevelNamesMapping()
 
 
 class Logger(Protocol):
-    """What the server asks of a logger."""
+    """Logger interface of the server."""
 
     def debug(self, event: str, **fields: Any) -> None:
         """Log something that helps to find faults."""
@@ -41,7 +41,7 @@ class Logger(Protocol):
 
 
 class _Stream:
-    """A stream whose loss stops nobody: who closed our standard error has our keys."""
+    """Stream that ignores write errors, so that a closed one stops nothing."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -123,7 +123,7 @@ def loop_exception_handler(
 
 
 class _ForeignHandler(logging.Handler):
-    """Passes the libraries' own records on, without their arguments and tracebacks."""
+    """Handler of libraries' log records; drops their arguments and tracebacks."""
 
     def __init__(self, logger: Logger) -> None:
         super().__init__(logging.WARNING)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The processes of a server that keeps its keys apart from the network.
+Processes of a server that isolates its keys from the network.
 
 `launch` turns the command into the `supervisor`, which starts one vault
-(`hsm_server.bootstrap.vault`) and several front ends (`front_end`), and starts again
-what dies.
+(`hsm_server.bootstrap.vault`), a TLS manager and several front ends (`front_end`), and
+restarts them.
 """
 
 __all__: list[str] = []

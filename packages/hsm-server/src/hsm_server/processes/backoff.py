@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How long to wait before a process that has ended is started again."""
+"""Delay before the restart of a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STABLE_SECONDS: Final = 1.0
 
 
 class Backoff:
-    """Waits twice as long after each quick end, up to 10 s; who ran is forgiven."""
+    """Exponential back-off up to 10 s; resets after a longer run."""
 
     def __init__(self) -> None:
         self._seconds = _FIRST_SECONDS

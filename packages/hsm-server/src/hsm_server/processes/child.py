@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a child of the supervisor begins, and how it fails."""
+"""Start and failure of a child process."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _STUCK_SECONDS: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class Child:
     """
-    This process.
+    The current child process.
 
     Attributes:
         control: Socket to the supervisor.
         slot: Its name, such as ``vault``.
-        descriptors: What came with the first message.
+        descriptors: Descriptors of the first message.
     """
 
     control: socket.socket
@@ -101,13 +101,13 @@ class Pulse:
     """
     Liveness signal: tells the supervisor twice a second that this process lives.
 
-    It has a thread of its own, which work on the event loop can't hold up. It ends when
-    the loop hasn't turned for a minute: that is no work any more.
+    It runs in its own thread, which a busy event loop cannot delay. It stops when the
+    loop has been blocked for a minute.
 
     Args:
         control: Socket to the supervisor; `start` is called on the running event loop.
 
-        stuck_seconds: How long the loop may be busy.
+        stuck_seconds: Maximum time that the loop may be blocked.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Pulse:
 
 
 def end_without_memory(error: BaseException | None) -> None:
-    """End, to begin anew, where memory is out: nobody knows what else has failed."""
+    """Exit on memory exhaustion, for a restart in a known state."""
     if error is not None and _is_out_of_memory(error):
         os._exit(_OUT_OF_MEMORY)
 

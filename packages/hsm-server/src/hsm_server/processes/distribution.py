@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-How a state of TLS gets from the keeper to all front ends.
+Distribution of TLS states from the TLS manager to all front ends.
 
-It is a sealed file in memory, with private keys in it, which is handed on as a
-descriptor and never read here.
+A state is a sealed memory file with private keys. It is passed on as a descriptor and
+never read here.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _MOST_QUEUED: Final = 4
 @dataclass(frozen=True, slots=True)
 class _Edition:
     """
-    A state that is given out.
+    Distributed state.
 
     Attributes:
-        generation: What the keeper calls it.
-        serial: What front ends are told that it is; each has another one.
+        generation: Generation of the TLS manager.
+        serial: Number of this distribution, unique per state.
     """
 
     generation: int
@@ -43,17 +43,18 @@ class _Edition:
 
 class Distribution:
     """
-    Gives out one state after the other; each ends before the next begins.
+    Distribution of one state after the other.
 
-    A state that nobody uses of those who were asked is not in force. Where some use it
-    and others refuse, the others are started again: so who has taken over a front end
-    keeps no other from a new certificate.
+    A state that no front end accepts is not in force. Where some accept it and others
+    reject it, the others are restarted, so a compromised front end cannot block a new
+    certificate.
 
     Args:
-        front_ends: Who uses them. One that has just begun is given the newest, and one
-            that ends is waited for no more.
+        front_ends: The front ends. A new one receives the newest state; one that ends
+            is no longer awaited.
 
-        answer: Is told the generation that all use, or that none does, and why.
+        answer: Called with the generation that all use, or with the reason that none
+            does.
     """
 
     def __init__(
@@ -89,11 +90,11 @@ class Distribution:
         """
         if not is_sealed(descriptor):
             os.close(descriptor)
-            self._answer(generation, "What was published is not sealed.")
+            self._answer(generation, "The published TLS state is not sealed.")
             return
         if len(self._queue) >= _MOST_QUEUED:
             os.close(descriptor)
-            self._answer(generation, "Too much was published at one time.")
+            self._answer(generation, "The published TLS state is too large.")
             return
         self._queue.append((generation, descriptor))
         self._go_on()
@@ -172,7 +173,9 @@ class Distribution:
     def _drop(self, edition: _Edition) -> None:
         """Leave in force what was; who refuses has never left it."""
         os.close(edition.descriptor)
-        error = next(iter(self._refusals.values()), "No front end uses it.")
+        error = next(
+            iter(self._refusals.values()), "No front end uses the new TLS state."
+        )
         self._answer(edition.generation, error)
 
     def _put_in_force(self, edition: _Edition) -> None:
@@ -182,13 +185,15 @@ class Distribution:
             os.close(former.descriptor)
         # Before anybody relies on it.
         for child, error in list(self._refusals.items()):
-            child.replace(f"The process {child.slot} refused the new TLS: {error}")
+            child.replace(
+                f"The process {child.slot} rejected the new TLS state: {error}"
+            )
         self._answer(edition.generation, "")
 
     def _replace_silent(self) -> None:
-        """Start again who has not answered; nobody knows what it goes by."""
+        """Restart front ends that did not respond; their state is unknown."""
         for child in list(self._waiting):
-            child.replace(f"The process {child.slot} did not say which TLS it uses.")
+            child.replace(f"The process {child.slot} did not confirm its TLS state.")
 
     def _stop_clock(self) -> None:
         if self._timer is not None:

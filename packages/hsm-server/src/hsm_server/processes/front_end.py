@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-A front end: TLS and HTTP, and no key but that of its certificate, which it is given.
+Front end: TLS and HTTP, with no key except that of its certificate.
 
-It is a program of its own, which the supervisor starts.
+It is a separate program that the supervisor starts.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def _tidy() -> None:
 
 
 class _FrontEnd:
-    """Does what the supervisor says."""
+    """Front end: executes the supervisor's messages."""
 
     def __init__(self, child: Child, settings: ServerSettings) -> None:
         self._child = child
@@ -146,7 +146,7 @@ class _FrontEnd:
 
     async def _serve(self) -> None:
         if not self._listeners:
-            raise AssertionError("Who serves has been given TLS.")
+            raise AssertionError("A serving front end must have a TLS state.")
         for listener in self._listeners:
             await listener.start()
         self._control.send(Serve())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The keeper of TLS: reads certificate files, and gives front ends what they serve with.
+TLS manager: reads certificate files, and supplies the TLS state of front ends.
 
-It is a program of its own, which the supervisor starts under the front ends' user: what
-it reads comes from others, as what they read does.
+It is a separate program that the supervisor starts as the front ends' user: both
+process untrusted input.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     settings = child.plan.settings.tls
     try:
         if settings is None:
-            raise AssertionError("A server has TLS.")
+            raise AssertionError("A server must have a TLS state.")
         http, inherited = _challenge_socket(child)
         state = _state_in_force(inherited) or first_state(settings)
     except Exception as error:
@@ -79,7 +79,7 @@ def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
 
 
 class _KeeperProcess:
-    """Does what the supervisor says."""
+    """TLS manager: executes the supervisor's messages."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-From the command to the supervisor: check, bind, box the secrets, become another one.
+Launch of the supervisor: checks, sockets, secrets, exec.
 
-What needs no key is checked here, so that a wrong setting changes nothing. Executing
-the supervisor in the place of this process wipes the secrets from its memory,
-environment and arguments; the process id stays.
+Everything that needs no key is checked here, so a wrong setting changes nothing.
+Executing the supervisor in place of this process erases the secrets from its memory,
+environment and arguments; the process ID stays.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def launch(
             sealed.
     """
     if settings.tls is None:
-        raise ListenError("There is no certificate to listen with.")
+        raise ListenError("No TLS certificate is available.")
     with _acting_as(front_end_user):
         _check_tls(settings.tls)
     _check_isolated()
@@ -103,7 +103,7 @@ def _check_tls(settings: TLSSettings) -> None:
 @contextlib.contextmanager
 def _acting_as(user: User | None) -> Iterator[None]:
     """
-    See files for a while as another user does.
+    Access files temporarily as another user.
 
     Root may have been left without the capability to read what is others'.
     """
@@ -184,8 +184,8 @@ def _check_isolated() -> None:
     for name in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         if name and here.is_relative_to(Path(name).resolve()):
             raise ConfigurationError(
-                "hsm_server was found by PYTHONPATH, which its processes don't follow; "
-                "install it, or use --isolation inline."
+                "hsm_server was imported through PYTHONPATH, which its child "
+                "processes ignore. Install it, or use --isolation inline."
             )
 
 

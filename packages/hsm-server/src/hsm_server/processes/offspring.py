@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One child of the supervisor: started, listened to, started again, ended."""
+"""Child process of the supervisor: start, messages, restart, end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MOST_UNANSWERED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What the children run, as words for Python; tests put others in their place."""
+    """Programs of the child processes, as arguments of Python; tests replace them."""
 
     vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
     front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
@@ -47,14 +47,14 @@ class Roles:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """
-    What all children have in common.
+    Common settings of all child processes.
 
     Attributes:
-        folder: Where the shared metrics are.
-        on_change: Is told that a child is ready, or has ended; it says whether one
-            that has ended is to be started again.
-        on_message: Is given what else a child says, with its descriptors; those that it
-            takes out of the list are its own to close.
+        folder: Folder of the shared metrics.
+        on_change: Called when a child is ready or has ended; returns whether to restart
+            it.
+        on_message: Called with other messages and their descriptors; it owns those that
+            it removes from the list.
     """
 
     plan: Plan
@@ -67,23 +67,23 @@ class Parts:
 
 class Offspring:
     """
-    A child that is kept running.
+    Child process that is restarted when it ends.
 
     Args:
         slot: Its name; those of front ends end in a number.
 
-        program: What it runs, as words for Python.
+        program: Its program, as arguments of Python.
 
-        parts: What it has in common with others.
+        parts: Common settings.
 
-        secrets: Descriptor of the box that it is given, or None.
+        secrets: Descriptor of its secrets, or None.
 
-        sockets: Listening sockets that it is given.
+        sockets: Its listening sockets.
 
-        newest: Returns a descriptor that it is given too, if there is one at its start.
+        newest: Returns one more descriptor for its start, if there is one.
 
     Attributes:
-        failure: Why it can't begin, and the exit status to end with; None if it can.
+        failure: Reason and exit status of a failed start, or None.
         is_serving: Whether it accepts connections.
     """
 
@@ -139,7 +139,7 @@ class Offspring:
             self._begin()
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            said = f"The process {self.slot} can't be started ({reason})."
+            said = f"Cannot start the process {self.slot} ({reason})."
             self.failure = (said, ExitCode.FAILED)
             self._note_end("never started")
 
@@ -149,7 +149,7 @@ class Offspring:
             self._control.send(message, *descriptors)
 
     def tell_once(self, message: Serve) -> None:
-        """Let a front end serve; it is told that once."""
+        """Let a front end serve; sent only once."""
         if not self._was_told_to_serve:
             self._was_told_to_serve = True
             self.tell(message)
@@ -245,7 +245,7 @@ class Offspring:
             return
         self._unanswered += 1
         if self._unanswered == _MOST_UNANSWERED:
-            reason = f"The process {self.slot} did not answer, and was killed."
+            reason = f"The process {self.slot} did not respond and was killed."
             self.failure = (reason, ExitCode.FAILED)
         if self._unanswered >= _MOST_UNANSWERED:
             self._kill()
@@ -289,7 +289,7 @@ class Offspring:
         if self._is_stopping:
             return
         if self.failure is None:
-            reason = f"The process {self.slot} ended ({status}) by itself."
+            reason = f"The process {self.slot} exited unexpectedly ({status})."
             self.failure = (reason, ExitCode.FAILED)
         if self._parts.on_change(self):
             self._parts.logger.error(

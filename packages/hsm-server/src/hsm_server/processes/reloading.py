@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A reload: all children are asked at one time, and the last answer ends it."""
+"""Reload of all child processes, complete with the last response."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _LONGEST_SECONDS: Final = 5.0
 
 class Reloading:
     """
-    Has certificate, private key, token secret and policy read again.
+    Reload of certificates, private keys, token keys and policies.
 
-    A reload that is asked for while another one is under way, or before the server
-    serves, follows afterwards: what has changed since may not have been read.
+    A reload requested during another one, or before the server serves, runs afterwards,
+    because files may have changed since.
 
     Args:
-        children: Whom to ask; one that is just started again reads everything anew.
+        children: The child processes; a restarted one reads everything at its start.
 
-        manager: Is told the beginning and the end.
+        manager: Service manager; notified of start and end.
 
-        logger: Is told what each child answers.
+        logger: Logs the response of each child.
     """
 
     def __init__(

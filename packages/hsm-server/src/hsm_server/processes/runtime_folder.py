@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A folder that lives as long as the server: shared metrics, nothing secret."""
+"""Runtime folder: shared metrics, nothing secret."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _NAME: Final = re.compile(_PREFIX + r"[0-9]+-[a-z0-9_]{8}\Z")  # mkdtemp's own l
 
 class RuntimeFolder:
     """
-    Is made in memory where that is possible, and removed at the end of a ``with``.
+    Runtime folder, in memory if possible; removed at the end of a ``with``.
 
-    Each process finds the files that it writes, and no others may write them: front
-    ends read those of all. It is locked (flock(2)) as long as its server lives, which
-    shows also where process ids don't: in containers, and where /proc is hidden.
+    Each process finds the files that it writes, and no other process may write them:
+    front ends read all. The folder is locked (flock(2)) while its server runs. The lock
+    works where process IDs do not: in containers, and where /proc is hidden.
 
     Args:
-        plan: Says who the processes are.
+        plan: Users of the processes.
 
     Attributes:
         path: The folder.
@@ -80,8 +80,8 @@ def _make(wanted: Path | None) -> tuple[Path, int]:
             path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
             return path, _lock(path)
     raise ConfigurationError(
-        "There is no place for what the server's processes share: none of "
-        f"{', '.join(map(str, places))} can be written."
+        f"No directory for runtime files: none of {', '.join(map(str, places))} "
+        "is writable."
     )
 
 

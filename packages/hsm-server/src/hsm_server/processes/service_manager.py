@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What the service manager is told (sd_notify(3)): a datagram of a line or two.
+Notifications to the service manager (sd_notify(3)).
 
-The protocol is so small that a binding to libsystemd would be more than it.
+The protocol is too small to justify a binding to libsystemd.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hsm_server.config.plan import Plan
 
 class ServiceManager:
     """
-    Tells systemd, or whoever listens, how the server is.
+    Client of systemd or another service manager.
 
     Args:
         address: Value of ``NOTIFY_SOCKET``; a name in the abstract namespace begins
-            with ``@``. Empty tells nobody.
+            with ``@``. Empty disables notifications.
     """
 
     def __init__(self, address: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the process of a child comes to be: executed, with only what is meant for it."""
+"""Start of child processes with a minimal environment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
 @dataclass(frozen=True, slots=True)
 class Spawned:
     """
-    A process that has just been started.
+    Newly started process.
 
     Attributes:
-        descriptor: Tells of its end (pidfd_open(2)); the owner closes it.
-        control: Our end of its control socket; the owner closes it.
+        descriptor: pidfd (pidfd_open(2)); the owner closes it.
+        control: This side's end of its control socket; the owner closes it.
     """
 
     process: subprocess.Popen[bytes]

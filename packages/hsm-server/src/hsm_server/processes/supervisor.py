@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The supervisor: binds nothing anew, keeps no secret, starts again what dies.
+Supervisor: holds the sockets, keeps no secret, restarts child processes.
 
-It is the program that the command becomes; see `launch`. It holds the listening
-sockets and the box of secrets as descriptors, which it never reads.
+It is the program that the command becomes; see `launch`. It holds the listening sockets
+and the secrets as descriptors, which it never reads.
 """
 
 from __future__ import annotations
@@ -107,20 +107,20 @@ def _run(told: int, secrets: int, *listening: int) -> int:
 
 class Supervisor:
     """
-    Keeps one vault, one keeper of TLS and some front ends running.
+    Supervisor of one vault, one TLS manager and several front ends.
 
     Args:
-        plan: What they are told.
+        plan: Settings of the processes.
 
-        secrets: Descriptor of the box of secrets.
+        secrets: Descriptor of the secrets.
 
-        sockets: Where to listen.
+        sockets: Listening sockets.
 
-        folder: Where the shared metrics are.
+        folder: Folder of the shared metrics.
 
-        roles: What the children run, if not what they usually do.
+        roles: Programs of the child processes, if not the default.
 
-        challenges: Where the keeper answers a CA's challenges over HTTP.
+        challenges: Socket of the TLS manager for HTTP-01 challenges.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class Supervisor:
     def _publish(self, generation: int, descriptors: list[int]) -> None:
         if not descriptors:
             # There was no room for it among our own.
-            self._answer_keeper(generation, "What was published did not arrive.")
+            self._answer_keeper(generation, "The published TLS state did not arrive.")
             return
         self._distribution.publish(generation, descriptors.pop())
         for front_end in self._front_ends:

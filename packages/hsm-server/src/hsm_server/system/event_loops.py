@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which event loop the processes of the server run on."""
+"""Selection of the event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_loop(kind: EventLoop) -> None:
     """
     if kind is EventLoop.UVLOOP and importlib.util.find_spec("uvloop") is None:
         raise ConfigurationError(
-            "event-loop: uvloop is not installed; run: pip install uvloop."
+            "event-loop: uvloop is not installed. Run: pip install uvloop."
         )
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What a process gives up for good when it begins: privileges, core dumps, onlookers.
+Process hardening at startup: privileges, core dumps, ptrace.
 
-The calls are few and have no place in Python's library, so they are made by ctypes.
+Python's library lacks these calls, so they use ctypes.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def return_large_buffers() -> None:
     Have large buffers given back to the system as soon as they are freed (mallopt(3)).
 
     By itself glibc keeps those of a size that was freed once: after a few large bodies
-    a process would have hundreds of megabytes for ever. Elsewhere nothing happens.
+    a process would have hundreds of megabytes permanently. Other platforms do nothing.
     """
     mallopt = getattr(_LIBC, "mallopt", None)
     if mallopt is not None:

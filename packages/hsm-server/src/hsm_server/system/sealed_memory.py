@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Bytes that processes hand on as a descriptor: files in memory that nobody can change.
+Sealed memory files: immutable bytes passed between processes as descriptors.
 
-Who only hands one on never has its content in its own memory (memfd_create(2)).
+A process that only passes one on never has the content in its memory (memfd_create(2)).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def seal(name: str, data: bytes) -> int:
         ValueError: It is longer than `MAX_SEALED_BYTES`.
     """
     if len(data) > MAX_SEALED_BYTES:
-        raise ValueError(f"More than {MAX_SEALED_BYTES} bytes are not handed on.")
+        raise ValueError(f"The content exceeds {MAX_SEALED_BYTES} bytes.")
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with memoryview(data) as rest:
@@ -74,7 +74,7 @@ def read_sealed(descriptor: int) -> bytes:
         OSError: It can't be read.
     """
     if not is_sealed(descriptor):
-        raise ValueError("This is no sealed file in memory.")
+        raise ValueError("Not a sealed memory file.")
     length = os.fstat(descriptor).st_size
     pieces, at = [], 0
     while at < length:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-How the secrets come to the vault, which alone may hold them.
+Secret handover: secrets from the command line to the vault only.
 
-They are written into a sealed file in memory (memfd_create(2)) before the supervisor
-begins, by the same process under another program: executing the supervisor leaves
-nothing of them in its memory, its arguments or its environment. For each start of the
-vault the kernel moves them from there into a pipe. Of a secret that lies in a file the
-box holds the file's name alone, and the vault reads it at each of its starts.
+The secrets are written into a sealed memory file (memfd_create(2)) before the
+supervisor starts: executing the supervisor removes them from memory, arguments and
+environment. At each start of the vault the kernel copies them into a pipe. For a secret
+in a file only the path is stored, and the vault reads the file at each start.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ _PIPE_BYTES: Final = 1024 * 1024
 
 class SecretBox(Record, frozen=True, kw_only=True):
     """
-    What the vault alone is told.
+    Secrets for the vault only.
 
     Attributes:
         values: Secrets by flag.
-        files: Paths of secrets by flag, from the folder that the server runs in.
-        environment: Variables for stores that need some, such as ``AWS_…``.
+        files: Paths of secrets by flag, relative to the server's working directory.
+        environment: Variables for stores, such as ``AWS_…``.
     """
 
     values: dict[str, Annotated[bytes, Meta(extra={"secret": True})]]
@@ -76,7 +75,7 @@ class SecretBox(Record, frozen=True, kw_only=True):
 
     def secret(self, flag: str) -> bytes:
         """
-        Return a secret; one in a file is read anew each time.
+        Return a secret; one in a file is read each time.
 
         Raises:
             ConfigurationError: The file can't be read, or is not as it should be.
@@ -124,7 +123,7 @@ def fill_box(box: SecretBox) -> int:
     """
     data = msgspec.msgpack.encode(box)
     if len(data) > _PIPE_BYTES // 2:
-        raise ConfigurationError("The environment is too large for the vault.")
+        raise ConfigurationError("The environment is too large to pass to the vault.")
     return seal("ferrohsm-secrets", data)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The sockets that the server listens on: bound once, or handed over by systemd."""
+"""Listening sockets of the server: bound at startup, or passed by systemd."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def _checked(number: int, take: Callable[[int], socket.socket]) -> socket.socket
         found = take(number)
         is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
-        raise ListenError(f"Descriptor {number} is no socket to listen on.") from None
+        raise ListenError(f"Descriptor {number} is not a listening socket.") from None
     if not is_listening or found.type != socket.SOCK_STREAM:
-        raise ListenError(f"Descriptor {number} is no socket to listen on.")
+        raise ListenError(f"Descriptor {number} is not a listening socket.")
     os.set_inheritable(number, False)
     found.setblocking(False)
     return found
@@ -100,7 +100,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError):
-        raise ListenError(f"{host} is not the name of an address.") from None
+        raise ListenError(f"Cannot resolve the address {host}.") from None
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -114,11 +114,11 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = (
-            "is in use"
+            "the address is in use"
             if error.errno == errno.EADDRINUSE
-            else f"fails: {error.strerror}"
+            else str(error.strerror)
         )
-        raise ListenError(f"Listening on {host}:{port} {reason}.") from None
+        raise ListenError(f"Cannot listen on {host}:{port}: {reason}.") from None
     listener.setblocking(False)
     return listener
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the command says on its standard streams, whoever reads them."""
+"""Messages of the command on its standard streams."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-TLS of the listener: what is shown, who is let in, and how both are renewed.
+TLS of the listener: server certificates, client certificates, and their renewal.
 
-All that decides about a handshake is one value, `state.TLSState`. It is made where
-certificates, staples and challenges come from, and every front end is given each new
-one whole.
+One value, `state.TLSState`, determines a handshake. The TLS manager creates it, and
+every front end receives each new one as a whole.
 
-Whatever is imported of this package, OpenSSL is configured before: see `openssl`.
+Importing any module of this package configures OpenSSL first: see `openssl`.
 """
 
 import hsm_server.tls.openssl  # noqa: F401 (before the rest)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-OpenSSL through pyOpenSSL, in the form in which event loops use Python's own.
+Adapter: pyOpenSSL with the interface of Python's ssl module, for event loops.
 
-Loops take an `ssl.SSLContext` and call what its `wrap_bio` returns. So this is one, of
-which nothing but that method is used, and it can do what Python's can't: staple OCSP
-responses, choose groups, send alerts to clients that are refused, and be replaced
-between one connection and the next.
+Event loops take an `ssl.SSLContext` and use the result of its `wrap_bio`. This class
+overrides that method and supports what Python's cannot: OCSP staples, a choice of
+groups, alerts to rejected clients, and replacement between connections.
 """
 
 from __future__ import annotations
@@ -48,22 +47,22 @@ _HARMLESS_ALERTS: Final = frozenset({0, 90})
 
 class AdapterContext(ssl.SSLContext):
     """
-    TLS of a listener, which goes by another state whenever it is given one.
+    TLS context of a listener, with a replaceable state.
 
-    Connections keep what they began with, but for staples.
+    Connections keep the state of their start, except for staples.
 
     Args:
-        state: The first.
+        state: The initial state.
 
-        allow_tls_1_2: Whether TLS 1.2 is spoken too.
+        allow_tls_1_2: Whether TLS 1.2 is allowed.
 
     Attributes:
-        state: By which new connections go.
-        on_new_rules: Is called after a change of who is let in.
+        state: State of new connections.
+        on_new_rules: Called after a change of the client rules.
 
     Raises:
-        TLSStateError: *state* can't be used.
-        ListenError: OpenSSL does not do what it was configured to.
+        TLSStateError: *state* is not usable.
+        ListenError: OpenSSL does not apply its configuration.
     """
 
     state: TLSState
@@ -124,7 +123,7 @@ class AdapterContext(ssl.SSLContext):
     ) -> TLSConnection:
         """Return the server's side of a connection that is about to begin."""
         if not server_side:
-            raise ValueError("This is the TLS of a listener.")
+            raise ValueError("The TLS state of a listener is required.")
         attempt = ATTEMPT.get()
         return TLSConnection(
             self._active,
@@ -149,23 +148,23 @@ class AdapterContext(ssl.SSLContext):
 
 class TLSConnection:
     """
-    The server's side of one connection; what event loops know as `ssl.SSLObject`.
+    Server side of one connection, with the interface of `ssl.SSLObject`.
 
-    Bytes come in by *incoming* and go out by *outgoing*. Methods that need more of the
-    former raise `ssl.SSLWantReadError`, and other errors are `ssl.SSLError` too.
+    Data arrives through *incoming* and leaves through *outgoing*. Methods that need
+    more input raise `ssl.SSLWantReadError`; other errors are `ssl.SSLError` too.
 
     Args:
-        active: By which it goes.
+        active: Context of the connection.
 
-        challenges: By which it goes instead, if it asks for one of them alone.
+        challenges: Context for connections that request an ACME challenge.
 
-        incoming: From the peer.
+        incoming: Input from the peer.
 
-        outgoing: To the peer.
+        outgoing: Output to the peer.
 
-        rules: By which *active* lets clients in.
+        rules: Client rules of *active*.
 
-        attempt: Is told how the handshake ends.
+        attempt: Receives the outcome of the handshake.
 
     Attributes:
         rules: The same.
@@ -251,8 +250,8 @@ class TLSConnection:
         """
         Raise an error of the handshake, but only after its alert was sent.
 
-        Event loops send nothing more after an error; so they are told to wait, and of
-        the error when they ask again.
+        Event loops send nothing more after an error; so the first call reports
+        that it needs more input, and the next one raises the error.
         """
         if self._attempt.outcome is None:
             self._attempt.outcome = Outcome("refused_other")

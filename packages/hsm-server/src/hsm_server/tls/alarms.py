@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with TLS at present, told once and shown as long as it lasts."""
+"""TLS alarms: reported once, active while the fault lasts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hsm_server.observability.telemetry import Metrics
 
 class Alarms:
     """
-    Keeps one complaint for each part, such as ``files``.
+    One alarm per part, such as ``files``.
 
     Args:
-        logger: Is told when a complaint begins, changes and ends.
+        logger: Logs start, change and end of alarms.
 
-        metrics: Show which parts have one, and count how often one began or changed.
+        metrics: Show active alarms, and count starts and changes.
     """
 
     def __init__(self, logger: Logger, metrics: Metrics) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where changes of TLS from several sides meet, one at a time."""
+"""TLS board: serialises changes of the TLS state."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hsm_server.tls.state import TLSState
 
 class Board:
     """
-    Holds the state in force.
+    Holder of the state in force.
 
-    Files, staples and challenges change independently of each other, and each change
-    must neither wait for nor undo another.
+    Files, staples and challenges change independently. No change may wait for another
+    or undo it.
 
     Args:
-        state: The first, in force when everybody who serves has it.
+        state: The initial state, in force when all front ends have it.
 
-        publish: Gives a state to everybody who serves, and returns when they use it;
-            raises if somebody can't, and nobody uses it any more then.
+        publish: Distributes a state to all front ends and returns when they use it;
+            raises if one cannot, and then none uses it.
     """
 
     def __init__(

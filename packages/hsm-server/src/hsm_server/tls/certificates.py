@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether certificates are what a server can show: a chain, for servers, valid now."""
+"""Checks of server certificates: chain, purpose, validity period."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def check_chain(
     """
     if len(chain) > _MOST_CERTIFICATES:
         raise ListenError(
-            f"{name} holds {len(chain)} certificates, and {_MOST_CERTIFICATES} are "
-            "the most."
+            f"{name} holds {len(chain)} certificates, but at most "
+            f"{_MOST_CERTIFICATES} are allowed."
         )
     for certificate, issuer in pairwise(chain):
         _check_signed(certificate, issuer, name)
@@ -84,8 +84,8 @@ def _check_signed(
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise ListenError(
-            f"{name} is no chain: {_called(certificate)} is not signed by "
-            f"{_called(issuer)}, which follows it."
+            f"{name} is not a chain: {_called(certificate)} is not signed by the "
+            f"next certificate, {_called(issuer)}."
         ) from None
 
 
@@ -93,12 +93,12 @@ def _check_dates(certificate: x509.Certificate, name: str, now: datetime) -> Non
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < begins:
         raise ListenError(
-            f"The certificate {_called(certificate)} in {name} is not valid before "
-            f"{begins.isoformat()}."
+            f"The certificate {_called(certificate)} in {name} is not valid "
+            f"before {begins.isoformat()}."
         )
     if now > ends:
         raise ListenError(
-            f"The certificate {_called(certificate)} in {name} has expired at "
+            f"The certificate {_called(certificate)} in {name} expired at "
             f"{ends.isoformat()}."
         )
 
@@ -109,10 +109,13 @@ def _check_purpose(certificate: x509.Certificate, name: str) -> None:
     except x509.ExtensionNotFound:
         return
     except UNREADABLE:
-        raise ListenError(f"The extensions in {name} can't be read.") from None
+        raise ListenError(
+            f"The extensions of a certificate in {name} are malformed."
+        ) from None
     if not _SERVERS & set(usage.value):
         raise ListenError(
-            f"The certificate {_called(certificate)} in {name} is not for servers."
+            f"The certificate {_called(certificate)} in {name} is not a server "
+            "certificate."
         )
 
 
@@ -120,4 +123,4 @@ def _called(certificate: x509.Certificate) -> str:
     try:
         return certificate.subject.rfc4514_string()[:128] or "without a name"
     except ValueError:
-        return "without a name that can be read"
+        return "without a readable name"

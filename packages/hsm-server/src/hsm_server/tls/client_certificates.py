@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a client certificate says of who has it."""
+"""Facts of a client certificate."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ What is raised where names or extensions of a certificate can't be read.
 
 class CertificateFacts(Record, frozen=True, kw_only=True):
     """
-    Facts that rules may match.
+    Facts that policy rules can match.
 
     Attributes:
         sha256: Fingerprint, lower-case hex.
-        subject: As RFC 4514 writes it, control characters escaped.
+        subject: RFC 4514 form, control characters escaped.
         names: Alternative names: ``dns:``, ``email:``, ``ip:`` or ``uri:``, and the
             name; host names and mail domains in lower case. Others are left out.
-        begins_at: First second at which it is valid, since 1970.
-        ends_at: Last one.
+        begins_at: First second of validity, since 1970.
+        ends_at: Last second of validity.
     """
 
     sha256: str = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a state to the contexts that OpenSSL shakes hands by."""
+"""Conversion of a TLS state to OpenSSL contexts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_INTERMEDIATES: Final = 4
 """CA certificates between a client's own and one of the authorities."""
 
 _MOST_NAME_BYTES: Final = 16 * 1024
-"""Names of CAs that clients are told; with more a handshake may not come about."""
+"""Most CA names sent to clients; with more a handshake can fail."""
 
 _HTTP: Final = b"http/1.1"
 _SESSION_ID_CONTEXT: Final = b"ferrohsm"
@@ -31,16 +31,16 @@ Info = Callable[[SSL.Connection, int, int], None]
 
 
 class TLSStateError(ListenError):
-    """A state of TLS can't be used; the former one is."""
+    """The TLS state is not usable; the previous one stays in use."""
 
 
 class NoCommonProtocolError(Exception):
-    """A client knows no application protocol that we know."""
+    """The client offers no supported application protocol."""
 
 
 class Staples:
     """
-    What is stapled to which certificate; contexts show what was put there last.
+    Staples of the certificates; contexts use the latest.
 
     Args:
         pairs: Certificates with their staples.
@@ -154,21 +154,19 @@ def _use_pair(context: SSL.Context, pair: ServerPair) -> None:
     try:
         chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
     except ValueError:
-        _refuse("A certificate can't be read.")
+        _refuse("A certificate is malformed.")
     try:
         with _file(b"".join(c.public_bytes(Encoding.PEM) for c in chain)) as path:
             context.use_certificate_chain_file(path)
     except SSL.Error as error:
-        _refuse(
-            f"A certificate or one of its chain can't be used ({reason_of(error)})."
-        )
+        _refuse(f"Cannot use a certificate or its chain ({reason_of(error)}).")
     try:
         with _file(pair.key) as path:
             context.use_privatekey_file(path, crypto.FILETYPE_ASN1)
         context.check_privatekey()
     except SSL.Error:
         # What OpenSSL says of a key is not told.
-        _refuse("A private key can't be read, or is not that of its certificate.")
+        _refuse("A private key is malformed or does not match its certificate.")
 
 
 @contextlib.contextmanager
@@ -194,7 +192,7 @@ def _demand_certificates(context: SSL.Context, rules: ClientRules) -> None:
         for der in rules.revocation_lists:
             store.add_crl(x509.load_der_x509_crl(der))
     except (ValueError, SSL.Error, crypto.Error):
-        _refuse("A CA certificate or CRL for client certificates can't be used.")
+        _refuse("Cannot use a CA certificate or CRL for client certificates.")
     flags = crypto.X509StoreFlags.X509_STRICT | crypto.X509StoreFlags.PARTIAL_CHAIN
     if rules.revocation_lists:
         flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Revocation lists that are out of date, soon will be, or are of no client CA.
+CRL watch: expired, expiring and unknown revocation lists.
 
-With a list that is out of date every client certificate of its issuer is refused, until
-there is a newer one; so that is told before.
+With an expired list all client certificates of its issuer are rejected until a newer
+list is available, so the watch warns in advance.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
 _PART: Final = "client_crl"
 _TICK_SECONDS: Final = 60.0
 _SOON: Final = 0.1
-"""Part of a list's time that is left when it is told that it ends."""
+"""Part of a list's lifetime that remains when its end is logged."""
 
 
 class CRLWatch:
     """
-    A task of the keeper: looks at issuers and dates of the revocation lists in force.
+    CRL watch, a task of the TLS manager: checks issuers and dates of CRLs.
 
     Args:
-        alarms: Are told of a list that is out of date or of no client CA.
+        alarms: Receive expired lists and lists of no client CA.
 
-        logger: Is told once of a list that soon will be.
+        logger: Logs once that a list expires soon.
 
-        clock: Time by which it is.
+        clock: Wall clock.
     """
 
     def __init__(
@@ -68,13 +68,14 @@ class CRLWatch:
             ends_at = crl.next_update_utc
             if crl.issuer not in issuers:
                 complaints.append(
-                    f"The revocation list of {_issuer_of(crl)} is of no client CA; "
-                    "remove it from --client-crl."
+                    f"The revocation list of {_issuer_of(crl)} belongs to no "
+                    "client CA. Remove it from --client-crl."
                 )
             elif ends_at is not None and ends_at <= now:
                 complaints.append(
-                    f"The revocation list of {_issuer_of(crl)} is out of date since "
-                    f"{_moment(ends_at)}; its certificates are refused."
+                    f"The revocation list of {_issuer_of(crl)} expired at "
+                    f"{_moment(ends_at)}. Client certificates of this issuer are "
+                    "rejected."
                 )
             elif ends_at is not None:
                 wait = min(wait, (ends_at - now).total_seconds())

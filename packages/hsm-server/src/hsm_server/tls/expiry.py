@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An alarm for certificates in force that are about to expire, or have."""
+"""Expiry alarm of the certificates in force."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _PART: Final = "expiry"
 
 class ExpiryWatch:
     """
-    A task of the keeper that changes nothing.
+    Expiry watch, a task of the TLS manager that changes nothing.
 
-    Its alarm begins when less than a tenth of a certificate's life is left, and 14 days
-    at most; and when all CAs of clients have expired.
+    The alarm starts when less than a tenth of a certificate's lifetime remains, at most
+    14 days, and when all client CAs have expired.
 
     Args:
-        alarms: Are told.
+        alarms: Receive the alarm.
 
-        now: Gives the time of day.
+        now: Returns the wall time.
     """
 
     def __init__(self, alarms: Alarms, now: Callable[[], datetime] = now_utc) -> None:
@@ -66,7 +66,7 @@ class ExpiryWatch:
         found = map(x509.load_der_x509_certificate, rules.authorities)
         if any(ca.not_valid_after_utc > self._now() for ca in found):
             return ""
-        return "All client CAs have expired; no client certificate is let in."
+        return "All client CAs have expired. All client certificates are rejected."
 
     def _complaint(self, pair: ServerPair) -> str:
         chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
@@ -74,5 +74,5 @@ class ExpiryWatch:
         ends, begins = first.not_valid_after_utc, first.not_valid_before_utc
         if ends - self._now() > min(_LONGEST, (ends - begins) / 10):
             return ""
-        verb = "expires" if ends > self._now() else "has expired"
+        verb = "expires" if ends > self._now() else "expired"
         return f"The {kind_of(chain[0])} certificate {verb} at {ends.isoformat()}."

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Certificates, private keys and revocation lists as files hold them: read, then checked.
+Files of certificates, private keys and revocation lists: reading and checking.
 
-Reading and checking are apart, so that what was read can be compared with what was read
-before: files are written in their time, and not all at one time.
+Reading and checking are separate, so that a read can be compared with the previous one:
+files are written over time, and not all at once.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def parse_pairs(
         kind = kind_of(chain[0])
         if kind in kinds:
             raise ListenError(
-                f"The certificates {kinds[kind]} and {files.cert} are both for keys of "
-                f"the kind {kind}; one of a kind can be shown."
+                f"The certificates {kinds[kind]} and {files.cert} have the same "
+                f"key type {kind}. Pass one certificate per key type."
             )
         kinds[kind] = files.cert
         parsed.append(
@@ -192,15 +192,16 @@ def _authorities(
             is_whole = False
     if not is_whole:
         problems.append(
-            f"Not every certificate in {path} is in PEM form."
+            f"{path} contains a certificate that is not PEM."
             if found
-            else f"No certificates in PEM form in {path}."
+            else f"{path} contains no PEM certificates."
         )
     authorities = [certificate for certificate in found if _may_sign(certificate)]
     if found and not authorities:
         problems.append(
-            f"No CA certificate in {path}: one has basicConstraints CA:TRUE, "
-            "keyUsage keyCertSign and a subjectKeyIdentifier (RFC 5280, section 4.2.1)."
+            f"{path} contains no CA certificate. A CA certificate has "
+            "basicConstraints CA:TRUE, keyUsage keyCertSign and a "
+            "subjectKeyIdentifier (RFC 5280, section 4.2.1)."
         )
     return authorities
 
@@ -268,10 +269,10 @@ def _read(
             check(file.fileno(), path)
             data = file.read(most + 1)
     except NotRegularError:
-        raise ListenError(f"The {what} {path} is no regular file.") from None
+        raise ListenError(f"The {what} {path} is not a regular file.") from None
     except OSError as error:
         raise ListenError(
-            f"The {what} {path} can't be read ({error.strerror})."
+            f"Cannot read the {what} {path} ({error.strerror})."
         ) from None
     if len(data) > most:
         raise ListenError(f"The {what} {path} is longer than {most} bytes.")
@@ -282,14 +283,14 @@ def _check_key_file(descriptor: int, path: Path) -> None:
     status = os.fstat(descriptor)
     if is_open_to_others(descriptor):
         raise UnsafeFileModeError(
-            f"The private key {path} has mode {stat.S_IMODE(status.st_mode):04o}, but "
-            "only its owner may read it; use mode 0600.",
+            f"The private key {path} has mode "
+            f"{stat.S_IMODE(status.st_mode):04o}. Set its mode to 0600.",
             field="key",
         )
     if status.st_uid not in (0, os.geteuid()):
         raise UnsafeFileModeError(
-            f"The private key {path} belongs to user {status.st_uid}, but only the "
-            "one who reads it, or root, may have it.",
+            f"The private key {path} belongs to user {status.st_uid}. It must "
+            "belong to the user of the server or to root.",
             field="key",
         )
 
@@ -298,7 +299,7 @@ def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except UNREADABLE:
-        raise ListenError(f"No certificates in PEM form in {path}.") from None
+        raise ListenError(f"{path} contains no PEM certificates.") from None
 
 
 def _revocation_lists(
@@ -312,7 +313,9 @@ def _revocation_lists(
         for piece in data.split(mark)[1:]:
             yield x509.load_pem_x509_crl(mark + piece)
     except UNREADABLE:
-        raise ListenError(f"No revocation list in PEM or DER form in {path}.") from None
+        raise ListenError(
+            f"{path} contains no revocation list in PEM or DER form."
+        ) from None
 
 
 def _check_list(
@@ -325,18 +328,15 @@ def _check_list(
         issuers = [ca for ca in authorities if ca.subject == crl.issuer]
         begins, ends = crl.last_update_utc, crl.next_update_utc
     except UNREADABLE:
-        raise ListenError(f"The revocation list {path} can't be read.") from None
+        raise ListenError(f"The revocation list {path} is malformed.") from None
     if issuers and not any(_has_signed(ca, crl) for ca in issuers):
-        raise ListenError(f"The revocation list {path} is not signed by its issuer.")
+        raise ListenError(f"The signature of the revocation list {path} is not valid.")
     if begins > now:
         raise ListenError(
             f"The revocation list {path} is not valid before {begins.isoformat()}."
         )
     if issuers and ends is not None and ends <= now:
-        raise ListenError(
-            f"The revocation list {path} should have been renewed by "
-            f"{ends.isoformat()}."
-        )
+        raise ListenError(f"The revocation list {path} expired at {ends.isoformat()}.")
 
 
 def _has_signed(ca: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:

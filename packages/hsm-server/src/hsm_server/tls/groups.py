@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Which groups key exchange is done in, and whether that is really so.
+Key exchange groups, and a check that OpenSSL applies them.
 
-A name that OpenSSL does not know, or a configuration that it did not read, it passes
-over in silence. So it is asked: a ClientHello that offers one group and no share of it
-is answered by a HelloRetryRequest for that group, or by an alert.
+OpenSSL silently ignores unknown group names and unread configuration. The check sends a
+ClientHello with one group and no key share: OpenSSL must answer with a
+HelloRetryRequest for that group, or with an alert.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SIGNATURES_ML_DSA: Final = (0x0904, 0x0905, 0x0906)
 
 
 class Handshake(Protocol):
-    """The server's side of a handshake in memory."""
+    """Server side of a handshake in memory."""
 
     def __call__(self, hello: bytes, /) -> bytes:
         """Return what is sent for the first bytes of a client, alerts too."""
@@ -59,16 +59,17 @@ def check_groups(answer: Handshake) -> None:
     for name, number in GROUPS.items():
         if selected(answer, [number]) != number:
             raise ListenError(
-                f"OpenSSL does not serve the group {name}: cryptography was loaded "
-                "before the listener's TLS, or was built with an older OpenSSL."
+                f"OpenSSL does not support the group {name}: cryptography was "
+                "loaded before the listener's TLS, or was built with an older "
+                "OpenSSL."
             )
     if selected(answer, [_SECP521R1]) is not None:
-        raise ListenError("OpenSSL serves a group that was not asked for, P-521.")
+        raise ListenError("OpenSSL offers the group P-521, which is not configured.")
     wanted = list(HYBRID.values())
     for first in range(len(wanted)):
         offered = [*CLASSICAL.values(), *reversed(wanted[first:])]
         if selected(answer, offered) != wanted[first]:
-            raise ListenError("OpenSSL does not prefer the groups with ML-KEM.")
+            raise ListenError("OpenSSL does not prefer the ML-KEM groups.")
 
 
 def selected(answer: Handshake, offered: Sequence[int]) -> int | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Reads a ClientHello before OpenSSL does.
+Parser of the ClientHello, before OpenSSL.
 
-That is only done while a challenge is pending: then it decides which certificate is
-shown. Nothing here is trusted; what can't be read is OpenSSL's to refuse.
+It runs only while a challenge is pending, to select the certificate. It trusts nothing,
+and leaves malformed messages to OpenSSL.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _VERSION_AND_RANDOM: Final = 2 + 32
 
 
 class MalformedHelloError(ValueError):
-    """This is no ClientHello, or one that is malformed."""
+    """The message is not a valid ClientHello."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """
-    What a client asks for.
+    Parsed ClientHello.
 
     Attributes:
         server_name: Host name, lower case, or empty.
-        protocols: Application protocols, as it prefers them.
+        protocols: Application protocols, in the client's order.
     """
 
     server_name: str
@@ -41,7 +41,7 @@ class Hello:
 
 
 class _Reader:
-    """Takes pieces from the front of a byte string."""
+    """Reader of a byte string."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

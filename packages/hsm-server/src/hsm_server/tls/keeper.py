@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Who looks after TLS: tasks that change the state in force, each for one reason.
+TLS manager: tasks that change the TLS state.
 
-Files, staples and certificates of a CA are each a task. All meet at one board, so none
-undoes what another has done.
+Files, staples and ACME certificates each have a task. All use one board, so none undoes
+the change of another.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _LONGEST_SECONDS: Final = 60.0
 
 class Task(Protocol):
     """
-    Looks after one part of the state.
+    Task for one part of the TLS state.
 
-    It reports what goes wrong to the alarms that it was made with, and goes on; an
-    error that leaves `run` is one that nobody thought of.
+    It reports failures to its alarms and continues; an exception that leaves `run` is
+    unexpected.
     """
 
     async def run(self, board: Board, /) -> None:
         """
-        Change the state on the board whenever there is a reason, for ever.
+        Change the state on the board when needed, until canceled.
 
         It is cancelled at the end, and begun again after an unexpected error. The
         first thing may be to change what is on the board; the state there is in force.
@@ -53,16 +53,16 @@ class Task(Protocol):
 
 class Keeper:
     """
-    Runs the tasks.
+    Runner of the tasks.
 
     Args:
-        first: The state to begin with.
+        first: The initial state.
 
-        tasks: What looks after it; reloads are done in this order.
+        tasks: The tasks, in the order of reloads.
 
-        publish: Gives a state to everybody who serves; see `Board`.
+        publish: Distributes a state to all front ends; see `Board`.
 
-        logger: Is told of errors that nobody thought of.
+        logger: Logs unexpected exceptions.
     """
 
     def __init__(

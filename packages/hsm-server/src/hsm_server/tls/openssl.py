@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """
-The OpenSSL that cryptography brings, configured for this listener.
+OpenSSL of the cryptography package, configured for this listener.
 
-Which groups key exchange prefers, and that no session tickets are given out, can be
-told to it by a configuration file alone. It is read once, when cryptography is loaded
-for the first time in a process: so this module must be imported before that, and
-`hsm_server.tls.groups.check_groups` tells if it was not.
+Only a configuration file can set the preferred groups and disable session tickets.
+OpenSSL reads it once, when a process first loads cryptography, so this module must be
+imported before that. `hsm_server.tls.groups.check_groups` detects a violation.
 
-Python's own `ssl` has another copy of OpenSSL in most installations; it is loaded here
-first, so that the configuration is not applied to it.
+Python's `ssl` usually has another copy of OpenSSL. It is loaded first here, so that the
+configuration does not apply to it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a handshake was like: how it ended, by which group, and with whom."""
+"""Outcome of a handshake: result, group and peer."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _OTHER: Final = "other"
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    How a handshake ended.
+    Outcome of a handshake.
 
     Attributes:
         name: ``ok``, ``challenge``, ``timeout``, ``disconnected``, or ``refused_`` or
-            ``rejected_`` and the name of the alert that we or the client sent.
-        group: Of the key exchange, or ``none``.
+            ``rejected_`` and the name of the alert that the server or the client sent.
+        group: Key exchange group, or ``none``.
     """
 
     name: str
@@ -75,11 +75,11 @@ class Outcome:
 @dataclass(slots=True)
 class Attempt:
     """
-    One handshake, as whoever began it wants to know of it.
+    Handshake in progress, with its outcome.
 
     Attributes:
-        outcome: How it ended, or None as long as OpenSSL has not ended it.
-        on_failure: Is called when it has failed; an alert is on its way then.
+        outcome: Its outcome, or None until OpenSSL has finished it.
+        on_failure: Called after a failure; the alert is already on its way.
     """
 
     outcome: Outcome | None = None
@@ -96,10 +96,10 @@ def group_label(name: str | None) -> str:
 @runtime_checkable
 class SecureChannel(Protocol):
     """
-    What is known of a connection after its handshake.
+    Facts of a connection after its handshake.
 
     Attributes:
-        rules: By which the client was let in.
+        rules: Client rules that accepted the client.
     """
 
     rules: ClientRules | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Private keys as programs write them, in the form in which OpenSSL is given them."""
+"""Private key formats, converted for OpenSSL."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def read_private_key(
         )
     except TypeError:
         raise ListenError(
-            f"The private key {files.key} is encrypted; give it unencrypted, in a file "
-            "of mode 0600."
+            f"The private key {files.key} is encrypted. Pass it unencrypted, in "
+            "a file with mode 0600."
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         # Its cause may quote the file.
@@ -67,8 +67,7 @@ def read_private_key(
         return _as_openssl_writes_it(data, files.key)
     if key.public_key() != public_key:
         raise ListenError(
-            f"The private key {files.key} does not belong to the certificate "
-            f"{files.cert}."
+            f"The private key {files.key} does not match the certificate {files.cert}."
         )
     return key.private_bytes(*_FORM)
 
@@ -87,7 +86,7 @@ def _as_openssl_writes_it(data: bytes, path: Path) -> bytes:
             return base64.b64decode(b"".join(found[1].split()), validate=True)
     except (crypto.Error, ValueError, binascii.Error):
         pass
-    raise ListenError(f"No private key in PEM form in {path}.")
+    raise ListenError(f"{path} contains no PEM private key.")
 
 
 def _public_key(files: PairFiles, certificate: x509.Certificate) -> PublicKeyTypes:
@@ -95,5 +94,5 @@ def _public_key(files: PairFiles, certificate: x509.Certificate) -> PublicKeyTyp
         return certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
         raise ListenError(
-            f"The certificate {files.cert} is for a key of a kind that can't be used."
+            f"The certificate {files.cert} has an unsupported key type."
         ) from None

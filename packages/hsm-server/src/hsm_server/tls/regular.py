@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that are opened again and again, whatever somebody has put in their place."""
+"""Regular files, opened safely even if replaced by something else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 class NotRegularError(OSError):
-    """What has this name is no regular file."""
+    """The path is not a regular file."""
 
 
 def open_regular(path: Path, *, follows_links: bool = True) -> BinaryIO:

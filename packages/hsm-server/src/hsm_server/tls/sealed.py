@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""States on their way between processes, in sealed files in memory."""
+"""Serialisation of TLS states in sealed memory files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def seal_state(state: TLSState) -> int:
     try:
         return seal("ferrohsm-tls", pack_state(state))
     except (OSError, ValueError):
-        raise ListenError("There is no room for certificates and keys.") from None
+        raise ListenError(
+            "The certificates and keys are too large for the TLS state."
+        ) from None
 
 
 def unseal_state(descriptor: int) -> TLSState:
@@ -35,7 +37,7 @@ def unseal_state(descriptor: int) -> TLSState:
     try:
         return read_state(read_sealed(descriptor))
     except (OSError, ValueError, MsgspecError):
-        raise ListenError("What is to be the state of TLS is none.") from None
+        raise ListenError("The TLS state is malformed.") from None
 
 
 def ends_by_kind(state: TLSState) -> dict[str, float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that somebody may be writing just now."""
+"""Stable reads of files that may be written concurrently."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ def settled(
                 raise
             before = str(error)
         pause(_PAUSE_SECONDS)
-    raise ListenError("The files of certificates and keys change all the time.")
+    raise ListenError("The certificate and key files changed while they were read.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Certificates, keys and rules about clients in files, looked at by content."""
+"""Files of certificates, keys and client rules, watched by content."""
 
 from __future__ import annotations
 
@@ -98,24 +98,24 @@ def file_sources(settings: TLSSettings, alarms: Alarms) -> list[FileSource]:
 
 class FileSource:
     """
-    A task of the keeper: puts into the state what some files hold.
+    Task of the TLS manager: loads some files into the state.
 
-    What is there twice in a row counts as written. With what can't be used an alarm
-    begins, which ends with files that can be used; a problem may come with an edit that
-    takes trust away, and that takes effect.
+    A change takes effect after two identical reads. Unusable files start an alarm,
+    which ends with usable ones. An edit that withdraws trust takes effect even if it
+    has a problem.
 
     Args:
-        part: What its alarms are called.
+        part: Name of its alarms.
 
-        read: Returns what the files hold; may raise `HSMError`, and wait for a disk.
+        read: Returns the content of the files; may raise `HSMError`, and block.
 
-        parse: Returns how that changes the state in force, and what is wrong, or
-            nothing; raises `HSMError` for what changes nothing.
+        parse: Returns the change of the state and a problem, or an empty text; raises
+            `HSMError` if nothing is to change.
 
-        interval_seconds: How often to look; 0 for never, but at the beginning and
-            when a reload is asked for.
+        interval_seconds: Interval between checks; 0 checks only at startup and on
+            reload.
 
-        alarms: Are told of what can't be used.
+        alarms: Receive the faults of the files.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class FileSource:
             try:
                 await self._look(board)
             except HSMError:
-                # It is told already.
+                # The alarm is already active.
                 seconds = min(seconds, _AGAIN_SECONDS)
             if not self._interval_seconds:
                 await asyncio.Event().wait()

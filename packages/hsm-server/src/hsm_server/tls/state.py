@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All that decides about handshakes, as one value that is replaced and never edited."""
+"""TLS state: one immutable value that determines handshakes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hsm_server.config.settings import StatusCheck
 
 class ServerPair(Record, frozen=True, kw_only=True):
     """
-    A certificate that the listener shows, and its private key.
+    Server certificate and its private key.
 
     Attributes:
-        chain: DER, the server's own certificate first, without the root.
+        chain: DER, server certificate first, without the root.
         key: Private key, PKCS #8 in DER; secret.
-        issuer: Certificate of who has signed the first, DER, or empty if it is not
-            known. OCSP responses are checked with it; it isn't shown for that.
-        staple: OCSP response about the first certificate, DER, or empty.
+        issuer: Issuer certificate, DER, or empty if unknown. It verifies OCSP responses
+            and is not sent.
+        staple: OCSP response about the server certificate, DER, or empty.
     """
 
     chain: Annotated[tuple[bytes, ...], Meta(min_length=1)]
@@ -32,14 +32,14 @@ class ServerPair(Record, frozen=True, kw_only=True):
 
 class ClientRules(Record, frozen=True, kw_only=True):
     """
-    Which client certificates are let in.
+    Client certificate rules.
 
     Attributes:
-        is_required: Whether a connection without one is refused.
-        authorities: Certificates of those who may have signed them, DER; none if the
-            last one was withdrawn, and then none is let in.
-        revocation_lists: CRLs, DER; if there are any, each issuer in a chain needs one.
-        status_check: Whether OCSP is asked too.
+        is_required: Whether to reject connections without a certificate.
+        authorities: CA certificates, DER; empty if the last one was withdrawn, and then
+            no client is accepted.
+        revocation_lists: CRLs, DER; if any, each issuer in a chain needs one.
+        status_check: Whether OCSP is checked too.
     """
 
     is_required: bool = True
@@ -50,12 +50,12 @@ class ClientRules(Record, frozen=True, kw_only=True):
 
 class Challenge(Record, frozen=True, kw_only=True):
     """
-    A TLS-ALPN-01 challenge that is pending.
+    Pending TLS-ALPN-01 challenge.
 
     Attributes:
-        name: Server name that the CA will ask for: lower case, an A-label or, for an
+        name: Server name that the CA will request: lower case, an A-label or, for an
             address, its reverse pointer.
-        pair: What is shown to it.
+        pair: Certificate for the challenge.
 
     Standard:
         RFC 8737, section 3.
@@ -67,13 +67,13 @@ class Challenge(Record, frozen=True, kw_only=True):
 
 class TLSState(Record, frozen=True, kw_only=True):
     """
-    What the listener's handshakes go by.
+    TLS state of the listener.
 
     Attributes:
-        generation: Grows with every change.
-        pairs: Certificates to choose from, at most one for each kind of key.
-        client: Who is let in; None lets in everybody, without a certificate.
-        challenges: Answered instead, where somebody asks for them alone.
+        generation: Increases with every change.
+        pairs: Certificates, at most one per key type.
+        client: Client certificate rules; None requests no certificate.
+        challenges: Pending ACME challenges, for connections that request only those.
     """
 
     generation: Annotated[int, Meta(ge=0)]

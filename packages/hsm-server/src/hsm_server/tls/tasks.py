@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which tasks the settings ask for."""
+"""Selection of the TLS manager's tasks."""
 
 from __future__ import annotations
 

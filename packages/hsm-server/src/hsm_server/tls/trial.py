@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A handshake in memory, before anybody is given a state to serve with."""
+"""Trial handshake in memory, before a state is distributed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def try_state(state: TLSState) -> None:
     for pair in state.pairs:
         alone = msgspec.structs.replace(state, pairs=(pair,), client=rules)
         if _shake_hands(server_context(alone)) != pair.chain[0]:
-            raise ListenError("A client is shown another certificate than it should.")
+            raise ListenError(
+                "The new certificate is not the one that a client receives."
+            )
 
 
 def _shake_hands(context: SSL.Context) -> bytes:
@@ -51,7 +53,7 @@ def _shake_hands(context: SSL.Context) -> bytes:
         if not waiting:
             seen = client.get_peer_certificate(as_cryptography=True)
             return seen.public_bytes(Encoding.DER) if seen is not None else b""
-    raise ListenError("No connection comes of the new certificate.")
+    raise ListenError("A test connection with the new certificate did not complete.")
 
 
 def _is_done(side: SSL.Connection) -> bool:
@@ -61,7 +63,7 @@ def _is_done(side: SSL.Connection) -> bool:
         return False
     except SSL.Error as error:
         raise ListenError(
-            f"A connection with the new certificate fails ({reason_of(error)})."
+            f"A test connection with the new certificate failed ({reason_of(error)})."
         ) from None
     return True
 

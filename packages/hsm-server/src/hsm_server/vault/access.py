@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What a front end may ask of the vault: the seam between the network and the keys.
+Vault access: the interface between front ends and vault.
 
-A front end passes on what a visitor has shown; who that is, the vault decides. So a
-front end that was taken over can misuse credentials that pass through it, and nothing
-more.
+A front end passes on the credentials of a visitor, and the vault authenticates them. So
+a compromised front end can misuse only credentials that pass through it.
 """
 
 from __future__ import annotations
@@ -38,17 +37,18 @@ def tell_nobody(quota: Quota) -> None:
 
 class Visitor(Record, frozen=True, kw_only=True):
     """
-    Somebody whose identity nobody has checked yet.
+    Unauthenticated visitor.
 
     Attributes:
-        credential: Bearer token, or empty where none is shown; what is shown and is
-            none is a text that no token is.
-        certificate: Certificate of the TLS peer, DER, or empty.
+        credential: Bearer token, or empty without one; a malformed credential becomes a
+            text that is never a valid token.
+        certificate: Client certificate, DER, or empty.
         address: Network address of the connection.
-        request_id: Ties the trail to log and answer.
-        session: Secret of a session of the console, in the place of a credential.
-        is_background: Whether a page asks by itself, which keeps no session alive.
-        nonce: Makes the credential an ID token, which must name it, and is good once.
+        request_id: Request ID, also in log and response.
+        session: Secret of a console session, instead of a credential.
+        is_background: Whether a page polls by itself, which does not extend a session.
+        nonce: Marks the credential as an ID token, which must contain the nonce and is
+            accepted once.
     """
 
     credential: str = ""
@@ -61,7 +61,7 @@ class Visitor(Record, frozen=True, kw_only=True):
 
 
 class How(StrEnum):
-    """What somebody has shown to be let in."""
+    """Method of authentication."""
 
     TOKEN = "token"  # noqa: S105 (no secret)
     CERTIFICATE = "certificate"
@@ -70,14 +70,14 @@ class How(StrEnum):
 
 class Who(Record, frozen=True, kw_only=True):
     """
-    Who a visitor is, as the vault has found.
+    Authenticated identity of a visitor.
 
     Attributes:
-        roles: In the order of their names.
-        certificate_subject: Of the certificate that was shown; empty without one.
-        how: What the identity rests on.
-        until: When it ends at the latest, seconds since 1970.
-        idle_seconds: After how long without use it ends; 0 where there is no session.
+        roles: Roles, in alphabetical order.
+        certificate_subject: Subject of the client certificate; empty without one.
+        how: Method of authentication.
+        until: Latest end of the identity, seconds since 1970.
+        idle_seconds: Idle timeout; 0 without a session.
     """
 
     principal: str
@@ -90,10 +90,10 @@ class Who(Record, frozen=True, kw_only=True):
 
 class SignedIn(Record, frozen=True, kw_only=True):
     """
-    A new session.
+    New session.
 
     Attributes:
-        session: Its secret, which its bearer alone may have.
+        session: Its secret, for its bearer only.
     """
 
     session: str
@@ -102,10 +102,10 @@ class SignedIn(Record, frozen=True, kw_only=True):
 
 class VaultAccess(Protocol):
     """
-    The HSM as a front end sees it.
+    Interface of the HSM for a front end.
 
-    Every method raises `AuthenticationError` where the credential is not good, which is
-    counted and recorded, and `UnavailableError` where the vault can't be reached.
+    Every method raises `AuthenticationError` for an invalid credential, which is
+    counted and recorded, and `UnavailableError` if the vault does not respond.
     """
 
     async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
@@ -130,7 +130,7 @@ class VaultAccess(Protocol):
         told: Told = tell_nobody,
     ) -> R:
         """
-        Execute one operation for whoever the visitor turns out to be.
+        Execute one operation for the authenticated visitor.
 
         See `HSM.execute` for what travels beside it.
 
@@ -160,7 +160,7 @@ class VaultAccess(Protocol):
         ...
 
     async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
-        """Begin a session of the console for whoever shows a credential."""
+        """Start a console session for the bearer of a credential."""
         ...
 
     async def sign_out(self, visitor: Visitor, /, *, known: Known) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From what a visitor shows to the caller that the core knows."""
+"""Authentication of visitors as callers of the core."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ _LOOK_SECONDS: Final = 1.0
 
 class Gatekeeper:
     """
-    Verifies credentials, and has failures recorded.
+    Verifier of credentials; records failures.
 
     Args:
-        gateway: Where failures are recorded.
+        gateway: The HSM, which records failures.
 
-        trust: Keys of bearer tokens, and what these must say.
+        trust: Keys of bearer tokens, and required claims.
 
-        on_failure: Is called for each failure.
+        on_failure: Called for each failure.
 
-        clock: Time by which tokens expire; the system's by default.
+        clock: Clock for token expiry; the system's by default.
 
-        names: Is told which keys count, and names them to the HSM.
+        names: Names of the current keys, for the HSM.
 
-        limiter: Says how much a caller may ask for; None doesn't limit them.
+        limiter: Rate limiter of callers; None is unlimited.
 
-        console: How long sessions of the console last.
+        console: Lifetimes of console sessions.
 
-        people: Checks ID tokens, where a provider vouches for people.
+        people: Verifier of ID tokens, if a provider is configured.
     """
 
     def __init__(

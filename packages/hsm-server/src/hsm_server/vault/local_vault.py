@@ -27,12 +27,12 @@ PROBE: Final = Caller(principal="health-check", roles=frozenset({Role.SERVICE}))
 
 class LocalVault:
     """
-    Serves a front end in the same process.
+    Access to an HSM in the same process.
 
     Args:
-        gateway: The HSM, which stays the caller's to close.
+        gateway: The HSM; the caller closes it.
 
-        gatekeeper: Decides who a visitor is.
+        gatekeeper: Authenticates visitors.
     """
 
     def __init__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> None:

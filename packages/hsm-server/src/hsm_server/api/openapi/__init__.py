@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-The OpenAPI 3.1 description of the REST API, made from the types and the REST table.
+OpenAPI 3.1 description of the REST API, generated from the types and the REST table.
 
-It is built once, at start, and served at ``/api/v1/openapi.json``.
+It is built once at startup and served at ``/api/v1/openapi.json``.
 """
 
 from hsm_server.api.openapi.document import openapi_document

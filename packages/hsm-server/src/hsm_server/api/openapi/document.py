@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The document as a whole: paths, bodies, answers."""
+"""OpenAPI document: paths, bodies, responses."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _BYTES: Final = "application/octet-stream"
 _EVENTS: Final = "text/event-stream"
 
 _PROBLEMS: Final = {
-    400: "The request could not be read.",
-    401: "No bearer token, or no good one; it is not said which.",
-    403: "The policy does not allow this.",
-    404: "There is no such key or version, or the caller may not know of it.",
+    400: "Malformed request.",
+    401: "No bearer token, or an invalid one. The response does not say which.",
+    403: "The policy denies this request.",
+    404: "The key or version does not exist, or the caller may not see it.",
     408: "The body did not arrive in time.",
-    409: "Valid, but not in the present state of things; or stored data was changed.",
-    412: "The key is not at the generation that If-Match names; nothing was done.",
-    413: "Body or payload is too large.",
-    415: "The body is of a type that this route does not take.",
-    422: "A field breaks a rule, or a check was made and its answer is no.",
-    429: "The caller has too many open requests for approval.",
-    503: "The HSM can't do this now.",
+    409: "Valid, but in conflict with the current state; or stored data was altered.",
+    412: "The key is not at the generation in If-Match. Nothing was changed.",
+    413: "Body or payload too large.",
+    415: "The route does not accept this media type.",
+    422: "A field is invalid, or a verification failed.",
+    429: "The caller has too many open approval requests.",
+    503: "The HSM is temporarily unavailable.",
 }
 _NO_KEY: Final = {404}
 _NO_BODY: Final = {408, 413, 415}
@@ -68,9 +68,9 @@ def openapi_document(limits: HTTPLimits) -> bytes:
             "title": "FerroHSM",
             "version": __version__,
             "description": (
-                "Keys that never leave the server. Byte strings are standard base64. "
-                "Every answer carries X-Request-Id; send one to have it used. Wherever "
-                "a key_id is asked for, the unique name of a key does too."
+                "Software HSM: keys never leave the server. Byte strings are "
+                "standard base64. Every response carries X-Request-Id; send one "
+                "to set it. A key_id can also be the unique name of a key."
             ),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -82,7 +82,7 @@ def openapi_document(limits: HTTPLimits) -> bytes:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "HS256 with the claims sub, roles and exp.",
+                    "description": "HS256 token with the claims sub, roles and exp.",
                 }
             },
             "schemas": {k: v for k, v in schemas.items() if k not in named},
@@ -117,20 +117,20 @@ def _description(route: Route, schema: Schema) -> str:
         parts.append(text)
     if route.raw_request:
         parts.append(
-            f"The body may also be {route.raw_request} alone, as {_BYTES}; the other "
-            "fields are then query parameters."
+            f"The body can also be {route.raw_request} alone, as {_BYTES}; the "
+            "other fields are then query parameters."
         )
     if route.raw_response:
         parts.append(
-            f"Accept: {_BYTES} asks for {route.raw_response} alone; the other fields "
-            "then stand in the header FerroHSM-Result."
+            f"Accept: {_BYTES} returns {route.raw_response} alone; the other "
+            "fields are then in the header FerroHSM-Result."
         )
     if route.events:
         parts.append(
-            f"Accept: {_EVENTS} asks for a live view, from start_seq or else from now "
-            "on, oldest first, which takes neither limit nor ascending nor follow. "
-            "Each `entry` event holds one item of the list; a `problem` event holds a "
-            "problem document, and is the last."
+            f"Accept: {_EVENTS} opens a live view from start_seq, by default "
+            "from now, oldest first; limit, ascending and follow are not "
+            "allowed. Each `entry` event holds one item of the list. A "
+            "`problem` event holds a problem document and is the last event."
         )
     return "\n\n".join(parts)
 
@@ -155,26 +155,26 @@ def _responses(route: Route) -> Schema:
     if route.raw_response:
         content[_BYTES] = {"schema": _BINARY}
         headers["FerroHSM-Result"] = {
-            "description": f"The other fields, as JSON; only beside {_BYTES}.",
+            "description": f"The other fields, as JSON; only with {_BYTES}.",
             "schema": {"type": "string"},
         }
     if route.events:
         content[_EVENTS] = {"schema": {"type": "string"}}
     if route.location:
         headers["Location"] = {
-            "description": "Path of what was made.",
+            "description": "Path of the new resource.",
             "required": True,
             "schema": {"type": "string"},
         }
     if result_type(cls) is KeyInfo:
         headers["ETag"] = {
             "description": (
-                "The generation of the key, and where it is described a digest of "
-                "what is shown; none of a key that was tampered with."
+                "The generation of the key; in descriptions of a key also a "
+                "digest of the content. Absent for a tampered key."
             ),
             "schema": {"type": "string"},
         }
-    success: Schema = {"description": "Done.", "content": content}
+    success: Schema = {"description": "Success.", "content": content}
     if headers:
         success["headers"] = headers
     if links := links_of(cls):
@@ -192,20 +192,20 @@ def _responses(route: Route) -> Schema:
     }
     known: Schema = {}
     if cls is DescribeKey:
-        known["304"] = {"description": "It is what If-None-Match names."}
+        known["304"] = {"description": "Not modified: it matches If-None-Match."}
     return {str(route.success): success, "202": _waiting(), **known, **problems}
 
 
 def _waiting() -> Schema:
     return {
         "description": (
-            "Other people must agree first: this approval was asked for, or still is. "
-            "Send the same request again when they have."
+            "Approval required. The approval request is open; send the same "
+            "request again after it is granted."
         ),
         "content": {_JSON: {"schema": _reference(ApprovalInfo)}},
         "headers": {
             "Location": {
-                "description": "Path of the approval.",
+                "description": "Path of the approval request.",
                 "required": True,
                 "schema": {"type": "string"},
             }
@@ -233,39 +233,41 @@ def _service_paths() -> dict[str, Schema]:
     return {
         "/healthz": _page(
             "Healthz",
-            "Whether requests can be served.",
+            "Readiness of the server.",
             {
-                "200": {"description": "They can.", "content": health},
-                "503": {"description": "They can't.", "content": health},
+                "200": {"description": "Ready.", "content": health},
+                "503": {"description": "Not ready.", "content": health},
             },
         ),
         "/livez": _page(
             "Livez",
-            "Whether this process answers, whatever the one with the keys does.",
-            {"200": {"description": "It does.", "content": health}},
+            "Liveness of this process, independent of the vault process.",
+            {"200": {"description": "Alive.", "content": health}},
         ),
         "/readyz": _page(
             "Readyz",
-            "Whether requests can be served, for who distributes them.",
+            "Readiness, for load balancers.",
             {
-                "200": {"description": "They can.", "content": health},
-                "503": {"description": "They can't.", "content": health},
+                "200": {"description": "Ready.", "content": health},
+                "503": {"description": "Not ready.", "content": health},
             },
         ),
         "/metrics": _page(
             "Metrics",
-            "Counters in the Prometheus text format.",
+            "Metrics in the Prometheus text format.",
             {
-                "200": {"description": "All counters.", "content": text},
-                "401": _problem_answer("They are not open, and the token is not good."),
+                "200": {"description": "All metrics.", "content": text},
+                "401": _problem_answer(
+                    "A token is required, and it is missing or invalid."
+                ),
             },
         ),
         "/.well-known/jwks.json": _page(
             "TokenKeys",
-            "The public keys that tokens are verified with (RFC 7517).",
+            "Public keys that verify tokens (RFC 7517).",
             {
-                "200": {"description": "They.", "content": key_set},
-                "304": {"description": "They are those of If-None-Match."},
+                "200": {"description": "The key set.", "content": key_set},
+                "304": {"description": "Not modified: it matches If-None-Match."},
             },
         ),
         f"{API_PREFIX}/openapi.json": _page(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-One valid request of every operation, for the description of the API.
+One valid example request per operation, for the OpenAPI description.
 
-They name keys that a reader can make first: ``release-signer`` (EC-P256),
+They use keys that a reader can create first: ``release-signer`` (EC-P256),
 ``document-key`` (AES-256-GCM), ``webhook-mac`` (HMAC-SHA-256), ``mailbox``
 (MLKEM768-ECDH-P256-SHA3-256), ``transport`` (RSA-3072 for wrap and unwrap) and
 ``session-root`` (HKDF-SHA-256).

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Where an answer leads: the links of the description.
+OpenAPI links from responses to follow-up operations.
 
-From the answer that makes a key to everything that may be done with it, from what was
-signed, encrypted or authenticated to its inverse, from a list to its first item, and
-from the answer that people must agree first to what they may say.
+Links lead from a new key to its operations, from sign, encrypt and MAC to their
+inverse, from a list to its first item, and from an approval request to its decisions.
 """
 
 from __future__ import annotations

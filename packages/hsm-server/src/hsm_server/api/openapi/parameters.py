@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a request carries beside its body: fields of path and query, and headers."""
+"""OpenAPI parameters: path and query fields, and headers."""
 
 from __future__ import annotations
 
@@ -15,28 +15,33 @@ from hsm_server.http.conditions import takes_condition
 _EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "Resumes a live view after the event with this id; goes before "
-    "start_seq.",
+    "description": (
+        "Resume a live view after the event with this ID. Overrides start_seq."
+    ),
     "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"},
 }
 _APPROVAL: Final[Schema] = {
     "name": APPROVAL_HEADER,
     "in": "header",
-    "description": "The approval under which it is to be done; without, it is found.",
+    "description": "ID of a granted approval. By default the server finds it.",
     "schema": {"type": "string", "format": "uuid"},
 }
 _IDEMPOTENCY_KEY: Final[Schema] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key with the same request gives the same answer, and "
-    "does it once; with another request it is a conflict.",
+    "description": (
+        "Idempotency key. Repeating it with the same request returns the same "
+        "response without executing again; with another request it is a conflict."
+    ),
     "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
 }
 _IF_MATCH: Final[Schema] = {
     "name": "If-Match",
     "in": "header",
-    "description": "Do it only if the key is at this generation: an ETag of the key, "
-    "or its generation in quotes.",
+    "description": (
+        "Execute only if the key is at this generation: an ETag of the key, or its "
+        "generation in quotes."
+    ),
     "schema": {
         "type": "string",
         "pattern": '^("[1-9][0-9]{0,14}(-[0-9a-f]{32})?"|[*])$',
@@ -45,8 +50,10 @@ _IF_MATCH: Final[Schema] = {
 _IF_NONE_MATCH: Final[Schema] = {
     "name": "If-None-Match",
     "in": "header",
-    "description": "ETags of what is known already, with commas between them, or *. "
-    "What is no ETag is passed over.",
+    "description": (
+        "Comma-separated ETags that the client already has, or *. Other values are "
+        "ignored."
+    ),
     "schema": {"type": "string"},
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""JSON Schemas of the API's types, as OpenAPI 3.1 wants them."""
+"""JSON Schemas of the API's types, for OpenAPI 3.1."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _name_algorithms(field: Schema) -> None:
     for rule in ("minLength", "maxLength"):
         field.pop(rule, None)
     field["enum"] = [*Algorithm, *([""] if field.get("default") == "" else [])]
-    field["description"] = "Other usual spellings are accepted too, in any case."
+    field["description"] = "Common alternative spellings are accepted, in any case."
 
 
 def _spread_docstring(schema: Schema) -> None:

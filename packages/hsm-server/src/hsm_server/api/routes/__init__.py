@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""Handlers of requests: a few lines each."""
+"""Request handlers of a few lines each."""
 
 __all__: list[str] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The REST API: one handler per row of the REST table."""
+"""REST API: one handler per row of the REST table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _handler(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An operation, and what its headers say of how it is to be done."""
+    """Operation with the options from its headers."""
 
     operation: Operation[Any]
     idempotency_key: str | None
@@ -142,7 +142,7 @@ def _idempotency_key(request: web.Request) -> str | None:
     given = request.headers.getall("Idempotency-Key", [])
     if len(given) > 1:
         raise InvalidInputError(
-            "Idempotency-Key is given twice.", field="idempotency_key"
+            "Idempotency-Key must be given only once.", field="idempotency_key"
         )
     return given[0] if given else None
 
@@ -151,11 +151,12 @@ def _approval_id(request: web.Request) -> str:
     given = request.headers.getall(APPROVAL_HEADER, [])
     if len(given) > 1:
         raise InvalidInputError(
-            f"{APPROVAL_HEADER} is given twice.", field="approval_id"
+            f"{APPROVAL_HEADER} must be given only once.", field="approval_id"
         )
     if given and not _APPROVAL_ID.match(given[0]):
         raise InvalidInputError(
-            f"{APPROVAL_HEADER} must be the id of an approval.", field="approval_id"
+            f"{APPROVAL_HEADER} must be the ID of an approval (UUID).",
+            field="approval_id",
         )
     return given[0] if given else ""
 

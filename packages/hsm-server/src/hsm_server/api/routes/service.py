@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pages about the service itself: health, metrics and the API's description."""
+"""Endpoints about the service itself: health, metrics and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -65,9 +65,11 @@ def _add(
 def _begin(request: web.Request, name: str) -> None:
     begin_operation(request, name)
     if request.query_string:
-        raise InvalidInputError("This page takes no query.", field="query")
+        raise InvalidInputError(
+            "This endpoint accepts no query parameters.", field="query"
+        )
     if request.body_exists:
-        raise MalformedError("A GET request has no body.")
+        raise MalformedError("A GET request must not have a body.")
 
 
 async def _healthz(request: web.Request) -> web.Response:

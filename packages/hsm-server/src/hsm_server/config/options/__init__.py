@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The command line: every flag with its environment variable.
+Command line: every flag with its environment variable.
 
-Flags of the original whose feature is not there yet are known and refused. A flag that
-is silently ignored would promise a protection that nobody gives.
+Flags of the original FerroHSM that are not implemented are rejected: a silently ignored
+flag would promise protection that does not exist.
 """
 
 from hsm_server.config.options.flags import SECRET_OPTIONS, ServerCommand, options

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flags about a CA that issues the listener's certificate by itself."""
+"""Flags of ACME: automatic issuance of the TLS certificate."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def acme_options() -> list[click.Parameter]:
     return [
         option(
             "acme-domain",
-            "Name or IP address that the certificate is for, with --tls-mode acme. May "
-            "be repeated, or several with commas between.",
+            "DNS name or IP address for the certificate. Required with "
+            "--tls-mode acme. Repeatable; accepts comma-separated values.",
             cls=ListOption,
             metavar="NAME",
         ),
         option(
             "acme-contact",
-            "Address of mail that the CA may write to. May be repeated, or several "
-            "with commas between; 'mailto:' is added where it is absent.",
+            "Contact email address for the CA, with or without 'mailto:'. "
+            "Repeatable; accepts comma-separated values.",
             cls=ListOption,
             metavar="MAIL",
         ),
         option(
             "acme-cache-dir",
-            "Folder of account and certificate; made if absent.  "
-            "[default: acme beside the keys]",
+            "Directory for the ACME account and certificate. Created if "
+            "missing.  [default: acme beside the keys]",
             type=click.Path(path_type=Path),
             metavar="DIR",
         ),
         *_authority(),
         option(
             "acme-http-bind",
-            "Answer challenges over HTTP on this address (HTTP-01), which the CA must "
-            "reach at port 80. Without it they are answered where the server listens "
-            "(TLS-ALPN-01), which it must reach at port 443.",
+            "Address for HTTP-01 challenges. The CA must reach it at port 80. "
+            "Default: TLS-ALPN-01 on --bind, which the CA must reach at port "
+            "443.",
             callback=_parse_bind,
             metavar="HOST:PORT",
         ),
@@ -66,20 +66,19 @@ def _authority() -> list[click.Parameter]:
     return [
         option(
             "acme-directory-url",
-            "Directory of another CA than Let's Encrypt; it comes before "
-            "--acme-use-production.",
+            "ACME directory URL of another CA. Overrides --acme-use-production.",
             metavar="URL",
         ),
         option(
             "acme-use-production",
-            "Have Let's Encrypt issue a certificate that clients trust. Without it, "
-            "one for trials comes from its staging service.",
+            "Use Let's Encrypt's production service. Default: its staging "
+            "service, whose certificates clients do not trust.",
             is_flag=True,
         ),
         option(
             "acme-ca-bundle",
-            "Who may have signed the certificate of the CA's own service, PEM; by "
-            "default those whom the web trusts.",
+            "CA certificates that verify the ACME server, PEM. Default: public "
+            "web CAs.",
             type=click.Path(path_type=Path, readable=False),
             metavar="FILE",
         ),
@@ -121,16 +120,16 @@ def _refuse_useless(values: dict[str, Any]) -> None:
         "acme-http-bind",
     ):
         if values[flag.replace("-", "_")]:
-            raise ConfigurationError(f"--{flag} is of no use without --tls-mode acme.")
+            raise ConfigurationError(f"--{flag} requires --tls-mode acme.")
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(map(_name, given)))
     if not names:
-        raise ConfigurationError("--tls-mode acme needs --acme-domain.")
+        raise ConfigurationError("--tls-mode acme requires --acme-domain.")
     if len(names) > _MOST_NAMES:
         raise ConfigurationError(
-            f"--acme-domain has {len(names)} names, and {_MOST_NAMES} are the most."
+            f"--acme-domain accepts at most {_MOST_NAMES} names, got {len(names)}."
         )
     return names
 
@@ -144,13 +143,13 @@ def _name(text: str) -> str:
     name = text.lower().removesuffix(".")
     if "*" in name:
         raise ConfigurationError(
-            f"--acme-domain {text}: only DNS can prove that a server has all names of "
-            "a domain, and this one can't."
+            f"--acme-domain {text}: wildcard names are not supported, because "
+            "they require DNS challenges."
         )
     if len(name) > _MOST_CHARACTERS or not all(map(_LABEL.match, name.split("."))):
         raise ConfigurationError(
-            f"--acme-domain {text!r} is neither an IP address nor a DNS name; names "
-            "in other letters are given as A-labels (xn--…)."
+            f"--acme-domain {text!r} must be an IP address or a DNS name. Pass "
+            "internationalized names as A-labels (xn--…)."
         )
     return name
 
@@ -161,7 +160,9 @@ def _contact(text: str) -> str:
         address = ""
     user, _, host = address.partition("@")
     if not user or not host or re.search(r"[\s@?#]", host):
-        raise ConfigurationError(f"--acme-contact {text!r} is no address of mail.")
+        raise ConfigurationError(
+            f"--acme-contact {text!r} is not a valid email address."
+        )
     return f"mailto:{address}"
 
 
@@ -176,7 +177,7 @@ def _directory(values: dict[str, Any]) -> str:
         is_good = False
     if not is_good:
         raise ConfigurationError(
-            f"--acme-directory-url {url!r} is not a URL that begins with https://."
+            f"--acme-directory-url {url!r} must be an https:// URL."
         )
     return url
 

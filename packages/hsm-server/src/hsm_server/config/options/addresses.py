@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Addresses to listen on, as the command line has them."""
+"""Parser of listen addresses."""
 
 from __future__ import annotations
 

@@ -17,22 +17,22 @@ def console_options() -> list[click.Parameter]:
     return [
         option(
             "console",
-            "Serve the web console under /ui. It is, by default; with --no-console "
-            "nothing is there.",
+            "Serve the web console under /ui. Enabled by default; disable with "
+            "--no-console.",
             also="--no-console",
             default=True,
             show_default=False,
         ),
         option(
             "session-idle-secs",
-            "After how long without use a session of the console ends, in seconds.",
+            "Idle timeout of a console session, in seconds.",
             default=900,
             type=click.IntRange(30, 86400),
         ),
         option(
             "session-absolute-secs",
-            "After how long it ends however much it is used, in seconds; earlier "
-            "where the token or certificate that it rests on expires.",
+            "Maximum lifetime of a console session, in seconds. A session also "
+            "ends when its token or certificate expires.",
             default=28800,
             type=click.IntRange(60, 7 * 86400),
         ),
@@ -49,7 +49,7 @@ def console_settings(values: dict[str, Any]) -> ConsoleSettings:
     idle, absolute = values["session_idle_secs"], values["session_absolute_secs"]
     if idle > absolute:
         raise ConfigurationError(
-            "--session-idle-secs is more than --session-absolute-secs."
+            "--session-idle-secs must not exceed --session-absolute-secs."
         )
     return ConsoleSettings(
         is_on=values["console"], idle_seconds=idle, absolute_seconds=absolute

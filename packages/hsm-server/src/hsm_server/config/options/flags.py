@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The flags, by what they are about."""
+"""The flags, in groups of the help."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def _groups() -> dict[str, list[click.Parameter]]:
     """Return what can be said, by what it is about, in the order of the help."""
     return {
         "Listener and TLS": _listener(),
-        "Stores, trail and retention": [*stores(), *key_life_options()],
+        "Storage, audit and retention": [*stores(), *key_life_options()],
         "Secrets": _secrets(),
-        "Who is let in": [*token_options(), *_sign_in(), *console_options()],
+        "Authentication": [*token_options(), *_sign_in(), *console_options()],
         "Limits": [*_limits(), *rate_options()],
         "Policy": _policy(),
         "Cryptography": _cryptography(),
@@ -57,7 +57,7 @@ def _groups() -> dict[str, list[click.Parameter]]:
 
 
 class ServerCommand(click.Command):
-    """The command ``hsm-server``, whose help has its options in groups."""
+    """Command ``hsm-server`` with options in groups."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words of the command line; none may be dropped."""
@@ -91,7 +91,7 @@ def _listener() -> list[click.Parameter]:
     return [
         option(
             "bind",
-            "Address to listen on; port 0 takes a free one.",
+            "Address to listen on. Port 0 selects a free port.",
             default="127.0.0.1:8443",
             metavar="HOST:PORT",
             callback=_parse_bind,
@@ -102,8 +102,8 @@ def _listener() -> list[click.Parameter]:
 
 def _secrets() -> list[click.Parameter]:
     rows = {
-        "master-key": "Root that seals all keys: 32 bytes.",
-        "hmac-key": "Key of the audit trail: 32 bytes.",
+        "master-key": "Root key that encrypts all keys: 32 bytes.",
+        "hmac-key": "HMAC key of the audit log: 32 bytes.",
     }
     return [
         *(
@@ -112,9 +112,9 @@ def _secrets() -> list[click.Parameter]:
         ),
         option(
             "auth-jwt-secret",
-            "HS256 key of bearer tokens: at least 32 bytes. Required where there is "
-            "none of --auth-jwt-config, --auth-jwt-jwks-url and "
-            "--client-cert-identities.",
+            "HS256 key that verifies bearer tokens: at least 32 bytes. Required "
+            "unless --auth-jwt-config, --auth-jwt-jwks-url or "
+            "--client-cert-identities is set.",
             metavar="SECRET",
         ),
     ]
@@ -124,8 +124,7 @@ def _sign_in() -> list[click.Parameter]:
     return [
         option(
             "oidc-config",
-            "A provider of OpenID Connect, by which people sign in to the console; "
-            "YAML or JSON.",
+            "OpenID Connect provider for sign-in to the console, YAML or JSON.",
             type=click.Path(path_type=Path),
             metavar="FILE",
         ),
@@ -135,17 +134,30 @@ def _sign_in() -> list[click.Parameter]:
 def _limits() -> list[click.Parameter]:
     mib = 1024 * 1024
     rows = {
-        "max-json-bytes": ("Largest JSON body.", 2 * mib, 1024),
-        "max-payload-bytes": ("Largest decoded byte string in it.", mib, 1),
-        "max-raw-bytes": ("Largest application/octet-stream body.", 64 * mib, 1),
-        "max-aad-bytes": ("Largest additional authenticated data.", 64 * 1024, 0),
+        "max-json-bytes": ("Maximum size of a JSON body, in bytes.", 2 * mib, 1024),
+        "max-payload-bytes": (
+            "Maximum size of a decoded byte string in a JSON body, in bytes.",
+            mib,
+            1,
+        ),
+        "max-raw-bytes": (
+            "Maximum size of an application/octet-stream body, in bytes.",
+            64 * mib,
+            1,
+        ),
+        "max-aad-bytes": (
+            "Maximum size of additional authenticated data, in bytes.",
+            64 * 1024,
+            0,
+        ),
         "max-connections": (
-            "Connections at one time; fewer if the limit of open files is low.",
+            "Maximum number of concurrent connections. Lower if the limit of "
+            "open files requires it.",
             1000,
             1,
         ),
         "max-connections-per-address": (
-            "Of these, how many one network address may have.",
+            "Maximum number of concurrent connections per network address.",
             500,
             1,
         ),
@@ -160,22 +172,23 @@ def _policy() -> list[click.Parameter]:
     return [
         option(
             "policy-config",
-            "Policy: who may do what, and who must agree; YAML or JSON. By default the "
-            "built-in one of --policy-profile. A change takes effect by itself.",
+            "Policy file, YAML or JSON: permissions and required approvals. "
+            "Reloaded when it changes. Default: the built-in policy of "
+            "--policy-profile.",
             type=click.Path(path_type=Path),
             metavar="FILE",
         ),
         option(
             "policy-profile",
-            "Built-in policy, where there is no --policy-config.",
+            "Built-in policy. Ignored with --policy-config.",
             type=click.Choice([profile.value for profile in PolicyProfile]),
             default=PolicyProfile.DEFAULT.value,
             metavar="NAME",
         ),
         option(
             "policy-reload-interval-secs",
-            "How often the file is looked at for a change, in seconds. What it holds "
-            "is put in force when it was there twice in a row, or after SIGHUP.",
+            "Interval between checks of the policy file, in seconds. A change "
+            "takes effect after two identical reads, or on SIGHUP.",
             default=2.0,
             type=click.FloatRange(0.1, 3600),
         ),
@@ -186,17 +199,17 @@ def _cryptography() -> list[click.Parameter]:
     return [
         option(
             "provider",
-            "Who may serve an algorithm, the first first, where it differs from the "
-            "default: pyca, libcrypto, pqcrypto, oqs or composite. May be repeated, "
-            "or several with commas between.",
+            "Providers of an algorithm, in order of preference: pyca, "
+            "libcrypto, pqcrypto, oqs or composite. Repeatable; accepts "
+            "comma-separated values.",
             multiple=True,
             callback=parse_orders,
             metavar="ALGORITHM=NAME[,NAME...]",
         ),
         option(
             "enable-oqs",
-            "Look for liboqs, which is quick; its makers say that it is not for "
-            "production. Not looked for by default, nor with --no-enable-oqs.",
+            "Use liboqs if installed. It is fast, but its authors advise "
+            "against production use. Disabled by default; also --no-enable-oqs.",
             also="--no-enable-oqs",
             default=False,
             show_default=False,
@@ -208,27 +221,27 @@ def _service() -> list[click.Parameter]:
     return [
         option(
             "drain-timeout-secs",
-            "How long requests in flight may finish after SIGTERM, in seconds; the "
-            "server ends at most 3 seconds later.",
+            "Time for requests in flight to finish after SIGTERM, in seconds. "
+            "The server exits at most 3 seconds later.",
             default=7.0,
             type=click.FloatRange(0),
         ),
         option(
             "list-cache-ttl-secs",
-            "How long a listing of keys may be shown again to the same caller, in "
-            "seconds. Every change of a key or of the policy ends that. 0 for never.",
+            "Time to cache a caller's key list, in seconds. Any change to a key "
+            "or the policy invalidates it. 0 disables the cache.",
             default=5,
             type=click.IntRange(0),
         ),
         option(
             "log-level",
-            "Least severe level that is logged to standard error.",
+            "Minimum severity of log messages on standard error.",
             default="info",
             type=click.Choice([level.value for level in LogLevel]),
         ),
         option(
             "log-format",
-            "How a line of the log is written.",
+            "Format of log messages.",
             default="json",
             type=click.Choice([form.value for form in LogFormat]),
         ),
@@ -245,36 +258,38 @@ def _isolation() -> list[click.Parameter]:
     return [
         option(
             "isolation",
-            "Whether keys live in a process of their own ('process'), or where the "
-            "network is too ('inline', for development).",
+            "Where keys are held: 'process' for a separate vault process, "
+            "'inline' for the process that accepts connections (development "
+            "only).",
             default=Isolation.PROCESS.value,
             type=click.Choice([kind.value for kind in Isolation]),
             metavar="MODE",
         ),
         option(
             "workers",
-            "Processes that accept connections; with --isolation inline there is one.",
+            "Number of front-end processes. Always 1 with --isolation inline.",
             default=1,
             type=click.IntRange(1, 64),
         ),
         option(
             "event-loop",
-            "What front ends and vault run on: 'asyncio', or 'uvloop' where it is "
-            "installed, which needs a little less of a processor.",
+            "Event loop of front ends and vault: 'asyncio', or 'uvloop' if "
+            "installed, which uses slightly less CPU.",
             default=EventLoop.ASYNCIO.value,
             type=click.Choice([kind.value for kind in EventLoop]),
             metavar="KIND",
         ),
         option(
             "vault-user",
-            "User who is to hold the keys, where the server is started by root.",
+            "System user of the vault process. Requires a start as root.",
             callback=parse_user,
             metavar="USER",
         ),
         option(
             "front-end-user",
-            "User who is to accept connections, where the server is started by root. "
-            "It must be able to read certificate and private key, and nothing else.",
+            "System user of the front ends. Requires a start as root. It needs "
+            "read access to the TLS certificate and private key, and to nothing "
+            "else.",
             callback=parse_user,
             metavar="USER",
         ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flags about what the server does to keys by itself."""
+"""Flags of scheduled destruction and automatic rotation."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def key_life_options() -> list[click.Parameter]:
     return [
         option(
             "destroy-waiting-days",
-            "How long a key waits at least before it is destroyed; in this time it "
-            "serves nothing, and can be given back.",
+            "Minimum waiting period before a key is destroyed, in days. Until "
+            "then the key is unusable and its destruction can be canceled.",
             default=0,
             type=click.IntRange(0, 3650),
         ),
         option(
             "destroy-interval-secs",
-            "How often it is looked which of them are due, in seconds.",
+            "Interval between checks for keys due for destruction, in seconds.",
             default=3600,
             type=_INTERVAL,
         ),
         option(
             "rotation-interval-secs",
-            "How often it is looked which keys are due for rotation, in seconds.",
+            "Interval between checks for keys due for rotation, in seconds.",
             default=3600,
             type=_INTERVAL,
         ),

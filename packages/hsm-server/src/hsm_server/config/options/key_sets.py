@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the command line says where keys of tokens are fetched from."""
+"""Parser of the JWK Set URL."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def parse_key_set_url(
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise click.BadParameter("this is no URL.") from None
+        raise click.BadParameter("not a valid URL.") from None
     if parts.scheme != "https" or not parts.hostname or len(value) > _MOST_CHARACTERS:
         raise click.BadParameter(
-            "this must be a URL that begins with https://; whoever could change keys "
-            "on their way could make tokens."
+            "must be an https:// URL. Over plain HTTP an attacker could replace "
+            "the keys and forge tokens."
         )
     if parts.username is not None or parts.fragment:
-        raise click.BadParameter("this has a user or a fragment, which nobody reads.")
+        raise click.BadParameter("must not contain user information or a fragment.")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise click.BadParameter("this holds characters that no URL has.")
+        raise click.BadParameter("contains characters that are not allowed in a URL.")
     return value

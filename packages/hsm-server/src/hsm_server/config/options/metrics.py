@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flags about who may read ``/metrics``, and where."""
+"""Flags that restrict access to ``/metrics``."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def metrics_options() -> list[click.Parameter]:
     return [
         option(
             "metrics-bind",
-            "Show /metrics on this address alone, without TLS; it must be of loopback. "
-            "By default it is where everything else is.",
+            "Serve /metrics on this loopback address only, without TLS. "
+            "Default: on --bind.",
             callback=_parse_bind,
             metavar="HOST:PORT",
         ),
         option(
             "metrics-token-file",
-            "File of the bearer token that whoever reads /metrics must show: from 32 "
-            "characters, mode 0600. By default it is open.",
+            "File with the bearer token that /metrics requires: 32 to 512 "
+            "characters, mode 0600. Default: no token.",
             type=click.Path(path_type=Path),
             metavar="FILE",
         ),
@@ -51,8 +51,8 @@ def metrics_settings(values: dict[str, Any]) -> MetricsSettings:
     address: tuple[str, int] | None = values["metrics_bind"]
     if address is not None and not is_loopback(address[0]):
         raise ConfigurationError(
-            f"--metrics-bind {address[0]}: it is without TLS, so it must be an address "
-            "of loopback, such as 127.0.0.1."
+            f"--metrics-bind {address[0]} must be a loopback address, such as "
+            "127.0.0.1, because it does not use TLS."
         )
     path: Path | None = values["metrics_token_file"]
     return MetricsSettings(
@@ -70,8 +70,8 @@ def metrics_warning(settings: ServerSettings) -> str:
     if is_closed or asks_for_certificates or is_loopback(settings.host):
         return ""
     return (
-        f"/metrics is open to whoever reaches {settings.host}; --metrics-token-file "
-        "and --metrics-bind close it."
+        f"/metrics is readable by every client that reaches {settings.host}. "
+        "Pass --metrics-token-file or --metrics-bind to restrict access."
     )
 
 
@@ -87,8 +87,8 @@ def _hash_of(path: Path) -> str:
     token = read_secret_text(f"@{path}", field="--metrics-token-file")
     if not _TOKEN.match(token):
         raise ConfigurationError(
-            "--metrics-token-file must hold one line of 32 to 512 printable ASCII "
-            "characters without blanks.",
+            "--metrics-token-file must contain one line of 32 to 512 printable "
+            "ASCII characters without spaces.",
             field="--metrics-token-file",
         )
     return hashlib.sha256(token.encode()).hexdigest()

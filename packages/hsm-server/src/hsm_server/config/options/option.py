@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One option: a flag that is an environment variable too, given once or a list."""
+"""Option: a flag with an environment variable, given once or as a list."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NUMBERS: Final = (click.types.IntParamType, click.types.FloatParamType)
 
 class ListOption(click.Option):
     """
-    An option of several values: repeated, or with commas between them.
+    Option with several values: repeated or comma-separated.
 
-    Its parameter is a tuple; white space around a value goes.
+    Its parameter is a tuple. White space around a value is removed.
     """
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
@@ -29,7 +29,9 @@ class ListOption(click.Option):
         for text in value or ():
             found = [part.strip() for part in text.split(",") if part.strip()]
             if not found:
-                raise click.BadParameter("A value is empty.", ctx=ctx, param=self)
+                raise click.BadParameter(
+                    "The list contains an empty value.", ctx=ctx, param=self
+                )
             parts += found
         return super().type_cast_value(ctx, parts)
 
@@ -48,7 +50,7 @@ def refuse_repeated(
         times = order.count(param)
         if isinstance(param, click.Option) and times > 1 and not param.multiple:
             raise click.UsageError(
-                f"{param.get_error_hint(ctx)} is given {times} times; give it once.",
+                f"{param.get_error_hint(ctx)} is given {times} times. Pass it once.",
                 ctx,
             )
 

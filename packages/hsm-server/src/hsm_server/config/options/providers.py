@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the command line says which provider serves an algorithm."""
+"""Parser of provider preferences."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def parse_orders(
             algorithm = before.strip() if begins else algorithm
             if not algorithm or not name:
                 raise click.BadParameter(
-                    "must be ALGORITHM=NAME, or ALGORITHM=NAME,NAME."
+                    "must be ALGORITHM=NAME or ALGORITHM=NAME,NAME."
                 )
             if begins and algorithm in orders:
-                raise click.BadParameter(f"names {algorithm} twice.")
+                raise click.BadParameter(f"lists {algorithm} twice.")
             orders[algorithm] = (*orders.get(algorithm, ()), name)
     return orders

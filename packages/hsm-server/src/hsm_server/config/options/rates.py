@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flags about how much somebody may ask for, and from where it comes."""
+"""Flags of rate limits and trusted proxies."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def _callers() -> list[click.Parameter]:
     return [
         option(
             "rate-limit-per-second",
-            "What one caller gets each second: a quick operation costs 1, a change or "
-            "an RSA signature 4, a slow one 50, a batch the sum of its items. 0 for no "
-            "limit.",
+            "Rate limit per caller, in units per second: a fast operation costs "
+            "1, a change or an RSA signature 4, a slow operation 50, a batch "
+            "the sum of its items. 0 disables the limit.",
             default=100.0,
             type=click.FloatRange(0),
         ),
         option(
             "rate-limit-burst",
-            "What one caller may spend at once.",
+            "Burst per caller, in units.",
             default=200,
             type=click.IntRange(1),
         ),
@@ -40,23 +40,23 @@ def _addresses() -> list[click.Parameter]:
     return [
         option(
             "address-limit-per-second",
-            "Requests of one network address each second, of those whose credential "
-            "was not good within the last minute; looked at before anything else. 0 "
-            "for no limit.",
+            "Rate limit per network address, in requests per second. Clients "
+            "that authenticated within the last minute are exempt. Checked "
+            "before authentication. 0 disables the limit.",
             default=100.0,
             type=click.FloatRange(0),
         ),
         option(
             "address-limit-burst",
-            "How many of these may come at once.",
+            "Burst per network address, in requests.",
             default=200,
             type=click.IntRange(1),
         ),
         option(
             "lockout-after",
-            "Failed authentications of one address after which it must wait 1, 2, 4, "
-            "up to 60 seconds; credentials that were good within the last minute go "
-            "on. 0 locks nobody out.",
+            "Failed authentications of an address before a lockout of 1, 2, 4, "
+            "up to 60 seconds. Credentials accepted within the last minute are "
+            "exempt. 0 disables lockouts.",
             default=20,
             type=click.IntRange(0),
         ),
@@ -67,15 +67,16 @@ def _proxies() -> list[click.Parameter]:
     return [
         option(
             "trusted-proxy",
-            "Network of proxies that are believed when they say for whom they ask. May "
-            "be repeated, or several with commas between. Without it nobody is.",
+            "Trusted proxy network (CIDR): its forwarded client addresses are "
+            "accepted. Repeatable; accepts comma-separated values. Default: "
+            "none.",
             cls=ListOption,
             callback=_parse_networks,
             metavar="CIDR",
         ),
         option(
             "trusted-proxy-header",
-            "The header field in which they say it; no other is looked at.",
+            "Header that holds the forwarded client address. Others are ignored.",
             default=ProxyHeader.X_FORWARDED_FOR.value,
             type=click.Choice([header.value for header in ProxyHeader]),
             metavar="NAME",

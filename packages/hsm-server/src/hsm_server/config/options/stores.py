@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where keys, trail and approvals are kept, and for how long."""
+"""Flags of stores, audit log and retention."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def check_places(context: click.Context, key_store: str) -> None:
     source = context.get_parameter_source(flag.replace("-", "_"))
     if source in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}:
         raise click.UsageError(
-            f"--key-store {scheme}:… says where keys are kept, so that --{flag} "
-            f"({environment_name(flag)}) must not."
+            f"--{flag} ({environment_name(flag)}) conflicts with --key-store "
+            f"{scheme}:…, which sets the location of keys."
         )
 
 
@@ -53,7 +53,7 @@ def _keys() -> list[click.Parameter]:
     return [
         option(
             "key-store",
-            "Where keys are kept: 'filesystem', 'sqlite', 'memory' (lost at the end), "
+            "Key store: 'filesystem', 'sqlite', 'memory' (lost on exit), "
             "s3://BUCKET/PREFIX, or SCHEME:REST of an installed store.",
             default=KeyStoreKind.FILESYSTEM.value,
             callback=_check_store,
@@ -75,22 +75,22 @@ def _keys() -> list[click.Parameter]:
         ),
         option(
             "accept-changed-store",
-            "Recover at start, as 'hsm-cli store recover' does, if the key store is "
-            "not the one that the audit trail knows.",
+            "Run a recovery at startup, like 'hsm-cli store recover', if the "
+            "key store does not match the audit log.",
             is_flag=True,
             show_default=False,
         ),
         option(
             "backup-dir",
-            "Directory in which 'hsm-cli store back-up' makes copies of the SQLite "
-            "databases. Without it there are none.",
+            "Directory for backups of the SQLite databases by 'hsm-cli store "
+            "back-up'. Default: backups disabled.",
             type=_PATH,
             metavar="DIR",
         ),
         option(
             "scrub-interval-secs",
-            "How often every key is compared with the trail in the background, in "
-            "seconds.",
+            "Interval between background checks of all keys against the audit "
+            "log, in seconds.",
             default=86400,
             type=_INTERVAL,
         ),
@@ -101,41 +101,44 @@ def _trail() -> list[click.Parameter]:
     return [
         option(
             "audit-store",
-            "How the audit trail is kept: 'file' or 'sqlite'.",
+            "Audit store: 'file' or 'sqlite'.",
             default="file",
             type=click.Choice(["file", "sqlite"]),
             metavar="KIND",
         ),
         option(
             "audit-log",
-            "Live file of the audit trail. With the memory store, and without this, "
-            "the trail is in memory too.  [default: audit.log beside the keys]",
+            "File of the audit log. With the memory key store the audit log is "
+            "in memory unless this is set.  [default: audit.log beside the "
+            "keys]",
             type=_PATH,
             metavar="FILE",
         ),
         option(
             "audit-sqlite-path",
-            "File of the SQLite audit trail.  [default: audit.sqlite beside the keys]",
+            "File of the SQLite audit store.  [default: audit.sqlite beside the keys]",
             type=_PATH,
             metavar="FILE",
         ),
         option(
             "audit-sync",
-            "When the answer to a use goes out: after the sync of its record "
-            "('strict'), or up to 20 ms before it ('bounded').",
+            "When to answer a request: 'strict' after its audit record is "
+            "synced to disk, 'bounded' up to 20 ms earlier.",
             default="strict",
             type=click.Choice(["strict", "bounded"]),
             metavar="MODE",
         ),
         option(
             "audit-timeout-secs",
-            "How long an answer waits for the audit trail before it fails, in seconds.",
+            "Maximum time a request waits for the audit log before it fails, in "
+            "seconds.",
             default=1.5,
             type=click.FloatRange(0, 300, min_open=True),
         ),
         option(
             "audit-reserve-bytes",
-            "Disk space kept back for records of recovery and administration.",
+            "Disk space reserved for audit records of recovery and "
+            "administration, in bytes.",
             default=1024 * 1024,
             type=click.IntRange(0, 2**40),
         ),
@@ -147,13 +150,13 @@ def _trail_age() -> list[click.Parameter]:
     return [
         option(
             "audit-retention-days",
-            "Age at which records of the audit trail are removed; 0 keeps them all.  "
-            "[default: 365 with --audit-store sqlite, else 0]",
+            "Age at which audit records are removed, in days; 0 keeps all "
+            "records.  [default: 365 with --audit-store sqlite, else 0]",
             type=_DAYS,
         ),
         option(
             "audit-retention-interval-secs",
-            "How often they are, in seconds.",
+            "Interval between removals of old audit records, in seconds.",
             default=86400,
             type=_INTERVAL,
         ),
@@ -164,35 +167,36 @@ def _approvals() -> list[click.Parameter]:
     return [
         option(
             "approval-store",
-            "Where approvals are kept: 'file', 'sqlite', 'memory' (lost at the end), "
-            "or SCHEME:REST of an installed store.  "
-            "[default: file; memory with the memory key store]",
+            "Approval store: 'file', 'sqlite', 'memory' (lost on exit), or "
+            "SCHEME:REST of an installed store.  [default: file; memory with "
+            "the memory key store]",
             callback=_check_store,
             metavar="KIND|URI",
         ),
         option(
             "approval-dir",
-            "Directory of the file store of approvals.  "
-            "[default: approvals beside the keys]",
+            "Directory of the file approval store.  [default: approvals beside "
+            "the keys]",
             type=_PATH,
             metavar="DIR",
         ),
         option(
             "approval-sqlite-path",
-            "File of the SQLite store of approvals.  "
-            "[default: approvals.sqlite beside the keys]",
+            "File of the SQLite approval store.  [default: approvals.sqlite "
+            "beside the keys]",
             type=_PATH,
             metavar="FILE",
         ),
         option(
             "approval-retention-days",
-            "Age at which approvals that came to an end are removed; 0 keeps them "
-            "all.  [default: 90 with --approval-store sqlite, else 0]",
+            "Age at which closed approval requests are removed, in days; 0 "
+            "keeps all requests.  [default: 90 with --approval-store sqlite, "
+            "else 0]",
             type=_DAYS,
         ),
         option(
             "approval-retention-interval-secs",
-            "How often they are, in seconds.",
+            "Interval between removals of closed approval requests, in seconds.",
             default=86400,
             type=_INTERVAL,
         ),
@@ -203,34 +207,34 @@ def _retention() -> list[click.Parameter]:
     return [
         option(
             "retention-config",
-            "File of the retention policy (YAML or JSON): for how long old versions of "
-            "keys are kept. It is read again when it changes. Without it nothing is "
-            "purged.",
+            "Retention policy file, YAML or JSON: retention windows of old key "
+            "versions. Reloaded when it changes. Default: nothing is purged.",
             type=_PATH,
             metavar="FILE",
         ),
         option(
             "retention-ledger",
-            "File of the retention ledger, in which every purge is attested.  "
-            "[default: with --retention-config, retention-ledger.log beside the trail]",
+            "File of the retention ledger, which records every purge.  "
+            "[default: with --retention-config, retention-ledger.log beside the "
+            "trail]",
             type=_PATH,
             metavar="FILE",
         ),
         option(
             "retention-interval-secs",
-            "How often it is looked for what may be purged, in seconds.",
+            "Interval between checks for key versions due for purge, in seconds.",
             default=3600,
             type=click.IntRange(60, 30 * 24 * 3600),
         ),
         option(
             "retention-grace-secs",
-            "How long a purge waits after it was approved, in seconds.",
+            "Delay between the approval of a purge and its execution, in seconds.",
             default=86400,
             type=click.IntRange(0, 300 * 24 * 3600),
         ),
         option(
             "retention-max-purges",
-            "More purges than this at once need an approval of their own.",
+            "Maximum number of purges at once without a separate approval.",
             default=100,
             type=click.IntRange(1, 100_000),
         ),

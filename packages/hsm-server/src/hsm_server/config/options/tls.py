@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flags about TLS: what the listener shows, and whom it lets in."""
+"""Flags of TLS: certificates of the server and of clients."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def tls_options() -> list[click.Parameter]:
     return [
         option(
             "tls-mode",
-            "Where the certificate comes from: files ('manual'), or a CA that issues "
-            "it by itself ('acme'), to whose terms this agrees.",
+            "Source of the TLS certificate: 'manual' for files, 'acme' for a CA "
+            "that supports ACME. 'acme' accepts the terms of the CA.",
             default="manual",
             type=click.Choice(["manual", "acme"]),
             metavar="MODE",
         ),
         option(
             "tls-allow-1-2",
-            "Speak TLS 1.2 too, with clients that know no better; then neither ML-KEM "
-            "nor ML-DSA protects them. TLS 1.3 alone by default, and with "
+            "Allow TLS 1.2 for clients without TLS 1.3. Such connections have "
+            "no post-quantum protection. Disabled by default; also "
             "--no-tls-allow-1-2.",
             also="--no-tls-allow-1-2",
             default=False,
@@ -54,26 +54,26 @@ def _own_certificate() -> list[click.Parameter]:
     return [
         option(
             "cert",
-            "Certificate chain, PEM, the server's own certificate first; needed with "
-            "--tls-mode manual. May be repeated, for keys of several kinds, or "
-            "several with commas between.",
+            "TLS certificate chain, PEM, server certificate first. Required "
+            "with --tls-mode manual. Repeatable, for several key types; accepts "
+            "comma-separated values.",
             type=_FILE,
             cls=ListOption,
             metavar="FILE",
         ),
         option(
             "key",
-            "Its private key, PEM, readable by its owner alone; one for each --cert, "
-            "in the same order.",
+            "Private key of the certificate, PEM, readable by its owner only. "
+            "One for each --cert, in the same order.",
             type=_FILE,
             cls=ListOption,
             metavar="FILE",
         ),
         option(
             "cert-reload-interval-secs",
-            "How often certificates and keys are looked at for a change, in seconds; "
-            "0 for never. --client-ca and --client-crl are every 30 seconds at least. "
-            "After SIGHUP they all are.",
+            "Interval between checks of certificates and keys for changes, in "
+            "seconds; 0 disables them. --client-ca and --client-crl are checked "
+            "at least every 30 seconds. SIGHUP checks all files.",
             default=3600,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
@@ -84,18 +84,18 @@ def _staples() -> list[click.Parameter]:
     return [
         option(
             "ocsp-response",
-            "OCSP response to staple, DER or PEM, looked at every minute. While it is "
-            "good, nobody is asked about its certificate. May be repeated, for several "
-            "certificates, or several with commas between.",
+            "OCSP response to staple, DER or PEM, checked every minute. While "
+            "it is valid, no responder is queried for its certificate. "
+            "Repeatable, for several certificates; accepts comma-separated "
+            "values.",
             type=_FILE,
             cls=ListOption,
             metavar="FILE",
         ),
         option(
             "ocsp-refresh-interval-secs",
-            "How often the OCSP responder that a certificate names is asked about it, "
-            "in seconds, or more often where a response is good for less than twice "
-            "that; 0 for never.",
+            "Interval between OCSP queries, in seconds. Shorter for responses "
+            "valid for less than twice that; 0 disables queries.",
             default=14400,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
@@ -106,41 +106,39 @@ def _client_certificates() -> list[click.Parameter]:
     return [
         option(
             "client-ca",
-            "Demand client certificates that one of these signed, PEM.",
+            "CA certificates for client certificates, PEM. Enables mutual TLS.",
             type=_FILE,
             metavar="FILE",
         ),
         option(
             "client-auth",
-            "Whether a connection without client certificate is refused ('required') "
-            "or not ('optional'), where there is a --client-ca.",
+            "Whether --client-ca makes a client certificate 'required' or 'optional'.",
             default="required",
             type=click.Choice(["required", "optional"]),
             metavar="KIND",
         ),
         option(
             "client-crl",
-            "Revocation list of client certificates, PEM or DER. May be repeated, or "
-            "several with commas between; then each issuer needs one.",
+            "Revocation list of client certificates, PEM or DER. If set, each "
+            "issuer needs one. Repeatable; accepts comma-separated values.",
             type=_FILE,
             cls=ListOption,
             metavar="FILE",
         ),
         option(
             "client-ocsp",
-            "Whether the OCSP responders that client certificates name are asked "
-            "('soft', 'hard'), and who is refused of whom they tell nothing ('hard').",
+            "OCSP checks of client certificates: 'off', 'soft' (accept if no "
+            "responder answers), or 'hard' (reject if no responder answers).",
             default=StatusCheck.OFF.value,
             type=click.Choice([kind.value for kind in StatusCheck]),
             metavar="KIND",
         ),
         option(
             "client-cert-identities",
-            "Let in with a client certificate alone, without a token, whom the "
-            "policy's identities name. Who opens a connection with it, the process "
-            "that keeps the keys only has from the front end: one that was taken over "
-            "can be any of them. Not by default, nor with "
-            "--no-client-cert-identities.",
+            "Authenticate clients by certificate alone, without a token, as the "
+            "identities in the policy. The vault relies on the front end for "
+            "the certificate: a compromised front end can impersonate any of "
+            "them. Disabled by default; also --no-client-cert-identities.",
             also="--no-client-cert-identities",
             default=False,
             show_default=False,
@@ -182,8 +180,8 @@ def _pairs(values: dict[str, Any]) -> tuple[PairFiles, ...]:
             )
     if len(certs) != len(keys):
         raise ConfigurationError(
-            f"--cert is given {len(certs)} times and --key {len(keys)} times; each "
-            "certificate needs its key."
+            f"--cert is given {len(certs)} times and --key {len(keys)} times. "
+            "Pass one --key for each --cert."
         )
     return tuple(
         PairFiles(cert=cert, key=key) for cert, key in zip(certs, keys, strict=True)
@@ -194,8 +192,8 @@ def _no_pairs(values: dict[str, Any]) -> tuple[PairFiles, ...]:
     for flag in ("cert", "key"):
         if values[flag]:
             raise ConfigurationError(
-                f"--{flag} is of no use with --tls-mode acme: the CA issues the "
-                "certificate."
+                f"--{flag} cannot be combined with --tls-mode acme, because the "
+                "CA issues the certificate."
             )
     return ()
 
@@ -211,7 +209,7 @@ def _client(values: dict[str, Any]) -> ClientSettings | None:
             "client-cert-identities": values["client_cert_identities"],
         }.items():
             if is_given:
-                raise ConfigurationError(f"--{flag} is of no use without --client-ca.")
+                raise ConfigurationError(f"--{flag} requires --client-ca.")
         return None
     return ClientSettings(
         ca=values["client_ca"],

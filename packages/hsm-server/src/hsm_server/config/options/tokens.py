@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flags about bearer tokens: by which keys they are verified, and what they say."""
+"""Flags of bearer tokens: verification keys and required claims."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def _token_keys() -> list[click.Parameter]:
     return [
         option(
             "auth-jwt-config",
-            "Keys that tokens are verified with, in place of --auth-jwt-secret; YAML "
-            "or JSON. A change takes effect by itself.",
+            "File with keys that verify tokens, YAML or JSON. Replaces "
+            "--auth-jwt-secret. Reloaded when it changes.",
             type=click.Path(path_type=Path),
             metavar="FILE",
         ),
         option(
             "auth-jwt-jwks-url",
-            "Where public keys of tokens are fetched from as a JWK Set, over HTTPS. "
-            "They count beside those of --auth-jwt-config.",
+            "HTTPS URL of a JWK Set with public keys that verify tokens. Used "
+            "together with the keys of --auth-jwt-config.",
             default="",
             show_default=False,
             callback=parse_key_set_url,
@@ -36,15 +36,15 @@ def _token_keys() -> list[click.Parameter]:
         ),
         option(
             "auth-jwt-jwks-ca",
-            "Who may have signed the certificate of that server, PEM; by default those "
-            "whom the system trusts.",
+            "CA certificates that verify the JWK Set server, PEM. Default: the "
+            "system's CAs.",
             type=click.Path(path_type=Path, readable=False),
             metavar="FILE",
         ),
         option(
             "auth-jwt-reload-secs",
-            "How often that file is looked at for a change, and keys are fetched, in "
-            "seconds; within this time they are in force.",
+            "Interval between checks of --auth-jwt-config for changes and "
+            "fetches of the JWK Set, in seconds.",
             default=30.0,
             type=click.FloatRange(0.5, 3600),
         ),
@@ -62,22 +62,22 @@ def _token_claims() -> list[click.Parameter]:
         ),
         option(
             "auth-jwt-audience",
-            "Required audience (aud) of tokens; without it, tokens for an audience are "
-            "refused.",
+            "Required audience (aud) of tokens. If unset, tokens with an "
+            "audience are rejected.",
             default="",
             show_default=False,
             metavar="TEXT",
         ),
         option(
             "auth-jwt-leeway-secs",
-            "How far the issuer's clock may be off, in seconds, where the file of keys "
-            "does not say.",
+            "Allowed clock difference to the token issuer, in seconds. "
+            "--auth-jwt-config can override it.",
             default=60,
             type=click.IntRange(0, 300),
         ),
         option(
             "auth-jwt-max-lifetime-secs",
-            "Longest life of a token, in seconds.",
+            "Maximum lifetime of a token, in seconds.",
             default=86400,
             type=click.IntRange(1),
         ),

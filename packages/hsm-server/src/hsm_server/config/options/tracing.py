@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Where spans are sent: a flag of ours, or the variables that OpenTelemetry has for all.
+Tracing settings: the flag, or the standard OpenTelemetry variables.
 
-The processes of the server have an environment of their own, so these are read once,
-here, and what is not supported is refused rather than passed over.
+The child processes have environments of their own, so the variables are read once,
+here. Unsupported values are rejected.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def tracing_options() -> list[click.Parameter]:
     return [
         option(
             "otel-endpoint",
-            "Send a span of each request to this URL, by OTLP over HTTP (protobuf), "
-            "such as http://localhost:4318/v1/traces. By default where the variables "
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say, "
-            "and nowhere without these. Needs the extra otel.",
+            "Export traces to this OTLP endpoint (HTTP, protobuf), such as "
+            "http://localhost:4318/v1/traces. Default: "
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT; "
+            "without them tracing is off. Requires the extra 'otel'.",
             metavar="URL",
         ),
     ]
@@ -90,21 +90,21 @@ def _check_url(url: str) -> None:
     except ValueError:
         is_good = has_secret = False
     if has_secret:
-        raise ConfigurationError("otel-endpoint: the URL must not hold a password.")
+        raise ConfigurationError("otel-endpoint must not contain a password.")
     if not is_good:
-        raise ConfigurationError("otel-endpoint must be a URL of http or https.")
+        raise ConfigurationError("otel-endpoint must be an http:// or https:// URL.")
 
 
 def _refuse_others(environment: Mapping[str, str]) -> None:
     exporter = environment.get("OTEL_TRACES_EXPORTER", "") or "otlp"
     if exporter not in {"otlp", "none"}:
-        raise ConfigurationError("OTEL_TRACES_EXPORTER: only otlp is supported.")
+        raise ConfigurationError("OTEL_TRACES_EXPORTER must be otlp or none.")
     if _standard("PROTOCOL", environment) not in {"", _PROTOCOL}:
-        raise ConfigurationError(f"{_OTLP}PROTOCOL: only {_PROTOCOL} is supported.")
+        raise ConfigurationError(f"{_OTLP}PROTOCOL must be {_PROTOCOL}.")
     if _standard("HEADERS", environment):
         raise ConfigurationError(
-            f"{_OTLP}HEADERS is not supported, for front ends hold no secrets; let a "
-            "collector on this machine add the headers."
+            f"{_OTLP}HEADERS is not supported, because front ends hold no "
+            "secrets. Let a local collector add the headers."
         )
 
 
@@ -122,7 +122,9 @@ def _sampler(environment: Mapping[str, str]) -> tuple[str, float]:
     except ValueError:
         ratio = -1.0
     if not 0.0 <= ratio <= 1.0:
-        raise ConfigurationError("OTEL_TRACES_SAMPLER_ARG must be from 0 to 1.")
+        raise ConfigurationError(
+            "OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1."
+        )
     return name, ratio
 
 
@@ -136,6 +138,6 @@ def _attributes(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if len(pairs) > _MOST_ATTRIBUTES or not all(n.strip() and s for n, s, _ in pairs):
         raise ConfigurationError(
-            "OTEL_RESOURCE_ATTRIBUTES must be name=value, with commas between."
+            "OTEL_RESOURCE_ATTRIBUTES must be comma-separated name=value pairs."
         )
     return {name.strip(): unquote(value.strip()) for name, _, value in pairs}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known from the original and not there: refused, never ignored."""
+"""Flags of the original FerroHSM that are not available and rejected."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hsm_server.config.options.names import environment_name
 
 UNAVAILABLE: Final = {
     "checkpoint-interval-secs": (
-        "no clock has the trail verified; `hsm-cli audit verify` does"
+        "the audit log is not verified on a schedule; use `hsm-cli audit verify`"
     ),
     "key-rotation-interval-secs": (
-        "it replaced the key of the trail, which stays as it is here; "
-        "`hsm-cli set-rotation` has keys rotated"
+        "the key of the audit log does not rotate; use `hsm-cli set-rotation` "
+        "to rotate keys"
     ),
-    "web-dir": "the console is a part of the program, and has no folder",
+    "web-dir": "the console is part of the program",
 }
 """Flags that are refused, and what to know of each."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the command line names the users that processes run as."""
+"""Parser of the users that child processes run as."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def parse_user(
     try:
         found = pwd.getpwnam(value)
     except KeyError:
-        raise click.BadParameter(f"there is no user {value!r}.") from None
+        raise click.BadParameter(f"user {value!r} does not exist.") from None
     if os.geteuid() not in (0, found.pw_uid):
-        raise click.BadParameter("only root can choose another user.")
+        raise click.BadParameter("only root can select another user.")
     return User(uid=found.pw_uid, gid=found.pw_gid)
 
 
@@ -40,9 +40,9 @@ def root_warning(
         return ""
     if isolation is Isolation.INLINE:
         return (
-            "the server runs as root, with all of root's power in the process that "
-            "talks to the network. Start it as another user, or use --isolation "
-            "process with --vault-user and --front-end-user."
+            "The server runs as root, including the process that accepts "
+            "connections. Start it as another user, or pass --isolation process "
+            "with --vault-user and --front-end-user."
         )
     users = {"--vault-user": vault_user, "--front-end-user": front_end_user}
     flags = [flag for flag, user in users.items() if user is None or user.uid == 0]
@@ -50,6 +50,6 @@ def root_warning(
         return ""
     named = " and ".join(flags)
     return (
-        f"the server runs as root, and so do its processes at work. Pass {named} to "
-        "give them users of their own, or start it as another user."
+        f"The server and its child processes run as root. Pass {named} to run "
+        "them as other users, or start the server as another user."
     )

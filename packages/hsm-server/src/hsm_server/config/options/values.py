@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From parsed options to settings."""
+"""Conversion of parsed options to settings."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
 def _key_set_authorities(values: dict[str, Any]) -> Path | None:
     found: Path | None = values["auth_jwt_jwks_ca"]
     if found is not None and not values["auth_jwt_jwks_url"]:
-        raise ConfigurationError(
-            "--auth-jwt-jwks-ca is of no use without --auth-jwt-jwks-url."
-        )
+        raise ConfigurationError("--auth-jwt-jwks-ca requires --auth-jwt-jwks-url.")
     return found
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-Sign-in by a provider of OpenID Connect.
+Sign-in by OpenID Connect.
 
-A front end sends people there and exchanges what they come back with; the vault alone
-says whom an ID token names.
+A front end redirects users to the provider and exchanges codes. Only the vault verifies
+ID tokens.
 """

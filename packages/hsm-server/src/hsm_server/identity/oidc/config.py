@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file that names a provider: its form, and what it comes to."""
+"""OpenID Connect configuration file: format and validation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def load_oidc_config(path: Path) -> OIDCSettings:
         roles = {name: parse_role(role) for name, role in config.roles.items()}
     except HSMError as error:
         raise ConfigurationError(
-            f"The OIDC config {path} is not valid: {error}", field=_FIELD
+            f"The OIDC configuration {path} is not valid: {error}", field=_FIELD
         ) from None
     fields = msgspec.structs.asdict(config)
     for name in ("client_secret_file", "ca_bundle", "jwks_file"):
@@ -69,17 +69,20 @@ def load_oidc_config(path: Path) -> OIDCSettings:
 
 def _problems(config: _Config) -> Iterator[str]:
     if not _is_https(config.issuer) or urlsplit(config.issuer).query:
-        yield "issuer: It is an https URL without a query."
+        yield "issuer: must be an https URL without a query."
     if (
         not _is_https(config.redirect_uri)
         or urlsplit(config.redirect_uri).path != RETURN_PATH
         or urlsplit(config.redirect_uri).query
     ):
-        yield f"redirect_uri: It is an https URL of this server, with {RETURN_PATH}."
+        yield (
+            "redirect_uri: must be an https URL of this server that ends with "
+            f"{RETURN_PATH}."
+        )
     if "openid" not in config.scopes:
-        yield "scopes: openid is among them."
+        yield "scopes: must include openid."
     if any(scope.split() != [scope] for scope in config.scopes):
-        yield "scopes: A scope has no spaces."
+        yield "scopes: a scope must not contain spaces."
 
 
 def _is_https(url: str) -> bool:

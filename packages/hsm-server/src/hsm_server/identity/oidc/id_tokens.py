@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-ID tokens: whom a provider says somebody is.
+ID tokens: the verified identity of a user at a provider.
 
-What is wrong with a token is never told; every fault is the same error.
+All faults of a token raise the same error, which reveals no details.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _ALGORITHMS: Final = frozenset(Algorithm) - {Algorithm.HS256}
 @dataclass(frozen=True, slots=True)
 class Person:
     """
-    Whom an ID token names.
+    Identity in an ID token.
 
     Attributes:
-        principal: As the provider says.
-        roles: What its words come to here; not empty.
-        credential_id: The beginning of the token's hash.
+        principal: The principal claim.
+        roles: The mapped roles; not empty.
+        credential_id: Start of the token's hash.
         key_name: The provider; see `provider_name`.
     """
 
@@ -55,7 +55,7 @@ class Person:
 
 class IDTokens:
     """
-    Checks ID tokens of one provider, each of which is good once.
+    Verifier of ID tokens of one provider; accepts each token once.
 
     Args:
         settings: The provider.
@@ -197,7 +197,7 @@ class IDTokens:
 
 
 def provider_name(settings: OIDCSettings) -> str:
-    """Return what vouches for people who came from a provider: the same for ever."""
+    """Return the key name of a provider; it never changes."""
     named = f"{len(settings.issuer)}:{settings.issuer}{settings.client_id}"
     return hashlib.sha256(b"FerroHSM OIDC provider 1" + named.encode()).hexdigest()
 

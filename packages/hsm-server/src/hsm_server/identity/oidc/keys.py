@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the keys of a provider come from."""
+"""Key sources of a provider."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def keys_of(settings: OIDCSettings) -> ProviderKeys | TokenSource:
 
 class ProviderKeys:
     """
-    Reads the keys of a provider from a file that may change: a `KeySource`.
+    Keys of a provider in a file that may change: a `KeySource`.
 
     Args:
         path: The file, a JWK Set.

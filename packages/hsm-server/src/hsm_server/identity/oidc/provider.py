@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What a front end does with a provider: sends people there, and exchanges codes.
+OpenID Connect client in a front end: redirects and code exchange.
 
-Nothing that comes from there is believed here; it is passed on to the vault.
+It trusts nothing from the provider; the vault verifies the result.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _URL = Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
 class ProviderError(Exception):
-    """The provider has not answered, or not as it must; the text names no secret."""
+    """The provider did not respond correctly; the text contains no secret."""
 
 
 class Departure(Record, frozen=True, kw_only=True):
     """
-    What a browser keeps while somebody is with the provider.
+    State of a sign-in, kept in the browser.
 
     Attributes:
-        state: Comes back with them.
-        nonce: Will stand in the ID token.
-        verifier: Shows that the code comes from who has asked for it (RFC 7636).
-        onward: Path of this server where they wanted to go.
+        state: Returned by the provider.
+        nonce: Expected in the ID token.
+        verifier: PKCE code verifier (RFC 7636).
+        onward: Path of this server to open after the sign-in.
     """
 
     state: str
@@ -76,14 +76,14 @@ class _Metadata(Record, frozen=True, kw_only=True):
 
 class Provider:
     """
-    One provider, and this server's account there.
+    Client of one OpenID Connect provider.
 
     Args:
         settings: As configured.
 
-        now: Seconds that never go back.
+        now: Seconds since 1970; never goes back.
 
-        answer_seconds: How long all of an answer may take.
+        answer_seconds: Time limit of a response.
     """
 
     def __init__(
@@ -147,9 +147,9 @@ class Provider:
         metadata = await self._known_metadata()
         if issuer is None:
             if metadata.authorization_response_iss_parameter_supported:
-                raise ProviderError("The answer does not say whose it is.")
+                raise ProviderError("The response has no issuer (iss).")
         elif issuer != self._settings.issuer:
-            raise ProviderError("The answer is another provider's.")
+            raise ProviderError("The response is from another issuer.")
 
     async def exchange(self, code: str, departure: Departure) -> str:
         """
@@ -169,14 +169,16 @@ class Provider:
                     code_verifier=departure.verifier,
                 )
         except TimeoutError:
-            raise ProviderError("The provider is too slow.") from None
+            raise ProviderError("The provider did not respond in time.") from None
         except AuthlibBaseError:
-            raise ProviderError("The provider does not take the code.") from None
+            raise ProviderError(
+                "The provider rejected the authorization code."
+            ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError):
-            raise ProviderError("The provider can't be understood.") from None
+            raise ProviderError("The response of the provider is malformed.") from None
         found = token.get("id_token") if isinstance(token, dict) else None
         if not isinstance(found, str) or not 1 <= len(found) <= MAX_TOKEN_BYTES:
-            raise ProviderError("The provider gives no ID token.")
+            raise ProviderError("The provider returned no ID token.")
         return found
 
     def _method(self, metadata: _Metadata) -> str:
@@ -219,16 +221,22 @@ class Provider:
                 _without_strangers(scan_json(answer.content)), _Metadata
             )
         except TimeoutError:
-            raise ProviderError("The provider is too slow.") from None
+            raise ProviderError("The provider did not respond in time.") from None
         except (httpx2.HTTPError, msgspec.ValidationError, HSMError, ValueError):
-            raise ProviderError("The provider says nothing of itself.") from None
+            raise ProviderError("The provider metadata is not available.") from None
         except OSError:
-            raise ProviderError("The provider's CAs can't be read.") from None
+            raise ProviderError(
+                "Cannot read the CA certificates of the provider."
+            ) from None
         if metadata.issuer != self._settings.issuer:
-            raise ProviderError("The provider calls itself something else.")
+            raise ProviderError(
+                "The issuer in the provider metadata differs from the configuration."
+            )
         for endpoint in (metadata.authorization_endpoint, metadata.token_endpoint):
             if not _is_https(endpoint):
-                raise ProviderError("The provider names no https address.")
+                raise ProviderError(
+                    "An endpoint in the provider metadata is not an https URL."
+                )
         return metadata
 
     def _client(self) -> AsyncOAuth2Client:
@@ -254,7 +262,7 @@ class Provider:
         try:
             return read_secret_text(f"@{path}", field="client_secret_file").strip()
         except HSMError:
-            raise ProviderError("The client secret can't be read.") from None
+            raise ProviderError("Cannot read the client secret.") from None
 
     def _trusting(self) -> ssl.SSLContext:
         bundle = self._settings.ca_bundle
@@ -270,7 +278,7 @@ class Provider:
 
 
 class _Limited(httpx2.AsyncHTTPTransport):
-    """Gives up answers that are too long."""
+    """Reader that rejects responses that are too long."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; its answer is read by who asks."""
@@ -278,7 +286,7 @@ class _Limited(httpx2.AsyncHTTPTransport):
         response = await super().handle_async_request(request)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             await response.aclose()
-            raise httpx2.DecodingError("It was asked for no coding.")
+            raise httpx2.DecodingError("The response is compressed.")
         response.stream = _Bounded(response.stream)  # type: ignore[arg-type]
         return response
 
@@ -292,7 +300,7 @@ class _Bounded(httpx2.AsyncByteStream):
         async for piece in self._inner:
             length += len(piece)
             if length > _MOST_BYTES:
-                raise httpx2.ReadError("The answer is too long.")
+                raise httpx2.ReadError("The response is too long.")
             yield piece
 
     async def aclose(self) -> None:

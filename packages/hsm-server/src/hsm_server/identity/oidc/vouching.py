@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vault has of a provider: its keys, kept current, and what was redeemed."""
+"""Provider state in the vault: current keys, and redeemed ID tokens."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from hsm_server.identity.tokens.watch import TokenWatch
 
 class Vouching:
     """
-    Checks ID tokens by keys that may change while the server runs.
+    Verifier of ID tokens with keys that can change while the server runs.
 
     Args:
         settings: The provider.
 
-        on_change: Is told what is wrong with its keys, or nothing if they are good
-            (again).
+        on_change: Called with the fault of the keys, or with an empty text.
 
-        clock: Time by which ID tokens expire.
+        clock: Time used for ID token expiry.
 
     Attributes:
-        tokens: Says whom they name.
-        name: What the HSM knows the provider as.
+        tokens: Verifier of ID tokens.
+        name: Name of the provider in the HSM.
 
     Raises:
-        HSMError: Its keys can't be read, or are not valid.
+        HSMError: The keys are unreadable or not valid.
     """
 
     def __init__(

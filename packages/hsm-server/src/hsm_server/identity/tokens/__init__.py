@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bearer tokens: which keys are trusted, where they come from, whom a token names."""
+"""Bearer tokens: trusted keys, their sources, and token identities."""
 
 from hsm_server.identity.tokens.keys import Algorithm, TokenKey, public_key_set
 from hsm_server.identity.tokens.source import TokenSource

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file that says which keys vouch for tokens: its form, and what it comes to."""
+"""Token key configuration file: format and validation."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def load_token_config(path: Path, rules: TokenRules, *, least: int = 1) -> Token
         _check_set(trust.keys, least)
     except InvalidInputError as error:
         raise ConfigurationError(
-            f"The JWT config {path} is not valid: {error}", field=_FIELD
+            f"The JWT configuration {path} is not valid: {error}", field=_FIELD
         ) from None
     return trust
 
@@ -125,8 +125,8 @@ def _check_modes(path: Path, file: SettingFile, config: _Config) -> None:
     )
     if holds_secret and file.is_open_to_others:
         raise UnsafeFileModeError(
-            f"The JWT config {path} holds a secret, and others may read it; use mode "
-            "0600.",
+            f"The JWT configuration {path} holds a secret but is readable by "
+            "others. Set its mode to 0600.",
             field=_FIELD,
         )
 
@@ -135,7 +135,7 @@ def _rules(config: _Config, rules: TokenRules) -> TokenRules:
     for name in ("issuer", "audience"):
         here, there = getattr(config, name), getattr(rules, name)
         if here is not None and there and here != there:
-            raise _fault(name, f"It is not the one of --auth-jwt-{name}.")
+            raise _fault(name, f"must equal --auth-jwt-{name}.")
     leeway = config.leeway_seconds
     return msgspec.structs.replace(
         rules,
@@ -177,20 +177,23 @@ def _key(path: Path, section: _Key, chosen: Algorithm | None, place: str) -> Tok
     given = (section.secret, section.public_key_pem, section.jwk)
     if sum(one is not None for one in given) != 1:
         raise InvalidInputError(
-            "A key has one of secret, public_key_pem and jwk.", field=place
+            "A key must have exactly one of secret, public_key_pem and jwk.",
+            field=place,
         )
     kid, algorithm = section.kid or "", chosen or Algorithm.HS256
     if section.public_key_pem is not None:
         if algorithm is Algorithm.HS256:
             raise InvalidInputError(
-                "A public key is not for HS256; say its algorithm.", field="algorithm"
+                "HS256 requires a secret. Set algorithm to the algorithm of the "
+                "public key.",
+                field="algorithm",
             )
         return key_from_pem(section.public_key_pem, algorithm, kid)
     if section.jwk is not None:
         return _inline_jwk(section.jwk, chosen, kid)
     if algorithm is not Algorithm.HS256:
         raise InvalidInputError(
-            f"A secret is for HS256, not for {algorithm}.", field="algorithm"
+            f"A secret requires algorithm HS256, got {algorithm}.", field="algorithm"
         )
     given_secret = section.secret or ""
     key = key_from_secret(_secret(path, given_secret, place), kid)
@@ -200,12 +203,12 @@ def _key(path: Path, section: _Key, chosen: Algorithm | None, place: str) -> Tok
 
 def _inline_jwk(jwk: dict[str, Any], algorithm: Algorithm | None, kid: str) -> TokenKey:
     if kid and jwk.get("kid", kid) != kid:
-        raise InvalidInputError("It has another kid inside the jwk.", field="kid")
+        raise InvalidInputError("kid differs from the kid in the jwk.", field="kid")
     named = {"kid": kid} if kid else {}
     key = key_from_jwk({**jwk, **named}, algorithm)
     if algorithm is not None and key.algorithm is not algorithm:
         raise InvalidInputError(
-            f"This is a key for {key.algorithm}, not for {algorithm}.",
+            f"The key is for {key.algorithm}, not for {algorithm}.",
             field="algorithm",
         )
     return key
@@ -214,7 +217,8 @@ def _inline_jwk(jwk: dict[str, Any], algorithm: Algorithm | None, kid: str) -> T
 def _secret(path: Path, value: str, place: str) -> bytes:
     if value.startswith("fd:"):
         raise InvalidInputError(
-            "A descriptor can't be read again; name a file as @FILE.", field="secret"
+            "A file descriptor cannot be read again on reload. Pass a file as @FILE.",
+            field="secret",
         )
     if value.startswith("@"):
         value = f"@{path.parent / value[1:]}"
@@ -236,7 +240,7 @@ def _rows_of_set(data: bytes, where: str) -> Iterator[tuple[int, dict[str, Any]]
         raise _fault(where, str(error)) from None
     rows = tree.get("keys") if isinstance(tree, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _fault(where, "A JWK Set has a list of objects in keys.")
+        raise _fault(where, "keys must be a list of objects.")
     yield from ((n, row) for n, row in enumerate(rows) if _is_for_us(row))
 
 
@@ -261,7 +265,7 @@ def public_keys_of_set(data: bytes) -> tuple[TokenKey, ...]:
     found = []
     for number, row in _rows_of_set(data, "key set"):
         if row.get("kty") == "oct" or "k" in row:
-            raise _fault(f"keys[{number}]", "A secret in a public set is none.")
+            raise _fault(f"keys[{number}]", "A JWK Set must not contain a secret key.")
         found.append(_key_of_row(row, f"keys[{number}]"))
     _check_set(tuple(found), 0)
     return tuple(found)
@@ -279,7 +283,8 @@ def with_keys(trust: TokenTrust, keys: tuple[TokenKey, ...]) -> TokenTrust:
         _check_set(together, 0)
     except InvalidInputError as error:
         raise ConfigurationError(
-            f"The fetched keys don't go with those of the file: {error}", field=_FIELD
+            f"The fetched keys conflict with the keys in the file: {error}",
+            field=_FIELD,
         ) from None
     return TokenTrust(together, trust.rules)
 
@@ -400,11 +405,11 @@ def _check_set(keys: tuple[TokenKey, ...], least: int) -> None:
     kids, names = set[str](), set[str]()
     for key in keys:
         if not key.kid.isprintable() or len(key.kid) > 128:
-            raise _fault("kid", "It has 1 to 128 printable characters.")
+            raise _fault("kid", "must have 1 to 128 printable characters.")
         if key.kid and key.kid in kids:
-            raise _fault("kid", f"{key.kid!r} stands here twice.")
+            raise _fault("kid", f"kid {key.kid!r} is not unique.")
         if key.name in names:
-            raise _fault("keys", "The same key stands here twice.")
+            raise _fault("keys", "A key is listed twice.")
         kids.add(key.kid)
         names.add(key.name)
 
@@ -414,7 +419,7 @@ def _algorithm(name: str, where: str) -> Algorithm:
         return _NAMES[name.upper()]
     except KeyError:
         known = ", ".join(Algorithm)
-        raise _fault(where, f"{name[:32]!r} is none of {known}.") from None
+        raise _fault(where, f"{name[:32]!r} is unknown. Allowed: {known}.") from None
 
 
 def _fault(place: str, problem: str) -> InvalidInputError:

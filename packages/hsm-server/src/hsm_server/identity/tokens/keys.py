@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Keys that tokens are verified with: each has one algorithm, whatever a token says.
+Token verification keys: one algorithm per key, whatever a token's header says.
 
 Standard:
     RFC 7515, RFC 7517, RFC 7518 sections 3.2 to 3.4, RFC 8037; RFC 8725 section 3.1.
@@ -40,7 +40,7 @@ _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
 
 
 class Algorithm(StrEnum):
-    """How a token may be signed."""
+    """Signature algorithm of tokens."""
 
     HS256 = "HS256"
     RS256 = "RS256"
@@ -58,7 +58,7 @@ _TYPES: Final = {
 
 
 class _Registry(jws.JWSRegistry):
-    """Gives the one algorithm that a key is for."""
+    """Registry with the only algorithm of a key."""
 
     def get_alg(self, name: str) -> Any:
         """Return it without the warning that EdDSA leaves the curve open (RFC 9864)."""
@@ -70,16 +70,15 @@ class _Registry(jws.JWSRegistry):
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenKey:
     """
-    A key that vouches for tokens.
+    Key that verifies tokens.
 
     Attributes:
-        algorithm: The only one that it verifies.
-        kid: What a token's header calls it; empty for none.
-        name: The same after a restart, and another one for another key; tells nothing
-            of a secret.
+        algorithm: Its only algorithm.
+        kid: Key ID in a token's header; empty for none.
+        name: Stable across restarts, unique per key; reveals nothing of a secret.
         signature_bytes: Length of its signatures.
-        public: Members of its JWK; None of a secret.
-        origin: What holds it, where that is not the file that lists it.
+        public: Members of its JWK; None for a secret.
+        origin: Its source, if not the configuration file.
     """
 
     algorithm: Algorithm
@@ -112,8 +111,8 @@ def key_from_secret(secret: bytes, kid: str = "") -> TokenKey:
     """
     if len(secret) < MIN_SECRET_BYTES:
         raise InvalidInputError(
-            f"A secret has at least {MIN_SECRET_BYTES} bytes after decoding, got "
-            f"{len(secret)}.",
+            f"A secret must be at least {MIN_SECRET_BYTES} bytes after decoding, "
+            f"got {len(secret)}.",
             field="secret",
         )
     name = hmac.digest(secret, _NAME, "sha256").hex()
@@ -130,14 +129,15 @@ def key_from_pem(text: str, algorithm: Algorithm, kid: str = "") -> TokenKey:
     """
     if "PRIVATE KEY" in text:
         raise InvalidInputError(
-            "This is a private key, which only who signs tokens may hold.",
+            "This is a private key. Configure the public key only; the private "
+            "key belongs to the issuer.",
             field="public_key_pem",
         )
     try:
         key = serialization.load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise InvalidInputError(
-            "This is no public key as PEM.", field="public_key_pem"
+            "Not a valid PEM public key.", field="public_key_pem"
         ) from None
     return _public_key(key, algorithm, kid)
 
@@ -149,7 +149,7 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
     Args:
         members: The JWK; its ``alg`` and ``kid`` count.
 
-        algorithm: What it is for where it doesn't say; None goes by its type.
+        algorithm: Algorithm if the JWK names none; None derives it from the type.
 
     Raises:
         InvalidInputError: It is none, holds a private key, or is for something else.
@@ -161,11 +161,14 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
     kid, kty = members.get("kid", ""), members.get("kty")
     if not isinstance(kid, str) or not isinstance(kty, str) or kty not in _TYPES:
         raise InvalidInputError(
-            f"kty must be one of {', '.join(_TYPES)}, and kid a text.", field="jwk"
+            f"kty must be one of {', '.join(_TYPES)}, and kid must be a string.",
+            field="jwk",
         )
     if members.keys() & _PRIVATE or (kty != "oct" and "k" in members):
         raise InvalidInputError(
-            "This is a private key, which only who signs tokens may hold.", field="jwk"
+            "This is a private key. Configure the public key only; the private "
+            "key belongs to the issuer.",
+            field="jwk",
         )
     chosen = _algorithm_of(members, kty, algorithm)
     try:
@@ -181,13 +184,13 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
     except InvalidInputError:
         raise
     except (JoseError, ValueError, TypeError, AttributeError, LookupError):
-        raise InvalidInputError("This is no JWK of its kty.", field="jwk") from None
+        raise InvalidInputError("Not a valid JWK for its kty.", field="jwk") from None
     except (UnsupportedAlgorithm, OverflowError):
-        raise InvalidInputError("This key can't be used.", field="jwk") from None
+        raise InvalidInputError("The key is not usable.", field="jwk") from None
 
 
 def has_types_of_jwk(members: Mapping[str, Any]) -> bool:
-    """Return whether the members that tell what a JWK is for have their types."""
+    """Return whether the members of a JWK about its use have valid types."""
     texts = (members.get(name) for name in _TEXTS)
     return all(text is None or isinstance(text, str) for text in texts) and isinstance(
         members.get("key_ops"), list | None
@@ -213,14 +216,14 @@ def _algorithm_of(
     alg = members.get("alg", (given or _TYPES[kty]).value)
     if alg != _TYPES[kty].value:
         raise InvalidInputError(
-            f"A key of type {kty} is for {_TYPES[kty]} here, and nothing else.",
+            f"A key of type {kty} supports {_TYPES[kty]} only.",
             field="alg",
         )
     if members.get("use", "sig") != "sig":
         raise InvalidInputError("use must be sig.", field="use")
     operations = members.get("key_ops")
     if operations is not None and "verify" not in operations:
-        raise InvalidInputError("key_ops must hold verify.", field="key_ops")
+        raise InvalidInputError("key_ops must include verify.", field="key_ops")
     return _TYPES[kty]
 
 
@@ -228,7 +231,7 @@ def _public_key(key: object, algorithm: Algorithm, kid: str) -> TokenKey:
     found, size, own = _kind(key)
     if found is not algorithm:
         raise InvalidInputError(
-            f"This is a key for {found}, not for {algorithm}.", field="algorithm"
+            f"The key is for {found}, not for {algorithm}.", field="algorithm"
         )
     der = key.public_bytes(  # type: ignore[attr-defined]
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -262,12 +265,12 @@ def _check_rsa(key: rsa.RSAPublicKey) -> None:
     numbers = key.public_numbers()
     if is_predictable(numbers.n):
         raise InvalidInputError(
-            "This RSA key was made by a faulty generator (CVE-2017-15361).",
+            "The RSA key is weak: a faulty generator made it (ROCA, CVE-2017-15361).",
             field="public_key_pem",
         )
     if numbers.e < _LEAST_EXPONENT:
         raise InvalidInputError(
-            f"The exponent of an RSA key is at least {_LEAST_EXPONENT}.",
+            f"The exponent of an RSA key must be at least {_LEAST_EXPONENT}.",
             field="public_key_pem",
         )
 
@@ -275,7 +278,7 @@ def _check_rsa(key: rsa.RSAPublicKey) -> None:
 def _check_bits(bits: int) -> None:
     if bits not in _RSA_BITS:
         raise InvalidInputError(
-            f"An RSA key has {_RSA_BITS[0]} to {_RSA_BITS[-1]} bits, got {bits}.",
+            f"An RSA key must have {_RSA_BITS[0]} to {_RSA_BITS[-1]} bits, got {bits}.",
             field="public_key_pem",
         )
 

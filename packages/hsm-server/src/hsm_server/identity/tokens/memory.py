@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was found a short while ago, up to a number of things."""
+"""Bounded cache of recent results."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 class Memory(Generic[T]):
     """
-    Forgets what was not asked for the longest; any thread may ask.
+    Least-recently-used cache; thread-safe.
 
     Args:
-        most: How many things it holds.
+        most: Maximum number of entries.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the keys of tokens come from: a file that may change, a URL, or one secret."""
+"""Sources of token keys: a file that may change, a URL, or one secret."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FETCHED: Final = "https://"
 
 
 class KeySource(Protocol):
-    """Says again and again which keys count."""
+    """Source of the current keys."""
 
     @property
     def is_file(self) -> bool:
@@ -58,19 +58,19 @@ class KeySource(Protocol):
 
 class TokenSource:
     """
-    Reads which keys count.
+    Reader of the current token keys.
 
-    It fetches nothing itself: it is given what was fetched, and believes nothing of it
-    unchecked. What was good stays until something else that is good is there, or until
-    it is no longer named.
+    It fetches nothing itself and verifies everything that was fetched. The last valid
+    keys stay in use until valid ones replace them or the configuration no longer names
+    them.
 
     Args:
         config: File of keys, and whether there are others to be fetched; where there
             is neither, there is one secret, or it says that there are no keys.
 
-        read_secret: Reads that.
+        read_secret: Reads the single secret.
 
-        rules: What flags say of tokens.
+        rules: Token rules of the command line.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class TokenSource:
             self._fetched = still_in_public_set(data, self._fetched)
         else:
             self._fetched = tuple(replace(key, origin=_FETCHED) for key in found)
-            no_keys = "The fetched key set holds no key that tokens may have."
+            no_keys = "The fetched key set holds no usable key."
             self._fault_of_set = "" if found else no_keys
 
     def read(self) -> TokenTrust:

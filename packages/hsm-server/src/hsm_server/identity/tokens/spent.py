@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which tokens were used already, where a rule wants to know."""
+"""Replay cache: tokens already used, for rules that require fresh tokens."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ MOST_SPENT: Final = 100_000
 
 class SpentTokens:
     """
-    Remembers each token until it has expired, and forgets none before.
+    Replay cache: remembers each token until it expires, and removes none early.
 
-    What was used before it was made, or when nobody wanted to know, it can't know. So a
-    token counts as fresh only if it was made after that, by whichever of both clocks.
-    Any thread may ask.
+    It cannot know tokens used before its start or while no rule required freshness. So
+    a token is fresh only if it was issued later, by both clocks. Thread-safe.
 
     Args:
         now: Time, in seconds since 1970, that never goes back.
 
-        most: How many tokens it remembers.
+        most: Maximum number of tokens.
     """
 
     def __init__(self, now: Callable[[], float], most: int = MOST_SPENT) -> None:

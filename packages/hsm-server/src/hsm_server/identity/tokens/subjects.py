@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names that tokens may hold."""
+"""Subject names of tokens."""
 
 from __future__ import annotations
 

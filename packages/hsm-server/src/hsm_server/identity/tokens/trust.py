@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which keys count at one moment, and what a token must say then."""
+"""Token trust: the current keys and rules."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hsm_server.identity.tokens.keys import (
 @dataclass(frozen=True, slots=True)
 class TokenTrust:
     """
-    Keys and rules of one moment; it never changes, but is replaced as a whole.
+    Immutable keys and rules, replaced as a whole.
 
     Attributes:
-        keys: No two of one kid.
-        rules: What a token must say besides.
+        keys: Keys with distinct kids.
+        rules: Required claims of a token.
     """
 
     keys: tuple[TokenKey, ...]
@@ -60,12 +60,12 @@ class TokenTrust:
 
 class TrustedNames:
     """
-    The names of the keys that count now: `CredentialKeys` of the HSM.
+    Names of the current keys: `CredentialKeys` of the HSM.
 
     Args:
-        trust: Keys, which may be replaced by others.
+        trust: The keys, which may be replaced.
 
-        also: Names of what else vouches for people, as long as the server runs.
+        also: Names of other credential sources, constant while the server runs.
     """
 
     def __init__(self, trust: TokenTrust, also: Sequence[str] = ()) -> None:

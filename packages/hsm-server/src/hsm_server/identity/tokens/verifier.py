@@ -2,7 +2,7 @@
 """
 Bearer tokens: JWT (RFC 7519) by the rules of RFC 8725.
 
-What is wrong with a token is never told; every fault is the same error.
+All faults of a token raise the same error, which reveals no details.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MAX_TIME: Final = 2**53
 
 
 class _Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """The claims that count; others are allowed, and mean nothing here."""
+    """Relevant claims; others are allowed and ignored."""
 
     sub: str
     roles: list[str]
@@ -58,17 +58,17 @@ class _Claims(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """
-    Who a token names.
+    Identity in a token.
 
     Attributes:
         principal: Its ``sub``.
-        credential_id: Its ``jti``, or the beginning of its hash.
-        expires_at: First instant at which it is refused, in seconds since 1970.
+        credential_id: Its ``jti``, or the start of its hash.
+        expires_at: First instant at which it is rejected, in seconds since 1970.
         not_before: First instant at which it is accepted.
-        certificate_sha256: Fingerprints that the peer's certificate must have.
-        key_name: The key that vouches for it; see `TokenKey.name`.
-        token_id: Its ``jti``, or nothing.
-        issued_at: Its ``iat``; before all time where it has none.
+        certificate_sha256: Required fingerprints of the client certificate.
+        key_name: Name of its key; see `TokenKey.name`.
+        token_id: Its ``jti``, or empty.
+        issued_at: Its ``iat``; before all time if absent.
     """
 
     principal: str
@@ -84,13 +84,13 @@ class Identity:
 
 class TokenVerifier:
     """
-    Checks bearer tokens by keys and rules that stay the same.
+    Verifier of bearer tokens with fixed keys and rules.
 
-    What it has found good it remembers for as long as that lasts, so that other keys
-    need another verifier, which remembers nothing. It may be used by several threads.
+    It caches valid tokens until they expire, so other keys need another verifier.
+    Thread-safe.
 
     Args:
-        trust: Keys, and what a token must say.
+        trust: Keys and required claims.
 
         now: Time, in seconds since 1970, that never goes back.
     """

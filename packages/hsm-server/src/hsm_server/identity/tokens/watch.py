@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Puts changed keys in force while the server runs, and keeps the last good ones.
+Token key watch: applies changed keys, and keeps the last valid ones.
 
-A source that is not valid adds no key; those that it no longer names are dropped.
+A source that is not valid adds no key. Keys that it no longer names are removed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _MOST_READINGS: Final = 20
 
 class TokenWatch:
     """
-    Looks at the source of keys again and again.
+    Token key watch: reads the source of token keys periodically.
 
-    What it holds counts, not when it was written. A change is put in force when it was
-    read twice in a row, so that a file half written is none.
+    It detects changes by content, not by modification time. A change takes effect after
+    two identical reads, so a half-written file is not used.
 
     Args:
-        source: What to look at.
+        source: The source to read.
 
-        trust: What it has said last.
+        trust: The keys and rules in force.
 
-        use: Puts keys and rules in force.
+        use: Applies keys and rules.
 
-        on_change: Is told what is wrong, or nothing if the source is good (again).
+        on_change: Called with the fault of the source, or with an empty text.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TokenWatch:
                 before = str(error)
             await asyncio.sleep(_SETTLING_SECONDS)
         raise ConfigurationError(
-            "The keys of tokens change all the time.", field="auth_jwt_config"
+            "The token keys changed while they were read.", field="auth_jwt_config"
         )
 
     def _note(self, problem: str) -> None:

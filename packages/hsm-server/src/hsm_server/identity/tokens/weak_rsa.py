@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-RSA keys whose factors can be found because of how a chip made them (CVE-2017-15361).
+Check for weak RSA keys of a faulty generator (ROCA, CVE-2017-15361).
 
 Their primes are ``k * M + 65537^a mod M``, with M the product of small primes. So such
-a modulus is a power of 65537 by each of these; for one at random that is so once in
-some hundred million times.
+a modulus is a power of 65537 modulo each of these; a random one is so once in some
+hundred million times.
 """
 
 from __future__ import annotations

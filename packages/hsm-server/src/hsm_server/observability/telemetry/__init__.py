@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The server's counters: where they are counted, and how they are shown."""
+"""Metrics of the server: instruments and exposition."""
 
 from hsm_server.observability.telemetry.figures import Figures
 from hsm_server.observability.telemetry.metrics import METRICS_CONTENT_TYPE, Metrics

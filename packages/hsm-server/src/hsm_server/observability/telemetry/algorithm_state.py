@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vault says of its algorithms and their self-tests, as metrics."""
+"""Metrics of algorithms and self-tests, from the vault's status."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def algorithm_families(status: HSMStatus | None) -> Iterator[Metric]:
     rows = status.algorithms if status else ()
     yield gauge(
         "ferrohsm_self_test_stopped",
-        "Algorithms that give no output any more because a self-test failed.",
+        "Algorithms stopped because a self-test failed.",
         sum(row.status == "stopped" for row in rows),
     )
     served = GaugeMetricFamily(
         "ferrohsm_algorithm_available",
-        "1 for each algorithm that is served, by whom; 0 for others.",
+        "1 for each available algorithm and its provider, else 0.",
         labels=("algorithm", "provider"),
     )
     for row in rows:

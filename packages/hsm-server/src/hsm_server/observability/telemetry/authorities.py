@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts questions to CAs and responders, and shows until when answers hold."""
+"""Metrics of OCSP queries and ACME orders."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from hsm_server.observability.telemetry.instruments import Instruments
 
 
 class AuthorityInstruments(Instruments):
-    """Counts questions to CAs and responders, and shows until when answers hold."""
+    """Instruments of OCSP queries and ACME orders."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ocsp = Counter(
             "ferrohsm_ocsp_questions_total",
-            "Questions to OCSP responders, by whose certificate they were about and "
-            "what was learnt, or why nothing.",
+            "OCSP queries, by certificate and outcome.",
             ("about", "result"),
             registry=self.registry,
         )
         self._staples = Gauge(
             "ferrohsm_ocsp_staple_expires_seconds",
-            "Until when the staple of a certificate is good, in Unix time; 0 without.",
+            "Expiry of the OCSP staple of a certificate, in Unix time; 0 "
+            "without a staple.",
             ("kind",),
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
         self._acme_orders = Counter(
             "ferrohsm_acme_orders_total",
-            "Certificates ordered from a CA, by what came of it.",
+            "Certificate orders at the ACME CA, by outcome.",
             ("outcome",),
             registry=self.registry,
         )
         self._acme_next = Gauge(
             "ferrohsm_acme_next_order_seconds",
-            "When the next certificate is ordered from a CA, in Unix time.",
+            "Time of the next certificate order, in Unix time.",
             ("authority",),
             registry=self.registry,
             multiprocess_mode="mostrecent",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Single values that are looked up when they are asked for."""
+"""Metric families with a single value, read on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def counter(name: str, text: str, value: int | None) -> CounterMetricFamily:
-    """Return a value that only grows; none at all where nobody knows it."""
+    """Return a counter family, without a sample if the value is unknown."""
     return CounterMetricFamily(name, text, value=value)
 
 

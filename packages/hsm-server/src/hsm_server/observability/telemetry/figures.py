@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a person wants to see at a glance, read from what is counted anyway."""
+"""Key figures of the console, computed from the metrics."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _KINDS: Final = frozenset({_LIVE, *(kind.__name__ for kind in OPERATIONS)})
 
 class Figures(Record, frozen=True, kw_only=True):
     """
-    The server in numbers, over all of its processes.
+    Key figures over all processes of the server.
 
     Attributes:
-        uptime_seconds: Since the server was started.
-        status: What the vault said when it was last asked; None if it didn't answer.
-        operations: Requests that asked for an operation, by its name.
-        failures: Those of them whose answer was an error, by its code.
-        operations_per_second: Of these, on average since the start.
-        mean_seconds: How long one took on average, live views left out; 0 without any.
-        jwt_failures: Requests refused for their token, or for having none.
-        rate_allowed: Requests that were within their limits.
-        rate_blocked: Requests that were not.
-        rate_buckets: Callers whose limits are being watched.
-        unexpected: Requests that failed for a reason nobody thought of.
-        certificates: Until when each certificate in use is valid, by its kind.
-        staples: The same of OCSP staples, where there are any.
-        handshakes: TLS handshakes that went well, by the group of the key exchange.
+        uptime_seconds: Time since the server started.
+        status: Last status of the vault; None if it did not respond.
+        operations: Requests for operations, by operation.
+        failures: Failed operations, by error code.
+        operations_per_second: Average since the start.
+        mean_seconds: Mean duration of an operation without live views; 0 without any.
+        jwt_failures: Requests with a missing or invalid token.
+        rate_allowed: Requests within their rate limit.
+        rate_blocked: Requests above it.
+        rate_buckets: Callers with a bucket.
+        unexpected: Requests that failed with an unexpected exception.
+        certificates: Expiry of each certificate in use, by kind.
+        staples: Expiry of OCSP staples, by kind.
+        handshakes: Successful TLS handshakes, by key exchange group.
     """
 
     uptime_seconds: float
@@ -88,7 +88,7 @@ def figures_of(
 
 
 class _Samples:
-    """The samples of an exposition, by their names."""
+    """Samples of an exposition, by name."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._found: dict[str, list[Sample]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all instruments have in common."""
+"""Base of all instruments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Family = TypeVar("Family", Counter, Histogram)
 
 class Children(dict[tuple[str, ...], Family], Generic[Family]):
     """
-    The children of a family by their labels; to look one up takes as long as to count.
+    Children of a family by label values; lookup is as fast as counting.
 
     Args:
-        family: Whose they are.
+        family: The family.
 
-        first: Labels of those that are there from the beginning, with 0.
+        first: Label values present from the start, with value 0.
     """
 
     def __init__(self, family: Family, *first: tuple[str, ...]) -> None:
@@ -35,10 +35,10 @@ class Children(dict[tuple[str, ...], Family], Generic[Family]):
 
 class Instruments:
     """
-    Some of the instruments of a server; `Metrics` has all of them.
+    Group of instruments; `Metrics` has all of them.
 
     Attributes:
-        registry: Where they are, of this object alone.
+        registry: Registry of this object alone.
     """
 
     def __init__(self) -> None:

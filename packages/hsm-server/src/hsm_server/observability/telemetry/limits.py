@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts what limits have let through and refused."""
+"""Metrics of rate limits."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from hsm_server.observability.telemetry.instruments import Children, Instruments
 
 
 class LimitInstruments(Instruments):
-    """Counts what limits have let through and refused."""
+    """Instruments of rate limits."""
 
     def __init__(self) -> None:
         super().__init__()
         self._allowed = Counter(
             "ferrohsm_rate_limit_allowed_total",
-            "Requests that a limit has let through, by limit.",
+            "Requests allowed by a limit, by limit.",
             ("limit",),
             registry=self.registry,
         )
         self._blocked = Counter(
             "ferrohsm_rate_limit_blocked_total",
-            "Requests that a limit has refused, by limit.",
+            "Requests rejected by a limit, by limit.",
             ("limit",),
             registry=self.registry,
         )
         self._buckets = Gauge(
             "ferrohsm_rate_limit_buckets",
-            "Callers and addresses that have a bucket of their own, by limit.",
+            "Callers and addresses with a bucket of their own, by limit.",
             ("limit",),
             registry=self.registry,
             multiprocess_mode="sum",

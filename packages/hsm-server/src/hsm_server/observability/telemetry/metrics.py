@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything that ``/metrics`` shows."""
+"""All metrics of ``/metrics``."""
 
 from __future__ import annotations
 
@@ -42,11 +42,10 @@ class Metrics(
     RequestInstruments,
 ):
     """
-    Everything that ``/metrics`` shows. No label holds a key id or a principal.
+    All metrics of ``/metrics``. No label contains a key ID or a principal.
 
     Args:
-        started: Instant of the monotonic clock at which the service began; now by
-            default.
+        started: Start of the service on the monotonic clock; now by default.
     """
 
     def __init__(self, started: float | None = None) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts what goes wrong between the processes of a server."""
+"""Metrics of the server's processes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _PROCESSES: Final = ("vault", "front", KEEPERS_SLOT)
 
 
 class ProcessInstruments(Instruments):
-    """Counts what goes wrong between the processes of a server."""
+    """Instruments of the server's processes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._violations = Counter(
             "ferrohsm_vault_violations_total",
-            "Connections of front ends that the vault has ended, by reason.",
+            "Front-end connections closed by the vault for a protocol "
+            "violation, by reason.",
             ("reason",),
             registry=self.registry,
         )
         self._restarts = Counter(
             "ferrohsm_process_restarts_total",
-            "Processes of the server that had to be started again, by kind.",
+            "Restarts of server processes, by kind.",
             ("process",),
             registry=self.registry,
         )

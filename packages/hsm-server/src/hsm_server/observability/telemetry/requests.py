@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts requests, and how long they take."""
+"""Metrics of requests and their duration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUCKETS: Final = (
 
 
 class RequestInstruments(Instruments):
-    """Counts requests, and how long they take."""
+    """Instruments of requests and their duration."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class RequestInstruments(Instruments):
         )
         self._seconds = Histogram(
             "ferrohsm_request_seconds",
-            "Time from the head of a request to its answer, in seconds.",
+            "Time from the head of a request to its response, in seconds.",
             ("operation",),
             buckets=_BUCKETS,
             registry=self.registry,
@@ -37,7 +37,7 @@ class RequestInstruments(Instruments):
         self._by_operation = Children(self._seconds)
         self._unexpected = Counter(
             "ferrohsm_unexpected_exceptions_total",
-            "Requests that failed for a reason nobody thought of.",
+            "Requests that failed with an unexpected exception.",
             registry=self.registry,
         )
 

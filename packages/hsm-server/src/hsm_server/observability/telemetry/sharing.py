@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-How the processes of one server count together.
+Shared metrics of the server's processes.
 
-Each counts into a file of its own in a folder that all share, so that every front end
-shows the sum. A process that takes the place of another goes on counting where that one
-was killed.
+Each process counts in its own file in a shared folder, so every front end shows the
+sum. A restarted process continues the counters of its predecessor.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is true at the moment: of the vault, the certificates and the service."""
+"""Current state of vault, certificates and service, as metrics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hsm_server.observability.telemetry.vault_state import vault_families
 
 class StateCollector(Collector):
     """
-    Tells the state as it was when it was last asked for.
+    Collector of the last known state.
 
     Args:
-        started: Instant of the monotonic clock at which the service began.
+        started: Start of the service on the monotonic clock.
 
     Attributes:
-        status: What the vault says of itself; None if it doesn't answer.
-        certificates: Until when each in use is valid, in Unix time, by kind.
+        status: Status of the vault; None if it does not respond.
+        certificates: Expiry of each certificate in use, in Unix time, by kind.
     """
 
     def __init__(self, started: float) -> None:
@@ -49,7 +49,7 @@ class StateCollector(Collector):
     def _certificates(self) -> Metric:
         ends = GaugeMetricFamily(
             "ferrohsm_tls_certificate_not_after_seconds",
-            "Until when the certificate in use is valid, with its chain, in Unix time.",
+            "Expiry of the TLS certificate in use and its chain, in Unix time.",
             labels=("kind",),
         )
         for kind, instant in self.certificates.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts handshakes, and shows what is wrong with TLS."""
+"""Metrics of TLS handshakes and alarms."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from hsm_server.observability.telemetry.instruments import Instruments
 
 
 class TLSInstruments(Instruments):
-    """Counts handshakes, and shows what is wrong with TLS."""
+    """Instruments of TLS handshakes and alarms."""
 
     def __init__(self) -> None:
         super().__init__()
         self._handshakes = Counter(
             "ferrohsm_tls_handshakes_total",
-            "TLS handshakes, by how they ended and the group of the key exchange.",
+            "TLS handshakes, by outcome and key exchange group.",
             ("outcome", "group"),
             registry=self.registry,
         )
         self._tls_alarms = Counter(
             "ferrohsm_tls_alarms_total",
-            "Alarms about TLS, by what they are about: what is new could not be used, "
-            "and the former stays in use.",
+            "TLS alarms, by part: an update failed, and the previous state "
+            "stays in use.",
             ("part",),
             registry=self.registry,
         )
         self._tls_alarm = Gauge(
             "ferrohsm_tls_alarm",
-            "1 while something is wrong with a part of TLS, else 0.",
+            "1 while an alarm is active for a part of TLS, else 0.",
             ("part",),
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
         self._refused_clients = Counter(
             "ferrohsm_ocsp_clients_refused_total",
-            "Connections ended because of what OCSP says of a client certificate.",
+            "Connections closed because OCSP reported the client certificate as "
+            "revoked or had no answer.",
             ("reason",),
             registry=self.registry,
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts what is wrong with bearer tokens, and with the keys of tokens."""
+"""Metrics of rejected tokens and token keys."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from hsm_server.observability.telemetry.instruments import Instruments
 
 
 class TokenInstruments(Instruments):
-    """Counts what is wrong with bearer tokens, and with the keys of tokens."""
+    """Instruments of rejected tokens and token keys."""
 
     def __init__(self) -> None:
         super().__init__()
         self._jwt_failures = Counter(
             "ferrohsm_auth_jwt_failure_total",
-            "Requests refused for their bearer token, or for having none.",
+            "Requests rejected because of a missing or invalid bearer token.",
             registry=self.registry,
         )
         self._jwt_reload_failures = Counter(
             "ferrohsm_auth_jwt_reload_failures_total",
-            "How often the keys of tokens could not be read; the former ones stay.",
+            "Failed reloads of the token keys; the previous keys stay in use.",
             registry=self.registry,
         )
         self._jwt_alarm = Gauge(
             "ferrohsm_auth_jwt_alarm",
-            "1 while the keys of tokens can't be read and the former ones stay in "
-            "force, else 0.",
+            "1 while the token keys cannot be read and the previous keys stay "
+            "in use, else 0.",
             ("source",),
             registry=self.registry,
             multiprocess_mode="mostrecent",
@@ -34,8 +34,7 @@ class TokenInstruments(Instruments):
 
         self._clock_behind = Gauge(
             "ferrohsm_clock_behind_seconds",
-            "How far the wall clock was set back behind the time that tokens expire "
-            "by, in seconds.",
+            "Seconds that the wall clock is behind the time used for token expiry.",
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vault says of the audit trail, as families of metrics."""
+"""Metric families of the audit log, from the vault's status."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ def trail_families(status: HSMStatus | None) -> Iterator[Metric]:
     trail = status.audit if status else None
     yield gauge(
         "ferrohsm_audit_available",
-        "1 if the audit trail can be written, else 0.",
+        "1 if the audit log is writable, else 0.",
         trail is not None and trail.available,
     )
     yield state(
         "ferrohsm_audit_state",
-        "1 for the state that the audit trail is in, else 0.",
+        "1 for the current state of the audit log, else 0.",
         _STATES,
         trail.state if trail else None,
     )
     yield counter(
         "ferrohsm_audit_failures_total",
-        "How often the audit trail could not be written any more.",
+        "Failures of the audit log: it became unwritable.",
         trail.failures if trail else None,
     )
     yield counter(
         "ferrohsm_audit_resumes_total",
-        "How often the audit trail has healed itself.",
+        "Recoveries of the audit log after a failure.",
         trail.resumes if trail else None,
     )
     yield counter(
         "ferrohsm_audit_events_total",
-        "Records that were ever written to the trail, those that were pruned too.",
+        "Audit records ever written, including pruned ones.",
         trail.head_seq + 1 if trail else None,
     )
     yield gauge(
         "ferrohsm_audit_length_records",
-        "Records that the trail holds.",
+        "Audit records in the audit log.",
         max(0, trail.head_seq + 1 - trail.first_seq) if trail else 0,
     )
     yield _syncs(trail)
@@ -54,7 +54,7 @@ def trail_families(status: HSMStatus | None) -> Iterator[Metric]:
 def _syncs(trail: AuditStatus | None) -> Metric:
     times = HistogramMetricFamily(
         "ferrohsm_audit_sync_seconds",
-        "How long it took to make records of the trail durable, in seconds.",
+        "Time to sync audit records to disk, in seconds.",
     )
     if trail is not None and trail.syncs.bounds_seconds:
         found = trail.syncs

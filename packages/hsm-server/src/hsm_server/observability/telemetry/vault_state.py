@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What the vault says of itself, as families of metrics.
+Metric families of the vault's status.
 
-Each function takes the status, or None where the vault doesn't answer; what nobody
-knows is 0, or left out.
+Each function takes the status, or None if the vault does not respond; unknown values
+are 0 or left out.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
     """Give everything that a status tells."""
     yield gauge(
         "ferrohsm_vault_available",
-        "1 if the process that holds the keys answers, else 0.",
+        "1 if the vault process responds, else 0.",
         status is not None,
     )
     yield state(
         "ferrohsm_state",
-        "1 for the state that the HSM is in, else 0.",
+        "1 for the current state of the HSM, else 0.",
         _STATES,
         status.state if status else None,
     )
@@ -52,12 +52,12 @@ def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
 def _policy(status: HSMStatus | None) -> Iterator[Metric]:
     yield gauge(
         "ferrohsm_policy_current",
-        "1 if the policy file that lies there is in force, or there is none.",
+        "1 if the current policy file is in force, or none is configured; else 0.",
         status is not None and status.policy.current,
     )
     yield counter(
         "ferrohsm_policy_reload_failures_total",
-        "How often a policy file was refused, and the last good one kept.",
+        "Policy files rejected on reload; the last valid policy stays in force.",
         status.policy.failures if status else None,
     )
 
@@ -66,22 +66,22 @@ def _schedules(status: HSMStatus | None) -> Iterator[Metric]:
     found = status.schedules if status else ScheduleStatus()
     yield gauge(
         "ferrohsm_rotations_due",
-        "Keys that should have been rotated, and could not be yet.",
+        "Keys overdue for automatic rotation.",
         found.rotations_due,
     )
     yield gauge(
         "ferrohsm_destructions_waiting",
-        "Keys that wait for their destruction.",
+        "Keys pending destruction.",
         found.destructions,
     )
     yield gauge(
         "ferrohsm_destructions_held",
-        "Those of them whose time is over only because the clock leapt.",
+        "Scheduled destructions held back because the clock jumped.",
         found.held,
     )
     yield gauge(
         "ferrohsm_clock_left_out_seconds",
-        "Wall time that does not count because the clock leapt over it.",
+        "Wall time ignored because the clock jumped, in seconds.",
         found.left_out_seconds,
     )
 
@@ -90,22 +90,22 @@ def _retention(status: HSMStatus | None) -> Iterator[Metric]:
     counts = status.retention if status else None
     yield gauge(
         "ferrohsm_retention_healthy",
-        "1 if nothing keeps old key versions from being purged when they are due.",
+        "1 if purges of old key versions run on time, else 0.",
         counts is not None and counts.healthy,
     )
     yield gauge(
         "ferrohsm_retention_queue_length",
-        "Materials of old key versions that are due or wait for their purge.",
+        "Old key versions due or scheduled for purge.",
         counts.queue if counts else 0,
     )
     yield counter(
         "ferrohsm_retention_purge_scheduled_total",
-        "Purges of old key versions that were scheduled.",
+        "Purges of old key versions scheduled.",
         counts.scheduled_total if counts else None,
     )
     yield counter(
         "ferrohsm_retention_purge_completed_total",
-        "Purges of old key versions that were done.",
+        "Purges of old key versions completed.",
         counts.completed_total if counts else None,
     )
 
@@ -113,12 +113,13 @@ def _retention(status: HSMStatus | None) -> Iterator[Metric]:
 def _store(status: HSMStatus | None) -> Iterator[Metric]:
     yield gauge(
         "ferrohsm_store_available",
-        "1 if the key store can be read and written, else 0.",
+        "1 if the key store is readable and writable, else 0.",
         status is not None and status.store.available,
     )
     yield gauge(
         "ferrohsm_locked",
-        "1 if the HSM is locked, because its store is not what the trail knows.",
+        "1 if the HSM is locked because the key store does not match the audit "
+        "log, else 0.",
         status is not None and bool(status.store.locked),
     )
     yield gauge(
@@ -128,13 +129,13 @@ def _store(status: HSMStatus | None) -> Iterator[Metric]:
     )
     yield gauge(
         "ferrohsm_tampered_keys",
-        "Keys that serve nothing because their stored form is not as it should be.",
+        "Keys disabled because their integrity check failed.",
         status.tampered_keys if status else 0,
     )
     yield _findings(status)
     yield gauge(
         "ferrohsm_store_compared_keys",
-        "Keys that the current or last background comparison has compared.",
+        "Keys checked by the current or last background check.",
         status.store.compared if status else 0,
     )
 
@@ -142,7 +143,7 @@ def _store(status: HSMStatus | None) -> Iterator[Metric]:
 def _findings(status: HSMStatus | None) -> Metric:
     found = GaugeMetricFamily(
         "ferrohsm_store_findings",
-        "Keys that are not as the trail says, 100 at most, by what is wrong with them.",
+        "Keys that do not match the audit log, by kind of mismatch; at most 100.",
         labels=("problem",),
     )
     findings = status.store.findings if status else ()
@@ -156,17 +157,17 @@ def _key_cache(status: HSMStatus | None) -> Iterator[Metric]:
     found = status.key_cache if status else None
     yield counter(
         "ferrohsm_key_cache_hit_total",
-        "How often a key was open in memory when it was needed.",
+        "Key cache hits.",
         found.hits if found else None,
     )
     yield counter(
         "ferrohsm_key_cache_miss_total",
-        "How often a key had to be read and unsealed.",
+        "Key cache misses: the key was read and decrypted.",
         found.misses if found else None,
     )
     yield counter(
         "ferrohsm_key_cache_store_total",
-        "How often an unsealed key was put where it stays open for a while.",
+        "Decrypted keys added to the key cache.",
         found.stores if found else None,
     )
 
@@ -175,21 +176,21 @@ def _approvals(status: HSMStatus | None) -> Iterator[Metric]:
     found = status.approvals if status else ApprovalStatus(available=False)
     yield gauge(
         "ferrohsm_approvals_available",
-        "1 if the store of approvals can be read and written, else 0.",
+        "1 if the approval store is readable and writable, else 0.",
         found.available,
     )
     yield gauge(
         "ferrohsm_approvals_pending",
-        "Requests for approval that wait for consent.",
+        "Approval requests waiting for decisions.",
         found.pending,
     )
     yield gauge(
         "ferrohsm_approvals_granted",
-        "Approvals that are granted and not used.",
+        "Approvals granted and not yet consumed.",
         found.granted,
     )
     yield gauge(
         "ferrohsm_approvals_tampered",
-        "Approvals that serve nothing because they are not as the trail says.",
+        "Approvals disabled because they do not match the audit log.",
         found.findings,
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Spans of requests, for who follows a request through several services.
+Spans of requests, for distributed tracing.
 
-Nothing is sent, and nothing of OpenTelemetry is loaded, unless the settings say where
-spans go. A span holds what a line of the log does, but for who asked.
+Without an endpoint nothing is sent and OpenTelemetry is not loaded. A span has the
+fields of a log line except the principal.
 """
 
 from hsm_server.observability.tracing.opening import check_tracing, open_tracing

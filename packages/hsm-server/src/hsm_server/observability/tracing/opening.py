@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where spans go, as the settings say."""
+"""Selection of the tracing exporter."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def check_tracing(settings: TracingSettings) -> None:
     """
     if settings.endpoint and not all(map(_is_there, _NEEDED)):
         raise ConfigurationError(
-            "otel-endpoint: OpenTelemetry is not installed; "
-            "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http."
+            "otel-endpoint: OpenTelemetry is not installed. Run: pip install "
+            "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http."
         )
 
 

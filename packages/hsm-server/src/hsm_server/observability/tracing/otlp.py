@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Spans by OpenTelemetry, sent by a thread of its own in OTLP over HTTP."""
+"""OpenTelemetry spans, exported by OTLP over HTTP in a separate thread."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _UNTRACED: Final = frozenset({"healthz", "livez", "readyz", "metrics"})
 
 class OTLPTracing:
     """
-    Sends a span for each request.
+    Exporter of one span per request.
 
-    What can't be sent is lost, and holds up no request; no more than 2048 spans wait.
+    Failed exports are dropped and delay no request; at most 2048 spans wait.
 
     Args:
-        settings: Where to, and which.
+        settings: Endpoint and sampler.
 
-        exporter: What sends, if not to where the settings say.
+        exporter: Exporter to use instead of the configured endpoint.
     """
 
     def __init__(

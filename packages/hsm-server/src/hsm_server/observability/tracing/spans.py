@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What there is to say of a request that was answered, and whom it is said to."""
+"""Completed requests and the interface that records them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _PARENT: Final = re.compile(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """
-    A request that was answered, or cut off.
+    Completed or canceled request.
 
     Attributes:
-        operation: Name of the operation or page; ``none`` for what is no route.
+        operation: Name of the operation or page; ``none`` for an unknown route.
         code: ``ok``, or the code of the problem.
-        status: HTTP status; 0 where nothing was answered.
+        status: HTTP status; 0 without a response.
         method: HTTP method, or ``?``.
-        request_id: Ties the span to log and trail.
-        parent: Value of ``traceparent``, as it was sent; empty without one.
-        began_ns: When the request began, in nanoseconds since 1970.
-        ended_ns: When it ended.
+        request_id: The request ID, also in log and audit log.
+        parent: Value of ``traceparent``; empty without one.
+        began_ns: Start of the request, in nanoseconds since 1970.
+        ended_ns: End of the request.
     """
 
     operation: str
@@ -39,7 +39,7 @@ class Done:
 
 
 class Tracing(Protocol):
-    """Takes note of requests."""
+    """Recorder of requests."""
 
     def note(self, done: Done, /) -> str:
         """Take note of a request, and return the id of its trace; empty for none."""
@@ -51,7 +51,7 @@ class Tracing(Protocol):
 
 
 class _NoTracing:
-    """Sends nothing; the log still tells of which trace a request was."""
+    """Recorder without an endpoint; the log still contains trace IDs."""
 
     def note(self, done: Done, /) -> str:
         """Return the id of the trace that the request says it is of."""

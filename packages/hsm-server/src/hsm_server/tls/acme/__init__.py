@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-Certificates that a CA issues and renews by itself (RFC 8555).
+Automatic certificate issuance by ACME (RFC 8555).
 
-Where there is none yet, the listener shows one that is signed by itself: clients refuse
-it, and the CA's own questions are answered.
+Before the first certificate the listener uses a self-signed one: clients reject it, but
+the CA's challenges are answered.
 """

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What a CA is asked, step by step.
+ACME client, step by step.
 
-All of it waits for the network, and none of it for long: who wants to wait for a CA
-asks again after a while.
+All calls wait for the network, but none for long: the caller polls.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ _LATEST_SECONDS: Final = 10.0
 
 class Asked:
     """
-    A proof that a CA wants.
+    Requested challenge.
 
     Args:
-        name: DNS name or IP address that it is about.
+        name: DNS name or IP address.
 
-        resource: Where it is told how it stands.
+        resource: Its authorization.
 
         body: The challenge.
 
-        key: Of the account.
+        key: Key of the account.
     """
 
     def __init__(
@@ -75,16 +74,16 @@ class Asked:
 
 class Authority:
     """
-    A CA, as one account sees it.
+    An ACME CA, with one account.
 
     Each method raises `Failure`.
 
     Args:
-        directory: URL where the CA begins.
+        directory: Directory URL of the CA.
 
-        authorities: PEM file of those who may have signed its certificate, or None.
+        authorities: PEM file of CAs that verify its certificate, or None.
 
-        key: Of the account.
+        key: Key of the account.
     """
 
     def __init__(
@@ -214,7 +213,7 @@ class Authority:
             self._use(failure.__cause__.location)
             return failure.__cause__.location
         if not uri:
-            reason = "The CA does not say what it calls our account."
+            reason = "The CA returned no account URL."
             raise Failure(FailureKind.MALFORMED, reason)
         return uri
 
@@ -234,7 +233,7 @@ class Authority:
             if body.chall.typ == proof:
                 return Asked(name, resource, body, self._jwk)
         raise Failure(
-            FailureKind.REFUSED, f"The CA does not take {proof} as a proof for {name}."
+            FailureKind.REFUSED, f"The CA offers no {proof} challenge for {name}."
         )
 
     def _ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

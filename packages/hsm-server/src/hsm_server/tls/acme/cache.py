@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What outlives a restart: the account at the CA, and the certificate with its key.
+ACME cache: the account, and the certificate with its key.
 
-Key and certificate are one file, so that no crash can part them. A file is replaced as
-a whole or not at all, and what can't be read counts as absent: there is a new one to be
-had.
+Key and certificate are one file, so a crash cannot separate them. Files are replaced
+atomically. An unreadable file counts as missing and is replaced.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ _NO_JSON: Final = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
 
 class Account(Record, frozen=True, kw_only=True):
     """
-    What the CA calls us.
+    ACME account.
 
     Attributes:
-        uri: Of the account.
-        contacts: Whom it may write to.
-        key_digest: Which key it is of, SHA-256 of its public key in hexadecimal.
+        uri: URL of the account.
+        contacts: Contact addresses.
+        key_digest: SHA-256 of the account's public key, hexadecimal.
     """
 
     uri: str
@@ -63,10 +62,10 @@ class Account(Record, frozen=True, kw_only=True):
 
 class Cache:
     """
-    The files of one CA.
+    Files of one CA.
 
     Args:
-        folder: Of all CAs; made with mode 0700 if absent.
+        folder: Folder of all CAs; created with mode 0700 if missing.
 
         directory: URL of the CA.
     """
@@ -99,7 +98,7 @@ class Cache:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise ListenError(
-                f"Nothing can be kept in the ACME cache {self._top} ({error.strerror})."
+                f"Cannot write to the ACME cache {self._top} ({error.strerror})."
             ) from None
         # For people. A disk may be full, and all that matters be there already.
         with contextlib.suppress(OSError):
@@ -113,8 +112,7 @@ class Cache:
         mode = stat.S_IMODE(path.lstat().st_mode)
         if mode & _SHARED:
             raise UnsafeFileModeError(
-                f"The file {path} has mode {mode:04o}, but only its owner may have it; "
-                "use mode 0600.",
+                f"The file {path} has mode {mode:04o}. Set its mode to 0600.",
                 field="acme-cache-dir",
             )
 
@@ -221,7 +219,7 @@ def _read(path: Path) -> bytes:
     """
     with open_regular(path, follows_links=False) as file:
         if is_open_to_others(file.fileno()):
-            raise PermissionError(f"{path} is open to others.")
+            raise PermissionError(f"{path} is accessible to other users.")
         return file.read(_MOST_BYTES)
 
 
@@ -229,8 +227,7 @@ def _check_folder(folder: Path) -> None:
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & _SHARED_WRITING:
         raise UnsafeFileModeError(
-            f"The ACME cache {folder} has mode {mode:04o}, but only its owner may "
-            "write there; use mode 0700.",
+            f"The ACME cache {folder} has mode {mode:04o}. Set its mode to 0700.",
             field="acme-cache-dir",
         )
 

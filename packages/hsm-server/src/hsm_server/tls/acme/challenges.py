@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What proves to a CA that this server has a name.
+ACME challenges: proofs of control over a name.
 
-The library knows HTTP-01, and no TLS-ALPN-01 any more; so that is added to it here.
+The library supports HTTP-01 but no longer TLS-ALPN-01, which is added here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OCTET_STRING: Final = 0x04
 
 @ChallengeResponse.register
 class TLSALPN01Response(KeyAuthorizationChallengeResponse):
-    """What says to a CA that it may look."""
+    """Response to a TLS-ALPN-01 challenge."""
 
     typ = "tls-alpn-01"
 
@@ -41,7 +41,7 @@ class TLSALPN01Response(KeyAuthorizationChallengeResponse):
 @acme.challenges.Challenge.register
 class TLSALPN01(KeyAuthorizationChallenge):
     """
-    A challenge that is answered by a certificate, in a handshake for it alone.
+    TLS-ALPN-01 challenge, answered by a certificate in a dedicated handshake.
 
     Standard:
         RFC 8737, section 3.
@@ -56,7 +56,7 @@ class TLSALPN01(KeyAuthorizationChallenge):
 
 
 class Proof(StrEnum):
-    """Ways to prove that this server has a name."""
+    """Challenge types of this server."""
 
     TLS = TLSALPN01.typ
     HTTP = HTTP01.typ

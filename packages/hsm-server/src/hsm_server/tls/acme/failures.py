@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What went wrong with a CA, in words for people and in a kind for machines."""
+"""Failures of ACME orders: a reason for people and a kind for metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_WAIT: Final = 7 * 24 * 3600.0
 
 
 class FailureKind(StrEnum):
-    """Kinds of failures; labels of metrics."""
+    """Kinds of failures; values of a metric label."""
 
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
@@ -35,12 +35,12 @@ class FailureKind(StrEnum):
 
 class Failure(Exception):  # noqa: N818 (what it is)
     """
-    An order that came to nothing.
+    Failed order.
 
     Attributes:
-        kind: For machines.
+        kind: Kind for metrics.
         reason: A sentence for people.
-        retry_at: Before which the CA wants to hear nothing, in Unix time, or 0.
+        retry_at: Earliest next request, in Unix time, or 0.
     """
 
     def __init__(self, kind: FailureKind, reason: str, retry_at: float = 0.0) -> None:
@@ -66,28 +66,28 @@ def as_failure(error: Exception, retry_after: str | None = None) -> Failure:
             return _refusal(error, retry_after)
         case errors.ValidationError():
             words = " ".join(_complaints(error))
-            return Failure(FailureKind.NOT_PROVED, _said("Not proved", words))
+            return Failure(FailureKind.NOT_PROVED, _said("Validation failed", words))
         case errors.IssuanceError():
             return _refusal(error.error, retry_after)
         case errors.TimeoutError() | TimeoutError():
-            return Failure(FailureKind.TOO_SLOW, "The CA has taken too long.")
+            return Failure(FailureKind.TOO_SLOW, "The CA did not finish in time.")
         case requests.exceptions.InvalidSchema():
-            reason = "The CA has named a URL that is not https."
+            reason = "The CA returned a URL that is not https."
             return Failure(FailureKind.MALFORMED, reason)
         case requests.exceptions.JSONDecodeError():
-            return Failure(FailureKind.MALFORMED, "The CA has answered no JSON.")
+            return Failure(FailureKind.MALFORMED, "The response of the CA is not JSON.")
         case requests.RequestException():
             return Failure(FailureKind.UNREACHABLE, _unreachable(error))
         case HSMError():
             return Failure(FailureKind.UNUSABLE, sentence(error))
         case OSError():
-            return Failure(FailureKind.UNREACHABLE, "The CA can't be reached.")
+            return Failure(FailureKind.UNREACHABLE, "Cannot connect to the CA.")
         case errors.Error():
             until = instant_after(retry_after)
-            reason = "The CA has answered what it should not."
+            reason = "The CA sent an unexpected response."
             return Failure(FailureKind.MALFORMED, reason, until)
         case _:
-            reason = f"The CA's answer can't be read ({type(error).__name__})."
+            reason = f"The response of the CA is malformed ({type(error).__name__})."
             return Failure(FailureKind.MALFORMED, reason)
 
 
@@ -120,7 +120,9 @@ def _refusal(error: messages.Error, retry_after: str | None) -> Failure:
         case _:
             kind = FailureKind.REFUSED
     words = f"{error.code or 'unknown'}: {error.detail or ''}"
-    return Failure(kind, _said("The CA refuses", words), instant_after(retry_after))
+    return Failure(
+        kind, _said("The CA rejected the request", words), instant_after(retry_after)
+    )
 
 
 def _complaints(error: errors.ValidationError) -> Iterator[str]:
@@ -141,9 +143,10 @@ def _unreachable(error: requests.RequestException) -> str:
     match error:
         case requests.exceptions.SSLError():
             return (
-                "The CA's own certificate is not to be trusted; see --acme-ca-bundle."
+                "The certificate of the CA's server is not trusted. Pass "
+                "--acme-ca-bundle FILE."
             )
         case requests.exceptions.Timeout():
-            return "The CA does not answer in time."
+            return "The CA did not respond in time."
         case _:
-            return "The CA can't be reached."
+            return "Cannot connect to the CA."

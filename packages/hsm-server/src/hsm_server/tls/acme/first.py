@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the listener shows before a CA is asked."""
+"""First certificate of the listener, before an ACME order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _check_authorities(settings: ACMESettings) -> None:
         x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
         raise ListenError(
-            f"The ACME CA bundle {path} can't be read ({error.strerror})."
+            f"Cannot read the ACME CA bundle {path} ({error.strerror})."
         ) from None
     except UNREADABLE:
-        raise ListenError(f"No certificates in PEM form in {path}.") from None
+        raise ListenError(f"{path} contains no PEM certificates.") from None

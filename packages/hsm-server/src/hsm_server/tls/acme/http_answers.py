@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Answers challenges over HTTP, on a socket for that alone.
+HTTP-01 challenge server on a socket of its own.
 
-Nothing else is there, no page and no redirection: who sends a token without TLS must
-not be helped to do it again.
+There is no other page and no redirect: a redirect would encourage clients to
+send tokens without TLS.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _IDLE_SECONDS: Final = 5.0
 
 class HTTPAnswers:
     """
-    A listener of its own.
+    HTTP-01 challenge server.
 
     Args:
-        bound: Listening socket; it stays the caller's to close.
+        bound: Listening socket; the caller closes it.
 
     Standard:
         RFC 8555, section 8.3.
@@ -39,7 +39,7 @@ class HTTPAnswers:
 
     @contextlib.contextmanager
     def giving(self, answers: Mapping[str, str]) -> Iterator[None]:
-        """Answer tokens with key authorizations for a while."""
+        """Answer tokens with key authorizations temporarily."""
         self._answers = dict(answers)
         try:
             yield
@@ -81,7 +81,7 @@ class HTTPAnswers:
         token = request.path.removeprefix(_PREFIX)
         found = self._answers.get(token) if request.path.startswith(_PREFIX) else None
         if found is None or request.method not in {"GET", "HEAD"}:
-            answer = web.Response(status=404, text="Nothing is here.\n")
+            answer = web.Response(status=404, text="Not found.\n")
         else:
             answer = web.Response(
                 body=found.encode(), content_type="application/octet-stream"
@@ -91,14 +91,14 @@ class HTTPAnswers:
 
 
 class _Request(web.BaseRequest):
-    """A request whose answer, be it that to nonsense, names no software."""
+    """Request whose responses, also to malformed requests, name no software."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers.pop("Server", None)
 
 
 class _Refusal(asyncio.Protocol):
-    """A connection too many."""
+    """Connection above the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close it."""

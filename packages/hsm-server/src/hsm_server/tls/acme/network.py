@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Requests to a CA: over HTTPS only, of limited size and time, with a fresh nonce."""
+"""HTTP transport to a CA: HTTPS only, limited in size and time, with a fresh nonce."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _MOST_NONCES: Final = 12
 
 class Network(client.ClientNetwork):
     """
-    How the library reaches a CA.
+    Network access of the ACME library.
 
     Args:
-        key: Of the account.
+        key: Key of the account.
 
-        authorities: PEM file of those who may have signed the CA's certificate.
+        authorities: PEM file of CAs that verify the CA's certificate.
 
     Attributes:
-        retry_after: What the newest refusal says about when to come again.
+        retry_after: Retry-After header of the last refusal.
 
     Standard:
         RFC 8555, sections 6.1, 6.5 and 6.6.
@@ -78,7 +78,7 @@ class Network(client.ClientNetwork):
 
 
 class _Limited(HTTPAdapter):
-    """Gives up what is too long, or takes too long."""
+    """Adapter that limits size and time of responses."""
 
     def __init__(self, note: Callable[[requests.Response], None]) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _Limited(HTTPAdapter):
 
 
 class _Body:
-    """The body of an answer, up to a length and an instant."""
+    """Body of a response, limited in length and time."""
 
     def __init__(self, raw: Any, end: float) -> None:
         self._raw = raw
@@ -119,9 +119,9 @@ class _Body:
         while piece := self._raw.read1(_CHUNK_BYTES, decode_content=decode_content):
             length += len(piece)
             if length > _MOST_BYTES:
-                raise BrokenError("The answer is too long.")
+                raise BrokenError("The response is too long.")
             if time.monotonic() > self._end:
-                raise ReadTimeout("The answer takes too long.")
+                raise ReadTimeout("The response timed out.")
             yield piece
 
     def read(self, amount: int = _CHUNK_BYTES, decode_content: bool = True) -> bytes:

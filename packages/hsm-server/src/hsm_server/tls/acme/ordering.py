@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One order, from the names to the certificate."""
+"""One ACME order, from the names to the certificate."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def _prove(
     board: Board,
     answers: HTTPAnswers | None,
 ) -> None:
-    """Answer challenges; nobody is told to look before everybody can answer."""
+    """Answer challenges; the CA is notified after all front ends can answer."""
     if answers is not None:
         with answers.giving({one.token: one.authorization for one in asked}):
             await _have_checked(authority, asked)
@@ -103,7 +103,7 @@ async def _have_checked(authority: Authority, asked: Sequence[Asked]) -> None:
         while seconds := await call(authority.wait_seconds, one):
             if time.monotonic() > end:
                 raise Failure(
-                    FailureKind.TOO_SLOW, f"The CA has not looked at {one.name} yet."
+                    FailureKind.TOO_SLOW, f"The CA has not validated {one.name} yet."
                 )
             await asyncio.sleep(seconds)
 
@@ -115,10 +115,12 @@ async def _issue(
     order = await call(authority.finalize, order)
     while not (pem := await call(authority.fetch, order)):
         if time.monotonic() > end:
-            raise Failure(FailureKind.TOO_SLOW, "The CA has not issued anything yet.")
+            raise Failure(
+                FailureKind.TOO_SLOW, "The CA has not issued the certificate yet."
+            )
     try:
         return tuple(x509.load_pem_x509_certificates(pem.encode()))
     except UNREADABLE:
         raise Failure(
-            FailureKind.MALFORMED, "What the CA has issued is no certificate."
+            FailureKind.MALFORMED, "The CA returned no valid certificate."
         ) from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Private keys of the listener, and certificates that nobody else has signed."""
+"""Private keys of the listener, and self-signed certificates."""
 
 from __future__ import annotations
 

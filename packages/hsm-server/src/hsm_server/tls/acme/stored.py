@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A certificate that a CA has issued, and whether it can be shown."""
+"""Issued certificate, and its validation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hsm_server.tls.state import ServerPair
 @dataclass(frozen=True, slots=True, repr=False)
 class Stored:
     """
-    A certificate as it is kept.
+    Stored certificate.
 
     Attributes:
         key: Its private key.
-        chain: The server's own certificate first.
+        chain: The chain, server certificate first.
     """
 
     key: ec.EllipticCurvePrivateKey
@@ -54,8 +54,8 @@ class Stored:
             ListenError: It can't be shown at this instant, UTC.
         """
         if self.key.public_key() != self.leaf.public_key():
-            raise ListenError("The CA has issued a certificate for another key.")
-        chain = check_chain(list(self.chain), "what the CA has issued", now)
+            raise ListenError("The CA issued a certificate for another key.")
+        chain = check_chain(list(self.chain), "the issued certificate", now)
         pair = ServerPair(
             chain=tuple(map(_der, chain)),
             key=key_der(self.key),

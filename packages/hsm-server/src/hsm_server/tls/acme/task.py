@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Looks after a certificate that a CA issues: the first, and all that follow."""
+"""ACME task: first certificate and renewals."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ _UNEXPECTED_SECONDS: Final = 600.0
 
 class ACMETask:
     """
-    A task of the keeper: puts a certificate into the state, and renews it.
+    Task of the TLS manager: issues and renews a certificate.
 
-    What is in force stays there until there is something better: a certificate that was
-    issued is checked as files are, and is kept before it is used. One that can't be
-    kept is used all the same, and its keeping is tried again.
+    The current certificate stays in use until a better one is ready. An issued
+    certificate is checked like files, and stored before use. If storing fails, it is
+    used anyway, and storing is retried.
 
     Args:
-        settings: Which names, and which CA.
+        settings: Names and CA.
 
-        alarms: Are told what goes wrong.
+        alarms: Receive failures.
 
-        metrics: Count orders, and show when the next is due.
+        metrics: Count orders, and show the time of the next.
 
-        logger: Is told of certificates that were issued.
+        logger: Logs issued certificates.
 
         bound: Listening socket for challenges over HTTP, if there is one.
     """
@@ -215,7 +215,7 @@ class ACMETask:
         except Failure as failure:
             if failure.kind is not FailureKind.NO_ACCOUNT:
                 raise
-        # The CA has forgotten us: it is told anew who we are.
+        # The CA does not know the account: register it again.
         await asyncio.to_thread(self._cache.forget_account)
         return await self._ordered_once(board)
 
@@ -313,4 +313,4 @@ def _is_good(stored: Stored) -> bool:
 
 
 def _not_kept(error: OSError) -> str:
-    return f"The ACME cache can't be written ({error.strerror})."
+    return f"Cannot write to the ACME cache ({error.strerror})."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""When a certificate is renewed, and when an order is tried again."""
+"""Timing of renewals and retries."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Calls that wait for somebody else, in threads that nobody waits for at the end."""
+"""Blocking calls in threads that a shutdown does not wait for."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         async with asyncio.timeout(_LONGEST_SECONDS):
             return await answer
     except TimeoutError:
-        raise Failure(FailureKind.TOO_SLOW, "The CA has taken too long.") from None
+        raise Failure(FailureKind.TOO_SLOW, "The CA did not finish in time.") from None

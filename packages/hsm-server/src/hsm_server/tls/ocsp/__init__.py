@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-Whether certificates are revoked, as their CAs' responders say (OCSP, RFC 6960).
+Certificate status by OCSP (RFC 6960).
 
-Nothing here is done inside a handshake: staples are fetched before they are needed, and
-client certificates asked after between handshake and first request.
+Nothing here runs inside a handshake: staples are fetched in advance, and client
+certificates are checked between handshake and first request.
 """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Where a certificate's OCSP address may lead.
+Allowed addresses of OCSP responders.
 
-Not who has a certificate signed chooses that address but the CA, and we trust it. The
-address is bounded nevertheless: HTTP alone, and no link-local address, where there is
-no responder, but the metadata service of a cloud. Private networks and loopback are
-allowed, for that is where the responders of own CAs are.
+The CA, which is trusted, chooses that address, not the holder of the certificate. It is
+restricted anyway: HTTP only, and no link-local address, where no responder but the
+metadata service of a cloud is. Private networks and loopback are allowed for responders
+of private CAs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def redirected(url: URL, location: str) -> URL:
     Return where a responder sends us: to another page of its own host.
 
     Raises:
-        UnusableError: It sends us elsewhere, and whoever sits between may have said so.
+        UnusableError: The response is a redirect, which an attacker could send.
     """
     try:
         target = allowed_url(str(url.join(URL(location, encoded=True))))
@@ -59,7 +59,7 @@ def redirected(url: URL, location: str) -> URL:
 
 
 class BoundedResolver(AbstractResolver):
-    """Resolves names to addresses that may be asked; what it gives is connected to."""
+    """Resolver of allowed addresses, to which the client connects."""
 
     def __init__(self) -> None:
         self._resolver = ThreadedResolver()
@@ -79,7 +79,7 @@ class BoundedResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         allowed = [one for one in found if is_allowed_address(one["host"])]
         if not allowed:
-            raise OSError("The name has no address that may be asked.")
+            raise OSError("The host name has no allowed address.")
         return allowed
 
     async def close(self) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Client certificates, asked after between handshake and first request.
+OCSP checks of client certificates between handshake and first request.
 
-What is learnt counts for 50 seconds at most, and is asked for anew after 20, as long as
-anybody with that certificate is connected. So a revocation that the responder tells of
-ends all connections of its certificate within a minute, and lets no new ones in.
+A result is valid for 50 seconds and refreshed after 20 while a client with that
+certificate is connected. So a revocation ends all connections of its certificate within
+a minute, and prevents new ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TICK_SECONDS: Final = 1.0
 
 
 class Ruling(StrEnum):
-    """What is known of a chain of certificates, the worst of any."""
+    """Worst status of a chain of certificates."""
 
     GOOD = "good"
     UNKNOWN = "unknown"
@@ -43,7 +43,7 @@ class Ruling(StrEnum):
 
 
 class Asking(Protocol):
-    """Who asks responders; see `Responders`."""
+    """Interface to responders; see `Responders`."""
 
     async def ask(self, subject: Subject, seconds: float) -> Answer:
         """Return a checked answer, or raise `UnusableError`."""
@@ -51,7 +51,7 @@ class Asking(Protocol):
 
 @dataclass(slots=True)
 class _Finding:
-    """What is known of one certificate: an answer, or that there is none."""
+    """Status of one certificate: a response, or a failure."""
 
     answer: Answer | None
     refresh_at: float
@@ -60,7 +60,7 @@ class _Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Follower:
-    """A connection that ends when one of its certificates is no good any more."""
+    """Connection that closes when one of its certificates is no longer valid."""
 
     subjects: tuple[Subject, ...]
     close: Callable[[Ruling], None] = field(repr=False)
@@ -68,20 +68,20 @@ class _Follower:
 
 class ClientCheck:
     """
-    Says who is let in, and ends the connections of who isn't any more.
+    Check of client certificates, also while they are connected.
 
-    A certificate is asked after once at a time, however many connections wait, and 16
-    are asked after at a time at most.
+    Each certificate has at most one query in progress, however many connections wait,
+    and at most 16 queries run at once.
 
     Args:
-        asking: Asks responders.
+        asking: Queries responders.
 
-        clock: Time for which findings count.
+        clock: Clock for the lifetime of results.
 
-        is_hard: Whether a client is refused of whose certificate nothing can be learnt,
-            be it because it names no responder.
+        is_hard: Whether to reject a client without a status, also if its certificate
+            names no responder.
 
-        count: Is told the result of each question to a responder.
+        count: Called with the result of each query.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ClientCheck:
         Args:
             subjects: See `judge`.
 
-            close: Is called once, when it may not go on, and is told why.
+            close: Called once with the reason, when the connection must close.
 
         Returns:
             What to call when the connection has ended.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why nothing was learnt from a responder."""
+"""Reasons of failed OCSP queries."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import StrEnum
 
 class Fault(StrEnum):
     """
-    What is wrong with an answer, or why there is none.
+    Fault of a response, or reason of its absence.
 
-    The values are labels of metrics and words of the log.
+    The values are metric labels and words of the log.
     """
 
     ADDRESS = "address"
@@ -38,12 +38,12 @@ class Fault(StrEnum):
 
 class UnusableError(Exception):
     """
-    Nothing was learnt.
+    The query failed.
 
     Attributes:
-        fault: Why.
+        fault: The reason.
     """
 
     def __init__(self, fault: Fault) -> None:
-        super().__init__(f"Nothing was learnt of the certificate ({fault}).")
+        super().__init__(f"The OCSP query failed ({fault}).")
         self.fault = fault

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asks responders, with limits of time and size, and believes nothing unchecked."""
+"""OCSP client with limits of time and size; verifies every response."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _HEADERS: Final = {
 
 
 class _RefusedError(Exception):
-    """The responder doesn't take what was sent, by POST and with a nonce."""
+    """The responder rejects POST with a nonce."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
@@ -53,13 +53,13 @@ class _RefusedError(Exception):
 
 class Responders:
     """
-    A client of OCSP responders.
+    Client of OCSP responders.
 
-    No proxy of the environment is used, no cookie kept, no answer decompressed. To be
-    made inside the event loop that it is used in.
+    It uses no proxy of the environment, keeps no cookie and decompresses nothing.
+    Create it inside the event loop that uses it.
 
     Args:
-        clock: Time by which answers are judged.
+        clock: Clock that responses are checked against.
     """
 
     def __init__(self, clock: Clock) -> None:

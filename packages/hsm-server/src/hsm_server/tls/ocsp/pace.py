@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Time, and how long to wait before a responder is asked again."""
+"""Time, and back-off of OCSP queries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RANDOM: Final = secrets.SystemRandom()
 
 
 class Clock(Protocol):
-    """What this package knows of time."""
+    """Clock interface of this package."""
 
     def now(self) -> datetime:
         """Return the wall time, in UTC."""
@@ -33,7 +33,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The time of this machine and this event loop."""
+    """Clock of this machine and event loop."""
 
     def now(self) -> datetime:
         """Return the wall time, in UTC."""
@@ -67,13 +67,13 @@ def until_refresh(answer: Answer, now: datetime, longest: timedelta) -> timedelt
 
 
 class Retries:
-    """Waits 30 seconds after a failure, and twice as long each time, up to an hour."""
+    """Back-off of 30 seconds, doubled after each failure, up to an hour."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: something went well."""
+        """Reset the back-off after a success."""
         self._next = _FIRST_RETRY
 
     def after_failure(self, longest: timedelta) -> timedelta:

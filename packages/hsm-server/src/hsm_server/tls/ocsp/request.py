@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is sent to a responder, by POST with a nonce or by GET without one."""
+"""OCSP request, by POST with a nonce or by GET without one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _GET_BYTES: Final = 255
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
     """
-    A question about one certificate.
+    Request for the status of one certificate.
 
     Attributes:
         der: An OCSPRequest.
-        nonce: What the answer repeats, if the responder knows of nonces; or empty.
+        nonce: The nonce, which the response repeats if the responder supports nonces;
+            or empty.
     """
 
     der: bytes

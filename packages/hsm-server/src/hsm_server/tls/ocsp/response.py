@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a responder says, believed only when everything about it is right."""
+"""OCSP response, verified."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FAULTS: Final = {
 
 
 class Status(StrEnum):
-    """What is said of a certificate."""
+    """Status of a certificate."""
 
     GOOD = "good"
     REVOKED = "revoked"
@@ -58,13 +58,13 @@ _STATUSES: Final = {
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What an issuer says of a certificate, authentic and of now.
+    Authentic and current OCSP response.
 
     Attributes:
-        status: Of the certificate.
-        this_update: When it was so, in UTC.
-        expires_at: From when on it isn't believed any more, in UTC.
-        der: OCSPResponse, as it was received.
+        status: Status of the certificate.
+        this_update: Time of the status, in UTC.
+        expires_at: Expiry of the response, in UTC.
+        der: OCSPResponse, as received.
     """
 
     status: Status
@@ -104,7 +104,7 @@ def check_response(
         return _checked(der, subject, now, nonce)
     except UnusableError:
         raise
-    except Exception:  # What a parser of foreign bytes raises is told nowhere.
+    except Exception:  # A parser may raise anything for untrusted bytes.
         raise UnusableError(Fault.GARBAGE) from None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A certificate that the listener shows, as far as staples are concerned."""
+"""Server certificate, with its stapling state."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _NAME_CHARACTERS: Final = 128
 @dataclass(frozen=True, slots=True)
 class Shown:
     """
-    One certificate.
+    Server certificate.
 
     Attributes:
-        name: Its subject, for people.
-        kind: Of its key, such as ``ECDSA``.
-        is_must_staple: Whether clients refuse it without a staple.
-        names_responder: Whether its CA says where to ask after it.
-        watch: What is known of it; None where its issuer isn't known.
+        name: Its subject.
+        kind: Key type, such as ``ECDSA``.
+        is_must_staple: Whether clients require a staple.
+        names_responder: Whether it names an OCSP responder.
+        watch: Its status; None if its issuer is unknown.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Shown:
         Return why there should be a staple and is none; or nothing.
 
         Args:
-            is_asking: Whether responders are asked at all.
+            is_asking: Whether responders are queried.
         """
         is_asked = is_asking and self.names_responder
         was_tried = self.watch is not None and self.watch.was_tried
@@ -55,20 +55,25 @@ class Shown:
         if not why:
             return ""
         if self.is_must_staple:
-            return f"The certificate {self.name} demands a staple and has none: {why}."
-        return f"No staple for the certificate {self.name}: {why}."
+            return (
+                f"The certificate {self.name} requires an OCSP staple but has none: "
+                f"{why}."
+            )
+        return f"No OCSP staple for the certificate {self.name}: {why}."
 
     def _why(self, *, is_asked: bool) -> str:
         watch = self.watch
         if watch is None:
-            return "the certificate of its issuer is not known"
+            return "its issuer certificate is unknown"
         if watch.staple or watch.is_revoked:
             return ""
         if watch.fault:
             return watch.fault.value
         if watch.was_tried:
             return "it has expired"
-        return "" if is_asked else "there is nothing to get it from"
+        return (
+            "" if is_asked else ("it has no responder, and --ocsp-response is not set")
+        )
 
 
 def shown_by(pair: ServerPair, clock: Clock, longest: timedelta) -> Shown:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether a response was signed by who may speak of a certificate."""
+"""Signature check of OCSP responses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Responses that lie in files, put there by whoever fetches them."""
+"""OCSP responses in files, fetched by another program."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PEM: Final = re.compile(
 @dataclass(frozen=True, slots=True)
 class Found:
     """
-    What files say now.
+    Current content of the files.
 
     Attributes:
-        answers: Of certificates, by their fingerprint.
-        useless: Files that say nothing of any certificate, and why.
+        answers: Responses by fingerprint of their certificate.
+        useless: Files without a usable response, with the reason.
     """
 
     answers: dict[bytes, Answer]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Puts staples to the certificates that are shown, and takes them away in time."""
+"""OCSP stapler: adds and removes staples of server certificates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES: Final = "staple_file"
 
 
 class Asking(Protocol):
-    """Who asks responders; see `Responders`."""
+    """Interface to responders; see `Responders`."""
 
     async def ask(self, subject: Subject, seconds: float) -> Answer:
         """Return a checked answer, or raise `UnusableError`."""
@@ -48,27 +48,26 @@ class Asking(Protocol):
 
 class Stapler:
     """
-    A task of the keeper: sees that each certificate has a staple that is good.
+    Task of the TLS manager: keeps a valid staple for each certificate.
 
-    A certificate that names no responder needs none. Handshakes wait for nothing: they
-    show what is on the board.
+    A certificate without a responder needs none. Handshakes never wait: they use the
+    staples on the board.
 
     Args:
-        longest: Longest time between two questions; zero asks no responder.
+        longest: Maximum time between two queries; zero disables queries.
 
-        files: Responses that somebody else fetches; while one is good, no responder is
-            asked about its certificate.
+        files: Responses fetched by another program; while one is valid, no responder is
+            queried about its certificate.
 
-        alarms: Are told of a revoked certificate, of a missing staple, and of files of
-            no use.
+        alarms: Receive revoked certificates, missing staples and unusable files.
 
-        metrics: Count and show.
+        metrics: Counters and gauges.
 
-        logger: Is told of each failure.
+        logger: Logs each failure.
 
-        clock: Time by which everything happens.
+        clock: Clock of all timing.
 
-        asking: Makes who asks.
+        asking: Creates the client of responders.
     """
 
     def __init__(
@@ -165,7 +164,7 @@ class Stapler:
         for fingerprint, answer in found.answers.items():
             watches[fingerprint].hear_file(answer)
         useless = " ".join(
-            f"The OCSP response {path} is of no use ({fault})."
+            f"The OCSP response {path} is not usable ({fault})."
             for path, fault in found.useless.items()
         )
         self._complain(FILES, useless)

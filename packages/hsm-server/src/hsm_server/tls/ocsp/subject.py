@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A certificate that may be asked after, with what is needed to ask and to check."""
+"""Certificate to query, with its issuer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from hsm_server.tls.client_certificates import UNREADABLE
 @dataclass(frozen=True, slots=True)
 class Subject:
     """
-    A certificate and who has issued it.
+    Certificate and its issuer.
 
     Attributes:
-        certificate: Is asked after.
-        issuer: Signed it, and has its responder sign what is said of it.
-        urls: Of responders, as the certificate names them; perhaps none.
+        certificate: The certificate.
+        issuer: Its issuer, whose responder signs its status.
+        urls: URLs of responders in the certificate; possibly none.
         fingerprint: SHA-256 of certificate and issuer, 32 bytes.
     """
 

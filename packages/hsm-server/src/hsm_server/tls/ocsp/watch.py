@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known of one certificate that is shown, and when to ask again."""
+"""Status of one server certificate, and time of the next query."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _REVOKED: Final = timedelta(minutes=5)
 
 class Watch:
     """
-    Keeps the newest good answer until it expires, whatever is heard afterwards.
+    Newest valid response, kept until it expires.
 
-    Only what the issuer has said later takes its place. So a bad answer changes
-    nothing, and neither does an old one that somebody has kept.
+    Only a later response of the issuer replaces it, so an invalid or replayed response
+    changes nothing.
 
     Args:
         subject: The certificate.
 
-        clock: Time by which an answer expires.
+        clock: Clock for the expiry of responses.
 
-        longest: When is asked again at the latest, after a good answer.
+        longest: Maximum time to the next query after a valid response.
 
     Attributes:
-        fault: Why the last attempt has failed, or None.
+        fault: Fault of the last attempt, or None.
     """
 
     def __init__(self, subject: Subject, clock: Clock, longest: timedelta) -> None:
