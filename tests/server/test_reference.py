@@ -38,7 +38,7 @@ def test_the_numbers_of_the_text_are_those_of_the_settings() -> None:
 
     assert f"{limits.line_bytes // 1024} KiB" in page
     assert f"a header field {limits.header_bytes // 1024} KiB" in page
-    assert f"{limits.body_timeout_seconds:.0f} seconds to arrive" in page
+    assert f"must arrive within {limits.body_timeout_seconds:.0f} seconds" in page
     assert f"closed after {limits.keepalive_seconds:.0f} seconds" in page
     assert f"A leeway ({rules.leeway_seconds} s)" in page
     assert f"at most {rules.max_lifetime_seconds // 3600} hours" in page

@@ -275,7 +275,7 @@ def _read(
             f"Cannot read the {what} {path} ({error.strerror})."
         ) from None
     if len(data) > most:
-        raise ListenError(f"The {what} {path} is longer than {most} bytes.")
+        raise ListenError(f"The {what} {path} must be at most {most} bytes.")
     return data
 
 
