@@ -22,7 +22,7 @@ from hsm_core._internal.keyring.documents import (
     document_digest,
     index_of,
 )
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_records import UseValue, encode_value
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, blob_name
@@ -145,7 +145,9 @@ def _documents(patterns: list[KeyDocument], count: int) -> Iterator[KeyDocument]
         )
 
 
-def _counted(inventory: Inventory, document: KeyDocument) -> tuple[bytes, IndexEntry]:
+def _counted(
+    inventory: KeyRepository, document: KeyDocument
+) -> tuple[bytes, IndexEntry]:
     stored = inventory.encode(document)
     entry = index_of(document, document_digest(stored))
     known = KnownKey(document.key_id, document.generation, entry.digest)
@@ -153,7 +155,7 @@ def _counted(inventory: Inventory, document: KeyDocument) -> tuple[bytes, IndexE
     return stored, entry
 
 
-def _first_value(inventory: Inventory, document: KeyDocument) -> bytes:
+def _first_value(inventory: KeyRepository, document: KeyDocument) -> bytes:
     material_id = document.versions[0].material_id
     return encode_value(material_id, UseValue(), inventory.ring.counter_mac)
 
@@ -163,7 +165,7 @@ def _is_counted(document: KeyDocument) -> bool:
 
 
 def _fill_database(
-    inventory: Inventory,
+    inventory: KeyRepository,
     store: SqliteKeyStore,
     patterns: list[KeyDocument],
     count: int,
@@ -190,7 +192,7 @@ def _fill_database(
 
 
 def _fill_directory(
-    inventory: Inventory,
+    inventory: KeyRepository,
     store: FilesystemKeyStore,
     patterns: list[KeyDocument],
     count: int,

@@ -17,7 +17,7 @@ from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.keyring.root_key import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.pipeline.drafts import Attempt
 from hsm_core._internal.retention.service import Retention
@@ -204,7 +204,7 @@ class People:
             self.end(found, ApprovalState.CONSUMED)
 
 
-class IdleCaretaker(Caretaker):
+class IdleCaretaker(BackgroundWorker):
     """Does nothing of what it is given."""
 
     def start(self) -> None:
@@ -241,7 +241,7 @@ class World:
         **settings: Any,
     ) -> None:
         self.folder = folder
-        self._new_caretaker = IdleCaretaker if is_idle else Caretaker
+        self._new_caretaker = IdleCaretaker if is_idle else BackgroundWorker
         self.clock = clock or FakeClock()
         self.people = people or People(self.clock)
         self._has_desk = asks_people

@@ -21,7 +21,7 @@ from hsm_core._internal.audit.record import (
     encode_event,
     leaf_hash,
 )
-from hsm_core._internal.audit.replay import Replay
+from hsm_core._internal.audit.replay import IntentReplay
 from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (
@@ -327,7 +327,7 @@ def test_the_set_digest_of_the_newest_record_that_has_one_is_in_the_mark() -> No
 
 def test_who_opens_a_trail_goes_on_with_the_mark_of_who_wrote_it() -> None:
     """The records after a mark lead to the one that their writer would have made."""
-    chain, replay = _chain(), Replay(HeadMark())
+    chain, replay = _chain(), IntentReplay(HeadMark())
     drafts = [
         AuditDraft(phase=Phase.INTENT, kind="CreateKey", operation_id="a"),
         AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest="11"),
@@ -352,7 +352,7 @@ def test_who_opens_a_trail_goes_on_with_the_mark_of_who_wrote_it() -> None:
 
 def test_the_set_digest_of_a_mark_counts_until_a_record_has_another() -> None:
     """Records without one leave it in force."""
-    replay = Replay(HeadMark(set_digest="11"))
+    replay = IntentReplay(HeadMark(set_digest="11"))
     for digest, expected in (("", "11"), ("22", "22"), ("", "22")):
         (line,) = _chain().extend(
             [AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest=digest)], 0

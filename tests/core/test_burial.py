@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hsm_core._internal.keyring.destruction import buried, living
+from hsm_core._internal.keyring.destruction import destroy_material, living
 from hsm_core._internal.keyring.documents import KeyDocument, Tombstone
 from hsm_core.model import KeyId, KeyState
 from hsm_core.session import Session
@@ -35,7 +35,7 @@ def states(document: KeyDocument) -> list[KeyState]:
 def test_the_rest_of_a_key_stays_as_it_was(document: KeyDocument) -> None:
     """Versions of other material keep state and blob; the current one is current."""
     second = document.versions[1]
-    after = buried(document, {second.material_id}, 7)
+    after = destroy_material(document, {second.material_id}, 7)
 
     assert [RETIRED, DESTROYED, ACTIVE] == states(after)
     assert (document.generation + 1, 3) == (after.generation, after.current)
@@ -49,7 +49,7 @@ def test_the_rest_of_a_key_stays_as_it_was(document: KeyDocument) -> None:
 def test_material_goes_with_all_versions_that_have_it(document: KeyDocument) -> None:
     """If the current one goes, the newest that is left is current, retired as it is."""
     first = document.versions[0].material_id
-    after = buried(document, {first}, 7)
+    after = destroy_material(document, {first}, 7)
 
     assert [DESTROYED, RETIRED, DESTROYED] == states(after)
     assert 2 == after.current
@@ -59,7 +59,7 @@ def test_material_goes_with_all_versions_that_have_it(document: KeyDocument) -> 
 
 def test_a_key_without_material_waits_for_nothing(document: KeyDocument) -> None:
     """Whatever else it had is gone: it is destroyed, and has a tombstone for each."""
-    after = buried(document, living(document), 7)
+    after = destroy_material(document, living(document), 7)
 
     assert after.is_destroyed
     assert (2, 0, 0) == (len(after.tombstones), after.destroy_at, after.current - 3)

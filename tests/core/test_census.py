@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.set_digest import Census
+from hsm_core._internal.keyring.set_digest import KeySetDigest
 from hsm_core.model import KeyId
 from hsm_core.protocols import BUCKETS, KnownKey, StoreAccount, bucket_of
 from hsm_core.testing import FakeEntropy
@@ -27,9 +27,9 @@ def key(number: int, generation: int = 1) -> KnownKey:
     return KnownKey(KeyId(str(UUID(bytes=name, version=4))), generation, digest)
 
 
-def census_of(*keys: KnownKey) -> Census:
+def census_of(*keys: KnownKey) -> KeySetDigest:
     """Return a census of these keys."""
-    census = Census(RING)
+    census = KeySetDigest(RING)
     census.adopt(census.sums(keys), verified=True)
     return census
 
@@ -82,18 +82,18 @@ def test_one_change_is_kept_with_one_bucket() -> None:
 
 class TestKept:
     @pytest.fixture
-    def census(self) -> Census:
+    def census(self) -> KeySetDigest:
         """Give a census of three keys."""
         return census_of(*map(key, range(3)))
 
-    def test_an_account_is_believed(self, census: Census) -> None:
+    def test_an_account_is_believed(self, census: KeySetDigest) -> None:
         """What was sealed is read again."""
         found = census.read(census.account())
 
         assert found is not None
         assert (census.set_digest, 3) == (f"{found.total:064x}", found.keys)
 
-    def test_a_changed_sum(self, census: Census) -> None:
+    def test_a_changed_sum(self, census: KeySetDigest) -> None:
         """No sum can be changed."""
         account = census.account()
         bucket = bucket_of(key(0).key_id)
@@ -102,7 +102,7 @@ class TestKept:
 
         assert census.read(replace(account, values=tuple(values))) is None
 
-    def test_a_shift_between_two_sums(self, census: Census) -> None:
+    def test_a_shift_between_two_sums(self, census: KeySetDigest) -> None:
         """Nor can something be moved from one to another, which keeps the total."""
         account = census.account()
         values = [int.from_bytes(value, "big") for value in account.values]
@@ -113,7 +113,7 @@ class TestKept:
         assert census.read(replace(account, values=moved)) is None
 
     @pytest.mark.parametrize("position", range(0, 103, 7))
-    def test_a_changed_seal(self, census: Census, position: int) -> None:
+    def test_a_changed_seal(self, census: KeySetDigest, position: int) -> None:
         """Nor the seal."""
         account = census.account()
         seal = bytearray(account.seal)
@@ -121,7 +121,7 @@ class TestKept:
 
         assert census.read(replace(account, seal=bytes(seal))) is None
 
-    def test_what_is_no_account(self, census: Census) -> None:
+    def test_what_is_no_account(self, census: KeySetDigest) -> None:
         """Whatever else lies there is not believed."""
         account = census.account()
 
@@ -129,9 +129,9 @@ class TestKept:
         assert census.read(replace(account, values=(b"",) * BUCKETS)) is None
         assert census.read(replace(account, seal=b"")) is None
 
-    def test_an_account_of_another_ring(self, census: Census) -> None:
+    def test_an_account_of_another_ring(self, census: KeySetDigest) -> None:
         """The account of another store is none of this one."""
-        other = Census(KeyRing.create(FakeEntropy(2), log_id="00" * 16))
+        other = KeySetDigest(KeyRing.create(FakeEntropy(2), log_id="00" * 16))
         other.adopt(other.sums([key(1)]), verified=True)
 
         assert census.read(other.account()) is None

@@ -50,7 +50,7 @@ from hsm_core._internal.crypto.libcrypto.library import (
     find_libcrypto,
 )
 from hsm_core._internal.crypto.libcrypto.signature import (
-    SignaturePrivateHandle,
+    LibcryptoSignaturePrivateHandle,
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import MU_BYTES, signature_parameters
@@ -109,10 +109,10 @@ def material(algorithm: Algorithm) -> bytes:
 
 
 @cache
-def signing(algorithm: Algorithm) -> SignaturePrivateHandle:
+def signing(algorithm: Algorithm) -> LibcryptoSignaturePrivateHandle:
     """Return a handle of `material`."""
     handle = PROVIDER.load(algorithm, material(algorithm))
-    assert isinstance(handle, SignaturePrivateHandle)
+    assert isinstance(handle, LibcryptoSignaturePrivateHandle)
     return handle
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hsm_core._internal.time.clock_jumps import (
     OFF,
     SLACK,
-    Leap,
-    Leaps,
+    ClockJump,
+    ClockJumpGuard,
     decode_leaps,
     decode_look,
     encode_leaps,
@@ -30,7 +30,7 @@ class TestAge:
         Where the clocks agree, all time counts.
         """
         clock = FakeClock()
-        leaps, at = Leaps(clock), clock.now()
+        leaps, at = ClockJumpGuard(clock), clock.now()
 
         clock.advance(400 * DAY)
 
@@ -43,7 +43,7 @@ class TestAge:
         What the clock leapt over does not count for what was before, and only for that.
         """
         clock = FakeClock()
-        leaps, before = Leaps(clock), clock.now()
+        leaps, before = ClockJumpGuard(clock), clock.now()
         clock.advance(3 * DAY)
         clock.step(years * 365 * DAY)
         leaps.look()
@@ -58,7 +58,7 @@ class TestAge:
         A day is believed in the life of a process, and nothing more.
         """
         clock = FakeClock()
-        leaps, at = Leaps(clock), clock.now()
+        leaps, at = ClockJumpGuard(clock), clock.now()
         for _ in range(100):
             clock.step(3600)
             leaps.look()
@@ -70,7 +70,7 @@ class TestAge:
         A leap that is taken back is no leap: the time after it counts in full.
         """
         clock = FakeClock()
-        leaps, at = Leaps(clock), clock.now()
+        leaps, at = ClockJumpGuard(clock), clock.now()
         clock.step(3650 * DAY)
         leaps.look()
         clock.advance(3600)
@@ -89,7 +89,7 @@ class TestAge:
         A clock that is set back and then right again has not leapt.
         """
         clock = FakeClock()
-        leaps, at = Leaps(clock), clock.now()
+        leaps, at = ClockJumpGuard(clock), clock.now()
         clock.step(-365 * DAY)
         leaps.look()
         clock.advance(DAY)
@@ -105,7 +105,7 @@ class TestAge:
         """
         clock = FakeClock()
 
-        assert 0 == Leaps(clock).age(clock.now() + 5)
+        assert 0 == ClockJumpGuard(clock).age(clock.now() + 5)
 
     @given(
         steps=st.lists(
@@ -121,7 +121,7 @@ class TestAge:
         Nothing gets older than time has passed since, but for a day.
         """
         clock = FakeClock()
-        leaps = Leaps(clock)
+        leaps = ClockJumpGuard(clock)
         marks, passed = [(leaps.now(), 0)], 0
         for what, days in steps:
             if what == "advance":
@@ -141,7 +141,7 @@ class TestAge:
         Setting a clock right that was behind makes nothing old that was noted then.
         """
         clock = FakeClock()
-        leaps = Leaps(clock)
+        leaps = ClockJumpGuard(clock)
         clock.step(-365 * DAY)
         at = leaps.now()
         clock.advance(DAY)
@@ -159,7 +159,7 @@ class TestStart:
         before = clock.now()
         clock.advance(7 * DAY)
 
-        assert OFF == Leaps(clock, before).age(before)
+        assert OFF == ClockJumpGuard(clock, before).age(before)
 
     def test_after_years(self) -> None:
         """
@@ -168,22 +168,22 @@ class TestStart:
         clock = FakeClock()
         before = clock.now()
         clock.advance(3 * 365 * DAY)
-        leaps = Leaps(clock, before)
+        leaps = ClockJumpGuard(clock, before)
 
         assert OFF == leaps.age(before)
-        assert [Leap(before + OFF, clock.now())] == [*leaps.look()]
+        assert [ClockJump(before + OFF, clock.now())] == [*leaps.look()]
 
     def test_remembers(self) -> None:
         """
         What was left out before a restart is left out after it.
         """
-        clock, told = FakeClock(), list[tuple[Leap, ...]]()
-        leaps, at = Leaps(clock, on_change=told.append), clock.now()
+        clock, told = FakeClock(), list[tuple[ClockJump, ...]]()
+        leaps, at = ClockJumpGuard(clock, on_change=told.append), clock.now()
         clock.step(3650 * DAY)
         leaps.look()
         clock.advance(60)
 
-        again = Leaps(clock, clock.now(), told[-1])
+        again = ClockJumpGuard(clock, clock.now(), told[-1])
         clock.advance(DAY)
 
         assert (DAY + 60) * US == again.age(at)
@@ -193,15 +193,15 @@ class TestStart:
         """
         A clock that was set right before the next start counts in full from then on.
         """
-        clock, told = FakeClock(), list[tuple[Leap, ...]]()
-        leaps = Leaps(clock, on_change=told.append)
+        clock, told = FakeClock(), list[tuple[ClockJump, ...]]()
+        leaps = ClockJumpGuard(clock, on_change=told.append)
         clock.step(3650 * DAY)
         leaps.look()
         newest = clock.now()
         clock.step(-3650 * DAY)
         clock.advance(60)
 
-        again, at = Leaps(clock, newest, told[-1]), clock.now()
+        again, at = ClockJumpGuard(clock, newest, told[-1]), clock.now()
         clock.advance(DAY)
 
         assert DAY * US == again.age(at)
@@ -210,14 +210,14 @@ class TestStart:
         """
         A leap that could not be written down is told at the next look.
         """
-        clock, told = FakeClock(), list[tuple[Leap, ...]]()
+        clock, told = FakeClock(), list[tuple[ClockJump, ...]]()
 
-        def keep(leaps: tuple[Leap, ...]) -> None:
+        def keep(leaps: tuple[ClockJump, ...]) -> None:
             told.append(leaps)
             if len(told) == 1:
                 raise OSError
 
-        leaps = Leaps(clock, on_change=keep)
+        leaps = ClockJumpGuard(clock, on_change=keep)
         clock.step(3650 * DAY)
         with pytest.raises(OSError):  # noqa: PT011 (it has no text)
             leaps.look()
@@ -232,7 +232,7 @@ class TestStart:
         However often the clock leaps, 32 spans are kept, and none is forgotten.
         """
         clock = FakeClock()
-        leaps, at = Leaps(clock), clock.now()
+        leaps, at = ClockJumpGuard(clock), clock.now()
         for _ in range(100):
             clock.advance(60)
             clock.step(10 * DAY)
@@ -249,11 +249,11 @@ class TestLooks:
         """
         clock, looks = FakeClock(), list[int]()
         at = clock.now()
-        Leaps(clock, on_look=looks.append).look()
+        ClockJumpGuard(clock, on_look=looks.append).look()
         clock.step(400 * DAY)
         clock.advance(60)
 
-        leaps = Leaps(clock, looks[-1])
+        leaps = ClockJumpGuard(clock, looks[-1])
 
         assert leaps.age(at) <= OFF
 
@@ -262,7 +262,7 @@ class TestLooks:
         It is told when somebody looks, and not more often than it must be.
         """
         clock, looks = FakeClock(), list[int]()
-        leaps = Leaps(clock, on_look=looks.append)
+        leaps = ClockJumpGuard(clock, on_look=looks.append)
         for _ in range(4):
             leaps.look()
             clock.advance(1800)
@@ -285,7 +285,7 @@ class TestStoredForm:
         """
         What is stored is read again.
         """
-        leaps = (Leap(1, 2), Leap(5, 9))
+        leaps = (ClockJump(1, 2), ClockJump(5, 9))
 
         assert leaps == decode_leaps(
             encode_leaps(leaps, RING.leaps_mac), RING.leaps_mac
@@ -302,7 +302,7 @@ class TestStoredForm:
         """
         What was changed is not believed.
         """
-        stored = encode_leaps((Leap(1, 2),), RING.leaps_mac)
+        stored = encode_leaps((ClockJump(1, 2),), RING.leaps_mac)
 
         assert () == decode_leaps(stored.replace(b"[1,2]", b"[1,3]"), RING.leaps_mac)
 
@@ -310,4 +310,4 @@ class TestStoredForm:
         """
         It says what it is.
         """
-        assert "<Leaps>" == repr(Leaps(FakeClock()))
+        assert "<ClockJumpGuard>" == repr(ClockJumpGuard(FakeClock()))

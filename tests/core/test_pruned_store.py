@@ -11,7 +11,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.walk import Walk
+from hsm_core._internal.audit.walk import AuditWalk
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.trail.options import TrailOptions
@@ -174,7 +174,7 @@ def test_a_walk_that_is_overtaken_by_a_prune_begins_anew() -> None:
     log = MemoryAuditLog(KEY, clock=clock, entropy=FakeEntropy())
     for number in range(60):
         log.append([change(number, number % 5)])
-    before = Walk(log, partial(verify_range, log, KEY)).known()
+    before = AuditWalk(log, partial(verify_range, log, KEY)).known()
     begun: list[int] = []
 
     def verify(start: int, limit: int) -> ops.AuditVerification:
@@ -183,7 +183,7 @@ def test_a_walk_that_is_overtaken_by_a_prune_begins_anew() -> None:
             log.prune(50, "meanwhile")
         return verify_range(log, KEY, start, limit)
 
-    walk = Walk(log, verify)
+    walk = AuditWalk(log, verify)
     assert [0] == begun
     assert 50 == log.first_seq
     assert before == walk.known()

@@ -22,8 +22,8 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.offline import LedgerVerification, verify_ledger
 from hsm_core._internal.retention.sweeper import Sweeper
 from hsm_core._internal.retention.tally import Tally, Totals
-from hsm_core._internal.time.clock_jumps import Leaps
-from hsm_core._internal.time.judged_time import KnownTime
+from hsm_core._internal.time.clock_jumps import ClockJumpGuard
+from hsm_core._internal.time.judged_time import RetentionTime
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -420,7 +420,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
         pauses=pauses,
         purger=purger,
         trail=trail,
-        time=KnownTime(Leaps(clock)),
+        time=RetentionTime(ClockJumpGuard(clock)),
         totals=Totals(),
         grace_seconds=0,
         most=100,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.keyring.purge_windows import DAY, candidates, window_of
-from hsm_core._internal.retention.policy_file import PolicyFile
+from hsm_core._internal.retention.policy_file import RetentionPolicyFile
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import KeyState
 from hsm_core.retention_policy import (
@@ -125,12 +125,12 @@ class TestFile:
     """A file is believed when it is whole, and when it has stood for a while."""
 
     @staticmethod
-    def watched(path: Path) -> tuple[PolicyFile, FakeClock]:
+    def watched(path: Path) -> tuple[RetentionPolicyFile, FakeClock]:
         """Return a watcher and its clock."""
         clock = FakeClock()
-        return PolicyFile(path, clock), clock
+        return RetentionPolicyFile(path, clock), clock
 
-    def look(self, file: PolicyFile, clock: FakeClock) -> None:
+    def look(self, file: RetentionPolicyFile, clock: FakeClock) -> None:
         """Look twice, three seconds apart."""
         file.look()
         clock.advance(3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import errors
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity
 from hsm_core.testing import memory_hsm
@@ -158,14 +158,14 @@ def test_nothing_is_compared_in_memory() -> None:
 
 class TestCaretaker:
     @pytest.fixture
-    def caretaker(self) -> Iterator[Caretaker]:
+    def caretaker(self) -> Iterator[BackgroundWorker]:
         """Give one that was begun."""
-        caretaker = Caretaker()
+        caretaker = BackgroundWorker()
         caretaker.start()
         yield caretaker
         caretaker.stop(5)
 
-    def test_what_fails_is_done_again(self, caretaker: Caretaker) -> None:
+    def test_what_fails_is_done_again(self, caretaker: BackgroundWorker) -> None:
         """An error of a task is counted, and ends neither it nor the others."""
         done, tries = threading.Event(), list[int]()
 
@@ -180,7 +180,7 @@ class TestCaretaker:
         assert done.wait(5)
         assert 2 == caretaker.failures
 
-    def test_a_task_says_when_it_goes_on(self, caretaker: Caretaker) -> None:
+    def test_a_task_says_when_it_goes_on(self, caretaker: BackgroundWorker) -> None:
         """A task with more to do comes again sooner than usual."""
         done, steps = threading.Event(), list[int]()
 
@@ -199,7 +199,7 @@ class TestCaretaker:
 
     @pytest.mark.parametrize("seconds", [1e12, float("inf"), 10**400])
     def test_however_long_it_is_until_the_next_time(
-        self, caretaker: Caretaker, seconds: float
+        self, caretaker: BackgroundWorker, seconds: float
     ) -> None:
         """A task that comes again in ages does not keep others from being done."""
         first, second = threading.Event(), threading.Event()
@@ -211,7 +211,7 @@ class TestCaretaker:
 
         assert second.wait(5)
 
-    def test_hurried_it_does_everything_now(self, caretaker: Caretaker) -> None:
+    def test_hurried_it_does_everything_now(self, caretaker: BackgroundWorker) -> None:
         """Tasks that rest are done; one that is under way is done once more."""
         rested, begun, goes_on = (threading.Event() for _ in range(3))
         steps: list[int] = []
@@ -235,7 +235,7 @@ class TestCaretaker:
         time.sleep(0.05)
         assert 2 == len(steps)
 
-    def test_nothing_is_begun_after_the_end(self, caretaker: Caretaker) -> None:
+    def test_nothing_is_begun_after_the_end(self, caretaker: BackgroundWorker) -> None:
         """Once it is stopped no task runs any more."""
         runs: list[int] = []
         caretaker.every(0.001, lambda: runs.append(1))

@@ -11,7 +11,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.keyring.documents import OperationRecord
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyState
 from hsm_core.operations import Operation
@@ -70,7 +70,7 @@ CELLS = [
 
 def put_in_state(gateway: OpenHSM, key_id: str, state: KeyState) -> None:
     """Store a key whose only version is in a state that no operation may make yet."""
-    inventory: Inventory = gateway._services.inventory  # noqa: SLF001 (no operation can)
+    inventory: KeyRepository = gateway._services.inventory  # noqa: SLF001 (no operation can)
     before = inventory.document(key_id)  # type: ignore[arg-type]
     came_from = KeyState.RETIRED if state is KeyState.PURGE_SCHEDULED else None
     version = msgspec.structs.replace(
@@ -144,7 +144,7 @@ def test_rollback_by_the_state_of_its_source(state: KeyState) -> None:
         key = session.create_key("ed25519").key_id
         put_in_state(gateway, key, KeyState.ACTIVE)
         session.rotate(key)
-        inventory: Inventory = gateway._services.inventory  # noqa: SLF001
+        inventory: KeyRepository = gateway._services.inventory  # noqa: SLF001
         before = inventory.document(key)
         source = msgspec.structs.replace(before.versions[0], state=state)
         after = msgspec.structs.replace(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from hsm_core._internal.stores.memory.leases import MemoryLeases
-from hsm_core._internal.stores.remote.tenure import Tenure
+from hsm_core._internal.stores.remote.tenure import WriterLease
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import StoreLockedError, StoreUnavailableError
 from hsm_core.protocols import Lease
@@ -29,14 +29,14 @@ class FaultyLeases(MemoryLeases):
         return super().renew(lease, seconds)
 
 
-def begun(leases: MemoryLeases, clock: FakeClock, holder: str = "first") -> Tenure:
+def begun(leases: MemoryLeases, clock: FakeClock, holder: str = "first") -> WriterLease:
     """Return a tenure whose thread does not get its turn."""
-    tenure = Tenure(leases, clock, holder, renew_seconds=3600)
+    tenure = WriterLease(leases, clock, holder, renew_seconds=3600)
     tenure.begin(patient=False)
     return tenure
 
 
-def is_held(tenure: Tenure) -> bool:
+def is_held(tenure: WriterLease) -> bool:
     """Return whether a tenure lasts, which may change from one line to the next."""
     return tenure.is_held
 
@@ -55,7 +55,7 @@ def test_thread_renews() -> None:
         return renew(lease, seconds)
 
     leases.renew = counted  # type: ignore[method-assign]
-    tenure = Tenure(leases, clock, "first", renew_seconds=0.01)
+    tenure = WriterLease(leases, clock, "first", renew_seconds=0.01)
     tenure.begin(patient=False)
 
     assert all(renewed.acquire(timeout=10) for _ in range(3))
@@ -189,7 +189,7 @@ def test_patience_with_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     leases = FaultyLeases(clock)
     begun(leases, clock)
     passing(monkeypatch, clock)
-    tenure = Tenure(leases, clock, "second", renew_seconds=3600)
+    tenure = WriterLease(leases, clock, "second", renew_seconds=3600)
 
     tenure.begin(patient=True)
 
@@ -209,7 +209,7 @@ def test_no_patience_with_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
     began = clock.monotonic()
 
     with pytest.raises(StoreLockedError, match="first"):
-        Tenure(leases, clock, "second").begin(patient=True)
+        WriterLease(leases, clock, "second").begin(patient=True)
 
     assert clock.monotonic() < began + 5
     first.end(release=True)
@@ -226,6 +226,6 @@ def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
 
     with pytest.raises(StoreLockedError):
-        Tenure(leases, clock, "second").begin(patient=True)
+        WriterLease(leases, clock, "second").begin(patient=True)
 
     assert clock.monotonic() < 60

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.prefilter import Sieve
+from hsm_core._internal.audit.prefilter import Prefilter
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event
 from hsm_core._internal.lib import envelope
 from hsm_core.model import AuditedCaller, AuditedKey, AuditEvent, Phase
@@ -102,9 +102,9 @@ def is_wanted(
 
 def sieve(
     view: ListAuditEvents, since: int | None = None, until: int | None = None
-) -> Sieve:
+) -> Prefilter:
     """Return the sieve of a view that knows its key."""
-    made = Sieve(view, since, until)
+    made = Prefilter(view, since, until)
     made.learn_keys({view.key_id})
     return made
 

@@ -11,7 +11,7 @@ import pytest
 
 from hsm_core._internal.audit.known import ACCEPTED, KnownKeys
 from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.walk import Walk
+from hsm_core._internal.audit.walk import AuditWalk
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import KeyId, Phase
@@ -83,7 +83,7 @@ def test_what_changes_a_key(
     """What was done to it, or accepted; not what was meant, refused or given up."""
     log.append([changed(ONE, 1), changed(ONE, 2, **fields)]).wait()
 
-    walk = Walk(log, verifying(log))
+    walk = AuditWalk(log, verifying(log))
 
     assert expected == walk.known().get(ONE)
     assert ({ONE} if expected and expected.destroyed else set()) == walk.destroyed
@@ -102,7 +102,7 @@ def test_what_was_destroyed_stays_so(log: MemoryAuditLog) -> None:
         ]
     ).wait()
 
-    walk = Walk(log, verifying(log))
+    walk = AuditWalk(log, verifying(log))
 
     assert {ONE, TWO} == walk.destroyed
     assert {ONE: DESTROYED(ONE, 1, f"{1:064x}")} == walk.known()
@@ -126,7 +126,7 @@ def test_where_a_digest_was_met(log: MemoryAuditLog, clock: FakeClock) -> None:
         clock.advance(1)
         log.append([replace(draft, set_digest=digest + "f" * 64)]).wait()
 
-    walk = Walk(log, verifying(log), wanted=digests[:2])
+    walk = AuditWalk(log, verifying(log), wanted=digests[:2])
 
     assert {"a" * 64: 3, "b" * 64: 1} == {k: seq for k, (seq, _) in walk.met.items()}
     times = {digest: time for digest, (_, time) in walk.met.items()}
@@ -136,14 +136,14 @@ def test_where_a_digest_was_met(log: MemoryAuditLog, clock: FakeClock) -> None:
 def test_it_advances(log: MemoryAuditLog) -> None:
     """What was recorded since is read, however much, and nothing read twice."""
     log.append([changed(ONE, 1), *noise(1500)]).wait()
-    walk = Walk(log, verifying(log))
+    walk = AuditWalk(log, verifying(log))
     seen = list[tuple[int, int]]()
 
     def watch(start: int, limit: int) -> AuditVerification:
         seen.append((start, limit))
         return verify_range(log, KEY, start, limit)
 
-    again = Walk(log, watch)
+    again = AuditWalk(log, watch)
     log.append([*noise(1), changed(TWO, 1)]).wait()
     for each in (walk, again):
         each.advance()
@@ -157,12 +157,12 @@ def test_it_begins_with_what_is_kept_of_pruned_records(
 ) -> None:
     """Keys of pruned records are known, and only later ones were changed since."""
     log.append([changed(ONE, 1), changed(ONE, 2), *noise(3)]).wait()
-    early = Walk(log, verifying(log))
+    early = AuditWalk(log, verifying(log))
     clock.advance(10 * DAY)
     log.append([changed(TWO, 1), *noise(2)]).wait()
     log.prune(log.prunable(clock.now() - DAY * 1_000_000), "a day")
 
-    walk = Walk(log, verifying(log))
+    walk = AuditWalk(log, verifying(log))
     early.advance()
 
     assert 0 < log.first_seq
@@ -258,7 +258,7 @@ def test_the_newest_record_is_read(log: MemoryAuditLog, before: int) -> None:
     """A walk reaches the head, wherever blocks end, and goes no further."""
     log.append([*noise(before), changed(ONE, 1)]).wait()
 
-    assert {ONE} == Walk(log, verifying(log)).changed
+    assert {ONE} == AuditWalk(log, verifying(log)).changed
 
 
 def test_an_event_is_one_of_the_trail(log: MemoryAuditLog) -> None:
@@ -269,4 +269,4 @@ def test_an_event_is_one_of_the_trail(log: MemoryAuditLog) -> None:
         raise AuditTamperedError("A record is bad.", seq=start)
 
     with pytest.raises(AuditTamperedError):
-        Walk(log, refuse)
+        AuditWalk(log, refuse)

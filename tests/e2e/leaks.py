@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from hsm_core._internal.crypto.der import read_private_form, read_private_key_info
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.root_key import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
@@ -63,7 +63,7 @@ def sealed_secrets(key_dir: Path, master_key: bytes) -> dict[str, bytes]:
         blob = store.read_meta("ring")
         assert blob is not None
         ring = KeyRing.open(RootKey(master_key, entropy=entropy), blob)
-        inventory = Inventory(
+        inventory = KeyRepository(
             store, ring, default_registry(entropy, {}), entropy, cache_entries=8
         )
         inventory.load()
@@ -72,7 +72,7 @@ def sealed_secrets(key_dir: Path, master_key: bytes) -> dict[str, bytes]:
         store.close()
 
 
-def _opened(inventory: Inventory) -> Iterator[tuple[str, bytes]]:
+def _opened(inventory: KeyRepository) -> Iterator[tuple[str, bytes]]:
     for stored in inventory.store.scan():
         document = inventory.document(stored.key_id)
         for version in document.versions:

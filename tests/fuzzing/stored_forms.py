@@ -35,7 +35,7 @@ from hsm_core._internal.lib import envelope
 from hsm_core._internal.retention.state import (
     LOST,
     Allowance,
-    Anchor,
+    LedgerAnchor,
     RetentionState,
     StateFile,
 )
@@ -55,7 +55,7 @@ from hsm_core._internal.stores.remote.access import VaultAccess
 from hsm_core._internal.stores.remote.documents import RemoteDocuments
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core._internal.time.clock_jumps import (
-    Leap,
+    ClockJump,
     decode_leaps,
     decode_look,
     encode_leaps,
@@ -305,7 +305,7 @@ def _retention_state() -> Target:
         pauses=(LOST,),
         leaps_allowed=5,
         allowance=Allowance(purges=3, until=9),
-        anchor=Anchor(log_id="ab" * 16, seq=4, leaf_hash="cd" * 32),
+        anchor=LedgerAnchor(log_id="ab" * 16, seq=4, leaf_hash="cd" * 32),
         asked={"ef": "approval"},
     )
     payload = msgspec.json.encode(state)
@@ -325,7 +325,10 @@ def _retention_state() -> Target:
 
 def _leaps() -> Target:
     mac_of = RING.leaps_mac
-    leaps, look = encode_leaps([Leap(1, 2), Leap(5, 9)], mac_of), encode_look(7, mac_of)
+    leaps, look = (
+        encode_leaps([ClockJump(1, 2), ClockJump(5, 9)], mac_of),
+        encode_look(7, mac_of),
+    )
     frame_leaps, frame_look = sealed(b"leaps", mac_of), sealed(b"look", mac_of)
     return Target(
         name="clock-leaps",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_core._internal.lib.worker import Caretaker, Task
+from hsm_core._internal.lib.worker import BackgroundWorker, Task
 from hsm_core.errors import HSMError
 
 _AT_ONCE: Final = 1.0
@@ -61,7 +61,7 @@ class _Work:
     due: float
 
 
-class SteppedCaretaker(Caretaker):
+class SteppedCaretaker(BackgroundWorker):
     """
     A caretaker without a thread: its work is done when `work` is called.
 
@@ -76,11 +76,11 @@ class SteppedCaretaker(Caretaker):
         self._has_ended = False
 
     def every(self, seconds: float, task: Task, *, first: float = 0.0) -> None:
-        """See `Caretaker.every`."""
+        """See `BackgroundWorker.every`."""
         self._works.append(_Work(seconds, task, self._time.monotonic() + first))
 
     def hurry(self) -> None:
-        """See `Caretaker.hurry`."""
+        """See `BackgroundWorker.hurry`."""
         for work in self._works:
             work.due = self._time.monotonic()
 

@@ -15,7 +15,11 @@ from hsm_core._internal.handlers.internal_operations import PurgeVersion
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.pipeline.drafts import Attempt
 from hsm_core._internal.pipeline.pending_outcomes import OwedOutcomes
-from hsm_core._internal.retention.decisions import Answer, Consent, Consents
+from hsm_core._internal.retention.decisions import (
+    Consent,
+    PurgeDecision,
+    PurgeDecisions,
+)
 from hsm_core._internal.time.monotonic import SteadyTime
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
@@ -51,16 +55,18 @@ def self_approval(patch: pytest.MonkeyPatch) -> None:
 
 def purge_without_approval(patch: pytest.MonkeyPatch) -> None:
     """That people were asked is as good as that they agreed."""
-    look, take = Consents.look, Admission.take_approval
+    look, take = PurgeDecisions.look, Admission.take_approval
     check = Admission.check_approvals
 
-    def hasty(self: Consents, operation: Operation[Any], now: int) -> Answer | None:
+    def hasty(
+        self: PurgeDecisions, operation: Operation[Any], now: int
+    ) -> PurgeDecision | None:
         answer = look(self, operation, now)
         is_purge = isinstance(operation, PurgeVersion)
         if answer is None or not is_purge or answer.consent is not Consent.ASKED:
             return answer
         granted = msgspec.structs.replace(answer.approval, state=ApprovalState.GRANTED)
-        return Answer(Consent.GRANTED, granted)
+        return PurgeDecision(Consent.GRANTED, granted)
 
     def taken(self: Admission, attempt: Attempt) -> None:
         if not isinstance(attempt.operation, PurgeVersion):
@@ -70,7 +76,7 @@ def purge_without_approval(patch: pytest.MonkeyPatch) -> None:
         if not isinstance(attempt.operation, PurgeVersion):
             check(self, attempt)
 
-    patch.setattr(Consents, "look", hasty)
+    patch.setattr(PurgeDecisions, "look", hasty)
     patch.setattr(Admission, "take_approval", taken)
     patch.setattr(Admission, "check_approvals", checked)
 

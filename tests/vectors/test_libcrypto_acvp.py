@@ -30,7 +30,7 @@ from hsm_core._internal.crypto.libcrypto.kem import (
 )
 from hsm_core._internal.crypto.libcrypto.library import Libcrypto, find_libcrypto
 from hsm_core._internal.crypto.libcrypto.signature import (
-    SignaturePrivateHandle,
+    LibcryptoSignaturePrivateHandle,
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters
@@ -174,7 +174,7 @@ def test_deterministic_signatures(openssl: Libcrypto, external_mu: bool) -> None
             algorithm, context=context, external_mu=external_mu
         )
         key = key_from_expanded(openssl, algorithm, raw)
-        handle = SignaturePrivateHandle(key, key.public_bytes())
+        handle = LibcryptoSignaturePrivateHandle(key, key.public_bytes())
 
         assert signature == sign_deterministic(handle, message, parameters)
         handle.verify(message, signature, parameters)

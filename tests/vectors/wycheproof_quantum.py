@@ -21,7 +21,7 @@ from hsm_core._internal.crypto.der import (
 )
 from hsm_core._internal.crypto.libcrypto.kem import encapsulate_from
 from hsm_core._internal.crypto.libcrypto.signature import (
-    SignaturePrivateHandle,
+    LibcryptoSignaturePrivateHandle,
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters
@@ -190,7 +190,9 @@ def _deterministic(algorithm: Algorithm, seed: bytes, test: Test) -> bytes:
         context=b"" if is_mu else octets(test, "ctx"),
     )
     data = octets(test, "mu" if is_mu else "msg")
-    return sign_deterministic(cast("SignaturePrivateHandle", handle), data, parameters)
+    return sign_deterministic(
+        cast("LibcryptoSignaturePrivateHandle", handle), data, parameters
+    )
 
 
 def _run_verification(group: Group, tally: Tally) -> None:

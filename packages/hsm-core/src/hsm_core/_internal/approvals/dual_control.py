@@ -17,7 +17,7 @@ from hsm_core._internal.approvals.set_digest import Ledger
 from hsm_core._internal.approvals.signature_check import SignatureCheck
 from hsm_core._internal.approvals.workflow import Consents
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.policy import Recogniser
 from hsm_core.protocols import (
@@ -45,7 +45,7 @@ class DualControl:
 
 
 def open_dual_control(
-    ground: Ground,
+    ground: Dependencies,
     store: ApprovalStore,
     ledger: Ledger,
     check_signature: SignatureCheck,

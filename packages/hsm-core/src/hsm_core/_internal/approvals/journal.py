@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from hsm_core._internal.approvals.set_digest import Anchor, Ledger, record_sha256
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.settlement import REMOVED
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import (
@@ -61,7 +61,7 @@ class Steps:
     def __init__(
         self,
         ledger: Ledger,
-        inventory: Inventory,
+        inventory: KeyRepository,
         audit: AuditLog,
         entropy: Entropy,
         policy_hash: Callable[[], str],
@@ -220,7 +220,7 @@ class Steps:
         return replace(draft, phase=Phase.OUTCOME, code=code)
 
     def _append(self, outcome: AuditDraft) -> AuditTicket | None:
-        """Append an outcome, or owe it; callers hold `Inventory.committing`."""
+        """Append an outcome, or owe it; callers hold `KeyRepository.committing`."""
         if self._owed:
             self._owed.append(outcome)
             return None

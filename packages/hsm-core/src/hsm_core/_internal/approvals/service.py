@@ -20,7 +20,7 @@ from hsm_core._internal.approvals.trail_signatures import (
     consent_text,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.views import key_facts
 from hsm_core._internal.policy import DEFAULT_DENY, PolicyHolder
 from hsm_core._internal.time.clock import instant
@@ -79,7 +79,7 @@ class People:
         steps: Steps,
         ring: KeyRing,
         policy: PolicyHolder,
-        inventory: Inventory,
+        inventory: KeyRepository,
         *,
         check_signature: SignatureCheck,
         credentials: CredentialCheck,

@@ -30,13 +30,13 @@ from hsm_core._internal.background.maintenance import Housekeeping
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.keyring.clock_history import open_leaps
-from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.repository import Inventory
-from hsm_core._internal.keyring.store_check import Keeper
+from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
-from hsm_core._internal.lib.recent import Lately
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.recent import RecentEvent
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.hsm_events import record_stopped, record_system
 from hsm_core._internal.pipeline.refusals import (
     NearLimitRecorder,
@@ -44,7 +44,7 @@ from hsm_core._internal.pipeline.refusals import (
 )
 from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.retention.evidence import LedgerCheck
-from hsm_core._internal.retention.requests import PurgeDesk
+from hsm_core._internal.retention.requests import PurgeRequests
 from hsm_core._internal.retention.service import Retention
 from hsm_core._internal.retention.slot import (
     LedgerFile,
@@ -116,8 +116,8 @@ class Parts:
     check_signature: SignatureCheck | None = None
     credential_keys: CredentialKeys | None = None
     purges: LedgerFile | None = None
-    desk: PurgeDesk | None = None
-    new_caretaker: Callable[[], Caretaker] = Caretaker
+    desk: PurgeRequests | None = None
+    new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker
 
 
 def assemble(settings: Settings, parts: Parts) -> OpenHSM:
@@ -193,7 +193,7 @@ class _Assembly:
         self._uses = self._count_uses()
         log = parts.purges.log if parts.purges else None
         ledger = LedgerCheck(ground, log, parts.hmac_key)
-        self._keeper = Keeper(ground, self._uses, ledger)
+        self._keeper = StoreCheck(ground, self._uses, ledger)
         self._slot = RetentionSlot(parts.purges)
         self._dual = self._begin_dual_control()
 
@@ -224,7 +224,7 @@ class _Assembly:
             parts.new_caretaker,
         )
 
-    def _lay_ground(self, ring: KeyRing) -> Ground:
+    def _lay_ground(self, ring: KeyRing) -> Dependencies:
         settings, parts = self._settings, self._parts
         audit, hmac_key = parts.audit, parts.hmac_key
         source = "file" if settings.policy_config else settings.policy_profile.value
@@ -232,7 +232,7 @@ class _Assembly:
         policy = PolicyHolder(engine, source, parts.clock.now())
         leaps = open_leaps(parts.store, ring, audit, parts.clock, policy.policy_hash)
         recorder = TamperingRecorder(audit, policy.policy_hash)
-        inventory = Inventory(
+        inventory = KeyRepository(
             parts.store,
             ring,
             parts.registry,
@@ -241,7 +241,7 @@ class _Assembly:
             on_tampering=recorder,
             on_correction=recorder.correct,
         )
-        return Ground(
+        return Dependencies(
             settings=settings,
             inventory=inventory,
             audit=audit,
@@ -292,7 +292,7 @@ class _Assembly:
             limits=settings.limits,
             verify_range=ground.verify,
             store_status=scrubber.status,
-            store_refused=Lately(ground.clock),
+            store_refused=RecentEvent(ground.clock),
             verify_store=scrubber.verify,
             back_up=self._backups().make,
             recover_store=self._recover_store,
@@ -325,8 +325,8 @@ class _Assembly:
 
     def _retention_over(
         self, log: AuditLog
-    ) -> Callable[[Callable[[Request], Any], PurgeDesk], Retention]:
-        def build(execute: Callable[[Request], Any], desk: PurgeDesk) -> Retention:
+    ) -> Callable[[Callable[[Request], Any], PurgeRequests], Retention]:
+        def build(execute: Callable[[Request], Any], desk: PurgeRequests) -> Retention:
             return Retention(
                 self._ground,
                 ledger=log,

@@ -13,9 +13,9 @@ from hsm_core._internal.background.maintenance import Housekeeping
 from hsm_core._internal.background.schedulers import Schedulers
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.keyring.store_check import Keeper
+from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.lib.gate import Gate
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.pipeline.hsm_events import record_system
 from hsm_core._internal.pipeline.internal_requests import ApprovalDesk
@@ -23,7 +23,7 @@ from hsm_core._internal.pipeline.live_views import Followers
 from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.pipeline.refusals import COUNTED_SECONDS, Refusals
 from hsm_core._internal.policy import PolicyReloader, Recogniser
-from hsm_core._internal.retention.requests import PurgeDesk
+from hsm_core._internal.retention.requests import PurgeRequests
 from hsm_core._internal.retention.service import Retention
 from hsm_core._internal.retention.slot import RetentionSlot
 from hsm_core.errors import AuditUnavailableError
@@ -52,11 +52,11 @@ class OpenHSM:
         services: Services,
         store: KeyStore,
         settings: Settings,
-        keeper: Keeper,
+        keeper: StoreCheck,
         housekeeping: Housekeeping,
         retention: RetentionSlot,
-        desk: PurgeDesk | None,
-        new_caretaker: Callable[[], Caretaker] = Caretaker,
+        desk: PurgeRequests | None,
+        new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker,
     ) -> None:
         self._services = services
         self._store = store
@@ -91,7 +91,7 @@ class OpenHSM:
         self._begin(keeper)
         retention.begin(self._pipeline.execute, desk or self.desk, new_caretaker)
 
-    def _begin(self, keeper: Keeper) -> None:
+    def _begin(self, keeper: StoreCheck) -> None:
         """Begin the recurring work."""
         keeper.begin(self.caretaker, self._pipeline.pay)
         if self._settings.policy_config is not None:

@@ -29,7 +29,7 @@ _HEAD: Final = re.compile(
 _INTENT: Final = Phase.INTENT.value.encode()
 
 
-class Sieve:
+class Prefilter:
     """
     Prefilter that passes all lines that may match a query, and a few others.
 

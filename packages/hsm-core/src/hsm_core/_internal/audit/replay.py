@@ -8,7 +8,7 @@ from hsm_core._internal.audit.mark import HeadMark
 from hsm_core.model import AuditEvent, Phase
 
 
-class Replay:
+class IntentReplay:
     """
     Collects intents without outcome and the newest set digest, from events in order.
 

@@ -18,7 +18,7 @@ _KEYS: Final = 64
 """Length of the part of a set digest that covers keys."""
 
 
-class Walk:
+class AuditWalk:
     """
     Recorded state of every key, read from the start of the audit log.
 

@@ -13,7 +13,7 @@ from hsm_core._internal.approvals.maintenance import Care
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.retention import prune_approvals
 from hsm_core._internal.background.record_pruning import prune_trail
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import Settings
 
@@ -48,7 +48,7 @@ class Housekeeping:
         register: ApprovalRegister,
         care: Care,
         clock: Clock,
-        caretaker: Caretaker | None = None,
+        caretaker: BackgroundWorker | None = None,
     ) -> None:
         self._audit = audit
         self._register = register
@@ -56,7 +56,7 @@ class Housekeeping:
         self._clock = clock
         self._trail_days = settings.trail_days
         self._approval_days = settings.approval_days
-        self._caretaker = caretaker or Caretaker()
+        self._caretaker = caretaker or BackgroundWorker()
         every = self._caretaker.every
         if self._trail_days:
             seconds = settings.audit_retention_interval_seconds

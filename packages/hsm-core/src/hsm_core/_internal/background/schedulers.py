@@ -9,7 +9,7 @@ from hsm_core._internal.background.destruction import DestructionScheduler
 from hsm_core._internal.background.rotation import RotationScheduler
 from hsm_core._internal.background.scheduler import Execute
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core.settings import Settings
 
 _FIRST_SECONDS: Final = 10.0
@@ -39,12 +39,12 @@ class Schedulers:
         settings: Settings,
         services: Services,
         execute: Execute,
-        caretaker: Caretaker | None = None,
+        caretaker: BackgroundWorker | None = None,
     ) -> None:
         self.rotation = RotationScheduler(services, execute)
         self.destruction = DestructionScheduler(services, execute)
         # A long key generation must keep no store from healing.
-        self._caretaker = caretaker or Caretaker()
+        self._caretaker = caretaker or BackgroundWorker()
         every = self._caretaker.every
         seconds = settings.rotation_interval_seconds
         every(seconds, self.rotation.step, first=_FIRST_SECONDS)

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery
@@ -28,7 +28,7 @@ class Walk:
         state: State of the current version.
     """
 
-    def __init__(self, inventory: Inventory, state: KeyState) -> None:
+    def __init__(self, inventory: KeyRepository, state: KeyState) -> None:
         self._inventory = inventory
         self._filter = KeyFilter(state=state)
         self._after: tuple[int, str] | None = None

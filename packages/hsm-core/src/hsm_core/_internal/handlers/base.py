@@ -20,12 +20,12 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.workflow import Consents
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use, UseAccounts
-from hsm_core._internal.lib.recent import Lately
+from hsm_core._internal.lib.recent import RecentEvent
 from hsm_core._internal.lib.schedule import Schedule
 from hsm_core._internal.policy import PolicyHolder
-from hsm_core._internal.time.clock_jumps import Leaps
+from hsm_core._internal.time.clock_jumps import ClockJumpGuard
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -93,7 +93,7 @@ class Services:
         overdue: Set when it waits no longer for what runs; batches end then, too.
     """
 
-    inventory: Inventory
+    inventory: KeyRepository
     uses: UseAccounts
     crypto: CryptoRegistry
     policy: PolicyHolder
@@ -105,7 +105,7 @@ class Services:
     limits: Limits
     verify_range: Callable[[int, int], AuditVerification]
     store_status: Callable[[], ops.StoreStatus]
-    store_refused: Lately
+    store_refused: RecentEvent
     verify_store: Callable[[threading.Event], ops.StoreVerification]
     back_up: Callable[[], ops.BackUp]
     recover_store: Callable[[str], ops.Recovered]
@@ -115,7 +115,7 @@ class Services:
     consents: Consents
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
-    leaps: Leaps
+    leaps: ClockJumpGuard
     schedule: Schedule = field(default_factory=Schedule)
     retention_status: Callable[[], ops.RetentionReport] = field(
         default=lambda: ops.RetentionReport(enabled=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
 from hsm_core.operations import Operation, SelfTest
 
@@ -53,7 +53,7 @@ def weight_of(handler: _Rated, operation: Operation[Any]) -> int:
 
 
 def is_quick_use(
-    inventory: Inventory, key_id: str, size: int, *, private: bool
+    inventory: KeyRepository, key_id: str, size: int, *, private: bool
 ) -> bool:
     """
     Return whether a use of a key is sure to end soon.

@@ -11,7 +11,11 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.internal_operations import CompleteDestruction
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.keyring.destruction import WAY_TO_PURGE, buried, living
+from hsm_core._internal.keyring.destruction import (
+    WAY_TO_PURGE,
+    destroy_material,
+    living,
+)
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.versions import check_hold, move, with_versions
 from hsm_core._internal.time.clock import instant, utc_text
@@ -137,7 +141,7 @@ def _given_back(version: VersionDocument, now: int) -> VersionDocument:
 
 def _ended(document: KeyDocument, now: int) -> KeyDocument:
     """Take all through purge_scheduled to destroyed."""
-    return buried(document, living(document), now)
+    return destroy_material(document, living(document), now)
 
 
 def _cleared(document: KeyDocument) -> KeyDocument:

@@ -11,7 +11,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers import internal_operations as internal
 from hsm_core._internal.handlers.base import Answer, Handler, Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.keyring.destruction import buried
+from hsm_core._internal.keyring.destruction import destroy_material
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.purge_windows import kept, opened_at
 from hsm_core._internal.keyring.versions import check_hold, move, with_versions
@@ -169,7 +169,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
         document, now = subject.key, self._services.leaps.now()
         named = subject.operation.version
         material_id = document.versions[named - 1].material_id
-        return Plan(buried(document, {material_id}, now), named)
+        return Plan(destroy_material(document, {material_id}, now), named)
 
 
 class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):

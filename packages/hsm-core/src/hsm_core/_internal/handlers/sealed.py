@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core.model import KeyState
 
 
@@ -22,7 +22,7 @@ class SealedVersion:
 
 
 def seal_version(
-    inventory: Inventory,
+    inventory: KeyRepository,
     document: KeyDocument,
     material: bytes,
     *,

@@ -7,7 +7,7 @@ from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.prefilter import Sieve
+from hsm_core._internal.audit.prefilter import Prefilter
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.handlers.base import (
@@ -62,7 +62,7 @@ class View:
         self._keys = frozenset({operation.key_id})
         self._since = microseconds(operation.since) if operation.since else None
         self._until = microseconds(operation.until) if operation.until else None
-        self._sieve = Sieve(operation, self._since, self._until)
+        self._sieve = Prefilter(operation, self._since, self._until)
 
     def learn_keys(self) -> None:
         """

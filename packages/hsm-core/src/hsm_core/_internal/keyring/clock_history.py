@@ -9,8 +9,8 @@ from typing import Final
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.time.clock_jumps import (
-    Leap,
-    Leaps,
+    ClockJump,
+    ClockJumpGuard,
     decode_leaps,
     decode_look,
     encode_leaps,
@@ -30,7 +30,7 @@ def open_leaps(
     audit: AuditLog,
     clock: Clock,
     policy_hash: Callable[[], str],
-) -> Leaps:
+) -> ClockJumpGuard:
     """
     Return the stored clock jumps; call it before this start is recorded.
 
@@ -42,7 +42,7 @@ def open_leaps(
         UnavailableError: Store or trail can't be read or written.
     """
 
-    def keep(leaps: tuple[Leap, ...]) -> None:
+    def keep(leaps: tuple[ClockJump, ...]) -> None:
         seconds = sum(leap.end - leap.begin for leap in leaps) // 1_000_000
         text = f"Ignored {seconds} s of wall-clock time after a clock jump."
         draft = AuditDraft(
@@ -60,7 +60,7 @@ def open_leaps(
     kept = decode_leaps(store.read_meta(_META), ring.leaps_mac)
     looked_at = decode_look(store.read_meta(_LOOK), ring.leaps_mac)
     newest = looked_at or _last_sign_of_life(audit)
-    leaps = Leaps(clock, newest, kept, keep, note)
+    leaps = ClockJumpGuard(clock, newest, kept, keep, note)
     # Who crashes before anybody looks must not have forgotten it.
     leaps.look()
     return leaps

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.policy import PolicyHolder
-from hsm_core._internal.time.clock_jumps import Leaps
+from hsm_core._internal.time.clock_jumps import ClockJumpGuard
 from hsm_core.errors import Fact, HSMLockedError
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import AuditVerification
@@ -17,7 +17,7 @@ from hsm_core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class Dependencies:
     """
     Shared dependencies of an HSM's parts.
 
@@ -33,12 +33,12 @@ class Ground:
     """
 
     settings: Settings
-    inventory: Inventory
+    inventory: KeyRepository
     audit: AuditLog
     verify: Callable[[int, int], AuditVerification]
     policy: PolicyHolder
     clock: Clock
-    leaps: Leaps
+    leaps: ClockJumpGuard
     entropy: Entropy
 
     def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:

@@ -35,7 +35,7 @@ def living(document: KeyDocument) -> set[str]:
     return {v.material_id for v in document.versions if v.state is not _S.DESTROYED}
 
 
-def buried(
+def destroy_material(
     document: KeyDocument, material_ids: Collection[str], now: int
 ) -> KeyDocument:
     """

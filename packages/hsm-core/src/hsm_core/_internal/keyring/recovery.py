@@ -20,9 +20,9 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.known import ACCEPTED
-from hsm_core._internal.audit.walk import Walk
-from hsm_core._internal.keyring.dependencies import Ground
-from hsm_core._internal.keyring.destruction import buried, living
+from hsm_core._internal.audit.walk import AuditWalk
+from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.keyring.destruction import destroy_material, living
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
@@ -31,7 +31,7 @@ from hsm_core._internal.keyring.documents import (
     remember,
 )
 from hsm_core._internal.keyring.repository import destroyed_by
-from hsm_core._internal.keyring.rollback_check import Judgement
+from hsm_core._internal.keyring.rollback_check import RollbackCheck
 from hsm_core._internal.keyring.settlement import intent_of
 from hsm_core._internal.keyring.store_healing import Healer
 from hsm_core._internal.keyring.use_counters import UseAccounts
@@ -47,7 +47,7 @@ _AT_ONCE: Final = 500
 class PurgeEvidence(Protocol):
     """Retention ledger as evidence of purges."""
 
-    def compare(self, found: Judgement, /) -> Judgement:
+    def compare(self, found: RollbackCheck, /) -> RollbackCheck:
         """Extend the rollback check of keys and audit log by the ledger."""
         ...
 
@@ -92,7 +92,7 @@ class _Decision:
         return self.document.operations[-1].id
 
 
-class Acceptance:
+class StoreRecovery:
     """
     Recovery of keys that differ from the audit log.
 
@@ -110,7 +110,7 @@ class Acceptance:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: Dependencies,
         uses: UseAccounts,
         healer: Healer,
         ledger: PurgeEvidence,
@@ -174,15 +174,15 @@ class Acceptance:
             if problem not in {"counter", "index", "kept"}
         ]
 
-    def _walk(self) -> Walk:
+    def _walk(self) -> AuditWalk:
         """Read the trail, which may take long, while others go on changing keys."""
-        return Walk(self._audit, self._ground.verify)
+        return AuditWalk(self._audit, self._ground.verify)
 
     def _accept(
         self,
         key_ids: Sequence[KeyId],
         reason: str,
-        walk: Walk | None,
+        walk: AuditWalk | None,
         *,
         with_all_uses: bool = False,
     ) -> ops.Recovered:
@@ -209,7 +209,7 @@ class Acceptance:
         )
 
     def _decisions(
-        self, key_ids: Sequence[KeyId], walk: Walk | None
+        self, key_ids: Sequence[KeyId], walk: AuditWalk | None
     ) -> list[_Decision]:
         if not key_ids:
             return []
@@ -264,7 +264,7 @@ class Acceptance:
         self, before: KnownKey | None, stored: KeyDocument, gone: set[str]
     ) -> _Decision:
         """Return the decision for a key of which something was purged."""
-        after = buried(stored, gone, self._ground.leaps.now())
+        after = destroy_material(stored, gone, self._ground.leaps.now())
         record = OperationRecord(
             id=self._ground.entropy.random_bytes(16).hex(),
             digest="",

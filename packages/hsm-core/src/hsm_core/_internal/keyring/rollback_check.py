@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from hsm_core._internal.audit.walk import Walk
+from hsm_core._internal.audit.walk import AuditWalk
 from hsm_core._internal.keyring.documents import document_digest, read_index
-from hsm_core._internal.keyring.repository import Inventory, Present
+from hsm_core._internal.keyring.repository import KeyRepository, Present
 from hsm_core._internal.keyring.set_digest import Sums
 from hsm_core._internal.keyring.tampering import tampering
 from hsm_core._internal.time.clock import instant
@@ -53,7 +53,7 @@ _REASONS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class RollbackCheck:
     """
     Result of a rollback check.
 
@@ -69,10 +69,10 @@ class Judgement:
 
 
 def compare(
-    inventory: Inventory,
+    inventory: KeyRepository,
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
-) -> Judgement:
+) -> RollbackCheck:
     """
     Compare the store with the audit log, and disable the keys that differ.
 
@@ -94,11 +94,11 @@ def compare(
     kept = store.read_account()
     counted = census.read(kept) if kept is not None else None
     if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):
-        return Judgement()
+        return RollbackCheck()
     if kept is not None or not _counts_equal(inventory, audit, recorded):
         false = set(_false_rows(inventory))
         store.rebuild()
-        judgement = Judgement()
+        judgement = RollbackCheck()
         if not _counts_equal(inventory, audit, recorded):
             judgement = _judge(inventory, audit, verify, recorded)
         for key_id in sorted(false - judgement.problems.keys()):
@@ -107,10 +107,10 @@ def compare(
             # No account is kept of what is not there: the next start looks again.
             return judgement
     store.write_account(census.account())
-    return Judgement()
+    return RollbackCheck()
 
 
-def _false_rows(inventory: Inventory) -> Iterable[KeyId]:
+def _false_rows(inventory: KeyRepository) -> Iterable[KeyId]:
     """Return the keys with index entries that no document supports."""
     for stored in inventory.store.scan():
         true = read_index(stored.key_id, stored.document)
@@ -122,13 +122,17 @@ def _false_rows(inventory: Inventory) -> Iterable[KeyId]:
             yield stored.key_id
 
 
-def _counts_equal(inventory: Inventory, audit: AuditLog, recorded: str) -> bool:
+def _counts_equal(inventory: KeyRepository, audit: AuditLog, recorded: str) -> bool:
     counted = inventory.census.sums(inventory.store.digests())
     return _is_recorded(inventory, audit, counted, recorded, True)
 
 
 def _is_recorded(
-    inventory: Inventory, audit: AuditLog, counted: Sums, recorded: str, verified: bool
+    inventory: KeyRepository,
+    audit: AuditLog,
+    counted: Sums,
+    recorded: str,
+    verified: bool,
 ) -> bool:
     """Adopt what was counted, without what was stored and not recorded; compare it."""
     census = inventory.census
@@ -149,17 +153,17 @@ def _before(intent: AuditEvent) -> KnownKey | None:
 
 
 def _judge(
-    inventory: Inventory,
+    inventory: KeyRepository,
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
     recorded: str,
-) -> Judgement:
+) -> RollbackCheck:
     census, store = inventory.census, inventory.store
     raw = f"{census.sums(store.digests()).total:064x}"
     loaded = inventory.load()
     present, unreadable = loaded.present, loaded.unreadable
     readable = f"{census.sums(_counted(present)).total:064x}"
-    walk = Walk(audit, verify, {raw, readable} - {recorded})
+    walk = AuditWalk(audit, verify, {raw, readable} - {recorded})
     known = walk.known()
     open_ids = {intent.operation_id for intent in audit.open_intents()}
     census.adopt(census.sums(known.values()), verified=True)
@@ -180,10 +184,10 @@ def _judge(
         condemn(inventory, key_id, problem, known.get(key_id), reason)
     for key_id, error in loaded.blobs.items():
         inventory.tampered.condemn(key_id, error)
-    return Judgement(problems, lock, facts)
+    return RollbackCheck(problems, lock, facts)
 
 
-def _is_before(walk: Walk, audit: AuditLog, problems: Mapping[KeyId, str]) -> bool:
+def _is_before(walk: AuditWalk, audit: AuditLog, problems: Mapping[KeyId, str]) -> bool:
     """Return whether the store is older than all records of a pruned audit log."""
     behind = {key_id for key_id, problem in problems.items() if problem in _BEHIND}
     return bool(audit.first_seq and walk.changed) and walk.changed <= behind
@@ -203,7 +207,7 @@ def _unreadable_problems(
             yield key_id, "missing" if found is Integrity.MISSING else "document"
 
 
-def _look_again(inventory: Inventory, key_id: KeyId) -> Present | None:
+def _look_again(inventory: KeyRepository, key_id: KeyId) -> Present | None:
     """Look for a key that no list has; the list of a remote store may be old."""
     entry = inventory.store.refresh(key_id)
     if entry is None:
@@ -272,7 +276,11 @@ def _reason(problem: str, key_id: KeyId, destroyed: set[KeyId]) -> str:
 
 
 def condemn(
-    inventory: Inventory, key_id: KeyId, problem: str, known: KnownKey | None, why: str
+    inventory: KeyRepository,
+    key_id: KeyId,
+    problem: str,
+    known: KnownKey | None,
+    why: str,
 ) -> None:
     """Lock a key that differs; *known* is what is counted of it nevertheless."""
     inventory.census.pin(key_id, known)
@@ -281,7 +289,7 @@ def condemn(
 
 
 def judge_doubtful(
-    inventory: Inventory,
+    inventory: KeyRepository,
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
     settle: Callable[[], None],
@@ -304,7 +312,7 @@ def judge_doubtful(
     """
     if not inventory.doubtful:
         return
-    walk = Walk(audit, verify)
+    walk = AuditWalk(audit, verify)
     with inventory.committing:
         # What nobody has recorded yet would look as if somebody else had made it.
         settle()

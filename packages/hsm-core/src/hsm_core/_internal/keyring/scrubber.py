@@ -19,7 +19,7 @@ from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.tampering import tampering
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.time.clock import instant
@@ -66,7 +66,7 @@ class Scrubber:
 
     def __init__(
         self,
-        inventory: Inventory,
+        inventory: KeyRepository,
         uses: UseAccounts,
         clock: Clock,
         judge: Callable[[], None],

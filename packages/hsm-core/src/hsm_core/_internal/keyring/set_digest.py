@@ -79,7 +79,7 @@ class Step:
     change: AccountChange
 
 
-class Census:
+class KeySetDigest:
     """
     Set digest of one store. Thread-safe; changes are serialised.
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from hsm_core._internal.keyring.documents import KeyDocument, document_digest
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.views import audited_key
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import ConflictError, KeyTamperedError
@@ -27,7 +27,7 @@ _ABORTED: Final = "recovered-aborted"
 _COMMITTED: Final = "recovered-committed"
 
 
-def recover(inventory: Inventory, audit: AuditLog) -> list[AuditEvent]:
+def recover(inventory: KeyRepository, audit: AuditLog) -> list[AuditEvent]:
     """
     Settle open intents durably, and return those that can't be settled.
 
@@ -79,11 +79,11 @@ def intent_of(event: AuditEvent) -> AuditDraft:
     )
 
 
-def settle(inventory: Inventory, intent: AuditDraft) -> AuditDraft | None:
+def settle(inventory: KeyRepository, intent: AuditDraft) -> AuditDraft | None:
     """
     Determine the outcome of a change, make it final, and count it.
 
-    Callers hold `Inventory.committing`.
+    Callers hold `KeyRepository.committing`.
 
     Returns:
         Its outcome; None if nobody can tell, because the key was tampered with.
@@ -119,7 +119,7 @@ def settle(inventory: Inventory, intent: AuditDraft) -> AuditDraft | None:
     )
 
 
-def _give_up(inventory: Inventory, intent: AuditDraft) -> OperationMark | None:
+def _give_up(inventory: KeyRepository, intent: AuditDraft) -> OperationMark | None:
     try:
         inventory.store.abort(intent.operation_id)
     except ConflictError:
@@ -130,13 +130,13 @@ def _give_up(inventory: Inventory, intent: AuditDraft) -> OperationMark | None:
     return None
 
 
-def _read(inventory: Inventory, key_id: KeyId) -> tuple[KeyDocument, str]:
+def _read(inventory: KeyRepository, key_id: KeyId) -> tuple[KeyDocument, str]:
     stored = inventory.store.get(key_id)
     return inventory.decode(stored), document_digest(stored.document)
 
 
 def _count(
-    inventory: Inventory, intent: AuditDraft, document: KeyDocument, digest: str
+    inventory: KeyRepository, intent: AuditDraft, document: KeyDocument, digest: str
 ) -> None:
     """Count a stored change, and complete its side effects."""
     key_id = document.key_id

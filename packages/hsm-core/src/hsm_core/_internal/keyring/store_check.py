@@ -13,10 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from hsm_core._internal.keyring.dependencies import Ground
-from hsm_core._internal.keyring.recovery import Acceptance, PurgeEvidence
+from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.keyring.recovery import PurgeEvidence, StoreRecovery
 from hsm_core._internal.keyring.rollback_check import (
-    Judgement,
+    RollbackCheck,
     compare,
     judge_doubtful,
 )
@@ -24,7 +24,7 @@ from hsm_core._internal.keyring.scrubber import Scrubber
 from hsm_core._internal.keyring.settlement import key_intents, recover
 from hsm_core._internal.keyring.store_healing import Healer
 from hsm_core._internal.keyring.use_counters import UseAccounts
-from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core.model import AuditEvent, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import KeyStoreKind
@@ -36,7 +36,7 @@ _SCRUBBING_SECONDS: Final = 5.0
 """Seconds before a scrub restarts after the store could not be read."""
 
 
-class Keeper:
+class StoreCheck:
     """
     Opens a store for an HSM.
 
@@ -60,7 +60,7 @@ class Keeper:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: Dependencies,
         uses: UseAccounts,
         ledger: PurgeEvidence,
     ) -> None:
@@ -81,7 +81,9 @@ class Keeper:
             share=settings.scrub_share,
             interval_seconds=settings.scrub_interval_seconds,
         )
-        self.acceptance = Acceptance(ground, uses, self.healer, ledger, self._compare())
+        self.acceptance = StoreRecovery(
+            ground, uses, self.healer, ledger, self._compare()
+        )
         if settings.accept_changed_store and self._is_lasting:
             # What is to be accepted must be found first, which a start alone need not.
             self.scrubber.verify(threading.Event())
@@ -91,7 +93,7 @@ class Keeper:
     def _compare(self) -> list[AuditEvent]:
         """Compare keys and audit log; return the intents that a lock leaves open."""
         inventory, audit = self._ground.inventory, self._ground.audit
-        judgement = Judgement()
+        judgement = RollbackCheck()
         if self._is_lasting:
             judgement = self._ledger.compare(
                 compare(inventory, audit, self._ground.verify)
@@ -103,7 +105,7 @@ class Keeper:
         self._ground.lock(judgement.lock, judgement.facts)
         return key_intents(audit)
 
-    def begin(self, caretaker: Caretaker, pay: Callable[[], None]) -> None:
+    def begin(self, caretaker: BackgroundWorker, pay: Callable[[], None]) -> None:
         """
         Start the background jobs.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.settlement import settle
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
 
@@ -25,7 +25,7 @@ class Healer:
         audit: The trail.
     """
 
-    def __init__(self, inventory: Inventory, audit: AuditLog) -> None:
+    def __init__(self, inventory: KeyRepository, audit: AuditLog) -> None:
         self._inventory = inventory
         self._audit = audit
         self._unsettled: dict[str, AuditDraft] = {}

@@ -24,7 +24,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.names import KeyNames, name_of
-from hsm_core._internal.keyring.set_digest import Census
+from hsm_core._internal.keyring.set_digest import KeySetDigest
 from hsm_core._internal.keyring.tampering import Finding, TamperedKeys, tampering
 from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.errors import (
@@ -53,7 +53,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Reader:
+class AuthenticatedReader:
     """
     Reads documents from a `KeyStore`. Safe for many threads.
 
@@ -85,7 +85,7 @@ class Reader:
     ) -> None:
         self.store = store
         self.ring = ring
-        self.census = Census(ring)
+        self.census = KeySetDigest(ring)
         self.tampered = TamperedKeys(on_tampering)
         self.committing = threading.RLock()
         self.names = KeyNames(self._documents_of_all)

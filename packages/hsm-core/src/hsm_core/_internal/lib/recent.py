@@ -10,7 +10,7 @@ from hsm_core.protocols import Clock
 _SECONDS: Final = 10.0
 
 
-class Lately:
+class RecentEvent:
     """
     Remembers an event for 10 s. Thread-safe.
 

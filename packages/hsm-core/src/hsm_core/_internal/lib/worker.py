@@ -27,7 +27,7 @@ class _Job:
     is_hurried: bool = False
 
 
-class Caretaker:
+class BackgroundWorker:
     """
     Daemon thread that runs each task periodically, until it is stopped.
 

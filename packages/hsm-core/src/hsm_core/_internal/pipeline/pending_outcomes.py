@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
 
 
@@ -27,7 +27,7 @@ class OwedOutcomes:
         audit: The trail.
     """
 
-    def __init__(self, inventory: Inventory, audit: AuditLog) -> None:
+    def __init__(self, inventory: KeyRepository, audit: AuditLog) -> None:
         self._inventory = inventory
         self._audit = audit
         self._owed: dict[str, _Owed] = {}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hsm_core._internal.keyring.purge_windows import DAY
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
-from hsm_core._internal.retention.requests import Remembered
+from hsm_core._internal.retention.requests import RememberedRequests
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
 
@@ -29,7 +29,7 @@ _AGAIN: Final[dict[ApprovalState, int]] = {
 """Pause before the same request is opened again."""
 
 
-class NobodyAskedError(Exception):
+class NoApprovalRequiredError(Exception):
     """The policy requires no approval, and without one nothing is purged."""
 
 
@@ -42,14 +42,14 @@ class Consent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PurgeDecision:
     """State of a decision, and its approval."""
 
     consent: Consent
     approval: Approval
 
 
-class Consents:
+class PurgeDecisions:
     """
     Opens approval requests for purges and tracks their decisions.
 
@@ -62,13 +62,13 @@ class Consents:
     """
 
     def __init__(
-        self, approvals: Remembered, grace_seconds: int, interval_seconds: int
+        self, approvals: RememberedRequests, grace_seconds: int, interval_seconds: int
     ) -> None:
         self._approvals = approvals
         self._wait = grace_seconds + interval_seconds
         self._life = _ANSWER_SECONDS + self._wait + _SPARE_SECONDS
 
-    def look(self, operation: Operation[Any], now: int) -> Answer | None:
+    def look(self, operation: Operation[Any], now: int) -> PurgeDecision | None:
         """
         Return the decision; None if a request should be opened.
 
@@ -80,15 +80,15 @@ class Consents:
             return None
         state = found.state
         if state in (ApprovalState.GRANTED, ApprovalState.RESERVED):
-            return Answer(Consent.GRANTED, found)
+            return PurgeDecision(Consent.GRANTED, found)
         if state is ApprovalState.PENDING:
-            return Answer(Consent.ASKED, found)
+            return PurgeDecision(Consent.ASKED, found)
         ended_at = found.closed_at or found.expires_at
         if now < ended_at + _AGAIN[state]:
-            return Answer(Consent.REFUSED, found)
+            return PurgeDecision(Consent.REFUSED, found)
         return None
 
-    def ask(self, operation: Operation[Any]) -> Answer:
+    def ask(self, operation: Operation[Any]) -> PurgeDecision:
         """
         Open a request, and return its decision so far.
 
@@ -98,9 +98,9 @@ class Consents:
         """
         found = self._approvals.ask(_CALLER, operation, self._life)
         if found is None:
-            raise NobodyAskedError
+            raise NoApprovalRequiredError
         granted = found.state is ApprovalState.GRANTED
-        return Answer(Consent.GRANTED if granted else Consent.ASKED, found)
+        return PurgeDecision(Consent.GRANTED if granted else Consent.ASKED, found)
 
     def forget(self, operation: Operation[Any]) -> None:
         """Forget the decision about a completed operation."""

@@ -17,16 +17,16 @@ from typing import Final
 
 from hsm_core._internal.audit.events import event_of, verified_events
 from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.destruction import living
-from hsm_core._internal.keyring.rollback_check import Judgement, condemn
+from hsm_core._internal.keyring.rollback_check import RollbackCheck, condemn
 from hsm_core._internal.retention.ledger import (
     PURGE_KIND,
     anchor_draft,
     reach,
     reach_of,
 )
-from hsm_core._internal.retention.state import Anchor, StateFile
+from hsm_core._internal.retention.state import LedgerAnchor, StateFile
 from hsm_core.errors import (
     AuditTamperedError,
     KeyNotFoundError,
@@ -50,7 +50,7 @@ class TrailReach:
         began_at: Time of the oldest remaining record, if others were pruned.
     """
 
-    newest: Anchor | None = None
+    newest: LedgerAnchor | None = None
     began_at: int = 0
     _is_begun: bool = field(default=False)
 
@@ -98,13 +98,15 @@ class LedgerCheck:
         hmac_key: Key of ledger and trail.
     """
 
-    def __init__(self, ground: Ground, log: AuditLog | None, hmac_key: bytes) -> None:
+    def __init__(
+        self, ground: Dependencies, log: AuditLog | None, hmac_key: bytes
+    ) -> None:
         self._ground = ground
         self._log = log
         self._verify = partial(verify_range, log, hmac_key) if log else None
         self._is_ahead = False
 
-    def compare(self, found: Judgement) -> Judgement:
+    def compare(self, found: RollbackCheck) -> RollbackCheck:
         """
         Find purges that keys and audit log lack.
 
@@ -135,14 +137,14 @@ class LedgerCheck:
         problems = dict(found.problems)
         problems |= dict.fromkeys(self._condemn_living(), "older")
         if found.lock:
-            return Judgement(problems, found.lock, found.facts)
+            return RollbackCheck(problems, found.lock, found.facts)
         lock = (
             "The audit log is older than the retention ledger: it lacks ledger "
             f"record {unknown.seq}, a purge of version {unknown.version} of key "
             f"{unknown.key_id}."
         )
         facts = {"reason": "trail_older", "key_id": unknown.key_id}
-        return Judgement(problems, lock, facts)
+        return RollbackCheck(problems, lock, facts)
 
     def _knows_newest(self) -> bool:
         """Return whether the keys have the newest purge of an existing key."""

@@ -22,7 +22,7 @@ from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.keyring.views import audited_caller
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.retention.state import Anchor
+from hsm_core._internal.retention.state import LedgerAnchor
 from hsm_core.errors import (
     AuditTamperedError,
     ConflictError,
@@ -85,11 +85,11 @@ class Reach:
             the trail says before is about lost ledgers.
     """
 
-    anchor: Anchor
+    anchor: LedgerAnchor
     former: str = ""
 
 
-class Ledger:
+class RetentionLedger:
     """
     Retention ledger of an HSM, tied to its audit log. Thread-safe.
 
@@ -114,15 +114,15 @@ class Ledger:
         log: AuditLog,
         trail: AuditLog,
         hmac_key: bytes,
-        remember: Callable[[Anchor], None],
-        anchor: Anchor | None = None,
+        remember: Callable[[LedgerAnchor], None],
+        anchor: LedgerAnchor | None = None,
     ) -> None:
         self._log = log
         self._trail = trail
         self._hmac_key = hmac_key
         self._remember = remember
         self._doubtful = set[str]()
-        self._lost: Anchor | None = None
+        self._lost: LedgerAnchor | None = None
         self._unfinished: dict[str, Intent] = {
             event.operation_id: event
             for event in log.open_intents()
@@ -256,7 +256,7 @@ class Ledger:
             former_head_hash=lost.leaf_hash,
         )
 
-    def check_lost(self) -> Anchor:
+    def check_lost(self) -> LedgerAnchor:
         """
         Return the known end of a lost ledger that this one replaces.
 
@@ -275,7 +275,9 @@ class Ledger:
             )
         return lost
 
-    def _record_loss(self, lost: Anchor, caller: AuditedCaller, reason: str) -> Anchor:
+    def _record_loss(
+        self, lost: LedgerAnchor, caller: AuditedCaller, reason: str
+    ) -> LedgerAnchor:
         """Record the loss in both logs; return the start of the new ledger."""
         former: Parameters = {f"former_{n}": v for n, v in _told(lost).items()}
         begun = AuditDraft(
@@ -302,7 +304,7 @@ class Ledger:
                 seq += 1
         return True
 
-    def is_another(self, anchor: Anchor) -> bool:
+    def is_another(self, anchor: LedgerAnchor) -> bool:
         """Return whether an anchor is of another ledger than this one."""
         return anchor.log_id != self._log.log_id
 
@@ -316,7 +318,7 @@ class Ledger:
         if self.problem:
             raise LedgerTamperedError(self.problem)
 
-    def check(self, anchor: Anchor) -> None:
+    def check(self, anchor: LedgerAnchor) -> None:
         """
         Compare the ledger with its anchors in the audit log.
 
@@ -377,13 +379,15 @@ class Ledger:
         self._log.close()
 
 
-def reach(log: AuditLog) -> Anchor:
+def reach(log: AuditLog) -> LedgerAnchor:
     """Return the durable end of a ledger."""
     head = log.durable_head()
-    return Anchor(log_id=log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
+    return LedgerAnchor(log_id=log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
 
 
-def anchor_draft(anchor: Anchor, key_id: str = "", version: int = 0) -> AuditDraft:
+def anchor_draft(
+    anchor: LedgerAnchor, key_id: str = "", version: int = 0
+) -> AuditDraft:
     """Return the audit record of an anchor."""
     return AuditDraft(
         phase=Phase.SINGLE,
@@ -394,7 +398,7 @@ def anchor_draft(anchor: Anchor, key_id: str = "", version: int = 0) -> AuditDra
     )
 
 
-def _told(anchor: Anchor) -> Parameters:
+def _told(anchor: LedgerAnchor) -> Parameters:
     return {
         "log_id": anchor.log_id,
         "seq": anchor.seq,
@@ -410,6 +414,6 @@ def reach_of(event: AuditEvent) -> Reach | None:
     log_id, seq = found.get("log_id"), found.get("seq")
     digest = found.get("leaf_hash")
     if isinstance(log_id, str) and isinstance(seq, int) and isinstance(digest, str):
-        anchor = Anchor(log_id=log_id, seq=seq, leaf_hash=digest)
+        anchor = LedgerAnchor(log_id=log_id, seq=seq, leaf_hash=digest)
         return Reach(anchor, str(found.get("former_log_id", "")))
     raise HSMError("An audit record of the retention ledger's end can't be read.")

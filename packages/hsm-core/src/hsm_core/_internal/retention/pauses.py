@@ -13,17 +13,17 @@ from hsm_core._internal.keyring.purge_windows import DAY
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
 from hsm_core._internal.retention.decisions import (
     Consent,
-    Consents,
-    NobodyAskedError,
+    NoApprovalRequiredError,
+    PurgeDecisions,
 )
 from hsm_core._internal.retention.state import (
     LOST,
     Allowance,
-    Anchor,
+    LedgerAnchor,
     Pause,
     StateFile,
 )
-from hsm_core._internal.time.judged_time import KnownTime
+from hsm_core._internal.time.judged_time import RetentionTime
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import Request
 
@@ -52,9 +52,9 @@ class Pauses:
     def __init__(
         self,
         file: StateFile,
-        consents: Consents,
+        consents: PurgeDecisions,
         execute: Callable[[Request], Any],
-        time: KnownTime,
+        time: RetentionTime,
     ) -> None:
         self._file = file
         self._consents = consents
@@ -116,7 +116,7 @@ class Pauses:
         self._put(allowance=Allowance(purges=count, until=until))
         return False  # The next sweep finds all that may be purged.
 
-    def notice_loss(self, known: Anchor | None) -> bool:
+    def notice_loss(self, known: LedgerAnchor | None) -> bool:
         """
         Start a pause if the stored state is lost; return whether it is.
 
@@ -157,7 +157,7 @@ class Pauses:
         try:
             answer = self._consents.look(asked, self._time.wall())
             answer = answer or self._consents.ask(asked)
-        except NobodyAskedError:
+        except NoApprovalRequiredError:
             return False
         self.approval_id = answer.approval.approval_id
         if answer.consent is not Consent.GRANTED:

@@ -29,7 +29,7 @@ class _Seen:
     since: float
 
 
-class PolicyFile:
+class RetentionPolicyFile:
     """
     Retention policy in force: the last valid content of a file.
 

@@ -17,12 +17,12 @@ from typing import Any, Final
 from hsm_core._internal.handlers.internal_operations import PurgeVersion
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.purge_windows import Candidate
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.views import audited_caller
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.drafts import code_of
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
-from hsm_core._internal.retention.ledger import Attestation, Intent, Ledger
+from hsm_core._internal.retention.ledger import Attestation, Intent, RetentionLedger
 from hsm_core._internal.retention.requests import granted_at
 from hsm_core.errors import HSMError, KeyNotFoundError, UnavailableError
 from hsm_core.model import Approval, Integrity, KeyId, Parameters
@@ -82,8 +82,8 @@ class Purger:
 
     def __init__(
         self,
-        inventory: Inventory,
-        ledger: Ledger,
+        inventory: KeyRepository,
+        ledger: RetentionLedger,
         execute: Callable[[Request], Any],
         entropy: Entropy,
         method: str,

@@ -17,7 +17,7 @@ _MOST: Final = 2000
 _PACKED: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 
-class PurgeDesk(Protocol):
+class PurgeRequests(Protocol):
     """Opens approval requests for operations of the HSM itself."""
 
     def request(
@@ -66,7 +66,7 @@ class PurgeDesk(Protocol):
         ...
 
 
-class NoDesk:
+class NoPurgeRequests:
     """Stand-in without an approval workflow: nothing is ever granted."""
 
     def request(
@@ -93,7 +93,7 @@ class NoDesk:
         raise ApprovalNotFoundError
 
 
-class Remembered:
+class RememberedRequests:
     """
     Approval requests, with the newest one for each operation.
 
@@ -103,7 +103,7 @@ class Remembered:
         file: Stores the newest request of each operation.
     """
 
-    def __init__(self, desk: PurgeDesk, file: StateFile) -> None:
+    def __init__(self, desk: PurgeRequests, file: StateFile) -> None:
         self._desk = desk
         self._file = file
 

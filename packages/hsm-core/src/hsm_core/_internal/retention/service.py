@@ -11,19 +11,19 @@ from typing import Any, Final
 
 import msgspec
 
-from hsm_core._internal.keyring.dependencies import Ground
-from hsm_core._internal.retention.decisions import Consents
-from hsm_core._internal.retention.ledger import Ledger
+from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.retention.decisions import PurgeDecisions
+from hsm_core._internal.retention.ledger import RetentionLedger
 from hsm_core._internal.retention.pauses import Pauses
-from hsm_core._internal.retention.policy_file import PolicyFile
+from hsm_core._internal.retention.policy_file import RetentionPolicyFile
 from hsm_core._internal.retention.purger import Purger
-from hsm_core._internal.retention.requests import PurgeDesk, Remembered
-from hsm_core._internal.retention.state import Anchor, StateFile
+from hsm_core._internal.retention.requests import PurgeRequests, RememberedRequests
+from hsm_core._internal.retention.state import LedgerAnchor, StateFile
 from hsm_core._internal.retention.sweeper import Sweeper
 from hsm_core._internal.retention.tally import Tally, Totals
 from hsm_core._internal.retention.trail_check import TrailCheck
 from hsm_core._internal.time.clock import instant
-from hsm_core._internal.time.judged_time import KnownTime
+from hsm_core._internal.time.judged_time import RetentionTime
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -71,11 +71,11 @@ class Retention:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: Dependencies,
         *,
         ledger: AuditLog,
         hmac_key: bytes,
-        desk: PurgeDesk,
+        desk: PurgeRequests,
         execute: Callable[[Request], Any],
         method: str,
     ) -> None:
@@ -84,9 +84,9 @@ class Retention:
             raise AssertionError("retention needs a policy's file")
         self._interval = float(settings.retention_interval_seconds)
         self._ground = ground
-        self._file = PolicyFile(settings.retention_config, ground.clock)
+        self._file = RetentionPolicyFile(settings.retention_config, ground.clock)
         self._state = StateFile(inventory.store, inventory.ring)
-        self.ledger = Ledger(
+        self.ledger = RetentionLedger(
             ledger, ground.audit, hmac_key, self._remember, self._state.state.anchor
         )
         self._totals = Totals()
@@ -104,13 +104,13 @@ class Retention:
         self._swept_at = 0
 
     def _sweeper_with(
-        self, desk: PurgeDesk, execute: Callable[[Request], Any], method: str
+        self, desk: PurgeRequests, execute: Callable[[Request], Any], method: str
     ) -> Sweeper:
         ground, settings = self._ground, self._ground.settings
         inventory = ground.inventory
-        known = KnownTime(ground.leaps)
-        consents = Consents(
-            Remembered(desk, self._state),
+        known = RetentionTime(ground.leaps)
+        consents = PurgeDecisions(
+            RememberedRequests(desk, self._state),
             settings.retention_grace_seconds,
             settings.retention_interval_seconds,
         )
@@ -127,7 +127,7 @@ class Retention:
             most=settings.retention_max_purges,
         )
 
-    def _remember(self, anchor: Anchor) -> None:
+    def _remember(self, anchor: LedgerAnchor) -> None:
         self._state.put(msgspec.structs.replace(self._state.state, anchor=anchor))
 
     def step(self) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from hsm_core._internal.lib.worker import Caretaker
-from hsm_core._internal.retention.requests import PurgeDesk
+from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.retention.requests import PurgeRequests
 from hsm_core._internal.retention.service import Retention
 from hsm_core.errors import ConflictError
 from hsm_core.model import Caller
@@ -72,15 +72,15 @@ class RetentionSlot:
 
     def __init__(self, ledger: LedgerFile | None) -> None:
         self._ledger = ledger
-        self._caretaker: Caretaker | None = None
-        self.build: Callable[[Execute, PurgeDesk], Retention] | None = None
+        self._caretaker: BackgroundWorker | None = None
+        self.build: Callable[[Execute, PurgeRequests], Retention] | None = None
         self.retention: Retention | None = None
 
     def begin(
         self,
         execute: Execute,
-        desk: PurgeDesk,
-        new_caretaker: Callable[[], Caretaker] = Caretaker,
+        desk: PurgeRequests,
+        new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker,
     ) -> None:
         """Build and start retention, if there is one."""
         if self.build is None:

@@ -50,7 +50,7 @@ class Allowance(StoredForm, frozen=True, kw_only=True):
     until: int
 
 
-class Anchor(StoredForm, frozen=True, kw_only=True):
+class LedgerAnchor(StoredForm, frozen=True, kw_only=True):
     """Position of the ledger that is recorded in the audit log."""
 
     log_id: str
@@ -75,7 +75,7 @@ class RetentionState(StoredForm, frozen=True, kw_only=True):
     pauses: tuple[Pause, ...] = ()
     leaps_allowed: int = 0
     allowance: Allowance | None = None
-    anchor: Anchor | None = None
+    anchor: LedgerAnchor | None = None
     asked: dict[str, str] = msgspec.field(default_factory=dict)
 
 

@@ -23,19 +23,19 @@ from hsm_core._internal.keyring.purge_windows import (
     candidate_of,
     candidates,
 )
-from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
 from hsm_core._internal.retention.decisions import (
     Consent,
-    Consents,
-    NobodyAskedError,
+    NoApprovalRequiredError,
+    PurgeDecisions,
 )
 from hsm_core._internal.retention.pauses import Pauses
 from hsm_core._internal.retention.purger import Purger, purge_of
 from hsm_core._internal.retention.tally import Ripe, Tally, Totals
 from hsm_core._internal.retention.trail_check import TrailCheck
-from hsm_core._internal.time.judged_time import KnownTime
+from hsm_core._internal.time.judged_time import RetentionTime
 from hsm_core.errors import (
     HSMError,
     IntegrityError,
@@ -61,13 +61,13 @@ class Sweeper:
         most: How many purges, and how many new requests, a sweep makes.
     """
 
-    inventory: Inventory
+    inventory: KeyRepository
     execute: Callable[[Request], Any]
-    consents: Consents
+    consents: PurgeDecisions
     pauses: Pauses
     purger: Purger
     trail: TrailCheck
-    time: KnownTime
+    time: RetentionTime
     totals: Totals
     grace_seconds: int
     most: int
@@ -139,7 +139,7 @@ class Sweeper:
                 return
             try:
                 answer = self.consents.ask(wanted)
-            except NobodyAskedError:
+            except NoApprovalRequiredError:
                 tally.cannot_ask = True
                 self.pauses.note("approvals")
                 tally.show(candidate, "due")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.retention.ledger import Ledger, Reach, reach_of
-from hsm_core._internal.retention.state import Anchor
+from hsm_core._internal.retention.ledger import Reach, RetentionLedger, reach_of
+from hsm_core._internal.retention.state import LedgerAnchor
 from hsm_core.errors import InvalidInputError
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
@@ -35,16 +35,16 @@ class TrailCheck:
         self,
         audit: AuditLog,
         verify: Callable[[int, int], AuditVerification],
-        ledger: Ledger,
+        ledger: RetentionLedger,
     ) -> None:
         self._audit = audit
         self._verify = verify
         self._ledger = ledger
         self._next = 0
         self._is_ledger_verified = False
-        self._lost: Anchor | None = None
+        self._lost: LedgerAnchor | None = None
         self._is_compared = False
-        self.known: Anchor | None = None
+        self.known: LedgerAnchor | None = None
 
     def compare_once(self) -> Iterator[None]:
         """

@@ -35,14 +35,16 @@ _NAME: Final = b"leaps"
 _LOOK: Final = b"look"
 
 
-class Leap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+class ClockJump(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True
+):
     """Span of wall time that does not count, in microseconds since 1970."""
 
     begin: int
     end: int
 
 
-class Leaps:
+class ClockJumpGuard:
     """
     Clock-jump guard: computes ages from the time that is known to have passed.
 
@@ -68,8 +70,8 @@ class Leaps:
         self,
         clock: Clock,
         newest: int = 0,
-        kept: Sequence[Leap] = (),
-        on_change: Callable[[tuple[Leap, ...]], None] = lambda _: None,
+        kept: Sequence[ClockJump] = (),
+        on_change: Callable[[tuple[ClockJump, ...]], None] = lambda _: None,
         on_look: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._clock = clock
@@ -86,9 +88,9 @@ class Leaps:
             self._note(self._wall, newest, newest + OFF)
 
     def __repr__(self) -> str:
-        return "<Leaps>"
+        return "<ClockJumpGuard>"
 
-    def look(self) -> tuple[Leap, ...]:
+    def look(self) -> tuple[ClockJump, ...]:
         """Read the clocks, and return the known jumps, ascending."""
         with self._lock:
             self._advance()
@@ -151,30 +153,30 @@ class Leaps:
         """Update the state with the wall time, where *known* is the accepted time."""
         if wall < expected:
             self._leaps = tuple(
-                Leap(leap.begin, min(leap.end, wall))
+                ClockJump(leap.begin, min(leap.end, wall))
                 for leap in self._leaps
                 if leap.begin < wall
             )
         elif wall > known:
-            self._leaps = _bounded((*self._leaps, Leap(known, wall)))
+            self._leaps = _bounded((*self._leaps, ClockJump(known, wall)))
         self._wall = wall
         self._vouched = max(self._vouched, wall - self._left_out(wall))
 
 
-def _bounded(leaps: tuple[Leap, ...]) -> tuple[Leap, ...]:
+def _bounded(leaps: tuple[ClockJump, ...]) -> tuple[ClockJump, ...]:
     """Join spans that touch, and the oldest two if there are too many."""
     joined = [leaps[0]]
     for before, leap in pairwise(leaps):
         if leap.begin <= before.end:
-            joined[-1] = Leap(joined[-1].begin, leap.end)
+            joined[-1] = ClockJump(joined[-1].begin, leap.end)
         else:
             joined.append(leap)
     if len(joined) > _MOST:
-        joined[:2] = [Leap(joined[0].begin, joined[1].end)]
+        joined[:2] = [ClockJump(joined[0].begin, joined[1].end)]
     return tuple(joined)
 
 
-def encode_leaps(leaps: Sequence[Leap], mac_of: Callable[[bytes], bytes]) -> bytes:
+def encode_leaps(leaps: Sequence[ClockJump], mac_of: Callable[[bytes], bytes]) -> bytes:
     """Return the stored form of leaps."""
     payload = msgspec.json.encode(tuple(leaps))
     return envelope.join(_NAME, payload, mac_of(payload))
@@ -182,12 +184,12 @@ def encode_leaps(leaps: Sequence[Leap], mac_of: Callable[[bytes], bytes]) -> byt
 
 def decode_leaps(
     stored: bytes | None, mac_of: Callable[[bytes], bytes]
-) -> tuple[Leap, ...]:
+) -> tuple[ClockJump, ...]:
     """Return leaps from their stored form; none where it can't be believed."""
     try:
         payload = envelope.check(_NAME, stored, mac_of) if stored else None
         if payload is not None:
-            return msgspec.json.decode(payload, type=tuple[Leap, ...])
+            return msgspec.json.decode(payload, type=tuple[ClockJump, ...])
     except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
         pass
     return ()

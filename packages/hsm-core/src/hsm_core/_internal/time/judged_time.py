@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from hsm_core._internal.time.clock_jumps import Leaps
+from hsm_core._internal.time.clock_jumps import ClockJumpGuard
 
 
-class KnownTime:
+class RetentionTime:
     """
     Time without clock jumps.
 
@@ -14,14 +14,14 @@ class KnownTime:
         leaps: Clock-jump guard.
     """
 
-    def __init__(self, leaps: Leaps) -> None:
+    def __init__(self, leaps: ClockJumpGuard) -> None:
         self._leaps = leaps
 
     def wall(self) -> int:
         """
         Return the wall time, or a later instant while the clock is behind.
 
-        In microseconds since 1970; see `Leaps.now`.
+        In microseconds since 1970; see `ClockJumpGuard.now`.
         """
         return self._leaps.now()
 

@@ -32,8 +32,8 @@ from hsm_core._internal.crypto.libcrypto.library import (
     find_libcrypto,
 )
 from hsm_core._internal.crypto.libcrypto.signature import (
-    SignaturePrivateHandle,
-    SignaturePublicHandle,
+    LibcryptoSignaturePrivateHandle,
+    LibcryptoSignaturePublicHandle,
 )
 from hsm_core._internal.crypto.seedless import expanded_alone
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
@@ -96,19 +96,19 @@ class LibcryptoProvider:
 
     def load(
         self, algorithm: Algorithm, material: bytes, /
-    ) -> SignaturePrivateHandle | KEMPrivateHandle:
+    ) -> LibcryptoSignaturePrivateHandle | KEMPrivateHandle:
         """Load material that we made and have just authenticated."""
         return self._load(algorithm, material, trusted=True)
 
     def load_foreign(
         self, algorithm: Algorithm, material: bytes, /
-    ) -> SignaturePrivateHandle | KEMPrivateHandle:
+    ) -> LibcryptoSignaturePrivateHandle | KEMPrivateHandle:
         """Load material from elsewhere; its public half is computed anew."""
         return self._load(algorithm, material, trusted=False)
 
     def load_public(
         self, algorithm: Algorithm, public_der: bytes, /
-    ) -> SignaturePublicHandle | KEMPublicHandle:
+    ) -> LibcryptoSignaturePublicHandle | KEMPublicHandle:
         """Load SubjectPublicKeyInfo, fully checked."""
         library = self._require(algorithm)
         raw = read_public_key_info(algorithm, public_der)
@@ -122,7 +122,7 @@ class LibcryptoProvider:
             ) from None
         if spec(algorithm).family is Family.ML_KEM:
             return KEMPublicHandle(key, raw)
-        return SignaturePublicHandle(key, raw)
+        return LibcryptoSignaturePublicHandle(key, raw)
 
     @cached_property
     def _library(self) -> Libcrypto | None:
@@ -149,7 +149,7 @@ class LibcryptoProvider:
 
     def _load(
         self, algorithm: Algorithm, material: bytes, *, trusted: bool
-    ) -> SignaturePrivateHandle | KEMPrivateHandle:
+    ) -> LibcryptoSignaturePrivateHandle | KEMPrivateHandle:
         library = self._require(algorithm)
         family = spec(algorithm).family
         if family is Family.SLH_DSA:
@@ -158,7 +158,7 @@ class LibcryptoProvider:
             key = _read_seed(library, algorithm, material, trusted=trusted)
         if family is Family.ML_KEM:
             return KEMPrivateHandle(key, key.public_bytes())
-        return SignaturePrivateHandle(key, key.public_bytes())
+        return LibcryptoSignaturePrivateHandle(key, key.public_bytes())
 
 
 def _is_served(library: Libcrypto, algorithm: Algorithm) -> bool:

@@ -20,7 +20,7 @@ from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import SignatureParameters
 
 
-class SignaturePublicHandle(BaseHandle):
+class LibcryptoSignaturePublicHandle(BaseHandle):
     """
     A public key of ML-DSA or SLH-DSA.
 
@@ -60,7 +60,7 @@ class SignaturePublicHandle(BaseHandle):
             raise SignatureMismatchError
 
 
-class SignaturePrivateHandle(SignaturePublicHandle):
+class LibcryptoSignaturePrivateHandle(LibcryptoSignaturePublicHandle):
     """
     A key pair of ML-DSA or SLH-DSA.
 
@@ -93,7 +93,9 @@ class SignaturePrivateHandle(SignaturePublicHandle):
 
 
 def sign_deterministic(
-    handle: SignaturePrivateHandle, data: bytes, parameters: SignatureParameters
+    handle: LibcryptoSignaturePrivateHandle,
+    data: bytes,
+    parameters: SignatureParameters,
 ) -> bytes:
     """
     Return the signature of the deterministic variant, for known answers only.

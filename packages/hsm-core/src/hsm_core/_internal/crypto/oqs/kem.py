@@ -20,7 +20,7 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InvalidInputError
 
 
-class MLKEMPublicHandle(BaseHandle):
+class OqsMLKEMPublicHandle(BaseHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -52,7 +52,7 @@ class MLKEMPublicHandle(BaseHandle):
         )
 
 
-class MLKEMPrivateHandle(MLKEMPublicHandle):
+class OqsMLKEMPrivateHandle(OqsMLKEMPublicHandle):
     """
     A decapsulation key, with its encapsulation key.
 
@@ -70,7 +70,7 @@ class MLKEMPrivateHandle(MLKEMPublicHandle):
 
 def load_ml_kem(
     algorithm: Algorithm, engine: Engine, material: bytes, *, trusted: bool
-) -> MLKEMPrivateHandle:
+) -> OqsMLKEMPrivateHandle:
     """
     Load PKCS#8 with the seed; an expanded key beside it must be the seed's.
 
@@ -96,7 +96,7 @@ def load_ml_kem(
 
 def load_ml_kem_public(
     algorithm: Algorithm, engine: Engine, public_der: bytes
-) -> MLKEMPublicHandle:
+) -> OqsMLKEMPublicHandle:
     """
     Load SubjectPublicKeyInfo; one encapsulation makes the library check it.
 
@@ -105,7 +105,7 @@ def load_ml_kem_public(
     """
     raw = read_public_key_info(algorithm, public_der)
     kem = engine.binding.KeyEncapsulation(mechanism_name(algorithm))
-    handle = MLKEMPublicHandle(algorithm, engine, kem, raw)
+    handle = OqsMLKEMPublicHandle(algorithm, engine, kem, raw)
     try:
         handle.encapsulate()
     except RuntimeError:
@@ -119,9 +119,9 @@ def load_ml_kem_public(
 
 def _loaded(
     algorithm: Algorithm, engine: Engine, kem: KEMObject, public: Callable[[], bytes]
-) -> MLKEMPrivateHandle:
+) -> OqsMLKEMPrivateHandle:
     try:
-        return MLKEMPrivateHandle(algorithm, engine, kem, public())
+        return OqsMLKEMPrivateHandle(algorithm, engine, kem, public())
     except BaseException:
         kem.free()
         raise

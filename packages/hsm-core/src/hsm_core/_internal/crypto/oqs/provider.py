@@ -21,8 +21,8 @@ from hsm_core._internal.crypto.oqs.engine import Engine
 from hsm_core._internal.crypto.oqs.kem import load_ml_kem, load_ml_kem_public
 from hsm_core._internal.crypto.oqs.library import Absent, OqsLibrary, open_library
 from hsm_core._internal.crypto.oqs.signature import (
-    SignaturePrivateHandle,
-    SignaturePublicHandle,
+    OqsSignaturePrivateHandle,
+    OqsSignaturePublicHandle,
     SignedWithMu,
     make_pair,
     seed_bytes,
@@ -105,7 +105,7 @@ class OqsProvider:
         with_mu = self._with_mu(
             algorithm, lambda other: other.load_public(algorithm, public_der)
         )
-        return SignaturePublicHandle(algorithm, engine, raw, with_mu)
+        return OqsSignaturePublicHandle(algorithm, engine, raw, with_mu)
 
     @cached_property
     def _library(self) -> OqsLibrary | Absent:
@@ -171,11 +171,11 @@ class OqsProvider:
             return load_ml_kem(algorithm, engine, material, trusted=trusted)
         if family is Family.SLH_DSA:
             pair = _read_parts(algorithm, engine, material, trusted=trusted)
-            return SignaturePrivateHandle(algorithm, engine, pair, None)
+            return OqsSignaturePrivateHandle(algorithm, engine, pair, None)
         seed = _read_seed(algorithm, engine, material, trusted=trusted)
         pair, own = make_pair(algorithm, engine, seed), seed_key_info(algorithm, seed)
         with_mu = self._with_mu(algorithm, lambda other: other.load(algorithm, own))
-        return SignaturePrivateHandle(algorithm, engine, pair, with_mu)
+        return OqsSignaturePrivateHandle(algorithm, engine, pair, with_mu)
 
 
 def _has_kem(engine: Engine, algorithm: Algorithm) -> bool:

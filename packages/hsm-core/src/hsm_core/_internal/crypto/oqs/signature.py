@@ -42,7 +42,7 @@ class SignedWithMu:
             return self._handle
 
 
-class SignaturePublicHandle(BaseHandle):
+class OqsSignaturePublicHandle(BaseHandle):
     """
     A public key of ML-DSA or SLH-DSA.
 
@@ -94,7 +94,7 @@ class SignaturePublicHandle(BaseHandle):
             verifier.free()
 
 
-class SignaturePrivateHandle(SignaturePublicHandle):
+class OqsSignaturePrivateHandle(OqsSignaturePublicHandle):
     """
     A key pair of ML-DSA or SLH-DSA.
 

@@ -28,7 +28,7 @@ from hsm_core.errors import (
 )
 
 
-class MLKEMPublicHandle(BaseHandle):
+class PqcryptoMLKEMPublicHandle(BaseHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -53,7 +53,7 @@ class MLKEMPublicHandle(BaseHandle):
         return secret, ciphertext
 
 
-class MLKEMPrivateHandle(MLKEMPublicHandle):
+class PqcryptoMLKEMPrivateHandle(PqcryptoMLKEMPublicHandle):
     """
     A decapsulation key in its expanded form.
 
@@ -83,7 +83,7 @@ def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
 
 def load_ml_kem(
     algorithm: Algorithm, module: KEMModule, material: bytes
-) -> MLKEMPrivateHandle:
+) -> PqcryptoMLKEMPrivateHandle:
     """
     Load PKCS#8 that has the expanded form, with or without the seed.
 
@@ -99,7 +99,7 @@ def load_ml_kem(
             "load. Use OpenSSL 3.5 or newer.",
             algorithm=algorithm.value,
         )
-    return MLKEMPrivateHandle(algorithm, module, expanded)
+    return PqcryptoMLKEMPrivateHandle(algorithm, module, expanded)
 
 
 def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
@@ -126,7 +126,7 @@ def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
 
 def load_ml_kem_public(
     algorithm: Algorithm, module: KEMModule, public_der: bytes
-) -> MLKEMPublicHandle:
+) -> PqcryptoMLKEMPublicHandle:
     """
     Load SubjectPublicKeyInfo; one encapsulation makes the wheel check it.
 
@@ -142,4 +142,4 @@ def load_ml_kem_public(
             field="public_key",
             algorithm=algorithm.value,
         ) from None
-    return MLKEMPublicHandle(algorithm, module, raw)
+    return PqcryptoMLKEMPublicHandle(algorithm, module, raw)

@@ -40,7 +40,7 @@ _FROM_PUBLIC: Final[dict[Algorithm, Callable[[bytes], _PublicKey]]] = {
 }
 
 
-class MLKEMPublicHandle(BaseHandle):
+class PycaMLKEMPublicHandle(BaseHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -61,7 +61,7 @@ class MLKEMPublicHandle(BaseHandle):
         return self._public.encapsulate()
 
 
-class MLKEMPrivateHandle(MLKEMPublicHandle):
+class PycaMLKEMPrivateHandle(PycaMLKEMPublicHandle):
     """
     A decapsulation key, made from its seed, with its encapsulation key.
 
@@ -86,7 +86,7 @@ def generate_ml_kem(algorithm: Algorithm, entropy: Entropy) -> bytes:
 
 def load_ml_kem(
     algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> MLKEMPrivateHandle:
+) -> PycaMLKEMPrivateHandle:
     """Load PKCS#8 that has a seed; ours has nothing else."""
     make = ML_KEM[algorithm]
     if trusted:
@@ -99,13 +99,15 @@ def load_ml_kem(
                 lambda seed: make(seed).public_key().public_bytes_raw(),
             )
         )
-    return MLKEMPrivateHandle(algorithm, key)
+    return PycaMLKEMPrivateHandle(algorithm, key)
 
 
-def load_ml_kem_public(algorithm: Algorithm, public_der: bytes) -> MLKEMPublicHandle:
+def load_ml_kem_public(
+    algorithm: Algorithm, public_der: bytes
+) -> PycaMLKEMPublicHandle:
     """Load SubjectPublicKeyInfo; every coefficient is checked to be reduced."""
     raw = read_public_key_info(algorithm, public_der)
     try:
-        return MLKEMPublicHandle(algorithm, _FROM_PUBLIC[algorithm](raw))
+        return PycaMLKEMPublicHandle(algorithm, _FROM_PUBLIC[algorithm](raw))
     except REFUSALS:
         raise not_public_key(algorithm) from None

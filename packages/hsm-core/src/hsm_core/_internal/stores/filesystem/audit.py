@@ -29,8 +29,8 @@ from hsm_core._internal.stores.filesystem.audit_head import (
     read_head,
 )
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
-from hsm_core._internal.stores.filesystem.audit_pruning import Pruner
-from hsm_core._internal.stores.filesystem.audit_recovery import Recovered, recover
+from hsm_core._internal.stores.filesystem.audit_pruning import SegmentPruner
+from hsm_core._internal.stores.filesystem.audit_recovery import RecoveredFiles, recover
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.files import (
     LockFile,
@@ -65,7 +65,7 @@ class FileAuditLog(TrailLog):
         chain: Chain,
         medium: FileMedium,
         reserve: Reserve,
-        pruner: Pruner,
+        pruner: SegmentPruner,
         *,
         options: TrailOptions,
         open_events: Sequence[AuditEvent],
@@ -202,7 +202,7 @@ def _lock(path: Path, hmac_key: bytes) -> LockFile:
 
 def _recovered(
     path: Path, options: TrailOptions, stored: StoredHead, reserve: Reserve
-) -> Recovered:
+) -> RecoveredFiles:
     """Recover; on a full disk with the room that an earlier process kept back."""
     hmac_key, now = options.hmac_key, options.clock.now()
     try:
@@ -213,7 +213,7 @@ def _recovered(
     return recover(path, hmac_key, stored, now)
 
 
-def _segments(recovered: Recovered) -> Segments:
+def _segments(recovered: RecoveredFiles) -> Segments:
     return Segments(
         recovered.closed,
         recovered.live,
@@ -234,9 +234,9 @@ def _pruner(
     options: TrailOptions,
     stored: StoredHead,
     segments: Segments,
-    recovered: Recovered,
-) -> Pruner:
-    return Pruner(
+    recovered: RecoveredFiles,
+) -> SegmentPruner:
+    return SegmentPruner(
         path,
         segments,
         hmac_key=options.hmac_key,

@@ -25,7 +25,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     open_reader,
     replace_file,
 )
-from hsm_core._internal.stores.filesystem.audit_recovery import Replay
+from hsm_core._internal.stores.filesystem.audit_recovery import SegmentReplay
 from hsm_core._internal.stores.filesystem.audit_repairs import keep_fragment
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 
@@ -62,12 +62,12 @@ def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> N
     """
     beginning = find_beginning(path, hmac_key, head, exists=path.exists())
     try:
-        Replay(path, hmac_key, head, beginning).run(exists=path.exists())
+        SegmentReplay(path, hmac_key, head, beginning).run(exists=path.exists())
     except AuditTamperedError as error:
         damage = error
     else:
         raise ConfigurationError("The audit trail is not forked.", path=str(path))
-    replay = Replay(path, hmac_key, head, beginning)
+    replay = SegmentReplay(path, hmac_key, head, beginning)
     replay.reach_live()
     with open_reader(path) as file:
         *lines, torn = file.read().split(b"\n")

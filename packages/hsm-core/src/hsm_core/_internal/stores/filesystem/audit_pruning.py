@@ -35,7 +35,7 @@ from hsm_core.protocols import KnownKey
 _BLOCK: Final = 1000
 
 
-class Pruner:
+class SegmentPruner:
     """
     Prunes an open trail; one thread at a time does, while any may ask what is kept.
 

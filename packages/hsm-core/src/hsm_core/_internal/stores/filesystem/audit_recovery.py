@@ -18,7 +18,7 @@ from hsm_core._internal.audit.chain import OpenIntents
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.replay import Replay as Found
+from hsm_core._internal.audit.replay import IntentReplay as Found
 from hsm_core._internal.audit.scan import (
     Scan,
     claimed_seq,
@@ -54,7 +54,7 @@ from hsm_core.model import AuditEvent, RepairDetail
 
 
 @dataclass(slots=True)
-class Recovered:
+class RecoveredFiles:
     """
     A trail that is ready to be written on.
 
@@ -79,7 +79,7 @@ class Recovered:
     baseline: Baseline | None
 
 
-def recover(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> Recovered:
+def recover(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> RecoveredFiles:
     """
     Verify a trail as far as its head mark asks for it, and repair its end.
 
@@ -100,7 +100,7 @@ def recover(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> Recovere
     """
     exists = check_file(path)
     beginning = find_beginning(path, hmac_key, head, exists=exists)
-    replay = Replay(path, hmac_key, head, beginning)
+    replay = SegmentReplay(path, hmac_key, head, beginning)
     torn, scan = replay.run(exists=exists)
     if exists:
         descriptor = open_no_follow(path, os.O_RDWR | os.O_APPEND)
@@ -139,7 +139,7 @@ def _finish_prune(
         remove_files(path, beginning.baseline.header.next_seq)
 
 
-class Replay:
+class SegmentReplay:
     """
     Follows the records that the head mark, or an intent, still needs.
 
@@ -188,9 +188,9 @@ class Replay:
         """How many bytes the good records of the live segment take."""
         return self._live.size
 
-    def result(self, descriptor: int, repairs: list[RepairDetail]) -> Recovered:
+    def result(self, descriptor: int, repairs: list[RepairDetail]) -> RecoveredFiles:
         """Return what was found."""
-        return Recovered(
+        return RecoveredFiles(
             mark=self._found.mark(self.follower.seq, self.follower.leaf_hash),
             closed=self._closed,
             live=self._live,

@@ -27,7 +27,7 @@ from hsm_core._internal.stores.remote import names
 from hsm_core._internal.stores.remote.access import UnsettledPutError, VaultAccess
 from hsm_core._internal.stores.remote.known import KnownDocuments
 from hsm_core._internal.stores.remote.leases import RemoteLeases
-from hsm_core._internal.stores.remote.tenure import Tenure
+from hsm_core._internal.stores.remote.tenure import WriterLease
 from hsm_core._internal.stores.remote.uses import RemoteUseCounters
 from hsm_core.errors import (
     ConflictError,
@@ -97,7 +97,9 @@ class RemoteKeyStore(KeyStore):
         self._vault = VaultAccess(vault)
         self._known = KnownDocuments(self._vault, entropy)
         self.uses = RemoteUseCounters(self._vault, self._check_usable)
-        self._tenure = Tenure(RemoteLeases(self._vault, clock, entropy), clock, holder)
+        self._tenure = WriterLease(
+            RemoteLeases(self._vault, clock, entropy), clock, holder
+        )
         self._not_aborted: set[str] = set()
         self._unsettled: dict[KeyId, KeyChange] = {}
         self._writing = threading.Lock()

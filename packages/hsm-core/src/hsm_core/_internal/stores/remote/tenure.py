@@ -30,7 +30,7 @@ _RENEW_SECONDS: Final = 6.0
 _POLL_SECONDS: Final = 1.0
 
 
-class Tenure:
+class WriterLease:
     """
     The right to write.
 

@@ -16,7 +16,7 @@ from typing import Final
 _FLAGS: Final = getattr(os, "O_PATH", None)
 
 
-class Anchor:
+class FileAnchor:
     """Holds one file, whatever becomes of its name; without effect but on Linux."""
 
     def __init__(self) -> None:

@@ -18,14 +18,14 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
 )
 from hsm_core._internal.stores.sqlite.audit_beside import (
-    Beside,
+    ExternalHeadMark,
     check_beside,
     read_beside,
 )
 from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
-from hsm_core._internal.stores.sqlite.audit_pruning import Pruner
+from hsm_core._internal.stores.sqlite.audit_pruning import RowPruner
 from hsm_core._internal.stores.sqlite.audit_recovery import (
-    Recovered,
+    RecoveredDatabase,
     recover,
     schema_of,
 )
@@ -51,7 +51,7 @@ class SqliteAuditLog(TrailLog):
         chain: Chain,
         medium: SqliteMedium,
         reserve: Reserve,
-        pruner: Pruner,
+        pruner: RowPruner,
         *,
         options: TrailOptions,
         open_events: Sequence[AuditEvent],
@@ -93,7 +93,7 @@ class SqliteAuditLog(TrailLog):
             stack.callback(database.close)
             recovered = _recover(database, hmac_key, stored)
             log_id = recovered.head.log_id
-            beside = Beside(path, hmac_key, log_id, stored)
+            beside = ExternalHeadMark(path, hmac_key, log_id, stored)
             stack.callback(beside.close)
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
             reserve = Reserve(
@@ -101,7 +101,7 @@ class SqliteAuditLog(TrailLog):
             )
             stack.callback(reserve.close)
             _begin(medium, recovered.mark, reserve)
-            pruner = Pruner(database, medium, log_id, hmac_key, recovered.baseline)
+            pruner = RowPruner(database, medium, log_id, hmac_key, recovered.baseline)
             if recovered.leftovers:
                 with suppress(AuditUnavailableError):
                     pruner.remove()
@@ -166,7 +166,7 @@ def _open(path: Path, options: TrailOptions, stored: StoredHead | None) -> Datab
 
 def _recover(
     database: Database, hmac_key: bytes, stored: StoredHead | None
-) -> Recovered:
+) -> RecoveredDatabase:
     # It may have been read before another process let go of the trail.
     stored = stored and read_beside(database.path, hmac_key)
     try:

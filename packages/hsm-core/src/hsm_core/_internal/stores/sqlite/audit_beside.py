@@ -98,7 +98,7 @@ def _beside(path: Path) -> Path:
     return path.with_name(head_name(path.name))
 
 
-class Beside:
+class ExternalHeadMark:
     """
     The file, open for writing by the one thread that writes the trail.
 

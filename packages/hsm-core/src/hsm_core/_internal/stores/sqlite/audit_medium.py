@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.sqlite.audit_beside import Beside
+from hsm_core._internal.stores.sqlite.audit_beside import ExternalHeadMark
 from hsm_core._internal.stores.sqlite.audit_bulk import insert_records, read_records
 from hsm_core._internal.stores.sqlite.audit_rows import (
     head_row,
@@ -65,7 +65,11 @@ class SqliteMedium:
     """
 
     def __init__(
-        self, database: Database, hmac_key: bytes, stored: StoredHead, beside: Beside
+        self,
+        database: Database,
+        hmac_key: bytes,
+        stored: StoredHead,
+        beside: ExternalHeadMark,
     ) -> None:
         self._database = database
         self._beside = beside

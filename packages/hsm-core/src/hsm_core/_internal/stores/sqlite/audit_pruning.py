@@ -44,7 +44,7 @@ _DROP_BASELINES: Final = (
 )
 
 
-class Pruner:
+class RowPruner:
     """
     Gathers what is kept of old records, and removes them. Not safe for threads.
 

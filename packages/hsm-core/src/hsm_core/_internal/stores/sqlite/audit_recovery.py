@@ -18,7 +18,7 @@ from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.replay import Replay
+from hsm_core._internal.audit.replay import IntentReplay
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Recovered:
+class RecoveredDatabase:
     """
     A trail that is ready to be written on.
 
@@ -79,7 +79,7 @@ def schema_of(hmac_key: bytes, log_id: str) -> Schema:
     return Schema(APPLICATION_ID, (step,))
 
 
-def recover(connection: sqlite3.Connection, hmac_key: bytes) -> Recovered:
+def recover(connection: sqlite3.Connection, hmac_key: bytes) -> RecoveredDatabase:
     """
     Verify a trail as far as its head mark asks for it; nothing is written.
 
@@ -102,7 +102,7 @@ def recover(connection: sqlite3.Connection, hmac_key: bytes) -> Recovered:
     first = covered if oldest is None or leftovers else oldest
     replay = _Replay(connection, hmac_key, head, PrunedPrefix(first, baseline))
     replay.run(first)
-    return Recovered(
+    return RecoveredDatabase(
         head=head,
         mark=replay.end(),
         intents=replay.found.intents,
@@ -123,7 +123,7 @@ class _Replay:
         prefix: PrunedPrefix,
     ) -> None:
         self._connection = connection
-        self.found = Replay(head.mark)
+        self.found = IntentReplay(head.mark)
         self._mark = head.mark
         seq, leaf = prefix.start
         self._follower = Follower(

@@ -26,7 +26,7 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.opening import lock_file, storage_errors
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
-from hsm_core._internal.stores.sqlite.anchor import Anchor
+from hsm_core._internal.stores.sqlite.anchor import FileAnchor
 from hsm_core._internal.stores.sqlite.backup import back_up
 from hsm_core._internal.stores.sqlite.failures import (
     UnreadableValueError,
@@ -36,7 +36,7 @@ from hsm_core._internal.stores.sqlite.failures import (
     translate,
 )
 from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
-from hsm_core._internal.stores.sqlite.turn import Turn
+from hsm_core._internal.stores.sqlite.turn import ConnectionLock
 from hsm_core.errors import (
     HSMError,
     StorageFullError,
@@ -80,14 +80,14 @@ class Database:
         self.path = path
         self._log = files.beside(path, "-wal")
         self._schema = schema
-        self._turn = Turn()
+        self._turn = ConnectionLock()
         self._process = os.getpid()
         self._refusal = ""
         self._is_closed = False
         self._is_moved = False
         self._is_durable = True
         self._commits = 0
-        self._anchor = Anchor()
+        self._anchor = FileAnchor()
         files.make_parent(path)
         self._lock = lock_file(files.beside(path, ".lock"))
         try:

@@ -15,7 +15,7 @@ _PATIENCE_SECONDS: Final = 1.5
 """How long one turn may last before readers give up; an answer has two seconds."""
 
 
-class Turn:
+class ConnectionLock:
     """
     A turn of one thread at a time, which may take it again within.
 
