@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every key handle has in common: it refuses what its algorithm has not."""
+"""Base of key handles: rejects operations that the algorithm does not support."""
 
 from __future__ import annotations
 

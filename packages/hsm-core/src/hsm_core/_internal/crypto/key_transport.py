@@ -64,8 +64,8 @@ def check_mechanism(
     Return *mechanism*, or the algorithm's default.
 
     Raises:
-        UnsupportedOperationError: The algorithm has it not, or has none at all, or
-            hashes are given and it is not RSA.
+        UnsupportedOperationError: The algorithm does not support the mechanism or any,
+            or hashes are given and it is not RSA.
     """
     offered = mechanisms(row)
     if not offered:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What whoever computes with a fresh secret needs of the registry."""
+"""Key loader: the registry's interface for computing with a fresh secret."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Which providers there are, who is asked first, and what to install where none serves.
+Providers: discovery, order of preference, and installation hints.
 
 A provider is a row of one table. It is opened when an algorithm first needs it, so
 that looking for libraries costs nothing to a program that doesn't use them.
@@ -32,7 +32,7 @@ class DeferredProvider:
     """
     A `CryptoProvider` that is opened when it is first asked what it serves.
 
-    One that isn't installed serves nothing.
+    One that isn't installed supports no algorithm.
 
     Args:
         name: Its name, known before it is opened.
@@ -62,7 +62,7 @@ class DeferredProvider:
 
     @property
     def absence(self) -> str:
-        """Why it serves nothing, if it knows."""
+        """Reason why it supports no algorithm, if known."""
         return str(getattr(self._opened(), "absence", ""))
 
     def algorithms(self) -> frozenset[Algorithm]:
@@ -95,7 +95,7 @@ class DeferredProvider:
         return self._provider
 
     def _installed(self) -> CryptoProvider:
-        """Return what was opened; nobody asks for keys of one that serves nothing."""
+        """Return the opened provider; an absent one has no algorithms."""
         return cast("CryptoProvider", self._opened())
 
 
@@ -164,8 +164,8 @@ def parse_order(
     Return the providers that a setting names, by algorithm.
 
     Raises:
-        ConfigurationError: It names an algorithm or a provider that isn't there, no
-            provider at all, or an algorithm twice.
+        ConfigurationError: It names an unknown algorithm or provider, no provider, or
+            an algorithm twice.
     """
     by_name = {provider.name: provider for provider in providers}
     chosen: dict[Algorithm, list[CryptoProvider]] = {}

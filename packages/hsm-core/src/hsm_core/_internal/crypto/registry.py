@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The one place where keys are made and loaded.
+Crypto registry: generates and loads all keys.
 
-Every new key that is kept passes its pairwise consistency test before anybody sees it,
-and every handle is guarded, so that a stopped algorithm gives nothing any more.
+Every new stored key passes its pairwise consistency test before use, and every handle
+is guarded, so that a stopped algorithm returns no results.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GeneratedKey:
 
 class CryptoRegistry(ServedAlgorithms):
     """
-    The door to all cryptography: generate, load, test, stop.
+    Registry of all cryptography: generate, load, test, stop.
 
     Args:
         providers: See `ServedAlgorithms`, as for *order* and *preferred*.

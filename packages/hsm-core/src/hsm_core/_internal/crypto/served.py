@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Which provider serves an algorithm, and whether it may.
+Served algorithms: the provider and self-test state of each.
 
 Every algorithm passes its known-answer test before it is used for the first time. One
 that fails is stopped for the life of the process, and every composite of it; the others
@@ -50,7 +50,7 @@ class ServedAlgorithms:
     """
     The providers of this machine, each algorithm with the first that has it.
 
-    Safe for many threads. Who serves an algorithm is found out when it is first needed.
+    Thread-safe. Who serves an algorithm is found out when it is first needed.
 
     Args:
         providers: In order of preference.

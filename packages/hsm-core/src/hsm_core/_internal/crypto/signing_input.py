@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is signed: a message, its digest or its mu, and exactly one of them."""
+"""Signing input: exactly one of a message, its digest or its mu."""
 
 from __future__ import annotations
 

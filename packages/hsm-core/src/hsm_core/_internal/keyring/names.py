@@ -20,7 +20,7 @@ from hsm_core.model import KeyId, KeyState
 
 class KeyNames:
     """
-    Names of all keys that are not destroyed. Safe for many threads.
+    Names of all keys that are not destroyed. Thread-safe.
 
     Args:
         documents: Reads every key: its id, and its document or None where that can't be

@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 
 class AuthenticatedReader:
     """
-    Reads documents from a `KeyStore`. Safe for many threads.
+    Reads documents from a `KeyStore`. Thread-safe.
 
     Args:
         store: Not trusted.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Places of all stores: whether they are places, apart from each other, and free.
+Store paths: checks that they are valid, distinct and unlocked.
 
-Two stores in one file would be kept apart by locks or by what the file says of itself,
-but not where one of them takes the file for its own spare room. So it is seen before
-anything is opened or made.
+Locks or file headers would separate two stores in one file, except if one of them takes
+the file for its own temporary file. So paths are checked before anything is opened or
+created.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _FILE_TRAIL: Final = (
 
 class _Place(NamedTuple):
     """
-    Where a store lies.
+    Path of a store.
 
     Attributes:
         field: The setting that says so.

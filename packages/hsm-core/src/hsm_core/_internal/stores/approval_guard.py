@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guard round any approval store: nothing foreign leaves it; see `guard`."""
+"""Guard around any approval store: translates foreign exceptions; see `guard`."""
 
 from __future__ import annotations
 

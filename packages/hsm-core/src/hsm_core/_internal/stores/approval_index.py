@@ -51,7 +51,7 @@ def check_approval_change(change: ApprovalChange) -> None:
 
 class ApprovalIndex:
     """
-    Entries by id and facet. Not safe for threads: callers lock.
+    Entries by id and facet. Not thread-safe: callers lock.
 
     A position is (created_at, approval_id); lists are kept in ascending order of it.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Making many objects at once, all of which stay."""
+"""Bulk creation of long-lived objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """
-    Let the garbage collector wait, which would look at them all again and again.
+    Pause the garbage collector, which would scan them all repeatedly.
 
     It takes half of the time of loading 100,000 entries.
     """

@@ -2,8 +2,8 @@
 """
 Openers of stores that other distributions offer, found by name.
 
-Only the one that is asked for is loaded. A scheme that two distributions offer is
-refused, since nobody can say which of them is meant.
+Only the requested one is loaded. A scheme that two distributions offer is refused as
+ambiguous.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Opener:
     """
-    What opens one scheme.
+    Opener of one scheme.
 
     Attributes:
         group: Where it was found.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-A guard round any key store and its use counters: nothing foreign leaves them.
+Guard around any key store and its use counters: translates foreign exceptions.
 
-Whatever a store raises that is not an `HSMError` becomes a `StoreUnavailableError`. Of
-a commit that failed in such a way nobody knows whether it was made.
+An exception of a store that is not an `HSMError` becomes a `StoreUnavailableError`.
+After such a failure of a commit its outcome is unknown.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The index of a key store, in memory: what is answered without reading a document.
+Index of a key store in memory: answers queries without reading documents.
 
 Every filter of a listing but tags has a list in order, so a page costs the same with
 ten keys and with a million. With tags, the keys of the rarest of them are walked.
@@ -42,7 +42,7 @@ _LIVE: Final[_Facet] = ("live",)
 
 class KeyIndex:
     """
-    Entries by id, name, operation and facet. Not safe for threads: callers lock.
+    Entries by id, name, operation and facet. Not thread-safe: callers lock.
 
     A position is (created_at, key_id); lists are kept in ascending order of it.
     """

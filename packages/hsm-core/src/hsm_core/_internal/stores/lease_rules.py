@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The rules of leases, apart from where they lie.
+Lease rules, independent of storage.
 
 An implementation gives one step: read what is stored of a name, ask a rule what shall
 stand there, and store that, with nobody in between. What was released or has expired
@@ -35,7 +35,7 @@ MAX_LEASE_BYTES: Final = 1024
 """Longest stored form of a lease."""
 
 LeaseRule: TypeAlias = Callable[[Lease | None], Lease | None]
-"""Gives what shall be stored for what is stored now; None changes nothing."""
+"""Returns the new stored form for the current one; None changes nothing."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 _HOLDER: Final = re.compile(r"[!-~]{1,128}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Stores by what a setting says: a kind, or a URI.
+Store settings: open a store by kind or URI.
 
-Our own schemes come first, and nothing that is installed can take their place.
+Built-in schemes come first; installed packages can't override them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _NOT_VISIBLE: Final = re.compile(r"[^!-~]")
 @dataclass(frozen=True, slots=True)
 class _Place:
     """
-    What a store is opened with.
+    Arguments for opening a store.
 
     Attributes:
         rest: What follows the scheme and its colon; None without a colon.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What a name must look like before a store lets it near a path.
+Name checks before a store uses a name in a path.
 
 Whole-string patterns of ASCII characters: no separator, no dot in front, one spelling
 for one thing.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where composites get their halves from."""
+"""Component providers of composite keys."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How a composite's two halves become one key, and how they come apart again.
+Serialization of a composite key's two halves as one key.
 
 A composite is raw bytes under its OID: the post-quantum half, whose length is fixed,
 followed by the traditional one. Its components are served as SubjectPublicKeyInfo and

@@ -126,7 +126,7 @@ class Libcrypto:
         return self._found(self.signature(name))
 
     def signature(self, name: str) -> int | None:
-        """Return the EVP_SIGNATURE of a name, which is kept for ever, or None."""
+        """Return the EVP_SIGNATURE of a name, which is never freed, or None."""
         if name not in self._signatures:
             found = self.functions.EVP_SIGNATURE_fetch(None, name.encode(), None)
             if not found:

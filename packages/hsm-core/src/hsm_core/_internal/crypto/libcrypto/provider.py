@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of the table the operating system's OpenSSL serves, and how keys are read."""
+"""Provider of the operating system's OpenSSL."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class LibcryptoProvider:
     def load_foreign(
         self, algorithm: Algorithm, material: bytes, /
     ) -> LibcryptoSignaturePrivateHandle | KEMPrivateHandle:
-        """Load material from elsewhere; its public half is computed anew."""
+        """Load material from elsewhere; its public half is recomputed."""
         return self._load(algorithm, material, trusted=False)
 
     def load_public(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What is used of liboqs-python, and what it calls our algorithms.
+Binding to liboqs-python, and its names of our algorithms.
 
 The binding pads short keys and ciphertexts with zeros in silence, and tells a wrong
-signature by a boolean. So whoever calls it checks every length first.
+signature by a boolean. So callers check every length first.
 """
 
 from __future__ import annotations

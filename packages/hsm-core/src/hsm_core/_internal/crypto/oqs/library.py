@@ -164,7 +164,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _descriptor_redirected() -> Iterator[None]:
-    """Make descriptor 1 standard error for a while, or nothing if both aren't open."""
+    """Redirect descriptor 1 to standard error, if both are open."""
     try:
         kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
     except OSError:

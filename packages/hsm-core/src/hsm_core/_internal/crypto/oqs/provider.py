@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of the table liboqs serves, and how keys are read."""
+"""Provider of liboqs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class OqsProvider:
         return self._load(algorithm, material, trusted=True)
 
     def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
-        """Load material from elsewhere; its public half is computed anew."""
+        """Load material from elsewhere; its public half is recomputed."""
         return self._load(algorithm, material, trusted=False)
 
     def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:

@@ -107,7 +107,7 @@ def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
     Refuse a key from elsewhere: without computing from its seed nothing can be checked.
 
     Raises:
-        InvalidInputError: It is not PKCS#8 of this algorithm, or has no seed at all.
+        InvalidInputError: It is not PKCS#8 of this algorithm, or has no seed.
         AlgorithmUnavailableError: It has one.
     """
     if not read_private_form(algorithm, material).seed:

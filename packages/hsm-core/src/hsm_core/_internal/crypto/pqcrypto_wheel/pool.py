@@ -109,7 +109,7 @@ class WorkerPool:
             child.kill()
 
     def forget(self) -> None:
-        """Begin anew in a process that was forked off; the children are not its own."""
+        """Start over in a forked process; the children are not its own."""
         for child in self._children:
             child.abandon()
         self._begin()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of the table the wheel serves, and how its keys are kept."""
+"""Provider of the pqcrypto wheel."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which family serves which algorithm."""
+"""Provider of pyca/cryptography."""
 
 from __future__ import annotations
 

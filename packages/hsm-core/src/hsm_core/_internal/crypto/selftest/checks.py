@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the self-tests of all families have in common."""
+"""Common parts of the self-tests of all families."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which family is tested how."""
+"""Self-test runner: the tests of each algorithm family."""
 
 from __future__ import annotations
 

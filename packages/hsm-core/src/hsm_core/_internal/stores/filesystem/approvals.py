@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Approvals in a directory: one file each, replaced by one rename.
+Approval store in a directory: one file per approval, replaced by rename.
 
-All of them are read when the store is opened, for an index in memory. A sync of the
-directory that failed leaves nobody sure of what is on the disk: the store then refuses
-everything until `reopen` has written that approval anew and read all of them again.
+All of them are read at opening, for an index in memory. After a failed sync of the
+directory the content of the disk is unknown: the store then refuses everything until
+`reopen` has rewritten that approval and read all of them again.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class FileApprovalStore(ApprovalStore):
         return not (self._refusal or self._lock.is_lost)
 
     def reopen(self) -> None:
-        """Write anew what is not known to be durable, and read everything again."""
+        """Rewrite approvals that may not be durable, and read all again."""
         with self._writing:
             self._check_process()
             if self._refusal == _CLOSED:
@@ -145,7 +145,7 @@ class FileApprovalStore(ApprovalStore):
             self._refusal = ""
 
     def _settle(self, approval_id: str) -> None:
-        # A file that is not there can't be written anew, its directory can.
+        # A missing file can't be rewritten, but its directory can.
         stored = self._stored(approval_id)
         if stored:
             atomic_write(self._path(approval_id), stored)

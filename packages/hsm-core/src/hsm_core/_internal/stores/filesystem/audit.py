@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail in files: segments of JSON lines, one writer, synced in groups."""
+"""Audit log in files: segments of JSON lines, one writer, group sync."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FileAuditLog(TrailLog):
     An `AuditLog` in a series of files; `open` makes one.
 
     Attributes:
-        repairs: What its opening repaired.
+        repairs: Repairs made at opening.
     """
 
     repairs: Sequence[RepairDetail] = ()

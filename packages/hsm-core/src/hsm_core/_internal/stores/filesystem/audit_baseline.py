@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file with what is kept of pruned records, and the one that will replace it."""
+"""Baseline file of pruned records, and its staged successor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHUNK: Final = 1024 * 1024
 
 class BaselineFile:
     """
-    A new baseline is staged beside the one that counts, and takes its name later.
+    Baseline file; a new one is staged beside it, and renamed over it later.
 
     Args:
         live: The live segment of the trail.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Where a trail in files begins, and of which files it consists.
+Start of an audit log in files: its first record, and its segments.
 
 Segments before the baseline's end are pruned, whether or not they were removed already.
 Where two segments overlap, the later one wins from its first record on: the earlier one

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-File system calls of the trail: private files, whole writes, the trail's own errors.
+File system calls of the audit log: private files, complete writes, audit errors.
 
 A failed sync is never repeated: the kernel may have dropped the data, and a second
 call would report success.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Recovery of a forked trail: two processes wrote one live segment, each its own chain.
+Recovery of a forked audit log: two processes wrote one live segment.
 
 One branch stays the trail: the longest of those that hold the record which the head
 mark names. The records of the others are kept beside it, and the record of the repair

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The head mark's file: two slots, written in turn after each sync of the trail."""
+"""Head mark file: two slots, written in turn after each sync of the audit log."""
 
 from __future__ import annotations
 

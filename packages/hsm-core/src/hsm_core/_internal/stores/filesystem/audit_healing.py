@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How a live segment is made whole after a failure, so that nothing durable is lost.
+Healing of the live segment after a failure, without losing durable records.
 
 A **failed write** leaves garbage behind the last whole line. It is cut off, and the
 rest is written again, on the same handle. Records that we did not write stay: then two
@@ -244,7 +244,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _link(path: Path, closed: Path) -> None:
-    """Give the live segment its closed name too, anew if it has it."""
+    """Link the live segment under its closed name, replacing an existing link."""
     with suppress(FileNotFoundError):
         if not os.path.samestat(os.lstat(path), os.lstat(closed)):
             raise OSError(

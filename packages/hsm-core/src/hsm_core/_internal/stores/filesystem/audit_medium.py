@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail's way into files: segments of lines, and the head mark beside them."""
+"""Audit medium of files: segments of lines, and the head mark beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 
 _HEAD_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0
-"""How often a trail looks whether all its files are still there."""
+"""Seconds between checks that all files of the log are in place."""
 
 _NEVER: Final = float("inf")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether there is a trail at a path, looked at before anything is made there."""
+"""Presence check for an audit log at a path, before anything is created there."""
 
 from __future__ import annotations
 

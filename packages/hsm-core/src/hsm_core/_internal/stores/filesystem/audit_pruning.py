@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Removing the oldest segments of a trail in files.
+Pruning of the oldest segments of an audit log in files.
 
 What is kept of them is staged first, where it does not count. Then the record of the
 prune is written, and only when that is durable does the new baseline take the place of

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Opening a trail that was left behind, in order or not.
+Recovery of an audit log in files at opening, after a clean stop or a crash.
 
 Everything is verified before anything is written. Every step that writes may be
 interrupted and is done again, or found done, by the next start.
@@ -56,7 +56,7 @@ from hsm_core.model import AuditEvent, RepairDetail
 @dataclass(slots=True)
 class RecoveredFiles:
     """
-    A trail that is ready to be written on.
+    Recovered audit log, ready for appending.
 
     Attributes:
         mark: Its end.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How the end of a trail is repaired at a start.
+Repairs of the end of an audit log at startup.
 
 A torn tail is kept beside the trail before it is cut off. Whole records that the head
 mark does not know are written once more, over themselves: if the process before ended
@@ -93,7 +93,7 @@ def write_again(path: Path, start: int, end: int, leaf: str) -> None:
     Raises:
         OSError: They can't be read or written, or are not what they were.
     """
-    # A file that is open for appending writes at its end whatever it is told.
+    # A file open for appending always writes at its end.
     descriptor = open_no_follow(path, os.O_RDWR)
     try:
         data = os.pread(descriptor, end - start, start)

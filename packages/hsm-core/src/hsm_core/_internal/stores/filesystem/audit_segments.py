@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The segments of a trail: written at the end, read anywhere, closed when full."""
+"""Audit log segments: appended to, read anywhere, closed when full."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Segments:
         """
         Give all segments, to be changed or moved while nobody opens one.
 
-        Who reads meanwhile what was opened before is told that it can't be read.
+        Readers of earlier opened files get a read error meanwhile.
         """
         with self._guard:
             self._changes += 1

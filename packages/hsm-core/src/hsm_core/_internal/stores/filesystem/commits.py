@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How a change reaches the disk.
+Commits of key changes to disk.
 
 A new key is staged as a whole directory and appears by one rename. A change of a key
 writes its blobs first and then replaces the document by one rename. That rename is the

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Every file system call of the stores: private, durable, and never through a link.
+File system calls of the stores: private, durable, and never through a link.
 
 No module of the key store but this, `opening` and `renewal` calls ``os``, so that a
 test can make the n-th call fail. Helpers whose name says nothing else raise
 `StoreUnavailableError`, or `StorageFullError` where there is no room; the cause is
-chained and no path is told, because the sentence may travel to a client.
+chained and the path left out, because the message may reach a client.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _read_to_end(descriptor: int, limit_bytes: int) -> bytes:
 
 def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> None:
     """
-    Create or replace a file of mode 0600, wholly and durably, or not at all.
+    Create or replace a file of mode 0600, atomically and durably.
 
     Temporary file, fsync, rename, fsync of the directory.
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What failed writes left of which nobody knows whether it is durable, and its repair.
+Healing of a key store after failed writes with unknown durability.
 
-A sync that failed after a rename may have lost the change or not, and a later sync that
-succeeds proves nothing about it. So each such path is looked at again, and what is
-found there is written afresh.
+A failed sync after a rename may have lost the change, and a later successful sync
+proves nothing about it. So the content of each such path is read and rewritten.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _BLOB_BYTES: Final = MAX_DOCUMENT_BYTES
 
 class Unsettled:
     """
-    Paths whose last change may not be durable. Safe for threads.
+    Paths whose last change may not be durable. Thread-safe.
 
     It is true from the first note until `clear`: as long, the store refuses everything.
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The index of a key store on disk, so that a start need not read every document.
+Saved index of a key store, so that a start need not read every document.
 
 A snapshot holds all entries; a journal, appended to and not synced, what was changed
 since then. A change is announced there before it is made and told when it is made, so

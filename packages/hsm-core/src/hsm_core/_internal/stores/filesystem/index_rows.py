@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The bytes of a saved index: a snapshot of all entries, and a journal of later changes.
+Encoding of a saved index: a snapshot of all entries, and a journal of changes.
 
 None of it is trusted. A checksum tells what a crash or a bad disk has damaged; then the
 documents are read instead.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The index of a key store in a directory: in memory, and saved beside the keys."""
+"""Index of a file key store: in memory, and saved beside the keys."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-A key store in a directory, which survives kills and power cuts.
+Key store in a directory, safe against kills and power cuts.
 
-A sync that failed after a rename leaves nobody sure of the disk, and a later one that
-succeeds proves nothing about it. So the store then refuses everything until it has
-written afresh, and read again, what is really there.
+After a failed sync behind a rename the content of the disk is unknown, and a later
+successful sync proves nothing about it. The store then refuses everything until it has
+read and rewritten the affected files.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class FilesystemKeyStore(KeyStore):
                 self._kept.put(entry)
 
     def rebuild(self) -> None:
-        """Build the index anew from all documents."""
+        """Rebuild the index from all documents."""
         with self._writing:
             self._check_writable()
             self._kept.rebuild()

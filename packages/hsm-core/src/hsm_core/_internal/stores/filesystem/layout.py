@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Where the parts of a key store lie, and how an opening store is made ready.
+Directory layout of a key store, and its preparation at opening.
 
 ::
 

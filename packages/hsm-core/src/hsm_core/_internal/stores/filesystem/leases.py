@@ -3,8 +3,8 @@
 Leases in a directory that many processes of one machine share.
 
 One small file a name, replaced by one rename, under a lock on the directory that is
-held for one change only. Each change writes its file anew, so that one whose outcome
-is unknown does not weaken the next.
+held for one change only. Each change rewrites its file, so that an unknown outcome does
+not weaken the next change.
 """
 
 from __future__ import annotations

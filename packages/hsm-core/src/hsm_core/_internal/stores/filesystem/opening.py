@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Opening, locking and guarding: who may touch a file, and how a name becomes durable.
+Opening and locking of files: permission checks, and durable names.
 
 Part of `files`, which says what the two modules promise.
 """

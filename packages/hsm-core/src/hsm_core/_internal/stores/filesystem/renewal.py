@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Writing afresh what a failed sync left, and appending to a file that is only a help.
+Renewal of files after a failed sync, and appends to the index journal.
 
 Part of `files`, which says what its modules promise. After a sync has failed, a later
 one that succeeds says nothing of what was written before it: the system may have given
-that up. So whatever is found is written anew, and then the sync is of this new writing.
+that up. So the content found is rewritten, and the sync then covers this new write.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Use counters in a directory: one small file per material, replaced by one rename.
+Use counters in a directory: one small file per material, replaced by rename.
 
 The directory is part of a key store and stands under its lock. A sync that failed after
 a rename leaves nobody sure of the disk; the whole store is then unavailable until it is

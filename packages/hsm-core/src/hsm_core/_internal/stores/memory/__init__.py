@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""Stores that live in this process and die with it, for tests and for trying out."""
+"""In-memory stores, for tests and evaluation."""
 
 __all__: list[str] = []

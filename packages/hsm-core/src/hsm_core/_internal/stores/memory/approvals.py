@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals that die with their process."""
+"""Approval store in memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail in memory: for an HSM that lives no longer than its process."""
+"""Audit log in memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A key store that dies with its process."""
+"""Key store in memory."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class MemoryKeyStore(InMemory, KeyStore):
                 self._index.put(entry)
 
     def rebuild(self) -> None:
-        """Build the index anew from all documents."""
+        """Rebuild the index from all documents."""
         with self._lock:
             self._check_open()
             self._index.replace(read_index(*item) for item in self._documents.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leases that die with their process."""
+"""Leases in memory."""
 
 from __future__ import annotations
 

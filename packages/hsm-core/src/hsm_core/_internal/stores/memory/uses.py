@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Use counters that die with their process."""
+"""Use counters in memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A vault as the stores use it: reads are tried again, and lost answers are looked for.
+Vault access for the stores: retries reads, and resolves lost answers.
 
 A put whose answer got lost was done, or was not, or is still on its way. Because each
 put names the tag that it expects, it can be sent again until one of them is known to be

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Documents in a vault, each in a frame that no other writing of it has.
+Documents in a vault, each write in a unique frame.
 
-The frame tells which tenure wrote the object, and has a random token. So writing the
-same document anew changes the object's tag, and with that every put that is still on
-its way somewhere is refused when it arrives: the object is *fenced*. Where there is no
-document, a frame around nothing does the same for a key that somebody is still making.
+The frame tells which tenure wrote the object, and has a random token. So rewriting the
+same document changes the object's tag, and every put still in flight is refused when it
+arrives: the object is *fenced*. Where there is no document, a frame around nothing does
+the same for a key that somebody is still making.
 
 Nothing of a frame is trusted; who forges one can only cause refusals.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A key store in a remote vault.
+Key store in a remote vault.
 
 A change writes its blobs first and then replaces the document by one conditional put,
 which is the only commit point; it expects the very object that the change was prepared
@@ -349,7 +349,7 @@ class RemoteKeyStore(KeyStore):
                 index.put(entry)
 
     def rebuild(self) -> None:
-        """Build the index anew from all documents."""
+        """Rebuild the index from all documents."""
         with self._writing:
             self._check_usable()
             self._load()

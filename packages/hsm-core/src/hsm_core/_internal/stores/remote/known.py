@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What is known of the documents in a vault: an index over them, and the tag of each.
+Known documents of a vault: an index over them, and the tag of each.
 
 The tag belongs to the very object that the index entry was read from, so that a change
 prepared on that entry replaces that object or none.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What the objects of a remote key store are called.
+Object names of a remote key store.
 
 ::
 

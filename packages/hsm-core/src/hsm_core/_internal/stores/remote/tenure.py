@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The time in which one process may write a vault: a lease that a thread keeps alive.
+Writer lease of a vault, renewed by a thread.
 
 The lease ends by itself some seconds before others may take it, so clocks may differ by
 that much. Whoever opens a store that a killed process left waits until its lease ends;
@@ -32,7 +32,7 @@ _POLL_SECONDS: Final = 1.0
 
 class WriterLease:
     """
-    The right to write.
+    Exclusive right to write a vault.
 
     Args:
         leases: Where the lease lies.

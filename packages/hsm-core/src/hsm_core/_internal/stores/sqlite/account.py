@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The account of a key store: sums by bucket, and their seal, which are not trusted."""
+"""Stored set digest of a key store: sums by bucket, and their seal; not trusted."""
 
 from __future__ import annotations
 

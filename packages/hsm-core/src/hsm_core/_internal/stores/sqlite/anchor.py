@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A hold on a file by which its end can be seen.
+File anchor: an open descriptor that reveals the deletion of a file.
 
 A descriptor that can neither read nor write is the only one that may be closed while
 SQLite has the file open: closing any other gives up the locks of the whole process.

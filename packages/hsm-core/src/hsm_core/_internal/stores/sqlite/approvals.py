@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals in a SQLite database of their own: a row each, with its index facts."""
+"""Approval store in its own SQLite database: one row per approval."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _entry(row: Row) -> ApprovalEntry:
             created_at=created_at,
             closed_at=closed_at,
         )
-    # It keeps its place in the order, so that whoever walks the pages gets on.
+    # It keeps its place in the order, so that paging continues.
     return ApprovalEntry(
         approval_id=str(approval_id),
         generation=0,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail in SQLite: the same records, one to a row, in a database of their own."""
+"""Audit log in SQLite: the same records, one per row, in their own database."""
 
 from __future__ import annotations
 

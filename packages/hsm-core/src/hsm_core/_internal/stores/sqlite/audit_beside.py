@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A second head mark of a trail in SQLite, in a file beside the database.
+External head mark of an audit log in SQLite, in a file beside the database.
 
 A database that is put back to an older state, for one by deleting its write-ahead log
 after a crash, is whole and has the mark of that state. The file knows better: it gets
@@ -141,7 +141,7 @@ class ExternalHeadMark:
 
     def tidy(self, mark: HeadMark) -> None:
         """
-        Make the newest mark durable if it is time, and make a lost file anew.
+        Make the newest mark durable if due, and recreate a lost file.
 
         Args:
             mark: The newest durable one.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Many rows of a trail with one step of one statement.
+Bulk reads and writes of audit rows: many rows per step of a statement.
 
 At each step of a statement the interpreter's lock is given up, and has to be won again
 from threads that compute, which takes milliseconds. All that time the database is held,

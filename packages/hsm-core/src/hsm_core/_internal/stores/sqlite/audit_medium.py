@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail's way into a database: a group of records and the mark, or neither."""
+"""Audit medium of a database: records and head mark in one transaction."""
 
 from __future__ import annotations
 

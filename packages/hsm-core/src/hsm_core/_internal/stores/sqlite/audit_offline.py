@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Verification of a trail in SQLite by someone who did not write it.
+Offline verification of an audit log in SQLite.
 
 It streams, so that memory does not grow with the trail, and writes nothing beside it.
 Other than a trail in files, a database can't be read beside the process that has it

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Removing the oldest records of a trail in SQLite.
+Pruning of the oldest records of an audit log in SQLite.
 
 The new baseline is staged first, where nobody looks. The transaction that writes the
 record of the prune makes it count, so there is never one without the other. Only then
@@ -46,7 +46,7 @@ _DROP_BASELINES: Final = (
 
 class RowPruner:
     """
-    Gathers what is kept of old records, and removes them. Not safe for threads.
+    Builds the baseline of old records, and removes them. Not thread-safe.
 
     Args:
         database: Holds the trail.

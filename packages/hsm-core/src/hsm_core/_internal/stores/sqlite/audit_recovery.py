@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Opening a trail in SQLite that was left behind, in order or not.
+Recovery of an audit log in SQLite at opening.
 
 SQLite has undone what was not committed, so there is no torn tail: the records end
 where the head mark says, or somebody changed them.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class RecoveredDatabase:
     """
-    A trail that is ready to be written on.
+    Recovered audit log, ready for appending.
 
     Attributes:
         head: The head mark as it is stored.

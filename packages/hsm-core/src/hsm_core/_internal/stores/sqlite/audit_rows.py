@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The tables of a trail in SQLite, as a reader finds them.
+Tables of an audit log in SQLite.
 
 ``records`` holds the very lines that a trail in files has, by their sequence number.
 ``head`` has one row, the head mark, which every transaction that adds records writes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A copy of a database that is in use, made through its own connection."""
+"""Backup of an open database, through its own connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hsm_core._internal.stores.sqlite import files
 from hsm_core.errors import ConfigurationError
 
 GiveWay: TypeAlias = Callable[[Callable[[], None] | None], None]
-"""Lets others use the connection for a while, or as long as a call takes."""
+"""Releases the connection to other threads for some time, or for one call."""
 
 _PAGES_AT_ONCE: Final = 512
 

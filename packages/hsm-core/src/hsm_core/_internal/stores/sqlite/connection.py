@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the one connection to a database is made, and unmade."""
+"""Connection to a database: opening, checks, checkpoint and closing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hsm_core.errors import (
 )
 
 _PATIENCE_SECONDS: Final = 1.0
-"""How long opening waits for another program that looks into the file."""
+"""Seconds that opening waits for another program with the file open."""
 
 _LONGEST_BYTES: Final = 64 * 1024 * 1024
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A SQLite database that one process has to itself, and that loses nothing.
+SQLite database, exclusive to one process, with durable transactions.
 
 There is one connection, which all threads share under one lock. It holds the database
 exclusively and nobody else moves its log into it: so the defect of SQLite before
@@ -59,7 +59,7 @@ def _nothing() -> None:
 
 class Database:
     """
-    One file, open in one process through one connection. Safe for many threads.
+    One file, open in one process through one connection. Thread-safe.
 
     Args:
         path: The database; it and its directory are made, private, if absent.
@@ -167,7 +167,7 @@ class Database:
             StoreUnavailableError: It can't be read, or a write hangs.
         """
         # Written out, as every request comes here: calls and context managers cost as
-        # much as the statement. In a child made by fork the mutex may be held for ever.
+        # much as the statement. In a forked child the mutex may never be released.
         if self._refusal or os.getpid() != self._process:
             self.check_usable()
         lock = self._turn.lock

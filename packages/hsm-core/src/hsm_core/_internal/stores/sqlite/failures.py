@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What SQLite's own errors mean to whoever asked a store."""
+"""Translation of SQLite's errors into store errors."""
 
 from __future__ import annotations
 

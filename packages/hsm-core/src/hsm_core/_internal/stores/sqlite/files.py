@@ -74,7 +74,7 @@ def prepare_file(path: Path, application_id: int) -> None:
         return
     _check_modes(path)
     # The first page is durable before there is a log, so a log without one means that
-    # the database was cut off. SQLite would delete that log and begin anew.
+    # the database was cut off. SQLite would delete that log and start over.
     if size_of(beside(path, _LOG)):
         raise IntegrityError(
             f"{path} is empty, but its write-ahead log is not. Restore the database "

@@ -80,7 +80,7 @@ _DIGESTS: Final = (
     "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
     "ORDER BY key_id LIMIT ?"
 )
-# What has other characters is none of ours, and might be no text at all.
+# A value with other characters is not one of ours, and may not be text.
 _READABLE_DIGESTS: Final = (
     "SELECT key_id, generation, iif(digest GLOB '*[^0-9a-f]*', NULL, digest) FROM keys "
     "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
@@ -328,7 +328,7 @@ class SqliteKeyStore(KeyStore):
         self._unlisted.discard(entry.key_id)
 
     def rebuild(self) -> None:
-        """Build the index anew from all documents."""
+        """Rebuild the index from all documents."""
         with self.database.transaction() as connection:
             key_index.replace_all(
                 connection,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Whether everything that leads to a key leads there: its name, operations and places.
+Index checks of one key: its name, operations and list positions.
 
 In an honest database it does, for all of it is changed in one transaction. Whoever
 edits these tables alone would hide a key from listings that goes on being used.

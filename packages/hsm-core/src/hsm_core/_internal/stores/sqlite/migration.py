@@ -44,7 +44,7 @@ class Schema:
 
 def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
     """
-    Bring a database to the version of its schema, in one transaction or not at all.
+    Migrate a database to the version of its schema, in one transaction.
 
     Args:
         connection: In autocommit mode.

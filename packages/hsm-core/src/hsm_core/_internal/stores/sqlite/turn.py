@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whose turn it is to use a connection; nobody waits for one who hangs on the disk."""
+"""Connection lock with a time-out, for a holder that hangs on the disk."""
 
 from __future__ import annotations
 

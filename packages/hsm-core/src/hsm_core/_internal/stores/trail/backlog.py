@@ -2,7 +2,7 @@
 """
 Records between the chain and the disk: written or not, and not known to be durable.
 
-They stay in memory until they are, whoever was told what meanwhile, so that after a
+They stay in memory until then, whatever callers got meanwhile, so that after a
 failure they can be written again.
 """
 

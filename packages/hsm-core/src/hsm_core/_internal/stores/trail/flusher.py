@@ -3,8 +3,8 @@
 The one thread that writes a trail.
 
 While a group is written and synced the next one gathers, so that one sync serves all
-who wait. After a failure everybody who waits is told and appends are refused, until the
-medium has healed and a record says so. The chain never goes back.
+who wait. After a failure all waiting callers get an error and appends are refused,
+until the medium has healed and a record says so. The chain never goes back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Flusher:
     Writes groups of records in the background.
 
     Args:
-        lock: Held by whoever calls `check`, `enqueue` or extends the chain.
+        lock: Held while calling `check`, `enqueue` or extending the chain.
 
         chain: Where the trail ends; the flusher's own records go on it too.
 
@@ -200,7 +200,8 @@ class Flusher:
                 if not going:
                     self._medium.finish(self.written)
             except BaseException as error:
-                # Whatever it is, who waits is told, and nothing more is answered.
+                # Any failure is reported to waiting callers, and nothing more is
+                # answered.
                 going = self._recover(error)
 
     def _turn(self) -> bool:
@@ -251,7 +252,7 @@ class Flusher:
             self._busy_since = None
             if took <= self._timeout or self._closing:
                 return
-            # Appends were refused for a while, though nothing is lost.
+            # Appends were refused for some time, though nothing is lost.
             self._failures += 1
             self._resumes += 1
             since = self._clock.now() - int(took * 1_000_000)

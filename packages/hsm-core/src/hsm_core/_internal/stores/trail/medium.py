@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What a trail is written on: files, or a database.
+Audit medium: files, or a database.
 
 Only the flusher's thread writes; any thread reads what was written. A medium decides
 nothing: what is said when, and what happens after a failure, is the flusher's business.
@@ -18,7 +18,7 @@ from hsm_core.errors import AuditUnavailableError
 
 
 class Cause(StrEnum):
-    """What a trail suffers from; stands in status and in the record of its end."""
+    """Cause of an audit log outage, in the status and in the record of its end."""
 
     FULL = "full"
     WRITE = "write"
@@ -28,7 +28,7 @@ class Cause(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What a caller is told."""
+        """Message for callers."""
         return _SENTENCES[self]
 
 

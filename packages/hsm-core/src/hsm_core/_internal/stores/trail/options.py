@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a trail is opened with, whatever it is written on."""
+"""Options for opening an audit log on any medium."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Outage:
 
     @property
     def sentence(self) -> str:
-        """What a caller is told."""
+        """Message for callers."""
         return self.cause.sentence
 
     def next_pause(self) -> float:

@@ -2,8 +2,8 @@
 """
 Disk space that is kept back for the records that matter most when the disk is full.
 
-It is a file that holds nothing but its blocks. Given up, its room is there for whoever
-writes next; so it helps any medium whose files lie on the same file system.
+It is a file that holds nothing but its blocks. Once removed, its space is free for code
+that writes next; so it helps any medium whose files lie on the same file system.
 """
 
 from __future__ import annotations

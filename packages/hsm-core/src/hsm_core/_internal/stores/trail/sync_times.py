@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How long a trail takes to be made durable, in numbers that stay small."""
+"""Histogram of audit log sync times."""
 
 from __future__ import annotations
 
