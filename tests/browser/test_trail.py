@@ -39,7 +39,7 @@ def test_filters(hall: Hall) -> None:
     expect(rows.first).to_contain_text("CreateKey")
     desk.check()
     rows.first.get_by_role("link").first.click()
-    expect(page.get_by_text(re.compile("Hash of the one before"))).to_be_visible()
+    expect(page.get_by_text(re.compile("Previous hash"))).to_be_visible()
     desk.check()
     page.goto(f"{desk.origin}/ui/audit?key_id={key_id}&outcome=failed")
     expect(page.get_by_text("RotateKey").first).to_be_visible()
@@ -110,7 +110,7 @@ def test_sink_that_is_down(hall_of: Callable[..., Hall]) -> None:
     assert 0 == page.get_by_text(re.compile(r"\b0 (events|records)")).count()
     desk.check()
     page.goto(f"{desk.origin}/ui")
-    expect(page.get_by_role("alert").first).to_contain_text("trail")
+    expect(page.get_by_role("alert").first).to_contain_text("audit log")
     desk.check()
     os.rename(aside, live)
 

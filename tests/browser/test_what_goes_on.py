@@ -10,7 +10,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.hall import Desk, Hall
 
-_OLD = "The figures below are old"
+_OLD = "The figures below are out of date"
 
 
 @pytest.fixture

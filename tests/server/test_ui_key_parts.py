@@ -46,18 +46,18 @@ from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.wire import asked_approval
 from hsm_server.ui.approvals.rebuilding import rebuild_operation
-from hsm_server.ui.fields import Field, filled, marked, sentence
+from hsm_server.ui.fields import Field, error_message, fill_fields, mark_error
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.action_fields import CONFIRM
-from hsm_server.ui.keys.actions import ACTIONS, offered, operation_of
+from hsm_server.ui.keys.actions import ACTIONS, build_operation, offered_actions
 from hsm_server.ui.keys.choices import CATEGORIES, purposes
-from hsm_server.ui.keys.creating import creation_of
+from hsm_server.ui.keys.creating import build_creation
 from hsm_server.ui.keys.events import event_rows, last_use
-from hsm_server.ui.keys.listing import listing_of, query_of
-from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
+from hsm_server.ui.keys.listing import build_listing, build_query
+from hsm_server.ui.keys.payloads import MOST_BYTES, read_bytes, shown
 from hsm_server.ui.keys.presenters import key_facts, key_row, version_rows
 from hsm_server.ui.keys.subjects import KeyWithVersions
-from hsm_server.ui.keys.trials import TRIALS, fitting
+from hsm_server.ui.keys.trials import TRIALS, trials_for
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
 MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999
@@ -265,21 +265,23 @@ class TestActions:
         self, states: list[KeyState], absent: set[str], present: set[str]
     ) -> None:
         """Actions that don't fit a state are not offered."""
-        names = {a.name for a in offered(subject(*states), ["Administrator"])}
+        names = {a.name for a in offered_actions(subject(*states), ["Administrator"])}
 
         assert present <= names
         assert not absent & names
 
     def test_a_destroyed_key(self) -> None:
         """A destroyed key has no actions."""
-        assert not offered(subject(KeyState.DESTROYED), ["Administrator"])
+        assert not offered_actions(subject(KeyState.DESTROYED), ["Administrator"])
 
     def test_by_role(self) -> None:
         """Actions depend on the role."""
         there = subject(KeyState.ACTIVE)
 
-        assert not offered(there, ["Auditor", "Service"])
-        assert {"rotate", "suspend"} == {a.name for a in offered(there, ["Operator"])}
+        assert not offered_actions(there, ["Auditor", "Service"])
+        assert {"rotate", "suspend"} == {
+            a.name for a in offered_actions(there, ["Operator"])
+        }
 
     @pytest.mark.parametrize(
         ("name", "fields", "operation"),
@@ -333,7 +335,7 @@ class TestActions:
         """A form becomes the operation of its action."""
         there = subject(KeyState.ACTIVE)
 
-        assert operation == operation_of(ACTIONS[name], there, form(**fields))
+        assert operation == build_operation(ACTIONS[name], there, form(**fields))
 
     @pytest.mark.parametrize(
         ("name", "fields", "field"),
@@ -354,9 +356,9 @@ class TestActions:
         there = subject(KeyState.ACTIVE)
 
         with pytest.raises(InvalidInputError) as caught:
-            operation_of(ACTIONS[name], there, form(**fields))
+            build_operation(ACTIONS[name], there, form(**fields))
 
-        marks = marked([Field(name=field, label="")], caught.value)
+        marks = mark_error([Field(name=field, label="")], caught.value)
         assert marks[0].error
 
     @pytest.mark.parametrize(
@@ -374,12 +376,12 @@ class TestActions:
     )
     def test_what_was_wrong_in_words(self, text: str, said: str) -> None:
         """Field errors contain no types or patterns."""
-        assert said == sentence(InvalidInputError(text))
+        assert said == error_message(InvalidInputError(text))
 
     def test_the_values_stay(self) -> None:
         """A rejected form keeps its input."""
         there = subject(KeyState.RETIRED, KeyState.ACTIVE)
-        fields = filled(
+        fields = fill_fields(
             ACTIONS["revoke"].fields(there), form(version="1", reason="why")
         )
 
@@ -392,7 +394,7 @@ class TestActions:
 class TestCreation:
     def test_all_that_is_given(self) -> None:
         """A creation form becomes a CreateKey operation."""
-        made = creation_of(
+        made = build_creation(
             form(
                 algorithm="Ed25519",
                 name=" signer ",
@@ -413,13 +415,13 @@ class TestCreation:
     def test_no_usage(self) -> None:
         """A key without usages is rejected."""
         with pytest.raises(InvalidInputError, match="Select at least one"):
-            creation_of(form(algorithm="Ed25519"))
+            build_creation(form(algorithm="Ed25519"))
 
 
 class TestListing:
     def test_a_query(self) -> None:
         """Blank filters are ignored, and one field takes several tags."""
-        asked = query_of({"search": " x ", "algorithm": "", "tag": "a, b"})
+        asked = build_query({"search": " x ", "algorithm": "", "tag": "a, b"})
 
         assert ("x", "", ("a", "b")) == (asked.search, asked.algorithm, asked.tags)
 
@@ -431,13 +433,13 @@ class TestListing:
     def test_refusals(self, given: dict[str, str]) -> None:
         """An invalid filter is rejected."""
         with pytest.raises(InvalidInputError):
-            query_of(given)
+            build_query(given)
 
     def test_neighbours(self) -> None:
         """Page links keep the filters, encoded."""
         found = KeyPage(items=(), total=101, page=2, per_page=25)
 
-        listing = listing_of(found, {"search": "a&b", "tag": "", "other": "x"})
+        listing = build_listing(found, {"search": "a&b", "tag": "", "other": "x"})
 
         assert 5 == listing.pages
         assert "/ui/keys?search=a%26b&page=1" == listing.previous
@@ -447,7 +449,7 @@ class TestListing:
         """A page beyond the last one links back to it."""
         found = KeyPage(items=(), total=30, page=9, per_page=25)
 
-        listing = listing_of(found, {})
+        listing = build_listing(found, {})
 
         assert ("/ui/keys?page=2", "") == (listing.previous, listing.next)
 
@@ -466,7 +468,7 @@ class TestPayloads:
         """An input is decoded by its encoding."""
         given = form(message=text, message_form=written)
 
-        assert data == given_bytes(given, "message")
+        assert data == read_bytes(given, "message")
 
     @pytest.mark.parametrize(
         ("text", "written"),
@@ -475,7 +477,7 @@ class TestPayloads:
     def test_refused_inputs(self, text: str, written: str) -> None:
         """An input in another encoding is rejected by field."""
         with pytest.raises(InvalidInputError) as caught:
-            given_bytes(form(message=text, message_form=written), "message")
+            read_bytes(form(message=text, message_form=written), "message")
 
         assert "message" == caught.value.facts["field"]
 
@@ -484,7 +486,7 @@ class TestPayloads:
         given = form(message="x" * (MOST_BYTES + 1))
 
         with pytest.raises(PayloadTooLargeError):
-            given_bytes(given, "message")
+            read_bytes(given, "message")
 
     @pytest.mark.parametrize(
         ("data", "text"),
@@ -501,10 +503,10 @@ class TestPayloads:
         row = next(row for row in ALGORITHMS.values() if row.algorithm == algorithm)
         made = key(algorithm=algorithm, usages=tuple(row.usages))
 
-        found = {trial.usage for trial in fitting(made)}
+        found = {trial.usage for trial in trials_for(made)}
 
         assert {trial.usage for trial in TRIALS.values()} & row.usages == found
-        assert not fitting(key(algorithm=algorithm, usages=()))
+        assert not trials_for(key(algorithm=algorithm, usages=()))
 
 
 class TestApproved:

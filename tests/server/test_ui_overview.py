@@ -20,8 +20,8 @@ from hsm_server.ui.overview.presenting import (
     Card,
     cards,
     concern,
+    pending_for,
     providers,
-    waiting_for,
 )
 from hsm_server.ui.overview.sampler import FigureSampler
 from hsm_server.vault.access import How, Who
@@ -160,7 +160,7 @@ def test_nothing_waits_for_its_own_requester() -> None:
         _approval(requester="bob", roles=(Role.AUDITOR,)),
     )
 
-    assert [other] == list(waiting_for(alice, [mine, other, foreign]))
+    assert [other] == list(pending_for(alice, [mine, other, foreign]))
 
 
 class _Operation(msgspec.Struct):

@@ -14,7 +14,7 @@ from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
 from hsm_server.ui.fields import Field
 from hsm_server.ui.rendering import render
 from hsm_server.ui.retention import pages
-from hsm_server.ui.retention.changes import ask_reason
+from hsm_server.ui.retention.changes import reason_fields
 from hsm_server.ui.retention.presenting import present
 from tests.server.ui_support import Browser
 
@@ -75,7 +75,7 @@ def shown(report: RetentionReport) -> str:
     """Render a report without server and session."""
     values = {
         "report": present(report),
-        "ledger_fields": ask_reason(),
+        "ledger_fields": reason_fields(),
         "is_refused": False,
         "key": Field(name="key", label="Key"),
         "alert": "",

@@ -27,7 +27,7 @@ from hsm_server.ui.cookies import (
     new_secret,
     set_cookie,
 )
-from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
+from hsm_server.ui.origin import HOME, is_cross_origin, safe_path
 from hsm_server.ui.overview import SAMPLER, FigureSampler
 from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.rendering import PAGE_HEADERS
@@ -141,11 +141,7 @@ def _require_sign_in(visit: Visit) -> web.StreamResponse:
     if visit.visitor.credential or "Authorization" in request.headers:
         response: web.StreamResponse = visit.problem(AuthenticationError())
         return response
-    if (
-        not has_cookie
-        and request.method in SAFE_METHODS
-        and comes_from_elsewhere(request)
-    ):
+    if not has_cookie and request.method in SAFE_METHODS and is_cross_origin(request):
         # Browsers omit SameSite=Strict cookies on links from other sites;
         # a reload from our own page gets them.
         return visit.render("session/again.html", path=_here(request))

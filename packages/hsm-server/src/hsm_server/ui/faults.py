@@ -43,7 +43,7 @@ _TITLES = {
 }
 
 
-def fault_of(error: HSMError | RequestRefusedError) -> ErrorPage:
+def error_page_of(error: HSMError | RequestRefusedError) -> ErrorPage:
     """Return an error as a page; it reveals no more than a problem document."""
     problem = problem_of(error, "")
     title = _TITLES.get(problem.status, "Invalid request")

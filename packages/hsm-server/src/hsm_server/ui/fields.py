@@ -49,7 +49,7 @@ class Field:
     error: str = ""
 
 
-def filled(fields: Iterable[Field], form: Form) -> Sequence[Field]:
+def fill_fields(fields: Iterable[Field], form: Form) -> Sequence[Field]:
     """Return the fields with the submitted values."""
     return [_filled(field, form) for field in fields]
 
@@ -63,16 +63,16 @@ def _filled(field: Field, form: Form) -> Field:
     return replace(field, value=given[0] if given else "", options=options)
 
 
-def marked(fields: Iterable[Field], error: HSMError) -> Sequence[Field]:
+def mark_error(fields: Iterable[Field], error: HSMError) -> Sequence[Field]:
     """Return the fields with an error at the field that it names, if any."""
     wrong = str(error.facts.get("field", "")).partition("[")[0].partition(".")[0]
     return [
-        replace(field, error=sentence(error)) if field.name == wrong else field
+        replace(field, error=error_message(error)) if field.name == wrong else field
         for field in fields
     ]
 
 
-def sentence(error: HSMError) -> str:
+def error_message(error: HSMError) -> str:
     """Return an error message without types and patterns."""
     text = str(error)
     if "Expected `" not in text:
@@ -84,7 +84,7 @@ def sentence(error: HSMError) -> str:
     return f"{_BOUNDS[bound['sign']]} {bound['number']}{unit}."
 
 
-def at_utc(form: Form, name: str) -> str | None:
+def read_utc(form: Form, name: str) -> str | None:
     """Return an instant without a zone as UTC (RFC 3339)."""
     text = form.get(name).strip()
     if not text:
@@ -92,6 +92,6 @@ def at_utc(form: Form, name: str) -> str | None:
     return f"{text}:00Z" if text.count(":") == 1 else f"{text}Z"
 
 
-def tags_of(form: Form, name: str) -> list[str]:
+def read_tags(form: Form, name: str) -> list[str]:
     """Return tags separated by commas or spaces."""
     return form.get(name).replace(",", " ").split()

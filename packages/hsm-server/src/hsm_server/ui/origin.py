@@ -29,7 +29,7 @@ def safe_path(path: str) -> str:
     return path
 
 
-def is_from_here(request: web.Request) -> bool:
+def is_same_origin(request: web.Request) -> bool:
     """
     Return whether a form can come from a page of this console.
 
@@ -48,6 +48,6 @@ def is_from_here(request: web.Request) -> bool:
     return urlsplit(origin).netloc == request.headers.get("Host", "")
 
 
-def comes_from_elsewhere(request: web.Request) -> bool:
+def is_cross_origin(request: web.Request) -> bool:
     """Return whether a browser follows a link from another site."""
     return request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}

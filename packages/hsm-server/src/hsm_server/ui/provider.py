@@ -24,7 +24,7 @@ from hsm_server.http.app_keys import LOGGER, PROVIDER, VAULT
 from hsm_server.identity.oidc.config import RETURN_PATH
 from hsm_server.identity.oidc.provider import Departure, Provider, ProviderError
 from hsm_server.ui.cookies import SESSION_COOKIE, drop_cookie
-from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
+from hsm_server.ui.origin import HOME, is_cross_origin, safe_path
 from hsm_server.ui.page import OpenPage
 from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.signing_in import begin_session, sign_in_page
@@ -39,7 +39,7 @@ _MOST_CODE: Final = 4096
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,128}\Z")
 
 
-async def _depart(visit: Visit) -> web.Response:
+async def _redirect_to_provider(visit: Visit) -> web.Response:
     """Redirect to the provider."""
     provider = _provider(visit)
     onward = safe_path(visit.query.get("next", HOME))
@@ -62,17 +62,17 @@ async def _depart(visit: Visit) -> web.Response:
     return response
 
 
-async def _return(visit: Visit) -> web.Response:
+async def _handle_callback(visit: Visit) -> web.Response:
     """Handle the provider's callback and start a session."""
     provider = _provider(visit)
-    if _may_hide_session(visit.request):
+    if _may_omit_session_cookie(visit.request):
         # A reload from our own page sends the session cookie, so that session ends.
         path = f"{RETURN_PATH}?{urlencode(visit.query)}"
         return visit.render("session/again.html", path=path)
     departure = _unpack(visit.request.cookies.get(DEPARTURE_COOKIE, ""))
     onward = safe_path(departure.onward) if departure else HOME
     try:
-        token = await _exchanged(visit, provider, departure)
+        token = await _exchange_code(visit, provider, departure)
     except ProviderError as error:
         response = _failed(visit, onward, error)
     else:
@@ -81,12 +81,12 @@ async def _return(visit: Visit) -> web.Response:
     return response
 
 
-def _may_hide_session(request: web.Request) -> bool:
+def _may_omit_session_cookie(request: web.Request) -> bool:
     """Return whether the browser may have omitted SameSite=Strict cookies."""
-    return SESSION_COOKIE not in request.cookies and comes_from_elsewhere(request)
+    return SESSION_COOKIE not in request.cookies and is_cross_origin(request)
 
 
-async def _exchanged(
+async def _exchange_code(
     visit: Visit, provider: Provider, departure: Departure | None
 ) -> str:
     """
@@ -154,7 +154,7 @@ def _unpack(cookie: str) -> Departure | None:
 
 
 OPEN_PAGES: Final = (
-    OpenPage("GET", "/sign-in/oidc", _depart, "sign_in.depart"),
-    OpenPage("GET", "/sign-in/oidc/answer", _return, "sign_in.return"),
+    OpenPage("GET", "/sign-in/oidc", _redirect_to_provider, "sign_in.depart"),
+    OpenPage("GET", "/sign-in/oidc/answer", _handle_callback, "sign_in.return"),
 )
 """Pages without sign-in."""

@@ -25,11 +25,11 @@ from hsm_server.ui.cookies import (
     set_cookie,
     unpack_flash,
 )
-from hsm_server.ui.faults import ErrorPage, fault_of
-from hsm_server.ui.fields import sentence
+from hsm_server.ui.faults import ErrorPage, error_page_of
+from hsm_server.ui.fields import error_message
 from hsm_server.ui.forms import Form, has_form_token, read_form
 from hsm_server.ui.navigation import navigation
-from hsm_server.ui.origin import HOME, is_from_here, safe_path
+from hsm_server.ui.origin import HOME, is_same_origin, safe_path
 from hsm_server.ui.rendering import PAGE_HEADERS, render
 from hsm_server.vault.access import Visitor, Who
 
@@ -93,7 +93,7 @@ class Visit:
             RequestRefusedError: It belongs to another session or comes from another
                 site.
         """
-        if not is_from_here(self.request):
+        if not is_same_origin(self.request):
             raise RequestRefusedError(
                 "cross_site", "Another site sent this form. No change was made."
             )
@@ -137,7 +137,10 @@ class Visit:
             return self.render(template, alert="", **values)
         self.exchange.code = error.code
         return self.render(
-            template, status=status_of(type(error)), alert=sentence(error), **values
+            template,
+            status=status_of(type(error)),
+            alert=error_message(error),
+            **values,
         )
 
     def fragment(
@@ -170,7 +173,7 @@ class Visit:
     def problem(self, error: HSMError | RequestRefusedError) -> web.Response:
         """Return an error page, or a fragment."""
         self.exchange.code = error.code
-        return self.fault(fault_of(error))
+        return self.fault(error_page_of(error))
 
     def fault(self, fault: ErrorPage) -> web.Response:
         """Return an error page, or a fragment."""

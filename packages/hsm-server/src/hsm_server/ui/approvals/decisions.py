@@ -60,7 +60,7 @@ DENY: Final = DecisionForm(
 )
 
 
-def seen(form: Form, approval_id: str) -> Tree:
+def read_decided_state(form: Form, approval_id: str) -> Tree:
     """
     Return the ID, digest and generation of the request that the form was made for.
 
@@ -75,7 +75,7 @@ def seen(form: Form, approval_id: str) -> Tree:
     return {"approval_id": approval_id, "digest": digest, "generation": generation}
 
 
-def operation_of(
+def build_operation(
     decision: DecisionForm, approval_id: str, form: Form
 ) -> Operation[ApprovalInfo]:
     """
@@ -89,5 +89,5 @@ def operation_of(
     if field.is_required and not text:
         raise InvalidInputError(decision.missing, field=field.name)
     return wire.convert(
-        {**seen(form, approval_id), field.name: text}, decision.operation
+        {**read_decided_state(form, approval_id), field.name: text}, decision.operation
     )

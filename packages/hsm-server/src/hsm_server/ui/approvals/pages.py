@@ -34,12 +34,12 @@ from hsm_server.ui.approvals.decisions import (
     APPROVE,
     DENY,
     DecisionForm,
-    operation_of,
-    seen,
+    build_operation,
+    read_decided_state,
 )
 from hsm_server.ui.approvals.presenting import choices, present
 from hsm_server.ui.approvals.rebuilding import rebuild_operation
-from hsm_server.ui.fields import Field, filled, marked
+from hsm_server.ui.fields import Field, fill_fields, mark_error
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
@@ -110,7 +110,7 @@ def _encoded(fields: Mapping[str, str]) -> str:
 
 
 async def _show(view: View) -> web.Response:
-    return await _shown(view, await _fetch(view))
+    return await _render_request(view, await _fetch(view))
 
 
 async def _fetch(view: View) -> ApprovalInfo:
@@ -125,7 +125,7 @@ def _id(view: View) -> str:
     return view.request.match_info["approval_id"]
 
 
-async def _shown(
+async def _render_request(
     view: View,
     approval: ApprovalInfo,
     *,
@@ -148,7 +148,7 @@ async def _shown(
     offered = choices(approval, view.who.principal, is_known=known)
     fields: Sequence[Field] = (APPROVE.field, DENY.field)
     if form is not None and error is not None:
-        fields = marked(filled(fields, form), error)
+        fields = mark_error(fill_fields(fields, form), error)
     return view.render_form(
         "approvals/show.html",
         error,
@@ -181,9 +181,9 @@ async def _decide(view: View, decision: DecisionForm) -> web.Response:
     """Approve or deny; show the request again if the form is rejected."""
     form = await view.form()
     try:
-        await view.execute(operation_of(decision, _id(view), form))
+        await view.execute(build_operation(decision, _id(view), form))
     except (AccessDeniedError, ConflictError, InvalidInputError) as error:
-        return await _shown(view, await _fetch(view), form=form, error=error)
+        return await _render_request(view, await _fetch(view), form=form, error=error)
     return view.see_other(f"{_LIST}/{_id(view)}", decision.done)
 
 
@@ -202,14 +202,14 @@ async def _end(
     try:
         await view.execute(wire.convert({"approval_id": _id(view)}, kind))
     except (AccessDeniedError, ConflictError) as error:
-        return await _shown(view, await _fetch(view), error=error)
+        return await _render_request(view, await _fetch(view), error=error)
     return view.see_other(f"{_LIST}/{_id(view)}", done)
 
 
 async def _execute(view: View) -> web.Response:
     """Execute an approved request for its requester."""
     form = await view.form()
-    shown = seen(form, _id(view))
+    shown = read_decided_state(form, _id(view))
     approval = await _fetch(view)
     operation = rebuild_operation(approval.operation)
     if operation is None or present(approval).digest != shown["digest"]:
@@ -224,7 +224,7 @@ async def _execute(view: View) -> web.Response:
             expected_generation=form.number("key_generation"),
         )
     except ConflictError as error:
-        return await _shown(view, await _fetch(view), error=error)
+        return await _render_request(view, await _fetch(view), error=error)
     target = f"{_LIST}/{approval.approval_id}"
     if isinstance(result, KeyInfo):
         target = f"{HOME}/keys/{result.key_id}"

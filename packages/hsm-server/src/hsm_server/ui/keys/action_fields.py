@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from hsm_core.model import KeyState
-from hsm_server.ui.fields import Field, Option, at_utc, tags_of
+from hsm_server.ui.fields import Field, Option, read_tags, read_utc
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.subjects import KeyWithVersions
 
@@ -18,7 +18,7 @@ CONFIRM: Final = "confirm"
 """Field that confirms an irreversible action with the key's name or ID."""
 
 
-def ask_staged(_: KeyWithVersions) -> Sequence[Field]:
+def staged_fields(_: KeyWithVersions) -> Sequence[Field]:
     """Return the checkbox that stages the new version."""
     return [
         Field(
@@ -32,7 +32,7 @@ def ask_staged(_: KeyWithVersions) -> Sequence[Field]:
     ]
 
 
-def ask_source(subject: KeyWithVersions) -> Sequence[Field]:
+def source_fields(subject: KeyWithVersions) -> Sequence[Field]:
     """Return the selection of the version to roll back to."""
     options = [
         Option(str(version.version), f"Version {version.version}")
@@ -49,7 +49,7 @@ def ask_source(subject: KeyWithVersions) -> Sequence[Field]:
     ]
 
 
-def ask_reason(_: KeyWithVersions) -> Sequence[Field]:
+def reason_fields(_: KeyWithVersions) -> Sequence[Field]:
     """Return the reason field."""
     return [_reason()]
 
@@ -63,7 +63,7 @@ def _reason() -> Field:
     )
 
 
-def ask_revocation(subject: KeyWithVersions) -> Sequence[Field]:
+def revocation_fields(subject: KeyWithVersions) -> Sequence[Field]:
     """Return the fields of a revocation: version, reason, time of compromise."""
     revocable = [
         version
@@ -88,7 +88,7 @@ def ask_revocation(subject: KeyWithVersions) -> Sequence[Field]:
     ]
 
 
-def ask_waiting(subject: KeyWithVersions) -> Sequence[Field]:
+def waiting_period_fields(subject: KeyWithVersions) -> Sequence[Field]:
     """Return the waiting period, if none is running, and the confirmation."""
     waits = subject.key.state is KeyState.PURGE_SCHEDULED
     days = Field(
@@ -112,7 +112,7 @@ def _confirmation(subject: KeyWithVersions) -> Field:
     )
 
 
-def ask_facts(subject: KeyWithVersions) -> Sequence[Field]:
+def metadata_fields(subject: KeyWithVersions) -> Sequence[Field]:
     """Return the fields of a key's metadata, with their current values."""
     key = subject.key
     return [
@@ -142,7 +142,7 @@ def ask_facts(subject: KeyWithVersions) -> Sequence[Field]:
     ]
 
 
-def ask_rotation(subject: KeyWithVersions) -> Sequence[Field]:
+def rotation_fields(subject: KeyWithVersions) -> Sequence[Field]:
     """Return the fields of automatic rotation, with their current values."""
     rule = subject.key.rotation
     return [
@@ -163,14 +163,14 @@ def ask_rotation(subject: KeyWithVersions) -> Sequence[Field]:
     ]
 
 
-def read_facts(form: Form, subject: KeyWithVersions) -> Tree:
+def read_metadata(form: Form, subject: KeyWithVersions) -> Tree:
     """Return the metadata that the form changes."""
     key = subject.key
     given: Tree = {
         "name": form.get("name").strip(),
         "description": form.get("description"),
         "owner": form.get("owner").strip(),
-        "tags": tags_of(form, "tags"),
+        "tags": read_tags(form, "tags"),
     }
     before: Tree = {
         "name": key.name,
@@ -186,5 +186,5 @@ def read_revocation(form: Form, _: KeyWithVersions) -> Tree:
     return {
         "version": form.number_or_none("version"),
         "reason": form.get("reason"),
-        "compromised_at": at_utc(form, "compromised_at"),
+        "compromised_at": read_utc(form, "compromised_at"),
     }

@@ -32,15 +32,15 @@ from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.action_fields import (
     CONFIRM,
     Tree,
-    ask_facts,
-    ask_reason,
-    ask_revocation,
-    ask_rotation,
-    ask_source,
-    ask_staged,
-    ask_waiting,
-    read_facts,
+    metadata_fields,
+    read_metadata,
     read_revocation,
+    reason_fields,
+    revocation_fields,
+    rotation_fields,
+    source_fields,
+    staged_fields,
+    waiting_period_fields,
 )
 from hsm_server.ui.keys.presenters import title_of
 from hsm_server.ui.keys.subjects import KeyWithVersions
@@ -87,7 +87,7 @@ class Action:
     is_dangerous: bool = False
 
 
-def offered(subject: KeyWithVersions, roles: Sequence[str]) -> Sequence[Action]:
+def offered_actions(subject: KeyWithVersions, roles: Sequence[str]) -> Sequence[Action]:
     """Return the actions to offer to a caller with these roles."""
     state = subject.key.state
     return [
@@ -99,7 +99,7 @@ def offered(subject: KeyWithVersions, roles: Sequence[str]) -> Sequence[Action]:
     ]
 
 
-def operation_of(
+def build_operation(
     action: Action, subject: KeyWithVersions, form: Form
 ) -> Operation[KeyInfo]:
     """
@@ -129,7 +129,7 @@ _ROWS: Final = (
         states=_IN_USE,
         roles=_OPERATORS,
         makes_sense=lambda subject: not subject.has_staged,
-        fields=ask_staged,
+        fields=staged_fields,
         read=lambda form, _: {"staged": "staged" in form},
     ),
     Action(
@@ -154,7 +154,7 @@ _ROWS: Final = (
         states=_IN_USE,
         roles=_OPERATORS,
         makes_sense=lambda subject: bool(subject.sources),
-        fields=ask_source,
+        fields=source_fields,
         read=lambda form, _: {"version": form.number_or_none("version")},
     ),
     Action(
@@ -167,7 +167,7 @@ _ROWS: Final = (
         done="Suspended {}.",
         states=frozenset({_S.ACTIVE}),
         roles=_OPERATORS,
-        fields=ask_reason,
+        fields=reason_fields,
         read=lambda form, _: {"reason": form.get("reason")},
     ),
     Action(
@@ -190,8 +190,8 @@ _ROWS: Final = (
         done="Updated {}.",
         states=_LIVE,
         roles=_ADMINISTRATOR,
-        fields=ask_facts,
-        read=read_facts,
+        fields=metadata_fields,
+        read=read_metadata,
     ),
     Action(
         name="rotation",
@@ -203,7 +203,7 @@ _ROWS: Final = (
         done="Updated the automatic rotation of {}.",
         states=_LIVE - {_S.PURGE_SCHEDULED},
         roles=_ADMINISTRATOR,
-        fields=ask_rotation,
+        fields=rotation_fields,
         read=lambda form, _: {
             name: form.number_or_none(name) for name in ("max_age_days", "max_uses")
         },
@@ -229,7 +229,7 @@ _ROWS: Final = (
         done="Revoked {}.",
         states=_IN_USE,
         roles=_ADMINISTRATOR,
-        fields=ask_revocation,
+        fields=revocation_fields,
         read=read_revocation,
         is_dangerous=True,
     ),
@@ -243,7 +243,7 @@ _ROWS: Final = (
         done="Destroyed {}, or scheduled its destruction.",
         states=_LIVE,
         roles=_ADMINISTRATOR,
-        fields=ask_waiting,
+        fields=waiting_period_fields,
         read=lambda form, _: {"waiting_days": form.number_or_none("waiting_days")},
         is_dangerous=True,
     ),
@@ -253,6 +253,6 @@ ACTIONS: Final = {action.name: action for action in _ROWS}
 """Actions by name, in display order."""
 
 
-def done_text(action: Action, key: KeyInfo) -> str:
+def success_message(action: Action, key: KeyInfo) -> str:
     """Return the message on success."""
     return action.done.format(title_of(key))

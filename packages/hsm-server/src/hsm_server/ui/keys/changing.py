@@ -16,11 +16,16 @@ from hsm_core.errors import (
     PreconditionFailedError,
 )
 from hsm_server.http.problems import status_of
-from hsm_server.ui.fields import Field, filled, marked
-from hsm_server.ui.keys.actions import ACTIONS, Action, done_text, operation_of
-from hsm_server.ui.keys.explaining import explain_for_me
+from hsm_server.ui.fields import Field, fill_fields, mark_error
+from hsm_server.ui.keys.actions import ACTIONS, Action, build_operation, success_message
+from hsm_server.ui.keys.explaining import explain_for_caller
 from hsm_server.ui.keys.presenters import key_facts
-from hsm_server.ui.keys.subjects import KEY, KeyWithVersions, find_subject, path_of
+from hsm_server.ui.keys.subjects import (
+    KEY,
+    KeyWithVersions,
+    find_key_with_versions,
+    path_of,
+)
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
@@ -39,26 +44,26 @@ async def do(view: View) -> web.StreamResponse:
     action, subject = ACTIONS[view.request.match_info["action"]], await _subject(view)
     try:
         key = await view.execute(
-            operation_of(action, subject, form),
+            build_operation(action, subject, form),
             idempotency_key=form.operation_id,
             expected_generation=form.number_or_none("generation") or 0,
         )
     except PreconditionFailedError as error:
-        return answer_stale(view, error, path_of(subject.key.key_id))
+        return render_stale(view, error, path_of(subject.key.key_id))
     except (InvalidInputError, NameTakenError) as error:
-        fields = marked(filled(action.fields(subject), form), error)
+        fields = mark_error(fill_fields(action.fields(subject), form), error)
         return await _form(view, action, subject, fields, error)
-    return view.see_other(path_of(key.key_id), done_text(action, key))
+    return view.see_other(path_of(key.key_id), success_message(action, key))
 
 
-def answer_stale(view: View, error: HSMError, back: str) -> web.Response:
+def render_stale(view: View, error: HSMError, back: str) -> web.Response:
     """Return the page for a form that is older than the key's last change."""
     view.exchange.code = error.code
     return view.render("keys/stale.html", status=status_of(type(error)), back=back)
 
 
 async def _subject(view: View) -> KeyWithVersions:
-    subject = await find_subject(view)
+    subject = await find_key_with_versions(view)
     if subject.key.state is None:
         raise KeyNotFoundError(
             "Integrity check failed: the stored data of this key was altered."
@@ -79,7 +84,7 @@ async def _form(
         action=action,
         key=key_facts(subject.key),
         fields=fields,
-        explained=await explain_for_me(
+        explained=await explain_for_caller(
             view, action.operation.__name__, subject.key.key_id
         ),
         back=path_of(subject.key.key_id),

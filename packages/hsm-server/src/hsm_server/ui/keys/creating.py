@@ -12,10 +12,10 @@ from hsm_core import wire
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import HSMError, InvalidInputError, NameTakenError
 from hsm_core.operations import AlgorithmInfo, CreateKey, ListAlgorithms
-from hsm_server.ui.fields import Field, Option, filled, marked, tags_of
+from hsm_server.ui.fields import Field, Option, fill_fields, mark_error, read_tags
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.choices import CATEGORIES, Choice, choice_of, purposes
-from hsm_server.ui.keys.explaining import explain_for_me
+from hsm_server.ui.keys.explaining import explain_for_caller
 from hsm_server.ui.keys.presenters import title_of
 from hsm_server.ui.keys.subjects import path_of
 from hsm_server.ui.origin import HOME
@@ -25,7 +25,7 @@ from hsm_server.ui.view import View
 _PATH: Final = f"{HOME}/keys/new"
 
 
-def fields_of(choice: Choice) -> Sequence[Field]:
+def creation_fields(choice: Choice) -> Sequence[Field]:
     """Return the fields of a new key of an algorithm."""
     usages = tuple(
         Option(usage, usage, usage in choice.default_usages) for usage in choice.usages
@@ -74,7 +74,7 @@ def fields_of(choice: Choice) -> Sequence[Field]:
     ]
 
 
-def creation_of(form: Form) -> CreateKey:
+def build_creation(form: Form) -> CreateKey:
     """
     Return the operation of a submitted form.
 
@@ -90,7 +90,7 @@ def creation_of(form: Form) -> CreateKey:
         "name": form.get("name").strip(),
         "description": form.get("description"),
         "owner": form.get("owner").strip(),
-        "tags": tags_of(form, "tags"),
+        "tags": read_tags(form, "tags"),
         "usages": usages,
         "exportable": "exportable" in form,
         "staged": "staged" in form,
@@ -110,18 +110,20 @@ async def ask(view: View) -> web.StreamResponse:
             path=_PATH,
         )
     choice = choice_of(_info(infos, wanted))
-    return await _form(view, choice, fields_of(choice))
+    return await _form(view, choice, creation_fields(choice))
 
 
 async def do(view: View) -> web.StreamResponse:
     """Create the key of a submitted form."""
     form = await view.form()
     try:
-        key = await view.execute(creation_of(form), idempotency_key=form.operation_id)
+        key = await view.execute(
+            build_creation(form), idempotency_key=form.operation_id
+        )
     except (InvalidInputError, NameTakenError) as error:
         infos = (await view.execute(ListAlgorithms())).items
         choice = choice_of(_info(infos, form["algorithm"]))
-        fields = marked(filled(fields_of(choice), form), error)
+        fields = mark_error(fill_fields(creation_fields(choice), form), error)
         return await _form(view, choice, fields, error)
     return view.see_other(path_of(key.key_id), f"Created {title_of(key)}.")
 
@@ -139,7 +141,7 @@ async def _form(
         error,
         choice=choice,
         fields=fields,
-        explained=await explain_for_me(
+        explained=await explain_for_caller(
             view, CreateKey.__name__, algorithm=choice.algorithm
         ),
         path=_PATH,

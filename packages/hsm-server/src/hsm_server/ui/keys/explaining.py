@@ -55,7 +55,7 @@ class Explained:
     policy: str
 
 
-def explained(operation: str, explanation: PolicyExplanation) -> Explained:
+def present_explanation(operation: str, explanation: PolicyExplanation) -> Explained:
     """Return an explanation as a page shows it."""
     rules = [
         RuleRow(rule.name, rule.effect, rule.operation, rule.holds, rule.missing)
@@ -72,7 +72,7 @@ def explained(operation: str, explanation: PolicyExplanation) -> Explained:
     )
 
 
-async def explain_for_me(
+async def explain_for_caller(
     view: View, operation: str, key_id: str = "", **facts: Any
 ) -> Explained | None:
     """
@@ -119,4 +119,4 @@ async def explain_for(
         **facts,
     }
     asked = wire.convert(tree, ExplainPolicy)
-    return explained(operation, await view.execute(asked))
+    return present_explanation(operation, await view.execute(asked))

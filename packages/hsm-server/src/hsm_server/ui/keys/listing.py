@@ -44,7 +44,7 @@ class Listing:
     next: str
 
 
-def query_of(given: Mapping[str, str]) -> ListKeys:
+def build_query(given: Mapping[str, str]) -> ListKeys:
     """
     Return the operation of a query.
 
@@ -66,7 +66,7 @@ def _page_number(given: Mapping[str, str]) -> int:
     return int(text)
 
 
-def listing_of(found: KeyPage, given: Mapping[str, str]) -> Listing:
+def build_listing(found: KeyPage, given: Mapping[str, str]) -> Listing:
     """Return a page of keys, with the paths to the previous and next one."""
     pages = max(1, -(-found.total // found.per_page))
     return Listing(
@@ -89,11 +89,11 @@ async def show_list(view: View) -> web.StreamResponse:
     given = view.query
     wrong, found = "", KeyPage(items=(), total=0, page=1, per_page=_PER_PAGE)
     try:
-        found = await view.execute(query_of(given))
+        found = await view.execute(build_query(given))
     except InvalidInputError as error:
         wrong = str(error)
     values: dict[str, Any] = {
-        "listing": listing_of(found, given),
+        "listing": build_listing(found, given),
         "given": {name: given.get(name, "") for name in _FILTERS},
         "wrong": wrong,
         "is_narrowed": any(given.get(name) for name in _FILTERS),

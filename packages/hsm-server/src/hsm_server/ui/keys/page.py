@@ -19,10 +19,10 @@ from hsm_core.operations import (
     PublicKey,
 )
 from hsm_core.wire import encode_json
-from hsm_server.ui.keys.actions import offered
+from hsm_server.ui.keys.actions import offered_actions
 from hsm_server.ui.keys.presenters import key_facts, version_rows
-from hsm_server.ui.keys.subjects import KEY, find_key, find_subject, path_of
-from hsm_server.ui.keys.trials import fitting
+from hsm_server.ui.keys.subjects import KEY, find_key, find_key_with_versions, path_of
+from hsm_server.ui.keys.trials import trials_for
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
@@ -43,14 +43,14 @@ _FORMS: Final = {
 
 async def show_key(view: View) -> web.StreamResponse:
     """Show a key."""
-    subject = await find_subject(view)
+    subject = await find_key_with_versions(view)
     key = subject.key
     return view.render(
         "keys/key.html",
         key=key_facts(key),
         versions=version_rows(key, subject.versions),
-        actions=offered(subject, view.who.roles),
-        trials=fitting(key) if key.state is not KeyState.DESTROYED else (),
+        actions=offered_actions(subject, view.who.roles),
+        trials=trials_for(key) if key.state is not KeyState.DESTROYED else (),
         public=await _public_key(view, key),
         approvals=await _approvals(view, key),
         may_read_trail=bool(_READERS & set(view.who.roles)),

@@ -61,7 +61,7 @@ def _readable(data: bytes) -> str | None:
     return text if plain else None
 
 
-def given_bytes(form: Form, name: str) -> bytes:
+def read_bytes(form: Form, name: str) -> bytes:
     """
     Return the bytes of a field, or of the file ``<name>_file``.
 

@@ -11,10 +11,10 @@ from hsm_core.algorithms import spec
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import KeyInfo, Role
 from hsm_core.operations import OPERATIONS, RotateKey
-from hsm_server.ui.keys.explaining import explain_for, explain_for_me
+from hsm_server.ui.keys.explaining import explain_for, explain_for_caller
 from hsm_server.ui.keys.presenters import key_facts
 from hsm_server.ui.keys.subjects import KEY, find_key, path_of
-from hsm_server.ui.keys.trials import fitting
+from hsm_server.ui.keys.trials import trials_for
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
@@ -35,7 +35,7 @@ async def show_policy(view: View) -> web.StreamResponse:
     roles = (role,) if role else view.who.roles
     try:
         if principal == view.who.principal and not role:
-            found = await explain_for_me(view, operation, key.key_id)
+            found = await explain_for_caller(view, operation, key.key_id)
         else:
             found = await explain_for(
                 view, operation, principal, roles, key_id=key.key_id
@@ -57,7 +57,7 @@ async def show_policy(view: View) -> web.StreamResponse:
 
 def _usual(key: KeyInfo) -> str:
     """Return the usual operation of a key."""
-    trials = fitting(key)
+    trials = trials_for(key)
     if not trials or key.algorithm is None:
         return RotateKey.__name__
     return trials[0].operation(spec(key.algorithm)).__name__

@@ -59,7 +59,7 @@ async def find_key(view: View) -> KeyInfo:
     return await view.execute(DescribeKey(key_id=view.request.match_info["key_id"]))
 
 
-async def find_subject(view: View) -> KeyWithVersions:
+async def find_key_with_versions(view: View) -> KeyWithVersions:
     """Return the key in the path with its versions; see `find_key`."""
     key = await find_key(view)
     try:

@@ -42,7 +42,7 @@ from hsm_server.ui.keys.outcomes import (
     show_verified,
     show_verified_mac,
 )
-from hsm_server.ui.keys.payloads import FORMS, MOST_BYTES, given_bytes
+from hsm_server.ui.keys.payloads import FORMS, MOST_BYTES, read_bytes
 
 _VERSION: Final = "version"
 _CONTEXT: Final = "context"
@@ -87,7 +87,7 @@ class Trial:
     present: Callable[[Any], TrialResult]
 
 
-def fitting(key: KeyInfo) -> Sequence[Trial]:
+def trials_for(key: KeyInfo) -> Sequence[Trial]:
     """Return the test operations of a key."""
     if key.algorithm is None:
         return ()
@@ -99,7 +99,7 @@ def fitting(key: KeyInfo) -> Sequence[Trial]:
     ]
 
 
-def inputs_of(trial: Trial, key: KeyInfo) -> Sequence[Field]:
+def trial_fields(trial: Trial, key: KeyInfo) -> Sequence[Field]:
     """Return the fields of a test's form."""
     fields = [field for taken in trial.inputs for field in _fields_of(taken)]
     return [*fields, *_more(trial, _row_of(key))]
@@ -163,7 +163,7 @@ def _choice(name: str, label: str, values: Sequence[str]) -> Field:
     return Field(name=name, label=label, kind="select", options=options)
 
 
-def operation_of(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
+def build_operation(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
     """
     Return the operation of a submitted form.
 
@@ -172,7 +172,7 @@ def operation_of(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
     """
     tree: dict[str, Any] = {"key_id": key.key_id}
     for taken in trial.inputs:
-        tree[taken.name] = given_bytes(form, taken.name)
+        tree[taken.name] = read_bytes(form, taken.name)
     for name in ("scheme", "encoding"):
         if form.get(name):
             tree[name] = form.get(name)

@@ -23,7 +23,7 @@ from hsm_core.errors import (
 from hsm_core.model import KeyInfo
 from hsm_core.wire import asked_approval
 from hsm_server.http.problems import problem_of, status_of
-from hsm_server.ui.fields import Field, filled, marked
+from hsm_server.ui.fields import Field, fill_fields, mark_error
 from hsm_server.ui.keys.outcomes import TrialResult
 from hsm_server.ui.keys.payloads import MOST_BYTES
 from hsm_server.ui.keys.presenters import key_row
@@ -31,9 +31,9 @@ from hsm_server.ui.keys.subjects import KEY, find_key, path_of
 from hsm_server.ui.keys.trials import (
     TRIALS,
     Trial,
-    fitting,
-    inputs_of,
-    operation_of,
+    build_operation,
+    trial_fields,
+    trials_for,
 )
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
@@ -44,16 +44,16 @@ _PATH: Final = f"{KEY}/try/{{trial:{'|'.join(TRIALS)}}}"
 async def ask(view: View) -> web.StreamResponse:
     """Show the form."""
     key, trial = await _found(view)
-    return _page(view, key, trial, inputs_of(trial, key))
+    return _page(view, key, trial, trial_fields(trial, key))
 
 
 async def do(view: View) -> web.StreamResponse:
     """Execute the form and show the result with its inputs."""
     form = await view.form()
     key, trial = await _found(view)
-    fields = filled(inputs_of(trial, key), form)
+    fields = fill_fields(trial_fields(trial, key), form)
     try:
-        result = await view.execute(operation_of(trial, key, form))
+        result = await view.execute(build_operation(trial, key, form))
     except ApprovalRequiredError as error:
         asked = asked_approval(error)
         approval_id = asked.approval_id if asked else ""
@@ -62,14 +62,14 @@ async def do(view: View) -> web.StreamResponse:
         refused = TrialResult(_sentence(error), False)
         return _page(view, key, trial, fields, outcome=refused, error=error)
     except InvalidInputError as error:
-        return _page(view, key, trial, marked(fields, error), error=error)
+        return _page(view, key, trial, mark_error(fields, error), error=error)
     return _page(view, key, trial, fields, outcome=trial.present(result))
 
 
 async def _found(view: View) -> tuple[KeyInfo, Trial]:
     key = await find_key(view)
     trial = TRIALS[view.request.match_info["trial"]]
-    if trial not in fitting(key):
+    if trial not in trials_for(key):
         raise KeyUsageError(f"This key does not allow the operation: {trial.title}.")
     return key, trial
 
@@ -95,7 +95,7 @@ def _page(
         status=status_of(type(error)) if error else 200,
         key=key_row(key),
         trial=trial,
-        trials=fitting(key),
+        trials=trials_for(key),
         fields=fields,
         outcome=outcome,
         error=_sentence(error) if error and outcome is None else "",

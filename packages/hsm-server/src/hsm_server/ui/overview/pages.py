@@ -15,9 +15,9 @@ from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import ApprovalInfo, HSMStatus, ListApprovals, Status
 from hsm_server.http.app_keys import HEALTH
-from hsm_server.ui.faults import ErrorPage, fault_of
+from hsm_server.ui.faults import ErrorPage, error_page_of
 from hsm_server.ui.overview.charts import chart
-from hsm_server.ui.overview.presenting import cards, concern, providers, waiting_for
+from hsm_server.ui.overview.presenting import cards, concern, pending_for, providers
 from hsm_server.ui.overview.sampler import PERIOD_SECONDS, SAMPLER
 from hsm_server.ui.page import Page
 from hsm_server.ui.streams import answer_events, event
@@ -30,7 +30,7 @@ _LOOKED_AT: Final = 100
 async def _show(view: View) -> web.Response:
     status = await view.execute(Status())
     approvals, fault = await _approvals(view)
-    waiting = waiting_for(view.who, approvals)
+    waiting = pending_for(view.who, approvals)
     return view.render(
         "overview/overview.html",
         hsm=status,
@@ -50,7 +50,7 @@ async def _approvals(view: View) -> tuple[tuple[ApprovalInfo, ...], ErrorPage | 
     except AuthenticationError:
         raise
     except HSMError as error:
-        return (), fault_of(error)
+        return (), error_page_of(error)
 
 
 async def _live_values(view: View, status: HSMStatus | None) -> dict[str, Any]:

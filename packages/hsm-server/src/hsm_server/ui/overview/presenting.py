@@ -189,7 +189,7 @@ def providers(algorithms: Iterable[AlgorithmStatus]) -> Sequence[ProviderRow]:
     ]
 
 
-def waiting_for(who: Who, approvals: Iterable[ApprovalInfo]) -> Sequence[ApprovalInfo]:
+def pending_for(who: Who, approvals: Iterable[ApprovalInfo]) -> Sequence[ApprovalInfo]:
     """
     Return the requests that a person can probably decide.
 

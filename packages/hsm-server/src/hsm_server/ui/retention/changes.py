@@ -57,12 +57,12 @@ class RetentionChange:
     is_dangerous: bool = False
 
 
-def offered(key: ShownKey) -> Sequence[RetentionChange]:
+def offered_changes(key: ShownKey) -> Sequence[RetentionChange]:
     """Return the retention changes to offer for a key."""
     return [change for change in CHANGES.values() if change.is_offered(key)]
 
 
-def operation_of(
+def build_operation(
     change: RetentionChange, key_id: str, form: Form
 ) -> Operation[KeyInfo]:
     """
@@ -74,7 +74,7 @@ def operation_of(
     return wire.convert({**change.read(form), "key_id": key_id}, change.operation)
 
 
-def begin_ledger_of(form: Form) -> BeginLedger:
+def build_ledger_start(form: Form) -> BeginLedger:
     """
     Return the operation that starts a new ledger.
 
@@ -84,7 +84,7 @@ def begin_ledger_of(form: Form) -> BeginLedger:
     return wire.convert(_read_reason(form), BeginLedger)
 
 
-def ask_reason(hint: str = "") -> Sequence[Field]:
+def reason_fields(hint: str = "") -> Sequence[Field]:
     """Return the reason field."""
     return [
         Field(name="reason", label="Reason", hint=hint, is_required=True, longest=128)
@@ -100,7 +100,7 @@ def _read_reason(form: Form) -> Tree:
     return {"reason": reason}
 
 
-def _ask_extension(key: ShownKey) -> Sequence[Field]:
+def _extension_fields(key: ShownKey) -> Sequence[Field]:
     options = [
         Option(str(row.version), f"{row.version}, {row.state}")
         for row in key.versions
@@ -141,7 +141,7 @@ _ROWS: Final = (
         meaning="",
         done="Released the legal hold.",
         is_offered=lambda key: bool(key.hold),
-        fields=lambda _: ask_reason("Recorded in the audit log."),
+        fields=lambda _: reason_fields("Recorded in the audit log."),
         read=_read_reason,
         is_dangerous=True,
     ),
@@ -154,7 +154,7 @@ _ROWS: Final = (
         "Scheduled purges are cancelled.",
         done="Placed the legal hold.",
         is_offered=lambda key: key.can_hold,
-        fields=lambda _: ask_reason(
+        fields=lambda _: reason_fields(
             "Shown with the key and recorded in the audit log."
         ),
         read=_read_reason,
@@ -167,7 +167,7 @@ _ROWS: Final = (
         meaning="You can't shorten it again.",
         done="Version {0.version} is retained until at least {0.until}.",
         is_offered=lambda key: key.can_extend,
-        fields=_ask_extension,
+        fields=_extension_fields,
         read=_read_extension,
     ),
 )

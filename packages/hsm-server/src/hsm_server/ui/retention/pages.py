@@ -20,17 +20,17 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyInfo
 from hsm_core.operations import DescribeKey, ListKeys, ListVersions, RetentionStatus
-from hsm_server.ui.fields import Field, filled, marked, sentence
+from hsm_server.ui.fields import Field, error_message, fill_fields, mark_error
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.retention.changes import (
     CHANGES,
     RetentionChange,
-    ask_reason,
-    begin_ledger_of,
-    offered,
-    operation_of,
+    build_ledger_start,
+    build_operation,
+    offered_changes,
+    reason_fields,
 )
 from hsm_server.ui.retention.presenting import held_row, present, present_key
 from hsm_server.ui.view import View
@@ -78,7 +78,7 @@ async def _report(
         error,
         report=present(report),
         is_refused=bool(ledger),
-        ledger_fields=ledger or ask_reason(),
+        ledger_fields=ledger or reason_fields(),
         key=key,
     )
 
@@ -87,9 +87,9 @@ async def _find(view: View) -> web.Response:
     """Redirect to the page of a key, by name or ID."""
     wanted = view.query.get("key", "")
     try:
-        key = await _described(view, wanted.strip().lower())
+        key = await _describe(view, wanted.strip().lower())
     except (InvalidInputError, KeyNotFoundError) as error:
-        asked = replace(_KEY, value=wanted, error=sentence(error))
+        asked = replace(_KEY, value=wanted, error=error_message(error))
         return await _report(view, key=asked, error=error)
     return view.see_other(f"{_LIST}/keys/{key.key_id}")
 
@@ -110,18 +110,18 @@ async def _holds(view: View) -> web.Response:
 
 
 async def _key(view: View) -> web.Response:
-    return await _shown(view, await _described(view, _key_id(view)))
+    return await _render_key(view, await _describe(view, _key_id(view)))
 
 
 def _key_id(view: View) -> str:
     return view.request.match_info["key_id"]
 
 
-async def _described(view: View, key_id: str) -> KeyInfo:
+async def _describe(view: View, key_id: str) -> KeyInfo:
     return await view.execute(wire.convert({"key_id": key_id}, DescribeKey))
 
 
-async def _shown(
+async def _render_key(
     view: View,
     key: KeyInfo,
     *,
@@ -145,10 +145,10 @@ async def _shown(
     """
     versions = await view.execute(ListVersions(key_id=key.key_id))
     shown = present_key(key, versions.items)
-    changes = [(change, change.fields(shown)) for change in offered(shown)]
+    changes = [(change, change.fields(shown)) for change in offered_changes(shown)]
     if form is not None and error is not None:
         changes = [
-            (change, marked(filled(fields, form), error))
+            (change, mark_error(fill_fields(fields, form), error))
             if change is refused
             else (change, fields)
             for change, fields in changes
@@ -160,16 +160,16 @@ async def _do(view: View, change: RetentionChange) -> web.Response:
     """Execute a change, unless the key has changed since the page was rendered."""
     form = await view.form()
     try:
-        operation = operation_of(change, _key_id(view), form)
+        operation = build_operation(change, _key_id(view), form)
         key = await view.execute(
             operation,
             idempotency_key=form.operation_id,
             expected_generation=form.number("generation"),
         )
     except (ConflictError, InvalidInputError) as error:
-        return await _shown(
+        return await _render_key(
             view,
-            await _described(view, _key_id(view)),
+            await _describe(view, _key_id(view)),
             refused=change,
             form=form,
             error=error,
@@ -177,7 +177,7 @@ async def _do(view: View, change: RetentionChange) -> web.Response:
     return view.see_other(f"{_LIST}/keys/{key.key_id}", change.done.format(operation))
 
 
-def _doing(change: RetentionChange) -> Page:
+def _change_page(change: RetentionChange) -> Page:
     return Page(
         "POST",
         f"{_ONE}/{change.name}",
@@ -190,10 +190,10 @@ async def _begin_ledger(view: View) -> web.Response:
     form = await view.form()
     try:
         begun = await view.execute(
-            begin_ledger_of(form), idempotency_key=form.operation_id
+            build_ledger_start(form), idempotency_key=form.operation_id
         )
     except InvalidInputError as error:
-        fields = marked(filled(ask_reason(), form), error)
+        fields = mark_error(fill_fields(reason_fields(), form), error)
         return await _report(view, ledger=fields, error=error)
     return view.see_other(_LIST, f"Started ledger {begun.log_id}.")
 
@@ -206,6 +206,6 @@ PAGES: Final = (
     Page("GET", "/retention/holds", _holds, "retention.holds"),
     Page("POST", "/retention/ledger", _begin_ledger, "retention.begin_ledger"),
     Page("GET", _ONE, _key, "retention.key"),
-    *map(_doing, CHANGES.values()),
+    *map(_change_page, CHANGES.values()),
 )
 """Pages of this package."""
