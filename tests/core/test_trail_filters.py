@@ -111,6 +111,17 @@ def test_a_kind_that_there_is_not(gateway: OpenHSM, kind: str, near: str) -> Non
             assert near in str(caught.value)
 
 
+def test_a_code_that_there_is_not(gateway: OpenHSM) -> None:
+    """It is refused; codes of requests that were no operation are known."""
+    auditor = gateway.act_as(caller())
+    with pytest.raises(
+        errors.InvalidInputError, match=r"no code 'acces_denied'.*access_denied"
+    ):
+        auditor.execute(ops.ListAuditEvents(code="acces_denied"))
+    for code in ("route_not_found", "recovered-aborted", "aborted"):
+        assert () == auditor.execute(ops.ListAuditEvents(code=code)).items
+
+
 def test_every_kind_that_is_written_is_known() -> None:
     """A kind that the HSM writes can be asked for, and stands in the reference."""
     found = set()

@@ -15,13 +15,12 @@ import msgspec
 
 from hsm_core import errors
 from hsm_core.operations import HSMStatus, Status
-from hsm_core.rest import API_PREFIX, ROUTES
+from hsm_core.rest import API_PREFIX, REQUEST_CODES, ROUTES
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.api.openapi.schemas import summary_of
 from hsm_server.config.exit_codes import EXIT_CODES, ExitCode
 from hsm_server.config.options import UNAVAILABLE
 from hsm_server.http.problems import status_of
-from hsm_server.http.request_codes import REQUEST_CODES
 from hsm_server.ipc.control import FromChild, FromSupervisor
 from hsm_server.ipc.frames import FromFrontEnd, FromVault
 from hsm_server.main import main as command

@@ -7,6 +7,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core.errors import HSMError
+from hsm_core.rest import REQUEST_CODES
 from hsm_server.config.exit_codes import (
     EXIT_CODES,
     ExitCode,
@@ -21,7 +22,6 @@ from hsm_server.http.problems import (
     problem_response,
     status_of,
 )
-from hsm_server.http.request_codes import REQUEST_CODES
 
 PUBLIC = [
     cls

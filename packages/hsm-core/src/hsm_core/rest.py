@@ -20,6 +20,7 @@ from hsm_core.model import Record
 __all__ = [
     "API_PREFIX",
     "APPROVAL_HEADER",
+    "REQUEST_CODES",
     "ROUTES",
     "Route",
     "path_fields",
@@ -60,6 +61,18 @@ class Route(Record, frozen=True, kw_only=True):
         """Whether fields travel in a body rather than in the query."""
         return self.method in {"POST", "PUT", "PATCH"}
 
+
+REQUEST_CODES: Final = {
+    "cross_site": 403,
+    "stale_form": 403,
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "unsupported_media_type": 415,
+    "expectation_failed": 417,
+    "internal": 500,
+}
+"""Codes of requests that never became an operation, with their status."""
 
 _KEY: Final = "/keys/{key_id}"
 _APPROVAL: Final = "/approvals/{approval_id}"

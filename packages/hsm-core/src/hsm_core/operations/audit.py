@@ -121,6 +121,7 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
         kind: Record kinds: operations such as ``Sign``, or system events such as
             ``system.start``; empty for all. An unknown kind raises `InvalidInputError`.
         code: Result code: ``ok`` or an error code. Intent records have none.
+            An unknown code is an `InvalidInputError`.
         failed: Only requests that failed.
         since: Only records at or after this time, by the HSM's clock.
         until: Only records before this time.

@@ -18,7 +18,7 @@ from aiohttp import web
 from hsm_core import errors, wire
 from hsm_core.errors import Fact, HSMError
 from hsm_core.model import Record
-from hsm_server.http.request_codes import REQUEST_CODES
+from hsm_core.rest import REQUEST_CODES
 
 PROBLEM_TYPE: Final = "application/problem+json"
 """Media type of RFC 9457."""

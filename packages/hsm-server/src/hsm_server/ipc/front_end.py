@@ -22,8 +22,8 @@ from hsm_core.model import Caller
 from hsm_core.operations import OPERATIONS, ListAuditEvents, Operation, Status
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
+from hsm_core.rest import REQUEST_CODES
 from hsm_server.__about__ import __version__
-from hsm_server.http.request_codes import REQUEST_CODES
 from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.errands import Errands

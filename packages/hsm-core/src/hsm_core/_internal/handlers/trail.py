@@ -18,10 +18,11 @@ from hsm_core._internal.handlers.base import (
     check_known,
 )
 from hsm_core._internal.time.clock import microseconds
-from hsm_core.errors import InvalidInputError
+from hsm_core.errors import InvalidInputError, error_classes
 from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditHead
+from hsm_core.rest import REQUEST_CODES
 
 KINDS: Final = KNOWN_OPERATIONS | {
     *("Authenticate", "SignIn", "SignOut"),
@@ -40,6 +41,13 @@ KINDS: Final = KNOWN_OPERATIONS | {
     ),
 }
 """Kinds of audit records that the HSM writes."""
+
+CODES: Final = {
+    *("ok", "aborted", "recovered-aborted", "recovered-committed"),
+    *error_classes(),
+    *REQUEST_CODES,
+}
+"""Codes of the records that the HSM writes into its audit log."""
 
 _BLOCK: Final = 500
 _SCANNED: Final = 10_000
@@ -155,6 +163,8 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         """Refuse kinds that no record has, and to follow the trail backwards."""
         for kind in subject.operation.kind:
             check_known(kind, KINDS, field="kind")
+        if subject.operation.code:
+            check_known(subject.operation.code, CODES, field="code")
         if subject.operation.follow and not subject.operation.ascending:
             raise InvalidInputError(
                 "ascending must be true if follow is true.", field="ascending"
