@@ -982,6 +982,7 @@ class TestWithdrawing:
         """The record doesn't grow: a decision replaces what was withdrawn before it."""
         bob, carl = person(gateway, "bob"), person(gateway, "carl")
         approve(carl, asked)
+        said: tuple[ops.DecisionInfo, ...] = ()
         for _ in range(3):
             said = approve(bob, asked).decisions
             bob.execute(ops.Withdraw(approval_id=asked.approval_id))

@@ -18,12 +18,13 @@ from hsm_core._internal.policy import RuleEngine, decide_on, explain, joined
 from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import asked_of
 from hsm_core.factory import OpenHSM, open_hsm
-from hsm_core.model import AuditEvent, Caller, Role
+from hsm_core.model import AuditEvent, Caller, PolicyOutcome, Role
 from hsm_core.operations import Operation
+from hsm_core.policies import parse_policy
 from hsm_core.protocols import Decision, KeyFacts
 from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, Settings
-from hsm_core.testing import caller
+from hsm_core.testing import caller, memory_hsm
 from tests.core.test_policy_engine import (
     CALLERS,
     KEYS,
@@ -70,8 +71,11 @@ def explained_as(operation: Operation[Any], who: Caller) -> ops.ExplainPolicy:
 
 
 def _about(operation: Operation[Any]) -> str:
-    filters = (ops.ListApprovals, ops.ListAuditEvents, ops.ExplainPolicy)
-    return "" if isinstance(operation, filters) else getattr(operation, "key_id", "")
+    keyless = (
+        *(ops.ListApprovals, ops.ListAuditEvents, ops.ExplainPolicy),
+        ops.RecoverKey,
+    )
+    return "" if isinstance(operation, keyless) else getattr(operation, "key_id", "")
 
 
 @pytest.fixture
@@ -220,6 +224,91 @@ def test_an_update_that_frees_from_a_rule(opened: OpenHSM) -> None:
     assert ("allow", "role:Administrator") == (kept.outcome, kept.rule)
     assert ("approval", "approval:dual-control") == (freed.outcome, freed.rule)
     assert "another person" in freed.needed[0]
+
+
+KEM = "[describe, Decapsulate]"
+ON = "match: {{operations: [{}], tags: [prod]{}}}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "field"),
+    [
+        ("deny, " + ON.format("DeriveKey", ""), {"operation": "DeriveKey"}, "other"),
+        (
+            "deny, " + ON.format("ImportKey", ""),
+            {"operation": "ImportKey", "algorithm": "Ed25519"},
+            "other",
+        ),
+        (
+            "require-approval, " + ON.format("ExportKey", ""),
+            {"operation": "UpdateKey", "tags": ("prod",)},
+            "key_id",
+        ),
+        ("deny, match: {operations: [Open]}", {"operation": "Decapsulate"}, "key_id"),
+        (
+            "deny, match: {operations: [CreateKey], families: [RSA]}",
+            {"operation": "CreateKey"},
+            "algorithm",
+        ),
+        # What doesn't depend on the key needs none.
+        (
+            "deny, " + ON.format("Sign", "") + ", except: {principals: [bob]}",
+            {"operation": "Sign"},
+            "",
+        ),
+        ("allow, " + ON.format("Sign", ""), {"operation": "Sign"}, ""),
+        ("deny, " + ON.format("ListKeys", ""), {"operation": "ListKeys"}, ""),
+        ("deny, match: {tags: [prod]}", {"operation": "RecoverKey"}, ""),
+        (
+            "deny, " + ON.format("Sign", ", principals: [eve]"),
+            {"operation": "Sign"},
+            "",
+        ),
+        # Nor are keys taken that a request doesn't name.
+        (
+            "deny, match: {tags: [prod]}",
+            {"operation": "RecoverKey", "key_id": "k"},
+            "k",
+        ),
+        (
+            "deny, match: {tags: [x]}",
+            {"operation": "ListApprovals", "key_id": "k"},
+            "k",
+        ),
+        ("deny, match: {tags: [x]}", {"operation": "ListKeys", "key_id": "k"}, "k"),
+        (
+            "deny, match: {tags: [x]}",
+            {"operation": "Sign", "other_key_ids": ("k",)},
+            "o",
+        ),
+    ],
+)
+def test_what_must_be_named(rule: str, asked: dict[str, Any], field: str) -> None:
+    """Facts that decide are asked for, and no others."""
+    policy = f"version: 1\nextends: default\nrules:\n  - {{name: r0, effect: {rule}}}\n"
+    question = ops.ExplainPolicy(
+        principal="bob", roles=(Role.ADMINISTRATOR, Role.OPERATOR), **asked
+    )
+    with memory_hsm(policy=parse_policy(policy)) as gateway:
+        hsm = gateway.act_as(caller())
+        if not field:
+            assert PolicyOutcome.ALLOW is hsm.execute(question).outcome
+            return
+        with pytest.raises(errors.InvalidInputError) as caught:
+            hsm.execute(question)
+
+    assert str(caught.value.facts["field"]).startswith(field)
+
+
+def test_a_grant_that_the_key_decides() -> None:
+    """Whoever may decapsulate and not open must say with which key."""
+    policy = f"version: 1\nextends: default\ngrants: {{Service: {KEM}}}\n"
+    question = ops.ExplainPolicy(
+        operation="Decapsulate", principal="s", roles=(Role.SERVICE,)
+    )
+    with memory_hsm(policy=parse_policy(policy)) as gateway:
+        with pytest.raises(errors.InvalidInputError, match="grant of Open"):
+            gateway.act_as(caller()).execute(question)
 
 
 def _explained(

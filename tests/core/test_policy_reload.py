@@ -112,7 +112,10 @@ class TestInUse:
         """Explanations go with the policy that is in force."""
         session = hsm.act_as(caller())
         asked = ExplainPolicy(
-            operation="CreateKey", principal="x", roles=(Role.OPERATOR,)
+            operation="CreateKey",
+            principal="x",
+            roles=(Role.OPERATOR,),
+            algorithm="Ed25519",
         )
         before = session.execute(asked)
         path.write_text(SHUT)

@@ -19,7 +19,8 @@ from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import Asked
 from hsm_core._internal.time.clock import instant, microseconds
 from hsm_core._policies.known_people import person_of
-from hsm_core._policies.operations import INTERNAL_OPERATIONS, MAKING
+from hsm_core._policies.operations import KEYED, MAKING
+from hsm_core._policies.rules import PolicyRule
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import (
     AuthenticationError,
@@ -35,12 +36,9 @@ _BLOCK: Final = 1000
 _OF_MADE: Final = ("algorithm", "usages")
 _STATED: Final = (*_OF_MADE, "name", "owner", "tags")
 _STATING: Final = MAKING | {ops.UpdateKey.__name__}
+_OTHER_KEYS: Final = {o.__name__: o.other_keys for o in ops.OPERATIONS}
 _NAME_TYPES: Final = ("dns:", "email:", "ip:", "uri:")
-_ABOUT_A_KEY: Final = (
-    INTERNAL_OPERATIONS
-    | {ops.ListKeys.__name__}
-    | {o.__name__ for o in ops.OPERATIONS if "key_id" in o.__struct_fields__}
-)
+_ABOUT_A_KEY: Final = KEYED - MAKING - {ops.ListKeys.__name__}
 """Operations that can be explained for an existing key."""
 
 
@@ -113,8 +111,8 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         now = self._services.clock.now()
         at = now if operation.at is None else microseconds(operation.at)
         found = explain(engine, asked, caller, keys, at)
-        if not any(keys):
-            _check_needs_no_key(operation.operation, found)
+        _check_algorithm(operation, found, engine, caller, at)
+        _check_keys(operation, found, engine, caller, at)
         return Answer(found)
 
     def _key(self, subject: Subject[ops.ExplainPolicy], reference: str) -> KeyFacts:
@@ -154,6 +152,8 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
                 f"{kind} has no field {field}. Pass key_id to name an existing key.",
                 field=field,
             )
+    if len(operation.other_key_ids) > len(_OTHER_KEYS.get(kind, ())):
+        raise InvalidInputError(f"{kind} names no more keys.", field="other_key_ids")
     if operation.key_id and kind not in _ABOUT_A_KEY:
         raise InvalidInputError(f"key_id does not apply to {kind}.", field="key_id")
     for name in operation.certificate_names:
@@ -165,22 +165,84 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
             )
 
 
-def _check_needs_no_key(kind: str, found: ops.PolicyExplanation) -> None:
+def _check_keys(
+    operation: ops.ExplainPolicy,
+    found: ops.PolicyExplanation,
+    engine: RuleEngine,
+    caller: Caller,
+    at: int,
+) -> None:
     """
-    Refuse to answer for every key at once where rules are about some of them.
+    Refuse to answer without all keys of a request where rules are about some of them.
 
     Raises:
-        InvalidInputError: Rules would hold or not, by the key.
+        InvalidInputError: Rules or grants would hold or not, by the key.
     """
-    if any(rule.holds and rule.effect == "deny" for rule in found.rules):
+    kind = operation.operation
+    lacks_key = not operation.key_id and kind in _ABOUT_A_KEY
+    lacks_other = len(operation.other_key_ids) < len(_OTHER_KEYS.get(kind, ()))
+    is_denied = any(rule.holds and rule.effect == "deny" for rule in found.rules)
+    if is_denied or not (lacks_key or lacks_other):
         return
-    names = [rule.name for rule in found.rules if rule.missing == ("key",)]
-    if names:
-        raise InvalidInputError(
-            f"key_id is required: the rules {', '.join(names)} decide {kind} by the "
-            "key.",
-            field="key_id",
+    names = engine.undecided(kind, caller, at)
+    if kind == ops.UpdateKey.__name__:
+        # It is decided by what may be done with the key before and after.
+        about = (rule for rule in engine.policy.rules if rule.is_about_keys)
+        names = tuple(
+            f"rule {rule.name}"
+            for rule in about
+            if not KEYED.isdisjoint(rule.match.operations or KEYED)
         )
+    if names:
+        field = "key_id" if lacks_key else "other_key_ids"
+        raise InvalidInputError(
+            f"{field} is required: {kind} is decided by the key ({', '.join(names)}).",
+            field=field,
+        )
+
+
+def _check_algorithm(
+    operation: ops.ExplainPolicy,
+    found: ops.PolicyExplanation,
+    engine: RuleEngine,
+    caller: Caller,
+    at: int,
+) -> None:
+    """
+    Refuse to answer without the algorithm of a new key where rules are about it.
+
+    Raises:
+        InvalidInputError: Rules would hold or not, by the algorithm.
+    """
+    kind = operation.operation
+    if operation.algorithm or kind not in MAKING:
+        return
+    open_rules = engine.undecided(kind, caller, at)
+    names = {
+        held.rule.name
+        for held in engine.rules_about(kind)
+        if f"rule {held.rule.name}" in open_rules
+        and _is_about_algorithm(held.rule, has_usages=bool(operation.usages))
+    }
+    is_denied = any(
+        rule.holds and rule.effect == "deny" and rule.name not in names
+        for rule in found.rules
+    )
+    if names and not is_denied:
+        raise InvalidInputError(
+            f"algorithm is required: {kind} is decided by it "
+            f"(rule {', rule '.join(sorted(names))}).",
+            field="algorithm",
+        )
+
+
+def _is_about_algorithm(rule: PolicyRule, *, has_usages: bool) -> bool:
+    """Return whether a rule is about the algorithm, or about usages that it implies."""
+    keys = [c.key for c in (rule.match, rule.exclusion) if c is not None]
+    return any(
+        key.algorithms is not None or (key.usages is not None and not has_usages)
+        for key in keys
+    )
 
 
 def _known(caller: Caller, engine: RuleEngine) -> Caller:

@@ -191,6 +191,24 @@ class RuleEngine:
         found = [held for rules in self._rules[kind].values() for held in rules]
         return tuple(sorted(found, key=lambda held: held.rule.name))
 
+    def undecided(self, kind: str, caller: Caller, at: int) -> tuple[str, ...]:
+        """Return the rules and grants that decide by the keys of a request alone."""
+        found = []
+        for held in self.rules_about(kind):
+            is_by_key = held.rule.is_about_keys or held.form.usage is not None
+            if is_by_key and held.rule.effect is not Effect.ALLOW:
+                if clause_of(held.rule, held.form, caller, at) is not None:
+                    found.append(f"rule {held.rule.name}")
+        for form in (Form(kind, kind), *self._twins.get(kind, ())):
+            if not form.needs_grant or self._granted_by(form.kind, caller):
+                continue
+            question = _Question(form.kind, caller, at)
+            allowing = [rule for rule, *_ in self._holding(Effect.ALLOW, question)]
+            if all(rule.is_about_keys for rule in allowing):
+                found += [f"rule {rule.name}" for rule in allowing]
+                found += [f"grant of {form.kind}"] if form.usage is not None else []
+        return tuple(dict.fromkeys(found))
+
     def visible(self, caller: Caller, /, *, at: int) -> KeyScope:
         """Return the keys that the caller may both describe and list."""
         granted: list[tuple[KeyClause, ...]] = []

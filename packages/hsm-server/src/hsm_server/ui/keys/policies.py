@@ -22,7 +22,9 @@ _ABOUT_KEYS: Final = tuple(
     operation.__name__
     for operation in OPERATIONS
     if "key_id" in operation.__struct_fields__
-    and operation.__name__ not in {"ListApprovals", "ListAuditEvents", "ExplainPolicy"}
+    and not operation.other_keys
+    and operation.__name__
+    not in {"ListApprovals", "ListAuditEvents", "ExplainPolicy", "RecoverKey"}
 )
 
 
