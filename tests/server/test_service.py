@@ -12,6 +12,7 @@ from hsm_core.errors import StoreUnavailableError
 from hsm_core.model import Caller
 from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 from hsm_core.protocols import Request
+from hsm_server.http import health
 from hsm_server.http.app_keys import HEALTH, METRICS
 from tests.server.support import API, SECRET, b64, mint, open_api
 
@@ -130,6 +131,24 @@ async def test_a_live_page_asks_nobody(
     assert (200, 0) == (answer.status, vault.asked)
 
 
+async def test_a_stuck_vault_is_not_waited_for(
+    api: API, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health and metrics say so soon, also to those who ask meanwhile."""
+    vault, check = Stuck(), api.app[HEALTH]
+    monkeypatch.setattr(check, "_vault", vault)
+    monkeypatch.setattr(check, "_asked_at", float("-inf"))
+    monkeypatch.setattr(health, "STATUS_SECONDS", 0.1)
+    async with asyncio.timeout(30):
+        pages = ("//readyz", "//healthz", "//readyz")
+        answers = await asyncio.gather(
+            *(api.send("GET", page, token="") for page in pages)
+        )
+
+    assert [503] * 3 == [answer.status for answer in answers]
+    assert 1 == vault.asked
+
+
 async def test_metrics_forget_an_hsm_that_is_gone(
     api: API, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,12 +208,12 @@ async def test_a_locked_hsm_is_not_healthy(api: API) -> None:
     check = api.app[HEALTH]
     check._asked_at = float("-inf")  # noqa: SLF001 (the second is over)
 
-    health = await api.send("GET", "//healthz", token="")
+    shown = await api.send("GET", "//healthz", token="")
     metrics = await _metrics(api)
     refused = await api.send("GET", "/keys/signer")
     status = await api.send("GET", "/status")
 
-    assert (503, "degraded") == (health.status, health.json["status"])
+    assert (503, "degraded") == (shown.status, shown.json["status"])
     assert "ferrohsm_locked 1.0" in metrics
     assert (503, "hsm_locked") == (refused.status, refused.json["code"])
     assert "locked" == status.json["state"]

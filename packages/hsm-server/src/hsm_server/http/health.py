@@ -14,6 +14,8 @@ from hsm_server.observability.telemetry import Metrics
 from hsm_server.vault.access import VaultAccess
 
 _PERIOD_SECONDS: Final = 1.0
+STATUS_SECONDS: Final = 2.0
+"""Timeout for the vault's answer."""
 
 
 class Health(Record, frozen=True, kw_only=True):
@@ -54,8 +56,9 @@ class HealthCheck:
             if time.monotonic() - self._asked_at < _PERIOD_SECONDS:
                 return
             try:
-                status = await self._vault.status()
-            except HSMError:
+                async with asyncio.timeout(STATUS_SECONDS):
+                    status = await self._vault.status()
+            except (HSMError, TimeoutError):
                 self._state, self._serving = "error", False
                 self._metrics.show(None)
             else:
