@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who else may open a file or change it, access lists (acl(5)) included."""
+"""Access of other users to a file, including access control lists (acl(5))."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Where records hold byte strings, and how these are read: as base64 in one form only.
+Byte fields of records: their paths, and strict base64 decoding.
 
 msgspec alone accepts base64 whose unused bits are not zero.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What people consent to: an operation as it is shown, its digest, and what they sign.
+Approval statement: the shown operation, its digest and the signed text.
 
 It is shown with its context: who asks, which key, what changes, and whether that can be
 undone. A client recomputes the digest from what it displays, so that nobody agrees to

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who is who: when two names are one person, and which names nobody may have."""
+"""Identities: equivalence of principal names, and reserved names."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 """
 Cryptography from bytes: the very code that an HSM runs, without keys at rest.
 
-No policy, no trail, no storage: whoever calls holds the keys. Meant for verifying,
-encrypting and wrapping where the HSM isn't, and for test vectors. Each algorithm
-passes its known-answer test before it is used for the first time in a process.
+No policy, no audit log, no storage: the caller holds the keys. Meant for verifying,
+encrypting and wrapping where the HSM isn't, and for test vectors. Each algorithm passes
+its known-answer test before it is used for the first time in a process.
 
 A key is given as bytes, or as a handle from `load_private_key` or `load_public_key`
 where it is used often: a private RSA key from outside is checked for 36 to 256 ms each

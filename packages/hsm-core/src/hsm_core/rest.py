@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How each operation stands in the REST API: data only, read by server, CLI and docs.
+REST routes of the operations: a data table for server, CLI and docs.
 
 A path parameter or query parameter is a field of the operation; all other fields are
 the members of a JSON body. For rows with a *raw_request*, the body may be that field

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How a secret is handed to a program: where it comes from, and how it is written down.
+Secret input: sources and encoding of secrets.
 
 One string says both::
 

@@ -277,7 +277,7 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
 
 
 def _check_items(record: Record, longest: int) -> None:
-    """Look for long byte strings; whatever is of another type is told later."""
+    """Find long byte strings; type errors are reported later."""
     for field in item_types(type(record)):
         items = getattr(record, field)
         for number, item in enumerate(items if isinstance(items, tuple | list) else ()):

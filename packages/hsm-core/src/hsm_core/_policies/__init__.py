@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""How a policy file is read: text, tree, schema, rules. ``policies`` is its face."""
+"""Policy file parser: text, tree, schema, rules. ``policies`` is the public module."""
 
 __all__: list[str] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a policy file names client certificates."""
+"""Client certificate conditions of a policy file."""
 
 from __future__ import annotations
 

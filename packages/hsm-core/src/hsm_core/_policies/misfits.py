@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What msgspec says of a tree that does not fit, with line and field."""
+"""Schema errors of msgspec, with line and field."""
 
 from __future__ import annotations
 

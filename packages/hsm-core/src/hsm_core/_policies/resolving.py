@@ -306,7 +306,7 @@ def _read_principals(names: tuple[str, ...], path: Path) -> NameTerms:
 
 def _read_subjects(names: tuple[str, ...], path: Path) -> NameTerms:
     if "*" in names:
-        # An empty subject, or no certificate at all, would be meant, too.
+        # An empty subject, or no certificate, would match too.
         raise policy_fault("A lone * is not allowed for a certificate field.", path)
     return _read_names(names, path)
 

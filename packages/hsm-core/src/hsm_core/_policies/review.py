@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What in a policy was probably not meant, though it is valid."""
+"""Policy review: warnings about probable mistakes in a valid policy."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Conditions:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is no condition at all."""
+        """Whether there is no condition."""
         return self == Conditions()
 
     def names(self, kind: str) -> bool:

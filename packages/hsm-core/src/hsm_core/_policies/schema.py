@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a policy file may hold, as it is written; the page *Policy* shows it."""
+"""Schema of the policy file; the page *Policy* documents it."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 """
 Arguments that name something of the tables, or hold bytes.
 
-Members of an enumeration are told apart by identity further in, where text of the same
-value would be taken for another member; so here it becomes the member, or is refused.
+Later code compares enumeration members by identity, where text of the same value would
+be taken for another member; so here it becomes the member, or is refused.
 """
 
 from __future__ import annotations

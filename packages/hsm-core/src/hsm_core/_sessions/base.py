@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all methods of a session need."""
+"""Base class of sessions."""
 
 from __future__ import annotations
 

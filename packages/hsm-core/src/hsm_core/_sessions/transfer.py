@@ -126,6 +126,6 @@ class TransferMethods(SessionBase):
         )
 
     def rewrap(self, key_id: str, ciphertext: bytes, aad: bytes = b"") -> bytes:
-        """Return a ciphertext encrypted anew by the current version; see `Rewrap`."""
+        """Return a ciphertext re-encrypted with the current version; see `Rewrap`."""
         operation = ops.Rewrap(key_id=key_id, ciphertext=ciphertext, aad=aad)
         return self._hsm.execute(operation).ciphertext

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one row of the table of algorithms says."""
+"""Row of the algorithm table."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users may call an algorithm, and what they are told of names that are none."""
+"""Algorithm names: accepted spellings and error messages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What may hold a message: the type that ``cryptography`` takes."""
+"""Buffer type of ``cryptography``."""
 
 from typing import TypeAlias
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all keys share: the HSM, one version of a key there, and what can't be had."""
+"""Base of key objects: HSM, key version, and unsupported methods."""
 
 from __future__ import annotations
 

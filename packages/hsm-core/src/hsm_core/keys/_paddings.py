@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What paddings of ``cryptography`` hold, and show by no public name."""
+"""Private attributes of the paddings of ``cryptography``."""
 
 from __future__ import annotations
 

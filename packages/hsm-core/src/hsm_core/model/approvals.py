@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a policy asks of other people, and what they said."""
+"""Approvals: demands and decisions."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Approval(Record, frozen=True, kw_only=True):
         requester: Principal that asked, and alone may use it.
         demands: What must be consented to; all of it.
         created_at: Microseconds since 1970.
-        expires_at: Microseconds since 1970; from then on it serves nothing.
+        expires_at: Expiry time, in microseconds since 1970.
         salt: 32 random bytes, under which the operation is shown.
         shown_sha256: Digest of the operation as it is shown, hex.
         sealed: The operation as it is shown, sealed.

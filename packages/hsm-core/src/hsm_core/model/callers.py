@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who calls."""
+"""Callers: principal, roles and certificate."""
 
 from __future__ import annotations
 

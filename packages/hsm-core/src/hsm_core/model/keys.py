@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What may be known of a key and of its versions."""
+"""Metadata of keys and key versions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every value is made of: the base of records, and kinds of text and bytes."""
+"""Base of all records, and common field types."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the trail says."""
+"""Audit records."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class ApprovalStore(Protocol):
 
     def commit(self, change: ApprovalChange, /) -> None:
         """
-        Make one change, wholly or not at all.
+        Apply one change atomically.
 
         Raises:
             GenerationConflictError: It is not at the expected generation.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What callers may rely on: an HSM for one caller, and one for any."""
+"""HSM interfaces: bound to one caller, and for any caller."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class KeyStore(Protocol):
 
     def commit(self, change: KeyChange, /) -> None:
         """
-        Make one change, wholly or not at all.
+        Apply one change atomically.
 
         Raises:
             GenerationConflictError: The key is not at the expected generation.
@@ -143,7 +143,7 @@ class KeyStore(Protocol):
 
     def rebuild(self) -> None:
         """
-        Build the index anew from all documents; at start, where it is doubted.
+        Rebuild the index from all documents; used at startup if the index is in doubt.
 
         A store whose index is committed with the documents may do nothing.
         """

@@ -12,11 +12,11 @@ __all__ = ["Lease", "Leases"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """
-    A name that one holder has for a time.
+    Lease: exclusive ownership of a name until it expires.
 
     Attributes:
-        epoch: From 1; grows by one whenever the name gets another holder, or the same
-            one anew after an end.
+        epoch: Fencing number from 1; increases with each new holder, and when a holder
+            acquires the lease again.
         expires_at: Microseconds since 1970.
     """
 

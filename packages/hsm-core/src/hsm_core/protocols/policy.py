@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who may do what: a pure function of operation, caller and key."""
+"""Policy interface: a pure function of operation, caller and key."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which keys a policy means: terms that a key fulfils or not, and a query of them."""
+"""Policy scopes: key terms, and queries over them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a key store is given and gives: documents, changes, the index, the account."""
+"""Data types of key stores: documents, changes, index, account."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every part is given rather than takes: time, randomness, root and trust."""
+"""Injected dependencies: clock, entropy, root key and trust anchors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where it is counted how often keys were used."""
+"""Use counter interface."""
 
 from __future__ import annotations
 

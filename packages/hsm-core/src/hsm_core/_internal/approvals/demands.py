@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Whether what was demanded is met: a pure function of demands and decisions.
+Demands of an approval: check of decisions against demands, a pure function.
 
 Each demand is met by itself; one person may serve several. Who acts under two names, or
 with the certificate of another, is one person.

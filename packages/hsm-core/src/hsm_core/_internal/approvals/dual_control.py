@@ -67,7 +67,8 @@ def open_dual_control(
 
         credential_keys: By which they are known; None where who calls knows them.
 
-        last_used_at: Returns when a key was last used, microseconds since 1970, or 0.
+        last_used_at: Returns the time of a key's last use, in microseconds since 1970,
+            or 0.
 
     Raises:
         AuditTamperedError: A record is bad.

@@ -203,7 +203,7 @@ class Steps:
         try:
             self._wait(ticket)
         except AuditUnavailableError as error:
-            # It is on its way, and must not look for ever as if it might be done.
+            # It is in progress, and must not stay pending indefinitely.
             self._owed.append(self._outcome(draft, error.code))
             raise
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is done for approvals from time to time, at the start, and in recovery."""
+"""Approval maintenance: startup checks, periodic work and recovery."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Care:
 
     @property
     def status(self) -> ops.ApprovalStatus:
-        """How the approvals are; nothing is read anew."""
+        """Return the state of the approvals without reading the store again."""
         findings = {*self._ledger.condemned, *self._register.tampered}
         return ops.ApprovalStatus(
             available=self._register.store.available,

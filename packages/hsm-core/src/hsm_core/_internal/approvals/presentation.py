@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How an operation is shown to those who are asked to consent to it."""
+"""Presentation of an operation to approvers."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def read_entry(approval_id: str, stored: bytes) -> ApprovalEntry:
     Return index facts of a stored form, without believing it.
 
     What can't be read as this approval's is listed as one that is pending, so that
-    whoever looks for open requests hears that it is there.
+    searches for open requests report it.
     """
     try:
         approval = _read(approval_id, envelope.split(_NAME, stored)[0])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The register of approvals, over a store that nobody trusts.
+Approval register over an untrusted store.
 
-Each step reads the record, authenticates it, asks the rules, and replaces it if it is
-still what was read. That an approval has expired is written down before it is told, and
-time never goes back, so that no clock revives it.
+Each step reads and authenticates the record, checks the rules, and replaces the record
+if it is unchanged. Expiry is stored before it is reported, and time never goes back, so
+that no clock change revives an approval.
 """
 
 from __future__ import annotations

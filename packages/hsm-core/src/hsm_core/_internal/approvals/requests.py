@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an approval begins with."""
+"""Approval requests: the initial state of an approval."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from hsm_core.protocols import AuditDraft
 @dataclass(slots=True)
 class Hold:
     """
-    An approval that one operation has.
+    Approval reserved by one operation.
 
     Attributes:
-        stack: Keeps others waiting until it is settled.
+        stack: Locks held until the reservation is settled.
     """
 
     approval_id: str
@@ -34,7 +34,7 @@ class Hold:
 
 class Users:
     """
-    Settles what operations have reserved. Safe for many threads.
+    Reserved approvals of running operations. Thread-safe.
 
     Args:
         register: The approvals.
@@ -49,15 +49,15 @@ class Users:
         self._unsettled: dict[str, tuple[Hold, bool | None]] = {}
 
     def held(self, approval_id: str) -> AbstractContextManager[None]:
-        """Return a context in which nobody else uses an approval."""
+        """Return a context that locks an approval for other users."""
         return self._locks.held(approval_id)
 
     def settle(self, hold: Hold, *, done: bool | None) -> None:
         """
-        Use an approval up, or give it back.
+        Consume a reserved approval, or release it.
 
-        Nothing is raised: what can't be written now is written later, and until then
-        nobody can use it.
+        Raises nothing: a failed write is repeated later, and until then the approval is
+        unusable.
 
         Args:
             hold: What the operation has.

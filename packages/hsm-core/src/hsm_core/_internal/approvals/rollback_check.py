@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Is this the store of approvals that the trail knows? Compared at every start.
+Rollback check of approvals: compares the store with the audit log at startup.
 
-Where the digest over all approvals is the recorded one, after what a crash left between
-two records is taken into account, nothing more is read. Where not, the trail is walked,
-and every approval that differs serves nothing any more, until the store is recovered.
-One that is authentic, and that the trail never heard of, shows an older trail.
+If the set digest of all approvals is the recorded one, allowing for steps that a crash
+interrupted, nothing more is read. Otherwise the check walks the audit log, and
+approvals that differ are unusable until the store is recovered. An authentic approval
+that is not in the audit log indicates an older audit log.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What people do with approvals: look at them, consent, refuse, give up."""
+"""Approval service: list, approve, deny, withdraw and cancel."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ class People:
 
     def is_kept_from(self, caller: Caller, approval: Approval) -> bool:
         """
-        Return whether a rule keeps the key of an approval from somebody.
+        Return whether a rule hides the key of an approval from a caller.
 
-        Who has no right to describe keys at all may approve nevertheless; who is denied
-        to know of this one may not.
+        Callers without the right to describe keys may still approve; callers who are
+        denied to describe this key may not.
 
         Raises:
-            KeyTamperedError: Nobody can tell: what rules go by can't be believed.
+            KeyTamperedError: The key's metadata failed its integrity check.
             StoreUnavailableError: Nobody can tell now.
         """
         if not approval.key_id:
@@ -282,7 +282,7 @@ class People:
         return self._credentials.trusts(decision)
 
     def roles_now(self, decision: ApprovalDecision) -> frozenset[Role]:
-        """Return the roles of a decision that whoever made it still has."""
+        """Return the roles of a decision that its approver still has."""
         return self._credentials.roles(decision)
 
     def may_approve(self, caller: Caller) -> bool:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-What is known to have been written of each approval, and a digest over all of it.
+Set digest of the approvals: the last written state of each, and a digest over all.
 
 The digest stands in the trail. So a store in which a record was edited, added, removed
-or put back as it was before is told from the one that was left.
+or put back as it was before differs from the last written one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MODULUS: Final = 1 << 256
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Generation, SHA-256 of the stored form (hex) and state of an approval."""
+    """Last written state of an approval: generation, SHA-256 (hex) and state."""
 
     generation: int
     sha256: str
@@ -31,12 +31,13 @@ class Anchor:
 
 class Ledger:
     """
-    Anchors by approval. Safe for many threads.
+    Set digest over the last written states of all approvals. Thread-safe.
 
     Args:
-        element: One approval's part of the digest; `KeyRing.approval_element`.
+        element: Computes the digest element of one approval;
+            `KeyRing.approval_element`.
 
-        recorded: The digest that the trail held last, hex, or empty.
+        recorded: Last recorded digest, hex, or empty.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whose signatures count: those of keys that the policy in force names."""
+"""Signature check against the approver keys of the policy in force."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The rules of approvals: which state follows which, and who may bring it about.
 
 Every function gives the approval after a step, or the very same object where the step
-was made before: whoever repeats a request hears what became of it.
+was made before: a repeated request gets its result.
 """
 
 from __future__ import annotations
@@ -186,13 +186,13 @@ def reviewed(
     distinct_certificates: bool = True,
 ) -> Approval:
     """
-    Return an approval as today's policy sees it, before it is used.
+    Return an approval under the current policy, before it is used.
 
-    What is demanded by now is demanded besides; a grant by somebody who might not give
-    it today counts no more, and they may give it anew. Nothing becomes easier.
+    New demands of the policy are added. Decisions of approvers who have lost the right
+    to decide no longer count; they may decide again. Demands are never dropped.
 
     Raises:
-        ConflictError: The policy has changed too often since it was asked for.
+        ConflictError: The policy changed too often after the request was opened.
     """
     if approval.state not in {_S.PENDING, _S.GRANTED}:
         return approval

@@ -46,7 +46,7 @@ class ApprovalReader:
 
     Attributes:
         store: As given.
-        witness: Knows what was written, and is told what is.
+        witness: Observes every change and knows the last written state.
         time: By which everything is judged.
         opened_at: When it was made, by that time.
     """

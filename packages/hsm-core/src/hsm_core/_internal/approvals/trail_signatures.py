@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Signed consents in the trail, checked by whoever reads it.
+Signed approvals in the audit log, verified by its readers.
 
 The record of an `Approve` or `Deny` names the approval, who decided and the digest of
 what they were shown; ``approval_signatures`` holds one line of text, ``KEY SIGNATURE``:
@@ -60,8 +60,8 @@ class ConsentAudit:
         Check the signatures of one record; the record itself was checked before.
 
         Raises:
-            AuditTamperedError: One is in no form, or not by a key of whoever decided
-                over that approval. ``facts`` name ``seq`` and ``reason``.
+            AuditTamperedError: A signature is malformed, or was not made by a key of
+                the approver. ``facts`` name ``seq`` and ``reason``.
         """
         if not event.approval_signatures:
             return

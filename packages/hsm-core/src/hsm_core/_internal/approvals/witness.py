@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who sees every change of an approval, and knows later what was written."""
+"""Witness interface: observes every change of an approval."""
 
 from __future__ import annotations
 

@@ -65,13 +65,13 @@ _ENDS: Final[dict[type[ops.Operation[Any]], type[ops.Operation[Any]]]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """
-    An operation that needs consent.
+    Operation that requires approval.
 
     Attributes:
         operation: Resolved.
-        others: Documents of the further keys it names, by field.
-        approval_id: The approval that was named, or empty.
-        rule: Which rule allowed the operation itself.
+        others: Documents of the further keys, by field.
+        approval_id: Approval named by the caller, or empty.
+        rule: Rule that allowed the operation.
     """
 
     caller: Caller
@@ -85,24 +85,26 @@ class Asked:
 
 class Consents:
     """
-    All approvals of an HSM, for the pipeline. Safe for many threads.
+    Approval workflow: request, decide, reserve, consume. Thread-safe.
 
     Args:
         register: The approvals.
 
         users: What operations have reserved.
 
-        people: Shows approvals, and knows who may give them.
+        people: Approval service, which also checks approvers.
 
-        ring: Binds and seals.
+        ring: Key ring for MACs and sealing.
 
         entropy: For ids and salts.
 
         policy: The one in force.
 
-        last_used_at: Returns when a key was last used, microseconds since 1970, or 0.
+        last_used_at: Returns the time of a key's last use, in microseconds since 1970,
+            or 0.
 
-        most_open: Open requests that one person may have, however their name is spelt.
+        most_open: Maximum number of open requests per person, over all spellings of the
+            name.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class Consents:
             if d is not None
         ]
         if isinstance(asked.operation, ops.UpdateKey) and first is not None:
-            # A rule goes by all of the first three, whichever is to change.
+            # A rule can match all of the first three, whichever changes.
             facts = [first.name, first.owner, sorted(first.tags)]
             if asked.operation.description is not None:
                 facts.append(first.description)
@@ -239,7 +241,7 @@ class Consents:
 
     def state_of(self, approval_id: str) -> Approval:
         """
-        Return an approval as it is now, whoever asks.
+        Return the current state of an approval, for any caller.
 
         Raises:
             HSMError: There is none, or it can't be read or believed.
@@ -260,7 +262,7 @@ class Consents:
         self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
     ) -> ops.ApprovalInfo:
         """
-        Withdraw what the caller has approved; whoever uses it now is waited for.
+        Withdraw the caller's approval, after waiting for a running use.
 
         Raises:
             HSMError: It can't be; see `People.withdraw`.

@@ -77,7 +77,7 @@ Length of the part of a recorded set digest that covers keys; the rest covers ap
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """
-    What an HSM is made of; all of it is open.
+    Parts of an HSM, all open.
 
     Attributes:
         store: Where the keys lie.

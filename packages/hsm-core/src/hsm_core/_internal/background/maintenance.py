@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What an HSM does for its trail and its approvals from time to time: retention, healing.
+Periodic maintenance of the audit log and the approvals: retention and self-healing.
 
 It has a thread of its own, because a long prune must not keep a key store from healing.
 """
@@ -25,7 +25,9 @@ _FIRST_SECONDS: Final = 5.0
 
 class Housekeeping:
     """
-    Begins at once; to be stopped before trail and approvals are closed.
+    Periodic maintenance; starts immediately.
+
+    Stop it before closing the audit log and the approvals.
 
     Args:
         settings: How long records and approvals are kept.

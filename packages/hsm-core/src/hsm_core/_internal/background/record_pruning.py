@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retention of the trail: one step, for whoever does recurring work."""
+"""Audit log pruning: one step of a periodic job."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What schedulers of keys share: a step, a bounded number of keys, and who asks."""
+"""Base of key schedulers: bounded steps under a system principal."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class KeyScheduler(ABC):
             or if the HSM is locked.
 
         Raises:
-            UnavailableError: Store or trail can't be used now; the next step begins the
-                round anew.
+            UnavailableError: Store or audit log is unavailable; the next step restarts
+                the round.
         """
         if self._services.inventory.lock.reason:
             return None
@@ -94,7 +94,7 @@ class KeyScheduler(ABC):
 
     @abstractmethod
     def _begin_round(self) -> None:
-        """Begin to count anew."""
+        """Reset the counters."""
 
     @abstractmethod
     def _end_round(self) -> None:

@@ -23,7 +23,7 @@ class Schedulers:
     Args:
         settings: How often they look.
 
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         execute: Executes their requests.
 

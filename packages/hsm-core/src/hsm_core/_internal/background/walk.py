@@ -17,10 +17,10 @@ _PAGE: Final = 64
 
 class Walk:
     """
-    Walks over the keys whose current version is in a state, round after round.
+    Iterator over the keys with a given state of the current version, in rounds.
 
-    The index leads it; whatever it says is checked by the document. What it hides is
-    found by the scrubber. A key that can't be believed is left out.
+    It follows the index and checks each entry against the document. The scrubber finds
+    keys that the index omits. Keys that fail their integrity check are skipped.
 
     Args:
         inventory: The keys.
@@ -56,7 +56,7 @@ class Walk:
                 return document
 
     def restart(self) -> None:
-        """Begin a round anew."""
+        """Start a new round."""
         self._ahead.clear()
         self._after = None
 

@@ -18,7 +18,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
     """Tell the health of the HSM."""
 
     def perform(self, subject: Subject[ops.Status], /) -> Answer[ops.HSMStatus]:
-        """Collect it; nothing is measured anew."""
+        """Collect the status without new measurements."""
         services = self._services
         now, algorithms = services.clock.now(), services.crypto.statuses()
         audit, store = self._audit_status(), services.store_status()
@@ -113,7 +113,7 @@ class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
     def perform(
         self, subject: Subject[ops.ListAlgorithms], /
     ) -> Answer[ops.AlgorithmList]:
-        """Join the table with what the registry found; nothing is measured anew."""
+        """Join the table with the registry's last test results."""
         statuses = self._services.crypto.statuses()
         return Answer(ops.AlgorithmList(items=tuple(map(_describe, statuses))))
 

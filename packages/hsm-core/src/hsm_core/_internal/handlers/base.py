@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What a handler is: the part of an operation that is its own.
+Handler interfaces: the operation-specific part of a request.
 
 Order, authority, idempotency, the trail and recovery are the pipeline's business; a
 handler says how defaults are filled, what is refused, and what is done.
@@ -66,31 +66,30 @@ PUBLIC_USAGES: Final = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """
-    What handlers work with.
+    Dependencies of the handlers.
 
     Attributes:
-        uses: How often the material of each key was used.
-        audit_timeout: How long an answer waits for the trail, in seconds.
-        verify_range: Verifies a range of the trail; it knows the audit key.
-        store_status: Tells how the key store is.
-        store_refused: Whether it has refused a change lately.
-        verify_store: Compares every key, unless the HSM is closed meanwhile.
-        recover_store: Accepts the key store as it is, for a reason.
-        recover_key: Accepts one key as it is, given its id and a reason.
-        check_ledger_lost: Raises unless a new retention ledger lies in place of a lost
-            one.
-        begin_ledger: Takes a new retention ledger in place of a lost one, for a reason.
-        consents: Dual control.
-        approval_status: Tells how the approvals are.
-        started_at: When this HSM was opened, microseconds since 1970.
-        leaps: How much time is known to have passed.
-        schedule: What the schedulers have found.
-        retention_status: Tells how the retention of old versions stands.
-        destroy_waiting_days: How long a key waits at least before it is destroyed.
-        list_cache_seconds: How long a listing may be shown again; 0 for never.
-        closing: Set when this HSM begins to close; self-tests and checks of the whole
-            store end then.
-        overdue: Set when it waits no longer for what runs; batches end then, too.
+        uses: Use counters of the key materials.
+        audit_timeout: Maximum time to wait for the audit log, in seconds.
+        verify_range: Verifies a range of the audit log with the audit key.
+        store_status: Returns the state of the key store.
+        store_refused: Whether the store rejected a change recently.
+        verify_store: Verifies every key, unless the HSM is closed in between.
+        recover_store: Accepts the key store as it is, with a reason.
+        recover_key: Accepts one key as it is, given its ID and a reason.
+        check_ledger_lost: Raises unless a new retention ledger replaces a lost one.
+        begin_ledger: Replaces a lost retention ledger with a new one, with a reason.
+        consents: Approval workflow.
+        approval_status: Returns the state of the approvals.
+        started_at: Time at which the HSM was opened, in microseconds since 1970.
+        leaps: Clock-jump guard.
+        schedule: Results of the schedulers.
+        retention_status: Returns the retention report.
+        destroy_waiting_days: Minimum waiting period before a destruction, in days.
+        list_cache_seconds: Time for which a listing is cached, in seconds; 0 disables
+            the cache.
+        closing: Set when the HSM begins to close; self-tests and store checks end then.
+        overdue: Set when the HSM stops waiting for running operations; batches end then.
     """
 
     inventory: KeyRepository
@@ -129,14 +128,14 @@ class Services:
 @dataclass(frozen=True, slots=True)
 class Subject(Generic[Op]):
     """
-    A resolved operation: names are ids, aliases standard names, defaults filled.
+    Resolved operation: IDs for names, standard names for aliases, defaults filled.
 
     Attributes:
-        document: The key's document, where the operation names a key that can be read.
-        others: Documents of the further keys it names, by field.
-        policy: The policy that it was authorised by.
-        prepared: What `Handler.prepare` leaves for the steps after it.
-        rule: Name of the rule that allowed it.
+        document: Document of the named key, if it can be read.
+        others: Documents of the further keys, by field.
+        policy: Policy that authorized the operation.
+        prepared: Results of `Handler.prepare` for the later stages.
+        rule: Rule that allowed the operation.
         digest: Keyed digest of the operation, hex.
     """
 
@@ -151,14 +150,14 @@ class Subject(Generic[Op]):
 
     @property
     def key(self) -> KeyDocument:
-        """The document of an operation that can't do without one."""
+        """Document of an operation on an existing key."""
         if self.document is None:
             raise AssertionError("the pipeline resolves the key before its use")
         return self.document
 
     @property
     def spec(self) -> AlgorithmSpec:
-        """The row of the key's algorithm."""
+        """Algorithm table row of the key."""
         return _row_of(self.key.algorithm)
 
 
@@ -213,7 +212,7 @@ class Handler(ABC, Generic[Op, R]):
         self._services = services
 
     def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
-        """Fill the defaults of an operation; the caller is told nothing yet."""
+        """Fill the defaults of an operation, without disclosing anything."""
         return operation
 
     def prepare(self, subject: Subject[Op], /) -> None:
@@ -274,7 +273,7 @@ class MutationHandler(ABC, Generic[Op, R]):
         self._services = services
 
     def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
-        """Fill the defaults of an operation; the caller is told nothing yet."""
+        """Fill the defaults of an operation, without disclosing anything."""
         return operation
 
     def prepare(self, subject: Subject[Op], /) -> None:

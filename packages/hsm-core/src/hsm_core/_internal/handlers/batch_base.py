@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What batches share: many items of one operation under one key.
+Base of batch handlers: many items of one operation with one key.
 
 Each item goes through the handler of the single operation. What is wrong with an item
 is its own answer; what is wrong with the key, or with a parameter that all items share,

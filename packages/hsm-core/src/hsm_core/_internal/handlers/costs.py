@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What operations cost.
+Cost classes of operations.
 
 An event loop computes short payloads under quick algorithms itself.
 """

@@ -42,7 +42,7 @@ def seal_envelope(
     Encrypt with the current version; nonces are ours, never the caller's.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         key: A key of an AEAD, RSA or KEM.
 
@@ -82,7 +82,7 @@ def open_envelope(
     Decrypt with the version that the envelope names.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         key: A key of an AEAD, RSA or KEM.
 

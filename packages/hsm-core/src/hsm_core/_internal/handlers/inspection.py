@@ -33,7 +33,7 @@ from hsm_core.protocols import IndexQuery, KeyScope
 
 
 class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
-    """Describe a key, after looking at all that is stored of it."""
+    """Describe a key, after checking its stored form."""
 
     shows_tampered = True
 

@@ -75,7 +75,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
             )
 
     def plan(self, subject: Subject[ops.Rollback], /) -> Plan:
-        """Open the old material and seal it anew, for its new version."""
+        """Unseal the old key material and seal it for the new version."""
         now, source = self._services.leaps.now(), _source(subject)
         material = self._services.inventory.materials.open_material(subject.key, source)
         sealed = seal_version(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a key's versions come into force and rest, and when the HSM renews them."""
+"""Handlers of version states: activate, suspend, resume, automatic rotation."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SetRotationHandler(KeyMutation[ops.SetRotation]):
         check_living(subject.key)
 
     def plan(self, subject: Subject[ops.SetRotation], /) -> Plan:
-        """Keep the limits; none at all is no rotation."""
+        """Store the limits; no limit means no rotation."""
         operation, document = subject.operation, subject.key
         now = self._services.leaps.now()
         wanted = RotationDocument(

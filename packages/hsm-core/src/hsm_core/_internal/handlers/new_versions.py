@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What operations that make a version share."""
+"""Base of handlers that create key versions."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
     def perform(
         self, subject: Subject[ops.RetentionStatus], /
     ) -> Answer[ops.RetentionReport]:
-        """Tell what the last sweep has found; nothing is looked at anew."""
+        """Return the result of the last sweep."""
         return Answer(self._services.retention_status())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which handler serves which operation: the place where a new one is added."""
+"""Handler table: one handler per operation."""
 
 from __future__ import annotations
 

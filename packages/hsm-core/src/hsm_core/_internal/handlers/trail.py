@@ -59,7 +59,7 @@ class View:
     The records that the filters of an operation let through.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         operation: Checked already.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The first steps of the pipeline: resolve, authorise, approve.
+First stages of the pipeline: resolve, authorize, approve.
 
-Nothing is told to the caller before the policy has spoken: a key that is missing and a
-key that they may not describe look the same.
+Nothing is disclosed before the policy decision: a missing key and a key that the caller
+may not describe look the same.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Admission:
     Decides whether a request may go on.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         handlers: One per operation.
     """
@@ -71,7 +71,7 @@ class Admission:
         return Attempt(caller, operation, self._services.policy.engine)
 
     def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
-        """Resolve and authorise; nothing is told before the policy has spoken."""
+        """Resolve and authorize; nothing is disclosed before the policy decision."""
         self.check_lock(attempt.operation)
         fault = self._resolve(attempt, handler)
         self.authorise(attempt)
@@ -139,7 +139,7 @@ class Admission:
         return None
 
     def _find_others(self, attempt: Attempt) -> HSMError | None:
-        """Resolve the further keys; what is wrong with one is told by its field."""
+        """Resolve the further keys; errors name the field."""
         found: dict[str, KeyDocument] = {}
         for field in attempt.operation.other_keys:
             reference = getattr(attempt.operation, field)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How an attempt at an operation becomes a record of the trail."""
+"""Audit drafts: request contexts as audit records."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _NO_GENERATION: Final = 2**53
 @dataclass(slots=True)
 class Attempt:
     """
-    What is known of a request while it goes through the pipeline.
+    Request context: state of a request in the pipeline.
 
     Attributes:
-        operation: As sent at first, as checked and resolved later.
-        policy: The policy that was in force when the request came, to the end.
-        is_checked: Whether it has been checked against its type; before that nothing
-            of what it holds is recorded.
-        key_id: Id of the key, or what the caller named where there is none.
+        operation: As sent by the caller; later checked and resolved.
+        policy: Policy in force when the request arrived, used until its end.
+        is_checked: Whether the operation was checked against its type; its fields are
+            recorded only after that.
+        key_id: Key ID, or the name given by the caller if there is no such key.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
-        approval_id: The approval that it is about, is done under or waits for; at first
-            the one that the caller named.
-        named_approval: The one that the caller named, or empty.
-        expected_generation: The one that its key must be at, or 0.
-        hold: The approval that it has, while it has one.
-        waited: For how many seconds it has waited for the trail.
+        approval_id: Approval that the request is about, uses or waits for; initially
+            the one named by the caller.
+        named_approval: Approval named by the caller, or empty.
+        expected_generation: Required generation of the key, or 0.
+        hold: Reserved approval, or None.
+        waited: Seconds spent waiting for the audit log.
     """
 
     caller: Caller
@@ -180,7 +180,7 @@ class Attempt:
         )
 
     def _demands(self, phase: Phase) -> tuple[ApprovalDemand, ...]:
-        # Its outcome decides nothing anew.
+        # Its outcome has no new decision.
         if self.decision is None or phase is Phase.OUTCOME:
             return ()
         return self.decision.approvals

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the trail says of an HSM itself: starts, stops, failed self-tests."""
+"""System events of the HSM: start, stop, failed self-tests."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Followers:
     The live views of one HSM's trail.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         gate: Is passed for each look, so that nobody who waits holds up the end.
     """

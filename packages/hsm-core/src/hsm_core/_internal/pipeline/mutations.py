@@ -58,7 +58,7 @@ class Mutations:
     Executes operations that change a key.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         admission: The first steps.
 

@@ -87,7 +87,7 @@ class Pipeline:
     Executes operations.
 
     Args:
-        services: What handlers work with.
+        services: Dependencies of the handlers.
 
         handlers: One per operation.
 

@@ -154,7 +154,7 @@ class Refusals:
         return self._append(self._draft(caller, "ok", kind, ""))
 
     def flush(self) -> None:
-        """Record what was counted: once in a while, and before the trail is closed."""
+        """Record the counts, periodically and before the audit log is closed."""
         with self._lock:
             if self._counted and self._append(self._count_draft(), lazy=True):
                 self._counted = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who may do what: pure functions of operation, caller, key facts and time."""
+"""Policy engine: pure functions of operation, caller, key facts and time."""
 
 from hsm_core._internal.policy.changes import decide_update, facts_after
 from hsm_core._internal.policy.deciding import decide_on

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What the policy says of a change of the facts that its rules match on.
+Policy decisions about changes of key metadata.
 
 Whoever may change tags and owner of a key must not free it from a rule that way, nor
 give themselves more rights with it than they have.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is left of a rule once it is known who asks, for what and when."""
+"""Partial evaluation of a rule for a given caller, operation and time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def clause_of(
     rule: PolicyRule, form: Form, caller: Caller, at: int
 ) -> KeyClause | None:
     """
-    Return which keys a rule is about in a request; None if it does not hold at all.
+    Return the keys that a rule matches in a request; None if it can't match.
 
     An exception is asked for the operation that the request is decided as. Of a use
     that an export makes possible, it is also asked for the export itself.

@@ -229,7 +229,7 @@ class RuleEngine:
         return KeyScope(tuple(granted), tuple(withheld))
 
     def freed(self, before: KeyFacts, after: KeyFacts, /) -> tuple[ApprovalDemand, ...]:
-        """Return what would be asked for no more, whoever asks and whenever."""
+        """Return demands that would no longer apply, for any caller and time."""
         return freed(self.policy, before, after)
 
     def freeing(self, before: KeyFacts, after: KeyFacts, /) -> tuple[str, ...]:

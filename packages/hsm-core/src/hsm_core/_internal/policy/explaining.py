@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why a policy says what it says: each rule that could be meant, what is missing."""
+"""Explanation of a policy decision: candidate rules and unmet conditions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-From which rules a change of its labels would free a key, whoever asks and whenever.
+Rules that a label change would remove from a key, for any caller and time.
 
 The change itself may come by day, from the office, by somebody whom no rule concerns;
 what it makes possible may come by night, from elsewhere, by somebody else. So of each

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How a decision is named in the trail, so that the name alone tells what it was.
+Names of policy decisions in the audit log.
 
 No rule has a name with a colon, and none begins with what the HSM's own doings do.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who somebody is by their client certificate alone, as the policy in force says."""
+"""Identification of callers by client certificate, under the policy in force."""
 
 from __future__ import annotations
 

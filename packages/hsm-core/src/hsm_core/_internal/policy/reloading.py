@@ -59,7 +59,7 @@ class PolicyReloader:
         self.on_change: Callable[[str], None] = lambda problem: None
 
     def poll(self) -> None:
-        """Put what the file holds in force, if it has held it for a while."""
+        """Load the file if its content has been stable for some time."""
         self._read(is_whole=False)
 
     def reload(self) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What another policy would have said to a request that the trail remembers."""
+"""Policy replay: decisions of another policy for recorded requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def was_decided(event: AuditEvent) -> bool:
     """
     Return whether a record is that of a request on which the policy has decided.
 
-    Of a change that was begun that is the intent; its outcome decides nothing anew.
+    A change has its decision in the intent record; the outcome has no new one.
     """
     return (
         event.phase is not Phase.OUTCOME

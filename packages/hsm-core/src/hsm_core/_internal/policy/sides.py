@@ -24,7 +24,7 @@ _CHANGING = "UpdateKey"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """
-    What a request says of the key that it makes or changes; None where it says nothing.
+    Key facts stated by a request that creates or changes a key; None if not stated.
 
     Attributes:
         kind: Name of the operation.
@@ -39,7 +39,7 @@ class Asked:
 
 
 def asked_of(operation: Operation[Any]) -> Asked:
-    """Return what an operation says of the key that it makes or changes."""
+    """Return the key facts that an operation states."""
     kind = type(operation).__name__
     if kind not in MAKING and kind != _CHANGING:
         return _plain(kind)
