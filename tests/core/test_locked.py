@@ -48,7 +48,7 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OpenHSM, str]]:
         services: Any = gateway._services  # noqa: SLF001 (to lock it)
         services.inventory.lock.set("A test.", {"reason": "test"})
         # The registry is that of all HSMs in memory.
-        monkeypatch.setattr(services.crypto, "self_test", list)
+        monkeypatch.setattr(services.crypto, "self_test", lambda closing: [])
         yield gateway, key
 
 

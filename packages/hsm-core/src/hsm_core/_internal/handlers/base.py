@@ -89,7 +89,7 @@ class Services:
         list_cache_seconds: Time for which a listing is cached, in seconds; 0 disables
             the cache.
         closing: Set when the HSM begins to close; self-tests and store checks end then.
-        overdue: Set when the HSM stops waiting for running operations; batches end then.
+        overdue: Set when the HSM stops waiting for operations; batches end then.
     """
 
     inventory: KeyRepository
