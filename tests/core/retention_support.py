@@ -19,7 +19,7 @@ from hsm_core._internal.keyring.root_key import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import Attempt
+from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.retention.service import Retention
 from hsm_core._internal.retention.slot import LedgerFile
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
@@ -188,7 +188,7 @@ class People:
         """Let an approval be denied, cancelled or consumed."""
         self._put(approval, state=state, closed_at=self.clock.now())
 
-    def spend(self, attempt: Attempt) -> None:
+    def spend(self, attempt: RequestContext) -> None:
         """
         Consume the consent to an operation, as the pipeline does before it acts.
 
@@ -246,7 +246,7 @@ class World:
         self.people = people or People(self.clock)
         self._has_desk = asks_people
         # The pipeline asks these people, and not those of another test.
-        self.spend: Callable[[Attempt], None] = self.people.spend
+        self.spend: Callable[[RequestContext], None] = self.people.spend
         outer = self
         if not asks_people:
             Admission.check_approvals = (  # type: ignore[method-assign]

@@ -9,13 +9,13 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.approvals.set_digest import Anchor, Ledger
+from hsm_core._internal.approvals.set_digest import ApprovalAnchor, ApprovalSetDigest
 from hsm_core.model import ApprovalState
 
 S = ApprovalState
 NAMES = st.sampled_from(["one", "two", "three"])
 ANCHORS = st.builds(
-    Anchor, st.integers(1, 9), st.sampled_from(["aa", "bb"]), st.sampled_from(S)
+    ApprovalAnchor, st.integers(1, 9), st.sampled_from(["aa", "bb"]), st.sampled_from(S)
 )
 STEPS = st.tuples(NAMES, ANCHORS | st.none())
 
@@ -26,19 +26,19 @@ def element(approval_id: str, generation: int, sha256: str) -> int:
     return int.from_bytes(hashlib.sha256(named).digest(), "big") | 1 << 255
 
 
-def digest_of(known: dict[str, Anchor]) -> str:
+def digest_of(known: dict[str, ApprovalAnchor]) -> str:
     """Return what the digest over approvals is by its description."""
     parts = [element(k, a.generation, a.sha256) for k, a in known.items()]
     return f"{sum(parts) % 2**256:064x}" if parts else ""
 
 
 @given(st.lists(STEPS, max_size=12))
-def test_any_history(steps: list[tuple[str, Anchor | None]]) -> None:
+def test_any_history(steps: list[tuple[str, ApprovalAnchor | None]]) -> None:
     """
     Whatever was put and removed before, digest and counts are those of what is there.
     """
-    ledger = Ledger(element)
-    known: dict[str, Anchor] = {}
+    ledger = ApprovalSetDigest(element)
+    known: dict[str, ApprovalAnchor] = {}
     for name, anchor in steps:
         if anchor is None:
             ledger.remove([name])
@@ -55,12 +55,12 @@ def test_any_history(steps: list[tuple[str, Anchor | None]]) -> None:
 
 
 @given(st.dictionaries(NAMES, ANCHORS))
-def test_goes_on_from_what_was_recorded(known: dict[str, Anchor]) -> None:
+def test_goes_on_from_what_was_recorded(known: dict[str, ApprovalAnchor]) -> None:
     """
     A digest from the trail stands until approvals are adopted, and may then stay.
     """
-    recorded = digest_of({"other": Anchor(1, "cc", S.PENDING)})
-    ledger = Ledger(element, recorded)
+    recorded = digest_of({"other": ApprovalAnchor(1, "cc", S.PENDING)})
+    ledger = ApprovalSetDigest(element, recorded)
     assert (recorded, []) == (ledger.digest, list(ledger))
 
     ledger.adopt(known, total=ledger.total)
@@ -76,8 +76,10 @@ def test_sums_wrap() -> None:
     """
     The digest keeps its 64 digits, however many approvals are adopted.
     """
-    known = {f"{number}": Anchor(number, "aa", S.GRANTED) for number in range(1, 8)}
-    ledger = Ledger(element)
+    known = {
+        f"{number}": ApprovalAnchor(number, "aa", S.GRANTED) for number in range(1, 8)
+    }
+    ledger = ApprovalSetDigest(element)
 
     ledger.adopt(known)
 
@@ -89,7 +91,7 @@ def test_removed_is_not_condemned() -> None:
     """
     What was condemned and is removed is condemned no more; the others still are.
     """
-    ledger = Ledger(element)
+    ledger = ApprovalSetDigest(element)
     ledger.condemned = {"one": "edited", "two": "edited"}
 
     ledger.remove(["one", "three"])

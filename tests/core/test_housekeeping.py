@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from hsm_core._internal.background.maintenance import Housekeeping
+from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import ApprovalRequiredError, StoreLockedError
@@ -34,7 +34,7 @@ def keeping(
     clock: FakeClock,
     settings: Settings,
     approvals: ApprovalStore | None = None,
-) -> Iterator[tuple[Housekeeping, AuditLog]]:
+) -> Iterator[tuple[PeriodicMaintenance, AuditLog]]:
     """Give the housekeeping of an HSM, whose own times never come during a test."""
     with memory_hsm(clock=clock, settings=settings, approvals=approvals) as gateway:
         services = gateway._services  # noqa: SLF001 (knows the trail)

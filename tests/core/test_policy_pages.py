@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.policy import RuleEngine, outcome_of_rule
-from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.policy.sides import StatedFacts, sides_as_asked
 from hsm_core.algorithms import parse_algorithm, spec
 from hsm_core.model import Caller, KeyState, Role
 from hsm_core.policies import parse_policy
@@ -90,7 +90,7 @@ def test_example(title: str) -> None:
             tags=frozenset(tags),
             usages=frozenset(usage.value for usage in spec(algorithm).default_usages),
         )
-        asked = Asked(kind=operation, algorithm=algorithm.value, tags=tags)
+        asked = StatedFacts(kind=operation, algorithm=algorithm.value, tags=tags)
         is_new = operation in {"CreateKey", "ImportKey"}
         keyless = operation in {"GenerateRandom", "VerifyAudit"}
         sides = sides_as_asked(asked, caller, None if is_new or keyless else made)

@@ -13,8 +13,8 @@ import pytest
 from hsm_core._internal.approvals import states as rules
 from hsm_core._internal.handlers.internal_operations import PurgeVersion
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import Attempt
-from hsm_core._internal.pipeline.pending_outcomes import OwedOutcomes
+from hsm_core._internal.pipeline.drafts import RequestContext
+from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes
 from hsm_core._internal.retention.decisions import (
     Consent,
     PurgeDecision,
@@ -39,13 +39,13 @@ class _Done:
 
 def lost_outcome(patch: pytest.MonkeyPatch) -> None:
     """The answer does not wait for the record of what was done."""
-    append = OwedOutcomes.append
+    append = PendingOutcomes.append
 
-    def hurried(self: OwedOutcomes, draft: Any) -> Any:
+    def hurried(self: PendingOutcomes, draft: Any) -> Any:
         append(self, draft)
         return _Done()
 
-    patch.setattr(OwedOutcomes, "append", hurried)
+    patch.setattr(PendingOutcomes, "append", hurried)
 
 
 def self_approval(patch: pytest.MonkeyPatch) -> None:
@@ -68,11 +68,11 @@ def purge_without_approval(patch: pytest.MonkeyPatch) -> None:
         granted = msgspec.structs.replace(answer.approval, state=ApprovalState.GRANTED)
         return PurgeDecision(Consent.GRANTED, granted)
 
-    def taken(self: Admission, attempt: Attempt) -> None:
+    def taken(self: Admission, attempt: RequestContext) -> None:
         if not isinstance(attempt.operation, PurgeVersion):
             take(self, attempt)
 
-    def checked(self: Admission, attempt: Attempt) -> None:
+    def checked(self: Admission, attempt: RequestContext) -> None:
         if not isinstance(attempt.operation, PurgeVersion):
             check(self, attempt)
 

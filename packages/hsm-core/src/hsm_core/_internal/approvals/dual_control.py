@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hsm_core._internal.approvals.credentials import CredentialCheck
-from hsm_core._internal.approvals.journal import Steps
-from hsm_core._internal.approvals.maintenance import Care
+from hsm_core._internal.approvals.journal import ApprovalJournal
+from hsm_core._internal.approvals.maintenance import ApprovalMaintenance
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.reservations import Users
+from hsm_core._internal.approvals.reservations import ApprovalReservations
 from hsm_core._internal.approvals.rollback_check import open_consents
-from hsm_core._internal.approvals.service import People
-from hsm_core._internal.approvals.set_digest import Ledger
+from hsm_core._internal.approvals.service import ApprovalService
+from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.approvals.signature_check import SignatureCheck
-from hsm_core._internal.approvals.workflow import Consents
+from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -40,14 +40,14 @@ class DualControl:
     """
 
     register: ApprovalRegister
-    care: Care
-    consents: Consents
+    care: ApprovalMaintenance
+    consents: ApprovalWorkflow
 
 
 def open_dual_control(
     ground: Dependencies,
     store: ApprovalStore,
-    ledger: Ledger,
+    ledger: ApprovalSetDigest,
     check_signature: SignatureCheck,
     credential_keys: CredentialKeys | None,
     last_used_at: Callable[[KeyDocument], int],
@@ -79,14 +79,16 @@ def open_dual_control(
     register = ApprovalRegister(
         store, ring.approval_mac, ground.clock, floor=_newest_time(audit)
     )
-    steps = Steps(ledger, ground.inventory, audit, entropy, policy.policy_hash)
+    steps = ApprovalJournal(
+        ledger, ground.inventory, audit, entropy, policy.policy_hash
+    )
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
     ahead = open_consents(
         register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
     )
-    users = Users(register, steps)
+    users = ApprovalReservations(register, steps)
     known_people = Recogniser(policy, is_on=settings.certificate_identities)
-    people = People(
+    people = ApprovalService(
         register,
         steps,
         ring,
@@ -97,7 +99,7 @@ def open_dual_control(
             credential_keys, ring.credential_mark, known_people.people
         ),
     )
-    consents = Consents(
+    consents = ApprovalWorkflow(
         register,
         users,
         people,
@@ -107,7 +109,7 @@ def open_dual_control(
         last_used_at=last_used_at,
         most_open=settings.approval_requests,
     )
-    care = Care(register, ledger, steps, audit, users)
+    care = ApprovalMaintenance(register, ledger, steps, audit, users)
     if settings.accept_changed_store and ledger.condemned:
         care.forget("accept_changed_store")
     elif ahead and not ground.inventory.lock.reason:

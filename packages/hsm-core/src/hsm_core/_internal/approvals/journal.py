@@ -15,7 +15,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
-from hsm_core._internal.approvals.set_digest import Anchor, Ledger, record_sha256
+from hsm_core._internal.approvals.set_digest import (
+    ApprovalAnchor,
+    ApprovalSetDigest,
+    record_sha256,
+)
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.settlement import REMOVED
 from hsm_core._internal.lib.failpoints import failpoint
@@ -42,7 +46,7 @@ _RESERVED: Final = frozenset(
 """Record kinds that may use the reserved space: they end an approval."""
 
 
-class Steps:
+class ApprovalJournal:
     """
     The `Witness` of an HSM's approvals. Safe for many threads.
 
@@ -60,7 +64,7 @@ class Steps:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ApprovalSetDigest,
         inventory: KeyRepository,
         audit: AuditLog,
         entropy: Entropy,
@@ -72,7 +76,9 @@ class Steps:
         self._entropy = entropy
         self._policy_hash = policy_hash
         self._owed: list[AuditDraft] = []
-        self._doubtful: dict[str, tuple[AuditDraft, Anchor | None, Anchor]] = {}
+        self._doubtful: dict[
+            str, tuple[AuditDraft, ApprovalAnchor | None, ApprovalAnchor]
+        ] = {}
         self._removals: list[tuple[AuditDraft, tuple[str, ...]]] = []
         self._local = threading.local()
         self._told: set[str] = set()
@@ -131,7 +137,7 @@ class Steps:
     ) -> AbstractContextManager[None]:
         """Record a change round its commit; see `Witness.change`."""
         known = self._ledger.get(after.approval_id)
-        anchor = Anchor(after.generation, record_sha256(record), after.state)
+        anchor = ApprovalAnchor(after.generation, record_sha256(record), after.state)
         draft = step or AuditDraft(phase=Phase.INTENT, kind=EXPIRED)
         draft = replace(
             draft,
@@ -146,7 +152,7 @@ class Steps:
 
     @contextmanager
     def _recorded(
-        self, draft: AuditDraft, known: Anchor | None, anchor: Anchor
+        self, draft: AuditDraft, known: ApprovalAnchor | None, anchor: ApprovalAnchor
     ) -> Iterator[None]:
         self.pay()
         self._begin(draft)
@@ -211,7 +217,9 @@ class Steps:
         with self._inventory.committing:
             self._append(self._outcome(draft, code))
 
-    def _conclude(self, draft: AuditDraft, anchor: Anchor) -> AuditTicket | None:
+    def _conclude(
+        self, draft: AuditDraft, anchor: ApprovalAnchor
+    ) -> AuditTicket | None:
         with self._inventory.committing:
             self._ledger.put(draft.approval_id, anchor)
             return self._append(self._outcome(draft, "ok"))
@@ -268,7 +276,7 @@ class Steps:
         """
         self._wait(self._audit.append(list(drafts), durable=True))
 
-    def settle(self, intent: AuditDraft, anchor: Anchor | None) -> None:
+    def settle(self, intent: AuditDraft, anchor: ApprovalAnchor | None) -> None:
         """
         Record what a crash has swallowed: a step that was made, or was not.
 
@@ -334,7 +342,9 @@ class Steps:
 _DONE: Final = frozenset({"ok", "recovered-committed"})
 
 
-def detail_of(after: Approval, anchor: Anchor, known: Anchor | None) -> ApprovalDetail:
+def detail_of(
+    after: Approval, anchor: ApprovalAnchor, known: ApprovalAnchor | None
+) -> ApprovalDetail:
     """Return what the trail says of a step."""
     return ApprovalDetail(
         generation=anchor.generation,
@@ -345,7 +355,7 @@ def detail_of(after: Approval, anchor: Anchor, known: Anchor | None) -> Approval
     )
 
 
-def _reason(approval: Approval, known: Anchor | None) -> str:
+def _reason(approval: Approval, known: ApprovalAnchor | None) -> str:
     if known is None:
         return "foreign"
     if approval.generation < known.generation:

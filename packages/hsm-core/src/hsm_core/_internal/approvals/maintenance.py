@@ -6,11 +6,14 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.journal import Steps
+from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.reservations import Hold, Users
+from hsm_core._internal.approvals.reservations import (
+    ApprovalReservation,
+    ApprovalReservations,
+)
 from hsm_core._internal.approvals.rollback_check import ANCHORED, FORGOTTEN
-from hsm_core._internal.approvals.set_digest import Ledger
+from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.audit.events import event_of
 from hsm_core.model import ApprovalDetail, ApprovalState, AuditEvent, Caller, Phase
 from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditLog
@@ -21,7 +24,7 @@ _DONE: Final = frozenset({"ok", "recovered-committed"})
 _RECOVERY: Final = Caller(principal="system.recovery", roles=frozenset())
 
 
-class Care:
+class ApprovalMaintenance:
     """
     Looks after the approvals of an HSM. Safe for many threads.
 
@@ -40,10 +43,10 @@ class Care:
     def __init__(
         self,
         register: ApprovalRegister,
-        ledger: Ledger,
-        steps: Steps,
+        ledger: ApprovalSetDigest,
+        steps: ApprovalJournal,
         audit: AuditLog,
-        users: Users,
+        users: ApprovalReservations,
     ) -> None:
         self._register = register
         self._ledger = ledger
@@ -93,11 +96,13 @@ class Care:
         for entry in self._register.store.find(query):
             approval = self._register.believed(entry.approval_id)
             if approval is not None and approval.state is ApprovalState.RESERVED:
-                hold = Hold(approval.approval_id, approval.operation_id, _RECOVERY)
+                hold = ApprovalReservation(
+                    approval.approval_id, approval.operation_id, _RECOVERY
+                )
                 # Of one whose key can't be compared yet nobody knows.
                 self._users.settle(hold, done=self._was_done(hold))
 
-    def _was_done(self, hold: Hold) -> bool | None:
+    def _was_done(self, hold: ApprovalReservation) -> bool | None:
         """Ask the trail whether an operation was done; None if it does not know yet."""
         seq, first, began = self._audit.head().seq, self._audit.first_seq, False
         while seq >= first:
@@ -187,7 +192,7 @@ class Care:
         )
 
 
-def _is_reservation(event: AuditEvent, hold: Hold) -> bool:
+def _is_reservation(event: AuditEvent, hold: ApprovalReservation) -> bool:
     detail = event.detail
     return (
         event.approval_id == hold.approval_id

@@ -49,7 +49,7 @@ _DENIAL_BYTES: Final = 56 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalPage:
+class StoredApprovalPage:
     """
     Approvals, newest first.
 
@@ -298,7 +298,7 @@ class ApprovalRegister(ApprovalReader):
             step=step,
         )
 
-    def find(self, query: ApprovalQuery) -> ApprovalPage:
+    def find(self, query: ApprovalQuery) -> StoredApprovalPage:
         """
         Return a page of approvals that are what the query asks for.
 
@@ -409,5 +409,7 @@ def _is_wanted(approval: Approval, query: ApprovalQuery) -> bool:
 
 def _page(
     found: list[Approval], tampered: list[str], after: tuple[int, str] | None
-) -> ApprovalPage:
-    return ApprovalPage(approvals=tuple(found), tampered=tuple(tampered), after=after)
+) -> StoredApprovalPage:
+    return StoredApprovalPage(
+        approvals=tuple(found), tampered=tuple(tampered), after=after
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 
-from hsm_core._internal.approvals.journal import Steps
+from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.keyring.views import audited_caller
 from hsm_core._internal.lib.failpoints import failpoint
@@ -18,7 +18,7 @@ from hsm_core.protocols import AuditDraft
 
 
 @dataclass(slots=True)
-class Hold:
+class ApprovalReservation:
     """
     Approval reserved by one operation.
 
@@ -32,7 +32,7 @@ class Hold:
     stack: ExitStack = field(default_factory=ExitStack)
 
 
-class Users:
+class ApprovalReservations:
     """
     Reserved approvals of running operations. Thread-safe.
 
@@ -42,17 +42,17 @@ class Users:
         steps: Their witness.
     """
 
-    def __init__(self, register: ApprovalRegister, steps: Steps) -> None:
+    def __init__(self, register: ApprovalRegister, steps: ApprovalJournal) -> None:
         self._register = register
         self.waiting = steps.waiting
         self._locks = Locks()
-        self._unsettled: dict[str, tuple[Hold, bool | None]] = {}
+        self._unsettled: dict[str, tuple[ApprovalReservation, bool | None]] = {}
 
     def held(self, approval_id: str) -> AbstractContextManager[None]:
         """Return a context that locks an approval for other users."""
         return self._locks.held(approval_id)
 
-    def settle(self, hold: Hold, *, done: bool | None) -> None:
+    def settle(self, hold: ApprovalReservation, *, done: bool | None) -> None:
         """
         Consume a reserved approval, or release it.
 
@@ -73,7 +73,9 @@ class Users:
         finally:
             hold.stack.close()
 
-    def settle_again(self, was_done: Callable[[Hold], bool | None]) -> None:
+    def settle_again(
+        self, was_done: Callable[[ApprovalReservation], bool | None]
+    ) -> None:
         """
         Settle what could not be settled when it was due.
 
@@ -92,7 +94,7 @@ class Users:
                     self._settle(hold, done=found)
                 self._unsettled.pop(operation_id, None)
 
-    def _settle(self, hold: Hold, *, done: bool) -> None:
+    def _settle(self, hold: ApprovalReservation, *, done: bool) -> None:
         failpoint("approval.before_settling")
         if done:
             self._register.consume(

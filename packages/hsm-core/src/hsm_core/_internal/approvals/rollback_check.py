@@ -13,9 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from hsm_core._internal.approvals.journal import Steps
+from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.set_digest import Anchor, Ledger, record_sha256
+from hsm_core._internal.approvals.set_digest import (
+    ApprovalAnchor,
+    ApprovalSetDigest,
+    record_sha256,
+)
 from hsm_core._internal.approvals.states import MOVES
 from hsm_core._internal.audit.events import verified_events
 from hsm_core._internal.keyring.settlement import (
@@ -41,14 +45,14 @@ _COMMITTED = frozenset({"ok", "recovered-committed"})
 class _Found:
     """What lies in the store: authentic approvals, and ids of the others."""
 
-    anchors: dict[str, Anchor] = field(default_factory=dict)
+    anchors: dict[str, ApprovalAnchor] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
 
 
 def open_consents(
     register: ApprovalRegister,
-    ledger: Ledger,
-    steps: Steps,
+    ledger: ApprovalSetDigest,
+    steps: ApprovalJournal,
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
     *,
@@ -130,15 +134,15 @@ def _read(register: ApprovalRegister) -> _Found:
         except ApprovalNotFoundError:
             continue
         stored = register.store.get(approval_id) or b""
-        found.anchors[approval_id] = Anchor(
+        found.anchors[approval_id] = ApprovalAnchor(
             approval.generation, record_sha256(stored), approval.state
         )
     return found
 
 
 def _landed(
-    intents: Iterable[AuditEvent], anchors: dict[str, Anchor]
-) -> dict[str, Anchor]:
+    intents: Iterable[AuditEvent], anchors: dict[str, ApprovalAnchor]
+) -> dict[str, ApprovalAnchor]:
     """Return what open intents have made, by the id of the step."""
     landed = {}
     for event in intents:
@@ -154,9 +158,9 @@ def _landed(
 
 
 def _is_recorded(
-    ledger: Ledger,
+    ledger: ApprovalSetDigest,
     found: _Found,
-    landed: dict[str, Anchor],
+    landed: dict[str, ApprovalAnchor],
     intents: Iterable[AuditEvent],
 ) -> bool:
     """
@@ -174,7 +178,7 @@ def _is_recorded(
             continue
         del before[event.approval_id]
         if detail.before_sha256:
-            was = Anchor(made.generation - 1, detail.before_sha256, made.state)
+            was = ApprovalAnchor(made.generation - 1, detail.before_sha256, made.state)
             before[event.approval_id] = was
     for anchors in (found.anchors, before):
         if ledger.sum_of(anchors) == ledger.total:
@@ -185,9 +189,9 @@ def _is_recorded(
 
 def _walk(
     audit: AuditLog, verify: Callable[[int, int], AuditVerification]
-) -> tuple[dict[str, Anchor], set[str]]:
+) -> tuple[dict[str, ApprovalAnchor], set[str]]:
     """Return what the trail says of approvals, and which it says were removed."""
-    known: dict[str, Anchor] = {}
+    known: dict[str, ApprovalAnchor] = {}
     removed: set[str] = set()
     for event in verified_events(audit, verify, audit.first_seq):
         if event.kind == REMOVED and event.phase is Phase.OUTCOME:
@@ -198,7 +202,7 @@ def _walk(
         elif event.phase is not Phase.INTENT and event.code in _COMMITTED:
             detail = event.detail
             if isinstance(detail, ApprovalDetail):
-                known[event.approval_id] = Anchor(
+                known[event.approval_id] = ApprovalAnchor(
                     detail.generation, detail.record_sha256, detail.state
                 )
                 removed.discard(event.approval_id)
@@ -206,10 +210,10 @@ def _walk(
 
 
 def _judge(
-    ledger: Ledger,
+    ledger: ApprovalSetDigest,
     found: _Found,
-    known: dict[str, Anchor],
-    landed: dict[str, Anchor],
+    known: dict[str, ApprovalAnchor],
+    landed: dict[str, ApprovalAnchor],
     *,
     pruned: bool,
 ) -> None:
@@ -232,7 +236,9 @@ def _judge(
     ledger.condemned.update(problems)
 
 
-def _ahead(ledger: Ledger, found: _Found, heard_of: Collection[str] | None) -> str:
+def _ahead(
+    ledger: ApprovalSetDigest, found: _Found, heard_of: Collection[str] | None
+) -> str:
     """Return an authentic approval that is newer than the trail, if there is one."""
     # What a pruned trail has never heard of may have been in the part that is gone.
     for approval_id, problem in sorted(ledger.condemned.items()):
@@ -244,11 +250,11 @@ def _ahead(ledger: Ledger, found: _Found, heard_of: Collection[str] | None) -> s
     return ""
 
 
-def _generation(anchor: Anchor | None) -> int:
+def _generation(anchor: ApprovalAnchor | None) -> int:
     return anchor.generation if anchor else 0
 
 
-def _problem(there: Anchor, wanted: Anchor | None) -> str:
+def _problem(there: ApprovalAnchor, wanted: ApprovalAnchor | None) -> str:
     if wanted is None:
         return "foreign"
     if there.generation < wanted.generation:

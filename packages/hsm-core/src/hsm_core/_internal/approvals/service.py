@@ -12,7 +12,7 @@ from hsm_core import consent, wire
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.credentials import CredentialCheck
 from hsm_core._internal.approvals.demands import missing
-from hsm_core._internal.approvals.journal import Steps
+from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.signature_check import SignatureCheck
 from hsm_core._internal.approvals.trail_signatures import (
@@ -53,7 +53,7 @@ _CURSOR: Final = re.compile(
 )
 
 
-class People:
+class ApprovalService:
     """
     Approvals as people see and decide them. Safe for many threads.
 
@@ -76,7 +76,7 @@ class People:
     def __init__(
         self,
         register: ApprovalRegister,
-        steps: Steps,
+        steps: ApprovalJournal,
         ring: KeyRing,
         policy: PolicyHolder,
         inventory: KeyRepository,

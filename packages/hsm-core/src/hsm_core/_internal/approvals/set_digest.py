@@ -21,7 +21,7 @@ _MODULUS: Final = 1 << 256
 
 
 @dataclass(frozen=True, slots=True)
-class Anchor:
+class ApprovalAnchor:
     """Last written state of an approval: generation, SHA-256 (hex) and state."""
 
     generation: int
@@ -29,7 +29,7 @@ class Anchor:
     state: ApprovalState
 
 
-class Ledger:
+class ApprovalSetDigest:
     """
     Set digest over the last written states of all approvals. Thread-safe.
 
@@ -45,13 +45,13 @@ class Ledger:
     ) -> None:
         self._element = element
         self._total = int(recorded or "0", 16)
-        self._anchors: dict[str, Anchor] = {}
+        self._anchors: dict[str, ApprovalAnchor] = {}
         self._states: Counter[ApprovalState] = Counter()
         self._lock = threading.Lock()
         self.condemned: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        return f"<Ledger of {len(self._anchors)} approvals>"
+        return f"<ApprovalSetDigest of {len(self._anchors)} approvals>"
 
     @property
     def digest(self) -> str:
@@ -66,11 +66,11 @@ class Ledger:
         """Return how many approvals were left in a state."""
         return self._states[state]
 
-    def get(self, approval_id: str) -> Anchor | None:
+    def get(self, approval_id: str) -> ApprovalAnchor | None:
         """Return what is known of an approval."""
         return self._anchors.get(approval_id)
 
-    def put(self, approval_id: str, anchor: Anchor) -> None:
+    def put(self, approval_id: str, anchor: ApprovalAnchor) -> None:
         """Note a new state of an approval."""
         with self._lock:
             self._forget(approval_id)
@@ -85,7 +85,9 @@ class Ledger:
                 self._forget(approval_id)
                 self.condemned.pop(approval_id, None)
 
-    def adopt(self, anchors: dict[str, Anchor], *, total: int | None = None) -> None:
+    def adopt(
+        self, anchors: dict[str, ApprovalAnchor], *, total: int | None = None
+    ) -> None:
         """
         Know these and nothing else.
 
@@ -99,7 +101,7 @@ class Ledger:
             self._states = Counter(anchor.state for anchor in anchors.values())
             self._total = self.sum_of(anchors) if total is None else total
 
-    def sum_of(self, anchors: dict[str, Anchor]) -> int:
+    def sum_of(self, anchors: dict[str, ApprovalAnchor]) -> int:
         """Return the sum that the digest over these would be."""
         parts = (self._element(k, a.generation, a.sha256) for k, a in anchors.items())
         return sum(parts) % _MODULUS
@@ -115,7 +117,7 @@ class Ledger:
             self._states[before.state] -= 1
             self._add(approval_id, before, -1)
 
-    def _add(self, approval_id: str, anchor: Anchor, sign: int) -> None:
+    def _add(self, approval_id: str, anchor: ApprovalAnchor, sign: int) -> None:
         part = self._element(approval_id, anchor.generation, anchor.sha256)
         self._total = (self._total + sign * part) % _MODULUS
 

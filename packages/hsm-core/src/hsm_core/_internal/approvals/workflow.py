@@ -23,8 +23,12 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import context_of, present, state_before
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.requests import ApprovalRequest
-from hsm_core._internal.approvals.reservations import Hold, Users, step_of
-from hsm_core._internal.approvals.service import People
+from hsm_core._internal.approvals.reservations import (
+    ApprovalReservation,
+    ApprovalReservations,
+    step_of,
+)
+from hsm_core._internal.approvals.service import ApprovalService
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.views import key_facts
@@ -63,7 +67,7 @@ _ENDS: Final[dict[type[ops.Operation[Any]], type[ops.Operation[Any]]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ApprovalContext:
     """
     Operation that requires approval.
 
@@ -83,7 +87,7 @@ class Asked:
     rule: str = ""
 
 
-class Consents:
+class ApprovalWorkflow:
     """
     Approval workflow: request, decide, reserve, consume. Thread-safe.
 
@@ -110,8 +114,8 @@ class Consents:
     def __init__(
         self,
         register: ApprovalRegister,
-        users: Users,
-        people: People,
+        users: ApprovalReservations,
+        people: ApprovalService,
         ring: KeyRing,
         entropy: Entropy,
         policy: PolicyHolder,
@@ -135,7 +139,7 @@ class Consents:
         """Return a context in which this thread waits for the trail by these means."""
         return self._users.waiting(wait)
 
-    def digest(self, asked: Asked) -> str:
+    def digest(self, asked: ApprovalContext) -> str:
         """
         Return the keyed digest that an approval binds, hex.
 
@@ -173,7 +177,7 @@ class Consents:
             *keys,
         )
 
-    def require(self, asked: Asked) -> Approval:
+    def require(self, asked: ApprovalContext) -> Approval:
         """
         Return the granted approval that an operation may use.
 
@@ -202,7 +206,7 @@ class Consents:
                 raise _ended(approval)
         raise ConflictError("The approval is being changed by others. Try again.")
 
-    def reserve(self, asked: Asked, operation_id: str) -> Hold:
+    def reserve(self, asked: ApprovalContext, operation_id: str) -> ApprovalReservation:
         """
         Take the approval of an operation, so that no other has it.
 
@@ -214,7 +218,7 @@ class Consents:
         digest = self.digest(asked)
         for _ in range(_TRIES):
             approval = self.require(asked)
-            hold = Hold(approval.approval_id, operation_id, asked.caller)
+            hold = ApprovalReservation(approval.approval_id, operation_id, asked.caller)
             hold.stack.enter_context(self._users.held(approval.approval_id))
             try:
                 approval = self._reviewed(asked, self._register.get(hold.approval_id))
@@ -253,7 +257,7 @@ class Consents:
         Close a request of the caller's own.
 
         Raises:
-            HSMError: It can't be; see `People.cancel`.
+            HSMError: It can't be; see `ApprovalService.cancel`.
         """
         step = step_of("system.approval-cancelled", caller)
         return self._register.cancel(approval_id, requester=caller.principal, step=step)
@@ -265,16 +269,16 @@ class Consents:
         Withdraw the caller's approval, after waiting for a running use.
 
         Raises:
-            HSMError: It can't be; see `People.withdraw`.
+            HSMError: It can't be; see `ApprovalService.withdraw`.
         """
         with self._users.held(operation.approval_id):
             return self.people.withdraw(caller, operation, step)
 
-    def settle(self, hold: Hold, *, done: bool | None) -> None:
-        """Use an approval up, or give it back; see `Users.settle`."""
+    def settle(self, hold: ApprovalReservation, *, done: bool | None) -> None:
+        """Use an approval up, or give it back; see `ApprovalReservations.settle`."""
         self._users.settle(hold, done=done)
 
-    def _matching(self, asked: Asked, digest: str) -> Approval:
+    def _matching(self, asked: ApprovalContext, digest: str) -> Approval:
         if asked.approval_id:
             return self._named(asked, digest)
         with self._requesters.held(identity(asked.caller.principal)):
@@ -288,7 +292,7 @@ class Consents:
         granted = [a for a in found if a.state is _S.GRANTED]
         return next(iter([*granted, *found]), None)
 
-    def _named(self, asked: Asked, digest: str) -> Approval:
+    def _named(self, asked: ApprovalContext, digest: str) -> Approval:
         approval = self._register.get(asked.approval_id)
         if not same_person(approval.requester, asked.caller.principal):
             raise ApprovalNotFoundError
@@ -301,7 +305,7 @@ class Consents:
             raise _ended(approval)
         return approval
 
-    def ask(self, asked: Asked, *, minimum_seconds: int = 0) -> Approval:
+    def ask(self, asked: ApprovalContext, *, minimum_seconds: int = 0) -> Approval:
         """
         Return the open approval for an operation, asked for now if there is none.
 
@@ -319,7 +323,9 @@ class Consents:
             found = self.find(asked.caller.principal, digest)
             return found or self._ask(asked, digest, minimum_seconds)
 
-    def _ask(self, asked: Asked, digest: str, minimum_seconds: int = 0) -> Approval:
+    def _ask(
+        self, asked: ApprovalContext, digest: str, minimum_seconds: int = 0
+    ) -> Approval:
         self._check_room(asked.caller.principal)
         approval_id = str(uuid.UUID(bytes=self._entropy.random_bytes(16), version=4))
         salt = self._entropy.random_bytes(consent.SALT_BYTES)
@@ -348,7 +354,7 @@ class Consents:
         )
         return self._register.insert(request, step=step)
 
-    def _shown(self, asked: Asked, salt: bytes) -> ShownOperation:
+    def _shown(self, asked: ApprovalContext, salt: bytes) -> ShownOperation:
         document, operation = asked.document, asked.operation
         frees_from: tuple[str, ...] = ()
         if isinstance(operation, ops.UpdateKey) and document is not None:
@@ -391,7 +397,7 @@ class Consents:
                 limit=self._most_open,
             )
 
-    def _reviewed(self, asked: Asked, approval: Approval) -> Approval:
+    def _reviewed(self, asked: ApprovalContext, approval: Approval) -> Approval:
         return self._register.review(
             approval.approval_id,
             asked.demands,

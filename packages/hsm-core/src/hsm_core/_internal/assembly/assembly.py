@@ -17,7 +17,7 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.dual_control import DualControl, open_dual_control
-from hsm_core._internal.approvals.set_digest import Ledger
+from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.approvals.signature_check import (
     SignatureCheck,
     signature_check,
@@ -26,9 +26,9 @@ from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.walk import recorded_names
 from hsm_core._internal.background.backups import Backups, Copier
-from hsm_core._internal.background.maintenance import Housekeeping
+from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.clock_history import open_leaps
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.key_ring import KeyRing
@@ -183,7 +183,7 @@ class _Assembly:
         self._parts = parts
         ring = _make_ring(settings, parts) if parts.ring is None else parts.ring
         self._ground = ground = self._lay_ground(ring)
-        self._approvals = Ledger(
+        self._approvals = ApprovalSetDigest(
             ring.approval_element, parts.audit.set_digest_at_open[_KEYS:]
         )
         ground.inventory.beside = lambda: self._approvals.digest
@@ -205,7 +205,7 @@ class _Assembly:
         record_stopped(services)
         if parts.purges is not None and parts.purges.log is not None:
             self._slot.build = self._retention_over(parts.purges.log)
-        housekeeping = Housekeeping(
+        housekeeping = PeriodicMaintenance(
             self._settings,
             parts.audit,
             self._dual.register,
@@ -276,10 +276,10 @@ class _Assembly:
             self._uses.last_used_at,
         )
 
-    def _services(self) -> Services:
+    def _services(self) -> HandlerDependencies:
         settings, parts, ground = self._settings, self._parts, self._ground
         scrubber = self._keeper.scrubber
-        return Services(
+        return HandlerDependencies(
             inventory=ground.inventory,
             uses=self._uses,
             crypto=parts.registry,

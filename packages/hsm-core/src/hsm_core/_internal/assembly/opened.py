@@ -9,17 +9,17 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from hsm_core._internal.background.maintenance import Housekeeping
+from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.background.schedulers import Schedulers
 from hsm_core._internal.handlers import handler_table
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.lib.gate import Gate
 from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.pipeline.hsm_events import record_system
 from hsm_core._internal.pipeline.internal_requests import ApprovalDesk
-from hsm_core._internal.pipeline.live_views import Followers
+from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.pipeline.refusals import COUNTED_SECONDS, Refusals
 from hsm_core._internal.policy import PolicyReloader, Recogniser
@@ -49,11 +49,11 @@ class OpenHSM:
 
     def __init__(
         self,
-        services: Services,
+        services: HandlerDependencies,
         store: KeyStore,
         settings: Settings,
         keeper: StoreCheck,
-        housekeeping: Housekeeping,
+        housekeeping: PeriodicMaintenance,
         retention: RetentionSlot,
         desk: PurgeRequests | None,
         new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker,
@@ -65,7 +65,7 @@ class OpenHSM:
         self._retention = retention
         self.caretaker = new_caretaker()
         self._gate = Gate()
-        self._followers = Followers(services, self._gate)
+        self._followers = LiveViews(services, self._gate)
         self._pools = Pools(settings.pool_threads)
         self._pipeline = Pipeline(
             services,

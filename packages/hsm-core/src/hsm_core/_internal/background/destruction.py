@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hsm_core._internal.background.scheduler import Execute, KeyScheduler
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.handlers.internal_operations import CompleteDestruction
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.policy.system_callers import SystemPrincipal
@@ -19,7 +19,7 @@ class DestructionScheduler(KeyScheduler):
     the rest has passed, or until somebody sends `DestroyKey` again.
     """
 
-    def __init__(self, services: Services, execute: Execute) -> None:
+    def __init__(self, services: HandlerDependencies, execute: Execute) -> None:
         super().__init__(
             services,
             execute,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_core._internal.approvals.maintenance import Care
+from hsm_core._internal.approvals.maintenance import ApprovalMaintenance
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.retention import prune_approvals
 from hsm_core._internal.background.record_pruning import prune_trail
@@ -23,7 +23,7 @@ _FIRST_SECONDS: Final = 5.0
 """Delay of the first pruning after the start, in seconds."""
 
 
-class Housekeeping:
+class PeriodicMaintenance:
     """
     Periodic maintenance; starts immediately.
 
@@ -48,7 +48,7 @@ class Housekeeping:
         settings: Settings,
         audit: AuditLog,
         register: ApprovalRegister,
-        care: Care,
+        care: ApprovalMaintenance,
         clock: Clock,
         caretaker: BackgroundWorker | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.background.scheduler import Execute, KeyScheduler
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.documents import KeyDocument, RotationDocument
 from hsm_core._internal.keyring.versions import staged_version
 from hsm_core._internal.policy.system_callers import SystemPrincipal
@@ -24,7 +24,7 @@ class RotationScheduler(KeyScheduler):
     counts as due.
     """
 
-    def __init__(self, services: Services, execute: Execute) -> None:
+    def __init__(self, services: HandlerDependencies, execute: Execute) -> None:
         super().__init__(
             services,
             execute,

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from hsm_core._internal.background.walk import Walk
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.background.walk import KeyWalk
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
 from hsm_core.errors import HSMError, UnavailableError
@@ -36,7 +36,7 @@ class KeyScheduler(ABC):
 
     def __init__(
         self,
-        services: Services,
+        services: HandlerDependencies,
         execute: Execute,
         *,
         state: KeyState,
@@ -45,7 +45,7 @@ class KeyScheduler(ABC):
         self._services = services
         self._execute = execute
         self._caller = system_caller(principal)
-        self._walk = Walk(services.inventory, state)
+        self._walk = KeyWalk(services.inventory, state)
         self._begin_round()
 
     def step(self) -> float | None:

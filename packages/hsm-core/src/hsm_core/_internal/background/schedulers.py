@@ -8,7 +8,7 @@ from typing import Final
 from hsm_core._internal.background.destruction import DestructionScheduler
 from hsm_core._internal.background.rotation import RotationScheduler
 from hsm_core._internal.background.scheduler import Execute
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core.settings import Settings
 
@@ -37,7 +37,7 @@ class Schedulers:
     def __init__(
         self,
         settings: Settings,
-        services: Services,
+        services: HandlerDependencies,
         execute: Execute,
         caretaker: BackgroundWorker | None = None,
     ) -> None:

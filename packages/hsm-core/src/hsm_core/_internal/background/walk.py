@@ -15,7 +15,7 @@ from hsm_core.protocols import IndexQuery
 _PAGE: Final = 64
 
 
-class Walk:
+class KeyWalk:
     """
     Iterator over the keys with a given state of the current version, in rounds.
 

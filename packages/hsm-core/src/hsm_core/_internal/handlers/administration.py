@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.handlers.power_up import own_self_test
 from hsm_core._internal.time.clock import instant
 from hsm_core.algorithms import KeyUsage, spec
@@ -17,7 +17,9 @@ from hsm_core.protocols import IndexQuery
 class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
     """Tell the health of the HSM."""
 
-    def perform(self, subject: Subject[ops.Status], /) -> Answer[ops.HSMStatus]:
+    def perform(
+        self, subject: OperationContext[ops.Status], /
+    ) -> Answer[ops.HSMStatus]:
         """Collect the status without new measurements."""
         services = self._services
         now, algorithms = services.clock.now(), services.crypto.statuses()
@@ -111,7 +113,7 @@ class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
     """Tell what each algorithm is, and who serves it."""
 
     def perform(
-        self, subject: Subject[ops.ListAlgorithms], /
+        self, subject: OperationContext[ops.ListAlgorithms], /
     ) -> Answer[ops.AlgorithmList]:
         """Join the table with the registry's last test results."""
         statuses = self._services.crypto.statuses()
@@ -126,7 +128,9 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     those that slow operations wait for.
     """
 
-    def perform(self, subject: Subject[ops.SelfTest], /) -> Answer[ops.SelfTestReport]:
+    def perform(
+        self, subject: OperationContext[ops.SelfTest], /
+    ) -> Answer[ops.SelfTestReport]:
         """
         Run all; an algorithm that fails gives no output any more.
 

@@ -10,8 +10,8 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     Op,
+    OperationContext,
     R,
-    Subject,
     check_known,
 )
 from hsm_core._internal.keyring.views import audited_caller
@@ -27,7 +27,7 @@ class _ApprovalHandler(Handler[Op, R]):
         """Never: it reads and writes files."""
         return False
 
-    def _step(self, subject: Subject[Any]) -> AuditDraft:
+    def _step(self, subject: OperationContext[Any]) -> AuditDraft:
         caller = subject.caller
         return AuditDraft(
             phase=Phase.INTENT,
@@ -43,7 +43,7 @@ class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]
     """Show a page of approvals."""
 
     def perform(
-        self, subject: Subject[ops.ListApprovals], /
+        self, subject: OperationContext[ops.ListApprovals], /
     ) -> Answer[ops.ApprovalPage]:
         """Read the index, then authenticate every approval that is shown."""
         if subject.operation.kind:
@@ -55,7 +55,9 @@ class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]
 class GetApprovalHandler(_ApprovalHandler[ops.GetApproval, ops.ApprovalInfo]):
     """Show an approval."""
 
-    def perform(self, subject: Subject[ops.GetApproval], /) -> Answer[ops.ApprovalInfo]:
+    def perform(
+        self, subject: OperationContext[ops.GetApproval], /
+    ) -> Answer[ops.ApprovalInfo]:
         """Read it."""
         people = self._services.consents.people
         return Answer(people.get(subject.caller, subject.operation.approval_id))
@@ -64,7 +66,9 @@ class GetApprovalHandler(_ApprovalHandler[ops.GetApproval, ops.ApprovalInfo]):
 class ApproveHandler(_ApprovalHandler[ops.Approve, ops.ApprovalInfo]):
     """Consent."""
 
-    def perform(self, subject: Subject[ops.Approve], /) -> Answer[ops.ApprovalInfo]:
+    def perform(
+        self, subject: OperationContext[ops.Approve], /
+    ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         people = self._services.consents.people
         step = self._step(subject)
@@ -74,7 +78,9 @@ class ApproveHandler(_ApprovalHandler[ops.Approve, ops.ApprovalInfo]):
 class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
     """Refuse."""
 
-    def perform(self, subject: Subject[ops.Deny], /) -> Answer[ops.ApprovalInfo]:
+    def perform(
+        self, subject: OperationContext[ops.Deny], /
+    ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         people = self._services.consents.people
         step = self._step(subject)
@@ -84,7 +90,9 @@ class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
 class WithdrawHandler(_ApprovalHandler[ops.Withdraw, ops.ApprovalInfo]):
     """Withdraw an approval."""
 
-    def perform(self, subject: Subject[ops.Withdraw], /) -> Answer[ops.ApprovalInfo]:
+    def perform(
+        self, subject: OperationContext[ops.Withdraw], /
+    ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         consents, step = self._services.consents, self._step(subject)
         return Answer(consents.withdraw(subject.caller, subject.operation, step))
@@ -94,7 +102,7 @@ class CancelApprovalHandler(_ApprovalHandler[ops.CancelApproval, ops.ApprovalInf
     """Give up a request."""
 
     def perform(
-        self, subject: Subject[ops.CancelApproval], /
+        self, subject: OperationContext[ops.CancelApproval], /
     ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         people = self._services.consents.people

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.workflow import Consents
+from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.repository import KeyRepository
@@ -64,7 +64,7 @@ PUBLIC_USAGES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class HandlerDependencies:
     """
     Dependencies of the handlers.
 
@@ -111,7 +111,7 @@ class Services:
     recover_key: Callable[[str, str], ops.Recovered]
     check_ledger_lost: Callable[[], None]
     begin_ledger: Callable[[Caller, str], ops.LedgerBegun]
-    consents: Consents
+    consents: ApprovalWorkflow
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
     leaps: ClockJumpGuard
@@ -126,7 +126,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject(Generic[Op]):
+class OperationContext(Generic[Op]):
     """
     Resolved operation: IDs for names, standard names for aliases, defaults filled.
 
@@ -208,17 +208,17 @@ class Handler(ABC, Generic[Op, R]):
 
     shows_tampered: ClassVar[bool] = False
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: HandlerDependencies) -> None:
         self._services = services
 
     def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
         """Fill the defaults of an operation, without disclosing anything."""
         return operation
 
-    def prepare(self, subject: Subject[Op], /) -> None:
+    def prepare(self, subject: OperationContext[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
-    def uses(self, subject: Subject[Op], /) -> Sequence[Use]:
+    def uses(self, subject: OperationContext[Op], /) -> Sequence[Use]:
         """
         Return what it takes from the accounts of keys; counted before it is performed.
 
@@ -231,7 +231,7 @@ class Handler(ABC, Generic[Op, R]):
         return (Use(key, key.current_version, 1, protected(subject.operation)),)
 
     @abstractmethod
-    def perform(self, subject: Subject[Op], /) -> Answer[R]:
+    def perform(self, subject: OperationContext[Op], /) -> Answer[R]:
         """Do it."""
 
     def is_quick(self, operation: Op, /) -> bool:
@@ -269,22 +269,22 @@ class MutationHandler(ABC, Generic[Op, R]):
 
     shows_tampered: ClassVar[bool] = False
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: HandlerDependencies) -> None:
         self._services = services
 
     def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
         """Fill the defaults of an operation, without disclosing anything."""
         return operation
 
-    def prepare(self, subject: Subject[Op], /) -> None:
+    def prepare(self, subject: OperationContext[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
-    def uses(self, subject: Subject[Op], /) -> Sequence[Use]:
+    def uses(self, subject: OperationContext[Op], /) -> Sequence[Use]:
         """Return what it takes from the accounts of keys; counted before its plan."""
         return ()
 
     @abstractmethod
-    def plan(self, subject: Subject[Op], /) -> Plan:
+    def plan(self, subject: OperationContext[Op], /) -> Plan:
         """Work out the change; nothing is stored yet."""
 
     @abstractmethod
@@ -313,7 +313,9 @@ class MutationHandler(ABC, Generic[Op, R]):
         return is_slow or not self._services.crypto.is_ready(algorithm)
 
 
-def _made_by(services: Services, operation: Operation[Any]) -> Algorithm | None:
+def _made_by(
+    services: HandlerDependencies, operation: Operation[Any]
+) -> Algorithm | None:
     """Return the algorithm of the material that a mutation makes, if it makes any."""
     if isinstance(operation, ops.RotateKey):
         return _algorithm_of(services, operation)
@@ -325,7 +327,9 @@ def _made_by(services: Services, operation: Operation[Any]) -> Algorithm | None:
         return None
 
 
-def _algorithm_of(services: Services, operation: Operation[Any]) -> Algorithm | None:
+def _algorithm_of(
+    services: HandlerDependencies, operation: Operation[Any]
+) -> Algorithm | None:
     """Return the algorithm of the key that an operation names, as far as is known."""
     entry = services.inventory.entry(getattr(operation, "key_id", ""))
     return Algorithm(entry.algorithm) if entry and entry.algorithm else None

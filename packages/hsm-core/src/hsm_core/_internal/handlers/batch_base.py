@@ -19,8 +19,8 @@ from hsm_core._internal.handlers.base import (
     PUBLIC_USAGES,
     Answer,
     Handler,
-    Services,
-    Subject,
+    HandlerDependencies,
+    OperationContext,
 )
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -95,7 +95,7 @@ class BatchHandler(
         DecryptionError,
     )
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: HandlerDependencies) -> None:
         super().__init__(services)
         self._single: Handler[SingleT, ResultT] = self.single(services)
 
@@ -113,7 +113,7 @@ class BatchHandler(
     def answers(self, key: KeyDocument, items: tuple[AnsweredT, ...], /) -> AnswersT:
         """Return the answer to the batch."""
 
-    def prepare(self, subject: Subject[BatchT], /) -> None:
+    def prepare(self, subject: OperationContext[BatchT], /) -> None:
         """Check the total size and the key, then each item alone."""
         batch = subject.operation
         self._check_total(batch)
@@ -123,13 +123,13 @@ class BatchHandler(
         subject.prepared.extend(self._prepared(subject))
 
     def _prepared(
-        self, subject: Subject[BatchT]
-    ) -> Iterator[Subject[SingleT] | ops.ItemError]:
+        self, subject: OperationContext[BatchT]
+    ) -> Iterator[OperationContext[SingleT] | ops.ItemError]:
         for item in self._items(subject.operation):
             single = self._single.resolve(
                 self.one(subject.operation, item), subject.document
             )
-            alone = Subject(
+            alone = OperationContext(
                 single, subject.caller, subject.document, {}, subject.policy
             )
             try:
@@ -139,7 +139,7 @@ class BatchHandler(
             else:
                 yield alone
 
-    def uses(self, subject: Subject[BatchT], /) -> Sequence[Use]:
+    def uses(self, subject: OperationContext[BatchT], /) -> Sequence[Use]:
         """Return the sum of what the items take that will be computed."""
         taken = [use for alone in _good(subject) for use in self._single.uses(alone)]
         if not taken:
@@ -148,7 +148,7 @@ class BatchHandler(
         size = sum(use.size for use in taken)
         return (Use(first.key, first.version, sum(u.uses for u in taken), size),)
 
-    def perform(self, subject: Subject[BatchT], /) -> Answer[AnswersT]:
+    def perform(self, subject: OperationContext[BatchT], /) -> Answer[AnswersT]:
         """
         Compute every item; their order is that of the answers.
 
@@ -157,7 +157,7 @@ class BatchHandler(
         """
         items: list[AnsweredT] = []
         versions: set[int] = set()
-        prepared: list[Subject[SingleT] | ops.ItemError] = subject.prepared
+        prepared: list[OperationContext[SingleT] | ops.ItemError] = subject.prepared
         for item, ready in zip(self._items(subject.operation), prepared, strict=True):
             if self._services.overdue.is_set():
                 raise UnavailableError("The HSM is closed.")
@@ -176,7 +176,7 @@ class BatchHandler(
         )
 
     def _performed(
-        self, ready: Subject[SingleT] | ops.ItemError
+        self, ready: OperationContext[SingleT] | ops.ItemError
     ) -> Answer[ResultT] | ops.ItemError:
         if isinstance(ready, ops.ItemError):
             return ready
@@ -249,9 +249,9 @@ class BatchHandler(
         return spec(Algorithm(entry.algorithm)).family is not Family.RSA
 
 
-def _good(subject: Subject[Any]) -> Iterator[Subject[Any]]:
+def _good(subject: OperationContext[Any]) -> Iterator[OperationContext[Any]]:
     """Return the items that passed their own checks."""
-    return (ready for ready in subject.prepared if isinstance(ready, Subject))
+    return (ready for ready in subject.prepared if isinstance(ready, OperationContext))
 
 
 def _item_error(error: HSMError) -> ops.ItemError:

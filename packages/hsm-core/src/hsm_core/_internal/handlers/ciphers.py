@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.handlers.envelopes import open_envelope, seal_envelope
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -72,7 +72,7 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         """Fill the hashes of RSAES-OAEP."""
         return _with_defaults(operation, document)
 
-    def prepare(self, subject: Subject[ops.Encrypt], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Encrypt], /) -> None:
         """Check sizes, usage, state and parameters."""
         operation, limits = subject.operation, self._services.limits
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
@@ -82,7 +82,9 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         _check_parameters(operation, subject.spec)
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.Encrypt], /) -> Answer[ops.Ciphertext]:
+    def perform(
+        self, subject: OperationContext[ops.Encrypt], /
+    ) -> Answer[ops.Ciphertext]:
         """Encrypt; the nonce is ours, never the caller's."""
         key, operation = subject.key, subject.operation
         if operation.encoding is CiphertextEncoding.RAW:
@@ -103,7 +105,7 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
             key.current,
         )
 
-    def _raw(self, subject: Subject[ops.Encrypt]) -> bytes:
+    def _raw(self, subject: OperationContext[ops.Encrypt]) -> bytes:
         handle = self._services.inventory.materials.public_handle(
             subject.key, subject.key.current_version
         )
@@ -128,7 +130,7 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             return _with_defaults(operation, document)
         return operation
 
-    def prepare(self, subject: Subject[ops.Decrypt], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Decrypt], /) -> None:
         """Check sizes, usage and parameters."""
         operation, limits = subject.operation, self._services.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
@@ -144,7 +146,9 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
                     )
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.Decrypt], /) -> Answer[ops.Plaintext]:
+    def perform(
+        self, subject: OperationContext[ops.Decrypt], /
+    ) -> Answer[ops.Plaintext]:
         """Decrypt; whatever is wrong with the ciphertext has one answer."""
         operation, key = subject.operation, subject.key
         if operation.encoding is CiphertextEncoding.RAW:
@@ -159,7 +163,7 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             version,
         )
 
-    def _open_raw(self, subject: Subject[ops.Decrypt]) -> tuple[int, bytes]:
+    def _open_raw(self, subject: OperationContext[ops.Decrypt]) -> tuple[int, bytes]:
         operation = subject.operation
         version = require_version(subject.key, operation.version, "Decrypt")
         handle = self._services.inventory.materials.handle(subject.key, version)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.handlers.envelopes import open_envelope, seal_envelope
 from hsm_core._internal.keyring.versions import check_usage, require_version
@@ -15,7 +15,7 @@ from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
     """Make a data key and encrypt it with the current version."""
 
-    def prepare(self, subject: Subject[ops.GenerateDataKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.GenerateDataKey], /) -> None:
         """Check size, usage and state."""
         limit = self._services.limits.aad_bytes
         self._check_size("aad", subject.operation.aad, limit)
@@ -23,7 +23,9 @@ class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
         require_version(subject.key, None, "GenerateDataKey")
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.GenerateDataKey], /) -> Answer[ops.DataKey]:
+    def perform(
+        self, subject: OperationContext[ops.GenerateDataKey], /
+    ) -> Answer[ops.DataKey]:
         """Draw it from the operating system, and show it only if it is wanted."""
         key, operation = subject.key, subject.operation
         drawn = self._services.entropy.random_bytes(operation.length)
@@ -47,7 +49,7 @@ class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
 class RewrapHandler(Handler[ops.Rewrap, ops.Ciphertext]):
     """Decrypt with the version that made it, encrypt with the current one."""
 
-    def prepare(self, subject: Subject[ops.Rewrap], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Rewrap], /) -> None:
         """Check sizes, both usages, and that the current version may encrypt."""
         operation, limits = subject.operation, self._services.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
@@ -58,7 +60,9 @@ class RewrapHandler(Handler[ops.Rewrap, ops.Ciphertext]):
         require_version(subject.key, None, "Encrypt")
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.Rewrap], /) -> Answer[ops.Ciphertext]:
+    def perform(
+        self, subject: OperationContext[ops.Rewrap], /
+    ) -> Answer[ops.Ciphertext]:
         """Do both; the plaintext stays here. One of the newest version is done too."""
         key, operation = subject.key, subject.operation
         opened = open_envelope(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.hkdf import ALGORITHM_OF, hkdf
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.new_keys import NewKeyHandler
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.keyring.versions import check_usage, require_version
@@ -30,7 +30,7 @@ from hsm_core.model import KeyOrigin
 class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
     """Derive from an HKDF key, or from what ECDH agrees on."""
 
-    def prepare(self, subject: Subject[ops.DeriveKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.DeriveKey], /) -> None:
         """Check the new key's facts, and that the base key may and can derive it."""
         super().prepare(subject)
         operation = subject.operation
@@ -53,19 +53,19 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
         self._services.crypto.require(base_row.algorithm)
         self._services.crypto.require(ALGORITHM_OF[_hash(operation, base_row)])
 
-    def uses(self, subject: Subject[ops.DeriveKey], /) -> Sequence[Use]:
+    def uses(self, subject: OperationContext[ops.DeriveKey], /) -> Sequence[Use]:
         """Count one derivation of the base key."""
         base = subject.others["base_key_id"]
         return (Use(base, base.current_version),)
 
-    def plan(self, subject: Subject[ops.DeriveKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.DeriveKey], /) -> Plan:
         """Derive, test and seal."""
         algorithm = Algorithm(subject.operation.algorithm)
         material = self._derive(subject, spec(algorithm).key_bytes)
         made = self._services.crypto.adopt(algorithm, material)
         return self._new_key(subject, made, KeyOrigin.DERIVED)
 
-    def _derive(self, subject: Subject[ops.DeriveKey], length: int) -> bytes:
+    def _derive(self, subject: OperationContext[ops.DeriveKey], length: int) -> bytes:
         operation, base = subject.operation, subject.others["base_key_id"]
         handle = self._services.inventory.materials.handle(base, base.current_version)
         if operation.peer_public_key is None:

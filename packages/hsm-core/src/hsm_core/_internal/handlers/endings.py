@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.internal_operations import CompleteDestruction
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.keyring.destruction import (
@@ -39,7 +39,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         usual = 0 if is_waiting else self._services.destroy_waiting_days
         return msgspec.structs.replace(operation, waiting_days=usual)
 
-    def prepare(self, subject: Subject[ops.DestroyKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.DestroyKey], /) -> None:
         """Refuse a key that is destroyed or waits for it, and too short a time."""
         document, days = subject.key, subject.operation.waiting_days or 0
         if document.is_destroyed:
@@ -61,7 +61,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
                 state=document.current_version.state.value,
             )
 
-    def plan(self, subject: Subject[ops.DestroyKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.DestroyKey], /) -> Plan:
         """Schedule every version, or destroy it."""
         document, now = subject.key, self._services.clock.now()
         days = subject.operation.waiting_days or 0
@@ -81,7 +81,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
 class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
     """Destroy all material of a key whose waiting time is over."""
 
-    def prepare(self, subject: Subject[CompleteDestruction], /) -> None:
+    def prepare(self, subject: OperationContext[CompleteDestruction], /) -> None:
         """Refuse a key that nobody wanted destroyed, or whose time has not come."""
         check_hold(subject.key)
         due_at = subject.key.destroy_at
@@ -91,7 +91,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
                 state=subject.key.current_version.state.value,
             )
 
-    def plan(self, subject: Subject[CompleteDestruction], /) -> Plan:
+    def plan(self, subject: OperationContext[CompleteDestruction], /) -> Plan:
         """Leave a tombstone per material."""
         document = subject.key
         return Plan(_ended(document, self._services.clock.now()), document.current)
@@ -100,7 +100,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
 class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
     """Give a key back that waits for its destruction."""
 
-    def prepare(self, subject: Subject[ops.CancelDestroy], /) -> None:
+    def prepare(self, subject: OperationContext[ops.CancelDestroy], /) -> None:
         """Refuse a key that is not to be destroyed, or is destroyed already."""
         if not subject.key.destroy_at:
             raise KeyStateError(
@@ -108,7 +108,7 @@ class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
                 state=subject.key.current_version.state.value,
             )
 
-    def plan(self, subject: Subject[ops.CancelDestroy], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.CancelDestroy], /) -> Plan:
         """Move each version back to the state that it came from."""
         document, now = subject.key, self._services.clock.now()
         after = with_versions(

@@ -13,7 +13,7 @@ from hsm_core._internal.crypto.ciphertexts import (
 )
 from hsm_core._internal.crypto.ciphertexts import parse as parse_envelope
 from hsm_core._internal.crypto.kem_sealing import open_with, seal_to
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import require_version
 from hsm_core.algorithms import Algorithm, HashAlgorithm
@@ -30,7 +30,7 @@ class Opened:
 
 
 def seal_envelope(
-    services: Services,
+    services: HandlerDependencies,
     key: KeyDocument,
     plaintext: bytes,
     aad: bytes,
@@ -76,7 +76,11 @@ def seal_envelope(
 
 
 def open_envelope(
-    services: Services, key: KeyDocument, kind: str, envelope: bytes, aad: bytes
+    services: HandlerDependencies,
+    key: KeyDocument,
+    kind: str,
+    envelope: bytes,
+    aad: bytes,
 ) -> Opened:
     """
     Decrypt with the version that the envelope names.

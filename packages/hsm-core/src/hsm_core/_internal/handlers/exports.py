@@ -11,7 +11,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.formats import check_format, shown_form
 from hsm_core._internal.crypto.key_transport import check_mechanism, wrap_key
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.keyring.versions import check_usage, require_version
@@ -60,7 +60,7 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
         return msgspec.structs.replace(operation, format=operation.format or usual)
 
-    def prepare(self, subject: Subject[ops.ExportKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ExportKey], /) -> None:
         """Check that the key may leave, and that the other may and can wrap it."""
         operation, key = subject.operation, subject.key
         if not key.exportable:
@@ -84,7 +84,7 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         self._services.crypto.require(row.algorithm)
         self._services.crypto.require(Algorithm.AES_256_KW)
 
-    def uses(self, subject: Subject[ops.ExportKey], /) -> Sequence[Use]:
+    def uses(self, subject: OperationContext[ops.ExportKey], /) -> Sequence[Use]:
         """Count one wrapping, and note that the exported version was used."""
         wrapping = subject.others["wrapping_key_id"]
         version = require_version(subject.key, subject.operation.version, "ExportKey")
@@ -93,7 +93,9 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
             Use(subject.key, version, 0),
         )
 
-    def perform(self, subject: Subject[ops.ExportKey], /) -> Answer[ops.WrappedKey]:
+    def perform(
+        self, subject: OperationContext[ops.ExportKey], /
+    ) -> Answer[ops.WrappedKey]:
         """Open the material, and wrap it in the form that was asked for."""
         operation, key = subject.operation, subject.key
         wrapping = subject.others["wrapping_key_id"]
@@ -119,7 +121,10 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         )
 
     def _wrap(
-        self, subject: Subject[ops.ExportKey], mechanism: WrapMechanism, data: bytes
+        self,
+        subject: OperationContext[ops.ExportKey],
+        mechanism: WrapMechanism,
+        data: bytes,
     ) -> bytes:
         operation, services = subject.operation, self._services
         wrapping = subject.others["wrapping_key_id"]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.new_keys import check_name
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -29,7 +29,7 @@ class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
             operation, tags=tuple(sorted(set(operation.tags)))
         )
 
-    def prepare(self, subject: Subject[ops.UpdateKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.UpdateKey], /) -> None:
         """Refuse a destroyed key, a change of nothing, and names that are not free."""
         operation, document = subject.operation, subject.key
         check_living(document)
@@ -41,7 +41,7 @@ class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
             check_name(operation.name)
             self._services.inventory.require_free(operation.name, document.key_id)
 
-    def plan(self, subject: Subject[ops.UpdateKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.UpdateKey], /) -> Plan:
         """Make the next generation, even if nothing differs."""
         document, now = subject.key, self._services.clock.now()
         after = with_versions(

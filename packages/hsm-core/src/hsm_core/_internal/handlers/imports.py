@@ -10,7 +10,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.formats import check_format, usable_form
 from hsm_core._internal.crypto.key_transport import check_mechanism, unwrap_key
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.new_keys import NewKeyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.use_counters import Use
@@ -32,7 +32,7 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
         usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
         return msgspec.structs.replace(filled, format=filled.format or usual)
 
-    def prepare(self, subject: Subject[ops.ImportKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ImportKey], /) -> None:
         """Check the new key's facts, and that the wrapping key may unwrap this way."""
         super().prepare(subject)
         operation = subject.operation
@@ -47,7 +47,7 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
         self._services.crypto.require(row.algorithm)
         self._services.crypto.require(Algorithm.AES_256_KW)
 
-    def uses(self, subject: Subject[ops.ImportKey], /) -> Sequence[Use]:
+    def uses(self, subject: OperationContext[ops.ImportKey], /) -> Sequence[Use]:
         """Note that the wrapping key was used; unwrapping protects nothing."""
         wrapping = subject.others["wrapping_key_id"]
         version = require_version(
@@ -55,7 +55,7 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
         )
         return (Use(wrapping, version, 0),)
 
-    def plan(self, subject: Subject[ops.ImportKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.ImportKey], /) -> Plan:
         """
         Unwrap the material and check it fully.
 
@@ -72,7 +72,7 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
             KeyOrigin.IMPORTED,
         )
 
-    def _unwrap(self, subject: Subject[ops.ImportKey]) -> bytes:
+    def _unwrap(self, subject: OperationContext[ops.ImportKey]) -> bytes:
         operation, crypto = subject.operation, self._services.crypto
         wrapping = subject.others["wrapping_key_id"]
         version = require_version(wrapping, operation.wrapping_version, "unwrap")

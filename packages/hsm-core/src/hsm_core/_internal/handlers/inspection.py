@@ -15,7 +15,12 @@ from hsm_core._internal.crypto.public import (
     public_pem,
     raw_public_key,
 )
-from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    HandlerDependencies,
+    OperationContext,
+)
 from hsm_core._internal.handlers.listings import Listings
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.tampering import tampering
@@ -37,7 +42,7 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
 
     shows_tampered = True
 
-    def perform(self, subject: Subject[ops.DescribeKey], /) -> Answer[KeyInfo]:
+    def perform(self, subject: OperationContext[ops.DescribeKey], /) -> Answer[KeyInfo]:
         """Check document, blobs and use counter, and show what can be believed."""
         inventory = self._services.inventory
         key_id = KeyId(subject.operation.key_id)
@@ -55,7 +60,7 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
 class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
     """Show a page of keys."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: HandlerDependencies) -> None:
         super().__init__(services)
         self._listings = Listings(
             services.list_cache_seconds, services.clock, self._state_of_keys
@@ -74,7 +79,7 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         algorithm = parse_algorithm(operation.algorithm)
         return msgspec.structs.replace(operation, algorithm=algorithm.value)
 
-    def prepare(self, subject: Subject[ops.ListKeys], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ListKeys], /) -> None:
         """Refuse a page number together with a cursor."""
         operation = subject.operation
         if operation.cursor and operation.page != 1:
@@ -82,7 +87,9 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
                 "Pass either page or cursor, not both.", field="page"
             )
 
-    def perform(self, subject: Subject[ops.ListKeys], /) -> Answer[ops.KeyPage]:
+    def perform(
+        self, subject: OperationContext[ops.ListKeys], /
+    ) -> Answer[ops.KeyPage]:
         """Read the index, then check every document that is shown."""
         at = self._services.clock.now()
         scope = subject.policy.visible(subject.caller, at=at)
@@ -142,7 +149,9 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
 
     shows_tampered = True
 
-    def perform(self, subject: Subject[ops.ListVersions], /) -> Answer[ops.VersionList]:
+    def perform(
+        self, subject: OperationContext[ops.ListVersions], /
+    ) -> Answer[ops.VersionList]:
         """Check every blob and show every version that the document names."""
         key_id = KeyId(subject.operation.key_id)
         inventory = self._services.inventory
@@ -173,7 +182,7 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
 class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
     """Export a public key."""
 
-    def prepare(self, subject: Subject[ops.GetPublicKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.GetPublicKey], /) -> None:
         """Refuse symmetric keys, and versions that are gone."""
         if not subject.spec.is_asymmetric:
             raise UnsupportedOperationError(
@@ -181,7 +190,9 @@ class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
                 field="key_id",
             )
 
-    def perform(self, subject: Subject[ops.GetPublicKey], /) -> Answer[ops.PublicKey]:
+    def perform(
+        self, subject: OperationContext[ops.GetPublicKey], /
+    ) -> Answer[ops.PublicKey]:
         """Show it as DER, PEM, JWK and bare bytes."""
         key = subject.key
         allowed = subject.policy.allows_revoked("GetPublicKey")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.handlers.envelopes import open_envelope, seal_envelope
 from hsm_core._internal.keyring.versions import check_usage, require_version
@@ -16,14 +16,14 @@ from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
     """Make a shared secret for the current version."""
 
-    def prepare(self, subject: Subject[ops.Encapsulate], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Encapsulate], /) -> None:
         """Check usage and state."""
         check_usage(subject.key, ops.Encapsulate.usage)
         require_version(subject.key, None, "Encapsulate")
         self._services.crypto.require(subject.spec.algorithm)
 
     def perform(
-        self, subject: Subject[ops.Encapsulate], /
+        self, subject: OperationContext[ops.Encapsulate], /
     ) -> Answer[ops.Encapsulation]:
         """Encapsulate to the public key."""
         key, version = subject.key, subject.key.current_version
@@ -49,7 +49,7 @@ class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
 class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
     """Find the shared secret of an encapsulation."""
 
-    def prepare(self, subject: Subject[ops.Decapsulate], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Decapsulate], /) -> None:
         """Check usage, state and length."""
         operation, size = subject.operation, subject.spec.ciphertext_bytes
         check_usage(subject.key, ops.Decapsulate.usage)
@@ -61,7 +61,9 @@ class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
             )
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.Decapsulate], /) -> Answer[ops.SharedSecret]:
+    def perform(
+        self, subject: OperationContext[ops.Decapsulate], /
+    ) -> Answer[ops.SharedSecret]:
         """Decapsulate; a changed encapsulation gives another secret."""
         key, operation = subject.key, subject.operation
         version = require_version(key, operation.version, "Decapsulate")
@@ -84,7 +86,7 @@ class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
 class SealHandler(Handler[ops.Seal, ops.Ciphertext]):
     """Encrypt a message to the current version."""
 
-    def prepare(self, subject: Subject[ops.Seal], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Seal], /) -> None:
         """Check sizes, usage and state."""
         operation, limits = subject.operation, self._services.limits
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
@@ -94,7 +96,7 @@ class SealHandler(Handler[ops.Seal, ops.Ciphertext]):
         _check_kem(operation, subject.spec)
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.Seal], /) -> Answer[ops.Ciphertext]:
+    def perform(self, subject: OperationContext[ops.Seal], /) -> Answer[ops.Ciphertext]:
         """Encapsulate, derive, encrypt."""
         key, operation = subject.key, subject.operation
         sealed = seal_envelope(self._services, key, operation.plaintext, operation.aad)
@@ -113,7 +115,7 @@ class SealHandler(Handler[ops.Seal, ops.Ciphertext]):
 class OpenHandler(Handler[ops.Open, ops.Plaintext]):
     """Decrypt what was sealed, with the version that it names."""
 
-    def prepare(self, subject: Subject[ops.Open], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Open], /) -> None:
         """Check sizes and usage."""
         operation, limits = subject.operation, self._services.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
@@ -123,7 +125,7 @@ class OpenHandler(Handler[ops.Open, ops.Plaintext]):
         _check_kem(operation, subject.spec)
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.Open], /) -> Answer[ops.Plaintext]:
+    def perform(self, subject: OperationContext[ops.Open], /) -> Answer[ops.Plaintext]:
         """Decapsulate, derive, decrypt; whatever is wrong has one answer."""
         key, operation = subject.key, subject.operation
         opened = open_envelope(

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.handlers.sealed import seal_version
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
@@ -30,7 +30,7 @@ _S: Final = KeyState
 class RotateKeyHandler(KeyMutation[ops.RotateKey]):
     """Make a version from fresh material."""
 
-    def prepare(self, subject: Subject[ops.RotateKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.RotateKey], /) -> None:
         """Refuse unless the current version is active or revoked, and none staged."""
         _check_current(subject.key, _S.ACTIVE, _S.REVOKED)
         staged = staged_version(subject.key)
@@ -43,7 +43,7 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
         check_room(subject.key)
         self._services.crypto.require(Algorithm(subject.key.algorithm))
 
-    def plan(self, subject: Subject[ops.RotateKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.RotateKey], /) -> Plan:
         """Generate, test, seal; the old version is retired, a revoked one stays so."""
         now = self._services.leaps.now()
         state = _S.STAGED if subject.operation.staged else _S.ACTIVE
@@ -56,7 +56,7 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
 class RollbackHandler(KeyMutation[ops.Rollback]):
     """Make a version from the material of an older one."""
 
-    def prepare(self, subject: Subject[ops.Rollback], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Rollback], /) -> None:
         """Refuse unless the current version is active and the source retired."""
         _check_current(subject.key, _S.ACTIVE)
         check_room(subject.key)
@@ -74,7 +74,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
                 version=source.version,
             )
 
-    def plan(self, subject: Subject[ops.Rollback], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.Rollback], /) -> Plan:
         """Unseal the old key material and seal it for the new version."""
         now, source = self._services.leaps.now(), _source(subject)
         material = self._services.inventory.materials.open_material(subject.key, source)
@@ -94,7 +94,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
 class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     """Mark material as compromised."""
 
-    def prepare(self, subject: Subject[ops.RevokeKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.RevokeKey], /) -> None:
         """Refuse where nothing is left to revoke, and a compromise in the future."""
         since, now = subject.operation.compromised_at, self._services.clock.now()
         if since is not None and not 0 < microseconds(since) <= now:
@@ -111,7 +111,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
         elif not any(v.state in _REVOCABLE for v in document.versions):
             raise KeyStateError("The key has no version that can be revoked.")
 
-    def plan(self, subject: Subject[ops.RevokeKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.RevokeKey], /) -> Plan:
         """Revoke the version, or all, and every version with the same material."""
         operation, document = subject.operation, subject.key
         now = self._services.leaps.now()
@@ -156,7 +156,7 @@ def _check_current(document: KeyDocument, *wanted: KeyState) -> None:
         )
 
 
-def _source(subject: Subject[ops.Rollback]) -> VersionDocument:
+def _source(subject: OperationContext[ops.Rollback]) -> VersionDocument:
     number = subject.operation.version
     source = subject.key.version(number)
     if source is None:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
@@ -41,7 +41,7 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
             return operation
         return msgspec.structs.replace(operation, version=staged.version)
 
-    def prepare(self, subject: Subject[ops.ActivateKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ActivateKey], /) -> None:
         """Refuse a version that is not staged, and while the current one rests."""
         document, version = subject.key, _named(subject)
         if version.state is not _S.STAGED:
@@ -59,7 +59,7 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
                 version=current.version,
             )
 
-    def plan(self, subject: Subject[ops.ActivateKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.ActivateKey], /) -> Plan:
         """Make it the current one; an active one before it is retired."""
         document, wanted = subject.key, _named(subject)
         now = self._services.leaps.now()
@@ -79,11 +79,11 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
 class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
     """Let the current version rest."""
 
-    def prepare(self, subject: Subject[ops.SuspendKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.SuspendKey], /) -> None:
         """Refuse a current version that is not active."""
         _check_current(subject.key, _S.ACTIVE, "suspended")
 
-    def plan(self, subject: Subject[ops.SuspendKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.SuspendKey], /) -> Plan:
         """Suspend it."""
         document, now = subject.key, self._services.leaps.now()
         moved = move(
@@ -98,11 +98,11 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
 class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
     """Reactivate a suspended version."""
 
-    def prepare(self, subject: Subject[ops.ResumeKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ResumeKey], /) -> None:
         """Refuse a current version that is not suspended."""
         _check_current(subject.key, _S.SUSPENDED, "resumed")
 
-    def plan(self, subject: Subject[ops.ResumeKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.ResumeKey], /) -> Plan:
         """Make it active, and forget why it was not."""
         document, now = subject.key, self._services.leaps.now()
         moved = move(document.current_version, _S.ACTIVE, now)
@@ -114,11 +114,11 @@ class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
 class SetRotationHandler(KeyMutation[ops.SetRotation]):
     """Say when the HSM rotates a key by itself."""
 
-    def prepare(self, subject: Subject[ops.SetRotation], /) -> None:
+    def prepare(self, subject: OperationContext[ops.SetRotation], /) -> None:
         """Refuse a key that is destroyed."""
         check_living(subject.key)
 
-    def plan(self, subject: Subject[ops.SetRotation], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.SetRotation], /) -> Plan:
         """Store the limits; no limit means no rotation."""
         operation, document = subject.operation, subject.key
         now = self._services.leaps.now()
@@ -133,7 +133,7 @@ class SetRotationHandler(KeyMutation[ops.SetRotation]):
         return Plan(after, document.current)
 
 
-def _named(subject: Subject[ops.ActivateKey]) -> VersionDocument:
+def _named(subject: OperationContext[ops.ActivateKey]) -> VersionDocument:
     number = subject.operation.version
     if number is None:
         raise KeyStateError("The key has no staged version.")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hmac
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.handlers.costs import INLINE_BYTES, is_quick_use
 from hsm_core._internal.keyring.versions import (
     check_usage,
@@ -21,7 +21,7 @@ from hsm_core.errors import MacMismatchError
 class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
     """Compute a MAC with the current version."""
 
-    def prepare(self, subject: Subject[ops.ComputeMac], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ComputeMac], /) -> None:
         """Check size, usage and state."""
         limit = self._services.limits.payload_bytes
         self._check_size("message", subject.operation.message, limit)
@@ -29,7 +29,7 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
         require_version(subject.key, None, "ComputeMac")
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.ComputeMac], /) -> Answer[ops.Mac]:
+    def perform(self, subject: OperationContext[ops.ComputeMac], /) -> Answer[ops.Mac]:
         """Compute it, at full length."""
         key, version = subject.key, subject.key.current_version
         handle = self._services.inventory.materials.handle(key, version)
@@ -53,7 +53,7 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
 class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
     """Check a MAC."""
 
-    def prepare(self, subject: Subject[ops.VerifyMac], /) -> None:
+    def prepare(self, subject: OperationContext[ops.VerifyMac], /) -> None:
         """Check sizes and usage."""
         limit = self._services.limits.payload_bytes
         self._check_size("message", subject.operation.message, limit)
@@ -61,7 +61,9 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
         check_usage(subject.key, ops.VerifyMac.usage)
         self._services.crypto.require(subject.spec.algorithm)
 
-    def perform(self, subject: Subject[ops.VerifyMac], /) -> Answer[ops.Verified]:
+    def perform(
+        self, subject: OperationContext[ops.VerifyMac], /
+    ) -> Answer[ops.Verified]:
         """Try the versions that may verify, newest first, in constant time each."""
         operation, key = subject.operation, subject.key
         allowed = subject.policy.allows_revoked("VerifyMac")
@@ -93,7 +95,7 @@ class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
     """Hand out randomness."""
 
     def perform(
-        self, subject: Subject[ops.GenerateRandom], /
+        self, subject: OperationContext[ops.GenerateRandom], /
     ) -> Answer[ops.RandomBytes]:
         """Draw it from the operating system."""
         drawn = self._services.entropy.random_bytes(subject.operation.length)

@@ -10,7 +10,7 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import GeneratedKey
-from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.keyring.documents import DOCUMENT_FORMAT, KeyDocument
 from hsm_core._internal.keyring.versions import append_version
@@ -62,7 +62,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
             tags=tuple(sorted(set(operation.tags))),
         )
 
-    def prepare(self, subject: Subject[NewKey], /) -> None:
+    def prepare(self, subject: OperationContext[NewKey], /) -> None:
         """Refuse usages that the algorithm has not, and names that look like ids."""
         operation = subject.operation
         row = spec(Algorithm(operation.algorithm))
@@ -74,7 +74,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
 
     def _new_key(
         self,
-        subject: Subject[NewKey],
+        subject: OperationContext[NewKey],
         made: GeneratedKey,
         origin: KeyOrigin,
         state: KeyState = KeyState.ACTIVE,
@@ -109,7 +109,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
 class CreateKeyHandler(NewKeyHandler[ops.CreateKey]):
     """Make a key from fresh material."""
 
-    def plan(self, subject: Subject[ops.CreateKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.CreateKey], /) -> Plan:
         """Generate material, test it, and seal it."""
         operation = subject.operation
         # Usages never change, so what a key is for can be told when it is made.

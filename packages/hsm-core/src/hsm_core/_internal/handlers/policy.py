@@ -11,12 +11,17 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
-from hsm_core._internal.handlers.base import Answer, Handler, Subject, check_known
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    OperationContext,
+    check_known,
+)
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.views import key_facts
 from hsm_core._internal.policy import RuleEngine, change_of, explain
 from hsm_core._internal.policy.replay import was_decided
-from hsm_core._internal.policy.sides import Asked
+from hsm_core._internal.policy.sides import StatedFacts
 from hsm_core._internal.time.clock import instant, microseconds
 from hsm_core._policies.known_people import person_of
 from hsm_core._policies.operations import KEYED, MAKING
@@ -45,7 +50,9 @@ _ABOUT_A_KEY: Final = KEYED - MAKING - {ops.ListKeys.__name__}
 class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
     """Show the policy in force."""
 
-    def perform(self, subject: Subject[ops.ShowPolicy], /) -> Answer[ops.PolicyInfo]:
+    def perform(
+        self, subject: OperationContext[ops.ShowPolicy], /
+    ) -> Answer[ops.PolicyInfo]:
         """Show its text, and whether the file that lies there now is it."""
         holder = self._services.policy
         policy = holder.engine.policy
@@ -74,7 +81,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         return operation
 
     def perform(
-        self, subject: Subject[ops.ExplainPolicy], /
+        self, subject: OperationContext[ops.ExplainPolicy], /
     ) -> Answer[ops.PolicyExplanation]:
         """
         Ask the policy in force, as if that caller asked for that.
@@ -96,7 +103,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
             engine,
         )
         algorithm = operation.algorithm
-        asked = Asked(
+        asked = StatedFacts(
             kind=operation.operation,
             algorithm=parse_algorithm(algorithm).value if algorithm else None,
             usages=tuple(usage.value for usage in operation.usages),
@@ -115,7 +122,9 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         _check_keys(operation, found, engine, caller, at)
         return Answer(found)
 
-    def _key(self, subject: Subject[ops.ExplainPolicy], reference: str) -> KeyFacts:
+    def _key(
+        self, subject: OperationContext[ops.ExplainPolicy], reference: str
+    ) -> KeyFacts:
         """Return the facts of a key, if who asks may know them."""
         entry = self._services.inventory.entry(reference)
         if entry is None:
@@ -274,7 +283,9 @@ def _known(caller: Caller, engine: RuleEngine) -> Caller:
 class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
     """Replay the trail against a policy that is not in force."""
 
-    def perform(self, subject: Subject[ops.TestPolicy], /) -> Answer[ops.PolicyTest]:
+    def perform(
+        self, subject: OperationContext[ops.TestPolicy], /
+    ) -> Answer[ops.PolicyTest]:
         """Verify a range of the trail, and decide again on every request in it."""
         operation = subject.operation
         policy = parse_policy(operation.policy)

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 
 
 class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
     """Compare the whole store."""
 
     def perform(
-        self, subject: Subject[ops.VerifyStore], /
+        self, subject: OperationContext[ops.VerifyStore], /
     ) -> Answer[ops.StoreVerification]:
         """Look at the document and the blobs of every key."""
         return Answer(self._services.verify_store(self._services.closing))
@@ -28,7 +28,9 @@ class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
 class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
     """Copy the databases."""
 
-    def perform(self, subject: Subject[ops.BackUpStores], /) -> Answer[ops.BackUp]:
+    def perform(
+        self, subject: OperationContext[ops.BackUpStores], /
+    ) -> Answer[ops.BackUp]:
         """Copy them while no key is changed."""
         return Answer(self._services.back_up())
 
@@ -44,7 +46,9 @@ class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
 class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
     """Accept the store as it is."""
 
-    def perform(self, subject: Subject[ops.RecoverStore], /) -> Answer[ops.Recovered]:
+    def perform(
+        self, subject: OperationContext[ops.RecoverStore], /
+    ) -> Answer[ops.Recovered]:
         """Record what that means for each key, and unlock."""
         return Answer(self._services.recover_store(subject.operation.reason))
 
@@ -60,7 +64,9 @@ class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
 class RecoverKeyHandler(Handler[ops.RecoverKey, ops.Recovered]):
     """Accept one key as it is."""
 
-    def perform(self, subject: Subject[ops.RecoverKey], /) -> Answer[ops.Recovered]:
+    def perform(
+        self, subject: OperationContext[ops.RecoverKey], /
+    ) -> Answer[ops.Recovered]:
         """Record what that means for it."""
         asked = subject.operation
         return Answer(self._services.recover_key(asked.key_id, asked.reason))

@@ -9,7 +9,7 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.handlers import internal_operations as internal
-from hsm_core._internal.handlers.base import Answer, Handler, Plan, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext, Plan
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.keyring.destruction import destroy_material
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
@@ -26,7 +26,7 @@ _LONGEST: Final = 100 * 366 * 86_400 * 1_000_000
 class HoldKeyHandler(KeyMutation[ops.HoldKey]):
     """Keep all of a key from being destroyed."""
 
-    def prepare(self, subject: Subject[ops.HoldKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.HoldKey], /) -> None:
         """Refuse a key that is held already, or has nothing left to be kept."""
         if subject.key.is_destroyed:
             raise KeyStateError("The key is already destroyed.", state="destroyed")
@@ -36,7 +36,7 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
                 hold=subject.key.hold,
             )
 
-    def plan(self, subject: Subject[ops.HoldKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.HoldKey], /) -> Plan:
         """Note why; what waits for a purge alone gets its state back."""
         document, now = subject.key, self._services.leaps.now()
         versions = document.versions
@@ -50,12 +50,12 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
 class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
     """End a hold."""
 
-    def prepare(self, subject: Subject[ops.ReleaseKey], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ReleaseKey], /) -> None:
         """Refuse a key that is not held."""
         if not subject.key.hold:
             raise KeyStateError("The key has no legal hold.")
 
-    def plan(self, subject: Subject[ops.ReleaseKey], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.ReleaseKey], /) -> Plan:
         """Forget the hold; the trail knows why."""
         document, now = subject.key, self._services.leaps.now()
         after = with_versions(document, document.versions, now)
@@ -65,7 +65,7 @@ class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
 class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
     """Keep the material of a version for longer."""
 
-    def prepare(self, subject: Subject[ops.ExtendRetention], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ExtendRetention], /) -> None:
         """Refuse what would make it shorter, or keeps nothing."""
         version = subject.key.version(subject.operation.version)
         if version is None:
@@ -84,7 +84,7 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
                 field="until",
             )
 
-    def plan(self, subject: Subject[ops.ExtendRetention], /) -> Plan:
+    def plan(self, subject: OperationContext[ops.ExtendRetention], /) -> Plan:
         """Note it; if it waits for a purge alone, it gets its state back."""
         document, now = subject.key, self._services.leaps.now()
         wanted = document.versions[subject.operation.version - 1]
@@ -106,14 +106,14 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
 class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
     """Let old material wait for its purge."""
 
-    def prepare(self, subject: Subject[internal.SchedulePurge], /) -> None:
+    def prepare(self, subject: OperationContext[internal.SchedulePurge], /) -> None:
         """Refuse what must stay."""
         versions = _material(subject.key, subject.operation)
         _check_purgeable(subject.key, versions)
         for version in versions:
             move(version, _S.PURGE_SCHEDULED, now=0)
 
-    def plan(self, subject: Subject[internal.SchedulePurge], /) -> Plan:
+    def plan(self, subject: OperationContext[internal.SchedulePurge], /) -> Plan:
         """Move every version that has it, and note when its window opened."""
         document, now = subject.key, self._services.leaps.now()
         purge_at = subject.operation.purge_at
@@ -138,11 +138,11 @@ class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
 class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
     """Give material that waits for its purge its state back."""
 
-    def prepare(self, subject: Subject[internal.CancelPurge], /) -> None:
+    def prepare(self, subject: OperationContext[internal.CancelPurge], /) -> None:
         """Refuse what does not wait, or waits with the whole key."""
         _check_scheduled(subject.key, _material(subject.key, subject.operation))
 
-    def plan(self, subject: Subject[internal.CancelPurge], /) -> Plan:
+    def plan(self, subject: OperationContext[internal.CancelPurge], /) -> Plan:
         """Move every version that has it back."""
         document, now = subject.key, self._services.leaps.now()
         chosen = subject.operation.versions
@@ -155,7 +155,7 @@ class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
 class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
     """Destroy old material."""
 
-    def prepare(self, subject: Subject[internal.PurgeVersion], /) -> None:
+    def prepare(self, subject: OperationContext[internal.PurgeVersion], /) -> None:
         """Refuse what must stay, or whose time has not come."""
         document, now = subject.key, self._services.leaps.now()
         versions = _material(document, subject.operation)
@@ -164,7 +164,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
         if any(now < max(v.purge_at, v.retain_until) for v in versions):
             raise KeyStateError("The purge is not due yet.")
 
-    def plan(self, subject: Subject[internal.PurgeVersion], /) -> Plan:
+    def plan(self, subject: OperationContext[internal.PurgeVersion], /) -> Plan:
         """Destroy every version that has it, and leave a tombstone."""
         document, now = subject.key, self._services.leaps.now()
         named = subject.operation.version
@@ -176,7 +176,7 @@ class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):
     """Record that purges may go on; who asked knows what to do with it."""
 
     def perform(
-        self, subject: Subject[internal.AllowPurges], /
+        self, subject: OperationContext[internal.AllowPurges], /
     ) -> Answer[internal.PurgesAllowed]:
         """Do nothing: that it is recorded is all."""
         return Answer(internal.PurgesAllowed())
@@ -186,7 +186,7 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
     """Tell how retention stands."""
 
     def perform(
-        self, subject: Subject[ops.RetentionStatus], /
+        self, subject: OperationContext[ops.RetentionStatus], /
     ) -> Answer[ops.RetentionReport]:
         """Return the result of the last sweep."""
         return Answer(self._services.retention_status())
@@ -195,11 +195,13 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
 class BeginLedgerHandler(Handler[ops.BeginLedger, ops.LedgerBegun]):
     """Let a new ledger take the place of a lost one."""
 
-    def prepare(self, subject: Subject[ops.BeginLedger], /) -> None:
+    def prepare(self, subject: OperationContext[ops.BeginLedger], /) -> None:
         """Refuse where none is lost, before people are asked."""
         self._services.check_ledger_lost()
 
-    def perform(self, subject: Subject[ops.BeginLedger], /) -> Answer[ops.LedgerBegun]:
+    def perform(
+        self, subject: OperationContext[ops.BeginLedger], /
+    ) -> Answer[ops.LedgerBegun]:
         """Have ledger and trail say so."""
         begin, reason = self._services.begin_ledger, subject.operation.reason
         return Answer(begin(subject.caller, reason))

@@ -12,7 +12,7 @@ from hsm_core._internal.crypto.signing_input import (
     signing_input,
     verification_input,
 )
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import (
@@ -81,7 +81,7 @@ class SignHandler(Handler[ops.Sign, ops.Signature]):
             return operation
         return _with_defaults(operation, spec(Algorithm(document.algorithm)))
 
-    def prepare(self, subject: Subject[ops.Sign], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Sign], /) -> None:
         """Check size, usage, state and parameters."""
         operation, row = subject.operation, subject.spec
         limit = self._services.limits.payload_bytes
@@ -91,7 +91,7 @@ class SignHandler(Handler[ops.Sign, ops.Signature]):
         subject.prepared[:] = [_sign_input(operation, row.algorithm)]
         self._services.crypto.require(row.algorithm)
 
-    def perform(self, subject: Subject[ops.Sign], /) -> Answer[ops.Signature]:
+    def perform(self, subject: OperationContext[ops.Sign], /) -> Answer[ops.Signature]:
         """Sign."""
         operation, key = subject.operation, subject.key
         version = key.current_version
@@ -129,7 +129,7 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
             return operation
         return _with_defaults(operation, spec(Algorithm(document.algorithm)))
 
-    def prepare(self, subject: Subject[ops.Verify], /) -> None:
+    def prepare(self, subject: OperationContext[ops.Verify], /) -> None:
         """Check size, usage, state and parameters."""
         operation, row = subject.operation, subject.spec
         limit = self._services.limits.payload_bytes
@@ -139,7 +139,7 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
         _verify_input(operation, row.algorithm)
         self._services.crypto.require(row.algorithm)
 
-    def perform(self, subject: Subject[ops.Verify], /) -> Answer[ops.Verified]:
+    def perform(self, subject: OperationContext[ops.Verify], /) -> Answer[ops.Verified]:
         """Try the versions that may verify, newest first."""
         operation, key = subject.operation, subject.key
         allowed = subject.policy.allows_revoked("Verify")

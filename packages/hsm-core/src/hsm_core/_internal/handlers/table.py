@@ -30,7 +30,11 @@ from hsm_core._internal.handlers import (
     trail,
 )
 from hsm_core._internal.handlers import internal_operations as internal
-from hsm_core._internal.handlers.base import Handler, MutationHandler, Services
+from hsm_core._internal.handlers.base import (
+    Handler,
+    HandlerDependencies,
+    MutationHandler,
+)
 
 AnyHandler: TypeAlias = Handler[Any, Any] | MutationHandler[Any, Any]
 
@@ -109,7 +113,9 @@ _INTERNAL: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
 """Handlers of the internal operations."""
 
 
-def handler_table(services: Services) -> dict[type[ops.Operation[Any]], AnyHandler]:
+def handler_table(
+    services: HandlerDependencies,
+) -> dict[type[ops.Operation[Any]], AnyHandler]:
     """Return one handler per operation, those that no caller can send among them."""
     classes = _CLASSES | _INTERNAL
     return {operation: cls(services) for operation, cls in classes.items()}

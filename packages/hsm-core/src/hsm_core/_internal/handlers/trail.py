@@ -13,8 +13,8 @@ from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
-    Services,
-    Subject,
+    HandlerDependencies,
+    OperationContext,
     check_known,
 )
 from hsm_core._internal.time.clock import microseconds
@@ -64,7 +64,9 @@ class View:
         operation: Checked already.
     """
 
-    def __init__(self, services: Services, operation: ops.ListAuditEvents) -> None:
+    def __init__(
+        self, services: HandlerDependencies, operation: ops.ListAuditEvents
+    ) -> None:
         self._services = services
         self._operation = operation
         self._keys = frozenset({operation.key_id})
@@ -159,7 +161,7 @@ def _answered(event: AuditEvent) -> str:
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     """Show events, newest or oldest first."""
 
-    def prepare(self, subject: Subject[ops.ListAuditEvents], /) -> None:
+    def prepare(self, subject: OperationContext[ops.ListAuditEvents], /) -> None:
         """Refuse kinds that no record has, and to follow the trail backwards."""
         for kind in subject.operation.kind:
             check_known(kind, KINDS, field="kind")
@@ -171,7 +173,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
             )
 
     def perform(
-        self, subject: Subject[ops.ListAuditEvents], /
+        self, subject: OperationContext[ops.ListAuditEvents], /
     ) -> Answer[ops.AuditPage]:
         """Return one page."""
         view = View(self._services, subject.operation)
@@ -188,7 +190,7 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
     """Verify a range of the trail."""
 
     def perform(
-        self, subject: Subject[ops.VerifyAudit], /
+        self, subject: OperationContext[ops.VerifyAudit], /
     ) -> Answer[ops.AuditVerification]:
         """Check it, and say how far it got."""
         operation = subject.operation

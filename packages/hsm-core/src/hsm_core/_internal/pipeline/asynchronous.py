@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.gate import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
-from hsm_core._internal.pipeline.live_views import Followers
+from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import Computed, Pipeline
 from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.policy import Recogniser
@@ -181,7 +181,7 @@ class AsyncGateway:
         refusals: Refusals,
         pools: Pools,
         gate: Gate,
-        followers: Followers,
+        followers: LiveViews,
         recogniser: Recogniser,
         *,
         timeout_seconds: float,

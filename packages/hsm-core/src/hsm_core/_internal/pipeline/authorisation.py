@@ -14,13 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
-from hsm_core._internal.approvals.workflow import Asked
-from hsm_core._internal.handlers.base import Services, Subject
+from hsm_core._internal.approvals.workflow import ApprovalContext
+from hsm_core._internal.handlers.base import HandlerDependencies, OperationContext
 from hsm_core._internal.handlers.internal_operations import INTERNAL_OPERATIONS
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.views import key_facts
-from hsm_core._internal.pipeline.drafts import Attempt
+from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.policy import decide_on, joined
 from hsm_core.errors import (
     AccessDeniedError,
@@ -57,7 +57,9 @@ class Admission:
     """
 
     def __init__(
-        self, services: Services, handlers: Mapping[type[Operation[Any]], AnyHandler]
+        self,
+        services: HandlerDependencies,
+        handlers: Mapping[type[Operation[Any]], AnyHandler],
     ) -> None:
         self._services = services
         self._handlers = handlers
@@ -66,11 +68,13 @@ class Admission:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
 
-    def attempt(self, caller: Caller, operation: Operation[Any]) -> Attempt:
+    def attempt(self, caller: Caller, operation: Operation[Any]) -> RequestContext:
         """Begin an attempt, by the policy that is in force now."""
-        return Attempt(caller, operation, self._services.policy.engine)
+        return RequestContext(caller, operation, self._services.policy.engine)
 
-    def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
+    def admit(
+        self, attempt: RequestContext, handler: AnyHandler
+    ) -> OperationContext[Any]:
         """Resolve and authorize; nothing is disclosed before the policy decision."""
         self.check_lock(attempt.operation)
         fault = self._resolve(attempt, handler)
@@ -80,7 +84,7 @@ class Admission:
         ):
             raise fault
         self._check_deadline(attempt.caller)
-        return Subject(
+        return OperationContext(
             attempt.operation,
             attempt.caller,
             attempt.document,
@@ -100,7 +104,7 @@ class Admission:
         if not operation.while_locked:
             self._services.inventory.lock.check()
 
-    def _resolve(self, attempt: Attempt, handler: AnyHandler) -> HSMError | None:
+    def _resolve(self, attempt: RequestContext, handler: AnyHandler) -> HSMError | None:
         attempt.document, attempt.others = None, {}
         fault: HSMError | None = None
         reference = getattr(attempt.operation, "key_id", None)
@@ -116,7 +120,7 @@ class Admission:
         attempt.digest = self.digest(attempt.operation)
         return fault
 
-    def _find_key(self, attempt: Attempt, reference: str) -> HSMError | None:
+    def _find_key(self, attempt: RequestContext, reference: str) -> HSMError | None:
         attempt.key_id = reference
         inventory = self._services.inventory
         try:
@@ -138,7 +142,7 @@ class Admission:
         attempt.document = document
         return None
 
-    def _find_others(self, attempt: Attempt) -> HSMError | None:
+    def _find_others(self, attempt: RequestContext) -> HSMError | None:
         """Resolve the further keys; errors name the field."""
         found: dict[str, KeyDocument] = {}
         for field in attempt.operation.other_keys:
@@ -160,7 +164,7 @@ class Admission:
         attempt.others = found
         return None
 
-    def authorise(self, attempt: Attempt) -> None:
+    def authorise(self, attempt: RequestContext) -> None:
         """
         Ask the policy, once for each key that the operation names.
 
@@ -182,12 +186,12 @@ class Admission:
         if not attempt.decision.approvals:
             attempt.need_no_approval()
 
-    def asked(self, attempt: Attempt) -> Asked | None:
+    def asked(self, attempt: RequestContext) -> ApprovalContext | None:
         """Return what needs consent of an operation that was admitted, or None."""
         decision = attempt.decision
         if decision is None or not decision.approvals:
             return None
-        return Asked(
+        return ApprovalContext(
             caller=attempt.caller,
             operation=attempt.operation,
             document=attempt.document,
@@ -197,13 +201,13 @@ class Admission:
             rule=decision.rule,
         )
 
-    def check_approvals(self, attempt: Attempt) -> None:
+    def check_approvals(self, attempt: RequestContext) -> None:
         """
         Refuse what needs other people's consent and has it not.
 
         Raises:
             ApprovalRequiredError: They were asked now, or before.
-            HSMError: See `Consents.require`.
+            HSMError: See `ApprovalWorkflow.require`.
         """
         asked = self.asked(attempt)
         if asked is None:
@@ -215,7 +219,7 @@ class Admission:
             raise
         attempt.approval_id = granted.approval_id
 
-    def take_approval(self, attempt: Attempt) -> None:
+    def take_approval(self, attempt: RequestContext) -> None:
         """
         Reserve the approval that an operation needs, if it needs one.
 
@@ -223,7 +227,7 @@ class Admission:
 
         Raises:
             ApprovalRequiredError: Other people must agree first.
-            HSMError: See `Consents.reserve`.
+            HSMError: See `ApprovalWorkflow.reserve`.
         """
         asked = self.asked(attempt)
         if asked is None:
@@ -237,7 +241,7 @@ class Admission:
             raise
         attempt.hold, attempt.approval_id = hold, hold.approval_id
 
-    def settle_approval(self, attempt: Attempt, *, done: bool | None) -> None:
+    def settle_approval(self, attempt: RequestContext, *, done: bool | None) -> None:
         """Use the approval up that an operation has, or give it back."""
         hold, attempt.hold = attempt.hold, None
         if hold is not None:
@@ -273,7 +277,7 @@ def checked_caller(caller: Caller) -> Caller:
     return wire.checked(caller)
 
 
-def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:
+def _refusal(attempt: RequestContext, decision: Decision, field: str) -> HSMError:
     """Return the error for a denial because of the key, or the one in a field."""
     if not decision.may_describe and field:
         return KeyNotFoundError(f"{field}: there is no such key.", field=field)

@@ -13,7 +13,7 @@ import msgspec
 
 from hsm_core import wire
 from hsm_core._internal.approvals.requests import is_approval_id
-from hsm_core._internal.approvals.reservations import Hold
+from hsm_core._internal.approvals.reservations import ApprovalReservation
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.views import audited_caller, audited_key
 from hsm_core._internal.lib.certificate_facts import audited_certificate
@@ -37,7 +37,7 @@ _NO_GENERATION: Final = 2**53
 
 
 @dataclass(slots=True)
-class Attempt:
+class RequestContext:
     """
     Request context: state of a request in the pipeline.
 
@@ -71,7 +71,7 @@ class Attempt:
     approval_id: str = ""
     named_approval: str = ""
     expected_generation: int = 0
-    hold: Hold | None = None
+    hold: ApprovalReservation | None = None
     waited: float = 0.0
 
     def check(self, limits: Limits) -> None:

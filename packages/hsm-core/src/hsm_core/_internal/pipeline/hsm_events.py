@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from hsm_core.__about__ import __version__
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core.errors import SelfTestFailedError
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.protocols import AuditDraft
 
 
-def record_system(services: Services, kind: str) -> None:
+def record_system(services: HandlerDependencies, kind: str) -> None:
     """Record a start or a stop, with the digest over all keys."""
     draft = AuditDraft(
         phase=Phase.SINGLE,
@@ -22,7 +22,7 @@ def record_system(services: Services, kind: str) -> None:
     services.audit.append([draft], durable=True, reserved=True).wait()
 
 
-def record_stopped(services: Services) -> None:
+def record_stopped(services: HandlerDependencies) -> None:
     """Record the algorithms whose power-up self-test failed."""
     drafts = [
         AuditDraft(

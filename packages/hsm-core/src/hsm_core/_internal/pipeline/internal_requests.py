@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hsm_core._internal.approvals.workflow import Consents
+from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import Attempt
+from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core.model import Approval, Caller
 from hsm_core.operations import Operation
 
@@ -25,7 +25,7 @@ class ApprovalDesk:
         consents: All approvals.
     """
 
-    def __init__(self, admission: Admission, consents: Consents) -> None:
+    def __init__(self, admission: Admission, consents: ApprovalWorkflow) -> None:
         self._admission = admission
         self._consents = consents
 
@@ -96,7 +96,7 @@ class ApprovalDesk:
         """
         return self._consents.cancel(caller, approval_id)
 
-    def _admitted(self, caller: Caller, operation: Operation[Any]) -> Attempt:
+    def _admitted(self, caller: Caller, operation: Operation[Any]) -> RequestContext:
         attempt = self._admission.attempt(caller, operation)
         self._admission.admit(attempt, self._admission.handler(operation))
         return attempt

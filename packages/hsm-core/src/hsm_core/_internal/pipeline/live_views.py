@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.handlers.trail import View
 from hsm_core._internal.lib.gate import Gate
 from hsm_core.errors import (
@@ -43,7 +43,7 @@ _Execute: TypeAlias = Callable[[ListAuditEvents], Awaitable[AuditPage]]
 _Read: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
-class Followers:
+class LiveViews:
     """
     The live views of one HSM's trail.
 
@@ -53,7 +53,7 @@ class Followers:
         gate: Is passed for each look, so that nobody who waits holds up the end.
     """
 
-    def __init__(self, services: Services, gate: Gate) -> None:
+    def __init__(self, services: HandlerDependencies, gate: Gate) -> None:
         self._services = services
         self._gate = gate
         self._free = threading.Semaphore(MOST_FOLLOWERS)

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
+from hsm_core._internal.handlers.base import HandlerDependencies, MutationHandler, Plan
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
@@ -33,8 +33,8 @@ from hsm_core._internal.keyring.store_healing import Healer
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.lib.locks import Locks
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import Attempt, code_of
-from hsm_core._internal.pipeline.pending_outcomes import OwedOutcomes
+from hsm_core._internal.pipeline.drafts import RequestContext, code_of
+from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -66,7 +66,7 @@ class Mutations:
     """
 
     def __init__(
-        self, services: Services, admission: Admission, healer: Healer
+        self, services: HandlerDependencies, admission: Admission, healer: Healer
     ) -> None:
         self._services = services
         self._admission = admission
@@ -74,7 +74,7 @@ class Mutations:
         self._operations = Locks()
         self._keys = Locks()
         self._commit = services.inventory.committing
-        self._owed = OwedOutcomes(services.inventory, services.audit)
+        self._owed = PendingOutcomes(services.inventory, services.audit)
 
     def execute(self, request: Request) -> Any:
         """Execute a mutation: intent, one store commit, outcome, answer."""
@@ -89,7 +89,7 @@ class Mutations:
         return answer
 
     def _execute(self, request: Request) -> Any:
-        attempt = Attempt(
+        attempt = RequestContext(
             request.caller, request.operation, self._services.policy.engine
         )
         try:
@@ -106,7 +106,7 @@ class Mutations:
             self._record_failure(attempt, error)
             raise
 
-    def _mutate_once(self, attempt: Attempt, sent: Operation[Any]) -> Any:
+    def _mutate_once(self, attempt: RequestContext, sent: Operation[Any]) -> Any:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
         self._admission.check_lock(sent)
@@ -136,7 +136,7 @@ class Mutations:
 
     def _plan(
         self,
-        attempt: Attempt,
+        attempt: RequestContext,
         handler: MutationHandler[Any, Any],
         sent: Operation[Any],
         locked: frozenset[str] | None = None,
@@ -153,7 +153,7 @@ class Mutations:
             self._services.uses.take(use)
         return handler.plan(subject)
 
-    def _has_moved(self, attempt: Attempt) -> bool:
+    def _has_moved(self, attempt: RequestContext) -> bool:
         """Return whether a key was changed since the plan was made."""
         for document in filter(None, (attempt.document, *attempt.others.values())):
             entry = self._services.inventory.entry(document.key_id)
@@ -161,7 +161,9 @@ class Mutations:
                 return True
         return False
 
-    def _act(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
+    def _act(
+        self, attempt: RequestContext, plan: Plan, request_digest: str
+    ) -> KeyDocument:
         """Make the change, under the approval that it needs, if it needs one."""
         self._admission.take_approval(attempt)
         try:
@@ -180,7 +182,9 @@ class Mutations:
         self._admission.settle_approval(attempt, done=True)
         return document
 
-    def _make(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
+    def _make(
+        self, attempt: RequestContext, plan: Plan, request_digest: str
+    ) -> KeyDocument:
         after = self._with_record(attempt, plan, request_digest)
         stored = self._services.inventory.encode(after)
         check_document_size(stored)
@@ -214,7 +218,7 @@ class Mutations:
         return after
 
     def _begin(
-        self, attempt: Attempt, after: KeyDocument, intent: AuditDraft
+        self, attempt: RequestContext, after: KeyDocument, intent: AuditDraft
     ) -> list[str]:
         """Write the intent, and while it is synced the first use counters."""
         self.pay()
@@ -235,7 +239,7 @@ class Mutations:
             raise _SettledError(problem) from problem.__cause__
         return opened
 
-    def _open_accounts(self, attempt: Attempt, after: KeyDocument) -> list[str]:
+    def _open_accounts(self, attempt: RequestContext, after: KeyDocument) -> list[str]:
         """Store first use counters before a document names their materials."""
         known = _materials_of(attempt.document)
         fresh = [v for v in after.versions if v.material_id not in known]
@@ -252,7 +256,7 @@ class Mutations:
 
     def _store(
         self,
-        attempt: Attempt,
+        attempt: RequestContext,
         after: KeyDocument,
         stored: bytes,
         plan: Plan,
@@ -276,7 +280,7 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
 
     def _append_outcome(
-        self, attempt: Attempt, after: KeyDocument, digest: str, plan: Plan
+        self, attempt: RequestContext, after: KeyDocument, digest: str, plan: Plan
     ) -> AuditTicket:
         outcome = self._draft(
             attempt,
@@ -289,7 +293,7 @@ class Mutations:
         return self._owed.append(outcome)
 
     def _with_record(
-        self, attempt: Attempt, plan: Plan, request_digest: str
+        self, attempt: RequestContext, plan: Plan, request_digest: str
     ) -> KeyDocument:
         record = OperationRecord(
             id=attempt.operation_id,
@@ -304,7 +308,7 @@ class Mutations:
 
     def _repeat(
         self,
-        attempt: Attempt,
+        attempt: RequestContext,
         handler: MutationHandler[Any, Any],
         request_digest: str,
     ) -> Any | None:
@@ -330,7 +334,7 @@ class Mutations:
                 return handler.answer(document, record.version)
         return None
 
-    def _record_repeat(self, attempt: Attempt, version: int) -> None:
+    def _record_repeat(self, attempt: RequestContext, version: int) -> None:
         attempt.need_no_approval()  # The first time, it may have had one.
         attempt.digest = self._admission.digest(attempt.operation)
         draft = replace(
@@ -339,7 +343,7 @@ class Mutations:
         )
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
-    def _settle_outcome(self, attempt: Attempt) -> None:
+    def _settle_outcome(self, attempt: RequestContext) -> None:
         if attempt.operation_id not in self._owed:
             return
         try:
@@ -351,7 +355,7 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.settle(attempt.operation_id)
 
-    def _record_outcome(self, attempt: Attempt, error: Exception) -> None:
+    def _record_outcome(self, attempt: RequestContext, error: Exception) -> None:
         """Close the intent of a mutation that did not happen."""
         draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
         try:
@@ -362,13 +366,13 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.settle(attempt.operation_id)
 
-    def _record_failure(self, attempt: Attempt, error: Exception) -> None:
+    def _record_failure(self, attempt: RequestContext, error: Exception) -> None:
         if isinstance(error, AuditUnavailableError):
             return
         draft = self._draft(attempt, Phase.SINGLE, code=code_of(error))
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
-    def _wait(self, attempt: Attempt, ticket: AuditTicket) -> None:
+    def _wait(self, attempt: RequestContext, ticket: AuditTicket) -> None:
         """Wait for the trail, for what is left of the time that an answer has."""
         began = time.monotonic()
         try:
@@ -388,11 +392,11 @@ class Mutations:
         ring = self._services.inventory.ring
         return ring.operation_id(request.caller.principal, key)
 
-    def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
+    def _draft(self, attempt: RequestContext, phase: Phase, **facts: Any) -> AuditDraft:
         return attempt.draft(phase, **facts)
 
 
-def _keys_of(attempt: Attempt) -> frozenset[str]:
+def _keys_of(attempt: RequestContext) -> frozenset[str]:
     """Return the ids of all keys that an operation names."""
     others = (document.key_id for document in attempt.others.values())
     return frozenset(filter(None, (attempt.key_id, *others)))
@@ -428,7 +432,7 @@ class _SettledError(Exception):
         self.error = error
 
 
-def _unknown(attempt: Attempt) -> OutcomeUnknownError:
+def _unknown(attempt: RequestContext) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The outcome of operation {attempt.operation_id} is unknown: the change may "
         "have been made but could not be recorded. Repeat the request with the same "

@@ -17,7 +17,7 @@ class _Owed:
     ticket: AuditTicket | None = None
 
 
-class OwedOutcomes:
+class PendingOutcomes:
     """
     Keeps the outcomes that are due, by operation id.
 

@@ -20,8 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from hsm_core._internal.approvals.reservations import Hold
-from hsm_core._internal.handlers.base import Answer, Handler, Services
+from hsm_core._internal.approvals.reservations import ApprovalReservation
+from hsm_core._internal.handlers.base import Answer, Handler, HandlerDependencies
 from hsm_core._internal.handlers.costs import weight_of
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -29,7 +29,7 @@ from hsm_core._internal.keyring.store_healing import Healer
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.gate import Gate
 from hsm_core._internal.pipeline.authorisation import Admission, checked_caller
-from hsm_core._internal.pipeline.drafts import Attempt, code_of
+from hsm_core._internal.pipeline.drafts import RequestContext, code_of
 from hsm_core._internal.pipeline.internal_requests import ApprovalDesk
 from hsm_core._internal.pipeline.mutations import Mutations
 from hsm_core.errors import (
@@ -79,7 +79,7 @@ class Computed:
     outcome: Outcome
     draft: AuditDraft | None = None
     reserved: bool = False
-    hold: Hold | None = None
+    hold: ApprovalReservation | None = None
 
 
 class Pipeline:
@@ -103,7 +103,7 @@ class Pipeline:
 
     def __init__(
         self,
-        services: Services,
+        services: HandlerDependencies,
         handlers: Mapping[type[Operation[Any]], AnyHandler],
         pool: ThreadPoolExecutor,
         slow_pool: ThreadPoolExecutor,
@@ -191,7 +191,7 @@ class Pipeline:
         Raises:
             NoRoomError: With *at_once*, it would have to wait; nothing was done.
         """
-        attempt = Attempt(
+        attempt = RequestContext(
             request.caller, request.operation, self._services.policy.engine
         )
         effect = request.operation.effect
@@ -230,7 +230,7 @@ class Pipeline:
             hold=attempt.hold,
         )
 
-    def _compute_stably(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
+    def _compute_stably(self, attempt: RequestContext, *, at_once: bool) -> Answer[Any]:
         """
         Compute, and see whether the answer still stands when it is done.
 
@@ -260,7 +260,7 @@ class Pipeline:
             self._admission.settle_approval(attempt, done=False)
         raise GenerationConflictError
 
-    def _still_stands(self, attempt: Attempt, answer: Answer[Any]) -> bool:
+    def _still_stands(self, attempt: RequestContext, answer: Answer[Any]) -> bool:
         if attempt.document is None:
             return True
         document = self._services.inventory.document(attempt.document.key_id)
@@ -273,7 +273,7 @@ class Pipeline:
         used = [document.version(n) for n in (answer.version, answer.source) if n]
         return bool(used) and all(v and v.state in _STANDING for v in used)
 
-    def _compute_once(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
+    def _compute_once(self, attempt: RequestContext, *, at_once: bool) -> Answer[Any]:
         handler = self._admission.handler(attempt.operation)
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
         subject = self._admission.admit(attempt, handler)
@@ -299,7 +299,7 @@ class Pipeline:
         if document is not None and version is not None:
             self._services.uses.touch(document, version)
 
-    def _has_moved(self, attempt: Attempt) -> bool:
+    def _has_moved(self, attempt: RequestContext) -> bool:
         documents = [attempt.document, *attempt.others.values()]
         return any(self._is_newer(document) for document in documents if document)
 
@@ -352,7 +352,7 @@ class Pipeline:
             unavailable.__cause__ = error
             return unavailable
 
-    def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
+    def _draft(self, attempt: RequestContext, phase: Phase, **facts: Any) -> AuditDraft:
         return attempt.draft(phase, **facts)
 
 
@@ -385,7 +385,7 @@ class BoundHSM:
         return result
 
 
-def _is_refusal(attempt: Attempt, error: Exception) -> bool:
+def _is_refusal(attempt: RequestContext, error: Exception) -> bool:
     """Whether even a read is recorded: it was refused, or it is about a key."""
     refused = attempt.decision is not None and not attempt.decision.allowed
     about_a_key = attempt.document is not None

@@ -9,7 +9,7 @@ from typing import Any
 from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined
-from hsm_core._internal.policy.sides import Asked
+from hsm_core._internal.policy.sides import StatedFacts
 from hsm_core.model import Caller
 from hsm_core.operations import Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts, PolicyEngine
@@ -34,7 +34,7 @@ def decide_on(
 
 def decide_as_asked(
     engine: RuleEngine,
-    asked: Asked,
+    asked: StatedFacts,
     caller: Caller,
     keys: Sequence[KeyFacts | None],
     at: int,

@@ -16,7 +16,7 @@ from hsm_core._internal.policy.clauses import (
 )
 from hsm_core._internal.policy.freeing import freed, freeing
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
-from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
+from hsm_core._internal.policy.sides import StatedFacts, asked_of, sides_as_asked
 from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS, TWINS, Form
 from hsm_core._policies.rules import Policy, PolicyRule
@@ -109,7 +109,7 @@ class RuleEngine:
         return self.decide_asked(asked_of(operation), caller, key, at)
 
     def decide_asked(
-        self, asked: Asked, caller: Caller, key: KeyFacts | None, at: int
+        self, asked: StatedFacts, caller: Caller, key: KeyFacts | None, at: int
     ) -> Decision:
         """Decide as `decide` does, on what is known of an operation."""
         kind = asked.kind

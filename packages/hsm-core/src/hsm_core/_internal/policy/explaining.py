@@ -16,7 +16,7 @@ from hsm_core._internal.policy.clauses import (
 from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import HeldRule, RuleEngine
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, outcome_of_rule
-from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.policy.sides import StatedFacts, sides_as_asked
 from hsm_core._policies.rules import CallerTerms, Conditions, PolicyRule
 from hsm_core._policies.schema import Effect
 from hsm_core.model import ApprovalDemand, Caller, PolicyOutcome
@@ -29,7 +29,7 @@ Sides: TypeAlias = tuple[KeyFacts, ...]
 
 def explain(
     engine: RuleEngine,
-    asked: Asked,
+    asked: StatedFacts,
     caller: Caller,
     keys: Sequence[KeyFacts | None],
     at: int,

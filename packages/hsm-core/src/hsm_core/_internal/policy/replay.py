@@ -13,7 +13,7 @@ from hsm_core._internal.lib.certificate_facts import certificate_facts
 from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import outcome_of_rule
-from hsm_core._internal.policy.sides import Asked
+from hsm_core._internal.policy.sides import StatedFacts
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
     ApprovalDemand,
@@ -99,9 +99,9 @@ def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> De
     return decide_as_asked(engine, _asked(event), caller, keys, event.time)
 
 
-def _asked(event: AuditEvent) -> Asked:
+def _asked(event: AuditEvent) -> StatedFacts:
     found = event.parameters
-    return Asked(
+    return StatedFacts(
         kind=event.kind,
         algorithm=_text(found, "algorithm"),
         usages=_list(found, "usages"),

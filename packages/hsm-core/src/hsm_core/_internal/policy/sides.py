@@ -22,7 +22,7 @@ _CHANGING = "UpdateKey"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StatedFacts:
     """
     Key facts stated by a request that creates or changes a key; None if not stated.
 
@@ -38,13 +38,13 @@ class Asked:
     tags: tuple[str, ...] | None = None
 
 
-def asked_of(operation: Operation[Any]) -> Asked:
+def asked_of(operation: Operation[Any]) -> StatedFacts:
     """Return the key facts that an operation states."""
     kind = type(operation).__name__
     if kind not in MAKING and kind != _CHANGING:
         return _plain(kind)
     usages = getattr(operation, "usages", None)
-    return Asked(
+    return StatedFacts(
         kind=kind,
         algorithm=getattr(operation, "algorithm", None),
         usages=None if usages is None else tuple(usage.value for usage in usages),
@@ -55,12 +55,12 @@ def asked_of(operation: Operation[Any]) -> Asked:
 
 
 @cache
-def _plain(kind: str) -> Asked:
-    return Asked(kind=kind)
+def _plain(kind: str) -> StatedFacts:
+    return StatedFacts(kind=kind)
 
 
 def sides_as_asked(
-    asked: Asked, caller: Caller, key: KeyFacts | None
+    asked: StatedFacts, caller: Caller, key: KeyFacts | None
 ) -> tuple[KeyFacts, ...]:
     """Return the facts of every key that rules may be about."""
     present = () if key is None else (key,)
@@ -71,7 +71,7 @@ def sides_as_asked(
     return present
 
 
-def _made(asked: Asked, caller: Caller) -> KeyFacts:
+def _made(asked: StatedFacts, caller: Caller) -> KeyFacts:
     algorithm = asked.algorithm or ""
     return KeyFacts(
         key_id="",
@@ -84,7 +84,7 @@ def _made(asked: Asked, caller: Caller) -> KeyFacts:
     )
 
 
-def _changed(asked: Asked, key: KeyFacts) -> KeyFacts:
+def _changed(asked: StatedFacts, key: KeyFacts) -> KeyFacts:
     return replace(
         key,
         name=key.name if asked.name is None else asked.name,
