@@ -300,6 +300,9 @@ WARNED = {
     ),
     "together": match("operations: [describe, DecryptBatch]"),
     "labels of new keys": match("operations: [CreateKey], tags: [x]"),
+    "one of two ends": match("operations: [DestroyKey, Sign]"),
+    "the other end": match("operations: [RevokeKey]"),
+    "one of two rotations": match("operations: [RotateKey]"),
 }
 FINE = {
     "for one item": match("operations: [Sign, Open, Decrypt]"),
@@ -308,6 +311,10 @@ FINE = {
     "allowed": rule("effect: allow, match: {operations: [Sign]}"),
     "labels": match("operations: [CreateKey, UpdateKey], key_names: [x*]"),
     "new keys": match("operations: [CreateKey], facts: [pqc]"),
+    "both ends": match("operations: [DestroyKey, RevokeKey]"),
+    "an end by its group": match("operations: [life-cycle, Sign]"),
+    "rotations": match("operations: [RotateKey, SetRotation]"),
+    "an end allowed": rule("effect: allow, match: {operations: [DestroyKey]}"),
 }
 
 

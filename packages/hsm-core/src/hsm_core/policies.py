@@ -27,7 +27,7 @@ from hsm_core._policies.resolving import (
     read_revoked_uses,
     read_rule,
 )
-from hsm_core._policies.review import review
+from hsm_core._policies.review import review, review_names
 from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
@@ -212,7 +212,10 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         approver_keys=approver_keys,
         people=read_people(file.identities, ("identities",)),
         distinct_certificates=file.distinct_certificates,
-        warnings=review(grants, rules, approver_keys),
+        warnings=(
+            *review(grants, rules, approver_keys),
+            *review_names(file.rules, {rule.name: rule for rule in rules}),
+        ),
         text=text,
     )
 

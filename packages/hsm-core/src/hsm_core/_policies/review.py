@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from hsm_core._policies.operations import BATCHES, KEYED, MAKING
 from hsm_core._policies.rules import Conditions, PolicyRule
-from hsm_core._policies.schema import Effect
+from hsm_core._policies.schema import Effect, RuleSection
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.model import Role
 
 _PURGE = "PurgeVersion"
+_ALIKE = (("DestroyKey", "RevokeKey"), ("RotateKey", "SetRotation"))
+"""Operations that lead to the same in the end, and are no twins."""
 
 
 def review(
@@ -71,6 +73,26 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
                 "matches labels of new keys only; UpdateKey can set the same labels "
                 "later."
             )
+
+
+def review_names(
+    sections: Iterable[RuleSection], rules: Mapping[str, PolicyRule]
+) -> Iterator[str]:
+    """
+    Warn of rules that name one of two operations that lead to the same.
+
+    A rule that has one of them by a group alone is about the group.
+    """
+    for section in sections:
+        named = section.match.operations or ()
+        reached = rules[section.name].match.operations or frozenset()
+        for pair in _ALIKE if section.effect is not Effect.ALLOW else ():
+            for one, other in (pair, reversed(pair)):
+                if one in named and other not in reached:
+                    yield (
+                        f"Rule {section.name} is about {one} and not about {other}, "
+                        "which leads to the same."
+                    )
 
 
 def _is_about_labels(match: Conditions) -> bool:
