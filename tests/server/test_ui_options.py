@@ -21,5 +21,5 @@ def test_the_defaults_are_those_of_the_settings() -> None:
 
 def test_a_session_is_not_idle_for_longer_than_it_lasts() -> None:
     """An idle time-out above the absolute one is rejected."""
-    with pytest.raises(ConfigurationError, match="--session-idle-secs is more"):
+    with pytest.raises(ConfigurationError, match="--session-idle-secs must not exceed"):
         console_settings(parsed(session_idle_secs=600, session_absolute_secs=599))

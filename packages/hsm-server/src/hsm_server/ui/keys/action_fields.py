@@ -105,7 +105,7 @@ def _confirmation(subject: KeyWithVersions) -> Field:
     what = "name" if subject.key.name else "the first characters of its ID"
     return Field(
         name=CONFIRM,
-        label=f"Type {subject.called} to confirm",
+        label=f"Type {subject.confirmation_text} to confirm",
         hint=f"Irreversible. Type the key's {what}.",
         is_required=True,
         longest=64,

@@ -65,7 +65,7 @@ class Action:
         meaning: Its effect, and whether it is reversible.
         done: Message on success, formatted with the key's title.
         states: States of the current version in which it is offered.
-        makes_sense: Whether it is offered for a key in one of these states.
+        is_applicable: Whether it is offered for a key in one of these states.
         roles: Roles that it is offered to.
         fields: Fields of its form.
         read: Reads the operation's fields, except the key, from the form; None is
@@ -81,7 +81,7 @@ class Action:
     done: str
     states: frozenset[KeyState]
     roles: frozenset[str]
-    makes_sense: Callable[[KeyWithVersions], bool] = lambda _: True
+    is_applicable: Callable[[KeyWithVersions], bool] = lambda _: True
     fields: Callable[[KeyWithVersions], Sequence[Field]] = lambda _: ()
     read: Callable[[Form, KeyWithVersions], Tree] = lambda *_: {}
     is_dangerous: bool = False
@@ -95,7 +95,7 @@ def offered_actions(subject: KeyWithVersions, roles: Sequence[str]) -> Sequence[
         for action in ACTIONS.values()
         if state in action.states
         and action.roles & set(roles)
-        and action.makes_sense(subject)
+        and action.is_applicable(subject)
     ]
 
 
@@ -108,9 +108,10 @@ def build_operation(
     Raises:
         InvalidInputError: A field is invalid, or the confirmation is missing.
     """
-    if action.is_dangerous and form.get(CONFIRM).strip() != subject.called:
+    if action.is_dangerous and form.get(CONFIRM).strip() != subject.confirmation_text:
         raise InvalidInputError(
-            f"Type {subject.called} to confirm. No change was made.", field=CONFIRM
+            f"Type {subject.confirmation_text} to confirm. No change was made.",
+            field=CONFIRM,
         )
     given = action.read(form, subject)
     tree = {name: value for name, value in given.items() if value is not None}
@@ -128,7 +129,7 @@ _ROWS: Final = (
         done="Rotated {}.",
         states=_IN_USE,
         roles=_OPERATORS,
-        makes_sense=lambda subject: not subject.has_staged,
+        is_applicable=lambda subject: not subject.has_staged,
         fields=staged_fields,
         read=lambda form, _: {"staged": "staged" in form},
     ),
@@ -142,7 +143,7 @@ _ROWS: Final = (
         done="Activated {}.",
         states=_IN_USE,
         roles=_OPERATORS,
-        makes_sense=lambda subject: subject.has_staged,
+        is_applicable=lambda subject: subject.has_staged,
     ),
     Action(
         name="rollback",
@@ -153,7 +154,7 @@ _ROWS: Final = (
         done="Rolled back {}.",
         states=_IN_USE,
         roles=_OPERATORS,
-        makes_sense=lambda subject: bool(subject.sources),
+        is_applicable=lambda subject: bool(subject.sources),
         fields=source_fields,
         read=lambda form, _: {"version": form.number_or_none("version")},
     ),
@@ -217,7 +218,7 @@ _ROWS: Final = (
         done="Cancelled the destruction of {}.",
         states=frozenset({_S.PURGE_SCHEDULED}),
         roles=_ADMINISTRATOR,
-        makes_sense=lambda subject: subject.key.destroy_at is not None,
+        is_applicable=lambda subject: subject.key.destroy_at is not None,
     ),
     Action(
         name="revoke",

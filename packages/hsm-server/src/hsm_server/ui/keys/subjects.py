@@ -25,7 +25,7 @@ class KeyWithVersions:
     versions: Sequence[VersionInfo]
 
     @property
-    def called(self) -> str:
+    def confirmation_text(self) -> str:
         """Text to type to confirm an irreversible action."""
         return self.key.name or self.key.key_id[:8]
 
