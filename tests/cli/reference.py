@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Writes the reference of the command line from the commands themselves.
+Generator of the command line reference, from the commands themselves.
 
 Run ``python -m tests.cli.reference`` after a change of a command.
 """
@@ -24,29 +24,31 @@ _HEAD = """\
 `hsm-cli [OPTIONS] COMMAND [ARGS]...`
 """
 _SECRETS = """\
-Secrets are given as `@FILE` (a file that only its owner may read), `fd:N` (an open
-file descriptor) or in the environment. One that stands on the command line itself works
-too, but other users of the machine can see it, and a warning says so. `--auth-token` is
-used as it is; `--jwt-secret` and `--hmac-key` are base64, or `text:` before a plain
-secret. Where the environment holds both a token and a secret, the token is used; a flag
-goes before the environment. Beside a token, `--actor`, `--roles`, `--token-ttl`,
-`--jwt-issuer`, `--jwt-algorithm` and `--jwt-kid` are refused as flags, because they
-tell only how tokens are minted. `--jwt-private-key` names a file that only its owner
-may read; it holds RSA, P-256 or Ed25519 as PEM.
+Pass a secret as `@FILE` (a file that only its owner may read), as `fd:N` (an open file
+descriptor) or in the environment. A literal secret on the command line also works, but
+other users of the machine can see it, so the client prints a warning. `--auth-token` is
+the token itself; `--jwt-secret` and `--hmac-key` are base64, or `text:` followed by
+plain text. `--jwt-private-key` names a file that only its owner may read, with an RSA,
+P-256 or Ed25519 key in PEM.
+
+Flags take precedence over the environment. If the environment has both a token and a
+secret, the token is used. With a token, the flags `--actor`, `--roles`, `--token-ttl`,
+`--jwt-issuer`, `--jwt-algorithm` and `--jwt-kid` are rejected, because they apply only
+to minted tokens.
 """
 _LISTS = """\
-An option is given once; a second one is refused with exit code 2. Options that are
-*repeatable* collect all their values, and take several with commas between:
-`--tags dual --tags payments` is `--tags dual,payments`.
+Give each option once; a repeated option is rejected with exit code 2. *Repeatable*
+options collect their values and accept comma-separated lists:
+`--tags dual --tags payments` equals `--tags dual,payments`.
 """
 _REPEATING = """\
-A command that changes something sends an idempotency key and is tried again, under the
-same key, when its answer is lost. If no answer comes at all, the exit code is 10 and
-the message names the key: the same command with `--idempotency-key` then gives the
-answer and changes nothing twice.
+A command that makes a change sends an idempotency key. If the response is lost, the
+client retries with the same key. If no attempt gets a response, the exit code is 10 and
+the message contains the key. Run the same command with `--idempotency-key` to get the
+result; the change is made only once.
 
-With `--json` results are one JSON record on standard output, in the wire format, and
-errors one on standard error: `{"code": …, "message": …, "facts": {…}}`.
+With `--json`, the result is one JSON record on standard output, in the wire format, and
+an error is one on standard error: `{"code": …, "message": …, "facts": {…}}`.
 """
 _FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9-]*")
 

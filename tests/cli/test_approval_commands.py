@@ -212,10 +212,10 @@ def test_show_compares_a_file(
 
     assert (0 if found else 6) == outcome.code
     if found:
-        assert f"is what is to be signed ({found})" in outcome.err
+        assert f"matches the request ({found})" in outcome.err
         assert "alice asks to sign with release-signer" in outcome.text
     else:
-        assert "is not what is to be signed" in outcome.err
+        assert "does not match the request" in outcome.err
     assert 2 == shell("approvals", "show", ID, "--file", "x", "--statement").code
 
 
@@ -289,7 +289,7 @@ def test_approve(asking: Asking, shell: Shell, words: tuple[str, ...]) -> None:
     outcome = shell(*approve, stdin=b"yes\n", typing=True)
 
     assert 0 == outcome.code
-    assert "Agree?" in outcome.err
+    assert "Approve?" in outcome.err
     assert "attack at dawn" in outcome.err
     assert "state            granted" in outcome.text
     assert Approve(approval_id=ID, digest=asking.approval.digest, comment="ok") == sent(
@@ -305,7 +305,7 @@ def test_approve_without_a_terminal(asking: Asking, shell: Shell) -> None:
     assert 0 == outcome.code
     assert "attack at dawn" in outcome.err
     assert digest in outcome.err
-    assert "Agree?" not in outcome.err
+    assert "Approve?" not in outcome.err
     assert Approve(approval_id=ID, digest=digest) == sent(asking)
 
 
@@ -385,7 +385,7 @@ def test_deny(asking: Asking, shell: Shell) -> None:
     asking.received.clear()
     outcome = shell.ok("approvals", "deny", ID, "--reason", "not before Friday")
 
-    assert "bob refused 2026-01-02T03:04:05Z, not before Friday" in outcome.text
+    assert "bob denied 2026-01-02T03:04:05Z, not before Friday" in outcome.text
     assert asking.received == [Deny(approval_id=ID, reason="not before Friday")]
 
 
@@ -394,7 +394,7 @@ def test_withdraw(asking: Asking, shell: Shell) -> None:
     shell("approvals", "approve", ID, "--yes")
     outcome = shell.ok("approvals", "withdraw", ID, "--reason", "too early")
 
-    assert "counts no more" in outcome.text
+    assert "withdrawn" in outcome.text
     assert asking.received[-1] == Withdraw(approval_id=ID, reason="too early")
 
 
@@ -508,7 +508,7 @@ def test_key_of_another_kind(asking: Asking, shell: Shell, tmp_path: Path) -> No
     ):
         outcome = shell("approvals", "approve", ID, "--yes", "--sign-with", path)
         assert (2, 0) == (outcome.code, consents(asking))
-        assert "private key of Ed25519 or ECDSA P-256" in outcome.err
+        assert "Ed25519 or ECDSA P-256 private key" in outcome.err
 
 
 def test_shared_key(asking: Asking, shell: Shell, tmp_path: Path) -> None:
@@ -518,7 +518,7 @@ def test_shared_key(asking: Asking, shell: Shell, tmp_path: Path) -> None:
 
     outcome = shell("approvals", "approve", ID, "--yes", "--sign-with", str(path))
 
-    assert "warning: others than its owner" in outcome.err
+    assert "warning: other users can read" in outcome.err
 
 
 def test_signature_made_elsewhere(asking: Asking, shell: Shell, tmp_path: Path) -> None:

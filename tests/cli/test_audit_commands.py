@@ -71,7 +71,7 @@ class TestAuditEvents:
 
         assert ["Sign", "CreateKey"] == kinds
         assert outcome.lines[-1].startswith("head: ")
-        assert "go on with --start-seq " in outcome.lines[-1]
+        assert "next: --start-seq " in outcome.lines[-1]
 
     def test_filters(self, shell: Shell) -> None:
         """Key, person, operation, order and start narrow the view."""
@@ -174,11 +174,11 @@ class TestAuditVerify:
 
         assert (True, 4) == (full["macs_checked"], full["records"])
         assert full["records"] == full["head_seq"] + 1
-        assert "the chain only" in chain.text
+        assert "the hash chain only" in chain.text
         assert (False, True) == (full["clean"], full["in_use"])
         for outcome in (chain, bare_shell.ok(*line, "--hmac-key", f"@{key}")):
-            assert "the server runs" in outcome.text
-            assert "closed in order" not in outcome.text
+            assert "in use by a server" in outcome.text
+            assert "closed cleanly" not in outcome.text
 
     def test_key_from_environment(
         self, bare_shell: Shell, trail: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,7 +187,7 @@ class TestAuditVerify:
         monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
         outcome = bare_shell.ok("audit", "verify", "--audit-path", str(trail))
 
-        assert "every MAC and the chain" in outcome.text
+        assert "every MAC and the hash chain" in outcome.text
 
     def test_key_on_the_command_line(self, bare_shell: Shell, trail: Path) -> None:
         """A key on the command line works, and warns without repeating it."""
@@ -259,7 +259,7 @@ class TestAuditVerify:
 
         assert (True, False) == (full["macs_checked"], full["clean"])
         assert full["records"] == full["head_seq"] + 1
-        assert "the chain only" in chain.text
+        assert "the hash chain only" in chain.text
 
     def test_database_edited(self, bare_shell: Shell, closed: Path) -> None:
         """A row that was changed is named with the reason, and the exit code is 7."""
@@ -293,7 +293,7 @@ class TestAuditVerify:
         outcome = shell("audit", "verify", "--hmac-key", "@file")
 
         assert 2 == outcome.code
-        assert "--hmac-key goes with --audit-path" in outcome.err
+        assert "--hmac-key requires --audit-path" in outcome.err
 
 
 class TestAuditRecover:

@@ -187,4 +187,4 @@ def test_missing_file(shell: Shell) -> None:
     outcome = shell("mac", "k", "--batch", "/no/file")
 
     assert 2 == outcome.code
-    assert "could not be read" in outcome.err
+    assert "Can't read the batch" in outcome.err

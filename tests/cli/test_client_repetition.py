@@ -49,7 +49,7 @@ class TestRepetition:
         """When no attempt is answered, the error names the key that repeats safely."""
         stub.faults.extend([fault] * 3)
         operation = ops.CreateKey(algorithm="aes", name="box")
-        with pytest.raises(OutcomeUnknownError, match="key the-key,") as caught:
+        with pytest.raises(OutcomeUnknownError, match=r"key the-key\.") as caught:
             hsm.execute(operation, idempotency_key="the-key")
         again = hsm.execute(operation, idempotency_key="the-key")
 

@@ -33,7 +33,7 @@ class TestBase64:
     )
     def test_refused(self, text: str) -> None:
         """Base64 that is not in its one form is refused."""
-        with pytest.raises(MalformedError, match="It is not"):
+        with pytest.raises(MalformedError, match="It must be"):
             decode_base64(text, what="It")
 
 
@@ -71,7 +71,7 @@ class TestSource:
     @pytest.mark.parametrize("path", ["", "a\0b", "/nonexistent/file"])
     def test_unreadable(self, path: str) -> None:
         """What can't be opened is an error of the input."""
-        with pytest.raises(InvalidInputError, match="could not be read"):
+        with pytest.raises(InvalidInputError, match="Can't read"):
             Source(what="payload", path=path).read()
 
 
@@ -123,7 +123,7 @@ class TestWriteFile:
     @pytest.mark.parametrize("name", ["no/file", "a\0b", "."])
     def test_failure(self, tmp_path: Path, name: str) -> None:
         """A failure names the file, and leaves nothing behind."""
-        with pytest.raises(OutputError, match="could not be written"):
+        with pytest.raises(OutputError, match="Can't write"):
             write_file(f"{tmp_path}/{name}", b"x", private=True)
 
         assert [] == list(tmp_path.iterdir())

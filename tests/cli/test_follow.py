@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from hsm_cli.client import RemoteHSM
-from hsm_cli.http.events import Block, read_blocks
+from hsm_cli.http.events import EventBlock, read_blocks
 from hsm_core import errors, wire
 from hsm_core.errors import HSMError, TransportError
 from hsm_core.factory import OpenHSM
@@ -60,7 +60,7 @@ def sent_ids(stub: Stub) -> list[str | None]:
 
 class TestBlocks:
     STREAM = b'id: 5\n\n: nothing\n\nid: 6\nevent: entry\ndata: {"a":1}\n\nid: 7\n'
-    BLOCKS = (Block("5"), Block(), Block("6", "entry", b'{"a":1}'))
+    BLOCKS = (EventBlock("5"), EventBlock(), EventBlock("6", "entry", b'{"a":1}'))
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
     def test_however_it_is_cut(self, size: int) -> None:
@@ -270,7 +270,7 @@ class TestCommand:
         assert (3, 2) == (outcome.code, len(outcome.lines))
         assert "0" == first[0]
         assert entries[0].event.kind == first[2]
-        assert "the view goes on when it can" in outcome.err
+        assert "reconnecting" in outcome.err
         assert stub.received[0].target.endswith("?start_seq=0&key_id=k")
 
     def test_json(

@@ -147,8 +147,8 @@ class TestSeal:
         wrong = bare_shell(*words, "--version", "1")
 
         assert (2, 2) == (half.code, wrong.code)
-        assert "go together" in half.err
-        assert "no public key of ML-KEM" in wrong.err
+        assert "must be given together" in half.err
+        assert "not a public key of ML-KEM" in wrong.err
 
 
 class TestDataKey:
@@ -240,7 +240,7 @@ class TestDerive:
         [
             (("--info", "a", "--info-hex", "00"), "not both"),
             (("--info-hex", "0"), "pairs of hex digits"),
-            (("--peer", "/no/file"), "could not be read"),
+            (("--peer", "/no/file"), "Can't read the public key"),
         ],
     )
     def test_refused(self, shell: Shell, words: tuple[str, ...], message: str) -> None:

@@ -188,7 +188,7 @@ def test_rotation_meanwhile(shell: Shell, tmp_path: Path) -> None:
     outcome = shell("sign", "k", "--in", str(path))
 
     assert (5, b"") == (outcome.code, outcome.out)
-    assert "sign it again" in outcome.err
+    assert "Run the command again" in outcome.err
 
 
 @pytest.mark.parametrize("algorithm", ["ed25519", "slhdsa128f"])
@@ -209,7 +209,7 @@ def test_whole_payload_is_needed(shell: Shell, tmp_path: Path, algorithm: str) -
         assert "ML-DSA" in outcome.err
         assert "67108864" in outcome.err
     assert str(10 << 30) in refused.err
-    assert "takes no digest" in digest.err
+    assert "does not sign digests" in digest.err
 
 
 @pytest.mark.parametrize("algorithm", ["aes", "ML-KEM-768"])

@@ -228,7 +228,7 @@ class TestAlgorithms:
         outcome = bare_shell("algorithms", "--offline", "--available")
 
         assert 2 == outcome.code
-        assert "Only a server knows" in outcome.err
+        assert "are mutually exclusive" in outcome.err
 
 
 class TestCompletion:

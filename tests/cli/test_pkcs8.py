@@ -72,7 +72,7 @@ def test_encrypted(plain: Path, words: tuple[str, ...]) -> None:
     ("words", "what"),
     [
         (("-v2", "des3"), "cipher other than AES-CBC"),
-        (("-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA1"), "another hash than SHA-2"),
+        (("-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA1"), "a hash other than SHA-2"),
         (("-v1", "PBE-SHA1-3DES"), "other than PBES2"),
     ],
 )

@@ -102,7 +102,7 @@ def test_explain_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
             key,
         )
 
-    assert "Decided as Decapsulate, Open; the strictest counts." in found.err
+    assert "Decided as Decapsulate, Open; the strictest decision applies." in found.err
     assert "deny (sealed)" in found.text
     assert "Open" in found.text
 
@@ -152,7 +152,7 @@ def test_explain_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
         found = shell(*"policy explain Sign --certificate-name dns:ci.example".split())
         unknown = shell(*"policy explain Sign --certificate-subject CN=ci".split())
 
-    assert "The certificate is that of ci (Service)." in found.err
+    assert "The certificate belongs to ci (Service)." in found.err
     assert found.text.startswith("Rule") or "allow (role:Service)" in found.text
     assert (2, "") == (unknown.code, unknown.text)
 
@@ -173,7 +173,7 @@ def test_test_demands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         changed = Shell(monkeypatch, hsm)("policy", "test", str(path))
 
     assert 6 == changed.code
-    assert "approval (approval:dual-control; 1 person, 3600 s)" in changed.text
+    assert "approval (approval:dual-control; 1 approver, 3600 s)" in changed.text
     assert "2 of Auditor, signed, 3600 s" in changed.text
 
 
@@ -192,6 +192,6 @@ def test_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     assert (6, 0) == (changed.code, same.code)
     assert "deny (no-new-keys)" in changed.text
-    assert "1 would be answered otherwise" in changed.text
+    assert "1 decisions would change" in changed.text
     assert "bob" not in changed.text
-    assert ", 0 would be answered otherwise" in same.text
+    assert ", 0 decisions would change" in same.text

@@ -89,7 +89,7 @@ def test_status_shows_the_queue_and_what_is_wrong(shell: Shell) -> None:
         "scheduled",
         "30 d, tag:test.ephemeral",
         "2030-01-02T03:04:05Z",
-        "kept back: limit (approval bbbbbbbb)",
+        "paused: limit (approval bbbbbbbb)",
         "can't be read",
         "damaged at record 2",
     ):
@@ -178,9 +178,9 @@ def test_a_ledger_is_verified_here(shell: Shell, tmp_path: Path) -> None:
     closed = shell.ok(*verify).text
     report = shell.ok(*verify, "--json").json
 
-    assert "the server runs" in running
-    assert "closed in order" not in running
-    assert "closed in order" in closed
+    assert "in use by a server" in running
+    assert "closed cleanly" not in running
+    assert "closed cleanly" in closed
 
     assert (0, 0, 0) == (report["purges"], report["anchors"], report["former"])
 

@@ -101,7 +101,7 @@ class TestVerify:
         """A store as it should be is said to be compared."""
         store.findings = ()
 
-        assert "2 keys compared" in shell.ok("store", "verify").text
+        assert "2 keys verified" in shell.ok("store", "verify").text
 
 
 class TestRecover:
@@ -178,7 +178,7 @@ class TestStatus:
     @pytest.mark.parametrize(
         ("available", "state", "cause", "words"),
         [
-            (True, "ok", "", "available; failed 2 times, healed 1 times"),
+            (True, "ok", "", "available; failed 2 times, recovered 1 times"),
             (True, "reserve", "full", "DISK FULL"),
             (False, "failing", "sync", "NOT AVAILABLE (sync)"),
         ],

@@ -267,7 +267,7 @@ def test_shared_file(shell: Shell, key_file: Path) -> None:
     outcome = imported(shell, key_file, "--algorithm", "ed25519")
 
     assert 0 == outcome.code
-    assert "others than its owner" in outcome.err
+    assert "other users can read" in outcome.err
 
 
 def test_export_refused(shell: Shell) -> None:

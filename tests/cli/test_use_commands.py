@@ -25,7 +25,7 @@ class TestSign:
         wrong = shell("verify", "k", "other data", "--signature", path)
 
         assert b"" == signed.out
-        assert "The signature is good; version 1 made it.\n" == good.text
+        assert "Valid signature (version 1).\n" == good.text
         assert (6, b"") == (wrong.code, wrong.out)
         assert "[signature_mismatch]" in wrong.err
 
@@ -86,12 +86,12 @@ class TestSign:
         assert "good" in local.text
 
     def test_prehash_of_a_key_that_hashes_inside(self, shell: Shell) -> None:
-        """Ed25519 takes no digest, which is said before anything is hashed."""
+        """Ed25519 does not sign digests, which is said before anything is hashed."""
         shell.ok("create", "ed25519", "--name", "k")
         outcome = shell("sign", "k", "x", "--prehash")
 
         assert 2 == outcome.code
-        assert "takes no digest" in outcome.err
+        assert "does not sign digests" in outcome.err
 
     def test_parameters(self, shell: Shell) -> None:
         """Scheme, hash and encoding reach the operation, in any case."""
@@ -114,15 +114,15 @@ class TestSign:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["k"], "Give PAYLOAD, or --in FILE"),
+            (["k"], "Missing payload"),
             (["k", "x", "--in", "f"], "not both"),
             (["k", "x", "--key-id", "k"], "not both"),
-            (["--key-id", "k"], "Give PAYLOAD, or --in FILE"),
-            (["k", "eA", "--base64"], "not base64 with padding"),
+            (["--key-id", "k"], "Missing payload"),
+            (["k", "eA", "--base64"], "must be base64 with padding"),
             (["k", "eB==", "--base64"], "must be canonical base64"),
-            (["k", "--in", "/nonexistent/x"], "could not be read: No such file"),
-            (["k", "--in", "/"], "could not be read: Is a directory"),
-            (["k", "x", "--hash", "md5"], "none of SHA-256"),
+            (["k", "--in", "/nonexistent/x"], "/nonexistent/x: No such file"),
+            (["k", "--in", "/"], "/: Is a directory"),
+            (["k", "x", "--hash", "md5"], "not one of SHA-256"),
         ],
     )
     def test_refused(self, shell: Shell, words: list[str], message: str) -> None:
@@ -141,7 +141,7 @@ class TestSign:
         outcome = shell("verify", "k", "x", *words)
 
         assert 2 == outcome.code
-        assert "Give --signature FILE or --signature-base64 TEXT" in outcome.err
+        assert "Pass either --signature FILE or --signature-base64 TEXT" in outcome.err
 
     def test_wrong_usage(self, shell: Shell) -> None:
         """A key that may not sign does not."""
@@ -237,7 +237,7 @@ class TestMac:
         short = shell("verify-mac", "m", "hello", "--mac-base64", "eA==")
 
         assert base64.b64decode(text) == Path(path).read_bytes()
-        assert "The MAC is good; version 1 made it.\n" == good.text
+        assert "Valid MAC (version 1).\n" == good.text
         assert (6, 6) == (wrong.code, short.code)
 
 
@@ -287,5 +287,5 @@ def test_unwritable_file(shell: Shell, tmp_path: Path) -> None:
     outcome = shell("random", "5", "--out", str(tmp_path / "no" / "file"))
 
     assert (1, b"") == (outcome.code, outcome.out)
-    assert "could not be written: No such file or directory. [output]" in outcome.err
+    assert "file: No such file or directory. [output]" in outcome.err
     assert [] == list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hsm_cli.exit_codes import ApprovalEndedError
-from hsm_cli.waiting import Patience, perform
+from hsm_cli.waiting import ApprovalWait, execute_when_approved
 from hsm_core.errors import AccessDeniedError, ApprovalRequiredError, UnavailableError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState
@@ -40,9 +40,9 @@ class Time:
         self.pauses.append(seconds)
         self.seconds += seconds
 
-    def patience(self, seconds: float | None = None) -> Patience:
-        """Return patience of this clock."""
-        return Patience(seconds=seconds, pause=self.pause, now=lambda: self.seconds)
+    def approval_wait(self, seconds: float | None = None) -> ApprovalWait:
+        """Return a wait with this clock."""
+        return ApprovalWait(seconds=seconds, pause=self.pause, now=lambda: self.seconds)
 
 
 @pytest.fixture
@@ -53,10 +53,12 @@ def asking(gateway: OpenHSM) -> Asking:
     return Asking(hsm, kinds=(DestroyKey,))
 
 
-def destroy(asking: Asking, patience: Patience) -> str:
-    """Destroy the key under patience; return its state."""
+def destroy(asking: Asking, approval_wait: ApprovalWait) -> str:
+    """Destroy the key after waiting for approval; return its state."""
     operation = DestroyKey(key_id="k")
-    key = perform(asking, lambda: asking.execute(operation), patience)
+    key = execute_when_approved(
+        asking, lambda: asking.execute(operation), approval_wait
+    )
     return str(key.state)
 
 
@@ -65,7 +67,7 @@ def test_agreed(asking: Asking) -> None:
     time = Time()
     asking.steps = [_S.PENDING, _S.PENDING, _S.GRANTED]
 
-    assert "destroyed" == destroy(asking, time.patience())
+    assert "destroyed" == destroy(asking, time.approval_wait())
     assert [0.5, 0.625, 0.78125] == time.pauses
 
 
@@ -74,7 +76,7 @@ def test_longest_pause(asking: Asking) -> None:
     time = Time()
     asking.steps = [_S.PENDING] * 40 + [_S.GRANTED]
 
-    destroy(asking, time.patience())
+    destroy(asking, time.approval_wait())
 
     assert 15 == max(time.pauses)
 
@@ -92,7 +94,7 @@ def test_ended(asking: Asking, state: ApprovalState, text: str) -> None:
     asking.steps = [_S.PENDING, state]
 
     with pytest.raises(ApprovalEndedError) as caught:
-        destroy(asking, Time().patience())
+        destroy(asking, Time().approval_wait())
 
     assert (text, state) == (str(caught.value), caught.value.facts["state"])
     assert 1 == sum(isinstance(o, DestroyKey) for o in asking.received)
@@ -103,7 +105,7 @@ def test_denied(asking: Asking) -> None:
     asking._say(granted=False, comment="not before Friday")  # noqa: SLF001
 
     with pytest.raises(ApprovalEndedError, match="denied by bob: not before Friday"):
-        destroy(asking, Time().patience())
+        destroy(asking, Time().approval_wait())
 
 
 def test_out_of_patience(asking: Asking) -> None:
@@ -111,7 +113,7 @@ def test_out_of_patience(asking: Asking) -> None:
     time = Time()
 
     with pytest.raises(ApprovalRequiredError) as caught:
-        destroy(asking, time.patience(10))
+        destroy(asking, time.approval_wait(10))
 
     assert ID == caught.value.facts["approval_id"]
     assert 110 == time.seconds
@@ -121,7 +123,7 @@ def test_server_away(asking: Asking) -> None:
     """A server that can't answer for a while ends nothing."""
     asking.steps = [UnavailableError("away"), UnavailableError("away"), _S.GRANTED]
 
-    assert "destroyed" == destroy(asking, Time().patience())
+    assert "destroyed" == destroy(asking, Time().approval_wait())
 
 
 def test_other_errors(asking: Asking) -> None:
@@ -129,7 +131,7 @@ def test_other_errors(asking: Asking) -> None:
     asking.steps = [AccessDeniedError()]
 
     with pytest.raises(AccessDeniedError):
-        destroy(asking, Time().patience())
+        destroy(asking, Time().approval_wait())
 
 
 def test_granted_and_not_enough(asking: Asking) -> None:
@@ -143,7 +145,7 @@ def test_granted_and_not_enough(asking: Asking) -> None:
         raise asking._required()  # noqa: SLF001
 
     with pytest.raises(ApprovalRequiredError):
-        perform(asking, attempt, time.patience(3))
+        execute_when_approved(asking, attempt, time.approval_wait(3))
     assert 3 < len(tried) == len(set(tried))
 
 
@@ -161,7 +163,7 @@ def test_commands(asking: Asking, shell: Shell) -> None:
         outcome = shell(*words)
 
         assert 0 == outcome.code, outcome.err
-        assert f"waiting for the approval {ID}" in outcome.err
+        assert f"waiting for approval {ID}" in outcome.err
         assert 2 == len(asking.keys)
         assert 1 == len(set(asking.keys))
 
@@ -173,7 +175,9 @@ def test_not_waited(asking: Asking, shell: Shell) -> None:
     outcome = shell("destroy", "k", "--yes")
 
     assert (11, b"") == (outcome.code, outcome.out)
-    assert f"approval {ID}: DestroyKey, missing: 1 more of Auditor" in outcome.err
+    assert (
+        f"approval request {ID}: DestroyKey, missing: 1 more of Auditor" in outcome.err
+    )
     assert f"hsm-cli approvals approve {ID}" in outcome.err
     assert not any(isinstance(o, GetApproval) for o in asking.received)
 
@@ -191,7 +195,7 @@ def test_not_waited_as_json(asking: Asking, shell: Shell) -> None:
 
 
 def test_given_up(asking: Asking, shell: Shell) -> None:
-    """Out of patience is exit code 11; another end is 13."""
+    """A time-out is exit code 11; another end is 13."""
     shell.hsm = asking
 
     assert 11 == shell("destroy", "k", "--yes", "--wait-seconds", "0").code
@@ -212,7 +216,9 @@ def test_what_is_no_mutation(asking: Asking) -> None:
     asking.kinds = (ListKeys,)
     asking.steps = [_S.GRANTED]
 
-    found = perform(asking, lambda: asking.execute(ListKeys()), Time().patience())
+    found = execute_when_approved(
+        asking, lambda: asking.execute(ListKeys()), Time().approval_wait()
+    )
 
     assert 1 == found.total
     assert not any(isinstance(o, Approve) for o in asking.received)

@@ -23,14 +23,14 @@ TOLD = {
     "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
     "use-rest-with-curl": ["done once", "payload.sig", "key_not_found"],
     "complete-commands": [],
-    "sign-large-files": ["The signature is good; version 1 made it."],
+    "sign-large-files": ["Valid signature (version 1)."],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
     "life-of-a-key": ["staged", "2026-01-31T12:00:00Z", "purge_scheduled", "team"],
     "data-keys": ["of 3865470566 (0 %)", "retired"],
-    "recover-a-store": ["keys compared"],
+    "recover-a-store": ["keys verified"],
     "full-disk": ["audit  ", "available"],
-    "prune-the-trail": ["intact, says the server"],
+    "prune-the-trail": ["intact (verified by the server)"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
     "dual-control": [
         "exit code 11",
@@ -38,13 +38,13 @@ TOLD = {
         "consumed",
         "destroyed",
         "exit code 2, for it is not signed",
-        "2, each by a key of its approver",
+        "2, all valid",
     ],
     "batches": ["invoice 3", "signature_mismatch"],
 }
 
 STARTS_ITS_OWN = {
-    "back-up-and-restore": ["keys compared"],
+    "back-up-and-restore": ["keys verified"],
     "restart-and-reload": [
         "bootstrap.vault",
         "processes.front_end",

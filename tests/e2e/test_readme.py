@@ -45,7 +45,7 @@ def test_server_and_client_blocks(
     status, told = newcomer.run(SHELL + CLIENT)
 
     assert 0 == status, told
-    assert "The signature is good; version 1 made it." in told
+    assert "Valid signature (version 1)." in told
     assert "Attack at dawn." in told
     assert "intact" in told
     assert (newcomer.folder / "README.sig").stat().st_size > 60

@@ -38,7 +38,7 @@ def test_first_release(newcomer: Newcomer) -> None:
     assert 0 == status, told
     assert "exit code 11" in told
     assert "built from tag 1.0" in told
-    assert "The signature is good; version 1 made it." in told
+    assert "Valid signature (version 1)." in told
     assert "exit code 6" in told
     assert [
         ("Sign", "ada"),

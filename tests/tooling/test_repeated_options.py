@@ -166,4 +166,4 @@ def test_before_and_after_the_command(capsys: pytest.CaptureFixture[str]) -> Non
 
     code, told = refusal(capsys, *words)
 
-    assert (2, True) == (code, "--wait-seconds is given 2 times" in told)
+    assert (2, True) == (code, "--wait-seconds was given 2 times" in told)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Puts the parts together: the only module that builds anything of the core."""
+"""Composition root: construction of clients, verifiers and their reports."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _POLICIES: Final = frozenset({".json", ".yaml", ".yml"})
 
 class OfflineReport(Record, frozen=True, kw_only=True):
     """
-    What an intact trail holds.
+    Verification report of an intact audit log.
 
     Attributes:
-        records: How many records were verified.
-        first_seq: The oldest one; those before were pruned, and a record that was
-            verified says so.
-        head_seq: The newest one, -1 for an empty trail.
-        head_hash: Its leaf hash, hex; compare it with one written down before.
-        macs_checked: Whether the HMAC key was given. Without it only the chain was
-            checked, which a forger can make anew.
-        clean: Whether the trail was closed in order at its end.
+        records: Number of verified records.
+        first_seq: Sequence number of the oldest record; a verified record accounts for
+            the pruned ones before it.
+        head_seq: Sequence number of the newest record, -1 if the log is empty.
+        head_hash: Its leaf hash, hex, to compare with an earlier copy.
+        macs_checked: Whether the HMAC key was given. Without it only the hash chain was
+            checked, which an attacker can forge.
+        clean: Whether the log was closed cleanly.
         in_use: Whether a server has it open.
-        torn_bytes: Length of an unfinished tail, which is no record.
-        consents_checked: How many signed consents were checked; None where no keys of
-            approvers were given.
+        torn_bytes: Length of an incomplete last record.
+        consents_checked: Number of verified signed approvals; None if no approver keys
+            were given.
     """
 
     records: int
@@ -51,21 +51,21 @@ class OfflineReport(Record, frozen=True, kw_only=True):
 
 class LedgerReport(Record, frozen=True, kw_only=True):
     """
-    What an intact retention ledger holds.
+    Verification report of an intact retention ledger.
 
     Attributes:
-        records: How many records were verified.
-        head_seq: The newest one, -1 for an empty ledger.
-        head_hash: Its leaf hash, hex; compare it with one written down before.
+        records: Number of verified records.
+        head_seq: Sequence number of the newest record, -1 if the ledger is empty.
+        head_hash: Its leaf hash, hex, to compare with an earlier copy.
         macs_checked: Whether the HMAC key was given.
         in_use: Whether a server has it open.
-        purges: Purges that were done.
-        aborted: Purges that were begun and not done.
-        unfinished: Purges whose outcome is not there yet.
-        anchors: Places of the ledger that the trail names, and that agree; None if it
-            was not compared with the trail.
-        former: How often, by the trail, a new ledger took the place of a lost one; what
-            those attested is not in it. None if it was not compared with the trail.
+        purges: Completed purges.
+        aborted: Purges that were started and aborted.
+        unfinished: Purges without an outcome so far.
+        anchors: Number of matching anchors in the audit log; None if the ledger was not
+            compared with it.
+        former: Number of lost ledgers that were replaced, from the audit log; their
+            records are not in this one. None if the ledger was not compared with it.
     """
 
     records: int
@@ -84,7 +84,7 @@ class LedgerReport(Record, frozen=True, kw_only=True):
 
 def open_remote(settings: ClientSettings) -> RemoteHSM:
     """
-    Return the HSM of the server that the settings name.
+    Return the remote HSM of the settings.
 
     Raises:
         ConfigurationError: A setting or a file can't be used.
@@ -107,14 +107,14 @@ def open_remote(settings: ClientSettings) -> RemoteHSM:
 
 def read_approver_file(path: Path) -> ApproverKeys:
     """
-    Return the keys of approvers that a file names.
+    Read the approver keys of a file.
 
     Args:
         path: A policy (``.yaml``, ``.yml``, ``.json``), or lines of principal and key.
 
     Raises:
-        ConfigurationError: It can't be read, or is no valid policy.
-        InvalidInputError: A line names no key.
+        ConfigurationError: It can't be read, or is not a valid policy.
+        InvalidInputError: A line has no valid key.
     """
     from hsm_core.approver_keys import read_approver_keys, read_key_lines
     from hsm_core.policies import load_policy, read_policy_file
@@ -125,7 +125,7 @@ def read_approver_file(path: Path) -> ApproverKeys:
         return read_key_lines(read_policy_file(path).decode())
     except UnicodeDecodeError:
         raise InvalidInputError(
-            f"{path} is not UTF-8.", field="approver_keys"
+            f"{path} must be UTF-8 text.", field="approver_keys"
         ) from None
 
 
@@ -136,21 +136,21 @@ def verify_trail(
     approver_keys: ApproverKeys | None = None,
 ) -> OfflineReport:
     """
-    Verify a trail in files or in SQLite without a server.
+    Verify an audit log in files or in SQLite, without a server.
 
     Args:
-        path: The live segment, with closed ones beside it; or the database.
+        path: The live segment, in the directory of the closed ones; or the database.
 
-        hmac_key: 32 bytes, or None to check the chain only.
+        hmac_key: 32 bytes, or None to check only the hash chain.
 
-        progress: Called now and then with the number of records verified.
+        progress: Called periodically with the number of verified records.
 
-        approver_keys: Keys that signed consents are checked with; None leaves that.
+        approver_keys: Keys to verify signed approvals with, or None.
 
     Raises:
-        AuditTamperedError: The trail is damaged; ``facts`` name ``seq`` and ``reason``.
-        WrongAuditKeyError: The key is not the trail's.
-        ConfigurationError: There is no trail, or it can't be read.
+        AuditTamperedError: The log is damaged; ``facts`` hold ``seq`` and ``reason``.
+        WrongAuditKeyError: The key does not belong to the log.
+        ConfigurationError: There is no log, or it can't be read.
     """
     from hsm_core.factory import ConsentAudit, open_verifier
 
@@ -173,12 +173,12 @@ def verify_trail(
 
 def recover_trail(path: Path, hmac_key: bytes) -> RepairDetail:
     """
-    Recover a forked trail in files; see `hsm_core.factory.recover_trail`.
+    Recover a forked audit log in files; see `hsm_core.factory.recover_trail`.
 
     Raises:
-        AuditTamperedError: It is damaged in another way; nothing was changed.
-        WrongAuditKeyError: The key is not the trail's.
-        ConfigurationError: There is no trail, it is not forked, or is in use.
+        AuditTamperedError: It has other damage; nothing was changed.
+        WrongAuditKeyError: The key does not belong to the log.
+        ConfigurationError: There is no log, it is not forked, or is in use.
         AuditUnavailableError: It can't be read or written.
     """
     from hsm_core import factory
@@ -198,17 +198,17 @@ def verify_ledger(
     Args:
         path: The ledger's live file.
 
-        hmac_key: 32 bytes, or None to check the chains only.
+        hmac_key: 32 bytes, or None to check only the hash chains.
 
-        trail: The trail that knows it; None compares nothing.
+        trail: Audit log to compare the ledger with, or None.
 
-        progress: Called now and then with the number of records verified.
+        progress: Called periodically with the number of verified records.
 
     Raises:
-        LedgerTamperedError: It is damaged, or not what the trail says of it.
-        AuditTamperedError: The trail is damaged.
-        WrongAuditKeyError: The key is not theirs.
-        ConfigurationError: One of them is not there, or can't be read.
+        LedgerTamperedError: It is damaged, or does not match the audit log.
+        AuditTamperedError: The audit log is damaged.
+        WrongAuditKeyError: The key does not belong to them.
+        ConfigurationError: One of them is missing, or can't be read.
     """
     from hsm_core import factory
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-An HSM on a server, for programs: `RemoteHSM` implements `hsm_core.protocols.HSM`.
+Client library of a remote HSM: `RemoteHSM` implements `hsm_core.protocols.HSM`.
 
 Public, like the modules of hsm-core.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from hsm_cli.http.events import Block, read_blocks
+from hsm_cli.http.events import EventBlock, read_blocks
 from hsm_cli.http.messages import (
     Answer,
     Request,
@@ -25,7 +25,7 @@ from hsm_cli.http.messages import (
     error_of_event,
     request_of,
     result_of,
-    view_request_of,
+    stream_request_of,
 )
 from hsm_cli.http.tls import open_tls_context
 from hsm_cli.http.transport import Transport
@@ -54,58 +54,58 @@ R = TypeVar("R")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _LAST_GENERATION: Final = 10**15 - 1
-"""What an entity tag of the server can name."""
+"""Highest generation that an entity tag of the server can hold."""
 
 _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
-"""Attempts after which pauses grow no more: some 6 seconds."""
+"""Attempts after which pauses stop growing, at about 6 seconds."""
 
 _MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024
 _LASTING: Final = (AlgorithmUnavailableError, SelfTestFailedError, StorageFullError)
-"""Errors of unavailability that trying again at once does not end."""
+"""Errors of unavailability that an immediate retry does not resolve."""
 
 
 def new_idempotency_key() -> str:
-    """Return a fresh idempotency key: 32 hex digits from the system's generator."""
+    """Return a new idempotency key: 32 random hex digits."""
     return secrets.token_hex(16)
 
 
 class RemoteHSM:
     """
-    The HSM of a server, over HTTPS (TLS 1.3), as the bearer of a token sees it.
+    HSM on a server, reached over HTTPS (TLS 1.3) with a bearer token.
 
-    Reads and mutations are tried again when the server can't answer or its answer is
-    lost: a mutation under the same idempotency key, so that it is done once, or under a
-    fresh one after a crash that has left nothing of it. Uses, such as signing, are not.
-    Safe for many threads. To be closed, or used in a ``with`` block.
+    Reads and mutations are retried if the server is unavailable or its response is
+    lost. A mutation is retried with the same idempotency key, so that it is executed
+    once, or with a new one if a crash left nothing of it. Uses, such as signing, are
+    not retried. Thread-safe. Close it, or use it in a ``with`` block.
 
     Args:
         endpoint: ``https://HOST[:PORT][/PREFIX]``.
 
         token: Called for each attempt; returns the bearer token.
 
-        ca_bundle: PEM file of the authorities to trust; None means the system's.
+        ca_bundle: PEM file of trusted CA certificates; None means the system's.
 
-        client_cert: PEM file with our certificate chain, for servers that ask for one.
+        client_cert: PEM file with the client certificate chain, for mutual TLS.
 
         client_key: PEM file with its key; None means it is in *client_cert*.
 
-        insecure: Take any certificate of the server: whoever is in between can then
-            read and change everything, the token included.
+        insecure: Skip verification of the server's certificate: an attacker on the
+            network can then read and change everything, including the token.
 
-        timeout_seconds: Longest time, in each attempt, to connect, until the answer
-            begins, and for the rest of it.
+        timeout_seconds: Time limit, in each attempt, for connecting, for the first byte
+            of the response, and for the rest of it.
 
-        attempts: How often a request is sent at most, from 1.
+        attempts: Maximum number of attempts, at least 1.
 
-        max_answer_bytes: Longest answer that is read.
+        max_answer_bytes: Maximum length of a response.
 
-        pause: Waits between attempts, given seconds.
+        pause: Sleeps between attempts, for a number of seconds.
 
     Raises:
-        ConfigurationError: The endpoint is not such a URL, the time-out is not between
-            0 and 3600 seconds, or a file can't be used.
+        ConfigurationError: The endpoint is invalid, the time-out is not between 0 and
+            3600 seconds, or a file can't be used.
     """
 
     def __init__(
@@ -169,23 +169,22 @@ class RemoteHSM:
         Execute one operation on the server; see `hsm_core.protocols.HSM.execute`.
 
         Args:
-            operation: What to do. It is checked against its type before it is sent.
+            operation: The operation. It is validated before it is sent.
 
-            idempotency_key: For mutations: 1 to 128 visible ASCII characters. A fresh
-                one is made if it is None. Other operations do not send it.
+            idempotency_key: For mutations: 1 to 128 visible ASCII characters; None
+                means a new key. Other operations do not send it.
 
-            approval_id: The approval that it is to be done under; empty, and the server
-                looks for one.
+            approval_id: Approval to use; if empty, the server finds it.
 
-            expected_generation: The generation that the key must be at; 0 is any.
+            expected_generation: Generation that the key must have; 0 is any.
 
         Raises:
-            HSMError: What the server's HSM raised, with its facts.
-            ApprovalRequiredError: Other people must agree first; its ``approval`` is
-                what they are asked. Execute the same operation again when they have.
-            OutcomeUnknownError: A mutation was sent and no attempt was answered; its
-                ``facts["idempotency_key"]`` makes a repetition safe.
-            TransportError: Nothing was answered; ``facts["reason"]`` is ``connect``,
+            HSMError: Error of the server's HSM, with its facts.
+            ApprovalRequiredError: The operation needs approval; ``approval`` is the
+                request. Execute the same operation again after it is granted.
+            OutcomeUnknownError: A mutation was sent and no response received; retry it
+                with ``facts["idempotency_key"]``.
+            TransportError: No response; ``facts["reason"]`` is ``connect``,
                 ``certificate``, ``tls``, ``redirect``, ``lost`` or ``answer``.
         """
         request = request_of(operation)
@@ -203,10 +202,10 @@ class RemoteHSM:
         self, cls: type[Operation[R]], request: Request, given: str | None
     ) -> R:
         """
-        Send a mutation under its idempotency key, or one that is made for it.
+        Send a mutation with an idempotency key.
 
-        Where a crash has ended it before anything was done, its operation id stays
-        aborted. Then it is begun once more under another key, if the key is our own.
+        If a crash aborted it before it changed anything, its operation ID stays
+        aborted. It is then retried with a new key, unless the caller gave the key.
         """
         key = new_idempotency_key() if given is None else _checked_key(given)
         for _ in range(1, self._attempts):
@@ -228,20 +227,20 @@ class RemoteHSM:
         on_interruption: Callable[[HSMError], None] | None = None,
     ) -> Generator[AuditEntry, None, None]:
         """
-        Give entries of the trail as they are recorded, oldest first, without end.
+        Stream audit records as they are written, oldest first, without end.
 
-        A view that was interrupted goes on where it was, without gap or repetition,
-        as soon as the server can be reached again; it is then recorded once more.
+        An interrupted stream resumes without gaps or duplicates as soon as the server
+        is reachable. Each connection is itself recorded.
 
         Args:
-            operation: What to show. Without *start_seq* it is what is recorded from now
-                on; its *limit* means nothing.
+            operation: Filters. Without *start_seq*, only new records are streamed;
+                *limit* is ignored.
 
-            on_interruption: Is told each time why the view has to begin again.
+            on_interruption: Called with the reason of each interruption.
 
         Raises:
-            HSMError: The view could not begin, or can't go on: the credential is not
-                good any more, or the server says what won't change by itself.
+            HSMError: The stream can't start or resume: the credential is no longer
+                valid, or the server reports a permanent error.
         """
         position, failures = "", 0
         while True:
@@ -251,7 +250,7 @@ class RemoteHSM:
                     position, failures, is_open = block.id or position, 0, True
                     if block.event == "entry":
                         yield entry_of(block.data)
-                raise TransportError("The server has ended the view.", reason="lost")
+                raise TransportError("The server closed the stream.", reason="lost")
             except (UnavailableError, AuthenticationError) as error:
                 failures += 1
                 if not _can_go_on(error, is_open=is_open, has_begun=bool(position)):
@@ -264,9 +263,9 @@ class RemoteHSM:
 
     def _view(
         self, operation: ListAuditEvents, position: str
-    ) -> Generator[Block, None, None]:
-        """Give the blocks of one answer."""
-        request = view_request_of(operation, position)
+    ) -> Generator[EventBlock, None, None]:
+        """Yield the events of one response."""
+        request = stream_request_of(operation, position)
         answer = self._transport.stream(request, self._credentials())
         if isinstance(answer, Answer):
             raise error_of(answer)
@@ -285,10 +284,10 @@ class RemoteHSM:
         key: str = "",
     ) -> R:
         """
-        Send a request until it is answered for good, or the attempts are used up.
+        Send a request until it succeeds, fails permanently, or runs out of attempts.
 
-        With an idempotency *key*, an attempt that may have been done and was not heard
-        leaves the outcome unknown until a later one is answered.
+        With an idempotency *key*, an attempt that may have succeeded without a response
+        leaves the outcome unknown until a later attempt gets one.
         """
         unknown: HSMError | None = None
         attempt = 1
@@ -317,7 +316,7 @@ class RemoteHSM:
             return {}
         if not _TOKEN.fullmatch(token):
             raise InvalidInputError(
-                "The bearer token holds characters that no token has.",
+                "auth_token has characters that are not allowed in a bearer token.",
                 field="auth_token",
             )
         return {"Authorization": f"Bearer {token}"}
@@ -332,17 +331,17 @@ class RemoteHSM:
 
 def _can_go_on(error: HSMError, *, is_open: bool, has_begun: bool) -> bool:
     """
-    Return whether a view may go on after an error.
+    Return whether a stream can resume after an error.
 
     Args:
-        error: What has ended it.
+        error: Error that interrupted it.
 
-        is_open: Whether the last answer had begun.
+        is_open: Whether the last response had started.
 
-        has_begun: Whether any had; then a server that is not there comes back.
+        has_begun: Whether any response had; then a lost server is expected to return.
     """
     if isinstance(error, AuthenticationError):
-        # The token has expired; the next may be a fresh one.
+        # The token expired; the next one may be new.
         return is_open
     is_away = error.facts.get("reason") == "connect"
     return _is_worth_trying_again(error) or (has_begun and is_away)
@@ -368,7 +367,7 @@ def _checked_key(key: str) -> str:
 def _key_tag(generation: int) -> str:
     if not 0 < generation <= _LAST_GENERATION:
         raise InvalidInputError(
-            "expected_generation must be a generation of a key.",
+            f"expected_generation must be between 1 and {_LAST_GENERATION}.",
             field="expected_generation",
         )
     return f'"{generation}"'
@@ -401,7 +400,7 @@ def _may_have_been_done(error: HSMError) -> bool:
 def _outcome_unknown(cause: HSMError, key: str) -> OutcomeUnknownError:
     facts = {name: fact for name, fact in cause.facts.items() if name != "reason"}
     return OutcomeUnknownError(
-        f"{cause} It is not known whether the change was made; repeat it with the "
-        f"idempotency key {key}, and it is not made twice.",
+        f"{cause} The change may have been made. To retry safely, pass the idempotency "
+        f"key {key}.",
         **{**facts, "idempotency_key": key},
     )

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Which exit code stands for which error.
+Exit codes of hsm-cli, by error.
 
-The table is looked up along the error's ancestors, so that a new error has the code of
-the family it belongs to.
+An error without an entry gets the code of its nearest ancestor in the table.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from hsm_core import errors
 
 
 class BatchFailedError(errors.HSMError):
-    """Some items of a batch failed; the others were done."""
+    """Some items of a batch failed; the others succeeded."""
 
     code: ClassVar[str] = "batch_failed"
 
 
 class ApprovalEndedError(errors.HSMError):
-    """The approval that was waited for, or named, came to an end."""
+    """The approval that the command waited for, or named, is closed."""
 
     code: ClassVar[str] = "approval_ended"
 
 
 class FileDiffersError(errors.VerificationError):
-    """A file is not what is to be signed."""
+    """A file does not match the payload of an approval request."""
 
     code: ClassVar[str] = "file_differs"
 
 
 class PolicyDiffersError(errors.VerificationError):
-    """A policy that was tried would have answered requests otherwise."""
+    """A tested policy would change recorded decisions."""
 
     code: ClassVar[str] = "policy_differs"
 
@@ -60,39 +59,39 @@ class ExitCode(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """One sentence for the reference."""
+        """Meaning for the reference, one sentence."""
         return _MEANINGS[self]
 
 
 _MEANINGS: Final = {
-    ExitCode.OK: "It was done.",
-    ExitCode.OTHER: "Anything else, such as output that can't be written.",
-    ExitCode.INVALID_INPUT: "The command line, a file or a setting is not valid.",
-    ExitCode.DENIED: "The credential was refused, or the policy does not allow it.",
-    ExitCode.NOT_FOUND: "There is no such key or version, as far as you may know.",
-    ExitCode.CONFLICT: "Not in the present state: wrong state or usage, name taken.",
+    ExitCode.OK: "Success.",
+    ExitCode.OTHER: "Other error, such as output that can't be written.",
+    ExitCode.INVALID_INPUT: "The command line, a file or a setting is invalid.",
+    ExitCode.DENIED: "The credential was rejected, or the policy denies the request.",
+    ExitCode.NOT_FOUND: "No such key or version, or you may not see it.",
+    ExitCode.CONFLICT: "Conflict: key state or usage does not allow it, or name taken.",
     ExitCode.VERIFICATION_FAILED: (
-        "A signature or MAC does not match, a ciphertext can't be opened, or a policy "
-        "that was tried would change answers."
+        "A signature, MAC or file does not match, a ciphertext can't be decrypted, or "
+        "a tested policy would change decisions."
     ),
-    ExitCode.INTEGRITY: "A stored key or the audit trail was tampered with.",
-    ExitCode.UNAVAILABLE: "The HSM can't do it now; it may succeed later.",
+    ExitCode.INTEGRITY: "Integrity check of a stored key or the audit log failed.",
+    ExitCode.UNAVAILABLE: "The HSM is temporarily unavailable; retry later.",
     ExitCode.TRANSPORT: (
-        "The server could not be reached or trusted, or its answer not be read."
+        "The server is unreachable or not trusted, or its response is invalid."
     ),
     ExitCode.OUTCOME_UNKNOWN: (
-        "A change was sent and its answer lost; repeat with the same idempotency key."
+        "A change was sent, but its response was lost; retry with the same idempotency "
+        "key."
     ),
     ExitCode.APPROVAL_REQUIRED: (
-        "Other people must approve it first, or have not done so while it waited."
+        "Approval is required, or was not granted within the waiting time."
     ),
-    ExitCode.BATCH_FAILED: "Some items of a batch failed; their lines say why.",
+    ExitCode.BATCH_FAILED: "Some items of a batch failed; see their output lines.",
     ExitCode.APPROVAL_ENDED: (
-        "The approval that it waited for, or that was named, was denied, cancelled or "
-        "used up, or has expired."
+        "The approval was denied, cancelled or used up, or has expired."
     ),
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
-    ExitCode.OUTPUT_CLOSED: "The reader of standard output went away.",
+    ExitCode.OUTPUT_CLOSED: "The reader of standard output closed the pipe.",
 }
 
 EXIT_CODES: Final[dict[type[errors.HSMError], ExitCode]] = {

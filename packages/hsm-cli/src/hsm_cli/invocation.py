@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One run of the program: its settings, its HSM and where its output goes."""
+"""Invocation of the program: settings, HSM and output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hsm_cli.settings import ClientSettings
 
 if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
-    from hsm_cli.waiting import Patience
+    from hsm_cli.waiting import ApprovalWait
     from hsm_core.errors import HSMError
     from hsm_core.model import AuditEntry
     from hsm_core.operations import ListAuditEvents, Operation
@@ -25,22 +25,20 @@ R = TypeVar("R")
 
 class Invocation:
     """
-    What commands reach.
+    Context of a command.
 
     Args:
-        settings: Which server, and how.
+        settings: Connection settings.
 
-        output: Where results go.
+        output: Output of results.
 
-        hsm: What executes operations; None means the server of the settings, to which
-            nothing is sent before the first operation.
+        hsm: Executes operations; None means the server of the settings, to which the
+            first operation connects.
 
     Attributes:
-        patience: How long to wait where other people must agree; None means not at all.
-        approval_id: The approval under which operations are done that need one; empty,
-            and the server looks for it.
-        expected_generation: The generation that a key must be at to be changed; 0 is
-            any.
+        approval_wait: Limits of the wait for approvals; None means no wait.
+        approval_id: Approval to use; if empty, the server finds it.
+        expected_generation: Generation that a key must have to be changed; 0 is any.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class Invocation:
     ) -> None:
         self.settings = settings
         self.output = output
-        self.patience: Patience | None = None
+        self.approval_wait: ApprovalWait | None = None
         self.approval_id = ""
         self.expected_generation = 0
         self._hsm = hsm
@@ -66,10 +64,10 @@ class Invocation:
         """
         Execute one operation; see `HSM.execute`.
 
-        With patience, what other people must agree to is done as soon as they have. A
-        named approval that came to an end is an `ApprovalEndedError`. A
-        mutation always has an idempotency key, so that an interrupted one can be
-        repeated: it is told when Ctrl-C leaves the outcome open.
+        With *approval_wait*, an operation that needs approval waits for it. If a named
+        approval is closed, this raises `ApprovalEndedError`. Every mutation has an
+        idempotency key, so that an interrupted one can be retried; the key is printed
+        if Ctrl-C leaves the outcome unknown.
         """
         from hsm_core.operations import Effect
 
@@ -85,11 +83,11 @@ class Invocation:
                     return hsm.execute(operation, approval_id=approval)
                 return self._change(hsm, operation, key, approval, expected)
 
-        if self.patience is None:
+        if self.approval_wait is None:
             return attempt()
-        from hsm_cli.waiting import perform
+        from hsm_cli.waiting import execute_when_approved
 
-        return perform(hsm, attempt, self.patience)
+        return execute_when_approved(hsm, attempt, self.approval_wait)
 
     @staticmethod
     def _change(
@@ -108,26 +106,26 @@ class Invocation:
             )
         except KeyboardInterrupt:
             print_note(
-                "interrupted; it is not known whether the change was made. Repeat the "
-                f"command with --idempotency-key {key}, and it is not made twice."
+                "interrupted; the change may have been made. To retry safely, run the "
+                f"command again with --idempotency-key {key}."
             )
             raise
 
     def follow(
         self, operation: ListAuditEvents, on_interruption: Callable[[HSMError], None]
     ) -> Generator[AuditEntry, None, None]:
-        """Give entries of the server's trail without end; see `RemoteHSM.follow`."""
+        """Stream audit records of the server; see `RemoteHSM.follow`."""
         return self._open().follow(operation, on_interruption=on_interruption)
 
-    def be_patient(self, seconds: float | None = None) -> None:
-        """Wait where other people must agree; for *seconds*, or as the settings say."""
-        from hsm_cli.waiting import Patience
+    def set_approval_wait(self, seconds: float | None = None) -> None:
+        """Wait for approvals, for *seconds* or as the settings say."""
+        from hsm_cli.waiting import ApprovalWait
 
         most = self.settings.wait_seconds if seconds is None else seconds
-        self.patience = Patience(seconds=most)
+        self.approval_wait = ApprovalWait(seconds=most)
 
     def wait_at_least(self, seconds: float) -> None:
-        """Wait this long for the answer to what takes long by its nature."""
+        """Raise the time-out for a long-running operation."""
         longest = max(seconds, self.settings.timeout_seconds)
         self.settings = replace(self.settings, timeout_seconds=longest)
 
@@ -146,7 +144,7 @@ class Invocation:
 
 @contextmanager
 def _endings(approval_id: str) -> Iterator[None]:
-    """Tell the end of the approval that was named from any other conflict."""
+    """Convert a conflict of the named approval into `ApprovalEndedError`."""
     from hsm_core.errors import ConflictError
 
     try:

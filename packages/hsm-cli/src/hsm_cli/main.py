@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-The program: runs one command and turns whatever happens into an exit code.
+Entry point: runs one command and converts every outcome into an exit code.
 
-No error leaves it as a traceback.
+No error ends in a traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OUTPUT_CLOSED = 141
 
 
 def main() -> None:
-    """Run the command line of this process, and end the process."""
+    """Run the command line of this process, and exit."""
     _plug_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
@@ -39,9 +39,9 @@ def run(args: Sequence[str], *, hsm: object = None) -> int:
     Run one command.
 
     Args:
-        args: The command line without the program's name.
+        args: Command line without the program name.
 
-        hsm: Executes operations in place of a server, if it is not None.
+        hsm: Executes operations in place of a server, unless it is None.
 
     Returns:
         The exit code; see `hsm_cli.exit_codes`.
@@ -66,7 +66,7 @@ def run(args: Sequence[str], *, hsm: object = None) -> int:
 
 
 def _complete_if_asked(cli: click.Command) -> None:
-    """Answer the shell, and end the process, where a completion script has asked."""
+    """Answer a request of a completion script, and exit."""
     instruction = os.environ.get("_HSM_CLI_COMPLETE")
     if instruction:
         from click.shell_completion import shell_complete
@@ -75,7 +75,7 @@ def _complete_if_asked(cli: click.Command) -> None:
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
-    """Tell what went wrong in one line, and return the exit code."""
+    """Print an error, and return its exit code."""
     import click
 
     from hsm_cli.exit_codes import exit_code
@@ -88,12 +88,12 @@ def _report(error: Exception, *, as_json: bool) -> int:
                 _discard_output()
                 return _OUTPUT_CLOSED
             case HSMError():
-                _tell(error, as_json=as_json)
+                _print_error(error, as_json=as_json)
                 return exit_code(error)
             case click.Abort():
                 return _interrupted()
             case click.ClickException():
-                _tell(_usage_error(error), as_json=as_json, hint=_hint(error))
+                _print_error(_usage_error(error), as_json=as_json, hint=_hint(error))
                 return _USAGE
             case _:
                 print_note(f"unexpected error: {type(error).__name__}")
@@ -102,14 +102,14 @@ def _report(error: Exception, *, as_json: bool) -> int:
         return _interrupted()
 
 
-def _tell(error: HSMError, *, as_json: bool, hint: str = "") -> None:
+def _print_error(error: HSMError, *, as_json: bool, hint: str = "") -> None:
     from hsm_cli.io.output import encode_record, print_note
 
     if as_json:
         from hsm_core.wire import error_record
 
         if sys.stderr is not None:
-            sys.stderr.write(f"{encode_record(error_record(_sayable(error)))}\n")
+            sys.stderr.write(f"{encode_record(error_record(_encodable(error)))}\n")
         return
     print_note(f"{error} [{error.code}]")
     for line in (hint, *_approval_notes(error)):
@@ -118,40 +118,40 @@ def _tell(error: HSMError, *, as_json: bool, hint: str = "") -> None:
 
 
 def _approval_notes(error: HSMError) -> list[str]:
-    """Return what to do where other people must agree first."""
+    """Return the next steps for an operation that requires approval."""
     from hsm_core.errors import ApprovalRequiredError
     from hsm_core.operations import ApprovalInfo
 
     if not isinstance(error, ApprovalRequiredError):
         return []
-    asked = error.approval
-    if not isinstance(asked, ApprovalInfo):
+    request = error.approval
+    if not isinstance(request, ApprovalInfo):
         return []
     from hsm_cli.io.views import instant
 
-    missing = "; ".join(asked.missing) or "nothing"
+    missing = "; ".join(request.missing) or "nothing"
     return [
-        f"approval {asked.approval_id}: {asked.operation.kind}, missing: {missing}; "
-        f"expires {instant(asked.expires_at)}",
-        f"others decide with: hsm-cli approvals approve {asked.approval_id}",
-        "then repeat this command, the same; or give --wait, and it waits for them",
+        f"approval request {request.approval_id}: {request.operation.kind}, missing: "
+        f"{missing}; expires {instant(request.expires_at)}",
+        f"to approve: hsm-cli approvals approve {request.approval_id}",
+        "after approval, run the same command again; or use --wait to wait for it",
     ]
 
 
-def _sayable(error: HSMError) -> HSMError:
-    """Return an error whose text is Unicode; names of files need not be."""
+def _encodable(error: HSMError) -> HSMError:
+    """Return an error with Unicode text; file names may be other bytes."""
     from hsm_core.errors import ApprovalRequiredError
 
     facts = {
         name: _unicode(fact) if isinstance(fact, str) else fact
         for name, fact in error.facts.items()
     }
-    sayable = type(error).from_wire(_unicode(str(error)), facts)
+    encodable = type(error).from_wire(_unicode(str(error)), facts)
     if isinstance(error, ApprovalRequiredError) and isinstance(
-        sayable, ApprovalRequiredError
+        encodable, ApprovalRequiredError
     ):
-        sayable.approval = error.approval
-    return sayable
+        encodable.approval = error.approval
+    return encodable
 
 
 def _unicode(text: str) -> str:
@@ -184,9 +184,9 @@ def _interrupted() -> int:
 
 def _plug_closed_descriptors() -> None:
     """
-    Open the null device on standard descriptors that are closed.
+    Open the null device on closed standard descriptors.
 
-    Else the next file or socket would be taken for standard output.
+    Otherwise the next file or socket would become standard output.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -196,7 +196,7 @@ def _plug_closed_descriptors() -> None:
 
 
 def _flushed(code: int) -> int:
-    """Write out what is buffered, while a failure can still become an exit code."""
+    """Flush standard output, while a failure can still set the exit code."""
     if sys.stdout is None:
         return code
     try:
@@ -208,7 +208,7 @@ def _flushed(code: int) -> int:
 
 
 def _discard_output() -> None:
-    """Let the interpreter's last flush go nowhere, rather than fail with a message."""
+    """Discard buffered output, so that the interpreter's last flush can't fail."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

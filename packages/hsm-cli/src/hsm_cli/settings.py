@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the global flags and their environment variables say, parsed and immutable."""
+"""Client settings from global flags and environment variables, immutable."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DEFAULT_ENDPOINT: Final = "https://localhost:8443"
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_TOKEN_TTL_SECONDS: Final = 300
 LONGEST_USUAL_TTL_SECONDS: Final = 86400
-"""Servers refuse tokens that are valid for longer, unless they are told otherwise."""
+"""Longest token lifetime that servers accept by default."""
 
 
 class TokenAlgorithm(StrEnum):
-    """How minted tokens are signed, by the name that the command line has for it."""
+    """Signature algorithm of minted tokens, by its name on the command line."""
 
     HS256 = "hs256"
     RS256 = "rs256"
@@ -27,18 +27,18 @@ class TokenAlgorithm(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSettings:
     """
-    Where the bearer token comes from.
+    Source of the bearer token.
 
     Attributes:
-        auth_token: A finished token, or where one lies (``@PATH``, ``fd:N``).
-        jwt_secret: Secret to mint tokens with, or where it lies; see
+        auth_token: A bearer token, or its location (``@PATH``, ``fd:N``).
+        jwt_secret: Secret that signs minted tokens, or its location; see
             `hsm_core.secret_input`.
         actor: Subject of a minted token.
         roles: Names of its roles.
-        ttl_seconds: How long it is valid.
+        ttl_seconds: Its lifetime.
         issuer: Its ``iss``, or empty for none.
-        algorithm: How it is signed.
-        private_key: PEM file of the key, for all algorithms but HS256.
+        algorithm: Its signature algorithm.
+        private_key: PEM file of the signing key, for all algorithms but HS256.
         kid: Its ``kid``, or empty for none.
     """
 
@@ -56,16 +56,16 @@ class TokenSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
     """
-    Which server is spoken to, and how.
+    Connection settings and waiting times.
 
     Attributes:
-        ca_bundle: PEM file of trusted authorities; None means the system's.
-        client_cert: PEM file with our certificate chain.
+        ca_bundle: PEM file of trusted CA certificates; None means the system's.
+        client_cert: PEM file with the client certificate chain.
         client_key: PEM file with its key; None means it is in *client_cert*.
-        insecure: The server's certificate is not checked.
-        timeout_seconds: Longest wait for one attempt.
-        waits: Whether to wait where other people must agree.
-        wait_seconds: For how long at most; None means as long as they can.
+        insecure: Whether to skip verification of the server's certificate.
+        timeout_seconds: Time limit of one attempt.
+        waits: Whether to wait for approvals.
+        wait_seconds: Maximum wait; None means until the request expires.
     """
 
     endpoint: str = DEFAULT_ENDPOINT

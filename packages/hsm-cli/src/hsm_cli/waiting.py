@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting until other people have agreed to an operation."""
+"""Waiting for the approval of an operation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _OPEN: Final = frozenset({ApprovalState.PENDING, ApprovalState.RESERVED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class ApprovalWait:
     """
-    How long somebody waits for other people.
+    Limits of the wait for an approval.
 
     Attributes:
-        seconds: At most so long; None as long as the approval is open.
-        pause: Waits, given seconds.
-        now: Seconds of a clock that is never set.
+        seconds: Maximum time; None means until the request is closed.
+        pause: Sleeps for a number of seconds.
+        now: Monotonic clock, in seconds.
     """
 
     seconds: float | None = None
@@ -39,23 +39,23 @@ class Patience:
     now: Callable[[], float] = field(default=time.monotonic, repr=False)
 
 
-def perform(hsm: HSM, attempt: Callable[[], R], patience: Patience) -> R:
+def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait) -> R:
     """
-    Do what needs the approval of other people as soon as they have agreed.
+    Execute an operation, waiting for its approval if it needs one.
 
     Args:
-        hsm: Where the approval is looked at.
+        hsm: Returns the state of the approval.
 
-        attempt: Executes the operation, the same each time.
+        attempt: Executes the operation.
 
-        patience: How long to wait.
+        wait: Limits of the wait.
 
     Raises:
-        ApprovalRequiredError: They have not agreed in time; the request stays open.
-        ApprovalEndedError: It was denied, cancelled, or has expired.
-        HSMError: What *attempt* raises besides.
+        ApprovalRequiredError: Not approved in time; the request stays open.
+        ApprovalEndedError: The request was denied or cancelled, or has expired.
+        HSMError: Any other error of *attempt*.
     """
-    begun, asked = patience.now(), ""
+    begun, asked = wait.now(), ""
     pauses = _pauses()
     while True:
         try:
@@ -66,12 +66,12 @@ def perform(hsm: HSM, attempt: Callable[[], R], patience: Patience) -> R:
         if not approval_id:
             raise required
         if asked != approval_id:
-            print_note(f"waiting for the approval {approval_id}")
+            print_note(f"waiting for approval {approval_id}")
             asked = approval_id
         while True:
-            # Also before the operation is tried again: what is granted and yet not
-            # enough must not be tried without end, nor without rest.
-            _rest(patience, begun, next(pauses), required)
+            # Pause before each attempt: a granted approval that is not enough must not
+            # cause a busy loop.
+            _rest(wait, begun, next(pauses), required)
             if _is_granted(hsm, approval_id):
                 break
 
@@ -84,36 +84,36 @@ def _pauses() -> Iterator[float]:
 
 
 def _rest(
-    patience: Patience, begun: float, pause: float, required: ApprovalRequiredError
+    wait: ApprovalWait, begun: float, pause: float, required: ApprovalRequiredError
 ) -> None:
-    """Pause, but not for longer than the patience lasts."""
-    if patience.seconds is not None:
-        left = begun + patience.seconds - patience.now()
+    """Pause, at most until the time limit."""
+    if wait.seconds is not None:
+        left = begun + wait.seconds - wait.now()
         if left <= 0:
             raise required
         pause = min(pause, left)
-    patience.pause(pause)
+    wait.pause(pause)
 
 
 def _is_granted(hsm: HSM, approval_id: str) -> bool:
     try:
         approval = hsm.execute(GetApproval(approval_id=approval_id))
     except UnavailableError as error:
-        print_note(f"{error} [{error.code}]; it goes on when it can.")
+        print_note(f"{error} [{error.code}]; retrying.")
         return False
     if approval.state is ApprovalState.GRANTED:
         return True
     if approval.state in _OPEN:
         return False
     raise ApprovalEndedError(
-        f"The approval {approval_id} is {approval.state}{_why(approval)}.",
+        f"Approval {approval_id} is {approval.state}{_denial(approval)}.",
         approval_id=approval_id,
         state=approval.state.value,
     )
 
 
-def _why(approval: ApprovalInfo) -> str:
-    """Return who denied it and why, if anybody did."""
+def _denial(approval: ApprovalInfo) -> str:
+    """Return the approver and the reason of a denial, or nothing."""
     for decision in approval.decisions:
         if not decision.granted:
             return f" by {decision.principal}: {decision.comment}"

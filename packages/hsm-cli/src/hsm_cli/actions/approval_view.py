@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What other people are asked to agree to, as it is shown to them: all of it."""
+"""Display of approval requests: digest check, all fields, decisions."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ APPROVAL_HEADER = (
     "Key",
     "Requester",
     "Missing",
-    "Asked",
+    "Created",
     "Expires",
 )
 CHANGE_HEADER = ("Field", "Before", "After", "")
-FIELD_HEADER = ("Field", "Is", "Value")
+FIELD_HEADER = ("Field", "Type", "Value")
 
 _HEX_BYTES: Final = 32
-"""Up to this length bytes are shown as hex, from there on as base64."""
+"""Longest bytes that are shown as hex; longer ones are shown as base64."""
 
 SIGNING: Final = (Sign.__name__, SignBatch.__name__)
-"""Operations that sign what is given to them."""
+"""Operations that sign data."""
 
 _MEANINGS: Final = {
     cls.__name__: (cls.__doc__ or "").strip().partition("\n")[0] for cls in OPERATIONS
@@ -60,32 +60,32 @@ _MEANINGS: Final = {
 
 
 class ShownDifferentlyError(IntegrityError):
-    """What the server shows does not have the digest that it asks to agree to."""
+    """The displayed request does not have the digest that the server reports."""
 
     code = "shown_differently"
 
 
 def checked_digest(approval: ApprovalInfo) -> str:
     """
-    Return the digest of what is shown, computed here.
+    Compute the digest of a displayed request.
 
     Raises:
-        ShownDifferentlyError: The server says that it is another one.
-        InvalidInputError: It can't be shown without anything left unsaid.
+        ShownDifferentlyError: The server reports a different digest.
+        InvalidInputError: The request can't be displayed completely.
     """
     check_shown(approval.operation)
     digest = shown_sha256(approval.salt, approval.operation)
     if not hmac.compare_digest(digest, approval.digest):
         raise ShownDifferentlyError(
-            f"What is shown of the approval {approval.approval_id} has not the digest "
-            "that the server tells; nothing was agreed to.",
+            f"The content of approval request {approval.approval_id} does not match "
+            "the digest that the server reports. Nothing was approved.",
             approval_id=approval.approval_id,
         )
     return digest
 
 
 def approval_row(approval: ApprovalInfo) -> tuple[str, ...]:
-    """Return the cells of an approval in a list."""
+    """Return an approval as cells below `APPROVAL_HEADER`."""
     shown = approval.operation
     return (
         approval.approval_id,
@@ -100,7 +100,7 @@ def approval_row(approval: ApprovalInfo) -> tuple[str, ...]:
 
 
 def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
-    """Return what is known of an approval, but for the fields of its operation."""
+    """Return the facts of an approval, without the fields of its operation."""
     shown = approval.operation
     context = shown.context or ShownContext()
     demands = "; ".join(demand.rule for demand in approval.demands)
@@ -108,7 +108,7 @@ def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
         ("id", approval.approval_id),
         ("state", approval.state),
         ("operation", shown.kind),
-        ("meaning", _MEANINGS.get(shown.kind, "this hsm-cli does not know it")),
+        ("meaning", _MEANINGS.get(shown.kind, "unknown to this version of hsm-cli")),
         ("requester", shown.requester),
         ("requester's roles", ", ".join(context.requester_roles)),
         ("requester's address", context.requester_address),
@@ -122,14 +122,14 @@ def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
         ("algorithm", shown.algorithm),
         (_version_name(shown), str(shown.version) if shown.version else ""),
         ("undo", context.undo),
-        ("frees the key from", ", ".join(context.frees_from)),
+        ("rules lifted", ", ".join(context.frees_from)),
         ("rules", demands),
         ("missing", "; ".join(approval.missing)),
         ("uses left", str(approval.uses_left)),
-        ("asked", instant(approval.created_at)),
+        ("created", instant(approval.created_at)),
         ("expires", instant(approval.expires_at)),
         ("closed", instant(approval.closed_at)),
-        *(("decision", decision_line(said)) for said in approval.decisions),
+        *(("decision", decision_line(made)) for made in approval.decisions),
         ("digest", approval.digest),
     ]
 
@@ -143,9 +143,9 @@ def _last_used(context: ShownContext) -> str:
     return context.last_used_at or ("never" if context.versions else "")
 
 
-def demand_words(demand: ApprovalDemand) -> str:
-    """Return what one rule asks of other people, in a few words."""
-    who = "person" if demand.quorum == 1 else "people"
+def describe_demand(demand: ApprovalDemand) -> str:
+    """Return the approvals that one rule requires, in a few words."""
+    who = "approver" if demand.quorum == 1 else "approvers"
     parts = [
         f"{demand.quorum} of {' or '.join(demand.roles)}"
         if demand.roles
@@ -164,19 +164,19 @@ def _version_name(shown: ShownOperation) -> str:
 
 
 def decision_line(decision: DecisionInfo) -> str:
-    """Return what one person said, as one line."""
-    word = "agreed" if decision.granted else "refused"
+    """Return a decision as one line."""
+    word = "approved" if decision.granted else "denied"
     parts = [
         f"{decision.principal} {word} {instant(decision.at)}",
         "signed" if decision.signed else "",
-        "counts no more" if decision.withdrawn else "",
+        "withdrawn" if decision.withdrawn else "",
         decision.comment,
     ]
     return ", ".join(part for part in parts if part)
 
 
 def change_row(change: ShownChange) -> tuple[str, str, str, str]:
-    """Return the cells of a field that changes; what goes from a list by name."""
+    """Return a changed field as cells below `CHANGE_HEADER`."""
     notes = [
         f"removed: {', '.join(change.removed)}" if change.removed else "",
         f"added: {', '.join(change.added)}" if change.added else "",
@@ -191,9 +191,9 @@ def change_row(change: ShownChange) -> tuple[str, str, str, str]:
 
 def field_row(field: ShownField, shown: ShownOperation) -> tuple[str, str, str]:
     """
-    Return the cells of a field: its name, in which form it is, and its value.
+    Return a field as cells below `FIELD_HEADER`.
 
-    Beside the id of a key stands the key's name.
+    A key ID is followed by the key's name.
     """
     if field.text is not None:
         names = shown.context.names if shown.context else ()
@@ -208,25 +208,25 @@ def field_row(field: ShownField, shown: ShownOperation) -> tuple[str, str, str]:
     if field.length is not None:
         value = f"not shown, salted SHA-256 {field.sha256}"
         return field.name, f"{field.length} bytes", value
-    return field.name, "nothing", ""
+    return field.name, "empty", ""
 
 
-def found_in(
+def matching_fields(
     invocation: Invocation, approval: ApprovalInfo, source: Source
 ) -> list[str]:
     """
-    Return the fields of a request to sign that hold a payload: its bytes, digest or mu.
+    Return the fields of a signing request that hold a payload: bytes, digest or mu.
 
-    Nothing but what is signed is compared, so neither context nor references. Mu is
-    computed for the public key of the version that is to sign, without a context.
+    Only signed data is compared, not contexts or references. Mu is computed with the
+    public key of the signing version, and no context.
 
     Raises:
-        UsageError: The request signs nothing.
-        HSMError: The payload can't be read, or the public key not be fetched.
+        UsageError: The operation does not sign.
+        HSMError: The payload can't be read, or the public key can't be fetched.
     """
     shown = approval.operation
     if shown.kind not in SIGNING:
-        raise click.UsageError(f"--file compares what is signed; {shown.kind} is not.")
+        raise click.UsageError(f"--file requires a request to sign, not {shown.kind}.")
     given = {f.name: f for f in shown.fields}
     found: list[str] = []
     for leaf in ("message", "digest", "mu"):
@@ -258,7 +258,7 @@ def _holds(field: ShownField, payload: bytes, salt: bytes) -> bool:
 
 
 def _bytes(data: bytes) -> Iterator[str]:
-    """Give bytes in a form that tells them all, and as text if they are plain text."""
+    """Yield bytes as hex or base64, and as text if they are printable UTF-8."""
     if len(data) <= _HEX_BYTES:
         yield f"hex {data.hex()}"
     else:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Batches: items as JSON lines in, answers as JSON lines out, in the same order.
+Batches: items as JSON lines in, results as JSON lines out, in the same order.
 
-A file of any length is sent in requests that servers take by default.
+A file of any length is split into requests within the default limits of servers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from hsm_core.operations import DescribeKey, ItemError, Operation
 
 _MAX_ITEMS: Final = 1000
 _SLOW_ITEMS: Final = 10
-"""Where a signature takes up to a second: so the answer comes within the timeout."""
+"""For signatures that take up to a second, so that a request meets its time-out."""
 
 _MAX_REQUEST_CHARACTERS: Final = 1536 * 1024
-"""Servers take JSON bodies of 2 MiB by default; items of 1 MiB fit as base64."""
+"""Servers accept JSON bodies of 2 MiB by default; items of 1 MiB fit as base64."""
 
 
 class _Answer(Protocol):
@@ -44,7 +44,7 @@ Found = TypeVar("Found", bound=_Answers)
 
 
 def most_signatures(invocation: Invocation, key_id: str) -> int:
-    """Return how many signatures of a key are asked for at once."""
+    """Return the maximum number of signatures in a request."""
     algorithm = invocation.execute(DescribeKey(key_id=key_id)).algorithm
     is_slow = algorithm is not None and spec(algorithm).use_cost is Cost.SLOW
     return _SLOW_ITEMS if is_slow else _MAX_ITEMS
@@ -61,27 +61,27 @@ def run_batch(
     most_items: int = _MAX_ITEMS,
 ) -> None:
     """
-    Send the items of a file, and write an answer for each.
+    Send the items of a file, and write a result for each.
 
     Args:
         invocation: Executes.
 
-        source: One item a line; empty lines are passed over.
+        source: One item per line; empty lines are skipped.
 
-        item_type: What a line holds, as JSON.
+        item_type: Type of an item.
 
-        request: Makes an operation of up to *most_items*.
+        request: Creates an operation with up to *most_items* items.
 
-        out: File for the answers; None and ``-`` are standard output.
+        out: File for the results; None and ``-`` are standard output.
 
-        private: Whether answers are nobody else's business.
+        private: Whether only the owner may read the results.
 
-        most_items: How many are sent at once.
+        most_items: Maximum number of items in a request.
 
     Raises:
-        BatchFailedError: Some items failed; every answer is written all the same.
-        InvalidInputError: A line is not such an item. The answers to requests that
-            were sent before it are written.
+        BatchFailedError: Some items failed; all results are written.
+        InvalidInputError: A line is not such an item. The results of earlier requests
+            are written.
     """
     sink = _Sink(invocation.output, out, private=private)
     failed = total = 0
@@ -99,14 +99,14 @@ def run_batch(
         sink.close()
     if failed:
         raise BatchFailedError(
-            f"{failed} of {total} items failed; their lines say why.",
+            f"{failed} of {total} items failed. See the error in their output lines.",
             failed=failed,
             items=total,
         )
 
 
 class _Sink:
-    """Writes answers to standard output at once, or to a file at the end."""
+    """Output of results: immediately to standard output, or to a file at the end."""
 
     def __init__(self, output: Output, out: str | None, *, private: bool) -> None:
         self._output = output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Requests for certificates (PKCS #10, RFC 2986), signed by keys that stay there."""
+"""Certificate signing requests (PKCS #10, RFC 2986), signed in the HSM."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _HASHES: Final[dict[HashAlgorithm, type[_SHA2]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class CertificateNames:
     """
-    What a certificate should say.
+    Names of a certificate to request.
 
     Attributes:
-        subject: Distinguished name (RFC 4514), the most specific part first; may be
-            empty where there are other names.
+        subject: Distinguished name (RFC 4514), most specific part first; may be empty
+            if there are other names.
         dns: DNS names, in ASCII.
         ip: IP addresses.
         email: Addresses, in ASCII.
         uri: URIs, in ASCII.
-        pss: Whether an RSA key signs by RSASSA-PSS, not by PKCS #1 v1.5.
+        pss: Whether an RSA key signs with RSASSA-PSS, not with PKCS #1 v1.5.
     """
 
     subject: str = ""
@@ -52,19 +52,23 @@ class Wanted:
     pss: bool = False
 
 
-def request_certificate(key: PrivateKey, wanted: Wanted) -> bytes:
+def request_certificate(key: PrivateKey, wanted: CertificateNames) -> bytes:
     """
-    Return a request that a key has signed, as PEM (RFC 7468).
+    Return a signed certificate request as PEM (RFC 7468).
 
     Raises:
-        InvalidInputError: A name is none, or there is not one.
+        InvalidInputError: A name is invalid, or there is none.
         HSMError: See `Sign`.
     """
     if wanted.pss and not isinstance(key, HSMRSAKey):
-        raise InvalidInputError("Only an RSA key signs by PSS.", field="pss")
+        raise InvalidInputError("--pss requires an RSA key.", field="pss")
     names = _other_names(wanted)
     if not wanted.subject and not names:
-        raise InvalidInputError("A request needs a subject or a name.", field="subject")
+        raise InvalidInputError(
+            "No name for the certificate. Pass --subject, --dns, --ip, --email or "
+            "--uri.",
+            field="subject",
+        )
     builder = x509.CertificateSigningRequestBuilder(_subject(wanted.subject))
     if names:
         # Critical where nothing else names the holder (RFC 5280, section 4.2.1.6).
@@ -82,7 +86,7 @@ def request_certificate(key: PrivateKey, wanted: Wanted) -> bytes:
 
 
 def _hash_of(key: PrivateKey) -> _SHA2 | None:
-    """Return what to hash with; None where the algorithm does that itself."""
+    """Return the hash of the signature; None if the algorithm includes one."""
     match key:
         case HSMRSAKey():
             return hashes.SHA256()
@@ -99,12 +103,12 @@ def _subject(text: str) -> x509.Name:
         return x509.Name.from_rfc4514_string(text)
     except ValueError:
         raise InvalidInputError(
-            "The subject is no distinguished name such as CN=hsm.example,O=Example.",
+            "subject must be a distinguished name such as CN=hsm.example,O=Example.",
             field="subject",
         ) from None
 
 
-def _other_names(wanted: Wanted) -> list[x509.GeneralName]:
+def _other_names(wanted: CertificateNames) -> list[x509.GeneralName]:
     return [
         *(_text_name("dns", name, x509.DNSName) for name in wanted.dns),
         *(_address(name) for name in wanted.ip),
@@ -130,12 +134,14 @@ def _text_name(
             field=field,
         )
     if not name or not name.isascii() or not name.isprintable() or " " in name:
-        raise InvalidInputError(f"{field} must be one word of ASCII.", field=field)
+        raise InvalidInputError(
+            f"{field} must be printable ASCII without spaces.", field=field
+        )
     try:
         return kind(name)
     except ValueError:
         raise InvalidInputError(
-            f"{field} is no such name: {name[:64]!r}.", field=field
+            f"{field} is not a valid name: {name[:64]!r}.", field=field
         ) from None
 
 
@@ -144,5 +150,5 @@ def _address(name: str) -> x509.IPAddress:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         raise InvalidInputError(
-            f"ip is no IP address: {name[:64]!r}.", field="ip"
+            f"ip must be an IP address, got {name[:64]!r}.", field="ip"
         ) from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What people decide with: which approval they mean, its digest, and their pen."""
+"""Options of approval decisions: approval ID, digest, signature."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def approval_operand(function: F) -> Any:
-    """Give a command its *approval_id*: as ``ID``, or with ``--approval-id``."""
+    """Add the parameter *approval_id*: ``ID`` or ``--approval-id``."""
 
     @click.argument("operand", required=False, metavar="[ID]")
-    @click.option("--approval-id", "option", metavar="ID", help="UUID of the approval.")
+    @click.option(
+        "--approval-id", "option", metavar="ID", help="UUID of the approval request."
+    )
     @functools.wraps(function)
     def wrapper(
         *args: Any, operand: str | None, option: str | None, **kwargs: Any
@@ -35,24 +37,24 @@ def approval_operand(function: F) -> Any:
 
 
 def digest_option(function: F) -> Any:
-    """Give a command its *digest*."""
+    """Add the option ``--digest``."""
     return click.option(
         "--digest",
         default="",
         metavar="HEX",
-        help="Go on only if this is the digest of what is asked for.",
+        help="Continue only if the request has this digest.",
     )(function)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pen:
+class DecisionSigner:
     """
-    With what somebody signs their decision, if they do.
+    Signer of a decision: a private key, a detached signature, or neither.
 
     Attributes:
         key: File of a private key.
-        passphrase: Where that of the key is.
-        signature: File of a signature that was made elsewhere.
+        passphrase: Source of the passphrase of *key*.
+        signature: File of a detached signature.
     """
 
     key: str | None
@@ -60,12 +62,12 @@ class Pen:
     signature: str | None
 
     @property
-    def is_there(self) -> bool:
-        """Whether they sign."""
+    def is_given(self) -> bool:
+        """Whether the decision is signed."""
         return self.key is not None or self.signature is not None
 
     def sign(self, approval_id: str, digest: str, *, granted: bool) -> bytes | None:
-        """Return the signature, or None."""
+        """Return the signature of a decision, or None if it is not signed."""
         if self.key is not None:
             # It loads all of the cryptography.
             from hsm_cli.identity.signing_keys import passphrase_source, sign_with
@@ -78,26 +80,27 @@ class Pen:
 
 
 def signing_options(function: F) -> Any:
-    """Give a command its *pen*."""
+    """Add the options of signatures to a command, which gets them as *signer*."""
 
     @click.option(
         "--sign-with",
         metavar="FILE",
-        help="Sign it with a private key of your own: Ed25519 or ECDSA P-256, as PEM "
-        "or as OpenSSH writes it.",
+        help="Sign the decision with this private key: Ed25519 or ECDSA P-256, in PEM "
+        "or OpenSSH format.",
     )
     @click.option(
         "--passphrase",
         envvar="FERROHSM_PASSPHRASE",
         show_envvar=True,
         metavar="SECRET",
-        help="Of an encrypted key: @FILE or fd:N. Else it is asked for.",
+        help="Passphrase of an encrypted key: @FILE or fd:N. Default: prompt on the "
+        "terminal.",
     )
     @click.option(
         "--signature",
         "signature_path",
         metavar="FILE",
-        help="A signature that was made elsewhere, over what show --statement prints.",
+        help="Detached signature of the statement that show --statement prints.",
     )
     @functools.wraps(function)
     def wrapper(
@@ -108,13 +111,18 @@ def signing_options(function: F) -> Any:
         **kwargs: Any,
     ) -> Any:
         if sign_with is not None and signature_path is not None:
-            raise click.UsageError("Give --sign-with or --signature, not both.")
+            raise click.UsageError(
+                "--sign-with and --signature are mutually exclusive."
+            )
         context = click.get_current_context()
         if given_as_flag(context, "passphrase") and is_literal_secret(passphrase or ""):
             raise click.UsageError(
-                "Other users could see the passphrase; give --passphrase @FILE or fd:N."
+                "Other users can see a passphrase on the command line. Pass "
+                "--passphrase @FILE or fd:N."
             )
-        pen = Pen(key=sign_with, passphrase=passphrase, signature=signature_path)
-        return function(*args, pen=pen, **kwargs)
+        signer = DecisionSigner(
+            key=sign_with, passphrase=passphrase, signature=signature_path
+        )
+        return function(*args, signer=signer, **kwargs)
 
     return wrapper

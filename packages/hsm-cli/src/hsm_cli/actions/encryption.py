@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the commands ``encrypt`` and ``decrypt`` share."""
+"""Options of the commands ``encrypt`` and ``decrypt``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncryptionOptions:
-    """Parameters of an encryption, as the command line gave them."""
+    """Parameters of an encryption from the command line."""
 
     aad: bytes = b""
     hash: HashAlgorithm | None = None
@@ -26,7 +26,7 @@ class EncryptionOptions:
 
 
 def encryption_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command its *options*, which are `EncryptionOptions`."""
+    """Add `EncryptionOptions` to a command, which gets them as *options*."""
 
     @aad_options
     @functools.wraps(function)
@@ -55,32 +55,33 @@ _OPTIONS: Final = (
         type=choice(CiphertextEncoding),
         default=CiphertextEncoding.ENVELOPE,
         metavar="NAME",
-        help="envelope (default); raw, for RSA only, is what others understand.",
+        help="Ciphertext format: envelope (default), or raw for other software (RSA "
+        "only).",
     ),
     click.option(
         "--mgf-hash",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="RSA only: hash of the mask; else SHA-256.",
+        help="Hash of MGF1; RSA only. Default: SHA-256.",
     ),
     click.option(
         "--hash",
         "hash_name",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="RSA only; else SHA-256.",
+        help="Hash of RSA-OAEP; RSA only. Default: SHA-256.",
     ),
 )
 
 
 def refuse_in_batch(options: EncryptionOptions, *others: object) -> None:
     """
-    Refuse parameters that a batch does not have.
+    Refuse options that a batch does not support.
 
     Raises:
         click.UsageError: One of them was given.
     """
     if options != EncryptionOptions() or any(other is not None for other in others):
         raise click.UsageError(
-            "With --batch, each item has its own aad, and there are no other options."
+            "No other options can be used with --batch; put aad in each item."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What commands that change a key have in common."""
+"""Execution and output of commands that create or change a key."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def change_key(
     invocation: Invocation, operation: Operation[KeyInfo], idempotency_key: str | None
 ) -> None:
     """
-    Make or change a key, and show it as it is then.
+    Create or change a key, and print its new metadata.
 
     Raises:
-        HSMError: It was not done; see `Invocation.execute`.
+        HSMError: See `Invocation.execute`.
     """
     key = invocation.execute(operation, idempotency_key=idempotency_key)
     invocation.output.pairs(key, key_pairs(key))

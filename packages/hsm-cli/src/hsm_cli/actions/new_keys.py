@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the commands that make a key share: ``create``, ``import`` and ``derive``."""
+"""Options of the commands ``create``, ``import`` and ``derive``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hsm_core.algorithms import KeyUsage
 
 
 class NewKey(TypedDict):
-    """Facts of a new key, as the operations that make one name them."""
+    """Metadata of a new key, under the field names of the operations."""
 
     name: str
     owner: str
@@ -26,7 +26,7 @@ class NewKey(TypedDict):
 
 
 def new_key_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command its *facts*, which are `NewKey`, and *idempotency_key*."""
+    """Add the options of new keys; a command gets *facts* and *idempotency_key*."""
 
     @functools.wraps(function)
     def wrapper(
@@ -59,14 +59,14 @@ _OPTIONS: Final = (
     click.option(
         "--exportable",
         is_flag=True,
-        help="Let it leave the HSM, wrapped. It can't be changed later.",
+        help="Allow wrapped export. Can't be changed later.",
     ),
     click.option(
         "--tags",
         cls=ListOption,
         may_be_empty=True,
         metavar="TAGS",
-        help="Words to find it by; repeatable, or with commas between.",
+        help="Tags for searches; repeatable or comma-separated.",
     ),
     click.option(
         "--usage",
@@ -74,10 +74,12 @@ _OPTIONS: Final = (
         cls=ListOption,
         type=choice(KeyUsage),
         metavar="USAGES",
-        help="What it may be used for, such as sign,verify; repeatable, or with commas "
-        "between; else the algorithm's usual.",
+        help="Allowed usages, such as sign,verify; repeatable or comma-separated. "
+        "Default: those of the algorithm.",
     ),
-    click.option("--description", default="", metavar="TEXT", help="What it is for."),
-    click.option("--owner", default="", metavar="NAME", help="Else it is the caller."),
-    click.option("--name", default="", metavar="NAME", help="A unique name."),
+    click.option("--description", default="", metavar="TEXT", help="Description."),
+    click.option(
+        "--owner", default="", metavar="NAME", help="Owner. Default: the caller."
+    ),
+    click.option("--name", default="", metavar="NAME", help="Unique name."),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Commands of ours, and options that several of them share."""
+"""Command classes, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hsm_cli.options.parameter_types import Command
 
 class HSMCommand(Command):
     """
-    A command that takes ``--json``, ``--wait`` and ``--approval-id`` after its name.
+    Command with the options ``--json``, ``--wait`` and ``--approval-id``.
 
-    One whose operand is an approval has an ``--approval-id`` of its own.
+    Commands on an approval define their own ``--approval-id``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -28,7 +28,7 @@ class HSMCommand(Command):
 
 
 class LocalCommand(Command):
-    """A command that asks no server, and takes ``--json`` after its name."""
+    """Offline command with the option ``--json``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,7 +52,7 @@ def _waiting_options() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             callback=_wait,
-            help="Where other people must agree, wait until they have.",
+            help="Wait for approval if the command needs it.",
         ),
         click.Option(
             ["--wait-seconds"],
@@ -60,7 +60,7 @@ def _waiting_options() -> list[click.Option]:
             metavar="SECONDS",
             expose_value=False,
             callback=_wait,
-            help="Wait so long at most.",
+            help="Maximum time to wait for approval, in seconds.",
         ),
     ]
 
@@ -71,7 +71,7 @@ def _approval_option() -> click.Option:
         metavar="ID",
         expose_value=False,
         callback=_name_approval,
-        help="Do what needs the approval of other people under this one.",
+        help="Use this granted approval (UUID).",
     )
 
 
@@ -89,10 +89,10 @@ def _wait(
         return
     if value is not True:
         if given_as_flag(ctx.find_root(), "wait_seconds"):
-            raise click.UsageError("--wait-seconds is given 2 times; give it once.")
-        invocation.be_patient(value)
-    elif invocation.patience is None:
-        invocation.be_patient()
+            raise click.UsageError("--wait-seconds was given 2 times; give it once.")
+        invocation.set_approval_wait(value)
+    elif invocation.approval_wait is None:
+        invocation.set_approval_wait()
 
 
 def _name_approval(
@@ -106,20 +106,20 @@ def _name_approval(
 out_option = click.option(
     "--out",
     metavar="FILE",
-    help="Write the bare bytes to a file; - is standard output.",
+    help="Write the raw bytes to a file; - is standard output.",
 )
 
 version_option = click.option(
     "--version",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Version of the key.",
+    help="Key version.",
 )
 
 idempotency_option = click.option(
     "--idempotency-key",
     metavar="TEXT",
-    help="Repeat a command whose outcome is not known under the key that it named.",
+    help="Idempotency key. Pass the one from the error message to retry safely.",
 )
 
 
@@ -137,14 +137,14 @@ generation_option = click.option(
     metavar="NUMBER",
     expose_value=False,
     callback=_expect_generation,
-    help="Do it only if the key is at this generation, as `describe` shows it.",
+    help="Apply the change only if the key has this generation (see `describe`).",
 )
 
 
-def warn_of_visible(ctx: click.Context, *names: str) -> None:
-    """Warn of each of these parameters that holds a secret on the command line."""
+def warn_of_literal_secrets(ctx: click.Context, *names: str) -> None:
+    """Warn about each named parameter that holds a literal secret."""
     for flag in literal_secrets(ctx, *names):
         print_note(
-            f"warning: other users can see {flag} on the command line; use @FILE, "
+            f"warning: other users can see {flag} on the command line. Use @FILE, "
             "fd:N or the environment."
         )

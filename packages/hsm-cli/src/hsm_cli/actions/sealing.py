@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seals messages to the public key of a KEM key, without a server."""
+"""Offline sealing of messages to the public key of a KEM key."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class _SubjectPublicKeyInfo:
 
 def read_public_key(source: Source) -> tuple[Algorithm, bytes]:
     """
-    Return the algorithm of a KEM's public key, and the key in DER.
+    Return the algorithm of a KEM public key, and the key in DER.
 
     Raises:
-        InvalidInputError: The file holds no SubjectPublicKeyInfo of a KEM.
+        InvalidInputError: The file is not a SubjectPublicKeyInfo of a KEM key.
     """
     der = decode_pem(source.read(), "PUBLIC KEY")
     try:
@@ -52,10 +52,10 @@ def seal_offline(
     aad: bytes,
 ) -> Ciphertext:
     """
-    Return what the HSM's operation Seal returns.
+    Seal a message as the HSM's operation Seal does.
 
     Raises:
-        InvalidInputError: The key id is no UUID, or the public key is not good.
+        InvalidInputError: The key ID is not a UUID, or the public key is invalid.
     """
     ciphertext = primitives.seal(algorithm, public_der, key_id, version, plaintext, aad)
     return Ciphertext(key_id=KeyId(key_id), version=version, ciphertext=ciphertext)
@@ -63,6 +63,6 @@ def seal_offline(
 
 def _no_public_key() -> InvalidInputError:
     return InvalidInputError(
-        "The file holds no public key of ML-KEM or a composite of it.",
+        "The file is not a public key of ML-KEM or of an ML-KEM composite.",
         field="public_key",
     )

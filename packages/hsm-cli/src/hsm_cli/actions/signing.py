@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the commands ``sign`` and ``verify`` share: parameters, and what is sent."""
+"""Options of ``sign`` and ``verify``, and the input of a signature that is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hsm_core.operations import DescribeKey, GetPublicKey, ListVersions
 from hsm_core.settings import Limits
 
 _WHOLE_BYTES: Final = 1024 * 1024
-"""A longer payload is hashed here, where the key's algorithm allows it."""
+"""Longest payload that is sent whole; longer ones are hashed if possible."""
 
 _VERIFYING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.REVOKED})
 
@@ -43,10 +43,10 @@ _VERIFYING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.REVOK
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureOptions:
     """
-    Parameters of a signature, as the command line gave them.
+    Parameters of a signature from the command line.
 
     Attributes:
-        prehashed: Whether the payload is to be hashed here, however short it is.
+        prehashed: Whether the client hashes the payload, whatever its length.
     """
 
     prehashed: bool = False
@@ -57,14 +57,14 @@ class SignatureOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class SignatureInput:
     """
-    What is sent of a payload; one of the first three is not None.
+    Input of a signature, as sent: exactly one of *message*, *digest* and *mu*.
 
     Attributes:
-        mu: It holds the context and the public key of *version* already.
-        hash: The hash that *digest* was made with, or that was asked for.
-        version: The version that *mu* is for.
+        mu: Covers the context and the public key of *version*.
+        hash: Hash of *digest*, or the requested one.
+        version: Key version of *mu*.
     """
 
     message: bytes | None = field(default=None, repr=False)
@@ -76,7 +76,7 @@ class Signed:
 
 
 def signature_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command its *options*, which are `SignatureOptions`."""
+    """Add `SignatureOptions` to a command, which gets them as *options*."""
 
     @functools.wraps(function)
     def wrapper(
@@ -105,56 +105,55 @@ def signature_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPTIONS: Final = (
-    click.option("--context-hex", metavar="HEX", help="The context as hex digits."),
+    click.option("--context-hex", metavar="HEX", help="Context as hex digits."),
     click.option(
         "--context",
         metavar="TEXT",
-        help="ML-DSA, SLH-DSA and composites: what the signature is for, up to 255 "
-        "bytes; needed again to verify.",
+        help="Context of the signature, up to 255 bytes; ML-DSA, SLH-DSA and "
+        "composites only. verify needs the same context.",
     ),
     click.option(
         "--encoding",
         type=choice(SignatureEncoding),
         metavar="NAME",
-        help="ECDSA only: der (default) or p1363.",
+        help="Signature format: der (default) or p1363; ECDSA only.",
     ),
     click.option(
         "--hash",
         "hash_name",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="SHA-256, SHA-384 or SHA-512; else the algorithm's default.",
+        help="Hash: SHA-256, SHA-384 or SHA-512. Default: that of the algorithm.",
     ),
     click.option(
         "--scheme",
         type=choice(SignatureScheme),
         metavar="NAME",
-        help="RSA only: RSASSA-PSS (default) or RSASSA-PKCS1-v1_5.",
+        help="Signature scheme: RSASSA-PSS (default) or RSASSA-PKCS1-v1_5; RSA only.",
     ),
     click.option(
         "--prehash",
         "--digest",
         "prehashed",
         is_flag=True,
-        help="Hash the payload here and send its digest only, as is done with more "
-        "than 1 MiB anyway. Not with EdDSA and SLH-DSA.",
+        help="Hash the payload on the client and send only the digest. Payloads over "
+        "1 MiB always are. Not for EdDSA and SLH-DSA.",
     ),
 )
 
 
-def what_to_sign(
+def signing_input(
     invocation: Invocation, key_id: str, source: Source, options: SignatureOptions
-) -> Signed:
+) -> SignatureInput:
     """
-    Return what is sent of a payload that is to be signed.
+    Return the input of a new signature.
 
     A long payload is read once, in pieces, and its digest or mu is sent.
 
     Raises:
-        KeyUsageError: The key was not made to sign.
-        UnsupportedOperationError: A digest was asked for, and the key's algorithm has
-            none.
-        PayloadTooLargeError: It is too long to be sent, and can't be hashed here.
+        KeyUsageError: The key lacks the usage sign.
+        UnsupportedOperationError: The key's algorithm does not sign digests.
+        PayloadTooLargeError: It is too long to send, and can't be hashed by the client.
     """
     head, rest = _head_of(source, options)
     if rest is None:
@@ -167,18 +166,18 @@ def what_to_sign(
     return _with_mu(source, options, head, rest, [candidate])[0]
 
 
-def what_to_verify(
+def verification_inputs(
     invocation: Invocation,
     key_id: str,
     source: Source,
     options: SignatureOptions,
     version: int | None,
-) -> list[Signed]:
+) -> list[SignatureInput]:
     """
-    Return what is sent of a payload whose signature is to be checked; else as above.
+    Return the candidate inputs of a signature to verify; see `signing_input`.
 
-    It is one or, where mu is sent and no version is named, one for each version that
-    may have signed, newest first: mu binds the public key.
+    There is one, or, for mu without a version, one for each version that may have
+    signed, newest first: mu depends on the public key.
     """
     head, rest = _head_of(source, options)
     if rest is None:
@@ -193,7 +192,7 @@ def what_to_verify(
 def _head_of(
     source: Source, options: SignatureOptions
 ) -> tuple[list[bytes], Iterator[bytes] | None]:
-    """Return the beginning of a payload, and the rest if it is to be hashed here."""
+    """Return the start of a payload, and the rest if the client is to hash it."""
     pieces = source.pieces()
     head: list[bytes] = []
     size = 0
@@ -207,8 +206,10 @@ def _head_of(
     return head, None
 
 
-def _whole(pieces: list[bytes], options: SignatureOptions) -> Signed:
-    return Signed(message=b"".join(pieces), hash=options.hash, context=options.context)
+def _whole(pieces: list[bytes], options: SignatureOptions) -> SignatureInput:
+    return SignatureInput(
+        message=b"".join(pieces), hash=options.hash, context=options.context
+    )
 
 
 def _hashed(
@@ -217,14 +218,14 @@ def _hashed(
     options: SignatureOptions,
     head: list[bytes],
     rest: Iterator[bytes],
-) -> Signed:
+) -> SignatureInput:
     if not row.hashes:
         return _whole(
             _within_limit(row.algorithm, source, options, head, rest), options
         )
     chosen = options.hash or row.hashes[0]
     digest = hash_digest(chosen, source, head, rest)
-    return Signed(digest=digest, hash=chosen, context=options.context)
+    return SignatureInput(digest=digest, hash=chosen, context=options.context)
 
 
 def _with_mu(
@@ -233,10 +234,10 @@ def _with_mu(
     head: list[bytes],
     rest: Iterator[bytes],
     candidates: list[Candidate],
-) -> list[Signed]:
+) -> list[SignatureInput]:
     mus = hash_mus(candidates, options.context, source, head, rest)
     return [
-        Signed(mu=mu, hash=options.hash, version=candidate.version)
+        SignatureInput(mu=mu, hash=options.hash, version=candidate.version)
         for candidate, mu in zip(candidates, mus, strict=True)
     ]
 
@@ -248,10 +249,10 @@ def _within_limit(
     head: list[bytes],
     rest: Iterator[bytes],
 ) -> list[bytes]:
-    """Return the whole of a payload that its algorithm must see as a whole."""
+    """Return a whole payload for an algorithm that does not sign digests."""
     if options.prehashed:
         raise UnsupportedOperationError(
-            f"{algorithm} takes no digest; leave --prehash out.",
+            f"{algorithm} does not sign digests. Omit --prehash.",
             algorithm=algorithm,
             field="digest",
         )
@@ -263,23 +264,24 @@ def _within_limit(
         read += len(piece)
     if max(size, read) > most:
         raise PayloadTooLargeError.from_wire(
-            f"{algorithm} signs the whole of a payload, of which an HSM takes {most} "
-            f"bytes at most; {source.what} has {'' if size else 'more than '}"
-            f"{size or most}. Keys of RSA, ECDSA, ML-DSA and the composites of ML-DSA "
-            "sign files of any size, for these are hashed here.",
+            f"{source.what} must have at most {most} bytes with {algorithm}, got "
+            f"{'' if size else 'more than '}{size or most}. RSA, ECDSA, ML-DSA and "
+            "composite ML-DSA keys sign files of any size.",
             {"field": source.what, "actual": max(size, read), "maximum": most},
         )
     return pieces
 
 
 def _row_of(invocation: Invocation, key_id: str, usage: KeyUsage) -> AlgorithmSpec:
-    """Return the row of a key, before a long payload is read in vain."""
+    """Check a key's usage before a long payload is read; return its algorithm."""
     key = invocation.execute(DescribeKey(key_id=key_id))
     if key.algorithm is None:
-        raise IntegrityError("Nothing is known of this key; it was tampered with.")
+        raise IntegrityError(
+            "Integrity check failed: the stored data of this key was altered."
+        )
     if usage not in key.usages:
         raise KeyUsageError(
-            f"key_id: this {key.algorithm} key may not be used to {usage}; its usages "
+            f"key_id: this {key.algorithm} key can't be used to {usage}; its usages "
             f"are {', '.join(key.usages)}.",
             field="key_id",
             usage=usage.value,
@@ -290,7 +292,7 @@ def _row_of(invocation: Invocation, key_id: str, usage: KeyUsage) -> AlgorithmSp
 def _candidates(
     invocation: Invocation, key_id: str, version: int | None
 ) -> list[Candidate]:
-    """Return the public keys that may have signed, one for each material."""
+    """Return the public keys that may have signed, one for each key material."""
     if version is not None:
         numbers = [version]
     else:
@@ -300,7 +302,7 @@ def _candidates(
             for known in found
             if known.state in _VERIFYING
         }
-        # Of a key that verifies nothing any more, the HSM says why.
+        # If no version can verify, let the HSM report the reason.
         numbers = sorted(newest.values(), reverse=True) or [found[-1].version]
     keys = [invocation.execute(GetPublicKey(key_id=key_id, version=n)) for n in numbers]
     return [Candidate(key.version, key.algorithm, key.der) for key in keys]

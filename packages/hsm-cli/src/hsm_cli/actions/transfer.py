@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ``import`` and ``export`` share, and how a key is wrapped before it is sent."""
+"""Options of ``import`` and ``export``, and wrapping of a key before it is sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hsm_core.operations import DescribeKey, GetPublicKey
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A wrapped key, and how it was wrapped; None leaves it to the HSM."""
+    """Wrapped key with its wrapping parameters; None leaves one to the HSM."""
 
     data: bytes = field(repr=False)
     mechanism: WrapMechanism | None
@@ -35,7 +35,7 @@ class Wrapped:
 
 
 def transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the parameters of wrapping."""
+    """Add the options of wrapping to a command."""
     for option in _OPTIONS:
         function = option(function)
     return function
@@ -46,35 +46,36 @@ _OPTIONS: Final = (
         "--mgf-hash",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="RSA-OAEP only: hash of the mask; else SHA-256.",
+        help="Hash of MGF1; RSA-OAEP only. Default: SHA-256.",
     ),
     click.option(
         "--hash",
         "hash_name",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="RSA-OAEP only; else SHA-256.",
+        help="Hash of RSA-OAEP; RSA-OAEP only. Default: SHA-256.",
     ),
     click.option(
         "--format",
         "form",
         type=choice(KeyFormat),
         metavar="NAME",
-        help="pkcs8, seed or raw; else pkcs8 for private keys, raw for others.",
+        help="Key format: pkcs8, seed or raw. Default: pkcs8 for private keys, raw for "
+        "symmetric keys.",
     ),
     click.option(
         "--mechanism",
         type=choice(WrapMechanism),
         metavar="NAME",
-        help="AES-KWP, AES-KW, RSA-OAEP+AES-KWP or KEM+AES-KWP; else what the wrapping "
-        "key has first.",
+        help="Wrapping mechanism: AES-KWP, AES-KW, RSA-OAEP+AES-KWP or KEM+AES-KWP. "
+        "Default: the first that the wrapping key supports.",
     ),
     click.option(
         "--wrapping-key",
         "wrapping_key_id",
         required=True,
         metavar="KEY",
-        help="Key of the HSM that wraps.",
+        help="HSM key to wrap with.",
     ),
 )
 
@@ -91,28 +92,28 @@ def wrap_here(
     passphrase_file: str | None,
 ) -> Wrapped:
     """
-    Read a key and wrap it for a key of the HSM, whose public half is asked for.
+    Read a key and wrap it with the public key of an HSM key.
 
     Args:
-        invocation: Asked for the public key.
+        invocation: Fetches the public key.
 
         source: The file.
 
         algorithm: Algorithm of the key.
 
-        wrapping_key_id: Key of the HSM.
+        wrapping_key_id: The HSM key.
 
-        mechanism: None takes what the wrapping key has.
+        mechanism: None means the default of the wrapping key.
 
-        form: None takes what is usual for *algorithm*.
+        form: None means the default of *algorithm*.
 
-        hashes: Hash and mask hash of RSA-OAEP.
+        hashes: Hash and MGF1 hash of RSA-OAEP.
 
-        passphrase_file: Where the passphrase is, or None to ask.
+        passphrase_file: File with the passphrase, or None to prompt.
 
     Raises:
-        UnsupportedOperationError: The wrapping key is symmetric, so that nobody
-            outside the HSM can wrap for it.
+        UnsupportedOperationError: The wrapping key is symmetric; only the HSM can wrap
+            with it.
         InvalidInputError: The file holds no such key.
     """
     # It loads all of the cryptography.
@@ -121,15 +122,15 @@ def wrap_here(
     wrapping = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
     if wrapping is not None and not spec(wrapping).is_asymmetric:
         raise UnsupportedOperationError(
-            f"Only the HSM can wrap with {wrapping}: give a file that it has exported, "
-            "with --wrapped, or a wrapping key of RSA, ML-KEM or a composite.",
+            f"Only the HSM can wrap with {wrapping}. Pass an exported file with "
+            "--wrapped, or an RSA, ML-KEM or composite wrapping key.",
             algorithm=wrapping,
             field="wrapping_key_id",
         )
     if form is None:
         form = KeyFormat.PKCS8 if spec(algorithm).is_asymmetric else KeyFormat.RAW
     if source.is_shared:
-        print_note("warning: others than its owner may read the file of this key.")
+        print_note("warning: other users can read the key file (chmod 600).")
     material = read_material(source, form, passphrase_file)
     key = invocation.execute(GetPublicKey(key_id=wrapping_key_id))
     data = wrap(key, material, mechanism, hashes)

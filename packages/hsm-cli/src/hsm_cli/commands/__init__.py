@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-The commands of hsm-cli, one module each.
+Commands of hsm-cli, one module each.
 
-A command's module is imported when the command is asked for, so that ``--help`` and
-every other command start without it.
+The module of a command is imported when the command runs, so that ``--help`` and other
+commands start without it.
 """
 
 from __future__ import annotations
@@ -28,86 +28,89 @@ CONTEXT: Final[dict[str, Any]] = {
 
 _SECTIONS: Final = {
     "Keys": {
-        "list": ("list_keys", "Show keys, newest first."),
-        "create": ("create", "Make a key."),
-        "import": ("import_key", "Make a key from material that was made elsewhere."),
-        "derive": ("derive", "Make a symmetric key from a key of the HSM."),
-        "export": ("export", "Return a key wrapped by another key of the HSM."),
-        "describe": ("describe", "Show what may be known of a key."),
-        "versions": ("versions", "Show all versions of a key."),
-        "rotate": ("rotate", "Make a new version from fresh material."),
-        "activate": ("activate", "Make the staged version the current one."),
+        "list": ("list_keys", "List keys, newest first."),
+        "create": ("create", "Create a key."),
+        "import": ("import_key", "Import a key that was generated elsewhere."),
+        "derive": ("derive", "Derive a symmetric key from an HSM key."),
+        "export": ("export", "Export a key, wrapped with another HSM key."),
+        "describe": ("describe", "Show a key's metadata."),
+        "versions": ("versions", "List all versions of a key."),
+        "rotate": ("rotate", "Rotate a key: create a new version with fresh material."),
+        "activate": ("activate", "Activate the staged version of a key."),
         "rollback": (
             "rollback",
-            "Make a new version from the material of an older one.",
+            "Roll back to an older version: reuse its material in a new one.",
         ),
         "suspend": (
             "suspend",
-            "Let the current version serve nothing but its public key.",
+            "Suspend the current version of a key.",
         ),
-        "resume": ("resume", "Let a suspended version be active again."),
+        "resume": ("resume", "Resume a suspended key version."),
         "revoke": (
             "revoke",
-            "Mark a version, or all of a key, as compromised; for ever.",
+            "Revoke a key version or a whole key. Irreversible.",
         ),
-        "destroy": ("destroy", "Destroy all material of a key; for ever."),
+        "destroy": ("destroy", "Destroy all material of a key. Irreversible."),
         "cancel-destroy": (
             "cancel_destroy",
-            "Give a key back that waits for its destruction.",
+            "Cancel a scheduled destruction.",
         ),
-        "update": ("update", "Change what is said of a key."),
-        "set-rotation": ("set_rotation", "Say when the HSM rotates a key by itself."),
+        "update": ("update", "Edit a key's name, description, owner or tags."),
+        "set-rotation": ("set_rotation", "Configure automatic rotation."),
         "public-key": ("public_key", "Print a public key."),
-        "jwk": ("jwk", "Print public keys as JWK, or as a JWK Set."),
-        "ssh-public-key": ("ssh_public_key", "Print a public key as OpenSSH takes it."),
-        "csr": ("csr", "Request a certificate for a key."),
+        "jwk": ("jwk", "Print public keys as JWK or JWK Set."),
+        "ssh-public-key": ("ssh_public_key", "Print a public key in OpenSSH format."),
+        "csr": ("csr", "Create a certificate signing request (CSR) for a key."),
     },
-    "Using keys": {
+    "Cryptographic operations": {
         "sign": ("sign", "Sign data."),
-        "verify": ("verify", "Check a signature."),
+        "verify": ("verify", "Verify a signature."),
         "encrypt": ("encrypt", "Encrypt data."),
         "decrypt": ("decrypt", "Decrypt data."),
-        "seal": ("seal", "Encrypt a message to a KEM key."),
-        "open": ("open_sealed", "Decrypt what seal made."),
-        "rewrap": ("rewrap", "Encrypt a ciphertext anew under the current version."),
-        "data-key": ("data_key", "Make a symmetric key for use outside."),
-        "encapsulate": ("encapsulate", "Make a fresh shared secret for a KEM key."),
+        "seal": ("seal", "Encrypt a message to a KEM key (sealed blob)."),
+        "open": ("open_sealed", "Open a sealed blob."),
+        "rewrap": ("rewrap", "Re-encrypt a ciphertext with the current key version."),
+        "data-key": ("data_key", "Generate a data key for use outside the HSM."),
+        "encapsulate": (
+            "encapsulate",
+            "Generate a shared secret and its encapsulation.",
+        ),
         "decapsulate": (
             "decapsulate",
-            "Take the shared secret out of an encapsulation.",
+            "Recover the shared secret of an encapsulation.",
         ),
         "mac": ("mac", "Compute a message authentication code."),
-        "verify-mac": ("verify_mac", "Check a message authentication code."),
-        "random": ("random_bytes", "Print random bytes of the HSM."),
+        "verify-mac": ("verify_mac", "Verify a message authentication code."),
+        "random": ("random_bytes", "Generate random bytes."),
     },
     "The HSM": {
         "status": ("status", "Show the health of the HSM."),
         "selftest": ("selftest", "Run all self-tests now."),
         "algorithms": (
             "algorithms",
-            "Show algorithms, and who serves them or what to install.",
+            "List algorithms, their providers and availability.",
         ),
-        "approvals": ("approvals", "See what others ask for, and agree or refuse."),
-        "audit": ("audit", "Read and verify the audit trail."),
+        "approvals": ("approvals", "Review, approve and deny approval requests."),
+        "audit": ("audit", "Read and verify the audit log."),
         "store": (
             "store",
-            "Compare the key store with the trail, back it up, recover it.",
+            "Verify, back up and recover the key store.",
         ),
-        "policy": ("policy", "Show, check, explain and try policies."),
+        "policy": ("policy", "Show, validate, explain and test policies."),
         "retention": (
             "retention",
-            "See and change for how long old key versions are kept.",
+            "Manage retention windows, legal holds and the retention ledger.",
         ),
     },
     "This client": {
         "token": ("token", "Mint and inspect bearer tokens."),
         "completion": (
             "completion",
-            "Print a script that completes commands in a shell.",
+            "Print a shell completion script.",
         ),
     },
 }
-"""Each command by section of the help: its module in this package, its short help."""
+"""Commands by section of the help: module in this package, short help."""
 
 _MODULES: Final = {
     name: module
@@ -122,14 +125,14 @@ COMMANDS: Final = {
 
 
 class LazyGroup(Group):
-    """A group whose commands are imported when they are asked for."""
+    """Command group that imports a command when it is first used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported now, or None if there is none of this name."""
+        """Import and return a command, or None if no command has this name."""
         module = _MODULES.get(cmd_name)
         if module is None:
             return None
@@ -150,37 +153,37 @@ class LazyGroup(Group):
     context_settings=CONTEXT,
     no_args_is_help=False,
     help=(
-        "Create, use and watch over keys on an hsm-server.\n\n"
-        "Where a KEY is asked for, its UUID or its name will do. --json is accepted "
-        "after a command too. The exit code says what kind of error it was."
+        "Create, use and manage keys on an hsm-server.\n\n"
+        "KEY is the UUID or the name of a key. --json is also accepted after the "
+        "command. The exit code identifies the kind of error."
     ),
 )
 @global_flags
 @click.version_option(__version__, prog_name="hsm-cli")
 @click.pass_context
 def cli(ctx: click.Context, /, **values: Any) -> None:
-    """Read the global flags; what stands in ``ctx.obj`` before is used as the HSM."""
-    from hsm_cli.actions.options import warn_of_visible
+    """Read the global flags; an HSM already in ``ctx.obj`` replaces the server."""
+    from hsm_cli.actions.options import warn_of_literal_secrets
     from hsm_cli.invocation import Invocation
     from hsm_cli.io.output import Output, print_note, wants_colour
 
     settings = read_settings(ctx, values)
-    warn_of_visible(ctx, "auth_token", "jwt_secret")
+    warn_of_literal_secrets(ctx, "auth_token", "jwt_secret")
     if settings.insecure:
-        print_note("warning: the server's certificate is not checked (--insecure).")
+        print_note("warning: server certificate verification is off (--insecure).")
     if _mints(ctx, settings.token) and (
         settings.token.ttl_seconds > LONGEST_USUAL_TTL_SECONDS
     ):
         print_note(
-            "warning: servers refuse tokens that are valid for more than "
-            f"{LONGEST_USUAL_TTL_SECONDS} seconds, unless told otherwise (--token-ttl)."
+            "warning: by default, servers reject tokens that are valid for more than "
+            f"{LONGEST_USUAL_TTL_SECONDS} seconds (--token-ttl)."
         )
     output = Output(
         json=values["json"], colour=not values["no_color"] and wants_colour()
     )
     ctx.obj = Invocation(settings, output, ctx.obj)
     if settings.waits:
-        ctx.obj.be_patient()
+        ctx.obj.set_approval_wait()
     ctx.call_on_close(ctx.obj.close)
 
 

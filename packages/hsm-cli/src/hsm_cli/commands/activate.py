@@ -22,7 +22,7 @@ from hsm_core.operations import ActivateKey
     "--version",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Only if this is the staged version.",
+    help="Activate only if this is the staged version.",
 )
 @idempotency_option
 @generation_option
@@ -33,6 +33,6 @@ def command(
     version: int | None,
     idempotency_key: str | None,
 ) -> None:
-    """Make the staged version the current one; the one before it is retired."""
+    """Activate the staged version of a key. The previous version is retired."""
     operation = ActivateKey(key_id=key_id, version=version)
     change_key(invocation, operation, idempotency_key)

@@ -29,11 +29,11 @@ _HEADER = (
 """Sizes are in bytes."""
 
 _LEAST_COLUMNS = 180
-"""Width of a terminal from which on so many columns can be read."""
+"""Narrowest terminal for a table of so many columns."""
 
 
 class AlgorithmRow(Record, frozen=True, kw_only=True):
-    """One algorithm, as JSON shows it without a server."""
+    """Algorithm in the JSON output of ``--offline``."""
 
     algorithm: Algorithm
     family: str
@@ -46,28 +46,33 @@ class AlgorithmRow(Record, frozen=True, kw_only=True):
 
 
 class AlgorithmTable(Record, frozen=True, kw_only=True):
-    """All algorithms."""
+    """List of algorithms in the JSON output of ``--offline``."""
 
     items: tuple[AlgorithmRow, ...]
 
 
 @click.command("algorithms", cls=HSMCommand)
 @click.option(
-    "--family", type=choice(Family), metavar="NAME", help="Only algorithms like ML-KEM."
+    "--family",
+    type=choice(Family),
+    metavar="NAME",
+    help="Only this family, such as ML-KEM.",
 )
-@click.option("--available", is_flag=True, help="Only what the server can use now.")
+@click.option(
+    "--available", is_flag=True, help="Only algorithms that are available now."
+)
 @click.option(
     "--offline",
     is_flag=True,
-    help="Show what this program knows, with other spellings; asks no server.",
+    help="List the algorithms known to this client, with aliases, without a server.",
 )
 @click.pass_obj
 def command(
     invocation: Invocation, family: Family | None, available: bool, offline: bool
 ) -> None:
-    """Show the algorithms that keys can have, who serves them, or what to install."""
+    """List algorithms, their providers and availability, or what to install."""
     if offline and available:
-        raise click.UsageError("Only a server knows what is available.")
+        raise click.UsageError("--available and --offline are mutually exclusive.")
     if offline:
         _show_table(invocation, family)
         return
@@ -106,7 +111,7 @@ def _show_table(invocation: Invocation, family: Family | None) -> None:
     rows = [_row(spec) for spec in ALGORITHMS.values() if family in {None, spec.family}]
     invocation.output.table(
         AlgorithmTable(items=tuple(rows)),
-        ("Algorithm", "Standard", "Category", "Usages", "Also written"),
+        ("Algorithm", "Standard", "Category", "Usages", "Aliases"),
         [
             (
                 row.algorithm,

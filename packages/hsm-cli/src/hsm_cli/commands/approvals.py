@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands below ``approvals``."""
+"""Subcommands of ``approvals``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hsm_cli.actions.approval_view import (
     change_row,
     checked_digest,
     field_row,
-    found_in,
+    matching_fields,
 )
 from hsm_cli.actions.decisions import (
-    Pen,
+    DecisionSigner,
     approval_operand,
     digest_option,
     signing_options,
@@ -53,7 +53,7 @@ _NO_REASON = "no reason given"
 
 @click.group("approvals", cls=Group, no_args_is_help=False)
 def command() -> None:
-    """See what others ask for, and agree or refuse."""
+    """Review, approve and deny approval requests."""
 
 
 @command.command("list", cls=HSMCommand)
@@ -63,14 +63,16 @@ def command() -> None:
     cls=ListOption,
     type=choice(ApprovalState),
     metavar="STATES",
-    help="Only these; repeatable, or with commas between. Else pending, granted and "
-    "reserved.",
+    help="Only requests in these states; repeatable or comma-separated. Default: "
+    "pending, granted and reserved.",
 )
-@click.option("--all", "every", is_flag=True, help="Those that came to an end, too.")
-@click.option("--kind", default="", metavar="NAME", help="Only of this operation.")
-@click.option("--key-id", default="", metavar="ID", help="Only about this key.")
+@click.option("--all", "every", is_flag=True, help="Include closed requests.")
 @click.option(
-    "--requester", default="", metavar="NAME", help="Only what this person asked for."
+    "--kind", default="", metavar="NAME", help="Only requests for this operation."
+)
+@click.option("--key-id", default="", metavar="ID", help="Only requests for this key.")
+@click.option(
+    "--requester", default="", metavar="NAME", help="Only requests by this requester."
 )
 @click.option(
     "--limit",
@@ -78,10 +80,13 @@ def command() -> None:
     default=50,
     show_default=True,
     metavar="N",
-    help="Approvals shown at most.",
+    help="Maximum number of requests to list.",
 )
 @click.option(
-    "--cursor", default="", metavar="TEXT", help="Where a list named as next begins."
+    "--cursor",
+    default="",
+    metavar="TEXT",
+    help="Cursor of the next page, from the previous output.",
 )
 @click.pass_obj
 def list_approvals(
@@ -94,9 +99,9 @@ def list_approvals(
     limit: int,
     cursor: str,
 ) -> None:
-    """Show approvals, newest first: those that are open."""
+    """List open approval requests, newest first."""
     if every and states:
-        raise click.UsageError("Give --state or --all, not both.")
+        raise click.UsageError("--state and --all are mutually exclusive.")
     operation = ListApprovals(
         states=states or (() if every else _OPEN),
         kind=kind,
@@ -110,9 +115,11 @@ def list_approvals(
     if page.next_cursor:
         notes.append(f"next: --cursor {page.next_cursor}")
     if page.tampered:
-        notes.append(f"tampered with: {', '.join(page.tampered)}")
+        notes.append(f"integrity check failed: {', '.join(page.tampered)}")
     if page.key_tampered:
-        notes.append(f"their key was tampered with: {', '.join(page.key_tampered)}")
+        notes.append(
+            f"integrity check of the key failed: {', '.join(page.key_tampered)}"
+        )
     invocation.output.table(
         page,
         APPROVAL_HEADER,
@@ -125,7 +132,7 @@ def list_approvals(
 def _collect(
     invocation: Invocation, operation: ListApprovals, limit: int
 ) -> ApprovalPage:
-    """Return approvals of as many pages as it takes, for a page may be short."""
+    """Return up to *limit* approvals from as many pages as needed."""
     items: list[ApprovalInfo] = []
     tampered: list[str] = []
     key_tampered: list[str] = []
@@ -161,40 +168,41 @@ def _collect(
     "--statement",
     "as_statement",
     is_flag=True,
-    help="Print what an approver signs, for ssh-keygen -Y sign or openssl, instead.",
+    help="Print the statement that an approver signs, for ssh-keygen -Y sign or "
+    "openssl.",
 )
 @click.option(
-    "--deny", "refuses", is_flag=True, help="With --statement: of who refuses."
+    "--deny", "denies", is_flag=True, help="With --statement: print the denial."
 )
 @click.option(
     "--file",
     "path",
     metavar="FILE",
-    help="Compare a file with what is to be signed: its bytes, or their digest. Exit "
-    "code 6 if it is something else.",
+    help="Compare this file, or its digest, with the payload to be signed. Exits with "
+    "6 on a mismatch.",
 )
 @click.pass_obj
 def show(
     invocation: Invocation,
     approval_id: str,
     as_statement: bool,
-    refuses: bool,
+    denies: bool,
     path: str | None,
 ) -> None:
     """
-    Show a request: who asks, what changes, and what people said to it.
+    Show an approval request: requester, changes and decisions.
 
-    With --file, also compare a file of your own with what is to be signed.
+    With --file, also compare a local file with the payload to be signed.
     """
-    if refuses and not as_statement:
-        raise click.UsageError("--deny goes with --statement.")
+    if denies and not as_statement:
+        raise click.UsageError("--deny requires --statement.")
     if path is not None and as_statement:
-        raise click.UsageError("Give --statement or --file, not both.")
+        raise click.UsageError("--statement and --file are mutually exclusive.")
     approval, digest = _fetch(invocation, approval_id)
     if path is not None:
         _compare(invocation, approval, path)
     if as_statement:
-        invocation.output.data(statement(approval_id, digest, granted=not refuses))
+        invocation.output.data(statement(approval_id, digest, granted=not denies))
     elif invocation.output.json:
         invocation.output.record(approval, "")
     else:
@@ -205,37 +213,37 @@ def show(
 
 def _compare(invocation: Invocation, approval: ApprovalInfo, path: str) -> None:
     """
-    Compare a file with what is to be signed, and say where it was found.
+    Compare a file with the payload to be signed, and print the matching fields.
 
     Raises:
-        FileDiffersError: It is something else, or not all of it.
+        FileDiffersError: No field matches the file, or the request signs more.
     """
     source = Source(what="file", path=path)
-    found = found_in(invocation, approval, source)
+    found = matching_fields(invocation, approval, source)
     if not found:
         raise FileDiffersError(
-            f"{path} is not what is to be signed: no field of the request holds its "
-            "bytes or its digest."
+            f"{path} does not match the request: no field holds its bytes or its "
+            "digest."
         )
     items = {f.name: f.number for f in approval.operation.fields}.get("items", 1)
     if items != 1:
         places = ", ".join(str(int(name.split(".")[1]) + 1) for name in found)
         raise FileDiffersError(
-            f"{path} is item {places} of {items} that are to be signed."
+            f"{path} is item {places} of {items} to be signed. Review the others too."
         )
-    click.echo(f"{path} is what is to be signed ({', '.join(found)}).", err=True)
+    click.echo(f"{path} matches the request ({', '.join(found)}).", err=True)
 
 
 def _fetch(invocation: Invocation, approval_id: str) -> tuple[ApprovalInfo, str]:
-    """Return an approval and the digest of what is shown of it, computed here."""
+    """Return an approval and its digest, computed by the client."""
     approval = invocation.execute(GetApproval(approval_id=approval_id))
     if approval.approval_id != approval_id:
-        raise InvalidInputError("The server has shown another approval.")
+        raise InvalidInputError("The server returned a different approval request.")
     return approval, checked_digest(approval)
 
 
 def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
-    """Return all of what is asked for, as neutral text."""
+    """Return the complete request as text without control characters."""
     shown = approval.operation
     tables = (
         (CHANGE_HEADER, [change_row(change) for change in changes(shown)]),
@@ -253,30 +261,32 @@ def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
 
 @command.command("approve", cls=HSMCommand)
 @approval_operand
-@click.option("--comment", default="", metavar="TEXT", help="Recorded.")
+@click.option(
+    "--comment", default="", metavar="TEXT", help="Comment; stored with the decision."
+)
 @digest_option
 @signing_options
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @click.pass_obj
 def approve(
     invocation: Invocation,
     approval_id: str,
     comment: str,
     digest: str,
-    pen: Pen,
+    signer: DecisionSigner,
     yes: bool,
 ) -> None:
     """
-    Agree to what somebody else asked for.
+    Approve the request of another user.
 
-    It is shown first. What is sent is the digest of what was shown, computed here, so
-    that nothing else can be agreed to. Without a terminal on standard input nobody is
-    asked, as with --yes.
+    The command shows the request, then sends the digest of what it showed, so the
+    approval covers nothing else. Without a terminal on standard input there is no
+    confirmation prompt, as with --yes.
     """
-    found = _looked_at(invocation, approval_id, digest)
+    found = _review(invocation, approval_id, digest)
     if not yes and _is_typed():
         _confirm()
-    signature = pen.sign(approval_id, found, granted=True)
+    signature = signer.sign(approval_id, found, granted=True)
     after = invocation.execute(
         Approve(
             approval_id=approval_id,
@@ -288,15 +298,15 @@ def approve(
     _report(invocation, after)
 
 
-def _looked_at(invocation: Invocation, approval_id: str, wanted: str) -> str:
-    """Show what is asked for to a person, and return its digest, computed here."""
+def _review(invocation: Invocation, approval_id: str, wanted: str) -> str:
+    """Show the request, and return its digest, computed by the client."""
     approval, digest = _fetch(invocation, approval_id)
     if wanted and wanted.lower() != digest:
         raise InvalidInputError(
-            f"What is asked for has the digest {digest}, not the one given.",
+            f"--digest does not match the request, whose digest is {digest}.",
             field="digest",
         )
-    # What a person is to look at does not mix with the result.
+    # Standard error, so that the request does not mix with the result.
     terminal = sys.stderr is not None and sys.stderr.isatty()
     text = _described(approval, terminal=terminal, colour=invocation.output.colour)
     click.echo(text, err=True)
@@ -304,23 +314,23 @@ def _looked_at(invocation: Invocation, approval_id: str, wanted: str) -> str:
 
 
 def _is_typed() -> bool:
-    """Return whether somebody can answer on standard input."""
+    """Return whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _confirm() -> None:
-    click.echo("Agree? Type yes to go on: ", nl=False, err=True)
+    click.echo("Approve? Type yes to continue: ", nl=False, err=True)
     if sys.stdin.readline().strip().lower() != "yes":
-        raise click.UsageError("Nothing was sent.")
+        raise click.UsageError("Not approved. Nothing was sent.")
 
 
-def _ask_why() -> str:
+def _prompt_reason() -> str:
     if not _is_typed():
         return _NO_REASON
-    click.echo("Why? ", nl=False, err=True)
+    click.echo("Reason: ", nl=False, err=True)
     typed = sys.stdin.readline()
     if not typed.strip():
-        raise click.UsageError("Nothing was sent: a refusal has a --reason.")
+        raise click.UsageError("Nothing was sent: a denial requires a reason.")
     return typed.strip()
 
 
@@ -329,7 +339,8 @@ def _ask_why() -> str:
 @click.option(
     "--reason",
     metavar="TEXT",
-    help="Why; recorded. If absent, asked for on a terminal, else 'no reason given'.",
+    help="Reason; stored with the decision. Default: prompt on a terminal, otherwise "
+    "'no reason given'.",
 )
 @digest_option
 @signing_options
@@ -339,34 +350,36 @@ def deny(
     approval_id: str,
     reason: str | None,
     digest: str,
-    pen: Pen,
+    signer: DecisionSigner,
 ) -> None:
     """
-    Refuse what somebody else asked for; it comes to its end by that.
+    Deny the request of another user. This closes the request.
 
-    What is signed is shown first. Nobody has to sign.
+    A signature is optional. If you sign, the command shows the request first.
     """
     signature = None
-    if pen.is_there:
-        digest = _looked_at(invocation, approval_id, digest)
-    why = _ask_why() if reason is None else reason
-    if pen.is_there:
-        signature = pen.sign(approval_id, digest, granted=False)
+    if signer.is_given:
+        digest = _review(invocation, approval_id, digest)
+    text = _prompt_reason() if reason is None else reason
+    if signer.is_given:
+        signature = signer.sign(approval_id, digest, granted=False)
     operation = Deny(
-        approval_id=approval_id, reason=why, digest=digest, signature=signature
+        approval_id=approval_id, reason=text, digest=digest, signature=signature
     )
     _report(invocation, invocation.execute(operation))
 
 
 @command.command("withdraw", cls=HSMCommand)
 @approval_operand
-@click.option("--reason", default="", metavar="TEXT", help="Why; recorded.")
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Reason; stored with the decision."
+)
 @click.pass_obj
 def withdraw(invocation: Invocation, approval_id: str, reason: str) -> None:
     """
-    Withdraw your approval, until it is consumed.
+    Withdraw your approval of a request that is not consumed yet.
 
-    The request is pending again if the other approvals are not enough.
+    The request returns to pending if the remaining approvals are not enough.
     """
     operation = Withdraw(approval_id=approval_id, reason=reason)
     _report(invocation, invocation.execute(operation))
@@ -376,7 +389,7 @@ def withdraw(invocation: Invocation, approval_id: str, reason: str) -> None:
 @approval_operand
 @click.pass_obj
 def cancel(invocation: Invocation, approval_id: str) -> None:
-    """Give up a request of your own."""
+    """Cancel your own approval request."""
     _report(invocation, invocation.execute(CancelApproval(approval_id=approval_id)))
 
 

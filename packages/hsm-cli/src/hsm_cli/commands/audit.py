@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands below ``audit``."""
+"""Subcommands of ``audit``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.actions.options import HSMCommand, warn_of_visible
+from hsm_cli.actions.options import HSMCommand, warn_of_literal_secrets
 from hsm_cli.bootstrap import (
     OfflineReport,
     read_approver_file,
@@ -20,7 +20,12 @@ from hsm_cli.bootstrap import (
     verify_trail,
 )
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.log_keys import checked, end_pair, hmac_key_option, read_hmac_key
+from hsm_cli.io.log_keys import (
+    describe_checks,
+    end_pair,
+    hmac_key_option,
+    read_hmac_key,
+)
 from hsm_cli.io.output import print_note
 from hsm_cli.io.progress import Progress
 from hsm_cli.io.views import EVENT_HEADER, event_row
@@ -33,7 +38,7 @@ _FILTERS: Final = ("key_id", "principal", "kind", "code", "failed", "since", "un
 
 
 class _Instant(click.DateTime):
-    """An instant, which is told in UTC."""
+    """Date, or date and time, in UTC."""
 
     def __init__(self) -> None:
         super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
@@ -44,13 +49,13 @@ class _Instant(click.DateTime):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> datetime:
-        """Return it, aware."""
+        """Return an aware datetime."""
         found: datetime = super().convert(value, param, ctx)
         return found.replace(tzinfo=UTC)
 
 
 def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command its *filters*: options for what it shows."""
+    """Add the filter options to a command, which gets them as *filters*."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **facts: Any) -> Any:
@@ -59,34 +64,42 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
 
     filtered: Callable[..., Any] = wrapper
     options = (
-        click.option("--key-id", default="", metavar="KEY", help="Only of this key."),
         click.option(
-            "--principal", default="", metavar="NAME", help="Only of this person."
+            "--key-id", default="", metavar="KEY", help="Only records of this key."
+        ),
+        click.option(
+            "--principal",
+            default="",
+            metavar="NAME",
+            help="Only records of this principal.",
         ),
         click.option(
             "--kind",
             cls=ListOption,
             metavar="NAME",
-            help="Only of these operations, such as Sign, or kinds such as "
-            "system.start; repeatable, or several with commas between.",
+            help="Only these operations, such as Sign, or kinds, such as system.start; "
+            "repeatable or comma-separated.",
         ),
         click.option(
             "--code",
             default="",
             metavar="CODE",
-            help="Only what was answered with it: ok, or the code of an error.",
+            help="Only records with this result: ok or an error code.",
         ),
         click.option(
-            "--failed", is_flag=True, help="Only what was answered with an error."
+            "--failed", is_flag=True, help="Only records of failed operations."
         ),
         click.option(
             "--since",
             type=_Instant(),
             metavar="DATE",
-            help="From then on, in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
+            help="Start time in UTC, inclusive: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
         ),
         click.option(
-            "--until", type=_Instant(), metavar="DATE", help="Before then, likewise."
+            "--until",
+            type=_Instant(),
+            metavar="DATE",
+            help="End time in UTC, exclusive, in the same formats.",
         ),
     )
     for option in reversed(options):
@@ -96,7 +109,7 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("audit", cls=Group, no_args_is_help=False)
 def command() -> None:
-    """Read and verify the audit trail."""
+    """Read and verify the audit log."""
 
 
 @command.command("events", cls=HSMCommand)
@@ -106,13 +119,13 @@ def command() -> None:
     default=50,
     show_default=True,
     metavar="N",
-    help="Events shown at most.",
+    help="Maximum number of records to show.",
 )
 @click.option(
     "--start-seq",
     type=click.IntRange(min=0),
     metavar="N",
-    help="First record looked at; else the newest, or 0 with --ascending.",
+    help="Sequence number to start at. Default: the newest, or 0 with --ascending.",
 )
 @click.option("--ascending", is_flag=True, help="Oldest first.")
 @_filters
@@ -124,15 +137,13 @@ def events(
     ascending: bool,
     filters: dict[str, Any],
 ) -> None:
-    """Show events of the trail, newest first. The look itself is recorded."""
+    """Show audit records, newest first. This read is itself recorded."""
     page = invocation.execute(
         ListAuditEvents(
             start_seq=start_seq, limit=limit, ascending=ascending, **filters
         )
     )
-    more = (
-        f"; go on with --start-seq {page.next_seq}" if page.next_seq is not None else ""
-    )
+    more = f"; next: --start-seq {page.next_seq}" if page.next_seq is not None else ""
     invocation.output.table(
         page,
         EVENT_HEADER,
@@ -146,7 +157,7 @@ def events(
     "--start-seq",
     type=click.IntRange(min=0),
     metavar="N",
-    help="First record looked at; else what is recorded from now on.",
+    help="Sequence number to start at. Default: new records only.",
 )
 @_filters
 @click.pass_obj
@@ -156,22 +167,22 @@ def follow(
     filters: dict[str, Any],
 ) -> None:
     """
-    Show events of the trail as they are recorded, one a line, until Ctrl-C.
+    Stream new audit records, one per line, until Ctrl-C.
 
-    A lost connection is opened again, and nothing is left out or shown twice. The look
-    itself is recorded, once for each connection.
+    After a lost connection the stream resumes without gaps or duplicates. Each
+    connection is itself recorded.
     """
     operation = ListAuditEvents(start_seq=start_seq, **filters)
-    with closing(invocation.follow(operation, _tell_interruption)) as entries:
+    with closing(invocation.follow(operation, _print_interruption)) as entries:
         for entry in entries:
             cells = (cell or "-" for cell in event_row(entry))
             invocation.output.record(entry, "  ".join(cells))
 
 
-def _tell_interruption(error: HSMError) -> None:
-    # Tokens are minted for minutes, and expire while everything is well.
+def _print_interruption(error: HSMError) -> None:
+    # Minted tokens live for minutes; their expiry is normal here.
     if not isinstance(error, AuthenticationError):
-        print_note(f"{error} [{error.code}]; the view goes on when it can.")
+        print_note(f"{error} [{error.code}]; reconnecting.")
 
 
 @command.command("verify", cls=HSMCommand)
@@ -179,15 +190,15 @@ def _tell_interruption(error: HSMError) -> None:
     "--audit-path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Verify a trail in files or in SQLite here, without a server.",
+    help="Verify this local audit log (files or SQLite) without a server.",
 )
-@hmac_key_option("Key of the trail, with --audit-path")
+@hmac_key_option("HMAC key of the audit log; requires --audit-path")
 @click.option(
     "--approver-keys",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With --audit-path: check every signed consent with these keys, too. A policy "
-    "(.yaml, .yml, .json), or lines of a principal and a key of OpenSSH.",
+    help="Also verify every signed approval with these keys; requires --audit-path. A "
+    "policy (.yaml, .yml, .json), or lines of a principal and an OpenSSH public key.",
 )
 @click.pass_context
 def verify(
@@ -197,18 +208,19 @@ def verify(
     approver_keys: Path | None,
 ) -> None:
     """
-    Verify the trail: that of the server, or one that lies here.
+    Verify the server's audit log, or a local one with --audit-path.
 
-    A damaged trail: exit 7, and the first bad record is named with its reason.
+    If the log is damaged, the error names the first bad record and the reason, and the
+    exit code is 7.
     """
     invocation: Invocation = ctx.obj
-    warn_of_visible(ctx, "hmac_key")
+    warn_of_literal_secrets(ctx, "hmac_key")
     if audit_path is not None:
         _verify_files(invocation, audit_path, hmac_key, approver_keys)
     elif approver_keys is not None:
-        raise click.UsageError("--approver-keys goes with --audit-path.")
+        raise click.UsageError("--approver-keys requires --audit-path.")
     elif given_as_flag(ctx, "hmac_key"):
-        raise click.UsageError("--hmac-key goes with --audit-path.")
+        raise click.UsageError("--hmac-key requires --audit-path.")
     else:
         _verify_on_server(invocation)
 
@@ -219,20 +231,21 @@ def verify(
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="Live file of the trail, or of the retention ledger.",
+    help="Live file of the audit log or of the retention ledger.",
 )
-@hmac_key_option("Key of the trail", required=True)
+@hmac_key_option("HMAC key of the audit log", required=True)
 @click.pass_context
 def recover(ctx: click.Context, audit_path: Path, hmac_key: str) -> None:
     """
-    Recover a forked trail in files, without a server.
+    Recover a forked audit log in files, without a server.
 
-    Two processes that wrote one trail leave two branches. One stays the trail; the
-    other is kept in a file beside it, which a record of the trail names with its
-    SHA-256. A trail that is damaged in another way is not changed: exit 7.
+    A fork arises when two processes write the same log. One branch stays in the log.
+    The other moves to a separate file in the same directory; an audit record names that
+    file and its SHA-256. A log with other damage is not changed, and the exit code is
+    7.
     """
     invocation: Invocation = ctx.obj
-    warn_of_visible(ctx, "hmac_key")
+    warn_of_literal_secrets(ctx, "hmac_key")
     found = recover_trail(audit_path, read_hmac_key(hmac_key))
     invocation.output.pairs(
         found,
@@ -258,23 +271,23 @@ def _verify_files(
 
 
 def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
-    torn = f"{report.torn_bytes} bytes, no record" if report.torn_bytes else ""
+    torn = f"{report.torn_bytes} bytes" if report.torn_bytes else ""
     return [
         ("verdict", "intact"),
-        ("checked", checked(macs=report.macs_checked)),
+        ("checked", describe_checks(macs=report.macs_checked)),
         ("records", str(report.records)),
-        ("signed consents", _consents(report)),
+        ("signed approvals", _signed_approvals(report)),
         ("pruned before", str(report.first_seq) if report.first_seq else ""),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
         end_pair(is_clean=report.clean, in_use=report.in_use),
-        ("unfinished tail", torn),
+        ("incomplete record", torn),
     ]
 
 
-def _consents(report: OfflineReport) -> str:
+def _signed_approvals(report: OfflineReport) -> str:
     count = report.consents_checked
-    return "" if count is None else f"{count}, each by a key of its approver"
+    return "" if count is None else f"{count}, all valid"
 
 
 def _verify_on_server(invocation: Invocation) -> None:
@@ -298,7 +311,7 @@ def _verify_on_server(invocation: Invocation) -> None:
     invocation.output.pairs(
         report,
         [
-            ("verdict", "intact, says the server"),
+            ("verdict", "intact (verified by the server)"),
             ("records", str(verified)),
             ("pruned before", str(first) if first else ""),
             ("head", f"{report.head_seq} {report.head_hash}"),

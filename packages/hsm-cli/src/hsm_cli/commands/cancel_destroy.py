@@ -22,6 +22,6 @@ from hsm_core.operations import CancelDestroy
 @generation_option
 @click.pass_obj
 def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
-    """Give a key back that waits for its destruction, as it was."""
+    """Cancel a scheduled destruction. The key returns to its previous state."""
     operation = CancelDestroy(key_id=key_id)
     change_key(invocation, operation, idempotency_key)

@@ -15,14 +15,14 @@ from hsm_cli.invocation import Invocation
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
     """
-    Print a script that completes commands in a shell.
+    Print a shell completion script.
 
     For bash: eval "$(hsm-cli completion bash)"
     """
     invocation: Invocation = ctx.obj
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"There is no completion for {shell}.")
+        raise click.UsageError(f"Completion is not supported for {shell}.")
     complete = kind(ctx.find_root().command, {}, "hsm-cli", "_HSM_CLI_COMPLETE")
     # The base class fills in the script without starting the shell to ask its version.
     invocation.output.line(ShellComplete.source(complete).rstrip())

@@ -19,12 +19,12 @@ from hsm_core.operations import CreateKey
     "--algorithm",
     "algorithm_option",
     metavar="NAME",
-    help="The same; see the command algorithms for names.",
+    help="Algorithm, in place of the argument; `algorithms` lists the names.",
 )
 @click.option(
     "--staged",
     is_flag=True,
-    help="Let it show its public key and nothing else, until it is activated.",
+    help="Stage the key: only its public key is available until activate.",
 )
 @new_key_options
 @click.pass_obj
@@ -36,7 +36,7 @@ def command(
     facts: NewKey,
     idempotency_key: str | None,
 ) -> None:
-    """Make a key. Its first version is active at once, unless it is staged."""
+    """Create a key. Its first version is active unless --staged is given."""
     name = one_of(algorithm, algorithm_option, name="ALGORITHM", flag="--algorithm")
     operation = CreateKey(algorithm=name, staged=staged, **facts)
     change_key(invocation, operation, idempotency_key)

@@ -14,33 +14,35 @@ from hsm_cli.options.parameter_types import ListOption
 
 @click.command("csr", cls=HSMCommand)
 @key_operand
-@click.option("--subject", default="", metavar="NAME", help="Such as CN=web,O=Example.")
+@click.option(
+    "--subject", default="", metavar="NAME", help="Subject, such as CN=web,O=Example."
+)
 @click.option(
     "--dns",
     cls=ListOption,
     metavar="NAME",
-    help="DNS name; repeatable, or several with commas between.",
+    help="DNS name; repeatable or comma-separated.",
 )
 @click.option(
     "--ip",
     cls=ListOption,
     metavar="ADDR",
-    help="IP address; repeatable, or several with commas between.",
+    help="IP address; repeatable or comma-separated.",
 )
 @click.option(
     "--email",
     cls=ListOption,
     metavar="ADDR",
-    help="Mail address; repeatable, or several with commas between.",
+    help="Email address; repeatable or comma-separated.",
 )
 @click.option(
     "--uri",
     cls=ListOption,
     metavar="URI",
-    help="URI; repeatable, or several with commas between.",
+    help="URI; repeatable or comma-separated.",
 )
-@click.option("--pss", is_flag=True, help="Let an RSA key sign by RSASSA-PSS.")
-@click.option("--out", metavar="FILE", help="Write it to a file.")
+@click.option("--pss", is_flag=True, help="Sign with RSASSA-PSS (RSA keys only).")
+@click.option("--out", metavar="FILE", help="Write the request to a file.")
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -54,14 +56,19 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Request a certificate for a key: PKCS #10, PEM, signed in the HSM.
+    Create a certificate signing request (PKCS #10, PEM), signed in the HSM.
 
-    RSA, ECDSA, EdDSA and ML-DSA keys can do that.
+    Supported keys: RSA, ECDSA, EdDSA and ML-DSA.
     """
-    from hsm_cli.actions.certificate_requests import Wanted, request_certificate
+    from hsm_cli.actions.certificate_requests import (
+        CertificateNames,
+        request_certificate,
+    )
     from hsm_core.keys import open_private_key
 
-    wanted = Wanted(subject=subject, dns=dns, ip=ip, email=email, uri=uri, pss=pss)
+    wanted = CertificateNames(
+        subject=subject, dns=dns, ip=ip, email=email, uri=uri, pss=pss
+    )
     key = open_private_key(invocation, key_id)
     data = request_certificate(key, wanted)
     if out is not None and out != "-":

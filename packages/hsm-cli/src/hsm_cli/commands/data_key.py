@@ -20,12 +20,12 @@ from hsm_core.operations import GenerateDataKey
     default=32,
     show_default=True,
     metavar="N",
-    help="Bytes of the data key, 16 to 64.",
+    help="Length of the data key in bytes, 16 to 64.",
 )
 @click.option(
     "--wrapped-only",
     is_flag=True,
-    help="Do not return the key itself, only its encrypted form.",
+    help="Return only the encrypted data key, not the plaintext.",
 )
 @aad_options
 @pair_options("data key")
@@ -40,13 +40,15 @@ def command(
     ciphertext_out: str | None,
 ) -> None:
     """
-    Make a symmetric key for use outside, and the same encrypted by a key of the HSM.
+    Generate a data key for use outside the HSM, with an encrypted copy of it.
 
-    Keep the encrypted form beside the data: decrypt (or open, for a KEM key) gives
-    the data key back. It is printed as base64 unless a file gets it.
+    Store the encrypted copy with the data; decrypt (or open, for a KEM key) returns the
+    data key. The copy is printed as base64 unless --ciphertext-out is given.
     """
     if wrapped_only and out is not None:
-        raise click.UsageError("With --wrapped-only there is no key for --out.")
+        raise click.UsageError(
+            "--out can't be used with --wrapped-only; use --ciphertext-out."
+        )
     if not wrapped_only:
         check_places(invocation.output, out, ciphertext_out)
     found = invocation.execute(

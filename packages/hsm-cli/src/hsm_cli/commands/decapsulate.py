@@ -26,10 +26,10 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Take the shared secret out of an encapsulation. A file that gets it is private.
+    Recover the shared secret of an encapsulation. --out creates a private file.
 
-    An encapsulation for another key, or a changed one, gives another secret and no
-    error: whoever uses the secret finds out.
+    An encapsulation that was altered, or made for another key, yields a different
+    secret and no error (implicit rejection, FIPS 203).
     """
     check_place(invocation.output, out)
     found = invocation.execute(

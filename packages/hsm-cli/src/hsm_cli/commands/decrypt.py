@@ -53,9 +53,9 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Decrypt data; prints it as it is. A file that gets it is its owner's alone.
+    Decrypt data. Prints the raw plaintext; --out creates a private file.
 
-    An argument is base64; a file holds the bare ciphertext, unless --base64 is given.
+    CIPHERTEXT is base64; a file holds the raw ciphertext unless --base64 is given.
     """
     found = invocation.execute(
         Decrypt(

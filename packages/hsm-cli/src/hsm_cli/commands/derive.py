@@ -23,24 +23,26 @@ from hsm_core.operations import DeriveKey
     "base_key_id",
     required=True,
     metavar="KEY",
-    help="Key to derive from: HKDF, EC or X25519.",
+    help="Key to derive from: an HKDF, EC or X25519 key.",
 )
 @click.option(
     "--peer",
     metavar="FILE",
-    help="EC and X25519: the other party's public key, PEM or DER.",
+    help="Public key of the other party (PEM or DER); EC and X25519 only.",
 )
 @click.option(
     "--hash",
     "hash_name",
     type=choice(HashAlgorithm),
     metavar="NAME",
-    help="EC and X25519: hash of HKDF; else SHA-256.",
+    help="Hash of HKDF; EC and X25519 only. Default: SHA-256.",
 )
-@click.option("--info", metavar="TEXT", help="What the key is for; it is bound in.")
-@click.option("--info-hex", metavar="HEX", help="The same as hex digits.")
-@click.option("--salt", metavar="TEXT", help="Salt of HKDF.")
-@click.option("--salt-hex", metavar="HEX", help="The same as hex digits.")
+@click.option(
+    "--info", metavar="TEXT", help="HKDF info: context that is bound to the key."
+)
+@click.option("--info-hex", metavar="HEX", help="HKDF info as hex digits.")
+@click.option("--salt", metavar="TEXT", help="HKDF salt.")
+@click.option("--salt-hex", metavar="HEX", help="HKDF salt as hex digits.")
 @new_key_options
 @click.pass_obj
 def command(
@@ -57,9 +59,9 @@ def command(
     idempotency_key: str | None,
 ) -> None:
     """
-    Make a symmetric key from a key of the HSM, by HKDF.
+    Derive a symmetric key from an HSM key with HKDF.
 
-    An EC or X25519 key first agrees with --peer on a shared secret (ECDH).
+    For an EC or X25519 key, the input is the ECDH shared secret with --peer.
     """
     operation = DeriveKey(
         algorithm=algorithm,

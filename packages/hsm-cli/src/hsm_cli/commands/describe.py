@@ -16,6 +16,6 @@ from hsm_core.operations import DescribeKey
 @key_operand
 @click.pass_obj
 def command(invocation: Invocation, key_id: str) -> None:
-    """Show what may be known of a key, after checking what is stored of it."""
+    """Show a key's metadata, after an integrity check of its stored data."""
     key = invocation.execute(DescribeKey(key_id=key_id))
     invocation.output.pairs(key, key_pairs(key))

@@ -25,10 +25,10 @@ from hsm_core.operations import DescribeKey, DestroyKey
     "--waiting-days",
     type=click.IntRange(0, 3650),
     metavar="DAYS",
-    help="Let it wait so long, in which it serves nothing and can be given back; else "
-    "as long as the server asks for.",
+    help="Waiting period in days. Until it ends the key is disabled, and "
+    "cancel-destroy restores it. Default: the server's setting.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @idempotency_option
 @generation_option
 @click.pass_obj
@@ -39,7 +39,7 @@ def command(
     yes: bool,
     idempotency_key: str | None,
 ) -> None:
-    """Destroy all material of a key, for ever. Asks for the key's name first."""
+    """Destroy all material of a key. Irreversible. Prompts for the key's name."""
     if not yes:
         _ask(invocation, key_id)
     operation = DestroyKey(key_id=key_id, waiting_days=waiting_days)
@@ -51,14 +51,15 @@ def _ask(invocation: Invocation, key_id: str) -> None:
     wanted = key.name or key.key_id
     click.echo(
         f"All {key.version} versions of the {key.algorithm} key {neutral(wanted)} "
-        f"will be destroyed for ever.\nType {neutral(wanted)} to go on: ",
+        "will be destroyed. This can't be undone.\n"
+        f"Type {neutral(wanted)} to continue: ",
         nl=False,
         err=True,
     )
     typed = sys.stdin.readline() if sys.stdin is not None else ""
     if not typed:
         raise click.UsageError(
-            "Nothing was destroyed: standard input has no answer. Use --yes."
+            "Nothing was destroyed: no confirmation on standard input. Use --yes."
         )
     if typed.strip() != wanted:
-        raise click.UsageError("Nothing was destroyed: that is another name.")
+        raise click.UsageError("Nothing was destroyed: the name does not match.")

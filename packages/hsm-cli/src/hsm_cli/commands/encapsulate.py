@@ -20,10 +20,10 @@ def command(
     invocation: Invocation, key_id: str, out: str | None, ciphertext_out: str | None
 ) -> None:
     """
-    Make a fresh shared secret for a KEM key, and the ciphertext that holds it.
+    Generate a shared secret and its encapsulation (ciphertext) for a KEM key.
 
-    The ciphertext is for the holder of the key, who takes the secret out of it with
-    decapsulate; it is printed as base64 unless a file gets it.
+    decapsulate recovers the secret from the ciphertext, which is printed as base64
+    unless --ciphertext-out is given.
     """
     check_places(invocation.output, out, ciphertext_out)
     found = invocation.execute(Encapsulate(key_id=key_id))

@@ -50,9 +50,9 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Encrypt data with the current version. Prints the ciphertext as base64.
+    Encrypt data with the current key version. Prints the ciphertext as base64.
 
-    The ciphertext names its key and version, so that decrypt finds them.
+    The ciphertext identifies its key and version for decrypt.
     """
     found = invocation.execute(
         Encrypt(

@@ -38,9 +38,9 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Return a key wrapped by another key of the HSM. Prints it as base64.
+    Export a key, wrapped with another HSM key. Prints it as base64.
 
-    Only a key that was made exportable, and never by a weaker one.
+    The key must be exportable, and the wrapping key must be at least as strong.
     """
     found = invocation.execute(
         ExportKey(

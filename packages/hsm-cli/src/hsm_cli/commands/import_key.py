@@ -29,21 +29,21 @@ from hsm_core.operations import ImportKey
 @click.option(
     "--wrapped",
     is_flag=True,
-    help="The file holds the wrapped key already, as export writes it.",
+    help="FILE is already wrapped, as written by export.",
 )
 @click.option(
     "--wrapping-version",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Version of the wrapping key, with --wrapped; else the current one.",
+    help="Version of the wrapping key; requires --wrapped. Default: the current one.",
 )
 @click.option(
     "--passphrase-file",
     metavar="FILE",
-    help="Passphrase of an encrypted key, on its first line; - is standard input. Else "
-    "it is asked for.",
+    help="File with the passphrase of an encrypted key on its first line; - is "
+    "standard input. Default: prompt on the terminal.",
 )
-@click.option("--base64", "is_base64", is_flag=True, help="The file is base64.")
+@click.option("--base64", "is_base64", is_flag=True, help="FILE is base64-encoded.")
 @new_key_options
 @click.pass_obj
 def command(
@@ -63,19 +63,20 @@ def command(
     idempotency_key: str | None,
 ) -> None:
     """
-    Make a key from material that was made elsewhere; - is standard input.
+    Import a key that was generated elsewhere.
 
-    FILE is a private key as PKCS#8 (PEM or DER, encrypted or not), a seed, or a bare
-    symmetric key. It is wrapped here for a key of the HSM, and only that is sent.
+    FILE is a PKCS#8 private key (PEM or DER, encrypted or not), a seed, or a raw
+    symmetric key; - is standard input. The client wraps the key with an HSM key before
+    it sends it.
     """
     source = Source(what="key", path=path, is_base64=is_base64)
     if wrapped:
         if passphrase_file is not None:
-            raise click.UsageError("--passphrase-file does not go with --wrapped.")
+            raise click.UsageError("--passphrase-file can't be used with --wrapped.")
         sent = Wrapped(source.read(), mechanism, form, wrapping_version)
     else:
         if wrapping_version is not None:
-            raise click.UsageError("--wrapping-version is for --wrapped.")
+            raise click.UsageError("--wrapping-version requires --wrapped.")
         sent = wrap_here(
             invocation,
             source,

@@ -18,8 +18,10 @@ from hsm_core.operations import GetPublicKey
 @click.command("jwk", cls=HSMCommand)
 @click.argument("key_ids", metavar="KEY...", nargs=-1, required=True)
 @version_option
-@click.option("--set", "as_set", is_flag=True, help="Print a JWK Set, also of one key.")
-@click.option("--out", metavar="FILE", help="Write it to a file.")
+@click.option(
+    "--set", "as_set", is_flag=True, help="Print a JWK Set even for a single key."
+)
+@click.option("--out", metavar="FILE", help="Write the JWK to a file.")
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -29,12 +31,12 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Print public keys as JWK (RFC 7517), or as a JWK Set, for who verifies tokens.
+    Print public keys as JWK (RFC 7517); several keys are printed as a JWK Set.
 
-    Several keys make a set. SLH-DSA and composites have no JWK.
+    SLH-DSA and composite keys have no JWK format.
     """
     if version is not None and len(key_ids) > 1:
-        raise click.UsageError("--version goes with one key.")
+        raise click.UsageError("--version requires a single KEY.")
     found = [_jwk(invocation, key_id, version) for key_id in key_ids]
     shown = {"keys": found} if as_set or len(found) > 1 else found[0]
     data = f"{json.dumps(shown, indent=2)}\n".encode()
@@ -48,6 +50,6 @@ def _jwk(invocation: Invocation, key_id: str, version: int | None) -> object:
     key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
     if key.jwk is None:
         raise UnsupportedOperationError(
-            f"No RFC gives a JWK of {key.algorithm}.", field="key_id"
+            f"{key.algorithm} keys have no JWK format.", field="key_id"
         )
     return json.loads(encode_record(key.jwk))

@@ -20,7 +20,7 @@ from hsm_core.operations import ListKeys
     default=1,
     show_default=True,
     metavar="N",
-    help="Number of the page.",
+    help="Page number.",
 )
 @click.option(
     "--per-page",
@@ -28,35 +28,37 @@ from hsm_core.operations import ListKeys
     default=50,
     show_default=True,
     metavar="N",
-    help="Keys on a page.",
+    help="Keys per page.",
 )
 @click.option(
     "--cursor",
     default="",
     metavar="TEXT",
-    help="Where a page named as the next one begins; in place of --page.",
+    help="Cursor of the next page, from the previous output; replaces --page.",
 )
-@click.option("--algorithm", default="", metavar="NAME", help="Only this algorithm.")
+@click.option(
+    "--algorithm", default="", metavar="NAME", help="Only keys of this algorithm."
+)
 @click.option(
     "--state",
     type=choice(KeyState),
     metavar="STATE",
-    help="Only keys whose current version is in this state. Without it, destroyed "
-    "keys are left out.",
+    help="Only keys whose current version is in this state. Default: all but "
+    "destroyed keys.",
 )
 @click.option(
     "--tags",
     cls=ListOption,
     may_be_empty=True,
     metavar="TAGS",
-    help="Only keys with all of these tags; repeatable, or with commas between.",
+    help="Only keys with all of these tags; repeatable or comma-separated.",
 )
 @click.option(
     "--search",
     default="",
     metavar="TEXT",
-    help="Only keys whose id begins with this, or whose name or owner or a tag of "
-    "which has it anywhere.",
+    help="Only keys whose ID starts with this text, or whose name, owner or a tag "
+    "contains it.",
 )
 @click.pass_obj
 def command(
@@ -69,7 +71,7 @@ def command(
     tags: tuple[str, ...],
     search: str,
 ) -> None:
-    """Show keys, newest first."""
+    """List keys, newest first."""
     found = invocation.execute(
         ListKeys(
             page=page,
@@ -82,11 +84,11 @@ def command(
         )
     )
     pages = max(1, -(-found.total // found.per_page))
-    where = f"page {found.page} of {pages}" if found.page else "a page by cursor"
+    where = f"page {found.page} of {pages}" if found.page else "page by cursor"
     more = f"; next: --cursor {found.next_cursor}" if found.next_cursor else ""
     invocation.output.table(
         found,
         KEY_HEADER,
         [key_row(key) for key in found.items],
-        f"{where}, {found.total} keys in all{more}",
+        f"{where}, {found.total} keys in total{more}",
     )

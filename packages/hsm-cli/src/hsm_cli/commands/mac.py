@@ -31,6 +31,6 @@ def _batch(
 def command(
     invocation: Invocation, key_id: str, source: Source, out: str | None
 ) -> None:
-    """Compute a MAC with the current version. Prints it as base64."""
+    """Compute a MAC with the current key version. Prints it as base64."""
     found = invocation.execute(ComputeMac(key_id=key_id, message=source.read()))
     deliver(invocation.output, found, found.mac, out, private=False)

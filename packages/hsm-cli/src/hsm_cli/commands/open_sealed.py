@@ -22,9 +22,9 @@ def command(
     invocation: Invocation, key_id: str, source: Source, aad: bytes, out: str | None
 ) -> None:
     """
-    Decrypt what seal made; prints it as it is. A file that gets it is private.
+    Open a sealed blob. Prints the raw plaintext; --out creates a private file.
 
-    An argument is base64; a file holds the bare ciphertext, unless --base64 is given.
+    CIPHERTEXT is base64; a file holds the raw blob unless --base64 is given.
     """
     found = invocation.execute(Open(key_id=key_id, ciphertext=source.read(), aad=aad))
     if out is None and not invocation.output.json:

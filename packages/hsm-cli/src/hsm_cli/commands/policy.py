@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands below ``policy``."""
+"""Subcommands of ``policy``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.actions.approval_view import demand_words
+from hsm_cli.actions.approval_view import describe_demand
 from hsm_cli.actions.options import HSMCommand, LocalCommand
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
@@ -36,7 +36,7 @@ _FILE: Final = click.Path(path_type=Path, exists=False)
 
 @click.group("policy", cls=Group, no_args_is_help=False)
 def command() -> None:
-    """Show, check, explain and try policies."""
+    """Show, validate, explain and test policies."""
 
 
 @command.command("show", cls=HSMCommand)
@@ -44,14 +44,15 @@ def command() -> None:
     "--profile",
     type=choice(PolicyProfile),
     metavar="NAME",
-    help="Print this built-in policy instead, and ask no server: default or strict.",
+    help="Print this built-in policy (default or strict) without a server.",
 )
 @click.pass_obj
 def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
     """
-    Print the policy in force, as it was written.
+    Print the source of the active policy.
 
-    Warnings, and a file that could not be put in force, are told on standard error.
+    Warnings, and the error of a new file that could not be loaded, go to standard
+    error.
     """
     if profile is not None:
         from hsm_core.policies import built_in_policy
@@ -62,7 +63,7 @@ def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
         return
     found = invocation.execute(ShowPolicy())
     if found.problem:
-        print_note(f"warning: another file is not in force: {found.problem}")
+        print_note(f"warning: the new policy file is not active: {found.problem}")
     for warning in found.warnings:
         print_note(f"warning: {warning}")
     _print(invocation, found, found.text.rstrip("\n"))
@@ -73,10 +74,10 @@ def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
 @click.pass_obj
 def check(invocation: Invocation, file: Path) -> None:
     """
-    Check a policy file; no server is asked.
+    Check a policy file, without a server.
 
-    A file that is not valid: exit 2, and line and field are named. What was probably
-    not meant is told on standard error.
+    If the file is invalid, the error names the line and the field, and the exit code is
+    2. Warnings go to standard error.
     """
     from hsm_core.policies import load_policy
 
@@ -100,7 +101,8 @@ def check(invocation: Invocation, file: Path) -> None:
     "--principal",
     default="",
     metavar="NAME",
-    help="Who would ask; by default whom the policy knows by the certificate.",
+    help="Principal of the request. Default: the one that the policy maps the "
+    "certificate to.",
 )
 @click.option(
     "--role",
@@ -108,7 +110,7 @@ def check(invocation: Invocation, file: Path) -> None:
     cls=ListOption,
     type=choice(Role),
     metavar="ROLE",
-    help="A role of theirs; repeatable, or several with commas between.",
+    help="Role of the principal; repeatable or comma-separated.",
 )
 @click.option(
     "--key",
@@ -116,75 +118,85 @@ def check(invocation: Invocation, file: Path) -> None:
     "key_id",
     default="",
     metavar="KEY",
-    help="UUID or name of the key it is about.",
+    help="UUID or name of the key.",
 )
 @click.option(
     "--other-key",
     "other_key_ids",
     cls=ListOption,
     metavar="KEY",
-    help="A key that it names besides, such as the one that wraps; repeatable, or "
-    "several with commas between.",
+    help="Another key in the request, such as the wrapping key; repeatable or "
+    "comma-separated.",
 )
-@click.option("--algorithm", default="", metavar="NAME", help="Of a key to be made.")
+@click.option("--algorithm", default="", metavar="NAME", help="Algorithm of a new key.")
 @click.option(
     "--usages",
     cls=ListOption,
     type=choice(KeyUsage),
     metavar="USAGE[,USAGE...]",
-    help="Of a key to be made; by default its algorithm's.",
+    help="Usages of a new key. Default: those of its algorithm.",
 )
 @click.option(
     "--name",
     metavar="NAME",
-    help="Name of a key to be made, or a new one; --key names an existing key.",
+    help="Name of a new key, or the new name of an existing one (--key).",
 )
-@click.option("--owner", metavar="NAME", help="The same of its owner.")
+@click.option("--owner", metavar="NAME", help="Owner, in the same way.")
 @click.option(
     "--tags",
     cls=ListOption,
     may_be_empty=True,
     callback=none_unless_given,
     metavar="TAG[,TAG...]",
-    help="The same of its tags.",
+    help="Tags, in the same way.",
 )
 @click.option(
-    "--certificate-sha256", default="", metavar="HEX", help="Of their certificate."
+    "--certificate-sha256",
+    default="",
+    metavar="HEX",
+    help="SHA-256 fingerprint of the client certificate.",
 )
 @click.option(
-    "--certificate-subject", default="", metavar="DN", help="Its subject, as RFC 4514."
+    "--certificate-subject",
+    default="",
+    metavar="DN",
+    help="Subject of the client certificate (RFC 4514).",
 )
 @click.option(
     "--certificate-name",
     "certificate_names",
     cls=ListOption,
     metavar="NAME",
-    help="An alternative name, such as dns:ci.example.com; repeatable, or several with "
-    "commas between.",
+    help="Subject alternative name, such as dns:ci.example.com; repeatable or "
+    "comma-separated.",
 )
 @click.option(
     "--single-use",
     is_flag=True,
-    help="They show a token with an id that was not used yet.",
+    help="Assume a token with an unused ID (jti).",
 )
-@click.option("--source-address", default="", metavar="IP", help="Where they would be.")
+@click.option(
+    "--source-address", default="", metavar="IP", help="IP address of the client."
+)
 @click.pass_obj
 def explain(invocation: Invocation, /, **values: Any) -> None:
     """
-    Say what the policy would say to a request, why, and what would be needed.
+    Explain how the policy decides a request, and which approvals it requires.
 
-    OPERATION is a name such as Sign. Nothing is done. A question that can't be answered
-    without more facts, such as the key, is refused.
+    OPERATION is a name such as Sign. The operation is not executed. If the decision
+    depends on more facts, such as the key, the command fails.
     """
     found = invocation.execute(ExplainPolicy(**values))
     verdict = f"{found.outcome.value} ({found.rule})"
     if not values["principal"]:
         roles = ", ".join(found.roles)
-        print_note(f"The certificate is that of {found.principal} ({roles}).")
+        print_note(f"The certificate belongs to {found.principal} ({roles}).")
     if len(found.decided_as) > 1:
-        print_note(f"Decided as {', '.join(found.decided_as)}; the strictest counts.")
+        print_note(
+            f"Decided as {', '.join(found.decided_as)}; the strictest decision applies."
+        )
     text = " ".join((f"{verdict}.", *found.needed))
-    columns = ("Rule", "Effect", "Operation", "Holds", "Missing")
+    columns = ("Rule", "Effect", "Operation", "Matches", "Missing")
     invocation.output.table(found, columns, _rule_rows(found), text)
 
 
@@ -193,9 +205,9 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
 @click.pass_obj
 def test(invocation: Invocation, file: Path) -> None:
     """
-    Replay the server's trail against a policy file, and list what would change.
+    Test a policy file: replay the audit log and list decisions that would change.
 
-    Every recorded request is decided again. If any would be answered otherwise: exit 6.
+    If any decision would change, the exit code is 6.
     """
     from hsm_core.policies import load_policy
 
@@ -208,12 +220,11 @@ def test(invocation: Invocation, file: Path) -> None:
         found,
         ("Record", "Principal", "Operation", "Key", "Before", "After"),
         [_change_row(change) for change in found.changes],
-        f"{found.requests} requests, {len(found.changes)} would be answered otherwise",
+        f"{found.requests} requests, {len(found.changes)} decisions would change",
     )
     if found.changes:
         raise PolicyDiffersError(
-            f"{len(found.changes)} of {found.requests} requests would be answered "
-            "otherwise."
+            f"{len(found.changes)} of {found.requests} decisions would change."
         )
 
 
@@ -252,5 +263,5 @@ def _change_row(change: PolicyChange) -> tuple[str, ...]:
 def _decided(
     outcome: PolicyOutcome, rule: str, demands: tuple[ApprovalDemand, ...]
 ) -> str:
-    asked = "".join(f"; {demand_words(demand)}" for demand in demands)
+    asked = "".join(f"; {describe_demand(demand)}" for demand in demands)
     return f"{outcome.value} ({rule}{asked})"

@@ -22,14 +22,14 @@ from hsm_core.operations import GetPublicKey, PublicKey
     type=click.Choice(["pem", "der", "jwk"]),
     default="pem",
     show_default=True,
-    help="SubjectPublicKeyInfo as PEM or DER, or JWK.",
+    help="Output format: SubjectPublicKeyInfo (PEM or DER), or JWK.",
 )
-@click.option("--out", metavar="FILE", help="Write it to a file.")
+@click.option("--out", metavar="FILE", help="Write the public key to a file.")
 @click.pass_obj
 def command(
     invocation: Invocation, key_id: str, version: int | None, form: str, out: str | None
 ) -> None:
-    """Print the public key of a version, by default the current one."""
+    """Print the public key of a key version. Default: the current version."""
     key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
     data = _encoded(key, form)
     if out is not None and out != "-":

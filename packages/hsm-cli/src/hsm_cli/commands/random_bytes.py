@@ -20,12 +20,12 @@ from hsm_core.operations import GenerateRandom
     type=click.Choice(["base64", "hex"]),
     default="base64",
     show_default=True,
-    help="How they are printed.",
+    help="Output format.",
 )
 @out_option
 @click.pass_obj
 def command(invocation: Invocation, length: int, form: str, out: str | None) -> None:
-    """Print LENGTH random bytes, 1 to 1048576."""
+    """Generate LENGTH random bytes, 1 to 1048576."""
     found = invocation.execute(GenerateRandom(length=length))
     data = found.random
     text = encode_base64(data) if form == "base64" else data.hex()

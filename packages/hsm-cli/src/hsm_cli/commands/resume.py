@@ -22,6 +22,6 @@ from hsm_core.operations import ResumeKey
 @generation_option
 @click.pass_obj
 def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
-    """Let a suspended version be active again."""
+    """Resume a suspended key version."""
     operation = ResumeKey(key_id=key_id)
     change_key(invocation, operation, idempotency_key)

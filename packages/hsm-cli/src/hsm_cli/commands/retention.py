@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands below ``retention``."""
+"""Subcommands of ``retention``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from hsm_cli.actions.options import (
     LocalCommand,
     generation_option,
     idempotency_option,
-    warn_of_visible,
+    warn_of_literal_secrets,
 )
 from hsm_cli.bootstrap import LedgerReport, verify_ledger
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.log_keys import checked, end_pair, hmac_key_option, read_hmac_key
+from hsm_cli.io.log_keys import (
+    describe_checks,
+    end_pair,
+    hmac_key_option,
+    read_hmac_key,
+)
 from hsm_cli.io.operands import key_operand
 from hsm_cli.io.progress import Progress
 from hsm_cli.io.views import instant
@@ -38,19 +43,20 @@ from hsm_core.operations import (
 _HEADER = ("Key", "Versions", "State", "Due", "Window", "Purge", "Approval")
 
 
-def _reason_option(fate: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--reason", required=True, metavar="TEXT", help=f"Why; {fate}.")
+def _reason_option(where: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    text = f"Reason; recorded in {where}."
+    return click.option("--reason", required=True, metavar="TEXT", help=text)
 
 
 @click.group("retention", cls=Group, no_args_is_help=False)
 def command() -> None:
-    """See and change for how long old key versions are kept."""
+    """Manage retention windows, legal holds and the retention ledger."""
 
 
 @command.command("status", cls=HSMCommand)
 @click.pass_obj
 def status(invocation: Invocation) -> None:
-    """Show what is due, what waits for its purge, and what keeps purges back."""
+    """Show due and scheduled purges, and what blocks them."""
     report = invocation.execute(RetentionStatus())
     invocation.output.table(
         report,
@@ -67,19 +73,19 @@ def status(invocation: Invocation) -> None:
     type=click.IntRange(min=1),
     required=True,
     metavar="N",
-    help="Version whose material is to be kept.",
+    help="Key version to keep.",
 )
 @click.option(
     "--until",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
     metavar="DATE",
-    help="Until when, in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
+    help="End of the retention window in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
 )
 @click.option(
     "--days",
     type=click.IntRange(1, 36_500),
     metavar="N",
-    help="For how many days from now, instead.",
+    help="Retention window in days from now, in place of --until.",
 )
 @idempotency_option
 @generation_option
@@ -92,9 +98,9 @@ def extend(
     days: int | None,
     idempotency_key: str | None,
 ) -> None:
-    """Keep the material of a version for longer; this can't be taken back."""
+    """Extend the retention window of a key version. Irreversible."""
     if (until is None) == (days is None):
-        raise click.UsageError("Give either --until or --days.")
+        raise click.UsageError("Pass either --until or --days.")
     if until is None:
         wanted = datetime.now(UTC) + timedelta(days=days or 0)
     else:
@@ -105,53 +111,54 @@ def extend(
 
 @command.command("hold", cls=HSMCommand)
 @key_operand
-@_reason_option("shown with the key")
+@_reason_option("the key's metadata")
 @idempotency_option
 @generation_option
 @click.pass_obj
 def hold(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
-    """Put a legal hold on a key: nothing of it is purged or destroyed."""
+    """Place a legal hold on a key: it can't be purged or destroyed."""
     change_key(invocation, HoldKey(key_id=key_id, reason=reason), idempotency_key)
 
 
 @command.command("release", cls=HSMCommand)
 @key_operand
-@_reason_option("stands in the audit trail")
+@_reason_option("the audit log")
 @idempotency_option
 @generation_option
 @click.pass_obj
 def release(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
-    """End the hold on a key."""
+    """Release the legal hold on a key."""
     change_key(invocation, ReleaseKey(key_id=key_id, reason=reason), idempotency_key)
 
 
 @command.group("ledger", cls=Group, no_args_is_help=False)
 def ledger() -> None:
-    """Verify the ledger in which every purge is attested, or begin a new one."""
+    """Verify the retention ledger, or replace a lost one."""
 
 
 @ledger.command("begin", cls=HSMCommand)
-@_reason_option("stands in the new ledger and in the audit trail")
+@_reason_option("the new ledger and in the audit log")
 @click.pass_obj
 def begin(invocation: Invocation, reason: str) -> None:
     """
-    Let a new ledger take the place of one that is lost, so that purges go on.
+    Replace a lost retention ledger, so that purges can continue.
 
-    First move away what is left of the lost one and start the server again, which
-    makes a new ledger. What the lost one attested stays lost; put it back instead if
-    there is a copy. The built-in policies ask an Operator and an Auditor.
+    If you have a backup of the lost ledger, restore it instead: its records can't be
+    recreated. Otherwise move its remains away and restart the server, which creates a
+    new ledger, then run this command. The built-in policies require the approval of an
+    Operator and an Auditor.
     """
     begun = invocation.execute(BeginLedger(reason=reason))
     invocation.output.pairs(
         begun,
         [
             ("log id", begun.log_id),
-            ("in place of", begun.former_log_id),
-            ("which reached", f"{begun.former_head_seq} {begun.former_head_hash}"),
+            ("replaces", begun.former_log_id),
+            ("replaced head", f"{begun.former_head_seq} {begun.former_head_hash}"),
         ],
     )
 
@@ -162,21 +169,21 @@ def begin(invocation: Invocation, reason: str) -> None:
     "--audit-path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Trail in files or in SQLite that the ledger is compared with.",
+    help="Audit log (files or SQLite) to compare the ledger with.",
 )
-@hmac_key_option("Key of trail and ledger")
+@hmac_key_option("HMAC key of audit log and ledger")
 @click.pass_context
 def verify(
     ctx: click.Context, path: Path, audit_path: Path | None, hmac_key: str | None
 ) -> None:
     """
-    Verify a ledger that lies here, without a server.
+    Verify a local retention ledger, without a server.
 
-    With the trail, it is seen too whether the ledger was cut, replaced by an older
-    copy, or lacks a purge. A damaged ledger: exit 7.
+    With --audit-path, also detect a ledger that was truncated, replaced by an older
+    copy, or lacks a purge. If the ledger is damaged, the exit code is 7.
     """
     invocation: Invocation = ctx.obj
-    warn_of_visible(ctx, "hmac_key")
+    warn_of_literal_secrets(ctx, "hmac_key")
     key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_ledger(path, key, audit_path, progress.show)
@@ -197,41 +204,40 @@ def _row(item: PurgeItem) -> tuple[str, ...]:
 
 def _summary(report: RetentionReport) -> str:
     if not report.enabled:
-        return "there is no retention: the server has no --retention-config"
+        return "retention is off: the server has no --retention-config"
     parts = [
-        f"{report.queue} waiting, {report.scheduled_total} scheduled and "
-        f"{report.completed_total} purged since the start; last sweep "
-        f"{instant(report.swept_at) or '-'}"
+        f"{report.queue} pending; since startup {report.scheduled_total} scheduled, "
+        f"{report.completed_total} purged; last run {instant(report.swept_at) or '-'}"
     ]
     if not report.policy_sha256:
-        parts.append("there is no policy yet, so that nothing is purged")
+        parts.append("no retention policy: nothing is purged")
     if report.problem:
         parts.append(report.problem)
     if report.paused:
         waiting = f" (approval {report.pause_approval_id})"
         parts.append(
-            f"purges are kept back: {report.paused}"
+            f"purges are paused: {report.paused}"
             + (waiting if report.pause_approval_id else "")
         )
     if report.failures:
-        parts.append(f"{report.failures} keys could not be handled")
+        parts.append(f"{report.failures} keys failed")
     found = report.ledger
     if found is not None:
-        state = found.problem or ("" if found.available else "it can't be written")
+        state = found.problem or ("" if found.available else "not writable")
         head = f"ledger: {found.head_seq} {found.head_hash}"
         parts.append(f"{head}; {state}" if state else head)
     return "; ".join(parts)
 
 
 def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
-    compared = "not with a trail; give --audit-path"
+    compared = "no; pass --audit-path to compare it with the audit log"
     if report.anchors is not None:
-        compared = f"with the trail, which names it {report.anchors} times"
+        compared = f"with the audit log: {report.anchors} anchors match"
     if report.former:
-        compared += f"; ledgers lost before it: {report.former}"
+        compared += f"; lost ledgers before it: {report.former}"
     return [
         ("verdict", "intact"),
-        ("checked", checked(macs=report.macs_checked)),
+        ("checked", describe_checks(macs=report.macs_checked)),
         ("compared", compared),
         ("records", str(report.records)),
         ("purges", str(report.purges)),

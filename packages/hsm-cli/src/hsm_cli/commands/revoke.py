@@ -25,14 +25,19 @@ from hsm_core.operations import RevokeKey
     "--version",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Only this version, and others of the same material; else all.",
+    help="Revoke only this version and others with the same material. Default: all.",
 )
-@click.option("--reason", default="", metavar="TEXT", help="Kept in key and trail.")
+@click.option(
+    "--reason",
+    default="",
+    metavar="TEXT",
+    help="Reason; stored with the key and in the audit log.",
+)
 @click.option(
     "--compromised-at",
     type=Instant(),
     metavar="TIME",
-    help="Since when it is compromised, such as 2026-01-31T12:00:00Z; kept too.",
+    help="Time of the compromise, such as 2026-01-31T12:00:00Z; stored with the key.",
 )
 @idempotency_option
 @generation_option
@@ -45,7 +50,7 @@ def command(
     compromised_at: datetime | None,
     idempotency_key: str | None,
 ) -> None:
-    """Mark a version, or all of a key, as compromised; for ever."""
+    """Revoke a key version or a whole key as compromised. Irreversible."""
     operation = RevokeKey(
         key_id=key_id, version=version, reason=reason, compromised_at=compromised_at
     )

@@ -22,9 +22,9 @@ def command(
     invocation: Invocation, key_id: str, source: Source, aad: bytes, out: str | None
 ) -> None:
     """
-    Encrypt a ciphertext anew under the current version. Prints it as base64.
+    Re-encrypt a ciphertext with the current key version. Prints it as base64.
 
-    It may come from encrypt, seal or data-key. The plaintext never leaves the HSM.
+    Accepts output of encrypt, seal and data-key. The plaintext never leaves the HSM.
     """
     found = invocation.execute(Rewrap(key_id=key_id, ciphertext=source.read(), aad=aad))
     deliver(invocation.output, found, found.ciphertext, out, private=False)

@@ -23,7 +23,7 @@ from hsm_core.operations import Rollback
     type=click.IntRange(min=1),
     required=True,
     metavar="N",
-    help="The older version.",
+    help="Version whose material to reuse.",
 )
 @idempotency_option
 @generation_option
@@ -31,6 +31,6 @@ from hsm_core.operations import Rollback
 def command(
     invocation: Invocation, key_id: str, version: int, idempotency_key: str | None
 ) -> None:
-    """Make a new version from the material of an older one."""
+    """Roll back to an older version: create a new version with its material."""
     operation = Rollback(key_id=key_id, version=version)
     change_key(invocation, operation, idempotency_key)

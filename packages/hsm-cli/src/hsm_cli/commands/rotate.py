@@ -21,7 +21,7 @@ from hsm_core.operations import RotateKey
 @click.option(
     "--staged",
     is_flag=True,
-    help="Let the old version stay current, until the new one is activated.",
+    help="Stage the new version; the old one stays current until activate.",
 )
 @idempotency_option
 @generation_option
@@ -29,6 +29,6 @@ from hsm_core.operations import RotateKey
 def command(
     invocation: Invocation, key_id: str, staged: bool, idempotency_key: str | None
 ) -> None:
-    """Make a new version; the old one still decrypts and verifies."""
+    """Rotate a key: create a new version. Old versions still decrypt and verify."""
     operation = RotateKey(key_id=key_id, staged=staged)
     change_key(invocation, operation, idempotency_key)

@@ -19,8 +19,8 @@ from hsm_core.operations import Ciphertext, Seal
 @click.option(
     "--public-key",
     metavar="FILE",
-    help="Seal here, with this public key (PEM or DER), and ask no server. KEY is then "
-    "the key's UUID, and --version the version that the public key is of.",
+    help="Seal offline with this public key (PEM or DER). KEY must be the key's UUID, "
+    "and --version the version of the public key.",
 )
 @version_option
 @out_option
@@ -35,13 +35,13 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Encrypt a message to a KEM key. Prints the ciphertext as base64.
+    Encrypt a message of up to 64 MiB to a KEM key. Prints the sealed blob as base64.
 
-    It may have up to 64 MiB. With a composite such as "P-256 + ML-KEM-768" this is
-    hybrid encryption. open reads it again.
+    A composite key such as "P-256 + ML-KEM-768" gives hybrid encryption. Decrypt with
+    open.
     """
     if (public_key is None) != (version is None):
-        raise click.UsageError("--public-key and --version go together.")
+        raise click.UsageError("--public-key and --version must be given together.")
     if public_key is not None and version is not None:
         found = _seal_here(public_key, key_id, version, source.read(), aad)
     else:

@@ -13,13 +13,17 @@ from hsm_core.errors import SelfTestFailedError
 from hsm_core.operations import SelfTest
 
 _SECONDS: Final = 60.0
-"""Signing once with every set of SLH-DSA takes four to eleven on a free machine."""
+"""Signing once with every SLH-DSA parameter set takes 4 to 11 s on an idle machine."""
 
 
 @click.command("selftest", cls=HSMCommand)
 @click.pass_obj
 def command(invocation: Invocation) -> None:
-    """Run all self-tests now, for seconds. A failing algorithm is stopped: exit 8."""
+    """
+    Run all self-tests now. Takes several seconds.
+
+    An algorithm whose test fails is disabled; the command then exits with 8.
+    """
     invocation.wait_at_least(_SECONDS)
     report = invocation.execute(SelfTest())
     invocation.output.table(

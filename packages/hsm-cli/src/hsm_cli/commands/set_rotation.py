@@ -22,15 +22,15 @@ from hsm_core.operations import SetRotation
     "--max-age-days",
     type=click.IntRange(1, 36_500),
     metavar="DAYS",
-    help="When the current version has been active for so many days.",
+    help="Rotate when the current version has been active for this many days.",
 )
 @click.option(
     "--max-uses",
     type=click.IntRange(min=1),
     metavar="N",
-    help="When its material has protected something so many times.",
+    help="Rotate when the key material has been used this many times to protect data.",
 )
-@click.option("--off", is_flag=True, help="Never by itself.")
+@click.option("--off", is_flag=True, help="Turn automatic rotation off.")
 @idempotency_option
 @generation_option
 @click.pass_obj
@@ -42,8 +42,8 @@ def command(
     off: bool,
     idempotency_key: str | None,
 ) -> None:
-    """Say when the HSM rotates a key by itself. Both limits are set anew."""
+    """Configure automatic rotation. Replaces both limits."""
     if off == (max_age_days is not None or max_uses is not None):
-        raise click.UsageError("Give --max-age-days, --max-uses or both, or --off.")
+        raise click.UsageError("Pass --max-age-days, --max-uses or both, or --off.")
     operation = SetRotation(key_id=key_id, max_age_days=max_age_days, max_uses=max_uses)
     change_key(invocation, operation, idempotency_key)

@@ -10,7 +10,7 @@ from hsm_cli.actions.options import HSMCommand, out_option
 from hsm_cli.actions.signing import (
     SignatureOptions,
     signature_options,
-    what_to_sign,
+    signing_input,
 )
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
@@ -31,7 +31,10 @@ def _batch(
     out: str | None,
 ) -> None:
     if options.prehashed:
-        raise click.UsageError("With --batch, each item has its message or its digest.")
+        raise click.UsageError(
+            "--prehash can't be used with --batch; put a message or a digest in each "
+            "item."
+        )
 
     def request(items: tuple[SignItem, ...]) -> SignBatch:
         return SignBatch(
@@ -60,12 +63,12 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Sign data with the current version. Prints the signature as base64.
+    Sign data with the current key version. Prints the signature as base64.
 
-    More than 1 MiB is hashed here, and its digest or mu is sent: a file may have any
-    size. Ed25519, Ed448 and SLH-DSA need all of it, up to 64 MiB.
+    The client hashes payloads over 1 MiB and sends the digest (ML-DSA: mu), so files
+    can have any size. Ed25519, Ed448 and SLH-DSA sign at most 64 MiB.
     """
-    signed = what_to_sign(invocation, key_id, source, options)
+    signed = signing_input(invocation, key_id, source, options)
     found = invocation.execute(
         Sign(
             key_id=key_id,
@@ -80,7 +83,7 @@ def command(
     )
     if signed.version is not None and signed.version != found.version:
         raise GenerationConflictError(
-            f"Version {found.version} was made while the payload was hashed for the "
-            f"public key of version {signed.version}; sign it again."
+            f"The key was rotated to version {found.version} while the payload was "
+            f"hashed for version {signed.version}. Run the command again."
         )
     deliver(invocation.output, found, found.signature, out, private=False)

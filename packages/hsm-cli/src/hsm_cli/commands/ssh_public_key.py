@@ -16,8 +16,8 @@ from hsm_core.operations import GetPublicKey, PublicKey
 @click.command("ssh-public-key", cls=HSMCommand)
 @key_operand
 @version_option
-@click.option("--comment", metavar="TEXT", help="Instead of the id of the key.")
-@click.option("--out", metavar="FILE", help="Write it to a file.")
+@click.option("--comment", metavar="TEXT", help="Comment. Default: the key ID.")
+@click.option("--out", metavar="FILE", help="Write the public key to a file.")
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -27,15 +27,15 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Print a public key in OpenSSH's form, as authorized_keys and known_hosts take it.
+    Print a public key in OpenSSH format, for authorized_keys or known_hosts.
 
-    RSA, ECDSA and Ed25519 keys have one.
+    Supported keys: RSA, ECDSA and Ed25519.
     """
     key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
-    said = key.key_id if comment is None else comment
-    if not said.isprintable():
+    text = key.key_id if comment is None else comment
+    if not text.isprintable():
         raise InvalidInputError("comment must be one line of text.", field="comment")
-    data = f"{_line(key)} {said}".rstrip().encode() + b"\n"
+    data = f"{_line(key)} {text}".rstrip().encode() + b"\n"
     if out is not None and out != "-":
         write_file(out, data, private=False)
     else:
@@ -55,5 +55,5 @@ def _line(key: PublicKey) -> str:
         return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     except (UnsupportedAlgorithm, ValueError, TypeError):
         raise UnsupportedOperationError(
-            f"OpenSSH has no public keys of {key.algorithm}.", field="key_id"
+            f"OpenSSH does not support {key.algorithm} keys.", field="key_id"
         ) from None

@@ -43,7 +43,7 @@ def _pairs(status: HSMStatus) -> list[tuple[str, str]]:
         ("audit sync", trail.sync),
         ("audit log id", trail.log_id),
         ("audit head", f"{trail.head_seq} {trail.head_hash}"),
-        ("audit begins at", str(trail.first_seq) if trail.first_seq else ""),
+        ("audit starts at", str(trail.first_seq) if trail.first_seq else ""),
         *_schedules(status.schedules),
     ]
     return pairs + _providers(status) + [_algorithm(row) for row in status.algorithms]
@@ -55,17 +55,17 @@ def _store(store: StoreStatus) -> str:
     if not store.available:
         return "not available"
     if store.compared < store.to_compare:
-        return f"available; compared {store.compared} of {store.to_compare} keys"
+        return f"available; verified {store.compared} of {store.to_compare} keys"
     when = f" at {instant(store.compared_at)}" if store.compared_at else ""
-    return f"available; compared all keys{when}" if when else "available"
+    return f"available; verified all keys{when}" if when else "available"
 
 
 def _schedules(found: ScheduleStatus) -> list[tuple[str, str]]:
-    """Return what the HSM is to do by itself, where there is something."""
-    rotations = f"{found.rotations_due} of {found.rotating} keys are due"
-    ends = f"{found.destructions} keys wait, {found.destructions_due} are due"
-    held = f"; HELD: {found.held}, because the clock leapt" if found.held else ""
-    leapt = f"{found.left_out_seconds} s of wall time do not count"
+    """Return scheduled rotations and destructions, and the state of the clock."""
+    rotations = f"{found.rotations_due} of {found.rotating} keys due"
+    ends = f"{found.destructions} pending, {found.destructions_due} due"
+    held = f"; ON HOLD: {found.held}, because the clock jumped" if found.held else ""
+    leapt = f"jumps of {found.left_out_seconds} s are ignored"
     return [
         ("rotation", rotations if found.rotating else ""),
         ("destruction", f"{ends}{held}" if found.destructions else ""),
@@ -75,19 +75,19 @@ def _schedules(found: ScheduleStatus) -> list[tuple[str, str]]:
 
 def _audit(trail: AuditStatus) -> str:
     happened = (
-        f"; failed {trail.failures} times, healed {trail.resumes} times"
+        f"; failed {trail.failures} times, recovered {trail.resumes} times"
         if trail.failures
         else ""
     )
     if trail.state == "ok" and trail.available:
         return f"available{happened}"
     if trail.state == "reserve":
-        return f"DISK FULL: takes only records of administration{happened}"
+        return f"DISK FULL: accepts administrative records only{happened}"
     return f"NOT AVAILABLE ({trail.cause or 'closed'}){happened}"
 
 
 def _providers(status: HSMStatus) -> list[tuple[str, str]]:
-    """Return each provider with its version, and of how many algorithms it is one."""
+    """Return each provider with its version and its number of algorithms."""
     served = Counter(
         (row.provider, row.provider_version)
         for row in status.algorithms

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands below ``store``."""
+"""Subcommands of ``store``."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from hsm_core.operations import (
 )
 
 _SECONDS: Final = 600.0
-"""A whole store is read; this bounds a silent network, not the comparison."""
+"""Time-out for an unresponsive network; reading a whole store takes long."""
 
 _ANSWER: Final = "recover"
 
 
 @click.group("store", cls=Group, no_args_is_help=False)
 def command() -> None:
-    """Compare the key store with the trail, back it up, and recover it."""
+    """Verify, back up and recover the key store."""
 
 
 @command.command("verify", cls=HSMCommand)
 @click.pass_obj
 def verify(invocation: Invocation) -> None:
     """
-    Compare every key with the trail, and every blob with its document, now.
+    Verify every key against the audit log, and every blob against its document.
 
-    A key that is not as it should be: exit 7, and each is named with its problem.
+    Lists each key that fails, with the problem; the exit code is then 7.
     """
     invocation.wait_at_least(_SECONDS)
     report = invocation.execute(VerifyStore())
-    count = f"{report.keys} keys compared"
+    count = f"{report.keys} keys verified"
     invocation.output.table(report, ("Key", "Problem"), _rows(report.findings), count)
     if report.findings:
         raise StoreMismatchError(
-            f"{len(report.findings)} of {report.keys} keys are not as they should be."
+            f"{len(report.findings)} of {report.keys} keys failed verification."
         )
 
 
@@ -56,9 +56,10 @@ def verify(invocation: Invocation) -> None:
 @click.pass_obj
 def back_up(invocation: Invocation) -> None:
     """
-    Copy the server's SQLite databases into its backup directory, while it serves.
+    Back up the server's SQLite databases to its backup directory, while it runs.
 
-    Keys and trail agree in the copies. Stores of other kinds are not copied.
+    The copies of keys and audit log are consistent. Other kinds of store are not
+    backed up.
     """
     invocation.wait_at_least(_SECONDS)
     made = invocation.execute(BackUpStores())
@@ -66,7 +67,7 @@ def back_up(invocation: Invocation) -> None:
         made,
         ("File", "Bytes", "SHA-256"),
         [(file.name, str(file.size), file.sha256) for file in made.files],
-        f"in {made.folder}, with the trail up to record {made.head_seq}",
+        f"in {made.folder}, with the audit log up to record {made.head_seq}",
     )
 
 
@@ -75,22 +76,21 @@ def back_up(invocation: Invocation) -> None:
     "--reason",
     required=True,
     metavar="TEXT",
-    help="Why; stands in the audit trail.",
+    help="Reason; recorded in the audit log.",
 )
-@click.option("--key-id", metavar="KEY", help="Recover this key alone, by its id.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--key-id", metavar="KEY", help="Recover only this key (ID).")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @click.pass_obj
 def recover(invocation: Invocation, reason: str, key_id: str | None, yes: bool) -> None:
     """
-    Accept the store, or one key, as it is now, and unlock it.
+    Accept the current state of the store, or of one key, and unlock it.
 
-    For a store of which an older copy was put back on purpose. Each key that this is
-    about gets its record. Recovered keys for authenticated encryption must be rotated
-    before they encrypt again.
+    Use it after you restored an older copy on purpose. Each recovered key gets an audit
+    record. Keys for authenticated encryption must be rotated before they encrypt again.
     """
     if key_id == "":
-        # A variable that is not set must not stand for the whole store.
-        raise click.BadParameter("must be the id of a key.", param_hint="--key-id")
+        # An unset shell variable must not select the whole store.
+        raise click.BadParameter("must be the ID of a key.", param_hint="--key-id")
     if not yes:
         _ask(invocation, key_id)
     invocation.wait_at_least(_SECONDS)
@@ -111,13 +111,15 @@ def _ask(invocation: Invocation, key_id: str | None) -> None:
             click.echo(neutral(f"{finding.key_id}: {finding.problem}"), err=True)
     what = f"Key {neutral(key_id)}" if key_id else "The whole key store"
     click.echo(
-        f"{what} will be taken for right as it is now.\nType {_ANSWER} to go on: ",
+        f"{what} will be accepted in its current state.\nType {_ANSWER} to continue: ",
         nl=False,
         err=True,
     )
     typed = sys.stdin.readline() if sys.stdin is not None else ""
     if typed.strip() != _ANSWER:
-        raise click.UsageError("Nothing was recovered. Use --yes not to be asked.")
+        raise click.UsageError(
+            "Nothing was recovered. Use --yes to skip the confirmation."
+        )
 
 
 def _rows(findings: tuple[KeyFinding, ...]) -> list[tuple[str, str]]:
@@ -127,13 +129,13 @@ def _rows(findings: tuple[KeyFinding, ...]) -> list[tuple[str, str]]:
 def _states(found: Recovered) -> list[tuple[str, str]]:
     return [
         *((key_id, "accepted") for key_id in found.accepted),
-        *((key_id, "forgotten") for key_id in found.forgotten),
+        *((key_id, "removed") for key_id in found.forgotten),
         *((key_id, "still locked") for key_id in found.left),
     ]
 
 
 def _sum(found: Recovered) -> str:
     return (
-        f"{len(found.accepted)} accepted, {len(found.forgotten)} forgotten, "
+        f"{len(found.accepted)} accepted, {len(found.forgotten)} removed, "
         f"{len(found.left)} still locked"
     )

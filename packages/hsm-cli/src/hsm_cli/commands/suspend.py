@@ -18,13 +18,22 @@ from hsm_core.operations import SuspendKey
 
 @click.command("suspend", cls=HSMCommand)
 @key_operand
-@click.option("--reason", default="", metavar="TEXT", help="Kept in key and trail.")
+@click.option(
+    "--reason",
+    default="",
+    metavar="TEXT",
+    help="Reason; stored with the key and in the audit log.",
+)
 @idempotency_option
 @generation_option
 @click.pass_obj
 def command(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
-    """Let the current version serve nothing but its public key, for a time."""
+    """
+    Suspend the current version.
+
+    Only its public key stays available until you resume it.
+    """
     operation = SuspendKey(key_id=key_id, reason=reason)
     change_key(invocation, operation, idempotency_key)

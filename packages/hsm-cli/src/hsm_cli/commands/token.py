@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands below ``token``."""
+"""Subcommands of ``token``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STDIN = "-"
 
 
 class MintedToken(Record, frozen=True, kw_only=True):
-    """A token, as JSON shows it."""
+    """Token in the JSON output of ``token mint``."""
 
     token: str
 
@@ -38,17 +38,17 @@ def command() -> None:
 @click.pass_obj
 def mint(invocation: Invocation) -> None:
     """
-    Print a fresh token.
+    Mint a bearer token and print it.
 
-    It is made of the global flags: --jwt-secret or --jwt-private-key with
-    --jwt-algorithm, --jwt-kid, --jwt-issuer, --actor, --roles and --token-ttl. Whoever
-    holds it can act as its actor until it expires.
+    Its contents come from the global flags --actor, --roles, --token-ttl and
+    --jwt-issuer. --jwt-secret or --jwt-private-key, with --jwt-algorithm and --jwt-kid,
+    signs it. Keep it secret: until it expires, its holder has the actor's rights.
     """
     settings = invocation.settings.token
     if not has_key(settings):
         raise ConfigurationError(
-            "Minting needs a key: give --jwt-secret or --jwt-private-key, or set "
-            "FERROHSM_JWT_SECRET.",
+            "No key to sign the token with. Pass --jwt-secret or --jwt-private-key, or "
+            "set FERROHSM_JWT_SECRET.",
             field="jwt_secret",
         )
     token = mint_token(
@@ -67,23 +67,23 @@ def mint(invocation: Invocation) -> None:
     "--verify-key",
     "key_file",
     metavar="FILE",
-    help="Public key (PEM), JWK or JWK Set that must have signed it.",
+    help="Verify the signature with this public key (PEM), JWK or JWK Set.",
 )
 @click.pass_obj
 def inspect(invocation: Invocation, token: str | None, key_file: str | None) -> None:
     """
-    Show what a token says: TOKEN, @FILE, fd:N, or - for standard input.
+    Show the header and the claims of a token.
 
-    Without TOKEN it is the one of --auth-token. Its signature is checked only where
-    --jwt-secret (HS256) or --verify-key (RS256, ES256, EdDSA) is given too; that the
-    token has not expired, and what else a server asks for, is not.
+    TOKEN is a token, @FILE, fd:N, or - for standard input. Default: --auth-token. The
+    signature is verified only with --jwt-secret (HS256) or --verify-key (RS256, ES256,
+    EdDSA). Expiry and the server's other requirements are not checked.
     """
     given = token if token is not None else invocation.settings.token.auth_token
     if not given:
-        raise click.UsageError("Give TOKEN, or --auth-token.")
+        raise click.UsageError("Missing token. Pass TOKEN or --auth-token.")
     if token not in {None, _STDIN} and is_literal_secret(given):
         print_note(
-            "warning: other users can see TOKEN on the command line; use @FILE, fd:N "
+            "warning: other users can see TOKEN on the command line. Use @FILE, fd:N "
             "or - for standard input."
         )
     text = _read(given)
@@ -105,7 +105,7 @@ def _read(given: str) -> str:
 def _keys(path: str) -> bytes:
     context = click.get_current_context().find_root()
     if given_as_flag(context, "jwt_secret"):
-        raise click.UsageError("--jwt-secret and --verify-key exclude each other.")
+        raise click.UsageError("--jwt-secret and --verify-key are mutually exclusive.")
     return Source(what="key", path=path).read()
 
 
@@ -119,9 +119,9 @@ def _secret(invocation: Invocation) -> bytes | None:
 def _pairs(facts: TokenFacts) -> list[tuple[str, str]]:
     left, signature = facts.expires_in_seconds, facts.signature
     if signature != "valid":
-        signature += "; anybody can have written this"
+        signature += "; do not trust these claims"
     if left is None:
-        lifetime = "it never expires"
+        lifetime = "never"
     else:
         lifetime = f"in {left} s" if left > 0 else f"{-left} s ago"
     return [

@@ -19,19 +19,17 @@ from hsm_core.operations import UpdateKey
 
 @click.command("update", cls=HSMCommand)
 @key_operand
-@click.option(
-    "--name", metavar="NAME", help="A unique name; an empty one takes it away."
-)
-@click.option("--description", metavar="TEXT", help="What it is for.")
-@click.option("--owner", metavar="NAME", help="Whose it is.")
+@click.option("--name", metavar="NAME", help="New unique name; empty removes the name.")
+@click.option("--description", metavar="TEXT", help="New description.")
+@click.option("--owner", metavar="NAME", help="New owner.")
 @click.option(
     "--tags",
     cls=ListOption,
     may_be_empty=True,
     callback=none_unless_given,
     metavar="TAGS",
-    help="All its tags; repeatable, or with commas between. An empty text takes them "
-    "away.",
+    help="New tags, which replace all others; repeatable or comma-separated. Empty "
+    "removes all tags.",
 )
 @idempotency_option
 @generation_option
@@ -45,7 +43,7 @@ def command(
     tags: tuple[str, ...] | None,
     idempotency_key: str | None,
 ) -> None:
-    """Change what is said of a key. What is not given stays as it is."""
+    """Edit a key's name, description, owner or tags. Other fields stay unchanged."""
     operation = UpdateKey(
         key_id=key_id, name=name, description=description, owner=owner, tags=tags
     )

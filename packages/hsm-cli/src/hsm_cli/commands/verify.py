@@ -8,10 +8,10 @@ import click
 from hsm_cli.actions.batches import run_batch
 from hsm_cli.actions.options import HSMCommand, out_option, version_option
 from hsm_cli.actions.signing import (
+    SignatureInput,
     SignatureOptions,
-    Signed,
     signature_options,
-    what_to_verify,
+    verification_inputs,
 )
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
@@ -35,7 +35,8 @@ def _batch(
 ) -> None:
     if options.prehashed or proof_path is not None or proof_text is not None:
         raise click.UsageError(
-            "With --batch, each item has its signature, and its message or its digest."
+            "--prehash, --signature and --signature-base64 can't be used with --batch; "
+            "put a signature, and a message or a digest, in each item."
         )
 
     def request(items: tuple[VerifyItem, ...]) -> VerifyBatch:
@@ -69,25 +70,24 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Check a signature, of any version unless one is named. A wrong one: exit 6.
+    Verify a signature, by default with every key version. Exits with 6 on a mismatch.
 
-    As with sign, more than 1 MiB is hashed here. --out is for the answers of a batch.
+    The client hashes payloads over 1 MiB, as in sign. --out writes the results of a
+    batch.
     """
     if out is not None:
-        raise click.UsageError("--out is for the answers of --batch.")
+        raise click.UsageError("--out requires --batch.")
     signature = proof.read()
-    tries = what_to_verify(invocation, key_id, source, options, version)
-    found = _first_good(invocation, key_id, signature, tries, options, version)
-    invocation.output.record(
-        found, f"The signature is good; version {found.version} made it."
-    )
+    tries = verification_inputs(invocation, key_id, source, options, version)
+    found = _verify_any(invocation, key_id, signature, tries, options, version)
+    invocation.output.record(found, f"Valid signature (version {found.version}).")
 
 
-def _first_good(
+def _verify_any(
     invocation: Invocation,
     key_id: str,
     signature: bytes,
-    tries: list[Signed],
+    tries: list[SignatureInput],
     options: SignatureOptions,
     version: int | None,
 ) -> Verified:

@@ -25,7 +25,9 @@ def _batch(
     proof_text: str | None,
 ) -> None:
     if proof_path is not None or proof_text is not None:
-        raise click.UsageError("With --batch, each item has its own mac.")
+        raise click.UsageError(
+            "--mac and --mac-base64 can't be used with --batch; put a mac in each item."
+        )
 
     def request(items: tuple[VerifyMacItem, ...]) -> VerifyMacBatch:
         return VerifyMacBatch(key_id=key_id, items=items, version=version)
@@ -48,17 +50,15 @@ def command(
     out: str | None,
 ) -> None:
     """
-    Check a MAC, of any version unless one is named. A wrong one: exit 6.
+    Verify a MAC, by default with every key version. Exits with 6 on a mismatch.
 
-    --out is for the answers of a batch.
+    --out writes the results of a batch.
     """
     if out is not None:
-        raise click.UsageError("--out is for the answers of --batch.")
+        raise click.UsageError("--out requires --batch.")
     found = invocation.execute(
         VerifyMac(
             key_id=key_id, message=source.read(), mac=proof.read(), version=version
         )
     )
-    invocation.output.record(
-        found, f"The MAC is good; version {found.version} made it."
-    )
+    invocation.output.record(found, f"Valid MAC (version {found.version}).")

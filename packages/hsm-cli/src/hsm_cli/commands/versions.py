@@ -16,7 +16,7 @@ from hsm_core.operations import ListVersions
 @key_operand
 @click.pass_obj
 def command(invocation: Invocation, key_id: str) -> None:
-    """Show all versions of a key, oldest first."""
+    """List all versions of a key, oldest first."""
     found = invocation.execute(ListVersions(key_id=key_id))
     rows = [version_row(version) for version in found.items]
     invocation.output.table(found, VERSION_HEADER, rows)

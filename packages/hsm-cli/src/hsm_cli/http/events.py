@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Server-sent events (HTML, section 9.2), as far as an HSM sends them."""
+"""Server-sent events (HTML, section 9.2): the subset that an HSM sends."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LONGEST_BLOCK: Final = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Block:
+class EventBlock:
     """
-    What stands before an empty line.
+    Event or comment: the lines up to an empty line.
 
     Attributes:
-        id: Where the stream goes on, or empty.
-        event: Its kind, or empty for what is no event.
-        data: What it holds.
+        id: Position in the stream, or empty.
+        event: Kind of the event; empty for a comment.
+        data: Contents.
     """
 
     id: str = ""
@@ -28,9 +28,9 @@ class Block:
     data: bytes = field(default=b"", repr=False)
 
 
-def read_blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
+def read_blocks(chunks: Iterable[bytes]) -> Iterator[EventBlock]:
     """
-    Give the blocks of a stream, however it was cut; an unfinished one is dropped.
+    Yield the blocks of a stream; an incomplete last one is dropped.
 
     Raises:
         TransportError: A block is longer than 4 MiB.
@@ -48,8 +48,8 @@ def read_blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
             )
 
 
-def _parse(text: bytearray) -> Block:
-    block = Block()
+def _parse(text: bytearray) -> EventBlock:
+    block = EventBlock()
     for line in bytes(text).splitlines():
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Operations, results and errors as HTTP messages: pure, without a connection.
+HTTP messages: conversion of operations, results and errors, without I/O.
 
-The REST table of hsm-core says where each field travels.
+The REST table of hsm-core defines the place of each field.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ EVENTS: Final = "text/event-stream"
 
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
-_ASKED: Final = 202
+_ACCEPTED: Final = 202
 _MESSAGE_CHARACTERS: Final = 2000
-"""So much is kept of what a server says about an error."""
+"""Longest error message that is kept."""
 
 _RAW_FROM_BYTES: Final = 512 * 1024
-"""From this length on a payload travels bare: JSON bodies have a lower limit."""
+"""Shortest payload that is sent as raw bytes; JSON bodies have a lower limit."""
 
 
 _JSON_PAYLOAD_BYTES: Final = 1024 * 1024
-"""Longest payload that servers take in a JSON body by default."""
+"""Longest payload that servers accept in a JSON body by default."""
 
 _TARGET_CHARACTERS: Final = 120 * 1024
-"""Longest path with query: servers take lines of 128 KiB by default."""
+"""Longest path with query: servers accept lines of 128 KiB by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """
-    What is sent, without credentials.
+    HTTP request without credentials.
 
     Attributes:
         target: Path with query, percent-encoded.
-        body: None where the method has none.
+        body: None if the method has none.
     """
 
     method: str
@@ -67,10 +67,10 @@ class Request:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """
-    What came back.
+    HTTP response.
 
     Attributes:
-        retry_after_seconds: The server's wish, or None.
+        retry_after_seconds: Value of Retry-After, or None.
     """
 
     status: int
@@ -81,12 +81,11 @@ class Answer:
 
 def request_of(operation: Operation[Any], /) -> Request:
     """
-    Return the request that an operation is written down as.
+    Return the request of an operation.
 
     Raises:
-        InvalidInputError: The operation breaks its own type; the message names the
-            field. Nothing that breaks it is ever sent.
-        InputSizeError: A field beside a long payload is too long for a URL.
+        InvalidInputError: The operation is invalid; the message names the field.
+        InputSizeError: A field next to a long payload is too long for a URL.
     """
     route = route_of(type(operation))
     fields = _checked_fields(operation)
@@ -103,7 +102,7 @@ def request_of(operation: Operation[Any], /) -> Request:
             return Request(
                 method=route.method, target=target, headers=headers, body=raw
             )
-        # What is encrypted must fit when it comes back as a longer ciphertext.
+        # The longer ciphertext of a plaintext must fit as well.
         spare = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "plaintext" else 0
         if len(raw) > _JSON_PAYLOAD_BYTES - spare:
             raise _too_long_for_query(others)
@@ -120,17 +119,17 @@ def request_of(operation: Operation[Any], /) -> Request:
     )
 
 
-def view_request_of(operation: ListAuditEvents, position: str, /) -> Request:
+def stream_request_of(operation: ListAuditEvents, position: str, /) -> Request:
     """
-    Return the request for a live view.
+    Return the request of a stream of audit records.
 
     Args:
-        operation: What to show. It has no *limit*, and goes on from its first page.
+        operation: Filters; *limit* is ignored.
 
-        position: Id of the last event that was seen, or empty.
+        position: ID of the last event received, or empty.
 
     Raises:
-        InvalidInputError: The operation breaks its own type.
+        InvalidInputError: The operation is invalid.
     """
     fields = _checked_fields(operation)
     for name in ("limit", "ascending", "follow"):
@@ -146,36 +145,36 @@ def view_request_of(operation: ListAuditEvents, position: str, /) -> Request:
 
 def entry_of(data: bytes, /) -> AuditEntry:
     """
-    Return the entry that an event of a live view holds.
+    Return the audit record of an event.
 
     Raises:
-        TransportError: It holds none.
+        TransportError: The event is not an audit record.
     """
     try:
         return wire.decode_json(data, AuditEntry)
     except InvalidInputError as error:
         raise TransportError(
-            f"An event of the server's could not be read: {error}", reason="answer"
+            f"Invalid event from the server: {error}", reason="answer"
         ) from None
 
 
 def error_of_event(data: bytes, /) -> HSMError:
-    """Return the error that ended a live view."""
+    """Return the error that ended a stream."""
     answer = Answer(status=503, content_type="application/problem+json", body=data)
     return error_of(answer)
 
 
 def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
     """
-    Return the result that an answer to an operation holds.
+    Return the result of an operation from its response.
 
     Raises:
-        HSMError: The answer is a problem; see `error_of`.
-        TransportError: The answer is not one that this operation has.
+        HSMError: The response is a problem document; see `error_of`.
+        TransportError: The response is invalid for this operation.
     """
     route: Route = route_of(operation)
     media_type = answer.content_type.partition(";")[0].strip().lower()
-    if answer.status == _ASKED and media_type == _JSON:
+    if answer.status == _ACCEPTED and media_type == _JSON:
         raise _approval_required(answer) or error_of(answer)
     if answer.status != route.success or media_type != _JSON:
         raise error_of(answer)
@@ -183,13 +182,13 @@ def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
         return wire.decode_json(answer.body, result_type(operation))
     except InvalidInputError as error:
         raise TransportError(
-            f"The server's answer to {operation.__name__} could not be read: {error}",
+            f"Invalid response to {operation.__name__} from the server: {error}",
             reason="answer",
         ) from None
 
 
 def _approval_required(answer: Answer) -> HSMError | None:
-    """Return what an answer means that asks other people to agree first."""
+    """Return the error of a response that requires approval, or None."""
     try:
         asked = wire.decode_json(answer.body, ApprovalInfo)
     except InvalidInputError:
@@ -205,10 +204,10 @@ def _approval_required(answer: Answer) -> HSMError | None:
 
 def error_of(answer: Answer, /) -> HSMError:
     """
-    Return the error that an answer stands for.
+    Return the error of a response.
 
-    A problem document (RFC 9457) with a code becomes that code's error. Everything
-    else was not written by an HSM, but by something between.
+    A problem document (RFC 9457) with a code becomes the error of that code. Any other
+    response comes from an intermediary, not from an HSM.
     """
     problem = _problem(answer)
     code = problem.get("code")
@@ -228,14 +227,14 @@ def error_of(answer: Answer, /) -> HSMError:
 
 
 def _checked_fields(operation: Operation[Any]) -> dict[str, Any]:
-    """Return the fields that are not at their default, after checking all of them."""
+    """Validate all fields, and return those that differ from their default."""
     cls = type(operation)
     try:
         tree = msgspec.to_builtins(operation, builtin_types=(bytes,))
         wire.convert(tree, cls)
         wire.encode_json({k: v for k, v in tree.items() if not isinstance(v, bytes)})
     except UnicodeEncodeError:
-        raise InvalidInputError("The request holds text that is not Unicode.") from None
+        raise InvalidInputError("Text in a request must be Unicode.") from None
     tree.pop("type", None)
     fields: dict[str, Any] = tree
     return fields
@@ -253,7 +252,7 @@ def _too_long_for_query(fields: dict[str, Any]) -> InputSizeError:
         name,
         actual=lengths[name],
         maximum=_TARGET_CHARACTERS,
-        unit="characters in a URL, where it travels beside a payload this long",
+        unit="characters in a URL next to a payload of this length",
     )
 
 
@@ -302,18 +301,19 @@ def _foreign_error(status: int) -> HSMError:
             return errors.UnavailableError("Too many requests; try again later.")
         case 502 | 503 | 504:
             return errors.UnavailableError(
-                f"The server can't answer now (status {status}).", status=status
+                f"The server is unavailable (status {status}).", status=status
             )
         case _ if 300 <= status < 400:
             return TransportError(
-                f"The server answered with a redirect (status {status}), which is "
-                "never followed.",
+                f"The server sent a redirect (status {status}). Redirects are not "
+                "followed; check the endpoint.",
                 reason="redirect",
                 status=status,
             )
         case _:
             return TransportError(
-                f"The answer (status {status}) is not one of an HSM.",
+                f"The response (status {status}) is not from an HSM; check the "
+                "endpoint.",
                 reason="answer",
                 status=status,
             )

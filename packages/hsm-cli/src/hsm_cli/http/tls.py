@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TLS 1.3 as a client: whom to trust, who we are, and what failures are called."""
+"""TLS 1.3 client: trust anchors, client certificate, names of failures."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def open_tls_context(
     Return a context for TLS 1.3.
 
     Args:
-        ca_bundle: PEM file of trusted authorities; None means the system's.
+        ca_bundle: PEM file of trusted CA certificates; None means the system's.
 
-        client_cert: PEM file with our certificate chain, or None.
+        client_cert: PEM file with the client certificate chain, or None.
 
         client_key: PEM file with its key; None means it is in *client_cert*.
 
-        insecure: Take any server certificate.
+        insecure: Skip verification of the server's certificate.
 
     Raises:
         ConfigurationError: A file can't be read, is not PEM, or its key is encrypted.
-        UnsafeFileModeError: Others may read the file with the key.
+        UnsafeFileModeError: Other users may read the key file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -49,7 +49,7 @@ def open_tls_context(
         _load_identity(context, client_cert, client_key or client_cert)
     elif client_key is not None:
         raise ConfigurationError(
-            "A client key was given without a client certificate.", field="client_key"
+            "client_key requires client_cert (--client-cert).", field="client_key"
         )
     return context
 
@@ -62,7 +62,7 @@ def _load_authorities(context: ssl.SSLContext, ca_bundle: Path | None) -> None:
         context.load_verify_locations(cafile=ca_bundle)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"The CA bundle {ca_bundle} could not be read: {reason(error)}.",
+            f"Can't read the CA bundle {ca_bundle}: {reason(error)}.",
             field="ca_bundle",
         ) from None
 
@@ -79,10 +79,10 @@ def _load_identity(context: ssl.SSLContext, certificate: Path, key: Path) -> Non
     try:
         context.load_cert_chain(certificate, key, password=refuse)
     except (OSError, ValueError) as error:
-        why = "the key is encrypted, which is not supported" if asked else None
+        why = "encrypted keys are not supported" if asked else None
         raise ConfigurationError(
-            f"The client certificate {certificate} with key {key} could not be "
-            f"loaded: {why or reason(error)}.",
+            f"Can't load the client certificate {certificate} with key {key}: "
+            f"{why or reason(error)}.",
             field="client_cert",
         ) from None
 
@@ -92,19 +92,19 @@ def _refuse_unsafe_mode(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         raise ConfigurationError(
-            f"The client key {path} could not be read: {reason(error)}.",
+            f"Can't read the client key {path}: {reason(error)}.",
             field="client_key",
         ) from None
     if stat.S_ISREG(mode) and mode & 0o077:
         raise UnsafeFileModeError(
-            f"The client key {path} has mode {stat.S_IMODE(mode):04o}; only its owner "
-            "may have access (chmod 600).",
+            f"The client key {path} has mode {stat.S_IMODE(mode):04o}, which gives "
+            "other users access. Run chmod 600.",
             field="client_key",
         )
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the error of the socket layer that urllib3 has wrapped."""
+    """Return the socket error that urllib3 wrapped."""
     for _ in range(8):
         inner = error.__cause__ or next(
             (word for word in error.args if isinstance(word, BaseException)), None
@@ -116,7 +116,7 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def reason(error: BaseException) -> str:
-    """Return in a few words why something failed, without any data."""
+    """Return the reason of a failure in a few words, without data."""
     inner = innermost(error)
     if isinstance(inner, ssl.SSLError):
         return tls_words(inner.reason or "TLS failure")
@@ -128,5 +128,5 @@ def reason(error: BaseException) -> str:
 
 
 def tls_words(word: str) -> str:
-    """Return OpenSSL's name of a failure in lower-case words."""
+    """Return OpenSSL's name of a failure as lower-case words."""
     return word.lower().replace("_", " ")

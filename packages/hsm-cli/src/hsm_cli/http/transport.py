@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-One HTTPS attempt: a request goes out, an answer comes back, or it is said what failed.
+HTTPS transport: one attempt of a request.
 
-Whether a request may have reached the server decides what may be done next, so every
-failure says so in ``facts["reason"]``: only ``lost`` and ``answer`` mean that it may.
+A retry is safe only if the request did not reach the server. ``facts["reason"]`` of a
+failure tells: it may have with ``lost`` and ``answer``, and has not otherwise.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600
 _LONGEST_SILENCE_SECONDS: Final = 45.0
-"""A stream is silent for 15 seconds at most; more than that is a lost connection."""
+"""Streams are silent for at most 15 seconds; longer silence is a lost connection."""
 
 
 class Transport:
     """
-    A few kept connections to one server. Safe for many threads.
+    Connection pool to one server. Thread-safe.
 
-    Redirects are never followed, proxies of the environment are not used, and answers
-    are not decompressed.
+    It does not follow redirects, use proxies of the environment, or decompress
+    responses.
 
     Args:
         endpoint: ``https://HOST[:PORT][/PREFIX]``.
 
         context: From `open_tls_context`.
 
-        timeout_seconds: Longest time for connecting, for the answer to begin, and for
-            the rest of it.
+        timeout_seconds: Time limit for connecting, for the first byte of the response,
+            and for the rest of it.
 
-        max_answer_bytes: Longest answer that is read.
+        max_answer_bytes: Maximum length of a response.
 
     Raises:
-        ConfigurationError: The endpoint is not such a URL, or the time-out is not
-            between 0 and 3600 seconds.
+        ConfigurationError: The endpoint is invalid, or the time-out is not between 0
+            and 3600 seconds.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Transport:
         host, port, self._prefix = _parse_endpoint(endpoint)
         if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
             raise ConfigurationError(
-                "The timeout must be more than 0 and at most "
+                "timeout_seconds must be more than 0 and at most "
                 f"{_LONGEST_TIMEOUT_SECONDS} seconds.",
                 field="timeout_seconds",
             )
@@ -81,16 +81,16 @@ class Transport:
 
     def send(self, request: Request, headers: dict[str, str]) -> Answer:
         """
-        Send one request and read its answer.
+        Send one request and read its response.
 
         Args:
-            request: What to send.
+            request: The request.
 
-            headers: What is sent beside the request's own, such as the credential.
+            headers: Additional headers, such as the credential.
 
         Raises:
-            TransportError: No answer, or none that could be read; ``facts["reason"]``
-                is ``connect``, ``certificate``, ``tls``, ``lost`` or ``answer``.
+            TransportError: No response, or an invalid one; ``facts["reason"]`` is
+                ``connect``, ``certificate``, ``tls``, ``lost`` or ``answer``.
         """
         with self._failures():
             return self._read(self._open(request, headers, self._timeout_seconds))
@@ -99,16 +99,16 @@ class Transport:
         self, request: Request, headers: dict[str, str]
     ) -> Answer | Generator[bytes, None, None]:
         """
-        Send one request, and return the pieces of an answer that has no end.
+        Send one request, and return the pieces of an endless response.
 
         Args:
-            request: What to send.
+            request: The request.
 
             headers: See `send`.
 
         Returns:
-            Pieces as they come, which raise `TransportError` too; closing them closes
-            the connection. An answer that is no stream of events comes as a whole.
+            Pieces as they arrive, which may raise `TransportError`; closing them closes
+            the connection. A response that is not an event stream is returned whole.
 
         Raises:
             TransportError: See `send`.
@@ -148,14 +148,13 @@ class Transport:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Turn what goes wrong into an error of ours."""
+        """Convert errors of urllib3 into `TransportError`."""
         try:
             yield
         except (HTTPError, OSError, ValueError) as error:
             raise self._failure(error) from None
         except AttributeError:
-            # urllib3 asks a socket for its answer that broke, and is gone, while the
-            # request was written.
+            # urllib3 reads from a socket that closed while the request was written.
             raise self._closed() from None
 
     def close(self) -> None:
@@ -170,14 +169,14 @@ class Transport:
             if length > self._max_answer_bytes:
                 response.close()
                 raise TransportError(
-                    f"The answer is longer than {self._max_answer_bytes} bytes.",
+                    f"The response is longer than {self._max_answer_bytes} bytes.",
                     reason="answer",
                     maximum=self._max_answer_bytes,
                 )
             if time.monotonic() > deadline:
                 response.close()
                 raise TransportError(
-                    f"{self._where} did not answer in full within "
+                    f"{self._where} did not complete its response within "
                     f"{self._timeout_seconds:g} seconds.",
                     reason="lost",
                 )
@@ -192,10 +191,10 @@ class Transport:
 
     def _failure(self, error: Exception) -> TransportError:
         match error:
-            # urllib3 makes it a kind of time-out, which it is not.
+            # A subclass of a time-out in urllib3, but not a time-out.
             case NewConnectionError():
                 return TransportError(
-                    f"{self._where} could not be reached: {reason(error)}.",
+                    f"Can't connect to {self._where}: {reason(error)}.",
                     reason="connect",
                 )
             case ConnectTimeoutError():
@@ -208,7 +207,7 @@ class Transport:
                 return self._tls_failure(error)
             case ReadTimeoutError():
                 return TransportError(
-                    f"{self._where} did not answer within "
+                    f"{self._where} did not respond within "
                     f"{self._timeout_seconds:g} seconds.",
                     reason="lost",
                 )
@@ -216,13 +215,13 @@ class Transport:
                 return self._closed()
             case _:
                 return TransportError(
-                    f"The connection to {self._where} broke: {reason(error)}.",
+                    f"Lost the connection to {self._where}: {reason(error)}.",
                     reason="lost",
                 )
 
     def _closed(self) -> TransportError:
         return TransportError(
-            f"{self._where} closed the connection without an answer.", reason="lost"
+            f"{self._where} closed the connection without a response.", reason="lost"
         )
 
     def _tls_failure(self, error: Exception) -> TransportError:
@@ -230,16 +229,16 @@ class Transport:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return TransportError(
                 f"The certificate of {self._where} is not trusted: "
-                f"{cause.verify_message}.",
+                f"{cause.verify_message}. Pass --ca-bundle FILE if a private CA "
+                "issued it.",
                 reason="certificate",
             )
         word = getattr(cause, "reason", None) or ""
         if not word or "EOF" in word:
-            # Without a reason it was the socket that failed, and the request may have
-            # gone out before.
+            # Without a reason the socket failed, possibly after the request was sent.
             return self._closed()
         return TransportError(
-            f"No secure connection to {self._where}: {tls_words(word)}.",
+            f"TLS handshake with {self._where} failed: {tls_words(word)}.",
             reason="tls",
         )
 
@@ -248,7 +247,7 @@ def _open_pool(
     host: str, port: int, context: ssl.SSLContext, timeout_seconds: float
 ) -> urllib3.HTTPSConnectionPool:
     try:
-        # Resolvers encode names so; what they can't is found here and not later.
+        # Resolvers use this encoding; fail early on names that it rejects.
         host.encode("idna")
         return urllib3.HTTPSConnectionPool(
             host,
@@ -260,7 +259,7 @@ def _open_pool(
         )
     except (HTTPError, ValueError):
         raise ConfigurationError(
-            f"The endpoint names a host that can't be one: {host!r}.",
+            f"endpoint has an invalid host name: {host!r}.",
             field="endpoint",
         ) from None
 
@@ -281,8 +280,8 @@ def _parse_endpoint(endpoint: str) -> tuple[str, int, str]:
         or parts.fragment
     ):
         raise ConfigurationError(
-            "The endpoint must be https://HOST[:PORT][/PREFIX], without user, query "
-            "or fragment.",
+            "endpoint must be https://HOST[:PORT][/PREFIX], without user, query or "
+            "fragment.",
             field="endpoint",
         )
     return host, port or 443, parts.path.rstrip("/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signatures with a private key of one's own, which never leaves this machine."""
+"""Signatures of decisions with a local private key."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from hsm_core.secret_input import read_secret_text
 
 _SSH: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _FORMS: Final = (
-    "it must be a private key of Ed25519 or ECDSA P-256, as PEM or as OpenSSH has it."
+    "it must be an Ed25519 or ECDSA P-256 private key in PEM or OpenSSH format."
 )
 
 
 def sign_with(path: str, message: bytes, passphrase: Callable[[], bytes]) -> bytes:
     """
-    Return a bare signature: of Ed25519, or of ECDSA P-256 with SHA-256 as DER.
+    Return a raw signature: Ed25519, or ECDSA P-256 with SHA-256 in DER.
 
     Args:
         path: File of the private key.
 
-        message: What to sign.
+        message: Bytes to sign.
 
-        passphrase: Gives that of an encrypted key; called only if it is one.
+        passphrase: Returns the passphrase; called only if the key is encrypted.
 
     Raises:
         InvalidInputError: The file holds no such key, or the passphrase is wrong.
     """
     source = Source(what="key", path=path)
     if source.is_shared:
-        print_note("warning: others than its owner may read the file of this key.")
+        print_note("warning: other users can read the key file (chmod 600).")
     key = _load(source.read(), passphrase)
     match key:
         case Ed25519PrivateKey():
@@ -72,8 +72,8 @@ def _load(data: bytes, passphrase: Callable[[], bytes]) -> object:
     except UnsupportedAlgorithm as error:
         if "bcrypt" in str(error):
             raise InvalidInputError(
-                "To read an encrypted key of OpenSSH, install bcrypt; or sign "
-                "with ssh-keygen -Y sign and give --signature.",
+                "Encrypted OpenSSH keys require the package bcrypt. Install it, or use "
+                "ssh-keygen -Y sign and pass --signature.",
                 field="key",
             ) from None
         raise InvalidInputError(
@@ -87,10 +87,10 @@ def _load(data: bytes, passphrase: Callable[[], bytes]) -> object:
 
 def passphrase_source(given: str | None) -> Callable[[], bytes]:
     """
-    Return what gives a passphrase: a file, a descriptor, itself, or else the terminal.
+    Return a function that reads a passphrase, by default from the terminal.
 
     Args:
-        given: ``@FILE``, ``fd:N``, or the passphrase itself out of the environment.
+        given: ``@FILE``, ``fd:N``, or a literal passphrase from the environment.
     """
     return lambda: _passphrase(given)
 
@@ -101,7 +101,8 @@ def _passphrase(given: str | None) -> bytes:
         return text.partition("\n")[0].encode()
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(
-            "The key is encrypted; give --passphrase @FILE, or a terminal to ask."
+            "The key is encrypted. Pass --passphrase @FILE, or run the command on a "
+            "terminal."
         )
     answer: str = click.prompt("Passphrase", hide_input=True, err=True)
     return answer.encode()

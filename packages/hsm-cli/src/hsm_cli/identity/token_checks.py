@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Whether a key at hand has signed a token.
+Signature verification of tokens with a local key.
 
-A key is for one algorithm, whatever the token says, as servers have it.
+As on servers, each key has exactly one algorithm, whatever the token's header says.
 
 Standard:
     RFC 7515 section 5.2, RFC 7517, RFC 8725 section 3.1.
@@ -23,39 +23,39 @@ _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
 
 def check_by_secret(token: str, secret: bytes) -> None:
     """
-    Check a token of HS256.
+    Verify an HS256 token.
 
     Raises:
-        AuthenticationError: The secret has not signed it.
+        AuthenticationError: The signature does not match the secret.
     """
     from joserfc import jwk
 
     if not _is_signed(token, jwk.OctKey.import_key(secret), "HS256"):
         raise AuthenticationError(
-            "The token was not signed with this secret, or not with HS256."
+            "The signature of the token does not match this secret with HS256."
         )
 
 
 def check_by_keys(token: str, header: Mapping[str, Any], data: bytes) -> None:
     """
-    Check a token of RS256, ES256 or EdDSA.
+    Verify an RS256, ES256 or EdDSA token.
 
     Args:
-        token: What may be signed.
+        token: The token.
 
-        header: What it says of itself; of a set, the keys with its ``kid`` are tried.
+        header: Its header; its ``kid`` selects keys of a set.
 
         data: A public key as PEM, a JWK, or a JWK Set.
 
     Raises:
-        InvalidInputError: It is none of these, or holds no key that tokens may have.
-        AuthenticationError: None of the keys has signed it.
+        InvalidInputError: It is none of these, or has no key of a supported type.
+        AuthenticationError: The signature does not match any of the keys.
     """
     found = _keys_of_json(data) if data.lstrip()[:1] == b"{" else [("", _of_pem(data))]
     usable = [(kid, key, alg) for kid, key in found if (alg := _algorithm_of(key))]
     if not usable:
         raise InvalidInputError(
-            "The file holds no public key that is RSA, EC on P-256 or Ed25519.",
+            "The file has no RSA, EC P-256 or Ed25519 public key.",
             field=_FIELD,
         )
     kid = header.get("kid")
@@ -65,9 +65,9 @@ def check_by_keys(token: str, header: Mapping[str, Any], data: bytes) -> None:
         if not name or kid is None or name == kid
     ):
         raise AuthenticationError(
-            "The token was not signed with this key, or not with its algorithm."
+            "The signature of the token does not match this key."
             if len(usable) == 1
-            else "The token was not signed with the key of its kid in this set."
+            else "The signature of the token does not match its kid's key in this set."
         )
 
 
@@ -77,7 +77,7 @@ def _is_signed(token: str, key: Any, algorithm: str) -> bool:
 
     try:
         with warnings.catch_warnings():
-            # EdDSA leaves the curve open (RFC 9864); here the key says it.
+            # EdDSA does not name the curve (RFC 9864); the key does.
             warnings.simplefilter("ignore")
             jwt.decode(token, key, algorithms=[algorithm])
     except (JoseError, ValueError):
@@ -101,12 +101,12 @@ def _of_pem(data: bytes) -> Any:
     except (ValueError, UnsupportedAlgorithm):
         pass
     raise InvalidInputError(
-        "The file is no public key as PEM, and no JWK Set.", field=_FIELD
+        "The file must be a PEM public key, a JWK or a JWK Set.", field=_FIELD
     )
 
 
 def _keys_of_json(data: bytes) -> list[tuple[str, Any]]:
-    """Return each key with its ``kid``; private members and others are passed over."""
+    """Return the public part of each key with its ``kid``; skip invalid keys."""
     from joserfc import jwk
     from joserfc.errors import JoseError
 
@@ -122,13 +122,13 @@ def _keys_of_json(data: bytes) -> list[tuple[str, Any]]:
                 continue
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidInputError(
-            "The file is no public key as PEM, and no JWK Set.", field=_FIELD
+            "The file must be a PEM public key, a JWK or a JWK Set.", field=_FIELD
         ) from None
     return found
 
 
 def _algorithm_of(key: Any) -> str:
-    """Return the one algorithm of a key, or nothing where tokens can't have it."""
+    """Return the algorithm of a key; empty if tokens do not support it."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     match key.raw_value:

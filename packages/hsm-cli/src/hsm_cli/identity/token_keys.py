@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What minted tokens are signed with: a secret, or a private key in a file.
+Signing keys of minted tokens: a secret, or a private key in a file.
 
 Standard:
     RFC 7518 sections 3.2 to 3.4, RFC 8037 section 3.1.
@@ -37,12 +37,12 @@ _KINDS: Final = {
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenSigner:
     """
-    Signs tokens.
+    Signer of tokens.
 
     Attributes:
         algorithm: ``alg`` of their header.
         kid: Their ``kid``; empty for none.
-        sign: Returns the signature of bytes, as JWS has it.
+        sign: Returns the signature of bytes in JWS format.
     """
 
     algorithm: str
@@ -51,30 +51,29 @@ class TokenSigner:
 
 
 def secret_signer(secret: bytes, kid: str = "") -> TokenSigner:
-    """Return a signer with HS256 and a secret of at least `MIN_SECRET_BYTES`."""
+    """Return an HS256 signer with a secret of at least `MIN_SECRET_BYTES`."""
     return TokenSigner("HS256", kid, lambda data: hmac.digest(secret, data, "sha256"))
 
 
 def has_key(settings: TokenSettings) -> bool:
-    """Return whether there is anything to sign with."""
+    """Return whether a signing key is configured."""
     return bool(settings.jwt_secret or settings.private_key)
 
 
 def open_signer(settings: TokenSettings) -> TokenSigner:
     """
-    Return what the settings say that tokens are signed with; it is read here.
+    Read the signing key of the settings.
 
     Raises:
-        ConfigurationError: What the algorithm needs is not there, can't be read, or is
-            for another algorithm.
-        UnsafeFileModeError: Others may read the file.
+        ConfigurationError: The key is missing, unreadable or for another algorithm.
+        UnsafeFileModeError: Other users may read the file.
     """
     algorithm = settings.algorithm
     if algorithm is TokenAlgorithm.HS256:
         if not settings.jwt_secret:
             raise ConfigurationError(
-                "hs256 needs --jwt-secret; a private key (--jwt-private-key) is for "
-                "another --jwt-algorithm.",
+                "hs256 requires --jwt-secret. To use --jwt-private-key, pass another "
+                "--jwt-algorithm.",
                 field="jwt_secret",
             )
         secret = read_secret(
@@ -86,14 +85,14 @@ def open_signer(settings: TokenSettings) -> TokenSigner:
         return secret_signer(secret, settings.kid)
     if not settings.private_key:
         raise ConfigurationError(
-            f"{algorithm.value} needs --jwt-private-key.", field=_FIELD
+            f"{algorithm.value} requires --jwt-private-key.", field=_FIELD
         )
     text = read_secret_text(f"@{settings.private_key}", field=_FIELD)
     return TokenSigner(_HEADERS[algorithm], settings.kid, _signing(text, algorithm))
 
 
 def _signing(text: str, algorithm: TokenAlgorithm) -> Callable[[bytes], bytes]:
-    # Only who needs them has these loaded: they take longer than a short command.
+    # Deferred: importing these takes longer than a short command.
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -117,7 +116,8 @@ def _signing(text: str, algorithm: TokenAlgorithm) -> Callable[[bytes], bytes]:
             return key.sign
         case _:
             raise ConfigurationError(
-                f"{_FIELD}: {algorithm.value} needs {_KINDS[algorithm]}.", field=_FIELD
+                f"{_FIELD}: {algorithm.value} requires {_KINDS[algorithm]}.",
+                field=_FIELD,
             )
 
 
@@ -128,7 +128,7 @@ def _load(text: str) -> object:
     try:
         return load_pem_private_key(text.encode(), None)
     except TypeError:
-        problem = "the private key is encrypted; only one that is not can be used."
+        problem = "encrypted private keys are not supported. Decrypt it first."
     except (ValueError, UnsupportedAlgorithm):
-        problem = "the file holds no private key as PEM."
+        problem = "the file must be a PEM private key."
     raise ConfigurationError(f"{_FIELD}: {problem}", field=_FIELD)

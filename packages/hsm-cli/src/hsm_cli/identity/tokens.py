@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bearer tokens (JWT, RFC 7519): taken as they are, minted, or looked at."""
+"""Bearer tokens (JWT, RFC 7519): loading, minting and inspection."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 class TokenFacts(Record, frozen=True, kw_only=True):
     """
-    What a token says of itself.
+    Header and claims of a token.
 
     Attributes:
         algorithm: ``alg`` of its header.
-        header: All of its header, as JSON values.
+        header: All header parameters, as JSON values.
         claims: All claims, as JSON values.
-        expires_in_seconds: Negative once it has expired; None if it never does.
-        signature: ``valid``, or ``not verified`` where no key was given.
+        expires_in_seconds: Negative if it has expired; None if it never does.
+        signature: ``valid``, or ``not verified`` if no key was given.
     """
 
     algorithm: str
@@ -59,31 +59,31 @@ def mint_token(
     now: float | None = None,
 ) -> str:
     """
-    Return a fresh token.
+    Mint a token.
 
     Args:
-        signer: Who signs it.
+        signer: Signs the token.
 
         actor: Its subject, 1 to 128 characters without control characters.
 
         roles: Names of roles, in any accepted spelling.
 
-        ttl_seconds: How long it is valid, from 1.
+        ttl_seconds: Its lifetime, at least 1.
 
         issuer: Its ``iss``; empty means none.
 
-        now: Seconds since 1970; None means the present.
+        now: Seconds since 1970; None means the current time.
 
     Raises:
-        InvalidInputError: There is no such role, no role at all, no such actor, or
-            the time is out of range.
+        InvalidInputError: A role is unknown, there are no roles, the actor is invalid,
+            or the lifetime is out of range.
 
     Standard:
         RFC 7519, RFC 7515 section 3.1.
     """
     _check_actor(actor)
     if not roles:
-        raise InvalidInputError("A token needs at least one role.", field="roles")
+        raise InvalidInputError("roles must name at least one role.", field="roles")
     if not 1 <= ttl_seconds <= _MAX_TTL_SECONDS:
         raise InvalidInputError(
             f"token_ttl must be between 1 and {_MAX_TTL_SECONDS} seconds.",
@@ -102,19 +102,19 @@ def mint_token(
     header = {"alg": signer.algorithm, "typ": "JWT"}
     if signer.kid:
         header["kid"] = signer.kid
-    # By hand, because importing joserfc would take longer than all else that a
-    # command does; the tests check the result with joserfc.
+    # Without joserfc, whose import takes longer than the rest of a command; the tests
+    # verify the result with joserfc.
     signed = f"{_segment(header)}.{_segment(claims)}"
     return f"{signed}.{_base64url(signer.sign(signed.encode('ascii')))}"
 
 
 def _check_actor(actor: str) -> None:
     if not actor:
-        raise InvalidInputError("A token needs an actor.", field="actor")
+        raise InvalidInputError("actor must not be empty.", field="actor")
     if len(actor) > _MAX_ACTOR_CHARACTERS or _CONTROLS.search(actor):
         raise InvalidInputError(
-            f"An actor has at most {_MAX_ACTOR_CHARACTERS} characters, none of them a "
-            "control character.",
+            f"actor must have at most {_MAX_ACTOR_CHARACTERS} characters, and no "
+            "control characters.",
             field="actor",
         )
 
@@ -125,7 +125,7 @@ def _segment(members: dict[str, Any]) -> str:
         return _base64url(text.encode("utf-8"))
     except UnicodeEncodeError:
         raise InvalidInputError(
-            "The actor or the issuer is not Unicode text.", field="actor"
+            "actor and issuer must be Unicode text.", field="actor"
         ) from None
 
 
@@ -137,19 +137,19 @@ def open_token(
     settings: TokenSettings, *, has_certificate: bool = False
 ) -> Callable[[], str]:
     """
-    Return what gives the bearer token for each request.
+    Return a function that returns the bearer token for each request.
 
-    Secrets are read once, here. A minted token is used again until shortly before it
-    expires. Where both a token and a secret are named, the token is taken.
+    Secrets are read once, here. A minted token is reused until shortly before it
+    expires. A token takes precedence over a secret.
 
     Args:
-        settings: Where it comes from.
+        settings: Source of the token.
 
-        has_certificate: Whether a client certificate is shown, which may be enough:
-            where nothing else is named, the token is empty.
+        has_certificate: Whether there is a client certificate, which may be enough:
+            the token is then empty if nothing else is configured.
 
     Raises:
-        ConfigurationError: There is nothing to be known by, or it can't be read.
+        ConfigurationError: There is no credential, or it can't be read.
     """
     if settings.auth_token:
         text = read_secret_text(settings.auth_token, field="auth_token").strip()
@@ -158,8 +158,8 @@ def open_token(
         if has_certificate:
             return lambda: ""
         raise ConfigurationError(
-            "There is no credential: give --auth-token, --jwt-secret or "
-            "--jwt-private-key, or set FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",
+            "No credential. Pass --auth-token, --jwt-secret or --jwt-private-key, or "
+            "set FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",
             field="auth_token",
         )
     return _Minter(settings)
@@ -198,22 +198,22 @@ def inspect_token(
     now: float | None = None,
 ) -> TokenFacts:
     """
-    Return what a token says; without a key nobody has checked that it is true.
+    Decode a token; its signature is verified only if a key is given.
 
     Args:
-        token: JWS compact serialisation, of whatever algorithm.
+        token: JWS compact serialization, with any algorithm.
 
-        secret: Checks HS256.
+        secret: Verifies HS256.
 
-        keys: A public key as PEM, a JWK or a JWK Set; checks what else servers take.
-            Where both are given, this one counts.
+        keys: A public key as PEM, a JWK or a JWK Set; verifies RS256, ES256 and EdDSA.
+            Takes precedence over *secret*.
 
-        now: Seconds since 1970; None means the present.
+        now: Seconds since 1970; None means the current time.
 
     Raises:
         MalformedError: It is not a JWT in compact form.
         InvalidInputError: There is no key in *keys*.
-        AuthenticationError: A key was given and did not make its signature.
+        AuthenticationError: The signature does not match the key.
     """
     header, claims = _parts(token)
     algorithm = header.get("alg")
@@ -239,13 +239,15 @@ def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     segments = token.split(".")
     if len(segments) != 3:
-        raise MalformedError("The token is not a JWT: it needs three parts.")
+        raise MalformedError("The token is not a JWT: it must have three parts.")
     try:
         header, claims = (wire.scan_json(_unpadded(text)) for text in segments[:2])
     except (MalformedError, binascii.Error, ValueError):
         raise MalformedError("The token is not a JWT: it can't be decoded.") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise MalformedError("The token is not a JWT: its parts must be objects.")
+        raise MalformedError(
+            "The token is not a JWT: header and claims must be JSON objects."
+        )
     return header, claims
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Data from arguments, files and standard input, and results to files."""
+"""Reading of arguments, files and standard input; atomic writing of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = Limits().payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
-"""Longest data that is read: the longest payload, and what an envelope adds."""
+"""Longest data that is read: the longest payload plus the envelope."""
 
 _STDIN: Final = "-"
 
@@ -31,7 +31,7 @@ def encode_base64(data: bytes) -> str:
 
 def decode_base64(text: str | bytes, *, what: str) -> bytes:
     """
-    Decode base64 (RFC 4648, section 4); white space around and between lines is let be.
+    Decode base64 (RFC 4648, section 4); white space is ignored.
 
     Raises:
         MalformedError: It is not canonical base64 with padding.
@@ -42,18 +42,18 @@ def decode_base64(text: str | bytes, *, what: str) -> bytes:
     try:
         data = base64.b64decode(joined, validate=True)
     except (binascii.Error, ValueError):
-        raise MalformedError(f"{what} is not base64 with padding.") from None
+        raise MalformedError(f"{what} must be base64 with padding.") from None
     if base64.b64encode(data) != joined:
-        raise MalformedError(f"{what} is not canonical base64.")
+        raise MalformedError(f"{what} must be canonical base64.")
     return data
 
 
 def decode_pem(data: bytes, label: str) -> bytes:
     """
-    Return what a PEM file of this label holds; what is no PEM at all, as it is.
+    Return the contents of a PEM block with this label; other data is returned as is.
 
     Raises:
-        MalformedError: It is PEM, but has no part of this label, or is damaged.
+        MalformedError: The PEM file has no block with this label, or is damaged.
     """
     if b"-----BEGIN " not in data:
         return data
@@ -61,20 +61,21 @@ def decode_pem(data: bytes, label: str) -> bytes:
     _, found, rest = data.partition(begin)
     body, closed, _ = rest.partition(end)
     if not found or not closed:
-        raise MalformedError(f"The PEM file holds no {label}.")
+        raise MalformedError(f"The PEM file has no {label} block.")
     return decode_base64(body, what=label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """
-    Where the data of a command comes from: an argument, a file or standard input.
+    Input of a command: an argument, a file or standard input.
 
     Attributes:
-        what: What it is, for messages.
+        what: Name of the data, for messages.
         text: The argument, or None.
-        path: The file, ``-`` for standard input, or None. One of the two is given.
-        is_base64: Whether what is found there is base64 of the data.
+        path: The file, ``-`` for standard input, or None. Exactly one of *text* and
+            *path* is given.
+        is_base64: Whether the data is base64-encoded.
     """
 
     what: str
@@ -88,11 +89,11 @@ class Source:
 
         Raises:
             InvalidInputError: The file can't be read.
-            MalformedError: It should be base64 and is not.
+            MalformedError: It is not base64, although *is_base64* is set.
             PayloadTooLargeError: It is longer than any HSM accepts.
         """
         if self.text is not None:
-            # Bytes of the command line that are not UTF-8 come back as they were.
+            # Restores bytes of the command line that are not UTF-8.
             data = os.fsencode(self.text)
         else:
             data = b"".join(self._chunks(limit=2 * _MAX_BYTES))
@@ -125,7 +126,7 @@ class Source:
 
     @property
     def size(self) -> int | None:
-        """Length of a plain file, in bytes; None for whatever else."""
+        """Length of a regular file in bytes; None for anything else."""
         if self.path is None or self.path == _STDIN:
             return None
         try:
@@ -136,7 +137,7 @@ class Source:
 
     @property
     def is_shared(self) -> bool:
-        """Whether it is a plain file that others than its owner may read."""
+        """Whether it is a regular file that users other than its owner may read."""
         if self.size is None:
             return False
         return bool(stat.S_IMODE(os.stat(os.fsencode(self.path or "")).st_mode) & 0o044)
@@ -175,25 +176,25 @@ class Source:
     def _unreadable(self, error: Exception) -> InvalidInputError:
         why = error.strerror if isinstance(error, OSError) else "not a file name"
         return InvalidInputError(
-            f"The {self.what} {self.path} could not be read: {why}.", field=self.what
+            f"Can't read the {self.what} from {self.path}: {why}.", field=self.what
         )
 
 
 def write_file(path: str, data: bytes, *, private: bool) -> None:
     """
-    Write a file: the whole of it under its name, or nothing.
+    Write a file atomically.
 
     Args:
-        path: Where; an existing file is replaced, through a symbolic link too. What is
-            not a plain file, such as a pipe, is written to.
+        path: Destination; an existing file is replaced, also through a symbolic link.
+            A special file, such as a pipe, is written to.
 
-        data: What.
+        data: Contents.
 
-        private: Whether nobody but its owner may read it (mode 0600); else the umask
-            decides.
+        private: Whether only the owner may read it (mode 0600); otherwise the umask
+            applies.
 
     Raises:
-        OutputError: It can't be written; what was there before is untouched.
+        OutputError: It can't be written; an existing file is unchanged.
     """
     try:
         target = os.path.realpath(path)
@@ -204,7 +205,7 @@ def write_file(path: str, data: bytes, *, private: bool) -> None:
         _replace(target, data, mode=0o600 if private else 0o666 & ~_umask())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise OutputError(f"{path} could not be written: {why}.") from None
+        raise OutputError(f"Can't write {path}: {why}.") from None
 
 
 def _replace(target: str, data: bytes, *, mode: int) -> None:

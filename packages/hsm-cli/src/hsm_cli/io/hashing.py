@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hashes payloads of any size here, in pieces, so that a few bytes travel for them."""
+"""Client-side hashing of payloads of any size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hsm_core.algorithms import Algorithm, HashAlgorithm
 
 
 class Candidate(NamedTuple):
-    """A public key that mu is made for."""
+    """Public key to compute mu for."""
 
     version: int
     algorithm: Algorithm
@@ -34,11 +34,11 @@ def hash_digest(
     Args:
         algorithm: The hash.
 
-        source: What the pieces are from.
+        source: Source of the pieces.
 
-        head: Pieces that were read already.
+        head: Pieces that are already read.
 
-        rest: The others.
+        rest: The remaining pieces.
     """
     hasher = hashlib.new(algorithm.value.replace("-", "").lower())
     _feed([hasher], source, head, rest)
@@ -58,7 +58,7 @@ def hash_mus(
     Raises:
         InputSizeError: The context is longer than 255 bytes.
     """
-    # It loads all of the cryptography, which short payloads do without.
+    # Deferred: short payloads do not need the cryptography.
     from hsm_core.primitives import MuHasher
 
     hashers = [MuHasher(c.algorithm, c.public_der, context) for c in candidates]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The key of a trail or a ledger that is verified here, without a server."""
+"""HMAC key of an audit log or a ledger that is verified offline."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def hmac_key_option(
     what: str, *, required: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
-    Give a command *hmac_key*: a form of secret, or None.
+    Add the option *hmac_key*: a source of a secret, or None.
 
     Args:
-        what: Whose key it is, and when it is to be given.
+        what: Description of the key.
 
-        required: The command can't do without it.
+        required: Whether the option is required.
     """
     without = (
         ""
         if required
-        else " Without it only the chain is checked, which a forger can make anew."
+        else " Without it only the hash chain is checked, which an attacker can forge."
     )
     return click.option(
         "--hmac-key",
@@ -49,10 +49,10 @@ def read_hmac_key(form: str | None) -> bytes | None: ...
 
 def read_hmac_key(form: str | None) -> bytes | None:
     """
-    Return the key that a form of secret stands for, 32 bytes, or None.
+    Read an HMAC key of 32 bytes, or return None.
 
     Raises:
-        InvalidInputError: It can't be read, or has another length.
+        InvalidInputError: It can't be read, or has a wrong length.
     """
     if form is None:
         return None
@@ -61,15 +61,15 @@ def read_hmac_key(form: str | None) -> bytes | None:
     )
 
 
-def checked(*, macs: bool) -> str:
-    """Say what was checked, with or without the key."""
+def describe_checks(*, macs: bool) -> str:
+    """Describe the checks that were made, with or without the key."""
     if macs:
-        return "every MAC and the chain"
-    return "the chain only, which a forger can make anew; give --hmac-key"
+        return "every MAC and the hash chain"
+    return "the hash chain only, which an attacker can forge; pass --hmac-key"
 
 
 def end_pair(*, is_clean: bool, in_use: bool) -> tuple[str, str]:
-    """Return how a trail or a ledger ends, as a name and a value."""
+    """Return the state of the end of a log, as a name and a value."""
     if in_use:
-        return "state", "open: the server runs"
-    return "closed in order", "yes" if is_clean else "no"
+        return "state", "in use by a server"
+    return "closed cleanly", "yes" if is_clean else "no"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What commands work on: a key, data, proofs, each given in one of several ways."""
+"""Operands of commands: keys, payloads, signatures and MACs, additional data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def one_of(positional: str | None, option: str | None, *, name: str, flag: str) -> str:
     """
-    Return the one that was given of two ways to say the same.
+    Return the value of a parameter that is an argument or an option.
 
     Raises:
-        click.UsageError: Both were given, or none.
+        click.UsageError: Both were given, or neither.
     """
     if positional is not None and option is not None:
-        raise click.UsageError(
-            f"Give {name} either as {name} or with {flag}, not both."
-        )
+        raise click.UsageError(f"Pass {name} as an argument or with {flag}, not both.")
     found = positional if positional is not None else option
     if not found:
-        raise click.UsageError(f"Give {name}, or {flag} {name}.")
+        raise click.UsageError(
+            f"Missing {name}. Pass it as an argument or with {flag}."
+        )
     return found
 
 
@@ -38,7 +38,7 @@ _KEY_OPTION = click.option(
 
 
 def key_operand(function: F) -> Callable[..., Any]:
-    """Give a command its *key_id*: as ``KEY``, or with ``--key-id``."""
+    """Add the parameter *key_id*: ``KEY`` or ``--key-id``."""
 
     @click.argument("key", required=False, metavar="[KEY]")
     @_KEY_OPTION
@@ -54,7 +54,7 @@ def key_operand(function: F) -> Callable[..., Any]:
 
 def text_or_hex(text: str | None, digits: str | None, *, name: str) -> bytes:
     """
-    Return bytes that were given as text or as hex digits, or none.
+    Return bytes given as text or as hex digits; empty if neither was given.
 
     Args:
         text: Value of the option *name*.
@@ -64,12 +64,12 @@ def text_or_hex(text: str | None, digits: str | None, *, name: str) -> bytes:
         name: The option.
 
     Raises:
-        click.UsageError: Both were given, or the digits are none.
+        click.UsageError: Both were given, or the hex digits are invalid.
     """
     if text is not None and digits is not None:
-        raise click.UsageError(f"Give {name} or {name}-hex, not both.")
+        raise click.UsageError(f"{name} and {name}-hex are mutually exclusive.")
     if digits is None:
-        # Bytes of the command line that are not UTF-8 come back as they were.
+        # Restores bytes of the command line that are not UTF-8.
         return os.fsencode(text or "")
     try:
         return bytes.fromhex(digits)
@@ -78,23 +78,24 @@ def text_or_hex(text: str | None, digits: str | None, *, name: str) -> bytes:
 
 
 def aad_options(function: F) -> Callable[..., Any]:
-    """Give a command its *aad*: text or a file."""
+    """Add the parameter *aad*: text or a file."""
 
     @click.option(
         "--aad",
         metavar="TEXT",
-        help="Additional data: authenticated, not encrypted, and needed again to "
-        "decrypt.",
+        help="Additional authenticated data: not encrypted, required again to decrypt.",
     )
     @click.option(
-        "--aad-file", metavar="FILE", help="Read the additional data from a file."
+        "--aad-file",
+        metavar="FILE",
+        help="Read the additional authenticated data from a file.",
     )
     @functools.wraps(function)
     def wrapper(
         *args: Any, aad: str | None, aad_file: str | None, **kwargs: Any
     ) -> Any:
         if aad is not None and aad_file is not None:
-            raise click.UsageError("Give --aad or --aad-file, not both.")
+            raise click.UsageError("--aad and --aad-file are mutually exclusive.")
         given = aad is not None or aad_file is not None
         source = Source(what="additional data", text=aad, path=aad_file)
         return function(*args, aad=source.read() if given else b"", **kwargs)
@@ -106,7 +107,7 @@ _BATCH_OPTION = click.option(
     "--batch",
     "items",
     metavar="FILE",
-    help="Read many items, one JSON object a line, and answer each with a line; - is "
+    help="Process many items: one JSON object per line, one result per line; - is "
     "standard input.",
 )
 
@@ -118,15 +119,15 @@ def payload_operands(
     batch: Callable[..., None] | None = None,
 ) -> Callable[[F], F]:
     """
-    Give a command its *key_id* and its *source*: an argument, a file or standard input.
+    Add *key_id* and *source*: an argument, a file or standard input.
 
     Args:
         what: Name of the data, one word.
 
-        always_base64: Whether an argument is base64 without being said to be.
+        always_base64: Whether an argument is always base64.
 
-        batch: Called in place of the command where ``--batch`` is given, with the
-            items as its *source*. None means that there is no such option.
+        batch: Called in place of the command with ``--batch``; the items are its
+            *source*. None means that there is no such option.
     """
     in_file = ", in a file too" if always_base64 else ""
 
@@ -144,7 +145,7 @@ def payload_operands(
             "--base64",
             "is_base64",
             is_flag=True,
-            help=f"The {what} is given as base64{in_file}.",
+            help=f"The {what} is base64-encoded{in_file}.",
         )
         @functools.wraps(function)
         def wrapper(
@@ -159,12 +160,14 @@ def payload_operands(
         ) -> Any:
             if items is not None and batch is not None:
                 if payload is not None or path is not None or is_base64:
-                    raise click.UsageError(f"With --batch, no other {what} is given.")
+                    raise click.UsageError(
+                        f"{what.upper()}, --in and --base64 can't be used with --batch."
+                    )
                 key_id = one_of(key, key_option, name="KEY", flag="--key-id")
                 source = Source(what="batch", path=items)
                 return batch(*args, key_id=key_id, source=source, **kwargs)
             if key_option is not None and payload is None:
-                # With --key-id the only argument is the data.
+                # With --key-id, the only argument is the payload.
                 key, payload = None, key
             key_id = one_of(key, key_option, name="KEY", flag="--key-id")
             source = _payload(what, payload, path, is_base64, always_base64)
@@ -183,19 +186,17 @@ def _payload(
     always_base64: bool,
 ) -> Source:
     """
-    Return where the data come from.
+    Return the source of the data.
 
     Raises:
-        click.UsageError: They are given twice, or not at all.
+        click.UsageError: They were given twice, or are missing.
     """
     metavar = what.upper()
     if payload is not None and path is not None:
-        raise click.UsageError(
-            f"Give the {what} either as {metavar} or with --in, not both."
-        )
+        raise click.UsageError(f"Pass the {what} as {metavar} or with --in, not both.")
     if payload is None and path is None:
         raise click.UsageError(
-            f"Give {metavar}, or --in FILE; --in - reads standard input."
+            f"Missing {what}. Pass {metavar}, or --in FILE (- is standard input)."
         )
     return Source(
         what=what,
@@ -207,11 +208,10 @@ def _payload(
 
 def proof_options(what: str) -> Callable[[F], Any]:
     """
-    Give a command its *proof*: bare bytes in a file, or base64 as an argument.
+    Add the parameter *proof*: raw bytes in a file, or base64 text.
 
     Args:
-        what: Name of the proof, one word, and of the options. In a batch each item
-            has its own.
+        what: Name of the proof, one word, and of the options.
     """
 
     def decorate(function: F) -> Any:
@@ -219,20 +219,22 @@ def proof_options(what: str) -> Callable[[F], Any]:
             f"--{what}",
             "proof_path",
             metavar="FILE",
-            help=f"File with the bare {what}; - is standard input.",
+            help=f"File with the raw {what}; - is standard input.",
         )
         @click.option(
             f"--{what}-base64",
             "proof_text",
             metavar="TEXT",
-            help=f"The {what} as base64.",
+            help=f"{what.capitalize()} as base64.",
         )
         @functools.wraps(function)
         def wrapper(
             *args: Any, proof_path: str | None, proof_text: str | None, **kwargs: Any
         ) -> Any:
             if (proof_path is None) == (proof_text is None):
-                raise click.UsageError(f"Give --{what} FILE or --{what}-base64 TEXT.")
+                raise click.UsageError(
+                    f"Pass either --{what} FILE or --{what}-base64 TEXT."
+                )
             proof = Source(
                 what=what,
                 text=proof_text,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where results go: JSON for programs, tables and plain lines for people."""
+"""Standard output: JSON for programs, tables and text for people."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hsm_core.errors import HSMError
 
 
 class OutputError(HSMError):
-    """A result could not be written where it should go."""
+    """A result could not be written."""
 
     code: ClassVar[str] = "output"
 
 
 def encode_record(value: object) -> str:
-    """Return a record as one line of JSON that no terminal obeys."""
+    """Return a record as one line of JSON without active terminal characters."""
     from hsm_core import wire
 
     return neutral_json(wire.encode_json(value).decode())
 
 
 def print_note(message: str) -> None:
-    """Say something beside the result: one line on standard error."""
+    """Print one line on standard error."""
     if sys.stderr is None:
         return
     try:
@@ -39,18 +39,18 @@ def print_note(message: str) -> None:
 
 
 def wants_colour() -> bool:
-    """Whether the environment lets programs write colours."""
+    """Whether the environment allows colored output."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 @dataclass(slots=True, kw_only=True)
 class Output:
     """
-    Standard output in the form that was asked for.
+    Standard output in the requested format.
 
     Attributes:
         json: Whether results are written as JSON, one line each.
-        colour: Whether a terminal may be given colours.
+        colour: Whether output to a terminal may be colored.
     """
 
     json: bool = False
@@ -58,13 +58,13 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person is likely to read it."""
+        """Whether standard output is a terminal."""
         return sys.stdout is not None and sys.stdout.isatty()
 
     def line(self, text: str) -> None:
-        """Write one line of text that is neutral already."""
+        """Write one line of escaped text."""
         if sys.stdout is None:
-            raise OutputError("The result can't be written: standard output is closed.")
+            raise OutputError("Can't write the result: standard output is closed.")
         try:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
@@ -72,11 +72,11 @@ class Output:
             raise _failure(error) from None
 
     def record(self, value: object, text: str) -> None:
-        """Write a record: itself as JSON, or *text*, made neutral."""
+        """Write a record as JSON, or *text*, escaped."""
         self.line(encode_record(value) if self.json else neutral(text))
 
     def pairs(self, value: object, pairs: Sequence[tuple[str, str]]) -> None:
-        """Write a record: itself as JSON, or names with values; empty ones are left."""
+        """Write a record as JSON, or as names with values; empty ones are omitted."""
         shown = [(name, text) for name, text in pairs if text]
         self.line(encode_record(value) if self.json else render_pairs(shown))
 
@@ -90,7 +90,7 @@ class Output:
         least_columns: int = 0,
     ) -> None:
         """
-        Write a record: itself as JSON, or a table with a line below.
+        Write a record as JSON, or as a table with a footer.
 
         Args:
             value: The record.
@@ -99,10 +99,10 @@ class Output:
 
             rows: Cells; every row is as long as the header.
 
-            footer: The line below, or nothing.
+            footer: Line below the table, or nothing.
 
-            least_columns: On a narrower terminal each row is written as names with
-                values, for a table of so many columns would break every word.
+            least_columns: On a narrower terminal, each row is written as names with
+                values.
         """
         if self.json:
             self.line(encode_record(value))
@@ -116,9 +116,9 @@ class Output:
         self.line(f"{text}\n\n{neutral(footer)}" if footer else text)
 
     def data(self, data: bytes) -> None:
-        """Write bytes as they are; to a terminal, only what it can show."""
+        """Write raw bytes; to a terminal, escaped text."""
         if sys.stdout is None:
-            raise OutputError("The result can't be written: standard output is closed.")
+            raise OutputError("Can't write the result: standard output is closed.")
         if self.is_terminal:
             text = data.decode("utf-8", "backslashreplace")
             self.line("\n".join(neutral(part) for part in text.split("\n")))
@@ -139,7 +139,7 @@ def _columns() -> int:
 
 
 def _failure(error: OSError) -> Exception:
-    """Return what a failed write means; a reader who left is no error of ours."""
+    """Return the error of a failed write; a closed pipe is a BrokenPipeError."""
     if error.errno in {errno.EPIPE, errno.ESHUTDOWN}:
         return BrokenPipeError(error.errno, error.strerror)
-    return OutputError(f"The result can't be written: {error.strerror}.")
+    return OutputError(f"Can't write the result: {error.strerror}.")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Private keys as files hold them, made PKCS#8 in DER, decrypted where they are encrypted.
+Private key files: PEM or DER, encrypted or not, converted to plain PKCS#8 in DER.
 
-Encrypted PKCS#8 of any algorithm is read: the algorithm inside is looked at by the HSM,
-and the libraries that could decrypt it do not know all of ours.
+Encrypted PKCS#8 is decrypted here, whatever the algorithm of the key, because libraries
+do not support all algorithms of the HSM.
 
 Standard:
     RFC 5958, sections 2 and 3; RFC 8018, section 6.2 (PBES2); RFC 7914, section 7.
@@ -26,7 +26,7 @@ from hsm_cli.io.files import decode_pem
 from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
 
 Passphrase = Callable[[], bytes]
-"""Gives the passphrase, and is called only where one is needed."""
+"""Returns the passphrase; called only if one is needed."""
 
 _PBES2: Final = "1.2.840.113549.1.5.13"
 _PBKDF2: Final = "1.2.840.113549.1.5.12"
@@ -89,12 +89,12 @@ def read_private_key(data: bytes, passphrase: Passphrase) -> bytes:
         data: PEM or DER: PKCS#8, encrypted or not, or as PEM the older forms of RSA
             and EC keys.
 
-        passphrase: Called where the key is encrypted.
+        passphrase: Called if the key is encrypted.
 
     Raises:
         InvalidInputError: It is none of these, or the passphrase is wrong.
-        UnsupportedOperationError: It is encrypted in another way than PBES2 with AES
-            in CBC mode, and PBKDF2 (HMAC with SHA-2) or scrypt.
+        UnsupportedOperationError: It is not encrypted with PBES2, AES-CBC, and PBKDF2
+            (HMAC-SHA-2) or scrypt.
     """
     if any(label in data for label in _TRADITIONAL):
         return _from_traditional(data, passphrase)
@@ -120,7 +120,7 @@ def _from_traditional(data: bytes, passphrase: Passphrase) -> bytes:
 
 
 def _is_encrypted(der: bytes) -> bool:
-    """Return whether DER begins as EncryptedPrivateKeyInfo does."""
+    """Return whether DER is an EncryptedPrivateKeyInfo."""
     try:
         asn1.decode_der(_EncryptedPrivateKeyInfo, der)
     except ValueError:
@@ -144,7 +144,7 @@ def _decrypted(der: bytes, passphrase: Passphrase) -> bytes:
         padded = decryptor.update(info.data) + decryptor.finalize()
         unpadder = padding.PKCS7(128).unpadder()
         der = unpadder.update(padded) + unpadder.finalize()
-        # One in 256 wrong passphrases gives padding that is good by chance.
+        # One in 256 wrong passphrases yields valid padding by chance.
         asn1.decode_der(asn1.TLV, der)
         return der
     except InvalidInputError:
@@ -160,7 +160,7 @@ def _derivation(function: _Identifier, size: int) -> Callable[[bytes], bytes]:
             used = pbkdf2.function
             hashed = _HMACS.get(used.algorithm.dotted_string) if used else None
             if hashed is None:
-                raise _unsupported("PBKDF2 with another hash than SHA-2")
+                raise _unsupported("PBKDF2 with a hash other than SHA-2")
             _check("iterations", pbkdf2.iterations, _MAX_ITERATIONS)
             return PBKDF2HMAC(hashed, size, pbkdf2.salt, pbkdf2.iterations).derive
         case name if name == _SCRYPT:
@@ -185,13 +185,13 @@ def _check(field: str, actual: int, maximum: int) -> None:
 
 def _unsupported(what: str) -> UnsupportedOperationError:
     return UnsupportedOperationError(
-        f"The key is encrypted with {what}; write it anew, as PKCS#8 with AES-256.",
+        f"The key is encrypted with {what}. Re-encrypt it as PKCS#8 with AES-256.",
         field="key",
     )
 
 
 def _unreadable(encrypted: bool) -> InvalidInputError:
-    hint = ", or the passphrase is another" if encrypted else ""
+    hint = ", or the passphrase is wrong" if encrypted else ""
     return InvalidInputError(
-        f"The file holds no private key as PKCS#8{hint}.", field="key"
+        f"The file is not a PKCS#8 private key{hint}.", field="key"
     )

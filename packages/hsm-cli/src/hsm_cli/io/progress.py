@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How far a long command is, on a terminal's standard error; silent elsewhere."""
+"""Progress of long commands, on standard error if it is a terminal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _BAR_CHARACTERS: Final = 24
 
 class Progress:
     """
-    A line that is written over and over, and wiped at the end.
+    Progress line that is updated in place, and cleared at the end.
 
     Args:
-        what: What is counted, in the plural.
+        what: Counted unit, in the plural.
     """
 
     def __init__(self, what: str) -> None:
@@ -36,7 +36,7 @@ class Progress:
             sys.stderr.flush()
 
     def show(self, done: int, total: int | None = None) -> None:
-        """Show that *done* of *total* are done; as a bar too, if a total is known."""
+        """Show progress; with a bar if *total* is known."""
         if sys.stderr is None or not sys.stderr.isatty():
             return
         text = f"{done} {self._what}"

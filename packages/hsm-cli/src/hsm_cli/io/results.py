@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the bytes of a result go: to a file, or to standard output in some form."""
+"""Output of result bytes: to files, to standard output, or as JSON."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def deliver(
     text: str | None = None,
 ) -> None:
     """
-    Give the result of a command to whom it is for.
+    Write the result of a command.
 
     Args:
         output: Standard output.
 
-        record: The whole result, printed where JSON is asked for.
+        record: The whole result, for JSON output.
 
-        data: The bytes that it is about.
+        data: The bytes of the result.
 
-        out: File that gets *data*, ``-`` for standard output, or None.
+        out: File for *data*, ``-`` for standard output, or None.
 
-        private: Whether *data* is nobody else's business: then its file has mode 0600,
-            and it is not printed as well.
+        private: Whether *data* is secret: its file gets mode 0600, and it is not
+            printed as well.
 
-        text: What is printed for people; None means base64 of *data*.
+        text: Plain output; None means *data* as base64.
     """
     if out == "-":
         output.data(data)
@@ -53,25 +53,25 @@ def deliver(
 
 def check_place(output: Output, out: str | None) -> None:
     """
-    Refuse to show a key on a terminal that nobody asked to show it on.
+    Refuse to print a secret key on a terminal unless requested.
 
-    To be called before anything is executed.
+    Call it before the operation.
 
     Raises:
         click.UsageError: *out* is None, and standard output is a terminal.
     """
     if out is None and output.is_terminal and not output.json:
         raise click.UsageError(
-            "A secret key is not shown on a terminal by itself; give --out FILE, or "
-            "--out - to see it as base64."
+            "Secret keys are not printed on a terminal by default. Pass --out FILE, or "
+            "--out - to print base64."
         )
 
 
 def deliver_key(output: Output, record: object, key: bytes, out: str | None) -> None:
     """
-    Give key material to whom it is for; see `deliver`.
+    Write key material; see `deliver`.
 
-    Without a file a pipe gets it bare; a terminal shows base64.
+    Without a file, a pipe gets raw bytes and a terminal gets base64.
     """
     if output.json and out is None:
         output.record(record, "")
@@ -83,7 +83,7 @@ def deliver_key(output: Output, record: object, key: bytes, out: str | None) -> 
 
 def pair_options(what: str) -> Callable[[Callable[..., Any]], Any]:
     """
-    Give a command *out* and *ciphertext_out*, for a key and the form that wraps it.
+    Add *out* and *ciphertext_out*, for a key and its wrapped form.
 
     Args:
         what: Name of the key.
@@ -93,12 +93,12 @@ def pair_options(what: str) -> Callable[[Callable[..., Any]], Any]:
         function = click.option(
             "--ciphertext-out",
             metavar="FILE",
-            help="Write the bare ciphertext to a file; - is standard output.",
+            help="Write the raw ciphertext to a file; - is standard output.",
         )(function)
         return click.option(
             "--out",
             metavar="FILE",
-            help=f"Write the bare {what} to a file of its owner's; - is standard "
+            help=f"Write the raw {what} to a private file (mode 0600); - is standard "
             "output.",
         )(function)
 
@@ -107,19 +107,22 @@ def pair_options(what: str) -> Callable[[Callable[..., Any]], Any]:
 
 def check_places(output: Output, out: str | None, ciphertext_out: str | None) -> None:
     """
-    Refuse places that a key and its ciphertext can't both go to.
+    Refuse destinations that do not separate a key from its ciphertext.
 
     Raises:
-        click.UsageError: Neither a file nor JSON was asked for, or both are to go to
+        click.UsageError: Neither a file nor JSON was requested, or both would go to
             standard output.
     """
     if output.json and out is None and ciphertext_out is None:
         return
     if out is None:
-        raise click.UsageError("Give --out FILE for the secret key, or --json.")
+        raise click.UsageError(
+            "No destination for the secret key. Pass --out FILE or --json."
+        )
     if out == "-" and ciphertext_out in {None, "-"}:
         raise click.UsageError(
-            "Both can't go to standard output; give --out or --ciphertext-out a file."
+            "The key and the ciphertext can't both go to standard output. Pass a file "
+            "to --out or --ciphertext-out."
         )
 
 
@@ -131,7 +134,7 @@ def deliver_pair(
     out: str | None,
     ciphertext_out: str | None,
 ) -> None:
-    """Give a key and its ciphertext to whom they are for; see `check_places`."""
+    """Write a key and its ciphertext; see `check_places`."""
     if out is None:
         output.record(record, "")
         return

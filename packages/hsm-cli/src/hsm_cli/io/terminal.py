@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Text for a terminal or a pipe.
+Escaped text for a terminal or a pipe.
 
-What a server sends is shown, never obeyed: characters that move the cursor, change
-colours or reorder text are written as escapes.
+Characters from a server that move the cursor, change colors or reorder text are written
+as escapes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 def neutral(text: str, /) -> str:
     r"""
-    Return *text* with every character that could act on a terminal made visible.
+    Return *text* with every active terminal character escaped.
 
     Example:
         >>> neutral("red\x1b[31m")
@@ -45,7 +45,7 @@ def neutral(text: str, /) -> str:
 
 
 def neutral_json(text: str, /) -> str:
-    """Return JSON text of the same value in which no character acts on a terminal."""
+    """Return equivalent JSON text without active terminal characters."""
     return _ACTIVE.sub(_json_escape, text)
 
 
@@ -71,10 +71,10 @@ def render_table(
 
         rows: Cells; every row is as long as the header.
 
-        terminal: Whether to draw it for the terminal's width; else columns are aligned
-            and rows never broken, so that programs can cut them.
+        terminal: Whether to fit it to the terminal's width; otherwise columns are
+            aligned and rows never wrapped, for use by programs.
 
-        colour: Whether a terminal may be given colours.
+        colour: Whether output to a terminal may be colored.
     """
     clean = [[neutral(cell) for cell in row] for row in rows]
     if terminal:

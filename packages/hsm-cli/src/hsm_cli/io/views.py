@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How records are shown to people: as names with values, or as cells of a table."""
+"""Plain-text views of records: names with values, or cells of a table."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ EVENT_HEADER = ("Seq", "Time", "Kind", "Phase", "Code", "Principal", "Key", "Ver
 
 
 def instant(when: datetime | None) -> str:
-    """Return an instant in UTC to the second (RFC 3339), empty if it is not known."""
+    """Return a time in UTC to the second (RFC 3339), empty if it is None."""
     if when is None:
         return ""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def words(items: Iterable[str]) -> str:
-    """Return words with commas between them."""
+    """Return words separated by commas."""
     return ",".join(items)
 
 
 def key_pairs(key: KeyInfo) -> list[tuple[str, str]]:
-    """Return everything that is known of a key."""
+    """Return the metadata of a key as names and values."""
     return [
         ("id", key.key_id),
         ("name", key.name),
@@ -93,7 +93,7 @@ def _use_pairs(use: UseInfo | None) -> list[tuple[str, str]]:
 
 
 def uses(use: UseInfo) -> str:
-    """Return how often a material was used, and how often it may be."""
+    """Return the number of uses of a key material, and its limit."""
     if not use.limit:
         return str(use.uses)
     return f"{use.uses} of {use.limit} ({100 * use.uses // use.limit} %)"
@@ -135,7 +135,7 @@ def version_row(version: VersionInfo) -> tuple[str, ...]:
 
 
 def event_row(entry: AuditEntry) -> tuple[str, ...]:
-    """Return an event of the trail as cells below `EVENT_HEADER`."""
+    """Return an audit record as cells below `EVENT_HEADER`."""
     event = entry.event
     when = datetime.fromtimestamp(event.time / 1_000_000, UTC)
     return (

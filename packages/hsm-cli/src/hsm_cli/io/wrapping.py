@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads a key that is to be imported, and wraps it to a public key of the HSM."""
+"""Reading of key files for import, and wrapping with a public key of the HSM."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def read_material(
     source: Source, form: KeyFormat, passphrase_file: str | None
 ) -> bytes:
     """
-    Return a key as the HSM takes it, not wrapped yet.
+    Return unwrapped key material in the format of the HSM.
 
     Args:
         source: The file.
 
-        form: What it holds: PKCS#8 in any encoding, or the bare bytes.
+        form: Its format: PKCS#8 in any encoding, or raw bytes.
 
-        passphrase_file: Where the passphrase is; None asks the terminal.
+        passphrase_file: File with the passphrase; None prompts on the terminal.
 
     Raises:
         InvalidInputError: It holds no such key, or the passphrase is wrong.
-        click.UsageError: A passphrase is needed, and nobody is there to ask.
+        click.UsageError: A passphrase is required, and there is no terminal.
     """
     data = source.read()
     if not data:
-        raise InvalidInputError("The file of the key is empty.", field="key")
+        raise InvalidInputError("The key file is empty.", field="key")
     if form is not KeyFormat.PKCS8:
         return data
     return read_private_key(data, lambda: _passphrase(passphrase_file))
@@ -47,10 +47,10 @@ def wrap(
     hashes: tuple[HashAlgorithm | None, HashAlgorithm | None],
 ) -> bytes:
     """
-    Return *material* wrapped to a public key.
+    Return *material* wrapped with a public key.
 
     Raises:
-        UnsupportedOperationError: The key has no such mechanism.
+        UnsupportedOperationError: The key does not support the mechanism.
     """
     return wrap_for_import(
         key.algorithm,
@@ -68,7 +68,8 @@ def _passphrase(path: str | None) -> bytes:
         return lines[0] if lines else b""
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(
-            "The key is encrypted; give --passphrase-file FILE, or a terminal to ask."
+            "The key is encrypted. Pass --passphrase-file FILE, or run the command on "
+            "a terminal."
         )
     answer: str = click.prompt("Passphrase", hide_input=True, err=True)
     return answer.encode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The global flags, each with its environment variable, and what they come to."""
+"""Global flags, their environment variables, and the settings read from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_MINTED_TOKENS: Final = (
     *("jwt_issuer", "jwt_algorithm", "jwt_kid"),
 )
 _KEYS: Final = ("jwt_secret", "jwt_private_key")
-_FORMS: Final = "as it is, @FILE or fd:N"
+_FORMS: Final = "literal, @FILE or fd:N"
 
 
 def _flag(
@@ -44,38 +44,40 @@ def _algorithm(
         return TokenAlgorithm(value.lower())
     except ValueError:
         known = ", ".join(TokenAlgorithm)
-        raise click.BadParameter(f"{value!r} is none of {known}.") from None
+        raise click.BadParameter(f"{value!r} is not one of {known}.") from None
 
 
 def _connection_flags() -> list[click.Parameter]:
     return [
         _flag(
             "--endpoint",
-            "Where the server is.",
+            "URL of the server.",
             metavar="URL",
             default=DEFAULT_ENDPOINT,
         ),
         _flag(
             "--ca-bundle",
-            "Authorities to trust (PEM); else the system's.",
+            "CA certificates to trust (PEM). Default: the system's.",
             metavar="FILE",
             type=_FILE,
         ),
         _flag(
             "--client-cert",
-            "Our certificate chain (PEM), for servers that ask for one.",
+            "Client certificate chain (PEM) for mutual TLS.",
             metavar="FILE",
             type=_FILE,
         ),
         _flag(
             "--client-key",
-            "Its key (PEM); else it is in --client-cert.",
+            "Private key of the client certificate (PEM). Default: read from "
+            "--client-cert.",
             metavar="FILE",
             type=_FILE,
         ),
         _flag(
             "--insecure",
-            "Take any server certificate. Anybody in between can read everything.",
+            "Skip verification of the server's certificate. Insecure: an attacker on "
+            "the network can read and change everything.",
             is_flag=True,
         ),
     ]
@@ -85,13 +87,13 @@ def _token_flags() -> list[click.Parameter]:
     return [
         _flag(
             "--actor",
-            "Subject of minted tokens.",
+            "Subject (sub) of minted tokens.",
             metavar="NAME",
             default="cli-operator",
         ),
         _flag(
             "--roles",
-            "Roles of minted tokens; repeatable, or with commas between.",
+            "Roles of minted tokens; repeatable or comma-separated.",
             kind=ListOption,
             may_be_empty=True,
             metavar="ROLES",
@@ -99,12 +101,12 @@ def _token_flags() -> list[click.Parameter]:
         ),
         _flag(
             "--auth-token",
-            f"Bearer token, {_FORMS}.",
+            f"Bearer token: {_FORMS}.",
             metavar="TOKEN",
         ),
         _flag(
             "--token-ttl",
-            "How long minted tokens are valid, in seconds.",
+            "Lifetime of minted tokens, in seconds.",
             metavar="SECONDS",
             type=click.IntRange(min=1),
             default=DEFAULT_TOKEN_TTL_SECONDS,
@@ -117,28 +119,29 @@ def _minting_flags() -> list[click.Parameter]:
     return [
         _flag(
             "--jwt-secret",
-            f"Secret to mint tokens with, {_FORMS}; base64, or text: before a plain "
-            "one. At least 32 bytes.",
+            f"Secret that signs minted tokens: {_FORMS}, as base64 or text:SECRET. "
+            "At least 32 bytes.",
             metavar="SECRET",
         ),
         _flag(
             "--jwt-algorithm",
-            "How minted tokens are signed: hs256 with --jwt-secret, or rs256, es256 or "
-            "eddsa with --jwt-private-key.",
+            "Signature algorithm of minted tokens: hs256 with --jwt-secret; rs256, "
+            "es256 or eddsa with --jwt-private-key.",
             metavar="NAME",
             default="hs256",
             callback=_algorithm,
         ),
         _flag(
             "--jwt-private-key",
-            "Key to sign minted tokens with: PEM, not encrypted, its owner's alone.",
+            "Private key that signs minted tokens: unencrypted PEM, readable by its "
+            "owner only.",
             metavar="FILE",
             type=_FILE,
         ),
-        _flag("--jwt-issuer", "Issuer of minted tokens.", metavar="TEXT"),
+        _flag("--jwt-issuer", "Issuer (iss) of minted tokens.", metavar="TEXT"),
         _flag(
             "--jwt-kid",
-            "Which key of the server's minted tokens are for.",
+            "Key ID (kid) in the header of minted tokens.",
             metavar="TEXT",
         ),
     ]
@@ -148,19 +151,20 @@ def _waiting_flags() -> list[click.Parameter]:
     return [
         _flag(
             "--timeout",
-            "Longest wait for the server, in seconds, in each attempt.",
+            "Time limit of each attempt, in seconds.",
             metavar="SECONDS",
             type=click.FloatRange(min=0, min_open=True, max=3600),
             default=DEFAULT_TIMEOUT_SECONDS,
         ),
         _flag(
             "--wait",
-            "Where other people must agree, wait until they have, then go on.",
+            "If the command needs approval, wait for it, then continue.",
             is_flag=True,
         ),
         _flag(
             "--wait-seconds",
-            "Wait so long at most; --wait alone waits as long as they can agree.",
+            "Maximum time to wait for approval, in seconds. Default: until the request "
+            "expires.",
             metavar="SECONDS",
             type=click.FloatRange(min=0),
         ),
@@ -170,12 +174,12 @@ def _waiting_flags() -> list[click.Parameter]:
 def _output_flags() -> list[click.Parameter]:
     return [
         _flag("--json", "Print results and errors as JSON.", is_flag=True),
-        _flag("--no-color", "Print tables without colours.", is_flag=True),
+        _flag("--no-color", "Print tables without color.", is_flag=True),
     ]
 
 
 def global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all global flags; their values go to `read_settings`."""
+    """Add all global flags to a command; `read_settings` reads their values."""
     parameters: list[click.Parameter] = getattr(function, "__click_params__", [])
     flags = [
         *_connection_flags(),
@@ -189,19 +193,19 @@ def global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
     """
-    Return what the values of the global flags come to.
+    Return the settings from the values of the global flags.
 
     Raises:
-        click.UsageError: Two of them exclude each other.
+        click.UsageError: Two flags are mutually exclusive.
     """
     token, secret = values["auth_token"] or "", values["jwt_secret"] or ""
     keys = [name for name in _KEYS if given_as_flag(ctx, name)]
     if keys and given_as_flag(ctx, "auth_token"):
         flag = f"--{keys[0].replace('_', '-')}"
-        raise click.UsageError(f"--auth-token and {flag} exclude each other.")
+        raise click.UsageError(f"--auth-token and {flag} are mutually exclusive.")
     _check_keys(keys, values["jwt_algorithm"])
     if keys:
-        # A flag goes before what the environment says.
+        # A flag takes precedence over the environment.
         token = ""
     if token and ctx.invoked_subcommand != "token":
         _refuse_unused(ctx)
@@ -229,30 +233,34 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
 
 
 def _check_keys(flags: list[str], algorithm: TokenAlgorithm) -> None:
-    """Refuse a key that would not be used: somebody would think that it counted."""
+    """Refuse a key that would be ignored."""
     if len(flags) == len(_KEYS):
-        raise click.UsageError("--jwt-secret and --jwt-private-key exclude each other.")
+        raise click.UsageError(
+            "--jwt-secret and --jwt-private-key are mutually exclusive."
+        )
     if flags == ["jwt_private_key"] and algorithm is TokenAlgorithm.HS256:
         raise click.UsageError(
-            "--jwt-private-key needs --jwt-algorithm: rs256, es256 or eddsa."
+            "--jwt-private-key requires --jwt-algorithm rs256, es256 or eddsa."
         )
     if flags == ["jwt_secret"] and algorithm is not TokenAlgorithm.HS256:
-        raise click.UsageError(f"--jwt-secret is not for {algorithm.value}.")
+        raise click.UsageError(
+            f"--jwt-secret can't be used with --jwt-algorithm {algorithm.value}."
+        )
 
 
 def _refuse_unused(ctx: click.Context) -> None:
-    """Refuse flags about minted tokens: somebody would think that they counted."""
+    """Refuse flags of minted tokens that would be ignored."""
     unused = [name for name in _OF_MINTED_TOKENS if given_as_flag(ctx, name)]
     if unused:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise click.UsageError(
-            f"A finished token was given (--auth-token or FERROHSM_AUTH_TOKEN), which "
-            f"{names} can't change; leave one of the two out."
+            f"{names} can't be combined with a bearer token (--auth-token or "
+            "FERROHSM_AUTH_TOKEN). Omit one of them."
         )
 
 
 def literal_secrets(ctx: click.Context, *names: str) -> list[str]:
-    """Return which of the named parameters hold a secret on the command line itself."""
+    """Return the named parameters that hold a literal secret on the command line."""
     return [
         f"--{name.replace('_', '-')}"
         for name in names
@@ -262,5 +270,5 @@ def literal_secrets(ctx: click.Context, *names: str) -> list[str]:
 
 
 def given_as_flag(ctx: click.Context, name: str) -> bool:
-    """Return whether a parameter stands on the command line itself."""
+    """Return whether a parameter was given on the command line."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

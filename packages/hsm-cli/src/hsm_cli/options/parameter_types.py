@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What words of the command line stand for, and how often an option may be given."""
+"""Parameter types of the command line, and options that may be repeated."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ else:
 
 class ListOption(click.Option):
     """
-    An option of several values: repeated, or with commas between them.
+    Option with several values: repeated or comma-separated.
 
-    Its parameter is a tuple; white space around a value goes.
+    Its parameter is a tuple; white space around values is removed.
 
     Args:
         attributes: As of any option.
@@ -41,19 +41,19 @@ class ListOption(click.Option):
         for text in value or ():
             found = [part.strip() for part in text.split(",") if part.strip()]
             if not found and not self._may_be_empty:
-                raise click.BadParameter("A value is empty.", ctx=ctx, param=self)
+                raise click.BadParameter("must not be empty.", ctx=ctx, param=self)
             parts += found
         return super().type_cast_value(ctx, parts)
 
 
 def none_unless_given(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Return None for a list that was not given, which an empty one is."""
+    """Return None for a list that was not given, to tell it from an empty one."""
     source = ctx.get_parameter_source(param.name or "")
     return None if source is ParameterSource.DEFAULT else value
 
 
 class Command(click.Command):
-    """A command that refuses options given twice, but for those of `ListOption`."""
+    """Command that refuses repeated options, except `ListOption`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """
@@ -68,7 +68,7 @@ class Command(click.Command):
                 times = order.count(param)
                 if isinstance(param, click.Option) and times > 1 and not param.multiple:
                     raise click.UsageError(
-                        f"{param.get_error_hint(ctx)} is given {times} times; give it "
+                        f"{param.get_error_hint(ctx)} was given {times} times; give it "
                         "once.",
                         ctx,
                     )
@@ -76,33 +76,33 @@ class Command(click.Command):
 
 
 class Group(Command, click.Group):
-    """A group of commands that refuses options given twice."""
+    """Command group that refuses repeated options."""
 
 
 class Instant(_ParamType):
-    """A date and time with an offset from UTC (RFC 3339)."""
+    """Date and time with a UTC offset (RFC 3339)."""
 
     name = "time"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
-        """Read a text; without an offset nobody knows which instant is meant."""
+        """Parse a text; a time without a UTC offset is ambiguous and refused."""
         if isinstance(value, datetime):
             return value
         try:
             found = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-01-31T12:00:00Z.", param, ctx)
-        if found.tzinfo is None:
             self.fail(
-                f"{value!r} has no offset from UTC, such as Z or +01:00.", param, ctx
+                f"{value!r} is not a time such as 2026-01-31T12:00:00Z.", param, ctx
             )
+        if found.tzinfo is None:
+            self.fail(f"{value!r} has no UTC offset such as Z or +01:00.", param, ctx)
         return found
 
 
 def choice(enum: type[Enum]) -> _ParamType:
-    """Return a parameter type that takes the values of an enum, in any case."""
+    """Return a parameter type for the values of an enum, case-insensitive."""
     return _EnumChoice(enum)
 
 
@@ -123,4 +123,4 @@ class _EnumChoice(_ParamType):
             if wanted == str(member.value).lower().replace("-", "_"):
                 return member
         known = ", ".join(str(member.value) for member in self.enum)
-        self.fail(f"{value!r} is none of {known}.", param, ctx)
+        self.fail(f"{value!r} is not one of {known}.", param, ctx)
