@@ -116,7 +116,7 @@ def test_show(asking: Asking, shell: Shell) -> None:
         "binary 2 bytes hex ff00 tricky 5 bytes hex 61e280ae62 lines",
         "lines 3 bytes hex 610a62 plaintext",
         f"plaintext 6 bytes not shown, salted SHA-256 {FIELDS[8].sha256}",
-        "days nothing",
+        "days empty",
     ):
         assert part in text
     assert "\x1b" not in outcome.text
@@ -165,7 +165,7 @@ def test_show_the_context(asking: Asking, shell: Shell) -> None:
         r"key's owner carol\u202e",
         "key's tags dual, prod",
         "key last used never",
-        "frees the key from dual-control, dual-export",
+        "rules lifted dual-control, dual-export",
         "wrapping_key_id text 0b6f7a3e (transport)",
         "(release-signer)",
     ):

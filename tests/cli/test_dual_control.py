@@ -96,7 +96,7 @@ def test_two_people(two: Two) -> None:
     approval_id = two.ask("k")
     shown = two.bob.ok("approvals", "show", approval_id)
     assert "DestroyKey" in shown.text
-    assert "requester        alice" in shown.text
+    assert "requester          alice" in shown.text
 
     agreed = two.bob("approvals", "approve", approval_id, "--yes")
 

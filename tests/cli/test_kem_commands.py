@@ -238,7 +238,7 @@ class TestDerive:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("--info", "a", "--info-hex", "00"), "not both"),
+            (("--info", "a", "--info-hex", "00"), "mutually exclusive"),
             (("--info-hex", "0"), "pairs of hex digits"),
             (("--peer", "/no/file"), "Can't read the public key"),
         ],

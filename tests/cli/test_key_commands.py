@@ -57,7 +57,7 @@ class TestCreate:
             (["create"], 2, "ALGORITHM"),
             (["create", "aes", "--algorithm", "aes"], 2, "not both"),
             (["create", "des"], 2, "unknown_algorithm"),
-            (["create", "aes", "--usage", "fly"], 2, "none of"),
+            (["create", "aes", "--usage", "fly"], 2, "not one of"),
             (["create", "aes", "--usage", "sign"], 2, "unsupported_operation"),
             (["create", "aes", "--name", "taken"], 5, "name_taken"),
         ],
@@ -80,7 +80,7 @@ class TestList:
 
         assert lines[0].split()[:3] == ["ID", "NAME", "ALGORITHM"]
         assert [line.split()[1] for line in lines[1:3]] == ["second", "first"]
-        assert lines[-1] == "page 1 of 1, 2 keys in all"
+        assert lines[-1] == "page 1 of 1, 2 keys in total"
         assert lines[1].index("Ed25519") == lines[2].index("AES-256-GCM")
 
     def test_filters(self, shell: Shell) -> None:
@@ -108,9 +108,9 @@ class TestList:
         cursor = first.rpartition("--cursor ")[2]
         second = shell.ok("list", "--per-page", "2", "--cursor", cursor)
 
-        assert first.startswith("page 1 of 2, 3 keys in all; next: --cursor ")
+        assert first.startswith("page 1 of 2, 3 keys in total; next: --cursor ")
         assert [line.split()[1] for line in second.lines[1:2]] == ["a"]
-        assert second.lines[-1] == "a page by cursor, 3 keys in all"
+        assert second.lines[-1] == "page by cursor, 3 keys in total"
 
     def test_terminal(self, shell: Shell) -> None:
         """A terminal gets a drawn table with the same cells, in its width."""

@@ -64,7 +64,11 @@ class TestRevoke:
 
     @pytest.mark.parametrize(
         ("value", "word"),
-        [("yesterday", "no time"), ("2026-01-31T12:00:00", "offset"), ("", "no time")],
+        [
+            ("yesterday", "is not a time"),
+            ("2026-01-31T12:00:00", "offset"),
+            ("", "is not a time"),
+        ],
     )
     def test_wrong_times(self, shell: Shell, value: str, word: str) -> None:
         """A time that does not say which instant it is is refused."""

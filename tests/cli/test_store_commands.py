@@ -111,7 +111,7 @@ class TestRecover:
 
         assert [RecoverStore(reason="restored")] == store.asked
         assert [KEY, "accepted"] == text.splitlines()[1].split()
-        assert "1 accepted, 1 forgotten, 0 still locked" in text
+        assert "1 accepted, 1 removed, 0 still locked" in text
 
     def test_one_key(self, shell: Shell, store: ChangedStore) -> None:
         """One key is named by its id, which need not be there any more."""

@@ -106,7 +106,7 @@ class TestToken:
         for other in {"rs256", "es256", "eddsa"} - {name}:
             pem, _ = key_file(tmp_path, other)
             refused = ("--jwt-algorithm", name, "--jwt-private-key", str(pem))
-            assert f"{name} needs a" in bare_shell(*refused, "token", "mint").err
+            assert f"{name} requires a" in bare_shell(*refused, "token", "mint").err
         pem, _ = key_file(tmp_path, name)
         line = ("--jwt-algorithm", name, "--jwt-private-key", str(pem), "token", "mint")
         bare_shell.ok(*line)
@@ -125,7 +125,7 @@ class TestToken:
         monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
         outcome = bare_shell("--jwt-algorithm", "rs256", "token", "mint")
 
-        assert "rs256 needs --jwt-private-key" in outcome.err
+        assert "rs256 requires --jwt-private-key" in outcome.err
 
     def test_mint_as_json(
         self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch

@@ -232,7 +232,11 @@ def test_export_and_import(shell: Shell, tmp_path: Path) -> None:
     ("words", "code", "message"),
     [
         (("--algorithm", "ed25519", "--wrapping-version", "1"), 2, "--wrapped"),
-        (("--algorithm", "ed25519", "--wrapped", "--passphrase-file", "x"), 2, "go"),
+        (
+            ("--algorithm", "ed25519", "--wrapped", "--passphrase-file", "x"),
+            2,
+            "--wrapped",
+        ),
         (("--algorithm", "rot13"), 2, "[unknown_algorithm]"),
         (("--algorithm", "ML-DSA-65"), 2, "ML-DSA-65"),
         (("--algorithm", "MLDSA65-Ed25519-SHA512"), 2, ""),

@@ -84,9 +84,9 @@ def test_longest_pause(asking: Asking) -> None:
 @pytest.mark.parametrize(
     ("state", "text"),
     [
-        (_S.CANCELLED, f"The approval {ID} is cancelled."),
-        (_S.EXPIRED, f"The approval {ID} is expired."),
-        (_S.CONSUMED, f"The approval {ID} is consumed."),
+        (_S.CANCELLED, f"Approval {ID} is cancelled."),
+        (_S.EXPIRED, f"Approval {ID} is expired."),
+        (_S.CONSUMED, f"Approval {ID} is consumed."),
     ],
 )
 def test_ended(asking: Asking, state: ApprovalState, text: str) -> None:

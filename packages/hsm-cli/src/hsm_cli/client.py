@@ -316,7 +316,7 @@ class RemoteHSM:
             return {}
         if not _TOKEN.fullmatch(token):
             raise InvalidInputError(
-                "auth_token has characters that are not allowed in a bearer token.",
+                "auth_token has characters that bearer tokens do not allow.",
                 field="auth_token",
             )
         return {"Authorization": f"Bearer {token}"}

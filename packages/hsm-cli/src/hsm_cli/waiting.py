@@ -55,7 +55,7 @@ def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait
         ApprovalEndedError: The request was denied or cancelled, or has expired.
         HSMError: Any other error of *attempt*.
     """
-    begun, asked = wait.now(), ""
+    begun, announced = wait.now(), ""
     pauses = _pauses()
     while True:
         try:
@@ -65,9 +65,9 @@ def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait
         approval_id = str(required.facts.get("approval_id", ""))
         if not approval_id:
             raise required
-        if asked != approval_id:
+        if announced != approval_id:
             print_note(f"waiting for approval {approval_id}")
-            asked = approval_id
+            announced = approval_id
         while True:
             # Pause before each attempt: a granted approval that is not enough must not
             # cause a busy loop.

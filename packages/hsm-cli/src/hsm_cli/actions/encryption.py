@@ -62,14 +62,14 @@ _OPTIONS: Final = (
         "--mgf-hash",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="Hash of MGF1; RSA only. Default: SHA-256.",
+        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
     ),
     click.option(
         "--hash",
         "hash_name",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="Hash of RSA-OAEP; RSA only. Default: SHA-256.",
+        help="Hash of RSA-OAEP. Default: SHA-256.",
     ),
 )
 

@@ -46,14 +46,14 @@ _OPTIONS: Final = (
         "--mgf-hash",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="Hash of MGF1; RSA-OAEP only. Default: SHA-256.",
+        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
     ),
     click.option(
         "--hash",
         "hash_name",
         type=choice(HashAlgorithm),
         metavar="NAME",
-        help="Hash of RSA-OAEP; RSA-OAEP only. Default: SHA-256.",
+        help="Hash of RSA-OAEP. Default: SHA-256.",
     ),
     click.option(
         "--format",

@@ -8,7 +8,7 @@ commands start without it.
 
 from __future__ import annotations
 
-# It imports modules of this package only, whose own imports the contracts see.
+# Imports only modules of this package, whose imports the contracts check.
 from importlib import import_module  # noqa: TID251
 from typing import Any, Final
 

@@ -263,5 +263,5 @@ def _change_row(change: PolicyChange) -> tuple[str, ...]:
 def _decided(
     outcome: PolicyOutcome, rule: str, demands: tuple[ApprovalDemand, ...]
 ) -> str:
-    asked = "".join(f"; {describe_demand(demand)}" for demand in demands)
-    return f"{outcome.value} ({rule}{asked})"
+    required = "".join(f"; {describe_demand(demand)}" for demand in demands)
+    return f"{outcome.value} ({rule}{required})"

@@ -190,15 +190,15 @@ def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
 def _approval_required(answer: Answer) -> HSMError | None:
     """Return the error of a response that requires approval, or None."""
     try:
-        asked = wire.decode_json(answer.body, ApprovalInfo)
+        request = wire.decode_json(answer.body, ApprovalInfo)
     except InvalidInputError:
         return None
     required = errors.ApprovalRequiredError(
-        approval_id=asked.approval_id,
-        digest=asked.digest,
-        expires_at=asked.expires_at.isoformat(),
+        approval_id=request.approval_id,
+        digest=request.digest,
+        expires_at=request.expires_at.isoformat(),
     )
-    required.approval = asked
+    required.approval = request
     return required
 
 

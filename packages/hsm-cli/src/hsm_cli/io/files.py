@@ -104,7 +104,7 @@ class Source:
         return data
 
     def pieces(self) -> Iterator[bytes]:
-        """Give the data in pieces of up to 1 MiB, a file of any size."""
+        """Yield the data of a file of any size in pieces of up to 1 MiB."""
         if self.text is not None or self.is_base64:
             yield self.read()
         else:
@@ -112,7 +112,7 @@ class Source:
 
     def lines(self) -> Iterator[bytes]:
         """
-        Give the lines of a file, one by one, without their ends.
+        Yield the lines of a file, without line ends.
 
         Raises:
             InvalidInputError: The file can't be read.
