@@ -222,9 +222,9 @@ def test_show_compares_a_file(
 @pytest.mark.parametrize(
     ("kind", "fields", "code", "said"),
     [
-        ("Sign", {"message": b"EVIL", "context": b"pay 5"}, 6, "is not what is"),
-        ("Encrypt", {"plaintext": b"EVIL", "aad": b"pay 5"}, 2, "Encrypt is not"),
-        ("ComputeMac", {"message": b"pay 5"}, 2, "ComputeMac is not"),
+        ("Sign", {"message": b"EVIL", "context": b"pay 5"}, 6, "does not match"),
+        ("Encrypt", {"plaintext": b"EVIL", "aad": b"pay 5"}, 2, "not Encrypt"),
+        ("ComputeMac", {"message": b"pay 5"}, 2, "not ComputeMac"),
         (
             "SignBatch",
             {"items.0.message": b"EVIL", "items.1.message": b"pay 5"},
