@@ -16,7 +16,7 @@ from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.contract.hsm_ways import Connect, running_loop
@@ -66,14 +66,14 @@ class _Remote:
 def serve_over_ipc(gateway: AsyncHSMGateway) -> Iterator[Connect]:
     """Connect a front end with an HSM; give what reaches it as a caller."""
     faults: list[object] = []
-    surroundings = Surroundings(faults.append, faults.append)
+    dependencies = Dependencies(faults.append, faults.append)
     gatekeeper = Gatekeeper(
         gateway, TokenTrust.of_secret(SECRET, TokenRules()), lambda: None
     )
 
     async def begin() -> tuple[VaultService, RemoteVault]:
         ours, theirs = socket.socketpair()
-        service = VaultService(gateway, gatekeeper, LONGEST, surroundings)
+        service = VaultService(gateway, gatekeeper, LONGEST, dependencies)
         service.connect(theirs, os.geteuid())
         vault = RemoteVault(faults.append)
         vault.attach(ours)

@@ -25,7 +25,7 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_server.bootstrap import vault
 from hsm_server.main import main as command
 from hsm_server.processes import launch, supervisor
-from hsm_server.processes.offspring import Roles
+from hsm_server.processes.child_process import Roles
 
 _SELF: Final = str(Path(__file__).resolve())
 _SUPERVISOR: Final = "hsm_server.processes.supervisor"

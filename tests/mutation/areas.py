@@ -96,7 +96,7 @@ AREAS: Final = {
         tuple(
             f"{_SERVER}/identity/tokens/{name}.py"
             for name in (
-                *("config", "keys", "memory", "spent", "subjects", "trust"),
+                *("config", "keys", "lru_cache", "replay_cache", "subjects", "trust"),
                 *("verifier", "weak_rsa"),
             )
         ),

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from hsm_server import main as server
 from hsm_server.processes import supervisor
-from hsm_server.processes.offspring import Roles
+from hsm_server.processes.child_process import Roles
 
 _HERE = Path(__file__).resolve()
 _execve = os.execve

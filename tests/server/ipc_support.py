@@ -31,7 +31,7 @@ from hsm_server.ipc.frames import (
     packed,
 )
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import SECRET, mint
@@ -142,8 +142,8 @@ class Bench:
             self._count,
             FlooredClock(),
         )
-        surroundings = Surroundings(self.violations.append, self.unexpected.append)
-        self.service = VaultService(gateway, self.gatekeeper, longest, surroundings)
+        dependencies = Dependencies(self.violations.append, self.unexpected.append)
+        self.service = VaultService(gateway, self.gatekeeper, longest, dependencies)
         self._remotes: list[RemoteVault] = []
         self._raws: list[Raw] = []
 

@@ -24,7 +24,7 @@ from hsm_server.config.settings import ServerSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import VaultAccess, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
@@ -46,9 +46,9 @@ class OverSockets:
 
     def __call__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> VaultAccess:
         """Return the front end's side."""
-        surroundings = Surroundings(self.violations.append, self.unexpected.append)
+        dependencies = Dependencies(self.violations.append, self.unexpected.append)
         self.service = VaultService(
-            gateway, gatekeeper, LONGEST_OPERATION, surroundings
+            gateway, gatekeeper, LONGEST_OPERATION, dependencies
         )
         self.vault = RemoteVault(lambda event: None)
         ours, theirs = socket.socketpair()

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hsm_server.tls.ocsp import client_check
 from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling, subjects_of
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
-from hsm_server.tls.ocsp.response import Answer, check_response
+from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
 from hsm_server.tls.ocsp.subject import Subject
 from tests.pki import Issued
 from tests.server.ocsp_support import CA, HOUR, URL, FakeClock, settle
@@ -49,7 +49,7 @@ class Place:
             self, self.clock, is_hard=is_hard, count=self.results.append
         )
 
-    async def ask(self, subject: Subject, seconds: float) -> Answer:
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """Answer, as the responder that it stands for."""
         self.asked.append(subject)
         self.at_once += 1

@@ -20,8 +20,8 @@ from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.request import NONCE_BYTES, build_request, get_url
 from hsm_server.tls.ocsp.response import (
     MAX_RESPONSE_BYTES,
-    Answer,
     Status,
+    VerifiedResponse,
     check_response,
 )
 from hsm_server.tls.ocsp.subject import is_must_staple, responders_of, subject_of
@@ -51,12 +51,12 @@ GOOD: Final = CA_.answer(SERVER, this_update=NOW)
 NONCE: Final = b"n" * NONCE_BYTES
 
 
-def check(der: bytes, nonce: bytes = b"") -> Answer:
+def check(der: bytes, nonce: bytes = b"") -> VerifiedResponse:
     """Check a response about the server, now."""
     return check_response(der, SUBJECT, NOW, nonce)
 
 
-def said(answer: Answer) -> Answer:
+def said(answer: VerifiedResponse) -> VerifiedResponse:
     """Return what an answer says, without the bytes in which it does."""
     return dataclasses.replace(answer, der=b"")
 

@@ -25,7 +25,7 @@ from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.pace import Retries
-from hsm_server.tls.ocsp.response import Answer, check_response
+from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.ocsp.subject import Subject
 from hsm_server.tls.state import ServerPair, TLSState
@@ -51,7 +51,7 @@ class Responder:
         self.asked: list[float] = []
         self.hangs = False
 
-    async def ask(self, subject: Subject, seconds: float) -> Answer:
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """Answer."""
         self.asked.append(self.clock.run)
         if self.hangs:

@@ -19,7 +19,7 @@ from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import Identity, SpentTokens, TokenTrust
+from hsm_server.identity.tokens import Identity, ReplayCache, TokenTrust
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
@@ -182,7 +182,7 @@ def _identity(token_id: str, issued_at: float, ends: float = 5000.0) -> Identity
 
 def test_of_many_at_one_time_one_wins() -> None:
     """Whatever the threads do."""
-    spent = SpentTokens(lambda: 1000.0)
+    spent = ReplayCache(lambda: 1000.0)
     spent.spend(_identity("x", 0), 60)
     wins: list[bool] = []
     start = threading.Barrier(8)
@@ -203,7 +203,7 @@ def test_of_many_at_one_time_one_wins() -> None:
 def test_memory_is_bounded() -> None:
     """While it is full nothing is fresh; what has expired makes room."""
     now = [1000.0]
-    spent = SpentTokens(lambda: now[0], most=10)
+    spent = ReplayCache(lambda: now[0], most=10)
     spent.spend(_identity("x", 0), 60)
     found = [
         spent.spend(_identity(f"t{n}", 2000, ends=3000.0 + n), 60) for n in range(12)

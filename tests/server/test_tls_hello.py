@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hsm_server.tls.hello import (
     MAX_HELLO_BYTES,
-    Hello,
+    ClientHello,
     MalformedHelloError,
     read_hello,
 )
@@ -31,7 +31,7 @@ def hello(name: str | None = "hsm.example.com", *protocols: str) -> bytes:
 
 
 REAL = hello("HSM.example.com", "acme-tls/1", "http/1.1")
-EXPECTED = Hello("hsm.example.com", (b"acme-tls/1", b"http/1.1"))
+EXPECTED = ClientHello("hsm.example.com", (b"acme-tls/1", b"http/1.1"))
 
 
 def record(fragment: bytes) -> bytes:
@@ -53,14 +53,16 @@ def message(extensions: Iterable[tuple[int, bytes]]) -> bytes:
 def test_a_real_one_is_read() -> None:
     """Its server name, lower case, and its protocols in order."""
     assert EXPECTED == read_hello(REAL)
-    assert Hello("", ()) == read_hello(hello(None))
+    assert ClientHello("", ()) == read_hello(hello(None))
 
 
 def test_one_without_extensions_is_read() -> None:
     """As clients of TLS 1.2 may send it."""
     body = b"\x03\x03" + bytes(32) + b"\0" + b"\0\x02\x13\x01" + b"\x01\0"
 
-    assert Hello("", ()) == read_hello(record(b"\x01\0\0" + bytes([len(body)]) + body))
+    assert ClientHello("", ()) == read_hello(
+        record(b"\x01\0\0" + bytes([len(body)]) + body)
+    )
 
 
 @given(st.integers(0, len(REAL) - 1))
@@ -103,7 +105,7 @@ def test_any_other_is_read_or_refused(
         data[at] = value
     with contextlib.suppress(MalformedHelloError):
         found = read_hello(bytes(data[:length]))
-        assert found is None or isinstance(found, Hello)
+        assert found is None or isinstance(found, ClientHello)
 
 
 @given(st.binary(max_size=256))
@@ -169,4 +171,4 @@ def test_what_is_malformed_is_refused(data: bytes) -> None:
 def test_the_limit_leaves_room_for_real_ones() -> None:
     """With ML-KEM they are some 1.5 kB."""
     assert len(REAL) * 4 < MAX_HELLO_BYTES
-    assert Hello("a.b", (b"acme-tls/1",)) == read_hello(message([SNI, ALPN]))
+    assert ClientHello("a.b", (b"acme-tls/1",)) == read_hello(message([SNI, ALPN]))

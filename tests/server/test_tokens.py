@@ -18,7 +18,7 @@ from hsm_server.identity.tokens import (
 )
 from hsm_server.identity.tokens import verifier as module
 from hsm_server.identity.tokens.keys import key_from_secret
-from hsm_server.identity.tokens.memory import Memory
+from hsm_server.identity.tokens.lru_cache import LRUCache
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000
@@ -506,7 +506,7 @@ def test_a_token_that_begins_later(verifier: TokenVerifier, clock: Clock) -> Non
 
 def test_what_is_remembered_is_what_was_asked_for_last() -> None:
     """Whoever comes often is remembered; what is dropped is gone."""
-    memory = Memory[str](2)
+    memory = LRUCache[str](2)
     for key, found in ((b"a", "1"), (b"b", "2")):
         memory.put(key, found)
 

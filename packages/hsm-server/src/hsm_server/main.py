@@ -140,11 +140,11 @@ def _take_secrets(
 
 def _check_token_keys(values: dict[str, Any]) -> None:
     """
-    Ask for what tokens are verified with, where people can't come without one.
+    Check that token keys are configured, unless certificates suffice.
 
     Raises:
-        click.UsageError: There is no file of keys, no URL, and no secret, and
-            certificates alone name nobody.
+        click.UsageError: There is no key file, no URL and no secret, and certificate
+            authentication is off.
     """
     flags = TOKEN_KEYS[:-1]
     sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]

@@ -117,7 +117,7 @@ def serve(
 
 
 def _provider_log(logger: Logger) -> Callable[[str], None]:
-    """Return what tells of the keys of a provider."""
+    """Return the logger of changes of the provider's keys."""
 
     def tell(problem: str) -> None:
         if problem:
@@ -254,7 +254,7 @@ class _InlineServer:
         return signals
 
     def _work(self, tls: _InlineTLS) -> Iterator[Coroutine[Any, Any, object]]:
-        """Give what goes on beside serving, until it is cancelled."""
+        """Run the background tasks while serving, until cancelled."""
         interval = self._settings.token_config.reload_seconds
         yield tls.keeper.run()
         yield self._token_watch.run(interval)

@@ -35,7 +35,7 @@ from hsm_server.ipc.control import (
     ResetClock,
     Stop,
 )
-from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.limits import actor_limiter
 from hsm_server.observability.logs import location, loop_exception_handler
 from hsm_server.processes.child import Child, Pulse, begin_child, end_without_memory
@@ -98,7 +98,7 @@ def _drop_capabilities() -> None:
 
 
 def _provider_log(child: Child) -> Callable[[str], None]:
-    """Return what tells of the keys of a provider."""
+    """Return the logger of changes of the provider's keys."""
 
     def tell(problem: str) -> None:
         if problem:
@@ -168,7 +168,7 @@ class _Vault:
             gateway,
             self._gatekeeper,
             _longest(settings.limits.raw_bytes, settings.limits.json_bytes),
-            Surroundings(self._on_violation, self._on_unexpected),
+            Dependencies(self._on_violation, self._on_unexpected),
         )
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set

@@ -54,11 +54,11 @@ class Exchange:
     is_turned_away: bool = False
 
     def know(self, principal: str) -> None:
-        """Note who asks."""
+        """Set the principal."""
         self.principal = principal
 
     def limit(self, quota: Quota) -> None:
-        """Note what is left to who asks."""
+        """Set the rest of the caller's rate limit."""
         self.quota = quota
 
 
@@ -78,7 +78,7 @@ def exchange_of(request: web.Request) -> Exchange | None:
 
 
 def begin_operation(request: web.Request, name: str) -> Exchange:
-    """Note which operation or page a request asks for."""
+    """Set the operation or page."""
     exchange = exchange_of(request)
     if exchange is None:
         exchange = start_exchange(request, "")

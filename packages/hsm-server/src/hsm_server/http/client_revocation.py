@@ -46,7 +46,7 @@ class Admission:
         self._running = asyncio.create_task(self._check.run())
 
     async def close(self) -> None:
-        """Ask nobody any more."""
+        """Stop all checks."""
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
         await self._responders.close()

@@ -23,7 +23,7 @@ from hsm_server.http.early_refusal import turn_away
 from hsm_server.http.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
 from hsm_server.http.problems import RequestRefusedError, problem_response
 from hsm_server.http.requests import refuse_expectation
-from hsm_server.http.slow_clients import Taking
+from hsm_server.http.slow_clients import SlowClientCheck
 from hsm_server.observability.logs import location
 
 _VERSIONS: Final = {HttpVersion10, HttpVersion11}
@@ -42,7 +42,7 @@ class Admitting(Protocol):
     async def admit(
         self, transport: asyncio.BaseTransport, connection: Connection
     ) -> Callable[[], None] | None:
-        """Return what to call at the end of a connection; None refuses it."""
+        """Return the callback for the end of a connection; None rejects it."""
 
 
 class _Written(web.StreamResponse):
@@ -111,7 +111,7 @@ class Connection(web.RequestHandler):
         self._held: list[bytes] | None = None
         self._end_following: Callable[[], None] = lambda: None
         self._head_timer: asyncio.TimerHandle | None = None
-        self._taking = Taking(self._loop)
+        self._taking = SlowClientCheck(self._loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head, if its client is still let in."""
@@ -162,7 +162,7 @@ class Connection(web.RequestHandler):
             self._begin_head()
 
     def _end_broken_body(self) -> None:
-        """Tell who waits for the rest of a body that it is none; read no more."""
+        """Fail the body of a broken request; stop reading."""
         last, _ = self._messages[-1] if self._messages else (None, None)
         if last is None or isinstance(last, RawRequestMessage):
             return
@@ -206,7 +206,7 @@ class Connection(web.RequestHandler):
         start_time: float | None,
         request_handler: Callable[[Any], Awaitable[web.StreamResponse]],
     ) -> tuple[web.StreamResponse, bool]:
-        """Answer a request; at once, if nobody is to look at it."""
+        """Handle a request, or reject it early."""
         answer = None
         could_be_read = request_handler is self._request_handler
         if could_be_read and isinstance(request, web.Request) and not self._is_retired:
@@ -260,7 +260,7 @@ class Connection(web.RequestHandler):
         self._on_lost(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Nobody waits for an answer any more."""
+        """Cancel the request: its response is no longer needed."""
         self._end_head()
         self._taking.end()
         if self._admitting is not None:

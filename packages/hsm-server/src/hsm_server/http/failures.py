@@ -52,7 +52,7 @@ def answer_failure(
 def note_failure(
     request: web.Request, error: Exception, exchange: Exchange
 ) -> HSMError | RequestRefusedError:
-    """Return what may be told of an error, and note its code."""
+    """Return the public details of an error, and set its code."""
     match error:
         case HSMError():
             if status_of(type(error)) >= 500:

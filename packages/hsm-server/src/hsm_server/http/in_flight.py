@@ -28,11 +28,11 @@ class InFlight:
         return connection in self._busy
 
     def begin(self, connection: web.RequestHandler) -> None:
-        """Note that a connection has a request."""
+        """Mark a connection as having a request in flight."""
         self._busy.add(connection)
 
     def end(self, connection: web.RequestHandler) -> None:
-        """Note that its answer is sent, or that the connection is gone."""
+        """Mark its request as answered, or the connection as gone."""
         self._busy.discard(connection)
         self._changed.set()
 

@@ -97,7 +97,7 @@ class Listener:
             self._accepting.append(asyncio.create_task(self._accept(bound)))
 
     def _begin_admission(self) -> Admission | None:
-        """Return who has client certificates asked after, if the state wants that."""
+        """Return the client revocation checks, if the TLS state requires them."""
         context = self.context
         rules = context.state.client if isinstance(context, AdapterContext) else None
         if rules is None or rules.status_check is StatusCheck.OFF:
@@ -178,7 +178,7 @@ class Listener:
             task.add_done_callback(self._handshakes.discard)
 
     async def _open(self, accepted: socket.socket, connection: Connection) -> None:
-        """Hand a socket to its connection, after the handshake."""
+        """Pass a socket to its connection, after the handshake."""
         loop, context, attempt = asyncio.get_running_loop(), self.context, Attempt()
         ATTEMPT.set(attempt)
         limits = self._app[SETTINGS].limits
@@ -206,7 +206,7 @@ class Listener:
         self._tell_of(attempt)
 
     def _tell_of(self, attempt: Attempt) -> None:
-        """Count a handshake, and log why somebody was refused."""
+        """Count a handshake, and log a rejection."""
         outcome = attempt.outcome
         if outcome is None:
             return
@@ -251,7 +251,7 @@ class Listener:
 
 
 def _address_of(accepted: socket.socket) -> str:
-    """Return where a connection comes from; empty if that is no address."""
+    """Return the peer address of a connection, or an empty text."""
     try:
         peer = accepted.getpeername()
     except OSError:
@@ -260,7 +260,7 @@ def _address_of(accepted: socket.socket) -> str:
 
 
 def _most_connections(limits: HTTPLimits) -> int:
-    """Return how many connections there may be, with descriptors left for the rest."""
+    """Return the maximum number of connections; leaves descriptors for other uses."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits.max_connections

@@ -60,7 +60,7 @@ async def answer_everything(
     request: web.Request,
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
-    """Give a request its id, turn every error into a problem, count and log it."""
+    """Wrap each request: ID, errors, metrics, log line."""
     exchange = start_exchange(request, request_id_of(request))
     started = time.perf_counter()
     response: web.StreamResponse | None = None

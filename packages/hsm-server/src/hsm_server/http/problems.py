@@ -94,7 +94,7 @@ class RequestRefusedError(Exception):
 
 
 def status_of(error: type[HSMError]) -> int:
-    """Return the status of an error class; 500 if nobody thought of it."""
+    """Return the status of an error class; 500 by default."""
     return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
 
 
@@ -116,7 +116,7 @@ def problem_of(error: HSMError | RequestRefusedError, request_id: str) -> Proble
 def headers_of(
     error: HSMError | RequestRefusedError, problem: Problem
 ) -> dict[str, str]:
-    """Return what the answer says of an error in its header."""
+    """Return the response headers of an error."""
     if problem.status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": "Bearer"}
     if problem.status in _RETRIED:

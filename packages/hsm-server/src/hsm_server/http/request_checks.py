@@ -22,7 +22,7 @@ _HOST: Final = re.compile(
 
 def flaw_of(request: web.Request) -> str:
     """
-    Return what is wrong with target, host or connection of a request; empty if nothing.
+    Return the fault in target, host or connection of a request, or an empty text.
 
     Who is answered so must not go on with the same connection.
     """

@@ -197,7 +197,7 @@ def last_event_id(request: web.Request) -> int | None:
 
 
 def _parser(info: msgspec.inspect.Type) -> Callable[[str, str], Any]:
-    """Return what turns a query parameter into the value that JSON would hold."""
+    """Return the parser of a query parameter."""
     match info:
         case msgspec.inspect.Metadata(type=inner):
             return _parser(inner)
@@ -252,7 +252,7 @@ def add_route(
 
 async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
     """
-    Ask for the body, or refuse an expectation that is not ``100-continue``.
+    Send 100 Continue, or reject another expectation.
 
     A route's expect handler; it runs before the middleware (RFC 9110, section 10.1.1).
     """
@@ -264,7 +264,7 @@ async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
 
 
 def refuse_expectation(request: web.Request) -> web.Response:
-    """Return what is answered to an expectation that can't be met."""
+    """Return the response to an unsupported expectation."""
     exchange = start_exchange(request, secrets.token_hex(8))
     refusal = RequestRefusedError(
         "expectation_failed", "Unsupported Expect header. Only 100-continue is allowed."

@@ -26,7 +26,7 @@ _ACKNOWLEDGED: Final = slice(120, 128)
 """Where ``tcpi_bytes_acked`` stands in ``struct tcp_info`` (Linux 4.1 and newer)."""
 
 
-class Taking:
+class SlowClientCheck:
     """
     Slow-client check: closes a connection whose client reads almost nothing.
 
@@ -53,7 +53,7 @@ class Taking:
             self.watch(transport)
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -84,7 +84,7 @@ def _taken_bytes(transport: asyncio.WriteTransport) -> int:
 
 def _is_all_taken(transport: asyncio.WriteTransport) -> bool:
     """
-    Return whether a client has all that it was sent, or nobody can tell.
+    Return whether a client has received everything, or the kernel cannot tell.
 
     As long as a transport has something left, the system's own queue is not empty.
     """

@@ -21,7 +21,7 @@ _BEARER: Final = re.compile(r"Bearer ([!-~]+)", re.IGNORECASE)
 
 def visitor_of(request: web.Request) -> Visitor:
     """
-    Return what a request shows of who sent it.
+    Return the visitor of a request.
 
     The address is that of the connection, or what trusted proxies say of it; see
     `SourceAddresses`.

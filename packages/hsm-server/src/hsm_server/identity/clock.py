@@ -46,7 +46,7 @@ class FlooredClock:
         return monotonic + self._offset
 
     def behind(self) -> float:
-        """Return how far the wall clock is behind this one, in seconds, 0 or more."""
+        """Return by how many seconds the wall clock is behind this one, 0 or more."""
         return max(0.0, self.now() - self._wall())
 
     def reset(self) -> None:

@@ -55,7 +55,7 @@ def key_set_tasks(
     settings: ServerSettings, deliver: Deliver, deliver_providers: Deliver
 ) -> list[Task]:
     """
-    Return what fetches keys, where there are places to fetch them.
+    Return the tasks that fetch keys, if URLs are configured.
 
     Args:
         settings: Name the places.
@@ -139,7 +139,7 @@ class KeySetTask:
         return data, max_age
 
     async def _ask(self, url: URL, known: str) -> tuple[bytes | None, float, str]:
-        """Return what is there, or None if its tag is known; its freshness and tag."""
+        """Fetch unless the tag matches; return content or None, freshness, tag."""
         try:
             async with (
                 asyncio.timeout(_SECONDS),
@@ -253,7 +253,7 @@ def _place_of_keys(metadata: bytes, issuer: str) -> URL:
 
 def _context(authorities: Path | None) -> ssl.SSLContext:
     """
-    Return who is trusted now.
+    Return the TLS context of the fetch.
 
     Raises:
         _UnusableError: The file of authorities can't be used.

@@ -140,7 +140,7 @@ class Channel(Generic[T]):
             self._take()
 
     def _receive(self) -> bytes | None:
-        """Return what has arrived; None if somebody else has sent it."""
+        """Return the received data; None if it came from another user."""
         if self._peer_uid is None:
             return self._socket.recv(_READ_BYTES)
         data, ancillary, flags, _ = self._socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
@@ -156,7 +156,7 @@ class Channel(Generic[T]):
         return data if uid == self._peer_uid else None
 
     def _take(self) -> None:
-        """Hand on the frames that are complete."""
+        """Pass on complete frames."""
         frames: list[T] = []
         at, end = 0, len(self._unread)
         fault = ""
@@ -204,7 +204,7 @@ class Channel(Generic[T]):
         self._watch_rest(has_moved=True)
 
     def _watch_rest(self, *, has_moved: bool) -> None:
-        """Give a frame that has begun to arrive its time."""
+        """Start the time limit of an incomplete frame."""
         if has_moved or not self._unread:
             self._stop_clock()
         if self._unread and self._late is None:

@@ -26,7 +26,6 @@ from hsm_core.rest import REQUEST_CODES
 from hsm_server.__about__ import __version__
 from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.channel import Channel
-from hsm_server.ipc.errands import Errands
 from hsm_server.ipc.frames import (
     MAX_WAITING,
     PROTOCOL,
@@ -39,6 +38,7 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
+from hsm_server.ipc.individual_requests import IndividualRequests
 from hsm_server.ipc.outbox import Outbox
 from hsm_server.limits.quota import Quota
 from hsm_server.vault.gatekeeper import Gatekeeper
@@ -55,7 +55,7 @@ _SPENDING: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Dependencies:
     """
     Dependencies: callbacks for events without a response.
 
@@ -87,7 +87,7 @@ class FrontEnd:
 
         longest: Longest operation, packed, in bytes.
 
-        surroundings: Callbacks for events without a response.
+        dependencies: Callbacks for events without a response.
 
         on_end: Called with this object when the connection has ended.
     """
@@ -99,13 +99,13 @@ class FrontEnd:
         gateway: AsyncHSMGateway,
         gatekeeper: Gatekeeper,
         longest: int,
-        surroundings: Surroundings,
+        dependencies: Dependencies,
         on_end: Callable[[FrontEnd], None],
     ) -> None:
         self._gateway = gateway
         self._gatekeeper = gatekeeper
         self._assemblies = Assemblies(longest)
-        self._surroundings = surroundings
+        self._dependencies = dependencies
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._greeted = self._is_executing = False
@@ -123,7 +123,7 @@ class FrontEnd:
             is_paced=True,
         )
         self._outbox = Outbox(self._channel, longest)
-        self._errands = Errands(gateway, gatekeeper, self._outbox)
+        self._individual = IndividualRequests(gateway, gatekeeper, self._outbox)
         self._channel.send(_HELLO)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class FrontEnd:
         self._assemblies.clear()
         self._on_end(self)
         if reason not in {"closed", "gone"}:
-            self._surroundings.on_violation(reason)
+            self._dependencies.on_violation(reason)
 
     def _take(self, frames: list[FromFrontEnd]) -> None:
         """Take all frames in, and execute together what they ask for."""
@@ -201,7 +201,9 @@ class FrontEnd:
                 raise OverloadedError
             self._sort(frame, self._assemblies.complete(frame.id, frame.operation))
         except AuthenticationError as error:
-            self._record(frame.id, self._errands.fail(frame.id, frame.visitor, error))
+            self._record(
+                frame.id, self._individual.fail(frame.id, frame.visitor, error)
+            )
         except Exception as error:
             self._send_error(frame.id, "", error)
         if frame.id not in self._ready:
@@ -242,7 +244,7 @@ class FrontEnd:
                 self._outbox.send(Answer(frame.id, caller.principal))
             case Purpose.REFUSE:
                 if self._charge(frame, caller, None):
-                    self._record(frame.id, self._errands.refuse(frame, caller))
+                    self._record(frame.id, self._individual.refuse(frame, caller))
             case Purpose.FOLLOW:
                 view = wire.decode_packed(operation, ListAuditEvents)
                 if self._charge(frame, caller, view):
@@ -253,9 +255,9 @@ class FrontEnd:
                     Answer(frame.id, who.principal, wire.encode_packed(who))
                 )
             case Purpose.SIGN_IN:
-                self._record(frame.id, self._errands.sign_in(frame, caller))
+                self._record(frame.id, self._individual.sign_in(frame, caller))
             case Purpose.SIGN_OUT:
-                self._record(frame.id, self._errands.sign_out(frame, caller))
+                self._record(frame.id, self._individual.sign_out(frame, caller))
 
     def _charge(
         self, frame: Request, caller: Caller, operation: Operation[Any] | None
@@ -299,14 +301,14 @@ class FrontEnd:
             future.add_done_callback(partial(self._answer, number, principal, quota))
 
     def _record(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
-        """Begin what is to be on record, whether somebody waits for it or not."""
+        """Start an audit record, whether or not a caller waits for it."""
         task = self._loop.create_task(work)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
         task.add_done_callback(partial(self._conclude, number, ""))
 
     def _follow(self, frame: Request, caller: Caller, view: ListAuditEvents) -> None:
-        task = self._loop.create_task(self._errands.follow(frame, caller, view))
+        task = self._loop.create_task(self._individual.follow(frame, caller, view))
         self._waiting[frame.id] = task
         task.add_done_callback(partial(self._conclude, frame.id, caller.principal))
 
@@ -352,13 +354,13 @@ class FrontEnd:
         quota: Quota | None = None,
     ) -> None:
         if not isinstance(error, HSMError):
-            self._surroundings.on_unexpected(error)
+            self._dependencies.on_unexpected(error)
             error = HSMError()
         record = wire.error_record(error)
         self._outbox.send(Answer(number, principal, error=record, quota=quota))
 
 
 def _is_refusal(frame: Request) -> bool:
-    """Whether the trail may be told this: no front end puts a success on record."""
+    """Return whether the record is a failure: front ends cannot record success."""
     is_code = frame.code in REQUEST_CODES or frame.code in _ERROR_CODES
     return is_code and frame.kind in _KINDS

@@ -58,11 +58,11 @@ class _Waiting:
         return answer.done() and not answer.cancelled() and not answer.exception()
 
     def give_up(self) -> None:
-        """Say that the answer will not come."""
+        """Fail the request: its response will not come."""
         self.fail(_lost(self.operation if self.is_sent else None))
 
     def fail(self, error: HSMError) -> None:
-        """Give this in the place of an answer."""
+        """Fail the request with an error."""
         if not self.answer.done():
             self.answer.set_exception(error)
             # Who waited may be gone, which is nobody's fault.
@@ -82,7 +82,7 @@ class _Waiting:
         return data
 
 
-class Link:
+class VaultLink:
     """
     Connection to the vault: sends requests and matches responses.
 
@@ -178,7 +178,7 @@ class Link:
             self._channel.send(packed(Cancel(number)))
 
     async def _send(self, number: int, request: Request, waiting: _Waiting) -> None:
-        """Send a request as far as somebody waits for its answer."""
+        """Send a request while its caller waits."""
         pieces, rest = cut(request.operation)
         in_chunks = False
         for piece in pieces:
@@ -281,7 +281,7 @@ async def _next(
 
 
 def _lost(operation: Operation[Any] | None) -> HSMError:
-    """Return what is known of a request whose answer does not come."""
+    """Return the error of a request without a response."""
     if operation is not None and operation.effect in _CHANGES:
         return OutcomeUnknownError(
             "The vault process ended before it reported the outcome. Send the "

@@ -33,7 +33,7 @@ from hsm_server.ipc.frames import (
     Purpose,
     Request,
 )
-from hsm_server.ipc.link import Link
+from hsm_server.ipc.link import VaultLink
 from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
 
 R = TypeVar("R")
@@ -54,7 +54,7 @@ class RemoteVault:
 
     def __init__(self, on_trouble: Callable[[str], None]) -> None:
         self._on_trouble = on_trouble
-        self._link: Link | None = None
+        self._link: VaultLink | None = None
         self._greeted: OrderedDict[bytes, float] = OrderedDict()
 
     def attach(self, end: socket.socket) -> None:
@@ -62,7 +62,7 @@ class RemoteVault:
         former, self._link = self._link, None
         if former is not None:
             former.close()
-        self._link = Link(end, self._on_trouble)
+        self._link = VaultLink(end, self._on_trouble)
 
     @property
     def is_linked(self) -> bool:
@@ -70,7 +70,7 @@ class RemoteVault:
         return self._link is not None and self._link.is_open
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         if self._link is not None:
             self._link.close()
 
@@ -188,7 +188,7 @@ class RemoteVault:
             self._greeted.pop(_digest(request.visitor), None)
         raise error
 
-    def _open_link(self) -> Link:
+    def _open_link(self) -> VaultLink:
         if self._link is None or not self._link.is_open:
             raise UnavailableError(
                 "The vault process does not respond and is being restarted."
@@ -219,8 +219,7 @@ def _fitting(visitor: Visitor) -> Visitor:
     """
     Return a visitor whom a frame can hold.
 
-    What strangers send must not end the connection. A token that is too long is refused
-    whatever it says.
+    Return a visitor that fits into a frame. A token that is too long is invalid anyway.
     """
     credential, session = visitor.credential, visitor.session
     if len(credential) <= MAX_TOKEN_BYTES and not session:
@@ -239,4 +238,4 @@ def _sendable(text: str, longest: int) -> str:
 
 
 def _nobody(principal: str) -> None:
-    """Take no note."""
+    """Ignore the event."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 import socket
 
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.ipc.front_end import FrontEnd, Surroundings
+from hsm_server.ipc.front_end import Dependencies, FrontEnd
 from hsm_server.vault.gatekeeper import Gatekeeper
 
-__all__ = ["Surroundings", "VaultService"]
+__all__ = ["Dependencies", "VaultService"]
 
 
 class VaultService:
@@ -23,7 +23,7 @@ class VaultService:
 
         longest: Longest operation, packed, in bytes.
 
-        surroundings: Callbacks for events without a response.
+        dependencies: Callbacks for events without a response.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class VaultService:
         gateway: AsyncHSMGateway,
         gatekeeper: Gatekeeper,
         longest: int,
-        surroundings: Surroundings,
+        dependencies: Dependencies,
     ) -> None:
         self._gateway = gateway
         self._gatekeeper = gatekeeper
         self._longest = longest
-        self._surroundings = surroundings
+        self._dependencies = dependencies
         self._connections: set[FrontEnd] = set()
         self._named: dict[str, FrontEnd] = {}
 
@@ -58,7 +58,7 @@ class VaultService:
             self._gateway,
             self._gatekeeper,
             self._longest,
-            self._surroundings,
+            self._dependencies,
             self._connections.discard,
         )
         self._connections.add(connection)

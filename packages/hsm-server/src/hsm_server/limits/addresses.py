@@ -10,7 +10,7 @@ from functools import lru_cache
 @lru_cache(maxsize=1024)
 def peer_of(address: str) -> str:
     """
-    Return what is counted as one peer: an IPv4 address, or half of an IPv6 one.
+    Return the network prefix of a peer: an IPv4 address, or a /64 of IPv6.
 
     A network of IPv6 has 2^64 addresses for a single machine to use. What is no address
     is all the same, such as the ends of Unix sockets.

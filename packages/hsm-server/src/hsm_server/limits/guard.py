@@ -84,7 +84,7 @@ class AddressGuard:
         return refusal
 
     def refusal(self, address: str) -> Quota | None:
-        """Return why strangers at an address must wait, if so; nothing is charged."""
+        """Return the reason to reject unauthenticated requests; charges nothing."""
         peer = peer_of(address)
         if (why := self._locked_out(peer)) or self._buckets is None:
             return why
@@ -102,9 +102,9 @@ class AddressGuard:
 
     def is_good(self, shown: Sequence[bytes]) -> bool:
         """
-        Return whether somebody who shows this was found good a moment ago.
+        Return whether a credential was accepted recently.
 
-        Who has asked for too much that is no operation is as good as a stranger.
+        A client over its limit of stray requests loses the exemption.
         """
         found = self._good.get(_digest(shown))
         if found is None or found.until <= self._clock():
@@ -112,7 +112,7 @@ class AddressGuard:
         return self._strays is None or self._strays.refusal(found.principal) is None
 
     def note_good(self, shown: Sequence[bytes], principal: str) -> None:
-        """Note that somebody who shows this was found good."""
+        """Record an accepted credential."""
         digest = _digest(shown)
         self._good[digest] = _Good(principal, self._clock() + _GOOD_SECONDS)
         self._good.move_to_end(digest)
@@ -120,16 +120,16 @@ class AddressGuard:
             self._good.popitem(last=False)
 
     def note_stray(self, shown: Sequence[bytes]) -> None:
-        """Charge somebody who is known for a request that became no operation."""
+        """Charge a known client for a request that became no operation."""
         found = self._good.get(_digest(shown))
         if found is not None and self._strays is not None:
             self._strays.take(found.principal)
 
     def note_failure(self, address: str, shown: Sequence[bytes]) -> None:
         """
-        Note that what was shown is not good.
+        Record a failed authentication.
 
-        Who shows nothing has not tried to be somebody, and is not locked out for it.
+        Requests without a credential do not count towards a lockout.
         """
         if not any(shown):
             return
@@ -139,6 +139,6 @@ class AddressGuard:
 
 
 def _digest(shown: Sequence[bytes]) -> bytes:
-    """Return what is kept of a credential: it must not be found in this process."""
+    """Return a keyed digest of a credential, so that memory never holds it."""
     lengths = b"".join(len(part).to_bytes(4, "big") for part in shown)
     return hashlib.sha256(b"".join((lengths, *shown))).digest()

@@ -54,7 +54,7 @@ class Lockouts:
         return len(self._table)
 
     def refusal(self, key: str) -> Quota | None:
-        """Return why somebody is locked out, or None."""
+        """Return the reason of a lockout, or None."""
         now, found = self._clock(), self._table.find(key)
         if found.until <= now:
             return None

@@ -60,6 +60,6 @@ async def _give_up(step: asyncio.Future[Any]) -> None:
 
 
 def _forget(step: asyncio.Future[Any]) -> None:
-    """Take note of an error for which nobody waits any more."""
+    """Consume the exception of an abandoned task."""
     if not step.cancelled():
         step.exception()

@@ -56,9 +56,9 @@ class SourceAddresses:
         """
         Return the first address from the right that is not a trusted proxy's.
 
-        Each proxy appends whom it speaks for, so what lies to the left of the first
-        one that isn't trusted is somebody's claim. Where a trusted proxy says nothing
-        that can be read, its own address is the source.
+        Each proxy appends the address of its client, so everything to the left of the
+        first untrusted address is a claim. If a trusted proxy adds nothing readable,
+        its own address is the source.
 
         Args:
             peer: The address of the connection.
@@ -103,13 +103,13 @@ def _node(text: str) -> _Address | None:
 
 
 def _listed(text: str) -> Iterator[_Address | None]:
-    """Give the addresses of X-Forwarded-For from right to left."""
+    """Yield the addresses of X-Forwarded-For from right to left."""
     for part in reversed(text.split(",")):
         yield _node(part.strip(" \t"))
 
 
 def _forwarded(text: str) -> Iterator[_Address | None]:
-    """Give the ``for`` of each element of Forwarded from right to left."""
+    """Yield the ``for`` of each element of Forwarded from right to left."""
     try:
         elements = list(_elements(text))
     except ValueError:
@@ -120,7 +120,7 @@ def _forwarded(text: str) -> Iterator[_Address | None]:
 
 def _elements(text: str) -> Iterator[dict[str, str]]:
     """
-    Give the elements of a Forwarded field.
+    Yield the elements of a Forwarded header.
 
     Raises:
         ValueError: It is malformed; then nothing in it can be relied upon.

@@ -44,7 +44,7 @@ class Quota(Record, frozen=True, kw_only=True):
         }
 
     def error(self) -> RateLimitedError:
-        """Return what a request is refused with."""
+        """Return the error of a rejected request."""
         return RateLimitedError(
             limit=self.policy, retry_after_seconds=max(1, math.ceil(self.wait_seconds))
         )

@@ -19,14 +19,14 @@ def actor_limiter(
     weigh: Callable[[Operation[Any]], int],
     metrics: LimitCounts,
 ) -> ActorLimiter | None:
-    """Return what limits callers, for a vault; None where nothing does."""
+    """Return the rate limiter of callers, for a vault; None without limits."""
     if not rates.per_second:
         return None
     return ActorLimiter(Rate(rates.per_second, rates.burst), weigh, metrics)
 
 
 def address_guard(rates: RateLimits, metrics: LimitCounts) -> AddressGuard:
-    """Return what limits addresses, for a front end."""
+    """Return the address limits, for a front end."""
     rate = None
     if rates.address_per_second:
         rate = Rate(rates.address_per_second, rates.address_burst)

@@ -46,12 +46,12 @@ class BoundedTable(Generic[T]):
         return len(self._known)
 
     def find(self, key: str) -> T:
-        """Return what is remembered of somebody, and give them no place for it."""
+        """Return the entry of a client, without creating one."""
         found = self._known.get(key)
         return found if found is not None else self._share(key)
 
     def place(self, key: str, now: float) -> T:
-        """Return what is remembered of somebody, and give them a place if need be."""
+        """Return the entry of a client; creates one if needed."""
         found = self._known.get(key)
         if found is not None:
             return found
@@ -63,14 +63,14 @@ class BoundedTable(Generic[T]):
         return made
 
     def drop(self, key: str) -> None:
-        """Forget somebody who has a place of their own."""
+        """Remove the individual entry of a client."""
         self._known.pop(key, None)
 
     def _share(self, key: str) -> T:
         return self._shared[hash(key) % _SHARED]
 
     def _make_room(self, now: float) -> None:
-        """Look at two, each in their turn: more would be work for every newcomer."""
+        """Check two entries in turn; more would be work for every new client."""
         for _ in range(min(_LOOKS, len(self._known))):
             key, found = self._known.popitem(last=False)
             if not self._is_nothing(found, now):

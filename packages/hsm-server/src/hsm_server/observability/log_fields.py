@@ -68,7 +68,7 @@ _SECRETS: Final = re.compile(
 def plain_fields(
     logger: object, method: str, fields: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Return what may be written of a line's fields; a processor of structlog."""
+    """Return the allowed fields of a line; a processor of structlog."""
     kept = {name: _plain(fields[name]) for name in fields if name in FIELDS}
     if len(kept) < len(fields):
         kept["left_out"] = sorted(_text(name) for name in fields.keys() - FIELDS.keys())

@@ -101,7 +101,7 @@ def loop_exception_handler(
     logger: Logger, judge: Callable[[BaseException | None], None] | None = None
 ) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
     """
-    Return what logs an exception that nobody has caught in an event loop.
+    Return the handler of uncaught exceptions in an event loop.
 
     Args:
         logger: Where to.

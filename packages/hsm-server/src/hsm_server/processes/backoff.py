@@ -18,7 +18,7 @@ class Backoff:
 
     def after(self, ran_seconds: float) -> float:
         """
-        Return how long to wait, in seconds.
+        Return the delay in seconds.
 
         Args:
             ran_seconds: How long the process was at work, without its start.

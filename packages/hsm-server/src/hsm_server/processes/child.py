@@ -61,7 +61,7 @@ class Child:
     metrics: Metrics
 
     def fail(self, error: Exception) -> NoReturn:
-        """Tell the supervisor that this process can't begin, and end."""
+        """Report a failed start to the supervisor, and exit."""
         if isinstance(error, HSMError):
             message, status = sentence(error), exit_code_of(error)
         else:
@@ -123,7 +123,7 @@ class Pulse:
         threading.Thread(target=self._tell, name="hsm-pulse", daemon=True).start()
 
     def stop(self) -> None:
-        """Tell no more."""
+        """Stop the signal."""
         self._stopping.set()
 
     def _turn(self) -> None:

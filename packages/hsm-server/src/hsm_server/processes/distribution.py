@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsm_server.ipc.control import UseTLS, UsingTLS
-from hsm_server.processes.offspring import Offspring
+from hsm_server.processes.child_process import ChildProcess
 from hsm_server.system.sealed_memory import is_sealed
 
 _LONGEST_SECONDS: Final = 5.0
@@ -59,7 +59,7 @@ class Distribution:
 
     def __init__(
         self,
-        front_ends: Sequence[Offspring],
+        front_ends: Sequence[ChildProcess],
         answer: Callable[[int, str], None],
     ) -> None:
         self._front_ends = front_ends
@@ -67,8 +67,8 @@ class Distribution:
         self._in_force: _Edition | None = None
         self._under_way: _Edition | None = None
         self._queue: deque[tuple[int, int]] = deque()
-        self._waiting: set[Offspring] = set()
-        self._refusals: dict[Offspring, str] = {}
+        self._waiting: set[ChildProcess] = set()
+        self._refusals: dict[ChildProcess, str] = {}
         self._is_asked = self._is_used = False
         self._timer: asyncio.TimerHandle | None = None
         self._serial = 0
@@ -81,7 +81,7 @@ class Distribution:
 
     def publish(self, generation: int, descriptor: int) -> None:
         """
-        Give a state to all front ends.
+        Distribute a state to all front ends.
 
         Args:
             generation: Of the state.
@@ -99,8 +99,8 @@ class Distribution:
         self._queue.append((generation, descriptor))
         self._go_on()
 
-    def greet(self, front_end: Offspring) -> bool:
-        """Give the newest state to who has just begun; return whether there is one."""
+    def greet(self, front_end: ChildProcess) -> bool:
+        """Send the newest state to a new front end; return whether there is one."""
         edition = self._under_way or self._in_force
         if edition is None:
             return False
@@ -109,7 +109,7 @@ class Distribution:
         front_end.tell(UseTLS(edition.serial), edition.descriptor)
         return True
 
-    def note(self, front_end: Offspring, message: UsingTLS) -> None:
+    def note(self, front_end: ChildProcess, message: UsingTLS) -> None:
         """Take an answer, if one is expected."""
         edition = self._under_way
         if edition is None or message.serial != edition.serial:
@@ -123,14 +123,14 @@ class Distribution:
         self._waiting.discard(front_end)
         self._end_if_answered()
 
-    def forget(self, front_end: Offspring) -> None:
+    def forget(self, front_end: ChildProcess) -> None:
         """Expect no answer of a front end, whose end it may be."""
         self._waiting.discard(front_end)
         self._refusals.pop(front_end, None)
         self._end_if_answered()
 
     def close(self) -> None:
-        """Give out nothing more, answer nothing more, and keep nothing."""
+        """Stop distributing, and discard all states."""
         self._stop_clock()
         self._waiting.clear()
         editions = (self._in_force, self._under_way)
@@ -179,7 +179,7 @@ class Distribution:
         self._answer(edition.generation, error)
 
     def _put_in_force(self, edition: _Edition) -> None:
-        """Have those begin again with a state who refuse it, while others use it."""
+        """Restart the front ends that rejected a state which others use."""
         former, self._in_force = self._in_force, edition
         if former is not None:
             os.close(former.descriptor)

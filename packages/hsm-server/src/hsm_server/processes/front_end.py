@@ -76,7 +76,7 @@ def _own_share(settings: ServerSettings) -> ServerSettings:
 
 
 async def _tidy() -> None:
-    """Give back what requests have left free, for as long as this is awaited."""
+    """Return freed memory to the system periodically, until cancelled."""
     while True:
         await asyncio.sleep(_TIDY_SECONDS)
         give_back_memory()
@@ -170,7 +170,7 @@ class _FrontEnd:
             self._control.send(UsingTLS(serial))
 
     def _listen(self, context: AdapterContext) -> None:
-        """Have what can serve; nothing is accepted yet."""
+        """Create the listener; it accepts nothing yet."""
         sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
         self._context = context
         if self._child.plan.has_metrics_socket:

@@ -45,7 +45,7 @@ _LONGEST_TEXT = 4096
 
 
 def main() -> None:
-    """Look after TLS until the supervisor says that it is enough."""
+    """Run the TLS manager until the supervisor stops it."""
     child = begin_child()
     settings = child.plan.settings.tls
     try:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _challenge_socket(child: Child) -> tuple[socket.socket | None, Sequence[int]]:
-    """Return where challenges are answered, and the other descriptors."""
+    """Return the challenge socket, and the other descriptors."""
     if not child.plan.has_challenge_socket:
         return None, child.descriptors
     bound, *others = child.descriptors
@@ -69,7 +69,7 @@ def _challenge_socket(child: Child) -> tuple[socket.socket | None, Sequence[int]
 
 
 def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
-    """Return what a keeper before this one has published, if there was one."""
+    """Return the state published by a previous TLS manager, if any."""
     state = None
     for descriptor in descriptors:
         with contextlib.suppress(HSMError):
@@ -96,7 +96,7 @@ class _KeeperProcess:
         self._reloads: set[asyncio.Future[None]] = set()
 
     async def run(self) -> None:
-        """Look after TLS from the first order to the last."""
+        """Run from the first message to the last."""
         loop = asyncio.get_running_loop()
         logger = self._child.logger
         loop.set_exception_handler(loop_exception_handler(logger, end_without_memory))
@@ -148,7 +148,7 @@ class _KeeperProcess:
             os.close(descriptor)
 
     async def _publish(self, state: TLSState) -> None:
-        """Have the supervisor give a state to all front ends; see `Board`."""
+        """Distribute a state through the supervisor; see `Board`."""
         answer = asyncio.get_running_loop().create_future()
         self._answers[state.generation] = answer
         descriptor = seal_state(state)
@@ -169,7 +169,7 @@ class _KeeperProcess:
             answer.set_result(message.error)
 
     async def _reload(self) -> None:
-        """Look at once whether there is something new."""
+        """Check for changes at once."""
         problem = await self._keeper.reload()
         self._control.send(Reloaded(problem[:_LONGEST_TEXT]))
 

@@ -92,7 +92,7 @@ def launch(
 
 
 def _check_tls(settings: TLSSettings) -> None:
-    """See to it that there is something to begin with."""
+    """Check that a certificate is configured."""
     # The supervisor, which imports this module, needs none of that.
     from hsm_server.tls.sources import first_state
     from hsm_server.tls.trial import try_state
@@ -142,7 +142,7 @@ def _become_supervisor(
 
 def python_command(*words: str, allocator: bool = False) -> list[str]:
     """
-    Return how to run a program of ours, with nothing from around it.
+    Return the command line of a program, isolated from the environment.
 
     Args:
         words: The program, and its arguments.
@@ -175,7 +175,7 @@ def _in_user_site() -> bool:
 
 def _check_isolated() -> None:
     """
-    See to it that our processes will find this package.
+    Check that child processes can import this package.
 
     Raises:
         ConfigurationError: Only PYTHONPATH leads to it, which they don't follow.

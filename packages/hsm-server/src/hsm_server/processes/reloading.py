@@ -9,7 +9,7 @@ from typing import Final
 
 from hsm_server.ipc.control import Reload, Reloaded
 from hsm_server.observability.logs import Logger
-from hsm_server.processes.offspring import Offspring
+from hsm_server.processes.child_process import ChildProcess
 from hsm_server.processes.service_manager import ServiceManager
 
 _LONGEST_SECONDS: Final = 5.0
@@ -31,12 +31,12 @@ class Reloading:
     """
 
     def __init__(
-        self, children: Sequence[Offspring], manager: ServiceManager, logger: Logger
+        self, children: Sequence[ChildProcess], manager: ServiceManager, logger: Logger
     ) -> None:
         self._children = children
         self._manager = manager
         self._logger = logger
-        self._waiting: set[Offspring] = set()
+        self._waiting: set[ChildProcess] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_allowed = self._is_wanted = False
 
@@ -65,7 +65,7 @@ class Reloading:
             child.tell(Reload())
         self._end_if_answered()
 
-    def note(self, child: Offspring, answer: Reloaded) -> None:
+    def note(self, child: ChildProcess, answer: Reloaded) -> None:
         """Take an answer."""
         if child not in self._waiting:
             return
@@ -75,7 +75,7 @@ class Reloading:
             self._logger.info("reloaded", child=child.slot)
         self.forget(child)
 
-    def forget(self, child: Offspring) -> None:
+    def forget(self, child: ChildProcess) -> None:
         """Expect no answer of a child, whose end it may be."""
         self._waiting.discard(child)
         self._end_if_answered()

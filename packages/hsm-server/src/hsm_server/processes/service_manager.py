@@ -42,14 +42,14 @@ class ServiceManager:
         self._tell("STOPPING=1")
 
     async def watch(self, plan: Plan, is_well: Callable[[], bool]) -> None:
-        """Tell as often as the plan says that all is well, while it is."""
+        """Notify the watchdog at its interval while the server is healthy."""
         while plan.watchdog_seconds > 0:
             await asyncio.sleep(plan.watchdog_seconds)
             if is_well():
                 self._tell("WATCHDOG=1", patience_seconds=0.0)
 
     def _tell(self, text: str, patience_seconds: float = 1.0) -> None:
-        """Say something; who does not listen must not hold up the server."""
+        """Send a notification without blocking."""
         if not self._address:
             return
         with (

@@ -39,9 +39,9 @@ from hsm_server.observability.logs import (
     make_logger,
 )
 from hsm_server.observability.telemetry import KEEPERS_SLOT, Metrics, share_metrics
+from hsm_server.processes.child_process import ChildProcess, Parts, Roles
 from hsm_server.processes.distribution import Distribution
 from hsm_server.processes.launch import HELD_SIGNALS
-from hsm_server.processes.offspring import Offspring, Parts, Roles
 from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
@@ -140,7 +140,7 @@ class Supervisor:
         )
         capture_foreign(self._logger)
         self._manager = ServiceManager(plan.notify)
-        self._linked_at: dict[Offspring, float] = {}
+        self._linked_at: dict[ChildProcess, float] = {}
         parts = Parts(
             plan=plan,
             logger=self._logger,
@@ -150,13 +150,13 @@ class Supervisor:
             on_message=self._on_message,
         )
         roles = roles or Roles()
-        self._vault = Offspring("vault", roles.vault, parts, secrets=secrets)
+        self._vault = ChildProcess("vault", roles.vault, parts, secrets=secrets)
         self._front_ends = [
-            Offspring(f"front{n}", roles.front_end, parts, sockets=sockets)
+            ChildProcess(f"front{n}", roles.front_end, parts, sockets=sockets)
             for n in range(1, settings.workers + 1)
         ]
         self._distribution = Distribution(self._front_ends, self._answer_keeper)
-        self._keeper = Offspring(
+        self._keeper = ChildProcess(
             KEEPERS_SLOT,
             roles.keeper,
             parts,
@@ -197,7 +197,7 @@ class Supervisor:
     def _is_well(self) -> bool:
         return all(child.is_well for child in self._children)
 
-    def _on_change(self, child: Offspring) -> bool:
+    def _on_change(self, child: ChildProcess) -> bool:
         """Act on what a child has become; say whether it is to be started again."""
         if not child.is_ready:
             self._reloading.forget(child)
@@ -212,8 +212,8 @@ class Supervisor:
             return False
         return True
 
-    def _connect(self, child: Offspring) -> None:
-        """Give who has just begun its connections, once there is a vault."""
+    def _connect(self, child: ChildProcess) -> None:
+        """Connect a new process, once there is a vault."""
         if child is self._vault:
             for key_set in self._key_sets.values():
                 child.tell(key_set)
@@ -223,7 +223,7 @@ class Supervisor:
             self._distribution.greet(child)
             self._link(child)
 
-    def _link(self, front_end: Offspring) -> None:
+    def _link(self, front_end: ChildProcess) -> None:
         """Connect a front end with the vault, and let it serve if it may."""
         if not front_end.is_ready:
             return
@@ -238,14 +238,14 @@ class Supervisor:
                 front_end.tell(Link(self._vault.uid), ours.fileno())
         self._let_serve(front_end)
 
-    def _let_serve(self, front_end: Offspring) -> None:
+    def _let_serve(self, front_end: ChildProcess) -> None:
         """Let a front end serve that has been given TLS, once there was a vault."""
         is_open = self._vault.is_ready or self._is_announced
         if is_open and front_end.is_ready and self._distribution.newest is not None:
             front_end.tell_once(Serve())
 
     def _on_message(
-        self, child: Offspring, message: FromChild, descriptors: list[int]
+        self, child: ChildProcess, message: FromChild, descriptors: list[int]
     ) -> None:
         match message:
             case Serve():
@@ -263,7 +263,7 @@ class Supervisor:
                 self._pass_on(message)
 
     def _pass_on(self, message: KeySet) -> None:
-        """Tell the vault which keys were fetched, also one that is started later."""
+        """Send fetched keys to the vault, also after its restart."""
         if message.data is not None:
             self._key_sets[message.is_providers] = message
         self._vault.tell(message)
@@ -287,7 +287,7 @@ class Supervisor:
     def _answer_keeper(self, generation: int, error: str) -> None:
         self._keeper.tell(Published(generation, error))
 
-    def _link_again(self, front_end: Offspring) -> None:
+    def _link_again(self, front_end: ChildProcess) -> None:
         """Connect a front end that has lost its vault, and not because that ended."""
         age = time.monotonic() - self._linked_at.get(front_end, 0.0)
         if self._vault.is_ready and age > _LINK_AGAIN_SECONDS:

@@ -21,7 +21,7 @@ _INCOMING_BYTES: Final = 32 * 1024
 
 def check_loop(kind: EventLoop) -> None:
     """
-    See to it that an event loop is there.
+    Check that the event loop is installed.
 
     Raises:
         ConfigurationError: It must be installed first.
@@ -34,7 +34,7 @@ def check_loop(kind: EventLoop) -> None:
 
 def pass_over_what_stays() -> None:
     """
-    Have the collector of cycles look no more at what is there by now.
+    Exclude existing objects from garbage collection.
 
     At the end of a start that is what modules are made of, and stays. To look at it
     takes longer than to answer many requests, which wait meanwhile.

@@ -64,7 +64,7 @@ def forbid_new_privileges() -> None:
 
 def drop_capabilities() -> None:
     """
-    Give up all capabilities (capabilities(7)).
+    Drop all capabilities (capabilities(7)).
 
     Raises:
         OSError: The kernel refuses that.
@@ -78,7 +78,7 @@ def drop_capabilities() -> None:
 
 def refuse_new_code(*, also_children: bool) -> None:
     """
-    Have no memory that is, or was, written and is executed (``PR_SET_MDWE``, prctl(2)).
+    Deny memory that is writable and executable (``PR_SET_MDWE``, prctl(2)).
 
     Kernels before 6.3 don't have this, and before 6.6 not without *also_children*; then
     nothing happens. It is not for processes that use pyOpenSSL, whose callbacks are
@@ -135,7 +135,7 @@ def _lock_all() -> bool:
 
 def scrub_freed_memory() -> None:
     """
-    Have freed memory overwritten by the allocator (mallopt(3), ``M_PERTURB``).
+    Make the allocator overwrite freed memory (mallopt(3), ``M_PERTURB``).
 
     Only glibc has this; elsewhere nothing happens.
     """
@@ -146,7 +146,7 @@ def scrub_freed_memory() -> None:
 
 def return_large_buffers() -> None:
     """
-    Have large buffers given back to the system as soon as they are freed (mallopt(3)).
+    Make the allocator return large freed buffers at once (mallopt(3)).
 
     By itself glibc keeps those of a size that was freed once: after a few large bodies
     a process would have hundreds of megabytes permanently. Other platforms do nothing.
@@ -158,7 +158,7 @@ def return_large_buffers() -> None:
 
 def give_back_memory() -> None:
     """
-    Give what is free between things in use back to the system (malloc_trim(3)).
+    Return free memory to the system (malloc_trim(3)).
 
     By itself glibc keeps it: what many bodies leave free looks like growth. Only glibc
     has this; elsewhere nothing happens.

@@ -124,7 +124,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return where a socket is reached; a Unix socket has its path."""
+    """Return the URL of a socket, or the path of a Unix socket."""
     if listener.family == socket.AF_UNIX:
         return f"https+unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]

@@ -12,14 +12,14 @@ from hsm_core.errors import HSMError, IntegrityError, UnavailableError
 
 
 def plug_standard_streams() -> None:
-    """Let no file of ours take the number of a standard stream that was closed."""
+    """Open closed standard streams, so that no file takes their number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
 
 
 def say(message: str, *, err: bool = True) -> None:
-    """Write a line; that nobody can read it stops nothing."""
+    """Write a line; ignores a closed stream."""
     stream: TextIO | None = sys.stderr if err else sys.stdout
     if stream is None:
         return
@@ -31,7 +31,7 @@ def say(message: str, *, err: bool = True) -> None:
 
 
 def announce(url: str) -> None:
-    """Say where the server listens, now that it does."""
+    """Announce the URL on standard output."""
     say(f"listening on {url}", err=False)
 
 
@@ -67,7 +67,7 @@ def sentence(error: HSMError) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the operating system said, if it is behind an error."""
+    """Return the operating system's message behind an error, if any."""
     cause = error.__cause__
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__

@@ -81,7 +81,7 @@ class AdapterContext(ssl.SSLContext):
 
     def use(self, state: TLSState) -> None:
         """
-        Go by another state from the next connection on.
+        Use another state for new connections.
 
         Raises:
             TLSStateError: It can't be used; the former one still is.
@@ -135,7 +135,7 @@ class AdapterContext(ssl.SSLContext):
         )
 
     def _answer(self, hello: bytes) -> bytes:
-        """Return what is sent for a ClientHello."""
+        """Return the response to a ClientHello."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         incoming.write(hello)
         connection = self.wrap_bio(incoming, outgoing, server_side=True)
@@ -212,7 +212,7 @@ class TLSConnection:
         self._tls = _server_side(active, attempt)
 
     def do_handshake(self) -> None:
-        """Go on with the handshake; an alert is sent before an error is raised."""
+        """Continue the handshake; an alert is sent before an error is raised."""
         if self._failure is not None:
             raise self._failure
         if self._challenges:
@@ -416,7 +416,7 @@ def _server_side(context: SSL.Context, attempt: Attempt) -> SSL.Connection:
 
 
 def _note_alert(connection: SSL.Connection, where: int, value: int) -> None:
-    """Note the alert that ends a handshake; called by OpenSSL at each step."""
+    """Record the alert of a handshake; called by OpenSSL at each step."""
     if not where & SSL.SSL_CB_ALERT:
         return
     attempt, number = connection.get_app_data(), value & 0xFF

@@ -33,7 +33,7 @@ class Alarms:
 
     def begin(self, part: str, reason: str) -> None:
         """
-        Note what is wrong; the same once more is not told again.
+        Start or change an alarm; an unchanged one is not logged again.
 
         Args:
             part: Name of the part, of a small set: it is a label of metrics.
@@ -48,7 +48,7 @@ class Alarms:
         self._metrics.show_tls_alarm(part, is_on=True)
 
     def end(self, part: str) -> None:
-        """Note that nothing is wrong any more."""
+        """End the alarm."""
         if self._reasons.pop(part, None) is not None:
             self._logger.info("tls alarm over", part=part)
             self._metrics.show_tls_alarm(part, is_on=False)

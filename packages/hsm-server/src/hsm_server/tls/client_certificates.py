@@ -93,7 +93,7 @@ def certificate_facts(certificate: bytes) -> CertificateFacts:
 
 
 def readable_facts(certificate: bytes) -> CertificateFacts:
-    """Return what can be read of a certificate, to record it and for nothing else."""
+    """Return the readable facts of a certificate, for audit records only."""
     try:
         return certificate_facts(certificate)
     except AuthenticationError:

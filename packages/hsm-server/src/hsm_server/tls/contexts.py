@@ -171,7 +171,7 @@ def _use_pair(context: SSL.Context, pair: ServerPair) -> None:
 
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """Give the path of a file that has a name for no other process."""
+    """Yield the path of an anonymous file."""
     descriptor = os.memfd_create("ferrohsm-tls", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, content)

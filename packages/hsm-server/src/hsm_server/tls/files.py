@@ -39,7 +39,7 @@ Contents = Mapping[Path, bytes | str]
 
 def read_pair_files(pairs: Sequence[PairFiles]) -> Contents:
     """
-    Return what files of certificates and keys hold.
+    Read certificate and key files.
 
     Raises:
         UnsafeFileModeError: A private key is not its owner's alone.
@@ -53,7 +53,7 @@ def read_pair_files(pairs: Sequence[PairFiles]) -> Contents:
 
 
 def read_client_files(settings: ClientSettings) -> Contents:
-    """Return what files about clients hold; those that can't be read say why."""
+    """Read client certificate files, with the faults of unreadable ones."""
     return {
         settings.ca: _read_or_say(settings.ca, "client CA", _MOST_BYTES),
         **{
@@ -71,7 +71,7 @@ def _read_or_say(path: Path, what: str, most: int) -> bytes | str:
 
 
 def digest_of(contents: Contents) -> bytes:
-    """Return what tells contents from others, SHA-256, and does not give keys away."""
+    """Return the SHA-256 digest of contents; reveals no key."""
     digest = hashlib.sha256()
     for path in sorted(contents):
         digest.update(hashlib.sha256(os.fsencode(path)).digest())
@@ -85,7 +85,7 @@ def parse_pairs(
     pairs: Sequence[PairFiles], contents: Contents, now: datetime
 ) -> tuple[ServerPair, ...]:
     """
-    Return what the listener shows.
+    Parse the certificates of the listener.
 
     Args:
         pairs: Where each lies.
@@ -234,7 +234,7 @@ def _last_update(der: bytes) -> datetime:
 
 
 def _scope(der: bytes) -> tuple[bytes, ...]:
-    """Return whose certificates a list is about: its issuer, their key, and a part."""
+    """Return the scope of a list: its issuer, the issuer's key, and a part."""
     crl = x509.load_der_x509_crl(der)
     scope = [crl.issuer.public_bytes()]
     for kind in (
@@ -251,7 +251,7 @@ def _scope(der: bytes) -> tuple[bytes, ...]:
 
 
 def _held(contents: Contents, path: Path) -> bytes:
-    """Return what a file holds that was read."""
+    """Return the content of a file that was read."""
     data = contents[path]
     if isinstance(data, str):
         raise ListenError(data)

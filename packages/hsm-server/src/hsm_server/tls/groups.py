@@ -42,13 +42,13 @@ class Handshake(Protocol):
     """Server side of a handshake in memory."""
 
     def __call__(self, hello: bytes, /) -> bytes:
-        """Return what is sent for the first bytes of a client, alerts too."""
+        """Return the response to the first bytes of a client, including alerts."""
         ...
 
 
 def check_groups(answer: Handshake) -> None:
     """
-    See to it that exactly these groups are served, and hybrid ones preferred.
+    Check that exactly these groups are served, and hybrid ones preferred.
 
     Raises:
         ListenError: It is not so; the message says what differs.

@@ -27,7 +27,7 @@ class MalformedHelloError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class ClientHello:
     """
     Parsed ClientHello.
 
@@ -67,7 +67,7 @@ class _Reader:
         return self.take(self.number(length))
 
 
-def read_hello(data: bytes) -> Hello | None:
+def read_hello(data: bytes) -> ClientHello | None:
     """
     Read the beginning of what a client has sent.
 
@@ -91,7 +91,7 @@ def read_hello(data: bytes) -> Hello | None:
     extensions = dict(_extensions(_Reader(reader.vector(2)))) if reader else {}
     if reader:
         raise MalformedHelloError
-    return Hello(
+    return ClientHello(
         server_name=_server_name(extensions.get(_SERVER_NAME)),
         protocols=_protocols(extensions.get(_ALPN)),
     )

@@ -41,10 +41,9 @@ class Task(Protocol):
 
     async def reload(self, board: Board, /) -> None:
         """
-        Look at once whether there is a reason; it is called while `run` runs.
+        Check for changes at once; called while `run` runs.
 
-        Somebody waits for that, for 5 seconds at most; so what needs the network is
-        only begun.
+        The caller waits at most 5 seconds, so network operations are only started.
 
         Raises:
             HSMError: There is something that can't be used; what was in force still is.
@@ -93,7 +92,7 @@ class Keeper:
                 group.create_task(self._keep_running(task))
 
     async def reload(self) -> str:
-        """Have all tasks look at once; return what can't be used, or nothing."""
+        """Run all tasks at once; return the faults, or an empty text."""
         problems = []
         for task in self._tasks:
             try:

@@ -33,6 +33,6 @@ finally:
 
 
 def reason_of(error: SSL.Error) -> str:
-    """Return what OpenSSL objects to, in its words, such as ``ee key too small``."""
+    """Return OpenSSL's reason, such as ``ee key too small``."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return str(entries[0][-1]) if entries else "unknown"

@@ -56,18 +56,18 @@ class Outcome:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether it was us who ended it."""
+        """Whether the server ended it."""
         return self.name.startswith("refused_")
 
     @classmethod
     def by_error(cls, error: OSError) -> Outcome:
-        """Return how one ended that OpenSSL has not ended."""
+        """Return the outcome of a handshake that ended by an error."""
         is_late = isinstance(error, ConnectionAbortedError | TimeoutError)
         return cls("timeout" if is_late else "disconnected")
 
     @classmethod
     def by_alert(cls, number: int, *, is_ours: bool) -> Outcome:
-        """Return how one ended that an alert has ended."""
+        """Return the outcome of a handshake that ended by an alert."""
         who = "refused" if is_ours else "rejected"
         return cls(f"{who}_{ALERTS.get(number, _OTHER)}")
 
@@ -122,6 +122,6 @@ class SecureChannel(Protocol):
 
 
 def channel_of(transport: asyncio.BaseTransport | None) -> SecureChannel | None:
-    """Return what is known of a transport's handshake; None if it has had none."""
+    """Return the channel of a transport; None without a handshake."""
     found = transport.get_extra_info("ssl_object") if transport is not None else None
     return found if isinstance(found, SecureChannel) else None

@@ -15,9 +15,9 @@ class NotRegularError(OSError):
 
 def open_regular(path: Path, *, follows_links: bool = True) -> BinaryIO:
     """
-    Open a file for reading, and wait for nobody.
+    Open a file for reading without blocking.
 
-    A pipe that nobody writes into would be waited for, and one without end be read.
+    A pipe without a writer would block, and one without an end would be read forever.
 
     Raises:
         NotRegularError: It is no regular file.

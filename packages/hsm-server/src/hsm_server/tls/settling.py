@@ -21,7 +21,7 @@ def settled(
     pause: Callable[[float], object] = time.sleep,
 ) -> Contents:
     """
-    Return what files hold when nobody is writing them any more.
+    Return the content of files after two identical reads.
 
     What is there twice in a row counts as written, and so does an error.
 

@@ -32,7 +32,7 @@ Told: TypeAlias = Callable[[Quota], None]
 
 
 def tell_nobody(quota: Quota) -> None:
-    """Take no note of a quota."""
+    """Ignore a quota."""
 
 
 class Visitor(Record, frozen=True, kw_only=True):
@@ -149,14 +149,14 @@ class VaultAccess(Protocol):
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
     ) -> AsyncGenerator[AuditPage, None]:
         """
-        Give a page of the trail, and then what is recorded later.
+        Yield a page of the audit log, then new records.
 
         It ends with `AuthenticationError` when the credential is good no more.
         """
         ...
 
     async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
-        """Return who a visitor is, without a record."""
+        """Return the identity of a visitor, without an audit record."""
         ...
 
     async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:

@@ -20,7 +20,7 @@ from hsm_server.identity.oidc.id_tokens import IDTokens, Person
 from hsm_server.identity.sessions import Session, SessionEndedError, Sessions
 from hsm_server.identity.tokens import (
     Identity,
-    SpentTokens,
+    ReplayCache,
     TokenTrust,
     TokenVerifier,
     TrustedNames,
@@ -83,7 +83,7 @@ class Gatekeeper:
         self._limiter = limiter
         self._people = people
         self._sessions = Sessions(console or ConsoleSettings(), clock.now)
-        self._spent = SpentTokens(clock.now)
+        self._spent = ReplayCache(clock.now)
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
@@ -108,7 +108,7 @@ class Gatekeeper:
 
     def caller(self, visitor: Visitor, *, spends: bool = False) -> Caller:
         """
-        Return who asks.
+        Return the caller.
 
         The address is that of the connection, whatever headers or claims say.
 
@@ -119,9 +119,9 @@ class Gatekeeper:
                 where a rule wants to know.
 
         Raises:
-            AuthenticationError: No token, or no good one, or a certificate that
-                can't be read, or that names nobody where it is all that is shown; have
-                it recorded.
+            AuthenticationError: The token is missing or invalid, the certificate is
+                unreadable, or a certificate alone matches no identity. The failure is
+                recorded.
         """
         identity = self._identity(visitor)
         return msgspec.structs.replace(
@@ -164,7 +164,7 @@ class Gatekeeper:
 
     async def admit(self, visitor: Visitor, *, spends: bool = False) -> Caller:
         """
-        Return who asks; a failure is recorded.
+        Return the caller; records a failure.
 
         Args:
             visitor: See `caller`.
@@ -182,7 +182,7 @@ class Gatekeeper:
 
     def who(self, visitor: Visitor) -> Who:
         """
-        Return who asks, and until when that is so.
+        Return the identity, and its end.
 
         Raises:
             AuthenticationError: See `caller`.
@@ -247,11 +247,11 @@ class Gatekeeper:
         self, visitor: Visitor, pages: AsyncGenerator[T, None]
     ) -> AsyncGenerator[T, None]:
         """
-        Give what a generator gives as long as the visitor's credential is good.
+        Yield the items of a generator while the visitor's credential is valid.
 
         Raises:
-            AuthenticationError: It is good no more, or makes somebody else of them, or
-                gives them other roles; that is no attempt, and not recorded.
+            AuthenticationError: The credential has ended, or now yields another
+                principal or other roles. This is not an attempt, and not recorded.
         """
         # Nobody does anything while a view goes on by itself.
         visitor = msgspec.structs.replace(visitor, is_background=True)
@@ -296,14 +296,14 @@ class Gatekeeper:
 
     def certificate_identity(self, visitor: Visitor) -> Identity:
         """
-        Return whom a client certificate alone names, by the policy in force.
+        Return the identity of a client certificate in the current policy.
 
         That the peer has its private key is the front end's word: it has seen the
         handshake.
 
         Raises:
-            AuthenticationError: There is none, it names nobody or several, it has
-                expired meanwhile, or certificates alone name nobody here.
+            AuthenticationError: The certificate is missing or expired, matches no
+                identity or several, or certificate authentication is off.
         """
         shown = certificate_facts(visitor.certificate)
         known = None
@@ -333,7 +333,7 @@ class Gatekeeper:
 
 
 def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
-    """Return what is known of somebody before it is known who it is."""
+    """Return the facts of an unauthenticated visitor."""
     return Caller(
         principal="",
         roles=frozenset(),
@@ -357,7 +357,7 @@ def _way_of(session: Session) -> How:
 
 
 def _person(caller: Caller) -> Person:
-    """Return whom a provider has named, to be kept for a session."""
+    """Return the person in an ID token, for a session."""
     return Person(
         caller.principal, caller.roles, caller.credential_id, caller.credential_key
     )

@@ -199,7 +199,7 @@ def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
 
 
 def _not_modified(request: web.Request, answer: web.Response) -> web.Response | None:
-    """Return what is answered to who has the same already; None if they have not."""
+    """Return a 304 response if the client's ETag matches, else None."""
     tag = answer.etag
     is_asked = request.method in SAFE_METHODS and tag is not None
     if tag is None or not is_asked or not is_known(request, tag):

@@ -38,7 +38,7 @@ def options() -> list[click.Parameter]:
 
 
 def _groups() -> dict[str, list[click.Parameter]]:
-    """Return what can be said, by what it is about, in the order of the help."""
+    """Return the options by group, in the order of the help."""
     return {
         "Listener and TLS": _listener(),
         "Storage, audit and retention": [*stores(), *key_life_options()],

@@ -61,7 +61,7 @@ def metrics_settings(values: dict[str, Any]) -> MetricsSettings:
 
 
 def metrics_warning(settings: ServerSettings) -> str:
-    """Return what to warn of, if strangers can read the metrics."""
+    """Return a warning if other hosts can read the metrics, or an empty text."""
     metrics, tls = settings.metrics, settings.tls
     asks_for_certificates = (
         tls is not None and tls.client is not None and tls.client.is_required

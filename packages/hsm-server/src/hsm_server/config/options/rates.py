@@ -94,7 +94,7 @@ def _parse_networks(
 
 
 def rate_limits(values: dict[str, Any]) -> RateLimits:
-    """Return how much somebody may ask for."""
+    """Return the rate limits."""
     return RateLimits(
         per_second=values["rate_limit_per_second"],
         burst=values["rate_limit_burst"],
@@ -105,7 +105,7 @@ def rate_limits(values: dict[str, Any]) -> RateLimits:
 
 
 def proxy_settings(values: dict[str, Any]) -> ProxySettings:
-    """Return whose word about addresses counts."""
+    """Return the trusted proxies."""
     return ProxySettings(
         networks=values["trusted_proxy"],
         header=ProxyHeader(values["trusted_proxy_header"]),

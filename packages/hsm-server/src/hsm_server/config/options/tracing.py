@@ -130,7 +130,7 @@ def _sampler(environment: Mapping[str, str]) -> tuple[str, float]:
 
 def _attributes(text: str) -> dict[str, str]:
     """
-    Return what stands in ``OTEL_RESOURCE_ATTRIBUTES``: names and escaped values.
+    Parse ``OTEL_RESOURCE_ATTRIBUTES``: names and escaped values.
 
     Raises:
         ConfigurationError: It has another form.

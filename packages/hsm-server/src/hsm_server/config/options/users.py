@@ -35,7 +35,7 @@ def parse_user(
 def root_warning(
     isolation: Isolation, vault_user: User | None, front_end_user: User | None
 ) -> str:
-    """Return what is said to root who lets processes at work be root; or nothing."""
+    """Return a warning if processes run as root, or an empty text."""
     if os.geteuid() != 0:
         return ""
     if isolation is Isolation.INLINE:

@@ -40,7 +40,7 @@ class _Config(Record, frozen=True, kw_only=True):
 
 def load_oidc_config(path: Path) -> OIDCSettings:
     """
-    Return what a file says of a provider; paths in it go from where it lies.
+    Load the OpenID Connect configuration; its paths are relative to the file.
 
     Args:
         path: The file, YAML or JSON.

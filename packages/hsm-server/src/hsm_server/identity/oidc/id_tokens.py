@@ -86,7 +86,7 @@ class IDTokens:
 
     def redeem(self, token: str, nonce: str) -> Person:
         """
-        Return whom a token names, if it is good, and was not redeemed before.
+        Return the person in a valid ID token that was not redeemed before.
 
         Args:
             token: JWS compact serialisation.

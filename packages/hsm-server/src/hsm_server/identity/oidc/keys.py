@@ -13,7 +13,7 @@ from hsm_server.identity.tokens.trust import TokenTrust
 
 
 def keys_of(settings: OIDCSettings) -> ProviderKeys | TokenSource:
-    """Return where the keys of a provider come from: its file, or who fetches them."""
+    """Return the key source of a provider: its file, or the fetched keys."""
     if settings.jwks_file is not None:
         return ProviderKeys(settings.jwks_file)
     fetched = TokenConfig(key_set_url=settings.issuer)

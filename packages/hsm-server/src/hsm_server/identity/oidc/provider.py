@@ -110,7 +110,7 @@ class Provider:
 
     async def depart(self, onward: str) -> tuple[str, Departure]:
         """
-        Return where to send somebody, and what their browser is to keep.
+        Return the URL of the provider and the state for the browser.
 
         Args:
             onward: Path of this server where they wanted to go.
@@ -182,7 +182,7 @@ class Provider:
         return found
 
     def _method(self, metadata: _Metadata) -> str:
-        """Return how this server shows who it is."""
+        """Return the client authentication method of this server."""
         if self._settings.client_secret_file is None:
             return "none"
         known = metadata.token_endpoint_auth_methods_supported
@@ -205,7 +205,7 @@ class Provider:
             return self._metadata
 
     async def _read_metadata(self) -> _Metadata:
-        """Ask the provider about itself (OpenID Connect Discovery 1.0, section 4)."""
+        """Fetch the provider metadata (OpenID Connect Discovery 1.0, section 4)."""
         url = self._settings.issuer.rstrip("/") + _METADATA_PATH
         try:
             # Reading those of a system takes long, and the loop has others to serve.
@@ -304,12 +304,12 @@ class _Bounded(httpx2.AsyncByteStream):
             yield piece
 
     async def aclose(self) -> None:
-        """Give up the rest."""
+        """Discard the rest."""
         await self._inner.aclose()
 
 
 def _without_strangers(tree: Any) -> Any:
-    """Return what we know of metadata; there is always more in them."""
+    """Return the known fields of the metadata."""
     if not isinstance(tree, dict):
         return tree
     known = _Metadata.__struct_fields__

@@ -48,7 +48,7 @@ class Vouching:
         )
 
     async def run(self, interval_seconds: float) -> None:
-        """Look for other keys until cancelled."""
+        """Watch for changed keys until cancelled."""
         await self._watch.run(interval_seconds)
 
     def take(self, data: bytes | None, problem: str) -> None:
@@ -67,7 +67,7 @@ def vouching_for(
     clock: FlooredClock,
 ) -> Vouching | None:
     """
-    Return what vouches for people, if a provider does.
+    Return the provider trust, if a provider is configured.
 
     Raises:
         HSMError: Its keys can't be read, or are not valid.

@@ -2,8 +2,8 @@
 """Bearer tokens: trusted keys, their sources, and token identities."""
 
 from hsm_server.identity.tokens.keys import Algorithm, TokenKey, public_key_set
+from hsm_server.identity.tokens.replay_cache import ReplayCache
 from hsm_server.identity.tokens.source import TokenSource
-from hsm_server.identity.tokens.spent import SpentTokens
 from hsm_server.identity.tokens.trust import TokenTrust, TrustedNames
 from hsm_server.identity.tokens.verifier import Identity, TokenVerifier
 from hsm_server.identity.tokens.watch import TokenWatch
@@ -11,7 +11,7 @@ from hsm_server.identity.tokens.watch import TokenWatch
 __all__ = [
     "Algorithm",
     "Identity",
-    "SpentTokens",
+    "ReplayCache",
     "TokenKey",
     "TokenSource",
     "TokenTrust",

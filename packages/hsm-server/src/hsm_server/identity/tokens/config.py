@@ -273,7 +273,7 @@ def public_keys_of_set(data: bytes) -> tuple[TokenKey, ...]:
 
 def with_keys(trust: TokenTrust, keys: tuple[TokenKey, ...]) -> TokenTrust:
     """
-    Return a trust with other keys besides its own.
+    Return a trust with additional keys.
 
     Raises:
         ConfigurationError: There are too many then, or one of them twice.
@@ -363,7 +363,7 @@ def still_in_public_set(
 
 
 def _entries(tree: dict[str, Any]) -> Iterator[tuple[object, object]]:
-    """Give the entries of keys in a file, and the algorithm that is usual there."""
+    """Yield the key entries of a file, and its default algorithm."""
     groups = tree.get("algorithms")
     for group in (tree, *(groups if isinstance(groups, list) else ())):
         entries = group.get("keys") if isinstance(group, dict) else None

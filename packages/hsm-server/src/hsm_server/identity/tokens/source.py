@@ -39,7 +39,7 @@ class KeySource(Protocol):
 
     def read(self) -> TokenTrust:
         """
-        Return what counts now.
+        Return the current keys and rules.
 
         Raises:
             HSMError: It can't be read, or is not valid.
@@ -98,7 +98,7 @@ class TokenSource:
         """
         Take in what came of fetching.
 
-        A set without keys counts, too: somebody has withdrawn them all.
+        An empty set is valid: the issuer has withdrawn all keys.
 
         Args:
             data: A JWK Set; None if it is the one of before, or if there is a problem.
@@ -129,7 +129,7 @@ class TokenSource:
 
     def read(self) -> TokenTrust:
         """
-        Return what counts now.
+        Return the current keys and rules.
 
         Raises:
             HSMError: It can't be read, or is not valid.

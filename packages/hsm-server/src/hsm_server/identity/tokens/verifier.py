@@ -24,7 +24,7 @@ from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import Role, parse_role
 from hsm_server.config.settings import MAX_TOKEN_BYTES
 from hsm_server.identity.tokens.keys import TokenKey
-from hsm_server.identity.tokens.memory import Memory
+from hsm_server.identity.tokens.lru_cache import LRUCache
 from hsm_server.identity.tokens.subjects import checked_name, checked_subject
 from hsm_server.identity.tokens.trust import TokenTrust
 
@@ -99,11 +99,11 @@ class TokenVerifier:
         self.trust = trust
         self._rules = trust.rules
         self._now = now
-        self._memory: Memory[Identity] = Memory(_MAX_REMEMBERED)
+        self._memory: LRUCache[Identity] = LRUCache(_MAX_REMEMBERED)
 
     def verify(self, token: str, *, certificate_sha256: str = "") -> Identity:
         """
-        Return whom a token names, if it is good.
+        Return the identity in a valid token.
 
         Args:
             token: JWS compact serialisation.
@@ -159,7 +159,7 @@ class TokenVerifier:
         Return the key that has signed a token.
 
         Raises:
-            AuthenticationError: None of ours has.
+            AuthenticationError: No trusted key has signed it.
         """
         algorithm, kid = _read_header(header)
         keys = self._fitting(algorithm, kid, signature_bytes)

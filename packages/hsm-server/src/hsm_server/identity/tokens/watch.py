@@ -55,7 +55,7 @@ class TokenWatch:
 
     async def run(self, interval_seconds: float) -> None:
         """
-        Look until cancelled, if the source is a file.
+        Watch for changes until cancelled, if the source is a file.
 
         Args:
             interval_seconds: Within this time a change is in force.
@@ -100,7 +100,7 @@ class TokenWatch:
         self, read: Callable[[], TokenTrust], known: TokenTrust
     ) -> TokenTrust:
         """
-        Return what the source says when nobody writes it any more.
+        Return the content of the source after two identical reads.
 
         Args:
             read: Reads it.

@@ -12,7 +12,7 @@ from hsm_server.observability.telemetry.families import gauge
 
 
 def algorithm_families(status: HSMStatus | None) -> Iterator[Metric]:
-    """Give which algorithms are served, by whom, and which failed a self-test."""
+    """Return families of algorithms, providers and failed self-tests."""
     rows = status.algorithms if status else ()
     yield gauge(
         "ferrohsm_self_test_stopped",

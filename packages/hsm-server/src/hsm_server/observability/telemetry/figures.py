@@ -58,9 +58,9 @@ def figures_of(
     families: Iterable[Metric], status: HSMStatus | None, uptime_seconds: float
 ) -> Figures:
     """
-    Return what the families of an exposition say.
+    Return the key figures of an exposition.
 
-    What nobody counts is 0.
+    Missing values are 0.
     """
     found = _Samples(families)
     requests = found.having("ferrohsm_requests_total", _is_operation)

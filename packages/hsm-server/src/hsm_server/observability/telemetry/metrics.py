@@ -90,7 +90,7 @@ class Metrics(
         return generate_latest(self._everything())
 
     def snapshot(self) -> Figures:
-        """Return what a person wants to see of all values, of all processes."""
+        """Return the key figures over all processes."""
         families = self._everything().collect()
         return figures_of(families, self._state.status, self.uptime_seconds)
 

@@ -53,5 +53,5 @@ class RequestInstruments(Instruments):
         self._by_operation[operation,].observe(seconds)
 
     def count_unexpected(self) -> None:
-        """Count one exception that is a fault of ours."""
+        """Count an unexpected exception."""
         self._unexpected.inc()

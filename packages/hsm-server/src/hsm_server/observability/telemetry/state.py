@@ -37,7 +37,7 @@ class StateCollector(Collector):
         return time.monotonic() - self._started
 
     def collect(self) -> Iterator[Metric]:
-        """Give each value as a family."""
+        """Yield each value as a family."""
         yield from vault_families(self.status)
         yield self._certificates()
         yield gauge(

@@ -15,7 +15,7 @@ _STATES: Final = ("ok", "reserve", "failing")
 
 
 def trail_families(status: HSMStatus | None) -> Iterator[Metric]:
-    """Give the state of the trail, its length, and how long its disk takes."""
+    """Yield the audit log's state, length and sync times."""
     trail = status.audit if status else None
     yield gauge(
         "ferrohsm_audit_available",

@@ -27,7 +27,7 @@ _STATES: Final = ("operational", "degraded", "locked", "error")
 
 
 def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
-    """Give everything that a status tells."""
+    """Yield all families of a status."""
     yield gauge(
         "ferrohsm_vault_available",
         "1 if the vault process responds, else 0.",

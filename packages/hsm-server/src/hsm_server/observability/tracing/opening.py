@@ -14,7 +14,7 @@ _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 def check_tracing(settings: TracingSettings) -> None:
     """
-    See to it that spans can be sent, if they are to be.
+    Check that tracing is possible, if configured.
 
     Raises:
         ConfigurationError: What sends them must be installed first.
@@ -27,7 +27,7 @@ def check_tracing(settings: TracingSettings) -> None:
 
 
 def open_tracing(settings: TracingSettings) -> Tracing:
-    """Return what takes note of requests; its owner closes it."""
+    """Return the recorder of requests; the caller closes it."""
     if not settings.endpoint:
         return NO_TRACING
     # It is heavy, and who doesn't send spans needn't have it.

@@ -93,7 +93,7 @@ class OTLPTracing:
 
 
 def _attributes(done: Done) -> dict[str, str | int]:
-    """Return what a span says; it names neither who asked nor a key."""
+    """Return the attributes of a span, without principal and key."""
     told: dict[str, str | int] = {
         "http.request.method": done.method if done.method in _METHODS else "_OTHER",
         "ferrohsm.operation": done.operation,

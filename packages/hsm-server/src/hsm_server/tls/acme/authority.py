@@ -100,7 +100,7 @@ class Authority:
         self._client = client.ClientV2(found, self._network)
 
     def close(self) -> None:
-        """Give up connections."""
+        """Close the connections."""
         self._network.session.close()
 
     def enter(self, account: Account | None, contacts: Sequence[str]) -> Account:
@@ -134,7 +134,7 @@ class Authority:
         return self._ask(self._client.new_order, request.public_bytes(Encoding.PEM))
 
     def wanted(self, order: messages.OrderResource, proof: Proof) -> list[Asked]:
-        """Return what is to be proved, and in one way."""
+        """Return the challenges of one type that are to be proved."""
         return [
             self._asked(resource, proof)
             for resource in order.authorizations
@@ -142,7 +142,7 @@ class Authority:
         ]
 
     def answer(self, asked: Asked) -> None:
-        """Say to the CA that it may look."""
+        """Notify the CA that the challenge can be validated."""
         self._ask(self._client.answer_challenge, asked.body, asked.response)
 
     def wait_seconds(self, asked: Asked) -> float:
@@ -165,7 +165,7 @@ class Authority:
         return min(max(seconds, _SOONEST_SECONDS), _LATEST_SECONDS)
 
     def finalize(self, order: messages.OrderResource) -> messages.OrderResource:
-        """Have the certificate made, where everything is proved."""
+        """Finalize the order after validation."""
         try:
             return self._ask(self._client.begin_finalization, order)
         except Failure as failure:
@@ -246,7 +246,7 @@ class Authority:
 
 
 def digest_of_key(key: ec.EllipticCurvePrivateKey) -> str:
-    """Return what tells a key from others, from its public half."""
+    """Return the digest of a key's public half."""
     public = key.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )

@@ -82,7 +82,7 @@ class Cache:
 
     def prepare(self) -> None:
         """
-        See to it that there is a folder that can be written.
+        Create the directory, and check that it is writable.
 
         Raises:
             ListenError: There is none, and it can't be made.
@@ -136,7 +136,7 @@ class Cache:
         return key
 
     def account(self) -> Account | None:
-        """Return what is known of the account."""
+        """Return the stored account."""
         with contextlib.suppress(*_NO_JSON):
             return msgspec.json.decode(_read(self._account), type=Account)
         return None
@@ -191,7 +191,7 @@ class Cache:
         self._write(self._pause, msgspec.json.encode(until))
 
     def _write(self, path: Path, data: bytes) -> None:
-        """Replace a file as a whole; nobody else can ever read it."""
+        """Replace a file atomically; mode 0600."""
         descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)
         try:
             with open(descriptor, "wb") as file:
@@ -212,7 +212,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _read(path: Path) -> bytes:
     """
-    Return what a file of ours holds.
+    Return the content of a file of the cache.
 
     Raises:
         OSError: It can't be read, or others could have.

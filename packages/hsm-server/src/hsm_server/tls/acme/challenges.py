@@ -64,7 +64,7 @@ class Proof(StrEnum):
 
 def tls_challenge(name: str, digest: bytes) -> Challenge:
     """
-    Return what the listener is to show.
+    Return the certificate of a TLS-ALPN-01 challenge.
 
     Args:
         name: DNS name or IP address.

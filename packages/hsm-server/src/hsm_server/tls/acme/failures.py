@@ -52,7 +52,7 @@ class Failure(Exception):  # noqa: N818 (what it is)
 
 def as_failure(error: Exception, retry_after: str | None = None) -> Failure:
     """
-    Return what an error means.
+    Return the failure of an exception.
 
     Args:
         error: Anything that the library raises.
@@ -134,7 +134,7 @@ def _complaints(error: errors.ValidationError) -> Iterator[str]:
 
 
 def _said(what: str, words: str) -> str:
-    """Return a sentence with words that are not ours."""
+    """Return a sentence that quotes foreign text."""
     printable = "".join(c if c.isprintable() else " " for c in words)
     return f"{what} ({printable[:_LONGEST_TEXT].strip()})."
 

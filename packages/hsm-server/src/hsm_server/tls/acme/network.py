@@ -104,7 +104,7 @@ class _Body:
         self._end = end
 
     def stream(self, amount: int, decode_content: bool = True) -> Iterator[bytes]:
-        """Give the body in pieces."""
+        """Yield the body in pieces."""
         try:
             yield from self._pieces(decode_content)
         except BaseException:
@@ -129,7 +129,7 @@ class _Body:
         return bytes(self._raw.read(amount, decode_content=decode_content))
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._raw.close()
 
     def release_conn(self) -> None:

@@ -60,7 +60,7 @@ async def fulfil(
 
 async def show_challenges(board: Board, challenges: Sequence[Challenge]) -> None:
     """
-    Have all front ends answer these challenges, and no others.
+    Replace the challenges that all front ends answer.
 
     Raises:
         Failure: They can't.

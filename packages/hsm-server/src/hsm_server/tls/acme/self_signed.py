@@ -40,7 +40,7 @@ def general_names(names: Sequence[str]) -> list[x509.GeneralName]:
 
 
 def placeholder(names: Sequence[str]) -> ServerPair:
-    """Return what is shown as long as no CA has issued anything."""
+    """Return the self-signed certificate for the time before the first order."""
     return self_signed(names, life=_PLACEHOLDER_LIFE)
 
 

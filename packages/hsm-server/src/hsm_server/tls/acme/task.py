@@ -104,7 +104,7 @@ class ACMETask:
             await self._keep_looking(board)
 
     async def reload(self, board: Board, /) -> None:
-        """See `Task`; what waits is tried at once, unless the CA has said otherwise."""
+        """See `Task`; retries a waiting order at once, unless the CA asked to wait."""
         self._retry_at = self._not_before = self._ask_at = 0.0
         self._wake.set()
 
@@ -151,7 +151,7 @@ class ACMETask:
         return min(next_at, self._ask_at if stored is not None else next_at) - now
 
     async def _newest(self) -> Stored | None:
-        """Return what was issued last; keep it, if that has failed so far."""
+        """Return the newest certificate; stores it if that has failed so far."""
         if self._unkept is None:
             return await asyncio.to_thread(self._cache.certificate)
         stored = self._unkept
@@ -226,7 +226,7 @@ class ACMETask:
 
     @contextlib.asynccontextmanager
     async def _entered(self) -> AsyncIterator[Authority]:
-        """Give the CA, with an account that it knows."""
+        """Return the CA with a registered account."""
         settings, cache = self._settings, self._cache
         key = await asyncio.to_thread(cache.account_key)
         if key is None:
@@ -285,7 +285,7 @@ class ACMETask:
         self._alarms.end(_PART)
 
     async def _end_badly(self, failure: Failure) -> float:
-        """Tell of a failure; return how long to wait."""
+        """Report a failure; return the delay."""
         self._failures += 1
         self._alarms.begin(_PART, failure.reason)
         seconds = retry_seconds(

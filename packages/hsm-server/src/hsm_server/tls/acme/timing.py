@@ -50,7 +50,7 @@ def latest_renewal(certificate: x509.Certificate) -> float:
 
 def pause_seconds(certificate: x509.Certificate) -> float:
     """
-    Return how long, after a certificate was issued, no other is ordered.
+    Return the minimum time between two orders.
 
     A CA that wants all renewed at once, again and again, would be kept busy by that.
     """
@@ -60,7 +60,7 @@ def pause_seconds(certificate: x509.Certificate) -> float:
 
 def retry_seconds(failure: Failure, failures: int, *, has_certificate: bool) -> float:
     """
-    Return how long to wait after so many failures in a row.
+    Return the delay after consecutive failures.
 
     Args:
         failure: The newest.

@@ -29,7 +29,8 @@ def allowed_url(text: str) -> URL:
     Return an address that may be asked.
 
     Raises:
-        UnusableError: It is not of HTTP, names a user, or leads where nobody should go.
+        UnusableError: The URL is not http, contains user information, or its host is
+            not allowed.
     """
     try:
         url = URL(text, encoded=True)
@@ -43,7 +44,7 @@ def allowed_url(text: str) -> URL:
 
 def redirected(url: URL, location: str) -> URL:
     """
-    Return where a responder sends us: to another page of its own host.
+    Return the target of a redirect, on the same host only.
 
     Raises:
         UnusableError: The response is a redirect, which an attacker could send.

@@ -20,7 +20,7 @@ from cryptography import x509
 
 from hsm_server.tls.ocsp.errors import UnusableError
 from hsm_server.tls.ocsp.pace import Clock
-from hsm_server.tls.ocsp.response import Answer, Status
+from hsm_server.tls.ocsp.response import Status, VerifiedResponse
 from hsm_server.tls.ocsp.subject import Subject, subject_of
 
 _CHECK_SECONDS: Final = 5.0
@@ -42,10 +42,10 @@ class Ruling(StrEnum):
     REVOKED = "revoked"
 
 
-class Asking(Protocol):
+class ResponderClient(Protocol):
     """Interface to responders; see `Responders`."""
 
-    async def ask(self, subject: Subject, seconds: float) -> Answer:
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """Return a checked answer, or raise `UnusableError`."""
 
 
@@ -53,7 +53,7 @@ class Asking(Protocol):
 class _Finding:
     """Status of one certificate: a response, or a failure."""
 
-    answer: Answer | None
+    answer: VerifiedResponse | None
     refresh_at: float
     until: float
 
@@ -86,7 +86,7 @@ class ClientCheck:
 
     def __init__(
         self,
-        asking: Asking,
+        asking: ResponderClient,
         clock: Clock,
         *,
         is_hard: bool,
@@ -103,7 +103,7 @@ class ClientCheck:
 
     async def judge(self, subjects: Sequence[Subject]) -> Ruling:
         """
-        Return what is known of a client; it takes 5 seconds at most.
+        Return the status of a client within 5 seconds.
 
         Args:
             subjects: From `subjects_of`; of none nothing is known.
@@ -121,7 +121,7 @@ class ClientCheck:
         self, subjects: Sequence[Subject], close: Callable[[Ruling], None]
     ) -> Callable[[], None]:
         """
-        Ask after a client again and again while it is connected.
+        Check a client periodically while it is connected.
 
         Args:
             subjects: See `judge`.
@@ -136,7 +136,7 @@ class ClientCheck:
         return lambda: self._followers.discard(follower)
 
     async def run(self) -> None:
-        """Ask again and end connections, until this is cancelled."""
+        """Refresh results and close connections, until cancelled."""
         try:
             while True:
                 await self._clock.sleep(_TICK_SECONDS)
@@ -158,7 +158,7 @@ class ClientCheck:
                 follower.close(ruling)
 
     async def _learn(self, subject: Subject) -> Ruling:
-        """Return what is known of a certificate; ask if nothing is."""
+        """Return the status of a certificate; queries if unknown."""
         finding = self._findings.get(subject.fingerprint)
         if finding is None or not self._counts(finding):
             question = self._question(subject)
@@ -205,7 +205,7 @@ class ClientCheck:
                 self._count(answer.status)
                 self._note(subject, answer)
 
-    def _note(self, subject: Subject, answer: Answer) -> None:
+    def _note(self, subject: Subject, answer: VerifiedResponse) -> None:
         held = self._findings.get(subject.fingerprint)
         if held is not None and _is_outdated(answer, held.answer):
             answer = held.answer or answer
@@ -215,7 +215,7 @@ class ClientCheck:
         self._remember(subject, _Finding(answer, now + refresh, now + _HOLD_SECONDS))
 
     def _note_failure(self, subject: Subject) -> None:
-        """Note that nothing was learnt; what is known counts on for its time."""
+        """Record a failed query; a known status stays valid for its time."""
         now = self._clock.seconds()
         held = self._findings.get(subject.fingerprint)
         if held is not None and held.answer is not None and self._counts(held):
@@ -256,7 +256,7 @@ def _worst(rulings: Iterable[Ruling]) -> Ruling:
     return Ruling.GOOD if found else Ruling.UNKNOWN
 
 
-def _is_outdated(answer: Answer, held: Answer | None) -> bool:
+def _is_outdated(answer: VerifiedResponse, held: VerifiedResponse | None) -> bool:
     """Return whether a good answer is older than a revocation that is known."""
     return (
         held is not None

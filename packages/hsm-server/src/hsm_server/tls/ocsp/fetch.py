@@ -14,7 +14,11 @@ from hsm_server.tls.ocsp.addresses import BoundedResolver, allowed_url, redirect
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.pace import Clock
 from hsm_server.tls.ocsp.request import StatusRequest, build_request, get_url
-from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Answer, check_response
+from hsm_server.tls.ocsp.response import (
+    MAX_RESPONSE_BYTES,
+    VerifiedResponse,
+    check_response,
+)
 from hsm_server.tls.ocsp.subject import Subject
 
 _MOST_RESPONDERS: Final = 3
@@ -79,12 +83,12 @@ class Responders:
         )
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel queries in progress."""
         await self._session.close()
 
-    async def ask(self, subject: Subject, seconds: float) -> Answer:
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """
-        Ask the responders of a certificate, one after the other.
+        Query the responders of a certificate in order.
 
         Args:
             subject: Has at least one address; the first three count.
@@ -105,7 +109,9 @@ class Responders:
                 error = failure
         raise error
 
-    async def _ask_one(self, url: str, subject: Subject, seconds: float) -> Answer:
+    async def _ask_one(
+        self, url: str, subject: Subject, seconds: float
+    ) -> VerifiedResponse:
         try:
             async with asyncio.timeout(seconds):
                 return await self._post_or_get(url, subject)
@@ -114,8 +120,8 @@ class Responders:
         except (aiohttp.ClientError, OSError, ValueError):
             raise UnusableError(Fault.UNREACHABLE) from None
 
-    async def _post_or_get(self, url: str, subject: Subject) -> Answer:
-        """Ask by POST, and by GET where that isn't taken (RFC 5019, section 5)."""
+    async def _post_or_get(self, url: str, subject: Subject) -> VerifiedResponse:
+        """Query by POST, or by GET if rejected (RFC 5019, section 5)."""
         request = build_request(subject)
         try:
             der = await self._read(allowed_url(url), request)
@@ -132,7 +138,9 @@ class Responders:
         except _RefusedError as refusal:
             raise UnusableError(refusal.fault) from None
 
-    def _check(self, der: bytes, subject: Subject, request: StatusRequest) -> Answer:
+    def _check(
+        self, der: bytes, subject: Subject, request: StatusRequest
+    ) -> VerifiedResponse:
         try:
             return check_response(der, subject, self._clock.now(), request.nonce)
         except UnusableError as error:

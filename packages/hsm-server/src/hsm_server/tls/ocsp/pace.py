@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from hsm_server.tls.ocsp.response import Answer
+from hsm_server.tls.ocsp.response import VerifiedResponse
 
 _FIRST_RETRY: Final = timedelta(seconds=30)
 _LONGEST_RETRY: Final = timedelta(hours=1)
@@ -48,9 +48,11 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-def until_refresh(answer: Answer, now: datetime, longest: timedelta) -> timedelta:
+def until_refresh(
+    answer: VerifiedResponse, now: datetime, longest: timedelta
+) -> timedelta:
     """
-    Return how long a good answer does: half of the validity that it has left.
+    Return the time until the next query: half of the remaining validity.
 
     A little less of it by chance, so that not all servers of a CA ask at once. That
     leaves half of the time to try again.
@@ -77,7 +79,7 @@ class Retries:
         self._next = _FIRST_RETRY
 
     def after_failure(self, longest: timedelta) -> timedelta:
-        """Return how long to wait, a fifth more or less by chance."""
+        """Return the delay, with 20 % jitter."""
         wait = min(self._next, longest)
         self._next = min(self._next * 2, _LONGEST_RETRY)
         return wait * _RANDOM.uniform(1 - _JITTER, 1 + _JITTER)

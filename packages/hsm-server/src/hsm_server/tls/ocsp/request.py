@@ -40,7 +40,7 @@ class StatusRequest:
 
 def build_request(subject: Subject, *, has_nonce: bool = True) -> StatusRequest:
     """
-    Ask after one certificate.
+    Build a request for one certificate.
 
     The certificate is named by SHA-1, which every responder knows. It is a name and no
     proof: what the responder says of it is signed.
@@ -67,7 +67,7 @@ def build_request(subject: Subject, *, has_nonce: bool = True) -> StatusRequest:
 
 def get_url(url: str, request: StatusRequest) -> str | None:
     """
-    Return where the same is asked by GET; None if it is too long for that.
+    Return the URL of the GET request; None if it is too long.
 
     Standard:
         RFC 6960, appendix A.1; RFC 5019, section 5.

@@ -56,7 +56,7 @@ _STATUSES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VerifiedResponse:
     """
     Authentic and current OCSP response.
 
@@ -75,12 +75,12 @@ class Answer:
 
 def check_response(
     der: bytes, subject: Subject, now: datetime, nonce: bytes = b""
-) -> Answer:
+) -> VerifiedResponse:
     """
-    Return what a response says of a certificate.
+    Return the verified status in a response.
 
-    A responder that prepares its responses knows no nonces, and leaves ours out: then
-    the times alone say that the response isn't an old one.
+    A responder with precomputed responses omits the nonce. Then only the times show
+    that the response is not replayed.
 
     Args:
         der: Bytes from anywhere.
@@ -108,7 +108,9 @@ def check_response(
         raise UnusableError(Fault.GARBAGE) from None
 
 
-def _checked(der: bytes, subject: Subject, now: datetime, nonce: bytes) -> Answer:
+def _checked(
+    der: bytes, subject: Subject, now: datetime, nonce: bytes
+) -> VerifiedResponse:
     response = load_der_ocsp_response(der)
     fault = _FAULTS.get(response.response_status)
     if fault is not None:
@@ -121,7 +123,7 @@ def _checked(der: bytes, subject: Subject, now: datetime, nonce: bytes) -> Answe
     status = _STATUSES.get(single.certificate_status)
     if status is None:
         raise UnusableError(Fault.UNKNOWN)
-    return Answer(status, single.this_update_utc, expires_at, der)
+    return VerifiedResponse(status, single.this_update_utc, expires_at, der)
 
 
 def _check_extensions(response: OCSPResponse, nonce: bytes) -> None:

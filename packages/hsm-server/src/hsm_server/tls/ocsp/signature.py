@@ -73,7 +73,7 @@ def check_signature(
 def _named_signers(
     response: OCSPResponse, issuer: x509.Certificate
 ) -> Iterator[x509.Certificate]:
-    """Give the certificates that the response's responder id may mean."""
+    """Yield the certificates that match the responder ID."""
     for one in (issuer, *response.certificates):
         if response.responder_name is not None:
             is_meant = one.subject == response.responder_name

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
-from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Answer, check_response
+from hsm_server.tls.ocsp.response import (
+    MAX_RESPONSE_BYTES,
+    VerifiedResponse,
+    check_response,
+)
 from hsm_server.tls.ocsp.subject import Subject
 from hsm_server.tls.regular import open_regular
 
@@ -33,7 +37,7 @@ class Found:
         useless: Files without a usable response, with the reason.
     """
 
-    answers: dict[bytes, Answer]
+    answers: dict[bytes, VerifiedResponse]
     useless: dict[Path, Fault]
 
 

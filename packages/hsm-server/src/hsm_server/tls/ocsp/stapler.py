@@ -20,7 +20,7 @@ from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.errors import UnusableError
 from hsm_server.tls.ocsp.fetch import Responders
 from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
-from hsm_server.tls.ocsp.response import Answer
+from hsm_server.tls.ocsp.response import VerifiedResponse
 from hsm_server.tls.ocsp.shown import Shown, shown_by
 from hsm_server.tls.ocsp.staple_files import read_staples
 from hsm_server.tls.ocsp.subject import Subject
@@ -36,14 +36,14 @@ MISSING: Final = "staple"
 FILES: Final = "staple_file"
 
 
-class Asking(Protocol):
+class StapleSource(Protocol):
     """Interface to responders; see `Responders`."""
 
-    async def ask(self, subject: Subject, seconds: float) -> Answer:
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
         """Return a checked answer, or raise `UnusableError`."""
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel queries in progress."""
 
 
 class Stapler:
@@ -78,7 +78,7 @@ class Stapler:
         metrics: Metrics,
         logger: Logger,
         clock: Clock | None = None,
-        asking: Callable[[Clock], Asking] = Responders,
+        asking: Callable[[Clock], StapleSource] = Responders,
     ) -> None:
         self._longest = longest
         self._files = files
@@ -170,7 +170,7 @@ class Stapler:
         self._complain(FILES, useless)
         return useless
 
-    def _ask_where_due(self, asking: Asking) -> None:
+    def _ask_where_due(self, asking: StapleSource) -> None:
         for leaf, question in list(self._questions.items()):
             if question.done():
                 del self._questions[leaf]
@@ -185,7 +185,7 @@ class Stapler:
     def _asks(self, one: Shown) -> bool:
         return bool(self._longest and one.watch and one.watch.subject.urls)
 
-    async def _ask(self, asking: Asking, watch: Watch) -> None:
+    async def _ask(self, asking: StapleSource, watch: Watch) -> None:
         try:
             answer = await asking.ask(watch.subject, _ASK_SECONDS)
         except UnusableError as error:

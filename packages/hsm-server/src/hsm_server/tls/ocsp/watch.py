@@ -8,7 +8,7 @@ from typing import Final
 
 from hsm_server.tls.ocsp.errors import Fault
 from hsm_server.tls.ocsp.pace import Clock, Retries, until_refresh
-from hsm_server.tls.ocsp.response import Answer, Status
+from hsm_server.tls.ocsp.response import Status, VerifiedResponse
 from hsm_server.tls.ocsp.subject import Subject
 
 _REVOKED: Final = timedelta(minutes=5)
@@ -38,7 +38,7 @@ class Watch:
         self.fault: Fault | None = None
         self._clock = clock
         self._longest = longest
-        self._answer: Answer | None = None
+        self._answer: VerifiedResponse | None = None
         self._retries = Retries()
         self._ask_at = clock.seconds()
         self._was_tried = False
@@ -71,32 +71,32 @@ class Watch:
         """How long it is until a responder should be asked; 0 for now."""
         return max(0.0, self._ask_at - self._clock.seconds())
 
-    def hear(self, answer: Answer) -> None:
+    def hear(self, answer: VerifiedResponse) -> None:
         """Take note of a responder's answer, and put off the next question."""
         self._note(answer)
         self._retries.forget()
         wait = until_refresh(answer, self._clock.now(), self._longest)
         self._ask_in(min(wait, _REVOKED) if self.is_revoked else wait)
 
-    def recall(self, answer: Answer) -> None:
+    def recall(self, answer: VerifiedResponse) -> None:
         """Take note of what was shown before; whether it still holds is asked now."""
         self._answer = answer
 
-    def hear_file(self, answer: Answer) -> None:
+    def hear_file(self, answer: VerifiedResponse) -> None:
         """Take note of what a file says; no responder is asked while that is good."""
         self._note(answer)
         self._ask_in(answer.expires_at - self._clock.now())
 
     def fail(self, fault: Fault) -> None:
-        """Note that nothing was learnt, and when to try again."""
+        """Record a failure, and the time of the next query."""
         self.fault, self._was_tried = fault, True
         self._ask_in(self._retries.after_failure(self._longest))
 
     def ask_now(self) -> None:
-        """Have a responder asked at once."""
+        """Query a responder at once."""
         self._ask_at = self._clock.seconds()
 
-    def _note(self, answer: Answer) -> None:
+    def _note(self, answer: VerifiedResponse) -> None:
         self.fault, self._was_tried = None, True
         if self._is_news(answer):
             self._answer = answer
@@ -104,7 +104,7 @@ class Watch:
     def _ask_in(self, wait: timedelta) -> None:
         self._ask_at = self._clock.seconds() + wait.total_seconds()
 
-    def _is_news(self, answer: Answer) -> bool:
+    def _is_news(self, answer: VerifiedResponse) -> bool:
         held = self._answer
         if held is None or answer.this_update > held.this_update:
             return True

@@ -14,7 +14,7 @@ MOST_SPENT: Final = 100_000
 """Tokens that are remembered; while there are so many, no other is taken for fresh."""
 
 
-class SpentTokens:
+class ReplayCache:
     """
     Replay cache: remembers each token until it expires, and removes none early.
 
@@ -39,7 +39,7 @@ class SpentTokens:
         return len(self._spent)
 
     def forget(self) -> None:
-        """Remember nothing of what was used until now: nobody wants to know."""
+        """Discard the record of used tokens; no rule requires freshness."""
         with self._lock:
             self._since = self._now()
             self._spent.clear()

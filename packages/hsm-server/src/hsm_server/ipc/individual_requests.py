@@ -16,7 +16,7 @@ from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 
 
-class Errands:
+class IndividualRequests:
     """
     Requests that are not executed in batches.
 
@@ -38,7 +38,7 @@ class Errands:
     async def fail(
         self, number: int, visitor: Visitor, error: AuthenticationError
     ) -> Answer:
-        """Record that somebody was not let in, and say so."""
+        """Record and return an authentication failure."""
         await self._gatekeeper.record_failure(visitor, error)
         return Answer(number, error=wire.error_record(error))
 

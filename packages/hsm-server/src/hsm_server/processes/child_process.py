@@ -61,11 +61,11 @@ class Parts:
     logger: Logger
     metrics: Metrics
     folder: Path
-    on_change: Callable[[Offspring], bool]
-    on_message: Callable[[Offspring, FromChild, list[int]], None]
+    on_change: Callable[[ChildProcess], bool]
+    on_message: Callable[[ChildProcess, FromChild, list[int]], None]
 
 
-class Offspring:
+class ChildProcess:
     """
     Child process that is restarted when it ends.
 
@@ -123,12 +123,12 @@ class Offspring:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a process."""
+        """Whether the process runs."""
         return self._control is not None
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is known against it; opening, too, may take its time."""
+        """Whether there is no known fault; a start in progress is none."""
         return self._unanswered < _MOST_UNANSWERED
 
     def start(self) -> None:
@@ -144,7 +144,7 @@ class Offspring:
             self._note_end("never started")
 
     def tell(self, message: FromSupervisor, *descriptors: int) -> None:
-        """Send a message, if there is somebody to read it."""
+        """Send a message, if the process runs."""
         if self._control is not None:
             self._control.send(message, *descriptors)
 
@@ -235,7 +235,7 @@ class Offspring:
 
     def _beat(self) -> None:
         """
-        Ask whether the process is there; end one that has not answered often.
+        Check liveness; kill a process that missed several checks.
 
         Questions are counted and not seconds, for it may be this process that was
         stopped. One that has not begun can't answer, and may open its files for long.
@@ -273,7 +273,7 @@ class Offspring:
         self._note_end(_told(spawned.process.wait()))
 
     def _note_end(self, status: str) -> None:
-        """Note the end, and start the process again where it is still wanted."""
+        """Handle the end of the process; restart it if needed."""
         if self._control is not None:
             # What it said last may still be unread.
             self._control.drain()

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Memory(Generic[T]):
+class LRUCache(Generic[T]):
     """
     Least-recently-used cache; thread-safe.
 
@@ -27,7 +27,7 @@ class Memory(Generic[T]):
         return len(self._found)
 
     def get(self, key: bytes) -> T | None:
-        """Return what was found, or None."""
+        """Return the cached result, or None."""
         with self._lock:
             found = self._found.get(key)
             if found is not None:
