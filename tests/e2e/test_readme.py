@@ -79,7 +79,12 @@ def test_server_of_the_readme_ends_in_order(
 ) -> None:
     """
     The server warns of nothing, ends at Ctrl-C, and the whole block starts it again.
+
+    That replaces no file of the first time, be it edited or not.
     """
+    with (newcomer.folder / "config/policy.yaml").open("a") as policy:
+        policy.write("# edited\n")
+    kept = _made(newcomer.folder)
     os.killpg(lasting.pid, signal.SIGINT)
     lasting.communicate(timeout=READY_SECONDS)
 
@@ -88,10 +93,16 @@ def test_server_of_the_readme_ends_in_order(
         os.killpg(shell.pid, signal.SIGTERM)
         shell.communicate(timeout=READY_SECONDS)
 
+    assert kept == _made(newcomer.folder)
     assert 0 == lasting.returncode
     assert b"warning" not in told
     assert b"listening on https://127.0.0.1:" in told
     assert [] == [p for p in (newcomer.folder / "data").rglob("*") if is_open(p)]
+
+
+def _made(folder: Path) -> dict[Path, bytes]:
+    folders = ("certs", "config", "secrets")
+    return {p: p.read_bytes() for name in folders for p in (folder / name).iterdir()}
 
 
 def is_open(path: Path) -> bool:

@@ -21,8 +21,7 @@ class TLSInstruments(Instruments):
         )
         self._tls_alarms = Counter(
             "ferrohsm_tls_alarms_total",
-            "TLS alarms, by part: an update failed, and the previous state "
-            "stays in use.",
+            "TLS alarms, by part: an update failed, and only its withdrawals took effect.",
             ("part",),
             registry=self.registry,
         )

@@ -20,13 +20,12 @@ class TokenInstruments(Instruments):
         )
         self._jwt_reload_failures = Counter(
             "ferrohsm_auth_jwt_reload_failures_total",
-            "Failed reloads of the token keys; the previous keys stay in use.",
+            "Failed reloads of the token keys; previous keys stay in use unless withdrawn.",
             registry=self.registry,
         )
         self._jwt_alarm = Gauge(
             "ferrohsm_auth_jwt_alarm",
-            "1 while the token keys cannot be read and the previous keys stay "
-            "in use, else 0.",
+            "1 while the token keys cannot be read and no new key is accepted, else 0.",
             ("source",),
             registry=self.registry,
             multiprocess_mode="mostrecent",

@@ -57,7 +57,7 @@ def _policy(status: HSMStatus | None) -> Iterator[Metric]:
     )
     yield counter(
         "ferrohsm_policy_reload_failures_total",
-        "Policy files rejected on reload; the last valid policy stays in force.",
+        "Policy files rejected on reload; the former grants stay unless withdrawn.",
         status.policy.failures if status else None,
     )
 
