@@ -21,7 +21,7 @@ class TLSInstruments(Instruments):
         )
         self._tls_alarms = Counter(
             "ferrohsm_tls_alarms_total",
-            "TLS alarms, by part: an update failed, and only its withdrawals took effect.",
+            "TLS alarms, by part: only withdrawals of an update took effect.",
             ("part",),
             registry=self.registry,
         )

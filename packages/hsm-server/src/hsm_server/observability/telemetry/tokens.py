@@ -20,7 +20,7 @@ class TokenInstruments(Instruments):
         )
         self._jwt_reload_failures = Counter(
             "ferrohsm_auth_jwt_reload_failures_total",
-            "Failed reloads of the token keys; previous keys stay in use unless withdrawn.",
+            "Failed reloads of the token keys; previous keys stay unless withdrawn.",
             registry=self.registry,
         )
         self._jwt_alarm = Gauge(
