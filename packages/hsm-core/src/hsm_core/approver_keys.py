@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Public keys that people sign their consent with, and the files that name them.
+Approver keys: public keys that verify approval signatures, and their files.
 
 One key has one form in PEM and one as a line of OpenSSH; every other form is refused.
 
@@ -52,7 +52,7 @@ _MAX_KEY_CHARACTERS: Final = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApproverKey:
     """
-    A public key that somebody signs their consent with.
+    Public key of an approver.
 
     Attributes:
         kind: ``ssh-ed25519`` or ``ecdsa-sha2-nistp256``.
@@ -140,7 +140,7 @@ ApproverKeys: TypeAlias = Mapping[str, tuple[ApproverKey, ...]]
 
 def read_approver_keys(texts: Mapping[str, tuple[str, ...]]) -> ApproverKeys:
     """
-    Read the keys of people.
+    Read the keys of all approvers.
 
     Args:
         texts: Keys as `read_approver_key` takes them, by principal.

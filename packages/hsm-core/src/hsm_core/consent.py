@@ -86,7 +86,7 @@ class ShownField(Record, frozen=True, kw_only=True):
 
 class ShownContext(Record, frozen=True, kw_only=True):
     """
-    What an approver needs to know besides the operation, as of when it was asked for.
+    Context of a shown operation, at the time of the request.
 
     Attributes:
         requester_roles: Roles of the requester.
@@ -123,7 +123,7 @@ class ShownContext(Record, frozen=True, kw_only=True):
 
 class ShownOperation(Record, frozen=True, kw_only=True):
     """
-    An operation as it is shown to those who are asked for their consent.
+    Operation as shown to approvers.
 
     Attributes:
         format: `SHOWN_FORMAT`.
@@ -346,7 +346,7 @@ def _has_one_form(field: ShownField) -> bool:
 
 def hidden_sha256(salt: bytes, name: str, value: bytes) -> str:
     """
-    Return what stands for bytes that are not shown, hex.
+    Return the salted digest of bytes that are not shown, hex.
 
     SHA-256 over a domain, the salt, the name's length as 2 bytes, the name, the value.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opens an HSM: the only place that names the concrete classes."""
+"""Factory functions: open an HSM, verify and recover audit logs and ledgers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def open_hsm(
     entropy: Entropy | None = None,
 ) -> OpenHSM:
     """
-    Open an HSM, and make what it needs where it is new.
+    Open an HSM; missing stores and keys are created.
 
     Args:
         settings: Where everything lies.

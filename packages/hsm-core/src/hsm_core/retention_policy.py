@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The retention policy: for how long old key versions are kept before they may be purged.
+Retention policy: how long old key versions are kept before a purge.
 
 It is a YAML or JSON file; `parse_retention_policy` reads it, offline too.
 """

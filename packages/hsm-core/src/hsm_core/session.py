@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Typed sugar over `HSM.execute`: the same operations as plain methods."""
+"""Session: the operations of `HSM.execute` as typed methods."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Session(
     def audit_events(
         self, *, limit: int = 50, key_id: str = ""
     ) -> tuple[AuditEntry, ...]:
-        """Return the newest events of the trail; see `ListAuditEvents`."""
+        """Return the newest audit records; see `ListAuditEvents`."""
         operation = ops.ListAuditEvents(limit=limit, key_id=key_id)
         return self._hsm.execute(operation).items
 
     def verify_audit(self) -> ops.AuditVerification:
-        """Verify the whole trail, range by range; damage raises. See `VerifyAudit`."""
+        """Verify the whole audit log, range by range. See `VerifyAudit`."""
         start, verified = 0, 0
         while True:
             found = self._hsm.execute(ops.VerifyAudit(start_seq=start))
@@ -60,7 +60,7 @@ class Session(
         return self._hsm.execute(ops.Status())
 
     def algorithms(self) -> tuple[ops.AlgorithmInfo, ...]:
-        """Return every algorithm, and who serves it; see `ListAlgorithms`."""
+        """Return all algorithms with their providers; see `ListAlgorithms`."""
         return self._hsm.execute(ops.ListAlgorithms()).items
 
     def self_test(self) -> ops.SelfTestReport:

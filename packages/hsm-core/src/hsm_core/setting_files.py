@@ -31,7 +31,7 @@ MAX_SETTING_BYTES: Final = MAX_BYTES
 @dataclass(frozen=True, slots=True, repr=False)
 class SettingFile:
     """
-    What a file holds, and who may see it.
+    Content and access of a settings file.
 
     Attributes:
         data: Its bytes.

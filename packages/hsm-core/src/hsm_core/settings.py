@@ -63,7 +63,7 @@ _Interval: TypeAlias = Annotated[int, Meta(ge=60, le=_LONGEST_SECONDS)]
 
 
 class KeyStoreKind(StrEnum):
-    """Which key store to open."""
+    """Kind of key store."""
 
     FILESYSTEM = "filesystem"
     MEMORY = "memory"
@@ -71,14 +71,14 @@ class KeyStoreKind(StrEnum):
 
 
 class AuditStoreKind(StrEnum):
-    """How the audit trail is kept."""
+    """Kind of audit store."""
 
     FILE = "file"
     SQLITE = "sqlite"
 
 
 class ApprovalStoreKind(StrEnum):
-    """Where approvals are kept."""
+    """Kind of approval store."""
 
     FILE = "file"
     MEMORY = "memory"
@@ -87,7 +87,7 @@ class ApprovalStoreKind(StrEnum):
 
 class AuditSync(StrEnum):
     """
-    When the answer to a use goes out.
+    Durability of audit records before a response.
 
     ``strict``: after the sync that covers its record. ``bounded``: after the write; the
     sync follows within 20 ms or 512 records, so a power cut can lose that much and a
@@ -126,7 +126,7 @@ class Limits(Record, frozen=True, kw_only=True):
 
 class Settings(Record, frozen=True, kw_only=True):
     """
-    Everything that opening an HSM needs, except its secrets.
+    Settings of an HSM, without its secrets.
 
     Trail and approvals lie beside the keys, in `folder`, unless a path says otherwise.
 

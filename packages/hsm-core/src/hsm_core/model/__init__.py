@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Values that cross the public line: who calls, what a key is, what the trail says.
+Public data model: callers, keys, approvals, audit records.
 
-All are frozen ``msgspec.Struct`` records. Their ``repr`` names the type only, so that a
-value in a log line or traceback gives nothing away.
+All are frozen ``msgspec.Struct`` records. Their ``repr`` shows only the type, so that
+log lines and tracebacks disclose no values.
 """
 
 from hsm_core.model.approvals import (

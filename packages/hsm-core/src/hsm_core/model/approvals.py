@@ -21,7 +21,7 @@ __all__ = [
 
 
 class PolicyOutcome(StrEnum):
-    """What a policy says to a request."""
+    """Policy decision on a request."""
 
     ALLOW = "allow"
     APPROVAL = "approval"
@@ -30,7 +30,7 @@ class PolicyOutcome(StrEnum):
 
 class ApprovalState(StrEnum):
     """
-    Where an approval stands.
+    State of an approval.
 
     pending → granted, denied, cancelled, expired; granted → reserved, pending (more is
     asked by now, or a grant was withdrawn or counts no more), denied, cancelled,
@@ -49,18 +49,17 @@ class ApprovalState(StrEnum):
 
 class ApprovalDemand(Record, frozen=True, kw_only=True):
     """
-    What one rule of the policy asks for before an operation is done.
+    Approvals that one policy rule requires before an operation.
 
     Attributes:
         rule: Name of the rule.
-        quorum: How many other people must grant it.
-        roles: Roles of which each of them must have one; empty for any role that may
-            approve.
-        distinct_roles: Roles that must each be held by a person of its own among them,
-            such as Operator and Auditor.
-        seconds: For how long the approval may be granted and used.
-        uses: For how many operations it may be used.
-        signed: Whether each of them must sign with a registered key of their own.
+        quorum: Number of approvers.
+        roles: Accepted approver roles; empty for any role that may approve.
+        distinct_roles: Roles that different approvers must hold, such as Operator and
+            Auditor.
+        seconds: Lifetime of the approval request, in seconds.
+        uses: Number of operations that may use the approval.
+        signed: Whether each approver must sign with a registered key.
     """
 
     rule: Line
@@ -74,7 +73,7 @@ class ApprovalDemand(Record, frozen=True, kw_only=True):
 
 class ApprovalDecision(Record, frozen=True, kw_only=True):
     """
-    What one person said to a request.
+    Decision of one approver.
 
     Attributes:
         credential_id: Of the credential that was used.
@@ -83,13 +82,13 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
         certificate_sha256: Of the client certificate, hex, or empty.
         certificate_subject: Its subject; see `Caller`.
         certificate_names: Its alternative names; see `Caller`.
-        source_address: Network address that they came from, or empty.
+        source_address: Network address of the approver, or empty.
         at: Microseconds since 1970.
-        roles: Roles that they had then.
-        signature: Their signature over the statement, or empty.
-        signer: The public key that it was checked with, as text.
-        withdrawn_at: When they withdrew their grant, or it was found to count no more;
-            else 0.
+        roles: Roles of the approver at that time.
+        signature: Signature over the statement, or empty.
+        signer: Public key that verified the signature, as text.
+        withdrawn_at: Time at which the approval was withdrawn or stopped counting; else
+            0.
     """
 
     principal: str
@@ -109,35 +108,35 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> bool:
-        """Whether it is a grant that still counts."""
+        """Whether it is an approval that still counts."""
         return self.granted and not self.withdrawn_at
 
 
 class Approval(Record, frozen=True, kw_only=True):
     """
-    A request that needs the consent of other people, and what they said.
+    Approval request with its decisions.
 
     Attributes:
         approval_id: A UUID in lower-case canonical form.
-        generation: From 1; grows by one with every change.
+        generation: Change counter, from 1.
         kind: Name of the operation.
         digest: Keyed digest of requester and resolved operation, hex; it binds every
             field, and the versions that the operation does not name.
-        requester: Principal that asked, and alone may use it.
-        demands: What must be consented to; all of it.
+        requester: Requester, the only principal that may use it.
+        demands: Required approvals; all must be met.
         created_at: Microseconds since 1970.
         expires_at: Expiry time, in microseconds since 1970.
-        salt: 32 random bytes, under which the operation is shown.
-        shown_sha256: Digest of the operation as it is shown, hex.
-        sealed: The operation as it is shown, sealed.
-        uses_left: For how many operations it may still be used.
-        key_id: The key that it is about, or empty.
+        salt: 32 random bytes, salt of the shown operation.
+        shown_sha256: SHA-256 of the shown operation, hex.
+        sealed: Shown operation, sealed.
+        uses_left: Remaining number of uses.
+        key_id: Key ID, or empty.
         credential_id: Of the requester's credential.
         certificate_sha256: Of the requester's client certificate, hex, or empty.
-        policy: SHA-256 of the policy in force when it was asked for, hex.
+        policy: SHA-256 of the policy in force when the request was opened, hex.
         decisions: In the order in which they were made.
-        operation_id: The operation that has reserved or used it last, or empty.
-        closed_at: When it was denied, cancelled, consumed or expired; else 0.
+        operation_id: Operation that last reserved or used it, or empty.
+        closed_at: Time at which it was denied, cancelled, consumed or expired; else 0.
     """
 
     approval_id: str

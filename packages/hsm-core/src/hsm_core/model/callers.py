@@ -17,7 +17,7 @@ __all__ = [
 
 
 class Role(StrEnum):
-    """What a principal is trusted with."""
+    """Role of a principal."""
 
     ADMINISTRATOR = "Administrator"
     OPERATOR = "Operator"
@@ -46,14 +46,14 @@ def parse_role(name: str) -> Role:
 
 class Caller(Record, frozen=True, kw_only=True):
     """
-    Who asks, and every fact about them that a rule may match.
+    Caller, with all facts that a rule can match.
 
     No string holds a control character.
 
     Attributes:
         principal: Name of the person or service, 1 to 128 characters.
-        roles: Roles that the credential gives them.
-        credential_id: Which credential was used (for a token, its ``jti`` or hash).
+        roles: Roles granted by the credential.
+        credential_id: ID of the credential (for a token, its ``jti`` or hash).
         credential_key: Name of the key that vouched for it, as `CredentialKeys` has it;
             empty if there is none. The trail does not keep it.
         certificate_sha256: Fingerprint of the client certificate, lower-case hex.
@@ -61,9 +61,9 @@ class Caller(Record, frozen=True, kw_only=True):
         certificate_names: Its alternative names: ``dns:``, ``email:``, ``ip:`` or
             ``uri:``, and the name.
         source_address: Network address of the peer.
-        single_use: Whether the credential can't be used again: a token with an id, with
-            which nothing was asked before. Only who calls can know that.
-        request_id: Ties the trail to the caller's own logs.
+        single_use: Whether the credential is single-use: a token with an ID that was
+            not presented before.
+        request_id: Correlates audit records with the caller's logs.
         deadline: Instant of the injected monotonic clock, in seconds, after which the
             request is not begun; 0 means none.
     """
@@ -83,12 +83,12 @@ class Caller(Record, frozen=True, kw_only=True):
 
 class CertificateIdentity(Record, frozen=True, kw_only=True):
     """
-    Whom a client certificate names.
+    Principal identified by a client certificate.
 
     Attributes:
-        principal: Who it is.
-        roles: What they are.
-        credential_key: What vouches for it, for `Caller.credential_key`.
+        principal: Name of the principal.
+        roles: Roles of the principal.
+        credential_key: Value for `Caller.credential_key`.
     """
 
     principal: Line

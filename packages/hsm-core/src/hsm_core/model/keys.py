@@ -39,7 +39,7 @@ class KeyState(StrEnum):
 
 
 class Integrity(StrEnum):
-    """Whether what is stored is what was stored; derived, never stored itself."""
+    """Integrity of stored data; computed, never stored."""
 
     OK = "ok"
     TAMPERED = "tampered"
@@ -47,7 +47,7 @@ class Integrity(StrEnum):
 
 
 class KeyOrigin(StrEnum):
-    """Where the material of a key's first version came from."""
+    """Origin of the key material of the first version."""
 
     GENERATED = "generated"
     IMPORTED = "imported"
@@ -56,19 +56,17 @@ class KeyOrigin(StrEnum):
 
 class UseInfo(Record, frozen=True, kw_only=True):
     """
-    How much a key's material was used.
+    Use counts of a key material.
 
-    The counts are reserved in blocks before they are needed, so that after a crash
-    they may be too high, and never too low.
+    Counts are reserved in blocks in advance, so after a crash they can be too high but
+    never too low.
 
     Attributes:
-        uses: How often it protected something: signed, encrypted, computed a MAC,
-            wrapped or derived.
-        limit: How often it may, or 0.
-        bytes: Bytes that it protected.
-        last_used_at: When it was last used for anything; as of the last time that
-            counts were stored, after a crash.
-        near_limit: Whether four fifths of the limit are used: rotate the key soon.
+        uses: Number of protecting uses: sign, encrypt, MAC, wrap or derive.
+        limit: Maximum number of protecting uses, or 0.
+        bytes: Number of protected bytes.
+        last_used_at: Time of the last use; after a crash, as of the last stored counts.
+        near_limit: Whether 80 % of the limit is reached: rotate the key soon.
     """
 
     uses: int
@@ -80,12 +78,12 @@ class UseInfo(Record, frozen=True, kw_only=True):
 
 class RotationRule(Record, frozen=True, kw_only=True):
     """
-    When the HSM rotates a key by itself: as soon as one of the two is reached.
+    Automatic rotation: the HSM rotates the key at the first limit reached.
 
     Attributes:
         max_age_days: Days of 86 400 seconds since the current version became active;
-            None is no limit.
-        max_uses: How often its material has protected something; None is no limit.
+            None means no limit.
+        max_uses: Number of protecting uses of the key material; None means no limit.
     """
 
     max_age_days: int | None = None
@@ -94,27 +92,27 @@ class RotationRule(Record, frozen=True, kw_only=True):
 
 class KeyInfo(Record, frozen=True, kw_only=True):
     """
-    What may be known of a key.
+    Metadata of a key.
 
     Attributes:
         key_id: Its UUID.
         name: Unique name, or empty.
         version: Number of the current version, from 1.
         state: State of the current version.
-        integrity: Whether document and blobs are untouched.
-        generation: Counts the changes of this key, from 1.
+        integrity: Integrity of document and blobs.
+        generation: Change counter of the key, from 1.
         created_at: When the key was made, in UTC.
         updated_at: When its document last changed, in UTC.
-        origin: Where its first material came from.
-        exportable: Whether it may be exported, wrapped; decided when it was made.
+        origin: Origin of the first key material.
+        exportable: Whether the key can be exported in wrapped form; set at creation.
         draft: For a composite, the draft and revision that define it.
         use: Use of the current version's material; from `DescribeKey` only.
-        rotation: When the HSM rotates it by itself; None if it does not.
-        destroy_at: When it is to be destroyed, unless that is cancelled.
-        hold: Why nothing of it may be destroyed, or empty.
+        rotation: Automatic rotation; None if it is off.
+        destroy_at: Time of the scheduled destruction, or None.
+        hold: Reason of the legal hold, or empty.
 
-    Of a key whose document was tampered with nothing but the id is known: algorithm,
-    state and instants are then None, version and generation 0.
+    If the document was tampered with, only the ID is known: algorithm, state and times
+    are None, version and generation 0.
     """
 
     key_id: KeyId
@@ -141,22 +139,22 @@ class KeyInfo(Record, frozen=True, kw_only=True):
 
 class VersionInfo(Record, frozen=True, kw_only=True):
     """
-    What may be known of one version of a key.
+    Metadata of a key version.
 
     Attributes:
         version: Number, from 1.
         material_id: Versions made by rollback share it with their source.
         rolled_back_from: The version whose material this one has, or 0.
-        reason: Why it was revoked or suspended, or empty.
-        use: Use of its material.
+        reason: Reason of the revocation or suspension, or empty.
+        use: Use counts of its material.
         activated_at: When it became active, in UTC, if it was staged; one that never
             was is active from *created_at* on.
         retired_at: When it was retired, in UTC.
-        purge_at: When it is to be destroyed, in UTC, alone or with the whole key.
-        compromised_at: Since when its material is compromised, as far as was told.
+        purge_at: Time of the scheduled purge or destruction, in UTC.
+        compromised_at: Reported time of compromise of its material.
         revoked_at: When it was revoked, in UTC.
-        retain_until: Until when its material is kept, whatever the retention policy
-            says, in UTC.
+        retain_until: Extended end of retention, overriding the retention policy, in
+            UTC.
     """
 
     version: int
@@ -178,9 +176,9 @@ class VersionInfo(Record, frozen=True, kw_only=True):
 
 class KeyFilter(Record, frozen=True, kw_only=True):
     """
-    Which keys a listing shows: all conditions hold, and all *tags* are present.
+    Filter of a key listing: all conditions and all *tags* must match.
 
-    Without a state, destroyed keys are left out.
+    Without a state, destroyed keys are excluded.
 
     Attributes:
         search: Prefix of the key ID, or substring of name, owner or a tag; ASCII

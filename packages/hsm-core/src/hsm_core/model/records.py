@@ -25,7 +25,7 @@ class Record(
     forbid_unknown_fields=True,
     omit_defaults=True,
 ):
-    """Base of every value that crosses the public line."""
+    """Base of all public records."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Phase(StrEnum):
-    """Where a record of the trail stands in its operation."""
+    """Phase of an audit record within its operation."""
 
     INTENT = "intent"
     OUTCOME = "outcome"
@@ -37,7 +37,7 @@ class Phase(StrEnum):
 
 
 class AuditedCaller(Record, frozen=True, kw_only=True):
-    """The caller as the trail keeps it."""
+    """Caller as recorded."""
 
     principal: str
     roles: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class AuditedCaller(Record, frozen=True, kw_only=True):
 
 
 class AuditedKey(Record, frozen=True, kw_only=True):
-    """Facts of the key at the time of the operation, for rules to be replayed on."""
+    """Key facts at the time of the operation, for policy replay."""
 
     algorithm: str
     usages: tuple[str, ...] = ()
@@ -87,11 +87,11 @@ class MessageDetail(Record, frozen=True, kw_only=True, tag="message"):
 
 class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
     """
-    What a batch was.
+    Summary of a batch.
 
     Attributes:
         count: Items.
-        failed: Items that were answered with an error.
+        failed: Number of failed items.
         inputs: Keyed digest over all items as they were sent, hex.
     """
 
@@ -102,14 +102,14 @@ class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
 
 class ResumeDetail(Record, frozen=True, kw_only=True, tag="resume"):
     """
-    The trail could not be written for a time, and goes on.
+    The audit log recovered after a write failure.
 
     Attributes:
         cause: ``full``, ``write``, ``sync``, ``moved`` or ``hanging``.
         failed_at: Microseconds since 1970.
         rewritten_from: First record that was written again; the seq of this record if
             there was none.
-        attempts: How often it was tried.
+        attempts: Number of attempts.
     """
 
     cause: str
@@ -120,7 +120,7 @@ class ResumeDetail(Record, frozen=True, kw_only=True, tag="resume"):
 
 class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
     """
-    Old records were removed.
+    Old records were pruned.
 
     Attributes:
         first_seq: First record that this prune removes.
@@ -128,7 +128,7 @@ class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
         last_leaf_hash: Leaf hash of the last record that was removed, hex.
         roots: RFC 6962 subtree roots (compact range) of all records before *next_seq*,
             from the largest subtree to the smallest, hex.
-        policy: By which policy.
+        policy: Retention rule that applied.
         baseline_sha256: Digest of what is kept of the removed records: the last state
             of each key.
     """
@@ -143,7 +143,7 @@ class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
 
 class ApprovalDetail(Record, frozen=True, kw_only=True, tag="approval"):
     """
-    A step of an approval; in an intent, the one that is about to be made.
+    Step of an approval; in an intent record, the step about to be made.
 
     Attributes:
         generation: Of the approval after it.
@@ -173,30 +173,30 @@ AuditDetail: TypeAlias = (
 
 class AuditEvent(Record, frozen=True, kw_only=True):
     """
-    One event of the trail; fields at their default are left out of the stored line.
+    Audit record; fields at their default are omitted from the stored line.
 
     Attributes:
         format: 1. A new field means a new format.
-        log_id: Random identifier of this trail, 32 hex digits.
+        log_id: Random ID of this audit log, 32 hex digits.
         seq: Position, from 0, without gaps.
         prev: Leaf hash of the record before, 64 hex digits; zeros for the first.
-        epoch: Which epoch key made the MAC.
+        epoch: Epoch key of the MAC.
         time: Microseconds since 1970-01-01T00:00:00Z.
         node: Name of the node that wrote it.
         operation_id: Ties intent, stored document and outcome together.
-        kind: Name of the operation, or ``system.…`` for the HSM's own doings.
+        kind: Name of the operation, or ``system.…`` for system events.
         version: Key version used or made, or 0.
         generation: Generation of the key after the operation, or 0.
         document_before: SHA-256 of the key document before, hex.
         document_after: SHA-256 of the key document after, hex.
         set_digest: Keyed digest over all keys after a change, hex; where there are
             approvals, followed by the one over all approvals.
-        approval_id: The approval that it is about, or that served it.
-        approval_signatures: What approvers signed with keys of their own.
+        approval_id: Approval that it is about, or that it used.
+        approval_signatures: Approver signatures.
         parameters: Facts of the operation; never a payload.
         rule: Name of the rule that decided.
         policy: SHA-256 of the policy in force, hex.
-        demands: Of a request on which it was decided, what was asked of other people.
+        demands: Approvals required by the decision.
         digest: Keyed digest of the whole operation, hex.
         code: ``ok``, or the code of the error that was answered.
     """
@@ -232,7 +232,7 @@ class AuditEvent(Record, frozen=True, kw_only=True):
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):
-    """An event with its leaf hash (RFC 6962, 64 hex digits), as a view shows it."""
+    """Audit record with its leaf hash (RFC 6962, 64 hex digits)."""
 
     event: AuditEvent
     leaf_hash: str

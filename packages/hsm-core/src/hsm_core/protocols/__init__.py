@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The seams: what callers may rely on, and what implementers must keep.
+Interfaces for callers and for implementers of stores, providers and policies.
 
 For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
 `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`, `RemoteKeyVault`,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals at rest: authenticated records of who allowed what to whom."""
+"""Approval store interface: authenticated approval records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalEntry:
     """
-    What a store may index of an approval; not trusted.
+    Index entry of an approval; not trusted.
 
     Attributes:
         approval_id: A UUID in lower-case canonical form.
@@ -43,7 +43,7 @@ class ApprovalEntry:
 @dataclass(frozen=True, slots=True)
 class ApprovalChange:
     """
-    A new record, or a new state of one.
+    Change of an approval: a new record, or a new state.
 
     Attributes:
         entry: Its index facts; its generation is the expected one plus 1.
@@ -78,7 +78,7 @@ class ApprovalQuery:
 @runtime_checkable
 class ApprovalStore(Protocol):
     """
-    Where approvals lie. Nothing in it is trusted.
+    Approval store; its content is not trusted.
 
     Implementers promise: `commit` is atomic, and durable when it returns; of many
     changes of one approval on the same generation one is made. Safe for many threads.
@@ -133,7 +133,7 @@ class ApprovalStore(Protocol):
 
 
 class ApprovalStoreOpener(Protocol):
-    """What an entry point of the group ``hsm_core.approval_stores`` is."""
+    """Entry point of the group ``hsm_core.approval_stores``."""
 
     def __call__(self, location: str, /) -> ApprovalStore:
         """Open the store at a place; see `KeyStoreOpener`."""

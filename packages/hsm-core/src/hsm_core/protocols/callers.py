@@ -25,7 +25,7 @@ R = TypeVar("R")
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    Who asks for what.
+    Request: caller, operation and options.
 
     Attributes:
         idempotency_key: For mutations only.
@@ -43,7 +43,7 @@ class Request:
 
 
 class HSM(Protocol):
-    """Something that executes operations for one caller, and blocks."""
+    """HSM for one caller, blocking."""
 
     def execute(
         self,
@@ -76,7 +76,7 @@ class HSM(Protocol):
             The operation's result; it is durable when this returns.
 
         Raises:
-            HSMError: The one documented failure; nothing else is raised on purpose.
+            HSMError: Base of all documented errors.
         """
         ...
 
@@ -128,11 +128,11 @@ class AsyncHSM(Protocol):
 
 
 class HSMGateway(Protocol):
-    """An open HSM, before it is known who calls."""
+    """Open HSM, not yet bound to a caller."""
 
     def act_as(self, caller: Caller, /) -> HSM:
         """
-        Return the HSM as this caller sees it.
+        Return the HSM bound to a caller.
 
         Raises:
             InvalidInputError: A field of *caller* breaks its limits.
@@ -145,10 +145,10 @@ class HSMGateway(Protocol):
 
     def identify(self, caller: Caller, /) -> CertificateIdentity | None:
         """
-        Return whom a caller's client certificate names, by the policy in force.
+        Return the principal of a client certificate, under the policy in force.
 
         Args:
-            caller: What is known of them; the principal may be empty.
+            caller: Known facts of the caller; the principal may be empty.
 
         Returns:
             None if it names nobody, or if certificates alone name nobody here
@@ -169,7 +169,7 @@ class HSMGateway(Protocol):
         key_id: str = "",
     ) -> None:
         """
-        Record that a request was refused before it became an operation.
+        Record a request that was rejected before it became an operation.
 
         Meant for failed authentication, and for bodies that can't be read. Above a
         budget, refusals are counted and the count recorded, so that a flood can't fill
@@ -177,7 +177,7 @@ class HSMGateway(Protocol):
         the record of something that did not happen.
 
         Args:
-            caller: What is known of them; the principal may be empty.
+            caller: Known facts of the caller; the principal may be empty.
 
             code: Code of the error that was answered.
 
@@ -189,13 +189,13 @@ class HSMGateway(Protocol):
 
     def record_visit(self, caller: Caller, /, *, kind: str) -> None:
         """
-        Record that a caller came, or went: what is no operation, and was not refused.
+        Record a sign-in or sign-out.
 
         Never raises: if the trail can't be written, people must still be able to come
         and see why.
 
         Args:
-            caller: Who was authenticated.
+            caller: Authenticated caller.
 
             kind: ``SignIn`` or ``SignOut``.
         """
@@ -214,7 +214,7 @@ class AsyncHSMGateway(Protocol):
         ...
 
     def act_as(self, caller: Caller, /) -> AsyncHSM:
-        """Return the HSM as this caller sees it."""
+        """Return the HSM bound to a caller."""
         ...
 
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys at rest: where documents, sealed blobs and the index over them lie."""
+"""Key store interface: documents, sealed blobs and their index."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 class KeyStore(Protocol):
     """
-    Where key documents and sealed blobs lie. Nothing in it is trusted.
+    Key store; its content is not trusted.
 
     Implementers promise: `commit` is atomic and durable when it returns, and its only
     commit point is the document; blobs are immutable and durable before it. Every
@@ -211,7 +211,7 @@ class OpenedStore:
 
 class KeyStoreOpener(Protocol):
     """
-    What an entry point of the group ``hsm_core.key_stores`` is: it opens a store.
+    Entry point of the group ``hsm_core.key_stores``, which opens a store.
 
     The entry point's name is the scheme, so that ``--key-store scheme:rest`` finds it.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leases: a name that one holder has for a time."""
+"""Leases: exclusive, expiring ownership of names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Lease:
 
 class Leases(Protocol):
     """
-    Who has which name.
+    Lease service.
 
     Implementers promise: of many who ask at once one gets the name, and each change is
     durable when it returns. A holder must stop what it does under a lease before

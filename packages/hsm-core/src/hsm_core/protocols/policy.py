@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFacts:
-    """What rules may match of a key."""
+    """Key facts that rules can match."""
 
     key_id: str
     algorithm: str
@@ -61,16 +61,16 @@ def algorithm_facts(algorithm: str) -> frozenset[str]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """
-    What the policy says of one operation.
+    Policy decision on one operation.
 
     Attributes:
-        allowed: Whether it may go on.
+        allowed: Whether the operation is allowed.
         may_describe: Whether the caller may know that the key exists.
         rule: Which rule decided; recorded. Of a denial, its name, or ``default-deny``.
             Else what granted it, ``role:ROLE``, ``allow:RULE`` or the name of one of
             the HSM's own doings; or where approvals are asked for, the rules that do,
             ``approval:RULE+RULE…``.
-        approvals: What other people must consent to first; all of it.
+        approvals: Required approvals; all must be met.
     """
 
     allowed: bool
@@ -117,7 +117,7 @@ class PolicyEngine(Protocol):
 
     def freed(self, before: KeyFacts, after: KeyFacts, /) -> tuple[ApprovalDemand, ...]:
         """
-        Return what a change of a key's labels would free it from.
+        Return the demands that a label change would remove from a key.
 
         Args:
             before: The key as it is.

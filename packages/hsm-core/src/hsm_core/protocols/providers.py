@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A library that serves algorithms, and a key in its form."""
+"""Provider interface: algorithms, and key handles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureParameters:
     """
-    How to sign or verify.
+    Signature parameters.
 
     Attributes:
         hash: Unused where the algorithm hashes inside.
