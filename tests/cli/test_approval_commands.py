@@ -105,7 +105,7 @@ def test_show(asking: Asking, shell: Shell) -> None:
 
     for part in (
         "operation DestroyKey",
-        "meaning Destroy all material of a key",
+        "meaning Destroy all key material, immediately or",
         "requester alice",
         "current version 2",
         f"digest {asking.approval.digest}",

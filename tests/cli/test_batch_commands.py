@@ -142,7 +142,7 @@ def test_slow_signatures_are_few_at_once(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"message": "x"}', "line 2 of the batch: message is not base64"),
+        (b'{"message": "x"}', "line 2 of the batch: message must be standard base64"),
         (b'{"mesage": "eA=="}', "line 2 of the batch"),
         (b"{", "line 2 of the batch"),
         (b'{"message": "' + b"A" * (2 << 20) + b'"}', "line 2 must be"),

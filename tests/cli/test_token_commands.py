@@ -142,7 +142,7 @@ class TestToken:
             ([], "No key to sign the token"),
             (["--jwt-secret", "text:short"], "at least 32 bytes"),
             (["--jwt-secret", "standard base64"], "must be standard base64"),
-            (["--jwt-secret", SECRET, "--roles", "king"], "not known"),
+            (["--jwt-secret", SECRET, "--roles", "king"], "Unknown role"),
             (["--jwt-secret", SECRET, "--roles", ","], "at least one role"),
             (["--jwt-secret", SECRET, "--actor", ""], "actor must not be empty"),
             (["--jwt-secret", SECRET, "--actor", "a\nb"], "control character"),

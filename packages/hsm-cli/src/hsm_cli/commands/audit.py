@@ -192,7 +192,7 @@ def _print_interruption(error: HSMError) -> None:
     metavar="FILE",
     help="Verify this local audit log (files or SQLite) without a server.",
 )
-@hmac_key_option("HMAC key of the audit log; requires --audit-path")
+@hmac_key_option("HMAC key of the audit log at --audit-path")
 @click.option(
     "--approver-keys",
     type=click.Path(path_type=Path),
