@@ -34,7 +34,7 @@ _MOST_PAUSE_SECONDS: Final = 0.1
 
 
 class Slot:
-    """One algorithm: its provider, and what the self-tests said of it."""
+    """One algorithm: its provider, and its self-test result."""
 
     __slots__ = ("guard", "last_made", "lock", "provider", "reason")
 
@@ -48,7 +48,7 @@ class Slot:
 
 class ServedAlgorithms:
     """
-    The providers of this machine, each algorithm with the first that has it.
+    Providers of this machine; the first with an algorithm serves it.
 
     Thread-safe. Who serves an algorithm is found out when it is first needed.
 
@@ -97,7 +97,7 @@ class ServedAlgorithms:
 
     def provider_of(self, algorithm: Algorithm) -> CryptoProvider:
         """
-        Return the provider that serves an algorithm, whether it is stopped or not.
+        Return the provider of an algorithm, even if it is stopped.
 
         Raises:
             AlgorithmUnavailableError: There is none.
@@ -105,7 +105,7 @@ class ServedAlgorithms:
         return self._slot(algorithm).provider
 
     def statuses(self) -> tuple[AlgorithmStatus, ...]:
-        """Return who serves each algorithm of the table."""
+        """Return the status of each algorithm."""
         return tuple(map(self._status, Algorithm))
 
     def power_up_test(self) -> None:
@@ -247,7 +247,7 @@ class ServedAlgorithms:
         )
 
     def _hint(self, algorithm: Algorithm) -> str:
-        """Return what helps, for an algorithm that nobody serves."""
+        """Return the hint for an algorithm without a provider."""
         if algorithm in self._order:
             names = ", ".join(provider.name for provider in self._order[algorithm])
             return f"The setting 'providers' allows only {names}."

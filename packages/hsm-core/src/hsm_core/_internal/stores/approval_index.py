@@ -68,7 +68,7 @@ class ApprovalIndex:
         return list(self._entries)
 
     def replace(self, entries: Iterable[ApprovalEntry]) -> None:
-        """Forget everything and hold these entries."""
+        """Replace all entries."""
         self._entries = {entry.approval_id: entry for entry in entries}
         self._facets = {}
         for entry in self._entries.values():
@@ -79,7 +79,7 @@ class ApprovalIndex:
 
     def check(self, change: ApprovalChange) -> None:
         """
-        Check that a change follows on what is there.
+        Check that a change follows the current entry.
 
         Raises:
             GenerationConflictError: It does not.
@@ -93,14 +93,14 @@ class ApprovalIndex:
             )
 
     def put(self, entry: ApprovalEntry) -> None:
-        """Hold an entry instead of the one of the same id."""
+        """Add or replace an entry by id."""
         self.remove(entry.approval_id)
         self._entries[entry.approval_id] = entry
         for facet in _facets_of(entry):
             insort(self._facets.setdefault(facet, []), _position(entry))
 
     def remove(self, approval_id: str) -> None:
-        """Forget an entry, if there is one."""
+        """Remove an entry, if present."""
         entry = self._entries.pop(approval_id, None)
         if entry is None:
             return

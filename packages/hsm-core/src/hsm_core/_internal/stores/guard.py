@@ -31,7 +31,7 @@ from hsm_core.protocols import (
 @contextmanager
 def guarded() -> Iterator[None]:
     """
-    Let nothing foreign out of a block.
+    Translate foreign exceptions of a block.
 
     Raises:
         StoreUnavailableError: The block raised something that is no `HSMError`.
@@ -47,7 +47,7 @@ def guarded() -> Iterator[None]:
 @contextmanager
 def guarded_commit(**facts: str) -> Iterator[None]:
     """
-    Let nothing foreign out of a commit.
+    Translate foreign exceptions of a commit.
 
     Args:
         facts: Which change it is.
@@ -98,7 +98,7 @@ class Guarded(Generic[S]):
 
     @property
     def available(self) -> bool:
-        """Whether it can be used; a store that can't even tell can't."""
+        """Whether it is usable; a store that fails to answer is not."""
         try:
             return self._inner.available
         except Exception:
@@ -110,7 +110,7 @@ class Guarded(Generic[S]):
             self._inner.reopen()
 
     def close(self) -> None:
-        """Release what it has."""
+        """Release its resources."""
         with guarded():
             self._inner.close()
 

@@ -37,7 +37,7 @@ _Facet: TypeAlias = tuple[str, ...]
 
 _ALL: Final[_Facet] = ()
 _LIVE: Final[_Facet] = ("live",)
-"""All but destroyed keys: what a listing without a state shows."""
+"""Default states of a listing: all but destroyed."""
 
 
 class KeyIndex:
@@ -63,7 +63,7 @@ class KeyIndex:
 
     def replace(self, entries: Iterable[IndexEntry]) -> None:
         """
-        Forget all entries, and take these; what was aborted stays so.
+        Replace all entries; aborted operations stay aborted.
 
         Of two entries of one key the later counts, at the place of the first.
         """
@@ -112,7 +112,7 @@ class KeyIndex:
         ]
 
     def remove(self, key_id: KeyId) -> None:
-        """Forget a key."""
+        """Remove a key."""
         entry = self._entries.pop(key_id, None)
         if entry is None:
             return
@@ -181,7 +181,7 @@ class KeyIndex:
             raise ConflictError("The operation was already committed.")
 
     def abort(self, operation_id: str) -> None:
-        """Let no change with this operation id pass any more."""
+        """Refuse further changes with this operation id."""
         self._aborted.add(operation_id)
 
     def put(self, entry: IndexEntry) -> None:

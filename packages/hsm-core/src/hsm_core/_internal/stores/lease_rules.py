@@ -44,7 +44,7 @@ _FORMAT: Final = 1
 
 
 class DamagedLeaseError(StoreUnavailableError):
-    """What is stored of a lease is no lease of ours; waiting does not help."""
+    """The stored lease is invalid; waiting does not help."""
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,7 +125,7 @@ class RuledLeases(ABC, Leases):
     @abstractmethod
     def _change(self, name: str, rule: LeaseRule, /) -> Lease | None:
         """
-        Replace what is stored of a name as a rule says, with nobody in between.
+        Replace the stored form of a name atomically, by a rule.
 
         Returns:
             What was stored, durably; None where the rule wanted no change.
@@ -136,7 +136,7 @@ class RuledLeases(ABC, Leases):
         """
 
     def acquire(self, name: str, holder: str, seconds: float, /) -> Lease:
-        """Take a name that nobody has; see `Leases.acquire`."""
+        """Acquire a free lease; see `Leases.acquire`."""
         if not _NAME.fullmatch(name):
             raise InvalidInputError(
                 "name must be 1 to 64 lower-case letters, digits, dots and hyphens, "
@@ -162,7 +162,7 @@ class RuledLeases(ABC, Leases):
         return self._made(name, rule)
 
     def renew(self, lease: Lease, seconds: float, /) -> Lease:
-        """Make a lease last for so long from now; see `Leases.renew`."""
+        """Extend a lease from now; see `Leases.renew`."""
         length = _microseconds(seconds)
 
         def rule(found: Lease | None) -> Lease:
@@ -174,7 +174,7 @@ class RuledLeases(ABC, Leases):
         return self._made(lease.name, rule)
 
     def release(self, lease: Lease, /) -> None:
-        """Give a lease up; see `Leases.release`."""
+        """Release a lease; see `Leases.release`."""
 
         def rule(found: Lease | None) -> Lease | None:
             if not _is_same(found, lease) or not found.expires_at:

@@ -17,7 +17,7 @@ MESSAGE: Final = b"pairwise consistency test"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An algorithm, who computes it, and what is known to be right."""
+    """Test case: an algorithm, its provider, and the known answers."""
 
     algorithm: Algorithm
     provider: CryptoProvider
@@ -77,7 +77,7 @@ def failure(algorithm: Algorithm, reason: str) -> SelfTestFailedError:
 
 def expect(algorithm: Algorithm, what: str, *, holds: bool) -> None:
     """
-    Return if something holds.
+    Fail unless a condition holds.
 
     Raises:
         SelfTestFailedError: It doesn't.
@@ -87,7 +87,7 @@ def expect(algorithm: Algorithm, what: str, *, holds: bool) -> None:
 
 
 def altered(value: bytes, position: int = -1) -> bytes:
-    """Return *value* with one bit of one byte the other way round."""
+    """Return *value* with one bit flipped."""
     changed = bytearray(value)
     changed[position] ^= 1
     return bytes(changed)
@@ -110,7 +110,7 @@ def expect_mismatch(
     signature: bytes,
     parameters: SignatureParameters,
 ) -> None:
-    """See that a wrong signature is refused."""
+    """Check that a wrong signature is rejected."""
     try:
         handle.verify(message, signature, parameters)
     except SignatureMismatchError:

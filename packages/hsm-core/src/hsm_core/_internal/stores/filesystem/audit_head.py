@@ -28,11 +28,11 @@ from hsm_core.errors import IntegrityError
 
 def read_head(path: Path, hmac_key: bytes) -> StoredHead | None:
     """
-    Return what a head file says, or None if there is none.
+    Return the content of a head file, or None if there is none.
 
     Raises:
         WrongAuditKeyError: It was written with another HMAC key.
-        AuditTamperedError: It was changed by other means than ours.
+        AuditTamperedError: It was altered by another program.
         UnsafeFileModeError: Others could have changed it.
         StoreUnavailableError: It can't be read.
     """
@@ -59,7 +59,7 @@ def create_head(path: Path, hmac_key: bytes, log_id: str) -> None:
 
 class HeadFile:
     """
-    The head file, open for writing, and locked: the lock that nobody can delete.
+    Head mark file, open for writing and locked; its lock can't be deleted.
 
     Without the head file no other process opens the trail. After a failure nothing is
     written to its handle any more: only `renew` helps.
@@ -72,11 +72,11 @@ class HeadFile:
     Raises:
         StoreLockedError: Another process has the trail open.
         WrongAuditKeyError: It was written with another HMAC key.
-        AuditTamperedError: It was changed by other means than ours.
+        AuditTamperedError: It was altered by another program.
         OSError: It can't be opened.
 
     Attributes:
-        stored: What it said when it was opened.
+        stored: Its content at opening.
         dirty_since: Instant of ``time.monotonic()`` of the first write that was not
             synced yet, or None.
         failed: Whether a write or sync failed since it was opened or renewed.
@@ -132,7 +132,7 @@ class HeadFile:
 
     def renew(self, mark: HeadMark) -> None:
         """
-        Put a new file with this mark in place of the old one, durably.
+        Replace the file by a new one with this mark, durably.
 
         Raises:
             OSError: It can't be written; the old one is still in its place.

@@ -29,9 +29,9 @@ class FileMedium:
     A `TrailMedium` in files.
 
     Args:
-        segments: Where records go.
+        segments: Segments for the records.
 
-        head: Where the head mark goes.
+        head: File of the head mark.
 
         lock: That of the one writer; released by `close`.
 
@@ -84,7 +84,7 @@ class FileMedium:
 
     def tidy(self) -> None:
         """
-        Sync the head mark, close a full segment, look whether all is in its place.
+        Sync the head mark, close a full segment, check that all files are in place.
 
         Raises:
             MediumError: It failed.
@@ -122,7 +122,7 @@ class FileMedium:
 
     def finish(self, mark: HeadMark, /) -> None:
         """
-        Make all durable and note in both slots that the trail ends here, in order.
+        Make all durable and note a clean end in both slots.
 
         Raises:
             MediumError: It may not be.

@@ -37,7 +37,7 @@ _BLOCK: Final = 1000
 
 class SegmentPruner:
     """
-    Prunes an open trail; one thread at a time does, while any may ask what is kept.
+    Prunes an open audit log, one thread at a time; any thread may read the baseline.
 
     Args:
         live: The live segment's path.
@@ -76,7 +76,7 @@ class SegmentPruner:
 
     def known(self) -> Iterator[KnownKey]:
         """
-        Return what the records that are gone said of each key.
+        Return the recorded state of each key in pruned records.
 
         Raises:
             AuditTamperedError: It was changed since the trail was opened.
@@ -145,7 +145,7 @@ class SegmentPruner:
         return staged.detail
 
     def _finish(self, head: int, lines: Callable[[int, int], Sequence[bytes]]) -> None:
-        """Finish what an earlier prune has begun, if its record was written."""
+        """Finish an earlier prune, if its record was written."""
         staged = self._staged
         if staged is not None and _is_recorded(staged, head, lines):
             self._adopt(staged)

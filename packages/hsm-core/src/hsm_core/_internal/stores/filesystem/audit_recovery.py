@@ -2,8 +2,8 @@
 """
 Recovery of an audit log in files at opening, after a clean stop or a crash.
 
-Everything is verified before anything is written. Every step that writes may be
-interrupted and is done again, or found done, by the next start.
+Everything is verified before anything is written. Each writing step may be interrupted;
+the next start repeats or completes it.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class RecoveredFiles:
         descriptor: The live segment, open for appending, synced.
         intents: Intents without outcome.
         open_events: Their events.
-        repairs: Fragments that no record tells of yet.
-        baseline: What is kept of pruned records.
+        repairs: Fragments that are not recorded yet.
+        baseline: Baseline of pruned records.
     """
 
     mark: HeadMark

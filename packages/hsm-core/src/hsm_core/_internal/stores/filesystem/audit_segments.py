@@ -29,7 +29,7 @@ from hsm_core._internal.stores.trail.medium import Cause, MediumError
 from hsm_core.errors import AuditUnavailableError, HSMError
 
 STRIDE: Final = 128
-"""Every so many records, the offset of a line is kept in memory."""
+"""Interval of records whose line offsets are kept in memory."""
 
 _MAX_LINE: Final = MAX_LINE_BYTES + 1
 
@@ -37,7 +37,7 @@ _MAX_LINE: Final = MAX_LINE_BYTES + 1
 @dataclass(slots=True)
 class Segment:
     """
-    One file of the trail.
+    One file of the audit log.
 
     Attributes:
         number: From 1.
@@ -45,7 +45,7 @@ class Segment:
         count: How many records it holds.
         size: Bytes that they take.
         offsets: Where every `STRIDE`-th line begins; None if not known yet.
-        remade: It was begun by a healing.
+        remade: Whether a healing started it.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Segment:
         self.count, self.size = count, size
 
     def cut(self, count: int, size: int) -> None:
-        """Forget all but the first *count* lines, which take *size* bytes."""
+        """Drop all but the first *count* lines, which take *size* bytes."""
         self.count, self.size = count, size
         if self.offsets is not None:
             del self.offsets[-(-count // STRIDE) :]
@@ -95,7 +95,7 @@ class Durable:
 
 class Segments:
     """
-    All segments of an open trail.
+    All segments of an open audit log.
 
     One thread writes and heals; any thread reads what was written.
 
@@ -327,7 +327,7 @@ class Segments:
             )
 
     def forget(self, seq: int) -> None:
-        """Let nobody read the closed segments that begin before *seq* any more."""
+        """Stop reads of the closed segments that begin before *seq*."""
         with self._guard:
             self._all[:-1] = [s for s in self._all[:-1] if s.first_seq >= seq]
 

@@ -40,14 +40,14 @@ from hsm_core.protocols import KeyChange
 
 class Commits:
     """
-    Writes of one store. Callers hold its write lock.
+    Commits of one store. Callers hold its write lock.
 
     Args:
         layout: Of the store.
 
         kept: Its index, which follows what is committed.
 
-        unsettled: Where is noted what may not be durable.
+        unsettled: Register of writes that may not be durable.
     """
 
     def __init__(self, layout: Layout, kept: KeptIndex, unsettled: Unsettled) -> None:

@@ -73,14 +73,14 @@ class UnsettledWriteError(StoreUnavailableError):
     """
     A file was, or may have been, replaced, but it is not known to be durable.
 
-    Its old content or its new one is found after the next start. Whoever holds the
-    directory open must not trust a later sync of it.
+    The next start finds its old content or its new one. A later sync of the open
+    directory must not be trusted.
     """
 
 
 def check_private_files(directory: Path) -> None:
     """
-    Check that the regular files in a directory are ours alone.
+    Check that the regular files in a directory are private to this user.
 
     In a directory of more than 1000, each is checked when it is read.
 

@@ -7,7 +7,7 @@ since then. A change is announced there before it is made and told when it is ma
 that after a kill the few keys in between are read again. After a power cut, which the
 journal may not have survived, or where anything is odd, all documents are read.
 
-Nothing here may fail a change: what can't be written is given up, and the next start
+A failure here never fails a change: the saved index is dropped, and the next start
 reads the documents.
 """
 
@@ -56,7 +56,7 @@ _LEAST_JOURNAL_BYTES: Final = 4 * 1024 * 1024
 @dataclass(slots=True)
 class SavedIndex:
     """
-    What was read of a saved index.
+    Content of a saved index.
 
     Attributes:
         entries: By key; not trusted.
@@ -145,15 +145,15 @@ class IndexFiles:
         return first.boot_id == self._boot_id
 
     def begin(self, key_id: KeyId) -> None:
-        """Announce that a key is about to be changed."""
+        """Note that a key is about to change."""
         self._append(Begun(key_id))
 
     def put(self, entry: IndexEntry) -> None:
-        """Tell that a key has this entry now."""
+        """Note a key's new entry."""
         self._append(put(entry))
 
     def gone(self, key_id: KeyId) -> None:
-        """Tell that a key has no entry any more."""
+        """Note that a key no longer has an entry."""
         self._append(Gone(key_id))
 
     def _append(self, step: Step) -> None:

@@ -23,7 +23,7 @@ _FEW: Final = 1000
 
 class KeptIndex:
     """
-    Entries of one store. Whoever changes any holds the write lock of the store.
+    Entries of one store. Changes need the write lock of the store.
 
     Args:
         layout: Of the store.
@@ -41,7 +41,7 @@ class KeptIndex:
 
     def load(self, names: set[str]) -> None:
         """
-        Read what is saved, or else all documents.
+        Load the saved index, or else read all documents.
 
         Args:
             names: Of the directories below that of the keys.
@@ -90,7 +90,7 @@ class KeptIndex:
             self._files.replace(self.memory.entries())
 
     def begin(self, key_id: KeyId) -> None:
-        """Announce that a key is about to be changed."""
+        """Note that a key is about to change."""
         self._files.begin(key_id)
 
     def put(self, entry: IndexEntry) -> None:

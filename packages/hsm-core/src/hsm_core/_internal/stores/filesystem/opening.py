@@ -128,7 +128,7 @@ def tighten_directory(path: Path) -> None:
 
 def check_private(path: Path) -> None:
     """
-    Check that a file or directory is ours alone.
+    Check that a file or directory is private to this user.
 
     Raises:
         UnsafeFileModeError: Group or others may do anything with it, its owner is
@@ -141,7 +141,7 @@ def check_private(path: Path) -> None:
 
 
 def check_private_status(path: Path, found: os.stat_result) -> None:
-    """Check the same of what lstat(2) or fstat(2) has found."""
+    """Check the same on a result of lstat(2) or fstat(2)."""
     mode = stat.S_IMODE(found.st_mode)
     remedy = ""
     if stat.S_ISLNK(found.st_mode):
@@ -188,11 +188,11 @@ def path_exists(path: Path) -> bool:
 
 class LockFile:
     """
-    A lock that this process holds until `release` or its end, however it ends.
+    Lock file, held by this process until `release` or exit.
 
-    Whoever deletes the file lets another process create and lock a new one. So the
-    directory can be locked too, and every write must be preceded by `check`. A child
-    made by fork keeps the lock alive but can't release it.
+    If the file is deleted, another process can create and lock a new one. So the
+    directory can be locked too, and `check` must precede every write. A child made by
+    fork keeps the lock alive but can't release it.
 
     Attributes:
         is_lost: A check found another file, or none, under the name; `renew` helps.

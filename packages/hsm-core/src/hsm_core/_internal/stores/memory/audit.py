@@ -27,7 +27,7 @@ from hsm_core.protocols import (
 
 
 class _DoneTicket:
-    """Nothing in memory is more durable later than at once."""
+    """Ticket that is done at once: memory has no later durability."""
 
     def wait(self, timeout: float | None = None) -> None:
         """Return."""
@@ -41,7 +41,7 @@ class _DoneTicket:
 
 class MemoryAuditLog:
     """
-    An `AuditLog` that is forgotten when it is closed.
+    `AuditLog` in memory, discarded on close.
 
     Args:
         hmac_key: What the key of the records' MACs is derived from.
@@ -91,7 +91,7 @@ class MemoryAuditLog:
 
     @property
     def health(self) -> AuditHealth:
-        """How the trail is."""
+        """Health of the audit log."""
         return AuditHealth(state="ok" if self.available else "failing")
 
     @property

@@ -10,7 +10,7 @@ from hsm_core.errors import StoreUnavailableError
 
 class InMemory:
     """
-    What stores in memory have in common: a lock, and whether they are open.
+    Base of stores in memory: a lock, and whether they are open.
 
     Args:
         what: Which store it is, for errors.
@@ -39,6 +39,6 @@ class InMemory:
             self._check_open()
 
     def close(self) -> None:
-        """Forget nothing, but answer nothing more."""
+        """Keep the data, but refuse further calls."""
         with self._lock:
             self._closed = True

@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 class UnsettledPutError(StoreUnavailableError):
-    """Nobody can tell whether an object was put; it still may be."""
+    """The outcome of a put is unknown; it may still be made."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def _translated() -> Iterator[None]:
 
 class VaultAccess(RemoteKeyVault):
     """
-    Another vault, of which nothing but documented errors and sane answers come through.
+    Vault wrapper that passes only documented errors and valid answers.
 
     Args:
         inner: The vault; it is closed with this one.
@@ -84,7 +84,7 @@ class VaultAccess(RemoteKeyVault):
 
     def put_surely(self, name: str, data: bytes, /, *, expected: str) -> str:
         """
-        Put an object, and look for it where the answer got lost.
+        Put an object, and check the outcome if the answer got lost.
 
         Args:
             name: Its name.
@@ -169,7 +169,7 @@ class VaultAccess(RemoteKeyVault):
         _again(lambda: self._inner.delete(name))
 
     def close(self) -> None:
-        """Release connections; what goes wrong with that harms nobody."""
+        """Release connections; failures are ignored."""
         with _translated():
             self._inner.close()
 
@@ -183,7 +183,7 @@ def _is_object(found: object) -> TypeGuard[VaultObject]:
 
 
 def _again(call: Callable[[], R]) -> R:
-    """Make a call that may be made twice, and make it again where it fails."""
+    """Make an idempotent call, and retry it on failure."""
     until = time.monotonic() + _PATIENCE
     for pause in _PAUSES:
         try:

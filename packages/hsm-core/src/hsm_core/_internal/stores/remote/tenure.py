@@ -2,9 +2,9 @@
 """
 Writer lease of a vault, renewed by a thread.
 
-The lease ends by itself some seconds before others may take it, so clocks may differ by
-that much. Whoever opens a store that a killed process left waits until its lease ends;
-a lease that is renewed meanwhile shows that somebody lives.
+The holder stops some seconds before others may take the lease, so clocks may differ by
+that much. After a kill, the next process waits until the lease ends; a renewal
+meanwhile shows that the holder is alive.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class WriterLease:
 
     @property
     def epoch(self) -> int:
-        """How many tenures there were up to this one."""
+        """Epoch of this lease: the number of leases up to this one."""
         return self._lease.epoch if self._lease else 0
 
     @property
     def is_held(self) -> bool:
-        """Whether it is certain that nobody else may write now."""
+        """Whether no other process can be writing now."""
         lease = self._lease
         return (
             lease is not None
@@ -81,7 +81,7 @@ class WriterLease:
 
     def begin(self, *, patient: bool) -> None:
         """
-        Take the lease, and keep it from now on.
+        Acquire the lease, and keep renewing it.
 
         Args:
             patient: Wait for the end of a lease that nobody renews.
@@ -109,7 +109,7 @@ class WriterLease:
 
     def resume(self) -> bool:
         """
-        Take the lease again after it was lost.
+        Acquire the lease again after its loss.
 
         Returns:
             Whether anybody else may have written meanwhile.
@@ -136,7 +136,7 @@ class WriterLease:
 
     def end(self, *, release: bool) -> None:
         """
-        Give the right up.
+        Release the lease.
 
         Args:
             release: Let others have it at once, not only when the lease ends by itself.
@@ -151,7 +151,7 @@ class WriterLease:
             self._thread.join(timeout=_RENEW_SECONDS)
 
     def renew(self) -> None:
-        """Make the lease last, if it is still ours; the thread does it by itself."""
+        """Renew the lease if it is still held; the thread calls this."""
         with self._changing:
             if self._lease is None or self._ended.is_set():
                 return

@@ -17,14 +17,14 @@ _FLAGS: Final = getattr(os, "O_PATH", None)
 
 
 class FileAnchor:
-    """Holds one file, whatever becomes of its name; without effect but on Linux."""
+    """Holds one file, independent of its name; has an effect on Linux only."""
 
     def __init__(self) -> None:
         self._descriptor = -1
 
     def hold(self, path: Path) -> None:
         """
-        Hold the file that has this name now, and let go of the one before.
+        Hold the file with this name, and release the previous one.
 
         Raises:
             OSError: There is none.
@@ -36,11 +36,11 @@ class FileAnchor:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the file has no name any more, anywhere."""
+        """Whether the file has no name left."""
         return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
 
     def release(self) -> None:
-        """Let go of the file; a second time does nothing."""
+        """Release the file; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with suppress(OSError):

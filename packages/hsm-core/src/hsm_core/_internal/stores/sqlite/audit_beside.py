@@ -182,7 +182,7 @@ class ExternalHeadMark:
 
     def finish(self, mark: HeadMark) -> None:
         """
-        Write a mark to both slots, so that neither is a way back.
+        Write a mark to both slots, so that neither holds an older one.
 
         Raises:
             MediumError: It may not be durable.
