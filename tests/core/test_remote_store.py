@@ -624,7 +624,7 @@ class TestStrangeVaults:
         store = open_remote(vault)
         vault.answer = lambda: names
 
-        with pytest.raises(StoreUnavailableError, match="again"):
+        with pytest.raises(StoreUnavailableError, match="twice"):
             store.rebuild()
 
         vault.answer = None

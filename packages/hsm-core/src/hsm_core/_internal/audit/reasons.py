@@ -36,7 +36,7 @@ class Reason(StrEnum):
 _SENTENCES: Final = {
     Reason.FRAMING: "its framing is invalid",
     Reason.MAC: "its MAC is wrong",
-    Reason.FORMAT: "its format is newer than this release supports; upgrade",
+    Reason.FORMAT: "its format is supported only by a newer release",
     Reason.EVENT: "its event is not in the canonical form of format 1",
     Reason.LOG_ID: "it belongs to another audit log",
     Reason.EPOCH: "its key epoch is not this log's",

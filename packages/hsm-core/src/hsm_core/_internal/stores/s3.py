@@ -171,7 +171,7 @@ def make_client() -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise ConfigurationError(
-            "key_store needs boto3. Install it with: pip install 'hsm-core[s3]'.",
+            "key_store needs boto3 (extra s3 of hsm-core), which is not installed.",
             field="key_store",
         ) from error
     config = Config(
