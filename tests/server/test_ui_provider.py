@@ -285,5 +285,5 @@ async def test_provider_is_away(browser: Browser, issuer: OIDCIssuer) -> None:
     answer = await browser.get("/ui/sign-in/oidc")
 
     assert 401 == answer.status
-    assert "says nothing of itself" in answer.words
+    assert "provider metadata is not available" in answer.words
     assert "Access token" in answer.words
