@@ -118,6 +118,21 @@ def test_the_others(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("path", [".", "sub/.."])
+def test_beside_the_folder_where_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """
+    Trail and approvals of a store in ``.`` lie beside it, not in it.
+    """
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(key_dir=Path(path))
+
+    assert tmp_path.parent == settings.folder
+    assert settings.audit_log == tmp_path.parent / "audit.log"
+    assert settings.approval_dir.parent == tmp_path.parent
+
+
 @pytest.mark.parametrize("path", ["", ".", "..", "/", "a/..", "a\0b"])
 @pytest.mark.parametrize("field", ["sqlite_path", "audit_sqlite_path", "audit_log"])
 def test_no_file(tmp_path: Path, field: str, path: str) -> None:

@@ -250,9 +250,9 @@ class Settings(Record, frozen=True, kw_only=True):
         """Folder of the key store, ``data`` for one that is not on this disk."""
         scheme, colon, rest = self.key_store.partition(":")
         if scheme == KeyStoreKind.FILESYSTEM:
-            return (Path(rest) if colon else self.key_dir).parent
+            return _parent(Path(rest) if colon else self.key_dir)
         if scheme == KeyStoreKind.SQLITE:
-            return (Path(rest) if colon else self.sqlite_path).parent
+            return _parent(Path(rest) if colon else self.sqlite_path)
         return Path("data")
 
     @property
@@ -270,3 +270,8 @@ class Settings(Record, frozen=True, kw_only=True):
             return self.approval_retention_days
         is_database = self.approval_store == ApprovalStoreKind.SQLITE
         return APPROVAL_DAYS if is_database else 0
+
+
+def _parent(path: Path) -> Path:
+    """Return the parent folder, also of a path such as ``.`` or ``..``."""
+    return path.parent if path.name not in {"", ".."} else path.resolve().parent
