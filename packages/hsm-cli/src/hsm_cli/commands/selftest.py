@@ -20,9 +20,10 @@ _SECONDS: Final = 60.0
 @click.pass_obj
 def command(invocation: Invocation) -> None:
     """
-    Run all self-tests now. Takes several seconds.
+    Run all self-tests now. Takes up to a minute.
 
-    An algorithm whose test fails is disabled; the command then exits with 8.
+    Exit code 8: an algorithm failed and is disabled (its row says FAILED), or the HSM
+    ran no self-tests, because it is closing or others are running already.
     """
     invocation.wait_at_least(_SECONDS)
     report = invocation.execute(SelfTest())
