@@ -156,6 +156,15 @@ def test_bad_claims(changes: dict[str, Any]) -> None:
         verifier().redeem(token(**changes), NONCE)
 
 
+def test_times_may_be_fractions() -> None:
+    """
+    They are JSON numbers (RFC 7519, section 2).
+    """
+    made = token(iat=NOW - 0.5, nbf=NOW - 0.25, exp=NOW + 300.5)
+
+    assert "olga" == verifier().redeem(made, NONCE).principal
+
+
 @pytest.mark.parametrize(
     ("seconds", "is_good"),
     [(-61, False), (-59, True), (359, True), (361, False)],

@@ -125,10 +125,11 @@ def test_an_unknown_kid_takes_as_long_as_a_known_one(
     [
         *({"typ": typ} for typ in ("JWT", "jwt", "at+jwt", "application/at+JWT")),
         *({"x5t": "AAAA"}, {"typ": "at+jwt", "x5t#S256": "AAAA"}),
+        *({"x5t": 7}, {"x5t#S256": ["AAAA"]}),
     ],
 )
 def test_headers_of_common_issuers_are_taken(
-    verifier: TokenVerifier, header: dict[str, str]
+    verifier: TokenVerifier, header: dict[str, Any]
 ) -> None:
     """A type of tokens, and thumbprints, which choose no key."""
     assert "alice" == verifier.verify(mint(GOOD, {"alg": "HS256", **header})).principal

@@ -225,7 +225,7 @@ def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if (
         isinstance(value, bool)
-        or not isinstance(value, int)
+        or not isinstance(value, int | float)
         or not 0 <= value < _MAX_TIME
     ):
         raise AuthenticationError
