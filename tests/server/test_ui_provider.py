@@ -79,10 +79,16 @@ async def test_signing_in(browser: Browser, issuer: OIDCIssuer) -> None:
     """
     offered = await browser.get("/ui/sign-in")
     url = await depart(browser, "/ui?x=1")
-    answer = await come_back(browser, issuer.settle(url, "anton").url)
+    back = issuer.settle(url, "anton").url
+    probed = await browser.send(
+        "HEAD", "/ui/sign-in/oidc/answer?" + urlsplit(back).query
+    )
+    answer = await come_back(browser, back)
     page = await browser.get("/ui")
 
     assert "Sign in with Example ID" in offered.words
+    # It has an effect, which a HEAD must not have.
+    assert 405 == probed.status
     assert (303, "/ui?x=1") == (answer.status, answer.location)
     assert SESSION in browser.cookies
     assert DEPARTURE not in browser.cookies

@@ -239,14 +239,19 @@ def add_route(
     method: str,
     path: str,
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    *,
+    has_effect: bool = False,
 ) -> None:
     """
     Add a route; where GET is answered, HEAD is too, with the same header fields.
 
+    A GET that *has_effect*, such as the use of a code, has no HEAD.
+
     Standard:
         RFC 9110, section 9.3.2.
     """
-    for name in SAFE_METHODS if method == "GET" else (method,):
+    has_head = method == "GET" and not has_effect
+    for name in SAFE_METHODS if has_head else (method,):
         router.add_route(name, path, handler, expect_handler=answer_expectation)
 
 

@@ -48,8 +48,13 @@ def add_console(app: web.Application) -> None:
     _add(app.router, "GET", f"{HOME}/", _go_home)
     _add(app.router, "GET", STATIC_PATH, serve_asset)
     for open_page in OPEN_PAGES:
-        path = HOME + open_page.path
-        _add(app.router, open_page.method, path, _open_handler(open_page))
+        add_route(
+            app.router,
+            open_page.method,
+            HOME + open_page.path,
+            _open_handler(open_page),
+            has_effect=open_page.has_effect,
+        )
     for page in PAGES:
         _add(app.router, page.method, HOME + page.path, _page_handler(page))
 

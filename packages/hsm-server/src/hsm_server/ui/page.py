@@ -37,9 +37,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class OpenPage:
-    """A page without sign-in; otherwise as `Page`."""
+    """
+    A page without sign-in; otherwise as `Page`.
+
+    Attributes:
+        has_effect: Whether GET has an effect, so that HEAD is not answered.
+    """
 
     method: str
     path: str
     handler: Callable[[Visit], Awaitable[web.StreamResponse]]
     name: str
+    has_effect: bool = False

@@ -155,6 +155,12 @@ def _unpack(cookie: str) -> Departure | None:
 
 OPEN_PAGES: Final = (
     OpenPage("GET", "/sign-in/oidc", _redirect_to_provider, "sign_in.depart"),
-    OpenPage("GET", "/sign-in/oidc/answer", _handle_callback, "sign_in.return"),
+    OpenPage(
+        "GET",
+        "/sign-in/oidc/answer",
+        _handle_callback,
+        "sign_in.return",
+        has_effect=True,
+    ),
 )
 """Pages without sign-in."""
