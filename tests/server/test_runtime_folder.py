@@ -54,8 +54,11 @@ def test_it_has_a_file_for_each_process_and_ends_with_them(tmp_path: Path) -> No
     assert [] == list(tmp_path.iterdir())
 
 
-OF_ALARMS = ("show_jwt_alarm", "show_next_order", "show_staple", "show_tls_alarm")
-"""What the vault and the keeper of TLS alone show to all others."""
+OF_ALARMS = (
+    *("show_clock_behind", "show_jwt_alarm"),
+    *("show_next_order", "show_staple", "show_tls_alarm"),
+)
+"""Gauges of the vault and the TLS manager only."""
 
 COUNTING = f"""
 import inspect, sys

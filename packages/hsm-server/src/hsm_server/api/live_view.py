@@ -27,7 +27,7 @@ from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import Visitor
 
 Encode: TypeAlias = Callable[[AuditEntry], bytes]
-"""Writes an entry down as the data of its event."""
+"""Encodes an entry as the data of its event."""
 
 LIVE_VIEW: Final = "live_view"
 """How log and metrics call it; it is the one operation that takes hours."""
@@ -35,10 +35,10 @@ LIVE_VIEW: Final = "live_view"
 _KEEP_ALIVE_SECONDS: Final = 15.0
 _KEEP_ALIVE: Final = b": nothing new\n\n"
 _WRITE_SECONDS: Final = 30.0
-"""How long a client may take nothing before it counts as gone."""
+"""Time without any read after which a client counts as gone."""
 
 _LINE_BREAK: Final = re.compile(rb"\r\n|\r|\n")
-"""What ends a line of a stream of events."""
+"""Line endings of an event stream."""
 
 _HEADERS: Final = {
     "Content-Type": "text/event-stream",

@@ -14,7 +14,7 @@ from hsm_core.model import Record, Role
 from hsm_core.settings import Settings
 
 MAX_TOKEN_BYTES: Final = 8192
-"""Longest bearer token that is looked at, in bytes."""
+"""Longest accepted bearer token, in bytes."""
 
 
 class LogLevel(StrEnum):
@@ -321,7 +321,7 @@ SAMPLERS: Final = (
     *("always_on", "always_off", "traceidratio"),
     *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
 )
-"""Names of rules by which requests have spans (OpenTelemetry's own)."""
+"""Names of OpenTelemetry samplers."""
 
 
 class TracingSettings(Record, frozen=True, kw_only=True):

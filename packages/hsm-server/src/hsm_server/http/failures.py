@@ -25,10 +25,10 @@ from hsm_server.observability.logs import location
 FailurePages: TypeAlias = Callable[
     [web.Request, HSMError | RequestRefusedError, Exchange], web.Response | None
 ]
-"""Answers failures for people; None where a program has asked."""
+"""Renders failures for browsers; returns None for programs."""
 
 FAILURE_PAGES: Final[web.AppKey[FailurePages]] = web.AppKey("FAILURE_PAGES")
-"""Who does so, where there are pages for people."""
+"""Renderer of failures, if there is a console."""
 
 _CODES: Final = {
     404: "route_not_found",

@@ -23,22 +23,22 @@ from hsm_server.tls.adapter import ATTEMPT, AdapterContext
 from hsm_server.tls.peers import Attempt, Outcome, channel_of
 
 _ALERT_SECONDS: Final = 1.0
-"""How long a client that is refused may take to read why."""
+"""Time for a rejected client to read the reason."""
 
 _CANCEL_SECONDS: Final = 1.0
-"""How long what is cut off at the end of the drain may still react."""
+"""Time for canceled requests to react at the end of the drain."""
 
 _LINGER_SECONDS: Final = 5.0
-"""How long the rest of a refused body is still read, so that the answer arrives."""
+"""Time to drain the rest of a rejected body, so that the response arrives."""
 
 _RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors that connections leave to the stores, the trail and the log."""
+"""Descriptors reserved for stores, audit log and log."""
 
 _RETRY_SECONDS: Final = 0.1
-"""How long nothing is accepted after accepting has failed."""
+"""Pause after a failed accept."""
 
 _QUIET_SECONDS: Final = 60.0
-"""How often, at most, the log says for one reason that somebody is turned away."""
+"""Minimum interval between log lines about rejected connections, per reason."""
 
 
 class Listener:

@@ -30,7 +30,7 @@ from hsm_server.http.visitors import address_of, shown_by
 from hsm_server.observability.tracing import Done, parent_of
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-"""Header that ties a request to log and trail, in both directions."""
+"""Request ID header, in both directions; also in log and audit log."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 COMMON_HEADERS: Final = {
@@ -42,7 +42,7 @@ COMMON_HEADERS: Final = {
     "Strict-Transport-Security": "max-age=31536000",
     "X-Content-Type-Options": "nosniff",
 }
-"""What every answer carries."""
+"""Headers of every response."""
 
 _OWN: Final = ("Cache-Control", "Content-Security-Policy", "Referrer-Policy")
 """Of these, what an answer says itself."""

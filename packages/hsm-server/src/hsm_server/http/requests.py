@@ -27,7 +27,7 @@ BYTES: Final = "application/octet-stream"
 EVENTS: Final = "text/event-stream"
 
 _OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
-"""What has no meaning for a view that does not end."""
+"""Parameters without meaning for an endless view."""
 
 _EVENT_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")

@@ -17,13 +17,13 @@ import termios
 from typing import Any, Final
 
 _SECONDS: Final = 60.0
-"""How long a client may take for the least that it must take."""
+"""Time in which a client must read a minimum."""
 
 _LEAST_BYTES: Final = 32 * 1024
 _LOOK_SECONDS: Final = 0.1
 _INFO_BYTES: Final = 128
 _ACKNOWLEDGED: Final = slice(120, 128)
-"""Where ``tcpi_bytes_acked`` stands in ``struct tcp_info`` (Linux 4.1 and newer)."""
+"""Offset of ``tcpi_bytes_acked`` in ``struct tcp_info`` (Linux 4.1 and newer)."""
 
 
 class SlowClientCheck:

@@ -14,7 +14,7 @@ from hsm_server.limits import SourceAddresses
 from hsm_server.vault.access import Visitor
 
 _UNREADABLE: Final = "?"
-"""Stands for credentials that are no bearer token, and is none itself."""
+"""Replaces malformed credentials; never a valid bearer token."""
 
 _BEARER: Final = re.compile(r"Bearer ([!-~]+)", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from hsm_server.observability.logs import Logger
 from hsm_server.observability.telemetry import Metrics
 
 _BEHIND_SECONDS: Final = 60.0
-"""How far behind the wall clock is when that is worth an alarm."""
+"""Minimum clock difference for an alarm."""
 
 _LOOK_SECONDS: Final = 5.0
 

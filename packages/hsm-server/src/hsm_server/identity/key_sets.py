@@ -31,7 +31,7 @@ MAX_SET_BYTES: Final = 64 * 1024
 """Longest key set."""
 
 Deliver: TypeAlias = Callable[[bytes | None, str], None]
-"""Is given the key set, or None if it has not changed, and what went wrong."""
+"""Called with the key set, or None if unchanged, and the fault."""
 
 _SECONDS: Final = 10.0
 _AHEAD_SECONDS: Final = 1.0

@@ -22,25 +22,25 @@ from hsm_server.limits.quota import Quota
 from hsm_server.vault.access import Visitor
 
 PROTOCOL: Final = 5
-"""Version of this protocol; both sides must speak the same."""
+"""Protocol version; must be equal on both sides."""
 
 HEADER_BYTES: Final = 4
-"""What stands before each frame: its length."""
+"""Header of a frame: its length."""
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """Longest frame, without its header."""
 
 CHUNK_BYTES: Final = 256 * 1024
-"""How much of an operation or answer goes in one piece."""
+"""Size of a chunk of an operation or response."""
 
 MAX_WAITING: Final = 4096
-"""Requests of one front end that may wait for their answers."""
+"""Maximum number of requests in progress per front end."""
 
 MOST_REFUSED_KEY: Final = 64
-"""Characters of a key's name that a refusal tells."""
+"""Maximum length of a key's name in a rejected request."""
 
 MOST_APPROVAL_ID: Final = 64
-"""Characters of the id of an approval that a request names."""
+"""Maximum length of an approval ID in a request."""
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
 
@@ -157,10 +157,10 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
 
 
 FromFrontEnd: TypeAlias = Hello | Request | Chunk | Cancel
-"""What a vault reads."""
+"""Frames that a vault reads."""
 
 FromVault: TypeAlias = Hello | Answer | Chunk | Event
-"""What a front end reads."""
+"""Frames that a front end reads."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 

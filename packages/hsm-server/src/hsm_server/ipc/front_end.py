@@ -51,7 +51,7 @@ _KINDS: Final = frozenset(operation.__name__ for operation in OPERATIONS)
 _SPENDING: Final = frozenset(
     {Purpose.EXECUTE, Purpose.REFUSE, Purpose.FOLLOW, Purpose.SIGN_IN}
 )
-"""What a token that serves once is spent by; the others only look at who it is."""
+"""Purposes that consume a single-use token; the others only authenticate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from hsm_server.limits.quota import Quota
 from hsm_server.limits.table import BoundedTable
 
 _ROUNDING: Final = 1e-6
-"""Seconds that sums of many small steps may be off."""
+"""Tolerance for sums of many small steps, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
 Plain: TypeAlias = str | int | float | bool | list[str] | None
-"""What a field may be."""
+"""Types of field values."""
 
 FIELDS: Final[Mapping[str, str]] = {
     "event": "Event name, a fixed phrase.",
@@ -47,13 +47,13 @@ FIELDS: Final[Mapping[str, str]] = {
     "fault": "Fault in the response of a CA or responder.",
     "left_out": "Names of fields missing from this table; their values are dropped.",
 }
-"""Every field, and what it tells."""
+"""All fields, with their meaning."""
 
 MASK: Final = "***"
-"""Stands for what looks like a secret."""
+"""Replaces anything that looks like a secret."""
 
 MOST_CHARACTERS: Final = 1024
-"""Longest value of a field; a longer one is cut."""
+"""Maximum length of a value; longer ones are truncated."""
 
 _MOST: Final = 2**63
 _MOST_LOOKED_AT: Final = 64 * 1024

@@ -20,10 +20,10 @@ from hsm_server.processes.child_process import ChildProcess
 from hsm_server.system.sealed_memory import is_sealed
 
 _LONGEST_SECONDS: Final = 5.0
-"""How long a front end may take; then it is started again."""
+"""Time limit of a front end, which is then restarted."""
 
 _MOST_QUEUED: Final = 4
-"""A keeper waits for its answer; there may be something of one before it."""
+"""Start value; a restarted TLS manager waits for its own response."""
 
 
 @dataclass(frozen=True, slots=True)

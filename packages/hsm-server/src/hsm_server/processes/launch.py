@@ -39,7 +39,7 @@ HELD_SIGNALS: Final = (
     signal.SIGHUP,
     signal.SIGUSR1,
 )
-"""Signals that wait until the supervisor can handle them."""
+"""Signals blocked until the supervisor handles them."""
 
 _KEPT: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
 

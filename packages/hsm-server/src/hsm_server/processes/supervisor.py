@@ -61,7 +61,7 @@ from hsm_server.system.standard_streams import (
 
 _LINK_AGAIN_SECONDS: Final = 1.0
 _KILL_AFTER_SECONDS: Final = 1.25
-"""How long after the drain a front end may still take, and then the vault."""
+"""Extra time after the drain for a front end, then for the vault."""
 
 
 def main() -> None:

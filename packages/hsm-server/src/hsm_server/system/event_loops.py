@@ -16,7 +16,7 @@ from hsm_server.config.settings import EventLoop
 R = TypeVar("R")
 
 _INCOMING_BYTES: Final = 32 * 1024
-"""Room for what has come in on one TLS connection and is still encrypted."""
+"""Buffer for encrypted input of one TLS connection."""
 
 
 def check_loop(kind: EventLoop) -> None:

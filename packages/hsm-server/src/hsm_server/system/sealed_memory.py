@@ -15,7 +15,7 @@ from typing import Final
 from hsm_core.errors import SelfTestFailedError
 
 MAX_SEALED_BYTES: Final = 64 * 1024 * 1024
-"""Largest content that is handed on; lists of revoked certificates are long."""
+"""Maximum size of sealed content; revocation lists can be long."""
 
 # fcntl(2); Python names them from 3.13 on, and not in every build.
 _F_ADD_SEALS: Final = 1033

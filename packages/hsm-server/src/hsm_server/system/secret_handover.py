@@ -26,7 +26,7 @@ from hsm_server.config.settings import Secrets
 from hsm_server.system.sealed_memory import seal
 
 TOKEN_SECRET: Final = "auth-jwt-secret"  # noqa: S105 (it is a flag's name)
-"""Flag of the one that is needed only without a file of keys."""
+"""Flag of the secret required only without other token keys."""
 
 SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
     "master-key": 32,

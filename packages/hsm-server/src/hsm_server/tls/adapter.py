@@ -35,11 +35,11 @@ from hsm_server.tls.state import ClientRules, ServerPair, TLSState
 T = TypeVar("T")
 
 ATTEMPT: Final[ContextVar[Attempt | None]] = ContextVar("ATTEMPT", default=None)
-"""Is told how the handshakes end that are begun in its context."""
+"""Called with the outcome of handshakes in its context."""
 
 _RECORD_BYTES: Final = 16 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
-"""How much is encrypted at a time: OpenSSL's buffers grow, and never shrink."""
+"""Maximum plaintext per encryption: OpenSSL's buffers never shrink."""
 
 _HARMLESS_ALERTS: Final = frozenset({0, 90})
 """close_notify and user_canceled."""

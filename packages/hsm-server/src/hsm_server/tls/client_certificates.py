@@ -15,7 +15,7 @@ from hsm_core.model import Record
 _MOST_NAMES: Final = 64
 _MOST_CHARACTERS: Final = 1024
 _KEPT: Final = 512
-"""Certificates that are not read again for every request."""
+"""Cache of parsed client certificates."""
 
 UNREADABLE: Final = (
     KeyError,
@@ -25,9 +25,9 @@ UNREADABLE: Final = (
     x509.UnsupportedGeneralNameType,
 )
 """
-What is raised where names or extensions of a certificate can't be read.
+Exceptions for malformed names or extensions of a certificate.
 
-`KeyError` is what cryptography says of a TLS feature (RFC 7633) that it does not know.
+cryptography raises `KeyError` for an unknown TLS feature (RFC 7633).
 """
 
 

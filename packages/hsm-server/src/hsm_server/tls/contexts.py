@@ -16,10 +16,10 @@ from hsm_server.tls.openssl import SSL, crypto, reason_of
 from hsm_server.tls.state import Challenge, ClientRules, ServerPair, TLSState
 
 ACME_PROTOCOL: Final = b"acme-tls/1"
-"""By which the prover of a challenge is known (RFC 8737, section 3)."""
+"""ALPN protocol of TLS-ALPN-01 (RFC 8737, section 3)."""
 
 MAX_INTERMEDIATES: Final = 4
-"""CA certificates between a client's own and one of the authorities."""
+"""Maximum number of intermediate CAs."""
 
 _MOST_NAME_BYTES: Final = 16 * 1024
 """Most CA names sent to clients; with more a handshake can fail."""

@@ -34,7 +34,7 @@ _MOST_BYTES: Final = 1024 * 1024
 _MOST_CRL_BYTES: Final = 16 * 1024 * 1024
 
 Contents = Mapping[Path, bytes | str]
-"""What each file holds, private keys too; text says why one can't be read."""
+"""Content of each file, including private keys; text is the reason of a failure."""
 
 
 def read_pair_files(pairs: Sequence[PairFiles]) -> Contents:

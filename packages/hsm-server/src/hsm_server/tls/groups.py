@@ -21,10 +21,10 @@ HYBRID: Final = {
     "SecP256r1MLKEM768": 0x11EB,
     "SecP384r1MLKEM1024": 0x11ED,
 }
-"""Of elliptic curves and ML-KEM, the most preferred first, by number."""
+"""Curves and ML-KEM groups by number, in order of preference."""
 
 CLASSICAL: Final = {"x25519": 0x001D, "secp256r1": 0x0017, "secp384r1": 0x0018}
-"""What clients without ML-KEM are still served by."""
+"""Groups for clients without ML-KEM."""
 
 GROUPS: Final = HYBRID | CLASSICAL
 

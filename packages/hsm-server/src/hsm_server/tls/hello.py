@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_HELLO_BYTES: Final = 16 * 1024
-"""What a longer ClientHello asks for is not looked at."""
+"""Maximum length of a parsed ClientHello."""
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SERVER_NAME, _ALPN = 0, 16

@@ -30,13 +30,15 @@ from hsm_server.tls.settling import settled
 from hsm_server.tls.state import ServerPair, TLSState
 
 Edit = Callable[[TLSState], TLSState]
-"""Returns a state, changed."""
+"""Returns a changed state."""
 
 _AGAIN_SECONDS: Final = 5.0
-"""How soon files are looked at again that could not be used: they may be half of it."""
+"""Delay before unusable files are read again: they may be half-written."""
 
 _CLIENT_SECONDS: Final = 30.0
-"""How often, at least, it is looked who is let in: revoking must not take an hour."""
+"""
+Maximum interval between checks of client rules, so that a revocation takes effect soon.
+"""
 
 
 def now_utc() -> datetime:

@@ -24,11 +24,11 @@ from hsm_server.limits.quota import Quota
 R = TypeVar("R")
 
 Known: TypeAlias = Callable[[str], None]
-"""Is told the principal as soon as that is known, whatever the answer will be."""
+"""Called with the principal once known, before the response."""
 
 
 Told: TypeAlias = Callable[[Quota], None]
-"""Is told what is left to the principal, where that is limited."""
+"""Called with the rest of the caller's rate limit, if limited."""
 
 
 def tell_nobody(quota: Quota) -> None:

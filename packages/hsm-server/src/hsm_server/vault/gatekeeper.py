@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 _CLOCK = FlooredClock()
 _LOOK_SECONDS: Final = 1.0
-"""How often it is asked whether a credential is still good: secrets are replaced."""
+"""Interval between checks of the credential of a live view."""
 
 
 class Gatekeeper:

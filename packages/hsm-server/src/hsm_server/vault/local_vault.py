@@ -22,7 +22,7 @@ from hsm_server.vault.gatekeeper import Gatekeeper
 R = TypeVar("R")
 
 PROBE: Final = Caller(principal="health-check", roles=frozenset({Role.SERVICE}))
-"""Who asks for the health of the HSM, with the least role."""
+"""Caller of health checks, with the least role."""
 
 
 class LocalVault:

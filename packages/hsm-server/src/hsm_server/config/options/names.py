@@ -11,7 +11,7 @@ _RENAMED: Final = {
     "auth-jwt-issuer": "FERROHSM_JWT_ISSUER",
     "provider": "FERROHSM_PROVIDERS",
 }
-"""Variables that keep the original's names, or hold more than their flag."""
+"""Variables with the original's names, or with more than their flag's value."""
 
 
 def environment_name(flag: str) -> str:

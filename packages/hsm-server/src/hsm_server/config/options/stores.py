@@ -22,7 +22,7 @@ _PLACES: Final = {
     KeyStoreKind.FILESYSTEM.value: "key-dir",
     KeyStoreKind.SQLITE.value: "sqlite-path",
 }
-"""Flags that say where a kind of key store lies."""
+"""Flags of the location of a kind of key store."""
 
 
 def stores() -> list[click.Parameter]:

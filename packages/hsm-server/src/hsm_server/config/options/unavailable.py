@@ -20,7 +20,7 @@ UNAVAILABLE: Final = {
     ),
     "web-dir": "the console is part of the program",
 }
-"""Flags that are refused, and what to know of each."""
+"""Rejected flags, with the reason."""
 
 
 def unavailable(flag: str) -> click.Option:

@@ -35,7 +35,7 @@ from hsm_server.config.settings import (
 )
 
 TOKEN_KEYS: Final = ("auth_jwt_config", "auth_jwt_jwks_url", "auth_jwt_secret")
-"""Options that say what tokens are verified with; the last counts where it is alone."""
+"""Options of token keys; the last is ignored beside the others."""
 
 
 def settings_from(values: dict[str, Any]) -> ServerSettings:
@@ -95,7 +95,7 @@ _PLACES: Final = (
     "approval_dir",
     "approval_sqlite_path",
 )
-"""Options whose default lies beside the keys."""
+"""Options with a default location beside the keys."""
 
 
 def _places(values: dict[str, Any]) -> Settings:

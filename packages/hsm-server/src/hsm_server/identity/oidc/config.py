@@ -17,7 +17,7 @@ from hsm_core.setting_files import parse_settings, read_setting_file
 from hsm_server.config.settings import OIDCSettings
 
 RETURN_PATH: Final = "/ui/sign-in/oidc/answer"
-"""Where a provider sends people back to."""
+"""Path of the redirect URI."""
 
 _FIELD: Final = "oidc_config"
 _Text = Annotated[str, Meta(min_length=1, max_length=1024)]

@@ -30,7 +30,7 @@ _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _MOST_REMEMBERED: Final = 4096
 _MAX_TIME: Final = 2**53
 _MAX_AGE_SECONDS: Final = 600
-"""How long ago a provider may have made an ID token: it comes straight from there."""
+"""Maximum age of an ID token at sign-in."""
 
 _ALGORITHMS: Final = frozenset(Algorithm) - {Algorithm.HS256}
 

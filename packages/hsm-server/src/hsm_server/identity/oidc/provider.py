@@ -29,13 +29,13 @@ from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
 
 _METADATA_PATH: Final = "/.well-known/openid-configuration"
 _METADATA_SECONDS: Final = 3600.0
-"""How long what a provider says of itself is kept."""
+"""Lifetime of cached provider metadata."""
 
 _RETRY_SECONDS: Final = 5.0
 """
-How long a provider that has said nothing is left alone.
+Pause after a failed fetch of the metadata.
 
-Strangers may ask for it, one after the other, and each would wait for all before.
+Pending sign-in requests; each waits for the earlier ones.
 """
 
 _ANSWER_SECONDS: Final = 10.0

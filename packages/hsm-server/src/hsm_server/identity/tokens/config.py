@@ -35,7 +35,7 @@ from hsm_server.identity.tokens.keys import (
 from hsm_server.identity.tokens.trust import TokenTrust
 
 MAX_KEYS: Final = 32
-"""How many keys may count at one time; a token without kid may try them all."""
+"""Maximum number of keys; a token without kid may be checked with all."""
 
 _FIELD: Final = "auth_jwt_config"
 _NAMES: Final = {algorithm.value.upper(): algorithm for algorithm in Algorithm}

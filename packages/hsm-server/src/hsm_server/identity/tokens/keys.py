@@ -32,7 +32,7 @@ MIN_SECRET_BYTES: Final = 32
 _RSA_BITS: Final = range(2048, 4096 + 1)
 _LEAST_EXPONENT: Final = 65537
 _NAME: Final = b"FerroHSM token key 1"
-"""What a key names itself by; no token begins so, for it has spaces."""
+"""Prefix of key names; no token starts with it, because it contains spaces."""
 
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "priv"})
 _TEXTS: Final = ("kty", "alg", "use", "crv")
@@ -54,7 +54,7 @@ _TYPES: Final = {
     "EC": Algorithm.ES256,
     "OKP": Algorithm.EDDSA,
 }
-"""The one algorithm of each type of key."""
+"""Algorithm of each key type."""
 
 
 class _Registry(jws.JWSRegistry):

@@ -11,7 +11,7 @@ from typing import Final
 from hsm_server.identity.tokens.verifier import Identity
 
 MOST_SPENT: Final = 100_000
-"""Tokens that are remembered; while there are so many, no other is taken for fresh."""
+"""Maximum number of remembered tokens; at the limit no other token is fresh."""
 
 
 class ReplayCache:

@@ -32,7 +32,7 @@ _MAX_REMEMBERED: Final = 4096
 _MAX_KID_CHARACTERS: Final = 128
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
 _HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
-"""Thumbprints are passed over: keys are chosen by ``kid`` alone."""
+"""Thumbprints are ignored: keys are chosen by ``kid`` alone."""
 
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 """Types of a token, without ``application/`` (RFC 7519; RFC 9068, section 2.1)."""

@@ -15,16 +15,16 @@ from typing import Final
 from prometheus_client import values
 
 KEEPERS_SLOT: Final = "tls"
-"""Name of the keeper of TLS."""
+"""Slot of the TLS manager."""
 
 ALARM_SLOTS: Final = ("vault", KEEPERS_SLOT)
-"""Names of the processes that show gauges to all others."""
+"""Slots of the processes with shared gauges."""
 
 ALARM_GAUGES: Final = "gauge_mostrecent"
-"""What the library calls the files of these gauges."""
+"""File prefix of these gauges in prometheus_client."""
 
 SUMMED_GAUGES: Final = "gauge_sum"
-"""The same of gauges that each process has a part of."""
+"""File prefix of gauges summed over processes."""
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name
 

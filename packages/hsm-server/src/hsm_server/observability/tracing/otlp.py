@@ -31,7 +31,7 @@ _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 )
 _UNTRACED: Final = frozenset({"healthz", "livez", "readyz", "metrics"})
-"""Pages that machines ask for all day."""
+"""Endpoints that machines poll."""
 
 
 class OTLPTracing:

@@ -62,7 +62,7 @@ class _NoTracing:
 
 
 NO_TRACING: Final[Tracing] = _NoTracing()
-"""Where nothing is said of where spans go."""
+"""Recorder without a tracing endpoint."""
 
 
 def parent_of(given: list[str]) -> str:

@@ -21,14 +21,14 @@ from hsm_server.__about__ import __version__
 _MOST_BYTES: Final = 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
 _SILENT_SECONDS: Final = 10.0
-"""How long nothing may arrive."""
+"""Time limit without any data."""
 
 _ANSWER_SECONDS: Final = 20.0
-"""How long all of an answer may take."""
+"""Time limit of a whole response."""
 
 _CHUNK_BYTES: Final = 16 * 1024
 _MOST_NONCES: Final = 12
-"""How often a request is sent again that a CA refuses for its nonce."""
+"""Maximum number of retries after a rejected nonce."""
 
 
 class Network(client.ClientNetwork):

@@ -21,7 +21,7 @@ from hsm_server.tls.state import ServerPair
 
 _PLACEHOLDER_LIFE: Final = timedelta(days=365)
 _TOLERANCE: Final = timedelta(hours=1)
-"""By how much the clock of who sees a certificate may be behind."""
+"""Tolerated clock difference of clients."""
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

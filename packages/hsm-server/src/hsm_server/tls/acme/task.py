@@ -45,7 +45,9 @@ _LONGEST_SLEEP_SECONDS: Final = 3600.0
 """The time of day may be set meanwhile."""
 
 _ASK_AGAIN_SECONDS: Final = (60.0, 24 * 3600.0)
-"""How soon and how late a CA is asked again when to renew (RFC 9773, section 4.3.2)."""
+"""
+Shortest and longest interval between renewal queries (RFC 9773, section 4.3.2).
+"""
 
 _AFTER_FAILURE_SECONDS: Final = 6 * 3600.0
 _UNEXPECTED_SECONDS: Final = 600.0

@@ -23,11 +23,11 @@ _FIRST_SECONDS: Final = {
     FailureKind.REFUSED: 300.0,
     FailureKind.RATE_LIMITED: 900.0,
 }
-"""How long to wait after a first failure; CAs count proofs that fail by the hour."""
+"""Delay after the first failure; CAs limit failed validations per hour."""
 
 _LONGEST_SECONDS: Final = 6 * _HOUR
 _LONGEST_WITHOUT_SECONDS: Final = _HOUR
-"""The longest where there is no certificate that is valid."""
+"""Maximum delay without a valid certificate."""
 
 _JITTER: Final = random.SystemRandom()
 

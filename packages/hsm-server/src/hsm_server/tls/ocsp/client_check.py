@@ -27,7 +27,7 @@ _CHECK_SECONDS: Final = 5.0
 _REFRESH_SECONDS: Final = 20.0
 _HOLD_SECONDS: Final = 50.0
 _FAILURE_SECONDS: Final = 5.0
-"""How long it counts that a responder has told nothing."""
+"""Lifetime of a failed query."""
 
 _MOST_REMEMBERED: Final = 4096
 _MOST_QUESTIONS: Final = 16

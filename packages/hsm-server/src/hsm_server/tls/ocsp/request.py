@@ -20,7 +20,7 @@ NONCE_BYTES: Final = 32
 """Length of a nonce (RFC 9654, section 2.1)."""
 
 _GET_BYTES: Final = 255
-"""Longest encoded request that is sent by GET (RFC 5019, section 5)."""
+"""Maximum length of an encoded GET request (RFC 5019, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,13 @@ from hsm_server.tls.ocsp.signature import check_signature
 from hsm_server.tls.ocsp.subject import Subject
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024
-"""Largest response that is read; one with post-quantum signatures takes 16 KiB."""
+"""Maximum size of a response; one with post-quantum signatures takes 16 KiB."""
 
 _SKEW: Final = timedelta(minutes=5)
-"""How far a responder's clock may be ahead of ours."""
+"""Tolerated clock difference of a responder."""
 
 _UNDATED: Final = timedelta(hours=1)
-"""How long a response without *nextUpdate* is believed."""
+"""Lifetime of a response without *nextUpdate*."""
 
 _FAULTS: Final = {
     OCSPResponseStatus.MALFORMED_REQUEST: Fault.MALFORMED_REQUEST,

@@ -24,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 
 _DIGEST_BYTES: Final = 32
-"""Shortest digest that is signed: not that of MD5, SHA-1 or SHA-224."""
+"""Minimum digest size of signatures; excludes MD5, SHA-1 and SHA-224."""
 
 _RSA_BITS: Final = 2048
 
@@ -34,7 +34,7 @@ _UNDERSTOOD: Final = (
     x509.KeyUsage,
     x509.SubjectAlternativeName,
 )
-"""Extensions that may be critical in the certificate of a delegate."""
+"""Allowed critical extensions of a delegated responder certificate."""
 
 
 def check_signature(

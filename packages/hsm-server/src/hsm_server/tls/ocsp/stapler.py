@@ -29,7 +29,7 @@ from hsm_server.tls.state import TLSState
 
 _ASK_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 60.0
-"""How often files are read, and at the latest looked whether a staple has expired."""
+"""Interval between reads of files and checks for expired staples."""
 
 REVOKED: Final = "revocation"
 MISSING: Final = "staple"

@@ -12,7 +12,7 @@ from hsm_server.tls.ocsp.response import Status, VerifiedResponse
 from hsm_server.tls.ocsp.subject import Subject
 
 _REVOKED: Final = timedelta(minutes=5)
-"""How soon is asked again after a revoked certificate: that may have been a mistake."""
+"""Delay of the next query after a revocation, which may be a mistake."""
 
 
 class Watch:
