@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dual control of one HSM, put together over a store that was just opened."""
+"""Dual control: assembly of the approval parts over a newly opened store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hsm_core.settings import ApprovalStoreKind
 @dataclass(frozen=True, slots=True)
 class DualControl:
     """
-    The parts that others work with.
+    Approval parts used by the rest of the HSM.
 
     Attributes:
         register: The approvals.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Every step of an approval on record: intent durable → commit → outcome.
+Approval journal: records each step as durable intent, commit, outcome.
 
 The intent names the stored form that is to be, so that after a crash the store alone
 tells what became of it. The outcome bears the digest over all approvals. What the trail
@@ -48,7 +48,7 @@ _RESERVED: Final = frozenset(
 
 class ApprovalJournal:
     """
-    The `Witness` of an HSM's approvals. Safe for many threads.
+    Approval journal, the `Witness` of an HSM's approvals. Thread-safe.
 
     Args:
         ledger: What was written.
@@ -112,7 +112,7 @@ class ApprovalJournal:
         )
 
     def tell(self, approval_id: str, reason: str, /) -> None:
-        """Put on record, once, that an approval was found changed."""
+        """Record, once, that an approval was found altered."""
         if approval_id in self._told:
             return
         self._told.add(approval_id)
@@ -294,7 +294,7 @@ class ApprovalJournal:
 
     def pay(self) -> None:
         """
-        Append the outcomes that could not be appended when they were due.
+        Append pending outcomes.
 
         Raises:
             AuditUnavailableError: They still can't be.

@@ -26,7 +26,7 @@ _RECOVERY: Final = Caller(principal="system.recovery", roles=frozenset())
 
 class ApprovalMaintenance:
     """
-    Looks after the approvals of an HSM. Safe for many threads.
+    Maintenance of the approvals of an HSM. Thread-safe.
 
     Args:
         register: The approvals.
@@ -57,7 +57,7 @@ class ApprovalMaintenance:
 
     def heal(self) -> None:
         """
-        Write what could not be written when it was due.
+        Repeat failed writes.
 
         Raises:
             HSMError: It still can't be.
@@ -72,7 +72,7 @@ class ApprovalMaintenance:
 
     def expire(self) -> None:
         """
-        Write down, and record, that the time of some has come.
+        Store and record the expiry of approvals.
 
         A bounded number is looked at, newest first; the next call goes on from there.
 
@@ -103,7 +103,7 @@ class ApprovalMaintenance:
                 self._users.settle(hold, done=self._was_done(hold))
 
     def _was_done(self, hold: ApprovalReservation) -> bool | None:
-        """Ask the trail whether an operation was done; None if it does not know yet."""
+        """Return whether an operation was done, by the audit log; None if unknown."""
         seq, first, began = self._audit.head().seq, self._audit.first_seq, False
         while seq >= first:
             start = max(first, seq - _BLOCK + 1)
@@ -123,7 +123,7 @@ class ApprovalMaintenance:
 
     def anchor(self) -> None:
         """
-        Say in the trail how every approval is, before old records are removed.
+        Restate every approval in the audit log, before old records are pruned.
 
         Raises:
             HSMError: It can't be read or recorded.
@@ -151,7 +151,7 @@ class ApprovalMaintenance:
 
     def compare(self) -> tuple[str, ...]:
         """
-        Compare every approval with what was written, and return those that differ.
+        Compare every approval with its last written state; return those that differ.
 
         Raises:
             HSMError: They can't be read.
@@ -168,7 +168,7 @@ class ApprovalMaintenance:
 
     def forget(self, reason: str) -> tuple[str, ...]:
         """
-        Remove every approval that differs, and know it no more; keys are not concerned.
+        Discard every approval that differs; keys are not affected.
 
         Raises:
             HSMError: Store or trail can't be used.

@@ -64,7 +64,7 @@ class StoredApprovalPage:
 
 
 class ApprovalRegister(ApprovalReader):
-    """All approvals of an HSM. Safe for many threads; made as an `ApprovalReader`."""
+    """Approval register of an HSM. Thread-safe."""
 
     def get(self, approval_id: str) -> Approval:
         """
@@ -91,7 +91,7 @@ class ApprovalRegister(ApprovalReader):
         self, request: ApprovalRequest, *, step: AuditDraft | None = None
     ) -> Approval:
         """
-        Write down a new request; the same one a second time changes nothing.
+        Store a new request; repeating it changes nothing.
 
         Raises:
             InvalidInputError: A field of the request can't be one.
@@ -134,7 +134,7 @@ class ApprovalRegister(ApprovalReader):
         step: AuditDraft | None = None,
     ) -> Approval:
         """
-        Note what a person says; see `rules.decided`.
+        Store a decision; see `rules.decided`.
 
         Where a *generation* is given, they have seen that one. What they said before
         stays said.
@@ -184,7 +184,7 @@ class ApprovalRegister(ApprovalReader):
         step: AuditDraft | None = None,
     ) -> Approval:
         """
-        Withdraw what a person has granted; see `rules.withdrawn`.
+        Withdraw a decision; see `rules.withdrawn`.
 
         Raises:
             AccessDeniedError: They have granted nothing here.
@@ -209,7 +209,7 @@ class ApprovalRegister(ApprovalReader):
         step: AuditDraft | None = None,
     ) -> Approval:
         """
-        Look at an approval with the eyes of today's policy; see `rules.reviewed`.
+        Review an approval under the current policy; see `rules.reviewed`.
 
         Raises:
             HSMError: As `get` and `insert`.
@@ -236,7 +236,7 @@ class ApprovalRegister(ApprovalReader):
         step: AuditDraft | None = None,
     ) -> Approval:
         """
-        Take a granted approval for one operation; of many who ask one gets it.
+        Reserve a granted approval for one operation, exclusively.
 
         Raises:
             AccessDeniedError: It is for another operation, or for another person.
@@ -253,7 +253,7 @@ class ApprovalRegister(ApprovalReader):
         self, approval_id: str, *, operation_id: str, step: AuditDraft | None = None
     ) -> Approval:
         """
-        Give an approval back, because its operation was not done.
+        Release a reserved approval whose operation was not done.
 
         Raises:
             ConflictError: Another operation has it, or it came to an end.
@@ -269,7 +269,7 @@ class ApprovalRegister(ApprovalReader):
         self, approval_id: str, *, operation_id: str, step: AuditDraft | None = None
     ) -> Approval:
         """
-        Close an approval, because its operation was done.
+        Consume an approval whose operation was done.
 
         Raises:
             ConflictError: Another operation has it, or none.
@@ -285,7 +285,7 @@ class ApprovalRegister(ApprovalReader):
         self, approval_id: str, *, requester: str, step: AuditDraft | None = None
     ) -> Approval:
         """
-        Close an approval that its requester wants no more.
+        Cancel an approval of the requester.
 
         Raises:
             AccessDeniedError: Another person asks.

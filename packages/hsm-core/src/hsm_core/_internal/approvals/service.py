@@ -55,7 +55,7 @@ _CURSOR: Final = re.compile(
 
 class ApprovalService:
     """
-    Approvals as people see and decide them. Safe for many threads.
+    Approval service: list, approve, deny, withdraw and cancel. Thread-safe.
 
     Args:
         register: The approvals.
@@ -97,8 +97,8 @@ class ApprovalService:
         Return an approval, if the caller may see it.
 
         Raises:
-            ApprovalNotFoundError: There is none that they may know of.
-            HSMError: It can't be read or believed.
+            ApprovalNotFoundError: It does not exist, or the caller may not see it.
+            HSMError: It can't be read or failed its integrity check.
         """
         return self.info(self._visible(caller, approval_id))
 
@@ -151,11 +151,11 @@ class ApprovalService:
         step: AuditDraft,
     ) -> ops.ApprovalInfo:
         """
-        Note what a person says of a request.
+        Record a decision on a request.
 
         Raises:
-            ConflictError: They saw something else, or it is too late.
-            AccessDeniedError: They may not decide.
+            ConflictError: The approval changed after it was shown, or is closed.
+            AccessDeniedError: The caller may not decide.
             HSMError: Store or trail can't be used.
         """
         approval = self._visible(caller, operation.approval_id)
@@ -187,10 +187,10 @@ class ApprovalService:
         self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
     ) -> ops.ApprovalInfo:
         """
-        Withdraw what a person has approved.
+        Withdraw a caller's approval.
 
         Raises:
-            AccessDeniedError: They have not approved it.
+            AccessDeniedError: The caller has not approved it.
             ConflictError: It is in use, or came to an end.
             HSMError: Store or trail can't be used.
         """
@@ -209,7 +209,7 @@ class ApprovalService:
         self, caller: Caller, approval_id: str, step: AuditDraft
     ) -> ops.ApprovalInfo:
         """
-        Close a request that its requester wants no more.
+        Cancel a request of the caller.
 
         Raises:
             AccessDeniedError: Another person asks.
@@ -245,7 +245,7 @@ class ApprovalService:
         *,
         granted: bool,
     ) -> tuple[bytes, str]:
-        """Return signature and key of a decision, checked; a refusal needs none."""
+        """Return the verified signature and key of a decision; a denial needs none."""
         if operation.signature is None:
             if granted and any(demand.signed for demand in approval.demands):
                 raise InvalidInputError(
@@ -263,7 +263,7 @@ class ApprovalService:
         return operation.signature, signer
 
     def is_signed(self, approval: Approval, decision: ApprovalDecision) -> bool:
-        """Return whether a signature of a decision, if it has one, is good today."""
+        """Return whether the signature of a decision, if any, verifies now."""
         if not decision.signature:
             return True
         text = consent.statement(
@@ -278,7 +278,7 @@ class ApprovalService:
         return True
 
     def is_vouched_for(self, decision: ApprovalDecision) -> bool:
-        """Return whether the credential of a decision counts today."""
+        """Return whether the credential of a decision is still trusted."""
         return self._credentials.trusts(decision)
 
     def roles_now(self, decision: ApprovalDecision) -> frozenset[Role]:
@@ -286,7 +286,7 @@ class ApprovalService:
         return self._credentials.roles(decision)
 
     def may_approve(self, caller: Caller) -> bool:
-        """Return whether the policy lets somebody approve."""
+        """Return whether the policy allows a caller to approve."""
         at = self._register.time.now()
         kind = ops.Approve.__name__
         return self._policy.engine.judge(kind, caller, (), at).allowed
@@ -296,7 +296,7 @@ class ApprovalService:
         Return a page of the approvals that the caller may see.
 
         Raises:
-            InvalidInputError: The cursor is none of ours.
+            InvalidInputError: The cursor is invalid.
             HSMError: They can't be read.
         """
         sees_all = self.may_approve(caller)
@@ -334,7 +334,7 @@ class ApprovalService:
 
     def info(self, approval: Approval) -> ops.ApprovalInfo:
         """
-        Return an approval as people see it.
+        Return an approval as shown to approvers.
 
         Raises:
             ApprovalTamperedError: What is sealed in it can't be opened.

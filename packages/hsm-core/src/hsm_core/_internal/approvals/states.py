@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The rules of approvals: which state follows which, and who may bring it about.
+Approval state machine: legal transitions and who may cause them.
 
 Every function gives the approval after a step, or the very same object where the step
 was made before: a repeated request gets its result.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading approvals from a store that nobody trusts: what of it can be believed."""
+"""Authenticated reads of approvals from an untrusted store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOMENT_SECONDS: Final = 0.05
 
 class ApprovalReader:
     """
-    Approvals as they are stored, each authenticated. Safe for many threads.
+    Reader of stored approvals, each authenticated. Thread-safe.
 
     Args:
         store: Where they lie; not trusted.

@@ -12,7 +12,7 @@ from hsm_core.protocols import AuditDraft
 
 
 class Witness(Protocol):
-    """Is asked under the lock of the approval."""
+    """Called under the lock of the approval."""
 
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
         """
@@ -24,7 +24,7 @@ class Witness(Protocol):
         ...
 
     def tell(self, approval_id: str, reason: str, /) -> None:
-        """Hear that what lies in the store is not what was written."""
+        """Handle a stored approval that differs from the last written state."""
         ...
 
     def change(
@@ -59,13 +59,13 @@ class Witness(Protocol):
 
 
 class Unwitnessed:
-    """A witness that sees nothing."""
+    """Null witness, for stores without an audit log."""
 
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
-        """Believe it."""
+        """Accept any stored state."""
 
     def tell(self, approval_id: str, reason: str, /) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def change(
         self,
@@ -75,9 +75,9 @@ class Unwitnessed:
         step: AuditDraft | None,
         /,
     ) -> AbstractContextManager[None]:
-        """Look away."""
+        """Do nothing."""
         return nullcontext()
 
     def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
-        """Look away."""
+        """Do nothing."""
         return nullcontext()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Dual control, as the pipeline sees it: what an operation needs, and that it is had once.
+Approval workflow: request, decide, reserve, consume.
 
 An approval binds its requester and the resolved operation by a keyed digest. It is
 reserved for one operation before that is begun, and used up after its outcome is on
