@@ -121,7 +121,7 @@ async def _follow(
 ) -> AsyncGenerator[AuditPage, None]:
     vault = request.app[VAULT]
     if operation.start_seq is None:
-        # A stranger must not make the vault compute anything.
+        # An unauthenticated client must not make the vault compute anything.
         await vault.greet(visitor, known=exchange.know)
         head = (await vault.status()).audit.head_seq
         operation = msgspec.structs.replace(operation, start_seq=head + 1)

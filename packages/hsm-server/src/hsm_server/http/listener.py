@@ -70,7 +70,7 @@ class Listener:
         self._app = app
         self._bound = bound
         self._options = _connection_options(app[SETTINGS].limits)
-        # What nobody waits for any more is not begun.
+        # Abandoned requests are not executed.
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,

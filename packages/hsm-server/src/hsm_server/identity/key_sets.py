@@ -128,7 +128,7 @@ class KeySetTask:
 
     @property
     def _shown(self) -> str:
-        # A query is nobody else's business.
+        # The query may be confidential.
         return str(self._url.with_query(None))
 
     async def _fetch(self) -> tuple[bytes | None, float]:

@@ -65,7 +65,7 @@ class _Waiting:
         """Fail the request with an error."""
         if not self.answer.done():
             self.answer.set_exception(error)
-            # Who waited may be gone, which is nobody's fault.
+            # The caller may have gone.
             self.answer.exception()
 
     def keep(self, piece: bytes) -> bool:
@@ -252,7 +252,7 @@ class VaultLink:
         if not events.full():
             events.put_nowait(event)
         elif not waiting.answer.done():
-            # Who reads too slowly must not hold up the others.
+            # A slow reader must not delay the others.
             waiting.fail(OverloadedError())
             self._channel.send(packed(Cancel(event.id)))
 

@@ -98,7 +98,7 @@ class RemoteVault:
         try:
             data = wire.encode_packed(operation)
         except UnicodeEncodeError:
-            # A stranger is not told what is wrong with what they sent.
+            # An unauthenticated client gets no details of the fault.
             await self.greet(visitor, known=known)
             name = type(operation).__name__
             raise InvalidInputError(f"{name}: a field cannot be encoded.") from None

@@ -165,7 +165,7 @@ def _use_pair(context: SSL.Context, pair: ServerPair) -> None:
             context.use_privatekey_file(path, crypto.FILETYPE_ASN1)
         context.check_privatekey()
     except SSL.Error:
-        # What OpenSSL says of a key is not told.
+        # OpenSSL's message about a key is not disclosed.
         _refuse("A private key is malformed or does not match its certificate.")
 
 

@@ -125,7 +125,7 @@ async def _read(
         )
     except (HSMError, RequestRefusedError) as error:
         if "key_id" not in path_fields(route.path):
-            # A stranger is not told what is wrong with what they sent.
+            # An unauthenticated client gets no details of the fault.
             await vault.greet(visitor, known=known)
             raise
         await vault.refuse(

@@ -100,7 +100,7 @@ class Provider:
         self._trouble = ""
         self._troubled_at = 0.0
         self._reading = asyncio.Lock()
-        # Trusts nobody until certificates are read.
+        # Trusts no CA until certificates are read.
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     @property

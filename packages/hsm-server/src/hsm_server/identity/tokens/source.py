@@ -111,7 +111,7 @@ class TokenSource:
         try:
             self._take(data)
         except Exception as error:
-            # A fault of ours must be an alarm, too.
+            # An unexpected exception must raise an alarm, too.
             self._fault_of_set = (
                 f"The fetched key set can't be read: {type(error).__name__}."
             )

@@ -71,7 +71,7 @@ class TokenWatch:
             try:
                 trust = await self._settled(self._source.read, self._trust)
             except Exception as error:
-                # A fault of ours must not be the end of looking.
+                # An unexpected exception must not end the watch.
                 await self._withdraw()
                 self._note(
                     sentence(error)

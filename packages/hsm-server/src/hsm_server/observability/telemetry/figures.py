@@ -118,7 +118,7 @@ def _is_operation(sample: Sample) -> bool:
 
 
 def _is_timed(sample: Sample) -> bool:
-    # A live view takes as long as somebody watches it.
+    # A live view lasts as long as its client watches.
     return _is_operation(sample) and sample.labels["operation"] != _LIVE
 
 

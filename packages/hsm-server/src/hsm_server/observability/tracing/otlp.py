@@ -86,7 +86,7 @@ class OTLPTracing:
 
     def close(self) -> None:
         """See `Tracing.close`."""
-        # Who takes the spans may be gone, and nobody waits for that.
+        # The collector may be gone; a shutdown must not wait for it.
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)

@@ -194,7 +194,7 @@ class ClientCheck:
         begun_at = self._clock.seconds()
         async with self._turns:
             if self._clock.seconds() - begun_at > _CHECK_SECONDS:
-                # Who asked has been answered without it.
+                # The caller already has a response without it.
                 return
             try:
                 answer = await self._asking.ask(subject, _CHECK_SECONDS)
