@@ -253,7 +253,7 @@ class RemoteHSM:
                 raise TransportError("The server closed the stream.", reason="lost")
             except (UnavailableError, AuthenticationError) as error:
                 failures += 1
-                if not _can_go_on(error, is_open=is_open, has_begun=bool(position)):
+                if not _can_resume(error, is_open=is_open, has_begun=bool(position)):
                     raise
                 if not position and failures >= self._attempts:
                     raise
@@ -297,9 +297,9 @@ class RemoteHSM:
                 answer = self._send(request)
                 return result_of(cls, answer)
             except (UnavailableError, AuthenticationError) as error:
-                if key and _may_have_been_done(error):
+                if key and _may_have_succeeded(error):
                     unknown = error
-                goes_on = unknown is not None or _is_worth_trying_again(error)
+                goes_on = unknown is not None or _is_retryable(error)
                 if attempt >= attempts or not goes_on:
                     if unknown is None:
                         raise
@@ -329,7 +329,7 @@ class RemoteHSM:
         self._pause(wish)
 
 
-def _can_go_on(error: HSMError, *, is_open: bool, has_begun: bool) -> bool:
+def _can_resume(error: HSMError, *, is_open: bool, has_begun: bool) -> bool:
     """
     Return whether a stream can resume after an error.
 
@@ -344,7 +344,7 @@ def _can_go_on(error: HSMError, *, is_open: bool, has_begun: bool) -> bool:
         # The token expired; the next one may be new.
         return is_open
     is_away = error.facts.get("reason") == "connect"
-    return _is_worth_trying_again(error) or (has_begun and is_away)
+    return _is_retryable(error) or (has_begun and is_away)
 
 
 def _checked_key(key: str) -> str:
@@ -382,13 +382,13 @@ def _checked_approval(approval_id: str) -> str:
     return approval_id
 
 
-def _is_worth_trying_again(error: HSMError) -> bool:
+def _is_retryable(error: HSMError) -> bool:
     if isinstance(error, TransportError):
         return error.facts.get("reason") == "lost"
     return isinstance(error, UnavailableError) and not isinstance(error, _LASTING)
 
 
-def _may_have_been_done(error: HSMError) -> bool:
+def _may_have_succeeded(error: HSMError) -> bool:
     if isinstance(error, TransportError):
         return error.facts.get("reason") in {"lost", "answer"}
     return isinstance(error, OutcomeUnknownError) or error.facts.get("status") in {

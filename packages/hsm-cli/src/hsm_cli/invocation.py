@@ -124,7 +124,7 @@ class Invocation:
         most = self.settings.wait_seconds if seconds is None else seconds
         self.approval_wait = ApprovalWait(seconds=most)
 
-    def wait_at_least(self, seconds: float) -> None:
+    def raise_timeout(self, seconds: float) -> None:
         """Raise the time-out for a long-running operation."""
         longest = max(seconds, self.settings.timeout_seconds)
         self.settings = replace(self.settings, timeout_seconds=longest)

@@ -26,7 +26,7 @@ _OUTPUT_CLOSED = 141
 
 def main() -> None:
     """Run the command line of this process, and exit."""
-    _plug_closed_descriptors()
+    _reopen_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -51,7 +51,7 @@ def run(args: Sequence[str], *, hsm: object = None) -> int:
 
         from hsm_cli.commands import cli
 
-        _complete_if_asked(cli)
+        _answer_completion(cli)
         words = list(args) or ["--help"]
         try:
             with cli.make_context("hsm-cli", words, obj=hsm) as context:
@@ -62,10 +62,10 @@ def run(args: Sequence[str], *, hsm: object = None) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
-        return _report(error, as_json=_asks_for_json(args))
+        return _report(error, as_json=_wants_json(args))
 
 
-def _complete_if_asked(cli: click.Command) -> None:
+def _answer_completion(cli: click.Command) -> None:
     """Answer a request of a completion script, and exit."""
     instruction = os.environ.get("_HSM_CLI_COMPLETE")
     if instruction:
@@ -169,7 +169,7 @@ def _hint(error: click.ClickException) -> str:
     return f"see {context.command_path} --help" if context is not None else ""
 
 
-def _asks_for_json(args: Sequence[str]) -> bool:
+def _wants_json(args: Sequence[str]) -> bool:
     words = list(args)
     options = words[: words.index("--")] if "--" in words else words
     variable = os.environ.get("FERROHSM_JSON", "").lower()
@@ -182,7 +182,7 @@ def _interrupted() -> int:
     return _INTERRUPTED
 
 
-def _plug_closed_descriptors() -> None:
+def _reopen_closed_descriptors() -> None:
     """
     Open the null device on closed standard descriptors.
 

@@ -70,7 +70,7 @@ def _approval_option() -> click.Option:
         ["--approval-id"],
         metavar="ID",
         expose_value=False,
-        callback=_name_approval,
+        callback=_select_approval,
         help="Use this granted approval (UUID).",
     )
 
@@ -95,7 +95,7 @@ def _wait(
         invocation.set_approval_wait()
 
 
-def _name_approval(
+def _select_approval(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> None:
     invocation = ctx.find_object(Invocation)

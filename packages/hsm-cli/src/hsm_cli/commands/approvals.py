@@ -284,7 +284,7 @@ def approve(
     confirmation prompt, as with --yes.
     """
     found = _review(invocation, approval_id, digest)
-    if not yes and _is_typed():
+    if not yes and _is_interactive():
         _confirm()
     signature = signer.sign(approval_id, found, granted=True)
     after = invocation.execute(
@@ -313,7 +313,7 @@ def _review(invocation: Invocation, approval_id: str, wanted: str) -> str:
     return digest
 
 
-def _is_typed() -> bool:
+def _is_interactive() -> bool:
     """Return whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
@@ -325,7 +325,7 @@ def _confirm() -> None:
 
 
 def _prompt_reason() -> str:
-    if not _is_typed():
+    if not _is_interactive():
         return _NO_REASON
     click.echo("Reason: ", nl=False, err=True)
     typed = sys.stdin.readline()

@@ -8,7 +8,7 @@ import click
 from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.operands import aad_options, key_operand
-from hsm_cli.io.results import check_places, deliver, deliver_pair, pair_options
+from hsm_cli.io.results import check_destinations, deliver, deliver_pair, pair_options
 from hsm_core.operations import GenerateDataKey
 
 
@@ -50,7 +50,7 @@ def command(
             "--out can't be used with --wrapped-only; use --ciphertext-out."
         )
     if not wrapped_only:
-        check_places(invocation.output, out, ciphertext_out)
+        check_destinations(invocation.output, out, ciphertext_out)
     found = invocation.execute(
         GenerateDataKey(
             key_id=key_id, length=length, aad=aad, wrapped_only=wrapped_only

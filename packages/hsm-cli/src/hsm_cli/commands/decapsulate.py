@@ -9,7 +9,7 @@ from hsm_cli.actions.options import HSMCommand, out_option, version_option
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.operands import payload_operands
-from hsm_cli.io.results import check_place, deliver_key
+from hsm_cli.io.results import check_destination, deliver_key
 from hsm_core.operations import Decapsulate
 
 
@@ -31,7 +31,7 @@ def command(
     An encapsulation that was altered, or made for another key, yields a different
     secret and no error (implicit rejection, FIPS 203).
     """
-    check_place(invocation.output, out)
+    check_destination(invocation.output, out)
     found = invocation.execute(
         Decapsulate(key_id=key_id, ciphertext=source.read(), version=version)
     )

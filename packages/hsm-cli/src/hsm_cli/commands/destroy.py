@@ -41,12 +41,12 @@ def command(
 ) -> None:
     """Destroy all material of a key. Irreversible. Prompts for the key's name."""
     if not yes:
-        _ask(invocation, key_id)
+        _confirm(invocation, key_id)
     operation = DestroyKey(key_id=key_id, waiting_days=waiting_days)
     change_key(invocation, operation, idempotency_key)
 
 
-def _ask(invocation: Invocation, key_id: str) -> None:
+def _confirm(invocation: Invocation, key_id: str) -> None:
     key = invocation.execute(DescribeKey(key_id=key_id))
     wanted = key.name or key.key_id
     click.echo(

@@ -8,7 +8,7 @@ import click
 from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.operands import key_operand
-from hsm_cli.io.results import check_places, deliver_pair, pair_options
+from hsm_cli.io.results import check_destinations, deliver_pair, pair_options
 from hsm_core.operations import Encapsulate
 
 
@@ -25,7 +25,7 @@ def command(
     decapsulate recovers the secret from the ciphertext, which is printed as base64
     unless --ciphertext-out is given.
     """
-    check_places(invocation.output, out, ciphertext_out)
+    check_destinations(invocation.output, out, ciphertext_out)
     found = invocation.execute(Encapsulate(key_id=key_id))
     deliver_pair(
         invocation.output,

@@ -212,7 +212,7 @@ def test(invocation: Invocation, file: Path) -> None:
     from hsm_core.policies import load_policy
 
     policy = load_policy(file)
-    invocation.wait_at_least(_SECONDS)
+    invocation.raise_timeout(_SECONDS)
     found = Session(invocation).test_policy(policy.text)
     for warning in found.warnings:
         print_note(f"warning: {warning}")

@@ -25,7 +25,7 @@ def command(invocation: Invocation) -> None:
     Exit code 8: an algorithm failed and is disabled (its row says FAILED), or the HSM
     ran no self-tests, because it is closing or others are running already.
     """
-    invocation.wait_at_least(_SECONDS)
+    invocation.raise_timeout(_SECONDS)
     report = invocation.execute(SelfTest())
     invocation.output.table(
         report,

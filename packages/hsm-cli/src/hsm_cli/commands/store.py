@@ -42,7 +42,7 @@ def verify(invocation: Invocation) -> None:
 
     Lists each key that fails, with the problem; the exit code is then 7.
     """
-    invocation.wait_at_least(_SECONDS)
+    invocation.raise_timeout(_SECONDS)
     report = invocation.execute(VerifyStore())
     count = f"{report.keys} keys verified"
     invocation.output.table(report, ("Key", "Problem"), _rows(report.findings), count)
@@ -61,7 +61,7 @@ def back_up(invocation: Invocation) -> None:
     The copies of keys and audit log are consistent. Other kinds of store are not
     backed up.
     """
-    invocation.wait_at_least(_SECONDS)
+    invocation.raise_timeout(_SECONDS)
     made = invocation.execute(BackUpStores())
     invocation.output.table(
         made,
@@ -92,17 +92,17 @@ def recover(invocation: Invocation, reason: str, key_id: str | None, yes: bool) 
         # An unset shell variable must not select the whole store.
         raise click.BadParameter("must be the ID of a key.", param_hint="--key-id")
     if not yes:
-        _ask(invocation, key_id)
-    invocation.wait_at_least(_SECONDS)
+        _confirm(invocation, key_id)
+    invocation.raise_timeout(_SECONDS)
     found = invocation.execute(
         RecoverKey(key_id=key_id, reason=reason)
         if key_id is not None
         else RecoverStore(reason=reason)
     )
-    invocation.output.table(found, ("Key", "Now"), _states(found), _sum(found))
+    invocation.output.table(found, ("Key", "Now"), _states(found), _totals(found))
 
 
-def _ask(invocation: Invocation, key_id: str | None) -> None:
+def _confirm(invocation: Invocation, key_id: str | None) -> None:
     store = invocation.execute(Status()).store
     if store.locked:
         click.echo(neutral(store.locked), err=True)
@@ -134,7 +134,7 @@ def _states(found: Recovered) -> list[tuple[str, str]]:
     ]
 
 
-def _sum(found: Recovered) -> str:
+def _totals(found: Recovered) -> str:
     return (
         f"{len(found.accepted)} accepted, {len(found.forgotten)} removed, "
         f"{len(found.left)} still locked"

@@ -51,7 +51,7 @@ def deliver(
     output.record(record, encode_base64(data) if text is None else text)
 
 
-def check_place(output: Output, out: str | None) -> None:
+def check_destination(output: Output, out: str | None) -> None:
     """
     Refuse to print a secret key on a terminal unless requested.
 
@@ -105,7 +105,9 @@ def pair_options(what: str) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def check_places(output: Output, out: str | None, ciphertext_out: str | None) -> None:
+def check_destinations(
+    output: Output, out: str | None, ciphertext_out: str | None
+) -> None:
     """
     Refuse destinations that do not separate a key from its ciphertext.
 
@@ -134,7 +136,7 @@ def deliver_pair(
     out: str | None,
     ciphertext_out: str | None,
 ) -> None:
-    """Write a key and its ciphertext; see `check_places`."""
+    """Write a key and its ciphertext; see `check_destinations`."""
     if out is None:
         output.record(record, "")
         return
