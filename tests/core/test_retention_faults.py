@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ from hsm_core.errors import (
     StoreLockedError,
     StoreUnavailableError,
 )
-from hsm_core.model import Approval, ApprovalState, KeyState
+from hsm_core.model import Approval, ApprovalState, KeyId, KeyState, Phase
 from hsm_core.protocols import bucket_of
 from hsm_core.retention_policy import RetentionPolicy
 from hsm_core.testing import FakeClock
@@ -59,6 +59,42 @@ def ripe(world: World, keys: int = 1) -> list[str]:
     world.sweep()
     world.clock.advance(1.5 * DAY)
     return found
+
+
+def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(world: World) -> None:
+    """Its purge is attested once it is gone; until then it is a finding."""
+    bad, good = ripe(world, 2)
+    store = world.hsm._services.inventory.store
+    real, real_blob = store.discard_blobs, store.get_blob
+    is_stuck = True
+
+    def discard(key_id: KeyId, versions: Sequence[int]) -> None:
+        if key_id == bad and is_stuck:
+            raise StoreUnavailableError
+        real(key_id, versions)
+
+    def get_blob(key_id: KeyId, version: int) -> bytes | None:
+        if (key_id, version) == (bad, 1):
+            return b"left" if is_stuck else None
+        return real_blob(key_id, version)
+
+    with (
+        mock.patch.object(store, "discard_blobs", discard),
+        mock.patch.object(store, "get_blob", get_blob),
+    ):
+        world.sweep()
+        later = ripe(world)[0]
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(good) == world.states(later)
+        assert "kept" == world.hsm._services.inventory.tampered.problems()[KeyId(bad)]
+        outcomes = {e.key_id for e in world.attested() if e.phase is Phase.OUTCOME}
+        assert {good, later} == outcomes
+
+        is_stuck = False
+        world.sweep()
+
+    assert bad in {e.key_id for e in world.attested() if e.phase is Phase.OUTCOME}
 
 
 class TestKills:

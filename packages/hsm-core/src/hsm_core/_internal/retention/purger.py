@@ -24,7 +24,12 @@ from hsm_core._internal.pipeline.drafts import code_of
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
 from hsm_core._internal.retention.ledger import Attestation, Intent, RetentionLedger
 from hsm_core._internal.retention.requests import granted_at
-from hsm_core.errors import HSMError, KeyNotFoundError, UnavailableError
+from hsm_core.errors import (
+    HSMError,
+    KeyNotFoundError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from hsm_core.model import Approval, Integrity, KeyId, Parameters
 from hsm_core.protocols import Entropy, Request
 
@@ -141,7 +146,7 @@ class Purger:
         failpoint("purge.after_mutation")
         self._attest(opened, self._inventory.document(document.key_id))
 
-    def settle(self, is_ripe: Callable[[KeyDocument, str], bool]) -> None:
+    def settle(self, is_ripe: Callable[[KeyDocument, str], bool]) -> int:
         """
         Close intents whose purge was done, or is cancelled; callers hold `lock`.
 
@@ -149,25 +154,39 @@ class Purger:
             is_ripe: Whether material will be purged by this sweep, which then goes on
                 with the intent.
 
+        Returns:
+            Number of intents that can't be closed yet.
+
         Raises:
-            HSMError: Store, ledger or trail can't be used now.
+            HSMError: Store or ledger can't be used now.
         """
+        failures = 0
         for intent in self._ledger.unfinished():
-            found = intent.parameters.get("material_id", "")
-            opened = _Open(intent, str(found))
             try:
-                document = self._inventory.document(KeyId(intent.key_id))
-            except KeyNotFoundError:
-                self._abort(opened)
-                continue
+                self._settle(intent, is_ripe)
             except HSMError:
-                if self._inventory.integrity(KeyId(intent.key_id)) is Integrity.OK:
+                if not (self._inventory.store.available and self.is_usable):
                     raise
-                continue  # Nobody can tell before the key is recovered.
-            if any(t.material_id == opened.material_id for t in document.tombstones):
-                self._attest(opened, document)
-            elif not is_ripe(document, opened.material_id):
-                self._abort(opened)
+                failures += 1
+        return failures
+
+    def _settle(
+        self, intent: Intent, is_ripe: Callable[[KeyDocument, str], bool]
+    ) -> None:
+        opened = _Open(intent, str(intent.parameters.get("material_id", "")))
+        try:
+            document = self._inventory.document(KeyId(intent.key_id))
+        except KeyNotFoundError:
+            self._abort(opened)
+            return
+        except HSMError:
+            if self._inventory.integrity(KeyId(intent.key_id)) is Integrity.OK:
+                raise
+            return  # Nobody can tell before the key is recovered.
+        if any(t.material_id == opened.material_id for t in document.tombstones):
+            self._attest(opened, document)
+        elif not is_ripe(document, opened.material_id):
+            self._abort(opened)
 
     def _find(self, key_id: str, material_id: str) -> _Open | None:
         for intent in self._ledger.unfinished():
@@ -215,10 +234,15 @@ class Purger:
         return len(blob) if blob is not None else 0
 
     def _attest(self, opened: _Open, document: KeyDocument) -> None:
-        """Attest a purge, once all of its material is gone."""
-        gone = self._inventory.materials.returned_blobs(document)
-        if gone:
-            self._inventory.store.discard_blobs(document.key_id, gone)
+        """
+        Attest a purge, once all of its material is gone.
+
+        Raises:
+            StoreUnavailableError: A sealed blob can't be deleted now.
+        """
+        self._inventory.discard_blobs(document)
+        if self._inventory.materials.returned_blobs(document):
+            raise StoreUnavailableError("A purged sealed blob can't be deleted.")
         (destroyed_at,) = (
             stone.destroyed_at
             for stone in document.tombstones

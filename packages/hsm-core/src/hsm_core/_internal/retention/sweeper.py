@@ -91,7 +91,7 @@ class Sweeper:
                     tally.failures += 1
                 yield
             yield
-        yield from self._settle(policy)
+        yield from self._settle(policy, tally)
         self.pauses.consider_leap(tally.leapt)
         if self.pauses.may_purge(tally.ripe_count, self.most):
             yield from self._purge_all(policy, tally)
@@ -225,7 +225,7 @@ class Sweeper:
             for v in candidate.versions
         )
 
-    def _settle(self, policy: RetentionPolicy) -> Iterator[None]:
+    def _settle(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
         def is_ripe(document: KeyDocument, material_id: str) -> bool:
             found = candidate_of(policy, document, material_id)
             if found is None or not found.is_scheduled:
@@ -233,7 +233,7 @@ class Sweeper:
             return not self._why_not(found)[0] and self._is_ripe(found)
 
         with self.purger.lock:
-            self.purger.settle(is_ripe)
+            tally.failures += self.purger.settle(is_ripe)
         yield
 
     def _purge_all(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
