@@ -98,6 +98,30 @@ def test_an_older_document_is_named_though_its_record_is_gone(data: Data) -> Non
         assert {key: "older"} == problems(gateway)
 
 
+def test_a_damaged_key_of_unknown_name_blocks_new_names(data: Data) -> None:
+    """The error says what helps: restore its document or remove it, then recover."""
+    prune(data)
+    key = id_of(data, "second")
+    whole = data.document(key)
+
+    def create_after_recovery(name: str) -> None:
+        with data.open() as gateway:
+            problems(gateway)
+            gateway.act_as(caller()).execute(ops.RecoverKey(key_id=key, reason="r"))
+            session_on(gateway).create_key("aes", name=name)
+
+    data.write_document(key, b"x" + whole[1:])
+    with data.open() as gateway:
+        with pytest.raises(errors.KeyTamperedError, match="remove") as caught:
+            session_on(gateway).create_key("aes", name="new")
+        assert key == caught.value.facts["key_id"]
+    data.write_document(key, whole)
+    create_after_recovery("new")
+    data.write_document(key, b"x" + whole[1:])
+    data.remove(key)
+    create_after_recovery("second")
+
+
 def test_a_store_that_is_older_than_what_is_left_of_the_trail(data: Data) -> None:
     """It locks the whole HSM, though the record that it fits to is gone."""
     prune(data)

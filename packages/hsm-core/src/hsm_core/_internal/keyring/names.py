@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from hsm_core._internal.keyring.claims import Claims
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core.errors import NameTakenError
+from hsm_core.errors import KeyTamperedError, NameTakenError
 from hsm_core.model import KeyId, KeyState
 
 
@@ -101,7 +101,8 @@ class KeyNames:
         Check that no other key has a name; nothing is read.
 
         Raises:
-            NameTakenError: Another key has it, or may have it.
+            NameTakenError: Another key has it.
+            KeyTamperedError: A key whose name is unknown may have it.
         """
         with self._lock:
             holder = self._claims.holder(name)
@@ -109,10 +110,12 @@ class KeyNames:
         if holder not in {None, key_id}:
             raise NameTakenError
         if unknown:
-            raise NameTakenError(
+            raise KeyTamperedError(
                 f"Key {unknown} may have this name: its document can't be read, "
-                "and the audit log no longer holds its name. Recover the key "
-                f'first: hsm-cli store recover --key-id {unknown} --reason "…".'
+                "and the audit log no longer holds its name. Restore its document "
+                "from a backup, or remove what the store has of it; then run: "
+                f'hsm-cli store recover --key-id {unknown} --reason "…".',
+                key_id=unknown,
             )
 
     def note(self, document: KeyDocument) -> None:

@@ -231,6 +231,7 @@ class KeyRepository(AuthenticatedReader):
 
         Raises:
             NameTakenError: Another key has its name, whatever the index says.
+            KeyTamperedError: A key whose name is unknown may have it.
             HSMError: See `KeyStore.commit`.
         """
         digest = document_digest(stored)

@@ -136,7 +136,8 @@ class AuthenticatedReader:
             key_id: The key that is to have it, if there is one already.
 
         Raises:
-            NameTakenError: Another key has it, or may have it.
+            NameTakenError: Another key has it.
+            KeyTamperedError: A key whose name is unknown may have it.
             UnavailableError: Store or audit log can't be read, or compared, now.
         """
         self.names.confirm()
