@@ -64,7 +64,8 @@ def ripe(world: World, keys: int = 1) -> list[str]:
 def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(world: World) -> None:
     """Its purge is attested once it is gone; until then it is a finding."""
     bad, good = ripe(world, 2)
-    store = world.hsm._services.inventory.store
+    inventory = world.hsm._services.inventory  # noqa: SLF001
+    store = inventory.store
     real, real_blob = store.discard_blobs, store.get_blob
     is_stuck = True
 
@@ -87,7 +88,7 @@ def test_a_blob_that_cannot_be_deleted_stops_no_other_purge(world: World) -> Non
         world.sweep()
 
         assert [DESTROYED, ACTIVE] == world.states(good) == world.states(later)
-        assert "kept" == world.hsm._services.inventory.tampered.problems()[KeyId(bad)]
+        assert "kept" == inventory.tampered.problems()[KeyId(bad)]
         outcomes = {e.key_id for e in world.attested() if e.phase is Phase.OUTCOME}
         assert {good, later} == outcomes
 
