@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A real server process: TLS, exit codes, start, drain and restart."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -108,6 +109,28 @@ def test_the_clock_of_tokens_is_reset(site: Site) -> None:
         create(server, "signer")
         assert 0.0 == counter(server, "ferrohsm_clock_behind_seconds")
         assert 0 == server.stop()
+
+
+def test_a_clock_reset_ends_no_start() -> None:
+    """SIGUSR1 before the server runs is ignored."""
+    program = (
+        "import os, signal, hsm_server.main as module\n"
+        "module.check_places = lambda *_: os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "module.main([], standalone_mode=True)\n"
+    )
+    command = [sys.executable, "-c", program]
+    secret = base64.b64encode(bytes(range(32))).decode()
+    names = ("FERROHSM_MASTER_KEY", "FERROHSM_HMAC_KEY")
+    ended = subprocess.run(
+        command,
+        env=os.environ | dict.fromkeys(names, secret),
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert 2 == ended.returncode
+    assert b"--auth-jwt-secret" in ended.stderr
 
 
 @pytest.mark.parametrize(

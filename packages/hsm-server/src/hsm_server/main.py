@@ -61,6 +61,8 @@ Not available in this version, and rejected:
 
 def _run(**values: Any) -> None:
     started = time.monotonic()
+    # It resets the clock of a server that runs; until then there is none to reset.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     plug_standard_streams()
     os.umask(0o077)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
