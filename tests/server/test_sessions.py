@@ -134,6 +134,22 @@ def test_there_are_not_too_many(sessions: Sessions) -> None:
         sessions.find(secrets[0], "")
 
 
+def test_what_ended_is_swept_after_a_clock_reset(
+    sessions: Sessions, hands: Hands
+) -> None:
+    """A clock that was ahead and is set back doesn't stop the sweeps."""
+    hands.time += 86_400
+    sessions.begin("alice", "token", "")
+    hands.time -= 86_400
+    sessions.end_all()
+    sessions.begin("alice", "token", "")
+    hands.time += 61
+
+    sessions.begin("bob", "token", "")
+
+    assert 1 == len(sessions)
+
+
 def test_what_ended_is_swept(sessions: Sessions, hands: Hands) -> None:
     """A token does not stay in memory because nobody comes back to its session."""
     sessions.begin("alice", "token", "")

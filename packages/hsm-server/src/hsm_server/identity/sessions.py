@@ -167,6 +167,7 @@ class Sessions:
     def end_all(self) -> None:
         """Forget all sessions."""
         self._sessions.clear()
+        self._swept_at = self._now()  # The clock may have been set back.
 
     def ends_at(self, session: Session) -> float:
         """Return when it ends however much it is used, seconds since 1970."""
