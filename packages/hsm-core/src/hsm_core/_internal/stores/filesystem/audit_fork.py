@@ -114,12 +114,19 @@ def _branch(
         raise damage
     mark = head.mark
     needed = mark.leaf_hash if mark.seq > start.seq else start.leaf_hash
+    if needed not in nodes and needed != start.leaf_hash:
+        raise damage
+    # A record stands after the one that it follows.
+    reached = {needed}
+    for leaf, node in nodes.items():
+        if node.prev in reached:
+            reached.add(leaf)
     # After an end in order nothing follows, so that branch ends with the mark.
-    tips = [needed] if mark.clean else sorted(nodes, key=lambda leaf: -nodes[leaf].seq)
-    for tip in tips:
-        branch = [tip] if tip in nodes else []
-        while branch and (prev := nodes[branch[-1]].prev) in nodes:
-            branch.append(prev)
-        if needed in {*branch, start.leaf_hash}:
-            return dict.fromkeys(reversed(branch))
-    raise damage
+    tip = needed
+    if not mark.clean:
+        tip = max((n for n in nodes if n in reached), key=lambda leaf: nodes[leaf].seq)
+    branch = []
+    while tip in nodes:
+        branch.append(tip)
+        tip = nodes[tip].prev
+    return dict.fromkeys(reversed(branch))
