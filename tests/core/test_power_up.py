@@ -129,6 +129,8 @@ FAULTS: list[tuple[object, str, object, str]] = [
     (audit_keys, "hkdf_sha256", wrong_hkdf, "wrong audit"),
     (audit_keys, "mac_function", wrong_mac, "wrong audit record MAC"),
     (hashlib, "sha256", hashlib.sha3_256, "wrong SHA-256"),
+    (hmac, "compare_digest", lambda one, other: True, "accepted an altered audit rec"),
+    (hmac, "compare_digest", lambda one, other: False, "refused a known audit record"),
     (hmac, "digest", lambda key, data, name: bytes(32), "wrong HMAC-SHA-256"),
     (
         signatures,

@@ -31,6 +31,7 @@ from hsm_core._internal.audit.keys import (
 from hsm_core._internal.crypto.selftest.answers import known_answers
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
 from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.lib import envelope
 from hsm_core._internal.lib.encoding import hkdf_sha256, mac_function
 from hsm_core.algorithms import Algorithm
 from hsm_core.approver_keys import read_approver_key
@@ -263,6 +264,8 @@ def audit_self_test() -> None:
     """
     for name, (compute, known) in HASHING.items():
         _run(name, partial(_check_known, name, compute, known))
+    record_mac = record_mac_function(AUDIT_KEY, LOG_ID)
+    _run("audit record", partial(_test_framed, "audit record", record_mac))
 
 
 def _test_sealing() -> None:
@@ -288,6 +291,16 @@ def _test_sealing() -> None:
     _expect("opened approval", opened, _MATERIAL.hex())
     for name, (derive, known) in RING_MACS.items():
         _expect(name, derive(ring), known)
+    _test_framed("document", ring.document_mac)
+
+
+def _test_framed(name: str, mac_of: Callable[[bytes], bytes]) -> None:
+    """Accept an authenticated record or document, and refuse it altered."""
+    for mac, accepted in ((mac_of(b"abc"), b"abc"), (_altered(mac_of(b"abc")), None)):
+        framed = envelope.join(b"test", b"abc", mac)
+        if envelope.check(b"test", framed, mac_of) != accepted:
+            wrong = "refused a known" if accepted else "accepted an altered"
+            raise _WrongResultError(f"{wrong} {name}")
 
 
 def _test_consent_signatures() -> None:
