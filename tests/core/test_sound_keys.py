@@ -5,10 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from hsm_core import errors, primitives
 from hsm_core._internal.crypto.der import private_key_info
@@ -77,6 +83,27 @@ def rsa_public(modulus: int) -> bytes:
     """Return SubjectPublicKeyInfo of an RSA modulus."""
     key = rsa.RSAPublicNumbers(E, modulus).public_key()
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+ORDERS = {
+    "secp256r1": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    "secp521r1": int(
+        "1fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa"
+        "51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409",
+        16,
+    ),
+    "secp256k1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
+}
+ALGORITHM_OF_CURVE = {
+    "secp256r1": A.EC_P256,
+    "secp521r1": A.EC_P521,
+    "secp256k1": A.EC_SECP256K1,
+}
+
+
+def private_der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return PKCS#8."""
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
 class TestRSA:
@@ -160,6 +187,38 @@ class TestRepeatedByte:
 
         with pytest.raises(errors.InvalidInputError, match="repeated"):
             session.import_key("Ed25519", carrier, wrapped)
+
+    @pytest.mark.parametrize("curve", [ec.SECP256R1, ec.SECP521R1, ec.SECP256K1])
+    @pytest.mark.parametrize("scalar", ["1", "2", "-1", "-2", "repeated"])
+    def test_a_scalar_that_everybody_knows(
+        self, session: Session, curve: type[ec.EllipticCurve], scalar: str
+    ) -> None:
+        """So does a curve's scalar, and one by ±1 or ±2 of the order."""
+        size = (curve().key_size + 7) // 8
+        value = int.from_bytes(b"\1" * size)
+        if scalar != "repeated":
+            value = int(scalar) % ORDERS[curve.name]
+        key = ec.derive_private_key(value, curve())
+        self.refuse(session, ALGORITHM_OF_CURVE[curve.name], private_der(key))
+
+    @pytest.mark.parametrize("half", [0, 1])
+    def test_half_a_seed_of_one_byte(self, session: Session, half: int) -> None:
+        """Each half of an ML-KEM seed counts for itself."""
+        parts = [bytes(range(32)), bytes(range(32))]
+        parts[half] = bytes(32)
+        seed = b"".join(parts)
+        self.refuse(session, A.ML_KEM_768, seed, format=KeyFormat.SEED)
+
+    @staticmethod
+    def refuse(
+        session: Session, algorithm: Algorithm, material: bytes, **more: Any
+    ) -> None:
+        """Import material that must be refused."""
+        carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
+        public = session.public_key(carrier)
+        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
+        with pytest.raises(errors.InvalidInputError, match="repeated"):
+            session.import_key(algorithm, carrier, wrapped, **more)
 
 
 class TestSeedAndExpandedKey:

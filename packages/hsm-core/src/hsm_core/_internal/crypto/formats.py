@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from hsm_core._internal.crypto.der import (
     private_key_info,
     read_private_form,
@@ -111,7 +113,7 @@ def explained(algorithm: Algorithm, refusal: InvalidInputError) -> InvalidInputE
 
 def check_random(algorithm: Algorithm, kept: bytes) -> None:
     """
-    Check that a secret is not one byte repeated, such as a file of zeros.
+    Check that no secret is a constant, such as one byte repeated.
 
     Args:
         algorithm: Of the key.
@@ -119,13 +121,26 @@ def check_random(algorithm: Algorithm, kept: bytes) -> None:
         kept: What `kept_form` returned.
 
     Raises:
-        InvalidInputError: It is.
+        InvalidInputError: One is: a key, a seed, a half of an ML-KEM seed, or the
+            scalar of an elliptic curve, which is not ±1 or ±2 either.
     """
     row = spec(algorithm)
     secret = kept[-(row.key_bytes or row.private_bytes) :]
-    if row.family in _SECRET_LAST and len(set(secret)) == 1:
+    parts: list[bytes] = []
+    if row.family in _SECRET_LAST:
+        parts = [secret[:32], secret[32:]] if row.family is Family.ML_KEM else [secret]
+    key = load_private(algorithm, kept, trusted=True) if row.curve_oid else None
+    is_known = False
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        scalar = key.private_numbers().private_value
+        parts = [scalar.to_bytes(row.coordinate_bytes).lstrip(b"\0")]
+        small = (ec.derive_private_key(n, key.curve).public_key() for n in (1, 2))
+        x = key.public_key().public_numbers().x
+        is_known = x in {public.public_numbers().x for public in small}
+    if is_known or any(len(set(part)) == 1 for part in parts):
         raise InvalidInputError(
-            f"material of {algorithm} is one byte repeated; a key must be random.",
+            f"material of {algorithm} is a constant, such as one byte repeated; a key "
+            "must be random.",
             field="material",
             algorithm=algorithm.value,
         )
