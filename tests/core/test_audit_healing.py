@@ -95,7 +95,7 @@ def test_what_failed_once_heals(
         assert not writer.append(durable=True)
         assert (log.available, log.health.state) == (False, "failing")
         assert log.health.cause == cause
-        with pytest.raises(AuditUnavailableError, match="trail"):
+        with pytest.raises(AuditUnavailableError, match="audit log"):
             log.append([draft(99)])
         seen.set()
     until(lambda: is_well(log))
