@@ -16,12 +16,11 @@ from hsm_core.errors import ConfigurationError
 from hsm_server.config.plan import Plan
 from hsm_server.observability.telemetry import (
     ALARM_GAUGES,
-    ALARM_SLOTS,
     KEEPERS_SLOT,
     SUMMED_GAUGES,
 )
 
-_KINDS: Final = ("counter", "histogram", SUMMED_GAUGES)
+_KINDS: Final = ("counter", "histogram", SUMMED_GAUGES, ALARM_GAUGES)
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _PREFIX: Final = "ferrohsm-metrics-"
@@ -51,7 +50,7 @@ class RuntimeFolder:
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
         users = {"supervisor": -1, "vault": vault, KEEPERS_SLOT: front, **fronts}
         for slot, user in users.items():
-            for kind in (*_KINDS, *([ALARM_GAUGES] if slot in ALARM_SLOTS else [])):
+            for kind in _KINDS:
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
         os.chown(self.path, -1, group)
         # The vault, which is in no group with others, only needs to reach its files.

@@ -90,7 +90,7 @@ class TokenKey:
     signature_bytes: int = field(compare=False)
     public: Mapping[str, str] | None = field(compare=False)
     _key: Any = field(compare=False)
-    origin: str = ""
+    origin: str = field(default="", compare=False)
 
     def open(self, token: str) -> bytes:
         """
