@@ -118,6 +118,29 @@ def test_the_others(tmp_path: Path) -> None:
         pass
 
 
+def test_inside_the_directory_of_the_keys(tmp_path: Path) -> None:
+    """
+    Audit log and approvals are no files of the key store.
+    """
+    keys, trail = tmp_path / "keys", tmp_path / "audit.log"
+    cases = [
+        Settings(key_dir=keys, audit_log=keys / "audit.log"),
+        Settings(
+            key_dir=keys,
+            audit_store=AuditStoreKind.SQLITE,
+            audit_sqlite_path=keys / "below" / "audit.sqlite",
+        ),
+        Settings(
+            key_dir=keys,
+            audit_log=trail,
+            approval_store=ApprovalStoreKind.FILE,
+            approval_dir=keys / "approvals",
+        ),
+    ]
+    for settings in cases:
+        assert "must be outside the directory of the keys" in str(refused(settings))
+
+
 @pytest.mark.parametrize("path", [".", "sub/.."])
 def test_beside_the_folder_where_it_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str

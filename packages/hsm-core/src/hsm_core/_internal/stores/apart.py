@@ -70,11 +70,17 @@ def check_apart(settings: Settings) -> None:
     Check the places that stores and trail would have.
 
     Raises:
-        ConfigurationError: One can't be a path, or two have a file in common.
+        ConfigurationError: One can't be a path, two have a file in common, or audit log
+            or approvals lie in the directory of the keys.
     """
     taken: dict[object, str] = {}
+    keys: list[Path] = []
     for place in _places(settings):
         _check_path(place)
+        if place.field in {"key_store", "key_dir"} and not place.names:
+            keys = _files(place)
+        elif place.field.startswith(("audit_", "approval_")):
+            _check_outside(keys, place)
         for identity, path in _identities(place):
             other = taken.setdefault(identity, place.field)
             if other != place.field:
@@ -83,6 +89,16 @@ def check_apart(settings: Settings) -> None:
                     f"use {path}.",
                     field=place.field,
                 )
+
+
+def _check_outside(keys: list[Path], place: _Place) -> None:
+    inside = [path for path in _files(place) if set(keys) & set(path.parents)]
+    if inside:
+        raise ConfigurationError(
+            f"{place.field} must be outside the directory of the keys, got "
+            f"{inside[0]}.",
+            field=place.field,
+        )
 
 
 def check_unlocked(settings: Settings) -> None:
