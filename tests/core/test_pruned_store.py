@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -17,7 +21,7 @@ from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.model import KeyId
-from hsm_core.protocols import KnownKey
+from hsm_core.protocols import KeyDigest, KnownKey
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy, caller
 from tests.core.audit_prune_support import change
@@ -120,6 +124,51 @@ def test_a_damaged_key_of_unknown_name_blocks_new_names(data: Data) -> None:
     data.write_document(key, b"x" + whole[1:])
     data.remove(key)
     create_after_recovery("second")
+
+
+def test_names_are_read_once_though_a_key_is_recovered(data: Data) -> None:
+    """A recovery notes the name of its key, and lets nothing be read again."""
+    key = id_of(data, "first")
+    with data.open() as gateway:
+        session_on(gateway).rotate("second")
+    data.write_document(key, data.kept("older").document(key))
+    with data.open() as gateway:
+        session = session_on(gateway)
+        assert {key: "older"} == problems(gateway)
+        session.create_key("aes", name="third")
+        store = gateway._services.inventory.store  # noqa: SLF001
+        with mock.patch.object(type(store), "digests", side_effect=OSError) as digests:
+            gateway.act_as(caller()).execute(ops.RecoverKey(key_id=key, reason="r"))
+            session.create_key("aes", name="fourth")
+            with pytest.raises(errors.NameTakenError):
+                session.create_key("aes", name="first")
+        assert not digests.called
+
+
+def test_who_reads_names_keeps_nobody_else(data: Data) -> None:
+    """Another new name is refused as long as that takes; other requests go on."""
+    begun, goes_on = threading.Event(), threading.Event()
+    with data.open() as gateway, ThreadPoolExecutor() as pool:
+        session = session_on(gateway)
+        store = gateway._services.inventory.store  # noqa: SLF001
+        real = store.digests
+
+        def digests(bucket: int | None = None) -> Iterator[KeyDigest]:
+            begun.set()
+            assert goes_on.wait(60)
+            return real(bucket)
+
+        with mock.patch.object(store, "digests", digests):
+            first = pool.submit(session.create_key, "aes", name="third")
+            try:
+                assert begun.wait(60)
+                with pytest.raises(errors.OverloadedError):
+                    session.create_key("aes", name="fourth")
+                session.create_key("aes")
+            finally:
+                goes_on.set()
+            first.result(60)
+        session.create_key("aes", name="fourth")
 
 
 def test_a_store_that_is_older_than_what_is_left_of_the_trail(data: Data) -> None:

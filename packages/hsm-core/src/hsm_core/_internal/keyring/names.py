@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final
 
 from hsm_core._internal.keyring.claims import Claims
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core.errors import KeyTamperedError, NameTakenError
+from hsm_core.errors import KeyTamperedError, NameTakenError, OverloadedError
 from hsm_core.model import KeyId, KeyState
+
+_WAIT_SECONDS: Final = 1.0
+"""Wait for another reader: threads that wait longer would keep others from theirs."""
 
 
 class KeyNames:
@@ -60,12 +64,17 @@ class KeyNames:
         Callers hold no lock of the store.
 
         Raises:
+            OverloadedError: Another thread reads them, and needs longer than a second.
             StoreUnavailableError: Documents can't be read, or compared, now.
             AuditUnavailableError: The audit log can't be read now.
         """
         if self._is_confirmed:
             return
-        with self._reading:
+        if not self._reading.acquire(timeout=_WAIT_SECONDS):
+            raise OverloadedError(
+                "The names of all keys are being read. Try again later."
+            )
+        try:
             while not self._is_confirmed:
                 with self._lock:
                     doubts, self._changed = self._doubts, {}
@@ -75,6 +84,8 @@ class KeyNames:
                     self._replace(names | self._changed)
                     self._unknown = unknown.difference(self._changed)
                     self._confirmed = doubts
+        finally:
+            self._reading.release()
 
     def _read(self) -> tuple[dict[KeyId, str], frozenset[KeyId]]:
         names: dict[KeyId, str] = {}
@@ -118,11 +129,10 @@ class KeyNames:
                 key_id=unknown,
             )
 
-    def note(self, document: KeyDocument) -> None:
-        """Note the name of a key after a commit."""
-        key_id = document.key_id
+    def note(self, key_id: KeyId, document: KeyDocument | None) -> None:
+        """Note the name of a key after a change; None if the key is forgotten."""
         with self._lock:
-            self._changed[key_id] = name = name_of(document)
+            self._changed[key_id] = name = name_of(document) if document else ""
             self._note(key_id, name)
             self._unknown -= {key_id}
 

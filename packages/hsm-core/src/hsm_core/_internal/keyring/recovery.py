@@ -334,7 +334,7 @@ class StoreRecovery:
             failpoint("acceptance.after_burial")
         if decision.before != decision.after:
             inventory.census.replace(decision.before, decision.after)
-        inventory.accept(decision.key_id)
+        inventory.accept(decision.key_id, document)
         if document is not None:
             inventory.materials.check_blobs(document)
 

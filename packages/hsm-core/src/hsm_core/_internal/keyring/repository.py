@@ -296,17 +296,17 @@ class KeyRepository(AuthenticatedReader):
         if before is not None:
             self.materials.forget(before, after)
         self._documents.put(after.key_id, (digest, after))
-        self.names.note(after)
+        self.names.note(after.key_id, after)
 
     def cached(self, key_id: KeyId) -> KeyDocument | None:
         """Return the cached document, current or not."""
         cached = self._documents.get(key_id)
         return cached[1] if cached else None
 
-    def accept(self, key_id: KeyId) -> None:
-        """Accept a key in its stored state, and update the set digest."""
+    def accept(self, key_id: KeyId, document: KeyDocument | None) -> None:
+        """Accept a key as it is stored, None if it is gone; update the set digest."""
         self._documents.drop(key_id)
-        self.names.doubt()
+        self.names.note(key_id, document)
         self.census.unpin(key_id)
         self.tampered.release(key_id)
 

@@ -62,7 +62,6 @@ class Healer:
                 store.reopen()
                 # While it was closed, what lies there may have become anything.
                 self._inventory.census.doubt()
-                self._inventory.names.doubt()
             for operation_id, intent in list(self._unsettled.items()):
                 self._settle(operation_id, intent, wait)
 
@@ -76,6 +75,8 @@ class Healer:
         if operation_id not in self._outcomes:
             self._outcomes[operation_id] = settle(self._inventory, intent)
         outcome = self._outcomes[operation_id]
+        if outcome is None:
+            self._inventory.names.doubt()  # Its key's name is not known now.
         if outcome is not None:
             ticket = self._audit.append([outcome], durable=True, reserved=True)
             ticket.wait() if wait is None else wait(ticket)
