@@ -197,9 +197,9 @@ class TestRepeatedByte:
         size = (curve().key_size + 7) // 8
         value = int.from_bytes(b"\1" * size)
         if scalar != "repeated":
-            value = int(scalar) % ORDERS[curve.name]
+            value = int(scalar) % ORDERS[curve().name]
         key = ec.derive_private_key(value, curve())
-        self.refuse(session, ALGORITHM_OF_CURVE[curve.name], private_der(key))
+        self.refuse(session, ALGORITHM_OF_CURVE[curve().name], private_der(key))
 
     @pytest.mark.parametrize("half", [0, 1])
     def test_half_a_seed_of_one_byte(self, session: Session, half: int) -> None:
