@@ -318,7 +318,7 @@ def test_there_is_a_limit(memory: OpenHSM) -> None:
         for pages in views:
             await anext(pages)
         before = head().seq
-        with pytest.raises(errors.OverloadedError, match="16 views"):
+        with pytest.raises(errors.OverloadedError, match="16 clients"):
             await anext(as_caller(memory).follow(from_now(memory)))
         after = head().seq
         await views[0].aclose()

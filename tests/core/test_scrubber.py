@@ -138,6 +138,7 @@ def test_a_folder_that_is_no_key_of_ours(tmp_path: Path) -> None:
     target = here.folder / "keys" / "keys" / key
     target.mkdir(mode=0o700)
     for path in source.iterdir():
+        (target / path.name).touch(mode=0o600)
         (target / path.name).write_bytes(path.read_bytes())
 
     with here.open() as gateway:

@@ -89,7 +89,7 @@ def test_every_byte_of_a_key(folder: Path) -> None:
                 changed = bytearray(original)
                 changed[position] ^= 0x20
                 (key_folder(folder, "bad") / file).write_bytes(changed)
-                inventory.accept(bad)  # to look again
+                inventory.accept(bad, None)  # to look again
                 _, integrity = inventory.inspect(bad, with_blobs=True)
                 if integrity is Integrity.OK:
                     missed.append((file, position))

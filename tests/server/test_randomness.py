@@ -22,16 +22,22 @@ main()
 """
 _WRONG_AES = """
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hsm_core._internal.sealing import aead
+from hsm_core._internal.keyring import sealing
 class Garbling:
     def __init__(self, key):
         self._true = AESGCM(key)
         self.decrypt = self._true.decrypt
     def encrypt(self, nonce, data, aad):
         return self._true.encrypt(nonce, data, aad)[:-1] + b"?"
-aead.AESGCM = Garbling
+sealing.AESGCM = Garbling
 """
 _NO_SEALS = "import hsm_server.system.sealed_memory as s; s._ALL_SEALS = 0"
+
+
+def _without_warnings(text: str) -> list[str]:
+    """Return the lines but warnings: as root there is one on missing users."""
+    lines = text.splitlines()
+    return [line for line in lines if not line.startswith("hsm-server: warning: ")]
 
 
 def _zeros() -> tuple[str, ...]:
@@ -61,10 +67,11 @@ def test_nothing_starts_without_randomness(
     )
 
     assert ExitCode.SELF_TEST_FAILED == done.returncode
-    assert done.stderr.startswith(
+    (told,) = _without_warnings(done.stderr)
+    assert told.startswith(
         "hsm-server: error: The system's random generator failed its health test."
     )
-    assert ("", 1) == (done.stdout, done.stderr.count("\n"))
+    assert "" == done.stdout
     assert [] == [path for path in tmp_path.rglob("data/**/*") if path.is_file()]
 
 
@@ -92,6 +99,7 @@ def test_nothing_starts_with_wrong_cryptography(
     )
 
     assert ExitCode.SELF_TEST_FAILED == done.returncode
-    assert done.stderr.startswith(f"hsm-server: error: {message}: ")
-    assert ("", 1) == (done.stdout, done.stderr.count("\n"))
+    (told,) = _without_warnings(done.stderr)
+    assert told.startswith(f"hsm-server: error: {message}: ")
+    assert "" == done.stdout
     assert [] == [path for path in tmp_path.rglob("data/**/*") if path.is_file()]
