@@ -22,7 +22,7 @@ TOLD = {
     "encrypt-and-authenticate": ["card 4711", "exit code 6"],
     "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
     "use-rest-with-curl": ["done once", "payload.sig", "key_not_found"],
-    "complete-commands": [],
+    "set-up-the-client": [],
     "sign-large-files": ["Valid signature (version 1)."],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
@@ -30,7 +30,7 @@ TOLD = {
     "data-keys": ["of 3865470566 (0 %)", "retired"],
     "recover-a-store": ["keys verified"],
     "full-disk": ["audit  ", "available"],
-    "prune-the-trail": ["intact (verified by the server)"],
+    "prune-the-audit-log": ["intact (verified by the server)"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
     "dual-control": [
         "exit code 11",
