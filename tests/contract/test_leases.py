@@ -378,6 +378,7 @@ class TestFilesystem:
         with pytest.raises(StoreUnavailableError):
             leases.acquire(NAME, "a", 10)
 
+    @pytest.mark.usefixtures("private_umask")
     @pytest.mark.parametrize(
         "content",
         [
