@@ -179,7 +179,7 @@ class TestSealing:
 class TestOtherKeys:
     def test_encrypt_points_to_seal(self, session: Session, kem_key: str) -> None:
         """A KEM key asked to encrypt or decrypt says what it has instead."""
-        with pytest.raises(errors.UnsupportedOperationError, match="have Seal") as one:
+        with pytest.raises(errors.UnsupportedOperationError, match="use Seal") as one:
             session.encrypt(kem_key, b"m")
         with pytest.raises(errors.UnsupportedOperationError, match="have Open") as two:
             session.decrypt(kem_key, b"m")
@@ -190,7 +190,7 @@ class TestOtherKeys:
         """A symmetric key asked to seal or open says what it has instead."""
         key = session.create_key("aes").key_id
 
-        with pytest.raises(errors.UnsupportedOperationError, match="have Encrypt"):
+        with pytest.raises(errors.UnsupportedOperationError, match="use Encrypt"):
             session.seal(key, b"m")
         with pytest.raises(errors.UnsupportedOperationError, match="have Decrypt"):
             session.open(key, b"m")

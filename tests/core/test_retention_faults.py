@@ -446,7 +446,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
     pauses: Any = SimpleNamespace(
         leaps_allowed=0, consider_leap=lambda _: None, may_purge=lambda *_: False
     )
-    purger: Any = SimpleNamespace(lock=threading.Lock(), settle=lambda _: None)
+    purger: Any = SimpleNamespace(lock=threading.Lock(), settle=lambda _: 0)
     consents: Any = _Desk()
     trail: Any = SimpleNamespace(compare_once=lambda: iter(()))
     nothing: Any = None

@@ -395,7 +395,7 @@ class TestBlob:
     @pytest.mark.parametrize(
         ("start", "problem"),
         [
-            (b"FHKB\x02", "has format 2, made by a newer release"),
+            (b"FHKB\x02", "has format 2, written by a newer release"),
             (b"FHKB\x01", "was tampered with."),
             (b"FHKB\x00", "was tampered with."),
             (b"FHKA\x02", "was tampered with."),

@@ -187,7 +187,7 @@ def test_sealed_approval() -> None:
 @pytest.mark.parametrize(
     ("start", "problem"),
     [
-        (b"FHKA\x02", "has format 2, made by a newer release"),
+        (b"FHKA\x02", "has format 2, written by a newer release"),
         (b"FHKA\x01", "was tampered with."),
         (b"FHKA\x00", "was tampered with."),
         (b"FHKB\x02", "was tampered with."),

@@ -289,6 +289,7 @@ class TestFailingDisk:
             assert all(name.startswith("hsm-core-") for name in threads)
 
 
+@pytest.mark.usefixtures("private_umask")
 class TestOnDisk:
     def test_closed_and_opened(self, tmp_path: Path) -> None:
         """

@@ -164,7 +164,7 @@ def _other_algorithms(*names: str) -> Tokens:
 def _times() -> Tokens:
     now = int(time.time())
     yield from _with_claim("exp", *range(now - 4000, now - 120, 40))
-    yield from _with_claim("exp", "soon", str(now + 99), now + 0.5, -1, True, [], {})
+    yield from _with_claim("exp", "soon", str(now + 99), now - 4000.5, -1, True, [], {})
     yield mint(claims(exp=None))
 
 
@@ -232,7 +232,7 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
     ),
     "KEY-11": lambda: (
         mint(header=_header(**{name: value}))
-        for name, value in (("x5c", ["MIIB"]), ("x5t", "AA"), ("x5t#S256", "AA"))
+        for name, value in (("x5c", ["MIIB"]), ("x5u", "https://localhost/"))
     ),
     "KEY-13": lambda: _signed_with(*(SECRET[:n] for n in range(32))),
     "SIG-01": _bit_flips,
@@ -280,7 +280,7 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
     ),
     "CLM-07": lambda: (
         mint(header=_header(typ=typ))
-        for typ in ("dpop+jwt", "at+jwt", "approval+jwt", "", "JWE", 1, None)
+        for typ in ("dpop+jwt", "approval+jwt", "", "JWE", 1, None)
     ),
     "CLM-08": lambda: _with_claim(
         "sub",
@@ -289,7 +289,7 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
     ),
     "CLM-09": lambda: _with_claim(
         "roles",
-        *([], "Administrator", ["root"], ["Administrator", "root"], None, {}, 1),
+        *([], "Administrator", ["root"], ["Root", "root"], None, {}, 1),
         *(["Operator"] * 2, ["aDMINISTRATOR"], [["Administrator"]], [None]),
     ),
     "CLM-11": lambda: (

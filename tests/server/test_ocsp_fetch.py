@@ -273,5 +273,5 @@ class TestAddresses:
             return [(2, 1, 6, "", ("169.254.169.254", 80))]
 
         monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-        with pytest.raises(OSError, match="no address"):
+        with pytest.raises(OSError, match="no allowed address"):
             await BoundedResolver().resolve("metadata.test", 80)

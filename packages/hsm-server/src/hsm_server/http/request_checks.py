@@ -30,10 +30,7 @@ def flaw_of(request: web.Request) -> str:
     if request.version not in _VERSIONS:
         return "The HTTP version must be HTTP/1.1."
     if request.method == "CONNECT" or "Upgrade" in request.headers:
-        return (
-            "CONNECT and Upgrade are not supported: this server is not a proxy and "
-            "supports HTTP/1.1 only."
-        )
+        return "CONNECT and Upgrade are not supported."
     host = request.headers.get("Host", "")
     if not _HOST.match(host):
         return "Host must be a name or an address, optionally with a port."

@@ -312,7 +312,7 @@ class Segments:
     def _shorter(self, seq: int, changes: int) -> HSMError:
         # What is written again while it is read is not damaged.
         if changes != self._changes:
-            return AuditUnavailableError("The audit log is being rewritten.")
+            return AuditUnavailableError("The audit log is being rewritten. Try again.")
         return tampered(Reason.SHORTER, seq)
 
     def _find(self, seq: int) -> Segment | None:

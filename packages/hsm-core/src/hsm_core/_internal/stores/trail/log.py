@@ -242,7 +242,7 @@ class TrailLog(ABC):
         if len(found) < min(limit, written + 1 - start_seq):
             if start_seq < self.first_seq:
                 raise pruned_before(self.first_seq)
-            raise AuditUnavailableError("The audit log is being rewritten.")
+            raise AuditUnavailableError("The audit log is being rewritten. Try again.")
         return found
 
     def open_intents(self) -> list[AuditEvent]:
