@@ -221,7 +221,7 @@ def test_key_that_does_not_sign(shell: Shell, tmp_path: Path, algorithm: str) ->
     verified = shell("verify", "k", "--in", str(long), "--signature-base64", "YQ==")
 
     for outcome, usage in ((signed, "sign"), (verified, "verify")):
-        assert f"may not be used to {usage}; its usages are" in outcome.err
+        assert f"can't be used to {usage}; its usages are" in outcome.err
         assert outcome.err.endswith("[usage_not_allowed]\n")
 
 

@@ -52,7 +52,7 @@ from tests.core.audit_support import draft, open_log
 from tests.core.key_support import RING
 
 KINDS: Final = ("filesystem", "sqlite")
-NEWER: Final = "format 2, made by a newer release"
+NEWER: Final = "format 2, written by a newer release"
 Change: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 """Makes this release a newer one in some respect."""
 
@@ -365,7 +365,7 @@ def test_policy_file(tmp_path: Path, text: str) -> None:
     """
     path = tmp_path / "policy.yaml"
     path.write_text(text, "utf-8")
-    with pytest.raises(ConfigurationError, match=r"version 2, for a newer release"):
+    with pytest.raises(ConfigurationError, match=r"version 2 requires a newer release"):
         load_policy(path)
 
 

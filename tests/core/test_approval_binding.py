@@ -173,7 +173,7 @@ def test_a_change_from_what_was_shown(case: str) -> None:
             max_.execute(step(key))
         policy.demands = {**demand}
 
-        with pytest.raises(errors.AccessDeniedError, match="another operation"):
+        with pytest.raises(errors.AccessDeniedError, match="different operation"):
             ann.execute(operation, approval_id=asked.approval_id)
         again = ask(ann, operation)
         approve(person(gateway, "bob"), again)

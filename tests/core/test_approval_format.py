@@ -130,7 +130,7 @@ def test_another_form() -> None:
     facts: dict[str, object] = {"approval_id": APPROVAL_ID}
 
     for changed, problem, more in (
-        (newer, "has format 2, made by a newer release", {"format": 2}),
+        (newer, "has format 2, written by a newer release", {"format": 2}),
         (older, "was tampered with.", {}),
     ):
         stored = join(b"approval", changed, RING.approval_mac(changed))

@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
-from hsm_core.errors import HSMLockedError, IntegrityError
+from hsm_core.errors import ApprovalRequiredError, HSMLockedError, IntegrityError
 from hsm_core.model import KeyState, Role
 from hsm_core.testing import caller
 from tests.core.governance_steps import ANN, KINDS, Site, check_whole, make_template
@@ -105,9 +105,19 @@ def make_older(tmp_path: Path, kind: str) -> Site:
 
 
 def accept(site: Site) -> ops.Recovered:
-    """Accept the store as an Administrator may; it is in the trail who did, and why."""
-    admin = site.gateway.act_as(caller(*Role, principal="ada"))
-    return admin.execute(ops.RecoverStore(reason="the disk failed"))
+    """Accept the store as an Administrator, with the consent of another one."""
+    ada, eve = (
+        site.gateway.act_as(caller(*Role, principal=name)) for name in ("ada", "eve")
+    )
+    recover = ops.RecoverStore(reason="the disk failed")
+    try:
+        return ada.execute(recover)
+    except ApprovalRequiredError as needed:
+        found = eve.execute(
+            ops.GetApproval(approval_id=str(needed.facts["approval_id"]))
+        )
+        eve.execute(ops.Approve(approval_id=found.approval_id, digest=found.digest))
+        return ada.execute(recover)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -85,7 +85,9 @@ def test_nothing_but_refused_at_the_limit() -> None:
     accounts.open(KEY, KEY.versions)
     accounts.take(use(48))
 
-    with pytest.raises(UseLimitError, match=r"48 of at most 50.*rotate") as caught:
+    with pytest.raises(
+        UseLimitError, match=r"48 times of at most 50.*Rotate"
+    ) as caught:
         accounts.take(use(3))
     accounts.take(use(2))
     with pytest.raises(UseLimitError):

@@ -129,7 +129,7 @@ def test_reports(shell: Shell) -> None:
     Status, self-test, random bytes, algorithms and the trail are shown as JSON.
     """
     status = shell.json("status")
-    selftest = shell.json("selftest")
+    selftest = shell.json("selftest", roles="administrator")
     events = shell.json("audit", "events", "--limit", "5", roles="auditor")
     verified = shell.json("audit", "verify", roles="auditor")
     random = shell.run("random", "33", "--out", "-").stdout

@@ -77,7 +77,7 @@ def test_the_command_line_is_let_in(
         line += ["--jwt-private-key", str(site.folder / f"{name.lower()}.pem")]
     if named:
         line += ["--jwt-kid", name.lower()]
-    who = ("--actor", "ada", "--roles", "operator", "--token-ttl", "60")
+    who = ("--token-ttl", "60")
     done = site.cli(server.port, *line, *who, "list", environment=environment)
 
     assert 0 == done.returncode, done.stderr

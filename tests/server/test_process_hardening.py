@@ -268,7 +268,7 @@ def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
 _LARGE_BUFFERS = """
 import sys
 from pathlib import Path
-from hsm_server.hardening import return_large_buffers
+from hsm_server.system.hardening import return_large_buffers
 if sys.argv[1] == "returned":
     return_large_buffers()
 def resident():
@@ -298,7 +298,7 @@ def test_large_buffers_go_back_to_the_system(how: str, is_kept: bool) -> None:
 _HOLES = """
 import sys
 from pathlib import Path
-from hsm_server.hardening import give_back_memory
+from hsm_server.system.hardening import give_back_memory
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 pieces = [b"x" * (64 * 1024 + n) for n in range(1024)]
@@ -323,7 +323,7 @@ def test_holes_go_back_to_the_system(how: str, is_kept: bool) -> None:
 
 _NEW_CODE = """
 import mmap, os, subprocess, sys
-from hsm_server.hardening import refuse_new_code
+from hsm_server.system.hardening import refuse_new_code
 def is_refused():
     try:
         mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
