@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was found, as a table for a terminal and for the page *Benchmarks*."""
+"""Report of benchmark results: table for a terminal, and page *Benchmarks*."""
 
 from __future__ import annotations
 
@@ -10,51 +10,50 @@ from tests.bench.figures import Absent, Figure, Finding
 from tests.bench.goals import Goal
 
 _HEAD: Final = (
-    "| Row | Measured | Goal | Today | Met | Seen |\n|---|---|---|---|---|---|\n"
+    "| Row | Measured | Goal | Result | Met | Notes |\n|---|---|---|---|---|---|\n"
 )
 
-METHOD: Final = """## How it is measured
+METHOD: Final = """## Method
 
 - A figure is the median **processor time** of one operation, over all threads of the
-  process, unless *Seen* says wall time. Rivals take turns in one run, round after
-  round, so that a busy machine slows them alike: ratios carry over to other machines,
-  absolute figures don't.
+  process, unless *Notes* says wall time. Alternatives take turns in one run, round by
+  round, so that a busy machine slows them equally: ratios apply to other machines,
+  absolute figures do not.
 - *FerroHSM* is `hsm-core` in the same process, called through `Session`, with the
-  built-in policy and with the tamper-evident trail; records are synced within 20
-  milliseconds, or before the answer where a row says *strict* or *durable*.
-- *raw* is the library `cryptography` in a loop of Python, with nothing around it.
-- *OpenSSL in C* and *SoftHSM2* are loops of C over the system's libcrypto and over
-  SoftHSM2's PKCS #11 module, whose keys are token objects. Neither checks a policy nor
-  writes a trail. For ECDSA SoftHSM2 is given a digest, and so spared a hash.
-- Messages that are signed have 32 bytes. RSA signs with PSS and SHA-256.
-- A ratio *of raw* is raw ÷ own: 1.0 is as quick as raw. *SoftHSM2 ÷ own* says how many
-  times as long SoftHSM2 takes, and *OpenSSL in C ÷ own* the same of OpenSSL.
-- Over HTTPS the server's processor time is measured and not the client's, but for the
-  commands of `hsm-cli` (P15). Unless a row speaks of workers or of slow signatures,
-  keys and connections are in one process. The listing of keys is never shown from
-  memory. The vault's and the front ends' shares are taken while 16 connections sign as
-  fast as they can.
-- Quick requests beside slow signatures (P14) are timed by a client on the same machine,
-  which needs a processor too.
-- P16 takes 1,000,000 keys in SQLite, and 1,000,000 records in files, or as many as
-  `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS` say.
-- liboqs (P13) is measured where it is installed; see
+  built-in policy and the tamper-evident audit log. Records are synced within 20
+  milliseconds, or before the response if a row says *strict* or *durable*.
+- *raw* is the library `cryptography` in a Python loop.
+- *OpenSSL in C* and *SoftHSM2* are C loops over the system's libcrypto and over
+  SoftHSM2's PKCS #11 module, whose keys are token objects. Neither evaluates a policy
+  or writes an audit log. For ECDSA, SoftHSM2 gets a digest, which saves it a hash.
+- Signed messages have 32 bytes. RSA signs with PSS and SHA-256.
+- A ratio *of raw* is raw ÷ own: 1.0 is as fast as raw. *SoftHSM2 ÷ own* is SoftHSM2's
+  time relative to FerroHSM's, and *OpenSSL in C ÷ own* that of OpenSSL.
+- Over HTTPS the server's processor time is measured, not the client's, except for the
+  commands of `hsm-cli` (P15). Unless a row mentions workers or slow signatures, keys
+  and connections are in one process. Key listings are never cached. The vault's and the
+  front ends' shares are measured while 16 connections sign at full speed.
+- A client on the same machine times quick requests beside slow signatures (P14), and
+  needs a processor too.
+- P16 uses 1,000,000 keys in SQLite, and 1,000,000 records in files, or the numbers in
+  `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS`.
+- liboqs (P13) is measured if it is installed; see
   [choose providers](../how-to/choose-providers.md).
-- Ratios suffer, too, where the machine has more to do than cores: what waits for
-  another thread, as a record does for the trail's, pays for each change of threads, and
-  a loop of C does not.
-- That a batch is many times as cheap as single requests (P12) says as much of the
-  single request as of the batch.
-- A row without a figure says why it has none. Nothing here is a test: no run fails
+- Ratios also suffer if the machine has more work than cores: an operation that waits
+  for another thread, as an audit record does, pays for each thread switch, and a C loop
+  does not.
+- The low cost of a batch relative to single requests (P12) reflects the single request
+  as much as the batch.
+- A row without a figure gives the reason. The benchmarks are not tests: no run fails
   because something was slow.
 """
-"""The part of the page that says how figures come about."""
+"""Method section of the page."""
 
 _PAGE: Final = """# Benchmarks
 
-What FerroHSM costs, beside the goals that it is built for, on one machine on one day.
-`nox -s bench` measures all of it and writes this page; `nox -s bench -- P4 P5` measures
-some rows, and only prints them.
+Measured performance of FerroHSM and its performance goals, on one machine on one day.
+`nox -s bench` measures all rows and writes this page; `nox -s bench -- P4 P5` measures
+some rows and only prints them.
 
 Measured on {date}: {machine}.
 
