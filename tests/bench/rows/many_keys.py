@@ -86,7 +86,7 @@ def _over_rest(rig: Rig, folder: Path) -> Finding:
                 turn_seconds=0.05,
             )
         server.stop()
-    note = "each of its keys is read and authenticated anew"
+    note = "each of its keys is read and authenticated again"
     what = "filtered page of 50, over REST"
     return at_most(150, what, 1e6 * took["page"], "µs", note)
 
