@@ -245,10 +245,11 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check format, style, import contracts and changelog fragments."""
+    """Check format, style, language, import contracts and changelog fragments."""
     _install_groups(session, "lint")
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
+    session.run("python", "-m", "tests.tooling.language")
     sources = os.pathsep.join(str(Path("packages", d, "src").resolve()) for d in DISTS)
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
     for dist in DISTS:

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.support import REPOSITORY
-
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _CLAUSE: Final = re.compile(
     r"(?:what|how|who|whoever|whose|whether|where|which|why)\b", re.IGNORECASE
 )

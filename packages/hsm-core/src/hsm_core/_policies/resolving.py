@@ -15,10 +15,10 @@ from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
 from hsm_core._policies.rules import CallerTerms, Conditions, Network, PolicyRule
 from hsm_core._policies.schema import (
     ApprovalSection,
-    Effect,
     Fact,
     MatchSection,
     PolicyFile,
+    RuleEffect,
     RuleSection,
 )
 from hsm_core._policies.texts import Path, policy_fault
@@ -108,7 +108,7 @@ def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
     """
     if section.name.startswith("system"):
         raise policy_fault("This name is reserved for the HSM.", (*path, "name"))
-    asks = section.effect is Effect.REQUIRE_APPROVAL
+    asks = section.effect is RuleEffect.REQUIRE_APPROVAL
     if section.approval is not None and not asks:
         raise policy_fault(
             "approval is allowed only in a rule with effect require_approval.",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hsm_core._policies.operations import BATCHES, KEYED, MAKING
 from hsm_core._policies.rules import Conditions, PolicyRule
-from hsm_core._policies.schema import Effect, RuleSection
+from hsm_core._policies.schema import RuleEffect, RuleSection
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.model import Role
 
@@ -33,9 +33,11 @@ def review(
                     f"approvers lists {signers} people with a key."
                 )
     found += _useless_grants(grants, rules)
-    if not any(grants.values()) and not any(r.effect is Effect.ALLOW for r in rules):
+    if not any(grants.values()) and not any(
+        r.effect is RuleEffect.ALLOW for r in rules
+    ):
         found.append("The policy grants nothing.")
-    asked = [r for r in rules if r.effect is Effect.REQUIRE_APPROVAL]
+    asked = [r for r in rules if r.effect is RuleEffect.REQUIRE_APPROVAL]
     if not any(_PURGE in (r.match.operations or {_PURGE}) for r in asked):
         found.append(
             "No rule requires approval before key material is purged; the built-in "
@@ -57,7 +59,7 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
     if exclusion is not None and _includes(exclusion, match):
         yield "never matches: its exception covers everything that it matches."
     if (
-        rule.effect is Effect.DENY
+        rule.effect is RuleEffect.DENY
         and match.is_open
         and (exclusion is None or exclusion.caller.is_open)
         and not rule.is_about_keys
@@ -66,7 +68,7 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
             "may deny every operation to every caller, including changes of this "
             "policy."
         )
-    if rule.effect is not Effect.ALLOW and match.operations:
+    if rule.effect is not RuleEffect.ALLOW and match.operations:
         yield from _batches_alone(match.operations)
         if match.operations <= MAKING and _is_about_labels(match):
             yield (
@@ -86,7 +88,7 @@ def review_names(
     for section in sections:
         named = section.match.operations or ()
         reached = rules[section.name].match.operations or frozenset()
-        for pair in _ALIKE if section.effect is not Effect.ALLOW else ():
+        for pair in _ALIKE if section.effect is not RuleEffect.ALLOW else ():
             for one, other in (pair, reversed(pair)):
                 if one in named and other not in reached:
                     yield (
@@ -111,7 +113,7 @@ def _useless_grants(
     grants: Mapping[Role, frozenset[str]], rules: tuple[PolicyRule, ...]
 ) -> Iterator[str]:
     """Tell of batches that are granted to no effect, for their items are not."""
-    allowing = [rule for rule in rules if rule.effect is Effect.ALLOW]
+    allowing = [rule for rule in rules if rule.effect is RuleEffect.ALLOW]
     for single, batch in BATCHES.items():
         if any(rule.match.names(single) for rule in allowing):
             continue

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from hsm_core._policies.known_people import KnownPerson
-from hsm_core._policies.schema import Effect
+from hsm_core._policies.schema import RuleEffect
 from hsm_core._policies.windows import TimeWindow
 from hsm_core.identities import SYSTEM_PREFIX, identity
 from hsm_core.model import ApprovalDemand, Caller, Role
@@ -157,7 +157,7 @@ class PolicyRule:
     """
 
     name: str
-    effect: Effect
+    effect: RuleEffect
     match: Conditions
     exclusion: Conditions | None = None
     demand: ApprovalDemand | None = None

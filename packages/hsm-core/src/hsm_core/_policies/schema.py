@@ -28,7 +28,7 @@ _GroupName: TypeAlias = Annotated[
 ]
 
 
-class Effect(StrEnum):
+class RuleEffect(StrEnum):
     """What a rule does where it matches."""
 
     DENY = "deny"
@@ -171,7 +171,7 @@ class RuleSection(Record, frozen=True, kw_only=True, rename={"except_": "except"
     """
 
     name: _RuleName
-    effect: Effect
+    effect: RuleEffect
     description: _Text = ""
     match: MatchSection = MatchSection()
     except_: MatchSection | None = None

@@ -22,7 +22,7 @@ from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core._policies.resolving import Groups, read_rule
 from hsm_core._policies.review import review
 from hsm_core._policies.rules import Policy, PolicyRule
-from hsm_core._policies.schema import Effect, PolicyFile, RuleSection
+from hsm_core._policies.schema import PolicyFile, RuleEffect, RuleSection
 from hsm_core.approver_keys import read_approver_key
 from hsm_core.errors import InvalidInputError
 from hsm_core.identities import identity
@@ -144,10 +144,12 @@ def _rules(
     kept = {
         _nameless(rule): rule
         for rule in former.rules
-        if rule.effect is not Effect.ALLOW or said is None or _nameless(rule) in meant
+        if rule.effect is not RuleEffect.ALLOW
+        or said is None
+        or _nameless(rule) in meant
     }
     for rule in legible:
-        if rule.effect is not Effect.ALLOW:
+        if rule.effect is not RuleEffect.ALLOW:
             kept.setdefault(_nameless(rule), rule)
     return tuple(sorted(kept.values(), key=lambda rule: rule.name))
 

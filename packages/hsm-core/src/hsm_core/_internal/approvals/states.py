@@ -119,7 +119,7 @@ def decided(
 def _with(
     approval: Approval, decision: ApprovalDecision, distinct_certificates: bool
 ) -> Approval:
-    # What they withdrew is on the trail; here it would let the record grow for ever.
+    # Withdrawn decisions are in the audit log; kept here, the record would only grow.
     others = (
         d
         for d in approval.decisions

@@ -20,7 +20,7 @@ from hsm_core._internal.policy.sides import StatedFacts, asked_of, sides_as_aske
 from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS, TWINS, Form
 from hsm_core._policies.rules import Policy, PolicyRule
-from hsm_core._policies.schema import Effect
+from hsm_core._policies.schema import RuleEffect
 from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import Operation
 from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope
@@ -70,12 +70,12 @@ class RuleEngine:
             kind: tuple(twin for twin in TWINS if twin.requested == kind)
             for kind in KNOWN_OPERATIONS
         }
-        self._rules: dict[str, dict[Effect, tuple[HeldRule, ...]]] = {
-            kind: {effect: tuple(self._about(kind, effect)) for effect in Effect}
+        self._rules: dict[str, dict[RuleEffect, tuple[HeldRule, ...]]] = {
+            kind: {effect: tuple(self._about(kind, effect)) for effect in RuleEffect}
             for kind in KNOWN_OPERATIONS
         }
 
-    def _about(self, kind: str, effect: Effect) -> Iterator[HeldRule]:
+    def _about(self, kind: str, effect: RuleEffect) -> Iterator[HeldRule]:
         """Give the rules about an operation, and those about a twin of it."""
         own = Form(kind, kind)
         for rule in self.policy.rules:
@@ -83,7 +83,7 @@ class RuleEngine:
                 continue
             if rule.match.names(kind):
                 yield HeldRule(rule, own)
-            if effect is not Effect.ALLOW:
+            if effect is not RuleEffect.ALLOW:
                 twins = self._twins[kind]
                 yield from (HeldRule(rule, t) for t in twins if _holds_for(rule, t))
 
@@ -146,7 +146,7 @@ class RuleEngine:
             A decision whose *may_describe* says nothing of a denial.
         """
         question = _Question(kind, caller, at)
-        for rule in self._applying(Effect.DENY, question, sides):
+        for rule in self._applying(RuleEffect.DENY, question, sides):
             return _denial(rule.name, may_describe=False)
         granted = self._granted_by(kind, caller) or self._allowed_by(question, sides)
         if granted is None or (
@@ -156,7 +156,7 @@ class RuleEngine:
         demands = tuple(
             dict.fromkeys(
                 rule.demand
-                for rule in self._applying(Effect.REQUIRE_APPROVAL, question, sides)
+                for rule in self._applying(RuleEffect.REQUIRE_APPROVAL, question, sides)
                 if rule.demand is not None
             )
         )
@@ -196,14 +196,14 @@ class RuleEngine:
         found = []
         for held in self.rules_about(kind):
             is_by_key = held.rule.is_about_keys or held.form.usage is not None
-            if is_by_key and held.rule.effect is not Effect.ALLOW:
+            if is_by_key and held.rule.effect is not RuleEffect.ALLOW:
                 if clause_of(held.rule, held.form, caller, at) is not None:
                     found.append(f"rule {held.rule.name}")
         for form in (Form(kind, kind), *self._twins.get(kind, ())):
             if not form.needs_grant or self._granted_by(form.kind, caller):
                 continue
             question = _Question(form.kind, caller, at)
-            allowing = [rule for rule, *_ in self._holding(Effect.ALLOW, question)]
+            allowing = [rule for rule, *_ in self._holding(RuleEffect.ALLOW, question)]
             if all(rule.is_about_keys for rule in allowing):
                 found += [f"rule {rule.name}" for rule in allowing]
                 found += [f"grant of {form.kind}"] if form.usage is not None else []
@@ -216,13 +216,15 @@ class RuleEngine:
         for kind in (_DESCRIBE, _LIST):
             question = _Question(kind, caller, at)
             if self._granted_by(kind, caller) is None:
-                allowing = self._holding(Effect.ALLOW, question)
+                allowing = self._holding(RuleEffect.ALLOW, question)
                 granted.append(tuple(clause for _, clause, _ in allowing))
-            denying = self._holding(Effect.DENY, question)
+            denying = self._holding(RuleEffect.DENY, question)
             withheld += [clause for _, clause, _ in denying]
             withheld += [
                 clause
-                for rule, clause, _ in self._holding(Effect.REQUIRE_APPROVAL, question)
+                for rule, clause, _ in self._holding(
+                    RuleEffect.REQUIRE_APPROVAL, question
+                )
                 # A listing that was approved as such shows its keys.
                 if kind != _LIST or rule.is_about_keys
             ]
@@ -237,7 +239,7 @@ class RuleEngine:
         return tuple(rule.name for rule in freeing(self.policy, before, after))
 
     def _holding(
-        self, effect: Effect, question: _Question, sides: tuple[KeyFacts, ...] = ()
+        self, effect: RuleEffect, question: _Question, sides: tuple[KeyFacts, ...] = ()
     ) -> Iterator[tuple[PolicyRule, KeyClause, tuple[KeyFacts, ...]]]:
         """Give the rules that hold for some key, for which, and the keys to ask of."""
         for held in self._rules.get(question.kind, {}).get(effect, ()):
@@ -249,7 +251,7 @@ class RuleEngine:
                 yield held.rule, clause, reached
 
     def _applying(
-        self, effect: Effect, question: _Question, sides: tuple[KeyFacts, ...]
+        self, effect: RuleEffect, question: _Question, sides: tuple[KeyFacts, ...]
     ) -> Iterator[PolicyRule]:
         """Give the rules that hold for one of the keys, or without any."""
         for rule, clause, reached in self._holding(effect, question, sides):
@@ -275,7 +277,7 @@ class RuleEngine:
         self, question: _Question, sides: tuple[KeyFacts, ...]
     ) -> str | None:
         """Return the rule that allows it; a listing shows only what it is about."""
-        for rule, clause, _ in self._holding(Effect.ALLOW, question):
+        for rule, clause, _ in self._holding(RuleEffect.ALLOW, question):
             if question.kind == _LIST or applies_to_all(rule, clause, sides):
                 return f"allow:{rule.name}"
         if question.kind in _WITHDRAWABLE:

@@ -18,7 +18,7 @@ from hsm_core._internal.policy.engine import HeldRule, RuleEngine
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, outcome_of_rule
 from hsm_core._internal.policy.sides import StatedFacts, sides_as_asked
 from hsm_core._policies.rules import CallerTerms, Conditions, PolicyRule
-from hsm_core._policies.schema import Effect
+from hsm_core._policies.schema import RuleEffect
 from hsm_core.model import ApprovalDemand, Caller, PolicyOutcome
 from hsm_core.operations import PolicyExplanation, RuleExplanation
 from hsm_core.protocols import Decision, KeyFacts
@@ -118,7 +118,7 @@ def _explained(
     reached = [r for each in sides if (r := held.form.reached(each)) is not None]
     if clause is None or not reached:
         holds = False
-    elif rule.effect is Effect.ALLOW:
+    elif rule.effect is RuleEffect.ALLOW:
         holds = all(applies_to_all(rule, clause, each) for each in reached)
     else:
         holds = any(applies_to_any(rule, clause, each) for each in reached)

@@ -16,7 +16,7 @@ import msgspec
 
 from hsm_core._policies.operations import INTERNAL_OPERATIONS
 from hsm_core._policies.rules import Conditions, Policy, PolicyRule
-from hsm_core._policies.schema import Effect
+from hsm_core._policies.schema import RuleEffect
 from hsm_core.identities import identity
 from hsm_core.model import ApprovalDemand, Caller
 from hsm_core.operations import OPERATIONS
@@ -55,7 +55,7 @@ def freeing(
     return tuple(
         rule
         for rule in policy.rules
-        if rule.effect is not Effect.ALLOW
+        if rule.effect is not RuleEffect.ALLOW
         and rule.is_about_keys
         and not _CONCERNED.isdisjoint(rule.match.operations or _CONCERNED)
         and any(
