@@ -77,9 +77,12 @@ class PeopleSite(Site):
         return state
 
     def metric(self, port: int, name: str) -> float:
-        """Return the value of a metric that has no labels."""
+        """
+        Return the value of a metric that has no labels.
+
+        A counter of the vault is missing, here -1, while the vault doesn't answer.
+        """
         with self.client(port, "anton", "Auditor") as client:
             text = client.request("GET", "/metrics").body.decode()
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-        assert found is not None, text
-        return float(found[1])
+        return float(found[1]) if found else -1.0
