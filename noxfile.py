@@ -653,7 +653,10 @@ def bench_more(session: nox.Session) -> None:
 def kill(session: nox.Session) -> None:
     """Kill a busy server again and again; nothing acknowledged may be lost."""
     _install(session, "test")
-    words = session.posargs or ("--kills", os.environ.get("FERROHSM_KILLS", "100"))
+    words = list(session.posargs) or [
+        *("--kills", os.environ.get("FERROHSM_KILLS", "100")),
+        *("--points", os.environ.get("FERROHSM_KILL_POINTS", "1000")),
+    ]
     session.run("python", "-m", "tests.faults.kill_loop", *words)
 
 

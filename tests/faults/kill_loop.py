@@ -3,7 +3,7 @@
 Kills a busy server again and again: nothing acknowledged is lost, nothing is half-done.
 
 Four clients over HTTPS keep journals of what they were promised. A real hsm-server with
-two front ends is killed at random moments, then at each named point of the core. After
+two front ends is killed at random moments, then at named points of the core. After
 every kill it is started again and compared with the journals, and the trail is verified
 offline. Of the random kills some hit the vault or a front end alone, or only stop it;
 then the server goes on, and so do the clients.
@@ -72,10 +72,10 @@ def run(
     kills: int,
     seed: str,
     kind: str = "filesystem",
-    with_points: bool = True,
+    points: int = sys.maxsize,
 ) -> Tally:
     """
-    Kill a server *kills* times at random and, over files, once at each named point.
+    Kill a server *kills* times at random and, over files, once at named points.
 
     Args:
         folder: Where sites and journals are made.
@@ -86,7 +86,7 @@ def run(
 
         kind: Where it keeps everything: ``filesystem`` or ``sqlite``.
 
-        with_points: Whether to kill it at the named points too.
+        points: How many of the named points to kill it at; others each time.
     """
     tally, chance = Tally(), random.Random(seed)
     hit: Counter[str] = Counter()
@@ -100,12 +100,14 @@ def run(
                 tally.say(f"{count} kills ({_counted(hit)}): {_told(crew)}")
         tally.run("after the random kills", lambda: finale(crew))
         tally.say(f"in the end: {_told(crew)}")
-    if kind != "filesystem" or not with_points:
+    named = failpoints()
+    named = sorted(chance.sample(named, min(points, len(named))))
+    if kind != "filesystem" or not named:
         return tally
     with Crew(folder / "points", seed) as crew:
         if not tally.run("the first of others", lambda: server_round(crew, chance)):
             return tally
-        for point in failpoints():
+        for point in named:
             if not tally.run(point, partial(_at, folder, crew, point, chance)):
                 return tally
             tally.say(f"killed at {point}: {_told(crew)}")
@@ -143,6 +145,7 @@ def main() -> int:
     """Run the loop as the command line says, and print the sum."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--kills", type=int, default=100, help="random kills")
+    parser.add_argument("--points", type=int, default=sys.maxsize, help="named points")
     parser.add_argument("--seed", default=str(random.randrange(2**32)))
     parser.add_argument("--kind", choices=["filesystem", "sqlite"])
     arguments = parser.parse_args()
@@ -152,7 +155,11 @@ def main() -> int:
         sys.stdout.write(f"over {kind}\n")
         with tempfile.TemporaryDirectory(prefix="ferrohsm-kill-") as folder:
             tally = run(
-                Path(folder), kills=arguments.kills, seed=arguments.seed, kind=kind
+                Path(folder),
+                kills=arguments.kills,
+                seed=arguments.seed,
+                kind=kind,
+                points=arguments.points,
             )
         passed, failed = passed + tally.passed, failed + tally.failed
     sys.stdout.write(f"{passed} passed, {failed} failed\n")

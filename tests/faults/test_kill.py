@@ -21,7 +21,7 @@ def test_nothing_is_lost_or_half_done(tmp_path: Path, kind: str) -> None:
     """
     A server killed at random moments keeps all it promised.
     """
-    tally = run(tmp_path, kills=2, seed="short", kind=kind, with_points=False)
+    tally = run(tmp_path, kills=2, seed="short", kind=kind, points=0)
 
     assert (3, 0) == (tally.passed, tally.failed)
 
