@@ -192,7 +192,7 @@ class TestRepetition:
         done = threading.Event()
 
         def silence(handler: Any, request: Any) -> None:
-            done.wait(10)
+            done.wait(60)
             handler.hang_up()
 
         def trickle(handler: Any, request: Any) -> None:

@@ -577,19 +577,19 @@ class TestDraws:
         def slow(size: int) -> bytes:
             if threading.current_thread() is generating:
                 drawing.set()
-                assert go_on.wait(10)
+                assert go_on.wait(60)
             return random(size)
 
         generating = threading.Thread(target=lambda: served.generate(HASHED, ENTROPY))
         binding.generator.random = slow  # type: ignore[method-assign]
         generating.start()
-        assert drawing.wait(10)
+        assert drawing.wait(60)
         with ThreadPoolExecutor(1) as threads:
             encapsulating = threads.submit(kem.encapsulate)
             with pytest.raises(TimeoutError):
                 encapsulating.result(timeout=0.1)
             go_on.set()
-            secret, ciphertext = encapsulating.result(timeout=10)
+            secret, ciphertext = encapsulating.result(timeout=60)
         generating.join()
 
         assert kem.decapsulate(ciphertext) == secret

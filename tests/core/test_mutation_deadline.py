@@ -127,10 +127,10 @@ def test_changes_that_the_store_refuses_wait_beside_each_other(
 
         first = threading.Thread(target=create)
         first.start()
-        assert slow.waiting.wait(5)
+        assert slow.waiting.wait(60)
         other = threading.Thread(target=create)
         other.start()
-        other.join(1.0)
+        other.join(60)
         is_done = not other.is_alive()
         slow.release.set()
         first.join()

@@ -530,7 +530,7 @@ class TestWriting:
         encoding = threading.Event()
 
         def slow(found: list[IndexEntry]) -> bytes:
-            assert encoding.wait(10)
+            assert encoding.wait(60)
             return encode_snapshot(found)
 
         store = FilesystemKeyStore(directory)

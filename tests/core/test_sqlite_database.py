@@ -583,7 +583,7 @@ class TestBackup:
                 sizes.extend(found.stat().st_size for found in files_of(copy))
                 writer = threading.Thread(target=add, args=(database, b"late"))
                 writer.start()
-                writer.join(10)
+                writer.join(60)
                 assert 5 == count(database)
 
             database.backup(copy, before_end)

@@ -52,7 +52,7 @@ def outcomes(gateway: OpenHSM) -> list[str]:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something is so, up to five seconds."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -259,7 +259,7 @@ def test_a_database_that_hangs(tmp_path: Path) -> None:
         key = session.create_key("ed25519", name="old").key_id
         with install(hang), ThreadPoolExecutor(1) as pool:
             rotation = pool.submit(session.rotate, key)
-            assert is_hanging.wait(10)
+            assert is_hanging.wait(60)
             try:
                 began = time.monotonic()
                 status = session.status()

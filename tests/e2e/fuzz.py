@@ -47,7 +47,7 @@ _CHECKS: Final = (
 )
 """All but those that know nothing of state: a valid request may be a conflict."""
 
-_LONGEST_SECONDS: Final = 5.0
+_LONGEST_SECONDS: Final = 30.0
 _UNLIMITED: Final = (
     *("--rate-limit-per-second", "0", "--address-limit-per-second", "0"),
     *("--lockout-after", "0"),
@@ -170,7 +170,7 @@ def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> i
             *("--request-cert-key", str(pair.key)),
             *("--checks", ",".join(_CHECKS)),
             *("--phases", "examples,coverage,fuzzing,stateful"),
-            *("--generation-database", "none", "--request-timeout", "60"),
+            *("--generation-database", "none", "--request-timeout", "300"),
             *("--continue-on-failure", "--no-color", "--warnings", "off"),
             *("--suppress-health-check", "all"),
             *arguments,

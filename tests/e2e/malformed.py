@@ -25,8 +25,8 @@ from typing import Final
 from tests.e2e.tampered_requests import Bodies, Changed, changed_request
 
 _THREADS: Final = 4
-_LONGEST_SECONDS: Final = 5.0
-_GIVEN_UP_SECONDS: Final = 20.0
+_LONGEST_SECONDS: Final = 30.0
+_GIVEN_UP_SECONDS: Final = 60.0
 _READ: Final = 1 << 16
 _LENGTH: Final = b"content-length:"
 _PATIENCE_SECONDS: Final = 0.2

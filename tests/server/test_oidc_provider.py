@@ -164,7 +164,7 @@ def slow() -> flask.Response:
     """Answer a byte at a time."""
 
     def pieces() -> Iterator[bytes]:
-        for _ in range(100):
+        for _ in range(600):
             time.sleep(0.05)
             yield b" "
 

@@ -114,7 +114,7 @@ class Bare:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._in, self._out, server_hostname=name)
         self.ended_in_order = False
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> "Bare":
@@ -413,7 +413,7 @@ def test_what_was_asked_is_answered_before(
     context = client_context(people.root, people.alice, tmp_path)
     with connected(strict, context) as tls:
         tls.sendall(HOLD)
-        assert strict.held.wait(10)
+        assert strict.held.wait(60)
         strict.use(state_of(people.pair, client=people.rules_without(people.alice)))
         strict.call(strict.release.set)
         got = answer(tls)
@@ -481,7 +481,7 @@ def test_a_drain_says_farewell(server: Server, people: People) -> None:
         idle.sendall(ASK)
         answer(idle)
         busy.sendall(HOLD)
-        assert server.held.wait(10)
+        assert server.held.wait(60)
         stopping = threading.Thread(target=server.stop)
         began = time.monotonic()
         stopping.start()
@@ -580,7 +580,7 @@ def test_others_are_served_meanwhile(
 
 def test_what_is_no_hello_is_openssls_to_refuse(challenged: Server) -> None:
     """While challenges are pending, too."""
-    with socket.create_connection(("127.0.0.1", challenged.port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", challenged.port), timeout=60) as plain:
         plain.sendall(REQUEST)
         with contextlib.suppress(ConnectionError):
             assert not plain.recv(100).startswith(b"HTTP")

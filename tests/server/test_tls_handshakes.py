@@ -233,7 +233,7 @@ def test_a_client_that_does_not_trust_us_is_counted(server: Server) -> None:
 def test_what_is_no_tls_is_counted(server: Server) -> None:
     """Plain HTTP gets no answer, and harms nobody."""
     before = server.handshakes("refused_other")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         plain.settimeout(10)
         try:
