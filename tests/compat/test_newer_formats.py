@@ -27,7 +27,7 @@ from hsm_core._internal.keyring import key_ring as ring
 from hsm_core._internal.keyring import use_records as use_values
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
-from hsm_core._internal.stores.filesystem import index_rows
+from hsm_core._internal.stores.filesystem import saved_index
 from hsm_core._internal.stores.lease_rules import decode_lease, encode_lease
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.consent import ShownOperation, check_shown
@@ -218,7 +218,7 @@ def test_saved_index(tmp_path: Path) -> None:
     An index that is newer is made anew from the documents, by either release.
     """
     place = Place(tmp_path / "site", "filesystem")
-    with place.opened_by_newer(start(index_rows, "_MAGIC", b"FHIX\x03")) as (
+    with place.opened_by_newer(start(saved_index, "_MAGIC", b"FHIX\x03")) as (
         _,
         session,
     ):

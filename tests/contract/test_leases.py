@@ -17,11 +17,12 @@ import pytest
 
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem import leases as filesystem_leases
-from hsm_core._internal.stores.filesystem.files import lock_file
 from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
+from hsm_core._internal.stores.filesystem.opening import lock_file
 from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core._internal.stores.remote.leases import RemoteLeases
-from hsm_core._internal.stores.sqlite.database import Database, Schema
+from hsm_core._internal.stores.sqlite.connection import Schema
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.leases import SqliteLeases, make_lease_table
 from hsm_core.errors import (
     InvalidInputError,

@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsm_core._internal.stores.sqlite.database import Database, Schema
+from hsm_core._internal.stores.sqlite.connection import Schema
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from tests.core.filesystem_support import Seen, seen
 from tests.core.key_support import change_of, document_of, operation_of

@@ -17,7 +17,8 @@ from hsm_core._internal.stores.sqlite.approvals import (
     APPROVALS_SCHEMA,
     SqliteApprovalStore,
 )
-from hsm_core._internal.stores.sqlite.database import Database, Schema
+from hsm_core._internal.stores.sqlite.connection import Schema
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
     ApprovalTamperedError,
     ConfigurationError,

@@ -16,18 +16,20 @@ import pytest
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     atomic_write,
-    check_private,
     discard_directory,
     list_directory,
-    lock_file,
-    make_private_directory,
-    open_no_follow,
-    path_exists,
     publish_directory,
     read_file,
     remove_file,
     remove_temporaries,
     stage_directory,
+)
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    lock_file,
+    make_private_directory,
+    open_no_follow,
+    path_exists,
     sync_directory,
 )
 from hsm_core.errors import (

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.stores.filesystem import index_files
-from hsm_core._internal.stores.filesystem.index_files import IndexFiles
-from hsm_core._internal.stores.filesystem.index_rows import (
+from hsm_core._internal.stores.filesystem import saved_index
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.saved_index import (
     Begun,
     Boot,
     Gone,
+    IndexFiles,
     Step,
     decode_snapshot,
     encode_snapshot,
@@ -30,7 +31,6 @@ from hsm_core._internal.stores.filesystem.index_rows import (
     put,
     steps_of,
 )
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.errors import (
     KeyTamperedError,
     OutcomeUnknownError,
@@ -174,7 +174,7 @@ class TestStart:
         store = FilesystemKeyStore(directory)
         SCENARIOS["edit"](store)
         abandon(store)
-        monkeypatch.setattr(index_files, "_read_boot_id", lambda: "another")
+        monkeypatch.setattr(saved_index, "_read_boot_id", lambda: "another")
 
         assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
         assert all_of(without_index(directory)) == all_of(directory)
@@ -308,13 +308,13 @@ class TestStart:
         """
         Where the system does not say which of its runs this is, no journal is believed.
         """
-        monkeypatch.setattr(index_files, "_BOOT", directory / "absent")
+        monkeypatch.setattr(saved_index, "_BOOT", directory / "absent")
         store = FilesystemKeyStore(directory)
         SCENARIOS["edit"](store)
         abandon(store)
 
         assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
-        monkeypatch.setattr(index_files, "_BOOT", directory)
+        monkeypatch.setattr(saved_index, "_BOOT", directory)
         assert all_of(without_index(directory)) == all_of(directory)
 
     def test_stale_snapshot(self, directory: Path) -> None:
@@ -454,7 +454,7 @@ class TestWriting:
         """
         A long journal makes place for a new snapshot, while changes go on.
         """
-        monkeypatch.setattr(index_files, "_LEAST_JOURNAL_BYTES", 2000)
+        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
         store = FilesystemKeyStore(directory)
         before = (directory / "index").stat().st_ino
         for number in range(10, 40):
@@ -473,7 +473,7 @@ class TestWriting:
         """
         Until the new snapshot is there, the old one and two journals say it all.
         """
-        monkeypatch.setattr(index_files, "_LEAST_JOURNAL_BYTES", 2000)
+        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
         monkeypatch.setattr(threading.Thread, "start", lambda self: None)
         monkeypatch.setattr(threading.Thread, "join", lambda self: None)
         store = FilesystemKeyStore(directory)
@@ -496,7 +496,7 @@ class TestWriting:
         """
         A snapshot that can't be begun or written disturbs no change and no later start.
         """
-        monkeypatch.setattr(index_files, "_LEAST_JOURNAL_BYTES", 2000)
+        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
         compact = IndexFiles.compact
 
         def failing_compact(files: IndexFiles, found: list[IndexEntry]) -> None:
@@ -526,7 +526,7 @@ class TestWriting:
         """
         A snapshot that is ready after the journal was given up is not written.
         """
-        monkeypatch.setattr(index_files, "_LEAST_JOURNAL_BYTES", 2000)
+        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
         encoding = threading.Event()
 
         def slow(found: list[IndexEntry]) -> bytes:
@@ -534,7 +534,7 @@ class TestWriting:
             return encode_snapshot(found)
 
         store = FilesystemKeyStore(directory)
-        monkeypatch.setattr(index_files, "encode_snapshot", slow)
+        monkeypatch.setattr(saved_index, "encode_snapshot", slow)
         for number in range(10, 40):
             document = document_of(number, operations=(operation_of(number),))
             store.commit(change_of(document, operation_of(number)))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_core._internal.stores.sqlite.database import Database, Schema
-from hsm_core._internal.stores.sqlite.failures import sqlite_errors
+from hsm_core._internal.stores.sqlite.connection import Schema, sqlite_errors
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
     ConfigurationError,
     HSMError,

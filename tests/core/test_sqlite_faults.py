@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.sqlite.database import Database, UnsettledCommitError
+from hsm_core._internal.stores.sqlite.connection import UnsettledCommitError
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.errors import (
     HSMError,

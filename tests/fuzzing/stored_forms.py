@@ -39,7 +39,7 @@ from hsm_core._internal.retention.state import (
     RetentionState,
     StateFile,
 )
-from hsm_core._internal.stores.filesystem.index_rows import (
+from hsm_core._internal.stores.filesystem.saved_index import (
     Begun,
     Boot,
     Gone,

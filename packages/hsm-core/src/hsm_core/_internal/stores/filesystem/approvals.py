@@ -25,16 +25,18 @@ from hsm_core._internal.stores.approval_index import (
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     atomic_write,
-    check_private,
     list_directory,
-    lock_directory,
-    make_private_directory,
     read_file,
     remove_file,
     remove_temporaries,
+)
+from hsm_core._internal.stores.filesystem.healing import renew_directory
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    lock_directory,
+    make_private_directory,
     sync_directory,
 )
-from hsm_core._internal.stores.filesystem.renewal import renew_directory
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.errors import (
     HSMError,

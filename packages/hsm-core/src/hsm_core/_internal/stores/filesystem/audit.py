@@ -32,9 +32,9 @@ from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
 from hsm_core._internal.stores.filesystem.audit_pruning import SegmentPruner
 from hsm_core._internal.stores.filesystem.audit_recovery import RecoveredFiles, recover
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
-from hsm_core._internal.stores.filesystem.files import (
+from hsm_core._internal.stores.filesystem.files import list_directory
+from hsm_core._internal.stores.filesystem.opening import (
     LockFile,
-    list_directory,
     lock_file,
     make_private_directory,
 )

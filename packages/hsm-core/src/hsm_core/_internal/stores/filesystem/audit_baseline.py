@@ -19,10 +19,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     open_reader,
     write_all,
 )
-from hsm_core._internal.stores.filesystem.files import (
-    open_no_follow,
-    sync_directory,
-)
+from hsm_core._internal.stores.filesystem.opening import open_no_follow, sync_directory
 from hsm_core.errors import AuditTamperedError
 from hsm_core.protocols import KnownKey
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from hsm_core._internal.stores.filesystem.files import (
+from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     open_no_follow,
     path_exists,

@@ -21,8 +21,8 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     is_still_at,
     replace_file,
 )
-from hsm_core._internal.stores.filesystem.files import open_no_follow, read_file
-from hsm_core._internal.stores.filesystem.opening import lock_descriptor
+from hsm_core._internal.stores.filesystem.files import read_file
+from hsm_core._internal.stores.filesystem.opening import lock_descriptor, open_no_follow
 from hsm_core.errors import IntegrityError
 
 

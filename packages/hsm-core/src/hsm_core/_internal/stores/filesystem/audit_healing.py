@@ -51,7 +51,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     write_all,
 )
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, Segments
-from hsm_core._internal.stores.filesystem.files import (
+from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     open_no_follow,
     sync_directory,

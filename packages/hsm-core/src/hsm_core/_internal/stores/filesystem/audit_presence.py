@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hsm_core._internal.audit.naming import closed_names, head_name
-from hsm_core._internal.stores.filesystem.files import storage_errors
+from hsm_core._internal.stores.filesystem.opening import storage_errors
 
 
 def trail_exists(path: Path) -> bool:

@@ -25,10 +25,8 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import audit_errors
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
-from hsm_core._internal.stores.filesystem.files import (
-    list_directory,
-    sync_directory,
-)
+from hsm_core._internal.stores.filesystem.files import list_directory
+from hsm_core._internal.stores.filesystem.opening import sync_directory
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import KnownKey
 

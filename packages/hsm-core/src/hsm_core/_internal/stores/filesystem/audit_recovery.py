@@ -46,10 +46,7 @@ from hsm_core._internal.stores.filesystem.audit_repairs import (
     write_again,
 )
 from hsm_core._internal.stores.filesystem.audit_segments import STRIDE, Segment
-from hsm_core._internal.stores.filesystem.files import (
-    open_no_follow,
-    sync_directory,
-)
+from hsm_core._internal.stores.filesystem.opening import open_no_follow, sync_directory
 from hsm_core.model import AuditEvent, RepairDetail
 
 

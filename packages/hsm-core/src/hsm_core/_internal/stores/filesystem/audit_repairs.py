@@ -23,11 +23,8 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     open_reader,
     replace_file,
 )
-from hsm_core._internal.stores.filesystem.files import (
-    list_directory,
-    open_no_follow,
-    path_exists,
-)
+from hsm_core._internal.stores.filesystem.files import list_directory
+from hsm_core._internal.stores.filesystem.opening import open_no_follow, path_exists
 from hsm_core.model import RepairDetail
 
 _CHUNK: Final = 1024 * 1024

@@ -24,7 +24,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     open_reader,
     write_all,
 )
-from hsm_core._internal.stores.filesystem.files import path_exists, sync_directory
+from hsm_core._internal.stores.filesystem.opening import path_exists, sync_directory
 from hsm_core._internal.stores.trail.medium import Cause, MediumError
 from hsm_core.errors import AuditUnavailableError, HSMError
 

@@ -17,7 +17,6 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     discard_directory,
-    path_exists,
     publish_directory,
     stage_directory,
 )
@@ -28,6 +27,7 @@ from hsm_core._internal.stores.filesystem.layout import (
     Layout,
     blob_name,
 )
+from hsm_core._internal.stores.filesystem.opening import path_exists
 from hsm_core.errors import (
     ConflictError,
     HSMError,

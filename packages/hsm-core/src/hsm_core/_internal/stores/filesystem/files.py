@@ -19,13 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.stores.filesystem.opening import (
-    LockFile,
     check_private,
     check_private_status,
-    find_directory,
-    lock_directory,
-    lock_file,
-    make_private_directory,
     open_no_follow,
     path_exists,
     storage_errors,
@@ -36,33 +31,6 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnsafeFileModeError,
 )
-
-__all__ = [
-    "LockFile",
-    "UnsettledWriteError",
-    "atomic_write",
-    "check_private",
-    "check_private_files",
-    "create_file",
-    "discard_directory",
-    "find_directory",
-    "list_directory",
-    "lock_directory",
-    "lock_file",
-    "make_private_directory",
-    "open_no_follow",
-    "overwrite_file",
-    "path_exists",
-    "publish_directory",
-    "read_file",
-    "remove_file",
-    "remove_temporaries",
-    "stage_directory",
-    "storage_errors",
-    "sync_directory",
-    "temporary_in",
-    "write_new",
-]
 
 _MOST_CHECKED: Final = 1000
 _TEMPORARY: Final = ".tmp-"

@@ -10,9 +10,9 @@ from typing import Final
 
 from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.stores.bulk import collector_paused
-from hsm_core._internal.stores.filesystem.files import path_exists
-from hsm_core._internal.stores.filesystem.index_files import IndexFiles, SavedIndex
 from hsm_core._internal.stores.filesystem.layout import Layout
+from hsm_core._internal.stores.filesystem.opening import path_exists
+from hsm_core._internal.stores.filesystem.saved_index import IndexFiles, SavedIndex
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.model import KeyId

@@ -17,15 +17,14 @@ from typing import Final
 
 from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.filesystem.commits import Commits
-from hsm_core._internal.stores.filesystem.files import (
-    list_directory,
-    lock_directory,
-    make_private_directory,
-    read_file,
-)
+from hsm_core._internal.stores.filesystem.files import list_directory, read_file
 from hsm_core._internal.stores.filesystem.healing import Unsettled
 from hsm_core._internal.stores.filesystem.kept_index import KeptIndex
 from hsm_core._internal.stores.filesystem.layout import Layout
+from hsm_core._internal.stores.filesystem.opening import (
+    lock_directory,
+    make_private_directory,
+)
 from hsm_core._internal.stores.filesystem.uses import FilesystemUseCounters
 from hsm_core.errors import (
     KeyNotFoundError,

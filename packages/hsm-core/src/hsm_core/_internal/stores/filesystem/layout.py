@@ -33,13 +33,15 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
-    check_private,
     check_private_files,
-    find_directory,
     list_directory,
-    make_private_directory,
     read_file,
     remove_temporaries,
+)
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    find_directory,
+    make_private_directory,
 )
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.errors import (

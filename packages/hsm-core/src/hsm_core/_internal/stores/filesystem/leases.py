@@ -17,10 +17,12 @@ from typing import Final
 
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
-    lock_directory,
-    make_private_directory,
     read_file,
     remove_temporaries,
+)
+from hsm_core._internal.stores.filesystem.opening import (
+    lock_directory,
+    make_private_directory,
 )
 from hsm_core._internal.stores.lease_rules import (
     MAX_LEASE_BYTES,

@@ -14,12 +14,8 @@ from hsm_core._internal.approvals.records import MAX_RECORD_BYTES
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approval_index import check_approval_change
 from hsm_core._internal.stores.naming import is_key_id
-from hsm_core._internal.stores.sqlite.database import (
-    Database,
-    Row,
-    Schema,
-    UnsettledCommitError,
-)
+from hsm_core._internal.stores.sqlite.connection import Schema, UnsettledCommitError
+from hsm_core._internal.stores.sqlite.database import Database, Row
 from hsm_core.errors import GenerationConflictError, OutcomeUnknownError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import (

@@ -22,7 +22,8 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
     read_head,
     read_rows,
 )
-from hsm_core._internal.stores.sqlite.database import Database, UnsettledCommitError
+from hsm_core._internal.stores.sqlite.connection import UnsettledCommitError
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 from hsm_core.errors import (
     AuditTamperedError,

@@ -30,7 +30,7 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
     read_head,
     read_rows,
 )
-from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
+from hsm_core._internal.stores.sqlite.connection import MigrationStep, Schema
 from hsm_core.model import AuditEvent
 
 if TYPE_CHECKING:

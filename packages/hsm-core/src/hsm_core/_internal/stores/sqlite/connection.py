@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connection to a database: opening, checks, checkpoint and closing."""
+"""Connection to a database: opening, migration, checkpoint, closing and errors."""
 
 from __future__ import annotations
 
@@ -8,18 +8,169 @@ import os
 import sqlite3
 import sys
 import weakref
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from hsm_core._internal.stores.sqlite.failures import translate
-from hsm_core._internal.stores.sqlite.migration import Schema, migrate
 from hsm_core.errors import (
+    ConfigurationError,
     HSMError,
     IntegrityError,
+    StorageFullError,
     StoreLockedError,
     StoreUnavailableError,
 )
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+
+_PRIMARY: Final = 0xFF
+_DAMAGED: Final = frozenset(
+    {
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class UnsettledCommitError(StoreUnavailableError):
+    """A transaction may have been made; it is known after the database is reopened."""
+
+
+class UnreadableValueError(IntegrityError):
+    """One value is too long, or no text; the database may be healthy otherwise."""
+
+
+def _code_of(error: sqlite3.Error) -> int | None:
+    code: object = getattr(error, "sqlite_errorcode", None)
+    return code & _PRIMARY if isinstance(code, int) else None
+
+
+def is_input_output(error: sqlite3.Error) -> bool:
+    """Return whether the operating system could not read, write or sync a file."""
+    return _code_of(error) == sqlite3.SQLITE_IOERR
+
+
+def translate(error: sqlite3.Error) -> HSMError:
+    """
+    Return the error that callers get for one of SQLite's.
+
+    A table, column or constraint that is not as we made it is damage, like a bad page;
+    so is text that is no UTF-8, for which the driver gives no code.
+    """
+    code = _code_of(error)
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFullError()
+    if code == sqlite3.SQLITE_TOOBIG or (
+        code is None and isinstance(error, sqlite3.OperationalError)
+    ):
+        return UnreadableValueError("The database holds an unreadable value.")
+    if code in _DAMAGED:
+        return IntegrityError("The database is damaged.")
+    return StoreUnavailableError()
+
+
+@contextmanager
+def sqlite_errors() -> Iterator[None]:
+    """Turn every error of SQLite in a block into one of ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error) from error
+    except UnicodeDecodeError as error:
+        # So the driver fails to tell what SQLite says of a name that is no text.
+        raise IntegrityError("The database is damaged.") from error
+
+
+MigrationStep: TypeAlias = Callable[["sqlite_utils.Database"], None]
+"""
+Makes the next version of a schema, inside a transaction that it must not end.
+
+``create_table``, ``create_index`` and ``execute`` keep to that in every version of
+sqlite-utils; methods that change rows don't.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """
+    What tables a kind of database has.
+
+    Attributes:
+        application_id: Stands in the header of the file and tells the kinds apart.
+        steps: The n-th makes version n of what version n - 1 left; the first begins
+            with an empty database.
+    """
+
+    application_id: int
+    steps: tuple[MigrationStep, ...]
+
+    @property
+    def version(self) -> int:
+        """The version that this program works with."""
+        return len(self.steps)
+
+
+def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
+    """
+    Migrate a database to the version of its schema, in one transaction.
+
+    Args:
+        connection: In autocommit mode.
+
+        schema: What it should be.
+
+        name: What messages call the database.
+
+    Raises:
+        ConfigurationError: It was written by a newer program, or sqlite-utils is not
+            installed.
+        IntegrityError: It has triggers, views or virtual tables, which we never make.
+        sqlite3.Error: As SQLite says.
+    """
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 0 <= found <= schema.version:
+        raise ConfigurationError(
+            f"{name} has schema version {found}; this release supports up to "
+            f"{schema.version}. Use the newer release."
+        )
+    # What has no pages of its own runs code: a trigger, a view, a virtual table.
+    foreign = "SELECT 1 FROM sqlite_schema WHERE coalesce(rootpage, 0) = 0"
+    if connection.execute(foreign).fetchone() is not None:
+        raise IntegrityError(f"{name} holds unknown triggers, views or virtual tables.")
+    if found < schema.version:
+        _apply(connection, schema, found)
+
+
+def _apply(connection: sqlite3.Connection, schema: Schema, found: int) -> None:
+    try:
+        from sqlite_utils import Database
+    except ImportError as error:
+        raise ConfigurationError(
+            "Creating the tables of a SQLite store needs sqlite-utils, which is not "
+            "installed."
+        ) from error
+    tables = Database(connection, recursive_triggers=False, execute_plugins=False)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in schema.steps[found:]:
+            step(tables)
+            if not connection.in_transaction:
+                raise RuntimeError("A migration step ended the transaction.")
+        connection.execute(f"PRAGMA user_version = {schema.version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
 
 _PATIENCE_SECONDS: Final = 1.0
 """Seconds that opening waits for another program with the file open."""

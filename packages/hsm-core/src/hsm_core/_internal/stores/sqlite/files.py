@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The files of a database, while no connection has them open.
+Files of a database: checks, temporary files, backup.
 
 Closing any descriptor of a database file gives up every POSIX lock that this process
 holds on it, those of SQLite included. So nothing here opens a file of a database but
@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import glob
 import os
+import sqlite3
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from hsm_core._internal.stores.filesystem.opening import (
     check_private,
@@ -211,3 +214,114 @@ def sync_file(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+_FLAGS: Final = getattr(os, "O_PATH", None)
+
+
+class FileAnchor:
+    """Holds one file, independent of its name; has an effect on Linux only."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+
+    def hold(self, path: Path) -> None:
+        """
+        Hold the file with this name, and release the previous one.
+
+        Raises:
+            OSError: There is none.
+        """
+        if _FLAGS is not None:
+            descriptor = os.open(path, _FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.release()
+            self._descriptor = descriptor
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the file has no name left."""
+        return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
+
+    def release(self) -> None:
+        """Release the file; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+GiveWay: TypeAlias = Callable[[Callable[[], None] | None], None]
+"""Releases the connection to other threads for some time, or for one call."""
+
+_PAGES_AT_ONCE: Final = 512
+
+
+def back_up(
+    source: sqlite3.Connection,
+    to: Path,
+    give_way: GiveWay,
+    before_end: Callable[[], None],
+) -> None:
+    """
+    Copy a database into a new file of mode 0600, durably.
+
+    Args:
+        source: The only connection; what it writes meanwhile goes into the copy too.
+
+        to: The new file; it has its name once it is complete.
+
+        give_way: Called between steps, and with *before_end*; what it raises ends the
+            copying.
+
+        before_end: To be called once, when there is no more than a step to do and the
+            rest of the copy is durable.
+
+    Raises:
+        ConfigurationError: There is a file of this name.
+        StorageFullError: There is no room for it.
+        StoreUnavailableError: It can't be written.
+        sqlite3.Error: As SQLite says.
+    """
+    if path_exists(to):
+        raise ConfigurationError(f"{to} already exists.")
+    temporary = create_temporary(to.absolute())
+    try:
+        _copy_pages(source, temporary, give_way, before_end)
+        publish(temporary, to)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _copy_pages(
+    source: sqlite3.Connection,
+    temporary: Path,
+    give_way: GiveWay,
+    before_end: Callable[[], None],
+) -> None:
+    is_ending = False
+
+    def settle() -> None:
+        sync_file(temporary)
+        before_end()
+
+    def step(remaining: int) -> None:
+        # A database never gets shorter, so that this is passed before the last step.
+        nonlocal is_ending
+        if remaining <= _PAGES_AT_ONCE and not is_ending:
+            is_ending = True
+            give_way(settle)
+        else:
+            give_way(None)
+
+    target = sqlite3.connect(temporary, isolation_level=None)
+    try:
+        # It is thrown away if it fails, and synced by us; little stays in memory.
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = 16"):
+            target.execute(f"PRAGMA {pragma}").fetchall()
+        step(source.execute("PRAGMA page_count").fetchone()[0])
+        source.backup(
+            target, pages=_PAGES_AT_ONCE, progress=lambda _, left, __: step(left)
+        )
+    finally:
+        target.close()

@@ -12,11 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from hsm_core._internal.stores.sqlite import places
+from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
 from hsm_core._internal.stores.sqlite.database import Row
-from hsm_core._internal.stores.sqlite.failures import (
-    UnreadableValueError,
-    translate,
-)
 from hsm_core._internal.stores.sqlite.key_rows import (
     BY_CLAIM,
     BY_ID,

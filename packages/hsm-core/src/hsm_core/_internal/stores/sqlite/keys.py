@@ -18,12 +18,11 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.sqlite import key_index
 from hsm_core._internal.stores.sqlite.account import keep, read_all, write_all
-from hsm_core._internal.stores.sqlite.database import (
-    Database,
-    Row,
+from hsm_core._internal.stores.sqlite.connection import (
+    UnreadableValueError,
     UnsettledCommitError,
 )
-from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
+from hsm_core._internal.stores.sqlite.database import Database, Row
 from hsm_core._internal.stores.sqlite.key_rows import (
     BY_CLAIM,
     BY_ID,

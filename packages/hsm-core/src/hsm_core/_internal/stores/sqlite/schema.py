@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.keyring.documents import peek
-from hsm_core._internal.stores.sqlite.migration import Schema
+from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core.model import KeyId
 
 if TYPE_CHECKING:
