@@ -17,13 +17,9 @@ import msgspec
 import pytest
 
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.keyring.documents import (
-    KeyDocument,
-    document_digest,
-    index_of,
-)
+from hsm_core._internal.keyring.documents import KeyDocument, document_digest, index_of
 from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.keyring.use_records import UseValue, encode_value
+from hsm_core._internal.keyring.use_counters import UseValue, encode_value
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, blob_name
 from hsm_core._internal.stores.sqlite import key_index

@@ -24,7 +24,7 @@ from hsm_core._internal.audit import baseline
 from hsm_core._internal.audit import record as trail_record
 from hsm_core._internal.keyring import documents
 from hsm_core._internal.keyring import key_ring as ring
-from hsm_core._internal.keyring import use_records as use_values
+from hsm_core._internal.keyring import use_counters as use_values
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
 from hsm_core._internal.stores.filesystem import saved_index

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hsm_core._internal.approvals.records import encode_approval, entry_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.requests import ApprovalRequest
+from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.lib.encoding import mac_function
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore

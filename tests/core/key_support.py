@@ -17,7 +17,7 @@ from hsm_core._internal.keyring.documents import (
     index_of,
 )
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery, KeyChange, KeyStore
 from hsm_core.testing import FakeEntropy

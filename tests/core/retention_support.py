@@ -15,13 +15,12 @@ from hsm_core import wire
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.pipeline.drafts import RequestContext
-from hsm_core._internal.retention.service import Retention
-from hsm_core._internal.retention.slot import LedgerFile
+from hsm_core._internal.retention.service import LedgerFile, Retention
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
 from hsm_core._internal.stores.trails import open_ledger, open_trail
 from hsm_core.errors import (

@@ -14,9 +14,9 @@ from hsm_core._internal.approvals.records import (
     read_entry,
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.requests import ApprovalRequest
+from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core._internal.lib.envelope import join, split
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore

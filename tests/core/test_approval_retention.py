@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsm_core._internal.approvals.maintenance import prune_approvals
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.retention import prune_approvals
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.locations import open_approval_store
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore

@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hsm_core._internal.approvals.demands import missing
-from hsm_core._internal.approvals.states import check_move, reviewed
+from hsm_core._internal.approvals.states import check_move, missing, reviewed
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import ConflictError, InputSizeError
 from hsm_core.model import (

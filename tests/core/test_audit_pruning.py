@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.background.record_pruning import LEASE, prune_trail
+from hsm_core._internal.background.maintenance import LEASE, prune_trail
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_baseline
 from hsm_core._internal.stores.memory.leases import MemoryLeases

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hsm_core._internal.keyring.destruction import destroy_material, living
 from hsm_core._internal.keyring.documents import KeyDocument, Tombstone
+from hsm_core._internal.keyring.versions import destroy_material, living
 from hsm_core.model import KeyId, KeyState
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm

@@ -14,10 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hsm_core._internal.approvals.signatures import (
-    MAX_SIGNATURE_BYTES,
-    verify_consent,
-)
+from hsm_core._internal.approvals.signatures import MAX_SIGNATURE_BYTES, verify_consent
 from hsm_core.approver_keys import (
     ApproverKey,
     read_approver_key,

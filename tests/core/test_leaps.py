@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.time.clock_jumps import (
+from hsm_core._internal.time.clock_guard import (
     OFF,
     SLACK,
     ClockJump,

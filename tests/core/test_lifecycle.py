@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hsm_core._internal.keyring.lifecycle import (
+from hsm_core._internal.keyring.versions import (
     MOVES,
     PERMITTED,
     REVOKED_BY_POLICY,

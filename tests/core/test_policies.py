@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hsm_core import policies
 from hsm_core._internal.handlers.internal_operations import INTERNAL_OPERATIONS
-from hsm_core._internal.keyring.lifecycle import REVOKED_BY_POLICY
+from hsm_core._internal.keyring.versions import REVOKED_BY_POLICY
 from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
 from hsm_core.errors import (

@@ -18,7 +18,7 @@ from hsm_core._internal.audit import keys as audit_keys
 from hsm_core._internal.handlers import power_up
 from hsm_core._internal.keyring import key_ring as ring
 from hsm_core._internal.keyring import sealing as aead
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib import encoding
 from hsm_core.approver_keys import ApproverKey
 from hsm_core.errors import (

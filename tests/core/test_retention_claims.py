@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.retention.slot import removal_method
+from hsm_core._internal.retention.service import removal_method
 from hsm_core.model import AuditEvent, KeyState
 from hsm_core.settings import KeyStoreKind
 from tests.core.audit_support import read_lines

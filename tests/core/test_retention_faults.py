@@ -19,11 +19,9 @@ import pytest
 
 from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.retention.offline import LedgerVerification, verify_ledger
-from hsm_core._internal.retention.sweeper import Sweeper
-from hsm_core._internal.retention.tally import Tally, Totals
-from hsm_core._internal.time.clock_jumps import ClockJumpGuard
-from hsm_core._internal.time.judged_time import RetentionTime
+from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
+from hsm_core._internal.retention.sweeper import Sweeper, Tally, Totals
+from hsm_core._internal.time.clock_guard import ClockJumpGuard, RetentionTime
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.keyring.purge_windows import DAY, candidates, window_of
-from hsm_core._internal.retention.policy_file import RetentionPolicyFile
+from hsm_core._internal.retention.state import RetentionPolicyFile
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import KeyState
 from hsm_core.retention_policy import (

@@ -21,7 +21,7 @@ from hsm_core._internal.audit.record import (
     encode_event,
     leaf_hash,
 )
-from hsm_core._internal.background.record_pruning import prune_trail
+from hsm_core._internal.background.maintenance import prune_trail
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.keyring.use_account import UseRules
-from hsm_core._internal.keyring.use_counters import NoRoomError
-from hsm_core._internal.keyring.use_records import (
+from hsm_core._internal.keyring.use_counters import (
+    NoRoomError,
+    UseRules,
     UseValue,
     decode_value,
     encode_value,

@@ -9,9 +9,13 @@ import msgspec
 
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.tampering import TamperedKeys
-from hsm_core._internal.keyring.use_account import UseRules
-from hsm_core._internal.keyring.use_counters import Use, UseAccounts
-from hsm_core._internal.keyring.use_records import UseValue, decode_value
+from hsm_core._internal.keyring.use_counters import (
+    Use,
+    UseAccounts,
+    UseRules,
+    UseValue,
+    decode_value,
+)
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.protocols import KeyStore, UseCounters
 from hsm_core.testing import FakeClock

@@ -26,11 +26,7 @@ from hsm_core._internal.keyring.documents import (
     read_index,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.use_records import (
-    UseValue,
-    decode_value,
-    encode_value,
-)
+from hsm_core._internal.keyring.use_counters import UseValue, decode_value, encode_value
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.retention.state import (
     LOST,
@@ -54,7 +50,7 @@ from hsm_core._internal.stores.lease_rules import decode_lease, encode_lease
 from hsm_core._internal.stores.remote.access import VaultAccess
 from hsm_core._internal.stores.remote.documents import RemoteDocuments
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
-from hsm_core._internal.time.clock_jumps import (
+from hsm_core._internal.time.clock_guard import (
     ClockJump,
     decode_leaps,
     decode_look,

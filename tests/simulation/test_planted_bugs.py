@@ -20,7 +20,7 @@ from hsm_core._internal.retention.decisions import (
     PurgeDecision,
     PurgeDecisions,
 )
-from hsm_core._internal.time.monotonic import SteadyTime
+from hsm_core._internal.time.clock import SteadyTime
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
 from tests.simulation.run import FailedLifeError, simulate

@@ -24,10 +24,10 @@ from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.retention.slot import LedgerFile
+from hsm_core._internal.retention.service import LedgerFile
 from hsm_core.errors import HSMError
 from hsm_core.model import Caller, KeyInfo, KeyState, Role
 from hsm_core.operations import Operation

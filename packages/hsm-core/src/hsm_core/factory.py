@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.approvals.trail_signatures import ConsentAudit
+from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.offline import OfflineVerification
@@ -21,12 +21,12 @@ from hsm_core._internal.handlers.power_up import (
     own_self_test,
     root_self_test,
 )
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.policy import policy_of
-from hsm_core._internal.retention import offline
-from hsm_core._internal.retention.offline import LedgerVerification
-from hsm_core._internal.retention.slot import LedgerFile
+from hsm_core._internal.retention import evidence
+from hsm_core._internal.retention.evidence import LedgerVerification
+from hsm_core._internal.retention.service import LedgerFile
 from hsm_core._internal.stores.apart import (
     check_apart,
     check_unlocked,
@@ -254,7 +254,7 @@ def verify_ledger(
         ConfigurationError: One of them is not there, or can't be read.
     """
     verifier = open_verifier(trail, hmac_key) if trail is not None else None
-    return offline.verify_ledger(AuditVerifier(path, hmac_key), verifier, progress)
+    return evidence.verify_ledger(AuditVerifier(path, hmac_key), verifier, progress)
 
 
 def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySource:

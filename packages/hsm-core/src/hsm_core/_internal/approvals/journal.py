@@ -34,7 +34,6 @@ from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Entropy
 
 EXPIRED: Final = "system.approval-expired"
 TAMPERED: Final = "system.approval-tampered"
-
 _RESERVED: Final = frozenset(
     {
         "system.approval-used",
@@ -44,6 +43,8 @@ _RESERVED: Final = frozenset(
     }
 )
 """Record kinds that may use the reserved space: they end an approval."""
+
+_DONE: Final = frozenset({"ok", "recovered-committed"})
 
 
 class ApprovalJournal:
@@ -337,9 +338,6 @@ class ApprovalJournal:
     def _wait(self, ticket: AuditTicket) -> None:
         wait = getattr(self._local, "wait", None)
         ticket.wait() if wait is None else wait(ticket)
-
-
-_DONE: Final = frozenset({"ok", "recovered-committed"})
 
 
 def detail_of(

@@ -1,27 +1,60 @@
 # SPDX-License-Identifier: MIT
-"""Approval maintenance: startup checks, periodic work and recovery."""
+"""Approval maintenance: startup, periodic work, pruning and recovery."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.journal import ApprovalJournal
+from hsm_core._internal.approvals.records import instants_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.reservations import (
+from hsm_core._internal.approvals.rollback_check import (
+    ANCHORED,
+    FORGOTTEN,
+    open_consents,
+)
+from hsm_core._internal.approvals.service import ApprovalService, CredentialCheck
+from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
+from hsm_core._internal.approvals.signatures import SignatureCheck
+from hsm_core._internal.approvals.workflow import (
     ApprovalReservation,
     ApprovalReservations,
+    ApprovalWorkflow,
 )
-from hsm_core._internal.approvals.rollback_check import ANCHORED, FORGOTTEN
-from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.audit.events import event_of
-from hsm_core.model import ApprovalDetail, ApprovalState, AuditEvent, Caller, Phase
-from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditLog
+from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.policy import Recogniser
+from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
+from hsm_core.model import (
+    Approval,
+    ApprovalDetail,
+    ApprovalState,
+    AuditEvent,
+    Caller,
+    Phase,
+)
+from hsm_core.protocols import (
+    ApprovalQuery,
+    ApprovalStore,
+    AuditDraft,
+    AuditLog,
+    CredentialKeys,
+)
+from hsm_core.settings import ApprovalStoreKind
 
 _BLOCK: Final = 1000
 _MOST_LOOKED_AT: Final = 100
 _DONE: Final = frozenset({"ok", "recovered-committed"})
 _RECOVERY: Final = Caller(principal="system.recovery", roles=frozenset())
+_IDLE: Final = 7 * 24 * 3600 * 1_000_000
+_DAY: Final = 24 * 3600 * 1_000_000
+_BATCH: Final = 256
 
 
 class ApprovalMaintenance:
@@ -201,3 +234,189 @@ def _is_reservation(event: AuditEvent, hold: ApprovalReservation) -> bool:
         and detail.state is ApprovalState.RESERVED
         and detail.operation_id == hold.operation_id
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedApprovals:
+    """
+    What a prune did.
+
+    Attributes:
+        removed: Ids of the approvals that are gone.
+        tampered: Ids of those that can't be believed, and stay.
+    """
+
+    removed: tuple[str, ...]
+    tampered: tuple[str, ...]
+
+
+def prune_approvals(register: ApprovalRegister, days: int) -> PrunedApprovals:
+    """
+    Remove approvals that came to an end more than so many days ago.
+
+    Pending, granted and reserved ones stay, however old. What can't be authenticated
+    stays too, and is named. Those whose time has come are written down as expired.
+
+    Args:
+        register: All approvals.
+
+        days: Age, counted from the end; 0 removes nothing.
+
+    Raises:
+        StoreUnavailableError: Some may have been removed.
+        OutcomeUnknownError: The same; the store must be reopened.
+    """
+    if days <= 0:
+        return PrunedApprovals(removed=(), tampered=())
+    closed: dict[str, int] = {}
+    tampered: list[str] = []
+    instants = {register.opened_at}
+    for approval_id in register.store.approval_ids():
+        try:
+            approval = register.get(approval_id)
+        except ApprovalTamperedError:
+            tampered.append(approval_id)
+            continue
+        except ApprovalNotFoundError:
+            continue
+        _note(approval, register.opened_at, closed, instants)
+    age = _Age(register, sorted(instants))
+    old = [name for name, end in closed.items() if age.of(end) > days * _DAY]
+    for start in range(0, len(old), _BATCH):
+        register.remove(old[start : start + _BATCH])
+    return PrunedApprovals(removed=tuple(old), tampered=tuple(tampered))
+
+
+def _note(
+    approval: Approval, opened_at: int, closed: dict[str, int], instants: set[int]
+) -> None:
+    instants.update(at for at in instants_of(approval) if at <= opened_at)
+    if approval.closed_at:
+        closed[approval.approval_id] = approval.closed_at
+
+
+class _Age:
+    """
+    How much time is known to have passed since an instant.
+
+    Args:
+        register: Knows the time, and what of it was counted while it was open.
+
+        instants: Known ones, ascending; the last is when the register was made.
+    """
+
+    def __init__(self, register: ApprovalRegister, instants: Sequence[int]) -> None:
+        self._now = register.time.now()
+        self._leapt = max(0, self._now - register.opened_at - register.time.passed())
+        self._instants = instants
+        leaps = [max(0, later - at - _IDLE) for at, later in pairwise(instants)]
+        # What doesn't count after the n-th instant.
+        self._uncounted = [0]
+        for leap in reversed(leaps):
+            self._uncounted.append(self._uncounted[-1] + leap)
+        self._uncounted.reverse()
+
+    def of(self, at: int) -> int:
+        """Return the age of what happened at one of the instants, or later."""
+        place = bisect_right(self._instants, at) - 1
+        return self._now - at - self._leapt - self._uncounted[place]
+
+
+@dataclass(frozen=True, slots=True)
+class DualControl:
+    """
+    Approval parts used by the rest of the HSM.
+
+    Attributes:
+        register: The approvals.
+        care: Looks after them.
+        consents: What the pipeline asks.
+    """
+
+    register: ApprovalRegister
+    care: ApprovalMaintenance
+    consents: ApprovalWorkflow
+
+
+def open_dual_control(
+    ground: Dependencies,
+    store: ApprovalStore,
+    ledger: ApprovalSetDigest,
+    check_signature: SignatureCheck,
+    credential_keys: CredentialKeys | None,
+    last_used_at: Callable[[KeyDocument], int],
+) -> DualControl:
+    """
+    Compare the approvals with the trail, settle what a crash left, and begin.
+
+    Args:
+        ground: Its keys have the ring, and the lock of all records with set digests;
+            their open intents are settled.
+
+        store: Where they lie.
+
+        ledger: Knows the digest that was recorded last.
+
+        check_signature: Checks what approvers sign.
+
+        credential_keys: By which they are known; None where who calls knows them.
+
+        last_used_at: Returns the time of a key's last use, in microseconds since 1970,
+            or 0.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read or written.
+    """
+    settings, policy, audit = ground.settings, ground.policy, ground.audit
+    ring, entropy = ground.inventory.ring, ground.entropy
+    register = ApprovalRegister(
+        store, ring.approval_mac, ground.clock, floor=_newest_time(audit)
+    )
+    steps = ApprovalJournal(
+        ledger, ground.inventory, audit, entropy, policy.policy_hash
+    )
+    is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
+    ahead = open_consents(
+        register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
+    )
+    users = ApprovalReservations(register, steps)
+    known_people = Recogniser(policy, is_on=settings.certificate_identities)
+    people = ApprovalService(
+        register,
+        steps,
+        ring,
+        policy,
+        ground.inventory,
+        check_signature=check_signature,
+        credentials=CredentialCheck(
+            credential_keys, ring.credential_mark, known_people.people
+        ),
+    )
+    consents = ApprovalWorkflow(
+        register,
+        users,
+        people,
+        ring,
+        entropy,
+        policy,
+        last_used_at=last_used_at,
+        most_open=settings.approval_requests,
+    )
+    care = ApprovalMaintenance(register, ledger, steps, audit, users)
+    if settings.accept_changed_store and ledger.condemned:
+        care.forget("accept_changed_store")
+    elif ahead and not ground.inventory.lock.reason:
+        ground.lock(
+            "The audit log is older than the approval store: it has no record of the "
+            f"stored state of approval {ahead}.",
+            {"reason": "trail_older", "approval_id": ahead},
+        )
+    care.settle_reserved()
+    return DualControl(register, care, consents)
+
+
+def _newest_time(audit: AuditLog) -> int:
+    head = audit.head()
+    lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
+    return event_of(lines[0], head.seq).time if lines else 0

@@ -24,16 +24,17 @@ MAX_RECORD_BYTES: Final = 64 * 1024
 
 _FORMAT: Final = 1
 _NAME: Final = b"approval"
+_ENCODER: Final = msgspec.json.Encoder()
+
+# For a field name that is no UTF-8 msgspec raises UnicodeDecodeError.
+_UNREADABLE: Final = (MalformedError, msgspec.DecodeError, UnicodeDecodeError)
 
 
 class _Stored(Approval, frozen=True, kw_only=True):
     format: int
 
 
-_ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(_Stored)
-# For a field name that is no UTF-8 msgspec raises UnicodeDecodeError.
-_UNREADABLE: Final = (MalformedError, msgspec.DecodeError, UnicodeDecodeError)
 
 
 def encode_approval(approval: Approval, mac_of: Callable[[bytes], bytes]) -> bytes:

@@ -10,18 +10,27 @@ that no clock change revives an approval.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from hsm_core._internal.approvals import states as rules
 from hsm_core._internal.approvals.records import (
     MAX_RECORD_BYTES,
+    decode_approval,
     encode_approval,
     entry_of,
+    latest_instant,
 )
-from hsm_core._internal.approvals.requests import ApprovalRequest, new_approval
-from hsm_core._internal.approvals.stored_approvals import ApprovalReader, place_of
+from hsm_core._internal.approvals.states import (
+    ApprovalRequest,
+    is_approval_id,
+    new_approval,
+)
+from hsm_core._internal.lib.locks import Locks
+from hsm_core._internal.time.clock import SteadyTime
 from hsm_core.errors import (
     ApprovalNotFoundError,
     ApprovalTamperedError,
@@ -29,23 +38,252 @@ from hsm_core.errors import (
     GenerationConflictError,
     InputSizeError,
 )
-from hsm_core.model import Approval, ApprovalDecision, ApprovalDemand, Caller, Role
+from hsm_core.model import (
+    Approval,
+    ApprovalDecision,
+    ApprovalDemand,
+    ApprovalState,
+    Caller,
+    Role,
+)
 from hsm_core.protocols import (
     ApprovalChange,
+    ApprovalEntry,
     ApprovalQuery,
+    ApprovalStore,
     AuditDraft,
+    Clock,
 )
+
+_NEWEST: Final = 256
+_PAGE: Final = 1000
+_MOMENT_SECONDS: Final = 0.05
 
 Rule: TypeAlias = Callable[[Approval, int], Approval]
 """Returns the approval after a step, given the approval before it and the time."""
 
 _ATTEMPTS: Final = 128
 _EXAMINED: Final = 10
-
 _REQUEST_BYTES: Final = 32 * 1024
 _GRANT_BYTES: Final = 48 * 1024
 _DENIAL_BYTES: Final = 56 * 1024
 """Size limits that leave space for the later steps of an approval."""
+
+
+class Witness(Protocol):
+    """Called under the lock of the approval."""
+
+    def vouch(self, approval: Approval, stored: bytes, /) -> None:
+        """
+        Compare what lies in the store, authentic, with what was written.
+
+        Raises:
+            ApprovalTamperedError: It is another state of the approval.
+        """
+        ...
+
+    def tell(self, approval_id: str, reason: str, /) -> None:
+        """Handle a stored approval that differs from the last written state."""
+        ...
+
+    def change(
+        self,
+        before: Approval | None,
+        after: Approval,
+        record: bytes,
+        step: AuditDraft | None,
+        /,
+    ) -> AbstractContextManager[None]:
+        """
+        Return a context within which the change is committed.
+
+        Args:
+            before: None for a new one.
+
+            after: As it becomes.
+
+            record: Its stored form.
+
+            step: Who does what, for the trail; None for what time does.
+
+        Raises:
+            AuditUnavailableError: On entry, and nothing is to be committed.
+            OutcomeUnknownError: At the end, where it was committed and not recorded.
+        """
+        ...
+
+    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
+        """Return a context within which approvals that ended are removed."""
+        ...
+
+
+class Unwitnessed:
+    """Null witness, for stores without an audit log."""
+
+    def vouch(self, approval: Approval, stored: bytes, /) -> None:
+        """Accept any stored state."""
+
+    def tell(self, approval_id: str, reason: str, /) -> None:
+        """Do nothing."""
+
+    def change(
+        self,
+        before: Approval | None,
+        after: Approval,
+        record: bytes,
+        step: AuditDraft | None,
+        /,
+    ) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+
+class ApprovalReader:
+    """
+    Reader of stored approvals, each authenticated. Thread-safe.
+
+    Args:
+        store: Where they lie; not trusted.
+
+        mac_of: MAC of a payload, 32 bytes; `KeyRing.approval_mac`.
+
+        clock: The wall clock and the monotonic one.
+
+        floor: Latest instant known otherwise, such as that of the last record of the
+            trail; microseconds since 1970. It is never earlier than that, nor than
+            what happened to the newest approvals.
+
+    Raises:
+        StoreUnavailableError: The store can't be read.
+
+    Attributes:
+        store: As given.
+        witness: Observes every change and knows the last written state.
+        time: By which everything is judged.
+        opened_at: When it was made, by that time.
+    """
+
+    def __init__(
+        self,
+        store: ApprovalStore,
+        mac_of: Callable[[bytes], bytes],
+        clock: Clock,
+        *,
+        floor: int = 0,
+    ) -> None:
+        self.store = store
+        self.time = SteadyTime(clock, floor)
+        self.witness: Witness = Unwitnessed()
+        self._mac_of = mac_of
+        self._locks = Locks()
+        self._tampered: set[str] = set()
+        for entry in store.find(ApprovalQuery(limit=_NEWEST)):
+            self.believed(entry.approval_id)
+        self.opened_at = self.time.now()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self.store!r}>"
+
+    @property
+    def tampered(self) -> frozenset[str]:
+        """Ids of the records met so far, or by the last check, not to be believed."""
+        return frozenset(self._tampered)
+
+    def read(self, approval_id: str) -> Approval:
+        """
+        Return an approval as it is stored, though its time may have come.
+
+        Raises:
+            ApprovalNotFoundError: There is none of this id.
+            ApprovalTamperedError: What lies there is not what was written.
+            StoreUnavailableError: It can't be read.
+        """
+        stored = self.store.get(approval_id) if is_approval_id(approval_id) else None
+        if stored is None:
+            raise ApprovalNotFoundError
+        try:
+            approval = decode_approval(approval_id, stored, self._mac_of)
+            self.witness.vouch(approval, stored)
+        except ApprovalTamperedError:
+            self._tampered.add(approval_id)
+            self.witness.tell(approval_id, "edited")
+            raise
+        self.time.seen(latest_instant(approval))
+        return approval
+
+    def believed(self, approval_id: str) -> Approval | None:
+        """Return what `read` returns, or None where it isn't found or tampered with."""
+        try:
+            with self._locks.held(approval_id):
+                return self.read(approval_id)
+        except (ApprovalTamperedError, ApprovalNotFoundError):
+            return None
+
+    def entries(
+        self, states: frozenset[ApprovalState] = frozenset()
+    ) -> Iterator[ApprovalEntry]:
+        """
+        Give the index facts of all approvals in these states, newest first.
+
+        Raises:
+            StoreUnavailableError: The store can't be read.
+        """
+        query = ApprovalQuery(states=states, limit=_PAGE)
+        while entries := self.store.find(query):
+            yield from entries
+            query = dataclasses.replace(query, after=place_of(entries[-1]))
+
+    def check(self) -> tuple[str, ...]:
+        """
+        Authenticate every record, and compare the index with them.
+
+        Returns:
+            Ids of the approvals that can't be believed.
+
+        Raises:
+            StoreUnavailableError: The store can't be read.
+        """
+        self._tampered.clear()
+        doubtful = self._disagreeing()
+        if doubtful:
+            # What is being changed agrees in a moment, and is then not what it was.
+            time.sleep(_MOMENT_SECONDS)
+            again = self._disagreeing()
+            same = [name for name in doubtful if doubtful[name] == again.get(name)]
+            self._tampered.update(same)
+        return tuple(sorted(self._tampered))
+
+    def _disagreeing(self) -> dict[str, tuple[Approval, ApprovalEntry | None]]:
+        unlisted = set(self.store.approval_ids())
+        found: dict[str, tuple[Approval, ApprovalEntry | None]] = {}
+        for entry in self.entries():
+            unlisted.discard(entry.approval_id)
+            approval = self.believed(entry.approval_id)
+            if approval is not None and entry_of(approval) != entry:
+                found[entry.approval_id] = approval, entry
+        for approval_id in unlisted:
+            approval = self.believed(approval_id)
+            if approval is not None:
+                found[approval_id] = approval, None
+        return found
+
+    def _lying(self, approval_id: str) -> ApprovalTamperedError:
+        # The store refuses a record that nobody else has changed.
+        self._tampered.add(approval_id)
+        self.witness.tell(approval_id, "index")
+        return ApprovalTamperedError(
+            f"The index entry of approval {approval_id} was altered in the store.",
+            approval_id=approval_id,
+        )
+
+
+def place_of(entry: ApprovalEntry) -> tuple[int, str]:
+    """Return where an entry stands in the order of pages."""
+    return entry.created_at, entry.approval_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.credentials import CredentialCheck
-from hsm_core._internal.approvals.demands import missing
 from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.signature_check import SignatureCheck
-from hsm_core._internal.approvals.trail_signatures import (
+from hsm_core._internal.approvals.signatures import (
     CONSENT_DIGEST,
+    SignatureCheck,
     consent_text,
 )
+from hsm_core._internal.approvals.states import missing
+from hsm_core._internal.keyring.documents import key_facts
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.keyring.views import key_facts
 from hsm_core._internal.policy import DEFAULT_DENY, PolicyHolder
 from hsm_core._internal.time.clock import instant
+from hsm_core._policies.known_people import KnownPerson
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
     ApprovalNotFoundError,
@@ -46,11 +47,69 @@ from hsm_core.model import (
     Phase,
     Role,
 )
-from hsm_core.protocols import ApprovalQuery, AuditDraft
+from hsm_core.protocols import ApprovalQuery, AuditDraft, CredentialKeys
 
 _CURSOR: Final = re.compile(
     r"([0-9]{1,16})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
+
+
+class CredentialCheck:
+    """
+    Remembers with each decision which key has vouched for its credential.
+
+    Args:
+        keys: Those that count now; None where who calls knows whom to trust.
+
+        digest: Keyed digest of a name, hex: what is stored is to be no means to try
+            whether a guessed key is right.
+
+        people: Returns the people whom certificates alone name now.
+    """
+
+    def __init__(
+        self,
+        keys: CredentialKeys | None,
+        digest: Callable[[str], str],
+        people: Callable[[], Sequence[KnownPerson]] = tuple,
+    ) -> None:
+        self._keys = keys
+        self._digest = digest
+        self._people = people
+
+    def mark(self, caller: Caller) -> str:
+        """Return what is kept of the key; empty where none is known."""
+        return self._digest(caller.credential_key) if caller.credential_key else ""
+
+    def trusts(self, decision: ApprovalDecision) -> bool:
+        """Return whether that key is still one of those that count."""
+        if self._keys is None:
+            return True
+        names = (
+            *self._keys.trusted(),
+            *(person.credential_key for person in self._people()),
+        )
+        return any(self._is_marked(decision, name) for name in names)
+
+    def roles(self, decision: ApprovalDecision) -> frozenset[Role]:
+        """
+        Return the roles that a decision was made with and that its author still has.
+
+        A token says itself what its roles are. Where a certificate said who it was, the
+        policy in force says it.
+        """
+        held = frozenset(decision.roles)
+        for person in self._people():
+            if self._is_marked(decision, person.credential_key) or (
+                not decision.credential_key
+                and same_person(decision.principal, person.principal)
+            ):
+                return held & person.roles
+        return held
+
+    def _is_marked(self, decision: ApprovalDecision, name: str) -> bool:
+        kept = decision.credential_key.encode()
+        return hmac.compare_digest(kept, self._digest(name).encode())
 
 
 class ApprovalService:

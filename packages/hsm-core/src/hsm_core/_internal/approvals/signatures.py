@@ -1,13 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""
-Signatures by which approvers consent.
-
-A signature has one form, and nothing may follow it.
-
-Standard:
-    RFC 8032 (Ed25519); FIPS 186-5, section 6 (ECDSA); RFC 5656, section 3.1.2 and
-    RFC 8709, section 6 (signatures of SSH); PROTOCOL.sshsig of OpenSSH.
-"""
+"""Approvers' signatures: OpenSSH and raw forms, verified against the policy's keys."""
 
 from __future__ import annotations
 
@@ -15,29 +7,36 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    ECDSA,
-    EllipticCurvePublicKey,
-)
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
 
-from hsm_core._internal.approvals.ssh_data import SSHData
-from hsm_core.approver_keys import ECDSA_P256, ED25519, ApproverKey
-from hsm_core.consent import SSH_NAMESPACE
+from hsm_core._internal.policy import PolicyHolder
+from hsm_core.approver_keys import (
+    ECDSA_P256,
+    ED25519,
+    ApproverKey,
+    ApproverKeys,
+    read_approver_key,
+)
+from hsm_core.consent import SSH_NAMESPACE, statement
 from hsm_core.errors import (
+    AuditTamperedError,
     InputSizeError,
+    InvalidInputError,
     MalformedError,
     SignatureMismatchError,
 )
+from hsm_core.identities import identity
+from hsm_core.model import AuditEvent
 
 MAX_SIGNATURE_BYTES: Final = 4096
 """Maximum length of a signature, in characters."""
@@ -46,8 +45,66 @@ _ARMOUR: Final = re.compile(
     rb"-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n]+)\n"
     rb"-----END SSH SIGNATURE-----\n?"
 )
+
 _HASHES: Final = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
 _ED25519_BYTES: Final = 64
+
+SignatureCheck: TypeAlias = Callable[[str, bytes, bytes, str], str]
+"""
+Verifies an approver's signature, given principal, statement, signature and key name.
+
+Returns the fingerprint of the verifying key, or raises an `HSMError`.
+"""
+
+CONSENT_DIGEST: Final = "shown_sha256"
+"""Parameter that holds the digest of the operation as shown to an approver."""
+
+_TEXT: Final = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}) ([A-Za-z0-9+/]+={0,2})")
+_IS_GRANT: Final = {"Approve": True, "Deny": False}
+_REASON: Final = "approval_signature"
+
+
+class SSHData:
+    """
+    Bytes that are read from front to end.
+
+    Every method raises `MalformedError` where the data is not what it should be.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """Return so many bytes."""
+        part = self._data[self._at : self._at + count]
+        if len(part) != count:
+            raise MalformedError("The signature is truncated.")
+        self._at += count
+        return part
+
+    def number(self) -> int:
+        """Return an unsigned integer of 4 bytes."""
+        return int.from_bytes(self.take(4), "big")
+
+    def string(self) -> bytes:
+        """Return bytes that follow their length."""
+        return self.take(self.number())
+
+    def positive(self) -> int:
+        """Return a positive integer in its shortest form."""
+        data = self.string()
+        value = int.from_bytes(data, "big")
+        if value == 0 or len(data) != value.bit_length() // 8 + 1:
+            raise MalformedError(
+                "The signature holds a number that is not in canonical form."
+            )
+        return value
+
+    def end(self) -> None:
+        """Check that nothing is left."""
+        if self._at != len(self._data):
+            raise MalformedError("The signature has trailing bytes.")
 
 
 def verify_consent(
@@ -152,3 +209,93 @@ def _bare(kind: bytes, inner: bytes) -> bytes:
     r, s = numbers.positive(), numbers.positive()
     numbers.end()
     return encode_dss_signature(r, s)
+
+
+def signature_check(policy: PolicyHolder) -> SignatureCheck:
+    """Return a check against the keys that the policy in force names for a person."""
+
+    def check(principal: str, statement: bytes, signature: bytes, signer: str) -> str:
+        keys = [
+            key
+            for key in _keys_of(policy, principal)
+            if signer in {"", key.fingerprint}
+        ]
+        if not keys:
+            raise InvalidInputError(
+                "signature: the policy registers no such key for you.",
+                field="signature",
+            )
+        return verify_consent(signature, statement, keys).fingerprint
+
+    return check
+
+
+def _keys_of(policy: PolicyHolder, principal: str) -> list[ApproverKey]:
+    texts = policy.engine.policy.approver_keys.get(identity(principal), ())
+    return list(map(read_approver_key, texts))
+
+
+def consent_text(signer: str, signature: bytes) -> str:
+    """Return what the trail keeps of a signature: key and signature."""
+    return f"{signer} {base64.b64encode(signature).decode()}"
+
+
+class ConsentAudit:
+    """
+    Checks every signed consent of a trail.
+
+    Args:
+        keys: Of everybody who has ever signed one.
+    """
+
+    def __init__(self, keys: ApproverKeys) -> None:
+        self._keys = keys
+        self._seen: set[tuple[str, str]] = set()
+
+    @property
+    def checked(self) -> int:
+        """How many signatures were checked; intent and outcome have the same one."""
+        return len(self._seen)
+
+    def look(self, event: AuditEvent) -> None:
+        """
+        Check the signatures of one record; the record itself was checked before.
+
+        Raises:
+            AuditTamperedError: A signature is malformed, or was not made by a key of
+                the approver. ``facts`` name ``seq`` and ``reason``.
+        """
+        if not event.approval_signatures:
+            return
+        if event.kind not in _IS_GRANT or event.caller is None:
+            raise _wrong(event, "the record is no decision")
+        keys = self._keys.get(identity(event.caller.principal), ())
+        for text in event.approval_signatures:
+            self._check(event, keys, text)
+            self._seen.add((event.approval_id, text))
+
+    def _check(
+        self, event: AuditEvent, keys: tuple[ApproverKey, ...], text: str
+    ) -> None:
+        parts = _TEXT.fullmatch(text)
+        if parts is None:
+            raise _wrong(event, "malformed")
+        signers = [key for key in keys if key.fingerprint == parts[1]]
+        if not signers:
+            raise _wrong(event, f"key {parts[1]} is not registered for this approver")
+        digest = str(event.parameters.get(CONSENT_DIGEST, ""))
+        granted = _IS_GRANT[event.kind]
+        try:
+            message = statement(event.approval_id, digest, granted=granted)
+            signature = base64.b64decode(parts[2], validate=True)
+            verify_consent(signature, message, signers)
+        except (binascii.Error, InvalidInputError, SignatureMismatchError):
+            raise _wrong(event, "it does not verify over this approval") from None
+
+
+def _wrong(event: AuditEvent, why: str) -> AuditTamperedError:
+    return AuditTamperedError(
+        f"Audit record {event.seq} holds an invalid approver signature: {why}.",
+        seq=event.seq,
+        reason=_REASON,
+    )

@@ -10,28 +10,36 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from hsm_core._internal.approvals.demands import are_one, may_serve, missing
-from hsm_core._internal.approvals.requests import MOST_DEMANDS
 from hsm_core.errors import (
     AccessDeniedError,
     ConflictError,
+    InputSizeError,
     InvalidInputError,
 )
-from hsm_core.identities import same_person
+from hsm_core.identities import identity, same_person
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
     ApprovalDemand,
     ApprovalState,
+    Role,
 )
 
-_S: Final = ApprovalState
+_APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_MOST_SECONDS: Final = 366 * 24 * 3600
+_MOST_PEOPLE: Final = 100
+_MOST_USES: Final = 1_000_000
+MOST_DEMANDS: Final = 16
+"""Maximum number of demands of one approval; its record has no space for more."""
 
+_S: Final = ApprovalState
 MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {
     _S.PENDING: frozenset({_S.GRANTED, _S.DENIED, _S.CANCELLED, _S.EXPIRED}),
     _S.GRANTED: frozenset(
@@ -47,6 +55,196 @@ MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {
 
 _OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,256}")
+
+
+def are_one(
+    one: tuple[str, str], other: tuple[str, str], *, distinct_certificates: bool
+) -> bool:
+    """
+    Return whether two may be one person.
+
+    Args:
+        one: Principal, and fingerprint of the client certificate or empty.
+
+        other: The same.
+
+        distinct_certificates: Whether a certificate is one person's.
+    """
+    same_certificate = bool(one[1]) and one[1] == other[1]
+    return same_person(one[0], other[0]) or (distinct_certificates and same_certificate)
+
+
+def may_serve(demands: Iterable[ApprovalDemand], roles: Iterable[Role]) -> bool:
+    """Return whether somebody with these roles can help to meet one of the demands."""
+    held = frozenset(roles)
+    return any(_has_role(demand, held) for demand in demands)
+
+
+def missing(
+    demands: Sequence[ApprovalDemand],
+    decisions: Sequence[ApprovalDecision],
+    *,
+    distinct_certificates: bool = True,
+) -> tuple[str, ...]:
+    """Return what is still needed, in words, each once; nothing if all is met."""
+    people = _people(decisions, distinct_certificates=distinct_certificates)
+    found = [text for demand in demands for text in _missing_of(demand, people)]
+    return tuple(dict.fromkeys(found))
+
+
+def _people(
+    decisions: Sequence[ApprovalDecision], *, distinct_certificates: bool
+) -> list[ApprovalDecision]:
+    found: list[ApprovalDecision] = []
+    for decision in decisions:
+        who = decision.principal, decision.certificate_sha256
+        known = any(
+            are_one(
+                who,
+                (other.principal, other.certificate_sha256),
+                distinct_certificates=distinct_certificates,
+            )
+            for other in found
+        )
+        if decision.counts and not known:
+            found.append(decision)
+    return found
+
+
+def _missing_of(
+    demand: ApprovalDemand, people: Sequence[ApprovalDecision]
+) -> list[str]:
+    suited = [
+        person
+        for person in people
+        if _has_role(demand, frozenset(person.roles))
+        and (not demand.signed or person.signature)
+    ]
+    signed = ", signed" if demand.signed else ""
+    found = []
+    if len(suited) < demand.quorum:
+        more = demand.quorum - len(suited)
+        people_or_roles = (
+            f"of {' or '.join(demand.roles)}"
+            if demand.roles
+            else ("person" if more == 1 else "people")
+        )
+        found.append(f"{more} more {people_or_roles}{signed}")
+    for role in _unfilled(demand.distinct_roles, suited):
+        found.append(f"1 more of {role}{signed}")
+    return found
+
+
+def _has_role(demand: ApprovalDemand, held: frozenset[Role]) -> bool:
+    return not demand.roles or not held.isdisjoint(demand.roles)
+
+
+def _unfilled(
+    roles: Sequence[Role], people: Sequence[ApprovalDecision]
+) -> tuple[Role, ...]:
+    """Return the roles for which nobody of their own is left, as few as can be."""
+    holder: dict[int, int] = {}  # place of a person: place of the role they fill
+
+    def fill(place: int, tried: set[int]) -> bool:
+        for number, person in enumerate(people):
+            if number in tried or roles[place] not in person.roles:
+                continue
+            tried.add(number)
+            if number not in holder or fill(holder[number], tried):
+                holder[number] = place
+                return True
+        return False
+
+    return tuple(role for place, role in enumerate(roles) if not fill(place, set()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRequest:
+    """
+    What somebody wants to be approved.
+
+    Attributes:
+        approval_id: A new random UUID, in lower-case canonical form.
+        seconds: For how long it may be granted and used.
+
+    The others are those of `Approval`.
+    """
+
+    approval_id: str
+    kind: str
+    digest: str
+    requester: str
+    demands: tuple[ApprovalDemand, ...]
+    seconds: int
+    salt: bytes = b""
+    shown_sha256: str = ""
+    sealed: bytes = b""
+    key_id: str = ""
+    credential_id: str = ""
+    certificate_sha256: str = ""
+    policy: str = ""
+
+
+def is_approval_id(text: str) -> bool:
+    """Return whether *text* is a UUID in lower-case canonical form (RFC 9562)."""
+    return _APPROVAL_ID.fullmatch(text) is not None
+
+
+def new_approval(request: ApprovalRequest, now: int) -> Approval:
+    """
+    Return the pending approval that a request begins with.
+
+    Raises:
+        InvalidInputError: A field of the request can't be one.
+    """
+    _check_request(request)
+    return Approval(
+        approval_id=request.approval_id,
+        generation=1,
+        state=ApprovalState.PENDING,
+        kind=request.kind,
+        digest=request.digest,
+        requester=request.requester,
+        demands=request.demands,
+        created_at=now,
+        expires_at=now + request.seconds * 1_000_000,
+        salt=request.salt,
+        shown_sha256=request.shown_sha256,
+        sealed=request.sealed,
+        uses_left=min(demand.uses for demand in request.demands),
+        key_id=request.key_id,
+        credential_id=request.credential_id,
+        certificate_sha256=request.certificate_sha256,
+        policy=request.policy,
+    )
+
+
+def _check_request(request: ApprovalRequest) -> None:
+    if not is_approval_id(request.approval_id):
+        raise InvalidInputError(
+            "approval_id must be a UUID in lower-case canonical form.",
+            field="approval_id",
+        )
+    if not _DIGEST.fullmatch(request.digest):
+        raise InvalidInputError("digest must be 64 hex digits.", field="digest")
+    if not identity(request.requester):
+        raise InvalidInputError("requester must not be empty.", field="requester")
+    _check_number("demands", len(request.demands), 1, MOST_DEMANDS, "demands")
+    _check_number("seconds", request.seconds, 1, _MOST_SECONDS, "seconds")
+    for demand in request.demands:
+        # Records that a program has built were checked by nobody.
+        _check_number("quorum", demand.quorum, 1, _MOST_PEOPLE, "people")
+        _check_number("uses", demand.uses, 1, _MOST_USES, "uses")
+        _check_number("seconds", demand.seconds, 1, _MOST_SECONDS, "seconds")
+
+
+def _check_number(
+    field: str, actual: int, minimum: int, maximum: int, unit: str
+) -> None:
+    if not minimum <= actual <= maximum:
+        raise InputSizeError(
+            field, actual=actual, minimum=minimum, maximum=maximum, unit=unit
+        )
 
 
 def check_move(before: ApprovalState, after: ApprovalState) -> None:

@@ -16,12 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.dual_control import DualControl, open_dual_control
+from hsm_core._internal.approvals.maintenance import DualControl, open_dual_control
 from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
-from hsm_core._internal.approvals.signature_check import (
-    SignatureCheck,
-    signature_check,
-)
+from hsm_core._internal.approvals.signatures import SignatureCheck, signature_check
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.walk import recorded_names
@@ -43,11 +40,11 @@ from hsm_core._internal.pipeline.refusals import (
     TamperingRecorder,
 )
 from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
+from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.evidence import LedgerCheck
-from hsm_core._internal.retention.requests import PurgeRequests
-from hsm_core._internal.retention.service import Retention
-from hsm_core._internal.retention.slot import (
+from hsm_core._internal.retention.service import (
     LedgerFile,
+    Retention,
     RetentionSlot,
     removal_method,
 )

@@ -23,9 +23,8 @@ from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.pipeline.refusals import COUNTED_SECONDS, Refusals
 from hsm_core._internal.policy import PolicyReloader, Recogniser
-from hsm_core._internal.retention.requests import PurgeRequests
-from hsm_core._internal.retention.service import Retention
-from hsm_core._internal.retention.slot import RetentionSlot
+from hsm_core._internal.retention.decisions import PurgeRequests
+from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import Operation

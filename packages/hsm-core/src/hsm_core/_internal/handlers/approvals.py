@@ -14,7 +14,7 @@ from hsm_core._internal.handlers.base import (
     R,
     check_known,
 )
-from hsm_core._internal.keyring.views import audited_caller
+from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core.model import Phase
 from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditDraft

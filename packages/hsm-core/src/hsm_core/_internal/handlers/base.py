@@ -25,7 +25,7 @@ from hsm_core._internal.keyring.use_counters import Use, UseAccounts
 from hsm_core._internal.lib.recent import RecentEvent
 from hsm_core._internal.lib.schedule import Schedule
 from hsm_core._internal.policy import PolicyHolder
-from hsm_core._internal.time.clock_jumps import ClockJumpGuard
+from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,

@@ -11,13 +11,15 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import OperationContext, Plan
 from hsm_core._internal.handlers.internal_operations import CompleteDestruction
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.keyring.destruction import (
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.versions import (
     WAY_TO_PURGE,
+    check_hold,
     destroy_material,
     living,
+    move,
+    with_versions,
 )
-from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
-from hsm_core._internal.keyring.versions import check_hold, move, with_versions
 from hsm_core._internal.time.clock import instant, utc_text
 from hsm_core.errors import InvalidInputError, KeyStateError
 from hsm_core.model import KeyState

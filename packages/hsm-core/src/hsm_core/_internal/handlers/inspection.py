@@ -22,15 +22,16 @@ from hsm_core._internal.handlers.base import (
     OperationContext,
 )
 from hsm_core._internal.handlers.listings import Listings
-from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
-from hsm_core._internal.keyring.tampering import tampering
-from hsm_core._internal.keyring.versions import require_version
-from hsm_core._internal.keyring.views import (
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    VersionDocument,
     key_facts,
     key_info,
     tampered_info,
     version_info,
 )
+from hsm_core._internal.keyring.tampering import tampering
+from hsm_core._internal.keyring.versions import require_version
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo

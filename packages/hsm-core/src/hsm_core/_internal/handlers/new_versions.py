@@ -10,8 +10,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import GeneratedKey
 from hsm_core._internal.handlers.base import MutationHandler
 from hsm_core._internal.handlers.sealed import SealedVersion, seal_version
-from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.views import key_info
+from hsm_core._internal.keyring.documents import KeyDocument, key_info
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model import KeyInfo, KeyState
 

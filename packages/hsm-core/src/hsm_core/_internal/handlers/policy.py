@@ -17,8 +17,7 @@ from hsm_core._internal.handlers.base import (
     OperationContext,
     check_known,
 )
-from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.views import key_facts
+from hsm_core._internal.keyring.documents import KeyDocument, key_facts
 from hsm_core._internal.policy import RuleEngine, change_of, explain
 from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import StatedFacts

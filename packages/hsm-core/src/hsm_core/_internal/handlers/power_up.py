@@ -30,7 +30,7 @@ from hsm_core._internal.audit.keys import (
 )
 from hsm_core._internal.crypto.selftest.answers import known_answers
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.lib.encoding import hkdf_sha256, mac_function
 from hsm_core.algorithms import Algorithm

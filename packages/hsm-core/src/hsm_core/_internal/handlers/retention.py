@@ -11,10 +11,14 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers import internal_operations as internal
 from hsm_core._internal.handlers.base import Answer, Handler, OperationContext, Plan
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.keyring.destruction import destroy_material
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.purge_windows import kept, opened_at
-from hsm_core._internal.keyring.versions import check_hold, move, with_versions
+from hsm_core._internal.keyring.versions import (
+    check_hold,
+    destroy_material,
+    move,
+    with_versions,
+)
 from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState

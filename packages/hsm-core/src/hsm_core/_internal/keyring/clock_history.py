@@ -8,7 +8,7 @@ from typing import Final
 
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.time.clock_jumps import (
+from hsm_core._internal.time.clock_guard import (
     ClockJump,
     ClockJumpGuard,
     decode_leaps,

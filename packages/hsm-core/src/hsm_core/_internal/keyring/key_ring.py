@@ -38,11 +38,9 @@ _FORMAT: Final = 1
 _KEK_ID_BYTES: Final = 8
 _CHECKSUM_BYTES: Final = 32
 _LENGTH_BYTES: Final = 4
-
 _RING_START: Final = b"FHKR\x01"
 _BLOB_START: Final = b"FHKB\x01"
 _APPROVAL_START: Final = b"FHKA\x01"
-
 _RING_CONTEXT: Final = b"hsm-core/key-ring/1"
 _CHECK_CONTEXT: Final = b"hsm-core/key-check/1"
 _CHECK_TEXT: Final = b"key check value"
@@ -61,7 +59,6 @@ _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
 _LEAPS_LABEL: Final = b"hsm-core/clock-leaps/1"
 _RETENTION_LABEL: Final = b"hsm-core/retention-state/1"
-
 _KEY_ID_CHARACTERS: Final = 36
 _DIGEST_CHARACTERS: Final = 64
 _NUMBER_BYTES: Final = 8
@@ -69,6 +66,14 @@ _LENGTHS: Final = tuple(
     length.to_bytes(8, "big")
     for length in (_KEY_ID_CHARACTERS, _NUMBER_BYTES, _DIGEST_CHARACTERS)
 )
+
+_Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+
+_KEKId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+
+_HexId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+
+_ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +85,6 @@ class BlobContext:
     material_id: str
     algorithm: str
     usages: tuple[str, ...]
-
-
-_Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
-_KEKId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
-_HexId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 
 class _Contents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +99,6 @@ class _Contents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return "<key ring contents>"
 
 
-_ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")
 _DECODER: Final = msgspec.msgpack.Decoder(_Contents)
 
 

@@ -22,7 +22,6 @@ from hsm_core import operations as ops
 from hsm_core._internal.audit.known import ACCEPTED
 from hsm_core._internal.audit.walk import AuditWalk
 from hsm_core._internal.keyring.dependencies import Dependencies
-from hsm_core._internal.keyring.destruction import destroy_material, living
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
@@ -32,9 +31,9 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.repository import destroyed_by
 from hsm_core._internal.keyring.rollback_check import RollbackCheck
-from hsm_core._internal.keyring.settlement import intent_of
-from hsm_core._internal.keyring.store_healing import Healer
+from hsm_core._internal.keyring.settlement import Healer, intent_of
 from hsm_core._internal.keyring.use_counters import UseAccounts
+from hsm_core._internal.keyring.versions import destroy_material, living
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase

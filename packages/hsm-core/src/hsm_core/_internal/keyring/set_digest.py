@@ -41,6 +41,8 @@ _MAC_BYTES: Final = 32
 Counted = KeyDigest | KnownKey
 """Key in the set digest: id, generation, digest of its document."""
 
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
 
 class _Seal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     format: int
@@ -49,7 +51,6 @@ class _Seal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     keys: int
 
 
-_ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(_Seal)
 
 

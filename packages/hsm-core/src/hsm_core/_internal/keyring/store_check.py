@@ -9,31 +9,210 @@ Later failures are healed, and the scrubber checks everything repeatedly.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Final
 
+from hsm_core import operations as ops
 from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.recovery import PurgeEvidence, StoreRecovery
+from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.rollback_check import (
     RollbackCheck,
     compare,
     judge_doubtful,
 )
-from hsm_core._internal.keyring.scrubber import Scrubber
-from hsm_core._internal.keyring.settlement import key_intents, recover
-from hsm_core._internal.keyring.store_healing import Healer
+from hsm_core._internal.keyring.settlement import Healer, key_intents, recover
+from hsm_core._internal.keyring.tampering import tampering
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.lib.worker import BackgroundWorker
-from hsm_core.model import AuditEvent, MessageDetail, Phase
-from hsm_core.protocols import AuditDraft
+from hsm_core._internal.time.clock import instant
+from hsm_core.errors import (
+    KeyNotFoundError,
+    KeyTamperedError,
+    StoreUnavailableError,
+    UnavailableError,
+)
+from hsm_core.model import AuditEvent, Integrity, KeyState, MessageDetail, Phase
+from hsm_core.protocols import AuditDraft, Clock, StoredKey
 from hsm_core.settings import KeyStoreKind
+
+_SLICE_SECONDS: Final = 0.001
+"""Duration of one step; other threads wait for the interpreter that long."""
+
+_SHOWN: Final = 100
+_WITH_DOCUMENT: Final = frozenset({"blob", "counter", "index", "kept"})
+"""Problems of keys with an authentic document."""
 
 _HEALING_SECONDS: Final = 1.0
 """Seconds between attempts to heal a store after a failed write."""
 
 _SCRUBBING_SECONDS: Final = 5.0
 """Seconds before a scrub restarts after the store could not be read."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    compared: int = 0
+    to_compare: int = 0
+
+
+class Scrubber:
+    """
+    Scrubber of every key, in the background or on demand.
+
+    Args:
+        inventory: Compared with the trail at the start.
+
+        uses: Accounts, of which those of no key are removed.
+
+        clock: For the instant of the last scrub.
+
+        judge: Compares doubtful buckets with the trail.
+
+        share: Share of one processor's time that the background may take.
+
+        interval_seconds: From the end of a scrub to the begin of the next.
+    """
+
+    def __init__(
+        self,
+        inventory: KeyRepository,
+        uses: UseAccounts,
+        clock: Clock,
+        judge: Callable[[], None],
+        *,
+        share: float,
+        interval_seconds: float,
+    ) -> None:
+        self._inventory = inventory
+        self._uses = uses
+        self._clock = clock
+        self._judge = judge
+        self._share = share
+        self._interval = interval_seconds
+        self._walk: Iterator[None] | None = None
+        self._progress = _Progress()
+        self._compared_at: datetime | None = None
+
+    def step(self) -> float:
+        """
+        Do one step of a scrub, and return the seconds until the next.
+
+        Raises:
+            HSMError: The store can't be read; the scrub restarts.
+        """
+        started = time.perf_counter()
+        if self._walk is None:
+            self._progress = _Progress()
+            self._walk = self._compare_all(self._progress)
+        try:
+            for _ in self._walk:
+                spent = time.perf_counter() - started
+                if spent >= _SLICE_SECONDS:
+                    return spent / self._share - spent
+        except BaseException:
+            self._walk = None
+            raise
+        self._walk = None
+        return self._interval
+
+    def verify(self, closing: threading.Event) -> ops.StoreVerification:
+        """
+        Check everything now.
+
+        Raises:
+            UnavailableError: The HSM is closed, or the store can't be read.
+        """
+        progress = _Progress()
+        for _ in self._compare_all(progress):
+            if closing.is_set():
+                raise UnavailableError("The HSM is closed.")
+        return ops.StoreVerification(keys=progress.compared, findings=self._findings())
+
+    def status(self) -> ops.StoreStatus:
+        """Return the known state of the store, without reading it."""
+        return ops.StoreStatus(
+            available=self._inventory.store.available,
+            locked=self._inventory.lock.reason,
+            findings=self._findings(_SHOWN),
+            compared=self._progress.compared,
+            to_compare=self._progress.to_compare,
+            compared_at=self._compared_at,
+        )
+
+    def _findings(self, most: int | None = None) -> tuple[ops.KeyFinding, ...]:
+        problems = self._inventory.tampered.problems()
+        return tuple(
+            ops.KeyFinding(key_id=key_id, problem=problem)
+            for key_id, problem in islice(problems.items(), most)
+        )
+
+    def _compare_all(self, progress: _Progress) -> Iterator[None]:
+        inventory = self._inventory
+        progress.to_compare = inventory.census.keys
+        orphans, living = self._uses.orphans(), set[str]()
+        for bucket in sorted(inventory.census.unverified):
+            self._compare_bucket(bucket)
+            yield
+        for stored in inventory.store.scan():
+            document = self._compare(stored)
+            if document is not None:
+                living |= _living(document)
+            progress.compared += 1
+            yield
+        problems = set(inventory.tampered.problems().values())
+        if problems <= _WITH_DOCUMENT:
+            # A document that is put right later must find its materials' counters.
+            self._uses.tidy(orphans - living)
+        self._compared_at = instant(self._clock.now())
+
+    def _compare_bucket(self, bucket: int) -> None:
+        try:
+            self._inventory.check_bucket(bucket)
+        except StoreUnavailableError:
+            if bucket not in self._inventory.doubtful:
+                raise
+            self._judge()
+
+    def _compare(self, stored: StoredKey) -> KeyDocument | None:
+        """Check one key, and register its fault."""
+        inventory, key_id = self._inventory, stored.key_id
+        if inventory.census.is_pinned(key_id):
+            return None
+        try:
+            document = inventory.examine(stored)
+        except KeyTamperedError:
+            return None
+        except KeyNotFoundError:
+            self._compare_stranger(stored)
+            return None
+        inventory.materials.check_blobs(document)
+        inventory.discard_blobs(document)
+        return document
+
+    def _compare_stranger(self, stored: StoredKey) -> None:
+        """Check a stored key without an index entry."""
+        inventory, key_id = self._inventory, stored.key_id
+        with inventory.committing:
+            if inventory.store.entry(key_id) is None:
+                inventory.census.pin(key_id, None)
+                reason = "No audit record names this key."
+                error = tampering(key_id, reason, Integrity.TAMPERED, "foreign")
+                inventory.condemn(key_id, error)
+
+
+def _living(document: KeyDocument) -> set[str]:
+    return {
+        version.material_id
+        for version in document.versions
+        if version.state is not KeyState.DESTROYED
+    }
 
 
 class StoreCheck:

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Version changes in a key document: transitions, new versions, permitted uses."""
+"""Key versions: states, legal transitions, and destruction of material."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
 
-from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
-from hsm_core._internal.keyring.lifecycle import check_move, permits
+from hsm_core._internal.keyring.documents import KeyDocument, Tombstone, VersionDocument
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import (
     InputSizeError,
@@ -20,10 +19,122 @@ from hsm_core.errors import (
 from hsm_core.model import KeyState
 
 _S: Final = KeyState
-_SHORT_WALK: Final = 8
+MOVES: Final[dict[KeyState, frozenset[KeyState]]] = {
+    _S.STAGED: frozenset({_S.ACTIVE, _S.REVOKED, _S.PURGE_SCHEDULED, _S.DESTROYED}),
+    _S.ACTIVE: frozenset({_S.RETIRED, _S.SUSPENDED, _S.REVOKED}),
+    _S.RETIRED: frozenset({_S.REVOKED, _S.PURGE_SCHEDULED}),
+    _S.SUSPENDED: frozenset({_S.ACTIVE, _S.REVOKED}),
+    _S.REVOKED: frozenset({_S.PURGE_SCHEDULED}),
+    _S.PURGE_SCHEDULED: frozenset(
+        {_S.STAGED, _S.ACTIVE, _S.SUSPENDED, _S.RETIRED, _S.REVOKED, _S.DESTROYED}
+    ),
+    _S.DESTROYED: frozenset(),
+}
+"""
+Allowed transitions of each state (SP 800-57 part 1, section 7).
 
+purge_scheduled returns only to the state it came from, an argument of `check_move`.
+When a whole key is scheduled for destruction, active and suspended versions are retired
+first, and return to the state before that.
+"""
+
+_PROTECT: Final = frozenset(
+    {
+        "ComputeMac",
+        "Encapsulate",
+        "Encrypt",
+        "GenerateDataKey",
+        "Seal",
+        "Sign",
+        "derive",
+        "wrap",
+    }
+)
+_PROCESS: Final = frozenset(
+    {
+        "Decapsulate",
+        "Decrypt",
+        "ExportKey",
+        "Open",
+        "Rewrap",
+        "Verify",
+        "VerifyMac",
+        "unwrap",
+    }
+)
+_PUBLIC: Final = frozenset({"GetPublicKey"})
+PERMITTED: Final[dict[KeyState, frozenset[str]]] = {
+    _S.STAGED: _PUBLIC,
+    _S.ACTIVE: _PROTECT | _PROCESS | _PUBLIC,
+    _S.RETIRED: _PROCESS | _PUBLIC,
+    _S.SUSPENDED: _PUBLIC,
+    _S.REVOKED: frozenset(),
+    _S.PURGE_SCHEDULED: frozenset(),
+    _S.DESTROYED: frozenset(),
+}
+"""
+Permitted uses of a version by state (SP 800-57 part 1, section 7): operations on its
+key, and usages of a key that an operation on another key names.
+"""
+
+REVOKED_BY_POLICY: Final = frozenset({"Verify", "VerifyMac", "GetPublicKey"})
+"""The only operations that a policy may allow for a revoked version."""
+
+_SHORT_WALK: Final = 8
 MAX_VERSIONS: Final = 4096
 """Maximum number of versions of a key; bounds the size of its document."""
+
+WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {
+    _S.STAGED: (_S.PURGE_SCHEDULED,),
+    _S.ACTIVE: (_S.RETIRED, _S.PURGE_SCHEDULED),
+    _S.RETIRED: (_S.PURGE_SCHEDULED,),
+    _S.SUSPENDED: (_S.ACTIVE, _S.RETIRED, _S.PURGE_SCHEDULED),
+    _S.REVOKED: (_S.PURGE_SCHEDULED,),
+    _S.PURGE_SCHEDULED: (),
+    _S.DESTROYED: (),
+}
+"""Transitions by which a version in each state reaches purge_scheduled."""
+
+
+def check_move(
+    before: KeyState, after: KeyState, *, came_from: KeyState | None = None
+) -> None:
+    """
+    Check one state transition of a version.
+
+    Args:
+        before: Present state.
+
+        after: State wanted.
+
+        came_from: The state before purge_scheduled, the only one to go back to.
+
+    Raises:
+        KeyStateError: The transition is not allowed.
+    """
+    back = before is _S.PURGE_SCHEDULED and after is not _S.DESTROYED
+    if after not in MOVES[before] or (back and after is not came_from):
+        raise KeyStateError(
+            f"A version that is {before} can't become {after}.",
+            state=before.value,
+            wanted=after.value,
+        )
+
+
+def permits(state: KeyState, kind: str, *, revoked_allowed: bool) -> bool:
+    """
+    Return whether a version in *state* may serve *kind*.
+
+    Args:
+        state: State of the version.
+
+        kind: Name of an operation, or a usage where the key is not its first.
+
+        revoked_allowed: Whether the policy allows *kind* for revoked versions.
+    """
+    if state is _S.REVOKED:
+        return revoked_allowed and kind in REVOKED_BY_POLICY
+    return kind in PERMITTED[state]
 
 
 def move(
@@ -241,3 +352,56 @@ def usable_versions(
     if found:
         return found
     return (require_version(document, None, kind, revoked_allowed=revoked_allowed),)
+
+
+def living(document: KeyDocument) -> set[str]:
+    """Return the ids of a key's material that is not destroyed."""
+    return {v.material_id for v in document.versions if v.state is not _S.DESTROYED}
+
+
+def destroy_material(
+    document: KeyDocument, material_ids: Collection[str], now: int
+) -> KeyDocument:
+    """
+    Return the next generation of a document, with some of its material destroyed.
+
+    If that includes the current version, the newest remaining version becomes current.
+    """
+    versions = (
+        _destroyed(version, now) if version.material_id in material_ids else version
+        for version in document.versions
+    )
+    known = {stone.material_id for stone in document.tombstones}
+    fresh = dict.fromkeys(
+        version.material_id
+        for version in document.versions
+        if version.material_id in material_ids and version.material_id not in known
+    )
+    after = msgspec.structs.replace(
+        with_versions(document, versions, now),
+        tombstones=(
+            *document.tombstones,
+            *(Tombstone(material_id=m, destroyed_at=now) for m in fresh),
+        ),
+    )
+    if not after.is_destroyed:
+        return msgspec.structs.replace(after, current=_newest_living(after))
+    # Nothing is left that could wait for its end.
+    return msgspec.structs.replace(after, destroy_at=0, destroy_asked_at=0)
+
+
+def _newest_living(document: KeyDocument) -> int:
+    if document.current_version.state is not _S.DESTROYED:
+        return document.current
+    living = (v.version for v in document.versions if v.state is not _S.DESTROYED)
+    return max(living)
+
+
+def _destroyed(version: VersionDocument, now: int) -> VersionDocument:
+    if version.state is _S.DESTROYED:
+        return version
+    way = (*WAY_TO_PURGE[version.state], _S.DESTROYED)
+    # A version that was never active has nothing to be retired from.
+    for state in way if version.state is not _S.STAGED else (_S.DESTROYED,):
+        version = move(version, state, now)
+    return msgspec.structs.replace(version, blob_sha256="")

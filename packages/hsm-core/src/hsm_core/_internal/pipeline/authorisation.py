@@ -18,8 +18,7 @@ from hsm_core._internal.approvals.workflow import ApprovalContext
 from hsm_core._internal.handlers.base import HandlerDependencies, OperationContext
 from hsm_core._internal.handlers.internal_operations import INTERNAL_OPERATIONS
 from hsm_core._internal.handlers.table import AnyHandler
-from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.views import key_facts
+from hsm_core._internal.keyring.documents import KeyDocument, key_facts
 from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.policy import decide_on, joined
 from hsm_core.errors import (

@@ -12,10 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
-from hsm_core._internal.approvals.requests import is_approval_id
-from hsm_core._internal.approvals.reservations import ApprovalReservation
-from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.views import audited_caller, audited_key
+from hsm_core._internal.approvals.states import is_approval_id
+from hsm_core._internal.approvals.workflow import ApprovalReservation
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    audited_caller,
+    audited_key,
+)
 from hsm_core._internal.lib.certificate_facts import audited_certificate
 from hsm_core._internal.time.clock import utc_text
 from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError

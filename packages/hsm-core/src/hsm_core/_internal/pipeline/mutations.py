@@ -29,7 +29,7 @@ from hsm_core._internal.keyring.documents import (
     check_document_size,
     remember,
 )
-from hsm_core._internal.keyring.store_healing import Healer
+from hsm_core._internal.keyring.settlement import Healer
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.lib.locks import Locks
 from hsm_core._internal.pipeline.authorisation import Admission

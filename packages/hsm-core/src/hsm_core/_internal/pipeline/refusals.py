@@ -14,9 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core._internal.keyring.tampering import Finding
 from hsm_core._internal.keyring.use_counters import Use
-from hsm_core._internal.keyring.views import audited_caller
 from hsm_core._internal.lib.certificate_facts import audited_certificate
 from hsm_core.errors import HSMError, KeyTamperedError
 from hsm_core.model import (

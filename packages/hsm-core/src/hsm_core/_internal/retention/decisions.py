@@ -1,18 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Purge decisions: requests for approval, their renewal, and their state."""
+"""Purge decisions: approval requests, and pauses until a separate approval."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+import msgspec
+
+from hsm_core._internal.handlers.internal_operations import AllowPurges
 from hsm_core._internal.keyring.purge_windows import DAY
 from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
-from hsm_core._internal.retention.requests import RememberedRequests
-from hsm_core.model import Approval, ApprovalState
+from hsm_core._internal.retention.state import (
+    LOST,
+    Allowance,
+    LedgerAnchor,
+    Pause,
+    StateFile,
+)
+from hsm_core._internal.time.clock_guard import RetentionTime
+from hsm_core.errors import ApprovalNotFoundError
+from hsm_core.model import Approval, ApprovalState, Caller
 from hsm_core.operations import Operation
+from hsm_core.protocols import Request
 
+_MOST: Final = 2000
+_PACKED: Final = msgspec.msgpack.Encoder(order="deterministic")
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _ANSWER_SECONDS: Final = 14 * 86_400
 """Time for a decision."""
@@ -27,6 +43,159 @@ _AGAIN: Final[dict[ApprovalState, int]] = {
     ApprovalState.CONSUMED: 0,
 }
 """Pause before the same request is opened again."""
+
+_ALLOWED_FOR: Final = 7 * DAY
+
+
+class PurgeRequests(Protocol):
+    """Opens approval requests for operations of the HSM itself."""
+
+    def request(
+        self,
+        caller: Caller,
+        operation: Operation[Any],
+        *,
+        minimum_seconds: int = 0,
+    ) -> Approval | None:
+        """
+        Return the open approval request for an operation; open one if there is none.
+
+        Args:
+            caller: The only caller that may execute it.
+
+            operation: As it will be sent; bound by all of its fields.
+
+            minimum_seconds: It may be granted and used for at least so long.
+
+        Returns:
+            None if the policy asks for none.
+
+        Raises:
+            HSMError: It can't be asked now.
+        """
+        ...
+
+    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
+        """
+        Return the open approval of a caller for an operation, or None.
+
+        Raises:
+            HSMError: It can't be told now.
+        """
+        ...
+
+    def state_of(self, approval_id: str) -> Approval:
+        """
+        Return an approval as it is now.
+
+        Raises:
+            ApprovalNotFoundError: There is none of this id.
+            ApprovalTamperedError: What lies there is not what was written.
+            HSMError: It can't be told now.
+        """
+        ...
+
+
+class NoPurgeRequests:
+    """Stand-in without an approval workflow: nothing is ever granted."""
+
+    def request(
+        self,
+        caller: Caller,
+        operation: Operation[Any],
+        *,
+        minimum_seconds: int = 0,
+    ) -> Approval | None:
+        """Return None."""
+        return None
+
+    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
+        """Return None."""
+        return None
+
+    def state_of(self, approval_id: str) -> Approval:
+        """
+        Refuse.
+
+        Raises:
+            ApprovalNotFoundError: Always.
+        """
+        raise ApprovalNotFoundError
+
+
+class RememberedRequests:
+    """
+    Approval requests, with the newest one for each operation.
+
+    Args:
+        desk: Opens and finds open requests.
+
+        file: Stores the newest request of each operation.
+    """
+
+    def __init__(self, desk: PurgeRequests, file: StateFile) -> None:
+        self._desk = desk
+        self._file = file
+
+    def newest(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
+        """
+        Return the newest approval of an operation, whatever its state.
+
+        Raises:
+            HSMError: It can't be told now, or can't be believed.
+        """
+        known = self._file.state.asked.get(_name(operation))
+        if known is not None:
+            try:
+                return self._desk.state_of(known)
+            except ApprovalNotFoundError:
+                pass  # It was removed long after its end.
+        found = self._desk.find(caller, operation)
+        if found is not None:
+            self._remember(operation, found)
+        return found
+
+    def ask(
+        self, caller: Caller, operation: Operation[Any], minimum_seconds: int
+    ) -> Approval | None:
+        """
+        Open a request; None if the policy requires no approval.
+
+        Raises:
+            HSMError: It can't be asked now.
+        """
+        found = self._desk.request(caller, operation, minimum_seconds=minimum_seconds)
+        if found is not None:
+            self._remember(operation, found)
+        return found
+
+    def forget(self, operation: Operation[Any]) -> None:
+        """Forget the request of a completed operation."""
+        asked = dict(self._file.state.asked)
+        if asked.pop(_name(operation), None) is not None:
+            self._put(asked)
+
+    def _remember(self, operation: Operation[Any], approval: Approval) -> None:
+        asked, name = dict(self._file.state.asked), _name(operation)
+        if asked.get(name) == approval.approval_id:
+            return
+        asked.pop(name, None)
+        asked[name] = approval.approval_id
+        while len(asked) > _MOST:
+            del asked[next(iter(asked))]
+        self._put(asked)
+
+    def _put(self, asked: dict[str, str]) -> None:
+        self._file.put(msgspec.structs.replace(self._file.state, asked=asked))
+
+
+def granted_at(approval: Approval) -> int:
+    """Return the time of the last valid grant; 0 if there is none."""
+    return max((d.at for d in approval.decisions if d.counts), default=0)
+
+
+def _name(operation: Operation[Any]) -> str:
+    return hashlib.sha256(_PACKED.encode(operation)).hexdigest()[:32]
 
 
 class NoApprovalRequiredError(Exception):
@@ -109,3 +278,152 @@ class PurgeDecisions:
     def outlives(self, approval: Approval, now: int) -> bool:
         """Return whether an approval can still be used when its grace is over."""
         return approval.expires_at > now + self._wait * 1_000_000
+
+
+class Pauses:
+    """
+    Requests separate approvals for unusual conditions.
+
+    Args:
+        file: Stores requests and allowances.
+
+        consents: Opens approval requests.
+
+        execute: The pipeline, which consumes an approval.
+
+        time: Time.
+
+    Attributes:
+        cause: Cause of the pause in the last sweep, or empty.
+        approval_id: Approval request that would end the pause.
+    """
+
+    def __init__(
+        self,
+        file: StateFile,
+        consents: PurgeDecisions,
+        execute: Callable[[Request], Any],
+        time: RetentionTime,
+    ) -> None:
+        self._file = file
+        self._consents = consents
+        self._execute = execute
+        self._time = time
+        self._is_loss_allowed = False
+        self.cause = ""
+        self.approval_id = ""
+
+    def begin(self) -> None:
+        """Reset the result of the previous sweep."""
+        self.cause = self.approval_id = ""
+
+    def note(self, cause: str) -> None:
+        """Note a cause that no approval can lift."""
+        self.cause = self.cause or cause
+
+    @property
+    def leaps_allowed(self) -> int:
+        """Leaps that ended before this instant count as time that has passed."""
+        return self._file.state.leaps_allowed
+
+    @property
+    def allowed(self) -> int:
+        """How many purges were allowed above the limit, and not done yet."""
+        allowance = self._file.state.allowance
+        if allowance is None or allowance.until < self._time.wall():
+            return 0
+        return allowance.purges
+
+    def consider_leap(self, count: int) -> None:
+        """Request that jumps count as time, if *count* materials wait for that."""
+        if not count:
+            self._drop("leap")
+        elif self._is_allowed("leap", count):
+            self._put(leaps_allowed=self._time.wall())
+
+    def may_purge(self, count: int, most: int) -> bool:
+        """
+        Return whether so many purges may be done now.
+
+        Args:
+            count: How many there would be.
+
+            most: Number that needs no extra approval.
+        """
+        if not count:
+            self._drop("limit")
+            return False
+        if self._find("state") is not None:
+            if not self._is_allowed("state", count):
+                return False
+            self._is_loss_allowed = True
+        if count <= max(most, self.allowed):
+            return True
+        if not self._is_allowed("limit", count):
+            return False
+        until = self._time.wall() + _ALLOWED_FOR
+        self._put(allowance=Allowance(purges=count, until=until))
+        return False  # The next sweep finds all that may be purged.
+
+    def notice_loss(self, known: LedgerAnchor | None) -> bool:
+        """
+        Start a pause if the stored state is lost; return whether it is.
+
+        Args:
+            known: The newest place of the ledger that the trail names, of which the
+                state then knows too.
+        """
+        if self._file.state.anchor is not None or known is None:
+            return False
+        if self._is_loss_allowed:
+            self._put(anchor=known)
+            return False
+        if self._find("state") is None:
+            self._put(pauses=(*self._file.state.pauses, LOST))
+        self.note("state")
+        return True
+
+    def count_purge(self) -> None:
+        """Take one purge from what was allowed above the limit."""
+        allowance = self._file.state.allowance
+        if allowance is None:
+            return
+        left = allowance.purges - 1
+        self._put(
+            allowance=Allowance(purges=left, until=allowance.until)
+            if left > 0
+            else None
+        )
+
+    def _is_allowed(self, cause: str, count: int) -> bool:
+        """Return whether it is approved; open a request if there is none."""
+        pause = self._find(cause)
+        if pause is None:
+            pause = Pause(cause=cause, count=count, since=self._time.wall())
+            self._put(pauses=(*self._file.state.pauses, pause))
+        asked = AllowPurges(cause=cause, count=pause.count, since=pause.since)
+        self.cause = self.cause or cause
+        try:
+            answer = self._consents.look(asked, self._time.wall())
+            answer = answer or self._consents.ask(asked)
+        except NoApprovalRequiredError:
+            return False
+        self.approval_id = answer.approval.approval_id
+        if answer.consent is not Consent.GRANTED:
+            return False
+        if answer.approval.state is not ApprovalState.GRANTED:
+            return False
+        self._execute(Request(_CALLER, asked))
+        self._drop(cause)
+        self.cause = self.approval_id = ""
+        return True
+
+    def _find(self, cause: str) -> Pause | None:
+        return next((p for p in self._file.state.pauses if p.cause == cause), None)
+
+    def _drop(self, cause: str) -> None:
+        left = tuple(p for p in self._file.state.pauses if p.cause != cause)
+        self._put(pauses=left)
+
+    def _put(self, **changes: Any) -> None:
+        self._file.put(msgspec.structs.replace(self._file.state, **changes))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Retention state that survives restarts, apart from keys and ledger.
+Retention policy file, and retention state that survives restarts.
 
 It is stored beside the keys, authenticated. It holds only conditions that delay purges:
 clock jumps, approved purges above the limit, and the known end of the ledger. Approvals
@@ -9,19 +9,29 @@ and grace periods do not depend on it.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from hsm_core._access_lists import others_may_change
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.lib.stored_form import StoredForm
-from hsm_core.errors import MalformedError
-from hsm_core.protocols import KeyStore
+from hsm_core._regular_files import open_regular
+from hsm_core.errors import ConfigurationError, MalformedError, UnsafeFileModeError
+from hsm_core.protocols import Clock, KeyStore
+from hsm_core.retention_policy import MAX_BYTES, RetentionPolicy, parse_retention_policy
 
 _META: Final = "retention"
 _NAME: Final = b"retention"
 _FORMAT: Final = 1
+_ENCODER: Final = msgspec.json.Encoder()
+_SETTLED_SECONDS: Final = 2.0
+"""Time that new content must stay unchanged before it is adopted: a partly written file
+may be valid, with fewer and shorter windows."""
 
 
 class Pause(StoredForm, frozen=True, kw_only=True):
@@ -79,7 +89,6 @@ class RetentionState(StoredForm, frozen=True, kw_only=True):
     asked: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-_ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(RetentionState)
 
 
@@ -135,3 +144,79 @@ class StateFile:
         except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
             pass
         return RetentionState(pauses=(LOST,))
+
+
+@dataclass(slots=True)
+class _Seen:
+    digest: bytes
+    since: float
+
+
+class RetentionPolicyFile:
+    """
+    Retention policy in force: the last valid content of a file.
+
+    A missing, empty or invalid file changes only `problem`. If there never was a valid
+    one, there is no policy, and nothing is purged.
+
+    Args:
+        path: Of the file.
+
+        clock: Time.
+
+    Attributes:
+        policy: In force; None while there is none.
+        loaded_at: Since when, microseconds since 1970; 0 while there is none.
+        problem: Current fault of the file, or empty.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._seen = _Seen(b"", 0.0)
+        self._adopted = b""
+        self.policy: RetentionPolicy | None = None
+        self.loaded_at = 0
+        self.problem = ""
+
+    def look(self) -> bool:
+        """
+        Read the file, and adopt new valid content that is unchanged for two seconds.
+
+        Returns:
+            Whether to read again soon, because new content is not old enough.
+        """
+        try:
+            content = self._read()
+            digest = hashlib.sha256(content).digest()
+            policy = parse_retention_policy(content)
+        except ConfigurationError as error:
+            self.problem = str(error)
+            self._seen = _Seen(b"", 0.0)
+            return False
+        if digest == self._adopted:
+            self.problem = ""
+            return False
+        now = self._clock.monotonic()
+        if digest != self._seen.digest:
+            self._seen = _Seen(digest, now)
+        if now - self._seen.since < _SETTLED_SECONDS:
+            return True
+        self.policy, self._adopted, self.problem = policy, digest, ""
+        self.loaded_at = self._clock.now()
+        return False
+
+    def _read(self) -> bytes:
+        try:
+            with open_regular(self._path) as file:
+                if others_may_change(file.fileno()):
+                    raise UnsafeFileModeError(
+                        "Other users can write the retention policy. It must "
+                        "belong to root or this user, and be writable by its "
+                        "owner only."
+                    )
+                return file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The retention policy can't be read: {error.strerror}."
+            ) from None

@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-from hsm_core._internal.keyring.claims import Claims
+from hsm_core._internal.keyring.names import Claims
 from hsm_core.errors import (
     ConflictError,
     GenerationConflictError,

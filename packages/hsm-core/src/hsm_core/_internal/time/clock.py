@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""System clock, and timestamps in the form of the API."""
+"""System clock, steady time, and timestamps in the form of the API."""
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from hsm_core.protocols import Clock
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -40,3 +43,44 @@ def instant(microseconds: int) -> datetime:
         return _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         return _EARLIEST if microseconds < 0 else _LATEST
+
+
+class SteadyTime:
+    """
+    Time for expiry checks. Thread-safe.
+
+    Args:
+        clock: The wall clock and the monotonic one.
+
+        floor: Earliest possible time, in microseconds since 1970.
+    """
+
+    def __init__(self, clock: Clock, floor: int = 0) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._latest = floor
+        self._at = self._began = clock.monotonic()
+
+    def __repr__(self) -> str:
+        return "<SteadyTime>"
+
+    def now(self) -> int:
+        """Return microseconds since 1970, never fewer than before."""
+        with self._lock:
+            return self._advance(0)
+
+    def seen(self, instant: int) -> None:
+        """Note an instant known to have passed."""
+        with self._lock:
+            self._advance(instant)
+
+    def passed(self) -> int:
+        """Return how many microseconds the monotonic clock has counted so far."""
+        return int((self._clock.monotonic() - self._began) * 1_000_000)
+
+    def _advance(self, instant: int) -> int:
+        at = self._clock.monotonic()
+        passed = max(0, int((at - self._at) * 1_000_000))
+        self._latest = max(self._clock.now(), self._latest + passed, instant)
+        self._at = at
+        return self._latest

@@ -26,11 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.keyring.documents import (
-    MAX_DOCUMENT_BYTES,
-    KeyDocument,
-    peek,
-)
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, KeyDocument, peek
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     check_private_files,
