@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Final, Protocol, TextIO
 
-import structlog
-
 from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.observability.log_fields import plain_fields
+
+# Where rich is installed, structlog loads its 70 modules, for tracebacks that no log of
+# ours has.
+_hidden = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+if _hidden:
+    del sys.modules["rich"]
 
 _LEVELS: Final = logging.getLevelNamesMapping()
 
