@@ -28,8 +28,8 @@ from hsm_core._internal.keyring import use_counters as use_values
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
 from hsm_core._internal.stores.filesystem import saved_index
-from hsm_core._internal.stores.lease_rules import decode_lease, encode_lease
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
 from hsm_core.consent import ShownOperation, check_shown
 from hsm_core.errors import (
     ApprovalRequiredError,

@@ -3,54 +3,28 @@
 
 from __future__ import annotations
 
-import errno
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.stores.filesystem import leases as filesystem_leases
-from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
-from hsm_core._internal.stores.filesystem.opening import lock_file
-from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core._internal.stores.remote.leases import RemoteLeases
-from hsm_core._internal.stores.sqlite.connection import Schema
-from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core._internal.stores.sqlite.leases import SqliteLeases, make_lease_table
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.errors import (
     InvalidInputError,
     LeaseHeldError,
     LeaseLostError,
     StoreUnavailableError,
-    UnsafeFileModeError,
     VaultConflictError,
 )
 from hsm_core.protocols import ABSENT, Lease, Leases, RemoteKeyVault, VaultObject
 from hsm_core.testing import FakeClock, FakeEntropy
-from tests.core.filesystem_support import (
-    FaultyOS,
-    as_directory,
-    as_fifo,
-    as_giant,
-    patched,
-    struck,
-)
 
 NAME = "writer"
-LEASES = Schema(application_id=0x46484C53, steps=(make_lease_table,))
 HOUR = 3600.0
-
-
-def as_link(path: Path) -> None:
-    """Replace a file by a link to a copy of it beside it."""
-    path.symlink_to(path.rename(path.with_name("copy")))
 
 
 class SmallVault(RemoteKeyVault):
@@ -105,55 +79,27 @@ class SmallVault(RemoteKeyVault):
 
 
 class Row:
-    """One implementation: opens the same leases anew with each call."""
+    """One vault: opens the same leases anew with each call."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
+    def __init__(self, name: str) -> None:
         self.clock = FakeClock()
-        self._folder = folder
-        self._vault = SmallVault()
-        self._memory = MemoryLeases(self.clock)
-        self._opened: Database | None = None
-        self._storage: RemoteKeyVault | None = None
+        self._vault: RemoteKeyVault = SmallVault()
+        if name == "memory":
+            self._vault = MemoryVault()
+        if name == "s3":
+            from tests.core.s3_server import shared_storage
+
+            self._vault = shared_storage().new_vault()
 
     def open(self) -> Leases:
-        """Open them; what was opened before is not used any more."""
-        if self.name == "memory":
-            return self._memory
-        if self.name == "filesystem":
-            return FilesystemLeases(self._folder / "leases", self.clock)
-        if self.name == "sqlite":
-            return SqliteLeases(self._database(), self.clock)
-        if self.name == "s3":
-            return RemoteLeases(self._objects(), self.clock, SystemEntropy())
-        return RemoteLeases(self._vault, self.clock, FakeEntropy())
-
-    def _objects(self) -> RemoteKeyVault:
-        from tests.core.s3_server import shared_storage
-
-        if self._storage is None:
-            self._storage = shared_storage().new_vault()
-        return self._storage
-
-    def _database(self) -> Database:
-        if self._opened is None:
-            path = self._folder / "sqlite" / "leases.sqlite"
-            self._opened = Database(path, LEASES)
-        return self._opened
-
-    def close(self) -> None:
-        """Close what is open."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        """Open them."""
+        return RemoteLeases(self._vault, self.clock, SystemEntropy())
 
 
-@pytest.fixture(params=["memory", "filesystem", "sqlite", "remote", "s3"])
-def row(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Row]:
-    """Give one implementation after the other."""
-    found = Row(request.param, tmp_path)
-    yield found
-    found.close()
+@pytest.fixture(params=["small", "memory", "s3"])
+def row(request: pytest.FixtureRequest) -> Row:
+    """Give one vault after the other."""
+    return Row(request.param)
 
 
 @pytest.fixture
@@ -251,7 +197,7 @@ class TestEveryImplementation:
         """
         A lease that these leases never gave is lost.
         """
-        elsewhere = MemoryLeases(row.clock).acquire(NAME, "a", 10)
+        elsewhere = Row("small").open().acquire(NAME, "a", 10)
 
         leases.release(elsewhere)
         with pytest.raises(LeaseLostError):
@@ -277,7 +223,6 @@ class TestEveryImplementation:
         """
         epochs = []
         for holder in "abcde":
-            row.close()
             leases = row.open()
             lease = leases.acquire(NAME, holder, 10)
             epochs.append(lease.epoch)
@@ -344,42 +289,7 @@ class TestEveryImplementation:
             assert "seconds" == caught.value.facts["field"]
 
 
-class TestFilesystem:
-    @pytest.fixture
-    def leases(self, tmp_path: Path) -> FilesystemLeases:
-        """Give leases in a directory."""
-        return FilesystemLeases(tmp_path / "leases", FakeClock())
-
-    def test_modes(self, leases: FilesystemLeases, tmp_path: Path) -> None:
-        """
-        Nobody else reaches the files, and a directory that others reach is refused.
-        """
-        leases.acquire(NAME, "a", 10)
-        found = sorted((tmp_path / "leases").iterdir())
-
-        assert ["lock", "writer.json"] == [path.name for path in found]
-        assert {0o100600} == {path.stat().st_mode for path in found}
-        (tmp_path / "leases").chmod(0o750)
-        with pytest.raises(UnsafeFileModeError):
-            FilesystemLeases(tmp_path / "leases", FakeClock())
-
-    @pytest.mark.parametrize("hostile", [as_directory, as_fifo, as_giant, as_link])
-    def test_hostile_files(
-        self,
-        leases: FilesystemLeases,
-        tmp_path: Path,
-        hostile: Callable[[Path], None],
-    ) -> None:
-        """
-        What is no plain small file is neither followed nor waited for, nor taken over.
-        """
-        leases.release(leases.acquire(NAME, "a", 10))
-        hostile(tmp_path / "leases" / "writer.json")
-
-        with pytest.raises(StoreUnavailableError):
-            leases.acquire(NAME, "a", 10)
-
-    @pytest.mark.usefixtures("private_umask")
+class TestRemote:
     @pytest.mark.parametrize(
         "content",
         [
@@ -388,119 +298,22 @@ class TestFilesystem:
             b'{"format":2,"name":"writer","holder":"a","epoch":1,"expires_at":0}',
             b'{"format":1,"name":"other","holder":"a","epoch":1,"expires_at":0}',
             b'{"format":1,"name":"writer","holder":"a","epoch":0,"expires_at":0}',
+            bytes(5000),
         ],
     )
     def test_unreadable(
-        self, leases: FilesystemLeases, tmp_path: Path, content: bytes
+        self, vault: SmallVault, leases: RemoteLeases, content: bytes
     ) -> None:
         """
-        A file that is no lease of this name is not taken for a free name.
+        An object that is no lease of this name is not taken for a free name.
         """
-        (tmp_path / "leases" / "writer.json").write_bytes(content)
-
-        with pytest.raises(StoreUnavailableError, match="The lease writer"):
-            leases.acquire(NAME, "a", 10)
-
-    def test_other_processes(self, tmp_path: Path) -> None:
-        """
-        Of several processes that ask at once one gets the name.
-        """
-        program = (
-            "import sys, pathlib\n"
-            "from hsm_core._internal.time.clock import SystemClock\n"
-            "from hsm_core._internal.stores.filesystem.leases import FilesystemLeases\n"
-            "from hsm_core.errors import LeaseHeldError\n"
-            "path = pathlib.Path(sys.argv[1])\n"
-            "leases = FilesystemLeases(path, SystemClock())\n"
-            "print('ready', flush=True)\n"
-            "sys.stdin.readline()\n"
-            "try:\n"
-            "    print(leases.acquire('writer', sys.argv[2], 60).epoch)\n"
-            "except LeaseHeldError:\n"
-            "    print(0)\n"
-        )
-        crowd = [
-            subprocess.Popen(
-                [sys.executable, "-c", program, str(tmp_path / "leases"), f"p{number}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(3)
-        ]
-        for process in crowd:
-            assert process.stdout is not None
-            assert "ready\n" == process.stdout.readline()
-        answers = [process.communicate("go\n")[0] for process in crowd]
-
-        assert ["0\n", "0\n", "1\n"] == sorted(answers)
-
-    def test_stopped_process(
-        self, leases: FilesystemLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """
-        A process that was stopped while it held the lock doesn't stop others for ever.
-        """
-        monkeypatch.setattr(filesystem_leases, "_ATTEMPTS", 3)
-        lock = lock_file(tmp_path / "leases" / "lock")
-        with pytest.raises(StoreUnavailableError, match="locked by another process"):
-            leases.acquire(NAME, "a", 10)
-        lock.release()
-
-        assert 1 == leases.acquire(NAME, "a", 10).epoch
-
-    @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-    def test_fault_at_every_call(self, tmp_path: Path, *, sticky: bool) -> None:
-        """
-        Whatever call fails, a lease that was given is there, and no epoch comes twice.
-        """
-        nth, fake = 0, FaultyOS()
-        while fake.count >= nth:
-            nth += 1
-            clock = FakeClock()
-            leases = FilesystemLeases(tmp_path / str(nth), clock)
-            leases.acquire(NAME, "a", 10)
-            clock.advance(10)
-            fake = struck(errno.EIO, nth, sticky=sticky)
-            given = None
-            with patched(fake), suppress(StoreUnavailableError):
-                given = leases.acquire(NAME, "b", 10)
-            if given is not None:
-                assert 2 == leases.renew(given, 10).epoch
-            clock.advance(20)
-            assert leases.acquire(NAME, "c", 10).epoch in ({3} if given else {2, 3})
-        assert nth >= 10
-
-    def test_leftovers(self, leases: FilesystemLeases, tmp_path: Path) -> None:
-        """
-        What an interrupted write left is removed at the next opening.
-        """
-        (tmp_path / "leases" / ".tmp-1").write_bytes(b"half")
-
-        FilesystemLeases(tmp_path / "leases", FakeClock())
-
-        assert ["lock"] == [path.name for path in (tmp_path / "leases").iterdir()]
-
-
-class TestSqlite:
-    @pytest.mark.parametrize("content", [b"", b"{}", bytes(5000)])
-    def test_unreadable(self, tmp_path: Path, content: bytes) -> None:
-        """
-        A row that is no lease of this name is not taken for a free name.
-        """
-        database = Database(tmp_path / "db" / "leases", LEASES)
-        leases = SqliteLeases(database, FakeClock())
-        with database.transaction() as connection:
-            connection.execute("INSERT INTO leases VALUES (?, ?)", (NAME, content))
+        vault.put("leases/writer", content)
 
         with pytest.raises(StoreUnavailableError, match="The lease writer"):
             leases.acquire(NAME, "a", 10)
 
         assert 1 == leases.acquire("other", "a", 10).epoch
-        database.close()
 
-
-class TestRemote:
     @pytest.fixture
     def vault(self) -> SmallVault:
         """Give an empty vault."""

@@ -14,9 +14,7 @@ import pytest
 
 from hsm_core import factory
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.stores.filesystem import leases
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
-from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
 from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core.errors import StoreLockedError, StoreUnavailableError, UnavailableError
 from hsm_core.model import Caller, Role
@@ -28,7 +26,6 @@ from hsm_core.settings import (
     KeyStoreKind,
     Settings,
 )
-from hsm_core.testing import FakeClock
 from tests.contract.store_rows import ROWS, StoreRow
 from tests.core import approval_support, key_support
 
@@ -195,20 +192,6 @@ def test_a_moved_directory_is_not_locked_anew(tmp_path: Path) -> None:
 
     assert b"value" == store.read_meta("ring")
     store.close()
-
-
-def test_leases_are_changed_by_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock file that is deleted during a change lets no second change begin."""
-    monkeypatch.setattr(leases, "_ATTEMPTS", 2)
-    first, second = (FilesystemLeases(tmp_path / "l", FakeClock()) for _ in "12")
-    with first._locked():  # noqa: SLF001 (a change that takes long)
-        (tmp_path / "l" / "lock").unlink()
-        with pytest.raises(StoreUnavailableError):
-            second.acquire("writer", "second", 60)
-
-    assert second.acquire("writer", "second", 60) is not None
 
 
 @pytest.mark.parametrize("sqlite", [False, True], ids=["files", "sqlite"])

@@ -9,18 +9,22 @@ from collections.abc import Callable
 
 import pytest
 
-from hsm_core._internal.stores.memory.leases import MemoryLeases
-from hsm_core._internal.stores.remote.tenure import WriterLease
+from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._internal.stores.remote.leases import RemoteLeases, WriterLease
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import StoreLockedError, StoreUnavailableError
-from hsm_core.protocols import Lease
+from hsm_core.protocols import Clock, Lease
 from hsm_core.testing import FakeClock
 
 
-class FaultyLeases(MemoryLeases):
-    """Leases in memory that can't always be asked."""
+class FaultyLeases(RemoteLeases):
+    """Leases that can't always be asked."""
 
     is_away = False
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(MemoryVault(), clock, SystemEntropy())
 
     def renew(self, lease: Lease, seconds: float, /) -> Lease:
         """Renew, unless nobody answers."""
@@ -29,7 +33,7 @@ class FaultyLeases(MemoryLeases):
         return super().renew(lease, seconds)
 
 
-def begun(leases: MemoryLeases, clock: FakeClock, holder: str = "first") -> WriterLease:
+def begun(leases: FaultyLeases, clock: FakeClock, holder: str = "first") -> WriterLease:
     """Return a tenure whose thread does not get its turn."""
     tenure = WriterLease(leases, clock, holder, renew_seconds=3600)
     tenure.begin(patient=False)

@@ -46,9 +46,9 @@ from hsm_core._internal.stores.filesystem.saved_index import (
     put,
     steps_of,
 )
-from hsm_core._internal.stores.lease_rules import decode_lease, encode_lease
 from hsm_core._internal.stores.remote.access import VaultAccess
 from hsm_core._internal.stores.remote.documents import RemoteDocuments
+from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core._internal.time.clock_guard import (
     ClockJump,

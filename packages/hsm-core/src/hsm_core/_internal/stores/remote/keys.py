@@ -26,8 +26,7 @@ from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.remote import names
 from hsm_core._internal.stores.remote.access import UnsettledPutError, VaultAccess
 from hsm_core._internal.stores.remote.known import KnownDocuments
-from hsm_core._internal.stores.remote.leases import RemoteLeases
-from hsm_core._internal.stores.remote.tenure import WriterLease
+from hsm_core._internal.stores.remote.leases import RemoteLeases, WriterLease
 from hsm_core._internal.stores.remote.uses import RemoteUseCounters
 from hsm_core.errors import (
     ConflictError,

@@ -151,7 +151,8 @@ class MemoryVault(RemoteKeyVault):
         """Do nothing: what is in memory needs no connection."""
 
     def _call(self, call: str, name: str, act: Callable[[], R]) -> R:
-        time.sleep(self._delays.get(call, 0))
+        if delay := self._delays.get(call):
+            time.sleep(delay)
         with self._lock:
             self.calls.append((call, name))
             fate = self._fate(call, name)
