@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event, leaf_hash
 from hsm_core._internal.audit.verify import verify_lines
 from hsm_core._internal.lib.envelope import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditUnavailableError, InvalidInputError
 from hsm_core.model import (
     AuditedCaller,

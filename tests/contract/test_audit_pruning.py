@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.known import ACCEPTED
+from hsm_core._internal.audit.baseline import ACCEPTED
+from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.merkle import CompactRange
-from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.reading import lines_from
-from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.audit.record import event_of, leaf_hash
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditUnavailableError, InvalidInputError
 from hsm_core.factory import open_verifier
 from hsm_core.model import KeyId, Phase, PruneDetail

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsm_core._internal.stores.trail.log import TrailLog
+from hsm_core._internal.audit.log import TrailLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, ResumeDetail
 from tests.core.audit_support import draft, events, opened, verified

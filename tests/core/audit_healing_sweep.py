@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from hsm_core._internal.audit import writer as outage
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.trail import outage
 from hsm_core.settings import AuditSync
 from tests.core.audit_faults import BEGINNINGS, Faults, Writer, until
 from tests.core.audit_support import events, fill, open_log, opened, verified

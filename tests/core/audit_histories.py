@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core.errors import AuditUnavailableError

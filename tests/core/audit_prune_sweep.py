@@ -20,8 +20,8 @@ import signal
 import sys
 from pathlib import Path
 
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.known import KnownKeys
+from hsm_core._internal.audit.baseline import KnownKeys
+from hsm_core._internal.audit.record import event_of
 from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
 from tests.core.audit_prune_support import (

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hsm_core._internal.audit.offline import OfflineVerification
+from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.record import FRAME, decode_event
-from hsm_core._internal.audit.verify import AuditVerifier
+from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.lib.envelope import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
+from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from hsm_core._internal.audit.baseline import (
-    FORMAT,
-    BaselineHeader,
-    encode_baseline,
-)
+from hsm_core._internal.audit.baseline import FORMAT, BaselineHeader, encode_baseline
 from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.keys import key_check_value
-from hsm_core._internal.audit.mark import HeadCodec, HeadMark
-from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.record import key_check_value, leaf_hash
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,

@@ -15,12 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.audit.record import (
-    FRAME,
-    decode_event,
-    encode_event,
-    leaf_hash,
-)
+from hsm_core._internal.audit.record import FRAME, decode_event, encode_event, leaf_hash
 from hsm_core._internal.lib import envelope
 from hsm_core.model import AuditedCaller, AuditEvent
 

@@ -21,8 +21,8 @@ from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.retention.service import LedgerFile, Retention
+from hsm_core._internal.stores.audit import open_ledger, open_trail
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
-from hsm_core._internal.stores.trails import open_ledger, open_trail
 from hsm_core.errors import (
     ApprovalNotFoundError,
     ApprovalRequiredError,

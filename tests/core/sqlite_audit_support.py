@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from hsm_core._internal.audit.offline import OfflineVerification
+from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.protocols import Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy

@@ -8,15 +8,16 @@ import time
 import pytest
 
 from hsm_core._internal.audit.baseline import (
+    ACCEPTED,
     FORMAT,
     Baseline,
     BaselineHeader,
+    KnownKeys,
+    PrunedPrefix,
     check_baseline,
     encode_baseline,
     known_keys,
 )
-from hsm_core._internal.audit.known import ACCEPTED, KnownKeys
-from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core.errors import AuditTamperedError
 from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail
 from hsm_core.protocols import KnownKey

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from hsm_core import factory
+from hsm_core._internal.audit import writer as outage
 from hsm_core._internal.stores.filesystem import audit_medium
-from hsm_core._internal.stores.trail import outage
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.mark import HeadCodec
+from hsm_core._internal.audit.head_mark import HeadCodec
+from hsm_core._internal.audit.medium import MediumError
+from hsm_core._internal.audit.tickets import Ticket
+from hsm_core._internal.audit.writer import MAX_PENDING_BYTES
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_files import write_all
-from hsm_core._internal.stores.trail.flusher import MAX_PENDING_BYTES
-from hsm_core._internal.stores.trail.groups import Ticket
-from hsm_core._internal.stores.trail.medium import MediumError
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,

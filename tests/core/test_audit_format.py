@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 
-from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     HEADER_BYTES,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.mark import HEAD_BYTES, HeadCodec, HeadMark
+from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
 from tests.core.audit_support import KEY, fill, open_log, opened, verified
 

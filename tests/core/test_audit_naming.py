@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hsm_core._internal.audit.naming import (
+from hsm_core._internal.stores.filesystem.audit_files import (
     ClosedName,
     FragmentName,
     baseline_name,

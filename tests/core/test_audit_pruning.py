@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.background.maintenance import LEASE, prune_trail
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem import audit_baseline
+from hsm_core._internal.stores.filesystem import audit_pruning
 from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core.errors import (
     AuditTamperedError,
@@ -279,7 +279,7 @@ def test_what_is_kept_is_read_though_its_name_could_not_be_synced(
 
         def arm(reached: str) -> None:
             if reached == "audit.prune.after_record":
-                patch.setattr(audit_baseline, "sync_directory", fail)
+                patch.setattr(audit_pruning, "sync_directory", fail)
 
         with install(arm), pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)

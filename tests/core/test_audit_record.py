@@ -10,18 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.keys import record_mac_function
-from hsm_core._internal.audit.mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.chain import Chain, Follower, IntentReplay, OpenIntents
+from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.record import (
     FRAME,
     MAX_LINE_BYTES,
     decode_event,
     encode_event,
     leaf_hash,
+    record_mac_function,
 )
-from hsm_core._internal.audit.replay import IntentReplay
 from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.naming import ClosedName, closed_names, fragment_names
+from hsm_core._internal.stores.filesystem.audit_files import (
+    ClosedName,
+    closed_names,
+    fragment_names,
+)
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import RepairDetail
 from hsm_core.settings import AuditSync

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.audit import writer as flusher
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.trail import flusher
-from hsm_core._internal.stores.trail.reserve import Reserve
+from hsm_core._internal.stores.filesystem.audit_files import DiskReserve
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft
@@ -95,7 +95,7 @@ def test_a_start_that_fails_leaves_nothing_half_made(
 def test_a_reserve_has_its_blocks(tmp_path: Path) -> None:
     """It is taken with real blocks, given up without, and taken again."""
     path = tmp_path / "reserve"
-    reserve = Reserve(path, SIZE)
+    reserve = DiskReserve(path, SIZE)
     assert not reserve.held
 
     assert reserve.take()
@@ -114,7 +114,7 @@ def test_a_reserve_of_another_size_is_changed(tmp_path: Path) -> None:
     """A new setting makes it smaller or larger."""
     path = tmp_path / "reserve"
     for size in (SIZE, 2 * SIZE, SIZE):
-        reserve = Reserve(path, size)
+        reserve = DiskReserve(path, size)
         assert reserve.take()
         reserve.close()
         assert (_allocated(path), path.stat().st_size) == (size, size)
@@ -123,7 +123,7 @@ def test_a_reserve_of_another_size_is_changed(tmp_path: Path) -> None:
 def test_half_a_reserve_is_none(tmp_path: Path, faults: Faults) -> None:
     """What can't be allocated wholly takes no room."""
     path = tmp_path / "reserve"
-    reserve = Reserve(path, SIZE)
+    reserve = DiskReserve(path, SIZE)
     faults.fail("posix_fallocate", code=errno.ENOSPC)
     assert not reserve.take()
     assert _allocated(path) == 0
@@ -141,7 +141,7 @@ def test_a_reserve_is_written_where_it_can_not_be_allocated(
     size = 3 * SIZE // 2
     faults.fail("posix_fallocate", code=code, times=2)
     faults.fail("pwrite", code=errno.ENOSPC, skip=1, short=True)
-    reserve = Reserve(path, size)
+    reserve = DiskReserve(path, size)
     assert not reserve.take()
     assert _allocated(path) == 0
 
@@ -155,7 +155,7 @@ def test_a_reserve_is_written_where_it_can_not_be_allocated(
 def test_a_reserve_that_is_not_wanted_makes_no_file(tmp_path: Path) -> None:
     """A size of 0 is always held and never given up."""
     path = tmp_path / "reserve"
-    reserve = Reserve(path, 0)
+    reserve = DiskReserve(path, 0)
 
     assert reserve.take()
     assert not reserve.give_up()
@@ -174,7 +174,7 @@ def test_a_reserve_is_a_private_file(tmp_path: Path, kind: str) -> None:
         path.touch(0o600)
         path.chmod(0o644)
 
-    assert not Reserve(path, SIZE).take()
+    assert not DiskReserve(path, SIZE).take()
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.retention import IDLE, RetentionRule, WatchedClock
+from hsm_core._internal.audit.pruning import IDLE, RetentionRule, WatchedClock
 from hsm_core.testing import FakeClock
 
 DAY = 24 * 3600 * 1_000_000

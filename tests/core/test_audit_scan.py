@@ -7,12 +7,11 @@ from io import BytesIO
 
 import pytest
 
-from hsm_core._internal.audit import scan
-from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.chain import Chain, Follower, OpenIntents
+from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
-from hsm_core._internal.audit.scan import (
+from hsm_core._internal.stores.filesystem import audit_scan
+from hsm_core._internal.stores.filesystem.audit_scan import (
     Scan,
     begins,
     claimed_seq,
@@ -191,7 +190,7 @@ def test_a_tail_is_only_as_long_as_what_waits_to_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More than can be on its way to the disk at one time was not torn by a crash."""
-    monkeypatch.setattr(scan, "MAX_TORN_BYTES", 1000)
+    monkeypatch.setattr(audit_scan, "MAX_TORN_BYTES", 1000)
     whole = b"".join(LINES)
 
     assert 1000 == _judged(whole + b"x" * 1000, _mark(5))

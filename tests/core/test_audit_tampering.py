@@ -16,16 +16,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.mark import HEAD_BYTES, HeadMark
-from hsm_core._internal.audit.record import (
-    FRAME,
-    decode_event,
-    encode_event,
-    leaf_hash,
-)
-from hsm_core._internal.audit.scan import judge_end, scan_segment
+from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadMark
+from hsm_core._internal.audit.record import FRAME, decode_event, encode_event, leaf_hash
 from hsm_core._internal.lib import envelope
+from hsm_core._internal.stores.filesystem.audit_scan import judge_end, scan_segment
 from hsm_core.errors import AuditTamperedError, HSMError, WrongAuditKeyError
 from hsm_core.model import (
     ApprovalDemand,

@@ -11,12 +11,13 @@ from typing import BinaryIO
 
 import pytest
 
-from hsm_core._internal.audit import verify
-from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
-from hsm_core._internal.audit.scan import Scan, judge_end
-from hsm_core._internal.audit.verify import AuditVerifier, verify_lines
+from hsm_core._internal.audit.verify import verify_lines
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.stores.filesystem import audit_verify as verify
+from hsm_core._internal.stores.filesystem.audit_scan import Scan, judge_end
+from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
 from hsm_core.protocols import AuditHead
 from hsm_core.settings import AuditSync

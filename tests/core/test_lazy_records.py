@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.mark import HeadMark
-from hsm_core._internal.stores.trail.backlog import Backlog
-from hsm_core._internal.stores.trail.groups import Group, Ticket
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.tickets import Group, Ticket
+from hsm_core._internal.audit.writer import Backlog
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import open_hsm
 from hsm_core.model import Caller

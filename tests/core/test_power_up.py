@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hsm_core._internal.approvals import signatures
-from hsm_core._internal.audit import keys as audit_keys
+from hsm_core._internal.audit import record as audit_keys
 from hsm_core._internal.handlers import power_up
 from hsm_core._internal.keyring import key_ring as ring
 from hsm_core._internal.keyring import sealing as aead

@@ -14,11 +14,11 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.walk import AuditWalk
+from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.reading import AuditWalk
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyDigest, KnownKey

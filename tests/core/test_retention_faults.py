@@ -17,10 +17,10 @@ from unittest import mock
 import msgspec
 import pytest
 
-from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
 from hsm_core._internal.retention.sweeper import Sweeper, Tally, Totals
+from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.time.clock_guard import ClockJumpGuard, RetentionTime
 from hsm_core.errors import (
     AuditUnavailableError,

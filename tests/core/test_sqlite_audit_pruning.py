@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.merkle import CompactRange
-from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.audit.record import event_of, leaf_hash
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core.errors import AuditTamperedError
 from hsm_core.testing import FakeClock
 from tests.core.audit_histories import honest_histories

@@ -13,19 +13,19 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.record import (
     FRAME,
     decode_event,
     encode_event,
+    event_of,
     leaf_hash,
 )
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.maintenance import prune_trail
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,

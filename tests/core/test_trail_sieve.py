@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.prefilter import Prefilter
+from hsm_core._internal.audit.reading import Prefilter
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event
 from hsm_core._internal.lib import envelope
 from hsm_core.model import AuditedCaller, AuditedKey, AuditEvent, Phase

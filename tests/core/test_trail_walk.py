@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from hsm_core._internal.audit.known import ACCEPTED, KnownKeys
-from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.walk import AuditWalk
+from hsm_core._internal.audit.baseline import ACCEPTED, KnownKeys
+from hsm_core._internal.audit.reading import AuditWalk
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import KeyId, Phase

@@ -17,16 +17,17 @@ from hsm_core._internal.audit.baseline import (
     encode_baseline,
     known_keys,
 )
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.keys import (
+from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.record import (
+    GENESIS,
     baseline_mac,
+    decode_event,
     key_check_value,
     mark_mac_function,
     record_mac_function,
 )
-from hsm_core._internal.audit.mark import HeadCodec, HeadMark
-from hsm_core._internal.audit.record import GENESIS, decode_event
-from hsm_core._internal.audit.scan import (
+from hsm_core._internal.stores.filesystem.audit_scan import (
     claimed_seq,
     first_seq,
     judge_end,

@@ -18,10 +18,9 @@ from typing import NamedTuple
 from hsm_core._internal.approvals.records import read_entry
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.mark import HeadMark
-from hsm_core._internal.audit.record import GENESIS, leaf_hash
-from hsm_core._internal.audit.retention import RetentionRule
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.pruning import RetentionRule
+from hsm_core._internal.audit.record import GENESIS, event_of, leaf_hash
 from hsm_core._internal.keyring.documents import peek, read_index
 from hsm_core._internal.stores.approval_index import check_approval_change
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hsm_core._internal.audit.keys import record_mac_function
+from hsm_core._internal.audit.record import record_mac_function
 from tests.simulation.disk import Disk
 
 _HEAD: Final = b'{"event":'

@@ -23,9 +23,8 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core import primitives
 from hsm_core._internal.approvals.states import reserved
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.keys import record_mac_function
-from hsm_core._internal.audit.record import FRAME
+from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.record import FRAME, record_mac_function
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib import envelope
 from hsm_core._internal.lib.entropy import SystemEntropy

@@ -8,11 +8,11 @@ from collections import deque
 from contextlib import closing
 from pathlib import Path
 
-from hsm_core._internal.audit.verify import AuditVerifier
+from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.protocols import AuditLog, AuditTicket
 from hsm_core.settings import AuditSync

@@ -11,9 +11,8 @@ from typing import Final
 from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.audit.offline import OfflineVerification
-from hsm_core._internal.audit.reasons import damaged_ledger
-from hsm_core._internal.audit.verify import AuditVerifier
+from hsm_core._internal.audit.record import damaged_ledger
+from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.background.backups import Copier
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.handlers.power_up import (
@@ -33,6 +32,8 @@ from hsm_core._internal.stores.apart import (
     tighten_folders,
 )
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
+from hsm_core._internal.stores.audit import open_ledger, open_trail, recover_fork
+from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.locations import (
     open_approval_store,
     open_key_store,
@@ -44,7 +45,6 @@ from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
 )
-from hsm_core._internal.stores.trails import open_ledger, open_trail, recover_fork
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import (
     AuditTamperedError,

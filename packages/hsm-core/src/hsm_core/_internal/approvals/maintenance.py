@@ -26,7 +26,7 @@ from hsm_core._internal.approvals.workflow import (
     ApprovalReservations,
     ApprovalWorkflow,
 )
-from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.policy import Recogniser

@@ -21,7 +21,7 @@ from hsm_core._internal.approvals.set_digest import (
     record_sha256,
 )
 from hsm_core._internal.approvals.states import MOVES
-from hsm_core._internal.audit.events import verified_events
+from hsm_core._internal.audit.reading import verified_events
 from hsm_core._internal.keyring.settlement import REMOVED, intent_of, is_of_approvals
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import ApprovalDetail, AuditEvent, Phase

@@ -20,8 +20,8 @@ from hsm_core._internal.approvals.maintenance import DualControl, open_dual_cont
 from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.approvals.signatures import SignatureCheck, signature_check
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.walk import recorded_names
+from hsm_core._internal.audit.reading import recorded_names
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.backups import Backups, Copier
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.crypto.registry import CryptoRegistry

@@ -17,12 +17,16 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.audit.keys import baseline_mac
-from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import is_log_id
+from hsm_core._internal.audit.record import (
+    GENESIS,
+    Reason,
+    baseline_mac,
+    is_log_id,
+    tampered,
+)
 from hsm_core._internal.lib.stored_form import newer_format
 from hsm_core.errors import AuditTamperedError
-from hsm_core.model import KeyId, PruneDetail, Record
+from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail, Record
 from hsm_core.protocols import KnownKey
 
 FORMAT: Final = 1
@@ -182,3 +186,122 @@ def _header(line: bytes) -> BaselineHeader | None:
 
 def _changed() -> AuditTamperedError:
     return tampered(Reason.BASELINE, 0)
+
+
+ACCEPTED: Final = "system.key-accepted"
+"""Record kind of keys accepted in their stored state."""
+
+_ASKED: Final = "DestroyKey"
+_COMPLETED: Final = "CompleteDestruction"
+_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
+
+
+class KnownKeys:
+    """
+    Last recorded state of each key, collected from events in order.
+
+    A destroyed key that the store no longer holds stays known as destroyed, with
+    generation 0 and no digest.
+
+    Args:
+        before: Known keys from earlier records.
+    """
+
+    def __init__(self, before: Iterable[KnownKey] = ()) -> None:
+        self._keys = {known.key_id: known for known in before}
+
+    def note(self, event: AuditEvent) -> bool:
+        """Update the state with one event, and return whether it changed a key."""
+        key_id = KeyId(event.key_id)
+        accepted = event.kind == ACCEPTED
+        if accepted and not event.document_after:
+            self._forget(key_id)
+            return True
+        committed = event.phase is Phase.OUTCOME and event.code in _COMMITTED
+        changed = bool(event.document_after) and (committed or accepted)
+        if changed:
+            before = self._keys.get(key_id)
+            # What was destroyed stays so, even if an older document is accepted.
+            destroyed = _destroys(event) or bool(before and before.destroyed)
+            self._keys[key_id] = KnownKey(
+                key_id, event.generation, event.document_after, destroyed
+            )
+        return changed
+
+    def _forget(self, key_id: KeyId) -> None:
+        before = self._keys.pop(key_id, None)
+        if before is not None and before.destroyed:
+            self._keys[key_id] = KnownKey(key_id, 0, "", destroyed=True)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[KnownKey]:
+        """Iterate over the keys by id."""
+        return iter([self._keys[key_id] for key_id in sorted(self._keys)])
+
+
+def _destroys(event: AuditEvent) -> bool:
+    """Return whether a change destroyed its key, rather than scheduling that."""
+    if event.kind == _ASKED:
+        return not event.parameters.get("waiting_days", 0)
+    return event.kind == _COMPLETED
+
+
+class PrunedPrefix:
+    """
+    Checks the start of an audit log while its records are followed.
+
+    Args:
+        first_seq: Sequence number of the first present record.
+
+        baseline: Verified baseline, or None.
+
+    Attributes:
+        start: Sequence number and leaf hash of the record before the first one, as a
+            `Follower` takes them.
+
+    Raises:
+        AuditTamperedError: Records are missing that the baseline does not cover.
+    """
+
+    def __init__(self, first_seq: int, baseline: Baseline | None) -> None:
+        covered = baseline.header.next_seq if baseline else 0
+        if first_seq > covered:
+            raise tampered(Reason.PRUNED, covered)
+        self.detail: PruneDetail | None = baseline.detail if baseline else None
+        self._recorded = baseline is None
+        self.start = (first_seq - 1, self._leaf_before(first_seq))
+
+    def _leaf_before(self, first_seq: int) -> str:
+        if first_seq == 0:
+            return GENESIS
+        detail = self.detail
+        whole = detail is not None and detail.next_seq == first_seq
+        return detail.last_leaf_hash if detail and whole else ""
+
+    def visit(self, event: AuditEvent, leaf_hash: str) -> None:
+        """
+        Process the next good record.
+
+        Raises:
+            AuditTamperedError: It is the last record that the baseline covers, and
+                differs from it.
+        """
+        detail = self.detail
+        if detail is None:
+            return
+        if event.seq == detail.next_seq - 1 and leaf_hash != detail.last_leaf_hash:
+            raise tampered(Reason.BASELINE, event.seq)
+        if isinstance(event.detail, PruneDetail) and event.detail == detail:
+            self._recorded = True
+
+    def finish(self) -> None:
+        """
+        Require the pruning record among the visited records.
+
+        Raises:
+            AuditTamperedError: It was not.
+        """
+        if not self._recorded:
+            raise tampered(Reason.PRUNED, 0)

@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Reading an audit log that may be pruned concurrently."""
+"""Reading of an audit log: verified events, recorded key states, a query prefilter."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from hsm_core._internal.audit.baseline import KnownKeys
+from hsm_core._internal.audit.record import FRAME, event_of
 from hsm_core.errors import InvalidInputError
-from hsm_core.protocols import AuditLog
+from hsm_core.model import AuditEvent, KeyId, KeyState, Phase
+from hsm_core.operations import AuditVerification, ListAuditEvents
+from hsm_core.protocols import AuditLog, KnownKey
 
 
 def pruned_before(first_seq: int) -> InvalidInputError:
@@ -34,3 +44,217 @@ def lines_from(audit: AuditLog, start_seq: int, limit: int) -> tuple[int, list[b
             # Unless it was pruned in this very moment, nothing helps.
             if audit.first_seq <= first:
                 raise
+
+
+_BLOCK: Final = 1000
+
+
+def verified_events(
+    audit: AuditLog, verify: Callable[[int, int], AuditVerification], start: int
+) -> Iterator[AuditEvent]:
+    """
+    Yield the events up to the current head, verifying each record.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it, given the first record and how many.
+
+        start: The first record.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        AuditUnavailableError: The trail can't be read.
+    """
+    seq, head = start, audit.head()
+    while seq <= head.seq:
+        verify(seq, _BLOCK)
+        for line in audit.lines(seq, _BLOCK):
+            yield event_of(line, seq)
+            seq += 1
+
+
+_PURGES: Final = "PurgeVersion"
+_KEYS: Final = 64
+"""Length of the part of a set digest that covers keys."""
+
+
+class AuditWalk:
+    """
+    Recorded state of every key, read from the start of the audit log.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        wanted: Set digests to find.
+
+    Attributes:
+        destroyed: Keys that were destroyed.
+        changed: Keys that the remaining records changed.
+        purged: Versions that the remaining records purged: the key's id, and the newest
+            version of the material.
+        met: Last record of each wanted digest: sequence number and time.
+    """
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        verify: Callable[[int, int], AuditVerification],
+        wanted: Iterable[str] = (),
+    ) -> None:
+        self._audit = audit
+        self._verify = verify
+        self._wanted = frozenset(wanted)
+        self._next = -1
+        self._keys = KnownKeys()
+        self.destroyed: set[KeyId] = set()
+        self.changed: set[KeyId] = set()
+        self.purged: set[tuple[KeyId, int]] = set()
+        self.met: dict[str, tuple[int, int]] = {}
+        self._begin()
+        self.advance()
+
+    def _begin(self) -> None:
+        """Start with the baseline of pruned records."""
+        while self._next != self._audit.first_seq:
+            self._next = self._audit.first_seq
+            self._keys = KnownKeys(self._audit.baseline())
+        self.changed, self.purged, self.met = set(), set(), {}
+
+    def advance(self) -> None:
+        """Read the records since the last call."""
+        while True:
+            try:
+                self._read()
+            except InvalidInputError:
+                # Unless it was pruned before it was read, nothing helps.
+                if self._next >= self._audit.first_seq:
+                    raise
+                self._begin()
+            else:
+                break
+        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
+
+    def _read(self) -> None:
+        for event in verified_events(self._audit, self._verify, self._next):
+            self._next = event.seq + 1
+            if self._keys.note(event):
+                self.changed.add(KeyId(event.key_id))
+                if event.kind == _PURGES:
+                    self.purged.add((KeyId(event.key_id), event.version))
+            keys = event.set_digest[:_KEYS]
+            if keys in self._wanted:
+                self.met[keys] = event.seq, event.time
+
+    def known(self) -> dict[KeyId, KnownKey]:
+        """Return the recorded state of each key that should exist."""
+        return {known.key_id: known for known in self._keys if known.digest}
+
+
+def recorded_names(
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    key_ids: Collection[KeyId],
+) -> dict[KeyId, str]:
+    """
+    Return the names that keys had after their last recorded change.
+
+    A destroyed key has an empty name. Keys without a remaining record are left out.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        key_ids: Keys to look up.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        AuditUnavailableError: The trail can't be read.
+    """
+    found: dict[KeyId, str] = {}
+    keys = KnownKeys()
+    for event in verified_events(audit, verify, audit.first_seq):
+        key_id = KeyId(event.key_id)
+        if key_id in key_ids and keys.note(event) and event.key is not None:
+            is_destroyed = event.key.state == KeyState.DESTROYED
+            found[key_id] = "" if is_destroyed else event.key.name
+    return found
+
+
+_HEAD: Final = re.compile(
+    rb'\{"%b":\{"format":[0-9]+,"log_id":"[0-9a-f]*","seq":[0-9]+,"prev":"[0-9a-f]*",'
+    rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'
+    rb'"kind":"([^"\\]*)","code":"([^"\\]*)"' % FRAME
+)
+"""Start of a line, unless it holds escapes or is malformed."""
+
+_INTENT: Final = Phase.INTENT.value.encode()
+
+
+class Prefilter:
+    """
+    Prefilter that passes all lines that may match a query, and a few others.
+
+    Args:
+        operation: The query.
+
+        since: Lower bound in microseconds since 1970, if any.
+
+        until: As *since*.
+    """
+
+    def __init__(
+        self, operation: ListAuditEvents, since: int | None, until: int | None
+    ) -> None:
+        self._since = since
+        self._until = until
+        self._failed = operation.failed
+        self._kinds = frozenset(kind.encode() for kind in operation.kind)
+        # The clock that wrote the records may have been set back: no bound on the
+        # time of one record is a bound on the time of those beside it.
+        self._reads_heads = bool(
+            self._failed or self._kinds or since is not None or until is not None
+        )
+        self._members = [
+            _member(name, text)
+            for name in ("principal", "code")
+            if (text := getattr(operation, name))
+        ]
+        self._keys: list[bytes] = []
+
+    def learn_keys(self, key_ids: Iterable[str]) -> None:
+        """Pass only records of these keys; with the empty id, pass all."""
+        self._keys = [_member("key_id", key_id) for key_id in key_ids]
+
+    def lets_through(self, line: bytes) -> bool:
+        """Return whether a stored line must be decoded."""
+        return (
+            all(member in line for member in self._members)
+            and (not self._keys or any(member in line for member in self._keys))
+            and not (self._reads_heads and self._is_ruled_out(line))
+        )
+
+    def _is_ruled_out(self, line: bytes) -> bool:
+        """Return whether the head of a line rules it out."""
+        found = _HEAD.match(line)
+        if found is None:
+            return False
+        digits, phase, kind, code = found.groups()
+        time = int(digits)
+        return bool(
+            (self._failed and (phase == _INTENT or code in (b"", b"ok")))
+            or (self._kinds and kind not in self._kinds)
+            or (self._since is not None and time < self._since)
+            or (self._until is not None and time >= self._until)
+        )
+
+
+def _member(name: str, text: str) -> bytes:
+    """Return the bytes that every record with this text holds; empty if unknown."""
+    try:
+        return b'"%b":%b' % (name.encode(), msgspec.json.encode(text)) if text else b""
+    except UnicodeEncodeError:
+        return b""

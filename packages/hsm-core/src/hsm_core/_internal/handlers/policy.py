@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,

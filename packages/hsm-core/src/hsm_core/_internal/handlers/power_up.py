@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from hsm_core._internal.approvals.signatures import verify_consent
-from hsm_core._internal.audit.keys import (
+from hsm_core._internal.audit.record import (
     baseline_mac,
     key_check_value,
     mark_mac_function,

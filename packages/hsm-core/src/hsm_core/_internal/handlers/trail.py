@@ -6,10 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.prefilter import Prefilter
-from hsm_core._internal.audit.reading import lines_from
-from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.audit.reading import Prefilter, lines_from
+from hsm_core._internal.audit.record import event_of, leaf_hash
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.time.clock_guard import (
     ClockJump,

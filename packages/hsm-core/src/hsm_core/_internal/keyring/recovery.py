@@ -19,8 +19,8 @@ from typing import Final, Protocol
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.audit.known import ACCEPTED
-from hsm_core._internal.audit.walk import AuditWalk
+from hsm_core._internal.audit.baseline import ACCEPTED
+from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import (
     KeyDocument,

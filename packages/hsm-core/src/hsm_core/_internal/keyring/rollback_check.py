@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from hsm_core._internal.audit.walk import AuditWalk
+from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.keyring.documents import document_digest, read_index
 from hsm_core._internal.keyring.repository import KeyRepository, Present
 from hsm_core._internal.keyring.set_digest import Sums

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
-from hsm_core._internal.audit.events import event_of, verified_events
-from hsm_core._internal.audit.offline import OfflineVerification
-from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.reasons import damaged_ledger
+from hsm_core._internal.audit.reading import verified_events
+from hsm_core._internal.audit.record import damaged_ledger, event_of
+from hsm_core._internal.audit.verify import OfflineVerification, verify_range
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.rollback_check import RollbackCheck, condemn
 from hsm_core._internal.keyring.versions import living

@@ -16,10 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.audit.reasons import damaged_ledger
-from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.audit.record import damaged_ledger, event_of, leaf_hash
+from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.retention.state import LedgerAnchor

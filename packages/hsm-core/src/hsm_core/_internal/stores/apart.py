@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from hsm_core._internal.audit.naming import (
+from hsm_core._internal.stores.filesystem import opening
+from hsm_core._internal.stores.filesystem.audit_files import (
     baseline_name,
     head_name,
     lock_name,
     new_name,
     reserve_name,
 )
-from hsm_core._internal.stores.filesystem import opening
 from hsm_core.errors import ConfigurationError
 from hsm_core.settings import (
     ApprovalStoreKind,

@@ -8,21 +8,20 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.mark import HeadMark, StoredHead
-from hsm_core._internal.audit.naming import (
+from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
+from hsm_core._internal.audit.log import TrailLog, TrailOptions
+from hsm_core._internal.audit.record import Reason, tampered
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_files import (
+    DiskReserve,
+    audit_errors,
+    check_file,
     closed_names,
     head_name,
+    is_full,
     lock_name,
     reserve_name,
 )
-from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_files import (
-    audit_errors,
-    check_file,
-    is_full,
-)
-from hsm_core._internal.stores.filesystem.audit_fork import set_fork_aside
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
     create_head,
@@ -30,17 +29,19 @@ from hsm_core._internal.stores.filesystem.audit_head import (
 )
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
 from hsm_core._internal.stores.filesystem.audit_pruning import SegmentPruner
-from hsm_core._internal.stores.filesystem.audit_recovery import RecoveredFiles, recover
+from hsm_core._internal.stores.filesystem.audit_recovery import (
+    RecoveredFiles,
+    recover,
+    set_fork_aside,
+)
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.files import list_directory
 from hsm_core._internal.stores.filesystem.opening import (
     LockFile,
     lock_file,
     make_private_directory,
+    storage_errors,
 )
-from hsm_core._internal.stores.trail.log import TrailLog
-from hsm_core._internal.stores.trail.options import TrailOptions
-from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
@@ -64,7 +65,7 @@ class FileAuditLog(TrailLog):
         self,
         chain: Chain,
         medium: FileMedium,
-        reserve: Reserve,
+        reserve: DiskReserve,
         pruner: SegmentPruner,
         *,
         options: TrailOptions,
@@ -104,7 +105,7 @@ class FileAuditLog(TrailLog):
             head = _head(path, options)
             stack.callback(head.close)
             stored = head.stored
-            reserve = Reserve(
+            reserve = DiskReserve(
                 path.with_name(reserve_name(path.name)), options.reserve_bytes
             )
             stack.callback(reserve.close)
@@ -201,7 +202,7 @@ def _lock(path: Path, hmac_key: bytes) -> LockFile:
 
 
 def _recovered(
-    path: Path, options: TrailOptions, stored: StoredHead, reserve: Reserve
+    path: Path, options: TrailOptions, stored: StoredHead, reserve: DiskReserve
 ) -> RecoveredFiles:
     """Recover; on a full disk with the room that an earlier process kept back."""
     hmac_key, now = options.hmac_key, options.clock.now()
@@ -258,3 +259,19 @@ def _head(path: Path, options: TrailOptions) -> HeadFile:
         create_head(head_path, options.hmac_key, options.new_log_id())
         failpoint("audit.create.after_head")
     return HeadFile(head_path, options.hmac_key)
+
+
+def trail_exists(path: Path) -> bool:
+    """
+    Return whether a live segment, a closed one or a head mark lies at *path*.
+
+    Raises:
+        StoreUnavailableError: The directory can't be read.
+    """
+    with storage_errors():
+        try:
+            names = [entry.name for entry in path.parent.iterdir()]
+        except FileNotFoundError:
+            return False
+    name = path.name
+    return name in names or head_name(name) in names or bool(closed_names(name, names))

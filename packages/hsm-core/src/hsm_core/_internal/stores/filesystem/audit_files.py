@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-File system calls of the audit log: private files, complete writes, audit errors.
+Files of an audit log: names, private files, complete writes, reserved disk space.
+
+``audit.log`` is the live segment; ``audit.log.00000001.0000000000000000`` a closed one
+with its number (from 1) and the seq of its first record; beside them lie
+``audit.log.head``, ``audit.log.lock``, ``audit.log.reserve``, ``audit.log.baseline``
+with what is kept of pruned records, and fragments set aside by repairs.
 
 A failed sync is never repeated: the kernel may have dropped the data, and a second
 call would report success.
@@ -8,28 +13,124 @@ call would report success.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Final, NamedTuple
 
+from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     open_no_follow,
     path_exists,
     sync_directory,
 )
-from hsm_core._internal.stores.trail.medium import Cause, MediumError
-from hsm_core._internal.stores.trail.reserve import FULL_ERRORS
 from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
     StoreUnavailableError,
+    UnavailableError,
     UnsafeFileModeError,
 )
+
+FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers that say that there is no room."""
+
+_UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""Of file systems and C libraries that can't allocate what is not written."""
+
+_CHUNK: Final = 65536
+
+
+class DiskReserve:
+    """
+    A private file of a given size, which is there or not.
+
+    Only one thread may take it and give it up.
+
+    Args:
+        path: Where it lies; beside what it keeps room for.
+
+        size: In bytes; of 0 there is nothing to keep, and it is always held.
+
+    Attributes:
+        held: Whether the room is kept now.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._descriptor = -1
+        self.held = size == 0
+
+    def take(self) -> bool:
+        """Allocate what is missing, and return whether all of it is held now."""
+        if self.held:
+            return True
+        try:
+            if self._descriptor < 0:
+                self._descriptor = self._open()
+            os.ftruncate(self._descriptor, self._size)
+            self._allocate()
+            self.held = True
+        except (OSError, UnavailableError, ConfigurationError):
+            # Half a reserve would take room and promise nothing.
+            self._empty()
+        return self.held
+
+    def _open(self) -> int:
+        descriptor = open_no_follow(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            check_private(self._path)
+            if os.fstat(descriptor).st_nlink == 1:
+                return descriptor
+            # It has another name, and may be anything: one of our own is made.
+            os.unlink(self._path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return open_no_follow(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    def _allocate(self) -> None:
+        try:
+            os.posix_fallocate(self._descriptor, 0, self._size)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            for offset in range(0, self._size, _CHUNK):
+                chunk = bytes(min(_CHUNK, self._size - offset))
+                if os.pwrite(self._descriptor, chunk, offset) != len(chunk):
+                    raise OSError(
+                        errno.ENOSPC, "no disk space for the reserve"
+                    ) from error
+
+    def give_up(self) -> bool:
+        """Free its room; return whether it held any, so that trying again may help."""
+        if not self.held or self._size == 0:
+            return False
+        self.held = False
+        self._empty()
+        return True
+
+    def _empty(self) -> None:
+        if self._descriptor < 0:
+            return
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+
+    def close(self) -> None:
+        """Let go of the file, which keeps its room for the next start."""
+        descriptor, self._descriptor = self._descriptor, -1
+        self.held = self._size == 0
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
 
 
 @contextmanager
@@ -188,3 +289,80 @@ def is_vacant(path: Path) -> bool:
     except FileNotFoundError:
         return True
     return stat.S_ISREG(named.st_mode) and named.st_size == 0
+
+
+_CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
+_NUMBER: Final = r"(0|[1-9][0-9]{0,15})"
+_FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")
+
+
+class ClosedName(NamedTuple):
+    """Parsed name of a closed segment; sorts in log order."""
+
+    number: int
+    first_seq: int
+
+    def of(self, live: str) -> str:
+        """Return the name, given that of the live segment."""
+        return f"{live}.{self.number:08d}.{self.first_seq:016d}"
+
+
+class FragmentName(NamedTuple):
+    """
+    Parsed name of a fragment.
+
+    Attributes:
+        seq: Number of the record that tells of its repair.
+        microseconds: When it was set aside, since 1970.
+        kind: ``torn`` for a tail that a crash tore, ``fork`` for the records of another
+            branch.
+    """
+
+    seq: int
+    microseconds: int
+    kind: str = "torn"
+
+    def of(self, live: str) -> str:
+        """Return the name, given that of the live segment."""
+        return f"{live}.{self.kind}-{self.seq}-{self.microseconds}"
+
+
+def head_name(live: str) -> str:
+    """Return the name of the head mark's file."""
+    return f"{live}.head"
+
+
+def baseline_name(live: str) -> str:
+    """Return the name of the baseline file."""
+    return f"{live}.baseline"
+
+
+def lock_name(live: str) -> str:
+    """Return the name of the writer's lock file."""
+    return f"{live}.lock"
+
+
+def new_name(live: str) -> str:
+    """Return the name of a live segment that is being made."""
+    return f"{live}.new"
+
+
+def reserve_name(live: str) -> str:
+    """Return the name of the file that reserves disk space."""
+    return f"{live}.reserve"
+
+
+def closed_names(live: str, names: list[str]) -> list[ClosedName]:
+    """Return the closed segments among *names*, in order."""
+    matches = (
+        _CLOSED.fullmatch(name, len(live)) for name in names if name.startswith(live)
+    )
+    return sorted(ClosedName(int(m[1]), int(m[2])) for m in matches if m)
+
+
+def fragment_names(live: str, names: list[str]) -> list[FragmentName]:
+    """Return the fragments among *names*, in order."""
+    matches = (
+        _FRAGMENT.fullmatch(name, len(live)) for name in names if name.startswith(live)
+    )
+    return sorted(FragmentName(int(m[2]), int(m[3]), m[1]) for m in matches if m)

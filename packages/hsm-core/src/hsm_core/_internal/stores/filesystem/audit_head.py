@@ -7,13 +7,13 @@ import os
 import time
 from pathlib import Path
 
-from hsm_core._internal.audit.mark import (
+from hsm_core._internal.audit.head_mark import (
     HEAD_BYTES,
     HeadCodec,
     HeadMark,
     StoredHead,
 )
-from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,

@@ -1,21 +1,265 @@
 # SPDX-License-Identifier: MIT
-"""Audit medium of files: segments of lines, and the head mark beside them."""
+"""
+Audit medium of files: segments of lines, and the head mark beside them.
+
+Healing of the live segment after a failure, without losing durable records.
+
+A **failed write** leaves garbage behind the last whole line. It is cut off, and the
+rest is written again, on the same handle. Records that we did not write stay: then two
+processes write this trail, and neither may go on.
+
+A **failed sync** means that what was written since the last good one may be lost
+whenever the kernel likes, and that a second sync would prove nothing. All lines that
+are not known to be durable go to a new segment, and the old one is closed:
+
+1. ``audit.log.new`` is written with these lines and synced;
+2. the live segment gets its closed name as a second, hard link, and the directory is
+   synced;
+3. ``audit.log.new`` is renamed over ``audit.log``, and the directory is synced.
+
+So the closed segment may go on behind the first record of the next one, with the same
+records, with records that nobody was promised, or torn: **where two segments overlap,
+the later one wins from its first record on.** A crash between 2 and 3 leaves the live
+segment under two names, of which a start removes the closed one; a crash before 2
+leaves an ``audit.log.new`` that means nothing. A live segment that holds nothing
+durable is not closed: the new one takes its place. So it is with a small one that an
+earlier healing began, lest a disk that fails for hours leave a file each second; what
+is durable of it is copied, and each record of the copy is held against the chain.
+
+A **moved or removed file** is made again from what is durable, which is read through
+the handle that is still open, and from the lines that are not; but never over a file of
+somebody else, unless it is empty. So is a file whose name may not be durable.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.medium import Cause, MediumError, Tail
+from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_files import medium_errors
+from hsm_core._internal.stores.filesystem.audit_files import (
+    close_quietly,
+    is_still_at,
+    is_vacant,
+    medium_errors,
+    new_name,
+    write_all,
+)
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
-from hsm_core._internal.stores.filesystem.audit_healing import heal
-from hsm_core._internal.stores.filesystem.audit_segments import Segments
-from hsm_core._internal.stores.filesystem.opening import LockFile
-from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
+from hsm_core._internal.stores.filesystem.audit_scan import claimed_seq, is_chain
+from hsm_core._internal.stores.filesystem.audit_segments import Segment, Segments
+from hsm_core._internal.stores.filesystem.opening import (
+    LockFile,
+    check_private,
+    open_no_follow,
+    sync_directory,
+)
+
+_CHUNK: Final = 1024 * 1024
+_LEFTOVER_BYTES: Final = 64 * 1024
+"""A segment that a healing began is closed by the next one if it is longer."""
+
+
+def heal(segments: Segments, tail: Tail) -> None:
+    """
+    Make everything up to the end of *tail* durable, in the way that helps.
+
+    Raises:
+        MediumError: It can't be; nothing durable was lost.
+    """
+    live = segments.live
+    with medium_errors(Cause.MOVED):
+        check_private(live.path.parent)
+        for segment in segments.closed:
+            check_private(segment.path)
+        in_place = segments.is_in_place()
+        if not in_place and not is_vacant(live.path):
+            raise MediumError(Cause.MOVED)
+    _check_durable(segments)
+    if segments.names_failed or not in_place:
+        _replace(segments, tail)
+    elif not segments.sync_failed:
+        _cut_back(segments, tail)
+    elif segments.durable.count and not _is_leftover(segments):
+        _fork(segments, tail)
+    else:
+        _replace(segments, tail)
+
+
+def _check_durable(segments: Segments) -> None:
+    """Refuse to go on from a file whose durable part was changed by others."""
+    durable = segments.durable
+    if not durable.count:
+        return
+    start = max(durable.size - MAX_LINE_BYTES - 2, 0)
+    with medium_errors(Cause.WRITE):
+        end = os.pread(segments.descriptor, durable.size - start, start)
+    last = end.removesuffix(b"\n").rpartition(b"\n")[2]
+    is_whole = len(end) == durable.size - start and end.endswith(b"\n")
+    if not is_whole or leaf_hash(last) != durable.leaf_hash:
+        raise MediumError(Cause.MOVED)
+
+
+def _is_leftover(segments: Segments) -> bool:
+    """Return whether a healing began the live segment, and it can be copied safely."""
+    durable = segments.durable
+    if not segments.live.remade or durable.size > _LEFTOVER_BYTES:
+        return False
+    with medium_errors(Cause.WRITE):
+        data = b"".join(_durable_chunks(segments))
+    return is_chain(data.split(b"\n")[:-1], durable.leaf_hash)
+
+
+def _cut_back(segments: Segments, tail: Tail) -> None:
+    """Write on the same handle what is not there wholly."""
+    live, durable = segments.live, segments.durable
+    with medium_errors(Cause.WRITE):
+        size = os.fstat(segments.descriptor).st_size
+        if size < live.size:
+            with segments.changing():
+                live.cut(durable.count, durable.size)
+        rest = _rest(tail, live, live.count)
+        if size > live.size:
+            _refuse_records_of_others(segments, size, b"".join(rest))
+            os.ftruncate(segments.descriptor, live.size)
+        failpoint("audit.heal.after_cut")
+        segments.write(rest)
+    with medium_errors(Cause.SYNC):
+        segments.sync(tail.mark.leaf_hash)
+
+
+def _refuse_records_of_others(segments: Segments, size: int, ours: bytes) -> None:
+    """Refuse to cut off what another writer of this trail may have answered for."""
+    begins = segments.live.size
+    extra = os.pread(segments.descriptor, min(size - begins, _CHUNK), begins)
+    line = extra.partition(b"\n")[0]
+    if not ours.startswith(extra) and claimed_seq(line) is not None:
+        raise MediumError(Cause.MOVED)
+
+
+def _fork(segments: Segments, tail: Tail) -> None:
+    """Close the live segment as it is, and go on in a new one."""
+    live, durable = segments.live, segments.durable
+    path = live.path
+    lines = _rest(tail, live, durable.count)
+    descriptor = _written_anew(path, lines)
+    with _discarding(path, descriptor):
+        with medium_errors(Cause.WRITE):
+            _link(path, live.closed_path)
+        failpoint("audit.heal.after_link")
+        with medium_errors(Cause.SYNC):
+            sync_directory(path.parent)
+        failpoint("audit.heal.after_link_sync")
+        with medium_errors(Cause.WRITE), segments.changing() as every:
+            os.rename(_temporary(path), path)
+            live.path = live.closed_path
+            live.cut(durable.count, durable.size)
+            first_seq = live.first_seq + durable.count
+            every.append(Segment(path, live.number + 1, first_seq, remade=True))
+    segments.adopt(descriptor)
+    _settle(segments, lines, tail)
+
+
+def _replace(segments: Segments, tail: Tail) -> None:
+    """Make the live segment again, from what is durable of it and the tail."""
+    live, durable = segments.live, segments.durable
+    path = live.path
+    lines = _rest(tail, live, durable.count)
+    descriptor = _written_anew(path, chain(_durable_chunks(segments), lines))
+    with _discarding(path, descriptor):
+        with medium_errors(Cause.WRITE), segments.changing():
+            os.rename(_temporary(path), path)
+            live.cut(durable.count, durable.size)
+    # A link that `_fork` made, before it could not go on, is in the way now.
+    with medium_errors(Cause.WRITE), suppress(FileNotFoundError):
+        held = segments.descriptor
+        if held >= 0 and is_still_at(held, live.closed_path):
+            os.unlink(live.closed_path)
+    segments.adopt(descriptor, durable)
+    _settle(segments, lines, tail)
+
+
+def _settle(segments: Segments, lines: Sequence[bytes], tail: Tail) -> None:
+    """Make the name of the new live segment durable, and let readers see it."""
+    segments.names_failed = True
+    failpoint("audit.heal.after_rename")
+    with medium_errors(Cause.SYNC):
+        sync_directory(segments.live.path.parent)
+    segments.names_failed = False
+    failpoint("audit.heal.after_rename_sync")
+    segments.take_as_durable(lines, tail.mark.leaf_hash)
+
+
+def _rest(tail: Tail, live: Segment, count: int) -> Sequence[bytes]:
+    """Return what the first *count* lines of the live segment lack."""
+    return tail.lines[live.first_seq + count - tail.first_seq :]
+
+
+def _durable_chunks(segments: Segments) -> Iterator[bytes]:
+    offset, end = 0, segments.durable.size
+    while offset < end:
+        chunk = os.pread(segments.descriptor, min(_CHUNK, end - offset), offset)
+        if not chunk:
+            raise OSError(errno.EIO, "the segment is shorter than it was")
+        offset += len(chunk)
+        yield chunk
+
+
+def _written_anew(path: Path, chunks: Iterable[bytes]) -> int:
+    """Write a new file beside *path*, synced, and return it open."""
+    temporary = _temporary(path)
+    with medium_errors(Cause.WRITE):
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        descriptor = open_no_follow(
+            temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        )
+    with _discarding(path, descriptor):
+        with medium_errors(Cause.WRITE):
+            for chunk in chunks:
+                write_all(descriptor, chunk)
+        failpoint("audit.heal.before_sync")
+        with medium_errors(Cause.SYNC):
+            os.fsync(descriptor)
+    return descriptor
+
+
+@contextmanager
+def _discarding(path: Path, descriptor: int) -> Iterator[None]:
+    """Throw a new file away after a failure: it was synced, or it was not."""
+    try:
+        yield
+    except BaseException:
+        close_quietly(descriptor)
+        with suppress(OSError):
+            os.unlink(_temporary(path))
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(new_name(path.name))
+
+
+def _link(path: Path, closed: Path) -> None:
+    """Link the live segment under its closed name, replacing an existing link."""
+    with suppress(FileNotFoundError):
+        if not os.path.samestat(os.lstat(path), os.lstat(closed)):
+            raise OSError(
+                errno.EEXIST, "the name of a closed segment is already in use"
+            )
+        os.unlink(closed)
+    os.link(path, closed, follow_symlinks=False)
+
 
 _HEAD_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0

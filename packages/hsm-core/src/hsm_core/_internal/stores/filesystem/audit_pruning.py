@@ -13,22 +13,189 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from hsm_core._internal.audit.baseline import Baseline
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.gathering import gather
-from hsm_core._internal.audit.naming import closed_names, fragment_names
+from hsm_core._internal.audit.baseline import Baseline, check_baseline, known_keys
+from hsm_core._internal.audit.pruning import gather
+from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, event_of, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
-from hsm_core._internal.stores.filesystem.audit_files import audit_errors
+from hsm_core._internal.stores.filesystem.audit_files import (
+    audit_errors,
+    baseline_name,
+    check_file,
+    closed_names,
+    fragment_names,
+    open_reader,
+    write_all,
+)
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.files import list_directory
-from hsm_core._internal.stores.filesystem.opening import sync_directory
+from hsm_core._internal.stores.filesystem.opening import open_no_follow, sync_directory
+from hsm_core.errors import AuditTamperedError
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import KnownKey
+
+_CHUNK: Final = 1024 * 1024
+
+
+class BaselineFile:
+    """
+    Baseline file; a new one is staged beside it, and renamed over it later.
+
+    Args:
+        live: The live segment of the trail.
+
+        log_id: 32 hex digits.
+
+        hmac_key: Key of the trail.
+    """
+
+    def __init__(self, live: Path, log_id: str, hmac_key: bytes) -> None:
+        self._path = live.with_name(baseline_name(live.name))
+        self._staged = live.with_name(f"{self._path.name}.new")
+        self._log_id = log_id
+        self._hmac_key = hmac_key
+
+    def read(self) -> Baseline | None:
+        """
+        Return the baseline that counts, checked, or None if there is none.
+
+        Raises:
+            AuditTamperedError: It was changed.
+            UnsafeFileModeError: Others could have changed it.
+            StoreUnavailableError: It can't be examined.
+            OSError: It can't be read.
+        """
+        return self._checked(self._path)
+
+    def read_staged(self) -> Baseline | None:
+        """
+        Return the one that is staged, or None if there is none that is whole.
+
+        Raises:
+            UnsafeFileModeError: Others could have changed it.
+            StoreUnavailableError: It can't be examined.
+            OSError: It can't be read.
+        """
+        try:
+            return self._checked(self._staged)
+        except AuditTamperedError:
+            # Torn, so no record tells of it: that is written later.
+            return None
+
+    def _checked(self, path: Path) -> Baseline | None:
+        if not check_file(path):
+            return None
+        with open_reader(path) as file:
+            return self._check(file)
+
+    def _check(self, file: BinaryIO) -> Baseline:
+        lines = _lines(file)
+        return check_baseline(lines, log_id=self._log_id, hmac_key=self._hmac_key)
+
+    def open(self) -> BinaryIO:
+        """
+        Open the one that counts.
+
+        Raises:
+            AuditTamperedError: It is gone.
+            OSError: It can't be opened.
+        """
+        try:
+            return open_reader(self._path)
+        except FileNotFoundError:
+            raise tampered(Reason.BASELINE, 0) from None
+
+    def known_in(self, file: BinaryIO, baseline: Baseline) -> Iterator[KnownKey]:
+        """
+        Return the keys in a file that was opened, as they are read.
+
+        Raises:
+            AuditTamperedError: It is not *baseline*.
+            OSError: It can't be read.
+        """
+        if self._check(file) != baseline:
+            raise tampered(Reason.BASELINE, 0)
+        file.seek(0)
+        yield from known_keys(_lines(file))
+
+    def stage(self, lines: Iterable[bytes]) -> None:
+        """
+        Write a baseline that does not count yet, durably.
+
+        Raises:
+            OSError: It can't be written.
+            StoreUnavailableError: Its name can't be made durable.
+        """
+        self.discard()
+        descriptor = open_no_follow(self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            for chunk in _chunks(lines):
+                write_all(descriptor, chunk)
+            failpoint("audit.prune.before_baseline_sync")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(self._staged.parent)
+
+    def adopt(self) -> None:
+        """
+        Let the staged one count, durably.
+
+        Raises:
+            OSError: It can't be renamed.
+            StoreUnavailableError: That can't be made durable.
+        """
+        self.put_in_place()
+        self.settle()
+
+    def put_in_place(self) -> None:
+        """
+        Give the staged one its name, if it has not got it yet.
+
+        Raises:
+            OSError: It can't be renamed.
+        """
+        with suppress(FileNotFoundError):
+            os.rename(self._staged, self._path)
+
+    def settle(self) -> None:
+        """
+        Make durable what was put in place.
+
+        Raises:
+            StoreUnavailableError: It can't be.
+        """
+        sync_directory(self._path.parent)
+
+    def discard(self) -> None:
+        """
+        Remove what is staged.
+
+        Raises:
+            OSError: It can't be removed.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(self._staged)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    gathered, size = [], 0
+    for line in lines:
+        gathered.append(line)
+        size += len(line)
+        if size >= _CHUNK:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join(gathered)
+
 
 _BLOCK: Final = 1000
 

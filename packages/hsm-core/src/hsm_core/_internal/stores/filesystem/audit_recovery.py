@@ -4,50 +4,214 @@ Recovery of an audit log in files at opening, after a clean stop or a crash.
 
 Everything is verified before anything is written. Each writing step may be interrupted;
 the next start repeats or completes it.
+
+Recovery of a forked audit log: two processes wrote one live segment.
+
+One branch stays the trail: the longest of those that hold the record which the head
+mark names. The records of the others are kept beside it, and the record of the repair
+names their file and its SHA-256. Only authentic records are set aside: a trail that was
+edited is not a forked one, and stays as it is.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
-from hsm_core._internal.audit.baseline import Baseline
-from hsm_core._internal.audit.chain import OpenIntents
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.mark import HeadMark, StoredHead
-from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.replay import IntentReplay as Found
-from hsm_core._internal.audit.scan import (
+from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
+from hsm_core._internal.audit.chain import Follower, OpenIntents
+from hsm_core._internal.audit.chain import IntentReplay as Found
+from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
+from hsm_core._internal.audit.record import (
+    FRAME,
+    MAX_LINE_BYTES,
+    Reason,
+    decode_event,
+    leaf_hash,
+    tampered,
+)
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_files import (
+    FragmentName,
+    check_file,
+    closed_names,
+    create_file,
+    new_name,
+    open_reader,
+    replace_file,
+    write_all,
+)
+from hsm_core._internal.stores.filesystem.audit_pruning import (
+    BaselineFile,
+    remove_files,
+)
+from hsm_core._internal.stores.filesystem.audit_repairs import (
+    keep_fragment,
+    set_aside,
+    unrecorded_repairs,
+    write_again,
+)
+from hsm_core._internal.stores.filesystem.audit_scan import (
     Scan,
+    begins,
     claimed_seq,
+    first_seq,
     judge_end,
     last_line,
     nth_line,
     scan_segment,
 )
-from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
-from hsm_core._internal.stores.filesystem.audit_beginning import (
-    Beginning,
-    find_beginning,
-)
-from hsm_core._internal.stores.filesystem.audit_files import (
-    check_file,
-    create_file,
-    open_reader,
-    write_all,
-)
-from hsm_core._internal.stores.filesystem.audit_pruning import remove_files
-from hsm_core._internal.stores.filesystem.audit_repairs import (
-    set_aside,
-    unrecorded_repairs,
-    write_again,
-)
 from hsm_core._internal.stores.filesystem.audit_segments import STRIDE, Segment
+from hsm_core._internal.stores.filesystem.files import list_directory
 from hsm_core._internal.stores.filesystem.opening import open_no_follow, sync_directory
+from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent, RepairDetail
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """
+    The beginning of a trail, and its segments.
+
+    Attributes:
+        closed: The closed segments that count.
+        live_seq: What the live segment's first record says of its place, if it can
+            be read.
+        start: Sequence number and leaf hash of the record before the first one.
+        baseline: What is kept of the records before.
+        is_staged: The baseline still has to take its place.
+        twin: A second name of the live segment, which an interrupted healing left.
+    """
+
+    closed: list[Segment]
+    live_seq: int | None
+    start: tuple[int, str]
+    baseline: Baseline | None
+    is_staged: bool
+    twin: Path | None
+
+    def end_of(self, position: int) -> int | None:
+        """Return the record from which on the next segment wins, if it is known."""
+        if position + 1 < len(self.closed):
+            return self.closed[position + 1].first_seq
+        return self.live_seq
+
+
+def find_beginning(
+    path: Path, hmac_key: bytes, head: StoredHead, *, exists: bool
+) -> Beginning:
+    """
+    Find out where a trail begins; nothing is written.
+
+    Args:
+        path: The live segment.
+
+        hmac_key: Key of the trail.
+
+        head: What the head file says.
+
+        exists: There is a live segment.
+
+    Raises:
+        AuditTamperedError: Records are gone that no prune has removed, or what is kept
+            of those that it has was changed.
+        UnsafeFileModeError: Others could have changed a file.
+        OSError: A file can't be read.
+        StoreUnavailableError: A file can't be examined.
+    """
+    found, twin = _closed_segments(path, exists=exists)
+    follower = Follower(log_id=head.log_id, hmac_key=hmac_key)
+    files = BaselineFile(path, head.log_id, hmac_key)
+    with open_reader(path) if exists else nullcontext() as live:
+        live_seq = first_seq(live) if live else None
+        alone = begins(live, follower, 0)
+    ends = [*(segment.first_seq for segment in found[1:]), live_seq]
+    places = [(s.path, end) for s, end in zip(found, ends, strict=False)]
+    places += [(path, None)] if exists else []
+    search = _Search(places, follower)
+    baseline, staged = files.read(), files.read_staged()
+    covered = baseline.header.next_seq if baseline else 0
+    # An old one that somebody put there again is no step back.
+    is_staged = (
+        staged is not None
+        and staged.header.next_seq > covered
+        and search.tells_of(staged)
+    )
+    if is_staged:
+        baseline = staged
+    elif baseline is not None and not search.tells_of(baseline):
+        raise tampered(Reason.PRUNED, 0)
+    covered = baseline.header.next_seq if baseline else 0
+    closed = [segment for segment in found if segment.first_seq >= covered]
+    first = closed[0].first_seq if closed else max(alone, covered)
+    prefix = PrunedPrefix(first, baseline)
+    return Beginning(closed, live_seq, prefix.start, baseline, is_staged, twin)
+
+
+def _closed_segments(path: Path, *, exists: bool) -> tuple[list[Segment], Path | None]:
+    names = closed_names(path.name, list_directory(path.parent)[1])
+    found = [
+        Segment(path.with_name(c.of(path.name)), c.number, c.first_seq, offsets=None)
+        for c in names
+    ]
+    twin = None
+    if exists and found:
+        last = found[-1].path
+        if os.path.samestat(os.lstat(last), os.lstat(path)):
+            twin = found.pop().path
+    for segment in found:
+        check_file(segment.path)
+    for before, after in pairwise(found):
+        before.count = after.first_seq - before.first_seq
+    return found, twin
+
+
+class _Search:
+    """
+    Looks for the record of a prune, which comes not long after a known one.
+
+    Args:
+        places: Segments, each with the record from which on the next one wins.
+
+        follower: Tells records of the trail.
+    """
+
+    def __init__(
+        self, places: list[tuple[Path, int | None]], follower: Follower
+    ) -> None:
+        self._places = places
+        self._follower = follower
+
+    def tells_of(self, baseline: Baseline) -> bool:
+        """Return whether the record of the prune that made a baseline is there."""
+        after = baseline.header.after_seq
+        return any(
+            self._is_in(place, baseline)
+            for place, end in self._places
+            if end is None or end > after + 1
+        )
+
+    def _is_in(self, place: Path, baseline: Baseline) -> bool:
+        with open_reader(place) as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if b'"type":"prune"' in line and self._is_record_of(
+                    baseline, line.removesuffix(b"\n")
+                ):
+                    return True
+        return False
+
+    def _is_record_of(self, baseline: Baseline, line: bytes) -> bool:
+        if not self._follower.is_record(line):
+            return False
+        event = decode_event(envelope.split(FRAME, line)[0])
+        return event is not None and event.detail == baseline.detail
 
 
 @dataclass(slots=True)
@@ -285,3 +449,105 @@ class SegmentReplay:
 
     def _visit(self, event: AuditEvent, _offset: int) -> None:
         self._found.note(event)
+
+
+class _Node(NamedTuple):
+    """A record of the live segment: its line, its place, and the leaf before it."""
+
+    line: bytes
+    seq: int
+    prev: str
+
+
+def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> None:
+    """
+    Leave one branch of a forked trail, and keep the others beside it.
+
+    The next start records the repair. May be interrupted, and is done again then.
+
+    Args:
+        path: The live segment, locked.
+
+        hmac_key: Key of the trail.
+
+        head: What the head file says.
+
+        now: Microseconds since 1970, for the name of the file that is kept.
+
+    Raises:
+        ConfigurationError: The trail is not damaged.
+        AuditTamperedError: It is damaged in another way; nothing was changed.
+        UnsafeFileModeError: Other users can write it.
+        OSError: It can't be read or written.
+        StoreUnavailableError: The same.
+    """
+    beginning = find_beginning(path, hmac_key, head, exists=path.exists())
+    try:
+        SegmentReplay(path, hmac_key, head, beginning).run(exists=path.exists())
+    except AuditTamperedError as error:
+        damage = error
+    else:
+        raise ConfigurationError("The audit trail is not forked.", path=str(path))
+    replay = SegmentReplay(path, hmac_key, head, beginning)
+    replay.reach_live()
+    with open_reader(path) as file:
+        *lines, torn = file.read().split(b"\n")
+    start = replay.follower
+    nodes = _nodes(lines, start, damage)
+    branch = _branch(nodes, start, head, damage)
+    ours = [nodes[leaf].line for leaf in branch]
+    theirs = [node.line for leaf, node in nodes.items() if leaf not in branch]
+    aside = b"".join(line + b"\n" for line in theirs) + torn
+    name = FragmentName(start.seq + len(ours) + 1, max(now, 0), "fork")
+    keep_fragment(path, name, aside)
+    if beginning.twin is not None:
+        os.unlink(beginning.twin)
+    content = b"".join(line + b"\n" for line in ours)
+    replace_file(path.with_name(new_name(path.name)), path, content)
+
+
+def _nodes(
+    lines: Sequence[bytes], start: Follower, damage: AuditTamperedError
+) -> dict[str, _Node]:
+    """Return all records by leaf hash; each follows from one before it in the file."""
+    nodes: dict[str, _Node] = {}
+    places = {start.leaf_hash: start.seq}
+    for line in lines:
+        event = None
+        if start.is_record(line):
+            event = decode_event(envelope.split(FRAME, line)[0])
+        if event is None or places.get(event.prev) != event.seq - 1:
+            raise damage
+        leaf = leaf_hash(line)
+        places[leaf] = event.seq
+        nodes[leaf] = _Node(line, event.seq, event.prev)
+    return nodes
+
+
+def _branch(
+    nodes: dict[str, _Node],
+    start: Follower,
+    head: StoredHead,
+    damage: AuditTamperedError,
+) -> dict[str, None]:
+    """Return the leaf hashes of the branch that stays, in order."""
+    if len({node.prev for node in nodes.values()}) == len(nodes):
+        raise damage
+    mark = head.mark
+    needed = mark.leaf_hash if mark.seq > start.seq else start.leaf_hash
+    if needed not in nodes and needed != start.leaf_hash:
+        raise damage
+    # A record stands after the one that it follows.
+    reached = {needed}
+    for leaf, node in nodes.items():
+        if node.prev in reached:
+            reached.add(leaf)
+    # After an end in order nothing follows, so that branch ends with the mark.
+    tip = needed
+    if not mark.clean:
+        tip = max((n for n in nodes if n in reached), key=lambda leaf: nodes[leaf].seq)
+    branch = []
+    while tip in nodes:
+        branch.append(tip)
+        tip = nodes[tip].prev
+    return dict.fromkeys(reversed(branch))

@@ -16,13 +16,14 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.audit.naming import FragmentName, fragment_names
-from hsm_core._internal.audit.scan import is_chain
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
+    FragmentName,
+    fragment_names,
     open_reader,
     replace_file,
 )
+from hsm_core._internal.stores.filesystem.audit_scan import is_chain
 from hsm_core._internal.stores.filesystem.files import list_directory
 from hsm_core._internal.stores.filesystem.opening import open_no_follow, path_exists
 from hsm_core.model import RepairDetail

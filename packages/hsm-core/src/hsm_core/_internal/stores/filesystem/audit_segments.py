@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from hsm_core._internal.audit.naming import ClosedName
-from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import MAX_LINE_BYTES
+from hsm_core._internal.audit.medium import Cause, MediumError
+from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
+    ClosedName,
     audit_errors,
     close_quietly,
     create_file,
@@ -25,7 +25,6 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     write_all,
 )
 from hsm_core._internal.stores.filesystem.opening import path_exists, sync_directory
-from hsm_core._internal.stores.trail.medium import Cause, MediumError
 from hsm_core.errors import AuditUnavailableError, HSMError
 
 STRIDE: Final = 128

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from hsm_core._internal.audit.baseline import Baseline, known_keys
 from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.audit.gathering import gather
-from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.pruning import RetentionRule, WatchedClock, gather
 from hsm_core._internal.audit.reading import pruned_before
-from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
+from hsm_core._internal.audit.record import event_of
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import (

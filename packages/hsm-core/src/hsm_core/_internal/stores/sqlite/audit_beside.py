@@ -16,23 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.audit.mark import (
+from hsm_core._internal.audit.head_mark import (
     HEAD_BYTES,
     HeadCodec,
     HeadMark,
     StoredHead,
 )
-from hsm_core._internal.audit.naming import head_name
-from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import leaf_hash
-from hsm_core._internal.stores.filesystem.audit_files import medium_errors
+from hsm_core._internal.audit.medium import Cause
+from hsm_core._internal.audit.record import Reason, leaf_hash, tampered
+from hsm_core._internal.stores.filesystem.audit_files import head_name, medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
     create_head,
     read_head,
 )
 from hsm_core._internal.stores.sqlite.audit_rows import read_rows
-from hsm_core._internal.stores.trail.medium import Cause
 
 _SYNC_SECONDS: Final = 1.0
 

@@ -11,20 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
-from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.medium import Cause, MediumError, Tail
+from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_beside import ExternalHeadMark
-from hsm_core._internal.stores.sqlite.audit_bulk import insert_records, read_records
 from hsm_core._internal.stores.sqlite.audit_rows import (
     head_row,
+    insert_records,
     last_row,
     read_head,
+    read_records,
     read_rows,
 )
 from hsm_core._internal.stores.sqlite.connection import UnsettledCommitError
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from hsm_core._internal.audit.offline import OfflineVerification, VerificationRun
-from hsm_core._internal.audit.pruned import PrunedPrefix
-from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import MAX_LINE_BYTES
+from hsm_core._internal.audit.baseline import PrunedPrefix
+from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
+from hsm_core._internal.audit.verify import OfflineVerification, VerificationRun
 from hsm_core._internal.stores.sqlite.audit_beside import check_beside, peek_beside
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,

@@ -17,13 +17,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline, known_keys
-from hsm_core._internal.audit.gathering import gather
-from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.medium import TrailMedium
+from hsm_core._internal.audit.pruning import gather
+from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.sqlite.audit_bulk import insert_baseline
-from hsm_core._internal.stores.sqlite.audit_rows import first_row
+from hsm_core._internal.stores.sqlite.audit_rows import first_row, insert_baseline
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core._internal.stores.trail.medium import TrailMedium
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
 
 
@@ -147,4 +147,25 @@ class TrailMedium(Protocol):
 
     def close(self) -> None:
         """Release handles; readers may go on where they can."""
+        ...
+
+
+class Reserve(Protocol):
+    """Disk space kept back for the records that matter most when the disk is full."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the space is reserved now."""
+        ...
+
+    def take(self) -> bool:
+        """Allocate what is missing; return whether all of it is held now."""
+        ...
+
+    def give_up(self) -> bool:
+        """Free the space; return whether any was held, so that a retry may help."""
+        ...
+
+    def close(self) -> None:
+        """Close the file, which keeps its space for the next start."""
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trail by what the settings say: in files, in SQLite, or in memory."""
+"""The audit log and the retention ledger that the settings name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
+from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog, trail_exists
 from hsm_core._internal.stores.filesystem.opening import path_exists
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import RepairDetail
 from hsm_core.protocols import AuditLog, Clock, Entropy

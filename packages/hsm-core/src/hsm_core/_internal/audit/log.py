@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trail over a medium: chained in the calling thread, written in another."""
+"""Audit log over a medium: chained by the caller, written by another thread."""
 
 from __future__ import annotations
 
@@ -7,25 +7,82 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
-from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.chain import Chain, OpenIntents
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.medium import Reserve, TrailMedium
+from hsm_core._internal.audit.pruning import RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
-from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
-from hsm_core._internal.stores.trail.flusher import Flusher
-from hsm_core._internal.stores.trail.medium import TrailMedium
-from hsm_core._internal.stores.trail.options import TrailOptions
-from hsm_core._internal.stores.trail.reserve import Reserve
-from hsm_core.errors import AuditTamperedError, AuditUnavailableError
+from hsm_core._internal.audit.record import event_of
+from hsm_core._internal.audit.writer import Flusher
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    ConfigurationError,
+)
 from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import (
     AuditDraft,
     AuditHead,
     AuditHealth,
     AuditTicket,
+    Clock,
+    Entropy,
     KnownKey,
 )
+from hsm_core.settings import AuditSync
+
+_MIN_KEY_BYTES: Final = 32
+_LOG_ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailOptions:
+    """
+    How a trail is written.
+
+    Attributes:
+        hmac_key: At least 32 bytes; what all keys of the trail are derived from.
+        clock: Gives the time of each record.
+        entropy: Gives the id of a new trail.
+        sync: When a ticket is done.
+        timeout_seconds: How long an append may take before it fails.
+        node: Name of this node in the trail.
+        reserve_bytes: Disk space that is kept back for when the disk is full.
+
+    Raises:
+        ConfigurationError: The key is too short.
+    """
+
+    hmac_key: bytes = field(repr=False)
+    clock: Clock
+    entropy: Entropy
+    sync: AuditSync
+    timeout_seconds: float
+    node: str
+    reserve_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.hmac_key) < _MIN_KEY_BYTES:
+            raise ConfigurationError(
+                f"The HMAC key must be at least {_MIN_KEY_BYTES} bytes."
+            )
+
+    def new_log_id(self) -> str:
+        """Return the id of a new trail, 32 hex digits."""
+        return self.entropy.random_bytes(_LOG_ID_BYTES).hex()
+
+    def chain(self, log_id: str, mark: HeadMark, intents: OpenIntents) -> Chain:
+        """Return what goes on where a trail ends."""
+        return Chain(
+            log_id=log_id,
+            hmac_key=self.hmac_key,
+            node=self.node,
+            mark=mark,
+            intents=intents,
+        )
 
 
 class Pruned(Protocol):

@@ -13,14 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.mark import HeadMark
-from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import (
     FRAME,
     MAX_LINE_BYTES,
+    Reason,
     decode_event,
     leaf_hash,
+    tampered,
 )
 from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, MalformedError

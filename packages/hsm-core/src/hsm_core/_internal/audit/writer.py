@@ -1,30 +1,224 @@
 # SPDX-License-Identifier: MIT
 """
-The one thread that writes a trail.
+Writer of an audit log: the one thread that writes and syncs it.
 
 While a group is written and synced the next one gathers, so that one sync serves all
 who wait. After a failure all waiting callers get an error and appends are refused,
-until the medium has healed and a record says so. The chain never goes back.
+until the medium has healed and a record says so. The chain never goes back: records
+stay in memory until they are durable, so that after a failure they are written again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.medium import (
+    Cause,
+    MediumError,
+    Reserve,
+    Tail,
+    TrailMedium,
+)
+from hsm_core._internal.audit.tickets import Group, SyncClock, Ticket
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.trail.backlog import Backlog
-from hsm_core._internal.stores.trail.groups import Group, Ticket
-from hsm_core._internal.stores.trail.medium import Cause, MediumError, TrailMedium
-from hsm_core._internal.stores.trail.outage import Outage
-from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import Phase, ResumeDetail
 from hsm_core.protocols import AuditDraft, AuditHealth, Clock
 from hsm_core.settings import AuditSync
+
+_BOUNDED_SECONDS: Final = 0.02
+_BOUNDED_RECORDS: Final = 512
+_LAZY_SECONDS: Final = 1.0
+
+
+class Backlog:
+    """
+    Writes groups on a medium, and knows what is durable. For one thread.
+
+    Args:
+        medium: Where records go.
+
+        mark: Where the trail ends; all of it is durable.
+
+    Attributes:
+        written: The end of what was written, and may be read.
+        durable: The end of what is durable.
+        sync_at: Instant of ``time.monotonic()`` at which a sync is due, or inf.
+        syncs: How long syncs took, or writes that were syncs too.
+    """
+
+    def __init__(self, medium: TrailMedium, mark: HeadMark) -> None:
+        self._medium = medium
+        self._groups: list[Group] = []
+        self._records = 0
+        self.written = mark
+        self.durable = mark
+        self.sync_at = _NEVER
+        self.syncs = SyncClock()
+
+    def write(self, group: Group) -> None:
+        """
+        Write a group; sync it too if that is one step, else note when that is due.
+
+        Raises:
+            MediumError: It may have been written in part, or wholly.
+        """
+        self._groups.append(group)
+        self._records += len(group.lines)
+        wanted = (
+            group.must_sync
+            or self._records >= _BOUNDED_RECORDS
+            or self.sync_at <= time.monotonic()
+        )
+        began = time.monotonic()
+        durable = self._medium.write(group.lines, group.mark, sync=wanted)
+        self.written = group.mark
+        group.written.complete()
+        if durable:
+            self.syncs.count(time.monotonic() - began)
+            self._settle()
+        elif wanted:
+            self.sync_at = 0.0
+        else:
+            pause = _LAZY_SECONDS if group.is_lazy else _BOUNDED_SECONDS
+            self.sync_at = min(self.sync_at, time.monotonic() + pause)
+
+    def sync(self) -> None:
+        """
+        Make all that was written durable, if a sync is due, and tell who waits.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        if self.sync_at <= time.monotonic():
+            began = time.monotonic()
+            self._medium.sync(self.written)
+            self.syncs.count(time.monotonic() - began)
+            self._settle()
+
+    def fail(self, error: BaseException, waiting: Iterable[Group]) -> None:
+        """Tell all who wait that it failed; what was chained stays, *waiting* too."""
+        self._groups += waiting
+        for group in self._groups:
+            group.complete(error)
+
+    def tail(self) -> Tail:
+        """Return what is not known to be durable."""
+        lines = [line for group in self._groups for line in group.lines]
+        mark = self._groups[-1].mark if self._groups else self.durable
+        return Tail(lines, mark.seq + 1 - len(lines), mark)
+
+    def heal(self, tail: Tail, cause: Cause) -> None:
+        """
+        Let the medium make the tail durable.
+
+        Raises:
+            MediumError: It still can't be.
+        """
+        self._medium.heal(tail, cause)
+        self.written = tail.mark
+        self._settle()
+
+    def _settle(self) -> None:
+        self.durable = self.written
+        durable, self._groups = self._groups, []
+        self._records, self.sync_at = 0, _NEVER
+        for group in durable:
+            group.synced.complete()
+
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_CALM_SECONDS: Final = 10.0
+"""An outage so soon after another goes on with its pauses."""
+
+
+class Outage:
+    """
+    One outage.
+
+    Args:
+        cause: What the trail suffers from.
+
+        failed_at: Microseconds since 1970.
+
+        error: What was raised.
+
+    Attributes:
+        cause: That of the newest failure.
+        error: The newest failure.
+    """
+
+    def __init__(
+        self, cause: Cause, failed_at: int, error: BaseException | None = None
+    ) -> None:
+        self._first_cause = self.cause = cause
+        self._failed_at = failed_at
+        self.error = error
+        self._attempts = 0
+        self._pause = _FIRST_PAUSE
+        self._ended_at = 0.0
+        self._rewritten_from: int | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, now: int, before: Outage | None) -> Outage:
+        """Return the outage that *error* begins, *before* being the last one."""
+        outage = cls(_cause_of(error), now, error)
+        if before is not None:
+            outage._pause = before.pause_after()
+        return outage
+
+    @property
+    def sentence(self) -> str:
+        """Message for callers."""
+        return self.cause.sentence
+
+    def next_pause(self) -> float:
+        """Return for how many seconds to wait before the next attempt."""
+        pause = self._pause
+        self._pause = min(2 * pause, _LONGEST_PAUSE)
+        self._attempts += 1
+        return pause
+
+    def pause_after(self) -> float:
+        """Return the first pause of an outage that begins now."""
+        is_calm = time.monotonic() - self._ended_at >= _CALM_SECONDS
+        return _FIRST_PAUSE if is_calm else self._pause
+
+    def failed_again(self, error: BaseException) -> None:
+        """Note that an attempt failed, and why."""
+        self.error = error
+        self.cause = _cause_of(error)
+
+    def rewrote(self, tail: Tail) -> None:
+        """Note what was written again; the first time counts."""
+        if tail.lines and self._rewritten_from is None:
+            self._rewritten_from = tail.first_seq
+
+    def ended(self) -> None:
+        """Note when it was over."""
+        self._ended_at = time.monotonic()
+
+    def draft(self, seq: int) -> AuditDraft:
+        """Return the record of its end, which becomes number *seq*."""
+        known = self._rewritten_from
+        detail = ResumeDetail(
+            cause=self._first_cause.value,
+            failed_at=max(self._failed_at, 0),
+            rewritten_from=seq if known is None else known,
+            attempts=self._attempts,
+        )
+        return AuditDraft(phase=Phase.SINGLE, kind="system.resume", detail=detail)
+
+
+def _cause_of(error: BaseException) -> Cause:
+    return error.cause if isinstance(error, MediumError) else Cause.WRITE
+
 
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 """Records may wait to be written up to this size; then appends are refused."""
