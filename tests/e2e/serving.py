@@ -24,7 +24,7 @@ from hsm_server.config.settings import (
 from hsm_server.http.listener import Listener
 from hsm_server.identity.tokens import TokenTrust
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sources import first_state
 from hsm_server.vault.gatekeeper import Gatekeeper

@@ -183,7 +183,7 @@ def test_separate_users_with_the_least_of_root(shared_site: Site) -> None:
 
     with site.start(*users, command=[*confined(), *program("hsm-server")]) as server:
         (keys,) = children_of(server.pid, "bootstrap.vault")
-        (tls,) = children_of(server.pid, "processes.keeper")
+        (tls,) = children_of(server.pid, "processes.tls_manager")
         fronts = children_of(server.pid, "processes.front_end")
         users_of = [uid_of(process) for process in (keys, tls, fronts[0])]
         assert [vault.pw_uid, front.pw_uid, front.pw_uid] == users_of

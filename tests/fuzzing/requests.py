@@ -27,9 +27,9 @@ from hsm_server.http.conditions import expected_generation, is_known
 from hsm_server.http.problems import RequestRefusedError
 from hsm_server.http.request_checks import flaw_of
 from hsm_server.http.requests import RequestReader, last_event_id
-from hsm_server.limits.addresses import peer_of
+from hsm_server.limits.guard import peer_of
 from hsm_server.limits.proxies import SourceAddresses
-from hsm_server.observability.tracing.spans import parent_of, trace_id_of
+from hsm_server.observability.tracing import parent_of, trace_id_of
 from hsm_server.ui.parts import MULTIPART, read_parts
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Reader, Target

@@ -20,16 +20,14 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_core.errors import AuthenticationError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import ClientSettings, PairFiles
-from hsm_server.tls.acme.cache import Account, Cache
-from hsm_server.tls.acme.stored import Stored
-from hsm_server.tls.client_certificates import certificate_facts
+from hsm_server.tls.acme.cache import Account, Cache, Stored
+from hsm_server.tls.certificates import certificate_facts
 from hsm_server.tls.files import parse_client, parse_pairs
-from hsm_server.tls.hello import MalformedHelloError, read_hello
-from hsm_server.tls.ocsp.addresses import allowed_url, redirected
-from hsm_server.tls.ocsp.errors import UnusableError
+from hsm_server.tls.handshakes import MalformedHelloError, read_hello
+from hsm_server.tls.ocsp.fetch import allowed_url, redirected
+from hsm_server.tls.ocsp.request import UnusableError, is_must_staple, responders_of
 from hsm_server.tls.ocsp.response import check_response
-from hsm_server.tls.ocsp.staple_files import read_staples
-from hsm_server.tls.ocsp.subject import is_must_staple, responders_of
+from hsm_server.tls.ocsp.staples import read_staples
 from hsm_server.tls.state import TLSState, pack_state, read_state
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target

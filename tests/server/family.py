@@ -40,7 +40,7 @@ class Family:
     @property
     def keeper(self) -> int:
         """Process id of the keeper of TLS, waiting for one."""
-        return self._one_of("hsm_server.processes.keeper")
+        return self._one_of("hsm_server.processes.tls_manager")
 
     @property
     def everybody(self) -> list[int]:

@@ -22,7 +22,7 @@ from cryptography.x509.oid import (
     ExtendedKeyUsageOID,
 )
 
-from hsm_server.tls.ocsp.subject import Subject, subject_of
+from hsm_server.tls.ocsp.request import Subject, subject_of
 from hsm_server.tls.state import ServerPair
 from tests.pki import SERVER, Issued, digest_for, self_signed_root
 

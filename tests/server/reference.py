@@ -24,8 +24,8 @@ from hsm_server.http.problems import status_of
 from hsm_server.ipc.control import FromChild, FromSupervisor
 from hsm_server.ipc.frames import FromFrontEnd, FromVault
 from hsm_server.main import main as command
-from hsm_server.observability.log_fields import FIELDS
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.logs import FIELDS
+from hsm_server.observability.metrics import Metrics
 from tests.support import REPOSITORY
 
 PAGES = [

@@ -30,9 +30,9 @@ from hsm_server.http.listener import Listener
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.oidc.vouching import vouching_for
 from hsm_server.identity.tokens import TokenTrust
-from hsm_server.limits import actor_limiter
+from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import Logger, make_logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.observability.tracing import NO_TRACING, Tracing
 from hsm_server.vault.access import VaultAccess
 from hsm_server.vault.gatekeeper import Gatekeeper

@@ -12,8 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hsm_server.tls.acme.first import first_pair
-from hsm_server.tls.acme.stored import Stored
+from hsm_server.tls.acme.cache import Stored, first_pair
 from tests.pki import CLIENT, SERVER, self_signed_root
 from tests.server.acme_hostile import HostileCA, hostile_ca
 from tests.server.acme_issuer import issue_by

@@ -23,8 +23,8 @@ from acme import client, messages
 from cryptography import x509
 from josepy.jwk import JWKEC
 
+from hsm_server.tls.acme.authority import Network
 from hsm_server.tls.acme.cache import Cache
-from hsm_server.tls.acme.network import Network
 from tests.server.acme_support import (
     NAME,
     ACMESite,
@@ -38,7 +38,7 @@ from tests.server.pebble import Names, names_served
 from tests.server.process import Running
 from tests.support import require_mounts, require_program
 
-KEEPER = "hsm_server.processes.keeper"
+KEEPER = "hsm_server.processes.tls_manager"
 NAMES = (NAME, "127.0.0.1")
 
 

@@ -21,21 +21,22 @@ from hsm_core.errors import UnsafeFileModeError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import ACMESettings, LogFormat, LogLevel
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.tls.acme import network, timing, worker
-from hsm_server.tls.acme.authority import Authority
-from hsm_server.tls.acme.cache import Account, Cache
-from hsm_server.tls.acme.challenges import tls_challenge
-from hsm_server.tls.acme.failures import Failure, FailureKind, instant_after
-from hsm_server.tls.acme.first import first_pair
-from hsm_server.tls.acme.http_answers import HTTPAnswers
-from hsm_server.tls.acme.self_signed import new_key, placeholder
-from hsm_server.tls.acme.stored import Stored
+from hsm_server.observability.metrics import Metrics
+from hsm_server.tls.acme import authority as network
+from hsm_server.tls.acme import ordering
+from hsm_server.tls.acme.authority import Authority, Failure, FailureKind, instant_after
+from hsm_server.tls.acme.cache import (
+    Account,
+    Cache,
+    Stored,
+    first_pair,
+    new_key,
+    placeholder,
+)
+from hsm_server.tls.acme.challenges import HTTPAnswers, tls_challenge
 from hsm_server.tls.acme.task import ACMETask
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
-from hsm_server.tls.state import TLSState
-from hsm_server.tls.trial import try_state
+from hsm_server.tls.contexts import try_state
+from hsm_server.tls.state import Alarms, Board, TLSState
 from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.acme_hostile import HostileCA, Reply, hostile_ca
 
@@ -455,10 +456,10 @@ class TestTask:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whatever a call waits for."""
-        monkeypatch.setattr(worker, "_LONGEST_SECONDS", 0.1)
+        monkeypatch.setattr(ordering, "_CALL_SECONDS", 0.1)
 
         with pytest.raises(Failure) as caught:
-            await worker.call(time.sleep, 1.0)
+            await ordering.call(time.sleep, 1.0)
 
         assert FailureKind.TOO_SLOW == caught.value.kind
 
@@ -471,11 +472,11 @@ class TestTiming:
         leaf = stored().leaf
         begins = leaf.not_valid_before_utc.timestamp()
         whole = leaf.not_valid_after_utc.timestamp() - begins
-        parts = {(timing.usual_renewal(leaf) - begins) / whole for _ in range(100)}
+        parts = {(ordering.usual_renewal(leaf) - begins) / whole for _ in range(100)}
 
         assert len(parts) > 50
         assert all(0.63 < part < 0.667 for part in parts)
-        assert 0.83 < (timing.latest_renewal(leaf) - begins) / whole < 0.84
+        assert 0.83 < (ordering.latest_renewal(leaf) - begins) / whole < 0.84
 
     @pytest.mark.parametrize("kind", FailureKind)
     def test_failures_in_a_row_are_tried_less_and_less_often(
@@ -486,7 +487,7 @@ class TestTiming:
 
         def waits(*, has_certificate: bool) -> list[float]:
             return [
-                timing.retry_seconds(failure, count, has_certificate=has_certificate)
+                ordering.retry_seconds(failure, count, has_certificate=has_certificate)
                 for count in range(1, 40)
             ]
 

@@ -18,7 +18,7 @@ from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.tokens import TokenTrust
-from hsm_server.tls.client_certificates import certificate_facts
+from hsm_server.tls.certificates import certificate_facts
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault

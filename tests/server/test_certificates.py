@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from hsm_core.errors import AuthenticationError
 from hsm_server.http.app_keys import VAULT
-from hsm_server.tls.client_certificates import CertificateFacts, certificate_facts
+from hsm_server.tls.certificates import CertificateFacts, certificate_facts
 from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root
 from tests.server.support import mint, open_api

@@ -13,7 +13,7 @@ from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.identity.clock import ClockWatch, FlooredClock
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault

@@ -14,11 +14,9 @@ import pytest
 
 from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
-from hsm_server.tls.crl_watch import CRLWatch
-from hsm_server.tls.state import ClientRules, TLSState
+from hsm_server.observability.metrics import Metrics
+from hsm_server.tls.sources import CRLWatch
+from hsm_server.tls.state import Alarms, Board, ClientRules, TLSState
 from tests.pki import SERVER, self_signed_root
 from tests.server.ocsp_support import FakeClock, settle
 from tests.server.tls_support import s_client, serving, state_of

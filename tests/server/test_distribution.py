@@ -24,7 +24,7 @@ from hsm_server.system.secret_handover import SecretBox, fill_box
 _BEGIN = """
 import os, signal, socket, sys, time
 from hsm_server.ipc import control as c
-from hsm_server.system.sealed_memory import read_sealed, seal
+from hsm_server.system.secret_handover import read_sealed, seal
 import msgspec
 pack, read = msgspec.msgpack.encode, msgspec.msgpack.Decoder(c.FromSupervisor).decode
 end = socket.socket(fileno=int(sys.argv[1]))

@@ -11,7 +11,7 @@ import pytest
 
 from hsm_server.ipc.control import Beat, Control, FromChild, Publish
 from hsm_server.processes.child import Pulse
-from hsm_server.system.sealed_memory import read_sealed, seal
+from hsm_server.system.secret_handover import read_sealed, seal
 
 
 async def test_what_was_said_last_is_heard() -> None:

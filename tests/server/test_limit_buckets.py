@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_server.limits.addresses import peer_of
-from hsm_server.limits.buckets import Buckets, Rate
-from hsm_server.limits.lockouts import Lockouts
-from hsm_server.limits.table import BoundedTable
+from hsm_server.limits.buckets import BoundedTable, Buckets, Lockouts, Rate
+from hsm_server.limits.guard import peer_of
 
 PER_SECOND, BURST = 10.0, 20
 MANY = 1_000_000

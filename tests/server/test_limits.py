@@ -10,10 +10,9 @@ import pytest
 from hsm_core.model import Caller, Role
 from hsm_server.config.settings import ProxySettings, RateLimits, ServerSettings
 from hsm_server.http.app_keys import GUARD, METRICS
-from hsm_server.limits.actors import ActorLimiter
-from hsm_server.limits.buckets import Rate
+from hsm_server.limits.buckets import ActorLimiter, Rate
 from hsm_server.limits.guard import AddressGuard
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from tests.server.support import API, Answer, claims, mint, open_api
 
 ALICE = Caller(principal="alice", roles=frozenset({Role.OPERATOR}))

@@ -22,7 +22,7 @@ from hsm_server.config.settings import (
 )
 from hsm_server.http import listener
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.limits.addresses import peer_of
+from hsm_server.limits.guard import peer_of
 from hsm_server.observability.logs import make_logger
 from tests.server.support import API, local_app, open_api
 

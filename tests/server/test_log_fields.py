@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import hsm_server
 from hsm_server.config.settings import LogFormat, LogLevel
-from hsm_server.observability.log_fields import FIELDS, MASK, MOST_CHARACTERS
-from hsm_server.observability.logs import make_logger
+from hsm_server.observability.logs import FIELDS, MASK, MOST_CHARACTERS, make_logger
 from tests.server.support import mint
 
 METHODS = {"debug", "info", "warning", "error", "_warn"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from hsm_server.config.settings import EventLoop
-from hsm_server.system.event_loops import pass_over_what_stays, run
+from hsm_server.system.sockets import pass_over_what_stays, run
 
 
 class Knot:

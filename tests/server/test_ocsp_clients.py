@@ -13,9 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hsm_server.tls.ocsp import client_check
 from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling, subjects_of
-from hsm_server.tls.ocsp.errors import Fault, UnusableError
+from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError
 from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
-from hsm_server.tls.ocsp.subject import Subject
 from tests.pki import Issued
 from tests.server.ocsp_support import CA, HOUR, URL, FakeClock, settle
 

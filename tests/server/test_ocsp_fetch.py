@@ -12,16 +12,16 @@ import pytest
 from cryptography.x509 import ocsp
 from yarl import URL
 
-from hsm_server.tls.ocsp.addresses import (
+from hsm_server.tls.ocsp.fetch import (
     BoundedResolver,
+    Responders,
     allowed_url,
     is_allowed_address,
     redirected,
 )
-from hsm_server.tls.ocsp.errors import Fault, UnusableError
-from hsm_server.tls.ocsp.fetch import Responders
-from hsm_server.tls.ocsp.pace import SystemClock
+from hsm_server.tls.ocsp.request import Fault, UnusableError
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Status
+from hsm_server.tls.state import SystemClock
 from tests.pki import Issued
 from tests.server.ocsp_support import CA, Asked, Reply, Web, failure, http
 

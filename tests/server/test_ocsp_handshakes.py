@@ -28,13 +28,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
 from hsm_server.http.app_keys import METRICS
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
+from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.ocsp import client_check
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES
 from hsm_server.tls.ocsp.stapler import Stapler
-from hsm_server.tls.state import ClientRules, TLSState
+from hsm_server.tls.state import Alarms, Board, ClientRules, TLSState
 from tests.pki import Issued
 from tests.server.ocsp_support import (
     CA,

@@ -16,15 +16,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_server.tls.ocsp.errors import Fault, UnusableError
-from hsm_server.tls.ocsp.request import NONCE_BYTES, build_request, get_url
+from hsm_server.tls.ocsp.request import (
+    NONCE_BYTES,
+    Fault,
+    UnusableError,
+    build_request,
+    get_url,
+    is_must_staple,
+    responders_of,
+    subject_of,
+)
 from hsm_server.tls.ocsp.response import (
     MAX_RESPONSE_BYTES,
     Status,
     VerifiedResponse,
     check_response,
 )
-from hsm_server.tls.ocsp.subject import is_must_staple, responders_of, subject_of
 from tests.pki import Issued
 from tests.server.ocsp_support import CA, HOUR, SHA1, failure, now_utc, twice
 

@@ -20,15 +20,12 @@ from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
-from hsm_server.tls.ocsp.errors import Fault, UnusableError
-from hsm_server.tls.ocsp.pace import Retries
+from hsm_server.observability.metrics import Metrics
+from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError
 from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
 from hsm_server.tls.ocsp.stapler import Stapler
-from hsm_server.tls.ocsp.subject import Subject
-from hsm_server.tls.state import ServerPair, TLSState
+from hsm_server.tls.ocsp.staples import Retries
+from hsm_server.tls.state import Alarms, Board, ServerPair, TLSState
 from tests.pki import Issued
 from tests.server.ocsp_support import CA, HOUR, FakeClock, settle
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_server.processes.backoff import Backoff
+from hsm_server.processes.child_process import Backoff
 from hsm_server.system.secret_handover import SecretBox, empty_box, fill_box, pour
 from tests.server.family import create
 from tests.server.process import Site

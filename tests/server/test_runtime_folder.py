@@ -56,7 +56,7 @@ def test_it_has_a_file_for_each_process_and_ends_with_them(tmp_path: Path) -> No
 COUNTING = """
 import inspect, sys
 from pathlib import Path
-from hsm_server.observability.telemetry import Metrics, share_metrics
+from hsm_server.observability.metrics import Metrics, share_metrics
 
 samples = {"str": "x", "int": 1, "float": 1.0, "bool": True}
 share_metrics(Path(sys.argv[1]), sys.argv[2])

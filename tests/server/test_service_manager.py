@@ -15,7 +15,7 @@ import pytest
 
 from hsm_server.config.plan import Plan
 from hsm_server.config.settings import ServerSettings
-from hsm_server.processes.service_manager import ServiceManager
+from hsm_server.processes.runtime_folder import ServiceManager
 from tests.server.family import Family, retrying, wait_until
 from tests.server.process import Site, client_context, request
 

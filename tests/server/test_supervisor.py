@@ -42,7 +42,7 @@ while True:
             break
 """
 _PUBLISH = """
-from hsm_server.system.sealed_memory import seal
+from hsm_server.system.secret_handover import seal
 socket.send_fds(end, [pack(c.Publish(1))], [seal("state", b"state")])
 """
 _GOOD = ("-c", _STUB.format(is_linked=True, then=""))

@@ -18,9 +18,9 @@ from hsm_core.errors import UnsafeFileModeError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import ClientSettings, PairFiles, TLSSettings
 from hsm_server.tls.certificates import kind_of
+from hsm_server.tls.contexts import try_state
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
-from hsm_server.tls.trial import try_state
 from tests.pki import CLIENT, Issued, Issuer, self_signed_root
 from tests.server.pem_files import pem, serve_by, write_pair
 from tests.support import require_program, require_service

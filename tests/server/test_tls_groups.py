@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.tls.groups import CLASSICAL, GROUPS, HYBRID, check_groups, selected
+from hsm_server.tls.handshakes import CLASSICAL, GROUPS, HYBRID, check_groups, selected
 from hsm_server.tls.state import pack_state
 from tests.pki import SERVER, self_signed_root
 from tests.server.tls_support import state_of

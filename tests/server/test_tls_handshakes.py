@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from hsm_server.tls.adapter import AdapterContext
-from hsm_server.tls.contexts import TLSStateError
+from hsm_server.tls.contexts import TLSStateError, try_state
 from hsm_server.tls.state import ClientRules, ServerPair
-from hsm_server.tls.trial import try_state
 from tests.pki import SERVER, Issued, Issuer, self_signed_root
 from tests.server.tls_support import (
     REQUEST,

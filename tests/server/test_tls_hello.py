@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_server.tls.hello import (
+from hsm_server.tls.handshakes import (
     MAX_HELLO_BYTES,
     ClientHello,
     MalformedHelloError,

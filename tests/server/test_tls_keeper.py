@@ -24,15 +24,17 @@ from hsm_server.config.settings import (
     TLSSettings,
 )
 from hsm_server.observability.logs import make_logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
-from hsm_server.tls.expiry import ExpiryWatch
-from hsm_server.tls.files import Contents, read_pair_files
-from hsm_server.tls.keeper import Keeper, Task
-from hsm_server.tls.settling import settled
-from hsm_server.tls.sources import Edit, FileSource, file_sources, first_state
-from hsm_server.tls.state import TLSState
+from hsm_server.observability.metrics import Metrics
+from hsm_server.tls.files import Contents, read_pair_files, settled
+from hsm_server.tls.manager import Keeper, Task
+from hsm_server.tls.sources import (
+    Edit,
+    ExpiryWatch,
+    FileSource,
+    file_sources,
+    first_state,
+)
+from hsm_server.tls.state import Alarms, Board, TLSState
 from tests.pki import Issued, Issuer, self_signed_root
 from tests.server.pem_files import pem, serve_by, write_pair
 

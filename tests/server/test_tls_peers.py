@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_server.tls.groups import GROUPS
-from hsm_server.tls.peers import ALERTS, Outcome, channel_of, group_label
+from hsm_server.tls.handshakes import ALERTS, GROUPS, Outcome, channel_of, group_label
 
 
 def test_alerts_have_the_names_of_the_standard() -> None:

@@ -20,9 +20,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from hsm_core.errors import ConfigurationError, StoreUnavailableError
 from hsm_server.config.options.tracing import tracing_settings
 from hsm_server.config.settings import SAMPLERS, TracingSettings
-from hsm_server.observability.tracing import NO_TRACING, check_tracing, open_tracing
-from hsm_server.observability.tracing.otlp import OTLPTracing
-from hsm_server.observability.tracing.spans import parent_of
+from hsm_server.observability.otlp import OTLPTracing
+from hsm_server.observability.tracing import (
+    NO_TRACING,
+    check_tracing,
+    open_tracing,
+    parent_of,
+)
 from tests.server.family import wait_until
 from tests.server.process import Site
 from tests.server.support import SECRET, b64, mint, open_api

@@ -14,7 +14,7 @@ from hsm_core.factory import open_async
 from hsm_core.model import ApprovalDemand, Role
 from hsm_core.operations import HSMStatus, Status
 from hsm_core.testing import Faults, caller, memory_hsm
-from hsm_server.observability.telemetry.figures import Figures
+from hsm_server.observability.metrics import Figures
 from hsm_server.ui.overview.charts import chart
 from hsm_server.ui.overview.presenting import (
     Card,

@@ -34,7 +34,7 @@ from hsm_server.http.listener import Listener
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.observability.logs import make_logger
 from hsm_server.tls.adapter import AdapterContext
-from hsm_server.tls.peers import channel_of
+from hsm_server.tls.handshakes import channel_of
 from hsm_server.tls.state import ClientRules, ServerPair, TLSState
 from tests.pki import Issued, Issuer
 from tests.server.support import local_app

@@ -25,9 +25,10 @@ from hsm_server.http.health import HealthCheck
 from hsm_server.http.in_flight import InFlight
 from hsm_server.http.middleware import answer_everything, set_common_headers
 from hsm_server.identity.oidc.provider import Provider
-from hsm_server.limits import SourceAddresses, address_guard
+from hsm_server.limits.guard import address_guard
+from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.observability.logs import Logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.observability.tracing import NO_TRACING, Tracing
 from hsm_server.ui import add_console
 from hsm_server.vault.access import VaultAccess

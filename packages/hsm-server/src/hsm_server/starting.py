@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from hsm_server.config.plan import User
 from hsm_server.config.settings import Isolation, ServerSettings
 from hsm_server.observability.tracing import check_tracing
-from hsm_server.system.event_loops import check_loop
 from hsm_server.system.hardening import forbid_dumps
 from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox
+from hsm_server.system.sockets import check_loop
 from hsm_server.system.standard_streams import announce
 
 

@@ -25,25 +25,27 @@ from hsm_server.identity.tokens import (
     TokenWatch,
     TrustedNames,
 )
-from hsm_server.limits import actor_limiter
+from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import (
     Logger,
     capture_foreign,
     loop_exception_handler,
     make_logger,
 )
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.observability.tracing import open_tracing
-from hsm_server.system.event_loops import pass_over_what_stays, run
-from hsm_server.system.sockets import challenge_sockets, metrics_sockets, url_of
+from hsm_server.system.sockets import (
+    challenge_sockets,
+    metrics_sockets,
+    pass_over_what_stays,
+    run,
+    url_of,
+)
 from hsm_server.tls.adapter import AdapterContext
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.keeper import Keeper, Task
-from hsm_server.tls.sealed import ends_by_kind
+from hsm_server.tls.contexts import try_state
+from hsm_server.tls.manager import Keeper, Task, tasks_for
 from hsm_server.tls.sources import first_state
-from hsm_server.tls.state import TLSState
-from hsm_server.tls.tasks import tasks_for
-from hsm_server.tls.trial import try_state
+from hsm_server.tls.state import Alarms, TLSState, ends_by_kind
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 

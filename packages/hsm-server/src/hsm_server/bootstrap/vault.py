@@ -36,10 +36,9 @@ from hsm_server.ipc.control import (
     Stop,
 )
 from hsm_server.ipc.service import Dependencies, VaultService
-from hsm_server.limits import actor_limiter
+from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import location, loop_exception_handler
 from hsm_server.processes.child import Child, Pulse, begin_child, end_without_memory
-from hsm_server.system.event_loops import pass_over_what_stays, run
 from hsm_server.system.hardening import (
     drop_capabilities,
     lock_memory,
@@ -47,6 +46,7 @@ from hsm_server.system.hardening import (
     scrub_freed_memory,
 )
 from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box
+from hsm_server.system.sockets import pass_over_what_stays, run
 from hsm_server.vault.gatekeeper import Gatekeeper
 
 _FRAME_SPARE: Final = 1024 * 1024

@@ -12,11 +12,11 @@ from hsm_server.config.settings import ServerSettings
 from hsm_server.http.health import HealthCheck
 from hsm_server.http.in_flight import InFlight
 from hsm_server.identity.oidc.provider import Provider
+from hsm_server.limits.buckets import Quota
 from hsm_server.limits.guard import AddressGuard
 from hsm_server.limits.proxies import SourceAddresses
-from hsm_server.limits.quota import Quota
 from hsm_server.observability.logs import Logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.observability.tracing import Tracing
 from hsm_server.vault.access import VaultAccess
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from cryptography import x509
 
 from hsm_server.http.connection import Connection
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
+from hsm_server.tls.handshakes import channel_of
 from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling, subjects_of
 from hsm_server.tls.ocsp.fetch import Responders
-from hsm_server.tls.ocsp.pace import SystemClock
-from hsm_server.tls.peers import channel_of
+from hsm_server.tls.state import SystemClock
 
 
 class Admission:

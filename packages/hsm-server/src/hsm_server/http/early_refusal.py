@@ -28,7 +28,7 @@ from hsm_server.http.middleware import (
 from hsm_server.http.problems import PROBLEM_TYPE, headers_of, problem_of
 from hsm_server.http.request_checks import flaw_of
 from hsm_server.http.visitors import shown_by, source_of
-from hsm_server.limits.quota import Quota
+from hsm_server.limits.buckets import Quota
 
 _API: Final = f"{API_PREFIX}/"
 _STATUS: Final = "HTTP/1.1 429 Too Many Requests\r\n"

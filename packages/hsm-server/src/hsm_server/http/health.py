@@ -10,7 +10,7 @@ from typing import Final
 from hsm_core.errors import HSMError
 from hsm_core.model import Record
 from hsm_server.__about__ import __version__
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.vault.access import VaultAccess
 
 _PERIOD_SECONDS: Final = 1.0

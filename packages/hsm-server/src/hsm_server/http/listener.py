@@ -18,9 +18,9 @@ from hsm_server.config.settings import HTTPLimits, StatusCheck
 from hsm_server.http.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, SOURCES
 from hsm_server.http.client_revocation import Admission
 from hsm_server.http.connection import Connection
-from hsm_server.limits.addresses import peer_of
+from hsm_server.limits.guard import peer_of
 from hsm_server.tls.adapter import ATTEMPT, AdapterContext
-from hsm_server.tls.peers import Attempt, Outcome, channel_of
+from hsm_server.tls.handshakes import Attempt, Outcome, channel_of
 
 _ALERT_SECONDS: Final = 1.0
 """Time for a rejected client to read the reason."""

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from hsm_server.http.app_keys import SOURCES, exchange_of
-from hsm_server.limits import SourceAddresses
+from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.vault.access import Visitor
 
 _UNREADABLE: Final = "?"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_server.observability.logs import Logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 
 _BEHIND_SECONDS: Final = 60.0
 """Minimum clock difference for an alarm."""

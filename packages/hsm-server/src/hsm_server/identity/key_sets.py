@@ -23,9 +23,9 @@ from yarl import URL
 from hsm_core.errors import HSMError
 from hsm_core.wire import scan_json
 from hsm_server.config.settings import OIDCSettings, ServerSettings, TokenConfig
-from hsm_server.tls.board import Board
-from hsm_server.tls.keeper import Task
-from hsm_server.tls.ocsp.addresses import BoundedResolver
+from hsm_server.tls.manager import Task
+from hsm_server.tls.ocsp.fetch import BoundedResolver
+from hsm_server.tls.state import Board
 
 MAX_SET_BYTES: Final = 64 * 1024
 """Longest key set."""

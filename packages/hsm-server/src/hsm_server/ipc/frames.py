@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from hsm_core.wire import ErrorRecord
-from hsm_server.limits.quota import Quota
+from hsm_server.limits.buckets import Quota
 from hsm_server.vault.access import Visitor
 
 PROTOCOL: Final = 5

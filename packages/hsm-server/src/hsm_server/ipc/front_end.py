@@ -40,7 +40,7 @@ from hsm_server.ipc.frames import (
 )
 from hsm_server.ipc.individual_requests import IndividualRequests
 from hsm_server.ipc.outbox import Outbox
-from hsm_server.limits.quota import Quota
+from hsm_server.limits.buckets import Quota
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import PROBE
 

@@ -1,25 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""
-Address limits of a front end, before authentication.
-
-Clients that authenticated recently are exempt, because many clients can share an
-address. The vault charges them for operations; their requests that become no operation
-are limited here, by name, with the rate of an address.
-"""
+"""Limits per network address, applied before authentication."""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from hsm_server.limits.addresses import peer_of
-from hsm_server.limits.buckets import Buckets, Rate
-from hsm_server.limits.counts import LimitCounts
-from hsm_server.limits.lockouts import Lockouts
-from hsm_server.limits.quota import Quota
+from hsm_core.operations import Operation
+from hsm_server.config.settings import RateLimits
+from hsm_server.limits.buckets import (
+    ActorLimiter,
+    Buckets,
+    LimitCounts,
+    Lockouts,
+    Quota,
+    Rate,
+)
+
+
+@lru_cache(maxsize=1024)
+def peer_of(address: str) -> str:
+    """
+    Return the network prefix of a peer: an IPv4 address, or a /64 of IPv6.
+
+    A network of IPv6 has 2^64 addresses for a single machine to use. What is no address
+    is all the same, such as the ends of Unix sockets.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
 
 _MOST_ADDRESSES: Final = 16384
 _MOST_GOOD: Final = 4096
@@ -142,3 +163,22 @@ def _digest(shown: Sequence[bytes]) -> bytes:
     """Return a keyed digest of a credential, so that memory never holds it."""
     lengths = b"".join(len(part).to_bytes(4, "big") for part in shown)
     return hashlib.sha256(b"".join((lengths, *shown))).digest()
+
+
+def actor_limiter(
+    rates: RateLimits,
+    weigh: Callable[[Operation[Any]], int],
+    metrics: LimitCounts,
+) -> ActorLimiter | None:
+    """Return the rate limiter of callers, for a vault; None without limits."""
+    if not rates.per_second:
+        return None
+    return ActorLimiter(Rate(rates.per_second, rates.burst), weigh, metrics)
+
+
+def address_guard(rates: RateLimits, metrics: LimitCounts) -> AddressGuard:
+    """Return the address limits, for a front end."""
+    rate = None
+    if rates.address_per_second:
+        rate = Rate(rates.address_per_second, rates.address_burst)
+    return AddressGuard(rate, rates.free_failures or None, metrics)

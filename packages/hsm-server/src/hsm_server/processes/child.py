@@ -22,13 +22,8 @@ from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
 from hsm_server.config.plan import Plan, read_plan
 from hsm_server.ipc.control import Beat, Failed, receive_begin
-from hsm_server.observability.logs import (
-    Logger,
-    capture_foreign,
-    location,
-    make_logger,
-)
-from hsm_server.observability.telemetry import Metrics, share_metrics
+from hsm_server.observability.logs import Logger, capture_foreign, location, make_logger
+from hsm_server.observability.metrics import Metrics, share_metrics
 from hsm_server.system.hardening import (
     die_with_parent,
     forbid_dumps,

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Child process of the supervisor: start, messages, restart, end."""
+"""Child process of the supervisor: start, messages, restart with back-off, end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hsm_core.settings import SCRUBBING_ALLOCATOR
 from hsm_server.config.exit_codes import ExitCode
-from hsm_server.config.plan import Plan, pack_plan
+from hsm_server.config.plan import Plan, User, pack_plan
 from hsm_server.ipc.control import (
     Beat,
     Begin,
@@ -26,10 +29,109 @@ from hsm_server.ipc.control import (
     Stop,
 )
 from hsm_server.observability.logs import Logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.processes.backoff import Backoff
-from hsm_server.processes.spawn import Spawned, spawn
+from hsm_server.observability.metrics import Metrics
+from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
 from hsm_server.system.secret_handover import pour
+
+_FIRST_SECONDS: Final = 0.05
+_LONGEST_SECONDS: Final = 10.0
+_STABLE_SECONDS: Final = 1.0
+
+
+class Backoff:
+    """Exponential back-off up to 10 s; resets after a longer run."""
+
+    def __init__(self) -> None:
+        self._seconds = _FIRST_SECONDS
+
+    def after(self, ran_seconds: float) -> float:
+        """
+        Return the delay in seconds.
+
+        Args:
+            ran_seconds: How long the process was at work, without its start.
+        """
+        if ran_seconds >= _STABLE_SECONDS:
+            self._seconds = _FIRST_SECONDS
+        wait = self._seconds
+        self._seconds = min(_LONGEST_SECONDS, wait * 2)
+        return wait
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """
+    Newly started process.
+
+    Attributes:
+        descriptor: pidfd (pidfd_open(2)); the owner closes it.
+        control: This side's end of its control socket; the owner closes it.
+    """
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+    control: socket.socket
+
+
+def spawn(program: Sequence[str], user: User | None, *, holds_keys: bool) -> Spawned:
+    """
+    Start a process with a control socket and standard error, and no other descriptor.
+
+    Args:
+        program: What it runs, as words for Python.
+
+        user: Whom it runs as; None is this user.
+
+        holds_keys: Whether what it frees is to be overwritten.
+
+    Raises:
+        OSError: There is no room for it, or it can't become that user.
+    """
+    if os.geteuid() != 0:
+        # Then it is this user, who may not even choose their own groups.
+        user = None
+    with contextlib.ExitStack() as undo:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.enter_context(ours)
+        with theirs, _held_signals():
+            process = _execute(program, user, theirs.fileno(), holds_keys)
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        descriptor = os.pidfd_open(process.pid)
+        undo.pop_all()
+    return Spawned(process, descriptor, ours)
+
+
+def _execute(
+    program: Sequence[str], user: User | None, control: int, holds_keys: bool
+) -> subprocess.Popen[bytes]:
+    command = python_command(*program, allocator=holds_keys)
+    return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+        [*command, str(control), str(os.getpid())],
+        env=scrubbed(os.environ) | dict(SCRUBBING_ALLOCATOR if holds_keys else {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(control,),
+        user=user.uid if user is not None else None,
+        group=user.gid if user is not None else None,
+        extra_groups=[] if user is not None else None,
+    )
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """
+    Let a child begin with these signals blocked; it leaves them so.
+
+    A terminal sends them to the whole group of processes, and a service manager may do
+    so: then the supervisor ends its children in order, and no signal may be faster.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 _BEAT_SECONDS: Final = 0.5
 _MOST_UNANSWERED: Final = 10
@@ -41,7 +143,7 @@ class Roles:
 
     vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
     front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
-    keeper: Sequence[str] = ("-m", "hsm_server.processes.keeper")
+    keeper: Sequence[str] = ("-m", "hsm_server.processes.tls_manager")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Final
 
 from hsm_server.ipc.control import UseTLS, UsingTLS
 from hsm_server.processes.child_process import ChildProcess
-from hsm_server.system.sealed_memory import is_sealed
+from hsm_server.system.secret_handover import is_sealed
 
 _LONGEST_SECONDS: Final = 5.0
 """Time limit of a front end, which is then restarted."""

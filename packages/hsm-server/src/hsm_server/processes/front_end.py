@@ -37,11 +37,11 @@ from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.observability.logs import loop_exception_handler
 from hsm_server.observability.tracing import open_tracing
 from hsm_server.processes.child import Child, begin_child, end_without_memory
-from hsm_server.system.event_loops import pass_over_what_stays, run
 from hsm_server.system.hardening import drop_capabilities, give_back_memory
+from hsm_server.system.sockets import pass_over_what_stays, run
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
-from hsm_server.tls.sealed import ends_by_kind, unseal_state
+from hsm_server.tls.state import ends_by_kind, unseal_state
 
 _LONGEST_TEXT: Final = 4096
 _TIDY_SECONDS: Final = 20.0

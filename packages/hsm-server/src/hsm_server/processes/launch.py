@@ -23,7 +23,7 @@ from hsm_core.errors import ConfigurationError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.plan import Plan, User, pack_plan
 from hsm_server.config.settings import ServerSettings, TLSSettings
-from hsm_server.system import sealed_memory
+from hsm_server.system import secret_handover
 from hsm_server.system.secret_handover import SecretBox, fill_box
 from hsm_server.system.sockets import (
     challenge_sockets,
@@ -75,7 +75,7 @@ def launch(
     with _acting_as(front_end_user):
         _check_tls(settings.tls)
     _check_isolated()
-    sealed_memory.self_test()
+    secret_handover.self_test()
     sockets = listening_sockets(settings.host, settings.port, os.environ)
     plan = Plan(
         settings=settings,
@@ -94,8 +94,8 @@ def launch(
 def _check_tls(settings: TLSSettings) -> None:
     """Check that a certificate is configured."""
     # The supervisor, which imports this module, needs none of that.
+    from hsm_server.tls.contexts import try_state
     from hsm_server.tls.sources import first_state
-    from hsm_server.tls.trial import try_state
 
     try_state(first_state(settings))
 

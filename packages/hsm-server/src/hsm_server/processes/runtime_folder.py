@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Runtime folder: shared metrics, nothing secret."""
+"""Runtime folder of the shared metrics, and notices to the service manager."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import re
+import socket
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.config.plan import Plan
-from hsm_server.observability.telemetry import (
-    ALARM_GAUGES,
-    KEEPERS_SLOT,
-    SUMMED_GAUGES,
-)
+from hsm_server.observability.instruments import TLS_SLOT
+from hsm_server.observability.metrics import ALARM_GAUGES, SUMMED_GAUGES
 
 _KINDS: Final = ("counter", "histogram", SUMMED_GAUGES, ALARM_GAUGES)
 _FILE_BYTES: Final = 64 * 1024
@@ -48,7 +49,7 @@ class RuntimeFolder:
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
-        users = {"supervisor": -1, "vault": vault, KEEPERS_SLOT: front, **fronts}
+        users = {"supervisor": -1, "vault": vault, TLS_SLOT: front, **fronts}
         for slot, user in users.items():
             for kind in _KINDS:
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
@@ -138,3 +139,47 @@ def _make_file(path: Path, user: int, group: int) -> None:
         os.fchown(descriptor, user, group)
     finally:
         os.close(descriptor)
+
+
+class ServiceManager:
+    """
+    Client of systemd or another service manager.
+
+    Args:
+        address: Value of ``NOTIFY_SOCKET``; a name in the abstract namespace begins
+            with ``@``. Empty disables notifications.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+
+    def ready(self) -> None:
+        """The server serves."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """It reads again what may have changed; then it says that it is ready."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
+
+    def stopping(self) -> None:
+        """It begins to end."""
+        self._tell("STOPPING=1")
+
+    async def watch(self, plan: Plan, is_well: Callable[[], bool]) -> None:
+        """Notify the watchdog at its interval while the server is healthy."""
+        while plan.watchdog_seconds > 0:
+            await asyncio.sleep(plan.watchdog_seconds)
+            if is_well():
+                self._tell("WATCHDOG=1", patience_seconds=0.0)
+
+    def _tell(self, text: str, patience_seconds: float = 1.0) -> None:
+        """Send a notification without blocking."""
+        if not self._address:
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s,
+        ):
+            s.settimeout(patience_seconds)
+            s.sendto(text.encode(), self._address)

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Listening sockets of the server: bound at startup, or passed by systemd."""
+"""Listening sockets and event loops."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
+import importlib.util
 import os
 import socket
-from collections.abc import Callable, Mapping
-from typing import Final
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
 
+from hsm_core.errors import ConfigurationError
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import ServerSettings
+from hsm_server.config.settings import EventLoop, ServerSettings
 
 _FIRST: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _BACKLOG: Final = 128
@@ -129,3 +134,49 @@ def url_of(listener: socket.socket) -> str:
         return f"https+unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+R = TypeVar("R")
+
+_INCOMING_BYTES: Final = 32 * 1024
+"""Buffer for encrypted input of one TLS connection."""
+
+
+def check_loop(kind: EventLoop) -> None:
+    """
+    Check that the event loop is installed.
+
+    Raises:
+        ConfigurationError: It must be installed first.
+    """
+    if kind is EventLoop.UVLOOP and importlib.util.find_spec("uvloop") is None:
+        raise ConfigurationError(
+            "event-loop: uvloop is not installed. Run: pip install uvloop."
+        )
+
+
+def pass_over_what_stays() -> None:
+    """
+    Exclude existing objects from garbage collection.
+
+    At the end of a start that is what modules are made of, and stays. To look at it
+    takes longer than to answer many requests, which wait meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def run(main: Coroutine[Any, Any, R], kind: EventLoop) -> R:
+    """
+    Run a coroutine to its end on a new event loop.
+
+    asyncio gives each TLS connection 256 KiB for what comes in, as long as it lives.
+    Strangers can have many that do nothing.
+    """
+    SSLProtocol.max_size = _INCOMING_BYTES
+    if kind is EventLoop.UVLOOP:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main)
+    return asyncio.run(main)

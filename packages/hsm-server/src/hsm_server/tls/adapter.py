@@ -26,10 +26,16 @@ from hsm_server.tls.contexts import (
     challenge_context,
     server_context,
 )
-from hsm_server.tls.groups import check_groups
-from hsm_server.tls.hello import MAX_HELLO_BYTES, MalformedHelloError, read_hello
+from hsm_server.tls.handshakes import (
+    MAX_HELLO_BYTES,
+    Attempt,
+    MalformedHelloError,
+    Outcome,
+    check_groups,
+    group_label,
+    read_hello,
+)
 from hsm_server.tls.openssl import SSL, reason_of
-from hsm_server.tls.peers import Attempt, Outcome, group_label
 from hsm_server.tls.state import ClientRules, ServerPair, TLSState
 
 T = TypeVar("T")

@@ -1,19 +1,156 @@
 # SPDX-License-Identifier: MIT
-"""Checks of server certificates: chain, purpose, validity period."""
+"""Certificates and private keys: checks of chains, names and key files."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import re
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificatePublicKeyTypes as PublicKeyTypes,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from hsm_core.errors import AuthenticationError
+from hsm_core.model import Record
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.tls.client_certificates import UNREADABLE
+from hsm_server.config.settings import PairFiles
+from hsm_server.tls.openssl import crypto
+
+_MOST_NAMES: Final = 64
+_MOST_CHARACTERS: Final = 1024
+_KEPT: Final = 512
+"""Cache of parsed client certificates."""
+
+UNREADABLE: Final = (
+    KeyError,
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""
+Exceptions for malformed names or extensions of a certificate.
+
+cryptography raises `KeyError` for an unknown TLS feature (RFC 7633).
+"""
+
+
+class CertificateFacts(Record, frozen=True, kw_only=True):
+    """
+    Facts that policy rules can match.
+
+    Attributes:
+        sha256: Fingerprint, lower-case hex.
+        subject: RFC 4514 form, control characters escaped.
+        names: Alternative names: ``dns:``, ``email:``, ``ip:`` or ``uri:``, and the
+            name; host names and mail domains in lower case. Others are left out.
+        begins_at: First second of validity, since 1970.
+        ends_at: Last second of validity.
+    """
+
+    sha256: str = ""
+    subject: str = ""
+    names: tuple[str, ...] = ()
+    begins_at: float = 0.0
+    ends_at: float = 0.0
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return SHA-256 of a certificate, hex; nothing for none."""
+    return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+@lru_cache(maxsize=_KEPT)
+def certificate_facts(certificate: bytes) -> CertificateFacts:
+    """
+    Read a certificate that a TLS handshake has verified.
+
+    Args:
+        certificate: DER, or nothing.
+
+    Raises:
+        AuthenticationError: It can't be read, or what it says is too long: then rules
+            could not be sure of it.
+
+    Standard:
+        RFC 5280, sections 4.1.2.6 and 4.2.1.6; RFC 4514.
+    """
+    if not certificate:
+        return CertificateFacts()
+    try:
+        found = x509.load_der_x509_certificate(certificate)
+        subject = _printable(found.subject.rfc4514_string())
+        names = _names(found)
+    except UNREADABLE:
+        raise AuthenticationError from None
+    if len(names) > _MOST_NAMES or any(
+        len(text) > _MOST_CHARACTERS for text in (subject, *names)
+    ):
+        raise AuthenticationError
+    return CertificateFacts(
+        sha256=fingerprint(certificate),
+        subject=subject,
+        names=names,
+        begins_at=found.not_valid_before_utc.timestamp(),
+        ends_at=found.not_valid_after_utc.timestamp(),
+    )
+
+
+def readable_facts(certificate: bytes) -> CertificateFacts:
+    """Return the readable facts of a certificate, for audit records only."""
+    try:
+        return certificate_facts(certificate)
+    except AuthenticationError:
+        return CertificateFacts(sha256=fingerprint(certificate))
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return ()
+    found = map(_name, extension.value)
+    return tuple(_printable(name) for name in found if name)
+
+
+def _name(name: x509.GeneralName) -> str:
+    match name:
+        case x509.DNSName(value=value):
+            return f"dns:{value.lower()}"
+        case x509.RFC822Name(value=value):
+            local, at, domain = value.rpartition("@")
+            return f"email:{local}{at}{domain.lower()}"
+        case x509.IPAddress(value=address):
+            return f"ip:{address}"
+        case x509.UniformResourceIdentifier(value=value):
+            return f"uri:{value}"
+        case _:
+            return ""
+
+
+def _printable(text: str) -> str:
+    """Write control characters as RFC 4514 writes them: octets of UTF-8, in hex."""
+    return "".join(
+        "".join(f"\\{octet:02X}" for octet in character.encode())
+        if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
+        else character
+        for character in text
+    )
+
 
 _MOST_CERTIFICATES: Final = 10
 _SERVERS: Final = {
@@ -124,3 +261,81 @@ def _called(certificate: x509.Certificate) -> str:
         return certificate.subject.rfc4514_string()[:128] or "without a name"
     except ValueError:
         return "without a readable name"
+
+
+_FORM: Final = (
+    serialization.Encoding.DER,
+    serialization.PrivateFormat.PKCS8,
+    serialization.NoEncryption(),
+)
+_PKCS8: Final = re.compile(
+    rb"-----BEGIN PRIVATE KEY-----\s(.*?)\s?-----END PRIVATE KEY-----", re.DOTALL
+)
+
+
+def read_private_key(
+    files: PairFiles, data: bytes, certificate: x509.Certificate
+) -> bytes:
+    """
+    Return a private key as PKCS #8 in DER.
+
+    The numbers of an RSA key are not proved here, which takes seconds: the trial of a
+    state signs with it.
+
+    Args:
+        files: Where it and its certificate lie, to name them.
+
+        data: PEM.
+
+        certificate: Whose key it should be.
+
+    Raises:
+        ListenError: It is no private key, encrypted, or that of another certificate;
+            or the certificate is for a key of a kind that can't be used.
+    """
+    try:
+        key = serialization.load_pem_private_key(
+            data, password=None, unsafe_skip_rsa_key_validation=True
+        )
+    except TypeError:
+        raise ListenError(
+            f"The private key {files.key} is encrypted. Pass it unencrypted, in "
+            "a file with mode 0600."
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        # Its cause may quote the file.
+        key = None
+    public_key = _public_key(files, certificate)
+    if key is None:
+        return _as_openssl_writes_it(data, files.key)
+    if key.public_key() != public_key:
+        raise ListenError(
+            f"The private key {files.key} does not match the certificate {files.cert}."
+        )
+    return key.private_bytes(*_FORM)
+
+
+def _as_openssl_writes_it(data: bytes, path: Path) -> bytes:
+    """
+    Return a key that OpenSSL reads, and cryptography does not.
+
+    Keys of ML-DSA are written with what is expanded from their seed. Whose key it is
+    shows when it is put beside its certificate.
+    """
+    found = _PKCS8.search(data)
+    try:
+        crypto.load_privatekey(crypto.FILETYPE_PEM, data, b"")
+        if found is not None:
+            return base64.b64decode(b"".join(found[1].split()), validate=True)
+    except (crypto.Error, ValueError, binascii.Error):
+        pass
+    raise ListenError(f"{path} contains no PEM private key.")
+
+
+def _public_key(files: PairFiles, certificate: x509.Certificate) -> PublicKeyTypes:
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise ListenError(
+            f"The certificate {files.cert} has an unsupported key type."
+        ) from None

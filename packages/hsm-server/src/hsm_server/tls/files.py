@@ -1,34 +1,56 @@
 # SPDX-License-Identifier: MIT
-"""
-Files of certificates, private keys and revocation lists: reading and checking.
-
-Reading and checking are separate, so that a read can be compared with the previous one:
-files are written over time, and not all at once.
-"""
+"""Files of certificates, keys and client rules: read, and parsed into the TLS state."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from hsm_core.errors import UnsafeFileModeError
+from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import ClientSettings, PairFiles
-from hsm_server.tls.certificates import check_chain, kind_of
-from hsm_server.tls.client_certificates import UNREADABLE
-from hsm_server.tls.private_keys import read_private_key
-from hsm_server.tls.regular import NotRegularError, open_regular
+from hsm_server.tls.certificates import (
+    UNREADABLE,
+    check_chain,
+    kind_of,
+    read_private_key,
+)
 from hsm_server.tls.state import ClientRules, ServerPair
+
+
+class NotRegularError(OSError):
+    """The path is not a regular file."""
+
+
+def open_regular(path: Path, *, follows_links: bool = True) -> BinaryIO:
+    """
+    Open a file for reading without blocking.
+
+    A pipe without a writer would block, and one without an end would be read forever.
+
+    Raises:
+        NotRegularError: It is no regular file.
+        OSError: It can't be opened.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags if follows_links else flags | os.O_NOFOLLOW)
+    # Of a folder no file is made, and nothing would close it.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError
+    return open(descriptor, "rb")
+
 
 _MOST_BYTES: Final = 1024 * 1024
 _MOST_CRL_BYTES: Final = 16 * 1024 * 1024
@@ -360,3 +382,43 @@ def _may_sign(certificate: x509.Certificate) -> bool:
 
 def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
+
+
+_PAUSE_SECONDS: Final = 0.02
+_MOST_READINGS: Final = 50
+
+
+def settled(
+    read: Callable[[], Contents],
+    known: bytes = b"",
+    pause: Callable[[float], object] = time.sleep,
+) -> Contents:
+    """
+    Return the content of files after two identical reads.
+
+    What is there twice in a row counts as written, and so does an error.
+
+    Args:
+        read: Returns what they hold now, or raises `HSMError`.
+
+        known: Digest of what they may hold at once, for it is no news.
+
+        pause: Waits for so many seconds.
+
+    Raises:
+        HSMError: They can't be read.
+        ListenError: They change all the time.
+    """
+    before: Contents | str | None = None
+    for _ in range(_MOST_READINGS):
+        try:
+            found = read()
+            if found == before or digest_of(found) == known:
+                return found
+            before = found
+        except HSMError as error:
+            if before == str(error):
+                raise
+            before = str(error)
+        pause(_PAUSE_SECONDS)
+    raise ListenError("The certificate and key files changed while they were read.")

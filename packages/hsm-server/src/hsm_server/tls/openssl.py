@@ -4,7 +4,7 @@ OpenSSL of the cryptography package, configured for this listener.
 
 Only a configuration file can set the preferred groups and disable session tickets.
 OpenSSL reads it once, when a process first loads cryptography, so this module must be
-imported before that. `hsm_server.tls.groups.check_groups` detects a violation.
+imported before that. `hsm_server.tls.handshakes.check_groups` detects a violation.
 
 Python's `ssl` usually has another copy of OpenSSL. It is loaded first here, so that the
 configuration does not apply to it.

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Files of certificates, keys and client rules, watched by content."""
+"""Tasks of the TLS manager that read files, and watch expiry and revocation lists."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
 import msgspec
+from cryptography import x509
 
 from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import ClientSettings, TLSSettings
+from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence
-from hsm_server.tls.acme.first import first_pair
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
+from hsm_server.tls.acme.cache import first_pair
+from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.files import (
     Contents,
     digest_of,
@@ -25,9 +26,18 @@ from hsm_server.tls.files import (
     parse_pairs,
     read_client_files,
     read_pair_files,
+    settled,
 )
-from hsm_server.tls.settling import settled
-from hsm_server.tls.state import ServerPair, TLSState
+from hsm_server.tls.state import (
+    Alarms,
+    Board,
+    ClientRules,
+    Clock,
+    ServerPair,
+    SystemClock,
+    TLSState,
+    first_of,
+)
 
 Edit = Callable[[TLSState], TLSState]
 """Returns a changed state."""
@@ -201,3 +211,162 @@ def _with_staples(
         msgspec.structs.replace(pair, staple=staples.get(pair.chain[0], b""))
         for pair in pairs
     )
+
+
+_PERIOD_SECONDS: Final = 60.0
+_LONGEST: Final = timedelta(days=14)
+_EXPIRY: Final = "expiry"
+
+
+class ExpiryWatch:
+    """
+    Expiry watch, a task of the TLS manager that changes nothing.
+
+    The alarm starts when less than a tenth of a certificate's lifetime remains, at most
+    14 days, and when all client CAs have expired.
+
+    Args:
+        alarms: Receive the alarm.
+
+        now: Returns the wall time.
+    """
+
+    def __init__(self, alarms: Alarms, now: Callable[[], datetime] = now_utc) -> None:
+        self._alarms = alarms
+        self._now = now
+        alarms.watch(_EXPIRY)
+
+    async def run(self, board: Board, /) -> None:
+        """See `Task`."""
+        while True:
+            self.look(board)
+            await asyncio.sleep(_PERIOD_SECONDS)
+
+    async def reload(self, board: Board, /) -> None:
+        """See `Task`."""
+        self.look(board)
+
+    def look(self, board: Board) -> None:
+        """Begin or end the alarm, as it is now."""
+        complaints = [self._complaint(pair) for pair in board.state.pairs]
+        complaints.append(self._complaint_about(board.state.client))
+        reason = " ".join(filter(None, complaints))
+        if reason:
+            self._alarms.begin(_EXPIRY, reason)
+        else:
+            self._alarms.end(_EXPIRY)
+
+    def _complaint_about(self, rules: ClientRules | None) -> str:
+        if rules is None or not rules.authorities:
+            # Files that name no CA are an alarm of their own.
+            return ""
+        found = map(x509.load_der_x509_certificate, rules.authorities)
+        if any(ca.not_valid_after_utc > self._now() for ca in found):
+            return ""
+        return "All client CAs have expired. All client certificates are rejected."
+
+    def _complaint(self, pair: ServerPair) -> str:
+        chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
+        first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
+        ends, begins = first.not_valid_after_utc, first.not_valid_before_utc
+        if ends - self._now() > min(_LONGEST, (ends - begins) / 10):
+            return ""
+        verb = "expires" if ends > self._now() else "expired"
+        return f"The {kind_of(chain[0])} certificate {verb} at {ends.isoformat()}."
+
+
+_CLIENT_CRL: Final = "client_crl"
+_TICK_SECONDS: Final = 60.0
+_SOON: Final = 0.1
+"""Part of a list's lifetime that remains when its end is logged."""
+
+
+class CRLWatch:
+    """
+    CRL watch, a task of the TLS manager: checks issuers and dates of CRLs.
+
+    Args:
+        alarms: Receive expired lists and lists of no client CA.
+
+        logger: Logs once that a list expires soon.
+
+        clock: Wall clock.
+    """
+
+    def __init__(
+        self, alarms: Alarms, logger: Logger, clock: Clock | None = None
+    ) -> None:
+        self._alarms = alarms
+        self._logger = logger
+        self._clock = clock or SystemClock()
+        self._warned: set[bytes] = set()
+        alarms.watch(_CLIENT_CRL)
+
+    async def run(self, board: Board, /) -> None:
+        """See `Task`."""
+        while True:
+            generation = board.state.generation
+            wait = self._look(board)
+            await first_of(board.past(generation), self._clock.sleep(wait))
+
+    async def reload(self, board: Board, /) -> None:
+        """See `Task`; the lists are read by another."""
+        self._look(board)
+
+    def _look(self, board: Board) -> float:
+        """Show what is wrong with lists; return when to look again, in seconds."""
+        client = board.state.client
+        lists = client.revocation_lists if client is not None else ()
+        issuers = _names(client.authorities if client is not None else ())
+        now, wait, complaints = self._clock.now(), _TICK_SECONDS, []
+        for der in lists:
+            crl = x509.load_der_x509_crl(der)
+            ends_at = crl.next_update_utc
+            if crl.issuer not in issuers:
+                complaints.append(
+                    f"The revocation list of {_issuer_of(crl)} belongs to no "
+                    "client CA. Remove it from --client-crl."
+                )
+            elif ends_at is not None and ends_at <= now:
+                complaints.append(
+                    f"The revocation list of {_issuer_of(crl)} expired at "
+                    f"{_moment(ends_at)}. Client certificates of this issuer are "
+                    "rejected."
+                )
+            elif ends_at is not None:
+                wait = min(wait, (ends_at - now).total_seconds())
+                self._warn_in_time(der, crl, ends_at - now)
+        self._warned &= set(lists)
+        self._tell(complaints)
+        return wait
+
+    def _tell(self, complaints: Sequence[str]) -> None:
+        if complaints:
+            self._alarms.begin(_CLIENT_CRL, " ".join(complaints))
+        else:
+            self._alarms.end(_CLIENT_CRL)
+
+    def _warn_in_time(
+        self, der: bytes, crl: x509.CertificateRevocationList, left: timedelta
+    ) -> None:
+        if crl.next_update_utc is None or der in self._warned:
+            return
+        if left <= (crl.next_update_utc - crl.last_update_utc) * _SOON:
+            self._warned.add(der)
+            self._logger.warning(
+                "revocation list ends soon",
+                issuer=_issuer_of(crl),
+                ends_at=_moment(crl.next_update_utc),
+            )
+
+
+def _names(authorities: Sequence[bytes]) -> set[x509.Name]:
+    return {x509.load_der_x509_certificate(der).subject for der in authorities}
+
+
+def _issuer_of(crl: x509.CertificateRevocationList) -> str:
+    return crl.issuer.rfc4514_string()[:128]
+
+
+def _moment(instant: datetime | None) -> str:
+    return instant.isoformat() if instant else "ever"

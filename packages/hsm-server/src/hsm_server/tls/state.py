@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""TLS state: one immutable value that determines handshakes."""
+"""
+TLS state: one immutable value that determines handshakes.
+
+The TLS manager serialises its changes, reports faults as alarms, and passes each state
+to the front ends in a sealed memory file.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
-from msgspec import Meta
+from cryptography import x509
+from msgspec import Meta, MsgspecError
 
 from hsm_core.model import Line, Record
+from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import StatusCheck
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.metrics import Metrics
+from hsm_server.system.secret_handover import read_sealed, seal
+from hsm_server.tls.certificates import ends_at, kind_of
 
 
 class ServerPair(Record, frozen=True, kw_only=True):
@@ -94,3 +109,184 @@ def pack_state(state: TLSState) -> bytes:
 def read_state(data: bytes) -> TLSState:
     """Return the state that `pack_state` has written."""
     return _DECODER.decode(data)
+
+
+class Board:
+    """
+    Holder of the state in force.
+
+    Files, staples and challenges change independently. No change may wait for another
+    or undo it.
+
+    Args:
+        state: The initial state, in force when all front ends have it.
+
+        publish: Distributes a state to all front ends and returns when they use it;
+            raises if one cannot, and then none uses it.
+    """
+
+    def __init__(
+        self, state: TLSState, publish: Callable[[TLSState], Awaitable[None]]
+    ) -> None:
+        self._state = state
+        self._publish = publish
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @property
+    def state(self) -> TLSState:
+        """The state in force."""
+        return self._state
+
+    async def change(self, edit: Callable[[TLSState], TLSState]) -> None:
+        """
+        Put another state in force; return when everybody who serves uses it.
+
+        Args:
+            edit: Returns the state in force, changed; or the same for no change.
+
+        Raises:
+            HSMError: It can't be used; the former one is in force.
+        """
+        async with self._lock:
+            edited = edit(self._state)
+            if edited == self._state:
+                return
+            state = msgspec.structs.replace(
+                edited, generation=self._state.generation + 1
+            )
+            await self._publish(state)
+            self._state = state
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def past(self, generation: int) -> TLSState:
+        """Return the state in force, once its generation is another than this one."""
+        while self._state.generation == generation:
+            await self._changed.wait()
+        return self._state
+
+
+def seal_state(state: TLSState) -> int:
+    """
+    Return the descriptor of a sealed file with a state; the caller closes it.
+
+    Raises:
+        ListenError: There is no room for it.
+    """
+    try:
+        return seal("ferrohsm-tls", pack_state(state))
+    except (OSError, ValueError):
+        raise ListenError(
+            "The certificates and keys are too large for the TLS state."
+        ) from None
+
+
+def unseal_state(descriptor: int) -> TLSState:
+    """
+    Return the state in a sealed file, which stays open.
+
+    Raises:
+        ListenError: There is none.
+    """
+    try:
+        return read_state(read_sealed(descriptor))
+    except (OSError, ValueError, MsgspecError):
+        raise ListenError("The TLS state is malformed.") from None
+
+
+def ends_by_kind(state: TLSState) -> dict[str, float]:
+    """Return until when each certificate is valid, in Unix time, by kind of key."""
+    return {
+        kind_of(x509.load_der_x509_certificate(pair.chain[0])): ends_at(
+            pair.chain
+        ).timestamp()
+        for pair in state.pairs
+    }
+
+
+class Alarms:
+    """
+    One alarm per part, such as ``files``.
+
+    Args:
+        logger: Logs start, change and end of alarms.
+
+        metrics: Show active alarms, and count starts and changes.
+    """
+
+    def __init__(self, logger: Logger, metrics: Metrics) -> None:
+        self._logger = logger
+        self._metrics = metrics
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The complaint of each part that has one."""
+        return dict(self._reasons)
+
+    def watch(self, part: str) -> None:
+        """Show a part from now on; nothing is known to be wrong with it."""
+        self._metrics.show_tls_alarm(part, is_on=False)
+
+    def begin(self, part: str, reason: str) -> None:
+        """
+        Start or change an alarm; an unchanged one is not logged again.
+
+        Args:
+            part: Name of the part, of a small set: it is a label of metrics.
+
+            reason: A sentence for people, without secrets.
+        """
+        if self._reasons.get(part) == reason:
+            return
+        self._reasons[part] = reason
+        self._logger.error("tls alarm", part=part, reason=reason)
+        self._metrics.count_tls_alarm(part)
+        self._metrics.show_tls_alarm(part, is_on=True)
+
+    def end(self, part: str) -> None:
+        """End the alarm."""
+        if self._reasons.pop(part, None) is not None:
+            self._logger.info("tls alarm over", part=part)
+            self._metrics.show_tls_alarm(part, is_on=False)
+
+
+class Clock(Protocol):
+    """Clock interface of this package."""
+
+    def now(self) -> datetime:
+        """Return the wall time, in UTC."""
+
+    def seconds(self) -> float:
+        """Return seconds of a clock that only runs, from any beginning."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; not below zero."""
+
+
+class SystemClock:
+    """Clock of this machine and event loop."""
+
+    def now(self) -> datetime:
+        """Return the wall time, in UTC."""
+        return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """Return seconds since the machine was started."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them is done, and give up the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,7 +19,7 @@ from hsm_core.operations import (
     ListAuditEvents,
     Operation,
 )
-from hsm_server.limits.quota import Quota
+from hsm_server.limits.buckets import Quota
 
 R = TypeVar("R")
 

@@ -25,10 +25,9 @@ from hsm_server.identity.tokens import (
     TokenVerifier,
     TrustedNames,
 )
-from hsm_server.limits.actors import ActorLimiter
+from hsm_server.limits.buckets import ActorLimiter, Quota
 from hsm_server.limits.pacing import with_pauses
-from hsm_server.limits.quota import Quota
-from hsm_server.tls.client_certificates import (
+from hsm_server.tls.certificates import (
     CertificateFacts,
     certificate_facts,
     fingerprint,

@@ -23,7 +23,7 @@ from hsm_server.http.app_keys import (
 from hsm_server.http.health import Health
 from hsm_server.http.requests import add_route
 from hsm_server.http.visitors import visitor_of
-from hsm_server.observability.telemetry import METRICS_CONTENT_TYPE
+from hsm_server.observability.metrics import METRICS_CONTENT_TYPE
 
 _LONGEST_CACHE_SECONDS: Final = 300
 

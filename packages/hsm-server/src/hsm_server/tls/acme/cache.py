@@ -3,7 +3,8 @@
 ACME cache: the account, and the certificate with its key.
 
 Key and certificate are one file, so a crash cannot separate them. Files are replaced
-atomically. An unreadable file counts as missing and is replaced.
+atomically. An unreadable file counts as missing and is replaced. Before the first
+certificate, a self-signed one stands in for it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import ipaddress
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -28,14 +34,131 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from hsm_core.errors import UnsafeFileModeError
+from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.tls.acme.self_signed import new_key
-from hsm_server.tls.acme.stored import Stored
-from hsm_server.tls.client_certificates import UNREADABLE
-from hsm_server.tls.regular import open_regular
+from hsm_server.config.settings import ACMESettings
+from hsm_server.tls.certificates import UNREADABLE, check_chain
+from hsm_server.tls.files import open_regular
+from hsm_server.tls.state import ServerPair
+
+_PLACEHOLDER_LIFE: Final = timedelta(days=365)
+_TOLERANCE: Final = timedelta(hours=1)
+"""Tolerated clock difference of clients."""
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Return a new private key, of P-256: all CAs take it."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as PKCS #8 in DER."""
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def general_names(names: Sequence[str]) -> list[x509.GeneralName]:
+    """Return names and addresses as certificates have them."""
+    return [_general_name(name) for name in names]
+
+
+def placeholder(names: Sequence[str]) -> ServerPair:
+    """Return the self-signed certificate for the time before the first order."""
+    return self_signed(names, life=_PLACEHOLDER_LIFE)
+
+
+def self_signed(
+    names: Sequence[str],
+    *,
+    life: timedelta,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+) -> ServerPair:
+    """
+    Return a certificate with a key of its own, which has signed it.
+
+    Args:
+        names: Whom it is for.
+
+        life: How long it is valid.
+
+        extensions: More of them, and whether each is critical.
+    """
+    key, now = new_key(), datetime.now(UTC)
+    subject = x509.Name([])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _TOLERANCE)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectAlternativeName(general_names(names)), critical=True)
+    )
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
+    certificate = builder.sign(key, hashes.SHA256())
+    return ServerPair(chain=(certificate.public_bytes(Encoding.DER),), key=key_der(key))
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Stored:
+    """
+    Stored certificate.
+
+    Attributes:
+        key: Its private key.
+        chain: The chain, server certificate first.
+    """
+
+    key: ec.EllipticCurvePrivateKey
+    chain: tuple[x509.Certificate, ...]
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The server's own certificate."""
+        return self.chain[0]
+
+    def has_names(self, names: Sequence[str]) -> bool:
+        """Return whether it is for all of these names, and no others."""
+        try:
+            found = self.leaf.extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            )
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+        return set(found.value) == set(general_names(names))
+
+    def pair(self, now: datetime) -> ServerPair:
+        """
+        Return it as a listener takes it.
+
+        Raises:
+            ListenError: It can't be shown at this instant, UTC.
+        """
+        if self.key.public_key() != self.leaf.public_key():
+            raise ListenError("The CA issued a certificate for another key.")
+        chain = check_chain(list(self.chain), "the issued certificate", now)
+        pair = ServerPair(
+            chain=tuple(map(_der, chain)),
+            key=key_der(self.key),
+        )
+        if len(self.chain) == 1:
+            return pair
+        return msgspec.structs.replace(pair, issuer=_der(self.chain[1]))
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
 
 _MOST_BYTES: Final = 256 * 1024
 _SHARED: Final = 0o077
@@ -238,3 +361,40 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def first_pair(settings: ACMESettings, now: datetime) -> ServerPair:
+    """
+    Return the certificate that is kept, else one that stands in for it.
+
+    One for other names than asked for is better than none.
+
+    Raises:
+        ListenError: Nothing can be kept, or *authorities* can't be read.
+        UnsafeFileModeError: What is kept is open to others.
+    """
+    _check_authorities(settings)
+    cache = Cache(settings.cache, settings.directory)
+    cache.prepare()
+    stored = cache.certificate()
+    if stored is not None:
+        try:
+            return stored.pair(now)
+        except HSMError:
+            # It has expired; the task orders another one, and says so.
+            pass
+    return placeholder(settings.names)
+
+
+def _check_authorities(settings: ACMESettings) -> None:
+    path = settings.authorities
+    if path is None:
+        return
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ListenError(
+            f"Cannot read the ACME CA bundle {path} ({error.strerror})."
+        ) from None
+    except UNREADABLE:
+        raise ListenError(f"{path} contains no PEM certificates.") from None

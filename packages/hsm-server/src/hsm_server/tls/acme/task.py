@@ -18,24 +18,21 @@ from cryptography import x509
 from hsm_core.errors import HSMError
 from hsm_server.config.settings import ACMESettings
 from hsm_server.observability.logs import Logger
-from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.metrics import Metrics
 from hsm_server.system.standard_streams import sentence
-from hsm_server.tls.acme.authority import Authority
-from hsm_server.tls.acme.cache import Cache
-from hsm_server.tls.acme.failures import Failure, FailureKind
-from hsm_server.tls.acme.http_answers import HTTPAnswers
-from hsm_server.tls.acme.ordering import fulfil, show_challenges
-from hsm_server.tls.acme.stored import Stored
-from hsm_server.tls.acme.timing import (
+from hsm_server.tls.acme.authority import Authority, Failure, FailureKind
+from hsm_server.tls.acme.cache import Cache, Stored
+from hsm_server.tls.acme.challenges import HTTPAnswers
+from hsm_server.tls.acme.ordering import (
+    call,
+    fulfil,
     latest_renewal,
     pause_seconds,
     retry_seconds,
+    show_challenges,
     usual_renewal,
 )
-from hsm_server.tls.acme.worker import call
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
-from hsm_server.tls.state import TLSState
+from hsm_server.tls.state import Alarms, Board, TLSState
 
 T = TypeVar("T")
 

@@ -18,10 +18,9 @@ from typing import Final, Protocol
 
 from cryptography import x509
 
-from hsm_server.tls.ocsp.errors import UnusableError
-from hsm_server.tls.ocsp.pace import Clock
+from hsm_server.tls.ocsp.request import Subject, UnusableError, subject_of
 from hsm_server.tls.ocsp.response import Status, VerifiedResponse
-from hsm_server.tls.ocsp.subject import Subject, subject_of
+from hsm_server.tls.state import Clock
 
 _CHECK_SECONDS: Final = 5.0
 _REFRESH_SECONDS: Final = 20.0

@@ -14,18 +14,12 @@ import msgspec
 from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.observability.logs import Logger
-from hsm_server.observability.telemetry import Metrics
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.board import Board
-from hsm_server.tls.ocsp.errors import UnusableError
+from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.ocsp.fetch import Responders
-from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
+from hsm_server.tls.ocsp.request import Subject, UnusableError
 from hsm_server.tls.ocsp.response import VerifiedResponse
-from hsm_server.tls.ocsp.shown import Shown, shown_by
-from hsm_server.tls.ocsp.staple_files import read_staples
-from hsm_server.tls.ocsp.subject import Subject
-from hsm_server.tls.ocsp.watch import Watch
-from hsm_server.tls.state import TLSState
+from hsm_server.tls.ocsp.staples import Shown, Watch, read_staples, shown_by
+from hsm_server.tls.state import Alarms, Board, Clock, SystemClock, TLSState, first_of
 
 _ASK_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 60.0

@@ -11,7 +11,7 @@ from hsm_core import wire
 from hsm_core.errors import AccessDeniedError
 from hsm_core.model import PolicyOutcome
 from hsm_core.operations import ExplainPolicy, PolicyExplanation
-from hsm_server.tls.client_certificates import readable_facts
+from hsm_server.tls.certificates import readable_facts
 from hsm_server.ui.keys.presenters import Badge
 from hsm_server.ui.view import View
 

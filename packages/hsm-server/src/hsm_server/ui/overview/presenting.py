@@ -10,7 +10,7 @@ from typing import Final
 
 from hsm_core.operations import AlgorithmStatus, ApprovalInfo, HSMStatus
 from hsm_server.__about__ import __version__
-from hsm_server.observability.telemetry.figures import Figures
+from hsm_server.observability.metrics import Figures
 from hsm_server.vault.access import Who
 
 _SOON_SECONDS: Final = 14 * 86400

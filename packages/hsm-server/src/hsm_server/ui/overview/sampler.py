@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from hsm_server.observability.telemetry.figures import Figures
+from hsm_server.observability.metrics import Figures
 
 PERIOD_SECONDS: Final = 2.0
 """Minimum interval between two reads of the figures, shared by all viewers."""

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Completed requests and the interface that records them."""
+"""Spans of requests, and the selection of an exporter."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+from hsm_core.errors import ConfigurationError
+from hsm_server.config.settings import TracingSettings
 
 _PARENT: Final = re.compile(
     r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z"
@@ -79,3 +83,37 @@ def trace_id_of(parent: str) -> str:
     """
     found = _PARENT.match(parent)
     return found[1] if found else ""
+
+
+_NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def check_tracing(settings: TracingSettings) -> None:
+    """
+    Check that tracing is possible, if configured.
+
+    Raises:
+        ConfigurationError: What sends them must be installed first.
+    """
+    if settings.endpoint and not all(map(_is_there, _NEEDED)):
+        raise ConfigurationError(
+            "otel-endpoint: OpenTelemetry is not installed. Run: pip install "
+            "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http."
+        )
+
+
+def open_tracing(settings: TracingSettings) -> Tracing:
+    """Return the recorder of requests; the caller closes it."""
+    if not settings.endpoint:
+        return NO_TRACING
+    # It is heavy, and who doesn't send spans needn't have it.
+    from hsm_server.observability.otlp import OTLPTracing
+
+    return OTLPTracing(settings)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,17 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""Key figures of the console, computed from the metrics."""
+"""Metrics of a process: exposition, key figures, and files shared by all processes."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
+from prometheus_client import CollectorRegistry, values
 from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
 from hsm_core.model import Record
 from hsm_core.operations import OPERATIONS, HSMStatus
+from hsm_server.observability.instruments import (
+    TLS_SLOT,
+    AuthorityInstruments,
+    LimitInstruments,
+    ProcessInstruments,
+    RequestInstruments,
+    TLSInstruments,
+    TokenInstruments,
+)
+from hsm_server.observability.vault_state import StateCollector
 
 _LIVE: Final = "live_view"
 _KINDS: Final = frozenset({_LIVE, *(kind.__name__ for kind in OPERATIONS)})
@@ -136,3 +152,111 @@ def _sums(samples: Iterable[Sample], label: str) -> dict[str, int]:
         name = sample.labels[label]
         sums[name] = sums.get(name, 0) + int(sample.value)
     return sums
+
+
+ALARM_SLOTS: Final = ("vault", TLS_SLOT)
+"""Slots of the processes with shared gauges."""
+
+ALARM_GAUGES: Final = "gauge_mostrecent"
+"""File prefix of these gauges in prometheus_client."""
+
+SUMMED_GAUGES: Final = "gauge_sum"
+"""File prefix of gauges summed over processes."""
+
+_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name
+
+
+def share_metrics(folder: Path, slot: str) -> None:
+    """
+    Let all `Metrics` that this process makes from now on count in a shared folder.
+
+    Args:
+        folder: Of all processes of one server.
+
+        slot: Name of this process, without underscores. No two running processes
+            have the same; one that is started again has the same as before.
+    """
+    os.environ[_FOLDER] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def shared_folder() -> Path | None:
+    """Return the folder in which this process counts, if it shares one."""
+    folder = os.environ.get(_FOLDER)
+    return None if folder is None else Path(folder)
+
+
+METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Media type of the Prometheus text format."""
+
+_ALARMS: Final = frozenset({"ferrohsm_tls_alarm", "ferrohsm_auth_jwt_alarm"})
+
+
+class Metrics(
+    AuthorityInstruments,
+    TLSInstruments,
+    ProcessInstruments,
+    LimitInstruments,
+    TokenInstruments,
+    RequestInstruments,
+):
+    """
+    All metrics of ``/metrics``. No label contains a key ID or a principal.
+
+    Args:
+        started: Start of the service on the monotonic clock; now by default.
+    """
+
+    def __init__(self, started: float | None = None) -> None:
+        super().__init__()
+        began = time.monotonic() if started is None else started
+        self._state = StateCollector(began)
+        self.registry.register(self._state)
+        self._folder = shared_folder()
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Time since the service began, in seconds."""
+        return self._state.uptime_seconds
+
+    def has_alarm(self) -> bool:
+        """Return whether something is wrong with TLS, or with the keys of tokens."""
+        return any(
+            sample.value > 0
+            for family in self._alarms()
+            if family.name in _ALARMS
+            for sample in family.samples
+        )
+
+    def _alarms(self) -> Iterable[Metric]:
+        if self._folder is None:
+            return [*self._tls_alarm.collect(), *self._jwt_alarm.collect()]
+        paths = [self._folder / f"{ALARM_GAUGES}_{slot}.db" for slot in ALARM_SLOTS]
+        files = [str(path) for path in paths if path.exists()]
+        families: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return families
+
+    def show_certificates(self, ends: Mapping[str, float]) -> None:
+        """Show until when each certificate in use is valid, in Unix time, by kind."""
+        self._state.certificates = dict(ends)
+
+    def show(self, status: HSMStatus | None, /) -> None:
+        """Show what the HSM says of itself; None if it doesn't answer."""
+        self._state.status = status
+
+    def exposition(self) -> bytes:
+        """Return all values, of all processes, in the Prometheus text format."""
+        return generate_latest(self._everything())
+
+    def snapshot(self) -> Figures:
+        """Return the key figures over all processes."""
+        families = self._everything().collect()
+        return figures_of(families, self._state.status, self.uptime_seconds)
+
+    def _everything(self) -> CollectorRegistry:
+        if self._folder is None:
+            return self.registry
+        everything = CollectorRegistry()
+        MultiProcessCollector(everything, str(self._folder))  # type: ignore[no-untyped-call]
+        everything.register(self._state)
+        return everything

@@ -1,23 +1,115 @@
 # SPDX-License-Identifier: MIT
-"""
-Metric families of the vault's status.
-
-Each function takes the status, or None if the vault does not respond; unknown values
-are 0 or left out.
-"""
+"""Metrics read from the vault's status on demand."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
-from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
-from hsm_server.observability.telemetry.algorithm_state import algorithm_families
-from hsm_server.observability.telemetry.families import counter, gauge, state
-from hsm_server.observability.telemetry.trail_state import trail_families
+from hsm_core.operations import ApprovalStatus, AuditStatus, HSMStatus, ScheduleStatus
+
+
+def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    """Return a value that goes up and down."""
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def counter(name: str, text: str, value: int | None) -> CounterMetricFamily:
+    """Return a counter family, without a sample if the value is unknown."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def state(
+    name: str, text: str, states: Iterable[str], now: str | None
+) -> GaugeMetricFamily:
+    """Return one value for each state: 1 for the present one, else 0."""
+    family = GaugeMetricFamily(name, text, labels=("state",))
+    for one in states:
+        family.add_metric((one,), float(one == now))
+    return family
+
+
+def algorithm_families(status: HSMStatus | None) -> Iterator[Metric]:
+    """Return families of algorithms, providers and failed self-tests."""
+    rows = status.algorithms if status else ()
+    yield gauge(
+        "ferrohsm_self_test_stopped",
+        "Algorithms stopped because a self-test failed.",
+        sum(row.status == "stopped" for row in rows),
+    )
+    served = GaugeMetricFamily(
+        "ferrohsm_algorithm_available",
+        "1 for each available algorithm and its provider, else 0.",
+        labels=("algorithm", "provider"),
+    )
+    for row in rows:
+        is_served = float(row.status == "available")
+        served.add_metric((row.algorithm.value, row.provider), is_served)
+    yield served
+
+
+_DURABILITY_STATES: Final = ("ok", "reserve", "failing")
+
+
+def trail_families(status: HSMStatus | None) -> Iterator[Metric]:
+    """Yield the audit log's state, length and sync times."""
+    trail = status.audit if status else None
+    yield gauge(
+        "ferrohsm_audit_available",
+        "1 if the audit log is writable, else 0.",
+        trail is not None and trail.available,
+    )
+    yield state(
+        "ferrohsm_audit_state",
+        "1 for the current state of the audit log, else 0.",
+        _DURABILITY_STATES,
+        trail.state if trail else None,
+    )
+    yield counter(
+        "ferrohsm_audit_failures_total",
+        "Failures of the audit log: it became unwritable.",
+        trail.failures if trail else None,
+    )
+    yield counter(
+        "ferrohsm_audit_resumes_total",
+        "Recoveries of the audit log after a failure.",
+        trail.resumes if trail else None,
+    )
+    yield counter(
+        "ferrohsm_audit_events_total",
+        "Audit records ever written, including pruned ones.",
+        trail.head_seq + 1 if trail else None,
+    )
+    yield gauge(
+        "ferrohsm_audit_length_records",
+        "Audit records in the audit log.",
+        max(0, trail.head_seq + 1 - trail.first_seq) if trail else 0,
+    )
+    yield _syncs(trail)
+
+
+def _syncs(trail: AuditStatus | None) -> Metric:
+    times = HistogramMetricFamily(
+        "ferrohsm_audit_sync_seconds",
+        "Time to sync audit records to disk, in seconds.",
+    )
+    if trail is not None and trail.syncs.bounds_seconds:
+        found = trail.syncs
+        bounds = [repr(bound) for bound in found.bounds_seconds]
+        buckets = [*zip(bounds, found.within, strict=True), ("+Inf", found.count)]
+        times.add_metric((), buckets, found.seconds)
+    return times
+
 
 _PROBLEMS: Final = (
     *("older", "newer", "missing", "foreign", "document", "blob", "counter", "index"),
@@ -194,3 +286,46 @@ def _approvals(status: HSMStatus | None) -> Iterator[Metric]:
         "Approvals disabled because they do not match the audit log.",
         found.findings,
     )
+
+
+class StateCollector(Collector):
+    """
+    Collector of the last known state.
+
+    Args:
+        started: Start of the service on the monotonic clock.
+
+    Attributes:
+        status: Status of the vault; None if it does not respond.
+        certificates: Expiry of each certificate in use, in Unix time, by kind.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self.status: HSMStatus | None = None
+        self.certificates: Mapping[str, float] = {}
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Time since the service began."""
+        return time.monotonic() - self._started
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each value as a family."""
+        yield from vault_families(self.status)
+        yield self._certificates()
+        yield gauge(
+            "ferrohsm_uptime_seconds",
+            "Time since the server started, in seconds.",
+            self.uptime_seconds,
+        )
+
+    def _certificates(self) -> Metric:
+        ends = GaugeMetricFamily(
+            "ferrohsm_tls_certificate_not_after_seconds",
+            "Expiry of the TLS certificate in use and its chain, in Unix time.",
+            labels=("kind",),
+        )
+        for kind, instant in self.certificates.items():
+            ends.add_metric((kind,), instant)
+        return ends

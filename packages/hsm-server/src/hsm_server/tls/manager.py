@@ -9,15 +9,20 @@ the change of another.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Final, Protocol
 
 from hsm_core.errors import HSMError
+from hsm_server.config.settings import TLSSettings
 from hsm_server.observability.logs import Logger, location
+from hsm_server.observability.metrics import Metrics
 from hsm_server.system.standard_streams import sentence
-from hsm_server.tls.board import Board
-from hsm_server.tls.state import TLSState
-from hsm_server.tls.trial import try_state
+from hsm_server.tls.contexts import try_state
+from hsm_server.tls.ocsp.stapler import Stapler
+from hsm_server.tls.sources import CRLWatch, ExpiryWatch, file_sources
+from hsm_server.tls.state import Alarms, Board, TLSState
 
 _AGAIN_SECONDS: Final = 1.0
 _LONGEST_SECONDS: Final = 60.0
@@ -125,3 +130,54 @@ class Keeper:
             error=type(error).__name__,
             place=location(error.__traceback__),
         )
+
+
+def tasks_for(
+    settings: TLSSettings,
+    alarms: Alarms,
+    metrics: Metrics,
+    logger: Logger,
+    http: socket.socket | None = None,
+) -> list[Task]:
+    """
+    Return the tasks of the keeper, in the order in which they reload.
+
+    Args:
+        settings: What they look after.
+
+        alarms: Are told what goes wrong.
+
+        metrics: Count and show.
+
+        logger: Is told of what is no alarm.
+
+        http: Listening socket for a CA's challenges, where there is one.
+    """
+    return [
+        *_issuing(settings, alarms, metrics, logger, http),
+        *file_sources(settings, alarms),
+        Stapler(
+            timedelta(seconds=settings.ocsp_refresh_interval_seconds),
+            settings.ocsp_responses,
+            alarms,
+            metrics,
+            logger,
+        ),
+        ExpiryWatch(alarms),
+        CRLWatch(alarms, logger),
+    ]
+
+
+def _issuing(
+    settings: TLSSettings,
+    alarms: Alarms,
+    metrics: Metrics,
+    logger: Logger,
+    http: socket.socket | None,
+) -> list[Task]:
+    if settings.acme is None:
+        return []
+    # It has much with it that nothing else needs.
+    from hsm_server.tls.acme.task import ACMETask
+
+    return [ACMETask(settings.acme, alarms, metrics, logger, http)]

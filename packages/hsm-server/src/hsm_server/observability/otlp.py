@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from hsm_server.__about__ import __version__
 from hsm_server.config.settings import TracingSettings
-from hsm_server.observability.tracing.spans import Done, trace_id_of
+from hsm_server.observability.tracing import Done, trace_id_of
 
 _EXPORT_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 0.75

@@ -34,12 +34,9 @@ from hsm_server.ipc.control import (
 from hsm_server.observability.logs import loop_exception_handler
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.system.hardening import drop_capabilities
-from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.keeper import Keeper
-from hsm_server.tls.sealed import seal_state, unseal_state
+from hsm_server.tls.manager import Keeper, tasks_for
 from hsm_server.tls.sources import first_state
-from hsm_server.tls.state import TLSState
-from hsm_server.tls.tasks import tasks_for
+from hsm_server.tls.state import Alarms, TLSState, seal_state, unseal_state
 
 _LONGEST_TEXT = 4096
 
