@@ -11,8 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_cli.io.files import Source, decode_base64, encode_base64, write_file
-from hsm_cli.io.hashing import hash_digest
+from hsm_cli.io.files import (
+    Source,
+    decode_base64,
+    encode_base64,
+    hash_digest,
+    write_file,
+)
 from hsm_cli.io.output import OutputError
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from hsm_cli.client import RemoteHSM
-from hsm_cli.http.events import EventBlock, read_blocks
+from hsm_cli.client.messages import EventBlock, read_blocks
 from hsm_core import errors, wire
 from hsm_core.errors import HSMError, TransportError
 from hsm_core.factory import OpenHSM

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hsm_cli.io.files import decode_pem
-from hsm_cli.io.pkcs8 import read_private_key
+from hsm_cli.io.key_files import read_private_key
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from tests.support import require_program
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hsm_cli.client.settings import TokenSettings
+from hsm_cli.client.tokens import mint_token, open_token, secret_signer
 from hsm_cli.commands import cli
-from hsm_cli.identity.token_keys import secret_signer
-from hsm_cli.identity.tokens import inspect_token, mint_token, open_token
-from hsm_cli.settings import TokenSettings
+from hsm_cli.commands.token import inspect_token
 from hsm_core.errors import ConfigurationError
 from tests.cli.certificates import Certificates
 from tests.cli.stub import TOKEN, Stub

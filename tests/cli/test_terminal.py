@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_cli.io.terminal import neutral, neutral_json, render_table
+from hsm_cli.io.output import neutral, neutral_json, render_table
 from hsm_core.model import KeyInfo
 from hsm_core.operations import DescribeKey, ListKeys, Operation
 from hsm_core.protocols import HSM

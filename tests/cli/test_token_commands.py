@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwk, jwt
 
-from hsm_cli.identity.token_keys import secret_signer
-from hsm_cli.identity.tokens import inspect_token, mint_token
+from hsm_cli.client.tokens import mint_token, secret_signer
+from hsm_cli.commands.token import inspect_token
 from tests.cli.support import Shell
 
 SECRET = "text:" + "s" * 32

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
-from hsm_cli.exit_codes import ApprovalEndedError
-from hsm_cli.waiting import ApprovalWait, execute_when_approved
+from hsm_cli.client.waiting import (
+    ApprovalEndedError,
+    ApprovalWait,
+    execute_when_approved,
+)
 from hsm_core.errors import AccessDeniedError, ApprovalRequiredError, UnavailableError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState

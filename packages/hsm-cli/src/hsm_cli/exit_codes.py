@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar, Final
 
+from hsm_cli.client.waiting import ApprovalEndedError
 from hsm_core import errors
 
 
@@ -17,12 +18,6 @@ class BatchFailedError(errors.HSMError):
     """Some items of a batch failed; the others succeeded."""
 
     code: ClassVar[str] = "batch_failed"
-
-
-class ApprovalEndedError(errors.HSMError):
-    """The approval that the command waited for, or named, is closed."""
-
-    code: ClassVar[str] = "approval_ended"
 
 
 class FileDiffersError(errors.VerificationError):

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from hsm_cli.client.settings import ClientSettings
 from hsm_cli.io.output import Output, print_note
-from hsm_cli.settings import ClientSettings
 
 if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
-    from hsm_cli.waiting import ApprovalWait
+    from hsm_cli.client.waiting import ApprovalWait
     from hsm_core.errors import HSMError
-    from hsm_core.model import AuditEntry
+    from hsm_core.model import AuditEntry, KeyInfo
     from hsm_core.operations import ListAuditEvents, Operation
     from hsm_core.protocols import HSM
 
@@ -85,9 +85,23 @@ class Invocation:
 
         if self.approval_wait is None:
             return attempt()
-        from hsm_cli.waiting import execute_when_approved
+        from hsm_cli.client.waiting import execute_when_approved
 
         return execute_when_approved(hsm, attempt, self.approval_wait)
+
+    def change_key(
+        self, operation: Operation[KeyInfo], idempotency_key: str | None
+    ) -> None:
+        """
+        Create or change a key, and print its new metadata.
+
+        Raises:
+            HSMError: See `execute`.
+        """
+        from hsm_cli.io.results import key_pairs
+
+        key = self.execute(operation, idempotency_key=idempotency_key)
+        self.output.pairs(key, key_pairs(key))
 
     @staticmethod
     def _change(
@@ -119,10 +133,10 @@ class Invocation:
 
     def set_approval_wait(self, seconds: float | None = None) -> None:
         """Wait for approvals, for *seconds* or as the settings say."""
-        from hsm_cli.waiting import ApprovalWait
+        from hsm_cli.client.waiting import ApprovalWait
 
         most = self.settings.wait_seconds if seconds is None else seconds
-        self.approval_wait = ApprovalWait(seconds=most)
+        self.approval_wait = ApprovalWait(seconds=most, notify=print_note)
 
     def raise_timeout(self, seconds: float) -> None:
         """Raise the time-out for a long-running operation."""
@@ -136,7 +150,7 @@ class Invocation:
 
     def _open(self) -> RemoteHSM:
         if self._opened is None:
-            from hsm_cli.bootstrap import open_remote
+            from hsm_cli.client.remote import open_remote
 
             self._opened = open_remote(self.settings)
         return self._opened
@@ -152,6 +166,6 @@ def _endings(approval_id: str) -> Iterator[None]:
     except ConflictError as error:
         if not approval_id or error.facts.get("approval_id") != approval_id:
             raise
-        from hsm_cli.exit_codes import ApprovalEndedError
+        from hsm_cli.client.waiting import ApprovalEndedError
 
         raise ApprovalEndedError(str(error), **error.facts) from None

@@ -127,7 +127,7 @@ def _approval_notes(error: HSMError) -> list[str]:
     request = error.approval
     if not isinstance(request, ApprovalInfo):
         return []
-    from hsm_cli.io.views import instant
+    from hsm_cli.io.results import instant
 
     missing = "; ".join(request.missing) or "nothing"
     return [

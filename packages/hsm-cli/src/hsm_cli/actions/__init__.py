@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Work that several commands share: signing, encryption, new keys, approvals."""
+"""Work that several commands share: approvals, batches, input of signatures."""

@@ -11,10 +11,9 @@ from typing import Any, Final
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.files import Source
-from hsm_cli.io.hashing import Candidate, hash_digest, hash_mus
-from hsm_cli.io.operands import text_or_hex
-from hsm_cli.options.parameter_types import choice
+from hsm_cli.io.files import Candidate, Source, hash_digest, hash_mus
+from hsm_cli.options import choice
+from hsm_cli.parameters import text_or_hex
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Commands of hsm-cli, one module each.
+Commands of hsm-cli, one module per subject.
 
 The module of a command is imported when the command runs, so that ``--help`` and other
 commands start without it.
@@ -15,9 +15,8 @@ from typing import Any, Final
 import click
 
 from hsm_cli.__about__ import __version__
-from hsm_cli.options.flags import global_flags, read_settings
-from hsm_cli.options.parameter_types import Group
-from hsm_cli.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
+from hsm_cli.client.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
+from hsm_cli.options import Group, global_flags, read_settings
 
 __all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
 
@@ -28,94 +27,115 @@ CONTEXT: Final[dict[str, Any]] = {
 
 _SECTIONS: Final = {
     "Keys": {
-        "list": ("list_keys", "List keys, newest first."),
-        "create": ("create", "Create a key."),
-        "import": ("import_key", "Import a key that was generated elsewhere."),
-        "derive": ("derive", "Derive a symmetric key from an HSM key."),
-        "export": ("export", "Export a key, wrapped with another HSM key."),
-        "describe": ("describe", "Show a key's metadata."),
-        "versions": ("versions", "List all versions of a key."),
-        "rotate": ("rotate", "Rotate a key: create a new version with fresh material."),
-        "activate": ("activate", "Activate the staged version of a key."),
+        "list": ("keys.list_keys", "List keys, newest first."),
+        "create": ("new_keys.create", "Create a key."),
+        "import": ("new_keys.import_key", "Import a key that was generated elsewhere."),
+        "derive": ("new_keys.derive", "Derive a symmetric key from an HSM key."),
+        "export": (
+            "new_keys.export_key",
+            "Export a key, wrapped with another HSM key.",
+        ),
+        "describe": ("keys.describe", "Show a key's metadata."),
+        "versions": ("keys.versions", "List all versions of a key."),
+        "rotate": (
+            "key_life.rotate",
+            "Rotate a key: create a new version with fresh material.",
+        ),
+        "activate": ("key_life.activate", "Activate the staged version of a key."),
         "rollback": (
-            "rollback",
+            "key_life.rollback",
             "Roll back to an older version: reuse its material in a new one.",
         ),
         "suspend": (
-            "suspend",
+            "key_life.suspend",
             "Suspend the current version of a key.",
         ),
-        "resume": ("resume", "Resume a suspended key version."),
+        "resume": ("key_life.resume", "Resume a suspended key version."),
         "revoke": (
-            "revoke",
+            "key_life.revoke",
             "Revoke a key version or a whole key. Irreversible.",
         ),
-        "destroy": ("destroy", "Destroy all material of a key. Irreversible."),
+        "destroy": ("key_life.destroy", "Destroy all material of a key. Irreversible."),
         "cancel-destroy": (
-            "cancel_destroy",
+            "key_life.cancel_destroy",
             "Cancel a scheduled destruction.",
         ),
-        "update": ("update", "Edit a key's name, description, owner or tags."),
-        "set-rotation": ("set_rotation", "Configure automatic rotation."),
-        "public-key": ("public_key", "Print a public key."),
-        "jwk": ("jwk", "Print public keys as JWK or JWK Set."),
-        "ssh-public-key": ("ssh_public_key", "Print a public key in OpenSSH format."),
-        "csr": ("csr", "Create a certificate signing request (CSR) for a key."),
+        "update": ("keys.update", "Edit a key's name, description, owner or tags."),
+        "set-rotation": ("key_life.set_rotation", "Configure automatic rotation."),
+        "public-key": ("keys.public_key", "Print a public key."),
+        "jwk": ("keys.jwk", "Print public keys as JWK or JWK Set."),
+        "ssh-public-key": (
+            "keys.ssh_public_key",
+            "Print a public key in OpenSSH format.",
+        ),
+        "csr": ("csr.csr", "Create a certificate signing request (CSR) for a key."),
     },
     "Cryptographic operations": {
-        "sign": ("sign", "Sign data."),
-        "verify": ("verify", "Verify a signature."),
-        "encrypt": ("encrypt", "Encrypt data."),
-        "decrypt": ("decrypt", "Decrypt data."),
-        "seal": ("seal", "Encrypt a message to a KEM key (sealed blob)."),
-        "open": ("open_sealed", "Open a sealed blob."),
-        "rewrap": ("rewrap", "Re-encrypt a ciphertext with the current key version."),
-        "data-key": ("data_key", "Generate a data key for use outside the HSM."),
+        "sign": ("signatures.sign", "Sign data."),
+        "verify": ("signatures.verify", "Verify a signature."),
+        "encrypt": ("encryption.encrypt", "Encrypt data."),
+        "decrypt": ("encryption.decrypt", "Decrypt data."),
+        "seal": ("kem.seal", "Encrypt a message to a KEM key (sealed blob)."),
+        "open": ("kem.open_sealed", "Open a sealed blob."),
+        "rewrap": (
+            "encryption.rewrap",
+            "Re-encrypt a ciphertext with the current key version.",
+        ),
+        "data-key": (
+            "encryption.data_key",
+            "Generate a data key for use outside the HSM.",
+        ),
         "encapsulate": (
-            "encapsulate",
+            "kem.encapsulate",
             "Generate a shared secret and its encapsulation.",
         ),
         "decapsulate": (
-            "decapsulate",
+            "kem.decapsulate",
             "Recover the shared secret of an encapsulation.",
         ),
-        "mac": ("mac", "Compute a message authentication code."),
-        "verify-mac": ("verify_mac", "Verify a message authentication code."),
-        "random": ("random_bytes", "Generate random bytes."),
+        "mac": ("signatures.mac", "Compute a message authentication code."),
+        "verify-mac": (
+            "signatures.verify_mac",
+            "Verify a message authentication code.",
+        ),
+        "random": ("status.random_bytes", "Generate random bytes."),
     },
     "The HSM": {
-        "status": ("status", "Show the health of the HSM."),
-        "selftest": ("selftest", "Run all self-tests now."),
+        "status": ("status.status", "Show the health of the HSM."),
+        "selftest": ("status.selftest", "Run all self-tests now."),
         "algorithms": (
-            "algorithms",
+            "status.algorithms",
             "List algorithms, their providers and availability.",
         ),
-        "approvals": ("approvals", "Review, approve and deny approval requests."),
-        "audit": ("audit", "Read and verify the audit log."),
+        "approvals": (
+            "approvals.approvals",
+            "Review, approve and deny approval requests.",
+        ),
+        "audit": ("audit.audit", "Read and verify the audit log."),
         "store": (
-            "store",
+            "store.store",
             "Verify, back up and recover the key store.",
         ),
-        "policy": ("policy", "Show, validate, explain and test policies."),
+        "policy": ("policy.policy", "Show, validate, explain and test policies."),
         "retention": (
-            "retention",
+            "retention.retention",
             "Manage retention windows, legal holds and the retention ledger.",
         ),
     },
     "This client": {
-        "token": ("token", "Mint and inspect bearer tokens."),
+        "token": ("token.token", "Mint and inspect bearer tokens."),
         "completion": (
-            "completion",
+            "token.completion",
             "Print a shell completion script.",
         ),
     },
 }
-"""Commands by section of the help: module in this package, short help."""
+"""Commands by section of the help: module and function in this package, short help."""
 
-_MODULES: Final = {
-    name: module
+_PLACES: Final = {
+    name: place
     for section in _SECTIONS.values()
-    for name, (module, _) in section.items()
+    for name, (place, _) in section.items()
 }
 
 COMMANDS: Final = {
@@ -133,10 +153,11 @@ class LazyGroup(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command, or None if no command has this name."""
-        module = _MODULES.get(cmd_name)
-        if module is None:
+        place = _PLACES.get(cmd_name)
+        if place is None:
             return None
-        found: click.Command = import_module(f"{__name__}.{module}").command
+        module, _, function = place.partition(".")
+        found: click.Command = getattr(import_module(f"{__name__}.{module}"), function)
         return found
 
     def format_commands(
@@ -163,9 +184,9 @@ class LazyGroup(Group):
 @click.pass_context
 def cli(ctx: click.Context, /, **values: Any) -> None:
     """Read the global flags; an HSM already in ``ctx.obj`` replaces the server."""
-    from hsm_cli.actions.options import warn_of_literal_secrets
     from hsm_cli.invocation import Invocation
     from hsm_cli.io.output import Output, print_note, wants_colour
+    from hsm_cli.parameters import warn_of_literal_secrets
 
     settings = read_settings(ctx, values)
     warn_of_literal_secrets(ctx, "auth_token", "jwt_secret")

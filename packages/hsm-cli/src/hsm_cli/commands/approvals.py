@@ -8,29 +8,27 @@ from datetime import UTC, datetime
 
 import click
 
-from hsm_cli.actions.approval_view import (
+from hsm_cli.actions.approvals import (
     APPROVAL_HEADER,
     CHANGE_HEADER,
     FIELD_HEADER,
+    DecisionSigner,
+    approval_operand,
     approval_pairs,
     approval_row,
     change_row,
     checked_digest,
+    digest_option,
     field_row,
     matching_fields,
-)
-from hsm_cli.actions.decisions import (
-    DecisionSigner,
-    approval_operand,
-    digest_option,
     signing_options,
 )
-from hsm_cli.actions.options import HSMCommand
 from hsm_cli.exit_codes import FileDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
-from hsm_cli.io.terminal import neutral, render_pairs, render_table
-from hsm_cli.options.parameter_types import Group, ListOption, choice
+from hsm_cli.io.output import neutral, render_pairs, render_table
+from hsm_cli.options import Group, ListOption, choice
+from hsm_cli.parameters import HSMCommand
 from hsm_core.consent import changes, headline, statement
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import ApprovalState
@@ -52,11 +50,11 @@ _NO_REASON = "no reason given"
 
 
 @click.group("approvals", cls=Group, no_args_is_help=False)
-def command() -> None:
+def approvals() -> None:
     """Review, approve and deny approval requests."""
 
 
-@command.command("list", cls=HSMCommand)
+@approvals.command("list", cls=HSMCommand)
 @click.option(
     "--state",
     "states",
@@ -162,7 +160,7 @@ def _collect(
     )
 
 
-@command.command("show", cls=HSMCommand)
+@approvals.command("show", cls=HSMCommand)
 @approval_operand
 @click.option(
     "--statement",
@@ -259,7 +257,7 @@ def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-@command.command("approve", cls=HSMCommand)
+@approvals.command("approve", cls=HSMCommand)
 @approval_operand
 @click.option(
     "--comment", default="", metavar="TEXT", help="Comment; stored with the decision."
@@ -334,7 +332,7 @@ def _prompt_reason() -> str:
     return typed.strip()
 
 
-@command.command("deny", cls=HSMCommand)
+@approvals.command("deny", cls=HSMCommand)
 @approval_operand
 @click.option(
     "--reason",
@@ -369,7 +367,7 @@ def deny(
     _report(invocation, invocation.execute(operation))
 
 
-@command.command("withdraw", cls=HSMCommand)
+@approvals.command("withdraw", cls=HSMCommand)
 @approval_operand
 @click.option(
     "--reason", default="", metavar="TEXT", help="Reason; stored with the decision."
@@ -385,7 +383,7 @@ def withdraw(invocation: Invocation, approval_id: str, reason: str) -> None:
     _report(invocation, invocation.execute(operation))
 
 
-@command.command("cancel", cls=HSMCommand)
+@approvals.command("cancel", cls=HSMCommand)
 @approval_operand
 @click.pass_obj
 def cancel(invocation: Invocation, approval_id: str) -> None:

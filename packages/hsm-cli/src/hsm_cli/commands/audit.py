@@ -12,25 +12,21 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.actions.options import HSMCommand, warn_of_literal_secrets
-from hsm_cli.bootstrap import (
-    OfflineReport,
-    read_approver_file,
-    recover_trail,
-    verify_trail,
-)
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.log_keys import (
+from hsm_cli.io.output import Progress, print_note
+from hsm_cli.io.results import EVENT_HEADER, event_row
+from hsm_cli.offline import (
+    OfflineReport,
     describe_checks,
     end_pair,
     hmac_key_option,
+    read_approver_file,
     read_hmac_key,
+    recover_trail,
+    verify_trail,
 )
-from hsm_cli.io.output import print_note
-from hsm_cli.io.progress import Progress
-from hsm_cli.io.views import EVENT_HEADER, event_row
-from hsm_cli.options.flags import given_as_flag
-from hsm_cli.options.parameter_types import Group, ListOption
+from hsm_cli.options import Group, ListOption, given_as_flag
+from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 
@@ -108,11 +104,11 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group("audit", cls=Group, no_args_is_help=False)
-def command() -> None:
+def audit() -> None:
     """Read and verify the audit log."""
 
 
-@command.command("events", cls=HSMCommand)
+@audit.command("events", cls=HSMCommand)
 @click.option(
     "--limit",
     type=click.IntRange(1, 1000),
@@ -152,7 +148,7 @@ def events(
     )
 
 
-@command.command("follow", cls=HSMCommand)
+@audit.command("follow", cls=HSMCommand)
 @click.option(
     "--start-seq",
     type=click.IntRange(min=0),
@@ -185,7 +181,7 @@ def _print_interruption(error: HSMError) -> None:
         print_note(f"{error} [{error.code}]; reconnecting.")
 
 
-@command.command("verify", cls=HSMCommand)
+@audit.command("verify", cls=HSMCommand)
 @click.option(
     "--audit-path",
     type=click.Path(path_type=Path),
@@ -225,7 +221,7 @@ def verify(
         _verify_on_server(invocation)
 
 
-@command.command("recover", cls=HSMCommand)
+@audit.command("recover", cls=HSMCommand)
 @click.option(
     "--audit-path",
     type=click.Path(path_type=Path),

@@ -8,17 +8,12 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.actions.approval_view import describe_demand
-from hsm_cli.actions.options import HSMCommand, LocalCommand
+from hsm_cli.actions.approvals import describe_demand
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
-from hsm_cli.options.parameter_types import (
-    Group,
-    ListOption,
-    choice,
-    none_unless_given,
-)
+from hsm_cli.options import Group, ListOption, choice, none_unless_given
+from hsm_cli.parameters import HSMCommand, LocalCommand
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
 from hsm_core.operations import (
@@ -35,11 +30,11 @@ _FILE: Final = click.Path(path_type=Path, exists=False)
 
 
 @click.group("policy", cls=Group, no_args_is_help=False)
-def command() -> None:
+def policy() -> None:
     """Show, validate, explain and test policies."""
 
 
-@command.command("show", cls=HSMCommand)
+@policy.command("show", cls=HSMCommand)
 @click.option(
     "--profile",
     type=choice(PolicyProfile),
@@ -69,7 +64,7 @@ def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
     _print(invocation, found, found.text.rstrip("\n"))
 
 
-@command.command("check", cls=LocalCommand)
+@policy.command("check", cls=LocalCommand)
 @click.argument("file", type=_FILE)
 @click.pass_obj
 def check(invocation: Invocation, file: Path) -> None:
@@ -95,7 +90,7 @@ def check(invocation: Invocation, file: Path) -> None:
     )
 
 
-@command.command("explain", cls=HSMCommand)
+@policy.command("explain", cls=HSMCommand)
 @click.argument("operation")
 @click.option(
     "--principal",
@@ -200,7 +195,7 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
     invocation.output.table(found, columns, _rule_rows(found), text)
 
 
-@command.command("test", cls=HSMCommand)
+@policy.command("test", cls=HSMCommand)
 @click.argument("file", type=_FILE)
 @click.pass_obj
 def test(invocation: Invocation, file: Path) -> None:

@@ -10,26 +10,26 @@ from typing import Any
 
 import click
 
-from hsm_cli.actions.key_changes import change_key
-from hsm_cli.actions.options import (
-    HSMCommand,
-    LocalCommand,
-    generation_option,
-    idempotency_option,
-    warn_of_literal_secrets,
-)
-from hsm_cli.bootstrap import LedgerReport, verify_ledger
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.log_keys import (
+from hsm_cli.io.output import Progress
+from hsm_cli.io.results import instant
+from hsm_cli.offline import (
+    LedgerReport,
     describe_checks,
     end_pair,
     hmac_key_option,
     read_hmac_key,
+    verify_ledger,
 )
-from hsm_cli.io.operands import key_operand
-from hsm_cli.io.progress import Progress
-from hsm_cli.io.views import instant
-from hsm_cli.options.parameter_types import Group
+from hsm_cli.options import Group
+from hsm_cli.parameters import (
+    HSMCommand,
+    LocalCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+    warn_of_literal_secrets,
+)
 from hsm_core.operations import (
     BeginLedger,
     ExtendRetention,
@@ -49,11 +49,11 @@ def _reason_option(where: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 @click.group("retention", cls=Group, no_args_is_help=False)
-def command() -> None:
+def retention() -> None:
     """Manage retention windows, legal holds and the retention ledger."""
 
 
-@command.command("status", cls=HSMCommand)
+@retention.command("status", cls=HSMCommand)
 @click.pass_obj
 def status(invocation: Invocation) -> None:
     """Show due and scheduled purges, and what blocks them."""
@@ -66,7 +66,7 @@ def status(invocation: Invocation) -> None:
     )
 
 
-@command.command("extend", cls=HSMCommand)
+@retention.command("extend", cls=HSMCommand)
 @key_operand
 @click.option(
     "--version",
@@ -106,10 +106,10 @@ def extend(
     else:
         wanted = until.replace(tzinfo=UTC)
     operation = ExtendRetention(key_id=key_id, version=version, until=wanted)
-    change_key(invocation, operation, idempotency_key)
+    invocation.change_key(operation, idempotency_key)
 
 
-@command.command("hold", cls=HSMCommand)
+@retention.command("hold", cls=HSMCommand)
 @key_operand
 @_reason_option("the key's metadata")
 @idempotency_option
@@ -119,10 +119,10 @@ def hold(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
     """Place a legal hold on a key: it can't be purged or destroyed."""
-    change_key(invocation, HoldKey(key_id=key_id, reason=reason), idempotency_key)
+    invocation.change_key(HoldKey(key_id=key_id, reason=reason), idempotency_key)
 
 
-@command.command("release", cls=HSMCommand)
+@retention.command("release", cls=HSMCommand)
 @key_operand
 @_reason_option("the audit log")
 @idempotency_option
@@ -132,10 +132,10 @@ def release(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
     """Release the legal hold on a key."""
-    change_key(invocation, ReleaseKey(key_id=key_id, reason=reason), idempotency_key)
+    invocation.change_key(ReleaseKey(key_id=key_id, reason=reason), idempotency_key)
 
 
-@command.group("ledger", cls=Group, no_args_is_help=False)
+@retention.group("ledger", cls=Group, no_args_is_help=False)
 def ledger() -> None:
     """Verify the retention ledger, or replace a lost one."""
 

@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""The command ``status``."""
+"""Commands about the HSM: health, self-tests, algorithms and random bytes."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import click
 
-from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.views import instant
+from hsm_cli.io.files import encode_base64
+from hsm_cli.io.results import deliver, instant, words
+from hsm_cli.options import choice
+from hsm_cli.parameters import HSMCommand, out_option
+from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family, KeyUsage
+from hsm_core.errors import SelfTestFailedError
+from hsm_core.model import Record
 from hsm_core.operations import (
+    AlgorithmInfo,
+    AlgorithmList,
     AlgorithmStatus,
     AuditStatus,
+    GenerateRandom,
     HSMStatus,
+    ListAlgorithms,
     ScheduleStatus,
+    SelfTest,
     Status,
     StoreStatus,
 )
@@ -22,13 +33,13 @@ from hsm_core.operations import (
 
 @click.command("status", cls=HSMCommand)
 @click.pass_obj
-def command(invocation: Invocation) -> None:
+def status(invocation: Invocation) -> None:
     """Show the health of the HSM."""
     status = invocation.execute(Status())
-    invocation.output.pairs(status, _pairs(status))
+    invocation.output.pairs(status, _status_pairs(status))
 
 
-def _pairs(status: HSMStatus) -> list[tuple[str, str]]:
+def _status_pairs(status: HSMStatus) -> list[tuple[str, str]]:
     trail = status.audit
     pairs = [
         ("state", status.state),
@@ -103,3 +114,191 @@ def _algorithm(row: AlgorithmStatus) -> tuple[str, str]:
     if row.hint:
         return row.algorithm, f"{row.status}: {row.hint}"
     return row.algorithm, f"{row.status} ({row.provider})"
+
+
+_SELFTEST_SECONDS: Final = 60.0
+"""Signing once with every SLH-DSA parameter set takes 4 to 11 s on an idle machine."""
+
+
+@click.command("selftest", cls=HSMCommand)
+@click.pass_obj
+def selftest(invocation: Invocation) -> None:
+    """
+    Run all self-tests now. Takes up to a minute.
+
+    Exit code 8: an algorithm failed and is disabled (its row says FAILED), or the HSM
+    ran no self-tests, because it is closing or others are running already.
+    """
+    invocation.raise_timeout(_SELFTEST_SECONDS)
+    report = invocation.execute(SelfTest())
+    invocation.output.table(
+        report,
+        ("Algorithm", "Provider", "Result", "Reason"),
+        [
+            (row.algorithm, row.provider, _verdict(row.passed), row.reason)
+            for row in report.results
+        ],
+    )
+    if not report.passed:
+        failed = [row.algorithm for row in report.results if not row.passed]
+        raise SelfTestFailedError(f"Self-tests failed: {', '.join(failed)}.")
+
+
+def _verdict(passed: bool) -> str:
+    return "passed" if passed else "FAILED"
+
+
+_HEADER = (
+    "Algorithm",
+    "Standard",
+    "Category",
+    "Public",
+    "Private",
+    "Signature",
+    "Ciphertext",
+    "Usages",
+    "Provider",
+    "Version",
+    "Status",
+)
+"""Sizes are in bytes."""
+
+_LEAST_COLUMNS = 180
+"""Narrowest terminal for a table of so many columns."""
+
+
+class AlgorithmRow(Record, frozen=True, kw_only=True):
+    """Algorithm in the JSON output of ``--offline``."""
+
+    algorithm: Algorithm
+    family: str
+    standard: str
+    category: int
+    strength_bits: int
+    usages: tuple[KeyUsage, ...]
+    default_usages: tuple[KeyUsage, ...]
+    aliases: tuple[str, ...]
+
+
+class AlgorithmTable(Record, frozen=True, kw_only=True):
+    """List of algorithms in the JSON output of ``--offline``."""
+
+    items: tuple[AlgorithmRow, ...]
+
+
+@click.command("algorithms", cls=HSMCommand)
+@click.option(
+    "--family",
+    type=choice(Family),
+    metavar="NAME",
+    help="Only this family, such as ML-KEM.",
+)
+@click.option(
+    "--available", is_flag=True, help="Only algorithms that are available now."
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="List the algorithms known to this client, with aliases, without a server.",
+)
+@click.pass_obj
+def algorithms(
+    invocation: Invocation, family: Family | None, available: bool, offline: bool
+) -> None:
+    """List algorithms, their providers and availability, or what to install."""
+    if offline and available:
+        raise click.UsageError("--available and --offline are mutually exclusive.")
+    if offline:
+        _show_table(invocation, family)
+        return
+    found = invocation.execute(ListAlgorithms())
+    items = tuple(
+        item
+        for item in found.items
+        if (family is None or item.family == family)
+        and (not available or item.status == "available")
+    )
+    invocation.output.table(
+        AlgorithmList(items=items),
+        _HEADER,
+        list(map(_cells, items)),
+        least_columns=_LEAST_COLUMNS,
+    )
+
+
+def _cells(item: AlgorithmInfo) -> tuple[str, ...]:
+    return (
+        item.algorithm,
+        item.standard,
+        str(item.category or ""),
+        str(item.public_key_bytes or ""),
+        str(item.private_key_bytes or ""),
+        str(item.signature_bytes or ""),
+        str(item.ciphertext_bytes or ""),
+        words(item.usages),
+        item.provider,
+        item.provider_version,
+        f"{item.status}: {item.hint}" if item.hint else item.status,
+    )
+
+
+def _show_table(invocation: Invocation, family: Family | None) -> None:
+    rows = [
+        _offline_row(spec)
+        for spec in ALGORITHMS.values()
+        if family in {None, spec.family}
+    ]
+    invocation.output.table(
+        AlgorithmTable(items=tuple(rows)),
+        ("Algorithm", "Standard", "Category", "Usages", "Aliases"),
+        [
+            (
+                row.algorithm,
+                row.standard,
+                str(row.category or ""),
+                words(row.usages),
+                words(row.aliases),
+            )
+            for row in rows
+        ],
+        least_columns=_LEAST_COLUMNS,
+    )
+
+
+def _offline_row(spec: AlgorithmSpec) -> AlgorithmRow:
+    return AlgorithmRow(
+        algorithm=spec.algorithm,
+        family=spec.family,
+        standard=spec.standard,
+        category=spec.category,
+        strength_bits=spec.strength_bits,
+        usages=_ordered(spec.usages),
+        default_usages=_ordered(spec.default_usages),
+        aliases=tuple(dict.fromkeys(spec.aliases)),
+    )
+
+
+def _ordered(usages: frozenset[KeyUsage]) -> tuple[KeyUsage, ...]:
+    return tuple(usage for usage in KeyUsage if usage in usages)
+
+
+@click.command("random", cls=HSMCommand)
+@click.argument("length", type=click.IntRange(1, 1_048_576))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["base64", "hex"]),
+    default="base64",
+    show_default=True,
+    help="Output format.",
+)
+@out_option
+@click.pass_obj
+def random_bytes(
+    invocation: Invocation, length: int, form: str, out: str | None
+) -> None:
+    """Generate LENGTH random bytes, 1 to 1048576."""
+    found = invocation.execute(GenerateRandom(length=length))
+    data = found.random
+    text = encode_base64(data) if form == "base64" else data.hex()
+    deliver(invocation.output, found, data, out, private=True, text=text)

@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
-from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.terminal import neutral
-from hsm_cli.options.parameter_types import Group
+from hsm_cli.io.output import neutral
+from hsm_cli.options import Group
+from hsm_cli.parameters import HSMCommand
 from hsm_core.errors import StoreMismatchError
 from hsm_core.operations import (
     BackUpStores,
@@ -30,11 +30,11 @@ _ANSWER: Final = "recover"
 
 
 @click.group("store", cls=Group, no_args_is_help=False)
-def command() -> None:
+def store() -> None:
     """Verify, back up and recover the key store."""
 
 
-@command.command("verify", cls=HSMCommand)
+@store.command("verify", cls=HSMCommand)
 @click.pass_obj
 def verify(invocation: Invocation) -> None:
     """
@@ -52,7 +52,7 @@ def verify(invocation: Invocation) -> None:
         )
 
 
-@command.command("back-up", cls=HSMCommand)
+@store.command("back-up", cls=HSMCommand)
 @click.pass_obj
 def back_up(invocation: Invocation) -> None:
     """
@@ -71,7 +71,7 @@ def back_up(invocation: Invocation) -> None:
     )
 
 
-@command.command("recover", cls=HSMCommand)
+@store.command("recover", cls=HSMCommand)
 @click.option(
     "--reason",
     required=True,

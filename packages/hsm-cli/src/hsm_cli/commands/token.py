@@ -1,23 +1,245 @@
 # SPDX-License-Identifier: MIT
-"""Subcommands of ``token``."""
+"""Commands of this client: bearer tokens and shell completion."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import sys
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
+from click.shell_completion import ShellComplete, get_completion_class
 
-from hsm_cli.actions.options import LocalCommand
-from hsm_cli.identity.token_keys import MIN_SECRET_BYTES, has_key, open_signer
-from hsm_cli.identity.tokens import TokenFacts, inspect_token, mint_token
+from hsm_cli.client.tokens import MIN_SECRET_BYTES, has_key, mint_token, open_signer
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.output import print_note
-from hsm_cli.options.flags import given_as_flag
-from hsm_cli.options.parameter_types import Group
-from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_cli.options import Group, given_as_flag
+from hsm_cli.parameters import LocalCommand
+from hsm_core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidInputError,
+    MalformedError,
+)
 from hsm_core.model import Record
 from hsm_core.secret_input import is_literal_secret, read_secret, read_secret_text
+
+_FIELD: Final = "verify_key"
+_PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
+
+
+class TokenFacts(Record, frozen=True, kw_only=True):
+    """
+    Header and claims of a token.
+
+    Attributes:
+        algorithm: ``alg`` of its header.
+        header: All header parameters, as JSON values.
+        claims: All claims, as JSON values.
+        expires_in_seconds: Negative if it has expired; None if it never does.
+        signature: ``valid``, or ``not verified`` if no key was given.
+    """
+
+    algorithm: str
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    expires_in_seconds: int | None
+    signature: str
+
+
+def inspect_token(
+    token: str,
+    *,
+    secret: bytes | None = None,
+    keys: bytes | None = None,
+    now: float | None = None,
+) -> TokenFacts:
+    """
+    Decode a token; its signature is verified only if a key is given.
+
+    Args:
+        token: JWS compact serialization, with any algorithm.
+
+        secret: Verifies HS256.
+
+        keys: A public key as PEM, a JWK or a JWK Set; verifies RS256, ES256 and EdDSA.
+            Takes precedence over *secret*.
+
+        now: Seconds since 1970; None means the current time.
+
+    Raises:
+        MalformedError: It is not a JWT in compact form.
+        InvalidInputError: There is no key in *keys*.
+        AuthenticationError: The signature does not match the key.
+    """
+    header, claims = _parts(token)
+    algorithm = header.get("alg")
+    if keys is not None:
+        _check_by_keys(token, header, keys)
+    elif secret is not None:
+        _check_by_secret(token, secret)
+    expires = claims.get("exp")
+    left = None
+    if isinstance(expires, int) and not isinstance(expires, bool):
+        left = expires - int(time.time() if now is None else now)
+    return TokenFacts(
+        algorithm=algorithm if isinstance(algorithm, str) else "",
+        header=header,
+        claims=claims,
+        expires_in_seconds=left,
+        signature="not verified" if secret is None and keys is None else "valid",
+    )
+
+
+def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    from hsm_core import wire
+
+    segments = token.split(".")
+    if len(segments) != 3:
+        raise MalformedError("The token is not a JWT: it must have three parts.")
+    try:
+        header, claims = (wire.scan_json(_unpadded(text)) for text in segments[:2])
+    except (MalformedError, binascii.Error, ValueError):
+        raise MalformedError("The token is not a JWT: it can't be decoded.") from None
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise MalformedError(
+            "The token is not a JWT: header and claims must be JSON objects."
+        )
+    return header, claims
+
+
+def _unpadded(segment: str) -> bytes:
+    return base64.b64decode(
+        segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True
+    )
+
+
+def _check_by_secret(token: str, secret: bytes) -> None:
+    """
+    Verify an HS256 token.
+
+    Raises:
+        AuthenticationError: The signature does not match the secret.
+    """
+    from joserfc import jwk
+
+    if not _is_signed(token, jwk.OctKey.import_key(secret), "HS256"):
+        raise AuthenticationError(
+            "The signature of the token does not match this secret with HS256."
+        )
+
+
+def _check_by_keys(token: str, header: Mapping[str, Any], data: bytes) -> None:
+    """
+    Verify an RS256, ES256 or EdDSA token.
+
+    Args:
+        token: The token.
+
+        header: Its header; its ``kid`` selects keys of a set.
+
+        data: A public key as PEM, a JWK, or a JWK Set.
+
+    Raises:
+        InvalidInputError: It is none of these, or has no key of a supported type.
+        AuthenticationError: The signature does not match any of the keys.
+    """
+    found = _keys_of_json(data) if data.lstrip()[:1] == b"{" else [("", _of_pem(data))]
+    usable = [(kid, key, alg) for kid, key in found if (alg := _algorithm_of(key))]
+    if not usable:
+        raise InvalidInputError(
+            "The file has no RSA, EC P-256 or Ed25519 public key.",
+            field=_FIELD,
+        )
+    kid = header.get("kid")
+    if not any(
+        _is_signed(token, key, alg)
+        for name, key, alg in usable
+        if not name or kid is None or name == kid
+    ):
+        raise AuthenticationError(
+            "The signature of the token does not match this key."
+            if len(usable) == 1
+            else "The signature of the token does not match its kid's key in this set."
+        )
+
+
+def _is_signed(token: str, key: Any, algorithm: str) -> bool:
+    from joserfc import jwt
+    from joserfc.errors import JoseError
+
+    try:
+        with warnings.catch_warnings():
+            # EdDSA does not name the curve (RFC 9864); the key does.
+            warnings.simplefilter("ignore")
+            jwt.decode(token, key, algorithms=[algorithm])
+    except (JoseError, ValueError):
+        return False
+    return True
+
+
+def _of_pem(data: bytes) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from joserfc import jwk
+    from joserfc.errors import JoseError
+
+    try:
+        load_pem_public_key(data)
+        for kind in (jwk.RSAKey, jwk.ECKey, jwk.OKPKey):
+            try:
+                return kind.import_key(data)
+            except (JoseError, ValueError, TypeError):
+                continue
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    raise InvalidInputError(
+        "The file must be a PEM public key, a JWK or a JWK Set.", field=_FIELD
+    )
+
+
+def _keys_of_json(data: bytes) -> list[tuple[str, Any]]:
+    """Return the public part of each key with its ``kid``; skip invalid keys."""
+    from joserfc import jwk
+    from joserfc.errors import JoseError
+
+    try:
+        known = json.loads(data)
+        rows = known.get("keys", [known])
+        found = []
+        for row in rows:
+            try:
+                public = {name: row[name] for name in _PUBLIC if name in row}
+                found.append((str(row.get("kid", "")), jwk.import_key(public)))
+            except (JoseError, ValueError, TypeError, LookupError, AttributeError):
+                continue
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InvalidInputError(
+            "The file must be a PEM public key, a JWK or a JWK Set.", field=_FIELD
+        ) from None
+    return found
+
+
+def _algorithm_of(key: Any) -> str:
+    """Return the algorithm of a key; empty if tokens do not support it."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    match key.raw_value:
+        case rsa.RSAPublicKey():
+            return "RS256"
+        case ec.EllipticCurvePublicKey() as raw if isinstance(raw.curve, ec.SECP256R1):
+            return "ES256"
+        case ed25519.Ed25519PublicKey():
+            return "EdDSA"
+        case _:
+            return ""
+
 
 _LONGEST_BYTES = 64 * 1024
 _STDIN = "-"
@@ -30,11 +252,11 @@ class MintedToken(Record, frozen=True, kw_only=True):
 
 
 @click.group("token", cls=Group, no_args_is_help=False)
-def command() -> None:
+def token() -> None:
     """Mint and inspect bearer tokens."""
 
 
-@command.command("mint", cls=LocalCommand)
+@token.command("mint", cls=LocalCommand)
 @click.pass_obj
 def mint(invocation: Invocation) -> None:
     """
@@ -61,7 +283,7 @@ def mint(invocation: Invocation) -> None:
     invocation.output.record(MintedToken(token=token), token)
 
 
-@command.command("inspect", cls=LocalCommand)
+@token.command("inspect", cls=LocalCommand)
 @click.argument("token", required=False, metavar="[TOKEN]")
 @click.option(
     "--verify-key",
@@ -139,3 +361,21 @@ def _pairs(facts: TokenFacts) -> list[tuple[str, str]]:
 
 def _words(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@click.command("completion", cls=LocalCommand)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """
+    Print a shell completion script.
+
+    For bash: eval "$(hsm-cli completion bash)"
+    """
+    invocation: Invocation = ctx.obj
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"Completion is not supported for {shell}.")
+    complete = kind(ctx.find_root().command, {}, "hsm-cli", "_HSM_CLI_COMPLETE")
+    # The base class fills in the script without starting the shell to ask its version.
+    invocation.output.line(ShellComplete.source(complete).rstrip())

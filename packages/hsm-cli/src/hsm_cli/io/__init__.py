@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Input and output of commands: files, keys at hand, tables, results, progress."""
+"""Input and output of commands: files, keys in files, terminal, results."""

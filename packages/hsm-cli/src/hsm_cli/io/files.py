@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Reading of arguments, files and standard input; atomic writing of files."""
+"""Input from arguments, files and standard input, its hashing, and written files."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from itertools import chain
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
-from hsm_cli.io.output import OutputError
+from hsm_cli.io.output import OutputError, Progress
+from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
@@ -230,3 +233,71 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+class Candidate(NamedTuple):
+    """Public key to compute mu for."""
+
+    version: int
+    algorithm: Algorithm
+    public_der: bytes
+
+
+class _Hasher(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def hash_digest(
+    algorithm: HashAlgorithm, source: Source, head: list[bytes], rest: Iterator[bytes]
+) -> bytes:
+    """
+    Return the digest of a payload.
+
+    Args:
+        algorithm: The hash.
+
+        source: Source of the pieces.
+
+        head: Pieces that are already read.
+
+        rest: The remaining pieces.
+    """
+    hasher = hashlib.new(algorithm.value.replace("-", "").lower())
+    _feed([hasher], source, head, rest)
+    return hasher.digest()
+
+
+def hash_mus(
+    candidates: Sequence[Candidate],
+    context: bytes,
+    source: Source,
+    head: list[bytes],
+    rest: Iterator[bytes],
+) -> list[bytes]:
+    """
+    Return mu of a payload for each of several ML-DSA keys, reading it once.
+
+    Raises:
+        InputSizeError: The context is longer than 255 bytes.
+    """
+    # Deferred: short payloads do not need the cryptography.
+    from hsm_core.primitives import MuHasher
+
+    hashers = [MuHasher(c.algorithm, c.public_der, context) for c in candidates]
+    _feed(hashers, source, head, rest)
+    return [hasher.digest() for hasher in hashers]
+
+
+def _feed(
+    hashers: Sequence[_Hasher],
+    source: Source,
+    head: list[bytes],
+    rest: Iterator[bytes],
+) -> None:
+    done, total = 0, source.size
+    with Progress("MiB hashed") as progress:
+        for piece in chain(head, rest):
+            for hasher in hashers:
+                hasher.update(piece)
+            done += len(piece)
+            progress.show(done >> 20, total >> 20 if total is not None else None)

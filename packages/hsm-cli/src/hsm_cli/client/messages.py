@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: MIT
+"""HTTP messages: operations, results, errors and server-sent events, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from hsm_core import errors, wire
+from hsm_core.errors import (
+    Fact,
+    HSMError,
+    InputSizeError,
+    InvalidInputError,
+    TransportError,
+)
+from hsm_core.model import AuditEntry
+from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result_type
+from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
+
+_LONGEST_BLOCK: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class EventBlock:
+    """
+    Event or comment: the lines up to an empty line.
+
+    Attributes:
+        id: Position in the stream, or empty.
+        event: Kind of the event; empty for a comment.
+        data: Contents.
+    """
+
+    id: str = ""
+    event: str = ""
+    data: bytes = field(default=b"", repr=False)
+
+
+def read_blocks(chunks: Iterable[bytes]) -> Iterator[EventBlock]:
+    """
+    Yield the blocks of a stream; an incomplete last one is dropped.
+
+    Raises:
+        TransportError: A block is longer than 4 MiB.
+    """
+    unread = bytearray()
+    for chunk in chunks:
+        unread += chunk
+        *blocks, unread = unread.split(b"\n\n")
+        yield from map(_parse, blocks)
+        if len(unread) > _LONGEST_BLOCK:
+            raise TransportError(
+                f"An event is longer than {_LONGEST_BLOCK} bytes.",
+                reason="answer",
+                maximum=_LONGEST_BLOCK,
+            )
+
+
+def _parse(text: bytearray) -> EventBlock:
+    block = EventBlock()
+    for line in bytes(text).splitlines():
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"id":
+            block.id = value.decode("ascii", "replace")
+        elif name == b"event":
+            block.event = value.decode("ascii", "replace")
+        elif name == b"data":
+            block.data += value
+    return block
+
+
+R = TypeVar("R")
+
+EVENTS: Final = "text/event-stream"
+"""Media type of live views."""
+
+_JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
+_ACCEPTED: Final = 202
+_MESSAGE_CHARACTERS: Final = 2000
+"""Longest error message that is kept."""
+
+_RAW_FROM_BYTES: Final = 512 * 1024
+"""Shortest payload that is sent as raw bytes; JSON bodies have a lower limit."""
+
+
+_JSON_PAYLOAD_BYTES: Final = 1024 * 1024
+"""Longest payload that servers accept in a JSON body by default."""
+
+_TARGET_CHARACTERS: Final = 120 * 1024
+"""Longest path with query: servers accept lines of 128 KiB by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """
+    HTTP request without credentials.
+
+    Attributes:
+        target: Path with query, percent-encoded.
+        body: None if the method has none.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """
+    HTTP response.
+
+    Attributes:
+        retry_after_seconds: Value of Retry-After, or None.
+    """
+
+    status: int
+    content_type: str
+    body: bytes = field(repr=False)
+    retry_after_seconds: float | None = None
+
+
+def request_of(operation: Operation[Any], /) -> Request:
+    """
+    Return the request of an operation.
+
+    Raises:
+        InvalidInputError: The operation is invalid; the message names the field.
+        InputSizeError: A field next to a long payload is too long for a URL.
+    """
+    route = route_of(type(operation))
+    fields = _checked_fields(operation)
+    path = API_PREFIX + route.path
+    for name in path_fields(route.path):
+        path = path.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
+    headers = {"Accept": f"{_JSON}, application/problem+json"}
+    raw = fields.get(route.raw_request) if route.raw_request else None
+    if isinstance(raw, bytes) and len(raw) >= _RAW_FROM_BYTES:
+        others = {k: v for k, v in fields.items() if k != route.raw_request}
+        target = _with_query(path, others)
+        if len(target) <= _TARGET_CHARACTERS:
+            headers["Content-Type"] = _BYTES
+            return Request(
+                method=route.method, target=target, headers=headers, body=raw
+            )
+        # The longer ciphertext of a plaintext must fit as well.
+        spare = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "plaintext" else 0
+        if len(raw) > _JSON_PAYLOAD_BYTES - spare:
+            raise _too_long_for_query(others)
+    if not route.has_body:
+        return Request(
+            method=route.method,
+            target=_with_query(path, fields),
+            headers=headers,
+            body=None,
+        )
+    headers["Content-Type"] = _JSON
+    return Request(
+        method=route.method, target=path, headers=headers, body=wire.encode_json(fields)
+    )
+
+
+def stream_request_of(operation: ListAuditEvents, position: str, /) -> Request:
+    """
+    Return the request of a stream of audit records.
+
+    Args:
+        operation: Filters; *limit* is ignored.
+
+        position: ID of the last event received, or empty.
+
+    Raises:
+        InvalidInputError: The operation is invalid.
+    """
+    fields = _checked_fields(operation)
+    for name in ("limit", "ascending", "follow"):
+        fields.pop(name, None)
+    path = API_PREFIX + route_of(ListAuditEvents).path
+    headers = {"Accept": f"{EVENTS}, application/problem+json"}
+    if position:
+        headers["Last-Event-ID"] = position
+    return Request(
+        method="GET", target=_with_query(path, fields), headers=headers, body=None
+    )
+
+
+def entry_of(data: bytes, /) -> AuditEntry:
+    """
+    Return the audit record of an event.
+
+    Raises:
+        TransportError: The event is not an audit record.
+    """
+    try:
+        return wire.decode_json(data, AuditEntry)
+    except InvalidInputError as error:
+        raise TransportError(
+            f"Invalid event from the server: {error}", reason="answer"
+        ) from None
+
+
+def error_of_event(data: bytes, /) -> HSMError:
+    """Return the error that ended a stream."""
+    answer = Answer(status=503, content_type="application/problem+json", body=data)
+    return error_of(answer)
+
+
+def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
+    """
+    Return the result of an operation from its response.
+
+    Raises:
+        HSMError: The response is a problem document; see `error_of`.
+        TransportError: The response is invalid for this operation.
+    """
+    route: Route = route_of(operation)
+    media_type = answer.content_type.partition(";")[0].strip().lower()
+    if answer.status == _ACCEPTED and media_type == _JSON:
+        raise _approval_required(answer) or error_of(answer)
+    if answer.status != route.success or media_type != _JSON:
+        raise error_of(answer)
+    try:
+        return wire.decode_json(answer.body, result_type(operation))
+    except InvalidInputError as error:
+        raise TransportError(
+            f"Invalid response to {operation.__name__} from the server: {error}",
+            reason="answer",
+        ) from None
+
+
+def _approval_required(answer: Answer) -> HSMError | None:
+    """Return the error of a response that requires approval, or None."""
+    try:
+        request = wire.decode_json(answer.body, ApprovalInfo)
+    except InvalidInputError:
+        return None
+    required = errors.ApprovalRequiredError(
+        approval_id=request.approval_id,
+        digest=request.digest,
+        expires_at=request.expires_at.isoformat(),
+    )
+    required.approval = request
+    return required
+
+
+def error_of(answer: Answer, /) -> HSMError:
+    """
+    Return the error of a response.
+
+    A problem document (RFC 9457) with a code becomes the error of that code. Any other
+    response comes from an intermediary, not from an HSM.
+    """
+    problem = _problem(answer)
+    code = problem.get("code")
+    if isinstance(code, str) and code:
+        message = problem.get("detail") or problem.get("title") or ""
+        facts = problem.get("facts")
+        record = wire.ErrorRecord(
+            code=code,
+            message=message[:_MESSAGE_CHARACTERS] if isinstance(message, str) else "",
+            facts=_facts(facts if isinstance(facts, dict) else {}),
+        )
+        request_id = problem.get("request_id")
+        if answer.status >= 500 and isinstance(request_id, str):
+            record.facts.setdefault("request_id", request_id)
+        return _with_sentence(wire.error_from_record(record))
+    return _foreign_error(answer.status)
+
+
+def _checked_fields(operation: Operation[Any]) -> dict[str, Any]:
+    """Validate all fields, and return those that differ from their default."""
+    cls = type(operation)
+    try:
+        tree = msgspec.to_builtins(operation, builtin_types=(bytes,))
+        wire.convert(tree, cls)
+        wire.encode_json({k: v for k, v in tree.items() if not isinstance(v, bytes)})
+    except UnicodeEncodeError:
+        raise InvalidInputError("Text in a request must be Unicode.") from None
+    tree.pop("type", None)
+    fields: dict[str, Any] = tree
+    return fields
+
+
+def _with_query(path: str, fields: dict[str, Any]) -> str:
+    pairs = {name: _query_value(value) for name, value in fields.items()}
+    return f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+
+
+def _too_long_for_query(fields: dict[str, Any]) -> InputSizeError:
+    lengths = {name: len(quote(_query_value(v), safe="")) for name, v in fields.items()}
+    name = max(lengths, key=lambda name: lengths[name])
+    return InputSizeError(
+        name,
+        actual=lengths[name],
+        maximum=_TARGET_CHARACTERS,
+        unit="characters in a URL next to a payload of this length",
+    )
+
+
+def _query_value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case bytes():
+            return msgspec.json.encode(value).decode().strip('"')
+        case list() | tuple():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    media_type = answer.content_type.partition(";")[0].strip().lower()
+    if media_type not in {"application/problem+json", _JSON}:
+        return {}
+    try:
+        tree = wire.scan_json(answer.body)
+    except InvalidInputError:
+        return {}
+    return tree if isinstance(tree, dict) and answer.status >= 202 else {}
+
+
+def _facts(tree: dict[str, Any]) -> dict[str, Fact]:
+    return {
+        name: value
+        for name, value in tree.items()
+        if isinstance(value, str | int) and not isinstance(value, bool)
+    }
+
+
+def _with_sentence(error: HSMError) -> HSMError:
+    return error if str(error) else type(error).from_wire(error.sentence, error.facts)
+
+
+def _foreign_error(status: int) -> HSMError:
+    match status:
+        case 401:
+            return errors.AuthenticationError()
+        case 403:
+            return errors.AccessDeniedError()
+        case 429:
+            return errors.UnavailableError("Too many requests; try again later.")
+        case 502 | 503 | 504:
+            return errors.UnavailableError(
+                f"The server is unavailable (status {status}).", status=status
+            )
+        case _ if 300 <= status < 400:
+            return TransportError(
+                f"The server sent a redirect (status {status}). Redirects are not "
+                "followed; check the endpoint.",
+                reason="redirect",
+                status=status,
+            )
+        case _:
+            return TransportError(
+                f"The response (status {status}) is not from an HSM; check the "
+                "endpoint.",
+                reason="answer",
+                status=status,
+            )

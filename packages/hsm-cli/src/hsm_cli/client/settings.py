@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""Settings of a connection, of its credentials and of waiting times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+DEFAULT_ENDPOINT: Final = "https://localhost:8443"
+DEFAULT_TIMEOUT_SECONDS: Final = 30.0
+DEFAULT_TOKEN_TTL_SECONDS: Final = 300
+LONGEST_USUAL_TTL_SECONDS: Final = 86400
+"""Longest token lifetime that servers accept by default."""
+
+
+class TokenAlgorithm(StrEnum):
+    """Signature algorithm of minted tokens, by its name on the command line."""
+
+    HS256 = "hs256"
+    RS256 = "rs256"
+    ES256 = "es256"
+    EDDSA = "eddsa"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """
+    Source of the bearer token.
+
+    Attributes:
+        auth_token: A bearer token, or its location (``@PATH``, ``fd:N``).
+        jwt_secret: Secret that signs minted tokens, or its location; see
+            `hsm_core.secret_input`.
+        actor: Subject of a minted token.
+        roles: Names of its roles.
+        ttl_seconds: Its lifetime.
+        issuer: Its ``iss``, or empty for none.
+        algorithm: Its signature algorithm.
+        private_key: PEM file of the signing key, for all algorithms but HS256.
+        kid: Its ``kid``, or empty for none.
+    """
+
+    auth_token: str = field(default="", repr=False)
+    jwt_secret: str = field(default="", repr=False)
+    actor: str = "cli-operator"
+    roles: tuple[str, ...] = ("operator",)
+    ttl_seconds: int = DEFAULT_TOKEN_TTL_SECONDS
+    issuer: str = ""
+    algorithm: TokenAlgorithm = TokenAlgorithm.HS256
+    private_key: Path | None = None
+    kid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """
+    Connection settings and waiting times.
+
+    Attributes:
+        ca_bundle: PEM file of trusted CA certificates; None means the system's.
+        client_cert: PEM file with the client certificate chain.
+        client_key: PEM file with its key; None means it is in *client_cert*.
+        insecure: Whether to skip verification of the server's certificate.
+        timeout_seconds: Time limit of one attempt.
+        waits: Whether to wait for approvals.
+        wait_seconds: Maximum wait; None means until the request expires.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINT
+    ca_bundle: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    insecure: bool = False
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    waits: bool = False
+    wait_seconds: float | None = None
+    token: TokenSettings = field(default_factory=TokenSettings)

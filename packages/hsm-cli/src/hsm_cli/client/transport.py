@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: MIT
+"""HTTPS transport: TLS 1.3, and one attempt of a request."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import RemoteDisconnected
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InsecureRequestWarning,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from hsm_cli.client.messages import EVENTS, Answer, Request
+from hsm_core.errors import ConfigurationError, TransportError, UnsafeFileModeError
+
+
+def open_tls_context(
+    *,
+    ca_bundle: Path | None,
+    client_cert: Path | None,
+    client_key: Path | None,
+    insecure: bool,
+) -> ssl.SSLContext:
+    """
+    Return a context for TLS 1.3.
+
+    Args:
+        ca_bundle: PEM file of trusted CA certificates; None means the system's.
+
+        client_cert: PEM file with the client certificate chain, or None.
+
+        client_key: PEM file with its key; None means it is in *client_cert*.
+
+        insecure: Skip verification of the server's certificate.
+
+    Raises:
+        ConfigurationError: A file can't be read, is not PEM, or its key is encrypted.
+        UnsafeFileModeError: Other users may read the key file.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        urllib3.disable_warnings(InsecureRequestWarning)
+    else:
+        _load_authorities(context, ca_bundle)
+    if client_cert is not None:
+        _load_identity(context, client_cert, client_key or client_cert)
+    elif client_key is not None:
+        raise ConfigurationError(
+            "client_key requires client_cert (--client-cert).", field="client_key"
+        )
+    return context
+
+
+def _load_authorities(context: ssl.SSLContext, ca_bundle: Path | None) -> None:
+    if ca_bundle is None:
+        context.load_default_certs()
+        return
+    try:
+        context.load_verify_locations(cafile=ca_bundle)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"Can't read the CA bundle {ca_bundle}: {reason(error)}.",
+            field="ca_bundle",
+        ) from None
+
+
+def _load_identity(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    _refuse_unsafe_mode(key)
+    asked = False
+
+    def refuse() -> str:
+        nonlocal asked
+        asked = True
+        return ""
+
+    try:
+        context.load_cert_chain(certificate, key, password=refuse)
+    except (OSError, ValueError) as error:
+        why = "encrypted keys are not supported" if asked else None
+        raise ConfigurationError(
+            f"Can't load the client certificate {certificate} with key {key}: "
+            f"{why or reason(error)}.",
+            field="client_cert",
+        ) from None
+
+
+def _refuse_unsafe_mode(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigurationError(
+            f"Can't read the client key {path}: {reason(error)}.",
+            field="client_key",
+        ) from None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        raise UnsafeFileModeError(
+            f"The client key {path} has mode {stat.S_IMODE(mode):04o}, which gives "
+            "other users access. Run chmod 600.",
+            field="client_key",
+        )
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the socket error that urllib3 wrapped."""
+    for _ in range(8):
+        inner = error.__cause__ or next(
+            (word for word in error.args if isinstance(word, BaseException)), None
+        )
+        if inner is None:
+            return error
+        error = inner
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """Return the reason of a failure in a few words, without data."""
+    inner = innermost(error)
+    if isinstance(inner, ssl.SSLError):
+        return tls_words(inner.reason or "TLS failure")
+    if isinstance(inner, OSError) and inner.errno is not None and inner.errno > 0:
+        return os.strerror(inner.errno)
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    return type(inner).__name__
+
+
+def tls_words(word: str) -> str:
+    """Return OpenSSL's name of a failure as lower-case words."""
+    return word.lower().replace("_", " ")
+
+
+_CHUNK_BYTES: Final = 256 * 1024
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_LONGEST_TIMEOUT_SECONDS: Final = 3600
+_LONGEST_SILENCE_SECONDS: Final = 45.0
+"""Streams are silent for at most 15 seconds; longer silence is a lost connection."""
+
+
+class Transport:
+    """
+    Connection pool to one server. Thread-safe.
+
+    It does not follow redirects, use proxies of the environment, or decompress
+    responses.
+
+    Args:
+        endpoint: ``https://HOST[:PORT][/PREFIX]``.
+
+        context: From `open_tls_context`.
+
+        timeout_seconds: Time limit for connecting, for the first byte of the response,
+            and for the rest of it.
+
+        max_answer_bytes: Maximum length of a response.
+
+    Raises:
+        ConfigurationError: The endpoint is invalid, or the time-out is not between 0
+            and 3600 seconds.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        context: ssl.SSLContext,
+        timeout_seconds: float,
+        max_answer_bytes: int,
+    ) -> None:
+        host, port, self._prefix = _parse_endpoint(endpoint)
+        if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
+            raise ConfigurationError(
+                "timeout_seconds must be more than 0 and at most "
+                f"{_LONGEST_TIMEOUT_SECONDS} seconds.",
+                field="timeout_seconds",
+            )
+        self._where = f"{host}:{port}"
+        self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
+        self._pool = _open_pool(host, port, context, timeout_seconds)
+
+    def send(self, request: Request, headers: dict[str, str]) -> Answer:
+        """
+        Send one request and read its response.
+
+        Args:
+            request: The request.
+
+            headers: Additional headers, such as the credential.
+
+        Raises:
+            TransportError: No response, or an invalid one; ``facts["reason"]`` is
+                ``connect``, ``certificate``, ``tls``, ``lost`` or ``answer``.
+        """
+        with self._failures():
+            return self._read(self._open(request, headers, self._timeout_seconds))
+
+    def stream(
+        self, request: Request, headers: dict[str, str]
+    ) -> Answer | Generator[bytes, None, None]:
+        """
+        Send one request, and return the pieces of an endless response.
+
+        Args:
+            request: The request.
+
+            headers: See `send`.
+
+        Returns:
+            Pieces as they arrive, which may raise `TransportError`; closing them closes
+            the connection. A response that is not an event stream is returned whole.
+
+        Raises:
+            TransportError: See `send`.
+        """
+        with self._failures():
+            longest = max(self._timeout_seconds, _LONGEST_SILENCE_SECONDS)
+            response = self._open(request, headers, longest)
+            kind = response.headers.get("Content-Type", "").partition(";")[0]
+            if response.status != HTTPStatus.OK or kind.strip().lower() != EVENTS:
+                return self._read(response)
+        return self._pieces(response)
+
+    def _pieces(
+        self, response: urllib3.BaseHTTPResponse
+    ) -> Generator[bytes, None, None]:
+        try:
+            with self._failures():
+                while piece := response.read1(_CHUNK_BYTES, decode_content=False):
+                    yield piece
+        finally:
+            response.close()
+
+    def _open(
+        self, request: Request, headers: dict[str, str], read_seconds: float
+    ) -> urllib3.BaseHTTPResponse:
+        return self._pool.urlopen(
+            request.method,
+            self._prefix + request.target,
+            body=request.body,
+            headers={**request.headers, **headers, "Accept-Encoding": "identity"},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=urllib3.Timeout(connect=self._timeout_seconds, read=read_seconds),
+        )
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Convert errors of urllib3 into `TransportError`."""
+        try:
+            yield
+        except (HTTPError, OSError, ValueError) as error:
+            raise self._failure(error) from None
+        except AttributeError:
+            # urllib3 reads from a socket that closed while the request was written.
+            raise self._closed() from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> Answer:
+        chunks, length = [], 0
+        deadline = time.monotonic() + self._timeout_seconds
+        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
+            length += len(chunk)
+            if length > self._max_answer_bytes:
+                response.close()
+                raise TransportError(
+                    f"The response is longer than {self._max_answer_bytes} bytes.",
+                    reason="answer",
+                    maximum=self._max_answer_bytes,
+                )
+            if time.monotonic() > deadline:
+                response.close()
+                raise TransportError(
+                    f"{self._where} did not complete its response within "
+                    f"{self._timeout_seconds:g} seconds.",
+                    reason="lost",
+                )
+            chunks.append(chunk)
+        response.release_conn()
+        return Answer(
+            status=response.status,
+            content_type=response.headers.get("Content-Type", ""),
+            body=b"".join(chunks),
+            retry_after_seconds=_retry_after(response.headers.get("Retry-After")),
+        )
+
+    def _failure(self, error: Exception) -> TransportError:
+        match error:
+            # A subclass of a time-out in urllib3, but not a time-out.
+            case NewConnectionError():
+                return TransportError(
+                    f"Can't connect to {self._where}: {reason(error)}.",
+                    reason="connect",
+                )
+            case ConnectTimeoutError():
+                return TransportError(
+                    f"{self._where} did not accept a connection within "
+                    f"{self._timeout_seconds:g} seconds.",
+                    reason="connect",
+                )
+            case SSLError() | ssl.SSLError():
+                return self._tls_failure(error)
+            case ReadTimeoutError():
+                return TransportError(
+                    f"{self._where} did not respond within "
+                    f"{self._timeout_seconds:g} seconds.",
+                    reason="lost",
+                )
+            case _ if isinstance(innermost(error), RemoteDisconnected):
+                return self._closed()
+            case _:
+                return TransportError(
+                    f"Lost the connection to {self._where}: {reason(error)}.",
+                    reason="lost",
+                )
+
+    def _closed(self) -> TransportError:
+        return TransportError(
+            f"{self._where} closed the connection without a response.", reason="lost"
+        )
+
+    def _tls_failure(self, error: Exception) -> TransportError:
+        cause = innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return TransportError(
+                f"The certificate of {self._where} is not trusted: "
+                f"{cause.verify_message}. Pass --ca-bundle FILE if a private CA "
+                "issued it.",
+                reason="certificate",
+            )
+        word = getattr(cause, "reason", None) or ""
+        if not word or "EOF" in word:
+            # Without a reason the socket failed, possibly after the request was sent.
+            return self._closed()
+        return TransportError(
+            f"TLS handshake with {self._where} failed: {tls_words(word)}.",
+            reason="tls",
+        )
+
+
+def _open_pool(
+    host: str, port: int, context: ssl.SSLContext, timeout_seconds: float
+) -> urllib3.HTTPSConnectionPool:
+    try:
+        # Resolvers use this encoding; fail early on names that it rejects.
+        host.encode("idna")
+        return urllib3.HTTPSConnectionPool(
+            host,
+            port,
+            ssl_context=context,
+            timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
+            retries=False,
+            maxsize=8,
+        )
+    except (HTTPError, ValueError):
+        raise ConfigurationError(
+            f"endpoint has an invalid host name: {host!r}.",
+            field="endpoint",
+        ) from None
+
+
+def _parse_endpoint(endpoint: str) -> tuple[str, int, str]:
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+        host_is_ascii = host is not None and host.isascii()
+    except ValueError:
+        host, port, host_is_ascii, parts = None, None, False, urlsplit("")
+    if (
+        not host
+        or not host_is_ascii
+        or parts.scheme != "https"
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+    ):
+        raise ConfigurationError(
+            "endpoint must be https://HOST[:PORT][/PREFIX], without user, query or "
+            "fragment.",
+            field="endpoint",
+        )
+    return host, port or 443, parts.path.rstrip("/")
+
+
+def _retry_after(value: str | None) -> float | None:
+    if value is None or not value.isascii() or not value.isdigit():
+        return None
+    return min(float(value[:6]), _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Waiting for the approval of an operation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+
+from hsm_core.errors import ApprovalRequiredError, HSMError, UnavailableError
+from hsm_core.model import ApprovalState
+from hsm_core.operations import ApprovalInfo, GetApproval
+
+if TYPE_CHECKING:
+    # It loads asyncio, which commands do not need.
+    from hsm_core.protocols import HSM
+
+R = TypeVar("R")
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 15.0
+_GROWTH: Final = 1.25
+_OPEN: Final = frozenset({ApprovalState.PENDING, ApprovalState.RESERVED})
+
+
+class ApprovalEndedError(HSMError):
+    """The approval that a caller waited for, or named, is closed."""
+
+    code: ClassVar[str] = "approval_ended"
+
+
+def _discard(text: str) -> None:
+    """Discard a note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalWait:
+    """
+    Limits of the wait for an approval.
+
+    Attributes:
+        seconds: Maximum time; None means until the request is closed.
+        pause: Sleeps for a number of seconds.
+        now: Monotonic clock, in seconds.
+        notify: Called with each note for the user.
+    """
+
+    seconds: float | None = None
+    pause: Callable[[float], None] = field(default=time.sleep, repr=False)
+    now: Callable[[], float] = field(default=time.monotonic, repr=False)
+    notify: Callable[[str], None] = field(default=_discard, repr=False)
+
+
+def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait) -> R:
+    """
+    Execute an operation, waiting for its approval if it needs one.
+
+    Args:
+        hsm: Returns the state of the approval.
+
+        attempt: Executes the operation.
+
+        wait: Limits of the wait.
+
+    Raises:
+        ApprovalRequiredError: Not approved in time; the request stays open.
+        ApprovalEndedError: The request was denied or cancelled, or has expired.
+        HSMError: Any other error of *attempt*.
+    """
+    begun, announced = wait.now(), ""
+    pauses = _pauses()
+    while True:
+        try:
+            return attempt()
+        except ApprovalRequiredError as error:
+            required = error
+        approval_id = str(required.facts.get("approval_id", ""))
+        if not approval_id:
+            raise required
+        if announced != approval_id:
+            wait.notify(f"waiting for approval {approval_id}")
+            announced = approval_id
+        while True:
+            # Pause before each attempt: a granted approval that is not enough must not
+            # cause a busy loop.
+            _rest(wait, begun, next(pauses), required)
+            if _is_granted(hsm, approval_id, wait.notify):
+                break
+
+
+def _pauses() -> Iterator[float]:
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(pause * _GROWTH, _LONGEST_PAUSE_SECONDS)
+
+
+def _rest(
+    wait: ApprovalWait, begun: float, pause: float, required: ApprovalRequiredError
+) -> None:
+    """Pause, at most until the time limit."""
+    if wait.seconds is not None:
+        left = begun + wait.seconds - wait.now()
+        if left <= 0:
+            raise required
+        pause = min(pause, left)
+    wait.pause(pause)
+
+
+def _is_granted(hsm: HSM, approval_id: str, notify: Callable[[str], None]) -> bool:
+    try:
+        approval = hsm.execute(GetApproval(approval_id=approval_id))
+    except UnavailableError as error:
+        notify(f"{error} [{error.code}]; retrying.")
+        return False
+    if approval.state is ApprovalState.GRANTED:
+        return True
+    if approval.state in _OPEN:
+        return False
+    raise ApprovalEndedError(
+        f"Approval {approval_id} is {approval.state}{_denial(approval)}.",
+        approval_id=approval_id,
+        state=approval.state.value,
+    )
+
+
+def _denial(approval: ApprovalInfo) -> str:
+    """Return the approver and the reason of a denial, or nothing."""
+    for decision in approval.decisions:
+        if not decision.granted:
+            return f" by {decision.principal}: {decision.comment}"
+    return ""

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: MIT
+"""Commands that create, derive, import and export keys."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypedDict
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.io.files import Source, decode_pem
+from hsm_cli.io.output import print_note
+from hsm_cli.io.results import deliver
+from hsm_cli.options import ListOption, choice
+from hsm_cli.parameters import (
+    HSMCommand,
+    idempotency_option,
+    key_operand,
+    one_of,
+    text_or_hex,
+    version_option,
+)
+from hsm_core.algorithms import (
+    Algorithm,
+    HashAlgorithm,
+    KeyFormat,
+    KeyUsage,
+    WrapMechanism,
+    parse_algorithm,
+    spec,
+)
+from hsm_core.errors import UnsupportedOperationError
+from hsm_core.operations import (
+    CreateKey,
+    DeriveKey,
+    DescribeKey,
+    ExportKey,
+    GetPublicKey,
+    ImportKey,
+)
+
+
+class NewKey(TypedDict):
+    """Metadata of a new key, under the field names of the operations."""
+
+    name: str
+    owner: str
+    description: str
+    usages: tuple[KeyUsage, ...]
+    tags: tuple[str, ...]
+    exportable: bool
+
+
+def new_key_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of new keys; a command gets *facts* and *idempotency_key*."""
+
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        name: str,
+        owner: str,
+        description: str,
+        usages: tuple[KeyUsage, ...],
+        tags: tuple[str, ...],
+        exportable: bool,
+        **kwargs: Any,
+    ) -> Any:
+        facts = NewKey(
+            name=name,
+            owner=owner,
+            description=description,
+            usages=usages,
+            tags=tags,
+            exportable=exportable,
+        )
+        return function(*args, facts=facts, **kwargs)
+
+    decorated: Callable[..., Any] = idempotency_option(wrapper)
+    for option in _NEW_KEY_OPTIONS:
+        decorated = option(decorated)
+    return decorated
+
+
+_NEW_KEY_OPTIONS: Final = (
+    click.option(
+        "--exportable",
+        is_flag=True,
+        help="Allow wrapped export. Can't be changed later.",
+    ),
+    click.option(
+        "--tags",
+        cls=ListOption,
+        may_be_empty=True,
+        metavar="TAGS",
+        help="Tags for searches; repeatable or comma-separated.",
+    ),
+    click.option(
+        "--usage",
+        "usages",
+        cls=ListOption,
+        type=choice(KeyUsage),
+        metavar="USAGES",
+        help="Allowed usages, such as sign,verify; repeatable or comma-separated. "
+        "Default: those of the algorithm.",
+    ),
+    click.option("--description", default="", metavar="TEXT", help="Description."),
+    click.option(
+        "--owner", default="", metavar="NAME", help="Owner. Default: the caller."
+    ),
+    click.option("--name", default="", metavar="NAME", help="Unique name."),
+)
+
+
+@click.command("create", cls=HSMCommand)
+@click.argument("algorithm", required=False, metavar="[ALGORITHM]")
+@click.option(
+    "--algorithm",
+    "algorithm_option",
+    metavar="NAME",
+    help="Algorithm, in place of the argument; `algorithms` lists the names.",
+)
+@click.option(
+    "--staged",
+    is_flag=True,
+    help="Stage the key: only its public key is available until activate.",
+)
+@new_key_options
+@click.pass_obj
+def create(
+    invocation: Invocation,
+    algorithm: str | None,
+    algorithm_option: str | None,
+    staged: bool,
+    facts: NewKey,
+    idempotency_key: str | None,
+) -> None:
+    """Create a key. Its first version is active unless --staged is given."""
+    name = one_of(algorithm, algorithm_option, name="ALGORITHM", flag="--algorithm")
+    operation = CreateKey(algorithm=name, staged=staged, **facts)
+    invocation.change_key(operation, idempotency_key)
+
+
+@click.command("derive", cls=HSMCommand)
+@click.argument("algorithm", metavar="ALGORITHM")
+@click.option(
+    "--from",
+    "base_key_id",
+    required=True,
+    metavar="KEY",
+    help="Key to derive from: an HKDF, EC or X25519 key.",
+)
+@click.option(
+    "--peer",
+    metavar="FILE",
+    help="Public key of the other party (PEM or DER); EC and X25519 only.",
+)
+@click.option(
+    "--hash",
+    "hash_name",
+    type=choice(HashAlgorithm),
+    metavar="NAME",
+    help="Hash of HKDF; EC and X25519 only. Default: SHA-256.",
+)
+@click.option(
+    "--info", metavar="TEXT", help="HKDF info: context that is bound to the key."
+)
+@click.option("--info-hex", metavar="HEX", help="HKDF info as hex digits.")
+@click.option("--salt", metavar="TEXT", help="HKDF salt.")
+@click.option("--salt-hex", metavar="HEX", help="HKDF salt as hex digits.")
+@new_key_options
+@click.pass_obj
+def derive(
+    invocation: Invocation,
+    algorithm: str,
+    base_key_id: str,
+    peer: str | None,
+    hash_name: HashAlgorithm | None,
+    info: str | None,
+    info_hex: str | None,
+    salt: str | None,
+    salt_hex: str | None,
+    facts: NewKey,
+    idempotency_key: str | None,
+) -> None:
+    """
+    Derive a symmetric key from an HSM key with HKDF.
+
+    For an EC or X25519 key, the input is the ECDH shared secret with --peer.
+    """
+    operation = DeriveKey(
+        algorithm=algorithm,
+        base_key_id=base_key_id,
+        peer_public_key=_peer(peer),
+        hash=hash_name,
+        salt=text_or_hex(salt, salt_hex, name="--salt"),
+        info=text_or_hex(info, info_hex, name="--info"),
+        **facts,
+    )
+    invocation.change_key(operation, idempotency_key)
+
+
+def _peer(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    return decode_pem(Source(what="public key", path=path).read(), "PUBLIC KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """Wrapped key with its wrapping parameters; None leaves one to the HSM."""
+
+    data: bytes = field(repr=False)
+    mechanism: WrapMechanism | None
+    form: KeyFormat | None
+    version: int | None
+
+
+def transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of wrapping to a command."""
+    for option in _WRAPPING_OPTIONS:
+        function = option(function)
+    return function
+
+
+_WRAPPING_OPTIONS: Final = (
+    click.option(
+        "--mgf-hash",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
+    ),
+    click.option(
+        "--hash",
+        "hash_name",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="Hash of RSA-OAEP. Default: SHA-256.",
+    ),
+    click.option(
+        "--format",
+        "form",
+        type=choice(KeyFormat),
+        metavar="NAME",
+        help="Key format: pkcs8, seed or raw. Default: pkcs8 for private keys, raw for "
+        "symmetric keys.",
+    ),
+    click.option(
+        "--mechanism",
+        type=choice(WrapMechanism),
+        metavar="NAME",
+        help="Wrapping mechanism: AES-KWP, AES-KW, RSA-OAEP+AES-KWP or KEM+AES-KWP. "
+        "Default: the first that the wrapping key supports.",
+    ),
+    click.option(
+        "--wrapping-key",
+        "wrapping_key_id",
+        required=True,
+        metavar="KEY",
+        help="HSM key to wrap with.",
+    ),
+)
+
+
+def wrap_here(
+    invocation: Invocation,
+    source: Source,
+    algorithm: Algorithm,
+    *,
+    wrapping_key_id: str,
+    mechanism: WrapMechanism | None,
+    form: KeyFormat | None,
+    hashes: tuple[HashAlgorithm | None, HashAlgorithm | None],
+    passphrase_file: str | None,
+) -> Wrapped:
+    """
+    Read a key and wrap it with the public key of an HSM key.
+
+    Args:
+        invocation: Fetches the public key.
+
+        source: The file.
+
+        algorithm: Algorithm of the key.
+
+        wrapping_key_id: The HSM key.
+
+        mechanism: None means the default of the wrapping key.
+
+        form: None means the default of *algorithm*.
+
+        hashes: Hash and MGF1 hash of RSA-OAEP.
+
+        passphrase_file: File with the passphrase, or None to prompt.
+
+    Raises:
+        UnsupportedOperationError: The wrapping key is symmetric; only the HSM can wrap
+            with it.
+        InvalidInputError: The file holds no such key.
+    """
+    # It loads all of the cryptography.
+    from hsm_cli.io.key_files import read_material, wrap
+
+    wrapping = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
+    if wrapping is not None and not spec(wrapping).is_asymmetric:
+        raise UnsupportedOperationError(
+            f"Only the HSM can wrap with {wrapping}. Pass an exported file with "
+            "--wrapped, or an RSA, ML-KEM or composite wrapping key.",
+            algorithm=wrapping,
+            field="wrapping_key_id",
+        )
+    if form is None:
+        form = KeyFormat.PKCS8 if spec(algorithm).is_asymmetric else KeyFormat.RAW
+    if source.is_shared:
+        print_note("warning: other users can read the key file (chmod 600).")
+    material = read_material(source, form, passphrase_file)
+    key = invocation.execute(GetPublicKey(key_id=wrapping_key_id))
+    data = wrap(key, material, mechanism, hashes)
+    return Wrapped(data, mechanism, form, key.version)
+
+
+@click.command("import", cls=HSMCommand)
+@click.argument("path", metavar="FILE")
+@click.option(
+    "--algorithm", required=True, metavar="NAME", help="Algorithm of the key."
+)
+@transfer_options
+@click.option(
+    "--wrapped",
+    is_flag=True,
+    help="FILE is already wrapped, as written by export.",
+)
+@click.option(
+    "--wrapping-version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Version of the wrapping key; requires --wrapped. Default: the current one.",
+)
+@click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    help="File with the passphrase of an encrypted key on its first line; - is "
+    "standard input. Default: prompt on the terminal.",
+)
+@click.option("--base64", "is_base64", is_flag=True, help="FILE is base64-encoded.")
+@new_key_options
+@click.pass_obj
+def import_key(
+    invocation: Invocation,
+    path: str,
+    algorithm: str,
+    wrapping_key_id: str,
+    mechanism: WrapMechanism | None,
+    form: KeyFormat | None,
+    hash_name: HashAlgorithm | None,
+    mgf_hash: HashAlgorithm | None,
+    wrapped: bool,
+    wrapping_version: int | None,
+    passphrase_file: str | None,
+    is_base64: bool,
+    facts: NewKey,
+    idempotency_key: str | None,
+) -> None:
+    """
+    Import a key that was generated elsewhere.
+
+    FILE is a PKCS#8 private key (PEM or DER, encrypted or not), a seed, or a raw
+    symmetric key; - is standard input. The client wraps the key with an HSM key before
+    it sends it.
+    """
+    source = Source(what="key", path=path, is_base64=is_base64)
+    if wrapped:
+        if passphrase_file is not None:
+            raise click.UsageError("--passphrase-file can't be used with --wrapped.")
+        sent = Wrapped(source.read(), mechanism, form, wrapping_version)
+    else:
+        if wrapping_version is not None:
+            raise click.UsageError("--wrapping-version requires --wrapped.")
+        sent = wrap_here(
+            invocation,
+            source,
+            parse_algorithm(algorithm),
+            wrapping_key_id=wrapping_key_id,
+            mechanism=mechanism,
+            form=form,
+            hashes=(hash_name, mgf_hash),
+            passphrase_file=passphrase_file,
+        )
+    operation = ImportKey(
+        algorithm=algorithm,
+        wrapping_key_id=wrapping_key_id,
+        wrapped=sent.data,
+        mechanism=sent.mechanism,
+        format=sent.form,
+        wrapping_version=sent.version,
+        hash=hash_name,
+        mgf_hash=mgf_hash,
+        **facts,
+    )
+    invocation.change_key(operation, idempotency_key)
+
+
+@click.command("export", cls=HSMCommand)
+@key_operand
+@transfer_options
+@version_option
+@click.option(
+    "--out",
+    "--output",
+    "out",
+    metavar="FILE",
+    help="Write the wrapped key to a file; - is standard output.",
+)
+@click.pass_obj
+def export_key(
+    invocation: Invocation,
+    key_id: str,
+    wrapping_key_id: str,
+    mechanism: WrapMechanism | None,
+    form: KeyFormat | None,
+    hash_name: HashAlgorithm | None,
+    mgf_hash: HashAlgorithm | None,
+    version: int | None,
+    out: str | None,
+) -> None:
+    """
+    Export a key, wrapped with another HSM key. Prints it as base64.
+
+    The key must be exportable, and the wrapping key must be at least as strong.
+    """
+    found = invocation.execute(
+        ExportKey(
+            key_id=key_id,
+            wrapping_key_id=wrapping_key_id,
+            version=version,
+            mechanism=mechanism,
+            format=form,
+            hash=hash_name,
+            mgf_hash=mgf_hash,
+        )
+    )
+    deliver(invocation.output, found, found.wrapped, out, private=False)

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""Bearer tokens, and the keys that sign them or approvals."""

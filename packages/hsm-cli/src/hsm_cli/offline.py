@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""Verification and recovery of audit logs and retention ledgers, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, overload
+
+import click
+
+from hsm_core.errors import InvalidInputError
+from hsm_core.model import Record, RepairDetail
+from hsm_core.secret_input import read_secret
+
+if TYPE_CHECKING:
+    from hsm_core.approver_keys import ApproverKeys
+
+
+_POLICIES: Final = frozenset({".json", ".yaml", ".yml"})
+
+
+class OfflineReport(Record, frozen=True, kw_only=True):
+    """
+    Verification report of an intact audit log.
+
+    Attributes:
+        records: Number of verified records.
+        first_seq: Sequence number of the oldest record; a verified record accounts for
+            the pruned ones before it.
+        head_seq: Sequence number of the newest record, -1 if the log is empty.
+        head_hash: Its leaf hash, hex, to compare with an earlier copy.
+        macs_checked: Whether the HMAC key was given. Without it only the hash chain was
+            checked, which an attacker can forge.
+        clean: Whether the log was closed cleanly.
+        in_use: Whether a server has it open.
+        torn_bytes: Length of an incomplete last record.
+        consents_checked: Number of verified signed approvals; None if no approver keys
+            were given.
+    """
+
+    records: int
+    first_seq: int
+    head_seq: int
+    head_hash: str
+    log_id: str
+    macs_checked: bool
+    clean: bool
+    torn_bytes: int
+    consents_checked: int | None = None
+    in_use: bool = False
+
+
+class LedgerReport(Record, frozen=True, kw_only=True):
+    """
+    Verification report of an intact retention ledger.
+
+    Attributes:
+        records: Number of verified records.
+        head_seq: Sequence number of the newest record, -1 if the ledger is empty.
+        head_hash: Its leaf hash, hex, to compare with an earlier copy.
+        macs_checked: Whether the HMAC key was given.
+        in_use: Whether a server has it open.
+        purges: Completed purges.
+        aborted: Purges that were started and aborted.
+        unfinished: Purges without an outcome so far.
+        anchors: Number of matching anchors in the audit log; None if the ledger was not
+            compared with it.
+        former: Number of lost ledgers that were replaced, from the audit log; their
+            records are not in this one. None if the ledger was not compared with it.
+    """
+
+    records: int
+    head_seq: int
+    head_hash: str
+    log_id: str
+    macs_checked: bool
+    clean: bool
+    purges: int
+    aborted: int
+    unfinished: int
+    anchors: int | None = None
+    former: int | None = None
+    in_use: bool = False
+
+
+def read_approver_file(path: Path) -> ApproverKeys:
+    """
+    Read the approver keys of a file.
+
+    Args:
+        path: A policy (``.yaml``, ``.yml``, ``.json``), or lines of principal and key.
+
+    Raises:
+        ConfigurationError: It can't be read, or is not a valid policy.
+        InvalidInputError: A line has no valid key.
+    """
+    from hsm_core.approver_keys import read_approver_keys, read_key_lines
+    from hsm_core.policies import load_policy, read_policy_file
+
+    if path.suffix.lower() in _POLICIES:
+        return read_approver_keys(load_policy(path).approver_keys)
+    try:
+        return read_key_lines(read_policy_file(path).decode())
+    except UnicodeDecodeError:
+        raise InvalidInputError(
+            f"{path} must be UTF-8 text.", field="approver_keys"
+        ) from None
+
+
+def verify_trail(
+    path: Path,
+    hmac_key: bytes | None,
+    progress: Callable[[int], None] | None,
+    approver_keys: ApproverKeys | None = None,
+) -> OfflineReport:
+    """
+    Verify an audit log in files or in SQLite, without a server.
+
+    Args:
+        path: The live segment, in the directory of the closed ones; or the database.
+
+        hmac_key: 32 bytes, or None to check only the hash chain.
+
+        progress: Called periodically with the number of verified records.
+
+        approver_keys: Keys to verify signed approvals with, or None.
+
+    Raises:
+        AuditTamperedError: The log is damaged; ``facts`` hold ``seq`` and ``reason``.
+        WrongAuditKeyError: The key does not belong to the log.
+        ConfigurationError: There is no log, or it can't be read.
+    """
+    from hsm_core.factory import ConsentAudit, open_verifier
+
+    consents = None if approver_keys is None else ConsentAudit(approver_keys)
+    look = None if consents is None else consents.look
+    found = open_verifier(path, hmac_key).verify(progress, look)
+    return OfflineReport(
+        records=found.records,
+        first_seq=found.first_seq,
+        head_seq=found.head_seq,
+        head_hash=found.head_hash,
+        log_id=found.log_id,
+        macs_checked=found.macs_checked,
+        clean=found.clean,
+        in_use=found.in_use,
+        torn_bytes=found.torn_bytes,
+        consents_checked=None if consents is None else consents.checked,
+    )
+
+
+def recover_trail(path: Path, hmac_key: bytes) -> RepairDetail:
+    """
+    Recover a forked audit log in files; see `hsm_core.factory.recover_trail`.
+
+    Raises:
+        AuditTamperedError: It has other damage; nothing was changed.
+        WrongAuditKeyError: The key does not belong to the log.
+        ConfigurationError: There is no log, it is not forked, or is in use.
+        AuditUnavailableError: It can't be read or written.
+    """
+    from hsm_core import factory
+
+    return factory.recover_trail(path, hmac_key)
+
+
+def verify_ledger(
+    path: Path,
+    hmac_key: bytes | None,
+    trail: Path | None,
+    progress: Callable[[int], None] | None,
+) -> LedgerReport:
+    """
+    Verify a retention ledger without a server.
+
+    Args:
+        path: The ledger's live file.
+
+        hmac_key: 32 bytes, or None to check only the hash chains.
+
+        trail: Audit log to compare the ledger with, or None.
+
+        progress: Called periodically with the number of verified records.
+
+    Raises:
+        LedgerTamperedError: It is damaged, or does not match the audit log.
+        AuditTamperedError: The audit log is damaged.
+        WrongAuditKeyError: The key does not belong to them.
+        ConfigurationError: One of them is missing, or can't be read.
+    """
+    from hsm_core import factory
+
+    found = factory.verify_ledger(path, hmac_key, trail=trail, progress=progress)
+    return LedgerReport(
+        records=found.chain.records,
+        head_seq=found.chain.head_seq,
+        head_hash=found.chain.head_hash,
+        log_id=found.chain.log_id,
+        macs_checked=found.chain.macs_checked,
+        clean=found.chain.clean,
+        in_use=found.chain.in_use,
+        purges=found.purges,
+        aborted=found.aborted,
+        unfinished=found.unfinished,
+        anchors=found.anchors,
+        former=None if trail is None else found.former,
+    )
+
+
+_HMAC_KEY_BYTES: Final = 32
+
+
+def hmac_key_option(
+    what: str, *, required: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    Add the option *hmac_key*: a source of a secret, or None.
+
+    Args:
+        what: Description of the key.
+
+        required: Whether the option is required.
+    """
+    without = (
+        ""
+        if required
+        else " Without it only the hash chain is checked, which an attacker can forge."
+    )
+    return click.option(
+        "--hmac-key",
+        envvar="FERROHSM_HMAC_KEY",
+        show_envvar=True,
+        required=required,
+        metavar="SECRET",
+        help=f"{what}: base64, @FILE or fd:N.{without}",
+    )
+
+
+@overload
+def read_hmac_key(form: str) -> bytes: ...
+
+
+@overload
+def read_hmac_key(form: str | None) -> bytes | None: ...
+
+
+def read_hmac_key(form: str | None) -> bytes | None:
+    """
+    Read an HMAC key of 32 bytes, or return None.
+
+    Raises:
+        InvalidInputError: It can't be read, or has a wrong length.
+    """
+    if form is None:
+        return None
+    return read_secret(
+        form, field="hmac_key", minimum=_HMAC_KEY_BYTES, exact=_HMAC_KEY_BYTES
+    )
+
+
+def describe_checks(*, macs: bool) -> str:
+    """Describe the checks that were made, with or without the key."""
+    if macs:
+        return "every MAC and the hash chain"
+    return "the hash chain only, which an attacker can forge; pass --hmac-key"
+
+
+def end_pair(*, is_clean: bool, in_use: bool) -> tuple[str, str]:
+    """Return the state of the end of a log, as a name and a value."""
+    if in_use:
+        return "state", "in use by a server"
+    return "closed cleanly", "yes" if is_clean else "no"

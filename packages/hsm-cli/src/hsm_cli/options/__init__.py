@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""Global flags, and the types of parameters."""

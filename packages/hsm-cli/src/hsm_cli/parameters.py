@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: MIT
+"""Command classes, and the options and operands that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.io.files import Source
+from hsm_cli.io.output import print_note
+from hsm_cli.options import Command, given_as_flag, literal_secrets
+
+
+class HSMCommand(Command):
+    """
+    Command with the options ``--json``, ``--wait`` and ``--approval-id``.
+
+    Commands on an approval define their own ``--approval-id``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [_json_option(), *_waiting_options()]
+        if all("--approval-id" not in param.opts for param in self.params):
+            self.params.append(_approval_option())
+
+
+class LocalCommand(Command):
+    """Offline command with the option ``--json``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_json_option())
+
+
+def _json_option() -> click.Option:
+    return click.Option(
+        ["--json", "as_json"],
+        is_flag=True,
+        expose_value=False,
+        callback=_switch_to_json,
+        help="Print the result as JSON.",
+    )
+
+
+def _waiting_options() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--wait"],
+            is_flag=True,
+            expose_value=False,
+            callback=_wait,
+            help="Wait for approval if the command needs it.",
+        ),
+        click.Option(
+            ["--wait-seconds"],
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_wait,
+            help="Maximum time to wait for approval, in seconds.",
+        ),
+    ]
+
+
+def _approval_option() -> click.Option:
+    return click.Option(
+        ["--approval-id"],
+        metavar="ID",
+        expose_value=False,
+        callback=_select_approval,
+        help="Use this granted approval (UUID).",
+    )
+
+
+def _switch_to_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value and invocation is not None:
+        invocation.output.json = True
+
+
+def _wait(
+    ctx: click.Context, param: click.Parameter, value: bool | float | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if invocation is None or value is None or value is False:
+        return
+    if value is not True:
+        if given_as_flag(ctx.find_root(), "wait_seconds"):
+            raise click.UsageError("--wait-seconds was given 2 times; give it once.")
+        invocation.set_approval_wait(value)
+    elif invocation.approval_wait is None:
+        invocation.set_approval_wait()
+
+
+def _select_approval(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value and invocation is not None:
+        invocation.approval_id = value
+
+
+out_option = click.option(
+    "--out",
+    metavar="FILE",
+    help="Write the raw bytes to a file; - is standard output.",
+)
+
+version_option = click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Key version.",
+)
+
+idempotency_option = click.option(
+    "--idempotency-key",
+    metavar="TEXT",
+    help="Idempotency key. Pass the one from the error message to retry safely.",
+)
+
+
+def _expect_generation(
+    ctx: click.Context, param: click.Parameter, value: int | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value is not None and invocation is not None:
+        invocation.expected_generation = value
+
+
+generation_option = click.option(
+    "--if-generation",
+    type=click.IntRange(min=1, max=10**15 - 1),
+    metavar="NUMBER",
+    expose_value=False,
+    callback=_expect_generation,
+    help="Apply the change only if the key has this generation (see `describe`).",
+)
+
+
+def warn_of_literal_secrets(ctx: click.Context, *names: str) -> None:
+    """Warn about each named parameter that holds a literal secret."""
+    for flag in literal_secrets(ctx, *names):
+        print_note(
+            f"warning: other users can see {flag} on the command line. Use @FILE, "
+            "fd:N or the environment."
+        )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def one_of(positional: str | None, option: str | None, *, name: str, flag: str) -> str:
+    """
+    Return the value of a parameter that is an argument or an option.
+
+    Raises:
+        click.UsageError: Both were given, or neither.
+    """
+    if positional is not None and option is not None:
+        raise click.UsageError(f"Pass {name} as an argument or with {flag}, not both.")
+    found = positional if positional is not None else option
+    if not found:
+        raise click.UsageError(
+            f"Missing {name}. Pass it as an argument or with {flag}."
+        )
+    return found
+
+
+_KEY_OPTION = click.option(
+    "--key-id", "key_option", metavar="KEY", help="UUID or name of the key."
+)
+
+
+def key_operand(function: F) -> Callable[..., Any]:
+    """Add the parameter *key_id*: ``KEY`` or ``--key-id``."""
+
+    @click.argument("key", required=False, metavar="[KEY]")
+    @_KEY_OPTION
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, key: str | None, key_option: str | None, **kwargs: Any
+    ) -> Any:
+        key_id = one_of(key, key_option, name="KEY", flag="--key-id")
+        return function(*args, key_id=key_id, **kwargs)
+
+    return wrapper
+
+
+def text_or_hex(text: str | None, digits: str | None, *, name: str) -> bytes:
+    """
+    Return bytes given as text or as hex digits; empty if neither was given.
+
+    Args:
+        text: Value of the option *name*.
+
+        digits: Value of the option ``name-hex``.
+
+        name: The option.
+
+    Raises:
+        click.UsageError: Both were given, or the hex digits are invalid.
+    """
+    if text is not None and digits is not None:
+        raise click.UsageError(f"{name} and {name}-hex are mutually exclusive.")
+    if digits is None:
+        # Restores bytes of the command line that are not UTF-8.
+        return os.fsencode(text or "")
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise click.UsageError(f"{name}-hex must be pairs of hex digits.") from None
+
+
+def aad_options(function: F) -> Callable[..., Any]:
+    """Add the parameter *aad*: text or a file."""
+
+    @click.option(
+        "--aad",
+        metavar="TEXT",
+        help="Additional authenticated data: not encrypted, required again to decrypt.",
+    )
+    @click.option(
+        "--aad-file",
+        metavar="FILE",
+        help="Read the additional authenticated data from a file.",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, aad: str | None, aad_file: str | None, **kwargs: Any
+    ) -> Any:
+        if aad is not None and aad_file is not None:
+            raise click.UsageError("--aad and --aad-file are mutually exclusive.")
+        given = aad is not None or aad_file is not None
+        source = Source(what="additional data", text=aad, path=aad_file)
+        return function(*args, aad=source.read() if given else b"", **kwargs)
+
+    return wrapper
+
+
+_BATCH_OPTION = click.option(
+    "--batch",
+    "items",
+    metavar="FILE",
+    help="Process many items: one JSON object per line, one result per line; - is "
+    "standard input.",
+)
+
+
+def payload_operands(
+    what: str,
+    *,
+    always_base64: bool = False,
+    batch: Callable[..., None] | None = None,
+) -> Callable[[F], F]:
+    """
+    Add *key_id* and *source*: an argument, a file or standard input.
+
+    Args:
+        what: Name of the data, one word.
+
+        always_base64: Whether an argument is always base64.
+
+        batch: Called in place of the command with ``--batch``; the items are its
+            *source*. None means that there is no such option.
+    """
+    in_file = ", in a file too" if always_base64 else ""
+
+    def decorate(function: F) -> Any:
+        @click.argument("key", required=False, metavar="[KEY]")
+        @click.argument("payload", required=False, metavar=f"[{what.upper()}]")
+        @_KEY_OPTION
+        @click.option(
+            "--in",
+            "path",
+            metavar="FILE",
+            help=f"Read the {what} from a file; - is standard input.",
+        )
+        @click.option(
+            "--base64",
+            "is_base64",
+            is_flag=True,
+            help=f"The {what} is base64-encoded{in_file}.",
+        )
+        @functools.wraps(function)
+        def wrapper(
+            *args: Any,
+            key: str | None,
+            payload: str | None,
+            key_option: str | None,
+            path: str | None,
+            is_base64: bool,
+            items: str | None = None,
+            **kwargs: Any,
+        ) -> Any:
+            if items is not None and batch is not None:
+                if payload is not None or path is not None or is_base64:
+                    raise click.UsageError(
+                        f"{what.upper()}, --in and --base64 can't be used with --batch."
+                    )
+                key_id = one_of(key, key_option, name="KEY", flag="--key-id")
+                source = Source(what="batch", path=items)
+                return batch(*args, key_id=key_id, source=source, **kwargs)
+            if key_option is not None and payload is None:
+                # With --key-id, the only argument is the payload.
+                key, payload = None, key
+            key_id = one_of(key, key_option, name="KEY", flag="--key-id")
+            source = _payload(what, payload, path, is_base64, always_base64)
+            return function(*args, key_id=key_id, source=source, **kwargs)
+
+        return _BATCH_OPTION(wrapper) if batch is not None else wrapper
+
+    return decorate
+
+
+def _payload(
+    what: str,
+    payload: str | None,
+    path: str | None,
+    is_base64: bool,
+    always_base64: bool,
+) -> Source:
+    """
+    Return the source of the data.
+
+    Raises:
+        click.UsageError: They were given twice, or are missing.
+    """
+    metavar = what.upper()
+    if payload is not None and path is not None:
+        raise click.UsageError(f"Pass the {what} as {metavar} or with --in, not both.")
+    if payload is None and path is None:
+        raise click.UsageError(
+            f"Missing {what}. Pass {metavar}, or --in FILE (- is standard input)."
+        )
+    return Source(
+        what=what,
+        text=payload,
+        path=path,
+        is_base64=is_base64 or (always_base64 and payload is not None),
+    )
+
+
+def proof_options(what: str) -> Callable[[F], Any]:
+    """
+    Add the parameter *proof*: raw bytes in a file, or base64 text.
+
+    Args:
+        what: Name of the proof, one word, and of the options.
+    """
+
+    def decorate(function: F) -> Any:
+        @click.option(
+            f"--{what}",
+            "proof_path",
+            metavar="FILE",
+            help=f"File with the raw {what}; - is standard input.",
+        )
+        @click.option(
+            f"--{what}-base64",
+            "proof_text",
+            metavar="TEXT",
+            help=f"{what.capitalize()} as base64.",
+        )
+        @functools.wraps(function)
+        def wrapper(
+            *args: Any, proof_path: str | None, proof_text: str | None, **kwargs: Any
+        ) -> Any:
+            if (proof_path is None) == (proof_text is None):
+                raise click.UsageError(
+                    f"Pass either --{what} FILE or --{what}-base64 TEXT."
+                )
+            proof = Source(
+                what=what,
+                text=proof_text,
+                path=proof_path,
+                is_base64=proof_text is not None,
+            )
+            return function(*args, proof=proof, **kwargs)
+
+        return wrapper
+
+    return decorate
