@@ -12,7 +12,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RuleEngine, policy_of
+from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, AuditEvent, Caller, Role
 from hsm_core.operations import ApprovalInfo, Operation

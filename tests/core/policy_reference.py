@@ -17,8 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from hsm_core._policies.operations import TWINS
-from hsm_core._policies.schema import (
+from hsm_core._policies.policy_file import (
     ApprovalSection,
     IdentitySection,
     MatchSection,
@@ -26,6 +25,7 @@ from hsm_core._policies.schema import (
     RuleSection,
     TimeSection,
 )
+from hsm_core._policies.rules import TWINS
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.model import Record, Role
 from hsm_core.operations import OPERATIONS

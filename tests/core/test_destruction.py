@@ -11,7 +11,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.internal_operations import CompleteDestruction
+from hsm_core._internal.handlers.destruction import CompleteDestruction
 from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEvent, KeyState, Phase, Role
 from hsm_core.session import Session

@@ -15,7 +15,7 @@ from hsm_core import consent, errors
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import context_of
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.factory import OpenHSM
 from hsm_core.model import (
     ApprovalDemand,

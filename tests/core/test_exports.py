@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from hsm_core import errors, primitives
-from hsm_core._internal.handlers.exports import is_as_strong
+from hsm_core._internal.handlers.transfer import is_as_strong
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,

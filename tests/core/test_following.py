@@ -18,7 +18,7 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.pipeline.live_views import MOST_FOLLOWERS
-from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEntry, Caller, Role
 from hsm_core.policies import parse_policy

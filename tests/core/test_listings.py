@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.handlers import listings
-from hsm_core._internal.handlers.listings import Listings
+from hsm_core._internal.handlers import inspection
+from hsm_core._internal.handlers.inspection import Listings
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Caller, KeyState, Role
 from hsm_core.operations import KeyPage, ListKeys
@@ -97,7 +97,7 @@ class TestListings:
 
     def test_long_pages_are_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Memory is bounded in items, not in pages alone."""
-        monkeypatch.setattr(listings, "_MOST_ITEMS", -1)
+        monkeypatch.setattr(inspection, "_MOST_ITEMS", -1)
         kept = Kept()
         kept.ask()
         kept.ask()

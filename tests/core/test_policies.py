@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core import policies
-from hsm_core._internal.handlers.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.handlers.destruction import INTERNAL_OPERATIONS
 from hsm_core._internal.keyring.versions import REVOKED_BY_POLICY
-from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
-from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
+from hsm_core._internal.policy.facts import SYSTEM_GRANTS
+from hsm_core._policies.rules import KNOWN_OPERATIONS, REVOCABLE
 from hsm_core.errors import (
     ConfigurationError,
     InvalidInputError,

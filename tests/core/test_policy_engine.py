@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RuleEngine, outcome_of_rule
-from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.facts import (
+    SystemPrincipal,
+    outcome_of_rule,
+    system_caller,
+)
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, KeyState, PolicyOutcome, Role
 from hsm_core.operations import OPERATIONS, Operation

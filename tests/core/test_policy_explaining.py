@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RuleEngine, decide_on, explain, joined
-from hsm_core._internal.policy.replay import was_decided
-from hsm_core._internal.policy.sides import asked_of
+from hsm_core._internal.policy.engine import RuleEngine, decide_on
+from hsm_core._internal.policy.explaining import explain, was_decided
+from hsm_core._internal.policy.facts import asked_of, joined
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEvent, Caller, PolicyOutcome, Role
 from hsm_core.operations import Operation

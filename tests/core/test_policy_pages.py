@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.policy import RuleEngine, outcome_of_rule
-from hsm_core._internal.policy.sides import StatedFacts, sides_as_asked
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.facts import StatedFacts, outcome_of_rule, sides_as_asked
 from hsm_core.algorithms import parse_algorithm, spec
 from hsm_core.model import Caller, KeyState, Role
 from hsm_core.policies import parse_policy

@@ -12,7 +12,8 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import PolicyHolder, PolicyReloader, RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.in_force import PolicyHolder, PolicyReloader
 from hsm_core.errors import AuditUnavailableError, ConfigurationError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Role

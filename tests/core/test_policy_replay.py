@@ -11,8 +11,8 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.keyring.documents import audited_caller
-from hsm_core._internal.policy import RuleEngine, change_of
-from hsm_core._internal.policy.replay import decision_on, was_decided
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.explaining import change_of, decision_on, was_decided
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import (
     AuditedCaller,

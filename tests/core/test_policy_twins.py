@@ -9,8 +9,9 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RuleEngine, change_of
-from hsm_core._policies.operations import TWINS
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.explaining import change_of
+from hsm_core._policies.rules import TWINS
 from hsm_core.algorithms import Algorithm, KeyUsage, spec
 from hsm_core.factory import OpenHSM
 from hsm_core.model import PolicyOutcome, Role

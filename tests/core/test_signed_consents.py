@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_core._internal.approvals import signatures as signing
 from hsm_core._internal.approvals.signatures import ConsentAudit, consent_text
-from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.approver_keys import ApproverKey, read_key_lines
 from hsm_core.consent import shown_sha256, statement
 from hsm_core.errors import (

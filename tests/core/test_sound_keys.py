@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_core import errors, primitives
 from hsm_core._internal.crypto.der import private_key_info
-from hsm_core._internal.handlers import new_keys
+from hsm_core._internal.handlers import key_creation
 from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat, KeyUsage
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
@@ -272,7 +272,7 @@ class TestOnePurpose:
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A key that was made for two purposes keeps both, and is rotated as it is."""
-        monkeypatch.setattr(new_keys, "_PURPOSES", ())
+        monkeypatch.setattr(key_creation, "_PURPOSES", ())
         usages = [U.SIGN, U.VERIFY, U.ENCRYPT, U.DECRYPT]
         key = session.create_key("rsa2048", usages=usages).key_id
         monkeypatch.undo()

@@ -13,8 +13,8 @@ import pytest
 import hsm_core
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.trail import KINDS
-from hsm_core._internal.policy.system_callers import SystemPrincipal
+from hsm_core._internal.handlers.audit import KINDS
+from hsm_core._internal.policy.facts import SystemPrincipal
 from hsm_core._internal.time.clock import instant
 from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEvent, Phase, Role

@@ -13,7 +13,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import present
-from hsm_core._internal.policy import decide_update
+from hsm_core._internal.policy.changes import decide_update
 from hsm_core.consent import shown_sha256
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, ApprovalState, Caller, KeyState, Role

@@ -11,7 +11,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Caller, Role
 from hsm_core.policies import Policy, parse_policy

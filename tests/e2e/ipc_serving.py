@@ -15,8 +15,8 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.tokens import TokenTrust
+from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.contract.hsm_ways import Connect, running_loop

@@ -17,7 +17,6 @@ from hsm_core.errors import InvalidInputError, KeyStateError, OverloadedError
 from hsm_core.model import AuditEntry
 from hsm_core.operations import Operation, result_type
 from hsm_core.wire import ErrorRecord, error_from_record, error_record
-from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.control import (
     Beat,
@@ -49,6 +48,7 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
+from hsm_server.ipc.requests import Assemblies
 from hsm_server.vault.access import Visitor
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target

@@ -30,8 +30,8 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
+from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import SECRET, mint

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Caller, Role

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core.errors import HSMError, OverloadedError, PayloadTooLargeError
-from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.frames import MAX_WAITING
+from hsm_server.ipc.requests import Assemblies
 
 
 def test_pieces_in_order() -> None:

@@ -160,7 +160,7 @@ class TestAnswers:
         self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An answer that never ends is not kept."""
-        monkeypatch.setattr("hsm_server.ipc.link._MOST_ANSWER_BYTES", 1_000_000)
+        monkeypatch.setattr("hsm_server.ipc.remote_vault._MOST_ANSWER_BYTES", 1_000_000)
         raw = await scripted.attach()
         asked = scripted.ask()
         number = (await request(raw)).id

@@ -40,7 +40,7 @@ from tests.server.ipc_support import (
 )
 
 RANDOM = ops.GenerateRandom(length=4)
-OUTBOX = "hsm_server.ipc.outbox"
+OUTBOX = "hsm_server.ipc.requests"
 
 
 class Stub:

@@ -23,8 +23,8 @@ from hsm_server.api import live_view
 from hsm_server.config.settings import ServerSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.tokens import TokenTrust
+from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.ipc.service import Dependencies, VaultService
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import VaultAccess, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.errors import AccessDeniedError
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Role

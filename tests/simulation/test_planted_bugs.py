@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from hsm_core._internal.approvals import states as rules
-from hsm_core._internal.handlers.internal_operations import PurgeVersion
+from hsm_core._internal.handlers.destruction import PurgeVersion
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes

@@ -22,7 +22,7 @@ from hsm_core._internal.handlers.power_up import (
 )
 from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.policy import policy_of
+from hsm_core._internal.policy.engine import policy_of
 from hsm_core._internal.retention import evidence
 from hsm_core._internal.retention.evidence import LedgerVerification
 from hsm_core._internal.retention.service import LedgerFile

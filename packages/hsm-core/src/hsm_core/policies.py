@@ -17,9 +17,16 @@ from typing import Final
 import msgspec
 
 from hsm_core._access_lists import others_may_change
-from hsm_core._policies.known_people import read_people
-from hsm_core._policies.misfits import misfit
-from hsm_core._policies.operations import INTERNAL_OPERATIONS, KNOWN_OPERATIONS
+from hsm_core._policies.certificate_identities import read_people
+from hsm_core._policies.policy_file import (
+    MAX_BYTES,
+    Lines,
+    PolicyFile,
+    misfit,
+    policy_fault,
+    read_tree,
+    shown,
+)
 from hsm_core._policies.resolving import (
     Groups,
     read_groups,
@@ -27,11 +34,13 @@ from hsm_core._policies.resolving import (
     read_revoked_uses,
     read_rule,
 )
-from hsm_core._policies.review import review, review_names
-from hsm_core._policies.rules import Policy, PolicyRule
-from hsm_core._policies.schema import PolicyFile
-from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
-from hsm_core._policies.withdrawing import cut_down, readable
+from hsm_core._policies.review import cut_down, readable, review, review_names
+from hsm_core._policies.rules import (
+    INTERNAL_OPERATIONS,
+    KNOWN_OPERATIONS,
+    Policy,
+    PolicyRule,
+)
 from hsm_core._regular_files import open_regular
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from hsm_core._policies.texts import read_tree
+from hsm_core._policies.policy_file import read_tree
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from hsm_core import operations as ops
-from hsm_core._sessions.approvals import ApprovalMethods
-from hsm_core._sessions.batches import BatchMethods
-from hsm_core._sessions.keys import KeyMethods
-from hsm_core._sessions.policy import PolicyMethods
-from hsm_core._sessions.retention import RetentionMethods
-from hsm_core._sessions.transfer import TransferMethods
-from hsm_core._sessions.use import UseMethods
+from hsm_core._sessions.governance import (
+    ApprovalMethods,
+    PolicyMethods,
+    RetentionMethods,
+)
+from hsm_core._sessions.keys import KeyMethods, TransferMethods
+from hsm_core._sessions.use import BatchMethods, UseMethods
 from hsm_core.model import AuditEntry
 
 __all__ = ["Session"]

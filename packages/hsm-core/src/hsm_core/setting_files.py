@@ -15,8 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from hsm_core._access_lists import is_open_to_others, others_may_change
-from hsm_core._policies.misfits import misfit
-from hsm_core._policies.texts import MAX_BYTES, read_tree
+from hsm_core._policies.policy_file import MAX_BYTES, misfit, read_tree
 from hsm_core._regular_files import open_regular
 from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
 

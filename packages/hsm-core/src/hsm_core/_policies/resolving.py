@@ -7,22 +7,29 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from hsm_core._policies.certificates import (
+from hsm_core._policies.certificate_identities import (
     check_alternative_name,
     read_certificates,
 )
-from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
-from hsm_core._policies.rules import CallerTerms, Conditions, Network, PolicyRule
-from hsm_core._policies.schema import (
+from hsm_core._policies.policy_file import (
     ApprovalSection,
     Fact,
     MatchSection,
+    Path,
     PolicyFile,
     RuleEffect,
     RuleSection,
+    policy_fault,
 )
-from hsm_core._policies.texts import Path, policy_fault
-from hsm_core._policies.windows import read_window
+from hsm_core._policies.rules import (
+    KNOWN_OPERATIONS,
+    REVOCABLE,
+    CallerTerms,
+    Conditions,
+    Network,
+    PolicyRule,
+    read_window,
+)
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,

@@ -1,14 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Policy review: warnings about probable mistakes in a valid policy."""
+"""Review of a policy, and withdrawal of what a refused file no longer grants."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from hsm_core._policies.operations import BATCHES, KEYED, MAKING
-from hsm_core._policies.rules import Conditions, PolicyRule
-from hsm_core._policies.schema import RuleEffect, RuleSection
+import msgspec
+
+from hsm_core._policies.certificate_identities import KnownPerson, plain_fingerprint
+from hsm_core._policies.policy_file import PolicyFile, RuleEffect, RuleSection
+from hsm_core._policies.resolving import Groups, read_rule
+from hsm_core._policies.rules import (
+    BATCHES,
+    KEYED,
+    KNOWN_OPERATIONS,
+    MAKING,
+    Conditions,
+    Policy,
+    PolicyRule,
+)
 from hsm_core.algorithms import Algorithm, spec
+from hsm_core.approver_keys import read_approver_key
+from hsm_core.errors import InvalidInputError
+from hsm_core.identities import identity
 from hsm_core.model import Role
 
 _PURGE = "PurgeVersion"
@@ -162,3 +178,219 @@ def _includes(wider: Conditions, narrower: Conditions) -> bool:
     return all(a is None or (b is not None and a >= b) for a, b in pairs) and all(
         a is None or a == b for a, b in same
     )
+
+
+T = TypeVar("T")
+
+
+def cut_down(former: Policy, base: Policy | None, tree: Mapping[str, Any]) -> Policy:
+    """
+    Return *former* without what a faulty file takes away.
+
+    Grants, ``allow`` rules, uses of revoked versions, approvers' keys and identities
+    stay only if the file has them too; of its rules that deny or require approval those
+    that can be read are added. Cut by the same file again, it stays the same.
+
+    Args:
+        former: The policy in force.
+
+        base: The built-in policy that the file extends, one without any grant if none;
+            None if nobody can tell which.
+
+        tree: A policy file of version 1 that is not valid as a whole.
+    """
+    groups = _groups(former, tree, base)
+    grants = _grants(former, tree, base, groups)
+    rules = _rules(former, tree, base, groups)
+    approver_keys = _approver_keys(former, tree)
+    return replace(
+        former,
+        grants=grants,
+        revoked_uses=_revoked_uses(former, tree, base),
+        rules=rules,
+        approver_keys=approver_keys,
+        people=tuple(_people(former, tree)),
+        distinct_certificates=former.distinct_certificates
+        or tree.get("distinct_certificates", True) is True,
+        warnings=review(grants, rules, approver_keys),
+    )
+
+
+def readable(tree: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """
+    Return a section of a file, an empty one if it is absent.
+
+    Returns:
+        None if it can't be read, or is absent while an unknown name may stand for it.
+    """
+    if name not in tree:
+        known = {field.encode_name for field in msgspec.structs.fields(PolicyFile)}
+        return kind() if tree.keys() <= known else None
+    found = tree[name]
+    return found if isinstance(found, kind) else None
+
+
+def _operations(names: list[object], groups: Groups) -> frozenset[str]:
+    found: set[str] = set()
+    for name in names:
+        if isinstance(name, str):
+            found |= {name} & KNOWN_OPERATIONS | groups.get(name, frozenset())
+    return frozenset(found)
+
+
+def _groups(former: Policy, tree: Mapping[str, Any], base: Policy | None) -> Groups:
+    said: dict[str, object] | None = readable(tree, "groups", dict)
+    if base is None or said is None:
+        known = {**former.groups, **(base.groups if base else {})}
+    else:
+        # A group that can't be read means what it meant.
+        known = {n: ops for n, ops in former.groups.items() if n in said} | dict(
+            base.groups
+        )
+    return known | {
+        name: _operations(names, {})
+        for name, names in (said or {}).items()
+        if isinstance(names, list)
+    }
+
+
+def _grants(
+    former: Policy, tree: Mapping[str, Any], base: Policy | None, groups: Groups
+) -> dict[Role, frozenset[str]]:
+    said: dict[str, object] | None = readable(tree, "grants", dict)
+    if said is None:
+        return dict(former.grants)
+    is_misspelt = not said.keys() <= {role.value for role in Role}
+    kept = {}
+    for role, operations in former.grants.items():
+        named = said.get(role.value)
+        if isinstance(named, list):
+            operations &= _operations(named, groups)
+        elif role.value not in said and base is not None and not is_misspelt:
+            operations &= base.grants.get(role, frozenset())
+        kept[role] = operations
+    return kept
+
+
+def _revoked_uses(
+    former: Policy, tree: Mapping[str, Any], base: Policy | None
+) -> frozenset[str]:
+    said: list[object] | None = readable(tree, "revoked_uses", list)
+    if said is None:
+        return former.revoked_uses
+    if "revoked_uses" in tree:
+        return former.revoked_uses & _operations(said, {})
+    return (
+        former.revoked_uses
+        if base is None
+        else former.revoked_uses & (base.revoked_uses)
+    )
+
+
+def _rules(
+    former: Policy, tree: Mapping[str, Any], base: Policy | None, groups: Groups
+) -> tuple[PolicyRule, ...]:
+    said: list[object] | None = readable(tree, "rules", list)
+    legible = [*(base.rules if base else ()), *_legible_rules(said or [], groups)]
+    meant = set(map(_nameless, legible))
+    kept = {
+        _nameless(rule): rule
+        for rule in former.rules
+        if rule.effect is not RuleEffect.ALLOW
+        or said is None
+        or _nameless(rule) in meant
+    }
+    for rule in legible:
+        if rule.effect is not RuleEffect.ALLOW:
+            kept.setdefault(_nameless(rule), rule)
+    return tuple(sorted(kept.values(), key=lambda rule: rule.name))
+
+
+def _nameless(rule: PolicyRule) -> PolicyRule:
+    """Return what a rule says, whatever its name."""
+    demand = rule.demand
+    if demand is not None:
+        demand = msgspec.structs.replace(demand, rule="")
+    return replace(rule, name="", demand=demand)
+
+
+def _legible_rules(sections: list[object], groups: Groups) -> Iterator[PolicyRule]:
+    for each in sections:
+        try:
+            rule = read_rule(msgspec.convert(each, RuleSection), groups, ())
+        except (msgspec.ValidationError, InvalidInputError):
+            continue
+        conditions = (rule.match, rule.exclusion)
+        if all(c is None or c.operations != frozenset() for c in conditions):
+            yield rule
+
+
+def _approver_keys(
+    former: Policy, tree: Mapping[str, Any]
+) -> Mapping[str, tuple[str, ...]]:
+    said: dict[str, object] | None = readable(tree, "approvers", dict)
+    if said is None:
+        return former.approver_keys
+    left: dict[str, set[bytes]] = {}
+    for name, keys in said.items():
+        if isinstance(keys, list):
+            found = set(map(_key, keys))
+            left[identity(name)] = left.get(identity(name), found) & found
+    named = set(map(identity, said))
+    kept = {}
+    for person, keys in former.approver_keys.items():
+        if person in left:
+            keys = tuple(key for key in keys if _key(key) in left[person])
+        if person in named and keys:
+            kept[person] = keys
+    return kept
+
+
+def _key(text: object) -> bytes:
+    """Return an approver's key as it is compared; empty if it is none."""
+    try:
+        return read_approver_key(text).blob if isinstance(text, str) else b""
+    except InvalidInputError:
+        return b""
+
+
+def _people(former: Policy, tree: Mapping[str, Any]) -> Iterator[KnownPerson]:
+    """Give people with what every section about them says."""
+    said: list[object] | None = readable(tree, "identities", list)
+    if said is None:
+        yield from former.people
+        return
+    still: dict[str, list[dict[str, object]]] = {}
+    for each in said:
+        if isinstance(each, dict) and isinstance(each.get("principal"), str):
+            still.setdefault(identity(each["principal"]), []).append(each)
+    for person in former.people:
+        sections = still.get(identity(person.principal), [])
+        for each in sections:
+            person = _person_cut(person, each)
+        terms = (person.certificates, person.subjects, person.names)
+        if sections and person.roles and frozenset() not in terms:
+            yield person
+
+
+def _person_cut(person: KnownPerson, said: Mapping[str, object]) -> KnownPerson:
+    roles = _both(frozenset(person.roles), said.get("roles"))
+    return replace(
+        person,
+        roles=frozenset(map(Role, roles or ())),
+        certificates=_both(
+            person.certificates, said.get("certificates"), plain_fingerprint
+        ),
+        subjects=_both(person.subjects, said.get("certificate_subjects")),
+        names=_both(person.names, said.get("certificate_names")),
+    )
+
+
+def _both(
+    former: frozenset[str] | None, said: object, plain: Callable[[str], str] = str
+) -> frozenset[str] | None:
+    """Return the values that both have; None where none is asked for by either."""
+    if not isinstance(said, list):
+        return former
+    named = frozenset(plain(value) for value in said if isinstance(value, str))
+    return named if former is None else former & named

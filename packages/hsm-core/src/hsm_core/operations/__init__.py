@@ -13,15 +13,6 @@ from __future__ import annotations
 from typing import Final, TypeAlias, get_args
 
 from hsm_core.model import Record
-from hsm_core.operations.algorithms import (
-    AlgorithmInfo,
-    AlgorithmList,
-    AlgorithmStatus,
-    ListAlgorithms,
-    SelfTest,
-    SelfTestReport,
-    SelfTestResult,
-)
 from hsm_core.operations.approvals import (
     ApprovalInfo,
     ApprovalPage,
@@ -42,68 +33,64 @@ from hsm_core.operations.audit import (
     SyncTimes,
     VerifyAudit,
 )
-from hsm_core.operations.base import Effect, Operation, result_type
-from hsm_core.operations.encapsulation import (
-    Decapsulate,
-    Encapsulate,
-    Encapsulation,
-    Open,
-    Seal,
-    SharedSecret,
+from hsm_core.operations.base import (
+    Effect,
+    ItemError,
+    KeyReference,
+    Operation,
+    Verified,
+    VerifiedBatch,
+    VerifiedItem,
+    result_type,
 )
 from hsm_core.operations.encryption import (
     Ciphertext,
     CiphertextBatch,
     DataKey,
+    Decapsulate,
     Decrypt,
     DecryptBatch,
     DecryptedItem,
     DecryptItem,
+    Encapsulate,
+    Encapsulation,
     Encrypt,
     EncryptBatch,
     EncryptedItem,
     EncryptItem,
     GenerateDataKey,
+    Open,
     Plaintext,
     PlaintextBatch,
     Rewrap,
+    Seal,
+    SharedSecret,
 )
-from hsm_core.operations.key_life import (
+from hsm_core.operations.keys import (
     ActivateKey,
     CancelDestroy,
+    CreateKey,
+    DeriveKey,
+    DescribeKey,
     DestroyKey,
+    ExportKey,
+    GetPublicKey,
+    ImportKey,
+    JSONWebKey,
+    KeyPage,
+    ListKeys,
+    ListVersions,
+    PublicKey,
     ResumeKey,
     RevokeKey,
     Rollback,
     RotateKey,
     SetRotation,
     SuspendKey,
-)
-from hsm_core.operations.keys import (
-    CreateKey,
-    DeriveKey,
-    DescribeKey,
-    GetPublicKey,
-    JSONWebKey,
-    KeyPage,
-    ListKeys,
-    ListVersions,
-    PublicKey,
     UpdateKey,
     VersionList,
+    WrappedKey,
 )
-from hsm_core.operations.macs import (
-    ComputeMac,
-    ComputeMacBatch,
-    Mac,
-    MacBatch,
-    MacInput,
-    MacItem,
-    VerifyMac,
-    VerifyMacBatch,
-    VerifyMacItem,
-)
-from hsm_core.operations.names import KeyReference
 from hsm_core.operations.policy import (
     ExplainPolicy,
     PolicyChange,
@@ -115,8 +102,6 @@ from hsm_core.operations.policy import (
     ShowPolicy,
     TestPolicy,
 )
-from hsm_core.operations.randomness import GenerateRandom, RandomBytes
-from hsm_core.operations.results import ItemError, Verified, VerifiedBatch, VerifiedItem
 from hsm_core.operations.retention import (
     BeginLedger,
     ExtendRetention,
@@ -130,12 +115,37 @@ from hsm_core.operations.retention import (
     RetentionStatus,
 )
 from hsm_core.operations.service import (
+    AlgorithmInfo,
+    AlgorithmList,
+    AlgorithmStatus,
+    BackedUpFile,
+    BackUp,
+    BackUpStores,
+    GenerateRandom,
     HSMStatus,
     KeyCacheStatus,
+    KeyFinding,
+    ListAlgorithms,
+    RandomBytes,
+    Recovered,
+    RecoverKey,
+    RecoverStore,
     ScheduleStatus,
+    SelfTest,
+    SelfTestReport,
+    SelfTestResult,
     Status,
+    StoreStatus,
+    StoreVerification,
+    VerifyStore,
 )
 from hsm_core.operations.signing import (
+    ComputeMac,
+    ComputeMacBatch,
+    Mac,
+    MacBatch,
+    MacInput,
+    MacItem,
     Sign,
     Signature,
     SignatureBatch,
@@ -145,20 +155,10 @@ from hsm_core.operations.signing import (
     Verify,
     VerifyBatch,
     VerifyItem,
+    VerifyMac,
+    VerifyMacBatch,
+    VerifyMacItem,
 )
-from hsm_core.operations.stores import (
-    BackedUpFile,
-    BackUp,
-    BackUpStores,
-    KeyFinding,
-    Recovered,
-    RecoverKey,
-    RecoverStore,
-    StoreStatus,
-    StoreVerification,
-    VerifyStore,
-)
-from hsm_core.operations.transfer import ExportKey, ImportKey, WrappedKey
 
 __all__ = [
     "OPERATIONS",

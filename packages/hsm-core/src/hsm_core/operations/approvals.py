@@ -10,12 +10,13 @@ from msgspec import Meta
 
 from hsm_core.consent import ShownOperation
 from hsm_core.model import ApprovalDemand, ApprovalState, Line, Record, Role
-from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import (
+from hsm_core.operations.base import (
     AnyApprovalDigest,
     ApprovalDigest,
     ApprovalGeneration,
     ApprovalReference,
+    Effect,
+    Operation,
     Reason,
 )
 

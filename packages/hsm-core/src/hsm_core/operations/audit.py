@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from msgspec import Meta
 
 from hsm_core.model import AuditEntry, Record
-from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import Instant, PerPage, Sequence53
+from hsm_core.operations.base import Effect, Instant, Operation, PerPage, Sequence53
 
 __all__ = [
     "AuditPage",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys: creation, lookup and metadata."""
+"""Keys: creation, metadata, life cycle, import and export."""
 
 from __future__ import annotations
 
@@ -7,35 +7,51 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from hsm_core.algorithms import Algorithm, HashAlgorithm
+from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyFormat, WrapMechanism
 from hsm_core.model import KeyId, KeyInfo, KeyState, Line, Record, VersionInfo
-from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import (
+from hsm_core.operations.base import (
     AlgorithmName,
+    Effect,
+    Instant,
     KeyName,
     KeyReference,
     NewOwner,
+    Operation,
     Owner,
     PerPage,
+    Reason,
     Tag,
     Tags,
     Text,
     Usages,
     VersionNumber,
+    WaitingDays,
 )
 
 __all__ = [
+    "ActivateKey",
+    "CancelDestroy",
     "CreateKey",
     "DeriveKey",
     "DescribeKey",
+    "DestroyKey",
+    "ExportKey",
     "GetPublicKey",
+    "ImportKey",
     "JSONWebKey",
     "KeyPage",
     "ListKeys",
     "ListVersions",
     "PublicKey",
+    "ResumeKey",
+    "RevokeKey",
+    "Rollback",
+    "RotateKey",
+    "SetRotation",
+    "SuspendKey",
     "UpdateKey",
     "VersionList",
+    "WrappedKey",
 ]
 
 
@@ -239,3 +255,237 @@ class UpdateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     description: Text | None = None
     owner: NewOwner | None = None
     tags: Tags | None = None
+
+
+class RotateKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Create a key version with new key material; old versions decrypt and verify.
+
+    A key whose current version is revoked can be rotated. If the key has a staged
+    version, activate or revoke that version first.
+
+    Attributes:
+        staged: Whether only the public key of the new version is available, and the old
+            version stays current, until `ActivateKey`.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    staged: bool = False
+
+
+class Rollback(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Create a key version with the key material of an older version.
+
+    Revoked versions are rejected: their key material is compromised.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    version: VersionNumber
+
+
+class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Mark a version, or all versions of a key, as compromised. Irreversible.
+
+    Attributes:
+        version: None revokes all versions. Versions with the same key material are
+            revoked too.
+        reason: Stored with the key and in the audit log; up to 256 characters.
+        compromised_at: Estimated time of compromise; must not be in the future. Stored
+            and shown with each revoked version.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    version: VersionNumber | None = None
+    reason: Reason = ""
+    compromised_at: Instant | None = None
+
+
+class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Destroy all key material, immediately or after a waiting period.
+
+    During the waiting period every version is ``purge_scheduled`` and unusable, and
+    `CancelDestroy` restores it. Then the HSM destroys the material and keeps a
+    tombstone for each. Time skipped by a clock jump does not count (see
+    ``HSMStatus.schedules``). Sent again after the period has ended, the operation
+    destroys the key immediately.
+
+    Attributes:
+        waiting_days: Waiting period in days of 86 400 seconds; None means the minimum
+            of this HSM, which may be 0. None or 0 for a key whose destruction is
+            already scheduled.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    waiting_days: WaitingDays | None = None
+
+
+class ActivateKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Make a staged version current; the active version before it is retired.
+
+    Rejected while the current version is suspended.
+
+    Attributes:
+        version: None means the staged version; a key has at most one.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    version: VersionNumber | None = None
+
+
+class SuspendKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Suspend the current version: only its public key is available until `ResumeKey`.
+
+    Older, retired versions still decrypt and verify.
+
+    Attributes:
+        reason: Stored with the key until it is resumed, and in the audit log.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    reason: Reason = ""
+
+
+class ResumeKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """Reactivate a suspended version."""
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+
+
+class SetRotation(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Configure automatic rotation: the HSM rotates the key at the first limit reached.
+
+    The HSM rotates as ``system.rotation``. If the policy requires approval, it rotates
+    once the approval is granted.
+
+    Attributes:
+        max_age_days: Days of 86 400 seconds since the current version became active;
+            time skipped by a clock jump does not count. None means no limit.
+        max_uses: Number of protecting uses of the key material. None means no limit.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    max_age_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    max_uses: Annotated[int, Meta(ge=1, lt=2**53)] | None = None
+
+
+class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
+    """Cancel a scheduled destruction and restore the previous state."""
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+
+
+class WrappedKey(Record, frozen=True, kw_only=True):
+    """
+    Key wrapped by a wrapping key.
+
+    Attributes:
+        version: Version of the exported key.
+        wrapping_version: Version of the wrapping key.
+        format: Format of the wrapped material.
+        wrapped: For ``AES-KW`` and ``AES-KWP`` the wrapped key; for the others the
+            encrypted or encapsulated AES-256 key, then the key that it wraps (KWP).
+    """
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    format: KeyFormat
+    wrapping_key_id: KeyId
+    wrapping_version: int
+    mechanism: WrapMechanism
+    wrapped: bytes
+
+
+class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Import key material that was wrapped for this HSM.
+
+    The material is fully checked: an RSA key's numbers, a point on its curve, a
+    seed's length. Private keys in expanded form only (ML-KEM, ML-DSA) are rejected,
+    because no provider can prove that they belong to a seed. Components of composites
+    are rejected too.
+
+    Attributes:
+        wrapping_key_id: Unwrapping key of the HSM; it must have the usage ``unwrap``.
+        wrapped: As `WrappedKey.wrapped`.
+        mechanism: None means the first mechanism of the wrapping key.
+        format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
+        wrapping_version: None means the current version.
+        hash: RSA-OAEP only; None means SHA-256.
+        mgf_hash: RSA-OAEP only; None means SHA-256.
+        usages: Empty means the algorithm's default usages.
+        owner: Empty means the caller.
+        exportable: As in `CreateKey`.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+    other_keys: ClassVar = ("wrapping_key_id",)
+
+    algorithm: AlgorithmName
+    wrapping_key_id: KeyReference
+    wrapped: Annotated[bytes, Meta(max_length=65_536)]
+    mechanism: WrapMechanism | None = None
+    format: KeyFormat | None = None
+    wrapping_version: VersionNumber | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
+    name: KeyName = ""
+    owner: Owner = ""
+    description: Text = ""
+    usages: Usages = ()
+    tags: Tags = ()
+    exportable: bool = False
+
+
+class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
+    """
+    Return a key wrapped by another key of the HSM.
+
+    The key must be exportable, and the wrapping key must not be weaker: in bits of
+    security strength, of which 128 are always enough, or in security category, except
+    for AEAD and MAC keys. So RSA-3072 can't wrap post-quantum keys, or keys that wrap
+    or derive other keys.
+
+    Attributes:
+        wrapping_key_id: Wrapping key; it must have the usage ``wrap``.
+        version: Version of the exported key; None means the current version.
+        mechanism: None means the first mechanism of the wrapping key.
+        format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
+        hash: RSA-OAEP only; None means SHA-256.
+        mgf_hash: RSA-OAEP only; None means SHA-256.
+    """
+
+    effect: ClassVar = Effect.USE
+    other_keys: ClassVar = ("wrapping_key_id",)
+
+    key_id: KeyReference
+    wrapping_key_id: KeyReference
+    version: VersionNumber | None = None
+    mechanism: WrapMechanism | None = None
+    format: KeyFormat | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None

@@ -17,10 +17,11 @@ from hsm_core.model import (
     Record,
     Role,
 )
-from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import (
+from hsm_core.operations.base import (
+    Effect,
     KeyName,
     KeyReference,
+    Operation,
     Owner,
     Sequence53,
     Tags,

@@ -7,8 +7,14 @@ from datetime import datetime
 from typing import ClassVar
 
 from hsm_core.model import KeyId, KeyInfo, Record
-from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import Instant, KeyReference, VersionNumber, Why
+from hsm_core.operations.base import (
+    Effect,
+    Instant,
+    KeyReference,
+    Operation,
+    VersionNumber,
+    Why,
+)
 
 __all__ = [
     "BeginLedger",

@@ -9,13 +9,6 @@ For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
 shown by mypy and by the contract suites.
 """
 
-from hsm_core.protocols.approvals import (
-    ApprovalChange,
-    ApprovalEntry,
-    ApprovalQuery,
-    ApprovalStore,
-    ApprovalStoreOpener,
-)
 from hsm_core.protocols.callers import (
     HSM,
     AsyncHSM,
@@ -24,35 +17,6 @@ from hsm_core.protocols.callers import (
     Request,
 )
 from hsm_core.protocols.keys import (
-    KeyStore,
-    KeyStoreOpener,
-    OpenedStore,
-)
-from hsm_core.protocols.leases import (
-    Lease,
-    Leases,
-)
-from hsm_core.protocols.policy import (
-    Decision,
-    KeyFacts,
-    PolicyEngine,
-    algorithm_facts,
-)
-from hsm_core.protocols.providers import (
-    CryptoProvider,
-    KeyHandle,
-    OAEPParameters,
-    SignatureParameters,
-)
-from hsm_core.protocols.scopes import (
-    EVERY_KEY,
-    KeyClause,
-    KeyScope,
-    KeyTerms,
-    NameTerms,
-    ScopedKey,
-)
-from hsm_core.protocols.stored_keys import (
     BUCKETS,
     AccountChange,
     IndexEntry,
@@ -60,16 +24,49 @@ from hsm_core.protocols.stored_keys import (
     IndexQuery,
     KeyChange,
     KeyDigest,
+    KeyStore,
+    KeyStoreOpener,
+    OpenedStore,
     OperationMark,
     StoreAccount,
     StoredKey,
     bucket_of,
 )
-from hsm_core.protocols.surroundings import (
+from hsm_core.protocols.policy import (
+    EVERY_KEY,
+    Decision,
+    KeyClause,
+    KeyFacts,
+    KeyScope,
+    KeyTerms,
+    NameTerms,
+    PolicyEngine,
+    ScopedKey,
+    algorithm_facts,
+)
+from hsm_core.protocols.providers import (
     Clock,
     CredentialKeys,
+    CryptoProvider,
     Entropy,
+    KeyHandle,
     MasterKeySource,
+    OAEPParameters,
+    SignatureParameters,
+)
+from hsm_core.protocols.stores import (
+    ABSENT,
+    ApprovalChange,
+    ApprovalEntry,
+    ApprovalQuery,
+    ApprovalStore,
+    ApprovalStoreOpener,
+    Lease,
+    Leases,
+    RemoteKeyVault,
+    UseCounters,
+    VaultObject,
+    VaultOpener,
 )
 from hsm_core.protocols.trail import (
     AuditDraft,
@@ -78,13 +75,6 @@ from hsm_core.protocols.trail import (
     AuditLog,
     AuditTicket,
     KnownKey,
-)
-from hsm_core.protocols.uses import UseCounters
-from hsm_core.protocols.vaults import (
-    ABSENT,
-    RemoteKeyVault,
-    VaultObject,
-    VaultOpener,
 )
 
 __all__ = [

@@ -35,7 +35,7 @@ from hsm_server.ipc.control import (
     ResetClock,
     Stop,
 )
-from hsm_server.ipc.service import Dependencies, VaultService
+from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import location, loop_exception_handler
 from hsm_server.processes.child import Child, Pulse, begin_child, end_without_memory

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Vault's side of one front end, which it does not trust."""
+"""Vault's side of its connections to front ends, which it does not trust."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
 from hsm_core.rest import REQUEST_CODES
 from hsm_server.__about__ import __version__
-from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.frames import (
     MAX_WAITING,
@@ -38,11 +37,13 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
-from hsm_server.ipc.individual_requests import IndividualRequests
-from hsm_server.ipc.outbox import Outbox
+from hsm_server.ipc.requests import Assemblies, IndividualRequests, Outbox
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import PROBE
+
+__all__ = ["Dependencies", "VaultService"]
+
 
 _HELLO: Final = packed(Hello(PROTOCOL, __version__))
 _BATCH: Final = 32
@@ -364,3 +365,65 @@ def _is_refusal(frame: Request) -> bool:
     """Return whether the record is a failure: front ends cannot record success."""
     is_code = frame.code in REQUEST_CODES or frame.code in _ERROR_CODES
     return is_code and frame.kind in _KINDS
+
+
+class VaultService:
+    """
+    Executor of the front ends' requests.
+
+    Args:
+        gateway: The HSM; the caller closes it.
+
+        gatekeeper: Authenticates visitors.
+
+        longest: Longest operation, packed, in bytes.
+
+        dependencies: Callbacks for events without a response.
+    """
+
+    def __init__(
+        self,
+        gateway: AsyncHSMGateway,
+        gatekeeper: Gatekeeper,
+        longest: int,
+        dependencies: Dependencies,
+    ) -> None:
+        self._gateway = gateway
+        self._gatekeeper = gatekeeper
+        self._longest = longest
+        self._dependencies = dependencies
+        self._connections: set[FrontEnd] = set()
+        self._named: dict[str, FrontEnd] = {}
+
+    def connect(self, end: socket.socket, peer_uid: int, *, slot: str = "") -> None:
+        """
+        Serve a front end that runs as this user, until its connection ends.
+
+        Args:
+            end: Connected socket, which is closed then.
+
+            peer_uid: The user.
+
+            slot: Name of the front end, whose former connection ends now: so one that
+                was taken over can't pile them up. Without a name there is no former.
+        """
+        connection = FrontEnd(
+            end,
+            peer_uid,
+            self._gateway,
+            self._gatekeeper,
+            self._longest,
+            self._dependencies,
+            self._connections.discard,
+        )
+        self._connections.add(connection)
+        if slot:
+            former = self._named.pop(slot, None)
+            self._named[slot] = connection
+            if former is not None:
+                former.close()
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in list(self._connections):
+            connection.close()

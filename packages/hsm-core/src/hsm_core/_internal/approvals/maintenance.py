@@ -29,7 +29,7 @@ from hsm_core._internal.approvals.workflow import (
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.policy import Recogniser
+from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import (
     Approval,

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core.approver_keys import (
     ECDSA_P256,
     ED25519,

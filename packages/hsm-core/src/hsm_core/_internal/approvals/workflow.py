@@ -29,7 +29,8 @@ from hsm_core._internal.keyring.documents import KeyDocument, audited_caller, ke
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.lib.locks import Locks
-from hsm_core._internal.policy import PolicyHolder, facts_after
+from hsm_core._internal.policy.changes import facts_after
+from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
     AccessDeniedError,

@@ -34,12 +34,14 @@ from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
 from hsm_core._internal.lib.recent import RecentEvent
 from hsm_core._internal.lib.worker import BackgroundWorker
-from hsm_core._internal.pipeline.hsm_events import record_stopped, record_system
 from hsm_core._internal.pipeline.refusals import (
     NearLimitRecorder,
     TamperingRecorder,
+    record_stopped,
+    record_system,
 )
-from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
+from hsm_core._internal.policy.engine import RuleEngine, policy_of
+from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.evidence import LedgerCheck
 from hsm_core._internal.retention.service import (

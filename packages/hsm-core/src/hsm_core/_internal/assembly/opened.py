@@ -17,12 +17,15 @@ from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.lib.gate import Gate
 from hsm_core._internal.lib.worker import BackgroundWorker
 from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
-from hsm_core._internal.pipeline.hsm_events import record_system
-from hsm_core._internal.pipeline.internal_requests import ApprovalDesk
+from hsm_core._internal.pipeline.authorisation import ApprovalDesk
 from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.pipeline.refusals import COUNTED_SECONDS, Refusals
-from hsm_core._internal.policy import PolicyReloader, Recogniser
+from hsm_core._internal.pipeline.refusals import (
+    COUNTED_SECONDS,
+    Refusals,
+    record_system,
+)
+from hsm_core._internal.policy.in_force import PolicyReloader, Recogniser
 from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditUnavailableError

@@ -10,12 +10,12 @@ from typing import Any, Final, TypeAlias
 
 from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import HandlerDependencies
-from hsm_core._internal.handlers.internal_operations import CompleteDestruction
+from hsm_core._internal.handlers.destruction import CompleteDestruction
 from hsm_core._internal.keyring.documents import KeyDocument, RotationDocument
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.versions import staged_version
 from hsm_core._internal.lib.worker import BackgroundWorker
-from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
+from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core.errors import (
     HSMError,
     KeyNotFoundError,

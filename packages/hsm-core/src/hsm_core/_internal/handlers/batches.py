@@ -1,24 +1,271 @@
 # SPDX-License-Identifier: MIT
-"""Batches: SignBatch, VerifyBatch, EncryptBatch, DecryptBatch and those of MACs."""
+"""Batches: many items of one operation with one key."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.batch_base import BatchHandler
-from hsm_core._internal.handlers.ciphers import DecryptHandler, EncryptHandler
+from hsm_core import wire
+from hsm_core._internal.handlers.base import (
+    PUBLIC_USAGES,
+    Answer,
+    Handler,
+    HandlerDependencies,
+    OperationContext,
+    is_quick_use,
+)
+from hsm_core._internal.handlers.encryption import DecryptHandler, EncryptHandler
 from hsm_core._internal.handlers.macs import ComputeMacHandler, VerifyMacHandler
 from hsm_core._internal.handlers.signatures import SignHandler, VerifyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core.algorithms import Algorithm
-from hsm_core.errors import DecryptionError, KeyNotFoundError, KeyStateError
-from hsm_core.model import Record
+from hsm_core._internal.keyring.use_counters import Use
+from hsm_core._internal.keyring.versions import check_usage, is_short_walk
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, Cost, Family, spec
+from hsm_core.errors import (
+    DecryptionError,
+    HSMError,
+    InputSizeError,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyStateError,
+    PayloadTooLargeError,
+    UnavailableError,
+    VerificationError,
+)
+from hsm_core.model import BatchDetail, Record
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-CheckT = TypeVar("CheckT", ops.VerifyBatch, ops.VerifyMacBatch)
+_QUICK_ITEMS: Final = 8
+"""
+Maximum batch size that the event loop computes inline, for microsecond algorithms.
+"""
+
+MAX_SLOW_ITEMS: Final = 100
+"""Maximum batch size for algorithms that take 0.1 to 1 second per item."""
+
+AnyBatch: TypeAlias = (
+    ops.SignBatch
+    | ops.VerifyBatch
+    | ops.EncryptBatch
+    | ops.DecryptBatch
+    | ops.ComputeMacBatch
+    | ops.VerifyMacBatch
+)
+BatchT = TypeVar("BatchT", bound=AnyBatch)
 ItemT = TypeVar("ItemT", bound=Record)
-SingleT = TypeVar("SingleT", ops.Verify, ops.VerifyMac)
+SingleT = TypeVar("SingleT", bound=ops.Operation[Any])
+ResultT = TypeVar("ResultT")
+AnsweredT = TypeVar("AnsweredT", bound="_Answered")
+AnswersT = TypeVar("AnswersT")
+
+
+class _Answered(Protocol):
+    """Answer to one item."""
+
+    @property
+    def error(self) -> ops.ItemError | None:
+        """What was wrong with it, if anything."""
+        ...
+
+
+class BatchHandler(
+    Handler[BatchT, AnswersT],
+    Generic[BatchT, ItemT, SingleT, ResultT, AnsweredT, AnswersT],
+):
+    """
+    Handler of a batch over the handler of one of its items.
+
+    Attributes:
+        single: Class of that handler.
+        fields: Fields of an item that an error may be about.
+        private: Whether the private half of the key computes.
+        overhead_bytes: What an item may be longer than a payload.
+        own_faults: Errors that are about the item, whatever field they name.
+    """
+
+    single: ClassVar[type[Handler[Any, Any]]]
+    fields: ClassVar[frozenset[str]]
+    private: ClassVar[bool] = True
+    overhead_bytes: ClassVar[int] = 0
+    own_faults: ClassVar[tuple[type[HSMError], ...]] = (
+        VerificationError,
+        DecryptionError,
+    )
+
+    def __init__(self, services: HandlerDependencies) -> None:
+        super().__init__(services)
+        self._single: Handler[SingleT, ResultT] = self.single(services)
+
+    @abstractmethod
+    def one(self, batch: BatchT, item: ItemT, /) -> SingleT:
+        """Return an item as the single operation."""
+
+    @abstractmethod
+    def answered(
+        self, reference: str, result: ResultT | None, error: ops.ItemError | None, /
+    ) -> AnsweredT:
+        """Return the answer to one item."""
+
+    @abstractmethod
+    def answers(self, key: KeyDocument, items: tuple[AnsweredT, ...], /) -> AnswersT:
+        """Return the answer to the batch."""
+
+    def prepare(self, subject: OperationContext[BatchT], /) -> None:
+        """Check the total size and the key, then each item alone."""
+        batch = subject.operation
+        self._check_total(batch)
+        check_usage(subject.key, batch.usage)
+        self._check_number(batch, subject.spec)
+        subject.prepared.clear()
+        subject.prepared.extend(self._prepared(subject))
+
+    def _prepared(
+        self, subject: OperationContext[BatchT]
+    ) -> Iterator[OperationContext[SingleT] | ops.ItemError]:
+        for item in self._items(subject.operation):
+            single = self._single.resolve(
+                self.one(subject.operation, item), subject.document
+            )
+            alone = OperationContext(
+                single, subject.caller, subject.document, {}, subject.policy
+            )
+            try:
+                self._single.prepare(alone)
+            except HSMError as error:
+                yield self._fault(error)
+            else:
+                yield alone
+
+    def uses(self, subject: OperationContext[BatchT], /) -> Sequence[Use]:
+        """Return the sum of what the items take that will be computed."""
+        taken = [use for alone in _good(subject) for use in self._single.uses(alone)]
+        if not taken:
+            return ()
+        first = taken[0]
+        size = sum(use.size for use in taken)
+        return (Use(first.key, first.version, sum(u.uses for u in taken), size),)
+
+    def perform(self, subject: OperationContext[BatchT], /) -> Answer[AnswersT]:
+        """
+        Compute every item; their order is that of the answers.
+
+        Raises:
+            UnavailableError: The HSM is being closed, and does not wait for the rest.
+        """
+        items: list[AnsweredT] = []
+        versions: set[int] = set()
+        prepared: list[OperationContext[SingleT] | ops.ItemError] = subject.prepared
+        for item, ready in zip(self._items(subject.operation), prepared, strict=True):
+            if self._services.overdue.is_set():
+                raise UnavailableError("The HSM is closed.")
+            reference: str = item.reference  # type: ignore[attr-defined]
+            answer = self._performed(ready)
+            if isinstance(answer, ops.ItemError):
+                items.append(self.answered(reference, None, answer))
+                continue
+            versions.add(answer.version)
+            items.append(self.answered(reference, answer.result, None))
+        self._touch(subject.key, versions)
+        return Answer(
+            self.answers(subject.key, tuple(items)),
+            versions.pop() if len(versions) == 1 else 0,
+            self._detail(subject.operation, items),
+        )
+
+    def _performed(
+        self, ready: OperationContext[SingleT] | ops.ItemError
+    ) -> Answer[ResultT] | ops.ItemError:
+        if isinstance(ready, ops.ItemError):
+            return ready
+        try:
+            return self._single.perform(ready)
+        except HSMError as error:
+            return self._fault(error)
+
+    def _fault(self, error: HSMError) -> ops.ItemError:
+        """Return what an item is answered with; an error of the whole is raised."""
+        is_input = isinstance(error, InvalidInputError)
+        if is_input and error.facts.get("field") in self.fields:
+            return _item_error(error)
+        if isinstance(error, self.own_faults):
+            return _item_error(error)
+        raise error
+
+    def _check_total(self, batch: BatchT) -> None:
+        limit = self._services.limits.payload_bytes
+        limit += len(batch.items) * self.overhead_bytes
+        total = _bytes_of(self._items(batch), self.fields)
+        if total > limit:
+            raise PayloadTooLargeError("items", actual=total, maximum=limit)
+
+    def _check_number(self, batch: BatchT, row: AlgorithmSpec) -> None:
+        """Refuse what would keep one of the few slow threads for minutes."""
+        number = len(batch.items)
+        slow = row.use_cost is Cost.SLOW and self.private
+        if slow and number > MAX_SLOW_ITEMS:
+            raise InputSizeError(
+                "items", actual=number, maximum=MAX_SLOW_ITEMS, unit="items"
+            )
+
+    def _touch(self, key: KeyDocument, versions: Iterable[int]) -> None:
+        for version in map(key.version, versions):
+            if version is not None:
+                self._services.uses.touch(key, version)
+
+    def _detail(self, batch: BatchT, items: Sequence[AnsweredT]) -> BatchDetail:
+        packed = wire.encode_packed(batch.items)
+        return BatchDetail(
+            count=len(items),
+            failed=sum(item.error is not None for item in items),
+            inputs=self._services.inventory.ring.payload_digest(packed),
+        )
+
+    def _items(self, batch: BatchT) -> tuple[ItemT, ...]:
+        items: tuple[ItemT, ...] = batch.items  # type: ignore[assignment]
+        return items
+
+    def is_quick(self, operation: BatchT, /) -> bool:
+        """Only if it is small, and the algorithm takes microseconds."""
+        document = self._services.inventory.known(operation.key_id)
+        if document is None or len(operation.items) > _QUICK_ITEMS:
+            return False
+        if spec(Algorithm(document.algorithm)).is_pqc:
+            return False
+        version = getattr(operation, "version", None)
+        if not self.private and not is_short_walk(document, version):
+            return False
+        size = _bytes_of(self._items(operation), self.fields)
+        inventory, key_id = self._services.inventory, operation.key_id
+        return is_quick_use(inventory, key_id, size, private=self.private)
+
+    def is_quick_each(self, operation: BatchT, /) -> bool:
+        """Unless each takes the private half of an RSA key; no key has to be read."""
+        entry = self._services.inventory.entry(operation.key_id)
+        if entry is None or not entry.algorithm or operation.usage in PUBLIC_USAGES:
+            return True
+        return spec(Algorithm(entry.algorithm)).family is not Family.RSA
+
+
+def _good(subject: OperationContext[Any]) -> Iterator[OperationContext[Any]]:
+    """Return the items that passed their own checks."""
+    return (ready for ready in subject.prepared if isinstance(ready, OperationContext))
+
+
+def _item_error(error: HSMError) -> ops.ItemError:
+    return ops.ItemError(code=error.code, detail=str(error))
+
+
+def _bytes_of(items: Iterable[Record], fields: Iterable[str]) -> int:
+    """Return the length of all byte strings of all items."""
+    return sum(len(getattr(item, name) or b"") for item in items for name in fields)
+
+
+CheckT = TypeVar("CheckT", ops.VerifyBatch, ops.VerifyMacBatch)
+CheckItemT = TypeVar("CheckItemT", bound=Record)
+SingleCheckT = TypeVar("SingleCheckT", ops.Verify, ops.VerifyMac)
 
 
 class SignBatchHandler(
@@ -74,7 +321,12 @@ class SignBatchHandler(
 
 class _CheckingHandler(
     BatchHandler[
-        CheckT, ItemT, SingleT, ops.Verified, ops.VerifiedItem, ops.VerifiedBatch
+        CheckT,
+        CheckItemT,
+        SingleCheckT,
+        ops.Verified,
+        ops.VerifiedItem,
+        ops.VerifiedBatch,
     ]
 ):
     """What batches of checks share."""

@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Reads of public facts: DescribeKey, ListKeys, ListVersions, GetPublicKey."""
+"""Metadata of keys: DescribeKey, ListKeys, ListVersions, GetPublicKey."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Final, TypeAlias
 
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.public import (
-    json_web_key,
-    public_pem,
-    raw_public_key,
-)
+from hsm_core._internal.crypto.public import json_web_key, public_pem, raw_public_key
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
     OperationContext,
 )
-from hsm_core._internal.handlers.listings import Listings
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     VersionDocument,
@@ -32,10 +30,88 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.tampering import tampering
 from hsm_core._internal.keyring.versions import require_version
+from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
-from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo
-from hsm_core.protocols import IndexQuery, KeyScope
+from hsm_core.model import (
+    Caller,
+    Integrity,
+    KeyFilter,
+    KeyId,
+    KeyInfo,
+    Role,
+    VersionInfo,
+)
+from hsm_core.operations import KeyPage, ListKeys
+from hsm_core.protocols import Clock, IndexQuery, KeyScope
+
+_MOST_PAGES: Final = 128
+_MOST_ITEMS: Final = 100
+"""Maximum length of a cached page, in items."""
+
+_Key: TypeAlias = tuple[str, frozenset[Role], ListKeys, KeyScope]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A page, the state of all keys that it shows, and when it was made."""
+
+    page: KeyPage
+    state: object
+    made_at: float
+
+
+class Listings:
+    """
+    Keeps pages for some seconds, or until any key has changed. Safe for many threads.
+
+    Args:
+        seconds: How long; 0 keeps nothing.
+
+        clock: Time.
+
+        state: Tells the state of all keys: two that are equal mean that none changed.
+    """
+
+    def __init__(
+        self, seconds: float, clock: Clock, state: Callable[[], object]
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._state = state
+        self._pages: BoundedCache[_Key, _Kept] = BoundedCache(_MOST_PAGES)
+
+    def page(
+        self,
+        caller: Caller,
+        operation: ListKeys,
+        scope: KeyScope,
+        make: Callable[[], KeyPage],
+    ) -> KeyPage:
+        """
+        Return a page.
+
+        Args:
+            caller: Who asks; was let in.
+
+            operation: What for, resolved.
+
+            scope: What they may see now.
+
+            make: Makes it, where none is kept that is still true.
+        """
+        if not self._seconds:
+            return make()
+        key = (caller.principal, caller.roles, operation, scope)
+        # Taken before the page is made, so that what changes meanwhile is noticed.
+        state, now = self._state(), self._clock.monotonic()
+        kept = self._pages.get(key)
+        if kept and kept.state == state and now - kept.made_at < self._seconds:
+            return kept.page
+        page = make()
+        if len(page.items) <= _MOST_ITEMS:
+            self._pages.put(key, _Kept(page, state, now))
+        return page
 
 
 class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):

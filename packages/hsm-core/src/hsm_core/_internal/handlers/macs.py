@@ -6,8 +6,13 @@ from __future__ import annotations
 import hmac
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
-from hsm_core._internal.handlers.costs import INLINE_BYTES, is_quick_use
+from hsm_core._internal.handlers.base import (
+    INLINE_BYTES,
+    Answer,
+    Handler,
+    OperationContext,
+    is_quick_use,
+)
 from hsm_core._internal.keyring.versions import (
     check_usage,
     is_short_walk,

@@ -18,13 +18,12 @@ from hsm_core._internal.handlers.base import (
     check_known,
 )
 from hsm_core._internal.keyring.documents import KeyDocument, key_facts
-from hsm_core._internal.policy import RuleEngine, change_of, explain
-from hsm_core._internal.policy.replay import was_decided
-from hsm_core._internal.policy.sides import StatedFacts
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.explaining import change_of, explain, was_decided
+from hsm_core._internal.policy.facts import StatedFacts
 from hsm_core._internal.time.clock import instant, microseconds
-from hsm_core._policies.known_people import person_of
-from hsm_core._policies.operations import KEYED, MAKING
-from hsm_core._policies.rules import PolicyRule
+from hsm_core._policies.certificate_identities import person_of
+from hsm_core._policies.rules import KEYED, MAKING, PolicyRule
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import (
     AuthenticationError,

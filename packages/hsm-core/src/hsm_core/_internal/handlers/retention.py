@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers import internal_operations as internal
+from hsm_core._internal.handlers import destruction as internal
 from hsm_core._internal.handlers.base import Answer, Handler, OperationContext, Plan
-from hsm_core._internal.handlers.new_versions import KeyMutation
+from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.purge_windows import kept, opened_at
 from hsm_core._internal.keyring.versions import (

@@ -12,8 +12,12 @@ from hsm_core._internal.crypto.signing_input import (
     signing_input,
     verification_input,
 )
-from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
-from hsm_core._internal.handlers.costs import is_quick_use
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    OperationContext,
+    is_quick_use,
+)
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import (
     check_usage,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import Fact, HSMLockedError
 from hsm_core.model import MessageDetail, Phase

@@ -25,7 +25,7 @@ from hsm_core._internal.pipeline.authorisation import checked_caller
 from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import Computed, Pipeline
 from hsm_core._internal.pipeline.refusals import Refusals
-from hsm_core._internal.policy import Recogniser
+from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import (
     AuditUnavailableError,
     OverloadedError,

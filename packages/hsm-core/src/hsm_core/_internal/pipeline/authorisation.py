@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""
-First stages of the pipeline: resolve, authorize, approve.
-
-Nothing is disclosed before the policy decision: a missing key and a key that the caller
-may not describe look the same.
-"""
+"""First stages of the pipeline: resolve, authorize, approve."""
 
 from __future__ import annotations
 
@@ -14,13 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
-from hsm_core._internal.approvals.workflow import ApprovalContext
+from hsm_core._internal.approvals.workflow import ApprovalContext, ApprovalWorkflow
 from hsm_core._internal.handlers.base import HandlerDependencies, OperationContext
-from hsm_core._internal.handlers.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.handlers.destruction import INTERNAL_OPERATIONS
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.keyring.documents import KeyDocument, key_facts
 from hsm_core._internal.pipeline.drafts import RequestContext
-from hsm_core._internal.policy import decide_on, joined
+from hsm_core._internal.policy.engine import decide_on
+from hsm_core._internal.policy.facts import joined
 from hsm_core.errors import (
     AccessDeniedError,
     ApprovalRequiredError,
@@ -31,7 +27,7 @@ from hsm_core.errors import (
     KeyTamperedError,
 )
 from hsm_core.identities import is_reserved
-from hsm_core.model import Caller, KeyId
+from hsm_core.model import Approval, Caller, KeyId
 from hsm_core.operations import OPERATIONS, Effect, Operation
 from hsm_core.protocols import Decision
 
@@ -286,3 +282,93 @@ def _refusal(attempt: RequestContext, decision: Decision, field: str) -> HSMErro
         f"The policy denies {type(attempt.operation).__name__} (rule {decision.rule}).",
         rule=decision.rule,
     )
+
+
+class ApprovalDesk:
+    """
+    Requests approvals, and tells how they are. Safe for many threads.
+
+    What was granted is then executed by the pipeline, as for anybody: it finds the
+    approval, and reserves and consumes it.
+
+    Args:
+        admission: Resolves and authorises.
+
+        consents: All approvals.
+    """
+
+    def __init__(self, admission: Admission, consents: ApprovalWorkflow) -> None:
+        self._admission = admission
+        self._consents = consents
+
+    def request(
+        self,
+        caller: Caller,
+        operation: Operation[Any],
+        *,
+        minimum_seconds: int = 0,
+    ) -> Approval | None:
+        """
+        Return the open approval for an operation, asked for now if there is none.
+
+        Args:
+            caller: Who will execute it.
+
+            operation: As it will be sent.
+
+            minimum_seconds: A new one lasts for at least so long, up to 366 days,
+                though the policy gives it less.
+
+        Returns:
+            None if the policy asks for none.
+
+        Raises:
+            AccessDeniedError: The policy does not allow the operation.
+            KeyNotFoundError: There is no such key.
+            HSMError: Store or trail can't be used.
+        """
+        attempt = self._admitted(caller, operation)
+        asked = self._admission.asked(attempt)
+        if asked is None:
+            return None
+        return self._consents.ask(asked, minimum_seconds=minimum_seconds)
+
+    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
+        """
+        Return the open approval of a caller for an operation, or None.
+
+        Raises:
+            HSMError: As `request`.
+        """
+        asked = self._admission.asked(self._admitted(caller, operation))
+        if asked is None:
+            return None
+        digest = self._consents.digest(asked)
+        return self._consents.find(caller.principal, digest)
+
+    def state_of(self, approval_id: str) -> Approval:
+        """
+        Return an approval as it is now.
+
+        Raises:
+            ApprovalNotFoundError: There is none of this id.
+            ApprovalTamperedError: What lies there is not what was written.
+            HSMError: It can't be read.
+        """
+        return self._consents.state_of(approval_id)
+
+    def cancel(self, caller: Caller, approval_id: str) -> Approval:
+        """
+        Close an approval that its requester wants no more.
+
+        Raises:
+            AccessDeniedError: Another person asked for it.
+            ConflictError: It is in use, or came to another end.
+            HSMError: Store or trail can't be used.
+        """
+        return self._consents.cancel(caller, approval_id)
+
+    def _admitted(self, caller: Caller, operation: Operation[Any]) -> RequestContext:
+        attempt = self._admission.attempt(caller, operation)
+        self._admission.admit(attempt, self._admission.handler(operation))
+        return attempt

@@ -18,8 +18,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from hsm_core._internal.handlers.audit import View
 from hsm_core._internal.handlers.base import HandlerDependencies
-from hsm_core._internal.handlers.trail import View
 from hsm_core._internal.lib.gate import Gate
 from hsm_core.errors import (
     AuditUnavailableError,

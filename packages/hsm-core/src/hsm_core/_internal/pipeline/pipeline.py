@@ -21,16 +21,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from hsm_core._internal.approvals.workflow import ApprovalReservation
-from hsm_core._internal.handlers.base import Answer, Handler, HandlerDependencies
-from hsm_core._internal.handlers.costs import weight_of
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    HandlerDependencies,
+    weight_of,
+)
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.settlement import Healer
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.gate import Gate
-from hsm_core._internal.pipeline.authorisation import Admission, checked_caller
+from hsm_core._internal.pipeline.authorisation import (
+    Admission,
+    ApprovalDesk,
+    checked_caller,
+)
 from hsm_core._internal.pipeline.drafts import RequestContext, code_of
-from hsm_core._internal.pipeline.internal_requests import ApprovalDesk
 from hsm_core._internal.pipeline.mutations import Mutations
 from hsm_core.errors import (
     AuditUnavailableError,

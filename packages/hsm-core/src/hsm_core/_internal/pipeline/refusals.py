@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""
-Records that no operation makes: refusals before there was one, visits, and tampering.
-
-Anybody who reaches the network can cause refusals, so they have a budget: above it they
-are counted, and the count is one record in a minute.
-"""
+"""Audit records written outside operations: refusals, visits, tampering, start."""
 
 from __future__ import annotations
 
@@ -14,18 +9,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from hsm_core.__about__ import __version__
+from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core._internal.keyring.tampering import Finding
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.lib.certificate_facts import audited_certificate
-from hsm_core.errors import HSMError, KeyTamperedError
-from hsm_core.model import (
-    Caller,
-    CountedDetail,
-    KeyId,
-    MessageDetail,
-    Phase,
-)
+from hsm_core.errors import HSMError, KeyTamperedError, SelfTestFailedError
+from hsm_core.model import Caller, CountedDetail, KeyId, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 
 COUNTED_SECONDS: Final = 60.0
@@ -271,3 +262,32 @@ class NearLimitRecorder:
             detail=MessageDetail(text=f"{uses} of {limit} uses"),
         )
         self._audit.append([draft])
+
+
+def record_system(services: HandlerDependencies, kind: str) -> None:
+    """Record a start or a stop, with the digest over all keys."""
+    draft = AuditDraft(
+        phase=Phase.SINGLE,
+        kind=kind,
+        policy=services.policy.policy_hash(),
+        set_digest=services.inventory.set_digest,
+        detail=MessageDetail(text=f"hsm-core {__version__}"),
+    )
+    services.audit.append([draft], durable=True, reserved=True).wait()
+
+
+def record_stopped(services: HandlerDependencies) -> None:
+    """Record the algorithms whose power-up self-test failed."""
+    drafts = [
+        AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.self-test",
+            code=SelfTestFailedError.code,
+            policy=services.policy.policy_hash(),
+            detail=MessageDetail(text=row.algorithm.value),
+        )
+        for row in services.crypto.statuses()
+        if row.status == "stopped"
+    ]
+    if drafts:
+        services.audit.append(drafts, durable=True, reserved=True).wait()

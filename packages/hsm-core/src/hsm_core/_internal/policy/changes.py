@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""
-Policy decisions about changes of key metadata.
-
-Whoever may change tags and owner of a key must not free it from a rule that way, nor
-give themselves more rights with it than they have.
-"""
+"""Policy decisions about changes of key metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.policy.outcomes import joined
-from hsm_core.model import ApprovalDemand
+from hsm_core._internal.policy.facts import joined
+from hsm_core._policies.policy_file import RuleEffect
+from hsm_core._policies.rules import INTERNAL_OPERATIONS, Conditions, Policy, PolicyRule
+from hsm_core.identities import identity
+from hsm_core.model import ApprovalDemand, Caller
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
-from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.protocols import Decision, KeyClause, KeyFacts
 
 UPDATE_GIVES: Final = "update-gives:"
 """Prefix of an operation's name in place of a rule, for a change that grants rights."""
@@ -82,7 +80,7 @@ def decide_update(
     return joined([first, then, replace(first, approvals=tuple(spared))])
 
 
-_CONCERNED: Final = tuple(
+_CHECKED: Final = tuple(
     operation
     for operation in OPERATIONS
     if operation is not UpdateKey and operation.effect is not Effect.RECOVERY
@@ -94,7 +92,7 @@ _CONCERNED: Final = tuple(
 def _others(key: KeyFacts) -> list[Operation[Any]]:
     """Return every other operation that names a key, as far as rules look at it."""
     found = []
-    for kind in _CONCERNED:
+    for kind in _CHECKED:
         values: dict[str, Any] = {
             field.name: b"" for field in msgspec.structs.fields(kind) if field.required
         }
@@ -102,3 +100,74 @@ def _others(key: KeyFacts) -> list[Operation[Any]]:
         values |= {name: known[name] for name in values.keys() & known.keys()}
         found.append(kind(**values))
     return found
+
+
+_SOMEBODY: Final = Caller(principal="", roles=frozenset())
+"""Stands for every owner not named by a rule."""
+
+_ON_A_KEY: Final = INTERNAL_OPERATIONS | {
+    kind.__name__
+    for kind in OPERATIONS
+    if kind.other_keys
+    or any(f.name == "key_id" and f.required for f in msgspec.structs.fields(kind))
+}
+"""Operations on an existing key."""
+
+
+def freed(
+    policy: Policy, before: KeyFacts, after: KeyFacts
+) -> tuple[ApprovalDemand, ...]:
+    """Return what these rules demand; see `freeing`."""
+    rules = freeing(policy, before, after)
+    return tuple(rule.demand for rule in rules if rule.demand is not None)
+
+
+def freeing(
+    policy: Policy, before: KeyFacts, after: KeyFacts
+) -> tuple[PolicyRule, ...]:
+    """
+    Return the rules that hold for *before* and would not for *after*.
+
+    Rules that deny are among them; rules that allow are not.
+    """
+    owners = dict.fromkeys((before.owner, after.owner))
+    people = [Caller(principal=o, roles=frozenset()) for o in owners]
+    return tuple(
+        rule
+        for rule in policy.rules
+        if rule.effect is not RuleEffect.ALLOW
+        and rule.is_about_keys
+        and not _ON_A_KEY.isdisjoint(rule.match.operations or _ON_A_KEY)
+        and any(
+            clause.covers(before) and not clause.covers(after)
+            for clause in _clauses(rule, [*people, _SOMEBODY])
+        )
+    )
+
+
+def _clauses(rule: PolicyRule, people: list[Caller]) -> Iterator[KeyClause]:
+    """Give every clause that a rule may have: for each person, and excepting or not."""
+    exclusion = rule.exclusion
+    for who in people:
+        if not _may_concern(rule.match, who):
+            continue
+        terms = rule.match.key_terms(who)
+        if exclusion is None or not _always_concerns(exclusion, rule.match):
+            yield KeyClause(terms)
+        if exclusion is not None and exclusion.is_about_keys:
+            yield KeyClause(terms, exclusion.key_terms(who))
+
+
+def _may_concern(conditions: Conditions, who: Caller) -> bool:
+    named = conditions.caller.principals
+    return who is _SOMEBODY or named is None or named.include(identity(who.principal))
+
+
+def _always_concerns(exclusion: Conditions, match: Conditions) -> bool:
+    """Return whether an exception depends on nothing but the key."""
+    kinds = exclusion.operations
+    return (
+        exclusion.caller.is_open
+        and exclusion.window is None
+        and (kinds is None or kinds >= (match.operations or _ON_A_KEY))
+    )

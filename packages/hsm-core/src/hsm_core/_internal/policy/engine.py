@@ -1,30 +1,74 @@
 # SPDX-License-Identifier: MIT
-"""A policy in force: grants by role, then rules, whose order means nothing."""
+"""Policy engine: grants by role, then rules, in any order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from hsm_core import policies
-from hsm_core._internal.policy.clauses import (
-    applies_to_all,
-    applies_to_any,
-    clause_of,
+from hsm_core._internal.policy.changes import decide_update, freed, freeing
+from hsm_core._internal.policy.facts import (
+    DEFAULT_DENY,
+    SYSTEM_GRANTS,
+    StatedFacts,
+    asked_of,
+    asking_rule,
+    joined,
+    sides_as_asked,
 )
-from hsm_core._internal.policy.freeing import freed, freeing
-from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
-from hsm_core._internal.policy.sides import StatedFacts, asked_of, sides_as_asked
-from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
-from hsm_core._policies.operations import KNOWN_OPERATIONS, TWINS, Form
-from hsm_core._policies.rules import Policy, PolicyRule
-from hsm_core._policies.schema import RuleEffect
+from hsm_core._policies.policy_file import RuleEffect
+from hsm_core._policies.rules import KNOWN_OPERATIONS, TWINS, Form, Policy, PolicyRule
 from hsm_core.model import ApprovalDemand, Caller, Role
-from hsm_core.operations import Operation
-from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope
+from hsm_core.operations import Operation, UpdateKey
+from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope, PolicyEngine
 from hsm_core.settings import PolicyProfile, Settings
+
+
+def clause_of(
+    rule: PolicyRule, form: Form, caller: Caller, at: int
+) -> KeyClause | None:
+    """
+    Return the keys that a rule matches in a request; None if it can't match.
+
+    An exception is asked for the operation that the request is decided as. Of a use
+    that an export makes possible, it is also asked for the export itself.
+
+    Rules about who asks say nothing of the HSM's own doings, which come from nowhere,
+    unless they name one of these.
+    """
+    if caller.principal in SYSTEM_GRANTS and rule.is_about_callers:
+        return None
+    if not rule.match.concern(form.kind, caller, at):
+        return None
+    unless, exclusion = None, rule.exclusion
+    excepted = (form.kind,) if form.needs_grant else (form.kind, form.requested)
+    if exclusion is not None and any(
+        exclusion.concern(kind, caller, at) for kind in excepted
+    ):
+        if not exclusion.is_about_keys:
+            return None
+        unless = exclusion.key_terms(caller)
+    return KeyClause(rule.match.key_terms(caller), unless)
+
+
+def applies_to_any(
+    rule: PolicyRule, clause: KeyClause, sides: Iterable[KeyFacts]
+) -> bool:
+    """Return whether a rule holds for one of the keys, or without any."""
+    found = [clause.covers(side) for side in sides]
+    return any(found) if found else not rule.is_about_keys
+
+
+def applies_to_all(
+    rule: PolicyRule, clause: KeyClause, sides: Iterable[KeyFacts]
+) -> bool:
+    """Return whether a rule holds for every one of the keys, or without any."""
+    found = [clause.covers(side) for side in sides]
+    return all(found) if found else not rule.is_about_keys
+
 
 _PURGE: Final = frozenset({"AllowPurges", "PurgeVersion"})
 _DESCRIBE: Final = "DescribeKey"
@@ -317,3 +361,57 @@ def _purge_demand() -> ApprovalDemand:
 
 def _denial(rule: str, *, may_describe: bool) -> Decision:
     return Decision(allowed=False, may_describe=may_describe, rule=rule)
+
+
+def decide_on(
+    engine: PolicyEngine,
+    operation: Operation[Any],
+    caller: Caller,
+    key: KeyFacts | None,
+    at: int,
+) -> Decision:
+    """Decide on an operation because of one of its keys, or without any."""
+
+    def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
+        return engine.decide(operation, caller, key, at=at)
+
+    if isinstance(operation, UpdateKey) and key is not None:
+        return decide_update(decide, operation, key, freed=engine.freed)
+    return engine.decide(operation, caller, key, at=at)
+
+
+def decide_as_asked(
+    engine: RuleEngine,
+    asked: StatedFacts,
+    caller: Caller,
+    keys: Sequence[KeyFacts | None],
+    at: int,
+) -> Decision:
+    """
+    Decide as `decide_on` does, once for each key, on what is known of a request.
+
+    Args:
+        engine: The policy.
+
+        asked: What the request says.
+
+        caller: Who asks.
+
+        keys: At least one: the key that it is about or None, then those that it names
+            besides.
+
+        at: When, in microseconds since 1970.
+    """
+    decisions = []
+    for key in keys:
+        if asked.kind == UpdateKey.__name__ and key is not None:
+            change = UpdateKey(
+                key_id=key.key_id, name=asked.name, owner=asked.owner, tags=asked.tags
+            )
+            decision = decide_on(engine, change, caller, key, at)
+        else:
+            decision = engine.decide_asked(asked, caller, key, at)
+        if not decision.allowed:
+            return decision
+        decisions.append(decision)
+    return joined(decisions)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Audit log: ListAuditEvents, VerifyAudit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_core import operations as ops
+from hsm_core._internal.audit.reading import Prefilter, lines_from
+from hsm_core._internal.audit.record import event_of, leaf_hash
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    HandlerDependencies,
+    OperationContext,
+    check_known,
+)
+from hsm_core._internal.time.clock import microseconds
+from hsm_core.errors import InvalidInputError, error_classes
+from hsm_core.model import AuditEntry, AuditEvent, Phase
+from hsm_core.policies import KNOWN_OPERATIONS
+from hsm_core.protocols import AuditHead
+from hsm_core.rest import REQUEST_CODES
+
+KINDS: Final = KNOWN_OPERATIONS | {
+    *("Authenticate", "SignIn", "SignOut"),
+    *(
+        f"system.{name}"
+        for name in (
+            *("approval-anchored", "approval-cancelled", "approval-expired"),
+            *("approval-forgotten", "approval-released", "approval-requested"),
+            *("approval-reserved", "approval-reviewed", "approval-tampered"),
+            *("approval-used", "approvals-removed", "backup", "clock-leap"),
+            *("index-corrected", "key-accepted", "ledger", "locked", "policy-loaded"),
+            *("policy-refused", "prune", "refusals", "repair", "resume"),
+            *("retention-policy", "self-test", "start", "stop", "store-compared"),
+            *("tampered", "use-limit-near"),
+        )
+    ),
+}
+"""Kinds of audit records that the HSM writes."""
+
+CODES: Final = {
+    *("ok", "aborted", "recovered-aborted", "recovered-committed"),
+    *error_classes(),
+    *REQUEST_CODES,
+}
+"""Codes of the records that the HSM writes into its audit log."""
+
+_BLOCK: Final = 500
+_SCANNED: Final = 10_000
+"""Maximum number of records scanned per call; bounds calls with rare filters."""
+
+
+class View:
+    """
+    The records that the filters of an operation let through.
+
+    Args:
+        services: Dependencies of the handlers.
+
+        operation: Checked already.
+    """
+
+    def __init__(
+        self, services: HandlerDependencies, operation: ops.ListAuditEvents
+    ) -> None:
+        self._services = services
+        self._operation = operation
+        self._keys = frozenset({operation.key_id})
+        self._since = microseconds(operation.since) if operation.since else None
+        self._until = microseconds(operation.until) if operation.until else None
+        self._sieve = Prefilter(operation, self._since, self._until)
+
+    def learn_keys(self) -> None:
+        """
+        Look up the key that the filter names, beside those that it has named before.
+
+        Raises:
+            HSMError: It can't be looked up.
+        """
+        reference = self._operation.key_id
+        entry = self._services.inventory.entry(reference) if reference else None
+        if entry is not None:
+            self._keys |= {entry.key_id}
+        self._sieve.learn_keys(self._keys)
+
+    def page(self, start_seq: int | None, head: AuditHead) -> ops.AuditPage:
+        """
+        Walk the trail a block at a time until the page or the bound is full.
+
+        Args:
+            start_seq: As in the operation.
+
+            head: The newest record that may be shown.
+
+        Raises:
+            AuditTamperedError: A record that may have to be shown is bad.
+            AuditUnavailableError: The trail can't be read.
+        """
+        operation = self._operation
+        items: list[AuditEntry] = []
+        first = self._services.audit.first_seq
+        position = _start(start_seq, head, first, ascending=operation.ascending)
+        scanned = 0
+        while first <= position <= head.seq and scanned < _SCANNED:
+            block = self._block(position, head)
+            for seq, line in block:
+                if len(items) == operation.limit:
+                    break
+                position = seq + (1 if operation.ascending else -1)
+                scanned += 1
+                if not self._sieve.lets_through(line):
+                    continue
+                event = event_of(line, seq)
+                if self._matches(event):
+                    items.append(AuditEntry(event=event, leaf_hash=leaf_hash(line)))
+            if len(items) == operation.limit or not block:
+                break
+        oldest = 0 if operation.ascending else self._services.audit.first_seq
+        more = operation.follow or oldest <= position <= head.seq
+        return ops.AuditPage(
+            items=tuple(items),
+            next_seq=position if more else None,
+            head_seq=head.seq,
+            head_hash=head.leaf_hash,
+        )
+
+    def _block(self, position: int, head: AuditHead) -> list[tuple[int, bytes]]:
+        """Return lines around a position; none if they were pruned meanwhile."""
+        if self._operation.ascending:
+            wanted, last = position, min(position + _BLOCK - 1, head.seq)
+        else:
+            wanted, last = max(0, position - _BLOCK + 1), position
+        first, lines = lines_from(self._services.audit, wanted, last + 1 - wanted)
+        lines = lines[: max(last + 1 - first, 0)]
+        block = list(enumerate(lines, first))
+        return block if self._operation.ascending else block[::-1]
+
+    def _matches(self, event: AuditEvent) -> bool:
+        operation = self._operation
+        principal = event.caller.principal if event.caller else ""
+        return (
+            (not operation.key_id or event.key_id in self._keys)
+            and operation.principal in ("", principal)
+            and (not operation.kind or event.kind in operation.kind)
+            and operation.code in ("", _answered(event))
+            and not (operation.failed and _answered(event) in ("", "ok"))
+            and (self._since is None or event.time >= self._since)
+            and (self._until is None or event.time < self._until)
+        )
+
+
+def _answered(event: AuditEvent) -> str:
+    """Return the code of an answer; an intent is none yet."""
+    return "" if event.phase is Phase.INTENT else event.code
+
+
+class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
+    """Show events, newest or oldest first."""
+
+    def prepare(self, subject: OperationContext[ops.ListAuditEvents], /) -> None:
+        """Refuse kinds that no record has, and to follow the trail backwards."""
+        for kind in subject.operation.kind:
+            check_known(kind, KINDS, field="kind")
+        if subject.operation.code:
+            check_known(subject.operation.code, CODES, field="code")
+        if subject.operation.follow and not subject.operation.ascending:
+            raise InvalidInputError(
+                "ascending must be true if follow is true.", field="ascending"
+            )
+
+    def perform(
+        self, subject: OperationContext[ops.ListAuditEvents], /
+    ) -> Answer[ops.AuditPage]:
+        """Return one page."""
+        view = View(self._services, subject.operation)
+        view.learn_keys()
+        head = self._services.audit.head()
+        return Answer(view.page(subject.operation.start_seq, head))
+
+    def is_quick(self, operation: ops.ListAuditEvents, /) -> bool:
+        """Never: it reads files."""
+        return False
+
+
+class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
+    """Verify a range of the trail."""
+
+    def perform(
+        self, subject: OperationContext[ops.VerifyAudit], /
+    ) -> Answer[ops.AuditVerification]:
+        """Check it, and say how far it got."""
+        operation = subject.operation
+        return Answer(self._services.verify_range(operation.start_seq, operation.limit))
+
+    def is_quick(self, operation: ops.VerifyAudit, /) -> bool:
+        """Never: it reads files."""
+        return False
+
+
+def _start(
+    start_seq: int | None, head: AuditHead, first: int, *, ascending: bool
+) -> int:
+    if start_seq is None:
+        return first if ascending else head.seq
+    return max(start_seq, first) if ascending else min(start_seq, head.seq)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""Status, algorithms, self-test, and verification and recovery of the store."""
+
+from __future__ import annotations
+
+from hsm_core import operations as ops
+from hsm_core.__about__ import __version__
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
+from hsm_core._internal.handlers.power_up import own_self_test
+from hsm_core._internal.time.clock import instant
+from hsm_core.algorithms import KeyUsage, spec
+from hsm_core.errors import HSMError
+from hsm_core.model import KeyFilter
+from hsm_core.protocols import IndexQuery
+
+
+class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
+    """Tell the health of the HSM."""
+
+    def perform(
+        self, subject: OperationContext[ops.Status], /
+    ) -> Answer[ops.HSMStatus]:
+        """Collect the status without new measurements."""
+        services = self._services
+        now, algorithms = services.clock.now(), services.crypto.statuses()
+        audit, store = self._audit_status(), services.store_status()
+        tampered = len(services.inventory.tampered)
+        policy, approvals = services.policy, services.approval_status()
+        impaired = (
+            bool(tampered or services.store_refused or policy.problem)
+            or services.schedule.held > 0
+            or audit.state != "ok"
+            or approvals.findings > 0
+            or not approvals.available
+            or any(row.status == "stopped" for row in algorithms)
+        )
+        keys = self._count_keys() if store.available else None
+        if not audit.available or keys is None:
+            state = "error"
+        elif store.locked:
+            state = "locked"
+        else:
+            state = "degraded" if impaired else "operational"
+        return Answer(
+            ops.HSMStatus(
+                state=state,
+                version=__version__,
+                started_at=instant(services.started_at),
+                uptime_seconds=max(0, now - services.started_at) // 1_000_000,
+                keys=keys or 0,
+                tampered_keys=tampered,
+                audit=audit,
+                algorithms=algorithms,
+                store=store,
+                schedules=services.schedule.status(),
+                policy=ops.PolicyStatus(
+                    policy=policy.policy_hash(),
+                    source=policy.source,
+                    current=not policy.problem,
+                    failures=policy.failures,
+                ),
+                approvals=approvals,
+                retention=_counts(services.retention_status()),
+                key_cache=self._key_cache(),
+            )
+        )
+
+    def _count_keys(self) -> int | None:
+        """Return how many there are; None if the store does not tell."""
+        query = IndexQuery(filter=KeyFilter(), limit=0)
+        try:
+            return self._services.inventory.store.find(query).total
+        except HSMError:
+            return None
+
+    def _audit_status(self) -> ops.AuditStatus:
+        audit = self._services.audit
+        head, health = audit.head(), audit.health
+        return ops.AuditStatus(
+            available=audit.available,
+            sync=self._services.audit_sync.value,
+            log_id=audit.log_id,
+            head_seq=head.seq,
+            head_hash=head.leaf_hash,
+            state=health.state,
+            cause=health.cause,
+            failures=health.failures,
+            resumes=health.resumes,
+            first_seq=audit.first_seq,
+            syncs=health.syncs,
+        )
+
+    def _key_cache(self) -> ops.KeyCacheStatus:
+        opened = self._services.inventory.materials.opened
+        return ops.KeyCacheStatus(
+            hits=opened.hits, misses=opened.misses, stores=opened.stores
+        )
+
+
+def _counts(report: ops.RetentionReport) -> ops.RetentionCounts:
+    ledger = report.ledger
+    is_whole = ledger is None or (ledger.available and not ledger.problem)
+    return ops.RetentionCounts(
+        enabled=report.enabled,
+        healthy=is_whole and not report.problem and not report.paused,
+        queue=report.queue,
+        scheduled_total=report.scheduled_total,
+        completed_total=report.completed_total,
+    )
+
+
+class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
+    """Tell what each algorithm is, and who serves it."""
+
+    def perform(
+        self, subject: OperationContext[ops.ListAlgorithms], /
+    ) -> Answer[ops.AlgorithmList]:
+        """Join the table with the registry's last test results."""
+        statuses = self._services.crypto.statuses()
+        return Answer(ops.AlgorithmList(items=tuple(map(_describe, statuses))))
+
+
+class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
+    """
+    Run the self-tests, in slices: one for each algorithm.
+
+    Between them the thread sleeps as long as it computed, up to 0.1 s. It is none of
+    those that slow operations wait for.
+    """
+
+    def perform(
+        self, subject: OperationContext[ops.SelfTest], /
+    ) -> Answer[ops.SelfTestReport]:
+        """
+        Run all; an algorithm that fails gives no output any more.
+
+        Raises:
+            SelfTestFailedError: What protects the store fails.
+            EntropyUnavailableError: The random source repeats itself.
+            OverloadedError: They are being run already.
+            UnavailableError: The HSM is being closed.
+        """
+        own_self_test(self._services.entropy)
+        results = self._services.crypto.self_test(self._services.closing)
+        passed = all(result.passed for result in results)
+        return Answer(ops.SelfTestReport(passed=passed, results=results))
+
+    def is_quick(self, operation: ops.SelfTest, /) -> bool:
+        """Never."""
+        return False
+
+    def is_slow(self, operation: ops.SelfTest, /) -> bool:
+        """Never: it would keep the slow threads for minutes."""
+        return False
+
+
+def _describe(status: ops.AlgorithmStatus) -> ops.AlgorithmInfo:
+    row = spec(status.algorithm)
+    return ops.AlgorithmInfo(
+        algorithm=row.algorithm,
+        family=row.family.value,
+        standard=row.standard,
+        category=row.category,
+        strength_bits=row.strength_bits,
+        usages=tuple(usage for usage in KeyUsage if usage in row.usages),
+        status=status.status,
+        public_key_bytes=row.public_bytes,
+        private_key_bytes=row.private_bytes or row.key_bytes,
+        signature_bytes=row.signature_bytes,
+        ciphertext_bytes=row.ciphertext_bytes,
+        draft=row.draft,
+        provider=status.provider,
+        provider_version=status.provider_version,
+        hint=status.hint,
+    )
+
+
+class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
+    """Compare the whole store."""
+
+    def perform(
+        self, subject: OperationContext[ops.VerifyStore], /
+    ) -> Answer[ops.StoreVerification]:
+        """Look at the document and the blobs of every key."""
+        return Answer(self._services.verify_store(self._services.closing))
+
+    def is_quick(self, operation: ops.VerifyStore, /) -> bool:
+        """Never: it reads every file of the store."""
+        return False
+
+    def is_slow(self, operation: ops.VerifyStore, /) -> bool:
+        """Always."""
+        return True
+
+
+class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
+    """Copy the databases."""
+
+    def perform(
+        self, subject: OperationContext[ops.BackUpStores], /
+    ) -> Answer[ops.BackUp]:
+        """Copy them while no key is changed."""
+        return Answer(self._services.back_up())
+
+    def is_quick(self, operation: ops.BackUpStores, /) -> bool:
+        """Never: it writes files."""
+        return False
+
+    def is_slow(self, operation: ops.BackUpStores, /) -> bool:
+        """Always."""
+        return True
+
+
+class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
+    """Accept the store as it is."""
+
+    def perform(
+        self, subject: OperationContext[ops.RecoverStore], /
+    ) -> Answer[ops.Recovered]:
+        """Record what that means for each key, and unlock."""
+        return Answer(self._services.recover_store(subject.operation.reason))
+
+    def is_quick(self, operation: ops.RecoverStore, /) -> bool:
+        """Never: it waits for the disk."""
+        return False
+
+    def is_slow(self, operation: ops.RecoverStore, /) -> bool:
+        """Always."""
+        return True
+
+
+class RecoverKeyHandler(Handler[ops.RecoverKey, ops.Recovered]):
+    """Accept one key as it is."""
+
+    def perform(
+        self, subject: OperationContext[ops.RecoverKey], /
+    ) -> Answer[ops.Recovered]:
+        """Record what that means for it."""
+        asked = subject.operation
+        return Answer(self._services.recover_key(asked.key_id, asked.reason))
+
+    def is_quick(self, operation: ops.RecoverKey, /) -> bool:
+        """Never: it waits for the disk."""
+        return False
+
+    def is_slow(self, operation: ops.RecoverKey, /) -> bool:
+        """Always."""
+        return True

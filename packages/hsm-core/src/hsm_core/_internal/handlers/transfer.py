@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""ImportKey, ExportKey: wrapped keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.formats import check_format, shown_form, usable_form
+from hsm_core._internal.crypto.key_transport import (
+    check_mechanism,
+    unwrap_key,
+    wrap_key,
+)
+from hsm_core._internal.handlers.base import Answer, Handler, OperationContext, Plan
+from hsm_core._internal.handlers.key_creation import NewKeyHandler
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.use_counters import Use
+from hsm_core._internal.keyring.versions import check_usage, require_version
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    Family,
+    HashAlgorithm,
+    KeyFormat,
+    KeyUsage,
+    WrapMechanism,
+    spec,
+)
+from hsm_core.errors import InvalidInputError, KeyUsageError, UnsupportedOperationError
+from hsm_core.model import KeyOrigin
+from hsm_core.protocols import OAEPParameters
+
+
+class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
+    """Unwrap, check, keep."""
+
+    def resolve(
+        self, operation: ops.ImportKey, document: KeyDocument | None, /
+    ) -> ops.ImportKey:
+        """Fill algorithm, usages and format by the table."""
+        filled = super().resolve(operation, document)
+        row = spec(Algorithm(filled.algorithm))
+        usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
+        return msgspec.structs.replace(filled, format=filled.format or usual)
+
+    def prepare(self, subject: OperationContext[ops.ImportKey], /) -> None:
+        """Check the new key's facts, and that the wrapping key may unwrap this way."""
+        super().prepare(subject)
+        operation = subject.operation
+        check_format(spec(Algorithm(operation.algorithm)), operation.format)
+        wrapping = subject.others["wrapping_key_id"]
+        check_usage(wrapping, KeyUsage.UNWRAP, field="wrapping_key_id")
+        require_version(
+            wrapping, operation.wrapping_version, "unwrap", field="wrapping_version"
+        )
+        row = spec(Algorithm(wrapping.algorithm))
+        check_mechanism(row, operation.mechanism, operation.hash, operation.mgf_hash)
+        self._services.crypto.require(row.algorithm)
+        self._services.crypto.require(Algorithm.AES_256_KW)
+
+    def uses(self, subject: OperationContext[ops.ImportKey], /) -> Sequence[Use]:
+        """Note that the wrapping key was used; unwrapping protects nothing."""
+        wrapping = subject.others["wrapping_key_id"]
+        version = require_version(
+            wrapping, subject.operation.wrapping_version, "unwrap"
+        )
+        return (Use(wrapping, version, 0),)
+
+    def plan(self, subject: OperationContext[ops.ImportKey], /) -> Plan:
+        """
+        Unwrap the material and check it fully.
+
+        What is wrong with the wrapping has one answer; what is wrong with the material
+        is said, since only who can wrap for this HSM gets so far.
+        """
+        algorithm = Algorithm(subject.operation.algorithm)
+        data = self._unwrap(subject)
+        format = check_format(spec(algorithm), subject.operation.format)
+        material = usable_form(algorithm, format, data)
+        return self._new_key(
+            subject,
+            self._services.crypto.adopt(algorithm, material),
+            KeyOrigin.IMPORTED,
+        )
+
+    def _unwrap(self, subject: OperationContext[ops.ImportKey]) -> bytes:
+        operation, crypto = subject.operation, self._services.crypto
+        wrapping = subject.others["wrapping_key_id"]
+        version = require_version(wrapping, operation.wrapping_version, "unwrap")
+        row = spec(Algorithm(wrapping.algorithm))
+        oaep = OAEPParameters(
+            hash=operation.hash or HashAlgorithm.SHA_256,
+            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+        )
+        handle = self._services.inventory.materials.handle(wrapping, version)
+        mechanism = check_mechanism(row, operation.mechanism)
+        return unwrap_key(crypto, handle, mechanism, operation.wrapped, oaep)
+
+
+_ENOUGH_BITS: Final = 128
+"""
+Security strength in bits that is enough to wrap any key (SP 800-57 part 1, table 4).
+"""
+_CARRIED: Final = frozenset({Family.AEAD, Family.MAC})
+"""
+Families that any category carries, RSA's 0 too, as other systems expect.
+
+Not so key-wrapping and derivation keys, on which the secrecy of other keys rests.
+"""
+
+_KW_BLOCK: Final = 8
+_KW_MINIMUM: Final = 16
+
+
+class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
+    """Wrap a key that was made exportable."""
+
+    def resolve(
+        self, operation: ops.ExportKey, document: KeyDocument | None, /
+    ) -> ops.ExportKey:
+        """Fill the format by the table."""
+        if document is None:
+            return operation
+        row = spec(Algorithm(document.algorithm))
+        usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
+        return msgspec.structs.replace(operation, format=operation.format or usual)
+
+    def prepare(self, subject: OperationContext[ops.ExportKey], /) -> None:
+        """Check that the key may leave, and that the other may and can wrap it."""
+        operation, key = subject.operation, subject.key
+        if not key.exportable:
+            raise KeyUsageError(
+                "The key is not exportable.",
+                field="key_id",
+            )
+        require_version(key, operation.version, "ExportKey")
+        check_format(subject.spec, operation.format)
+        wrapping = subject.others["wrapping_key_id"]
+        if wrapping.key_id == key.key_id:
+            raise InvalidInputError(
+                "wrapping_key_id must name another key: a key can't wrap itself.",
+                field="wrapping_key_id",
+            )
+        check_usage(wrapping, KeyUsage.WRAP, field="wrapping_key_id")
+        require_version(wrapping, None, "wrap")
+        row = spec(Algorithm(wrapping.algorithm))
+        check_mechanism(row, operation.mechanism, operation.hash, operation.mgf_hash)
+        _check_strength(row, subject.spec)
+        self._services.crypto.require(row.algorithm)
+        self._services.crypto.require(Algorithm.AES_256_KW)
+
+    def uses(self, subject: OperationContext[ops.ExportKey], /) -> Sequence[Use]:
+        """Count one wrapping, and note that the exported version was used."""
+        wrapping = subject.others["wrapping_key_id"]
+        version = require_version(subject.key, subject.operation.version, "ExportKey")
+        return (
+            Use(wrapping, wrapping.current_version),
+            Use(subject.key, version, 0),
+        )
+
+    def perform(
+        self, subject: OperationContext[ops.ExportKey], /
+    ) -> Answer[ops.WrappedKey]:
+        """Open the material, and wrap it in the form that was asked for."""
+        operation, key = subject.operation, subject.key
+        wrapping = subject.others["wrapping_key_id"]
+        row = spec(Algorithm(wrapping.algorithm))
+        version = require_version(key, operation.version, "ExportKey")
+        format = check_format(subject.spec, operation.format)
+        mechanism = check_mechanism(row, operation.mechanism)
+        material = self._services.inventory.materials.open_material(key, version)
+        data = shown_form(subject.spec.algorithm, format, material)
+        _check_block(mechanism, data)
+        return Answer(
+            ops.WrappedKey(
+                key_id=key.key_id,
+                version=version.version,
+                algorithm=subject.spec.algorithm,
+                format=format,
+                wrapping_key_id=wrapping.key_id,
+                wrapping_version=wrapping.current,
+                mechanism=mechanism,
+                wrapped=self._wrap(subject, mechanism, data),
+            ),
+            version.version,
+        )
+
+    def _wrap(
+        self,
+        subject: OperationContext[ops.ExportKey],
+        mechanism: WrapMechanism,
+        data: bytes,
+    ) -> bytes:
+        operation, services = subject.operation, self._services
+        wrapping = subject.others["wrapping_key_id"]
+        materials = services.inventory.materials
+        is_symmetric = not spec(Algorithm(wrapping.algorithm)).is_asymmetric
+        load = materials.handle if is_symmetric else materials.public_handle
+        oaep = OAEPParameters(
+            hash=operation.hash or HashAlgorithm.SHA_256,
+            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+        )
+        handle = load(wrapping, wrapping.current_version)
+        return wrap_key(
+            services.crypto, services.entropy, handle, mechanism, data, oaep
+        )
+
+    def is_quick(self, operation: ops.ExportKey, /) -> bool:
+        """Never: it reads and unseals material."""
+        return False
+
+
+def required_strength(exported: AlgorithmSpec) -> tuple[int, int]:
+    """
+    Return the bits and the category that a wrapping key needs at least.
+
+    A stronger wrapping key wraps whatever a weaker one does; and a key that may wrap a
+    wrapping key may wrap whatever that one wraps.
+    """
+    category = 0 if exported.family in _CARRIED else exported.category
+    return min(exported.strength_bits, _ENOUGH_BITS), category
+
+
+def is_as_strong(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> bool:
+    """Return whether a key of one algorithm may wrap a key of another."""
+    bits, category = required_strength(exported)
+    return wrapping.strength_bits >= bits and wrapping.category >= category
+
+
+def _check_strength(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> None:
+    if is_as_strong(wrapping, exported):
+        return
+    bits, category = required_strength(exported)
+    raise UnsupportedOperationError(
+        f"wrapping_key_id: {wrapping.algorithm} ({wrapping.strength_bits} bits, "
+        f"category {wrapping.category}) is too weak to wrap {exported.algorithm}; use "
+        f"a key of at least {bits} bits and category {category}.",
+        field="wrapping_key_id",
+    )
+
+
+def _check_block(mechanism: WrapMechanism, data: bytes) -> None:
+    fits = len(data) >= _KW_MINIMUM and len(data) % _KW_BLOCK == 0
+    if mechanism is WrapMechanism.AES_KW and not fits:
+        raise UnsupportedOperationError(
+            f"mechanism: AES-KW wraps at least {_KW_MINIMUM} bytes, in multiples of "
+            f"{_KW_BLOCK}; this key has {len(data)}. Use AES-KWP.",
+            field="mechanism",
+        )

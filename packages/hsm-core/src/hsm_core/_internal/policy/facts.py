@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Facts of a request that a rule matches, and names of decisions in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from typing import Any, Final
+
+from hsm_core._policies.rules import MAKING
+from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.identities import SYSTEM_PREFIX
+from hsm_core.model import ApprovalDemand, Caller, KeyState, PolicyOutcome
+from hsm_core.operations import Operation
+from hsm_core.protocols import Decision, KeyFacts
+
+_CHANGING = "UpdateKey"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedFacts:
+    """
+    Key facts stated by a request that creates or changes a key; None if not stated.
+
+    Attributes:
+        kind: Name of the operation.
+    """
+
+    kind: str
+    algorithm: str | None = None
+    usages: tuple[str, ...] | None = None
+    name: str | None = None
+    owner: str | None = None
+    tags: tuple[str, ...] | None = None
+
+
+def asked_of(operation: Operation[Any]) -> StatedFacts:
+    """Return the key facts that an operation states."""
+    kind = type(operation).__name__
+    if kind not in MAKING and kind != _CHANGING:
+        return _plain(kind)
+    usages = getattr(operation, "usages", None)
+    return StatedFacts(
+        kind=kind,
+        algorithm=getattr(operation, "algorithm", None),
+        usages=None if usages is None else tuple(usage.value for usage in usages),
+        name=getattr(operation, "name", None),
+        owner=getattr(operation, "owner", None),
+        tags=getattr(operation, "tags", None),
+    )
+
+
+@cache
+def _plain(kind: str) -> StatedFacts:
+    return StatedFacts(kind=kind)
+
+
+def sides_as_asked(
+    asked: StatedFacts, caller: Caller, key: KeyFacts | None
+) -> tuple[KeyFacts, ...]:
+    """Return the facts of every key that rules may be about."""
+    present = () if key is None else (key,)
+    if asked.kind in MAKING:
+        return (_made(asked, caller), *present)
+    if key is not None and asked.kind == _CHANGING:
+        return (key, _changed(asked, key))
+    return present
+
+
+def _made(asked: StatedFacts, caller: Caller) -> KeyFacts:
+    algorithm = asked.algorithm or ""
+    return KeyFacts(
+        key_id="",
+        algorithm=algorithm,
+        state=KeyState.ACTIVE,
+        name=asked.name or "",
+        owner=asked.owner or caller.principal,
+        tags=frozenset(asked.tags or ()),
+        usages=frozenset(asked.usages or ()) or _default_usages(algorithm),
+    )
+
+
+def _changed(asked: StatedFacts, key: KeyFacts) -> KeyFacts:
+    return replace(
+        key,
+        name=key.name if asked.name is None else asked.name,
+        owner=key.owner if asked.owner is None else asked.owner,
+        tags=key.tags if asked.tags is None else frozenset(asked.tags),
+    )
+
+
+def _default_usages(algorithm: str) -> frozenset[str]:
+    try:
+        row = ALGORITHMS[Algorithm(algorithm)]
+    except ValueError:
+        return frozenset()  # It could not be resolved, which is refused right after.
+    return frozenset(usage.value for usage in row.default_usages)
+
+
+DEFAULT_DENY: Final = "default-deny"
+"""Pseudo-rule of a request that no role or rule grants."""
+
+_APPROVAL: Final = "approval:"
+_ALLOWING: Final = ("role:", "allow:", SYSTEM_PREFIX)
+
+
+def asking_rule(demands: Iterable[ApprovalDemand]) -> str:
+    """Return what is recorded where rules ask for approvals."""
+    return _APPROVAL + "+".join(sorted({demand.rule for demand in demands}))
+
+
+def outcome_of_rule(rule: str) -> PolicyOutcome:
+    """Return what a decision was, by the rule that was recorded."""
+    if rule.startswith(_APPROVAL):
+        return PolicyOutcome.APPROVAL
+    return PolicyOutcome.ALLOW if rule.startswith(_ALLOWING) else PolicyOutcome.DENY
+
+
+def joined(decisions: Sequence[Decision]) -> Decision:
+    """
+    Return what decisions about several keys of one operation come to.
+
+    Args:
+        decisions: At least one; all allow.
+    """
+    # By what they say: while a refused file is cut down to, two may have one name.
+    demands = tuple(dict.fromkeys(demand for d in decisions for demand in d.approvals))
+    if not demands:
+        return decisions[0]
+    return replace(decisions[0], approvals=demands, rule=asking_rule(demands))
+
+
+class SystemPrincipal(StrEnum):
+    """Names under which the HSM itself acts."""
+
+    DESTRUCTION = "system.destruction"
+    RETENTION = "system.retention"
+    ROTATION = "system.rotation"
+
+
+SYSTEM_GRANTS: Final[dict[str, frozenset[str]]] = {
+    SystemPrincipal.DESTRUCTION: frozenset({"CompleteDestruction"}),
+    SystemPrincipal.RETENTION: frozenset(
+        {"AllowPurges", "CancelPurge", "PurgeVersion", "SchedulePurge"}
+    ),
+    SystemPrincipal.ROTATION: frozenset({"RotateKey"}),
+}
+"""Operations granted to each system caller; approval rules apply to them too."""
+
+
+def system_caller(principal: SystemPrincipal) -> Caller:
+    """Return the caller that a scheduler is."""
+    return Caller(principal=principal.value, roles=frozenset())

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""Policy in force: holder, identification by certificate, reload of the file."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hsm_core import policies
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._policies.certificate_identities import KnownPerson, person_of
+from hsm_core.errors import AuditUnavailableError, ConfigurationError
+from hsm_core.model import Caller, CertificateIdentity, MessageDetail, Phase
+from hsm_core.protocols import AuditDraft, AuditLog, Clock
+
+
+class PolicyHolder:
+    """
+    Holds the engine in force; putting another in its place is one step.
+
+    Args:
+        engine: The first.
+
+        source: ``file``, or the name of a built-in policy.
+
+        loaded_at: When it was read, in microseconds since 1970.
+
+    Attributes:
+        source: The same.
+        loaded_at: When the policy in force was read.
+        problem: Why the file that lies there now is not in force; else empty.
+        failures: How often a file was refused since the HSM was opened.
+    """
+
+    def __init__(self, engine: RuleEngine, source: str, loaded_at: int) -> None:
+        self._engine = engine
+        self.source = source
+        self.loaded_at = loaded_at
+        self.problem = ""
+        self.failures = 0
+
+    @property
+    def engine(self) -> RuleEngine:
+        """The engine in force."""
+        return self._engine
+
+    def policy_hash(self) -> str:
+        """Return the hash of the policy in force, hex."""
+        return self._engine.policy_hash
+
+    def replace(self, engine: RuleEngine, loaded_at: int, *, problem: str = "") -> None:
+        """Put another engine in force, for what begins from now on."""
+        self._engine = engine
+        self.loaded_at = loaded_at
+        self.problem = problem
+
+    def refuse(self, problem: str) -> None:
+        """Remember that a file could not be put in force."""
+        self.problem = problem
+        self.failures += 1
+
+    def settle(self) -> None:
+        """Forget a problem: what lies there is what is in force."""
+        self.problem = ""
+
+
+class Recogniser:
+    """
+    Knows the people whom certificates name.
+
+    Args:
+        policy: What is in force.
+
+        is_on: Whether a certificate alone names anybody.
+    """
+
+    def __init__(self, policy: PolicyHolder, *, is_on: bool) -> None:
+        self._policy = policy
+        self._is_on = is_on
+
+    @property
+    def asks_for_single_use(self) -> bool:
+        """Whether a rule in force distinguishes tokens that were used."""
+        return self._policy.engine.policy.asks_for_single_use
+
+    def identify(self, caller: Caller) -> CertificateIdentity | None:
+        """
+        Return whom a caller's certificate names; None if nobody.
+
+        Raises:
+            AuthenticationError: It names several.
+        """
+        if not self._is_on:
+            return None
+        person = person_of(self.people(), caller)
+        if person is None:
+            return None
+        return CertificateIdentity(
+            principal=person.principal,
+            roles=person.roles,
+            credential_key=person.credential_key,
+        )
+
+    def people(self) -> tuple[KnownPerson, ...]:
+        """Return the people whom certificates alone name now."""
+        return self._policy.engine.policy.people if self._is_on else ()
+
+
+_SHOWN_CHARACTERS: Final = 300
+
+
+class PolicyReloader:
+    """
+    Reads one policy file again and again.
+
+    Args:
+        path: The file; None where the policy is a built-in one, which never changes.
+
+        holder: Holds what is in force.
+
+        audit: The trail.
+
+        clock: Time.
+
+    Attributes:
+        on_change: Called with the problem, or with nothing after a success.
+    """
+
+    def __init__(
+        self, path: Path | None, holder: PolicyHolder, audit: AuditLog, clock: Clock
+    ) -> None:
+        self._path = path
+        self._holder = holder
+        self._audit = audit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._in_force = _digest(holder.engine.policy.text.encode())
+        self._refused = self._seen = ""
+        self._owed: list[AuditDraft] = []
+        self.on_change: Callable[[str], None] = lambda problem: None
+
+    def poll(self) -> None:
+        """Load the file if its content has been stable for some time."""
+        self._read(is_whole=False)
+
+    def reload(self) -> str:
+        """Put what the file holds in force now; return why not, or nothing."""
+        self._read(is_whole=True)
+        return self._holder.problem
+
+    def _read(self, *, is_whole: bool) -> None:
+        if self._path is None:
+            return
+        with self._lock:
+            self._write_owed()
+            try:
+                data = policies.read_policy_file(self._path)
+            except ConfigurationError as error:
+                self._seen = ""
+                self._refuse(str(error), str(error))
+                return
+            digest = _digest(data)
+            was_seen = is_whole or digest == self._seen
+            self._seen = digest
+            if digest == self._in_force:
+                self._refused = ""
+                if self._holder.problem:
+                    self._holder.settle()
+                    self.on_change("")
+            elif was_seen and (is_whole or digest != self._refused):
+                self._try(data, digest)
+
+    def _try(self, data: bytes, digest: str) -> None:
+        assert self._path is not None  # noqa: S101 (for the type checker)
+        try:
+            policy = policies.parse_policy_file(self._path, data)
+        except ConfigurationError as error:
+            self._withdraw(data, digest, str(error))
+            self._refuse(str(error), digest)
+            return
+        engine = RuleEngine(policy)
+        try:
+            self._record("system.policy-loaded", engine.policy_hash, f"file {digest}")
+        except AuditUnavailableError as error:
+            if not self._holder.problem:
+                self._holder.refuse(f"The new policy could not be recorded: {error}")
+                self.on_change(self._holder.problem)
+            # What a valid file takes away is gone as soon as what a faulty one does.
+            self._withdraw(data, digest, self._holder.problem)
+            return
+        self._holder.replace(engine, self._clock.now())
+        self._in_force, self._refused = digest, ""
+        self.on_change("")
+
+    def _withdraw(self, data: bytes, digest: str, problem: str) -> None:
+        """Grant no more what a file takes away that can't be put in force."""
+        former = self._holder.engine.policy
+        policy = policies.without_withdrawn(former, data)
+        if policy is former:
+            return
+        engine = RuleEngine(policy)
+        text = f"the policy before without what file {digest} takes away"
+        # It is in force without its record, too: nothing is granted by it.
+        self._record_or_owe("system.policy-loaded", engine.policy_hash, text)
+        self._holder.replace(engine, self._clock.now(), problem=problem)
+        # The content of before grants more, and is news again.
+        self._in_force = ""
+
+    def _refuse(self, problem: str, mark: str) -> None:
+        """Keep what is in force; count and tell once what is wrong with a content."""
+        if mark == self._refused:
+            self._holder.problem = problem
+            return
+        self._refused = mark
+        self._holder.refuse(problem)
+        self.on_change(problem)
+        self._record_or_owe(
+            "system.policy-refused",
+            self._holder.policy_hash(),
+            problem[:_SHOWN_CHARACTERS],
+            code=ConfigurationError.code,
+        )
+
+    def _record_or_owe(
+        self, kind: str, policy_hash: str, text: str, *, code: str = "ok"
+    ) -> None:
+        """Record it, with the next reading of the file if the trail is not there."""
+        self._owed.append(_draft(kind, policy_hash, text, code))
+        self._write_owed()
+
+    def _write_owed(self) -> None:
+        try:
+            if self._owed:
+                self._audit.append(self._owed, durable=True, reserved=True).wait()
+                self._owed = []
+        except AuditUnavailableError:
+            pass  # That is an alarm of its own.
+
+    def _record(self, kind: str, policy_hash: str, text: str) -> None:
+        draft = _draft(kind, policy_hash, text)
+        drafts = [*self._owed, draft]
+        self._audit.append(drafts, durable=True, reserved=True).wait()
+        self._owed = []
+
+
+def _draft(kind: str, policy_hash: str, text: str, code: str = "ok") -> AuditDraft:
+    return AuditDraft(
+        phase=Phase.SINGLE,
+        kind=kind,
+        code=code,
+        policy=policy_hash,
+        detail=MessageDetail(text=text),
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
