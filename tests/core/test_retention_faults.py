@@ -21,7 +21,7 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
 from hsm_core._internal.retention.sweeper import Sweeper, Tally, Totals
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
-from hsm_core._internal.time.clock_guard import ClockJumpGuard, RetentionTime
+from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -442,7 +442,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
         store=SimpleNamespace(digests=digests, available=True),
     )
     pauses: Any = SimpleNamespace(
-        leaps_allowed=0, consider_leap=lambda _: None, may_purge=lambda *_: False
+        jumps_allowed=0, consider_jumps=lambda _: None, may_purge=lambda *_: False
     )
     purger: Any = SimpleNamespace(lock=threading.Lock(), settle=lambda _: 0)
     consents: Any = _Desk()
@@ -455,7 +455,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
         pauses=pauses,
         purger=purger,
         trail=trail,
-        time=RetentionTime(ClockJumpGuard(clock)),
+        time=ClockJumpGuard(clock),
         totals=Totals(),
         grace_seconds=0,
         most=100,

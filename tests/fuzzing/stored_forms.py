@@ -52,9 +52,9 @@ from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core._internal.time.clock_guard import (
     ClockJump,
-    decode_leaps,
+    decode_jumps,
     decode_look,
-    encode_leaps,
+    encode_jumps,
     encode_look,
 )
 from hsm_core.algorithms import HashAlgorithm
@@ -299,7 +299,7 @@ def _retention_state() -> Target:
     state = RetentionState(
         store_id=RING.store_id,
         pauses=(LOST,),
-        leaps_allowed=5,
+        jumps_allowed=5,
         allowance=Allowance(purges=3, until=9),
         anchor=LedgerAnchor(log_id="ab" * 16, seq=4, leaf_hash="cd" * 32),
         asked={"ef": "approval"},
@@ -320,18 +320,18 @@ def _retention_state() -> Target:
 
 
 def _leaps() -> Target:
-    mac_of = RING.leaps_mac
+    mac_of = RING.jumps_mac
     leaps, look = (
-        encode_leaps([ClockJump(1, 2), ClockJump(5, 9)], mac_of),
+        encode_jumps([ClockJump(1, 2), ClockJump(5, 9)], mac_of),
         encode_look(7, mac_of),
     )
     frame_leaps, frame_look = sealed(b"leaps", mac_of), sealed(b"look", mac_of)
     return Target(
         name="clock-leaps",
         readers=(
-            lambda data: wanted(decode_leaps(data, mac_of)),
+            lambda data: wanted(decode_jumps(data, mac_of)),
             lambda data: wanted(decode_look(data, mac_of)),
-            lambda data: wanted(decode_leaps(frame_leaps(data), mac_of)),
+            lambda data: wanted(decode_jumps(frame_leaps(data), mac_of)),
             lambda data: wanted(decode_look(frame_look(data), mac_of)),
         ),
         seeds=(leaps, look, payload_of(b"leaps", leaps), payload_of(b"look", look)),

@@ -307,19 +307,19 @@ class _Age:
 
     def __init__(self, register: ApprovalRegister, instants: Sequence[int]) -> None:
         self._now = register.time.now()
-        self._leapt = max(0, self._now - register.opened_at - register.time.passed())
+        self._jumped = max(0, self._now - register.opened_at - register.time.passed())
         self._instants = instants
-        leaps = [max(0, later - at - _IDLE) for at, later in pairwise(instants)]
+        jumps = [max(0, later - at - _IDLE) for at, later in pairwise(instants)]
         # What doesn't count after the n-th instant.
         self._uncounted = [0]
-        for leap in reversed(leaps):
-            self._uncounted.append(self._uncounted[-1] + leap)
+        for jump in reversed(jumps):
+            self._uncounted.append(self._uncounted[-1] + jump)
         self._uncounted.reverse()
 
     def of(self, at: int) -> int:
         """Return the age of what happened at one of the instants, or later."""
         place = bisect_right(self._instants, at) - 1
-        return self._now - at - self._leapt - self._uncounted[place]
+        return self._now - at - self._jumped - self._uncounted[place]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,7 @@ from hsm_core._internal.background.backups import Backups, Copier
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.base import HandlerDependencies
-from hsm_core._internal.keyring.clock_history import open_leaps
-from hsm_core._internal.keyring.dependencies import Dependencies
+from hsm_core._internal.keyring.dependencies import Dependencies, open_clock_guard
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.store_check import StoreCheck
@@ -229,7 +228,9 @@ class _Assembly:
         source = "file" if settings.policy_config else settings.policy_profile.value
         engine = RuleEngine(parts.policy or policy_of(settings))
         policy = PolicyHolder(engine, source, parts.clock.now())
-        leaps = open_leaps(parts.store, ring, audit, parts.clock, policy.policy_hash)
+        clock_guard = open_clock_guard(
+            parts.store, ring, audit, parts.clock, policy.policy_hash
+        )
         recorder = TamperingRecorder(audit, policy.policy_hash)
         inventory = KeyRepository(
             parts.store,
@@ -247,7 +248,7 @@ class _Assembly:
             verify=lambda start, limit: verify_range(audit, hmac_key, start, limit),
             policy=policy,
             clock=parts.clock,
-            leaps=leaps,
+            clock_guard=clock_guard,
             entropy=parts.entropy,
         )
 
@@ -299,7 +300,7 @@ class _Assembly:
             consents=self._dual.consents,
             approval_status=lambda: self._dual.care.status,
             started_at=ground.clock.now(),
-            leaps=ground.leaps,
+            clock_guard=ground.clock_guard,
             retention_status=self._slot.status,
             check_ledger_lost=self._slot.check_ledger_lost,
             begin_ledger=self._slot.begin_ledger,

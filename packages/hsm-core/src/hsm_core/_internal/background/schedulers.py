@@ -140,7 +140,7 @@ class KeyScheduler(ABC):
             raise
 
     def _step(self) -> float | None:
-        self._note_leaps()
+        self._note_jumps()
         changes = 0
         for _ in range(_LOOKS):
             document = self._walk.next()
@@ -188,9 +188,9 @@ class KeyScheduler(ABC):
             return False
         return True
 
-    def _note_leaps(self) -> None:
-        leaps = self._services.leaps.look()
-        left_out = sum(leap.end - leap.begin for leap in leaps)
+    def _note_jumps(self) -> None:
+        jumps = self._services.clock_guard.look()
+        left_out = sum(jump.end - jump.begin for jump in jumps)
         self._services.schedule.left_out_seconds = left_out // 1_000_000
 
 
@@ -228,7 +228,7 @@ class RotationScheduler(KeyScheduler):
     def _is_due(self, document: KeyDocument, rule: RotationDocument) -> bool:
         current = document.current_version
         if rule.max_age_days:
-            age = self._services.leaps.age(current.active_since)
+            age = self._services.clock_guard.age(current.active_since)
             if age >= rule.max_age_days * _DAY:
                 return True
         if rule.max_uses:
@@ -245,7 +245,7 @@ class DestructionScheduler(KeyScheduler):
     """
     Completes what `DestroyKey` has begun, when the time has really passed.
 
-    A key whose time is over by the wall clock only, because that leapt, is held until
+    A key whose time is over by the wall clock only, after a clock jump, is held until
     the rest has passed, or until somebody sends `DestroyKey` again.
     """
 
@@ -264,11 +264,11 @@ class DestructionScheduler(KeyScheduler):
         if not document.destroy_at:
             return False
         self._waiting += 1
-        leaps = self._services.leaps
-        if leaps.now() < document.destroy_at:
+        guard = self._services.clock_guard
+        if guard.now() < document.destroy_at:
             return False
         asked_at = document.destroy_asked_at
-        if leaps.age(asked_at) < document.destroy_at - asked_at:
+        if guard.age(asked_at) < document.destroy_at - asked_at:
             self._due += 1
             self._held += 1
             return False

@@ -79,7 +79,7 @@ class HandlerDependencies:
         consents: Approval workflow.
         approval_status: Returns the state of the approvals.
         started_at: Time at which the HSM was opened, in microseconds since 1970.
-        leaps: Clock-jump guard.
+        clock_guard: Clock-jump guard.
         schedule: Results of the schedulers.
         retention_status: Returns the retention report.
         destroy_waiting_days: Minimum waiting period before a destruction, in days.
@@ -111,7 +111,7 @@ class HandlerDependencies:
     consents: ApprovalWorkflow
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
-    leaps: ClockJumpGuard
+    clock_guard: ClockJumpGuard
     schedule: Schedule = field(default_factory=Schedule)
     retention_status: Callable[[], ops.RetentionReport] = field(
         default=lambda: ops.RetentionReport(enabled=False)

@@ -99,7 +99,7 @@ class AllowPurges(Operation[PurgesAllowed], frozen=True, kw_only=True):
     Let purges go on that something unusual keeps back.
 
     Attributes:
-        cause: ``leap``: they are old only by a time that leapt; ``limit``: there are
+        cause: ``leap``: they are old only by a clock jump; ``limit``: there are
             more of them than the settings allow at once; ``state``: what was
             remembered of both is lost.
         count: How many purges were waiting when this was noticed.
@@ -156,7 +156,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
                     field="waiting_days",
                 )
             return
-        if days or self._services.leaps.now() < document.destroy_at:
+        if days or self._services.clock_guard.now() < document.destroy_at:
             raise KeyStateError(
                 "Destruction is already scheduled for "
                 f"{utc_text(instant(document.destroy_at))}. Cancel it before you "
@@ -170,7 +170,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         days = subject.operation.waiting_days or 0
         if not days:
             return Plan(_ended(document, now), document.current)
-        asked_at = self._services.leaps.now()
+        asked_at = self._services.clock_guard.now()
         after = msgspec.structs.replace(
             with_versions(
                 document, (_scheduled(v, now) for v in document.versions), now
@@ -188,7 +188,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
         """Refuse a key that nobody wanted destroyed, or whose time has not come."""
         check_hold(subject.key)
         due_at = subject.key.destroy_at
-        if not due_at or self._services.leaps.now() < due_at:
+        if not due_at or self._services.clock_guard.now() < due_at:
             raise KeyStateError(
                 "The key's destruction is not due.",
                 state=subject.key.current_version.state.value,

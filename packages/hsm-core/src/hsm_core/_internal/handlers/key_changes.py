@@ -51,7 +51,7 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
 
     def plan(self, subject: OperationContext[ops.RotateKey], /) -> Plan:
         """Generate, test, seal; the old version is retired, a revoked one stays so."""
-        now = self._services.leaps.now()
+        now = self._services.clock_guard.now()
         state = KeyState.STAGED if subject.operation.staged else KeyState.ACTIVE
         fresh = self._fresh(subject.key, now, state)
         document = append_version(subject.key, lambda _: fresh.version, now)
@@ -82,7 +82,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
 
     def plan(self, subject: OperationContext[ops.Rollback], /) -> Plan:
         """Unseal the old key material and seal it for the new version."""
-        now, source = self._services.leaps.now(), _source(subject)
+        now, source = self._services.clock_guard.now(), _source(subject)
         material = self._services.inventory.materials.open_material(subject.key, source)
         sealed = seal_version(
             self._services.inventory,
@@ -120,7 +120,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     def plan(self, subject: OperationContext[ops.RevokeKey], /) -> Plan:
         """Revoke the version, or all, and every version with the same material."""
         operation, document = subject.operation, subject.key
-        now = self._services.leaps.now()
+        now = self._services.clock_guard.now()
         material = {
             v.material_id
             for v in document.versions
@@ -209,7 +209,7 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
     def plan(self, subject: OperationContext[ops.ActivateKey], /) -> Plan:
         """Make it the current one; an active one before it is retired."""
         document, wanted = subject.key, _named(subject)
-        now = self._services.leaps.now()
+        now = self._services.clock_guard.now()
 
         def moved(version: VersionDocument) -> VersionDocument:
             if version is wanted:
@@ -232,7 +232,7 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
 
     def plan(self, subject: OperationContext[ops.SuspendKey], /) -> Plan:
         """Suspend it."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         moved = move(
             document.current_version,
             KeyState.SUSPENDED,
@@ -251,7 +251,7 @@ class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
 
     def plan(self, subject: OperationContext[ops.ResumeKey], /) -> Plan:
         """Make it active, and forget why it was not."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         moved = move(document.current_version, KeyState.ACTIVE, now)
         return _current_replaced(
             document, msgspec.structs.replace(moved, reason=""), now
@@ -268,7 +268,7 @@ class SetRotationHandler(KeyMutation[ops.SetRotation]):
     def plan(self, subject: OperationContext[ops.SetRotation], /) -> Plan:
         """Store the limits; no limit means no rotation."""
         operation, document = subject.operation, subject.key
-        now = self._services.leaps.now()
+        now = self._services.clock_guard.now()
         wanted = RotationDocument(
             max_age_days=operation.max_age_days or 0,
             max_uses=operation.max_uses or 0,

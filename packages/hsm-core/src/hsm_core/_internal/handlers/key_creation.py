@@ -129,7 +129,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
         origin: KeyOrigin,
         state: KeyState = KeyState.ACTIVE,
     ) -> Plan:
-        operation, now = subject.operation, self._services.leaps.now()
+        operation, now = subject.operation, self._services.clock_guard.now()
         ring = self._services.inventory.ring
         empty = KeyDocument(
             format=DOCUMENT_FORMAT,

@@ -163,7 +163,7 @@ RING_MACS: Final[Mapping[str, tuple[Callable[[KeyRing], bytes | str | int], str]
                 "c7c33f494df18c30ae2a92ca64adce7da20c5aafab260ef54f145436fb069b67",
             ),
             "clock MAC": (
-                lambda ring: ring.leaps_mac(b"abc"),
+                lambda ring: ring.jumps_mac(b"abc"),
                 "abfa14611ad16f823716027d70e1d26e1218a3f241cd93fac7980fac69430c19",
             ),
             "retention MAC": (

@@ -42,7 +42,7 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
 
     def plan(self, subject: OperationContext[ops.HoldKey], /) -> Plan:
         """Note why; what waits for a purge alone gets its state back."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         versions = document.versions
         if not document.destroy_at:
             versions = tuple(_given_back(v, now) for v in versions)
@@ -61,7 +61,7 @@ class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
 
     def plan(self, subject: OperationContext[ops.ReleaseKey], /) -> Plan:
         """Forget the hold; the trail knows why."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         after = with_versions(document, document.versions, now)
         return Plan(msgspec.structs.replace(after, hold=""), document.current)
 
@@ -90,7 +90,7 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
 
     def plan(self, subject: OperationContext[ops.ExtendRetention], /) -> Plan:
         """Note it; if it waits for a purge alone, it gets its state back."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         wanted = document.versions[subject.operation.version - 1]
         until = _until(subject.operation)
 
@@ -119,7 +119,7 @@ class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
 
     def plan(self, subject: OperationContext[internal.SchedulePurge], /) -> Plan:
         """Move every version that has it, and note when its window opened."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         purge_at = subject.operation.purge_at
         chosen = subject.operation.versions
 
@@ -148,7 +148,7 @@ class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
 
     def plan(self, subject: OperationContext[internal.CancelPurge], /) -> Plan:
         """Move every version that has it back."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         chosen = subject.operation.versions
         versions = (
             _given_back(v, now) if v.version in chosen else v for v in document.versions
@@ -161,7 +161,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
 
     def prepare(self, subject: OperationContext[internal.PurgeVersion], /) -> None:
         """Refuse what must stay, or whose time has not come."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         versions = _material(document, subject.operation)
         _check_scheduled(document, versions)
         _check_purgeable(document, versions)
@@ -170,7 +170,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
 
     def plan(self, subject: OperationContext[internal.PurgeVersion], /) -> Plan:
         """Destroy every version that has it, and leave a tombstone."""
-        document, now = subject.key, self._services.leaps.now()
+        document, now = subject.key, self._services.clock_guard.now()
         named = subject.operation.version
         material_id = document.versions[named - 1].material_id
         return Plan(destroy_material(document, {material_id}, now), named)

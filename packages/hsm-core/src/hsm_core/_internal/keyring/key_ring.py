@@ -57,7 +57,7 @@ _CREDENTIAL_LABEL: Final = b"hsm-core/credential-key/1"
 _APPROVAL_SEAL_LABEL: Final = b"hsm-core/approval-seal/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
-_LEAPS_LABEL: Final = b"hsm-core/clock-leaps/1"
+_JUMPS_LABEL: Final = b"hsm-core/clock-leaps/1"
 _RETENTION_LABEL: Final = b"hsm-core/retention-state/1"
 _KEY_ID_CHARACTERS: Final = 36
 _DIGEST_CHARACTERS: Final = 64
@@ -111,7 +111,7 @@ class KeyRing:
     Attributes:
         document_mac: HMAC-SHA-256 over a key document, 32 bytes.
         account_mac: The same over what was counted of the store.
-        leaps_mac: The same over leaps of the clock.
+        jumps_mac: The same over clock jumps.
         retention_mac: The same over what retention remembers.
     """
 
@@ -128,13 +128,13 @@ class KeyRing:
         "_set_mac",
         "account_mac",
         "document_mac",
-        "leaps_mac",
+        "jumps_mac",
         "retention_mac",
     )
 
     account_mac: Callable[[bytes], bytes]
     document_mac: Callable[[bytes], bytes]
-    leaps_mac: Callable[[bytes], bytes]
+    jumps_mac: Callable[[bytes], bytes]
     retention_mac: Callable[[bytes], bytes]
 
     def __init__(self, contents: _Contents) -> None:
@@ -150,7 +150,7 @@ class KeyRing:
         self._credential_mac = self._mac(_CREDENTIAL_LABEL)
         self._bucket_mac = self._mac(_BUCKET_LABEL)
         self.account_mac = self._mac(_ACCOUNT_LABEL)
-        self.leaps_mac = self._mac(_LEAPS_LABEL)
+        self.jumps_mac = self._mac(_JUMPS_LABEL)
         self.retention_mac = self._mac(_RETENTION_LABEL)
 
     def __repr__(self) -> str:

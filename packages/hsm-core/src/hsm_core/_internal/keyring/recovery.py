@@ -263,7 +263,7 @@ class StoreRecovery:
         self, before: KnownKey | None, stored: KeyDocument, gone: set[str]
     ) -> _Decision:
         """Return the decision for a key of which something was purged."""
-        after = destroy_material(stored, gone, self._ground.leaps.now())
+        after = destroy_material(stored, gone, self._ground.clock_guard.now())
         record = OperationRecord(
             id=self._ground.entropy.random_bytes(16).hex(),
             digest="",

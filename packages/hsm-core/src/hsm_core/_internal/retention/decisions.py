@@ -21,7 +21,7 @@ from hsm_core._internal.retention.state import (
     Pause,
     StateFile,
 )
-from hsm_core._internal.time.clock_guard import RetentionTime
+from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import ApprovalNotFoundError
 from hsm_core.model import Approval, ApprovalState, Caller
 from hsm_core.operations import Operation
@@ -303,7 +303,7 @@ class Pauses:
         file: StateFile,
         consents: PurgeDecisions,
         execute: Callable[[Request], Any],
-        time: RetentionTime,
+        time: ClockJumpGuard,
     ) -> None:
         self._file = file
         self._consents = consents
@@ -322,24 +322,24 @@ class Pauses:
         self.cause = self.cause or cause
 
     @property
-    def leaps_allowed(self) -> int:
-        """Leaps that ended before this instant count as time that has passed."""
-        return self._file.state.leaps_allowed
+    def jumps_allowed(self) -> int:
+        """Clock jumps that ended before this instant count as time that has passed."""
+        return self._file.state.jumps_allowed
 
     @property
     def allowed(self) -> int:
         """How many purges were allowed above the limit, and not done yet."""
         allowance = self._file.state.allowance
-        if allowance is None or allowance.until < self._time.wall():
+        if allowance is None or allowance.until < self._time.now():
             return 0
         return allowance.purges
 
-    def consider_leap(self, count: int) -> None:
+    def consider_jumps(self, count: int) -> None:
         """Request that jumps count as time, if *count* materials wait for that."""
         if not count:
             self._drop("leap")
         elif self._is_allowed("leap", count):
-            self._put(leaps_allowed=self._time.wall())
+            self._put(jumps_allowed=self._time.now())
 
     def may_purge(self, count: int, most: int) -> bool:
         """
@@ -361,7 +361,7 @@ class Pauses:
             return True
         if not self._is_allowed("limit", count):
             return False
-        until = self._time.wall() + _ALLOWED_FOR
+        until = self._time.now() + _ALLOWED_FOR
         self._put(allowance=Allowance(purges=count, until=until))
         return False  # The next sweep finds all that may be purged.
 
@@ -399,12 +399,12 @@ class Pauses:
         """Return whether it is approved; open a request if there is none."""
         pause = self._find(cause)
         if pause is None:
-            pause = Pause(cause=cause, count=count, since=self._time.wall())
+            pause = Pause(cause=cause, count=count, since=self._time.now())
             self._put(pauses=(*self._file.state.pauses, pause))
         asked = AllowPurges(cause=cause, count=pause.count, since=pause.since)
         self.cause = self.cause or cause
         try:
-            answer = self._consents.look(asked, self._time.wall())
+            answer = self._consents.look(asked, self._time.now())
             answer = answer or self._consents.ask(asked)
         except NoApprovalRequiredError:
             return False

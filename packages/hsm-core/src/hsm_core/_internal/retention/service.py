@@ -29,7 +29,6 @@ from hsm_core._internal.retention.state import (
 )
 from hsm_core._internal.retention.sweeper import Sweeper, Tally, Totals
 from hsm_core._internal.time.clock import instant
-from hsm_core._internal.time.clock_guard import RetentionTime
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -131,7 +130,7 @@ class Retention:
     ) -> Sweeper:
         ground, settings = self._ground, self._ground.settings
         inventory = ground.inventory
-        known = RetentionTime(ground.leaps)
+        guard = ground.clock_guard
         consents = PurgeDecisions(
             RememberedRequests(desk, self._state),
             settings.retention_grace_seconds,
@@ -141,10 +140,10 @@ class Retention:
             inventory=inventory,
             execute=execute,
             consents=consents,
-            pauses=Pauses(self._state, consents, execute, known),
+            pauses=Pauses(self._state, consents, execute, guard),
             purger=Purger(inventory, self.ledger, execute, ground.entropy, method),
             trail=TrailCheck(ground.audit, ground.verify, self.ledger),
-            time=known,
+            time=guard,
             totals=self._totals,
             grace_seconds=settings.retention_grace_seconds,
             most=settings.retention_max_purges,

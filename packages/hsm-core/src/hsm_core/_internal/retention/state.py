@@ -74,7 +74,7 @@ class RetentionState(StoredForm, frozen=True, kw_only=True):
 
     Attributes:
         pauses: One for each cause.
-        leaps_allowed: Leaps of the clock that ended before this instant count as time
+        jumps_allowed: Clock jumps that ended before this instant count as time
             that has passed.
         anchor: Last position of the ledger recorded in the audit log.
         asked: Newest approval request of each operation, by a digest of the operation.
@@ -83,7 +83,7 @@ class RetentionState(StoredForm, frozen=True, kw_only=True):
     format: int = _FORMAT
     store_id: str = ""
     pauses: tuple[Pause, ...] = ()
-    leaps_allowed: int = 0
+    jumps_allowed: int = msgspec.field(default=0, name="leaps_allowed")
     allowance: Allowance | None = None
     anchor: LedgerAnchor | None = None
     asked: dict[str, str] = msgspec.field(default_factory=dict)

@@ -28,7 +28,7 @@ from hsm_core._internal.retention.decisions import (
 from hsm_core._internal.retention.ledger import TrailCheck
 from hsm_core._internal.retention.purger import Purger, purge_of
 from hsm_core._internal.time.clock import instant
-from hsm_core._internal.time.clock_guard import RetentionTime
+from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import HSMError, IntegrityError, OverloadedError, UnavailableError
 from hsm_core.model import Approval, ApprovalState, KeyId
 from hsm_core.operations import PurgeItem
@@ -65,7 +65,7 @@ class Tally:
     Attributes:
         queue: Materials that are due or wait for their purge.
         failures: Keys that could not be handled.
-        leapt: Materials that would be due if leaps of the clock counted as time.
+        jumped: Materials that would be due if clock jumps counted as time.
         asked: How many approvals were asked for.
         cannot_ask: Whether no more can be asked for now.
         ripe: Those whose grace period is over, up to what is purged in a sweep.
@@ -74,7 +74,7 @@ class Tally:
 
     queue: int = 0
     failures: int = 0
-    leapt: int = 0
+    jumped: int = 0
     asked: int = 0
     cannot_ask: bool = False
     ripe: list[Ripe] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Sweeper:
     pauses: Pauses
     purger: Purger
     trail: TrailCheck
-    time: RetentionTime
+    time: ClockJumpGuard
     totals: Totals
     grace_seconds: int
     most: int
@@ -144,7 +144,7 @@ class Sweeper:
                 yield
             yield
         yield from self._settle(policy, tally)
-        self.pauses.consider_leap(tally.leapt)
+        self.pauses.consider_jumps(tally.jumped)
         if self.pauses.may_purge(tally.ripe_count, self.most):
             yield from self._purge_all(policy, tally)
         yield from self.trail.compare_once()
@@ -170,20 +170,20 @@ class Sweeper:
             if candidate.kept != "destruction":
                 self._handle_scheduled(candidate, tally)
             return
-        if candidate.kept or candidate.due_at > self.time.wall():
+        if candidate.kept or candidate.due_at > self.time.now():
             return
         if not candidate.is_due(self._known(candidate)):
-            tally.leapt += 1
+            tally.jumped += 1
             return
         self._handle_due(candidate, policy, tally)
 
     def _known(self, candidate: Candidate) -> int:
-        return self.time.since(candidate.opened_at, self.pauses.leaps_allowed)
+        return self.time.since(candidate.opened_at, self.pauses.jumps_allowed)
 
     def _handle_due(
         self, candidate: Candidate, policy: RetentionPolicy, tally: Tally
     ) -> None:
-        wanted, now = purge_of(candidate), self.time.wall()
+        wanted, now = purge_of(candidate), self.time.now()
         answer = self.consents.look(wanted, now)
         if answer is None:
             if tally.cannot_ask or tally.asked >= self.most:
@@ -260,7 +260,7 @@ class Sweeper:
         if not candidate.is_due(self._known(candidate)):
             return "extended", ""
         try:
-            answer = self.consents.look(purge_of(candidate), self.time.wall())
+            answer = self.consents.look(purge_of(candidate), self.time.now())
         except IntegrityError:
             return "tampered", ""
         if answer is None:
@@ -271,7 +271,7 @@ class Sweeper:
 
     def _is_ripe(self, candidate: Candidate) -> bool:
         """Return whether the grace period is over, without counting clock jumps."""
-        allowed = self.pauses.leaps_allowed
+        allowed = self.pauses.jumps_allowed
         return all(
             v.purge_at <= self.time.since(v.state_changed_at, allowed)
             for v in candidate.versions
@@ -318,7 +318,7 @@ class Sweeper:
                 return False
             if self._why_not(candidate)[0] or not self._is_ripe(candidate):
                 return False
-            answer = self.consents.look(purge_of(candidate), self.time.wall())
+            answer = self.consents.look(purge_of(candidate), self.time.now())
             if answer is None or answer.consent is not Consent.GRANTED:
                 return False
             self.purger.purge(candidate, answer.approval, policy.sha256)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -31,8 +31,10 @@ SLACK: Final = 24 * 3600 * 1_000_000
 
 _HOUR: Final = 3600 * 1_000_000
 _MOST: Final = 32
-_NAME: Final = b"leaps"
+_JUMPS: Final = b"leaps"
 _LOOK: Final = b"look"
+
+T = TypeVar("T")
 
 
 class ClockJump(
@@ -79,7 +81,7 @@ class ClockJumpGuard:
         self._on_look = on_look
         self._looked_at: int | None = None
         self._lock = threading.Lock()
-        self._leaps = self._told = tuple(kept)
+        self._jumps = self._told = tuple(kept)
         self._slack = SLACK
         self._wall, self._at = clock.now(), clock.monotonic()
         self._vouched = self._wall
@@ -94,13 +96,13 @@ class ClockJumpGuard:
         """Read the clocks, and return the known jumps, ascending."""
         with self._lock:
             self._advance()
-            if self._leaps != self._told:
-                self._on_change(self._leaps)
-                self._told = self._leaps
+            if self._jumps != self._told:
+                self._on_change(self._jumps)
+                self._told = self._jumps
             if self._looked_at is None or abs(self._wall - self._looked_at) >= _HOUR:
                 self._on_look(self._wall)
                 self._looked_at = self._wall
-            return self._leaps
+            return self._jumps
 
     def now(self) -> int:
         """
@@ -126,13 +128,33 @@ class ClockJumpGuard:
         with self._lock:
             now = self._advance()
             uncounted = sum(
-                max(0, min(leap.end, now) - max(leap.begin, at)) for leap in self._leaps
+                max(0, min(jump.end, now) - max(jump.begin, at)) for jump in self._jumps
             )
             return max(0, now - at - uncounted)
 
+    def since(self, at: int, allowed: int) -> int:
+        """
+        Return the current time for something that began at *at*.
+
+        Args:
+            at: Microseconds since 1970.
+
+            allowed: Jumps that ended before this instant count as time.
+
+        Returns:
+            Microseconds since 1970, not after `now`.
+        """
+        now = self.now()
+        uncounted = sum(
+            max(0, min(jump.end, now) - max(jump.begin, at))
+            for jump in self.look()
+            if jump.end > allowed
+        )
+        return now - uncounted
+
     def _left_out(self, until: int) -> int:
         """Return how much of the wall time before an instant does not count."""
-        return sum(max(0, min(leap.end, until) - leap.begin) for leap in self._leaps)
+        return sum(max(0, min(jump.end, until) - jump.begin) for jump in self._jumps)
 
     def _advance(self) -> int:
         wall, at = self._clock.now(), self._clock.monotonic()
@@ -140,7 +162,7 @@ class ClockJumpGuard:
         self._at = at
         self._vouched += passed
         expected = self._wall + passed
-        # A clock that was set back, and then right, has not leapt.
+        # A clock that was set back, and then right, has not jumped.
         known = max(expected, self._vouched)
         gained = max(0, wall - known)
         if gained <= self._slack:
@@ -152,101 +174,68 @@ class ClockJumpGuard:
     def _note(self, wall: int, expected: int, known: int) -> None:
         """Update the state with the wall time, where *known* is the accepted time."""
         if wall < expected:
-            self._leaps = tuple(
-                ClockJump(leap.begin, min(leap.end, wall))
-                for leap in self._leaps
-                if leap.begin < wall
+            self._jumps = tuple(
+                ClockJump(jump.begin, min(jump.end, wall))
+                for jump in self._jumps
+                if jump.begin < wall
             )
         elif wall > known:
-            self._leaps = _bounded((*self._leaps, ClockJump(known, wall)))
+            self._jumps = _bounded((*self._jumps, ClockJump(known, wall)))
         self._wall = wall
         self._vouched = max(self._vouched, wall - self._left_out(wall))
 
 
-def _bounded(leaps: tuple[ClockJump, ...]) -> tuple[ClockJump, ...]:
+def _bounded(jumps: tuple[ClockJump, ...]) -> tuple[ClockJump, ...]:
     """Join spans that touch, and the oldest two if there are too many."""
-    joined = [leaps[0]]
-    for before, leap in pairwise(leaps):
-        if leap.begin <= before.end:
-            joined[-1] = ClockJump(joined[-1].begin, leap.end)
+    joined = [jumps[0]]
+    for before, jump in pairwise(jumps):
+        if jump.begin <= before.end:
+            joined[-1] = ClockJump(joined[-1].begin, jump.end)
         else:
-            joined.append(leap)
+            joined.append(jump)
     if len(joined) > _MOST:
         joined[:2] = [ClockJump(joined[0].begin, joined[1].end)]
     return tuple(joined)
 
 
-def encode_leaps(leaps: Sequence[ClockJump], mac_of: Callable[[bytes], bytes]) -> bytes:
-    """Return the stored form of leaps."""
-    payload = msgspec.json.encode(tuple(leaps))
-    return envelope.join(_NAME, payload, mac_of(payload))
+def encode_jumps(jumps: Sequence[ClockJump], mac_of: Callable[[bytes], bytes]) -> bytes:
+    """Return the stored form of clock jumps."""
+    return _sealed(_JUMPS, tuple(jumps), mac_of)
 
 
-def decode_leaps(
+def decode_jumps(
     stored: bytes | None, mac_of: Callable[[bytes], bytes]
 ) -> tuple[ClockJump, ...]:
-    """Return leaps from their stored form; none where it can't be believed."""
-    try:
-        payload = envelope.check(_NAME, stored, mac_of) if stored else None
-        if payload is not None:
-            return msgspec.json.decode(payload, type=tuple[ClockJump, ...])
-    except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    return ()
+    """Return clock jumps from their stored form; none if it is not authentic."""
+    return _opened(_JUMPS, stored, mac_of, tuple[ClockJump, ...], ())
 
 
 def encode_look(wall: int, mac_of: Callable[[bytes], bytes]) -> bytes:
-    """Return the stored form of the instant of a look."""
-    payload = msgspec.json.encode(wall)
-    return envelope.join(_LOOK, payload, mac_of(payload))
+    """Return the stored form of the time of a look."""
+    return _sealed(_LOOK, wall, mac_of)
 
 
 def decode_look(stored: bytes | None, mac_of: Callable[[bytes], bytes]) -> int:
-    """Return the instant of a look from its stored form; 0 if it can't be believed."""
+    """Return the time of a look from its stored form; 0 if it is not authentic."""
+    return _opened(_LOOK, stored, mac_of, int, 0)
+
+
+def _sealed(name: bytes, value: object, mac_of: Callable[[bytes], bytes]) -> bytes:
+    payload = msgspec.json.encode(value)
+    return envelope.join(name, payload, mac_of(payload))
+
+
+def _opened(
+    name: bytes,
+    stored: bytes | None,
+    mac_of: Callable[[bytes], bytes],
+    kind: type[T],
+    default: T,
+) -> T:
     try:
-        payload = envelope.check(_LOOK, stored, mac_of) if stored else None
+        payload = envelope.check(name, stored, mac_of) if stored else None
         if payload is not None:
-            return msgspec.json.decode(payload, type=int)
+            return msgspec.json.decode(payload, type=kind)
     except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
         pass
-    return 0
-
-
-class RetentionTime:
-    """
-    Time without clock jumps.
-
-    Args:
-        leaps: Clock-jump guard.
-    """
-
-    def __init__(self, leaps: ClockJumpGuard) -> None:
-        self._leaps = leaps
-
-    def wall(self) -> int:
-        """
-        Return the wall time, or a later instant while the clock is behind.
-
-        In microseconds since 1970; see `ClockJumpGuard.now`.
-        """
-        return self._leaps.now()
-
-    def since(self, at: int, allowed: int) -> int:
-        """
-        Return the current time for something that began at *at*.
-
-        Args:
-            at: Microseconds since 1970.
-
-            allowed: Leaps that ended before this instant count as time.
-
-        Returns:
-            Microseconds since 1970, not after `wall`.
-        """
-        wall = self.wall()
-        uncounted = sum(
-            max(0, min(leap.end, wall) - max(leap.begin, at))
-            for leap in self._leaps.look()
-            if leap.end > allowed
-        )
-        return wall - uncounted
+    return default

@@ -12,9 +12,9 @@ from hsm_core._internal.time.clock_guard import (
     SLACK,
     ClockJump,
     ClockJumpGuard,
-    decode_leaps,
+    decode_jumps,
     decode_look,
-    encode_leaps,
+    encode_jumps,
     encode_look,
 )
 from hsm_core.testing import FakeClock
@@ -30,74 +30,74 @@ class TestAge:
         Where the clocks agree, all time counts.
         """
         clock = FakeClock()
-        leaps, at = ClockJumpGuard(clock), clock.now()
+        guard, at = ClockJumpGuard(clock), clock.now()
 
         clock.advance(400 * DAY)
 
-        assert 400 * DAY * US == leaps.age(at)
-        assert () == leaps.look()
+        assert 400 * DAY * US == guard.age(at)
+        assert () == guard.look()
 
     @pytest.mark.parametrize("years", [1, 10, 100])
-    def test_over_a_leap(self, years: int) -> None:
+    def test_over_a_jump(self, years: int) -> None:
         """
-        What the clock leapt over does not count for what was before, and only for that.
+        Time that the clock jumped over counts only for what came after the jump.
         """
         clock = FakeClock()
-        leaps, before = ClockJumpGuard(clock), clock.now()
+        guard, before = ClockJumpGuard(clock), clock.now()
         clock.advance(3 * DAY)
         clock.step(years * 365 * DAY)
-        leaps.look()
+        guard.look()
         after = clock.now()
         clock.advance(2 * DAY)
 
-        assert 5 * DAY * US == leaps.age(before)
-        assert 2 * DAY * US == leaps.age(after)
+        assert 5 * DAY * US == guard.age(before)
+        assert 2 * DAY * US == guard.age(after)
 
     def test_over_small_steps(self) -> None:
         """
         A day is believed in the life of a process, and nothing more.
         """
         clock = FakeClock()
-        leaps, at = ClockJumpGuard(clock), clock.now()
+        guard, at = ClockJumpGuard(clock), clock.now()
         for _ in range(100):
             clock.step(3600)
-            leaps.look()
+            guard.look()
 
-        assert SLACK == leaps.age(at)
+        assert SLACK == guard.age(at)
 
     def test_when_the_clock_is_set_right(self) -> None:
         """
-        A leap that is taken back is no leap: the time after it counts in full.
+        A jump that is taken back is no jump: the time after it counts in full.
         """
         clock = FakeClock()
-        leaps, at = ClockJumpGuard(clock), clock.now()
+        guard, at = ClockJumpGuard(clock), clock.now()
         clock.step(3650 * DAY)
-        leaps.look()
+        guard.look()
         clock.advance(3600)
         clock.step(-3650 * DAY)
-        leaps.look()
+        guard.look()
         clock.advance(30 * DAY)
 
         made = clock.now()
         clock.advance(DAY)
-        assert DAY * US == leaps.age(made)
+        assert DAY * US == guard.age(made)
         # Of the hour of the wrong clock nobody can tell whether it was one.
-        assert 31 * DAY * US <= leaps.age(at) <= (31 * DAY + 3600) * US
+        assert 31 * DAY * US <= guard.age(at) <= (31 * DAY + 3600) * US
 
     def test_when_the_clock_was_behind_for_a_while(self) -> None:
         """
-        A clock that is set back and then right again has not leapt.
+        A clock that is set back and then right again has not jumped.
         """
         clock = FakeClock()
-        leaps, at = ClockJumpGuard(clock), clock.now()
+        guard, at = ClockJumpGuard(clock), clock.now()
         clock.step(-365 * DAY)
-        leaps.look()
+        guard.look()
         clock.advance(DAY)
-        leaps.look()
+        guard.look()
         clock.step(365 * DAY)
 
-        assert () == leaps.look()
-        assert DAY * US == leaps.age(at)
+        assert () == guard.look()
+        assert DAY * US == guard.age(at)
 
     def test_of_the_future(self) -> None:
         """
@@ -121,33 +121,33 @@ class TestAge:
         Nothing gets older than time has passed since, but for a day.
         """
         clock = FakeClock()
-        leaps = ClockJumpGuard(clock)
-        marks, passed = [(leaps.now(), 0)], 0
+        guard = ClockJumpGuard(clock)
+        marks, passed = [(guard.now(), 0)], 0
         for what, days in steps:
             if what == "advance":
                 clock.advance(abs(days) * DAY)
                 passed += abs(days) * DAY
             elif what == "step":
                 clock.step(days * DAY)
-            leaps.look()
+            guard.look()
             if what == "mark":
-                marks.append((leaps.now(), passed))
+                marks.append((guard.now(), passed))
 
         for at, before in marks:
-            assert leaps.age(at) <= (passed - before) * US + SLACK
+            assert guard.age(at) <= (passed - before) * US + SLACK
 
     def test_of_what_was_noted_while_the_clock_was_behind(self) -> None:
         """
         Setting a clock right that was behind makes nothing old that was noted then.
         """
         clock = FakeClock()
-        leaps = ClockJumpGuard(clock)
+        guard = ClockJumpGuard(clock)
         clock.step(-365 * DAY)
-        at = leaps.now()
+        at = guard.now()
         clock.advance(DAY)
         clock.step(365 * DAY)
 
-        assert DAY * US == leaps.age(at)
+        assert DAY * US == guard.age(at)
 
 
 class TestStart:
@@ -168,19 +168,19 @@ class TestStart:
         clock = FakeClock()
         before = clock.now()
         clock.advance(3 * 365 * DAY)
-        leaps = ClockJumpGuard(clock, before)
+        guard = ClockJumpGuard(clock, before)
 
-        assert OFF == leaps.age(before)
-        assert [ClockJump(before + OFF, clock.now())] == [*leaps.look()]
+        assert OFF == guard.age(before)
+        assert [ClockJump(before + OFF, clock.now())] == [*guard.look()]
 
     def test_remembers(self) -> None:
         """
         What was left out before a restart is left out after it.
         """
         clock, told = FakeClock(), list[tuple[ClockJump, ...]]()
-        leaps, at = ClockJumpGuard(clock, on_change=told.append), clock.now()
+        guard, at = ClockJumpGuard(clock, on_change=told.append), clock.now()
         clock.step(3650 * DAY)
-        leaps.look()
+        guard.look()
         clock.advance(60)
 
         again = ClockJumpGuard(clock, clock.now(), told[-1])
@@ -194,9 +194,9 @@ class TestStart:
         A clock that was set right before the next start counts in full from then on.
         """
         clock, told = FakeClock(), list[tuple[ClockJump, ...]]()
-        leaps = ClockJumpGuard(clock, on_change=told.append)
+        guard = ClockJumpGuard(clock, on_change=told.append)
         clock.step(3650 * DAY)
-        leaps.look()
+        guard.look()
         newest = clock.now()
         clock.step(-3650 * DAY)
         clock.advance(60)
@@ -208,42 +208,42 @@ class TestStart:
 
     def test_is_told_again(self) -> None:
         """
-        A leap that could not be written down is told at the next look.
+        A jump that could not be written down is told at the next look.
         """
         clock, told = FakeClock(), list[tuple[ClockJump, ...]]()
 
-        def keep(leaps: tuple[ClockJump, ...]) -> None:
-            told.append(leaps)
+        def keep(guard: tuple[ClockJump, ...]) -> None:
+            told.append(guard)
             if len(told) == 1:
                 raise OSError
 
-        leaps = ClockJumpGuard(clock, on_change=keep)
+        guard = ClockJumpGuard(clock, on_change=keep)
         clock.step(3650 * DAY)
         with pytest.raises(OSError):  # noqa: PT011 (it has no text)
-            leaps.look()
-        leaps.look()
-        leaps.look()
+            guard.look()
+        guard.look()
+        guard.look()
 
         assert 2 == len(told)
         assert told[0] == told[1]
 
     def test_bounded(self) -> None:
         """
-        However often the clock leaps, 32 spans are kept, and none is forgotten.
+        However often the clock guard, 32 spans are kept, and none is forgotten.
         """
         clock = FakeClock()
-        leaps, at = ClockJumpGuard(clock), clock.now()
+        guard, at = ClockJumpGuard(clock), clock.now()
         for _ in range(100):
             clock.advance(60)
             clock.step(10 * DAY)
-            leaps.look()
+            guard.look()
 
-        assert 32 == len(leaps.look())
-        assert leaps.age(at) <= 100 * 60 * US
+        assert 32 == len(guard.look())
+        assert guard.age(at) <= 100 * 60 * US
 
 
 class TestLooks:
-    def test_a_leap_just_before_a_restart(self) -> None:
+    def test_a_jump_just_before_a_restart(self) -> None:
         """
         What nobody had noticed before the next start counts no more than a pause does.
         """
@@ -253,18 +253,18 @@ class TestLooks:
         clock.step(400 * DAY)
         clock.advance(60)
 
-        leaps = ClockJumpGuard(clock, looks[-1])
+        guard = ClockJumpGuard(clock, looks[-1])
 
-        assert leaps.age(at) <= OFF
+        assert guard.age(at) <= OFF
 
     def test_once_an_hour(self) -> None:
         """
         It is told when somebody looks, and not more often than it must be.
         """
         clock, looks = FakeClock(), list[int]()
-        leaps = ClockJumpGuard(clock, on_look=looks.append)
+        guard = ClockJumpGuard(clock, on_look=looks.append)
         for _ in range(4):
-            leaps.look()
+            guard.look()
             clock.advance(1800)
 
         assert 2 == len(looks)
@@ -273,11 +273,11 @@ class TestLooks:
         """
         It is read again where it was not changed.
         """
-        stored = encode_look(17, RING.leaps_mac)
+        stored = encode_look(17, RING.jumps_mac)
 
-        assert 17 == decode_look(stored, RING.leaps_mac)
-        assert 0 == decode_look(stored.replace(b"17", b"18"), RING.leaps_mac)
-        assert 0 == decode_look(None, RING.leaps_mac)
+        assert 17 == decode_look(stored, RING.jumps_mac)
+        assert 0 == decode_look(stored.replace(b"17", b"18"), RING.jumps_mac)
+        assert 0 == decode_look(None, RING.jumps_mac)
 
 
 class TestStoredForm:
@@ -285,26 +285,26 @@ class TestStoredForm:
         """
         What is stored is read again.
         """
-        leaps = (ClockJump(1, 2), ClockJump(5, 9))
+        jumps = (ClockJump(1, 2), ClockJump(5, 9))
 
-        assert leaps == decode_leaps(
-            encode_leaps(leaps, RING.leaps_mac), RING.leaps_mac
+        assert jumps == decode_jumps(
+            encode_jumps(jumps, RING.jumps_mac), RING.jumps_mac
         )
 
     @pytest.mark.parametrize("stored", [None, b"", b"{}", b'{"leaps":[],"mac":""}'])
     def test_of_nothing(self, stored: bytes | None) -> None:
         """
-        What is absent or damaged is no leap.
+        What is absent or damaged is no jump.
         """
-        assert () == decode_leaps(stored, RING.leaps_mac)
+        assert () == decode_jumps(stored, RING.jumps_mac)
 
     def test_changed(self) -> None:
         """
         What was changed is not believed.
         """
-        stored = encode_leaps((ClockJump(1, 2),), RING.leaps_mac)
+        stored = encode_jumps((ClockJump(1, 2),), RING.jumps_mac)
 
-        assert () == decode_leaps(stored.replace(b"[1,2]", b"[1,3]"), RING.leaps_mac)
+        assert () == decode_jumps(stored.replace(b"[1,2]", b"[1,3]"), RING.jumps_mac)
 
     def test_repr(self) -> None:
         """
