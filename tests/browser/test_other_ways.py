@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from hsm_server.identity.oidc.config import RETURN_PATH
+from hsm_server.identity.oidc_config import RETURN_PATH
 from tests.browser.conftest import OPTIONAL
 from tests.browser.hall import Desk, Hall
 from tests.browser.test_signing_in import SESSION

@@ -14,7 +14,7 @@ from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor

@@ -22,7 +22,7 @@ from hsm_server.config.settings import (
     TLSSettings,
 )
 from hsm_server.http.listener import Listener
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.adapter import AdapterContext

@@ -23,14 +23,18 @@ from hsm_core.model import Role
 from hsm_core.rest import ROUTES, path_fields, route_of
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import HTTPLimits, ProxyHeader, ProxySettings
-from hsm_server.http.conditions import expected_generation, is_known
 from hsm_server.http.problems import RequestRefusedError
-from hsm_server.http.request_checks import flaw_of
-from hsm_server.http.requests import RequestReader, last_event_id
+from hsm_server.http.requests import (
+    RequestReader,
+    expected_generation,
+    flaw_of,
+    is_known,
+    last_event_id,
+)
 from hsm_server.limits.guard import peer_of
 from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.observability.tracing import parent_of, trace_id_of
-from hsm_server.ui.parts import MULTIPART, read_parts
+from hsm_server.ui.forms import MULTIPART, read_parts
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Reader, Target
 from tests.server.support import b64

@@ -12,9 +12,9 @@ from typing import Any, Final
 from hsm_core.policies import parse_policy_file
 from hsm_core.retention_policy import parse_retention_policy
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.oidc.config import load_oidc_config
-from hsm_server.identity.tokens.config import load_token_config, public_keys_of_set
-from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, public_key_set
+from hsm_server.identity.oidc_config import load_oidc_config
+from hsm_server.identity.token_config import load_token_config, public_keys_of_set
+from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
 from tests.fuzzing.target import Target
 from tests.server.token_kit import ALGORITHMS, signer
 

@@ -9,10 +9,15 @@ from typing import Any, Final
 
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings, TokenRules
-from hsm_server.identity.oidc.id_tokens import IDTokens
-from hsm_server.identity.tokens import TokenTrust, TokenVerifier
-from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, key_from_secret
-from hsm_server.ui.cookies import pack_flash, unpack_flash
+from hsm_server.identity.id_tokens import IDTokens
+from hsm_server.identity.token_keys import (
+    Algorithm,
+    TokenTrust,
+    key_from_pem,
+    key_from_secret,
+)
+from hsm_server.identity.token_verifier import TokenVerifier
+from hsm_server.ui.security import pack_flash, unpack_flash
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target
 from tests.server.support import SECRET, b64url, mint, sign_parts

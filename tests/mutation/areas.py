@@ -94,19 +94,15 @@ AREAS: Final = {
     ),
     "tokens": Area(
         tuple(
-            f"{_SERVER}/identity/tokens/{name}.py"
-            for name in (
-                *("config", "keys", "lru_cache", "replay_cache", "subjects", "trust"),
-                *("verifier", "weak_rsa"),
-            )
+            f"{_SERVER}/identity/{name}.py"
+            for name in ("token_config", "token_keys", "token_verifier")
         ),
         _server("tokens", "token_config", "token_keys", "spent_tokens"),
     ),
     "key-sets": Area(
         (
             f"{_SERVER}/identity/key_sets.py",
-            f"{_SERVER}/identity/tokens/source.py",
-            f"{_SERVER}/identity/tokens/watch.py",
+            f"{_SERVER}/identity/token_sources.py",
         ),
         _server("key_sets", "provider_keys", "token_reload", "token_watch"),
     ),

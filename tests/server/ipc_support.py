@@ -18,7 +18,7 @@ from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.ipc.frames import (
     HEADER_BYTES,
     PROTOCOL,

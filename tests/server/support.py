@@ -25,11 +25,11 @@ from hsm_core.rest import API_PREFIX
 from hsm_core.testing import memory_hsm
 from hsm_server.app import create_app
 from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings
-from hsm_server.http.app_keys import METRICS
 from hsm_server.http.listener import Listener
+from hsm_server.http.state import METRICS
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.oidc.vouching import vouching_for
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.id_tokens import vouching_for
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import Logger, make_logger
 from hsm_server.observability.metrics import Metrics

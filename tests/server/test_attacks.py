@@ -16,18 +16,15 @@ from multidict import CIMultiDict
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.tokens import (
+from hsm_server.identity.token_keys import (
     Algorithm,
     TokenKey,
     TokenTrust,
-    TokenVerifier,
-)
-from hsm_server.identity.tokens.keys import (
     key_from_jwk,
     key_from_pem,
     key_from_secret,
 )
-from hsm_server.identity.tokens.verifier import _SHAPE, _canonical
+from hsm_server.identity.token_verifier import _SHAPE, TokenVerifier, _canonical
 from tests.server.attacks import CLASSES, NOT_OFFERED
 from tests.server.support import API, SECRET, mint
 from tests.server.token_kit import signer

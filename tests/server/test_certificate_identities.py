@@ -17,7 +17,7 @@ from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.tls.certificates import certificate_facts
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper

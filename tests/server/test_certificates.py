@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.http.app_keys import VAULT
+from hsm_server.http.state import VAULT
 from hsm_server.tls.certificates import CertificateFacts, certificate_facts
 from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root

@@ -19,7 +19,8 @@ from hsm_server.config.settings import (
     TokenRules,
 )
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import TokenTrust, TokenVerifier
+from hsm_server.identity.token_keys import TokenTrust
+from hsm_server.identity.token_verifier import TokenVerifier
 from hsm_server.observability.logs import make_logger
 from tests.server.support import SECRET, claims, local_app, mint
 

@@ -19,7 +19,7 @@ from hsm_core import wire
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import AuthenticationError
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.ipc.frames import (
     PROTOCOL,
     Answer,

@@ -12,8 +12,8 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
-from hsm_server.identity.oidc.id_tokens import IDTokens, Person, provider_name
-from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, key_from_secret
+from hsm_server.identity.id_tokens import IDTokens, Person, provider_name
+from hsm_server.identity.token_keys import Algorithm, key_from_pem, key_from_secret
 from tests.server.token_kit import signer
 
 ISSUER: Final = "https://id.example.com/realms/hsm"
@@ -293,7 +293,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Where too many were redeemed, more are refused, until the first are too old.
     """
-    monkeypatch.setattr("hsm_server.identity.oidc.id_tokens._MOST_REMEMBERED", 2)
+    monkeypatch.setattr("hsm_server.identity.id_tokens._MOST_REMEMBERED", 2)
     clock = Clock()
     checks = verifier(clock)
     for number in "12":

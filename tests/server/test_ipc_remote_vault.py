@@ -14,7 +14,7 @@ from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import AuthenticationError
 from hsm_core.testing import caller
 from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.ipc.frames import MAX_FRAME_BYTES
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor

@@ -17,8 +17,13 @@ from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.config.settings import TokenConfig, TokenRules
 from hsm_server.identity import key_sets
 from hsm_server.identity.key_sets import MAX_SET_BYTES, KeySetTask
-from hsm_server.identity.tokens import TokenSource, TokenWatch, TrustedNames
-from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, public_key_set
+from hsm_server.identity.token_keys import (
+    Algorithm,
+    TrustedNames,
+    key_from_pem,
+    public_key_set,
+)
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.tls.state import Board
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper

@@ -9,7 +9,7 @@ import pytest
 
 from hsm_core.model import Caller, Role
 from hsm_server.config.settings import ProxySettings, RateLimits, ServerSettings
-from hsm_server.http.app_keys import GUARD, METRICS
+from hsm_server.http.state import GUARD, METRICS
 from hsm_server.limits.buckets import ActorLimiter, Rate
 from hsm_server.limits.guard import AddressGuard
 from hsm_server.observability.metrics import Metrics

@@ -22,7 +22,7 @@ from hsm_core.testing import caller
 from hsm_server.api import live_view
 from hsm_server.config.settings import ServerSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.limits.pacing import with_pauses

@@ -9,7 +9,7 @@ import pytest
 from hsm_core import operations as ops
 from hsm_core.factory import open_async
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.http.app_keys import HEALTH, METRICS
+from hsm_server.http.state import HEALTH, METRICS
 from hsm_server.observability.metrics import Metrics
 from tests.server.support import API, b64, open_api
 

@@ -26,7 +26,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
-from hsm_server.http.app_keys import METRICS
+from hsm_server.http.state import METRICS
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.ocsp import client_check

@@ -12,8 +12,8 @@ import pytest
 
 from hsm_core.errors import ConfigurationError, HSMError, UnsafeFileModeError
 from hsm_core.model import Role
-from hsm_server.identity.oidc.config import load_oidc_config
-from hsm_server.identity.oidc.keys import keys_of
+from hsm_server.identity.id_tokens import keys_of
+from hsm_server.identity.oidc_config import load_oidc_config
 from tests.server.token_kit import signer
 
 GOOD: Final[dict[str, Any]] = {

@@ -14,7 +14,7 @@ import pytest
 
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
-from hsm_server.identity.oidc.provider import Departure, Provider, ProviderError
+from hsm_server.identity.oidc_client import Departure, Provider, ProviderError
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 
 REDIRECT: Final = "https://hsm.example.com/ui/sign-in/oidc/answer"

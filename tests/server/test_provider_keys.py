@@ -18,10 +18,10 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings, ServerSettings
 from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.id_tokens import Vouching
 from hsm_server.identity.key_sets import ProviderKeysTask, key_set_tasks
-from hsm_server.identity.oidc.config import RETURN_PATH
-from hsm_server.identity.oidc.vouching import Vouching
-from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, public_key_set
+from hsm_server.identity.oidc_config import RETURN_PATH
+from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
 from tests.server.family import wait_until
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 from tests.server.process import Running, Site, client_context

@@ -12,8 +12,8 @@ from hsm_core.errors import StoreUnavailableError
 from hsm_core.model import Caller
 from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 from hsm_core.protocols import Request
-from hsm_server.http import health
-from hsm_server.http.app_keys import HEALTH, METRICS
+from hsm_server.http import state
+from hsm_server.http.state import HEALTH, METRICS
 from tests.server.support import API, SECRET, b64, mint, open_api
 
 
@@ -138,7 +138,7 @@ async def test_a_stuck_vault_is_not_waited_for(
     vault, check = Stuck(), api.app[HEALTH]
     monkeypatch.setattr(check, "_vault", vault)
     monkeypatch.setattr(check, "_asked_at", float("-inf"))
-    monkeypatch.setattr(health, "STATUS_SECONDS", 0.1)
+    monkeypatch.setattr(state, "STATUS_SECONDS", 0.1)
     async with asyncio.timeout(30):
         pages = ("//readyz", "//healthz", "//readyz")
         answers = await asyncio.gather(

@@ -19,7 +19,8 @@ from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import Identity, ReplayCache, TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
+from hsm_server.identity.token_verifier import Identity, ReplayCache
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault

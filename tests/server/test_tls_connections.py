@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_server.http import slow_clients as taking
+from hsm_server.http import connection as taking
 from hsm_server.tls.state import Challenge, ClientRules
 from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.support import mint

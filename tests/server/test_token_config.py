@@ -18,19 +18,14 @@ from hsm_core.errors import (
     UnsafeFileModeError,
 )
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.tokens import (
-    Algorithm,
-    TokenKey,
-    TokenTrust,
-    TokenVerifier,
-)
-from hsm_server.identity.tokens.config import (
+from hsm_server.identity.token_config import (
     MAX_KEYS,
     load_token_config,
     public_keys_of_set,
     with_keys,
 )
-from hsm_server.identity.tokens.keys import key_from_pem
+from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust, key_from_pem
+from hsm_server.identity.token_verifier import TokenVerifier
 from tests.server.support import SECRET
 from tests.server.token_kit import ALGORITHMS, SECOND_SECRET, signer, write_config
 from tests.support import REPOSITORY

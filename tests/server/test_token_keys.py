@@ -13,18 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, padding, rsa
 
 from hsm_core.errors import AuthenticationError, InvalidInputError
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.tokens import (
+from hsm_server.identity.token_keys import (
     Algorithm,
     TokenKey,
     TokenTrust,
-    TokenVerifier,
-)
-from hsm_server.identity.tokens.keys import (
+    is_predictable,
     key_from_jwk,
     key_from_pem,
     key_from_secret,
 )
-from hsm_server.identity.tokens.weak_rsa import is_predictable
+from hsm_server.identity.token_verifier import TokenVerifier
 from tests.server.support import b64url, claims, mint
 from tests.server.token_kit import ALGORITHMS, Signer, signer
 

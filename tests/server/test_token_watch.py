@@ -16,12 +16,8 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.secret_input import read_secret
 from hsm_server.config.settings import TokenConfig, TokenRules
-from hsm_server.identity.tokens import (
-    TokenSource,
-    TokenTrust,
-    TokenWatch,
-    TrustedNames,
-)
+from hsm_server.identity.token_keys import TokenTrust, TrustedNames
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import claims, mint

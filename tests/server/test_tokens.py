@@ -10,15 +10,14 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.identity.tokens import (
+from hsm_server.identity import token_verifier as module
+from hsm_server.identity.token_keys import (
     TokenKey,
     TokenTrust,
-    TokenVerifier,
     TrustedNames,
+    key_from_secret,
 )
-from hsm_server.identity.tokens import verifier as module
-from hsm_server.identity.tokens.keys import key_from_secret
-from hsm_server.identity.tokens.lru_cache import LRUCache
+from hsm_server.identity.token_verifier import LRUCache, TokenVerifier
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000

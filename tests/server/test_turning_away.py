@@ -11,8 +11,8 @@ from aiohttp import web
 
 from hsm_server.config.settings import RateLimits, ServerSettings
 from hsm_server.http import connection
-from hsm_server.http.app_keys import IN_FLIGHT, METRICS
-from hsm_server.http.early_refusal import turn_away
+from hsm_server.http.middleware import turn_away
+from hsm_server.http.state import IN_FLIGHT, METRICS
 from tests.server.support import API, open_api
 
 LIMITS = {

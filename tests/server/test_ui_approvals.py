@@ -22,13 +22,13 @@ from hsm_core.operations import ApprovalInfo, Operation
 from hsm_core.policies import parse_policy
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.ui.approvals.presenting import (
+from hsm_server.ui.approvals import (
     choices,
     demand_words,
     field_row,
     present,
+    rebuild_operation,
 )
-from hsm_server.ui.approvals.rebuilding import rebuild_operation
 from tests.server.ui_support import Browser, Shown, open_browser
 
 STRICT = Settings(policy_profile=PolicyProfile.STRICT)

@@ -16,9 +16,8 @@ from hsm_core.errors import AuditTamperedError, KeyNotFoundError
 from hsm_core.factory import open_async
 from hsm_core.model import Role
 from hsm_core.testing import Faults, memory_hsm
-from hsm_server.ui.audit import pages
-from hsm_server.ui.audit.filters import AuditFilters, read_filters
-from hsm_server.ui.audit.presenting import progress
+from hsm_server.ui import audit
+from hsm_server.ui.audit import AuditFilters, progress, read_filters
 from tests.server.support import claims, mint
 from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import Browser, open_browser
@@ -108,7 +107,7 @@ async def test_odd_queries(signed_in: Browser, query: str) -> None:
 
 async def test_paging(signed_in: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paging covers every record without a gap."""
-    monkeypatch.setattr(pages, "PER_PAGE", 2)
+    monkeypatch.setattr(audit, "PER_PAGE", 2)
     for _ in range(4):
         signed_in.execute(ops.VerifyAudit(limit=1))
     seen: list[str] = []
@@ -166,7 +165,7 @@ class TestVerification:
         self, busy: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Verification shows its progress until the newest record."""
-        monkeypatch.setattr(pages, "_VERIFIED_AT_ONCE", 3)
+        monkeypatch.setattr(audit, "_VERIFIED_AT_ONCE", 3)
         page = await busy.get("/ui/audit/verify")
         parts = []
         for _ in range(50):

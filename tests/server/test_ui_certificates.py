@@ -14,7 +14,7 @@ from hsm_core.settings import Settings
 from hsm_core.testing import memory_hsm
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.tokens import TokenTrust
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.vault.access import How, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.pki import self_signed_root

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from hsm_server.config.settings import RateLimits, ServerSettings
-from hsm_server.ui.cookies import pack_flash
-from hsm_server.ui.origin import safe_path
-from hsm_server.ui.table import OPEN_PAGES, PAGES
+from hsm_server.ui.console import PAGES
+from hsm_server.ui.security import pack_flash, safe_path
+from hsm_server.ui.sign_in import OPEN_PAGES
 from hsm_server.vault.local_vault import LocalVault
 from tests.server.support import Between, claims, mint
 from tests.server.test_live_view import OverSockets

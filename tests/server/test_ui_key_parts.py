@@ -45,19 +45,26 @@ from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.wire import asked_approval
-from hsm_server.ui.approvals.rebuilding import rebuild_operation
-from hsm_server.ui.fields import Field, error_message, fill_fields, mark_error
-from hsm_server.ui.forms import Form
-from hsm_server.ui.keys.action_fields import CONFIRM
-from hsm_server.ui.keys.actions import ACTIONS, build_operation, offered_actions
-from hsm_server.ui.keys.choices import CATEGORIES, purposes
-from hsm_server.ui.keys.creating import build_creation
-from hsm_server.ui.keys.events import event_rows, last_use
-from hsm_server.ui.keys.listing import build_listing, build_query
-from hsm_server.ui.keys.payloads import MOST_BYTES, read_bytes, shown
-from hsm_server.ui.keys.presenters import key_facts, key_row, version_rows
-from hsm_server.ui.keys.subjects import KeyWithVersions
-from hsm_server.ui.keys.trials import TRIALS, trials_for
+from hsm_server.ui.approvals import rebuild_operation
+from hsm_server.ui.forms import Field, Form, error_message, fill_fields, mark_error
+from hsm_server.ui.keys.actions import (
+    ACTIONS,
+    CONFIRM,
+    build_creation,
+    build_operation,
+    offered_actions,
+)
+from hsm_server.ui.keys.algorithms import CATEGORIES, purposes
+from hsm_server.ui.keys.pages import build_listing, build_query
+from hsm_server.ui.keys.presenters import (
+    KeyWithVersions,
+    event_rows,
+    key_facts,
+    key_row,
+    last_use,
+    version_rows,
+)
+from hsm_server.ui.keys.usage import MOST_BYTES, TRIALS, read_bytes, shown, trials_for
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
 MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999

@@ -15,15 +15,15 @@ from hsm_core.model import ApprovalDemand, Role
 from hsm_core.operations import HSMStatus, Status
 from hsm_core.testing import Faults, caller, memory_hsm
 from hsm_server.observability.metrics import Figures
-from hsm_server.ui.overview.charts import chart
-from hsm_server.ui.overview.presenting import (
+from hsm_server.ui.overview import (
     Card,
+    FigureSampler,
     cards,
+    chart,
     concern,
     pending_for,
     providers,
 )
-from hsm_server.ui.overview.sampler import FigureSampler
 from hsm_server.vault.access import How, Who
 from tests.server.ui_support import SESSION, Browser, open_browser
 

@@ -16,8 +16,8 @@ from hsm_core.model import Role
 from hsm_core.operations import ListAuditEvents
 from hsm_core.testing import caller
 from hsm_server.config.settings import OIDCSettings, ServerSettings
-from hsm_server.http.app_keys import PROVIDER
-from hsm_server.identity.oidc.config import RETURN_PATH
+from hsm_server.http.state import PROVIDER
+from hsm_server.identity.oidc_config import RETURN_PATH
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 from tests.server.ui_support import SESSION, Browser, Shown, open_browser
 

@@ -11,11 +11,10 @@ import pytest
 from hsm_core import operations as ops
 from hsm_core.model import KeyId, KeyInfo, Role
 from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
-from hsm_server.ui.fields import Field
+from hsm_server.ui import retention
+from hsm_server.ui.forms import Field
 from hsm_server.ui.rendering import render
-from hsm_server.ui.retention import pages
-from hsm_server.ui.retention.changes import reason_fields
-from hsm_server.ui.retention.presenting import present
+from hsm_server.ui.retention import present, reason_fields
 from tests.server.ui_support import Browser
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -263,7 +262,7 @@ async def test_holds_a_part_at_a_time(
     signed_in: Browser, key_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search for holds continues by page and shows its progress."""
-    monkeypatch.setattr(pages, "_LOOKED_AT", 1)
+    monkeypatch.setattr(retention, "_LOOKED_AT", 1)
     signed_in.execute(ops.HoldKey(key_id=key_id, reason="matter"))
     signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="newer"))
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from hsm_server.ui.visible_text import visible
+from hsm_server.ui.rendering import visible
 
 
 @pytest.mark.parametrize(

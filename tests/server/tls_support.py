@@ -29,8 +29,8 @@ from hsm_server.config.settings import (
     LogLevel,
     ServerSettings,
 )
-from hsm_server.http.app_keys import METRICS
 from hsm_server.http.listener import Listener
+from hsm_server.http.state import METRICS
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.observability.logs import make_logger
 from hsm_server.tls.adapter import AdapterContext

@@ -35,7 +35,8 @@ from hsm_core.protocols import KeyHandle
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import ConsoleSettings, TokenRules
 from hsm_server.identity.sessions import Sessions
-from hsm_server.identity.tokens import TokenTrust, TokenVerifier
+from hsm_server.identity.token_keys import TokenTrust
+from hsm_server.identity.token_verifier import TokenVerifier
 from tests.core.approval_support import approval_of
 
 _MESSAGE: Final = b"a message, as long as most are. " * 2

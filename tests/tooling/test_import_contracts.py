@@ -69,7 +69,7 @@ VIOLATIONS = {
     ],
     "Routes, pages and commands do not lean on their neighbours": [
         (f"{SERVER}/api/routes/api.py", "import hsm_server.api.routes.service"),
-        (f"{SERVER}/ui/audit/pages.py", "import hsm_server.ui.retention"),
+        (f"{SERVER}/ui/audit.py", "import hsm_server.ui.retention"),
         (f"{CLI}/commands/signatures.py", "import hsm_cli.commands.audit"),
     ],
     "The vault knows no network": [
@@ -77,7 +77,7 @@ VIOLATIONS = {
         (f"{SERVER}/vault/gatekeeper.py", "from aiohttp import web"),
     ],
     "Front ends and the supervisor hold nothing that opens keys or verifies tokens": [
-        (f"{SERVER}/processes/front_end.py", "import hsm_server.identity.tokens"),
+        (f"{SERVER}/processes/front_end.py", "import hsm_server.identity.token_keys"),
         (f"{SERVER}/processes/supervisor.py", "import joserfc"),
     ],
     "Core knows no transport, no terminal, no telemetry": [

@@ -9,7 +9,8 @@ from hsm_server.api.openapi import openapi_document
 from hsm_server.api.routes.api import add_api_routes
 from hsm_server.api.routes.service import add_metrics_route, add_service_routes
 from hsm_server.config.settings import ServerSettings
-from hsm_server.http.app_keys import (
+from hsm_server.http.middleware import answer_everything, set_common_headers
+from hsm_server.http.state import (
     GUARD,
     HEALTH,
     IN_FLIGHT,
@@ -20,11 +21,10 @@ from hsm_server.http.app_keys import (
     SOURCES,
     TRACING,
     VAULT,
+    HealthCheck,
+    InFlight,
 )
-from hsm_server.http.health import HealthCheck
-from hsm_server.http.in_flight import InFlight
-from hsm_server.http.middleware import answer_everything, set_common_headers
-from hsm_server.identity.oidc.provider import Provider
+from hsm_server.identity.oidc_client import Provider
 from hsm_server.limits.guard import address_guard
 from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.observability.logs import Logger

@@ -32,7 +32,7 @@ from hsm_server.config.options import (
     settings_from,
 )
 from hsm_server.config.settings import Isolation, ServerSettings
-from hsm_server.identity.oidc.config import load_oidc_config
+from hsm_server.identity.oidc_config import load_oidc_config
 from hsm_server.observability.logs import location
 from hsm_server.starting import Start, serve
 from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox, for_stores

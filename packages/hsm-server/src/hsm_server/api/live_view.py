@@ -20,9 +20,9 @@ from aiohttp import web
 from hsm_core import wire
 from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditPage, ListAuditEvents
-from hsm_server.http.app_keys import IN_FLIGHT, VAULT, Exchange
-from hsm_server.http.failures import note_failure
+from hsm_server.http.middleware import note_failure
 from hsm_server.http.problems import problem_response
+from hsm_server.http.state import IN_FLIGHT, VAULT, Exchange
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import Visitor
 

@@ -17,14 +17,10 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import Secrets, ServerSettings, TLSSettings
 from hsm_server.http.listener import Listener
 from hsm_server.identity.clock import ClockWatch, FlooredClock
+from hsm_server.identity.id_tokens import Vouching, vouching_for
 from hsm_server.identity.key_sets import key_set_tasks
-from hsm_server.identity.oidc.vouching import Vouching, vouching_for
-from hsm_server.identity.tokens import (
-    TokenSource,
-    TokenTrust,
-    TokenWatch,
-    TrustedNames,
-)
+from hsm_server.identity.token_keys import TokenTrust, TrustedNames
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import (
     Logger,

@@ -16,13 +16,9 @@ from typing import Any, Final
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.identity.clock import ClockWatch, FlooredClock
-from hsm_server.identity.oidc.vouching import Vouching, vouching_for
-from hsm_server.identity.tokens import (
-    TokenSource,
-    TokenTrust,
-    TokenWatch,
-    TrustedNames,
-)
+from hsm_server.identity.id_tokens import Vouching, vouching_for
+from hsm_server.identity.token_keys import TokenTrust, TrustedNames
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.ipc.control import (
     Beat,
     Control,

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Middleware of every request: ID, log line, errors, headers."""
+"""
+Middleware of every request: ID, log line, errors, headers; early refusal in a flood.
+
+Under a flood full request handling is too expensive. The response to a locked-out
+address is written in one piece, before routing. Its bytes and its metrics are those of
+the normal path.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +14,137 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, TypeAlias
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from hsm_core.errors import AuthenticationError, MalformedError
-from hsm_server.http.app_keys import (
+from hsm_core import wire
+from hsm_core.errors import (
+    AuthenticationError,
+    HSMError,
+    MalformedError,
+    RateLimitedError,
+)
+from hsm_core.operations import ApprovalInfo
+from hsm_core.rest import API_PREFIX, ROUTES
+from hsm_core.wire import asked_approval
+from hsm_server.http.credentials import address_of, shown_by, source_of
+from hsm_server.http.problems import (
+    PROBLEM_TYPE,
+    RequestRefusedError,
+    headers_of,
+    problem_of,
+    problem_response,
+    status_of,
+)
+from hsm_server.http.requests import flaw_of
+from hsm_server.http.state import (
     GUARD,
     IN_FLIGHT,
     LOGGER,
     METRICS,
     SETTINGS,
+    SOURCES,
     TRACING,
     Exchange,
     exchange_of,
     start_exchange,
 )
-from hsm_server.http.failures import answer_failure
-from hsm_server.http.request_checks import flaw_of
-from hsm_server.http.visitors import address_of, shown_by
+from hsm_server.limits.buckets import Quota
+from hsm_server.observability.logs import location
 from hsm_server.observability.tracing import Done, parent_of
+
+FailurePages: TypeAlias = Callable[
+    [web.Request, HSMError | RequestRefusedError, Exchange], web.Response | None
+]
+"""Renders failures for browsers; returns None for programs."""
+
+FAILURE_PAGES: Final[web.AppKey[FailurePages]] = web.AppKey("FAILURE_PAGES")
+"""Renderer of failures, if there is a console."""
+
+_CODES: Final = {
+    404: "route_not_found",
+    405: "method_not_allowed",
+}
+
+
+def answer_failure(
+    request: web.Request, error: Exception, exchange: Exchange
+) -> web.Response:
+    """Return the answer to a request that failed for any reason, and note its code."""
+    known = note_failure(request, error, exchange)
+    pages = request.app.get(FAILURE_PAGES)
+    if pages is not None and (page := pages(request, known, exchange)) is not None:
+        return page
+    if isinstance(known, HSMError) and (asked := asked_approval(known)) is not None:
+        return _accepted(asked)
+    return problem_response(known, exchange.request_id)
+
+
+def note_failure(
+    request: web.Request, error: Exception, exchange: Exchange
+) -> HSMError | RequestRefusedError:
+    """Return the public details of an error, and set its code."""
+    match error:
+        case HSMError():
+            if status_of(type(error)) >= 500:
+                request.app[LOGGER].warning(
+                    "unavailable", request_id=exchange.request_id, code=error.code
+                )
+            known: HSMError | RequestRefusedError = error
+        case RequestRefusedError():
+            known = error
+        case web.HTTPException():
+            known = _refusal(error)
+        case _:
+            known = _unexpected(request, error, exchange)
+    exchange.code = known.code
+    return known
+
+
+def _accepted(asked: ApprovalInfo) -> web.Response:
+    """Answer what other people must agree to first: no problem, but not done yet."""
+    return web.Response(
+        body=wire.encode_json(asked),
+        status=HTTPStatus.ACCEPTED,
+        content_type="application/json",
+        headers={"Location": f"{API_PREFIX}/approvals/{asked.approval_id}"},
+    )
+
+
+def _refusal(error: web.HTTPException) -> RequestRefusedError:
+    code = _CODES.get(error.status, "internal")
+    match code:
+        case "route_not_found":
+            return RequestRefusedError(code, "No such route.")
+        case "method_not_allowed":
+            allowed = error.headers.get("Allow", "")
+            return RequestRefusedError(
+                code,
+                f"Method not allowed. This route accepts {allowed}.",
+                {"Allow": allowed},
+            )
+        case _:
+            return RequestRefusedError(code, "The request cannot be answered.")
+
+
+def _unexpected(
+    request: web.Request, error: Exception, exchange: Exchange
+) -> RequestRefusedError:
+    """Answer 500 and say nothing: who asked can't help it, and may be an attacker."""
+    request.app[METRICS].count_unexpected()
+    request.app[LOGGER].error(
+        "unexpected",
+        request_id=exchange.request_id,
+        operation=exchange.operation,
+        error=type(error).__name__,
+        place=location(error.__traceback__),
+    )
+    return RequestRefusedError("internal", "The request failed.")
+
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 """Request ID header, in both directions; also in log and audit log."""
@@ -153,3 +270,70 @@ async def set_common_headers(
         response.headers.update(exchange.quota.headers)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id
+
+
+_API: Final = f"{API_PREFIX}/"
+_STATUS: Final = "HTTP/1.1 429 Too Many Requests\r\n"
+_METHODS: Final = frozenset(route.method for route in ROUTES)
+
+
+def turn_away(request: web.Request, app: web.Application) -> bytes | None:
+    """
+    Return the whole answer to a request that is not looked at, and count it.
+
+    Args:
+        request: As it was read; no route is known of it.
+
+        app: Whose limits are asked.
+
+    Returns:
+        None where it is to take the longer way, which may refuse it as well.
+    """
+    began = time.perf_counter()
+    guard = app[GUARD]
+    quota = guard.refusal(source_of(request, app[SOURCES]))
+    if quota is None or not _is_plain(request) or app[IN_FLIGHT].is_draining:
+        return None
+    if guard.is_good(shown_by(request)):
+        return None
+    metrics = app[METRICS]
+    metrics.count_blocked(quota.policy)
+    answer = _refusal_bytes(quota, request_id_of(request))
+    seconds = time.perf_counter() - began
+    metrics.count_request("none", RateLimitedError.code, seconds)
+    return answer
+
+
+def _is_plain(request: web.Request) -> bool:
+    """Return whether a program asks in the plainest form; most of a flood does."""
+    return (
+        request.version == HttpVersion11
+        and request.method in _METHODS
+        and request.raw_path.startswith(_API)
+        and request.keep_alive
+        and "Expect" not in request.headers
+        and not flaw_of(request)
+    )
+
+
+def _refusal_bytes(quota: Quota, request_id: str) -> bytes:
+    error = quota.error()
+    problem = problem_of(error, request_id)
+    body = wire.encode_json(problem)
+    fields = {
+        "Content-Type": PROBLEM_TYPE,
+        **headers_of(error, problem),
+        **COMMON_HEADERS,
+        **quota.headers,
+        REQUEST_ID_HEADER: request_id,
+        "Content-Length": str(len(body)),
+        "Date": _date(int(time.time())),
+    }
+    lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
+    return f"{_STATUS}{''.join(lines)}\r\n".encode("latin-1") + body
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    """Return an instant as HTTP writes it (RFC 9110, section 5.6.7)."""
+    return formatdate(second, usegmt=True)

@@ -1,26 +1,171 @@
 # SPDX-License-Identifier: MIT
-"""Strict conversion of HTTP requests to operations, within limits."""
+"""
+Requests: smuggling checks, bodies, entity tags, and conversion to operations.
+
+aiohttp's parser already rejects two lengths, a length with chunks, folded lines, bare
+line feeds, blanks before a colon and similar requests (RFC 9112, section 11.2).
+
+The entity tag of a key is its generation. In descriptions a digest of the content
+follows, because a use count changes the content but not the key. ``If-Match`` compares
+the generation only (RFC 9110, sections 8.8 and 13).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
-from aiohttp import web
+from aiohttp import ETag, HttpVersion10, HttpVersion11, web
 
 from hsm_core import wire
-from hsm_core.errors import InvalidInputError, MalformedError
-from hsm_core.operations import ListAuditEvents, Operation
+from hsm_core.errors import (
+    InvalidInputError,
+    MalformedError,
+    PayloadTooLargeError,
+    PreconditionFailedError,
+)
+from hsm_core.model import Integrity, KeyInfo
+from hsm_core.operations import DescribeKey, Effect, ListAuditEvents, Operation
 from hsm_core.rest import Route, path_fields
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.config.settings import HTTPLimits
-from hsm_server.http.app_keys import METRICS, start_exchange
-from hsm_server.http.bodies import query_pairs, read_body
-from hsm_server.http.conditions import SAFE_METHODS
 from hsm_server.http.problems import RequestRefusedError, problem_response
+from hsm_server.http.state import METRICS, start_exchange
+
+_MOST_QUERY_FIELDS: Final = 64
+
+
+def query_pairs(query: str) -> list[tuple[str, str]]:
+    """
+    Return the names and values of a query, in order, as often as they are given.
+
+    Args:
+        query: As it was sent, percent-encoded.
+
+    Raises:
+        MalformedError: It can't be read, or has more than 64 fields.
+    """
+    try:
+        return parse_qsl(
+            query,
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=_MOST_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise MalformedError("The query string is malformed.", field="query") from None
+
+
+async def read_body(
+    request: web.Request, what: str, *, most_bytes: int, seconds: float
+) -> bytes:
+    """
+    Return the body of a request.
+
+    Args:
+        request: Whose.
+
+        what: What errors call it, one word.
+
+        most_bytes: What is longer is not read to its end.
+
+        seconds: How long it may take to arrive.
+
+    Raises:
+        PayloadTooLargeError: It is longer than it may be.
+        MalformedError: It broke off.
+        RequestRefusedError: It did not arrive in time; the connection ends.
+    """
+    length = request.content_length
+    if length is not None and length > most_bytes:
+        raise PayloadTooLargeError(what, actual=length, maximum=most_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise PayloadTooLargeError(
+                        what, actual=len(body), maximum=most_bytes
+                    )
+    except TimeoutError:
+        raise RequestRefusedError(
+            "request_timeout",
+            f"The {what} did not arrive in time.",
+            {"Connection": "close"},
+        ) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise MalformedError(f"The {what} ended early.") from None
+    return bytes(body)
+
+
+SAFE_METHODS: Final = ("GET", "HEAD")
+"""Methods that only read (RFC 9110, section 9.2.1)."""
+
+_OURS: Final = re.compile(r"([1-9][0-9]{0,14})(?:-[0-9a-f]{32})?\Z")
+_TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[!#-~\x80-\xff]*)"\Z')
+
+
+def takes_condition(route: Route) -> bool:
+    """Return whether a route changes a key that is there."""
+    is_change = route.operation.effect is Effect.MUTATION
+    return is_change and "key_id" in path_fields(route.path)
+
+
+def key_tag(route: Route, result: object, body: bytes) -> ETag | None:
+    """Return the tag of an answer about one key; None if it has none."""
+    if not isinstance(result, KeyInfo) or result.integrity is not Integrity.OK:
+        return None
+    if route.operation is not DescribeKey:
+        return ETag(str(result.generation))
+    return ETag(f"{result.generation}-{hashlib.sha256(body).hexdigest()[:32]}")
+
+
+def is_known(request: web.Request, tag: ETag) -> bool:
+    """Return whether ``If-None-Match`` of a GET names a tag."""
+    return any(known.value in {tag.value, "*"} for known in request.if_none_match or ())
+
+
+def expected_generation(request: web.Request, route: Route) -> int:
+    """
+    Return the generation that ``If-Match`` asks for; 0 if it asks for none.
+
+    Raises:
+        PreconditionFailedError: It names what is no tag of a key, or is weak: these
+            match nothing.
+        InvalidInputError: It is malformed or names several, or nothing here could keep
+            to a condition that is set.
+    """
+    if request.method not in SAFE_METHODS and "If-None-Match" in request.headers:
+        raise InvalidInputError(
+            "If-None-Match is allowed for GET and HEAD only.", field="If-None-Match"
+        )
+    given = request.headers.getall("If-Match", [])
+    if not given:
+        return 0
+    if not takes_condition(route):
+        raise InvalidInputError(
+            "If-Match is allowed only for changes to an existing key.", field="If-Match"
+        )
+    if given == ["*"]:
+        return 0
+    tag = _TAG.match(given[0])
+    if len(given) > 1 or tag is None:
+        raise InvalidInputError(
+            "If-Match must be one entity tag, or *.", field="If-Match"
+        )
+    ours = _OURS.match(tag["value"])
+    if ours is None or tag["weak"]:
+        raise PreconditionFailedError
+    return int(ours[1])
+
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
@@ -276,3 +421,45 @@ def refuse_expectation(request: web.Request) -> web.Response:
     )
     request.app[METRICS].count_request(exchange.operation, refusal.code, 0.0)
     return problem_response(refusal, exchange.request_id)
+
+
+_VERSIONS: Final = {HttpVersion10, HttpVersion11}
+_HOST: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:\d{0,5})?\Z"
+)
+
+
+def flaw_of(request: web.Request) -> str:
+    """
+    Return the fault in target, host or connection of a request, or an empty text.
+
+    Who is answered so must not go on with the same connection.
+    """
+    target = request.raw_path
+    if request.version not in _VERSIONS:
+        return "The HTTP version must be HTTP/1.1."
+    if request.method == "CONNECT" or "Upgrade" in request.headers:
+        return "CONNECT and Upgrade are not supported."
+    host = request.headers.get("Host", "")
+    if not _HOST.match(host):
+        return "Host must be a name or an address, optionally with a port."
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        # The parser takes others before it, and leaves it to us to undo them.
+        return "Transfer-Encoding must be chunked."
+    if "#" in target:
+        return "The request target must not contain a fragment."
+    if not target.startswith("/") and target != "*" and not _names(target, host):
+        return (
+            "An absolute request target must be an https URL whose host equals the "
+            "Host header."
+        )
+    return ""
+
+
+def _names(target: str, host: str) -> bool:
+    """Return whether an absolute target is of this very server."""
+    try:
+        found: SplitResult = urlsplit(target)
+    except ValueError:
+        return False
+    return found.scheme == "https" and found.netloc.lower() == host.lower()

@@ -21,7 +21,7 @@ from typing import Final
 from hsm_core.errors import AuthenticationError
 from hsm_core.identities import same_person
 from hsm_server.config.settings import ConsoleSettings
-from hsm_server.identity.oidc.id_tokens import Person
+from hsm_server.identity.id_tokens import Person
 
 _SECRET_BYTES: Final = 32
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")

@@ -12,28 +12,38 @@ import msgspec
 from aiohttp import web
 
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_server.http.app_keys import METRICS, VAULT, Exchange, begin_operation
-from hsm_server.http.conditions import SAFE_METHODS
-from hsm_server.http.failures import FAILURE_PAGES
+from hsm_server.http.credentials import visitor_of
+from hsm_server.http.middleware import FAILURE_PAGES
 from hsm_server.http.problems import RequestRefusedError
-from hsm_server.http.requests import add_route
-from hsm_server.http.visitors import visitor_of
-from hsm_server.ui.assets import STATIC_PATH, serve_asset
-from hsm_server.ui.cookies import (
+from hsm_server.http.requests import SAFE_METHODS, add_route
+from hsm_server.http.state import METRICS, VAULT, Exchange, begin_operation
+from hsm_server.ui import approvals, audit, keys, overview, retention, sign_in
+from hsm_server.ui.overview import SAMPLER, FigureSampler
+from hsm_server.ui.rendering import PAGE_HEADERS, STATIC_PATH, serve_asset
+from hsm_server.ui.security import (
     BEFORE_COOKIE,
+    HOME,
     SESSION_COOKIE,
     cookie_of,
     drop_cookie,
+    is_cross_origin,
     new_secret,
+    safe_path,
     set_cookie,
 )
-from hsm_server.ui.origin import HOME, is_cross_origin, safe_path
-from hsm_server.ui.overview import SAMPLER, FigureSampler
-from hsm_server.ui.page import OpenPage, Page
-from hsm_server.ui.rendering import PAGE_HEADERS
-from hsm_server.ui.table import OPEN_PAGES, PAGES
-from hsm_server.ui.view import View, Visit
+from hsm_server.ui.view import OpenPage, Page, View, Visit
 from hsm_server.vault.access import Visitor
+
+PAGES: Final[tuple[Page, ...]] = (
+    *overview.PAGES,
+    *keys.PAGES,
+    *approvals.PAGES,
+    *audit.PAGES,
+    *retention.PAGES,
+    *sign_in.PAGES,
+)
+"""Pages that require sign-in."""
+
 
 _ENDED: Final = "session_ended"
 _SIGN_IN: Final = f"{HOME}/sign-in"
@@ -47,7 +57,7 @@ def add_console(app: web.Application) -> None:
     _add(app.router, "GET", "/", _go_home)
     _add(app.router, "GET", f"{HOME}/", _go_home)
     _add(app.router, "GET", STATIC_PATH, serve_asset)
-    for open_page in OPEN_PAGES:
+    for open_page in sign_in.OPEN_PAGES:
         add_route(
             app.router,
             open_page.method,

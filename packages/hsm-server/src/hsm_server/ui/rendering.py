@@ -1,15 +1,82 @@
 # SPDX-License-Identifier: MIT
-"""Template rendering with autoescape."""
+"""
+Templates, static files, and escaping of invisible characters.
+
+Templates escape markup. Invisible and bidirectional characters could still make text
+look like other text.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
+from aiohttp import ETag, web
 
-from hsm_server.ui.assets import asset_url
+from hsm_server.http.state import begin_operation
+
+STATIC_PATH: Final = "/ui/static/{name}"
+"""Route of static files."""
+
+_FOLDER: Final = Path(__file__).parent / "static"
+_TYPES: Final = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_FOREVER: Final = "public, max-age=31536000, immutable"
+_DIGEST_CHARACTERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Asset:
+    name: str
+    body: bytes
+    content_type: str
+
+
+def _read(path: Path) -> _Asset:
+    body = path.read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:_DIGEST_CHARACTERS]
+    return _Asset(f"{path.stem}.{digest}{path.suffix}", body, _TYPES[path.suffix])
+
+
+_ASSETS: Final = {
+    path.name: _read(path)
+    for path in sorted(_FOLDER.iterdir())
+    if path.suffix in _TYPES
+}
+_BY_NAME: Final = {asset.name: asset for asset in _ASSETS.values()}
+
+
+def asset_url(name: str) -> str:
+    """Return the URL of a static file."""
+    return f"/ui/static/{_ASSETS[name].name}"
+
+
+async def serve_asset(request: web.Request) -> web.Response:
+    """
+    Send a static file.
+
+    Raises:
+        HTTPNotFound: No file has this name and hash.
+    """
+    begin_operation(request, "ui.static")
+    asset = _BY_NAME.get(request.match_info["name"])
+    if asset is None:
+        raise web.HTTPNotFound
+    response = web.Response(
+        body=asset.body, content_type=asset.content_type, charset="utf-8"
+    )
+    response.headers["Cache-Control"] = _FOREVER
+    response.etag = ETag(asset.name)
+    return response
+
 
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -70,3 +137,29 @@ def render(template: str, values: dict[str, Any]) -> str:
         values: Values of the template.
     """
     return _ENVIRONMENT.get_template(template).render(values)
+
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+"""Unicode general categories (table 4-4): controls, formats, line separators."""
+
+
+def visible(text: str) -> str:
+    """Return text with invisible characters written as ``⟨U+202E⟩``."""
+    return "".join(
+        f"⟨U+{ord(letter):04X}⟩" if _is_unseen(letter) else letter for letter in text
+    )
+
+
+def _is_unseen(letter: str) -> bool:
+    if letter == " ":
+        return False
+    # Other spaces look like U+0020 but differ.
+    return letter.isspace() or unicodedata.category(letter) in _UNSEEN
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(when: datetime | None) -> int:
+    """Return microseconds since 1970-01-01T00:00:00Z; 0 if unknown."""
+    return 0 if when is None else (when - _EPOCH) // timedelta(microseconds=1)

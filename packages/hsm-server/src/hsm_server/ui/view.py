@@ -1,37 +1,120 @@
 # SPDX-License-Identifier: MIT
-"""Browser requests and the responses to them."""
+"""Pages: requests of browsers, responses, menu, error pages and live parts."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiohttp import web
 
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
 from hsm_core.wire import asked_approval
-from hsm_server.http.app_keys import VAULT, Exchange
-from hsm_server.http.bodies import query_pairs
-from hsm_server.http.problems import RequestRefusedError, status_of
-from hsm_server.ui.cookies import (
+from hsm_server.api.live_view import write_part
+from hsm_server.http.problems import (
+    RequestRefusedError,
+    headers_of,
+    problem_of,
+    status_of,
+)
+from hsm_server.http.requests import query_pairs
+from hsm_server.http.state import IN_FLIGHT, VAULT, Exchange
+from hsm_server.limits.pacing import with_pauses
+from hsm_server.ui.forms import Form, error_message, has_form_token, read_form
+from hsm_server.ui.rendering import PAGE_HEADERS, render
+from hsm_server.ui.security import (
     FLASH_COOKIE,
+    HOME,
     drop_cookie,
     form_token,
+    is_same_origin,
     pack_flash,
+    safe_path,
     set_cookie,
     unpack_flash,
 )
-from hsm_server.ui.faults import ErrorPage, error_page_of
-from hsm_server.ui.fields import error_message
-from hsm_server.ui.forms import Form, has_form_token, read_form
-from hsm_server.ui.navigation import navigation
-from hsm_server.ui.origin import HOME, is_same_origin, safe_path
-from hsm_server.ui.rendering import PAGE_HEADERS, render
 from hsm_server.vault.access import Visitor, Who
+
+_EVERYBODY: Final = frozenset({"Administrator", "Operator", "Auditor", "Service"})
+_ENTRIES: Final = (
+    ("Overview", HOME, _EVERYBODY),
+    ("Keys", f"{HOME}/keys", _EVERYBODY),
+    ("Approvals", f"{HOME}/approvals", _EVERYBODY),
+    ("Audit", f"{HOME}/audit", frozenset({"Administrator", "Auditor"})),
+    ("Retention", f"{HOME}/retention", frozenset({"Administrator", "Auditor"})),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MenuEntry:
+    """A menu entry."""
+
+    label: str
+    path: str
+    is_here: bool
+
+
+def navigation(who: Who | None, path: str) -> Sequence[MenuEntry]:
+    """Return the menu for a signed-in user; empty for others."""
+    if who is None:
+        return ()
+    return [
+        MenuEntry(label, target, _is_here(target, path))
+        for label, target, roles in _ENTRIES
+        if roles & set(who.roles)
+    ]
+
+
+def _is_here(target: str, path: str) -> bool:
+    return path == target or (target != HOME and path.startswith(target + "/"))
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPage:
+    """
+    An error, as its page shows it.
+
+    Attributes:
+        title: Short title.
+        detail: One sentence on this case.
+        code: Stable error code.
+        status: HTTP status.
+        headers: Additional headers.
+    """
+
+    title: str
+    detail: str
+    code: str
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_TITLES = {
+    401: "Not signed in",
+    403: "Access denied",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Request too large",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "HSM unavailable",
+}
+
+
+def error_page_of(error: HSMError | RequestRefusedError) -> ErrorPage:
+    """Return an error as a page; it reveals no more than a problem document."""
+    problem = problem_of(error, "")
+    title = _TITLES.get(problem.status, "Invalid request")
+    headers = headers_of(error, problem)
+    return ErrorPage(title, problem.detail, error.code, problem.status, headers)
+
 
 R = TypeVar("R")
 
@@ -289,3 +372,87 @@ class View(Visit):
 
 def _new_operation_id() -> str:
     return secrets.token_urlsafe(_OPERATION_ID_BYTES)
+
+
+Handler: TypeAlias = Callable[[View], Awaitable[web.StreamResponse]]
+"""Handler of a signed-in user's request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    A page that requires sign-in.
+
+    Attributes:
+        method: ``GET``, or ``POST`` for forms.
+        path: Below ``/ui``, in aiohttp's syntax; empty for the first page.
+        handler: Returns the response.
+        name: Name in log and metrics, such as ``keys.list``.
+        is_background: Whether scripts request it; it does not keep a session alive.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    name: str
+    is_background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPage:
+    """
+    A page without sign-in; otherwise as `Page`.
+
+    Attributes:
+        has_effect: Whether GET has an effect, so that HEAD is not answered.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Visit], Awaitable[web.StreamResponse]]
+    name: str
+    has_effect: bool = False
+
+
+_LOOK_SECONDS: Final = 2.0
+
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    # Proxies must not buffer the response.
+    "X-Accel-Buffering": "no",
+}
+
+
+def event(kind: str, text: str) -> bytes:
+    """Return an event; each line of the text is one line of data."""
+    lines = "".join(f"data: {line}\n" for line in text.splitlines())
+    return f"event: {kind}\n{lines}\n".encode()
+
+
+async def answer_events(
+    view: View, parts: AsyncGenerator[bytes, None]
+) -> web.StreamResponse:
+    """
+    Send events until the events, the connection, the server or the session ends.
+
+    Args:
+        view: The browser's request.
+
+        parts: Events.
+    """
+    request = view.request
+    response = web.StreamResponse(headers=_HEADERS)
+    with request.app[IN_FLIGHT].endless(request.protocol) as ends:
+        paced = with_pauses(parts, lambda: _LOOK_SECONDS, ends=ends)
+        async with contextlib.aclosing(paced):
+            with contextlib.suppress(ConnectionError, HSMError):
+                await response.prepare(request)
+                if request.method == "HEAD":
+                    return response
+                async for part in paced:
+                    # Stop when the session has ended.
+                    known = view.exchange.know
+                    await request.app[VAULT].who(view.visitor, known=known)
+                    if part is not None:
+                        await write_part(request, response, part)
+    return response

@@ -16,15 +16,10 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.config.settings import ConsoleSettings
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.oidc.id_tokens import IDTokens, Person
+from hsm_server.identity.id_tokens import IDTokens, Person
 from hsm_server.identity.sessions import Session, SessionEndedError, Sessions
-from hsm_server.identity.tokens import (
-    Identity,
-    ReplayCache,
-    TokenTrust,
-    TokenVerifier,
-    TrustedNames,
-)
+from hsm_server.identity.token_keys import TokenTrust, TrustedNames
+from hsm_server.identity.token_verifier import Identity, ReplayCache, TokenVerifier
 from hsm_server.limits.buckets import ActorLimiter, Quota
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.tls.certificates import (

@@ -21,9 +21,9 @@ from hsm_server.api.openapi.schemas import (
     summary_of,
 )
 from hsm_server.config.settings import HTTPLimits
-from hsm_server.http.conditions import takes_condition
-from hsm_server.http.health import Health
 from hsm_server.http.problems import PROBLEM_TYPE, Problem
+from hsm_server.http.requests import takes_condition
+from hsm_server.http.state import Health
 
 _Kind = type[Operation[Any]]
 

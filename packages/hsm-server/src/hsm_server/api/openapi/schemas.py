@@ -14,7 +14,7 @@ from hsm_core.operations import DescribeKey, Effect, Operation
 from hsm_core.rest import APPROVAL_HEADER, Route, path_fields
 from hsm_server.api.openapi.examples import EXAMPLES
 from hsm_server.config.settings import HTTPLimits
-from hsm_server.http.conditions import takes_condition
+from hsm_server.http.requests import takes_condition
 
 Schema = dict[str, Any]
 

@@ -26,16 +26,20 @@ from hsm_core.rest import (
 )
 from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.config.settings import HTTPLimits
-from hsm_server.http.app_keys import VAULT, begin_operation
-from hsm_server.http.conditions import (
+from hsm_server.http.credentials import api_visitor_of
+from hsm_server.http.problems import RequestRefusedError
+from hsm_server.http.requests import (
+    BYTES,
+    EVENTS,
+    JSON,
     SAFE_METHODS,
+    RequestReader,
+    add_route,
     expected_generation,
     is_known,
     key_tag,
 )
-from hsm_server.http.problems import RequestRefusedError
-from hsm_server.http.requests import BYTES, EVENTS, JSON, RequestReader, add_route
-from hsm_server.http.visitors import api_visitor_of
+from hsm_server.http.state import VAULT, begin_operation
 from hsm_server.vault.access import Known, Visitor
 
 RESULT_HEADER: Final = "FerroHSM-Result"

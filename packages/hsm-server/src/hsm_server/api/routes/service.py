@@ -13,16 +13,16 @@ from aiohttp import ETag, web
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, InvalidInputError, MalformedError
 from hsm_core.rest import API_PREFIX
-from hsm_server.http.app_keys import (
+from hsm_server.http.credentials import visitor_of
+from hsm_server.http.requests import add_route
+from hsm_server.http.state import (
     HEALTH,
     METRICS,
     SETTINGS,
     VAULT,
+    Health,
     begin_operation,
 )
-from hsm_server.http.health import Health
-from hsm_server.http.requests import add_route
-from hsm_server.http.visitors import visitor_of
 from hsm_server.observability.metrics import METRICS_CONTENT_TYPE
 
 _LONGEST_CACHE_SECONDS: Final = 300

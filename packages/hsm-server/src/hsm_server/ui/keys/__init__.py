@@ -5,25 +5,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui.keys import (
-    changing,
-    creating,
-    history,
-    listing,
-    page,
-    policies,
-    trying,
-)
-from hsm_server.ui.page import Page
+from hsm_server.ui.keys import actions, pages, policy, usage
+from hsm_server.ui.view import Page
 
 __all__ = ["PAGES"]
 
 PAGES: Final[tuple[Page, ...]] = (
-    *listing.PAGES,
-    *creating.PAGES,
-    *page.PAGES,
-    *history.PAGES,
-    *policies.PAGES,
-    *changing.PAGES,
-    *trying.PAGES,
+    *pages.LIST_PAGES,
+    *actions.CREATION_PAGES,
+    *pages.KEY_PAGES,
+    *pages.HISTORY_PAGES,
+    *policy.PAGES,
+    *actions.ACTION_PAGES,
+    *usage.PAGES,
 )

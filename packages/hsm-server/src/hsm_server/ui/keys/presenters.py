@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys and key versions as pages show them."""
+"""Keys, versions and their audit records, as pages show them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from datetime import datetime
 from typing import Final
 
 from hsm_core.algorithms import spec
+from hsm_core.errors import KeyTamperedError
 from hsm_core.model import (
+    AuditEntry,
+    AuditEvent,
+    CountedDetail,
     Integrity,
     KeyInfo,
     KeyState,
+    Phase,
     RotationRule,
     UseInfo,
     VersionInfo,
 )
-from hsm_server.ui.instants import microseconds
-from hsm_server.ui.keys.choices import category_sentence
-from hsm_server.ui.visible_text import visible
+from hsm_core.operations import OPERATIONS, DescribeKey, Effect, ListVersions
+from hsm_server.ui.keys.algorithms import category_sentence
+from hsm_server.ui.rendering import microseconds, visible
+from hsm_server.ui.security import HOME
+from hsm_server.ui.view import View
 
 _SHORT_ID: Final = 8
 
@@ -248,3 +255,135 @@ def _dates(version: VersionInfo) -> Iterable[tuple[str, int]]:
 def _destroyed_at(version: VersionInfo) -> datetime | None:
     gone = version.state is KeyState.DESTROYED
     return version.state_changed_at if gone else None
+
+
+_USES: Final = frozenset(
+    operation.__name__ for operation in OPERATIONS if operation.effect is Effect.USE
+)
+"""Names of operations that use a key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """An audit record of a key."""
+
+    seq: int
+    time: int
+    kind: str
+    principal: str
+    outcome: Badge
+    version: int
+    detail: str
+    approval_id: str
+    leaf_hash: str
+
+
+def event_rows(entries: Iterable[AuditEntry]) -> Sequence[HistoryRow]:
+    """
+    Return audit records, in the given order.
+
+    An intent is left out if its outcome is among them.
+    """
+    shown = list(entries)
+    ended = {
+        entry.event.operation_id
+        for entry in shown
+        if entry.event.phase is Phase.OUTCOME
+    }
+    return [
+        _event_row(entry)
+        for entry in shown
+        if entry.event.phase is not Phase.INTENT
+        or entry.event.operation_id not in ended
+    ]
+
+
+def _event_row(entry: AuditEntry) -> HistoryRow:
+    event = entry.event
+    return HistoryRow(
+        seq=event.seq,
+        time=event.time,
+        kind=event.kind,
+        principal=visible(event.caller.principal) if event.caller else "",
+        outcome=_outcome(event),
+        version=event.version,
+        detail=_detail(event),
+        approval_id=event.approval_id,
+        leaf_hash=entry.leaf_hash,
+    )
+
+
+def _outcome(event: AuditEvent) -> Badge:
+    if event.phase is Phase.INTENT:
+        return Badge("started", "info")
+    return Badge(event.code, "ok" if event.code == "ok" else "bad")
+
+
+def _detail(event: AuditEvent) -> str:
+    reason = event.parameters.get("reason", "")
+    if isinstance(event.detail, CountedDetail):
+        return f"{event.detail.count:,} times"
+    return visible(reason) if isinstance(reason, str) else ""
+
+
+def last_use(rows: Iterable[HistoryRow]) -> HistoryRow | None:
+    """Return the newest successful use of the key among these, if any."""
+    return next(
+        (row for row in rows if row.kind in _USES and row.outcome.text == "ok"), None
+    )
+
+
+KEY: Final = "/keys/{key_id:[0-9a-z][0-9a-z._-]{0,63}}"
+"""Path of the pages of one key."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWithVersions:
+    """A key with its versions, oldest first."""
+
+    key: KeyInfo
+    versions: Sequence[VersionInfo]
+
+    @property
+    def confirmation_text(self) -> str:
+        """Text to type to confirm an irreversible action."""
+        return self.key.name or self.key.key_id[:8]
+
+    @property
+    def has_staged(self) -> bool:
+        """Whether a version is staged."""
+        return any(version.state is KeyState.STAGED for version in self.versions)
+
+    @property
+    def sources(self) -> Sequence[VersionInfo]:
+        """Versions to roll back to, newest first."""
+        return [
+            version
+            for version in reversed(self.versions)
+            if version.version != self.key.version and version.state is KeyState.RETIRED
+        ]
+
+
+def path_of(key_id: str) -> str:
+    """Return the path of a key's page."""
+    return f"{HOME}/keys/{key_id}"
+
+
+async def find_key(view: View) -> KeyInfo:
+    """
+    Return the metadata of the key in the path.
+
+    Raises:
+        HSMError: It does not exist, or the caller may not see it.
+    """
+    return await view.execute(DescribeKey(key_id=view.request.match_info["key_id"]))
+
+
+async def find_key_with_versions(view: View) -> KeyWithVersions:
+    """Return the key in the path with its versions; see `find_key`."""
+    key = await find_key(view)
+    try:
+        versions = (await view.execute(ListVersions(key_id=key.key_id))).items
+    except KeyTamperedError:
+        versions = ()  # The page reports it for the key.
+    return KeyWithVersions(key, versions)

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: MIT
+"""
+ID tokens of OpenID Connect: verification in the vault, and the provider's keys.
+
+All faults of a token raise the same error, which reveals no details.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from joserfc.errors import JoseError
+
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.model import Role
+from hsm_server.config.settings import (
+    MAX_TOKEN_BYTES,
+    OIDCSettings,
+    TokenConfig,
+    TokenRules,
+)
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.token_config import load_key_set, still_in_key_set
+from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
+from hsm_server.identity.token_verifier import checked_subject
+
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+_MOST_REMEMBERED: Final = 4096
+_MAX_TIME: Final = 2**53
+_MAX_AGE_SECONDS: Final = 600
+"""Maximum age of an ID token at sign-in."""
+
+_ALGORITHMS: Final = frozenset(Algorithm) - {Algorithm.HS256}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """
+    Identity in an ID token.
+
+    Attributes:
+        principal: The principal claim.
+        roles: The mapped roles; not empty.
+        credential_id: Start of the token's hash.
+        key_name: The provider; see `provider_name`.
+    """
+
+    principal: str
+    roles: frozenset[Role]
+    credential_id: str
+    key_name: str
+
+
+class IDTokens:
+    """
+    Verifier of ID tokens of one provider; accepts each token once.
+
+    Args:
+        settings: The provider.
+
+        keys: Its keys that count now.
+
+        now: Time, in seconds since 1970, that never goes back.
+
+    Standard:
+        OpenID Connect Core 1.0, sections 2 and 3.1.3.7; RFC 8725.
+    """
+
+    def __init__(
+        self,
+        settings: OIDCSettings,
+        keys: Sequence[TokenKey],
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._now = now
+        self._used: dict[bytes, float] = {}
+        self._name = provider_name(settings)
+        self.use(keys)
+
+    def use(self, keys: Sequence[TokenKey]) -> None:
+        """Verify by other keys; no secret is one of them, for others know it, too."""
+        self._keys = tuple(key for key in keys if key.algorithm in _ALGORITHMS)
+
+    def redeem(self, token: str, nonce: str) -> Person:
+        """
+        Return the person in a valid ID token that was not redeemed before.
+
+        Args:
+            token: JWS compact serialisation.
+
+            nonce: What the request for it has named.
+
+        Raises:
+            AuthenticationError: It is not good, for whatever reason.
+        """
+        if len(token) > MAX_TOKEN_BYTES or not _NONCE.match(nonce):
+            raise AuthenticationError
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        claims = self._verified(token)
+        usable_until = self._check_times(claims)
+        self._check_parties(claims)
+        said = claims.get("nonce")
+        # It ties the token to the browser that was sent to the provider.
+        if not isinstance(said, str) or not hmac.compare_digest(
+            said.encode("utf-8", "surrogatepass"), nonce.encode()
+        ):
+            raise AuthenticationError
+        person = Person(
+            principal=checked_subject(_text(claims, self._settings.principal_claim)),
+            roles=self._roles(claims),
+            credential_id=f"sha256:{digest.hex()[:16]}",
+            key_name=self._name,
+        )
+        self._note_use(digest, usable_until)
+        return person
+
+    def _verified(self, token: str) -> dict[str, Any]:
+        shape = _SHAPE.match(token)
+        if shape is None:
+            raise AuthenticationError
+        try:
+            header, payload, signature = map(_canonical, shape.groups())
+            self._check_signature(token, wire.scan_json(header), payload, signature)
+            claims = wire.scan_json(payload)
+        except (HSMError, ValueError):
+            raise AuthenticationError from None
+        if not isinstance(claims, dict):
+            raise AuthenticationError
+        return claims
+
+    def _check_signature(
+        self, token: str, header: Any, payload: bytes, signature: bytes
+    ) -> None:
+        if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
+            raise AuthenticationError
+        if str(header.get("typ", "JWT")).upper() != "JWT":
+            raise AuthenticationError
+        for key in self._keys:
+            if key.algorithm.value != header.get("alg"):
+                continue
+            if "kid" in header and header["kid"] != key.kid:
+                continue
+            if key.signature_bytes != len(signature):
+                continue
+            try:
+                if key.open(token) == payload:
+                    return
+            except (JoseError, ValueError):
+                continue
+        raise AuthenticationError
+
+    def _check_times(self, claims: dict[str, Any]) -> float:
+        """Return until when a token may be redeemed."""
+        now, leeway = self._now(), self._settings.leeway_seconds
+        expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
+        begins_at = _time(claims, "nbf") if "nbf" in claims else 0
+        if now < max(issued_at, begins_at) - leeway:
+            raise AuthenticationError
+        until = min(expires_at, issued_at + _MAX_AGE_SECONDS) + leeway
+        if now >= until:
+            raise AuthenticationError
+        return until
+
+    def _check_parties(self, claims: dict[str, Any]) -> None:
+        own = self._settings.client_id
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if claims.get("iss") != self._settings.issuer or own not in audiences:
+            raise AuthenticationError
+        if claims.get("azp", own if len(audiences) == 1 else None) != own:
+            raise AuthenticationError
+
+    def _roles(self, claims: dict[str, Any]) -> frozenset[Role]:
+        found: Any = claims
+        for step in _steps(claims, self._settings.roles_claim):
+            found = found.get(step) if isinstance(found, dict) else None
+        words = found if isinstance(found, list) else [found]
+        known = self._settings.roles
+        roles = {
+            known[word] for word in words if isinstance(word, str) and word in known
+        }
+        if not roles:
+            raise AuthenticationError
+        return frozenset(roles)
+
+    def _note_use(self, digest: bytes, until: float) -> None:
+        if len(self._used) >= _MOST_REMEMBERED:
+            now = self._now()
+            self._used = {key: end for key, end in self._used.items() if end > now}
+        # Forgetting one that is still good would let it be used again.
+        if digest in self._used or len(self._used) >= _MOST_REMEMBERED:
+            raise AuthenticationError
+        self._used[digest] = until
+
+
+def provider_name(settings: OIDCSettings) -> str:
+    """Return the key name of a provider; it never changes."""
+    named = f"{len(settings.issuer)}:{settings.issuer}{settings.client_id}"
+    return hashlib.sha256(b"FerroHSM OIDC provider 1" + named.encode()).hexdigest()
+
+
+def _canonical(segment: str) -> bytes:
+    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
+        raise AuthenticationError
+    return data
+
+
+def _steps(claims: dict[str, Any], path: str) -> list[str]:
+    """Return the way to a claim; a name with dots in it may also stand as it is."""
+    return [path] if path in claims else path.split(".")
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str):
+        raise AuthenticationError
+    return value
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value < _MAX_TIME
+    ):
+        raise AuthenticationError
+    return float(value)
+
+
+def keys_of(settings: OIDCSettings) -> ProviderKeys | TokenSource:
+    """Return the key source of a provider: its file, or the fetched keys."""
+    if settings.jwks_file is not None:
+        return ProviderKeys(settings.jwks_file)
+    fetched = TokenConfig(key_set_url=settings.issuer)
+    return TokenSource(fetched, bytes, TokenRules())
+
+
+class ProviderKeys:
+    """
+    Keys of a provider in a file that may change: a `KeySource`.
+
+    Args:
+        path: The file, a JWK Set.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it may change by itself."""
+        return True
+
+    @property
+    def trouble(self) -> str:
+        """Nothing: what can be read is what should count."""
+        return ""
+
+    def read(self) -> TokenTrust:
+        """
+        Return the keys that count now; what tokens must say is not theirs.
+
+        Raises:
+            HSMError: They can't be read, or are not valid.
+        """
+        return TokenTrust(load_key_set(self._path), TokenRules())
+
+    def still_named(self, former: TokenTrust) -> TokenTrust:
+        """See `KeySource`."""
+        try:
+            kept = still_in_key_set(self._path, former.keys)
+        except HSMError:
+            return former
+        return former.of_names({key.name for key in kept})
+
+
+class Vouching:
+    """
+    Verifier of ID tokens with keys that can change while the server runs.
+
+    Args:
+        settings: The provider.
+
+        on_change: Called with the fault of the keys, or with an empty text.
+
+        clock: Time used for ID token expiry.
+
+    Attributes:
+        tokens: Verifier of ID tokens.
+        name: Name of the provider in the HSM.
+
+    Raises:
+        HSMError: The keys are unreadable or not valid.
+    """
+
+    def __init__(
+        self,
+        settings: OIDCSettings,
+        on_change: Callable[[str], None],
+        clock: FlooredClock,
+    ) -> None:
+        self.name = provider_name(settings)
+        source = keys_of(settings)
+        self._source = source
+        trust = source.read()
+        self.tokens = IDTokens(settings, trust.keys, clock.now)
+        self._watch = TokenWatch(
+            source, trust, lambda changed: self.tokens.use(changed.keys), on_change
+        )
+
+    async def run(self, interval_seconds: float) -> None:
+        """Watch for changed keys until cancelled."""
+        await self._watch.run(interval_seconds)
+
+    def take(self, data: bytes | None, problem: str) -> None:
+        """Take in what came of fetching its keys, if they are fetched; then `look`."""
+        if isinstance(self._source, TokenSource):
+            self._source.take(data, problem)
+
+    async def look(self) -> str:
+        """Put in force what is there now; return why not, or nothing."""
+        return await self._watch.look()
+
+
+def vouching_for(
+    settings: OIDCSettings | None,
+    on_change: Callable[[str], None],
+    clock: FlooredClock,
+) -> Vouching | None:
+    """
+    Return the provider trust, if a provider is configured.
+
+    Raises:
+        HSMError: Its keys can't be read, or are not valid.
+    """
+    return None if settings is None else Vouching(settings, on_change, clock)

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""
+OpenID Connect client in a front end: redirects and code exchange.
+
+It trusts nothing from the provider; the vault verifies the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Final
+
+import httpx2
+import msgspec
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from msgspec import Meta
+
+from hsm_core.errors import HSMError
+from hsm_core.model import Record
+from hsm_core.secret_input import read_secret_text
+from hsm_core.wire import scan_json
+from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
+from hsm_server.identity.oidc_config import is_https
+
+_METADATA_PATH: Final = "/.well-known/openid-configuration"
+_METADATA_SECONDS: Final = 3600.0
+"""Lifetime of cached provider metadata."""
+
+_RETRY_SECONDS: Final = 5.0
+"""
+Pause after a failed fetch of the metadata.
+
+Pending sign-in requests; each waits for the earlier ones.
+"""
+
+_ANSWER_SECONDS: Final = 10.0
+_MOST_BYTES: Final = 256 * 1024
+_OK: Final = 200
+
+_URL = Annotated[str, Meta(min_length=1, max_length=2048)]
+
+
+class ProviderError(Exception):
+    """The provider did not respond correctly; the text contains no secret."""
+
+
+class Departure(Record, frozen=True, kw_only=True):
+    """
+    State of a sign-in, kept in the browser.
+
+    Attributes:
+        state: Returned by the provider.
+        nonce: Expected in the ID token.
+        verifier: PKCE code verifier (RFC 7636).
+        onward: Path of this server to open after the sign-in.
+    """
+
+    state: str
+    nonce: str
+    verifier: str
+    onward: str = ""
+
+
+class _Metadata(Record, frozen=True, kw_only=True):
+    issuer: str
+    authorization_endpoint: _URL
+    token_endpoint: _URL
+    authorization_response_iss_parameter_supported: bool = False
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+
+
+class Provider:
+    """
+    Client of one OpenID Connect provider.
+
+    Args:
+        settings: As configured.
+
+        now: Seconds since 1970; never goes back.
+
+        answer_seconds: Time limit of a response.
+    """
+
+    def __init__(
+        self,
+        settings: OIDCSettings,
+        now: Callable[[], float] = time.monotonic,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._now = now
+        self._answer_seconds = answer_seconds
+        self._metadata: _Metadata | None = None
+        self._read_at = 0.0
+        self._trouble = ""
+        self._troubled_at = 0.0
+        self._reading = asyncio.Lock()
+        # Trusts no CA until certificates are read.
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self._settings.title
+
+    async def depart(self, onward: str) -> tuple[str, Departure]:
+        """
+        Return the URL of the provider and the state for the browser.
+
+        Args:
+            onward: Path of this server where they wanted to go.
+
+        Raises:
+            ProviderError: The provider doesn't say where.
+        """
+        metadata = await self._known_metadata()
+        departure = Departure(
+            state=secrets.token_urlsafe(32),
+            nonce=secrets.token_urlsafe(32),
+            verifier=secrets.token_urlsafe(48),
+            onward=onward,
+        )
+        async with self._client() as client:
+            url, _ = client.create_authorization_url(
+                metadata.authorization_endpoint,
+                state=departure.state,
+                code_verifier=departure.verifier,
+                nonce=departure.nonce,
+            )
+        return str(url), departure
+
+    async def check_sender(self, issuer: str | None) -> None:
+        """
+        Check that an answer comes from this provider and no other (RFC 9207).
+
+        Args:
+            issuer: ``iss`` of the answer, if there is one.
+
+        Raises:
+            ProviderError: It does not, or doesn't say so though it should.
+        """
+        metadata = await self._known_metadata()
+        if issuer is None:
+            if metadata.authorization_response_iss_parameter_supported:
+                raise ProviderError("The response has no issuer (iss).")
+        elif issuer != self._settings.issuer:
+            raise ProviderError("The response is from another issuer.")
+
+    async def exchange(self, code: str, departure: Departure) -> str:
+        """
+        Return the ID token that a code is good for, unchecked.
+
+        Raises:
+            ProviderError: The provider gives none.
+        """
+        metadata = await self._known_metadata()
+        try:
+            async with asyncio.timeout(self._answer_seconds), self._client() as client:
+                client.token_endpoint_auth_method = self._method(metadata)
+                token = await client.fetch_token(
+                    metadata.token_endpoint,
+                    grant_type="authorization_code",
+                    code=code,
+                    code_verifier=departure.verifier,
+                )
+        except TimeoutError:
+            raise ProviderError("The provider did not respond in time.") from None
+        except AuthlibBaseError:
+            raise ProviderError(
+                "The provider rejected the authorization code."
+            ) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError):
+            raise ProviderError("The response of the provider is malformed.") from None
+        found = token.get("id_token") if isinstance(token, dict) else None
+        if not isinstance(found, str) or not 1 <= len(found) <= MAX_TOKEN_BYTES:
+            raise ProviderError("The provider returned no ID token.")
+        return found
+
+    def _method(self, metadata: _Metadata) -> str:
+        """Return the client authentication method of this server."""
+        if self._settings.client_secret_file is None:
+            return "none"
+        known = metadata.token_endpoint_auth_methods_supported
+        is_basic = "client_secret_basic" in known or "client_secret_post" not in known
+        return "client_secret_basic" if is_basic else "client_secret_post"
+
+    async def _known_metadata(self) -> _Metadata:
+        async with self._reading:
+            now = self._now()
+            if self._metadata is not None and now - self._read_at < _METADATA_SECONDS:
+                return self._metadata
+            if self._trouble and now - self._troubled_at < _RETRY_SECONDS:
+                raise ProviderError(self._trouble)
+            try:
+                self._metadata = await self._read_metadata()
+            except ProviderError as error:
+                self._trouble, self._troubled_at = str(error), self._now()
+                raise
+            self._trouble, self._read_at = "", self._now()
+            return self._metadata
+
+    async def _read_metadata(self) -> _Metadata:
+        """Fetch the provider metadata (OpenID Connect Discovery 1.0, section 4)."""
+        url = self._settings.issuer.rstrip("/") + _METADATA_PATH
+        try:
+            # Reading those of a system takes long, and the loop has others to serve.
+            self._context = await asyncio.to_thread(self._trusting)
+            async with (
+                asyncio.timeout(self._answer_seconds),
+                httpx2.AsyncClient(**self._network()) as client,
+            ):
+                answer = await client.get(url)
+            if answer.status_code != _OK:
+                raise ValueError
+            metadata = msgspec.convert(
+                _without_strangers(scan_json(answer.content)), _Metadata
+            )
+        except TimeoutError:
+            raise ProviderError("The provider did not respond in time.") from None
+        except (httpx2.HTTPError, msgspec.ValidationError, HSMError, ValueError):
+            raise ProviderError("The provider metadata is not available.") from None
+        except OSError:
+            raise ProviderError(
+                "Cannot read the CA certificates of the provider."
+            ) from None
+        if metadata.issuer != self._settings.issuer:
+            raise ProviderError(
+                "The issuer in the provider metadata differs from the configuration."
+            )
+        for endpoint in (metadata.authorization_endpoint, metadata.token_endpoint):
+            if not is_https(endpoint):
+                raise ProviderError(
+                    "An endpoint in the provider metadata is not an https URL."
+                )
+        return metadata
+
+    def _client(self) -> AsyncOAuth2Client:
+        return AsyncOAuth2Client(
+            self._settings.client_id,
+            self._secret(),
+            scope=" ".join(self._settings.scopes),
+            redirect_uri=self._settings.redirect_uri,
+            code_challenge_method="S256",
+            **self._network(),
+        )
+
+    def _secret(self) -> str | None:
+        """
+        Read what this server shows to the provider; it may be replaced any time.
+
+        Raises:
+            ProviderError: It can't be read.
+        """
+        path = self._settings.client_secret_file
+        if path is None:
+            return None
+        try:
+            return read_secret_text(f"@{path}", field="client_secret_file").strip()
+        except HSMError:
+            raise ProviderError("Cannot read the client secret.") from None
+
+    def _trusting(self) -> ssl.SSLContext:
+        bundle = self._settings.ca_bundle
+        return ssl.create_default_context(cafile=bundle and str(bundle))
+
+    def _network(self) -> dict[str, Any]:
+        return {
+            "transport": _Limited(verify=self._context, trust_env=False),
+            "trust_env": False,
+            "follow_redirects": False,
+            "timeout": self._answer_seconds,
+        }
+
+
+class _Limited(httpx2.AsyncHTTPTransport):
+    """Reader that rejects responses that are too long."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; its answer is read by who asks."""
+        request.headers["Accept-Encoding"] = "identity"
+        response = await super().handle_async_request(request)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            await response.aclose()
+            raise httpx2.DecodingError("The response is compressed.")
+        response.stream = _Bounded(response.stream)  # type: ignore[arg-type]
+        return response
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        length = 0
+        async for piece in self._inner:
+            length += len(piece)
+            if length > _MOST_BYTES:
+                raise httpx2.ReadError("The response is too long.")
+            yield piece
+
+    async def aclose(self) -> None:
+        """Discard the rest."""
+        await self._inner.aclose()
+
+
+def _without_strangers(tree: Any) -> Any:
+    """Return the known fields of the metadata."""
+    if not isinstance(tree, dict):
+        return tree
+    known = _Metadata.__struct_fields__
+    return {name: value for name, value in tree.items() if name in known}

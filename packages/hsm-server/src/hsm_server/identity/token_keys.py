@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: MIT
+"""
+Token verification keys: one algorithm per key, whatever a token's header says.
+
+RSA keys of a faulty generator (ROCA, CVE-2017-15361) are rejected. Their primes are
+``k * M + 65537^a mod M``, with M the product of small primes. So such a modulus is a
+power of 65537 modulo each of these; a random one is so once in some hundred million
+times.
+
+Standard:
+    RFC 7515, RFC 7517, RFC 7518 sections 3.2 to 3.4, RFC 8037; RFC 8725 section 3.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from joserfc import jwk, jws
+from joserfc.errors import JoseError
+
+from hsm_core.errors import InvalidInputError
+from hsm_server.config.settings import TokenRules
+
+_GENERATOR: Final = 65537
+_PRIMES: Final = tuple(
+    p for p in range(3, 168) if all(p % d for d in range(2, int(p**0.5) + 1))
+)
+
+
+@cache
+def _powers(prime: int) -> frozenset[int]:
+    """Return the powers of the generator by a prime."""
+    found, power = set[int](), 1
+    while power not in found:
+        found.add(power)
+        power = power * _GENERATOR % prime
+    return frozenset(found)
+
+
+def is_predictable(modulus: int) -> bool:
+    """Return whether a modulus looks as if it were made that way."""
+    return all(modulus % prime in _powers(prime) for prime in _PRIMES)
+
+
+MIN_SECRET_BYTES: Final = 32
+"""Shortest HS256 secret (RFC 7518, section 3.2)."""
+
+_RSA_BITS: Final = range(2048, 4096 + 1)
+_LEAST_EXPONENT: Final = 65537
+_NAME: Final = b"FerroHSM token key 1"
+"""Prefix of key names; no token starts with it, because it contains spaces."""
+
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "priv"})
+_TEXTS: Final = ("kty", "alg", "use", "crv")
+_PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
+
+
+class Algorithm(StrEnum):
+    """Signature algorithm of tokens."""
+
+    HS256 = "HS256"
+    RS256 = "RS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
+_TYPES: Final = {
+    "oct": Algorithm.HS256,
+    "RSA": Algorithm.RS256,
+    "EC": Algorithm.ES256,
+    "OKP": Algorithm.EDDSA,
+}
+"""Algorithm of each key type."""
+
+
+class _Registry(jws.JWSRegistry):
+    """Registry with the only algorithm of a key."""
+
+    def get_alg(self, name: str) -> Any:
+        """Return it without the warning that EdDSA leaves the curve open (RFC 9864)."""
+        if self.allowed is None or name not in self.allowed:
+            raise ValueError
+        return self.algorithms[name]
+
+    def check_header(self, header: Any) -> None:
+        """Check nothing: the verifiers check the members that they use."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TokenKey:
+    """
+    Key that verifies tokens.
+
+    Attributes:
+        algorithm: Its only algorithm.
+        kid: Key ID in a token's header; empty for none.
+        name: Stable across restarts, unique per key; reveals nothing of a secret.
+        signature_bytes: Length of its signatures.
+        public: Members of its JWK; None for a secret.
+        origin: Its source, if not the configuration file.
+    """
+
+    algorithm: Algorithm
+    kid: str
+    name: str
+    signature_bytes: int = field(compare=False)
+    public: Mapping[str, str] | None = field(compare=False)
+    _key: Any = field(compare=False)
+    origin: str = field(default="", compare=False)
+
+    def open(self, token: str) -> bytes:
+        """
+        Return the payload of a token that this key has signed.
+
+        Raises:
+            JoseError: It has not.
+            ValueError: So.
+        """
+        registry = _Registry(algorithms=[self.algorithm.value])
+        signed = jws.deserialize_compact(token, self._key, registry=registry)
+        return signed.payload
+
+
+def key_from_secret(secret: bytes, kid: str = "") -> TokenKey:
+    """
+    Return the HS256 key that is this secret.
+
+    Raises:
+        InvalidInputError: It is too short.
+    """
+    if len(secret) < MIN_SECRET_BYTES:
+        raise InvalidInputError(
+            f"A secret must be at least {MIN_SECRET_BYTES} bytes after decoding, "
+            f"got {len(secret)}.",
+            field="secret",
+        )
+    name = hmac.digest(secret, _NAME, "sha256").hex()
+    key = jwk.OctKey.import_key(secret)
+    return TokenKey(Algorithm.HS256, kid, name, 32, None, key)
+
+
+def key_from_pem(text: str, algorithm: Algorithm, kid: str = "") -> TokenKey:
+    """
+    Return a public key that stands in PEM (``PUBLIC KEY``, or RSA's own form).
+
+    Raises:
+        InvalidInputError: It is none, or of another algorithm.
+    """
+    if "PRIVATE KEY" in text:
+        raise InvalidInputError(
+            "This is a private key. Configure the public key only; the private "
+            "key belongs to the issuer.",
+            field="public_key_pem",
+        )
+    try:
+        key = serialization.load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise InvalidInputError(
+            "Not a valid PEM public key.", field="public_key_pem"
+        ) from None
+    return _public_key(key, algorithm, kid)
+
+
+def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> TokenKey:
+    """
+    Return the key that a JWK holds: public, or a secret of type ``oct``.
+
+    Args:
+        members: The JWK; its ``alg`` and ``kid`` count.
+
+        algorithm: Algorithm if the JWK names none; None derives it from the type.
+
+    Raises:
+        InvalidInputError: It is none, holds a private key, or is for something else.
+    """
+    if not has_types_of_jwk(members):
+        raise InvalidInputError(
+            f"{', '.join(_TEXTS)} must be texts, and key_ops a list.", field="jwk"
+        )
+    kid, kty = members.get("kid", ""), members.get("kty")
+    if not isinstance(kid, str) or not isinstance(kty, str) or kty not in _TYPES:
+        raise InvalidInputError(
+            f"kty must be one of {', '.join(_TYPES)}, and kid must be a string.",
+            field="jwk",
+        )
+    if members.keys() & _PRIVATE or (kty != "oct" and "k" in members):
+        raise InvalidInputError(
+            "This is a private key. Configure the public key only; the private "
+            "key belongs to the issuer.",
+            field="jwk",
+        )
+    chosen = _algorithm_of(members, kty, algorithm)
+    try:
+        if kty == "oct":
+            return key_from_secret(_octets(members, "k"), kid)
+        if kty == "RSA":
+            # The library would only warn of one that is too short.
+            _check_bits(int.from_bytes(_octets(members, "n")).bit_length())
+        found = jwk.JWKRegistry.import_key(
+            {name: members[name] for name in _present(members)}
+        )
+        return _public_key(found.raw_value, chosen, kid)
+    except InvalidInputError:
+        raise
+    except (JoseError, ValueError, TypeError, AttributeError, LookupError):
+        raise InvalidInputError("Not a valid JWK for its kty.", field="jwk") from None
+    except (UnsupportedAlgorithm, OverflowError):
+        raise InvalidInputError("The key is not usable.", field="jwk") from None
+
+
+def has_types_of_jwk(members: Mapping[str, Any]) -> bool:
+    """Return whether the members of a JWK about its use have valid types."""
+    texts = (members.get(name) for name in _TEXTS)
+    return all(text is None or isinstance(text, str) for text in texts) and isinstance(
+        members.get("key_ops"), list | None
+    )
+
+
+def _present(members: Mapping[str, Any]) -> list[str]:
+    return [name for name in _PUBLIC if name in members]
+
+
+def _octets(members: Mapping[str, Any], name: str) -> bytes:
+    """Return base64url in its one form (RFC 7515, section 2)."""
+    text = members[name]
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
+        raise ValueError
+    return data
+
+
+def _algorithm_of(
+    members: Mapping[str, Any], kty: str, given: Algorithm | None
+) -> Algorithm:
+    alg = members.get("alg", (given or _TYPES[kty]).value)
+    if alg != _TYPES[kty].value:
+        raise InvalidInputError(
+            f"A key of type {kty} supports {_TYPES[kty]} only.",
+            field="alg",
+        )
+    if members.get("use", "sig") != "sig":
+        raise InvalidInputError("use must be sig.", field="use")
+    operations = members.get("key_ops")
+    if operations is not None and "verify" not in operations:
+        raise InvalidInputError("key_ops must include verify.", field="key_ops")
+    return _TYPES[kty]
+
+
+def _public_key(key: object, algorithm: Algorithm, kid: str) -> TokenKey:
+    found, size, own = _kind(key)
+    if found is not algorithm:
+        raise InvalidInputError(
+            f"The key is for {found}, not for {algorithm}.", field="algorithm"
+        )
+    der = key.public_bytes(  # type: ignore[attr-defined]
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    name = hashlib.sha256(_NAME + algorithm.encode() + der).hexdigest()
+    known = own.as_dict(private=False)
+    public = {member: str(known[member]) for member in _PUBLIC if member in known}
+    return TokenKey(algorithm, kid, name, size, public, own)
+
+
+def _kind(key: object) -> tuple[Algorithm, int, Any]:
+    """Return algorithm, length of signatures and the library's form of a public key."""
+    match key:
+        case rsa.RSAPublicKey():
+            _check_rsa(key)
+            own: Any = jwk.RSAKey(key, key)
+            return Algorithm.RS256, (key.key_size + 7) // 8, own
+        case ec.EllipticCurvePublicKey() if isinstance(key.curve, ec.SECP256R1):
+            return Algorithm.ES256, 64, jwk.ECKey(key, key)
+        case ed25519.Ed25519PublicKey():
+            return Algorithm.EDDSA, 64, jwk.OKPKey(key, key)
+        case _:
+            raise InvalidInputError(
+                "A public key must be RSA, EC on P-256, or Ed25519.",
+                field="public_key_pem",
+            )
+
+
+def _check_rsa(key: rsa.RSAPublicKey) -> None:
+    _check_bits(key.key_size)
+    numbers = key.public_numbers()
+    if is_predictable(numbers.n):
+        raise InvalidInputError(
+            "The RSA key is weak: a faulty generator made it (ROCA, CVE-2017-15361).",
+            field="public_key_pem",
+        )
+    if numbers.e < _LEAST_EXPONENT:
+        raise InvalidInputError(
+            f"The exponent of an RSA key must be at least {_LEAST_EXPONENT}.",
+            field="public_key_pem",
+        )
+
+
+def _check_bits(bits: int) -> None:
+    if bits not in _RSA_BITS:
+        raise InvalidInputError(
+            f"An RSA key must have {_RSA_BITS[0]} to {_RSA_BITS[-1]} bits, got {bits}.",
+            field="public_key_pem",
+        )
+
+
+def public_key_set(keys: Iterable[TokenKey]) -> bytes:
+    """
+    Return a JWK Set of those keys that are public, always in the same order.
+
+    Standard:
+        RFC 7517, section 5.
+    """
+    rows = []
+    for key in sorted(keys, key=lambda key: (key.kid, key.name)):
+        if key.public is not None:
+            named = {"kid": key.kid} if key.kid else {}
+            use = {"use": "sig", "alg": key.algorithm.value}
+            rows.append({**key.public, **named, **use})
+    return json.dumps({"keys": rows}, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrust:
+    """
+    Immutable keys and rules, replaced as a whole.
+
+    Attributes:
+        keys: Keys with distinct kids.
+        rules: Required claims of a token.
+    """
+
+    keys: tuple[TokenKey, ...]
+    rules: TokenRules
+
+    @classmethod
+    def of_secret(cls, secret: bytes, rules: TokenRules) -> TokenTrust:
+        """Return the trust in one HS256 secret that has no kid."""
+        return cls((key_from_secret(secret),), rules)
+
+    def of_names(self, names: Collection[str]) -> TokenTrust:
+        """Return the trust in those of these keys that have one of *names*."""
+        keys = tuple(key for key in self.keys if key.name in names)
+        return TokenTrust(keys, self.rules)
+
+    def candidates(self, algorithm: object, kid: str | None) -> Sequence[TokenKey]:
+        """
+        Return the keys that may have signed a token.
+
+        Args:
+            algorithm: ``alg`` of its header, which chooses among keys and never says
+                how one is used.
+
+            kid: Its ``kid``; without one all keys of the algorithm may have.
+        """
+        return [
+            key
+            for key in self.keys
+            if key.algorithm.value == algorithm and (kid is None or key.kid == kid)
+        ]
+
+    def public_keys(self) -> bytes:
+        """Return the JWK Set of the public ones."""
+        return public_key_set(self.keys)
+
+
+class TrustedNames:
+    """
+    Names of the current keys: `CredentialKeys` of the HSM.
+
+    Args:
+        trust: The keys, which may be replaced.
+
+        also: Names of other credential sources, constant while the server runs.
+    """
+
+    def __init__(self, trust: TokenTrust, also: Sequence[str] = ()) -> None:
+        self._also = tuple(also)
+        self.use(trust)
+
+    def use(self, trust: TokenTrust) -> None:
+        """Take the names of other keys; those that are gone count no more."""
+        self._names = (*(key.name for key in trust.keys), *self._also)
+
+    def trusted(self) -> tuple[str, ...]:
+        """Return the names that count."""
+        return self._names

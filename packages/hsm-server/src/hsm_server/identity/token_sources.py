@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""
+Sources of token keys, and the watch that applies their changes.
+
+A source that is not valid adds no key; the last valid ones stay in use. Keys that it no
+longer names are removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from hsm_core.errors import (
+    ConfigurationError,
+    HSMError,
+    InvalidInputError,
+    UnsafeFileModeError,
+)
+from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.identity.token_config import (
+    load_token_config,
+    public_keys_of_set,
+    still_in_config,
+    still_in_public_set,
+    with_keys,
+)
+from hsm_server.identity.token_keys import TokenKey, TokenTrust
+from hsm_server.system.standard_streams import sentence
+
+_FETCHED: Final = "https://"
+"""Origin of fetched keys; no file's name."""
+
+
+class KeySource(Protocol):
+    """Source of the current keys."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether that may change by itself."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why what counts is not what should, though it can be read; or nothing."""
+        ...
+
+    def read(self) -> TokenTrust:
+        """
+        Return the current keys and rules.
+
+        Raises:
+            HSMError: It can't be read, or is not valid.
+        """
+        ...
+
+    def still_named(self, former: TokenTrust) -> TokenTrust:
+        """
+        Return *former* without the keys that the source no longer names.
+
+        It is asked where `read` raises: what takes trust away counts nevertheless. A
+        source that can't be read says nothing, and keeps all.
+        """
+        ...
+
+
+class TokenSource:
+    """
+    Reader of the current token keys.
+
+    It fetches nothing itself and verifies everything that was fetched. The last valid
+    keys stay in use until valid ones replace them or the configuration no longer names
+    them.
+
+    Args:
+        config: File of keys, and whether there are others to be fetched; where there
+            is neither, there is one secret, or it says that there are no keys.
+
+        read_secret: Reads the single secret.
+
+        rules: Token rules of the command line.
+    """
+
+    def __init__(
+        self, config: TokenConfig, read_secret: Callable[[], bytes], rules: TokenRules
+    ) -> None:
+        self._path: Path | None = config.path
+        self._is_fetching = bool(config.key_set_url)
+        self._has_no_keys = config.has_no_keys
+        self._read_secret = read_secret
+        self._rules = rules
+        self._fetched: tuple[TokenKey, ...] = ()
+        self._fault_of_fetching = self._fault_of_set = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it may change by itself."""
+        return self._path is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why what is to be fetched is not what counts, or nothing."""
+        return self._fault_of_fetching or self._fault_of_set
+
+    def take(self, data: bytes | None, problem: str) -> None:
+        """
+        Take in what came of fetching.
+
+        An empty set is valid: the issuer has withdrawn all keys.
+
+        Args:
+            data: A JWK Set; None if it is the one of before, or if there is a problem.
+
+            problem: Why it could not be fetched, or nothing.
+        """
+        self._fault_of_fetching = problem
+        if data is None:
+            return
+        try:
+            self._take(data)
+        except Exception as error:
+            # An unexpected exception must raise an alarm, too.
+            self._fault_of_set = (
+                f"The fetched key set can't be read: {type(error).__name__}."
+            )
+
+    def _take(self, data: bytes) -> None:
+        try:
+            found = public_keys_of_set(data)
+        except InvalidInputError as error:
+            self._fault_of_set = f"The fetched key set is not valid: {error}"
+            self._fetched = still_in_public_set(data, self._fetched)
+        else:
+            self._fetched = tuple(replace(key, origin=_FETCHED) for key in found)
+            no_keys = "The fetched key set holds no usable key."
+            self._fault_of_set = "" if found else no_keys
+
+    def read(self) -> TokenTrust:
+        """
+        Return the current keys and rules.
+
+        Raises:
+            HSMError: It can't be read, or is not valid.
+        """
+        if self._path is not None:
+            least = 0 if self._is_fetching else 1
+            found = load_token_config(self._path, self._rules, least=least)
+        elif self._is_fetching or self._has_no_keys:
+            found = TokenTrust((), self._rules)
+        else:
+            return TokenTrust.of_secret(self._read_secret(), self._rules)
+        return with_keys(found, self._fetched) if self._is_fetching else found
+
+    def still_named(self, former: TokenTrust) -> TokenTrust:
+        """See `KeySource`."""
+        fetched = {key.name for key in self._fetched}
+        kept: Sequence[TokenKey] = [k for k in former.keys if k.origin != _FETCHED]
+        try:
+            if self._path is not None:
+                kept = still_in_config(self._path, kept, former.rules)
+            elif not self._is_fetching:
+                kept = TokenTrust.of_secret(self._read_secret(), self._rules).keys
+        except (InvalidInputError, UnsafeFileModeError):
+            pass
+        except ConfigurationError as error:
+            # A secret that can be read and is none names no key.
+            if self._path is None and not error.facts.get("unreadable"):
+                kept = ()
+        names = fetched.union(key.name for key in kept)
+        return former.of_names(names)
+
+
+_SETTLING_SECONDS: Final = 0.1
+_AHEAD: Final = 0.25
+_MOST_READINGS: Final = 20
+
+
+class TokenWatch:
+    """
+    Token key watch: reads the source of token keys periodically.
+
+    It detects changes by content, not by modification time. A change takes effect after
+    two identical reads, so a half-written file is not used.
+
+    Args:
+        source: The source to read.
+
+        trust: The keys and rules in force.
+
+        use: Applies keys and rules.
+
+        on_change: Called with the fault of the source, or with an empty text.
+    """
+
+    def __init__(
+        self,
+        source: KeySource,
+        trust: TokenTrust,
+        use: Callable[[TokenTrust], None],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self._source = source
+        self._trust = trust
+        self._use = use
+        self._on_change = on_change
+        self._problem = ""
+        self._lock = asyncio.Lock()
+
+    async def run(self, interval_seconds: float) -> None:
+        """
+        Watch for changes until cancelled, if the source is a file.
+
+        Args:
+            interval_seconds: Within this time a change is in force.
+        """
+        while self._source.is_file:
+            # A change is read twice, which has its place in the interval.
+            await asyncio.sleep(max(interval_seconds / 2, interval_seconds - _AHEAD))
+            await self.look()
+
+    async def look(self) -> str:
+        """Put in force what is there now; return why not, or nothing."""
+        async with self._lock:
+            try:
+                trust = await self._settled(self._source.read, self._trust)
+            except Exception as error:
+                # An unexpected exception must not end the watch.
+                await self._withdraw()
+                self._note(
+                    sentence(error)
+                    if isinstance(error, HSMError)
+                    else f"unexpected {type(error).__name__}."
+                )
+                return self._problem
+            if trust != self._trust:
+                self._trust = trust
+                self._use(trust)
+                self._on_change("")
+                self._problem = ""
+            self._note(self._source.trouble)
+            return self._problem
+
+    async def _withdraw(self) -> None:
+        """Drop keys that a source no longer names which can't be used as a whole."""
+        former = self._trust
+        with contextlib.suppress(Exception):
+            kept = await self._settled(lambda: self._source.still_named(former), former)
+            if kept != former:
+                self._trust = kept
+                self._use(kept)
+
+    async def _settled(
+        self, read: Callable[[], TokenTrust], known: TokenTrust
+    ) -> TokenTrust:
+        """
+        Return the content of the source after two identical reads.
+
+        Args:
+            read: Reads it.
+
+            known: What it may say at once, for it is no news.
+
+        Raises:
+            HSMError: It can't be used, or changes all the time.
+        """
+        before: TokenTrust | str | None = known
+        for _ in range(_MOST_READINGS):
+            try:
+                found = await asyncio.to_thread(read)
+                if found == before:
+                    return found
+                before = found
+            except HSMError as error:
+                if before == str(error):
+                    raise
+                before = str(error)
+            await asyncio.sleep(_SETTLING_SECONDS)
+        raise ConfigurationError(
+            "The token keys changed while they were read.", field="auth_jwt_config"
+        )
+
+    def _note(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._on_change(problem)

@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: MIT
+"""
+Bearer tokens: JWT (RFC 7519) by the rules of RFC 8725, and the replay cache.
+
+All faults of a token raise the same error, which reveals no details.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import re
+import threading
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from joserfc.errors import JoseError
+
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.identities import is_reserved, shows_nothing
+from hsm_core.model import Role, parse_role
+from hsm_server.config.settings import MAX_TOKEN_BYTES
+from hsm_server.identity.token_keys import TokenKey, TokenTrust
+
+
+def checked_name(name: str) -> str:
+    """
+    Return a name that looks like no other and hides nothing.
+
+    Raises:
+        AuthenticationError: It is none.
+    """
+    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
+        raise AuthenticationError
+    # Two names that look the same must be the same, and nothing may be invisible.
+    if not unicodedata.is_normalized("NFC", name) or shows_nothing(name):
+        raise AuthenticationError
+    return name
+
+
+def checked_subject(name: str) -> str:
+    """
+    Return the name of a principal that a token may speak for.
+
+    Raises:
+        AuthenticationError: See `checked_name`; or the HSM itself has that name.
+    """
+    if is_reserved(checked_name(name)):
+        raise AuthenticationError
+    return name
+
+
+T = TypeVar("T")
+
+
+class LRUCache(Generic[T]):
+    """
+    Least-recently-used cache; thread-safe.
+
+    Args:
+        most: Maximum number of entries.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._found: OrderedDict[bytes, T] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def get(self, key: bytes) -> T | None:
+        """Return the cached result, or None."""
+        with self._lock:
+            found = self._found.get(key)
+            if found is not None:
+                self._found.move_to_end(key)
+            return found
+
+    def put(self, key: bytes, found: T) -> None:
+        """Remember something."""
+        with self._lock:
+            self._found[key] = found
+            while len(self._found) > self._most:
+                self._found.popitem(last=False)
+
+    def drop(self, key: bytes) -> None:
+        """Forget something."""
+        with self._lock:
+            self._found.pop(key, None)
+
+
+_MAX_REMEMBERED: Final = 4096
+_MAX_KID_CHARACTERS: Final = 128
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+"""Thumbprints are ignored: keys are chosen by ``kid`` alone."""
+
+_TYPES: Final = frozenset({"jwt", "at+jwt"})
+"""Types of a token, without ``application/`` (RFC 7519; RFC 9068, section 2.1)."""
+
+_MAX_TIME: Final = 2**53
+
+
+class _Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Relevant claims; others are allowed and ignored."""
+
+    sub: str
+    roles: list[str]
+    exp: int | float
+    iat: int | float | msgspec.UnsetType = msgspec.UNSET
+    nbf: int | float | msgspec.UnsetType = msgspec.UNSET
+    iss: str | msgspec.UnsetType = msgspec.UNSET
+    aud: str | list[str] | msgspec.UnsetType = msgspec.UNSET
+    jti: str | msgspec.UnsetType = msgspec.UNSET
+    cnf: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    fp: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    Identity in a token.
+
+    Attributes:
+        principal: Its ``sub``.
+        credential_id: Its ``jti``, or the start of its hash.
+        expires_at: First instant at which it is rejected, in seconds since 1970.
+        not_before: First instant at which it is accepted.
+        certificate_sha256: Required fingerprints of the client certificate.
+        key_name: Name of its key; see `TokenKey.name`.
+        token_id: Its ``jti``, or empty.
+        issued_at: Its ``iat``; before all time if absent.
+    """
+
+    principal: str
+    roles: frozenset[Role]
+    credential_id: str
+    expires_at: float
+    not_before: float
+    certificate_sha256: frozenset[str]
+    key_name: str
+    token_id: str = ""
+    issued_at: float = -1.0
+
+
+class TokenVerifier:
+    """
+    Verifier of bearer tokens with fixed keys and rules.
+
+    It caches valid tokens until they expire, so other keys need another verifier.
+    Thread-safe.
+
+    Args:
+        trust: Keys and required claims.
+
+        now: Time, in seconds since 1970, that never goes back.
+    """
+
+    def __init__(self, trust: TokenTrust, now: Callable[[], float]) -> None:
+        self.trust = trust
+        self._rules = trust.rules
+        self._now = now
+        self._memory: LRUCache[Identity] = LRUCache(_MAX_REMEMBERED)
+
+    def verify(self, token: str, *, certificate_sha256: str = "") -> Identity:
+        """
+        Return the identity in a valid token.
+
+        Args:
+            token: JWS compact serialisation.
+
+            certificate_sha256: Fingerprint of the peer's certificate, lower-case hex.
+
+        Raises:
+            AuthenticationError: It is not good, for whatever reason.
+
+        Standard:
+            RFC 7519, RFC 7515 section 5.2, RFC 8725, RFC 8705 section 3.1 (``cnf``),
+            RFC 9068 section 2.1 (``at+jwt``).
+        """
+        try:
+            data = token.encode("ascii")
+        except UnicodeEncodeError:
+            raise AuthenticationError from None
+        if len(data) > MAX_TOKEN_BYTES:
+            raise AuthenticationError
+        digest = hashlib.sha256(data).digest()
+        identity = self._memory.get(digest)
+        if identity is None:
+            identity = self._examine(token, digest)
+            self._memory.put(digest, identity)
+        now = self._now()
+        if now >= identity.expires_at:
+            self._memory.drop(digest)
+            raise AuthenticationError
+        if now < identity.not_before:
+            raise AuthenticationError
+        for fingerprint in identity.certificate_sha256:
+            if not hmac.compare_digest(fingerprint, certificate_sha256):
+                raise AuthenticationError
+        return identity
+
+    def _examine(self, token: str, digest: bytes) -> Identity:
+        shape = _SHAPE.match(token)
+        if shape is None:
+            raise AuthenticationError
+        try:
+            # Older releases of the library take a signature with unused bits set.
+            header, payload, signature = map(_canonical, shape.groups())
+            key = self._signer(token, wire.scan_json(header), payload, len(signature))
+            claims = msgspec.convert(wire.scan_json(payload), _Claims)
+        except (JoseError, HSMError, msgspec.ValidationError, ValueError):
+            raise AuthenticationError from None
+        return self._identity(claims, digest, key)
+
+    def _signer(
+        self, token: str, header: Any, payload: bytes, signature_bytes: int
+    ) -> TokenKey:
+        """
+        Return the key that has signed a token.
+
+        Raises:
+            AuthenticationError: No trusted key has signed it.
+        """
+        algorithm, kid = _read_header(header)
+        keys = self._fitting(algorithm, kid, signature_bytes)
+        for key in keys:
+            try:
+                if key.open(token) == payload:
+                    return key
+            except (JoseError, ValueError):
+                continue
+        if kid is not None and not keys:
+            # A kid that is known takes a signature's time, so others do, too.
+            for key in self._fitting(algorithm, None, signature_bytes)[:1]:
+                with contextlib.suppress(JoseError, ValueError):
+                    key.open(token)
+        raise AuthenticationError
+
+    def _fitting(
+        self, algorithm: object, kid: str | None, signature_bytes: int
+    ) -> list[TokenKey]:
+        found = self.trust.candidates(algorithm, kid)
+        return [key for key in found if key.signature_bytes == signature_bytes]
+
+    def _identity(self, claims: _Claims, digest: bytes, key: TokenKey) -> Identity:
+        self._check_times(claims)
+        self._check_parties(claims)
+        token_id = "" if claims.jti is msgspec.UNSET else checked_name(claims.jti)
+        leeway = self._rules.leeway_seconds
+        begin = -1 if claims.nbf is msgspec.UNSET else claims.nbf - leeway
+        return Identity(
+            principal=checked_subject(claims.sub),
+            roles=_roles(claims.roles),
+            credential_id=token_id or f"sha256:{digest.hex()[:16]}",
+            expires_at=claims.exp + leeway,
+            not_before=begin,
+            certificate_sha256=_bound_certificates(claims),
+            key_name=key.name,
+            token_id=token_id,
+            issued_at=-1 if claims.iat is msgspec.UNSET else claims.iat,
+        )
+
+    def _check_times(self, claims: _Claims) -> None:
+        now, rules = self._now(), self._rules
+        times = [claims.exp, claims.iat, claims.nbf]
+        if any(t is not msgspec.UNSET and not 0 <= t < _MAX_TIME for t in times):
+            raise AuthenticationError
+        if claims.iat is msgspec.UNSET:
+            if claims.exp - now > rules.max_lifetime_seconds + rules.leeway_seconds:
+                raise AuthenticationError
+            return
+        if claims.iat > now + rules.leeway_seconds:
+            raise AuthenticationError
+        if not 0 < claims.exp - claims.iat <= rules.max_lifetime_seconds:
+            raise AuthenticationError
+
+    def _check_parties(self, claims: _Claims) -> None:
+        if self._rules.issuer and claims.iss != self._rules.issuer:
+            raise AuthenticationError
+        # RFC 7519, section 4.1.3: who does not find itself in aud must refuse.
+        if claims.aud is msgspec.UNSET:
+            audiences: list[str] = []
+        elif isinstance(claims.aud, str):
+            audiences = [claims.aud]
+        else:
+            audiences = claims.aud
+        if self._rules.audience:
+            if self._rules.audience not in audiences:
+                raise AuthenticationError
+        elif claims.aud is not msgspec.UNSET:
+            raise AuthenticationError
+
+
+def _canonical(segment: str) -> bytes:
+    """Decode base64url in its one form (RFC 7515, section 2), or refuse."""
+    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
+        raise AuthenticationError
+    return data
+
+
+def _read_header(header: Any) -> tuple[object, str | None]:
+    """Return ``alg`` and ``kid``."""
+    if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
+        # Others would change what is meant: crit, b64, jwk, jku, x5c, x5u.
+        raise AuthenticationError
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str):
+        raise AuthenticationError
+    if kind.lower().removeprefix("application/") not in _TYPES:
+        raise AuthenticationError
+    if "kid" not in header:
+        return header.get("alg"), None
+    kid = header["kid"]
+    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID_CHARACTERS:
+        raise AuthenticationError
+    return header.get("alg"), kid
+
+
+def _roles(names: list[str]) -> frozenset[Role]:
+    """
+    Read roles in the case of the table, or all in lower case; others are passed over.
+
+    Raises:
+        AuthenticationError: None is known, or one stands there twice.
+    """
+    known = []
+    for name in names:
+        with contextlib.suppress(HSMError):
+            role = parse_role(name)
+            if name in (role.value, name.lower()):
+                known.append(role)
+    if not known or len(set(known)) != len(known):
+        raise AuthenticationError
+    return frozenset(known)
+
+
+def _bound_certificates(claims: _Claims) -> frozenset[str]:
+    """Return the certificates that the token is bound to: all of them must be shown."""
+    found = set()
+    if claims.fp is not msgspec.UNSET:
+        found.add(claims.fp)
+    if claims.cnf is not msgspec.UNSET:
+        if claims.cnf.keys() != {"x5t#S256"}:
+            raise AuthenticationError
+        try:
+            found.add(_canonical(claims.cnf["x5t#S256"]).hex())
+        except ValueError:
+            raise AuthenticationError from None
+    if not all(re.fullmatch("[0-9a-f]{64}", fingerprint) for fingerprint in found):
+        raise AuthenticationError
+    return frozenset(found)
+
+
+MOST_SPENT: Final = 100_000
+"""Maximum number of remembered tokens; at the limit no other token is fresh."""
+
+
+class ReplayCache:
+    """
+    Replay cache: remembers each token until it expires, and removes none early.
+
+    It cannot know tokens used before its start or while no rule required freshness. So
+    a token is fresh only if it was issued later, by both clocks. Thread-safe.
+
+    Args:
+        now: Time, in seconds since 1970, that never goes back.
+
+        most: Maximum number of tokens.
+    """
+
+    def __init__(self, now: Callable[[], float], most: int = MOST_SPENT) -> None:
+        self._now = now
+        self._most = most
+        self._lock = threading.Lock()
+        self._since = now()
+        self._spent: dict[bytes, float] = {}
+        self._next_end = 0.0
+
+    def __len__(self) -> int:
+        return len(self._spent)
+
+    def forget(self) -> None:
+        """Discard the record of used tokens; no rule requires freshness."""
+        with self._lock:
+            self._since = self._now()
+            self._spent.clear()
+
+    def restart(self) -> None:
+        """Take no token for fresh that was made until now: the time was set back."""
+        with self._lock:
+            self._since = self._now()
+
+    def spend(self, identity: Identity, leeway_seconds: float) -> bool:
+        """
+        Return whether a token is used for the first time, and remember it.
+
+        Args:
+            identity: Whom it names; a token without an id is never fresh.
+
+            leeway_seconds: How far the clock of who made it may be off.
+        """
+        now = self._now()
+        name = f"{identity.key_name} {identity.token_id}".encode()
+        digest = hashlib.sha256(name).digest()
+        with self._lock:
+            if not identity.token_id or digest in self._spent:
+                return False
+            if identity.issued_at <= self._since + leeway_seconds:
+                return False
+            if len(self._spent) >= self._most and not self._drop_ended(now):
+                return False
+            self._spent[digest] = identity.expires_at
+            self._next_end = min(self._next_end, identity.expires_at)
+            return True
+
+    def _drop_ended(self, now: float) -> bool:
+        """Forget tokens that are refused anyhow; return whether there is room now."""
+        if now < self._next_end:
+            return False
+        self._spent = {d: end for d, end in self._spent.items() if now < end}
+        self._next_end = min(self._spent.values(), default=0.0)
+        return len(self._spent) < self._most

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""Algorithms by purpose, with security category, sizes and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Cost, Family
+from hsm_core.operations import AlgorithmInfo
+
+_VULNERABLE: Final = "Quantum-vulnerable"
+CATEGORIES: Final = {
+    0: _VULNERABLE,
+    1: "At least as hard to break as AES-128, also with a quantum computer.",
+    2: "At least as hard to break as finding a SHA-256 collision.",
+    3: "At least as hard to break as AES-192, also with a quantum computer.",
+    5: "At least as hard to break as AES-256, also with a quantum computer.",
+}
+"""Descriptions of NIST's security categories."""
+
+_FAMILIES: Final = {
+    Family.AEAD: "Authenticated encryption: detects altered data. The same key "
+    "encrypts and decrypts.",
+    Family.RSA: "Signatures, encryption of short data and key wrapping. Widely "
+    "supported. Large keys, slow to generate.",
+    Family.ECDSA: "Short signatures, widely supported.",
+    Family.EDDSA: "Short, fast, deterministic signatures without parameters.",
+    Family.ECDH: "Key agreement with another party.",
+    Family.MAC: "Message authentication with a shared secret key.",
+    Family.KEY_WRAP: "Wraps other keys for export and import.",
+    Family.KDF: "Derives other keys from this key.",
+    Family.ML_KEM: "Key encapsulation and public-key encryption. Quantum-safe.",
+    Family.ML_DSA: "Fast signatures of a few kilobytes. Quantum-safe.",
+    Family.SLH_DSA: "Hash-based signatures: the most conservative choice, large and "
+    "slow. Quantum-safe.",
+    Family.COMPOSITE_KEM: "Hybrid of a post-quantum and a traditional KEM: secure "
+    "while either is unbroken.",
+    Family.COMPOSITE_SIGNATURE: "Hybrid of a post-quantum and a traditional "
+    "signature: secure while either is unbroken.",
+}
+
+_PURPOSES: Final = (
+    (
+        "sign",
+        "Sign",
+        "Others verify your signatures with the public key.",
+        (
+            *(Family.EDDSA, Family.ECDSA, Family.RSA, Family.ML_DSA),
+            *(Family.COMPOSITE_SIGNATURE, Family.SLH_DSA),
+        ),
+    ),
+    (
+        "encrypt",
+        "Encrypt data",
+        "Encrypt and decrypt with a secret key that stays in the HSM.",
+        (Family.AEAD,),
+    ),
+    (
+        "encapsulate",
+        "Receive secrets",
+        "Others encrypt or encapsulate with the public key. Only this HSM decrypts.",
+        (Family.ML_KEM, Family.COMPOSITE_KEM),
+    ),
+    (
+        "authenticate",
+        "Authenticate messages",
+        "Compute and verify message authentication codes with one key.",
+        (Family.MAC,),
+    ),
+    (
+        "derive",
+        "Derive or agree on keys",
+        "Derive further keys from this one.",
+        (Family.KDF, Family.ECDH),
+    ),
+    (
+        "wrap",
+        "Wrap other keys",
+        "Transport keys from one HSM to another.",
+        (Family.KEY_WRAP,),
+    ),
+)
+
+_ENOUGH_BITS: Final = 128
+_USUAL: Final = frozenset(
+    {
+        Algorithm.AES_256_GCM,
+        Algorithm.ED25519,
+        Algorithm.ML_DSA_65,
+        Algorithm.MLDSA65_ED25519_SHA512,
+        Algorithm.ML_KEM_768,
+        Algorithm.MLKEM768_X25519_SHA3_256,
+        Algorithm.HMAC_SHA_256,
+        Algorithm.HKDF_SHA_256,
+        Algorithm.AES_256_KW,
+    }
+)
+"""Typical choice of each family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """
+    An algorithm to choose.
+
+    Attributes:
+        category: Security category, or 0.
+        sizes: Sizes in bytes, such as ``signature 64 bytes``.
+        warning: A caveat, or empty.
+        hint: Why it is not available, or empty.
+    """
+
+    algorithm: str
+    family: str
+    explanation: str
+    standard: str
+    category: int
+    category_sentence: str
+    strength_bits: int
+    sizes: tuple[str, ...]
+    warning: str
+    usages: tuple[str, ...]
+    default_usages: tuple[str, ...]
+    is_usual: bool
+    is_hybrid: bool
+    is_available: bool
+    hint: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyChoices:
+    """The algorithms of one family."""
+
+    family: str
+    explanation: str
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPurpose:
+    """A purpose of keys, and its families of algorithms."""
+
+    name: str
+    title: str
+    explanation: str
+    families: tuple[FamilyChoices, ...]
+
+
+def category_sentence(category: int) -> str:
+    """Return the description of a security category."""
+    return CATEGORIES[category]
+
+
+def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[KeyPurpose]:
+    """Return all algorithms by main purpose."""
+    by_family: dict[str, list[Choice]] = {}
+    for info in infos:
+        by_family.setdefault(info.family, []).append(choice_of(info))
+    return [
+        KeyPurpose(
+            name,
+            title,
+            explanation,
+            tuple(
+                FamilyChoices(
+                    family.value, _FAMILIES[family], tuple(by_family[family.value])
+                )
+                for family in families
+                if family.value in by_family
+            ),
+        )
+        for name, title, explanation, families in _PURPOSES
+    ]
+
+
+def choice_of(info: AlgorithmInfo) -> Choice:
+    """Return an algorithm as a choice."""
+    row = ALGORITHMS[info.algorithm]
+    return Choice(
+        algorithm=info.algorithm.value,
+        family=info.family,
+        explanation=_FAMILIES[row.family],
+        standard=info.standard,
+        category=info.category,
+        category_sentence=category_sentence(info.category),
+        strength_bits=info.strength_bits,
+        sizes=tuple(_sizes(row)),
+        warning=_warning(row),
+        usages=tuple(sorted(usage.value for usage in row.usages)),
+        default_usages=tuple(sorted(usage.value for usage in row.default_usages)),
+        is_usual=info.algorithm in _USUAL,
+        is_hybrid=row.is_hybrid,
+        is_available=info.status == "available",
+        hint=_hint(info),
+        provider=f"{info.provider} {info.provider_version}".strip(),
+    )
+
+
+def _sizes(row: AlgorithmSpec) -> Iterable[str]:
+    modulus = row.modulus_bits // 8
+    sizes = (
+        ("key", row.key_bytes),
+        ("public key", row.public_bytes or modulus),
+        ("signature", row.signature_bytes),
+        ("encapsulation", row.ciphertext_bytes),
+        ("MAC", row.mac_bytes),
+    )
+    return (f"{what} {size:,} bytes" for what, size in sizes if size)
+
+
+def _warning(row: AlgorithmSpec) -> str:
+    if row.draft:
+        return f"Defined by a draft: {row.draft}. The key stores the revision."
+    if row.strength_bits < _ENOUGH_BITS:
+        return f"{row.strength_bits} bits of strength: do not use beyond 2030."
+    if row.use_cost is Cost.SLOW:
+        return "Signing may take up to a second."
+    if row.generate_cost is Cost.SLOW:
+        return "Key generation may take seconds."
+    return ""
+
+
+def _hint(info: AlgorithmInfo) -> str:
+    if info.status == "available":
+        return ""
+    if info.status == "stopped":
+        return "Stopped: a self-test failed."
+    return info.hint or "No provider on this server."

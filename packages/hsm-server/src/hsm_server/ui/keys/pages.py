@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""Pages that show keys: list, one key, public key and history."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.algorithms import ALGORITHMS
+from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.model import ApprovalState, KeyInfo, KeyState
+from hsm_core.operations import (
+    ApprovalInfo,
+    AuditPage,
+    GetPublicKey,
+    KeyPage,
+    ListApprovals,
+    ListAuditEvents,
+    ListKeys,
+    PublicKey,
+)
+from hsm_core.wire import encode_json
+from hsm_server.ui.keys.actions import offered_actions
+from hsm_server.ui.keys.presenters import (
+    KEY,
+    KeyRow,
+    event_rows,
+    find_key,
+    find_key_with_versions,
+    key_facts,
+    key_row,
+    last_use,
+    path_of,
+    state_badge,
+    version_rows,
+)
+from hsm_server.ui.keys.usage import trials_for
+from hsm_server.ui.security import HOME
+from hsm_server.ui.view import Page, View
+
+_KEYS_PER_PAGE: Final = 25
+_FILTERS: Final = ("search", "algorithm", "state", "tag")
+_PATH: Final = f"{HOME}/keys"
+_CREATORS: Final = frozenset({"Administrator", "Operator"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """
+    One page of the key list.
+
+    Attributes:
+        previous: Path of the previous page, or empty.
+        next: Path of the next page, or empty.
+    """
+
+    rows: Sequence[KeyRow]
+    total: int
+    page: int
+    pages: int
+    previous: str
+    next: str
+
+
+def build_query(given: Mapping[str, str]) -> ListKeys:
+    """
+    Return the operation of a query.
+
+    Raises:
+        InvalidInputError: A filter is invalid.
+    """
+    tree: dict[str, Any] = {"per_page": _KEYS_PER_PAGE, "page": _page_number(given)}
+    for name in ("search", "algorithm", "state"):
+        if given.get(name, "").strip():
+            tree[name] = given[name].strip()
+    tags = given.get("tag", "").replace(",", " ").split()
+    return wire.convert({**tree, "tags": tags}, ListKeys)
+
+
+def _page_number(given: Mapping[str, str]) -> int:
+    text = given.get("page", "1")
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
+        raise InvalidInputError("page must be a positive number.", field="page")
+    return int(text)
+
+
+def build_listing(found: KeyPage, given: Mapping[str, str]) -> Listing:
+    """Return a page of keys, with the paths to the previous and next one."""
+    pages = max(1, -(-found.total // found.per_page))
+    return Listing(
+        rows=[key_row(key) for key in found.items],
+        total=found.total,
+        page=found.page,
+        pages=pages,
+        previous=_path(given, min(found.page - 1, pages)) if found.page > 1 else "",
+        next=_path(given, found.page + 1) if found.page < pages else "",
+    )
+
+
+def _path(given: Mapping[str, str], page: int) -> str:
+    kept = {name: given[name] for name in _FILTERS if given.get(name)}
+    return f"{_PATH}?{urlencode({**kept, 'page': page})}"
+
+
+async def show_list(view: View) -> web.StreamResponse:
+    """Show the key list, or only its table for scripts."""
+    given = view.query
+    wrong, found = "", KeyPage(items=(), total=0, page=1, per_page=_KEYS_PER_PAGE)
+    try:
+        found = await view.execute(build_query(given))
+    except InvalidInputError as error:
+        wrong = str(error)
+    values: dict[str, Any] = {
+        "listing": build_listing(found, given),
+        "given": {name: given.get(name, "") for name in _FILTERS},
+        "wrong": wrong,
+        "is_narrowed": any(given.get(name) for name in _FILTERS),
+        "may_create": bool(_CREATORS & set(view.who.roles)),
+    }
+    if view.is_part:
+        return view.fragment("keys/_inventory.html", **values)
+    return view.render(
+        "keys/list.html",
+        status=422 if wrong else 200,
+        algorithms=[(name.value, name.value) for name in ALGORITHMS],
+        states=[(state.value, state_badge(state).text) for state in KeyState],
+        **values,
+    )
+
+
+LIST_PAGES: Final = (Page("GET", "/keys", show_list, "keys.list"),)
+
+
+_MOST_APPROVALS: Final = 20
+_READERS: Final = frozenset({"Administrator", "Auditor"})
+_SHOW_PUBLIC: Final = frozenset(KeyState) - {
+    KeyState.PURGE_SCHEDULED,
+    KeyState.DESTROYED,
+}
+_OPEN: Final = (ApprovalState.PENDING, ApprovalState.GRANTED)
+_FORMS: Final = {
+    "pem": "application/x-pem-file",
+    "der": "application/octet-stream",
+    "jwk": "application/jwk+json",
+}
+
+
+async def show_key(view: View) -> web.StreamResponse:
+    """Show a key."""
+    subject = await find_key_with_versions(view)
+    key = subject.key
+    return view.render(
+        "keys/key.html",
+        key=key_facts(key),
+        versions=version_rows(key, subject.versions),
+        actions=offered_actions(subject, view.who.roles),
+        trials=trials_for(key) if key.state is not KeyState.DESTROYED else (),
+        public=await _public_key(view, key),
+        approvals=await _approvals(view, key),
+        may_read_trail=bool(_READERS & set(view.who.roles)),
+        path=path_of(key.key_id),
+    )
+
+
+async def _public_key(view: View, key: KeyInfo) -> PublicKey | None:
+    """Return the public key, if the key can have one."""
+    facts = key_facts(key)
+    if not facts.has_public_key or key.state not in _SHOW_PUBLIC:
+        return None
+    with contextlib.suppress(HSMError):
+        return await view.execute(GetPublicKey(key_id=key.key_id))
+    return None
+
+
+async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, str]]:
+    """Return the caller's open approval requests for this key, with their paths."""
+    asked = ListApprovals(
+        key_id=key.key_id,
+        requester=view.who.principal,
+        states=_OPEN,
+        per_page=_MOST_APPROVALS,
+    )
+    with contextlib.suppress(HSMError):
+        found = (await view.execute(asked)).items
+        return [(one, f"{HOME}/approvals/{one.approval_id}") for one in found]
+    return ()
+
+
+async def send_public_key(view: View) -> web.StreamResponse:
+    """Send a public key as a file."""
+    key, query = await find_key(view), view.query
+    form = query.get("form", "pem")
+    asked: dict[str, Any] = {"key_id": key.key_id}
+    if query.get("version"):
+        asked["version"] = query["version"]
+    found = await view.execute(wire.convert(asked, GetPublicKey, strict=False))
+    if form not in _FORMS or (form == "jwk" and found.jwk is None):
+        raise InvalidInputError(
+            "form must be pem, der or jwk, and available for this algorithm.",
+            field="form",
+        )
+    bodies = {
+        "pem": found.pem.encode(),
+        "der": found.der,
+        "jwk": encode_json(found.jwk),
+    }
+    name = f"{key.name or key.key_id}-v{found.version}.{form}"
+    return web.Response(
+        body=bodies[form],
+        content_type=_FORMS[form],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+KEY_PAGES: Final = (
+    Page("GET", KEY, show_key, "keys.key"),
+    Page("GET", f"{KEY}/public-key", send_public_key, "keys.public-key"),
+)
+
+
+_RECORDS_PER_PAGE: Final = 20
+
+
+async def show_history(view: View) -> web.StreamResponse:
+    """Show a key's audit records and last use."""
+    key = await find_key(view)
+    page = await _events(view, key, _start(view.query.get("start", "")))
+    rows = event_rows(page.items)
+    template = "keys/_history.html" if view.is_part else "keys/history.html"
+    answer = view.fragment if view.is_part else view.render
+    return answer(
+        template,
+        key=key_facts(key),
+        rows=rows,
+        used=last_use(rows),
+        is_newest=not view.query.get("start"),
+        older=page.next_seq,
+        path=path_of(key.key_id),
+    )
+
+
+def _start(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidInputError(
+            "start must be the number of an audit record.", field="start"
+        )
+    return int(text)
+
+
+async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:
+    """
+    Return the newest audit records of a key, from *start* back.
+
+    One call searches a limited number of records: a page may be empty while there are
+    older matches.
+    """
+    return await view.execute(
+        ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_RECORDS_PER_PAGE)
+    )
+
+
+HISTORY_PAGES: Final = (Page("GET", f"{KEY}/history", show_history, "keys.history"),)

@@ -1,0 +1,533 @@
+# SPDX-License-Identifier: MIT
+"""
+Test operations on a key: sign, encrypt and others, for small inputs.
+
+Inputs and results travel in request and response bodies only and are not stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    KeyUsage,
+    SignatureEncoding,
+    spec,
+)
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    DecryptionError,
+    HSMError,
+    InvalidInputError,
+    KeyUsageError,
+    PayloadTooLargeError,
+    VerificationError,
+)
+from hsm_core.model import KeyInfo, Record
+from hsm_core.operations import (
+    Ciphertext,
+    ComputeMac,
+    Decapsulate,
+    Decrypt,
+    Encapsulate,
+    Encapsulation,
+    Encrypt,
+    Mac,
+    Open,
+    Operation,
+    Plaintext,
+    Seal,
+    SharedSecret,
+    Sign,
+    Signature,
+    Verified,
+    Verify,
+    VerifyMac,
+)
+from hsm_core.wire import asked_approval
+from hsm_server.http.problems import problem_of, status_of
+from hsm_server.ui.forms import Field, Form, Option, fill_fields, mark_error
+from hsm_server.ui.keys.presenters import KEY, find_key, key_row, path_of
+from hsm_server.ui.view import Page, View
+
+MOST_BYTES: Final = 64 * 1024
+"""Maximum length of an input, in bytes."""
+
+_LONGEST_HEX: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OutputBytes:
+    """
+    Bytes as a page shows them.
+
+    Attributes:
+        label: Label.
+        text: As text, if requested and printable UTF-8; else None.
+        hex: Empty if longer than 1024 bytes.
+        is_secret: Whether they are folded until requested.
+    """
+
+    label: str
+    length: int
+    base64: str
+    hex: str
+    text: str | None
+    is_secret: bool
+
+
+def shown(
+    label: str, data: bytes, *, is_text: bool = False, is_secret: bool = False
+) -> OutputBytes:
+    """Return bytes as a page shows them."""
+    return OutputBytes(
+        label,
+        len(data),
+        base64.b64encode(data).decode(),
+        data.hex() if len(data) <= _LONGEST_HEX else "",
+        _readable(data) if is_text else None,
+        is_secret,
+    )
+
+
+def _readable(data: bytes) -> str | None:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    plain = all(character.isprintable() or character in "\n\t" for character in text)
+    return text if plain else None
+
+
+def read_bytes(form: Form, name: str) -> bytes:
+    """
+    Return the bytes of a field, or of the file ``<name>_file``.
+
+    ``<name>_form`` is the field's encoding.
+
+    Raises:
+        InvalidInputError: It is not in its encoding, or there is a file too.
+        PayloadTooLargeError: It is longer than `MOST_BYTES`.
+    """
+    text, data = form.get(name), form.file(f"{name}_file")
+    if text and data:
+        raise InvalidInputError("Enter text or choose a file, not both.", field=name)
+    data = data or _read(text, form.get(f"{name}_form", "text"), name)
+    if len(data) > MOST_BYTES:
+        raise PayloadTooLargeError(name, actual=len(data), maximum=MOST_BYTES)
+    return data
+
+
+def _read(text: str, form: str, name: str) -> bytes:
+    if form not in _READERS:
+        raise InvalidInputError("Encoding must be text, base64 or hex.", field=name)
+    try:
+        return _READERS[form](text)
+    except (binascii.Error, ValueError):
+        raise InvalidInputError(f"Not valid {form}.", field=name) from None
+
+
+def _base64(text: str) -> bytes:
+    return base64.b64decode("".join(text.split()), validate=True)
+
+
+_READERS: Final[dict[str, Callable[[str], bytes]]] = {
+    "text": str.encode,
+    "base64": _base64,
+    "hex": bytes.fromhex,
+}
+FORMS: Final = tuple(_READERS)
+"""Encodings of an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """
+    Result of a test operation.
+
+    Attributes:
+        sentence: Summary.
+        is_good: Whether it succeeded.
+        parts: Output bytes.
+    """
+
+    sentence: str
+    is_good: bool
+    parts: tuple[OutputBytes, ...] = ()
+
+
+def _good(sentence: str, *parts: OutputBytes) -> TrialResult:
+    return TrialResult(sentence, True, parts)
+
+
+def show_signature(result: Signature) -> TrialResult:
+    """Show a signature and its parameters."""
+    chosen = (result.scheme, result.hash, result.encoding)
+    how = ", ".join(choice.value for choice in chosen if choice is not None)
+    return _good(
+        f"Signed by version {result.version} ({how}).",
+        shown("Signature", result.signature),
+    )
+
+
+def show_verified(result: Verified) -> TrialResult:
+    """Name the version that made a signature."""
+    return _good(f"Valid signature (version {result.version}).")
+
+
+def show_verified_mac(result: Verified) -> TrialResult:
+    """Name the version that made a MAC."""
+    return _good(f"Valid MAC (version {result.version}).")
+
+
+def show_ciphertext(result: Ciphertext) -> TrialResult:
+    """Show a ciphertext."""
+    return _good(
+        f"Encrypted by version {result.version}.",
+        shown("Ciphertext", result.ciphertext),
+    )
+
+
+def show_plaintext(result: Plaintext) -> TrialResult:
+    """Show a plaintext, as text if printable."""
+    return _good(
+        f"Decrypted by version {result.version}.",
+        shown("Plaintext", result.plaintext, is_text=True, is_secret=True),
+    )
+
+
+def show_encapsulation(result: Encapsulation) -> TrialResult:
+    """Show a fresh shared secret and its encapsulation."""
+    return _good(
+        f"Fresh shared secret, encapsulated for version {result.version}.",
+        shown("Encapsulation", result.ciphertext),
+        shown("Shared secret", result.shared_secret, is_secret=True),
+    )
+
+
+def show_shared_secret(result: SharedSecret) -> TrialResult:
+    """Show a decapsulated shared secret."""
+    return _good(
+        f"Decapsulated by version {result.version}. An altered encapsulation, or one "
+        "for another key, yields a different secret and no error.",
+        shown("Shared secret", result.shared_secret, is_secret=True),
+    )
+
+
+def show_mac(result: Mac) -> TrialResult:
+    """Show a message authentication code."""
+    return _good(f"Computed by version {result.version}.", shown("MAC", result.mac))
+
+
+_VERSION: Final = "version"
+_CONTEXT: Final = "context"
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """
+    Bytes that an operation takes.
+
+    Attributes:
+        name: Name of the operation's field.
+        label: Label.
+        form: Usual encoding, one of `FORMS`.
+    """
+
+    name: str
+    label: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """
+    A test operation on a key.
+
+    Attributes:
+        name: Name in the path.
+        usage: Usage that the key must have.
+        operation: Operation that it executes, by algorithm.
+        inputs: Fields of the operation that are bytes.
+        present: Presents the result.
+    """
+
+    name: str
+    title: str
+    verb: str
+    meaning: str
+    usage: KeyUsage
+    operation: Callable[[AlgorithmSpec], type[Operation[Any]]]
+    inputs: Sequence[_Input]
+    present: Callable[[Any], TrialResult]
+
+
+def trials_for(key: KeyInfo) -> Sequence[Trial]:
+    """Return the test operations of a key."""
+    if key.algorithm is None:
+        return ()
+    row = spec(key.algorithm)
+    return [
+        trial
+        for trial in TRIALS.values()
+        if trial.usage in key.usages and trial.usage in row.usages
+    ]
+
+
+def trial_fields(trial: Trial, key: KeyInfo) -> Sequence[Field]:
+    """Return the fields of a test's form."""
+    fields = [field for taken in trial.inputs for field in _fields_of(taken)]
+    return [*fields, *_more(trial, _row_of(key))]
+
+
+def _row_of(key: KeyInfo) -> AlgorithmSpec:
+    # Nothing fits a key without an algorithm.
+    return spec(cast(Algorithm, key.algorithm))
+
+
+def _fields_of(taken: _Input) -> Iterator[Field]:
+    """Yield a text field, its encoding, and a file field."""
+    yield Field(name=taken.name, label=taken.label, kind="area", longest=2 * MOST_BYTES)
+    yield Field(
+        name=f"{taken.name}_form",
+        label=f"{taken.label} encoding",
+        kind="select",
+        is_beside=True,
+        options=tuple(Option(form, form, form == taken.form) for form in FORMS),
+    )
+    yield Field(
+        name=f"{taken.name}_file",
+        label=f"{taken.label} file",
+        kind="file",
+        is_beside=True,
+    )
+
+
+def _more(trial: Trial, row: AlgorithmSpec) -> Sequence[Field]:
+    """Return fields of some algorithms only."""
+    fields = []
+    signs = trial.name in {"sign", "verify"}
+    if signs and len(row.schemes) > 1:
+        fields.append(_choice("scheme", "Scheme", [s.value for s in row.schemes]))
+    if signs and row.coordinate_bytes:
+        encodings = [encoding.value for encoding in SignatureEncoding]
+        fields.append(_choice("encoding", "Encoding", encodings))
+    if signs and row.max_context_bytes:
+        fields.append(
+            Field(
+                name=_CONTEXT,
+                label="Context",
+                hint="Domain separation. Usually empty.",
+                longest=255,
+            )
+        )
+    if trial.name in {"verify", "verify-mac"}:
+        fields.append(
+            Field(
+                name=_VERSION,
+                label="Version",
+                kind="number",
+                hint="Empty: all versions that may verify.",
+            )
+        )
+    return fields
+
+
+def _choice(name: str, label: str, values: Sequence[str]) -> Field:
+    options = tuple(Option(value, value) for value in values)
+    return Field(name=name, label=label, kind="select", options=options)
+
+
+def build_operation(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
+    """
+    Return the operation of a submitted form.
+
+    Raises:
+        InvalidInputError: An input is not in its encoding, too long or invalid.
+    """
+    tree: dict[str, Any] = {"key_id": key.key_id}
+    for taken in trial.inputs:
+        tree[taken.name] = read_bytes(form, taken.name)
+    for name in ("scheme", "encoding"):
+        if form.get(name):
+            tree[name] = form.get(name)
+    if form.get(_CONTEXT):
+        tree[_CONTEXT] = form.get(_CONTEXT).encode()
+    version = form.number_or_none(_VERSION)
+    if version is not None:
+        tree[_VERSION] = version
+    operation: Operation[Record] = wire.convert(tree, trial.operation(_row_of(key)))
+    return operation
+
+
+_MESSAGE: Final = _Input("message", "Message", "text")
+_AAD: Final = _Input("aad", "Additional authenticated data (AAD)", "text")
+
+_ROWS: Final = (
+    Trial(
+        name="sign",
+        title="Sign",
+        verb="Sign",
+        meaning="Sign a message with the current version.",
+        usage=KeyUsage.SIGN,
+        operation=lambda _: Sign,
+        inputs=(_MESSAGE,),
+        present=show_signature,
+    ),
+    Trial(
+        name="verify",
+        title="Verify",
+        verb="Verify",
+        meaning="Verify a signature over a message.",
+        usage=KeyUsage.VERIFY,
+        operation=lambda _: Verify,
+        inputs=(_MESSAGE, _Input("signature", "Signature", "base64")),
+        present=show_verified,
+    ),
+    Trial(
+        name="encrypt",
+        title="Encrypt",
+        verb="Encrypt",
+        meaning="Encrypt with the current version.",
+        usage=KeyUsage.ENCRYPT,
+        operation=lambda row: Seal if row.is_kem else Encrypt,
+        inputs=(_Input("plaintext", "Plaintext", "text"), _AAD),
+        present=show_ciphertext,
+    ),
+    Trial(
+        name="decrypt",
+        title="Decrypt",
+        verb="Decrypt",
+        meaning="Decrypt a ciphertext of this key. The ciphertext names its version.",
+        usage=KeyUsage.DECRYPT,
+        operation=lambda row: Open if row.is_kem else Decrypt,
+        inputs=(_Input("ciphertext", "Ciphertext", "base64"), _AAD),
+        present=show_plaintext,
+    ),
+    Trial(
+        name="encapsulate",
+        title="Encapsulate",
+        verb="Encapsulate",
+        meaning="Create a fresh shared secret and its encapsulation for the private "
+        "key.",
+        usage=KeyUsage.ENCAPSULATE,
+        operation=lambda _: Encapsulate,
+        inputs=(),
+        present=show_encapsulation,
+    ),
+    Trial(
+        name="decapsulate",
+        title="Decapsulate",
+        verb="Decapsulate",
+        meaning="Decapsulate and show the shared secret.",
+        usage=KeyUsage.DECAPSULATE,
+        operation=lambda _: Decapsulate,
+        inputs=(_Input("ciphertext", "Encapsulation", "base64"),),
+        present=show_shared_secret,
+    ),
+    Trial(
+        name="mac",
+        title="Compute MAC",
+        verb="Compute MAC",
+        meaning="Compute a message authentication code with the current version.",
+        usage=KeyUsage.MAC,
+        operation=lambda _: ComputeMac,
+        inputs=(_MESSAGE,),
+        present=show_mac,
+    ),
+    Trial(
+        name="verify-mac",
+        title="Verify MAC",
+        verb="Verify MAC",
+        meaning="Verify a message authentication code of full length.",
+        usage=KeyUsage.MAC,
+        operation=lambda _: VerifyMac,
+        inputs=(_MESSAGE, _Input("mac", "MAC", "base64")),
+        present=show_verified_mac,
+    ),
+)
+
+TRIALS: Final = {trial.name: trial for trial in _ROWS}
+"""Test operations by name, in display order."""
+
+
+_PATH: Final = f"{KEY}/try/{{trial:{'|'.join(TRIALS)}}}"
+
+
+async def ask(view: View) -> web.StreamResponse:
+    """Show the form."""
+    key, trial = await _found(view)
+    return _page(view, key, trial, trial_fields(trial, key))
+
+
+async def do(view: View) -> web.StreamResponse:
+    """Execute the form and show the result with its inputs."""
+    form = await view.form()
+    key, trial = await _found(view)
+    fields = fill_fields(trial_fields(trial, key), form)
+    try:
+        result = await view.execute(build_operation(trial, key, form))
+    except ApprovalRequiredError as error:
+        asked = asked_approval(error)
+        approval_id = asked.approval_id if asked else ""
+        return _page(view, key, trial, fields, error=error, approval_id=approval_id)
+    except (VerificationError, DecryptionError) as error:
+        refused = TrialResult(_sentence(error), False)
+        return _page(view, key, trial, fields, outcome=refused, error=error)
+    except InvalidInputError as error:
+        return _page(view, key, trial, mark_error(fields, error), error=error)
+    return _page(view, key, trial, fields, outcome=trial.present(result))
+
+
+async def _found(view: View) -> tuple[KeyInfo, Trial]:
+    key = await find_key(view)
+    trial = TRIALS[view.request.match_info["trial"]]
+    if trial not in trials_for(key):
+        raise KeyUsageError(f"This key does not allow the operation: {trial.title}.")
+    return key, trial
+
+
+def _sentence(error: HSMError) -> str:
+    return problem_of(error, "").detail
+
+
+def _page(
+    view: View,
+    key: KeyInfo,
+    trial: Trial,
+    fields: Sequence[Field],
+    *,
+    outcome: TrialResult | None = None,
+    error: HSMError | None = None,
+    approval_id: str = "",
+) -> web.Response:
+    if error is not None:
+        view.exchange.code = error.code
+    return view.render(
+        "keys/try.html",
+        status=status_of(type(error)) if error else 200,
+        key=key_row(key),
+        trial=trial,
+        trials=trials_for(key),
+        fields=fields,
+        outcome=outcome,
+        error=_sentence(error) if error and outcome is None else "",
+        approval_id=approval_id,
+        most=MOST_BYTES // 1024,
+        back=path_of(key.key_id),
+    )
+
+
+PAGES: Final = (
+    Page("GET", _PATH, ask, "keys.try"),
+    Page("POST", _PATH, do, "keys.tried"),
+)
