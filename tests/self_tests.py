@@ -24,5 +24,5 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     All of them take seconds. This is for tests of who may ask for them and how the
     report travels; that they are run each time is tested in ``test_selftest``.
     """
-    place = "hsm_core._internal.crypto.served.known_answer_test"
+    place = "hsm_core._internal.crypto.registry.known_answer_test"
     monkeypatch.setattr(place, _unless_passed)

@@ -25,7 +25,7 @@ from hsm_core._internal.audit import record as trail_record
 from hsm_core._internal.keyring import documents
 from hsm_core._internal.keyring import key_ring as ring
 from hsm_core._internal.keyring import use_counters as use_values
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
 from hsm_core._internal.stores.filesystem import saved_index
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
@@ -330,7 +330,7 @@ def test_state_of_retention() -> None:
     payload = msgspec.json.encode(RetentionState(format=2, store_id=RING.store_id))
     for newer in (payload, payload.removesuffix(b"}") + b',"novel":1}'):
         mac = RING.retention_mac(newer)
-        stored = envelope.join(b"retention", newer, mac)
+        stored = encoding.join(b"retention", newer, mac)
         store = MemoryKeyStore()
         store.write_meta("retention", stored)
 

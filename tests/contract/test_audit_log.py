@@ -13,7 +13,7 @@ import pytest
 from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event, leaf_hash
 from hsm_core._internal.audit.verify import verify_lines
-from hsm_core._internal.lib.envelope import split
+from hsm_core._internal.lib.encoding import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog

@@ -10,7 +10,7 @@ from pathlib import Path
 from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.record import FRAME, decode_event
 from hsm_core._internal.audit.verify import OfflineVerification
-from hsm_core._internal.lib.envelope import split
+from hsm_core._internal.lib.encoding import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.model import AuditedCaller, AuditEvent, Phase

@@ -12,7 +12,7 @@ from hsm_core._internal.crypto.providers import (
     default_providers,
 )
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
 from hsm_core.errors import (

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event, leaf_hash
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core.model import AuditedCaller, AuditEvent
 
 RecordAttack: TypeAlias = Callable[[list[bytes], int, list[bytes]], int]
@@ -25,16 +25,16 @@ RecordAttack: TypeAlias = Callable[[list[bytes], int, list[bytes]], int]
 
 def event_of(line: bytes) -> AuditEvent:
     """Return what a line says."""
-    event = decode_event(envelope.split(FRAME, line)[0])
+    event = decode_event(encoding.split(FRAME, line)[0])
     assert event is not None
     return event
 
 
 def changed(line: bytes, **fields: Any) -> bytes:
     """Return a line with another event and the MAC that it had."""
-    mac = envelope.split(FRAME, line)[1]
+    mac = encoding.split(FRAME, line)[1]
     event = msgspec.structs.replace(event_of(line), **fields)
-    return envelope.join(FRAME, encode_event(event), mac)
+    return encoding.join(FRAME, encode_event(event), mac)
 
 
 def edit(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
@@ -45,8 +45,8 @@ def edit(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
 
 def edit_and_sign_without_key(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Edit a record and put a plain hash where its MAC was (2)."""
-    payload = envelope.split(FRAME, changed(lines[at], kind="Verify"))[0]
-    lines[at] = envelope.join(FRAME, payload, hashlib.sha256(payload).digest())
+    payload = encoding.split(FRAME, changed(lines[at], kind="Verify"))[0]
+    lines[at] = encoding.join(FRAME, payload, hashlib.sha256(payload).digest())
     return at
 
 
@@ -90,14 +90,14 @@ def splice(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
 
 def strip_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Take the MAC off a record (11)."""
-    lines[at] = b'{"event":' + envelope.split(FRAME, lines[at])[0] + b"}"
+    lines[at] = b'{"event":' + encoding.split(FRAME, lines[at])[0] + b"}"
     return at
 
 
 def blank_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Put zeros where a MAC was (11)."""
-    payload = envelope.split(FRAME, lines[at])[0]
-    lines[at] = envelope.join(FRAME, payload, bytes(32))
+    payload = encoding.split(FRAME, lines[at])[0]
+    lines[at] = encoding.join(FRAME, payload, bytes(32))
     return at
 
 

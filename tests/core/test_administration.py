@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core import testing
-from hsm_core._internal.crypto import served
+from hsm_core._internal.crypto import registry as served
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec

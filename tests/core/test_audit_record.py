@@ -20,7 +20,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
     record_mac_function,
 )
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (
     AuditedCaller,
@@ -152,7 +152,7 @@ def _payload(**fields: Any) -> bytes:
 
 def _authentic(payload: bytes) -> bytes:
     """Return a line with the right MAC, as only a holder of the key can make it."""
-    return envelope.join(FRAME, payload, record_mac_function(KEY, LOG_ID)(payload))
+    return encoding.join(FRAME, payload, record_mac_function(KEY, LOG_ID)(payload))
 
 
 GOOD = _payload(parameters={"a": 1})
@@ -237,7 +237,7 @@ def test_an_authentic_record_in_the_wrong_place_is_refused(
 @pytest.mark.parametrize("log_id", ["", "0" * 31, "0" * 33, "G" * 32, "F" * 32])
 def test_a_log_id_is_32_lower_case_hex_digits(log_id: str) -> None:
     """A trail whose id is taken from its first record is not fooled by its form."""
-    line = envelope.join(FRAME, _payload(log_id=log_id), bytes(32))
+    line = encoding.join(FRAME, _payload(log_id=log_id), bytes(32))
 
     for key in (KEY, None):
         with pytest.raises(AuditTamperedError) as caught:
@@ -337,7 +337,7 @@ def test_who_opens_a_trail_goes_on_with_the_mark_of_who_wrote_it() -> None:
     found = []
     for draft in drafts:
         (line,) = chain.extend([draft], 0)
-        event = decode_event(envelope.split(FRAME, line[:-1])[0])
+        event = decode_event(encoding.split(FRAME, line[:-1])[0])
         assert event is not None
         replay.note(event)
         found.append([event.operation_id for event in replay.open_events()])
@@ -355,7 +355,7 @@ def test_the_set_digest_of_a_mark_counts_until_a_record_has_another() -> None:
         (line,) = _chain().extend(
             [AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest=digest)], 0
         )
-        event = decode_event(envelope.split(FRAME, line[:-1])[0])
+        event = decode_event(encoding.split(FRAME, line[:-1])[0])
         assert event is not None
         replay.note(event)
 
@@ -402,7 +402,7 @@ def test_nothing_is_no_record() -> None:
 def test_no_record_is_longer_than_a_line_may_be() -> None:
     """The longest that is accepted makes a line that is read; one byte more none."""
     empty = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)
-    room = MAX_LINE_BYTES - 128 - len(envelope.split(FRAME, empty[0][:-1])[0])
+    room = MAX_LINE_BYTES - 128 - len(encoding.split(FRAME, empty[0][:-1])[0])
 
     (line,) = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * room)], 0)
     assert len(line) <= MAX_LINE_BYTES + 1

@@ -19,7 +19,7 @@ import pytest
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadMark
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event, leaf_hash
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.stores.filesystem.audit_scan import judge_end, scan_segment
 from hsm_core.errors import AuditTamperedError, HSMError, WrongAuditKeyError
 from hsm_core.model import (
@@ -60,19 +60,19 @@ def trail(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def _event(line: bytes) -> AuditEvent:
-    event = decode_event(envelope.split(FRAME, line)[0])
+    event = decode_event(encoding.split(FRAME, line)[0])
     assert event is not None
     return event
 
 
 def _mac(line: bytes) -> bytes:
-    return envelope.split(FRAME, line)[1]
+    return encoding.split(FRAME, line)[1]
 
 
 def _edit(lines: list[bytes]) -> list[bytes]:
     caller = AuditedCaller(principal="bob", roles=("Operator",))
     event = msgspec.structs.replace(_event(lines[20]), caller=caller)
-    lines[20] = envelope.join(FRAME, encode_event(event), _mac(lines[20]))
+    lines[20] = encoding.join(FRAME, encode_event(event), _mac(lines[20]))
     return lines
 
 
@@ -82,7 +82,7 @@ def _edit_and_recompute(lines: list[bytes]) -> list[bytes]:
         event = msgspec.structs.replace(
             _event(lines[position]), prev=leaf_hash(lines[position - 1])
         )
-        lines[position] = envelope.join(
+        lines[position] = encoding.join(
             FRAME, encode_event(event), _mac(lines[position])
         )
     return lines
@@ -90,8 +90,8 @@ def _edit_and_recompute(lines: list[bytes]) -> list[bytes]:
 
 def _edit_and_sign_without_key(lines: list[bytes]) -> list[bytes]:
     lines = _edit(lines)
-    payload = envelope.split(FRAME, lines[20])[0]
-    lines[20] = envelope.join(FRAME, payload, hashlib.sha256(payload).digest())
+    payload = encoding.split(FRAME, lines[20])[0]
+    lines[20] = encoding.join(FRAME, payload, hashlib.sha256(payload).digest())
     return lines
 
 
@@ -128,14 +128,14 @@ def _empty(lines: list[bytes]) -> list[bytes]:
 
 
 def _strip_the_mac(lines: list[bytes]) -> list[bytes]:
-    payload = envelope.split(FRAME, lines[20])[0]
+    payload = encoding.split(FRAME, lines[20])[0]
     lines[20] = b'{"event":' + payload + b"}"
     return lines
 
 
 def _blank_the_mac(lines: list[bytes]) -> list[bytes]:
-    payload = envelope.split(FRAME, lines[20])[0]
-    lines[20] = envelope.join(FRAME, payload, bytes(32))
+    payload = encoding.split(FRAME, lines[20])[0]
+    lines[20] = encoding.join(FRAME, payload, bytes(32))
     return lines
 
 
@@ -738,7 +738,7 @@ def test_a_forged_record_needs_every_field_under_the_mac(tmp_path: Path) -> None
         old = getattr(event, name)
         new = old + 1 if isinstance(old, int) else _other(name, old)
         forged = msgspec.structs.replace(event, **{name: new})
-        line = envelope.join(FRAME, encode_event(forged), _mac(lines[0]))
+        line = encoding.join(FRAME, encode_event(forged), _mac(lines[0]))
         write_lines(path, [line, lines[1]])
         with pytest.raises(AuditTamperedError) as caught:
             verified(path)

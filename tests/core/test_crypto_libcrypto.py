@@ -32,25 +32,21 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider, library
-from hsm_core._internal.crypto.libcrypto.evp import (
+from hsm_core._internal.crypto.libcrypto.library import (
     Buffer,
+    Libcrypto,
+    LibcryptoError,
+    find_libcrypto,
     key_from_private,
     key_from_public,
     key_from_seed,
     seed_bytes,
 )
-from hsm_core._internal.crypto.libcrypto.kem import (
+from hsm_core._internal.crypto.libcrypto.provider import (
     KEMPrivateHandle,
     KEMPublicHandle,
-    encapsulate_from,
-)
-from hsm_core._internal.crypto.libcrypto.library import (
-    Libcrypto,
-    LibcryptoError,
-    find_libcrypto,
-)
-from hsm_core._internal.crypto.libcrypto.signature import (
     LibcryptoSignaturePrivateHandle,
+    encapsulate_from,
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import MU_BYTES, signature_parameters

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import primitives
-from hsm_core._internal.crypto.public import public_pem
+from hsm_core._internal.crypto.formats import public_pem
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,

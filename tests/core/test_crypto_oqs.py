@@ -23,9 +23,13 @@ from hsm_core._internal.crypto.der import (
 )
 from hsm_core._internal.crypto.guard import Guard
 from hsm_core._internal.crypto.oqs import OqsProvider
-from hsm_core._internal.crypto.oqs.binding import Binding, mechanism_name
-from hsm_core._internal.crypto.oqs.draws import Draws
-from hsm_core._internal.crypto.oqs.library import Absent, OqsLibrary
+from hsm_core._internal.crypto.oqs.library import (
+    Absent,
+    Binding,
+    Draws,
+    OqsLibrary,
+    mechanism_name,
+)
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider
 from hsm_core._internal.lib.entropy import SystemEntropy

@@ -18,8 +18,12 @@ from hsm_core._internal.crypto.der import (
 )
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.oqs import OqsProvider
-from hsm_core._internal.crypto.oqs.binding import mechanism_name
-from hsm_core._internal.crypto.oqs.library import Absent, OqsLibrary, open_library
+from hsm_core._internal.crypto.oqs.library import (
+    Absent,
+    OqsLibrary,
+    mechanism_name,
+    open_library,
+)
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider

@@ -15,11 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core._internal.crypto.der import subject_public_key_info
-from hsm_core._internal.crypto.public import (
-    json_web_key,
-    public_pem,
-    raw_public_key,
-)
+from hsm_core._internal.crypto.formats import json_web_key, public_pem, raw_public_key
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import KeyId

@@ -17,8 +17,8 @@ from hsm_core._internal.crypto.der import (
     seed_key_info,
     subject_public_key_info,
 )
+from hsm_core._internal.crypto.formats import raw_public_key
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.public import raw_public_key
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider, provider
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from hsm_core.errors import InputSizeError, InvalidInputError, SignatureMismatchError

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pyca import aead
+from hsm_core._internal.crypto.pyca import symmetric
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, HashAlgorithm
 from hsm_core.errors import (
     DecryptionError,
@@ -116,7 +116,7 @@ class TestAEAD:
         """
         More than the library can take in one call is refused by name.
         """
-        monkeypatch.setattr(aead, "MOST_BYTES", 20)
+        monkeypatch.setattr(symmetric, "MOST_BYTES", 20)
         arguments = {"plaintext": b"", "aad": b""} | {field: bytes(21)}
 
         with pytest.raises(InputSizeError) as caught:

@@ -23,7 +23,7 @@ from hsm_core._internal.crypto.parameters import (
     check_verifying,
     signature_parameters,
 )
-from hsm_core._internal.crypto.pyca.ecdsa import der_to_p1363, p1363_to_der
+from hsm_core._internal.crypto.pyca.curves import der_to_p1363, p1363_to_der
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,

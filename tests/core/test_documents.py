@@ -25,7 +25,7 @@ from hsm_core._internal.keyring.documents import (
     remember,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import mac_function
 from hsm_core.errors import InputSizeError, KeyTamperedError
 from hsm_core.model import KeyOrigin, KeyState
@@ -195,8 +195,8 @@ class TestDecode:
         mac = RING.document_mac(payload)
         told = []
         for stored in (
-            envelope.join(b"key", payload, mac),
-            envelope.join(b"key", payload, bytes(32)),
+            encoding.join(b"key", payload, mac),
+            encoding.join(b"key", payload, bytes(32)),
         ):
             with pytest.raises(KeyTamperedError) as caught:
                 decode(stored)
@@ -339,7 +339,7 @@ class TestWhatIsNotWritten:
         What a document does not say is nothing, nought or no, and stays unwritten.
         """
         payload = msgspec.json.encode(BARE | {"rotation": {}})
-        stored = envelope.join(b"key", payload, RING.document_mac(payload))
+        stored = encoding.join(b"key", payload, RING.document_mac(payload))
         document = decode(stored)
         (version,) = document.versions
 

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.lib.encoding import (
+    check,
     hkdf_sha256,
+    join,
     length_prefixed,
     mac_function,
+    split,
 )
-from hsm_core._internal.lib.envelope import check, join, split
 from hsm_core.errors import MalformedError
 
 PARTS = st.lists(st.binary(max_size=12), max_size=6)

@@ -13,9 +13,10 @@ from hsm_core._internal.crypto.ciphertexts import (
     HEADER_BYTES,
     CipherKind,
     Header,
+    open_with,
     parse,
+    seal_to,
 )
-from hsm_core._internal.crypto.kem_sealing import open_with, seal_to
 from hsm_core._internal.crypto.registry import GeneratedKey, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, spec

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import errors
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity
 from hsm_core.testing import memory_hsm

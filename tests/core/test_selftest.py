@@ -17,7 +17,7 @@ from hsm_core._internal.crypto.selftest import (
     known_answer_test,
     pairwise_consistency_test,
 )
-from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family
 from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
 from hsm_core.protocols import CryptoProvider, KeyHandle, OAEPParameters

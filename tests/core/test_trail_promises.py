@@ -23,7 +23,7 @@ from hsm_core._internal.audit.record import (
 )
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.background.maintenance import prune_trail
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import (
@@ -110,13 +110,13 @@ def _rewritten(lines: list[bytes], at: int, **fields: Any) -> list[bytes]:
     """Change a record and make every later one follow from it, MACs left alone."""
     lines = list(lines)
     for position in range(at, len(lines)):
-        payload, mac = envelope.split(FRAME, lines[position])
+        payload, mac = encoding.split(FRAME, lines[position])
         event = decode_event(payload)
         assert event is not None
         if position > at:
             fields = {"prev": leaf_hash(lines[position - 1])}
         changed = msgspec.structs.replace(event, **fields)
-        lines[position] = envelope.join(FRAME, encode_event(changed), mac)
+        lines[position] = encoding.join(FRAME, encode_event(changed), mac)
     return lines
 
 
@@ -150,13 +150,13 @@ def test_the_mac_covers_who_did_what_in_which_request(
 
 
 def _strip(lines: list[bytes]) -> list[bytes]:
-    payload = envelope.split(FRAME, lines[4])[0]
+    payload = encoding.split(FRAME, lines[4])[0]
     return [*lines[:4], b'{"event":' + payload + b"}", *lines[5:]]
 
 
 def _plain_hash(lines: list[bytes]) -> list[bytes]:
-    payload = envelope.split(FRAME, lines[4])[0]
-    plain = envelope.join(FRAME, payload, hashlib.sha256(payload).digest())
+    payload = encoding.split(FRAME, lines[4])[0]
+    plain = encoding.join(FRAME, payload, hashlib.sha256(payload).digest())
     return [*lines[:4], plain, *lines[5:]]
 
 

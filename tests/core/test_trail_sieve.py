@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hsm_core._internal.audit.reading import Prefilter
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core.model import AuditedCaller, AuditedKey, AuditEvent, Phase
 from hsm_core.operations import ListAuditEvents
 
@@ -41,7 +41,7 @@ def line_of(event: AuditEvent) -> bytes:
     """Return the stored form of an event, with a MAC that nobody looks at."""
     payload = encode_event(event)
     assert decode_event(payload) == event
-    return envelope.join(FRAME, payload, bytes(32))
+    return encoding.join(FRAME, payload, bytes(32))
 
 
 def event(**fields: Any) -> AuditEvent:

@@ -26,8 +26,7 @@ from hsm_core._internal.crypto.composite.serialization import (
     split_private,
     split_public,
 )
-from hsm_core._internal.crypto.formats import kept_form, usable_form
-from hsm_core._internal.crypto.public import json_web_key
+from hsm_core._internal.crypto.formats import json_web_key, kept_form, usable_form
 from hsm_core.algorithms import Algorithm, KeyFormat, spec
 from hsm_core.approver_keys import ApproverKey, read_approver_key, read_key_lines
 from hsm_core.consent import (

@@ -27,7 +27,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.use_counters import UseValue, decode_value, encode_value
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.retention.state import (
     LOST,
     Allowance,
@@ -90,12 +90,12 @@ class NothingReadError(Exception):
 
 def sealed(name: bytes, mac_of: MacOf) -> Callable[[bytes], bytes]:
     """Return what puts frame and right MAC round a payload."""
-    return lambda payload: envelope.join(name, payload, mac_of(payload))
+    return lambda payload: encoding.join(name, payload, mac_of(payload))
 
 
 def payload_of(name: bytes, framed: bytes) -> bytes:
     """Return what is within the frame."""
-    return envelope.split(name, framed)[0]
+    return encoding.split(name, framed)[0]
 
 
 def wanted(found: Any) -> Any:

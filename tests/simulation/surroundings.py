@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_core._internal.lib.worker import BackgroundWorker, Task
+from hsm_core._internal.lib.concurrency import BackgroundWorker, Task
 from hsm_core.errors import HSMError
 
 _AT_ONCE: Final = 1.0

@@ -26,7 +26,7 @@ from hsm_core._internal.approvals.states import reserved
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.record import FRAME, record_mac_function
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError
@@ -195,7 +195,7 @@ def audit_record() -> Subject:
     follower = Follower(log_id=log_id, hmac_key=key)
     return Subject(
         follower.is_record,
-        _both(right, lambda given: envelope.join(FRAME, payload, given)),
+        _both(right, lambda given: encoding.join(FRAME, payload, given)),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from hsm_core._internal.crypto.ciphertexts import CipherKind, kind_of, parse
-from hsm_core._internal.crypto.kem_sealing import open_with
+from hsm_core._internal.crypto.ciphertexts import CipherKind, kind_of, open_with, parse
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm, KeyUsage, spec

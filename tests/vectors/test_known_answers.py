@@ -14,7 +14,7 @@ import pytest
 from hsm_core._internal.crypto.der import read_private_form
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.providers import default_providers
-from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from hsm_core.protocols import CryptoProvider
 from tests.core.openssl_program import OpenSSL

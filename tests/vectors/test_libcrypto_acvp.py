@@ -22,15 +22,16 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
-from hsm_core._internal.crypto.libcrypto.evp import key_from_expanded
-from hsm_core._internal.crypto.libcrypto.kem import (
+from hsm_core._internal.crypto.libcrypto.library import (
+    Libcrypto,
+    find_libcrypto,
+    key_from_expanded,
+)
+from hsm_core._internal.crypto.libcrypto.provider import (
     KEMPrivateHandle,
     KEMPublicHandle,
-    encapsulate_from,
-)
-from hsm_core._internal.crypto.libcrypto.library import Libcrypto, find_libcrypto
-from hsm_core._internal.crypto.libcrypto.signature import (
     LibcryptoSignaturePrivateHandle,
+    encapsulate_from,
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters

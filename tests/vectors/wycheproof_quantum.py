@@ -19,9 +19,9 @@ from hsm_core._internal.crypto.der import (
     seed_key_info,
     subject_public_key_info,
 )
-from hsm_core._internal.crypto.libcrypto.kem import encapsulate_from
-from hsm_core._internal.crypto.libcrypto.signature import (
+from hsm_core._internal.crypto.libcrypto.provider import (
     LibcryptoSignaturePrivateHandle,
+    encapsulate_from,
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters

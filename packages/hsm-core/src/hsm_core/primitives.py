@@ -24,19 +24,17 @@ from typing import TypeAlias
 
 from hsm_core._primitives import keys
 from hsm_core._primitives.ciphers import (
+    Encapsulated,
     aead_decrypt,
     aead_encrypt,
+    decapsulate,
+    encapsulate,
     mac,
     oaep_decrypt,
     oaep_encrypt,
-    verify_mac,
-)
-from hsm_core._primitives.kems import (
-    Encapsulated,
-    decapsulate,
-    encapsulate,
     open_sealed,
     seal,
+    verify_mac,
 )
 from hsm_core._primitives.keys import (
     KeyPair,

@@ -1,24 +1,42 @@
 # SPDX-License-Identifier: MIT
-"""Keys from bytes: made, loaded, and their public halves."""
+"""Keys as bytes, and checked arguments."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from enum import StrEnum
 from functools import cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from hsm_core._internal.crypto.der import seed_key_info
 from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._primitives.arguments import member
 from hsm_core.algorithms import Algorithm, Family, spec
-from hsm_core.errors import (
-    InputSizeError,
-    InvalidInputError,
-    UnsupportedOperationError,
-)
+from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Record, Secret
 from hsm_core.protocols import KeyHandle
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def member(kind: type[E], value: E, field: str) -> E:
+    """
+    Return the member of an enumeration that *value* is, or is the text of.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    with suppress(ValueError):
+        return kind(value)
+    # Raised here, the error brings no other that repeats the value: it may be a key.
+    raise InvalidInputError(f"{field} must be one of {', '.join(kind)}.", field=field)
+
+
+def member_or_none(kind: type[E], value: E | None, field: str) -> E | None:
+    """Return what `member` does, and None for None."""
+    return None if value is None else member(kind, value, field)
+
 
 Key: TypeAlias = bytes | KeyHandle
 """As `hsm_core.primitives` says."""

@@ -1,22 +1,68 @@
 # SPDX-License-Identifier: MIT
-"""Signatures from bytes, and mu."""
+"""Signatures with given keys, and ML-DSA's external mu."""
 
 from __future__ import annotations
 
-from hsm_core._internal.crypto.external_mu import MuDigest
+import hashlib
+
+from hsm_core._internal.crypto.der import read_public_key_info
 from hsm_core._internal.crypto.guard import octets
-from hsm_core._internal.crypto.signing_input import (
+from hsm_core._internal.crypto.parameters import (
+    MU_BYTES,
+    signature_parameters,
     signing_input,
     verification_input,
 )
-from hsm_core._primitives.arguments import member, member_or_none
-from hsm_core._primitives.keys import Key, private_half, public_half
+from hsm_core._primitives.keys import (
+    Key,
+    member,
+    member_or_none,
+    private_half,
+    public_half,
+)
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,
     SignatureEncoding,
     SignatureScheme,
 )
+
+
+class MuDigest:
+    """
+    Computes mu of a message that comes in pieces.
+
+    Args:
+        algorithm: One of ML-DSA.
+
+        public_der: SubjectPublicKeyInfo of the key that will sign.
+
+        context: Up to 255 bytes, which mu holds.
+
+    Raises:
+        UnsupportedOperationError: The algorithm has no mu.
+        InputSizeError: *context* is too long.
+        InvalidInputError: *public_der* is not a key of this algorithm.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(
+        self, algorithm: Algorithm, public_der: bytes, context: bytes = b""
+    ) -> None:
+        signature_parameters(algorithm, external_mu=True)
+        signature_parameters(algorithm, context=context)
+        public = read_public_key_info(algorithm, public_der)
+        self._hash = hashlib.shake_256(hashlib.shake_256(public).digest(MU_BYTES))
+        self._hash.update(bytes([0, len(context)]) + context)
+
+    def update(self, data: bytes, /) -> None:
+        """Add the next piece of the message."""
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        """Return mu of all pieces so far, 64 bytes."""
+        return self._hash.digest(MU_BYTES)
 
 
 def sign(

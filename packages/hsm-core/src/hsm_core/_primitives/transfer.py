@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from hsm_core._internal.crypto import hkdf as derivation
 from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.key_transport import (
     check_mechanism,
     unwrap_key,
     wrap_key,
 )
+from hsm_core._internal.crypto.pyca import symmetric as derivation
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._primitives.arguments import member, member_or_none
-from hsm_core._primitives.keys import Key, private_half, public_half, registry
+from hsm_core._primitives.keys import (
+    Key,
+    member,
+    member_or_none,
+    private_half,
+    public_half,
+    registry,
+)
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -115,7 +121,7 @@ def hkdf(
         '8da4e775a563c18f715f802a063c5a31'
     """
     hash = member(HashAlgorithm, hash, "hash")
-    registry().require(derivation.ALGORITHM_OF[hash])
+    registry().require(derivation.HKDF_ALGORITHMS[hash])
     return derivation.hkdf(hash, octets(secret), salt=salt, info=info, length=length)
 
 

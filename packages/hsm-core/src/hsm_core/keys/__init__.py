@@ -7,11 +7,17 @@ requests and revocation lists of ``cryptography.x509``, CMS, SSH certificates, J
 Tokens. Signing asks the HSM, embedded or remote, and raises its errors.
 """
 
-from hsm_core.keys._opening import PrivateKey, open_private_key
-from hsm_core.keys.edwards import HSMEd448Key, HSMEd25519Key
-from hsm_core.keys.elliptic import HSMEllipticCurveKey
-from hsm_core.keys.lattice import HSMMLDSA44Key, HSMMLDSA65Key, HSMMLDSA87Key
-from hsm_core.keys.rsa import HSMRSAKey
+from hsm_core.keys._private_keys import (
+    HSMEd448Key,
+    HSMEd25519Key,
+    HSMEllipticCurveKey,
+    HSMMLDSA44Key,
+    HSMMLDSA65Key,
+    HSMMLDSA87Key,
+    HSMRSAKey,
+    PrivateKey,
+    open_private_key,
+)
 
 __all__ = [
     "HSMEd448Key",

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Base of key objects: HSM, key version, and unsupported methods."""
+"""Base of private keys in an HSM: signing, hashing and padding arguments."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding as paddings
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from hsm_core import operations as ops
 from hsm_core.algorithms import HashAlgorithm, SignatureScheme
-from hsm_core.errors import ConflictError, UnsupportedOperationError
+from hsm_core.errors import ConflictError, InputSizeError, UnsupportedOperationError
 from hsm_core.model import KeyId
 from hsm_core.protocols import HSM
 
-__all__ = ["HeldKey"]
+__all__ = [
+    "Buffer",
+    "HeldKey",
+    "digest_of",
+    "hash_of_prehashed",
+    "label_of",
+    "mask_hash_of",
+    "name_of",
+    "salt_of",
+]
+
 
 P = TypeVar("P")
 
@@ -124,3 +138,74 @@ class HeldKey(Generic[P]):
     def __repr__(self) -> str:
         """Return type, id and version."""
         return f"<{type(self).__name__} {self._key_id} version {self._version}>"
+
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes-like object."""
+
+
+def hash_of_prehashed(algorithm: Prehashed) -> object:
+    """Return the hash that data was made by."""
+    return algorithm._algorithm  # noqa: SLF001
+
+
+def mask_hash_of(padding: paddings.PSS | paddings.OAEP) -> object:
+    """Return the hash of the mask generation function, which is MGF1."""
+    return padding.mgf._algorithm  # noqa: SLF001
+
+
+def label_of(padding: paddings.OAEP) -> bytes:
+    """Return the label of OAEP."""
+    return padding._label or b""  # noqa: SLF001
+
+
+def salt_of(padding: paddings.PSS) -> object:
+    """Return the length of the salt, in bytes, or what stands for one."""
+    return padding._salt_length  # noqa: SLF001
+
+
+_NAMES: Final = {
+    "sha256": HashAlgorithm.SHA_256,
+    "sha384": HashAlgorithm.SHA_384,
+    "sha512": HashAlgorithm.SHA_512,
+}
+
+
+def name_of(algorithm: object) -> HashAlgorithm:
+    """
+    Return what the HSM calls a hash.
+
+    Raises:
+        UnsupportedOperationError: It signs with no such hash.
+    """
+    if isinstance(algorithm, hashes.HashAlgorithm):
+        found = _NAMES.get(algorithm.name)
+        if found is not None:
+            return found
+    raise UnsupportedOperationError(
+        "The hash must be SHA-256, SHA-384 or SHA-512.", field="hash"
+    )
+
+
+def digest_of(data: bytes, algorithm: object) -> tuple[bytes, HashAlgorithm]:
+    """
+    Return the digest of data, or data that is one already, and by which hash.
+
+    Large messages need not travel: what is signed is the same.
+
+    Raises:
+        InputSizeError: What should be a digest has another length.
+        UnsupportedOperationError: See `name_of`.
+    """
+    if isinstance(algorithm, Prehashed):
+        name = name_of(hash_of_prehashed(algorithm))
+        if len(data) != name.digest_bytes:
+            size = name.digest_bytes
+            raise InputSizeError("data", actual=len(data), minimum=size, maximum=size)
+        return bytes(data), name
+    name = name_of(algorithm)
+    if not isinstance(algorithm, hashes.HashAlgorithm):
+        raise AssertionError("A hash that has a name is a hash.")
+    hasher = hashes.Hash(algorithm)
+    hasher.update(data)
+    return hasher.finalize(), name

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal.lib import envelope
-from hsm_core._internal.lib.stored_form import made_by_newer, newer_format
+from hsm_core._internal.lib import encoding
+from hsm_core._internal.lib.encoding import made_by_newer, newer_format
 from hsm_core.errors import ApprovalTamperedError, Fact, MalformedError
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry
@@ -41,7 +41,7 @@ def encode_approval(approval: Approval, mac_of: Callable[[bytes], bytes]) -> byt
     """Return the stored form of an approval."""
     facts = msgspec.structs.asdict(approval)
     payload = _ENCODER.encode(_Stored(format=_FORMAT, **facts))
-    return envelope.join(_NAME, payload, mac_of(payload))
+    return encoding.join(_NAME, payload, mac_of(payload))
 
 
 def decode_approval(
@@ -56,7 +56,7 @@ def decode_approval(
     """
     payload = None
     try:
-        payload = envelope.check(_NAME, stored, mac_of)
+        payload = encoding.check(_NAME, stored, mac_of)
         if payload is not None:
             approval = _read(approval_id, payload)
             if approval is not None:
@@ -102,7 +102,7 @@ def read_entry(approval_id: str, stored: bytes) -> ApprovalEntry:
     searches for open requests report it.
     """
     try:
-        approval = _read(approval_id, envelope.split(_NAME, stored)[0])
+        approval = _read(approval_id, encoding.split(_NAME, stored)[0])
     except _UNREADABLE:
         approval = None
     if approval is not None:

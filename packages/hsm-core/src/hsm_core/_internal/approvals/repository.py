@@ -29,7 +29,7 @@ from hsm_core._internal.approvals.states import (
     is_approval_id,
     new_approval,
 )
-from hsm_core._internal.lib.locks import Locks
+from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.time.clock import SteadyTime
 from hsm_core.errors import (
     ApprovalNotFoundError,

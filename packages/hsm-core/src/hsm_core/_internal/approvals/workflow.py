@@ -27,8 +27,8 @@ from hsm_core._internal.approvals.service import ApprovalService
 from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.keyring.documents import KeyDocument, audited_caller, key_facts
 from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.lib.locks import Locks
 from hsm_core._internal.policy.changes import facts_after
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core.consent import ShownOperation

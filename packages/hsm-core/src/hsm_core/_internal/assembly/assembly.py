@@ -31,8 +31,8 @@ from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
-from hsm_core._internal.lib.recent import RecentEvent
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.cache import RecentEvent
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.pipeline.refusals import (
     NearLimitRecorder,
     TamperingRecorder,

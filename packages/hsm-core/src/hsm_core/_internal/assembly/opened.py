@@ -14,8 +14,7 @@ from hsm_core._internal.background.schedulers import Schedulers
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.store_check import StoreCheck
-from hsm_core._internal.lib.gate import Gate
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker, Gate
 from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.pipeline.authorisation import ApprovalDesk
 from hsm_core._internal.pipeline.live_views import LiveViews

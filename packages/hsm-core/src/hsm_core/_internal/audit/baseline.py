@@ -24,7 +24,7 @@ from hsm_core._internal.audit.record import (
     is_log_id,
     tampered,
 )
-from hsm_core._internal.lib.stored_form import newer_format
+from hsm_core._internal.lib.encoding import newer_format
 from hsm_core.errors import AuditTamperedError
 from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail, Record
 from hsm_core.protocols import KnownKey

@@ -22,8 +22,8 @@ from hsm_core._internal.audit.record import (
     record_mac_function,
     tampered,
 )
-from hsm_core._internal.lib import envelope
-from hsm_core._internal.lib.stored_form import newer_format
+from hsm_core._internal.lib import encoding
+from hsm_core._internal.lib.encoding import newer_format
 from hsm_core.errors import AuditTamperedError, InvalidInputError, MalformedError
 from hsm_core.model import AuditEvent, Phase
 from hsm_core.protocols import AuditDraft
@@ -101,7 +101,7 @@ class Chain:
             check_draft(draft)
             seq += 1
             payload = encode_event(self._event(draft, seq, leaf, time))
-            line = envelope.join(FRAME, payload, self._mac_of(payload))
+            line = encoding.join(FRAME, payload, self._mac_of(payload))
             leaf = leaf_hash(line)
             lines.append(line + b"\n")
         self._commit(drafts)
@@ -243,7 +243,7 @@ class Follower:
 
     def _authentic(self, line: bytes, seq: int) -> AuditEvent:
         try:
-            payload, mac = envelope.split(FRAME, line)
+            payload, mac = encoding.split(FRAME, line)
         except MalformedError:
             raise tampered(Reason.FRAMING, seq) from None
         if self._log_id is None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import hkdf_sha256, length_prefixed, mac_function
 from hsm_core.errors import (
     AuditTamperedError,
@@ -253,7 +253,7 @@ def event_of(line: bytes, seq: int) -> AuditEvent:
         AuditTamperedError: It is no event, or not number *seq*.
     """
     try:
-        event = decode_event(envelope.split(FRAME, line)[0])
+        event = decode_event(encoding.split(FRAME, line)[0])
     except MalformedError:
         event = None
     if event is None or event.seq != seq:

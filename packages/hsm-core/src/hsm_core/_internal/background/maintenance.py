@@ -16,7 +16,7 @@ from hsm_core._internal.approvals.maintenance import (
     prune_approvals,
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core.errors import LeaseHeldError, StoreUnavailableError
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import AuditLog, Clock, Leases

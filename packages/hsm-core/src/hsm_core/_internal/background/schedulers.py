@@ -14,7 +14,7 @@ from hsm_core._internal.handlers.destruction import CompleteDestruction
 from hsm_core._internal.keyring.documents import KeyDocument, RotationDocument
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.versions import staged_version
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core.errors import (
     HSMError,

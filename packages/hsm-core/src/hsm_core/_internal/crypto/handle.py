@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Base of key handles: rejects operations that the algorithm does not support."""
+"""Base of loaded keys, and the loader that composed mechanisms ask for them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import UnsupportedOperationError
-from hsm_core.protocols import OAEPParameters, SignatureParameters
+from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
 
 class BaseHandle(ABC):
@@ -92,3 +92,11 @@ class BaseHandle(ABC):
             f"This {self._algorithm} key can't {action}.",
             algorithm=self._algorithm.value,
         )
+
+
+class KeyLoader(Protocol):
+    """Where a secret becomes a guarded handle: the registry."""
+
+    def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
+        """Load a symmetric key."""
+        ...

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_core._internal.crypto.loader import KeyLoader
+from hsm_core._internal.crypto.handle import KeyLoader
 from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core.algorithms import (
     Algorithm,

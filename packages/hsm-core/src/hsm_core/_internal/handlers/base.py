@@ -17,7 +17,7 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use, UseAccounts
-from hsm_core._internal.lib.recent import RecentEvent
+from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._internal.lib.schedule import Schedule
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import ClockJumpGuard

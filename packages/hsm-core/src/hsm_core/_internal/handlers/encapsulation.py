@@ -11,9 +11,10 @@ from hsm_core._internal.crypto.ciphertexts import (
     CipherKind,
     Header,
     kind_of,
+    open_with,
+    seal_to,
 )
 from hsm_core._internal.crypto.ciphertexts import parse as parse_envelope
-from hsm_core._internal.crypto.kem_sealing import open_with, seal_to
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.public import json_web_key, public_pem, raw_public_key
+from hsm_core._internal.crypto.formats import json_web_key, public_pem, raw_public_key
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.hkdf import ALGORITHM_OF, hkdf
+from hsm_core._internal.crypto.pyca.symmetric import HKDF_ALGORITHMS, hkdf
 from hsm_core._internal.crypto.registry import GeneratedKey
 from hsm_core._internal.handlers.base import MutationHandler, OperationContext, Plan
 from hsm_core._internal.keyring.documents import (
@@ -230,7 +230,7 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
         base_row = spec(Algorithm(base.algorithm))
         _check_parameters(operation, base_row)
         self._services.crypto.require(base_row.algorithm)
-        self._services.crypto.require(ALGORITHM_OF[_hash(operation, base_row)])
+        self._services.crypto.require(HKDF_ALGORITHMS[_hash(operation, base_row)])
 
     def uses(self, subject: OperationContext[ops.DeriveKey], /) -> Sequence[Use]:
         """Count one derivation of the base key."""

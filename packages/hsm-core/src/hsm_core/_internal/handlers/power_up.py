@@ -28,10 +28,10 @@ from hsm_core._internal.audit.record import (
     mark_mac_function,
     record_mac_function,
 )
-from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
 from hsm_core._internal.keyring.sealing import RootKey
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import hkdf_sha256, mac_function
 from hsm_core.algorithms import Algorithm
 from hsm_core.approver_keys import read_approver_key
@@ -297,8 +297,8 @@ def _test_sealing() -> None:
 def _test_framed(name: str, mac_of: Callable[[bytes], bytes]) -> None:
     """Accept an authenticated record or document, and refuse it altered."""
     for mac, accepted in ((mac_of(b"abc"), b"abc"), (_altered(mac_of(b"abc")), None)):
-        framed = envelope.join(b"test", b"abc", mac)
-        if envelope.check(b"test", framed, mac_of) != accepted:
+        framed = encoding.join(b"test", b"abc", mac)
+        if encoding.check(b"test", framed, mac_of) != accepted:
             wrong = "refused a known" if accepted else "accepted an altered"
             raise _WrongResultError(f"{wrong} {name}")
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.signing_input import (
+from hsm_core._internal.crypto.parameters import (
     signing_input,
     verification_input,
 )

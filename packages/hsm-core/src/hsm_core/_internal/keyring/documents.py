@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal.lib import envelope
-from hsm_core._internal.lib.stored_form import StoredForm, made_by_newer, newer_format
+from hsm_core._internal.lib import encoding
+from hsm_core._internal.lib.encoding import StoredForm, made_by_newer, newer_format
 from hsm_core._internal.time.clock import instant
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import Fact, InputSizeError, KeyTamperedError, MalformedError
@@ -184,7 +184,7 @@ _DECODER: Final = msgspec.json.Decoder(KeyDocument)
 def encode_document(document: KeyDocument, mac_of: Callable[[bytes], bytes]) -> bytes:
     """Return the stored form of a document."""
     payload = _ENCODER.encode(document)
-    return envelope.join(_NAME, payload, mac_of(payload))
+    return encoding.join(_NAME, payload, mac_of(payload))
 
 
 def document_digest(stored: bytes) -> str:
@@ -204,7 +204,7 @@ def decode_document(
     """
     payload = None
     try:
-        payload = envelope.check(_NAME, stored, mac_of)
+        payload = encoding.check(_NAME, stored, mac_of)
         if payload is not None:
             document = _DECODER.decode(payload)
             is_this = document.key_id == key_id and document.store_id == store_id
@@ -228,7 +228,7 @@ def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:
     For stores, which have no key to check the MAC.
     """
     try:
-        document = _DECODER.decode(envelope.split(_NAME, stored)[0])
+        document = _DECODER.decode(encoding.split(_NAME, stored)[0])
         known = 1 <= document.current <= len(document.versions)
         if known and document.key_id == key_id:
             return document

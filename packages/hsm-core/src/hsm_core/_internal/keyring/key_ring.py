@@ -23,8 +23,8 @@ from hsm_core._internal.lib.encoding import (
     hkdf_sha256,
     length_prefixed,
     mac_function,
+    made_by_newer,
 )
-from hsm_core._internal.lib.stored_form import made_by_newer
 from hsm_core.errors import (
     ApprovalTamperedError,
     ConfigurationError,

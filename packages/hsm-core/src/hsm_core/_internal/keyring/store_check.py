@@ -30,7 +30,7 @@ from hsm_core._internal.keyring.rollback_check import (
 from hsm_core._internal.keyring.settlement import Healer, key_intents, recover
 from hsm_core._internal.keyring.tampering import tampering
 from hsm_core._internal.keyring.use_counters import UseAccounts
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.time.clock import instant
 from hsm_core.errors import (
     KeyNotFoundError,

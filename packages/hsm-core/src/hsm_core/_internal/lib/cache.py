@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Bounded cache in memory."""
+"""Bounded cache, and recent events."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from hsm_core.protocols import Clock
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,3 +67,30 @@ class BoundedCache(Generic[K, V]):
         """Remove the entry of *key*."""
         with self._lock:
             self._items.pop(key, None)
+
+
+_SECONDS: Final = 10.0
+
+
+class RecentEvent:
+    """
+    Remembers an event for 10 s. Thread-safe.
+
+    Args:
+        clock: Time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until = float("-inf")
+
+    def note(self) -> None:
+        """Note the event."""
+        self._until = self._clock.monotonic() + _SECONDS
+
+    def forget(self) -> None:
+        """Clear the event."""
+        self._until = float("-inf")
+
+    def __bool__(self) -> bool:
+        return self._clock.monotonic() < self._until

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Canonical encoding of several values as one unambiguous byte string."""
+"""
+Encodings of stored data: canonical bytes, framed records, and base of stored forms.
+
+A framed record is ``{"<name>":<payload>,"mac":"<64 hex>"}``: the MAC stands at a fixed
+distance from the end, so a reader cuts the line by position and never re-encodes it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from hsm_core.errors import MalformedError
 
 
 def length_prefixed(*parts: bytes) -> bytes:
@@ -60,3 +70,84 @@ def mac_function(key: bytes, domain: bytes = b"") -> Callable[[bytes], bytes]:
         return second.digest()
 
     return mac
+
+
+_MIDDLE: Final = b',"mac":"'
+_END: Final = b'"}'
+_HEX: Final = b"0123456789abcdef"
+_TAIL_BYTES: Final = len(_MIDDLE) + 64 + len(_END)
+
+
+def join(name: bytes, payload: bytes, mac: bytes) -> bytes:
+    """Return the framed form of *payload*; *mac* is 32 bytes."""
+    return b'{"%b":%b%b%b%b' % (name, payload, _MIDDLE, mac.hex().encode(), _END)
+
+
+def split(name: bytes, framed: bytes) -> tuple[bytes, bytes]:
+    """
+    Return payload and MAC of a framed form.
+
+    Raises:
+        MalformedError: It is framed in any other way.
+    """
+    start, tail = b'{"%b":' % name, framed[-_TAIL_BYTES:]
+    digits = tail[len(_MIDDLE) : -len(_END)]
+    if (
+        len(framed) <= len(start) + _TAIL_BYTES
+        or not framed.startswith(start)
+        or not tail.startswith(_MIDDLE)
+        or not tail.endswith(_END)
+        or digits.translate(None, _HEX)
+    ):
+        raise MalformedError("The record's framing is invalid.")
+    return framed[len(start) : -_TAIL_BYTES], bytes.fromhex(digits.decode())
+
+
+def check(name: bytes, framed: bytes, mac_of: Callable[[bytes], bytes]) -> bytes | None:
+    """Return the payload if its MAC is right, else None; constant time for the MAC."""
+    payload, mac = split(name, framed)
+    return payload if hmac.compare_digest(mac, mac_of(payload)) else None
+
+
+class StoredForm(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """Base of the parts of a stored form."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class _Numbered(msgspec.Struct):
+    format: int = 0
+
+
+_NUMBERED: Final = msgspec.json.Decoder(_Numbered)
+
+
+def newer_format(payload: bytes, known: int) -> int:
+    """
+    Return the number of a format that is newer than what is known; 0 for any other.
+
+    Args:
+        payload: A JSON object that could not be read as one of *known*.
+
+        known: The newest format that can be read.
+    """
+    try:
+        number = _NUMBERED.decode(payload).format
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    return number if number > known else 0
+
+
+def made_by_newer(what: str, number: int, known: int) -> str:
+    """Return the sentence for something whose format is newer than what is known."""
+    return (
+        f"{what} has format {number}, written by a newer release; this release "
+        f"supports up to {known}. Use the newer release."
+    )

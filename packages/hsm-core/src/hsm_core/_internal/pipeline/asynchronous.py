@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from hsm_core._internal.keyring.use_counters import NoRoomError
-from hsm_core._internal.lib.gate import Gate
+from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
 from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import Computed, Pipeline

@@ -20,7 +20,7 @@ import msgspec
 
 from hsm_core._internal.handlers.audit import View
 from hsm_core._internal.handlers.base import HandlerDependencies
-from hsm_core._internal.lib.gate import Gate
+from hsm_core._internal.lib.concurrency import Gate
 from hsm_core.errors import (
     AuditUnavailableError,
     KeyTamperedError,

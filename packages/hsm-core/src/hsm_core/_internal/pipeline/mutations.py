@@ -30,8 +30,8 @@ from hsm_core._internal.keyring.documents import (
     remember,
 )
 from hsm_core._internal.keyring.settlement import Healer
+from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.lib.locks import Locks
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.pipeline.drafts import RequestContext, code_of
 from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes

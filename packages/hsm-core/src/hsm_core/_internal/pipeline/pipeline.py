@@ -31,7 +31,7 @@ from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.settlement import Healer
 from hsm_core._internal.keyring.use_counters import NoRoomError
-from hsm_core._internal.lib.gate import Gate
+from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import (
     Admission,
     ApprovalDesk,

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from hsm_core._internal.keyring.dependencies import Dependencies
-from hsm_core._internal.lib.worker import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.retention.decisions import (
     Pauses,
     PurgeDecisions,

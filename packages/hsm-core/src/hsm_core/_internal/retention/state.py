@@ -18,8 +18,8 @@ import msgspec
 
 from hsm_core._access_lists import others_may_change
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.lib import envelope
-from hsm_core._internal.lib.stored_form import StoredForm
+from hsm_core._internal.lib import encoding
+from hsm_core._internal.lib.encoding import StoredForm
 from hsm_core._regular_files import open_regular
 from hsm_core.errors import ConfigurationError, MalformedError, UnsafeFileModeError
 from hsm_core.protocols import Clock, KeyStore
@@ -127,7 +127,7 @@ class StateFile:
             msgspec.structs.replace(state, store_id=self._ring.store_id)
         )
         mac = self._ring.retention_mac(payload)
-        self._store.write_meta(_META, envelope.join(_NAME, payload, mac))
+        self._store.write_meta(_META, encoding.join(_NAME, payload, mac))
         self._state = state
 
     def _read(self) -> RetentionState:
@@ -135,7 +135,7 @@ class StateFile:
         if stored is None:
             return RetentionState()
         try:
-            payload = envelope.check(_NAME, stored, self._ring.retention_mac)
+            payload = encoding.check(_NAME, stored, self._ring.retention_mac)
             if payload is not None:
                 found = _DECODER.decode(payload)
                 is_ours = found.store_id == self._ring.store_id

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core.errors import MalformedError
 from hsm_core.protocols import Clock
 
@@ -222,7 +222,7 @@ def decode_look(stored: bytes | None, mac_of: Callable[[bytes], bytes]) -> int:
 
 def _sealed(name: bytes, value: object, mac_of: Callable[[bytes], bytes]) -> bytes:
     payload = msgspec.json.encode(value)
-    return envelope.join(name, payload, mac_of(payload))
+    return encoding.join(name, payload, mac_of(payload))
 
 
 def _opened(
@@ -233,7 +233,7 @@ def _opened(
     default: T,
 ) -> T:
     try:
-        payload = envelope.check(name, stored, mac_of) if stored else None
+        payload = encoding.check(name, stored, mac_of) if stored else None
         if payload is not None:
             return msgspec.json.decode(payload, type=kind)
     except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):

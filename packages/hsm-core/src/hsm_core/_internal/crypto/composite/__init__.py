@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Composite ML-KEM and composite ML-DSA, made of what other providers serve."""
 
-from hsm_core._internal.crypto.composite.components import Components
 from hsm_core._internal.crypto.composite.provider import CompositeProvider
+from hsm_core._internal.crypto.composite.serialization import Components
 
 __all__ = ["Components", "CompositeProvider"]

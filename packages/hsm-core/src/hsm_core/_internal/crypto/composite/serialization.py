@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Serialization of a composite key's two halves as one key.
+Composite keys as bytes: two halves under one OID.
 
 A composite is raw bytes under its OID: the post-quantum half, whose length is fixed,
-followed by the traditional one. Its components are served as SubjectPublicKeyInfo and
-PKCS#8, like every key; here is the way from one to the other. Each half has exactly
+followed by the traditional one. Component providers use SubjectPublicKeyInfo and
+PKCS#8, as for every key; this module converts between the two. Each half has exactly
 one form, so a key has exactly one encoding.
 
 Standard:
@@ -15,7 +15,7 @@ Standard:
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -33,6 +33,7 @@ from hsm_core._internal.crypto.der import (
 )
 from hsm_core._internal.crypto.pyca.encoding import load_private, not_material
 from hsm_core.algorithms import Algorithm, spec
+from hsm_core.protocols import KeyHandle
 
 _VERSION_1: Final = b"\x02\x01\x01"
 _PARAMETERS: Final = 0xA0
@@ -125,3 +126,40 @@ def _secret(algorithm: Algorithm, material: bytes) -> bytes:
     key = load_private(algorithm, material, trusted=True)
     number = cast("EllipticCurvePrivateKey", key).private_numbers().private_value
     return number.to_bytes(size, "big")
+
+
+class MadeKey(Protocol):
+    """A new key of a component."""
+
+    @property
+    def material(self) -> bytes:
+        """PKCS#8, DER."""
+        ...
+
+
+class Components(Protocol):
+    """
+    Whoever serves the components, through guarded handles: the registry.
+
+    So a component that a self-test has stopped gives nothing to a composite either.
+    """
+
+    def generate(self, algorithm: Algorithm, /) -> MadeKey:
+        """Make a key and test that its halves belong together."""
+        ...
+
+    def generate_ephemeral(self, algorithm: Algorithm, /) -> KeyHandle:
+        """Make a key for one agreement, which is never stored."""
+        ...
+
+    def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """Load material that we made and have just authenticated."""
+        ...
+
+    def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """Load material from elsewhere, fully checked."""
+        ...
+
+    def load_public(self, algorithm: Algorithm, der: bytes, /) -> KeyHandle:
+        """Load SubjectPublicKeyInfo, fully checked."""
+        ...

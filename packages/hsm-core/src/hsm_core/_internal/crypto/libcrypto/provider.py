@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Provider of the operating system's OpenSSL."""
+"""Provider of the operating system's OpenSSL: ML-KEM, ML-DSA and SLH-DSA."""
 
 from __future__ import annotations
 
+import ctypes
 import hmac
 from functools import cached_property
 from typing import Final, NoReturn
@@ -12,33 +13,228 @@ from hsm_core._internal.crypto.der import (
     read_private_key_info,
     read_public_key_info,
     seed_key_info,
+    subject_public_key_info,
 )
-from hsm_core._internal.crypto.expanded import read_foreign_seed, read_own_seed
-from hsm_core._internal.crypto.libcrypto.evp import (
+from hsm_core._internal.crypto.expanded import (
+    expanded_alone,
+    read_foreign_seed,
+    read_own_seed,
+)
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.libcrypto.library import (
+    Buffer,
     EVPKey,
+    Libcrypto,
+    LibcryptoError,
+    Parameter,
+    find_libcrypto,
     key_from_expanded,
     key_from_private,
     key_from_public,
     key_from_seed,
+    operation,
+    ossl_parameters,
     seed_bytes,
 )
-from hsm_core._internal.crypto.libcrypto.kem import (
-    KEMPrivateHandle,
-    KEMPublicHandle,
+from hsm_core._internal.crypto.parameters import (
+    check_encapsulation,
+    check_signing,
+    check_verifying,
 )
-from hsm_core._internal.crypto.libcrypto.library import (
-    Libcrypto,
-    LibcryptoError,
-    find_libcrypto,
-)
-from hsm_core._internal.crypto.libcrypto.signature import (
-    LibcryptoSignaturePrivateHandle,
-    LibcryptoSignaturePublicHandle,
-)
-from hsm_core._internal.crypto.seedless import expanded_alone
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
-from hsm_core.errors import AlgorithmUnavailableError, InvalidInputError
-from hsm_core.protocols import Entropy
+from hsm_core.errors import (
+    AlgorithmUnavailableError,
+    InvalidInputError,
+    SignatureMismatchError,
+)
+from hsm_core.protocols import Entropy, SignatureParameters
+
+
+class LibcryptoSignaturePublicHandle(BaseHandle):
+    """
+    A public key of ML-DSA or SLH-DSA.
+
+    Standard:
+        FIPS 204, algorithm 3; FIPS 205, algorithm 24.
+    """
+
+    def __init__(self, key: EVPKey, raw_public: bytes) -> None:
+        super().__init__(key.algorithm)
+        self._key = key
+        self._public_der = subject_public_key_info(key.algorithm, raw_public)
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9881, RFC 9909)."""
+        return self._public_der
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Check a signature over a message, or over mu."""
+        check_verifying(self._algorithm, data, parameters)
+        if len(signature) != spec(self._algorithm).signature_bytes:
+            raise SignatureMismatchError
+        library = self._key.library
+        functions = library.functions
+        chosen = library.signature(self._algorithm)
+        with operation(self._key) as context:
+            begun = functions.EVP_PKEY_verify_message_init(
+                context, chosen, _settings(parameters)
+            )
+            library.check(begun, "EVP_PKEY_verify_message_init")
+            result: int = functions.EVP_PKEY_verify(
+                context, signature, len(signature), data, len(data)
+            )
+        if result != 1:
+            library.forget_errors()
+            raise SignatureMismatchError
+
+
+class LibcryptoSignaturePrivateHandle(LibcryptoSignaturePublicHandle):
+    """
+    A key pair of ML-DSA or SLH-DSA.
+
+    Standard:
+        FIPS 204, algorithm 2; FIPS 205, algorithm 22.
+    """
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a hedged signature: each is another."""
+        return self._sign(data, parameters, deterministic=False)
+
+    def _sign(
+        self, data: bytes, parameters: SignatureParameters, *, deterministic: bool
+    ) -> bytes:
+        check_signing(self._algorithm, data, parameters)
+        library = self._key.library
+        functions = library.functions
+        chosen = library.signature(self._algorithm)
+        size = spec(self._algorithm).signature_bytes
+        with operation(self._key) as context, Buffer(library, size) as buffer:
+            begun = functions.EVP_PKEY_sign_message_init(
+                context, chosen, _settings(parameters, deterministic=int(deterministic))
+            )
+            library.check(begun, "EVP_PKEY_sign_message_init")
+            made = functions.EVP_PKEY_sign(
+                context, buffer.memory, ctypes.byref(buffer.size), data, len(data)
+            )
+            library.check(made, "EVP_PKEY_sign")
+            return buffer.taken()
+
+
+def sign_deterministic(
+    handle: LibcryptoSignaturePrivateHandle,
+    data: bytes,
+    parameters: SignatureParameters,
+) -> bytes:
+    """
+    Return the signature of the deterministic variant, for known answers only.
+
+    Standard:
+        FIPS 204, section 3.4; FIPS 205, section 9.2.
+    """
+    return handle._sign(data, parameters, deterministic=True)  # noqa: SLF001
+
+
+def _settings(chosen: SignatureParameters, **more: int) -> ctypes.Array[Parameter]:
+    """Return a call's OSSL_PARAMs; what is not given has its default."""
+    values: dict[str, bytes | int] = dict(more)
+    if chosen.context:
+        values["context_string"] = chosen.context
+    if chosen.external_mu:
+        values["mu"] = 1
+    return ossl_parameters(**values)
+
+
+_RANDOM_BYTES: Final = 32
+
+
+class KEMPublicHandle(BaseHandle):
+    """
+    An encapsulation key, which was checked when it was loaded.
+
+    Standard:
+        FIPS 203, section 7.2.
+    """
+
+    def __init__(self, key: EVPKey, raw_public: bytes) -> None:
+        super().__init__(key.algorithm)
+        self._key = key
+        self._public_der = subject_public_key_info(key.algorithm, raw_public)
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9935)."""
+        return self._public_der
+
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a fresh shared secret of 32 bytes and its encapsulation."""
+        return self._encapsulate()
+
+    def _encapsulate(self, **settings: bytes) -> tuple[bytes, bytes]:
+        row = spec(self._algorithm)
+        library = self._key.library
+        functions = library.functions
+        with (
+            operation(self._key) as context,
+            Buffer(library, row.shared_secret_bytes) as secret,
+            Buffer(library, row.ciphertext_bytes) as wrapped,
+        ):
+            begun = functions.EVP_PKEY_encapsulate_init(
+                context, ossl_parameters(**settings)
+            )
+            library.check(begun, "EVP_PKEY_encapsulate_init")
+            made = functions.EVP_PKEY_encapsulate(
+                context,
+                *(wrapped.memory, ctypes.byref(wrapped.size)),
+                *(secret.memory, ctypes.byref(secret.size)),
+            )
+            library.check(made, "EVP_PKEY_encapsulate")
+            return secret.taken(), wrapped.taken()
+
+
+class KEMPrivateHandle(KEMPublicHandle):
+    """
+    A decapsulation key with its encapsulation key.
+
+    Standard:
+        FIPS 203, section 7.3.
+    """
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """Return the shared secret; a changed encapsulation gives another."""
+        check_encapsulation(self._algorithm, ciphertext)
+        row = spec(self._algorithm)
+        library = self._key.library
+        functions = library.functions
+        with (
+            operation(self._key) as context,
+            Buffer(library, row.shared_secret_bytes) as secret,
+        ):
+            begun = functions.EVP_PKEY_decapsulate_init(context, None)
+            library.check(begun, "EVP_PKEY_decapsulate_init")
+            made = functions.EVP_PKEY_decapsulate(
+                context,
+                *(secret.memory, ctypes.byref(secret.size)),
+                *(ciphertext, len(ciphertext)),
+            )
+            library.check(made, "EVP_PKEY_decapsulate")
+            return secret.taken()
+
+
+def encapsulate_from(handle: KEMPublicHandle, message: bytes) -> tuple[bytes, bytes]:
+    """
+    Return shared secret and encapsulation of a chosen *message*, for known answers.
+
+    Raises:
+        ValueError: *message* is not 32 bytes long.
+
+    Standard:
+        FIPS 203, algorithm 17, whose input m it is.
+    """
+    if len(message) != _RANDOM_BYTES:
+        raise ValueError(f"Expected {_RANDOM_BYTES} bytes, got {len(message)}.")
+    return handle._encapsulate(ikme=message)  # noqa: SLF001
+
 
 _FAMILIES: Final = frozenset({Family.ML_KEM, Family.ML_DSA, Family.SLH_DSA})
 

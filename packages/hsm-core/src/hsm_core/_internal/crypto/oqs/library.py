@@ -11,7 +11,6 @@ The import is tried once in the life of a process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import ctypes.util
 import fcntl
 import importlib.metadata
@@ -20,12 +19,127 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Protocol, TypeVar, cast
 
-from hsm_core._internal.crypto.oqs.binding import Binding
+from hsm_core.algorithms import Algorithm, Family, spec
+
+
+class KEMObject(Protocol):
+    """``oqs.KeyEncapsulation``: one mechanism, and the private key it was given."""
+
+    length_public_key: int
+    length_secret_key: int
+    length_ciphertext: int
+    length_shared_secret: int
+    length_keypair_seed: int
+
+    def generate_keypair_seed(self, seed: bytes, /) -> bytes:
+        """Keep the key that follows from a seed, and return its public half."""
+        ...
+
+    def export_secret_key(self) -> bytes:
+        """Return the expanded private key."""
+        ...
+
+    def encap_secret(self, public_key: bytes, /) -> tuple[bytes, bytes]:
+        """Return encapsulation and shared secret, in this order."""
+        ...
+
+    def decap_secret(self, ciphertext: bytes, /) -> bytes:
+        """Return the shared secret."""
+        ...
+
+    def free(self) -> None:
+        """Overwrite the private key and give back what was allocated."""
+        ...
+
+
+class SignatureObject(Protocol):
+    """``oqs.Signature``: one mechanism, and the private key it was given."""
+
+    length_public_key: int
+    length_secret_key: int
+    length_signature: int
+    sig_with_ctx_support: bool
+
+    def generate_keypair(self) -> bytes:
+        """Keep a fresh key, and return its public half."""
+        ...
+
+    def export_secret_key(self) -> bytes:
+        """Return the private key."""
+        ...
+
+    def sign(self, message: bytes, /) -> bytes:
+        """Return a signature; of mechanisms that take mu, over mu."""
+        ...
+
+    def verify(self, message: bytes, signature: bytes, public_key: bytes, /) -> bool:
+        """Return whether a signature is right; of mechanisms that take mu, over mu."""
+        ...
+
+    def sign_with_ctx_str(self, message: bytes, context: bytes, /) -> bytes:
+        """Return a hedged signature."""
+        ...
+
+    def verify_with_ctx_str(
+        self, message: bytes, signature: bytes, context: bytes, public_key: bytes, /
+    ) -> bool:
+        """Return whether a signature is right."""
+        ...
+
+    def free(self) -> None:
+        """Overwrite the private key and give back what was allocated."""
+        ...
+
+
+class Binding(Protocol):
+    """The module ``oqs``."""
+
+    def KeyEncapsulation(  # noqa: N802 - a class there
+        self, name: str, secret_key: bytes | None = None, /
+    ) -> KEMObject:
+        """Return an object of a KEM."""
+        ...
+
+    def Signature(  # noqa: N802 - a class there
+        self, name: str, secret_key: bytes | None = None, /
+    ) -> SignatureObject:
+        """Return an object of a signature scheme."""
+        ...
+
+    def get_enabled_kem_mechanisms(self) -> Collection[str]:
+        """Return the names of the KEMs in this build of the library."""
+        ...
+
+    def get_enabled_sig_mechanisms(self) -> Collection[str]:
+        """Return the names of the signature schemes in this build of the library."""
+        ...
+
+    def oqs_version(self) -> str:
+        """Return the version of the library."""
+        ...
+
+    def native(self) -> ctypes.CDLL:
+        """Return the library."""
+        ...
+
+
+def mechanism_name(algorithm: Algorithm) -> str:
+    """Return what liboqs calls an algorithm."""
+    if spec(algorithm).family is not Family.SLH_DSA:
+        return algorithm.value
+    parameters = algorithm.value.removeprefix("SLH-DSA-")
+    return f"SLH_DSA_PURE_{parameters.upper().replace('-', '_')}"
+
+
+def mu_name(algorithm: Algorithm) -> str:
+    """Return what liboqs calls ML-DSA over a given mu, where it has that."""
+    return f"{mechanism_name(algorithm)}-extmu"
+
 
 _DISTRIBUTION: Final = "liboqs-python"
 _LOGGER: Final = "oqs.oqs"
@@ -185,3 +299,115 @@ def _point(descriptor: int, *, at: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+T = TypeVar("T")
+
+_FILL: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
+_SYSTEM: Final = b"system"
+
+
+class _Seed:
+    """A seed on its way to one thread."""
+
+    __slots__ = ("rest", "thread", "too_short")
+
+    def __init__(self, seed: bytes) -> None:
+        self.rest = seed
+        self.thread = threading.get_ident()
+        self.too_short = False
+
+
+class Draws:
+    """
+    The generator of a library.
+
+    Args:
+        native: The library.
+
+    Attributes:
+        undisturbed: Held while nobody may replace the generator, for what would be
+            worthless if its randomness were not the library's own.
+
+    Raises:
+        AttributeError: The library has no replaceable generator.
+    """
+
+    def __init__(self, native: ctypes.CDLL) -> None:
+        self.undisturbed = threading.Lock()
+        self._current: _Seed | None = None
+        self._callback = _FILL(self._fill)
+        self._replace = native["OQS_randombytes_custom_algorithm"]
+        self._replace.argtypes = [_FILL]
+        self._replace.restype = None
+        self._restore = native["OQS_randombytes_switch_algorithm"]
+        self._restore.argtypes = [ctypes.c_char_p]
+        self._restore.restype = ctypes.c_int
+
+    def from_seed(self, seed: bytes, make: Callable[[], T]) -> T:
+        """
+        Return what *make* makes when it is given *seed* for its randomness.
+
+        Raises:
+            RuntimeError: It has not drawn the seed wholly, or more at once.
+        """
+        self.undisturbed.acquire()
+        drawn = self._current = _Seed(seed)
+        try:
+            self._replace(self._callback)
+            made = make()
+        finally:
+            self._end(drawn)
+        if drawn.rest or drawn.too_short:
+            raise RuntimeError("liboqs did not use the given seed.")
+        return made
+
+    def _end(self, drawn: _Seed) -> None:
+        """Give the library its own generator back, unless that is done."""
+        if self._current is drawn:
+            restored = self._restore(_SYSTEM)
+            self._current = None
+            self.undisturbed.release()
+            if restored != 0:
+                raise RuntimeError("liboqs no longer uses the given random generator.")
+
+    def _fill(self, target: int, size: int) -> None:
+        """Fill memory of the library: with the seed for its thread, else at random."""
+        drawn = self._current
+        if drawn is None or drawn.thread != threading.get_ident():
+            ctypes.memmove(target, os.urandom(size), size)
+            return
+        if size > len(drawn.rest):
+            drawn.too_short = True
+            ctypes.memmove(target, os.urandom(size), size)
+            return
+        ctypes.memmove(target, drawn.rest, size)
+        drawn.rest = drawn.rest[size:]
+        if not drawn.rest:
+            self._end(drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """
+    One open library.
+
+    Attributes:
+        binding: The module ``oqs``.
+        draws: Its random generator.
+    """
+
+    binding: Binding
+    draws: Draws
+
+
+def exactly(answer: bytes, size: int) -> bytes:
+    """
+    Return what the library gave.
+
+    Raises:
+        RuntimeError: It is of another length than it must be.
+    """
+    if len(answer) != size:
+        raise RuntimeError(f"liboqs returned {len(answer)} bytes instead of {size}.")
+    return answer

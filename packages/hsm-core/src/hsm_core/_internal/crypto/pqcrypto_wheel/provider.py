@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Provider of the pqcrypto wheel."""
+"""Provider of the wheel ``pqcrypto``: ML-KEM-512 and SLH-DSA."""
 
 from __future__ import annotations
 
@@ -10,37 +10,289 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core._internal.crypto.der import (
+    expanded_key_info,
     private_key_info,
+    read_private_form,
     read_private_key_info,
     read_public_key_info,
+    subject_public_key_info,
 )
-from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core._internal.crypto.expanded import encapsulation_key
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import (
+    check_encapsulation,
+    check_signing,
+    check_verifying,
+    signature_parameters,
+)
 from hsm_core._internal.crypto.pqcrypto_wheel import worker
-from hsm_core._internal.crypto.pqcrypto_wheel.kem import (
-    generate_ml_kem,
-    load_ml_kem,
-    load_ml_kem_public,
-    refuse_foreign,
-)
 from hsm_core._internal.crypto.pqcrypto_wheel.library import (
     KEMModule,
     PqcryptoWheel,
     SignatureModule,
+    module_name,
     open_wheel,
 )
 from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
-from hsm_core._internal.crypto.pqcrypto_wheel.signature import (
-    SLHDSAPrivateHandle,
-    SLHDSAPublicHandle,
-    generate_slh_dsa,
+from hsm_core._internal.crypto.pqcrypto_wheel.worker import (
+    DONE,
+    GENERATE,
+    MISMATCH,
+    REQUEST_BYTES,
+    SIGN,
+    VERIFY,
+    join,
+    split,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
+    InputSizeError,
     InvalidInputError,
     SignatureMismatchError,
+    UnavailableError,
 )
-from hsm_core.protocols import Entropy, KeyHandle
+from hsm_core.protocols import Entropy, KeyHandle, SignatureParameters
+
+
+class PqcryptoMLKEMPublicHandle(BaseHandle):
+    """
+    An encapsulation key, which was checked when it was loaded.
+
+    Standard:
+        FIPS 203, section 7.2.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, module: KEMModule, raw_public: bytes
+    ) -> None:
+        super().__init__(algorithm)
+        self._module = module
+        self._raw_public = raw_public
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9935)."""
+        return subject_public_key_info(self._algorithm, self._raw_public)
+
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a fresh shared secret and its encapsulation."""
+        ciphertext, secret = self._module.encaps(self._raw_public)
+        return secret, ciphertext
+
+
+class PqcryptoMLKEMPrivateHandle(PqcryptoMLKEMPublicHandle):
+    """
+    A decapsulation key in its expanded form.
+
+    Standard:
+        FIPS 203, section 7.3.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, module: KEMModule, expanded: bytes
+    ) -> None:
+        super().__init__(algorithm, module, encapsulation_key(algorithm, expanded))
+        self._expanded = expanded
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """Return the shared secret; a changed encapsulation gives another."""
+        check_encapsulation(self._algorithm, ciphertext)
+        return self._module.decaps(self._expanded, ciphertext)
+
+
+def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
+    """Return PKCS#8 of a fresh key, in the expanded form of RFC 9935, section 6."""
+    public, expanded = module.keygen()
+    if public != encapsulation_key(algorithm, expanded):
+        raise UnavailableError("pqcrypto generated a key pair that does not match.")
+    return expanded_key_info(algorithm, expanded)
+
+
+def load_ml_kem(
+    algorithm: Algorithm, module: KEMModule, material: bytes
+) -> PqcryptoMLKEMPrivateHandle:
+    """
+    Load PKCS#8 that has the expanded form, with or without the seed.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, or the key's own hash of
+            its public part is wrong (FIPS 203, section 7.3, check 3).
+        AlgorithmUnavailableError: It holds the seed only.
+    """
+    expanded = read_private_form(algorithm, material).expanded
+    if not expanded:
+        raise AlgorithmUnavailableError(
+            f"This {algorithm} key is stored as a seed, which pqcrypto can't "
+            "load. Use OpenSSL 3.5 or newer.",
+            algorithm=algorithm.value,
+        )
+    return PqcryptoMLKEMPrivateHandle(algorithm, module, expanded)
+
+
+def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
+    """
+    Refuse a key from elsewhere: without computing from its seed nothing can be checked.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, or has no seed.
+        AlgorithmUnavailableError: It has one.
+    """
+    if not read_private_form(algorithm, material).seed:
+        raise InvalidInputError(
+            f"material of {algorithm} holds the expanded key without the seed, which "
+            "can't be checked.",
+            field="material",
+            algorithm=algorithm.value,
+        )
+    raise AlgorithmUnavailableError(
+        f"pqcrypto can't import {algorithm} keys because it takes no seeds. Use "
+        "OpenSSL 3.5 or newer.",
+        algorithm=algorithm.value,
+    )
+
+
+def load_ml_kem_public(
+    algorithm: Algorithm, module: KEMModule, public_der: bytes
+) -> PqcryptoMLKEMPublicHandle:
+    """
+    Load SubjectPublicKeyInfo; one encapsulation makes the wheel check it.
+
+    Raises:
+        InvalidInputError: A coefficient is not reduced (FIPS 203, section 7.2).
+    """
+    raw = read_public_key_info(algorithm, public_der)
+    try:
+        module.encaps(raw)
+    except ValueError:
+        raise InvalidInputError(
+            f"public_key is not a valid public key of {algorithm}.",
+            field="public_key",
+            algorithm=algorithm.value,
+        ) from None
+    return PqcryptoMLKEMPublicHandle(algorithm, module, raw)
+
+
+_QUICK_BYTES: Final = 1024 * 1024
+"""A longer message is verified in a child: hashing it would hold the lock too long."""
+
+_OVERHEAD_BYTES: Final = 64 * 1024
+"""More than all of a request but its message."""
+
+
+class SLHDSAPublicHandle(BaseHandle):
+    """
+    A public key of SLH-DSA.
+
+    Standard:
+        FIPS 205, algorithm 24.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        module: SignatureModule,
+        pool: WorkerPool,
+        raw_public: bytes,
+    ) -> None:
+        super().__init__(algorithm)
+        self._module = module
+        self._pool = pool
+        self._raw_public = raw_public
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9909)."""
+        return subject_public_key_info(self._algorithm, self._raw_public)
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Check a signature; whatever the wheel raises means that it is wrong."""
+        check_verifying(self._algorithm, data, parameters)
+        if len(signature) != spec(self._algorithm).signature_bytes:
+            raise SignatureMismatchError
+        if len(data) > _QUICK_BYTES:
+            _check_size(data)
+            fields = (self._raw_public, data, parameters.context, signature)
+            _ask(self._pool, VERIFY, self._algorithm, *fields)
+            return
+        try:
+            self._module.verify(
+                self._raw_public, data, signature, parameters.context or None, None
+            )
+        except Exception:
+            raise SignatureMismatchError from None
+
+
+class SLHDSAPrivateHandle(SLHDSAPublicHandle):
+    """
+    A key pair of SLH-DSA: SK.seed ‖ SK.prf ‖ PK.seed ‖ PK.root.
+
+    Standard:
+        FIPS 205, algorithm 22 and figure 15.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        module: SignatureModule,
+        pool: WorkerPool,
+        raw_private: bytes,
+    ) -> None:
+        half = len(raw_private) // 2
+        super().__init__(algorithm, module, pool, raw_private[half:])
+        self._raw_private = raw_private
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a hedged signature: each is another."""
+        check_signing(self._algorithm, data, parameters)
+        _check_size(data)
+        fields = (self._raw_private, data, parameters.context)
+        answer = _ask(self._pool, SIGN, self._algorithm, *fields)
+        return _exactly(answer, spec(self._algorithm).signature_bytes)[0]
+
+
+def generate_slh_dsa(algorithm: Algorithm, pool: WorkerPool) -> bytes:
+    """Return the private key of a fresh pair."""
+    row = spec(algorithm)
+    answer = _ask(pool, GENERATE, algorithm)
+    public, private = _exactly(answer, row.public_bytes, row.private_bytes)
+    if private[-len(public) :] != public:
+        raise UnavailableError("pqcrypto generated a key pair that does not match.")
+    return private
+
+
+def _check_size(data: bytes) -> None:
+    limit = REQUEST_BYTES - _OVERHEAD_BYTES
+    if len(data) > limit:
+        raise InputSizeError("data", actual=len(data), maximum=limit)
+
+
+def _ask(
+    pool: WorkerPool, action: bytes, algorithm: Algorithm, *fields: bytes
+) -> list[bytes]:
+    """
+    Return what a child answers.
+
+    Raises:
+        SignatureMismatchError: The child says so.
+        UnavailableError: The child failed, or pqcrypto did.
+    """
+    name = module_name(algorithm).encode()
+    status, *answer = split(pool.ask(join(action, name, *fields)))
+    if status == MISMATCH:
+        raise SignatureMismatchError
+    if status != DONE:
+        raise UnavailableError(
+            f"pqcrypto failed to compute for {algorithm}.", algorithm=algorithm.value
+        )
+    return answer
+
+
+def _exactly(answer: list[bytes], *sizes: int) -> list[bytes]:
+    if tuple(map(len, answer)) != sizes:
+        raise UnavailableError("pqcrypto returned an answer of the wrong length.")
+    return answer
+
 
 _HEALTH_BYTES: Final = 32
 _CHECKED_MESSAGE: Final = b"do these halves belong together?"

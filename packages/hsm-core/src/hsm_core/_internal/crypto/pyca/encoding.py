@@ -12,10 +12,12 @@ from __future__ import annotations
 from typing import Final
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import (
     PrivateKeyTypes,
     PublicKeyTypes,
 )
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -26,8 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core._internal.crypto.der import algorithm_identifier
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InvalidInputError
+from hsm_core.protocols import SignatureParameters
 
 _VERSIONS: Final = (b"\x02\x01\x00", b"\x02\x01\x01")
 REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
@@ -139,3 +142,26 @@ def _header_bytes(der: bytes) -> int:
     if len(der) < 2 or der[0] != 0x30:
         return len(der)
     return 2 if der[1] < 0x80 else 2 + (der[1] & 0x7F)
+
+
+HASHES: Final[dict[HashAlgorithm, hashes.HashAlgorithm]] = {
+    HashAlgorithm.SHA_256: hashes.SHA256(),
+    HashAlgorithm.SHA_384: hashes.SHA384(),
+    HashAlgorithm.SHA_512: hashes.SHA512(),
+}
+
+
+def hash_of(parameters: SignatureParameters) -> hashes.HashAlgorithm | Prehashed:
+    """Return the hash to apply, or the note that it was applied already."""
+    chosen = HASHES[parameters.hash]
+    return Prehashed(chosen) if parameters.prehashed else chosen
+
+
+def mgf1(chosen: HashAlgorithm, seed: bytes, length: int) -> bytes:
+    """Return a mask of *length* bytes (RFC 8017, appendix B.2.1)."""
+    mask = b""
+    for counter in range(-(-length // chosen.digest_bytes)):
+        state = hashes.Hash(HASHES[chosen])
+        state.update(seed + counter.to_bytes(4))
+        mask += state.finalize()
+    return mask[:length]

@@ -11,31 +11,27 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hsm_core._internal.crypto.pyca.aead import AEADHandle
-from hsm_core._internal.crypto.pyca.ecdsa import (
+from hsm_core._internal.crypto.pyca.curves import (
     CURVES,
+    EDDSA,
+    XDH,
     generate_ecdsa,
+    generate_eddsa,
+    generate_xdh,
     load_ecdsa,
     load_ecdsa_public,
-)
-from hsm_core._internal.crypto.pyca.eddsa import (
-    EDDSA,
-    generate_eddsa,
     load_eddsa,
     load_eddsa_public,
+    load_xdh,
+    load_xdh_public,
 )
-from hsm_core._internal.crypto.pyca.kdf import HKDFHandle
-from hsm_core._internal.crypto.pyca.keywrap import KeyWrapHandle
-from hsm_core._internal.crypto.pyca.mac import HMACHandle
-from hsm_core._internal.crypto.pyca.mldsa import (
+from hsm_core._internal.crypto.pyca.lattice import (
     ML_DSA,
+    ML_KEM,
     generate_ml_dsa,
+    generate_ml_kem,
     load_ml_dsa,
     load_ml_dsa_public,
-)
-from hsm_core._internal.crypto.pyca.mlkem import (
-    ML_KEM,
-    generate_ml_kem,
     load_ml_kem,
     load_ml_kem_public,
 )
@@ -44,11 +40,11 @@ from hsm_core._internal.crypto.pyca.rsa import (
     load_rsa,
     load_rsa_public,
 )
-from hsm_core._internal.crypto.pyca.xdh import (
-    XDH,
-    generate_xdh,
-    load_xdh,
-    load_xdh_public,
+from hsm_core._internal.crypto.pyca.symmetric import (
+    AEADHandle,
+    HKDFHandle,
+    HMACHandle,
+    KeyWrapHandle,
 )
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError

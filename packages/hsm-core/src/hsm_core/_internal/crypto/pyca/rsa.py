@@ -12,14 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import check_signing, check_verifying
 from hsm_core._internal.crypto.pyca.encoding import (
+    HASHES,
+    hash_of,
     load_private,
     load_public,
+    mgf1,
     not_material,
     not_public_key,
     private_der,
     subject_public_key_info,
 )
-from hsm_core._internal.crypto.pyca.hashing import HASHES, hash_of, mgf1
 from hsm_core.algorithms import Algorithm, SignatureScheme, spec
 from hsm_core.errors import DecryptionError, InputSizeError, SignatureMismatchError
 from hsm_core.protocols import Entropy, OAEPParameters, SignatureParameters

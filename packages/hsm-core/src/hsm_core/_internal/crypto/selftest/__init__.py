@@ -7,14 +7,139 @@ Standard:
     section 7.10.3.3 (pairwise consistency).
 """
 
-from hsm_core._internal.crypto.selftest.runner import (
-    known_answer_test,
-    known_verification_test,
-    pairwise_consistency_test,
-)
+from __future__ import annotations
 
-__all__ = [
-    "known_answer_test",
-    "known_verification_test",
-    "pairwise_consistency_test",
-]
+from collections.abc import Callable
+from typing import Final
+
+from hsm_core._internal.crypto.selftest.cases import Case, Pair, failure, known_answers
+from hsm_core._internal.crypto.selftest.families import (
+    check_aead,
+    check_agreement,
+    check_composite_kem,
+    check_composite_signature,
+    check_derivation,
+    check_ecdsa,
+    check_eddsa,
+    check_known_signature,
+    check_mac,
+    check_ml_dsa,
+    check_ml_kem,
+    check_rsa,
+    check_slh_dsa,
+    check_wrap,
+    pair_aead,
+    pair_agreement,
+    pair_curve,
+    pair_derivation,
+    pair_kem,
+    pair_mac,
+    pair_ml_dsa,
+    pair_rsa,
+    pair_wrap,
+    sign_and_verify,
+)
+from hsm_core.algorithms import Algorithm, Family, spec
+from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
+from hsm_core.protocols import CryptoProvider
+
+_TESTS: Final[dict[Family, tuple[Callable[[Case], None], Callable[[Pair], None]]]] = {
+    Family.AEAD: (check_aead, pair_aead),
+    Family.RSA: (check_rsa, pair_rsa),
+    Family.ECDSA: (check_ecdsa, pair_curve),
+    Family.EDDSA: (check_eddsa, sign_and_verify),
+    Family.ECDH: (check_agreement, pair_agreement),
+    Family.MAC: (check_mac, pair_mac),
+    Family.KEY_WRAP: (check_wrap, pair_wrap),
+    Family.KDF: (check_derivation, pair_derivation),
+    Family.ML_KEM: (check_ml_kem, pair_kem),
+    Family.ML_DSA: (check_ml_dsa, pair_ml_dsa),
+    Family.SLH_DSA: (check_slh_dsa, sign_and_verify),
+    Family.COMPOSITE_KEM: (check_composite_kem, pair_kem),
+    Family.COMPOSITE_SIGNATURE: (check_composite_signature, sign_and_verify),
+}
+"""By family: what is compared with known answers, and how the halves of a key are."""
+
+
+def known_answer_test(algorithm: Algorithm, provider: CryptoProvider) -> None:
+    """
+    Compare what a provider computes with published results.
+
+    Every direction is run, and every check is also given something wrong, which it
+    must refuse.
+
+    Raises:
+        SelfTestFailedError: An answer is another; the reason says which.
+        EntropyUnavailableError: It needs randomness, and the source is not healthy.
+    """
+    test, _ = _TESTS[spec(algorithm).family]
+    _run(algorithm, lambda: test(Case(algorithm, provider, known_answers(algorithm))))
+
+
+def known_verification_test(algorithm: Algorithm, provider: CryptoProvider) -> None:
+    """
+    Verify a known signature of an algorithm that signs slowly; a part of the whole.
+
+    Raises:
+        SelfTestFailedError: As `known_answer_test`.
+    """
+    _run(
+        algorithm,
+        lambda: check_known_signature(
+            Case(algorithm, provider, known_answers(algorithm))
+        ),
+    )
+
+
+def pairwise_consistency_test(
+    algorithm: Algorithm,
+    provider: CryptoProvider,
+    material: bytes,
+    *,
+    agrees: bool = True,
+) -> bytes:
+    """
+    Check that the halves of a new key belong together.
+
+    A signature must verify, a ciphertext decrypt and an encapsulation give the same
+    secret; a MAC or a derived key must be what the standard library computes. What the
+    key will never be used for need not be tested.
+
+    Args:
+        algorithm: Of the key.
+
+        provider: Computes it.
+
+        material: The key.
+
+        agrees: Whether it may agree on a secret, where it can do other things too.
+
+    Returns:
+        SubjectPublicKeyInfo, DER; empty for a symmetric key.
+
+    Raises:
+        SelfTestFailedError: They don't belong together.
+    """
+    public_der = b""
+
+    def test() -> None:
+        nonlocal public_der
+        private = provider.load(algorithm, material)
+        public_der = private.public_der()
+        public = provider.load_public(algorithm, public_der) if public_der else private
+        _, pairwise = _TESTS[spec(algorithm).family]
+        known = known_answers(algorithm)
+        pairwise(Pair(provider, private, public, material, known, agrees))
+
+    _run(algorithm, test)
+    return public_der
+
+
+def _run(algorithm: Algorithm, test: Callable[[], None]) -> None:
+    """Run a test; whatever goes wrong in it but the entropy is its failure."""
+    try:
+        test()
+    except (SelfTestFailedError, EntropyUnavailableError):
+        raise
+    except Exception as error:
+        raise failure(algorithm, f"raised {type(error).__name__}") from error

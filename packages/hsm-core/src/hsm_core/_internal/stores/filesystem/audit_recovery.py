@@ -36,7 +36,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
     tampered,
 )
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     FragmentName,
@@ -210,7 +210,7 @@ class _Search:
     def _is_record_of(self, baseline: Baseline, line: bytes) -> bool:
         if not self._follower.is_record(line):
             return False
-        event = decode_event(envelope.split(FRAME, line)[0])
+        event = decode_event(encoding.split(FRAME, line)[0])
         return event is not None and event.detail == baseline.detail
 
 
@@ -515,7 +515,7 @@ def _nodes(
     for line in lines:
         event = None
         if start.is_record(line):
-            event = decode_event(envelope.split(FRAME, line)[0])
+            event = decode_event(encoding.split(FRAME, line)[0])
         if event is None or places.get(event.prev) != event.seq - 1:
             raise damage
         leaf = leaf_hash(line)

@@ -23,7 +23,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
     tampered,
 )
-from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib import encoding
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
@@ -155,7 +155,7 @@ def is_chain(lines: Sequence[bytes], leaf: str) -> bool:
 
 def _claimed(line: bytes) -> AuditEvent | None:
     try:
-        return decode_event(envelope.split(FRAME, line)[0])
+        return decode_event(encoding.split(FRAME, line)[0])
     except MalformedError:
         return None
 

@@ -25,7 +25,7 @@ from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
 
-from hsm_core._internal.lib.stored_form import made_by_newer, newer_format
+from hsm_core._internal.lib.encoding import made_by_newer, newer_format
 from hsm_core.errors import (
     HSMError,
     InvalidInputError,

@@ -1,27 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""ECDSA and ECDH on prime curves."""
+"""Elliptic curves: ECDSA and ECDH on prime curves, Ed25519, Ed448 and X25519."""
 
 from __future__ import annotations
 
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import (
+    Ed448PrivateKey,
+    Ed448PublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
+)
+from cryptography.hazmat.primitives.asymmetric.x25519 import (
+    X25519PrivateKey,
+    X25519PublicKey,
 )
 
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import check_signing, check_verifying
 from hsm_core._internal.crypto.pyca.encoding import (
+    hash_of,
     load_peer,
     load_private,
     load_public,
+    not_a_peer,
     private_der,
     subject_public_key_info,
 )
-from hsm_core._internal.crypto.pyca.hashing import hash_of
 from hsm_core.algorithms import ALGORITHMS, Algorithm, SignatureEncoding, spec
 from hsm_core.errors import MalformedError, SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
@@ -156,3 +170,145 @@ def load_ecdsa_public(algorithm: Algorithm, public_der: bytes) -> ECDSAPublicHan
 
 def _malformed() -> MalformedError:
     return MalformedError("signature is not in the requested encoding.")
+
+
+_PrivateKey: TypeAlias = Ed25519PrivateKey | Ed448PrivateKey
+_PublicKey: TypeAlias = Ed25519PublicKey | Ed448PublicKey
+
+EDDSA: Final[dict[Algorithm, Callable[[bytes], _PrivateKey]]] = {
+    Algorithm.ED25519: Ed25519PrivateKey.from_private_bytes,
+    Algorithm.ED448: Ed448PrivateKey.from_private_bytes,
+}
+"""How a key is made from its seed."""
+
+
+class EdDSAPublicHandle(BaseHandle):
+    """
+    An Ed25519 or Ed448 public key.
+
+    Standard:
+        RFC 8032, sections 5.1.7 and 5.2.7; Ed448 with an empty context.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: _PublicKey) -> None:
+        super().__init__(algorithm)
+        self._public = key
+        self._signature_bytes = spec(algorithm).signature_bytes
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 8410)."""
+        return subject_public_key_info(self._public)
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Check a signature of 64 or 114 bytes."""
+        check_verifying(self._algorithm, data, parameters)
+        if len(signature) != self._signature_bytes:
+            raise SignatureMismatchError
+        try:
+            self._public.verify(signature, data)
+        except InvalidSignature:
+            raise SignatureMismatchError from None
+
+
+class EdDSAPrivateHandle(EdDSAPublicHandle):
+    """
+    An Ed25519 or Ed448 key pair.
+
+    Standard:
+        RFC 8032, sections 5.1.6 and 5.2.6.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: _PrivateKey) -> None:
+        super().__init__(algorithm, key.public_key())
+        self._private = key
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a signature; the same message gives the same one."""
+        check_signing(self._algorithm, data, parameters)
+        return self._private.sign(data)
+
+
+def generate_eddsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
+    """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
+    seed = entropy.random_bytes(spec(algorithm).private_bytes)
+    return private_der(EDDSA[algorithm](seed))
+
+
+def load_eddsa(
+    algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> EdDSAPrivateHandle:
+    """Load PKCS#8."""
+    key = load_private(algorithm, material, trusted=trusted)
+    return EdDSAPrivateHandle(algorithm, cast("_PrivateKey", key))
+
+
+def load_eddsa_public(algorithm: Algorithm, public_der: bytes) -> EdDSAPublicHandle:
+    """Load SubjectPublicKeyInfo."""
+    key = load_public(algorithm, public_der)
+    return EdDSAPublicHandle(algorithm, cast("_PublicKey", key))
+
+
+XDH: Final[dict[Algorithm, Callable[[bytes], X25519PrivateKey]]] = {
+    Algorithm.X25519: X25519PrivateKey.from_private_bytes,
+}
+"""How a key is made from its bytes."""
+
+
+class X25519PublicHandle(BaseHandle):
+    """
+    An X25519 public key.
+
+    Standard:
+        RFC 7748, section 5.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: X25519PublicKey) -> None:
+        super().__init__(algorithm)
+        self._public = key
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 8410)."""
+        return subject_public_key_info(self._public)
+
+
+class X25519PrivateHandle(X25519PublicHandle):
+    """
+    An X25519 key pair.
+
+    Standard:
+        RFC 7748, section 6.1.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: X25519PrivateKey) -> None:
+        super().__init__(algorithm, key.public_key())
+        self._private = key
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """Return the shared secret; one of zeros alone is refused."""
+        peer = cast("X25519PublicKey", load_peer(self._algorithm, peer_public_der))
+        try:
+            return self._private.exchange(peer)
+        except ValueError:
+            raise not_a_peer(self._algorithm) from None
+
+
+def generate_xdh(algorithm: Algorithm, entropy: Entropy) -> bytes:
+    """Return PKCS#8 of a fresh key, which comes from *entropy*."""
+    seed = entropy.random_bytes(spec(algorithm).private_bytes)
+    return private_der(XDH[algorithm](seed))
+
+
+def load_xdh(
+    algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> X25519PrivateHandle:
+    """Load PKCS#8."""
+    key = load_private(algorithm, material, trusted=trusted)
+    return X25519PrivateHandle(algorithm, cast("X25519PrivateKey", key))
+
+
+def load_xdh_public(algorithm: Algorithm, public_der: bytes) -> X25519PublicHandle:
+    """Load SubjectPublicKeyInfo."""
+    key = load_public(algorithm, public_der)
+    return X25519PublicHandle(algorithm, cast("X25519PublicKey", key))

@@ -1,18 +1,60 @@
 # SPDX-License-Identifier: MIT
-"""Common parts of the self-tests of all families."""
+"""
+Cases of the self-tests: shipped known answers, and expectations on a provider.
+
+Known answers are those of NIST, the RFCs, the drafts and Wycheproof; each names its
+source in ``known_answers.json``, and a test compares the file with these sources.
+Signatures of SLH-DSA are long, so they are in ``slh_dsa_signatures.bin``, one after the
+other in the order of the table.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from typing import Final
 
-from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from hsm_core.errors import SelfTestFailedError, SignatureMismatchError
 from hsm_core.protocols import CryptoProvider, KeyHandle, SignatureParameters
 
 MESSAGE: Final = b"pairwise consistency test"
+_SIGNATURES: Final = "slh_dsa_signatures.bin"
+
+
+def known_answers(algorithm: Algorithm) -> Mapping[str, bytes]:
+    """Return the known answers of an algorithm by name."""
+    answers = _answers()[algorithm]
+    if ALGORITHMS[algorithm].family is not Family.SLH_DSA:
+        return answers
+    return {**answers, "signature": _slh_dsa_signatures()[algorithm]}
+
+
+@cache
+def _answers() -> dict[str, dict[str, bytes]]:
+    text = files(__package__).joinpath("known_answers.json").read_text("utf-8")
+    return {
+        algorithm: {
+            name: bytes.fromhex(value)
+            for name, value in answers.items()
+            if name != "source"
+        }
+        for algorithm, answers in json.loads(text).items()
+    }
+
+
+@cache
+def _slh_dsa_signatures() -> dict[Algorithm, bytes]:
+    data = files(__package__).joinpath(_SIGNATURES).read_bytes()
+    signatures, start = {}, 0
+    for algorithm, row in ALGORITHMS.items():
+        if row.family is Family.SLH_DSA:
+            signatures[algorithm] = data[start : start + row.signature_bytes]
+            start += row.signature_bytes
+    return signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +158,3 @@ def expect_mismatch(
     except SignatureMismatchError:
         return
     raise failure(handle.algorithm, "accepted a wrong signature")
-
-
-def sign_and_verify(pair: Pair) -> None:
-    """Check that the public half verifies what the private half signs."""
-    parameters = signature_parameters(pair.algorithm)
-    pair.public.verify(MESSAGE, pair.private.sign(MESSAGE, parameters), parameters)

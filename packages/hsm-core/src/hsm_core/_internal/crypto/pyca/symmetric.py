@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Symmetric keys: AES-GCM, ChaCha20-Poly1305, HMAC, AES key wrap and HKDF."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.keywrap import (
+    InvalidUnwrap,
+    aes_key_unwrap,
+    aes_key_unwrap_with_padding,
+    aes_key_wrap,
+    aes_key_wrap_with_padding,
+)
+
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.pyca.encoding import HASHES
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, HashAlgorithm, spec
+from hsm_core.errors import DecryptionError, InputSizeError
+
+NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
+MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES
+"""Longest plaintext or additional data of one call: a limit of the library."""
+
+
+class AEADHandle(BaseHandle):
+    """
+    An AES-GCM or ChaCha20-Poly1305 key.
+
+    Standard:
+        SP 800-38D with 96-bit IV and 128-bit tag; RFC 8439, section 2.8.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._key: AESGCM | ChaCha20Poly1305 = (
+            ChaCha20Poly1305(key)
+            if algorithm is Algorithm.CHACHA20_POLY1305
+            else AESGCM(key)
+        )
+
+    def public_der(self) -> bytes:
+        """Return nothing: the key is symmetric."""
+        return b""
+
+    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+        """Return ciphertext ‖ tag."""
+        for field, value, minimum, maximum in (
+            ("nonce", nonce, NONCE_BYTES, NONCE_BYTES),
+            ("plaintext", plaintext, 0, MOST_BYTES),
+            ("aad", aad, 0, MOST_BYTES),
+        ):
+            if not minimum <= len(value) <= maximum:
+                raise InputSizeError(
+                    field, actual=len(value), minimum=minimum, maximum=maximum
+                )
+        return self._key.encrypt(nonce, plaintext, aad)
+
+    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+        """Return the plaintext, or raise `DecryptionError` whatever is wrong."""
+        if len(nonce) != NONCE_BYTES or len(ciphertext) < TAG_BYTES:
+            raise DecryptionError
+        try:
+            return self._key.decrypt(nonce, ciphertext, aad)
+        except (InvalidTag, ValueError, OverflowError):
+            raise DecryptionError from None
+
+
+class HMACHandle(BaseHandle):
+    """
+    An HMAC key.
+
+    Standard:
+        FIPS 198-1 over FIPS 180-4.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._keyed = HMAC(key, HASHES[spec(algorithm).hashes[0]])
+
+    def public_der(self) -> bytes:
+        """Return nothing: the key is symmetric."""
+        return b""
+
+    def mac(self, data: bytes, /) -> bytes:
+        """Return the MAC, as long as the hash."""
+        context = self._keyed.copy()
+        context.update(data)
+        return context.finalize()
+
+
+_MOST_BLOCKS: Final = 255
+
+HKDF_ALGORITHMS: Final = {
+    row.hashes[0]: row.algorithm
+    for row in ALGORITHMS.values()
+    if row.family is Family.KDF
+}
+"""Algorithm whose self-test covers HKDF with a hash."""
+
+
+class HKDFHandle(BaseHandle):
+    """
+    A key that others are derived from.
+
+    Standard:
+        RFC 5869, sections 2.2 and 2.3; SP 800-56C, section 5.1.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._key = key
+
+    def public_der(self) -> bytes:
+        """Return nothing: the key is symmetric."""
+        return b""
+
+    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
+        """Return *length* bytes; an empty *salt* stands for zeros."""
+        hashed = spec(self._algorithm).hashes[0]
+        return hkdf(hashed, self._key, salt=salt, info=info, length=length)
+
+
+def hkdf(
+    hash: HashAlgorithm, secret: bytes, *, salt: bytes, info: bytes, length: int
+) -> bytes:
+    """
+    Return *length* bytes derived from a secret of any length.
+
+    Raises:
+        InputSizeError: *length* is not between 1 and 255 times the hash's length.
+
+    Standard:
+        RFC 5869; SP 800-56C, section 5.1, with HMAC and the feedback mode of
+        SP 800-108.
+    """
+    longest = _MOST_BLOCKS * hash.digest_bytes
+    if not 1 <= length <= longest:
+        raise InputSizeError("length", actual=length, minimum=1, maximum=longest)
+    return HKDF(HASHES[hash], length, salt, info).derive(secret)
+
+
+MOST_WRAPPED_BYTES: Final = 2**31 - 8
+"""Longest input of one call: a limit of the library."""
+
+_BLOCK_BYTES: Final = 8
+_LEAST_UNPADDED: Final = 16
+
+
+class KeyWrapHandle(BaseHandle):
+    """
+    An AES key that wraps other keys.
+
+    Standard:
+        SP 800-38F, sections 6.2 (KW) and 6.3 (KWP).
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._key = key
+
+    def public_der(self) -> bytes:
+        """Return nothing: the key is symmetric."""
+        return b""
+
+    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
+        """Return *data* wrapped; without padding it must be whole blocks."""
+        least = 1 if padded else _LEAST_UNPADDED
+        fits = padded or len(data) % _BLOCK_BYTES == 0
+        if not (fits and least <= len(data) <= MOST_WRAPPED_BYTES):
+            raise InputSizeError(
+                "data",
+                actual=len(data),
+                minimum=least,
+                maximum=MOST_WRAPPED_BYTES,
+                unit="bytes" if padded else "bytes, a multiple of 8",
+            )
+        if padded:
+            return aes_key_wrap_with_padding(self._key, data)
+        return aes_key_wrap(self._key, data)
+
+    def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
+        """Return what was wrapped, or raise `DecryptionError` whatever is wrong."""
+        try:
+            if padded:
+                return aes_key_unwrap_with_padding(self._key, wrapped)
+            return aes_key_unwrap(self._key, wrapped)
+        except (InvalidUnwrap, ValueError, OverflowError):
+            raise DecryptionError from None
