@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of private keys in files, as other programs write them."""
+"""Private key files as other programs write them."""
 
 import subprocess
 from pathlib import Path
@@ -22,8 +22,8 @@ def openssl(*words: str) -> bytes:
 
 
 def nobody() -> bytes:
-    """Fail: nobody should be asked."""
-    raise AssertionError("a passphrase was asked for")
+    """Fail, as the passphrase of a key that is not encrypted."""
+    raise AssertionError("a passphrase was requested")
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def converted(plain: Path, *words: str) -> bytes:
     return openssl("pkcs8", "-topk8", "-in", str(plain), "-passout", passphrase, *words)
 
 
-def test_not_encrypted(plain: Path) -> None:
-    """PEM and DER are read alike, and nobody is asked for a passphrase."""
+def test_unencrypted_key_is_read(plain: Path) -> None:
+    """PEM and DER give the same key, without a prompt for a passphrase."""
     pem = plain.read_bytes()
     der = openssl("pkcs8", "-topk8", "-nocrypt", "-in", str(plain), "-outform", "DER")
 
@@ -59,8 +59,8 @@ def test_not_encrypted(plain: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_encrypted(plain: Path, words: tuple[str, ...]) -> None:
-    """What openssl encrypts comes out as it went in."""
+def test_encrypted_key_is_decrypted(plain: Path, words: tuple[str, ...]) -> None:
+    """A key that OpenSSL encrypted is decrypted unchanged."""
     data = converted(plain, *words)
 
     assert read_private_key(plain.read_bytes(), nobody) == read_private_key(
@@ -77,7 +77,7 @@ def test_encrypted(plain: Path, words: tuple[str, ...]) -> None:
     ],
 )
 def test_weak_encryption(plain: Path, words: tuple[str, ...], what: str) -> None:
-    """What is too old is refused by name, before a passphrase is asked for."""
+    """Obsolete encryption is refused by name, without a prompt for a passphrase."""
     data = converted(plain, *words)
 
     with pytest.raises(UnsupportedOperationError, match=what):
@@ -85,7 +85,7 @@ def test_weak_encryption(plain: Path, words: tuple[str, ...], what: str) -> None
 
 
 def test_wrong_passphrase(plain: Path) -> None:
-    """A wrong passphrase is said to be one of the reasons, and is not repeated."""
+    """The error names the passphrase as a possible cause, and does not contain it."""
     data = converted(plain, "-v2", "aes-256-cbc")
 
     with pytest.raises(InvalidInputError, match="passphrase") as caught:
@@ -95,7 +95,7 @@ def test_wrong_passphrase(plain: Path) -> None:
 
 
 def test_costly_derivation(plain: Path) -> None:
-    """A file can't make us work for hours."""
+    """A file that asks for too many iterations is refused."""
     data = converted(plain, "-v2", "aes-256-cbc", "-iter", "10000001")
 
     with pytest.raises(InvalidInputError, match="iterations"):
@@ -104,8 +104,10 @@ def test_costly_derivation(plain: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["rsa", "ec"])
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_older_forms(tmp_path: Path, algorithm: str, encrypted: bool) -> None:
-    """RSA and EC keys in the form of their own are read too."""
+def test_traditional_pem_is_converted(
+    tmp_path: Path, algorithm: str, encrypted: bool
+) -> None:
+    """RSA and EC keys in their traditional PEM formats are converted."""
     plain = tmp_path / "plain.pem"
     options = ("rsa_keygen_bits:2048",) if algorithm == "rsa" else ("group:P-384",)
     words = ("-algorithm", algorithm.upper(), "-pkeyopt", *options)
@@ -132,14 +134,14 @@ LEGACY = {"rsa": ("-traditional",), "ec": ()}
         b"-----END ENCRYPTED PRIVATE KEY-----\n",
     ],
 )
-def test_no_key(data: bytes) -> None:
-    """What is no private key is refused in a sentence."""
+def test_file_without_a_private_key_is_refused(data: bytes) -> None:
+    """A file without a private key is refused."""
     with pytest.raises(InvalidInputError):
         read_private_key(data, nobody)
 
 
 def test_pem_is_found_among_other_text() -> None:
-    """Text around the PEM part does not matter."""
+    """Text around a PEM block is ignored."""
     text = b"a key\n-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\nmore"
 
     assert bytes(3) == decode_pem(text, "PUBLIC KEY")

@@ -301,7 +301,8 @@ def wrap_here(
         InvalidInputError: The file holds no such key.
     """
     # It loads all of the cryptography.
-    from hsm_cli.io.key_files import read_material, wrap
+    from hsm_cli.io.key_files import read_material
+    from hsm_core.primitives import wrap_for_import
 
     wrapping = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
     if wrapping is not None and not spec(wrapping).is_asymmetric:
@@ -317,7 +318,14 @@ def wrap_here(
         print_note("warning: other users can read the key file (chmod 600).")
     material = read_material(source, form, passphrase_file)
     key = invocation.execute(GetPublicKey(key_id=wrapping_key_id))
-    data = wrap(key, material, mechanism, hashes)
+    data = wrap_for_import(
+        key.algorithm,
+        key.der,
+        material,
+        mechanism=mechanism,
+        hash=hashes[0],
+        mgf_hash=hashes[1],
+    )
     return Wrapped(data, mechanism, form, key.version)
 
 

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Key files: conversion for import, public keys, and signed approval decisions."""
+"""
+Key files: conversion for import, public keys, and signed approval decisions.
+
+Encrypted PKCS#8 is decrypted here, because cryptography loads neither the ML-DSA and
+ML-KEM keys that OpenSSL writes (seed and expanded key) nor SLH-DSA and composite keys.
+
+Standard:
+    RFC 5958, sections 2 and 3; RFC 8018, section 6.2 (PBES2); RFC 7914, section 7.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives import hashes, padding, serialization
+from cryptography.hazmat.primitives import hashes, padding
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
@@ -21,6 +29,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
     load_pem_private_key,
     load_ssh_private_key,
 )
@@ -28,17 +39,11 @@ from cryptography.x509 import ObjectIdentifier
 
 from hsm_cli.io.files import Source, decode_pem
 from hsm_cli.io.output import print_note
-from hsm_core.algorithms import (
-    ALGORITHMS,
-    Algorithm,
-    HashAlgorithm,
-    KeyFormat,
-    WrapMechanism,
-)
+from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat
 from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
-from hsm_core.operations import PublicKey
-from hsm_core.primitives import wrap_for_import
 from hsm_core.secret_input import read_secret_text
+
+K = TypeVar("K")
 
 Passphrase = Callable[[], bytes]
 """Returns the passphrase; called only if one is needed."""
@@ -122,15 +127,13 @@ def read_private_key(data: bytes, passphrase: Passphrase) -> bytes:
 def _from_traditional(data: bytes, passphrase: Passphrase) -> bytes:
     encrypted = b"Proc-Type: 4,ENCRYPTED" in data
     try:
-        key = serialization.load_pem_private_key(
-            data, passphrase() if encrypted else None
-        )
+        key = load_pem_private_key(data, passphrase() if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _unreadable(encrypted) from None
     return key.private_bytes(
-        serialization.Encoding.DER,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        Encoding.DER,
+        PrivateFormat.PKCS8,
+        NoEncryption(),
     )
 
 
@@ -237,36 +240,18 @@ def read_material(
     return read_private_key(data, lambda: _file_passphrase(passphrase_file))
 
 
-def wrap(
-    key: PublicKey,
-    material: bytes,
-    mechanism: WrapMechanism | None,
-    hashes: tuple[HashAlgorithm | None, HashAlgorithm | None],
-) -> bytes:
-    """
-    Return *material* wrapped with a public key.
-
-    Raises:
-        UnsupportedOperationError: The key does not support the mechanism.
-    """
-    return wrap_for_import(
-        key.algorithm,
-        key.der,
-        material,
-        mechanism=mechanism,
-        hash=hashes[0],
-        mgf_hash=hashes[1],
-    )
-
-
 def _file_passphrase(path: str | None) -> bytes:
-    if path is not None:
-        lines = Source(what="passphrase", path=path).read().splitlines()
-        return lines[0] if lines else b""
+    if path is None:
+        return _prompt("--passphrase-file FILE")
+    lines = Source(what="passphrase", path=path).read().splitlines()
+    return lines[0] if lines else b""
+
+
+def _prompt(option: str) -> bytes:
+    """Return a passphrase from the terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(
-            "The key is encrypted. Pass --passphrase-file FILE, or run the command on "
-            "a terminal."
+            f"The key is encrypted. Pass {option}, or run the command on a terminal."
         )
     answer: str = click.prompt("Passphrase", hide_input=True, err=True)
     return answer.encode()
@@ -278,7 +263,7 @@ _FORMS: Final = (
 )
 
 
-def sign_with(path: str, message: bytes, passphrase: Callable[[], bytes]) -> bytes:
+def sign_with(path: str, message: bytes, passphrase: Passphrase) -> bytes:
     """
     Return a raw signature: Ed25519, or ECDSA P-256 with SHA-256 in DER.
 
@@ -295,7 +280,7 @@ def sign_with(path: str, message: bytes, passphrase: Callable[[], bytes]) -> byt
     source = Source(what="key", path=path)
     if source.is_shared:
         print_note("warning: other users can read the key file (chmod 600).")
-    key = _load(source.read(), passphrase)
+    key = _load_signing_key(source.read(), passphrase)
     match key:
         case Ed25519PrivateKey():
             return key.sign(message)
@@ -305,16 +290,19 @@ def sign_with(path: str, message: bytes, passphrase: Callable[[], bytes]) -> byt
             raise InvalidInputError(f"The key can't be used: {_FORMS}", field="key")
 
 
-def _load(data: bytes, passphrase: Callable[[], bytes]) -> object:
-    load = (
-        load_ssh_private_key if data.lstrip().startswith(_SSH) else load_pem_private_key
-    )
+def _load(load: Callable[..., K], data: bytes, passphrase: Passphrase) -> K:
     try:
-        try:
-            return load(data, None)
-        except TypeError:
-            # It is encrypted.
-            return load(data, passphrase())
+        return load(data, None)
+    except TypeError:
+        # It is encrypted.
+        return load(data, passphrase())
+
+
+def _load_signing_key(data: bytes, passphrase: Passphrase) -> object:
+    is_ssh = data.lstrip().startswith(_SSH)
+    load = load_ssh_private_key if is_ssh else load_pem_private_key
+    try:
+        return _load(load, data, passphrase)
     except UnsupportedAlgorithm as error:
         if "bcrypt" in str(error):
             raise InvalidInputError(
@@ -331,7 +319,7 @@ def _load(data: bytes, passphrase: Callable[[], bytes]) -> object:
         ) from None
 
 
-def passphrase_source(given: str | None) -> Callable[[], bytes]:
+def passphrase_source(given: str | None) -> Passphrase:
     """
     Return a function that reads a passphrase, by default from the terminal.
 
@@ -342,16 +330,10 @@ def passphrase_source(given: str | None) -> Callable[[], bytes]:
 
 
 def _passphrase(given: str | None) -> bytes:
-    if given is not None:
-        text = read_secret_text(given, field="passphrase")
-        return text.partition("\n")[0].encode()
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(
-            "The key is encrypted. Pass --passphrase @FILE, or run the command on a "
-            "terminal."
-        )
-    answer: str = click.prompt("Passphrase", hide_input=True, err=True)
-    return answer.encode()
+    if given is None:
+        return _prompt("--passphrase @FILE")
+    text = read_secret_text(given, field="passphrase")
+    return text.partition("\n")[0].encode()
 
 
 @asn1.sequence
