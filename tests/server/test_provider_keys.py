@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import flask
-import httpx2
 import pytest
+import requests
 from joserfc.jwk import RSAKey
 
 from hsm_core.errors import AuthenticationError
@@ -24,7 +24,7 @@ from hsm_server.identity.oidc_config import RETURN_PATH
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
 from tests.server.family import wait_until
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
-from tests.server.process import Running, Site, client_context
+from tests.server.process import Running, Site
 from tests.server.test_id_tokens import KID, NONCE, token
 from tests.server.test_id_tokens import settings as provider
 from tests.server.token_kit import signer
@@ -242,13 +242,18 @@ def test_a_server_that_fetches(
     host, port = running.address
 
     def lands() -> str:
-        context = client_context(site.authority)
         base = f"https://{host}:{port}"
-        with httpx2.Client(verify=context, base_url=base, trust_env=False) as browser:
-            away = browser.get("/ui/sign-in/oidc").headers["Location"]
+        with requests.Session() as browser:
+            browser.trust_env = False
+            browser.verify = str(site.authority.path)
+
+            def get(path: str) -> str:
+                answer = browser.get(base + path, allow_redirects=False)
+                return answer.headers.get("Location", "")
+
+            away = get("/ui/sign-in/oidc")
             back = urlsplit(issuer.settle(away, "olga").url)
-            answer = browser.get(f"{back.path}?{back.query}")
-            return str(answer.headers.get("Location", ""))
+            return get(f"{back.path}?{back.query}")
 
     wait_until(lambda: lands() == "/ui")
     issuer.key = other_key()

@@ -11,20 +11,23 @@ import asyncio
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-import httpx2
 import msgspec
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.auth import ClientAuth
+from authlib.oauth2.client import DEFAULT_HEADERS, OAuth2Client
+from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from msgspec import Meta
+from yarl import URL
 
 from hsm_core.errors import HSMError
 from hsm_core.model import Record
 from hsm_core.secret_input import read_secret_text
 from hsm_core.wire import scan_json
 from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
+from hsm_server.identity.fetch import Fetched, FetchError, fetch, trust_context
 from hsm_server.identity.oidc_config import is_https
 
 _METADATA_PATH: Final = "/.well-known/openid-configuration"
@@ -40,7 +43,6 @@ Pending sign-in requests; each waits for the earlier ones.
 
 _ANSWER_SECONDS: Final = 10.0
 _MOST_BYTES: Final = 256 * 1024
-_OK: Final = 200
 
 _URL = Annotated[str, Meta(min_length=1, max_length=2048)]
 
@@ -125,13 +127,20 @@ class Provider:
             verifier=secrets.token_urlsafe(48),
             onward=onward,
         )
-        async with self._client() as client:
-            url, _ = client.create_authorization_url(
-                metadata.authorization_endpoint,
-                state=departure.state,
-                code_verifier=departure.verifier,
-                nonce=departure.nonce,
-            )
+        client = OAuth2Client(
+            None,
+            self._settings.client_id,
+            self._secret(),
+            scope=" ".join(self._settings.scopes),
+            redirect_uri=self._settings.redirect_uri,
+            code_challenge_method="S256",
+        )
+        url, _ = client.create_authorization_url(
+            metadata.authorization_endpoint,
+            state=departure.state,
+            code_verifier=departure.verifier,
+            nonce=departure.nonce,
+        )
         return str(url), departure
 
     async def check_sender(self, issuer: str | None) -> None:
@@ -159,24 +168,31 @@ class Provider:
             ProviderError: The provider gives none.
         """
         metadata = await self._known_metadata()
+        form = prepare_token_request(
+            "authorization_code",
+            redirect_uri=self._settings.redirect_uri,
+            code=code,
+            code_verifier=departure.verifier,
+        )
+        auth = ClientAuth(
+            self._settings.client_id, self._secret(), self._method(metadata)
+        )
         try:
-            async with asyncio.timeout(self._answer_seconds), self._client() as client:
-                client.token_endpoint_auth_method = self._method(metadata)
-                token = await client.fetch_token(
-                    metadata.token_endpoint,
-                    grant_type="authorization_code",
-                    code=code,
-                    code_verifier=departure.verifier,
-                )
-        except TimeoutError:
-            raise ProviderError("The provider did not respond in time.") from None
-        except AuthlibBaseError:
-            raise ProviderError(
-                "The provider rejected the authorization code."
-            ) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError):
-            raise ProviderError("The response of the provider is malformed.") from None
-        found = token.get("id_token") if isinstance(token, dict) else None
+            url, headers, form = auth.prepare(
+                "POST", metadata.token_endpoint, dict(DEFAULT_HEADERS), form
+            )
+        except ValueError:
+            raise ProviderError("The client secret must be Latin-1 text.") from None
+        response = await self._fetch(url, headers, form.encode())
+        try:
+            token = scan_json(response.body)
+        except HSMError:
+            token = None
+        if not isinstance(token, dict):
+            raise ProviderError("The response of the provider is malformed.")
+        if "error" in token or response.status != HTTPStatus.OK:
+            raise ProviderError("The provider rejected the authorization code.")
+        found = token.get("id_token")
         if not isinstance(found, str) or not 1 <= len(found) <= MAX_TOKEN_BYTES:
             raise ProviderError("The provider returned no ID token.")
         return found
@@ -208,26 +224,23 @@ class Provider:
         """Fetch the provider metadata (OpenID Connect Discovery 1.0, section 4)."""
         url = self._settings.issuer.rstrip("/") + _METADATA_PATH
         try:
-            # Reading those of a system takes long, and the loop has others to serve.
-            self._context = await asyncio.to_thread(self._trusting)
-            async with (
-                asyncio.timeout(self._answer_seconds),
-                httpx2.AsyncClient(**self._network()) as client,
-            ):
-                answer = await client.get(url)
-            if answer.status_code != _OK:
-                raise ValueError
-            metadata = msgspec.convert(
-                _without_strangers(scan_json(answer.content)), _Metadata
+            # Reading the system's CA certificates takes long.
+            self._context = await asyncio.to_thread(
+                trust_context, self._settings.ca_bundle
             )
-        except TimeoutError:
-            raise ProviderError("The provider did not respond in time.") from None
-        except (httpx2.HTTPError, msgspec.ValidationError, HSMError, ValueError):
-            raise ProviderError("The provider metadata is not available.") from None
-        except OSError:
+        except FetchError:
             raise ProviderError(
                 "Cannot read the CA certificates of the provider."
             ) from None
+        response = await self._fetch(url, {"Accept": "application/json"})
+        try:
+            if response.status != HTTPStatus.OK:
+                raise ValueError
+            metadata = msgspec.convert(
+                _without_strangers(scan_json(response.body)), _Metadata
+            )
+        except (msgspec.ValidationError, HSMError, ValueError):
+            raise ProviderError("The provider metadata is not available.") from None
         if metadata.issuer != self._settings.issuer:
             raise ProviderError(
                 "The issuer in the provider metadata differs from the configuration."
@@ -238,16 +251,6 @@ class Provider:
                     "An endpoint in the provider metadata is not an https URL."
                 )
         return metadata
-
-    def _client(self) -> AsyncOAuth2Client:
-        return AsyncOAuth2Client(
-            self._settings.client_id,
-            self._secret(),
-            scope=" ".join(self._settings.scopes),
-            redirect_uri=self._settings.redirect_uri,
-            code_challenge_method="S256",
-            **self._network(),
-        )
 
     def _secret(self) -> str | None:
         """
@@ -264,48 +267,20 @@ class Provider:
         except HSMError:
             raise ProviderError("Cannot read the client secret.") from None
 
-    def _trusting(self) -> ssl.SSLContext:
-        bundle = self._settings.ca_bundle
-        return ssl.create_default_context(cafile=bundle and str(bundle))
-
-    def _network(self) -> dict[str, Any]:
-        return {
-            "transport": _Limited(verify=self._context, trust_env=False),
-            "trust_env": False,
-            "follow_redirects": False,
-            "timeout": self._answer_seconds,
-        }
-
-
-class _Limited(httpx2.AsyncHTTPTransport):
-    """Reader that rejects responses that are too long."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; its answer is read by who asks."""
-        request.headers["Accept-Encoding"] = "identity"
-        response = await super().handle_async_request(request)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            await response.aclose()
-            raise httpx2.DecodingError("The response is compressed.")
-        response.stream = _Bounded(response.stream)  # type: ignore[arg-type]
-        return response
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
-        self._inner = inner
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        length = 0
-        async for piece in self._inner:
-            length += len(piece)
-            if length > _MOST_BYTES:
-                raise httpx2.ReadError("The response is too long.")
-            yield piece
-
-    async def aclose(self) -> None:
-        """Discard the rest."""
-        await self._inner.aclose()
+    async def _fetch(
+        self, url: str, headers: Mapping[str, str], form: bytes | None = None
+    ) -> Fetched:
+        try:
+            return await fetch(
+                URL(url),
+                self._context,
+                headers=headers,
+                seconds=self._answer_seconds,
+                most_bytes=_MOST_BYTES,
+                form=form,
+            )
+        except FetchError as error:
+            raise ProviderError(f"Cannot reach the provider: {error}") from None
 
 
 def _without_strangers(tree: Any) -> Any:
