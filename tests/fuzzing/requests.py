@@ -34,7 +34,7 @@ from hsm_server.http.requests import (
 from hsm_server.limits.guard import peer_of
 from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.observability.tracing import parent_of, trace_id_of
-from hsm_server.ui.forms import MULTIPART, read_parts
+from hsm_server.ui.forms import MULTIPART, read_multipart
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Reader, Target
 from tests.server.support import b64
@@ -234,14 +234,18 @@ def _form() -> Target:
     whole = b"--" + boundary.encode() + b"\r\n"
     whole += (between + b"\r\n").join(parts) + between + b"--\r\n"
 
-    def read_type(data: bytes) -> object:
-        text = data.decode("latin-1")
-        return list(read_parts(text, whole))
+    loop = asyncio.new_event_loop()
+
+    def read(content_type: str, data: bytes) -> object:
+        return loop.run_until_complete(read_multipart(content_type, data))
 
     return Target(
         name="form-parts",
-        readers=(lambda data: list(read_parts(kind, data)), read_type),
-        seeds=(whole, kind.encode()),
+        readers=(
+            lambda data: read(kind, data),
+            lambda data: read(f"{MULTIPART}; {data.decode('latin-1')}", whole),
+        ),
+        seeds=(whole, f"boundary={boundary}".encode()),
         refusals=_REFUSALS,
     )
 

@@ -237,7 +237,7 @@ async def test_a_flash_without_a_session_is_not_shown(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "status"),
     [
-        ("multipart/form-data; boundary=x", b"--x--", 400),
+        ("multipart/form-data; boundary=x", b"--x", 400),
         ("application/json", b"{}", 415),
         ("application/x-www-form-urlencoded", b"a=%FF", 400),
         ("application/x-www-form-urlencoded", b"\xff", 400),

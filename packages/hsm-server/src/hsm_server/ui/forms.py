@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl
 
+import aiohttp
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
 
 from hsm_core.errors import HSMError, InvalidInputError, MalformedError
 from hsm_server.http.problems import RequestRefusedError
@@ -43,57 +48,6 @@ def whole_number(
 
 MULTIPART: Final = "multipart/form-data"
 """Media type of forms with files."""
-
-_BOUNDARY: Final = re.compile(
-    r'multipart/form-data; *boundary="?([0-9A-Za-z\'()+_,./:=?-]{1,70})"?',
-    re.IGNORECASE,
-)
-_DISPOSITION: Final = re.compile(
-    rb'content-disposition: *form-data; *name="([^"\r\n]+)"(; *filename="[^"\r\n]*")?',
-    re.IGNORECASE,
-)
-_OTHER: Final = re.compile(rb"content-type: *[^\r\n]*", re.IGNORECASE)
-_END_OF_HEAD: Final = b"\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A form field: a file, possibly empty, or text."""
-
-    name: str
-    is_file: bool
-    data: bytes
-
-
-def read_parts(content_type: str, body: bytes) -> Iterator[Part]:
-    """
-    Yield the fields of a form, in order.
-
-    Raises:
-        MalformedError: It is malformed.
-    """
-    boundary = _BOUNDARY.fullmatch(content_type)
-    if boundary is None:
-        raise MalformedError("The form is malformed.")
-    line = b"--" + boundary[1].encode()
-    first, last = line + b"\r\n", b"\r\n" + line + b"--"
-    inner = body.removesuffix(b"\r\n").removesuffix(last).removeprefix(first)
-    if len(body.removesuffix(b"\r\n")) != len(first) + len(inner) + len(last):
-        raise MalformedError("The form is malformed.")
-    for part in inner.split(b"\r\n" + first):
-        yield _part(part)
-
-
-def _part(part: bytes) -> Part:
-    head, end, data = part.partition(_END_OF_HEAD)
-    lines = head.split(b"\r\n")
-    disposition = _DISPOSITION.fullmatch(lines[0])
-    if not end or disposition is None or not all(map(_OTHER.fullmatch, lines[1:])):
-        raise MalformedError("The form is malformed.")
-    return Part(
-        disposition[1].decode("utf-8", "replace"), disposition[2] is not None, data
-    )
-
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 (the name of a field)
 """Field with the CSRF token."""
@@ -202,7 +156,7 @@ async def read_form(request: web.Request) -> Form:
         seconds=request.app[SETTINGS].limits.body_timeout_seconds,
     )
     if request.content_type == MULTIPART:
-        return _with_files(request.headers["Content-Type"], body)
+        return await read_multipart(request.headers["Content-Type"], body)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -219,26 +173,43 @@ async def read_form(request: web.Request) -> Form:
     return Form(fields)
 
 
-def _with_files(content_type: str, body: bytes) -> Form:
+async def read_multipart(content_type: str, body: bytes) -> Form:
+    """
+    Return a form with files.
+
+    Files may be secret, so they stay in memory; ``request.post()`` of aiohttp would
+    write them to disk.
+
+    Raises:
+        MalformedError: It is malformed, has too many fields or several files in one.
+
+    Standard:
+        RFC 7578.
+    """
+    loop = asyncio.get_running_loop()
+    stream = aiohttp.StreamReader(BaseProtocol(loop), len(body) + 1, loop=loop)
+    stream.feed_data(body)
+    stream.feed_eof()
     fields: dict[str, list[str]] = {}
     files: dict[str, bytes] = {}
-    for part in read_parts(content_type, body):
-        if part.is_file and part.name in files:
-            raise InvalidInputError("Choose one file per field.", field=part.name)
-        if part.is_file:
-            files[part.name] = part.data
-        else:
-            fields.setdefault(part.name, []).append(_pasted(_text(part.data)))
-    if len(files) + sum(map(len, fields.values())) > _MOST_FIELDS:
-        raise MalformedError("The form is malformed.")
-    return Form(fields, files)
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise MalformedError("The form is malformed.") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # They would repeat malformed input.
+        try:
+            reader = aiohttp.MultipartReader({"Content-Type": content_type}, stream)
+            for _ in range(_MOST_FIELDS + 1):
+                part = await reader.next()
+                if part is None:
+                    return Form(fields, files)
+                if not isinstance(part, aiohttp.BodyPartReader) or not part.name:
+                    break
+                data = bytes(await part.read())
+                if part.filename is None:
+                    fields.setdefault(part.name, []).append(_pasted(data.decode()))
+                elif files.setdefault(part.name, data) is not data:
+                    break
+        except (HttpProcessingError, LookupError, RuntimeError, ValueError):
+            pass
+    raise MalformedError("The form is malformed.")
 
 
 def _pasted(text: str) -> str:
