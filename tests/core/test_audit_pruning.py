@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.record import event_of
-from hsm_core._internal.background.maintenance import LEASE, prune_trail
+from hsm_core._internal.background.maintenance import prune_trail
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_pruning
-from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -421,26 +420,6 @@ def test_a_clock_that_steps_for_years_and_back_prunes_nothing_early(
     assert 0 == log.first_seq
     log.close()
     verified(path)
-
-
-def test_retention_takes_a_lease_and_gives_it_back(
-    path: Path, clock: FakeClock
-) -> None:
-    """Of two that prune at once one does; the policy stands in the record."""
-    log = open_aged(path, clock)
-    age(log, clock, 20)
-    leases = MemoryLeases(clock)
-    other = leases.acquire(LEASE, "other", 60)
-
-    assert prune_trail(log, clock, 5, leases=leases, holder="this") is None
-    assert prune_trail(log, clock, 0) is None
-    leases.release(other)
-    detail = prune_trail(log, clock, 5, leases=leases, holder="this")
-    assert detail is not None
-    assert "records older than 5 days" == detail.policy
-    assert prune_trail(log, clock, 5, leases=leases, holder="this") is None
-    assert 3 < leases.acquire(LEASE, "third", 60).epoch
-    log.close()
 
 
 JOINT = 12

@@ -8,7 +8,6 @@ It has a thread of its own, because a long prune must not keep a key store from 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from hsm_core._internal.approvals.maintenance import (
@@ -17,15 +16,10 @@ from hsm_core._internal.approvals.maintenance import (
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.lib.concurrency import BackgroundWorker
-from hsm_core.errors import LeaseHeldError, StoreUnavailableError
 from hsm_core.model import PruneDetail
-from hsm_core.protocols import AuditLog, Clock, Leases
+from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import Settings
 
-LEASE: Final = "audit-retention"
-"""Lease held while the audit log is pruned."""
-
-_LEASE_SECONDS: Final = 3600.0
 _DAY: Final = 24 * 3600 * 1_000_000
 _HEALING_SECONDS: Final = 1.0
 _EXPIRY_SECONDS: Final = 60.0
@@ -39,8 +33,6 @@ def prune_trail(
     days: int,
     policy: str = "",
     *,
-    leases: Leases | None = None,
-    holder: str = "",
     before: Callable[[], None] = lambda: None,
 ) -> PruneDetail | None:
     """
@@ -55,39 +47,23 @@ def prune_trail(
 
         policy: Stands in the record of the prune; by default the rule in words.
 
-        leases: Where several processes may do this, so that one does.
-
-        holder: Who takes the lease.
-
         before: Called before records are removed.
 
     Returns:
-        What was recorded; None if nothing was removed, or another does it just now.
+        What was recorded; None if nothing was removed.
 
     Raises:
         AuditTamperedError: A record that would be removed is bad; none was.
         AuditUnavailableError: The trail can't be read or written, or a removal failed,
             which the next time finishes.
-        StoreUnavailableError: Leases can't be told.
     """
     if not days:
         return None
-    lease = None
-    if leases is not None:
-        try:
-            lease = leases.acquire(LEASE, holder, _LEASE_SECONDS)
-        except LeaseHeldError:
-            return None
-    try:
-        end = audit.prunable(clock.now() - days * _DAY)
-        if end <= audit.first_seq:
-            return None
-        before()
-        return audit.prune(end, policy or f"records older than {days} days")
-    finally:
-        if leases is not None and lease is not None:
-            with suppress(StoreUnavailableError):
-                leases.release(lease)
+    end = audit.prunable(clock.now() - days * _DAY)
+    if end <= audit.first_seq:
+        return None
+    before()
+    return audit.prune(end, policy or f"records older than {days} days")
 
 
 class PeriodicMaintenance:
