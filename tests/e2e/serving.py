@@ -14,13 +14,8 @@ from hsm_cli.client import RemoteHSM
 from hsm_core.model import Caller
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.app import create_app
-from hsm_server.config.settings import (
-    LogFormat,
-    LogLevel,
-    PairFiles,
-    ServerSettings,
-    TLSSettings,
-)
+from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings
+from hsm_server.config.tls import PairFiles, TLSSettings
 from hsm_server.http.listener import Listener
 from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.observability.logs import make_logger

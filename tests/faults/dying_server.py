@@ -21,7 +21,7 @@ import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptograph
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.secret_input import read_secret
 from hsm_server.bootstrap.inline import serve
-from hsm_server.config.options import settings_from
+from hsm_server.config.loading import settings_from
 from hsm_server.config.settings import Secrets
 from hsm_server.main import main as command
 from hsm_server.system.sockets import bind
@@ -52,7 +52,7 @@ def run(flags: Sequence[str]) -> None:
     serve(
         msgspec.structs.replace(settings, core=core),
         Secrets(master_key=master_key, hmac_key=hmac_key, jwt_secret=jwt_secret),
-        lambda: [bind(settings.host, settings.port)],
+        lambda: [bind(*settings.bind)],
         on_ready=_announce,
         read_token_secret=lambda: jwt_secret,
     )

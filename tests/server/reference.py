@@ -111,8 +111,6 @@ def _options() -> str:
         default = f"`{option.default}`" if option.show_default else ""
         if option.required:
             default = "required"
-        if option.name == "bind":
-            default = "`127.0.0.1:8443`"
         meaning, _, noted = (option.help or "").partition("  [default: ")
         if noted:
             default = f"`{noted.rstrip(']')}`"

@@ -8,18 +8,24 @@ import click
 import pytest
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.config.options.acme import PRODUCTION, STAGING
-from hsm_server.config.options.tls import tls_options, tls_settings
+from hsm_server.config.options import options
 from hsm_server.config.plan import Plan, pack_plan, read_plan
-from hsm_server.config.settings import ACMESettings, ServerSettings, TLSSettings
+from hsm_server.config.settings import ServerSettings
+from hsm_server.config.tls import (
+    ACME_PRODUCTION,
+    ACMESettings,
+    TLSSettings,
+    tls_settings,
+)
 
+SECRETS = ("--master-key", "@root.key", "--hmac-key", "@audit.key")
 ACME = ("--tls-mode", "acme", "--acme-domain", "hsm.example.com")
 
 
 def parsed(*arguments: str) -> TLSSettings:
     """Return the settings that flags stand for."""
-    command = click.Command("test", params=tls_options())
-    context = command.make_context("test", list(arguments))
+    command = click.Command("test", params=options())
+    context = command.make_context("test", [*SECRETS, *arguments])
     return tls_settings(context.params, Path("data"))
 
 
@@ -36,9 +42,7 @@ def test_the_rest_has_defaults() -> None:
 
     assert () == settings.pairs
     assert (
-        ACMESettings(
-            names=("hsm.example.com",), cache=Path("data/acme"), directory=STAGING
-        )
+        ACMESettings(names=("hsm.example.com",), cache=Path("data/acme"))
         == settings.acme
     )
 
@@ -63,7 +67,7 @@ def test_which_ca() -> None:
     """A directory comes before the service of Let's Encrypt."""
     other = "https://ca.example/dir"
 
-    assert PRODUCTION == acme("--acme-use-production").directory
+    assert ACME_PRODUCTION == acme("--acme-use-production").directory
     assert other == acme("--acme-directory-url", other).directory
     assert (
         other == acme("--acme-use-production", "--acme-directory-url", other).directory
@@ -156,8 +160,8 @@ def test_variables_hold_several(monkeypatch: pytest.MonkeyPatch) -> None:
     """With commas between them, as on the command line."""
     monkeypatch.setenv("FERROHSM_ACME_DOMAIN", "a.example,b.example")
     values: dict[str, Any] = (
-        click.Command("test", params=tls_options())
-        .make_context("test", ["--tls-mode", "acme"])
+        click.Command("test", params=options())
+        .make_context("test", [*SECRETS, "--tls-mode", "acme"])
         .params
     )
     found = tls_settings(values, Path("data")).acme

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_core.errors import UnsafeFileModeError
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import ACMESettings, LogFormat, LogLevel
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.config.tls import ACMESettings
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.acme import authority as network
@@ -58,7 +59,7 @@ class World:
         self.settings = ACMESettings(
             names=NAMES,
             cache=folder / "acme",
-            directory=ca.directory,
+            directory_url=ca.directory,
             authorities=ca.bundle,
         )
         self.cache = Cache(self.settings.cache, ca.directory)
@@ -386,7 +387,7 @@ class TestTask:
         settings = ACMESettings(
             names=("localhost", "other.test"),
             cache=world.settings.cache,
-            directory=ca.directory,
+            directory_url=ca.directory,
             authorities=ca.bundle,
         )
         pair = first_pair(settings, datetime.now(UTC))

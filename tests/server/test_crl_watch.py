@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.config.tls import StatusCheck
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.sources import CRLWatch

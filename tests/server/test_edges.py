@@ -12,12 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server.config.settings import (
-    LogFormat,
-    LogLevel,
-    ServerSettings,
-    TokenRules,
-)
+from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.identity.token_verifier import TokenVerifier

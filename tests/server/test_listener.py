@@ -14,12 +14,7 @@ import pytest
 
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server.config.settings import (
-    HTTPLimits,
-    LogFormat,
-    LogLevel,
-    ServerSettings,
-)
+from hsm_server.config.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
 from hsm_server.http import listener
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.limits.guard import peer_of

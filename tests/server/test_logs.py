@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import logging, sys, warnings
 from hsm_server.observability.logs import capture_foreign, make_logger
-from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.config.settings import (LogFormat, LogLevel)
 capture_foreign(make_logger(sys.stderr, LogLevel.INFO, LogFormat.JSON))
 logging.getLogger("x").error("of %s", "somebody")
 warnings.warn("of somebody")

@@ -10,14 +10,10 @@ import pytest
 
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_server.app import create_metrics_app
-from hsm_server.config.options.metrics import metrics_settings, metrics_warning
-from hsm_server.config.settings import (
-    ClientSettings,
-    MetricsSettings,
-    PairFiles,
-    ServerSettings,
-    TLSSettings,
-)
+from hsm_server.config.annotations import Address
+from hsm_server.config.loading import metrics_settings, metrics_warning
+from hsm_server.config.settings import MetricsSettings, ServerSettings
+from hsm_server.config.tls import ClientSettings, PairFiles, TLSSettings
 from hsm_server.http.listener import Listener
 from tests.server.process import Site
 from tests.server.support import Answer, mint, open_api
@@ -72,7 +68,7 @@ async def test_with_the_token() -> None:
 
 async def test_a_listener_of_its_own() -> None:
     """It shows the metrics and nothing else, and the other doesn't show them."""
-    settings = ServerSettings(metrics=MetricsSettings(address=("127.0.0.1", 0)))
+    settings = ServerSettings(metrics=MetricsSettings(address=Address("127.0.0.1", 0)))
     async with open_api(settings) as api:
         with socket.create_server(("127.0.0.1", 0)) as bound:
             listener = Listener(create_metrics_app(api.app), [bound], None)
@@ -96,7 +92,8 @@ def test_the_settings_hold_no_token(tmp_path: Path) -> None:
     path = _file(tmp_path, TOKEN + "\n")
     found = metrics_settings({"metrics_bind": None, "metrics_token_file": path})
 
-    assert GUARDED == found
+    assert GUARDED.token_sha256 == found.token_sha256
+    assert TOKEN not in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +120,7 @@ def test_a_token_that_others_may_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com"])  # noqa: S104 (it is refused)
 def test_plain_http_stays_on_this_machine(host: str) -> None:
     """A listener without TLS is refused anywhere but on loopback."""
-    values = {"metrics_bind": (host, 9100), "metrics_token_file": None}
+    values = {"metrics_bind": Address(host, 9100), "metrics_token_file": None}
     with pytest.raises(ConfigurationError, match="loopback"):
         metrics_settings(values)
 
@@ -131,20 +128,21 @@ def test_plain_http_stays_on_this_machine(host: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "is_warned"),
     [
-        (ServerSettings(host="192.0.2.1"), True),
-        (ServerSettings(host="::"), True),
-        (ServerSettings(host="hsm.example.com"), True),
-        (ServerSettings(host="127.0.0.1"), False),
-        (ServerSettings(host="::1"), False),
-        (ServerSettings(host="localhost"), False),
-        (ServerSettings(host="192.0.2.1", metrics=GUARDED), False),
+        (ServerSettings(bind=Address("192.0.2.1", 8443)), True),
+        (ServerSettings(bind=Address("::", 8443)), True),
+        (ServerSettings(bind=Address("hsm.example.com", 8443)), True),
+        (ServerSettings(bind=Address("127.0.0.1", 8443)), False),
+        (ServerSettings(bind=Address("::1", 8443)), False),
+        (ServerSettings(bind=Address("localhost", 8443)), False),
+        (ServerSettings(bind=Address("192.0.2.1", 8443), metrics=GUARDED), False),
         (
             ServerSettings(
-                host="192.0.2.1", metrics=MetricsSettings(address=("127.0.0.1", 1))
+                bind=Address("192.0.2.1", 8443),
+                metrics=MetricsSettings(address=Address("127.0.0.1", 1)),
             ),
             False,
         ),
-        (ServerSettings(host="192.0.2.1", tls=ASKS), False),
+        (ServerSettings(bind=Address("192.0.2.1", 8443), tls=ASKS), False),
     ],
     ids=[
         *("ipv4", "any-ipv6", "name", "loopback", "loopback-ipv6", "localhost"),

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.config.tls import StatusCheck
 from hsm_server.http.state import METRICS
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics

@@ -21,16 +21,9 @@ from hsm_core.errors import (
 from hsm_core.settings import AuditSync, KeyStoreKind
 from hsm_server import main as program
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
-from hsm_server.config.settings import (
-    ClientSettings,
-    Isolation,
-    PairFiles,
-    Secrets,
-    ServerSettings,
-    StatusCheck,
-    TLSSettings,
-)
+from hsm_server.config.options import UNAVAILABLE, environment_name, secret_flags
+from hsm_server.config.settings import Isolation, Secrets, ServerSettings
+from hsm_server.config.tls import ClientSettings, PairFiles, StatusCheck, TLSSettings
 from hsm_server.starting import Start
 from hsm_server.system.standard_streams import announce
 from tests.server.support import b64
@@ -126,7 +119,7 @@ def test_the_defaults_are_safe(server: Server) -> None:
     settings = server.settings
 
     assert 0 == result.exit_code, result.output
-    assert ("127.0.0.1", 8443) == (settings.host, settings.port)
+    assert ("127.0.0.1", 8443) == settings.bind
     assert KeyStoreKind.FILESYSTEM == settings.core.key_store
     assert AuditSync.STRICT is settings.core.audit_sync
     assert Path("data/keys") == settings.core.key_dir
@@ -138,7 +131,7 @@ def test_the_defaults_are_safe(server: Server) -> None:
     assert settings.core.limits.payload_bytes == settings.limits.raw_bytes
     assert 7.0 == settings.drain_timeout_seconds
     assert 1 == settings.workers
-    assert Isolation.PROCESS is server.start.isolation
+    assert Isolation.PROCESS is server.start.launch.isolation
     assert 60 == settings.tokens.leeway_seconds
     assert "hsm-server: listening on https://127.0.0.1:1\n" == result.stdout
 
@@ -150,7 +143,7 @@ def test_secrets_are_decoded_and_leave_the_environment(server: Server) -> None:
     assert bytes(range(32)) == server.secrets.master_key
     assert b"\1" * 32 == server.secrets.hmac_key
     assert b"a secret of thirty-two bytes or more" == server.secrets.jwt_secret
-    assert not {environment_name(f) for f in SECRET_OPTIONS} & server.environment.keys()
+    assert not {environment_name(f) for f in secret_flags()} & server.environment.keys()
 
 
 def test_a_secret_on_the_command_line_works_and_warns(server: Server) -> None:
@@ -227,7 +220,7 @@ def test_a_file_open_to_others_has_its_own_exit_code(
     assert "0644" in result.stderr
 
 
-@pytest.mark.parametrize("flag", SECRET_OPTIONS)
+@pytest.mark.parametrize("flag", secret_flags())
 @pytest.mark.parametrize(
     "value", ["S3CRET", "text:S3CRET", "S3CRET-" * 20, "", "@S3CRET", "fd:S3CRET"]
 )
@@ -287,7 +280,7 @@ def test_an_address_is_host_and_port(
 ) -> None:
     """IPv6 stands in brackets."""
     assert 0 == run("--bind", bind).exit_code
-    assert address == (server.settings.host, server.settings.port)
+    assert address == server.settings.bind
 
 
 @pytest.mark.parametrize("bind", ["", "8443", ":8443", "::1:8443", "a:b", "a:65536"])
@@ -446,6 +439,7 @@ class TestTLS:
                     is_required=False,
                     crls=(Path("x.crl"), Path("y.crl")),
                     status_check=StatusCheck.SOFT,
+                    has_identities=True,
                 ),
                 reload_interval_seconds=0.5,
                 ocsp_responses=(Path("a.ocsp"), Path("b.ocsp")),

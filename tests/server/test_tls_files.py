@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hsm_core.errors import UnsafeFileModeError
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import ClientSettings, PairFiles, TLSSettings
+from hsm_server.config.tls import ClientSettings, PairFiles, TLSSettings
 from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.sources import first_state

@@ -16,13 +16,8 @@ import msgspec
 import pytest
 
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import (
-    ClientSettings,
-    LogFormat,
-    LogLevel,
-    PairFiles,
-    TLSSettings,
-)
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.config.tls import ClientSettings, PairFiles, TLSSettings
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.files import Contents, read_pair_files, settled

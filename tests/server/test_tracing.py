@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from hsm_core.errors import ConfigurationError, StoreUnavailableError
-from hsm_server.config.options.tracing import tracing_settings
+from hsm_server.config.loading import tracing_settings
 from hsm_server.config.settings import SAMPLERS, TracingSettings
 from hsm_server.observability.otlp import OTLPTracing
 from hsm_server.observability.tracing import (

@@ -4,14 +4,15 @@
 import pytest
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.config.options.console import console_options, console_settings
+from hsm_server.config.annotations import settings_in
+from hsm_server.config.loading import console_settings
 from hsm_server.config.settings import ConsoleSettings
 
 
 def parsed(**changes: object) -> dict[str, object]:
     """Return the changed values of the flags."""
-    defaults = {option.name: option.default for option in console_options()}
-    return {str(name): value for name, value in {**defaults, **changes}.items()}
+    names = (setting.name for setting in settings_in(ConsoleSettings).values())
+    return {**dict.fromkeys(names), **changes}
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:

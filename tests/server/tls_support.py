@@ -23,12 +23,7 @@ from aiohttp import web
 
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server.config.settings import (
-    HTTPLimits,
-    LogFormat,
-    LogLevel,
-    ServerSettings,
-)
+from hsm_server.config.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
 from hsm_server.http.listener import Listener
 from hsm_server.http.state import METRICS
 from hsm_server.identity.clock import FlooredClock

@@ -18,20 +18,23 @@ from click.core import ParameterSource
 from hsm_core.errors import EntropyUnavailableError, HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
+from hsm_server.config.annotations import build
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
-from hsm_server.config.options import (
-    SECRET_OPTIONS,
+from hsm_server.config.loading import (
     TOKEN_KEYS,
+    metrics_warning,
+    root_warning,
+    settings_from,
+)
+from hsm_server.config.options import (
     UNAVAILABLE,
     ServerCommand,
     check_places,
     environment_name,
-    metrics_warning,
     options,
-    root_warning,
-    settings_from,
+    secret_flags,
 )
-from hsm_server.config.settings import Isolation, ServerSettings
+from hsm_server.config.settings import LaunchSettings, ServerSettings
 from hsm_server.identity.oidc_config import load_oidc_config
 from hsm_server.observability.logs import location
 from hsm_server.starting import Start, serve
@@ -74,19 +77,16 @@ def _run(**values: Any) -> None:
     _check_token_keys(values)
     try:
         _check_randomness()
-        settings = _with_provider(settings_from(values), values["oidc_config"])
-        isolation = Isolation(values["isolation"])
-        users = values["vault_user"], values["front_end_user"]
-        for warning in (metrics_warning(settings), root_warning(isolation, *users)):
+        settings, launched = settings_from(values), build(LaunchSettings, values)
+        settings = _with_provider(settings, launched.oidc_config)
+        for warning in (metrics_warning(settings), root_warning(launched)):
             if warning:
                 say(f"warning: {warning}")
         serve(
             Start(
                 settings=settings,
                 box=_take_secrets(context, values, settings),
-                isolation=isolation,
-                vault_user=values["vault_user"],
-                front_end_user=values["front_end_user"],
+                launch=launched,
                 started=started,
             )
         )
@@ -127,7 +127,7 @@ def _take_secrets(
     """Take in the secrets, and leave none in the environment."""
     given: dict[str, str] = {}
     try:
-        for flag in SECRET_OPTIONS:
+        for flag in secret_flags():
             _warn_of_literal(context, flag, values)
             value = values.pop(flag.replace("-", "_"))
             if value is not None:
@@ -136,7 +136,7 @@ def _take_secrets(
             given.pop(TOKEN_SECRET, None)
         return SecretBox.of(given, for_stores(settings.core, os.environ))
     finally:
-        for flag in SECRET_OPTIONS:
+        for flag in secret_flags():
             os.environ.pop(environment_name(flag), None)
 
 

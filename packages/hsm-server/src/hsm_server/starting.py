@@ -6,8 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hsm_server.config.plan import User
-from hsm_server.config.settings import Isolation, ServerSettings
+from hsm_server.config.settings import Isolation, LaunchSettings, ServerSettings
 from hsm_server.observability.tracing import check_tracing
 from hsm_server.system.hardening import forbid_dumps
 from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox
@@ -22,16 +21,13 @@ class Start:
 
     Attributes:
         box: The secrets, as given.
-        vault_user: User of the vault, if not the current one.
-        front_end_user: User of the front ends, if not the current one.
+        launch: Isolation, and users of the processes.
         started: Start of the command on the monotonic clock.
     """
 
     settings: ServerSettings
     box: SecretBox
-    isolation: Isolation
-    vault_user: User | None
-    front_end_user: User | None
+    launch: LaunchSettings
     started: float
 
 
@@ -45,7 +41,7 @@ def serve(start: Start) -> None:
     check_loop(start.settings.event_loop)
     check_tracing(start.settings.tracing)
     forbid_dumps()
-    if start.isolation is Isolation.INLINE:
+    if start.launch.isolation is Isolation.INLINE:
         _serve_inline(start)
     else:
         # What the other way needs is not loaded.
@@ -54,8 +50,8 @@ def serve(start: Start) -> None:
         launch(
             start.settings,
             start.box,
-            vault_user=start.vault_user,
-            front_end_user=start.front_end_user,
+            vault_user=start.launch.vault_user,
+            front_end_user=start.launch.front_end_user,
             started=start.started,
         )
 
@@ -72,7 +68,7 @@ def _serve_inline(start: Start) -> None:
     inline.serve(
         settings,
         box.secrets(),
-        lambda: listening_sockets(settings.host, settings.port, os.environ),
+        lambda: listening_sockets(settings.bind, os.environ),
         on_ready=announce,
         read_token_secret=lambda: box.secret(TOKEN_SECRET),
     )

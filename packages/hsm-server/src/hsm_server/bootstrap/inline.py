@@ -14,7 +14,8 @@ from typing import Any
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import Secrets, ServerSettings, TLSSettings
+from hsm_server.config.settings import Secrets, ServerSettings
+from hsm_server.config.tls import TLSSettings
 from hsm_server.http.listener import Listener
 from hsm_server.identity.clock import ClockWatch, FlooredClock
 from hsm_server.identity.id_tokens import Vouching, vouching_for

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Configuration: settings, command-line options, and the plan of the processes."""
+"""Configuration: settings, the command line, and the plan of the processes."""

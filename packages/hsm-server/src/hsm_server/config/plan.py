@@ -9,14 +9,8 @@ from typing import Any
 import msgspec
 
 from hsm_core.model import Record
+from hsm_server.config.annotations import User
 from hsm_server.config.settings import ServerSettings
-
-
-class User(Record, frozen=True, kw_only=True):
-    """System user, by number."""
-
-    uid: int
-    gid: int
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -50,7 +44,7 @@ class Plan(Record, frozen=True, kw_only=True):
 
     @property
     def has_challenge_socket(self) -> bool:
-        """Whether the last listening socket is the keeper's, for a CA's challenges."""
+        """Whether the last listening socket is for a CA's challenges."""
         tls = self.settings.tls
         return tls is not None and tls.acme is not None and bool(tls.acme.http_address)
 

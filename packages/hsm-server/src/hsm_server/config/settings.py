@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Server settings: parsed, validated, immutable. Secrets are separate."""
+"""
+Server settings: each is named once, with type, limits, default, flag and help.
+
+`Setting` annotates the fields that operators set. Options of the command line,
+environment variables and the reference page derive from them. The HSM's own settings
+are fields of `hsm_core.settings.Settings`, which `hsm_server.config.core` annotates.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,16 @@ from msgspec import Meta
 
 from hsm_core.model import Record, Role
 from hsm_core.settings import Settings
+from hsm_server.config.annotations import (
+    Address,
+    Setting,
+    User,
+    parse_address,
+    parse_key_set_url,
+    parse_network,
+    parse_user,
+)
+from hsm_server.config.tls import TLSSettings
 
 MAX_TOKEN_BYTES: Final = 8192
 """Longest accepted bearer token, in bytes."""
@@ -54,135 +70,170 @@ class ProxyHeader(StrEnum):
     X_FORWARDED_FOR = "x-forwarded-for"
 
 
-class StatusCheck(StrEnum):
-    """
-    OCSP checks of client certificates.
+class LaunchSettings(Record, frozen=True, kw_only=True):
+    """Settings of the start alone: no process of the server keeps them."""
 
-    *soft* accepts clients if no responder answers, *hard* rejects them.
-    """
-
-    OFF = "off"
-    SOFT = "soft"
-    HARD = "hard"
-
-
-class PairFiles(Record, frozen=True, kw_only=True):
-    """
-    PEM files of a certificate of the listener.
-
-    Attributes:
-        cert: Certificate chain, server certificate first.
-        key: Its private key, unencrypted, readable by its owner only.
-    """
-
-    cert: Path
-    key: Path
-
-
-class ClientSettings(Record, frozen=True, kw_only=True):
-    """
-    Client certificate settings.
-
-    Attributes:
-        ca: PEM file of CAs for client certificates.
-        is_required: Whether to reject connections without a certificate.
-        crls: Files of revocation lists, PEM or DER.
-        status_check: OCSP check of client certificates.
-    """
-
-    ca: Path
-    is_required: bool = True
-    crls: tuple[Path, ...] = ()
-    status_check: StatusCheck = StatusCheck.OFF
-
-
-class ACMESettings(Record, frozen=True, kw_only=True):
-    """
-    ACME settings: automatic issuance of the listener's certificate.
-
-    Attributes:
-        names: Names of the server, DNS names as A-labels or IP addresses.
-        contacts: Contact addresses, as URIs.
-        cache: Directory of account and certificate.
-        directory: Directory URL of the CA.
-        authorities: PEM file of CAs that verify the CA's server; None uses public web
-            CAs.
-        http_address: Host and port for HTTP-01 challenges; None answers challenges on
-            the listener.
-
-    Standard:
-        RFC 8555; RFC 8737 and RFC 8738.
-    """
-
-    names: Annotated[tuple[str, ...], Meta(min_length=1, max_length=100)]
-    contacts: tuple[str, ...] = ()
-    cache: Path = Path("data/acme")
-    directory: str
-    authorities: Path | None = None
-    http_address: tuple[str, int] | None = None
+    oidc_config: Annotated[
+        Path | None,
+        Setting(
+            "oidc-config",
+            "OpenID Connect provider for sign-in to the console, YAML or JSON.",
+        ),
+    ] = None
+    isolation: Annotated[
+        Isolation,
+        Setting(
+            "isolation",
+            "Where keys are held: 'process' for a separate vault process, "
+            "'inline' for the process that accepts connections (development "
+            "only).",
+            metavar="MODE",
+        ),
+    ] = Isolation.PROCESS
+    vault_user: Annotated[
+        User | None,
+        Setting(
+            "vault-user",
+            "System user of the vault process. Requires a start as root.",
+            metavar="USER",
+            parse=parse_user,
+        ),
+    ] = None
+    front_end_user: Annotated[
+        User | None,
+        Setting(
+            "front-end-user",
+            "System user of the front ends. Requires a start as root. It needs "
+            "read access to the TLS certificate and private key, and to nothing "
+            "else.",
+            metavar="USER",
+            parse=parse_user,
+        ),
+    ] = None
 
 
-class TLSSettings(Record, frozen=True, kw_only=True):
-    """
-    TLS of the listener.
+class SecretSettings(Record, frozen=True, kw_only=True):
+    """Secrets as they are given, or where they are; see `hsm_core.secret_input`."""
 
-    Attributes:
-        pairs: Certificates, at most one per key type; empty with ACME.
-        acme: ACME settings.
-        client: Client certificate settings; None requests no certificate.
-        allow_tls_1_2: Whether TLS 1.2 is allowed.
-        reload_interval_seconds: Interval between checks of the files; 0 reads them only
-            on reload.
-        ocsp_responses: Files of OCSP responses, DER or PEM.
-        ocsp_refresh_interval_seconds: Longest interval between OCSP queries for a
-            server certificate; 0 disables queries.
-    """
-
-    pairs: tuple[PairFiles, ...]
-    acme: ACMESettings | None = None
-    client: ClientSettings | None = None
-    allow_tls_1_2: bool = False
-    reload_interval_seconds: Annotated[float, Meta(ge=0)] = 3600.0
-    ocsp_responses: tuple[Path, ...] = ()
-    ocsp_refresh_interval_seconds: Annotated[float, Meta(ge=0)] = 14400.0
-
-
-class TokenRules(Record, frozen=True, kw_only=True):
-    """
-    Claims that a bearer token must have.
-
-    Attributes:
-        issuer: Required ``iss``; empty accepts any.
-        audience: Required in ``aud``; empty rejects tokens with an audience.
-        leeway_seconds: Allowed clock difference to the issuer.
-        max_lifetime_seconds: Longest time from ``iat`` (or now) to ``exp``.
-    """
-
-    issuer: str = ""
-    audience: str = ""
-    leeway_seconds: Annotated[int, Meta(ge=0, le=300)] = 60
-    max_lifetime_seconds: Annotated[int, Meta(ge=1)] = 24 * 3600
+    master_key: Annotated[
+        str,
+        Setting(
+            "master-key",
+            "Root key that encrypts all keys: 32 bytes.",
+            metavar="SECRET",
+            is_secret=True,
+        ),
+    ]
+    hmac_key: Annotated[
+        str,
+        Setting(
+            "hmac-key",
+            "HMAC key of the audit log: 32 bytes.",
+            metavar="SECRET",
+            is_secret=True,
+        ),
+    ]
+    token_secret: Annotated[
+        str,
+        Setting(
+            "auth-jwt-secret",
+            "HS256 key that verifies bearer tokens: at least 32 bytes. Required "
+            "unless --auth-jwt-config, --auth-jwt-jwks-url or "
+            "--client-cert-identities is set.",
+            metavar="SECRET",
+            variable="FERROHSM_JWT_SECRET",
+            is_secret=True,
+        ),
+    ] = ""
 
 
 class TokenConfig(Record, frozen=True, kw_only=True):
     """
-    Token keys: a file, or a URL of a JWK Set.
+    Keys of bearer tokens: a file, or a URL of a JWK Set.
 
     Attributes:
-        path: YAML or JSON file; None with a single secret.
-        reload_seconds: Interval between checks of the file, and between fetches.
-        key_set_url: URL of a JWK Set; empty for none.
-        key_set_authorities: PEM file of CAs that verify that server; None uses the
-            system's CAs.
         has_no_keys: Whether no key source and no secret is configured; then every token
             is rejected.
     """
 
-    path: Path | None = None
-    reload_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    key_set_url: str = ""
-    key_set_authorities: Path | None = None
+    path: Annotated[
+        Path | None,
+        Setting(
+            "auth-jwt-config",
+            "File with keys that verify tokens, YAML or JSON. Replaces "
+            "--auth-jwt-secret. Reloaded when it changes.",
+            variable="FERROHSM_JWT_CONFIG",
+        ),
+    ] = None
+    key_set_url: Annotated[
+        str,
+        Setting(
+            "auth-jwt-jwks-url",
+            "HTTPS URL of a JWK Set with public keys that verify tokens. Used "
+            "together with the keys of --auth-jwt-config.",
+            metavar="URL",
+            parse=parse_key_set_url,
+        ),
+    ] = ""
+    key_set_authorities: Annotated[
+        Path | None,
+        Setting(
+            "auth-jwt-jwks-ca",
+            "CA certificates that verify the JWK Set server, PEM. Default: the "
+            "system's CAs.",
+            is_read_here=False,
+        ),
+    ] = None
+    reload_seconds: Annotated[
+        float,
+        Meta(ge=0.5, le=3600),
+        Setting(
+            "auth-jwt-reload-secs",
+            "Interval between checks of --auth-jwt-config for changes and "
+            "fetches of the JWK Set, in seconds.",
+        ),
+    ] = 30.0
     has_no_keys: bool = False
+
+
+class TokenRules(Record, frozen=True, kw_only=True):
+    """Claims that a bearer token must have."""
+
+    issuer: Annotated[
+        str,
+        Setting(
+            "auth-jwt-issuer",
+            "Required issuer (iss) of tokens.",
+            metavar="TEXT",
+            variable="FERROHSM_JWT_ISSUER",
+        ),
+    ] = ""
+    audience: Annotated[
+        str,
+        Setting(
+            "auth-jwt-audience",
+            "Required audience (aud) of tokens. If unset, tokens with an "
+            "audience are rejected.",
+            metavar="TEXT",
+        ),
+    ] = ""
+    leeway_seconds: Annotated[
+        int,
+        Meta(ge=0, le=300),
+        Setting(
+            "auth-jwt-leeway-secs",
+            "Allowed clock difference to the token issuer, in seconds. "
+            "--auth-jwt-config can override it.",
+        ),
+    ] = 60
+    max_lifetime_seconds: Annotated[
+        int,
+        Meta(ge=1),
+        Setting(
+            "auth-jwt-max-lifetime-secs",
+            "Maximum lifetime of a token, in seconds.",
+        ),
+    ] = 24 * 3600
 
 
 class OIDCSettings(Record, frozen=True, kw_only=True):
@@ -223,30 +274,63 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     Limits of a request or connection.
 
     Attributes:
-        json_bytes: Largest JSON body.
-        payload_bytes: Largest byte string inside a JSON body, after decoding.
-        raw_bytes: Largest ``application/octet-stream`` body.
-        aad_bytes: Largest additional authenticated data.
         line_bytes: Longest request line; a query may hold 64 KiB of additional data in
             base64 with every character escaped.
         header_bytes: Longest header field.
-        max_connections: Concurrent connections; fewer if the limit of open files
-            requires it.
-        max_connections_per_address: Concurrent connections per network address.
         handshake_timeout_seconds: Time limit of a TLS handshake.
         head_timeout_seconds: Time limit for the head of a request.
         body_timeout_seconds: Time limit for a body.
         keepalive_seconds: Time before an idle connection is closed.
     """
 
-    json_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
-    payload_bytes: Annotated[int, Meta(ge=1)] = 1024 * 1024
-    raw_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * 1024
-    aad_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024
+    json_bytes: Annotated[
+        int,
+        Meta(ge=1024),
+        Setting("max-json-bytes", "Maximum size of a JSON body, in bytes."),
+    ] = 2 * 1024 * 1024
+    payload_bytes: Annotated[
+        int,
+        Meta(ge=1),
+        Setting(
+            "max-payload-bytes",
+            "Maximum size of a decoded byte string in a JSON body, in bytes.",
+        ),
+    ] = 1024 * 1024
+    raw_bytes: Annotated[
+        int,
+        Meta(ge=1),
+        Setting(
+            "max-raw-bytes",
+            "Maximum size of an application/octet-stream body, in bytes.",
+        ),
+    ] = 64 * 1024 * 1024
+    aad_bytes: Annotated[
+        int,
+        Meta(ge=0),
+        Setting(
+            "max-aad-bytes",
+            "Maximum size of additional authenticated data, in bytes.",
+        ),
+    ] = 64 * 1024
+    max_connections: Annotated[
+        int,
+        Meta(ge=1),
+        Setting(
+            "max-connections",
+            "Maximum number of concurrent connections. Lower if the limit of "
+            "open files requires it.",
+        ),
+    ] = 1000
+    max_connections_per_address: Annotated[
+        int,
+        Meta(ge=1),
+        Setting(
+            "max-connections-per-address",
+            "Maximum number of concurrent connections per network address.",
+        ),
+    ] = 500
     line_bytes: Annotated[int, Meta(ge=1024)] = 272 * 1024
     header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
-    max_connections: Annotated[int, Meta(ge=1)] = 1000
-    max_connections_per_address: Annotated[int, Meta(ge=1)] = 500
     handshake_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     head_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     body_timeout_seconds: Annotated[float, Meta(gt=0)] = 60.0
@@ -254,37 +338,75 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
 
 
 class RateLimits(Record, frozen=True, kw_only=True):
-    """
-    Rate limits per caller and per network address.
+    """Rate limits per caller and per network address."""
 
-    Attributes:
-        per_second: Units per second and caller; 0 is unlimited.
-        burst: Burst per caller, in units.
-        address_per_second: Requests per second and address, except from recently
-            authenticated clients; 0 is unlimited.
-        address_burst: Burst per address.
-        free_failures: Failed authentications of an address before a lockout; 0 disables
-            lockouts.
-    """
+    per_second: Annotated[
+        float,
+        Meta(ge=0),
+        Setting(
+            "rate-limit-per-second",
+            "Rate limit per caller, in units per second: a fast operation costs "
+            "1, a change or an RSA signature 4, a slow operation 50, a batch "
+            "the sum of its items. 0 disables the limit.",
+        ),
+    ] = 100.0
+    burst: Annotated[
+        int, Meta(ge=1), Setting("rate-limit-burst", "Burst per caller, in units.")
+    ] = 200
+    address_per_second: Annotated[
+        float,
+        Meta(ge=0),
+        Setting(
+            "address-limit-per-second",
+            "Rate limit per network address, in requests per second. Clients "
+            "that authenticated within the last minute are exempt. Checked "
+            "before authentication. 0 disables the limit.",
+        ),
+    ] = 100.0
+    address_burst: Annotated[
+        int,
+        Meta(ge=1),
+        Setting("address-limit-burst", "Burst per network address, in requests."),
+    ] = 200
+    free_failures: Annotated[
+        int,
+        Meta(ge=0),
+        Setting(
+            "lockout-after",
+            "Failed authentications of an address before a lockout of 1, 2, 4, "
+            "up to 60 seconds. Credentials accepted within the last minute are "
+            "exempt. 0 disables lockouts.",
+        ),
+    ] = 20
 
-    per_second: Annotated[float, Meta(ge=0)] = 0.0
-    burst: Annotated[int, Meta(ge=1)] = 200
-    address_per_second: Annotated[float, Meta(ge=0)] = 0.0
-    address_burst: Annotated[int, Meta(ge=1)] = 200
-    free_failures: Annotated[int, Meta(ge=0)] = 0
+
+NO_RATE_LIMITS: Final = RateLimits(
+    per_second=0.0, address_per_second=0.0, free_failures=0
+)
 
 
 class ProxySettings(Record, frozen=True, kw_only=True):
-    """
-    Trusted proxies.
+    """Trusted proxies."""
 
-    Attributes:
-        networks: Networks of trusted proxies, as text; empty trusts none.
-        header: Header with the client address; others are ignored.
-    """
-
-    networks: tuple[str, ...] = ()
-    header: ProxyHeader = ProxyHeader.X_FORWARDED_FOR
+    networks: Annotated[
+        tuple[str, ...],
+        Setting(
+            "trusted-proxy",
+            "Trusted proxy network (CIDR): its forwarded client addresses are "
+            "accepted. Repeatable; accepts comma-separated values. Default: "
+            "none.",
+            metavar="CIDR",
+            parse=parse_network,
+        ),
+    ] = ()
+    header: Annotated[
+        ProxyHeader,
+        Setting(
+            "trusted-proxy-header",
+            "Header that holds the forwarded client address. Others are ignored.",
+            metavar="NAME",
+        ),
+    ] = ProxyHeader.X_FORWARDED_FOR
 
 
 class MetricsSettings(Record, frozen=True, kw_only=True):
@@ -292,29 +414,59 @@ class MetricsSettings(Record, frozen=True, kw_only=True):
     Access to ``/metrics``.
 
     Attributes:
-        address: Host and port of a separate loopback listener without TLS; None uses
-            the main listener.
         token_sha256: SHA-256 of the required bearer token, hex; empty requires none.
             The token is long enough to resist a search by its hash.
     """
 
-    address: tuple[str, int] | None = None
+    address: Annotated[
+        Address | None,
+        Setting(
+            "metrics-bind",
+            "Serve /metrics on this loopback address only, without TLS. "
+            "Default: on --bind.",
+            metavar="HOST:PORT",
+            parse=parse_address,
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        Setting(
+            "metrics-token-file",
+            "File with the bearer token that /metrics requires: 32 to 512 "
+            "characters, mode 0600. Default: no token.",
+        ),
+    ] = None
     token_sha256: str = ""
 
 
 class ConsoleSettings(Record, frozen=True, kw_only=True):
-    """
-    The web console.
+    """The web console."""
 
-    Attributes:
-        is_on: Whether it is served.
-        idle_seconds: Idle timeout of a session.
-        absolute_seconds: Maximum lifetime of a session.
-    """
-
-    is_on: bool = True
-    idle_seconds: Annotated[float, Meta(gt=0)] = 15 * 60.0
-    absolute_seconds: Annotated[float, Meta(gt=0)] = 8 * 3600.0
+    is_on: Annotated[
+        bool,
+        Setting(
+            "console",
+            "Serve the web console under /ui. Enabled by default; disable with "
+            "--no-console.",
+        ),
+    ] = True
+    idle_seconds: Annotated[
+        int,
+        Meta(ge=30, le=86400),
+        Setting(
+            "session-idle-secs",
+            "Idle timeout of a console session, in seconds.",
+        ),
+    ] = 15 * 60
+    absolute_seconds: Annotated[
+        int,
+        Meta(ge=60, le=7 * 86400),
+        Setting(
+            "session-absolute-secs",
+            "Maximum lifetime of a console session, in seconds. A session also "
+            "ends when its token or certificate expires.",
+        ),
+    ] = 8 * 3600
 
 
 SAMPLERS: Final = (
@@ -326,7 +478,7 @@ SAMPLERS: Final = (
 
 class TracingSettings(Record, frozen=True, kw_only=True):
     """
-    Export of traces.
+    Export of traces, from the standard variables of OpenTelemetry.
 
     Attributes:
         endpoint: URL for OTLP over HTTP; empty disables tracing.
@@ -337,7 +489,17 @@ class TracingSettings(Record, frozen=True, kw_only=True):
         certificate: PEM file of CAs that verify the endpoint; None uses public web CAs.
     """
 
-    endpoint: str = ""
+    endpoint: Annotated[
+        str,
+        Setting(
+            "otel-endpoint",
+            "Export traces to this OTLP endpoint (HTTP, protobuf), such as "
+            "http://localhost:4318/v1/traces. Default: "
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT; "
+            "without them tracing is off. Requires the extra 'otel'.",
+            metavar="URL",
+        ),
+    ] = ""
     service_name: str = "hsm-server"
     attributes: tuple[tuple[str, str], ...] = ()
     sampler: str = "parentbased_always_on"
@@ -350,34 +512,64 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     All settings of the server, except its secrets.
 
     Attributes:
-        port: Port; 0 selects a free one.
+        bind: Address of the listener; port 0 selects a free one.
         core: Settings of the HSM.
-        rates: Rate limits.
-        proxies: Trusted proxies.
-        workers: Number of front ends, with isolated keys.
-        event_loop: Event loop of front ends and vault.
-        console: The web console.
-        drain_timeout_seconds: Time for requests in flight to finish at shutdown.
+        rates: Rate limits; none unless they are given.
     """
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8443
+    bind: Annotated[
+        Address,
+        Setting(
+            "bind",
+            "Address to listen on. Port 0 selects a free port.",
+            metavar="HOST:PORT",
+            parse=parse_address,
+        ),
+    ] = Address("127.0.0.1", 8443)
     tls: TLSSettings | None = None
     core: Settings = Settings()
     tokens: TokenRules = TokenRules()
     token_config: TokenConfig = TokenConfig()
     oidc: OIDCSettings | None = None
     limits: HTTPLimits = HTTPLimits()
-    rates: RateLimits = RateLimits()
+    rates: RateLimits = NO_RATE_LIMITS
     proxies: ProxySettings = ProxySettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1
-    event_loop: EventLoop = EventLoop.ASYNCIO
-    drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 7.0
-    log_level: LogLevel = LogLevel.INFO
-    log_format: LogFormat = LogFormat.JSON
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64),
+        Setting(
+            "workers",
+            "Number of front-end processes. Always 1 with --isolation inline.",
+        ),
+    ] = 1
+    event_loop: Annotated[
+        EventLoop,
+        Setting(
+            "event-loop",
+            "Event loop of front ends and vault: 'asyncio', or 'uvloop' if "
+            "installed, which uses slightly less CPU.",
+            metavar="KIND",
+        ),
+    ] = EventLoop.ASYNCIO
+    drain_timeout_seconds: Annotated[
+        float,
+        Meta(ge=0),
+        Setting(
+            "drain-timeout-secs",
+            "Time for requests in flight to finish after SIGTERM, in seconds. "
+            "The server exits at most 3 seconds later.",
+        ),
+    ] = 7.0
+    log_level: Annotated[
+        LogLevel,
+        Setting("log-level", "Minimum severity of log messages on standard error."),
+    ] = LogLevel.INFO
+    log_format: Annotated[
+        LogFormat, Setting("log-format", "Format of log messages.")
+    ] = LogFormat.JSON
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,7 +15,8 @@ from typing import Any, Final
 from aiohttp import web
 from cryptography import x509
 
-from hsm_server.config.settings import HTTPLimits, StatusCheck
+from hsm_server.config.settings import HTTPLimits
+from hsm_server.config.tls import StatusCheck
 from hsm_server.http.connection import Connection
 from hsm_server.http.state import IN_FLIGHT, LOGGER, METRICS, SETTINGS, SOURCES
 from hsm_server.limits.guard import peer_of

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core.settings import SCRUBBING_ALLOCATOR
+from hsm_server.config.annotations import User
 from hsm_server.config.exit_codes import ExitCode
-from hsm_server.config.plan import Plan, User, pack_plan
+from hsm_server.config.plan import Plan, pack_plan
 from hsm_server.ipc.control import (
     Beat,
     Begin,

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core.errors import ConfigurationError
+from hsm_server.config.annotations import User
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.plan import Plan, User, pack_plan
-from hsm_server.config.settings import ServerSettings, TLSSettings
+from hsm_server.config.plan import Plan, pack_plan
+from hsm_server.config.settings import ServerSettings
+from hsm_server.config.tls import TLSSettings
 from hsm_server.system import secret_handover
 from hsm_server.system.secret_handover import SecretBox, fill_box
 from hsm_server.system.sockets import (
@@ -76,7 +78,7 @@ def launch(
         _check_tls(settings.tls)
     _check_isolated()
     secret_handover.self_test()
-    sockets = listening_sockets(settings.host, settings.port, os.environ)
+    sockets = listening_sockets(settings.bind, os.environ)
     plan = Plan(
         settings=settings,
         url=url_of(sockets[0]),
@@ -133,7 +135,7 @@ def _become_supervisor(
         *python_command("-m", "hsm_server.processes.supervisor"),
         *map(str, descriptors),
         # For who looks at the list of processes.
-        *("--bind", f"{plan.settings.host}:{plan.settings.port}"),
+        *("--bind", str(plan.settings.bind)),
     ]
     drop_unwritable(sys.stdout, sys.stderr)
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)

@@ -17,7 +17,7 @@ from functools import partial
 
 from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import TLSSettings
+from hsm_server.config.tls import TLSSettings
 from hsm_server.identity.key_sets import key_set_tasks
 from hsm_server.ipc.control import (
     Beat,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from hsm_core.errors import ConfigurationError
+from hsm_server.config.annotations import Address
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import EventLoop, ServerSettings
 
@@ -22,7 +23,7 @@ _BACKLOG: Final = 128
 
 
 def listening_sockets(
-    host: str, port: int, environment: Mapping[str, str]
+    address: Address, environment: Mapping[str, str]
 ) -> list[socket.socket]:
     """
     Return the sockets that systemd has handed over, else one that is bound here.
@@ -30,7 +31,7 @@ def listening_sockets(
     Raises:
         ListenError: See `adopt` and `bind`.
     """
-    return adopt(environment) or [bind(host, port)]
+    return adopt(environment) or [bind(*address)]
 
 
 def challenge_sockets(settings: ServerSettings) -> list[socket.socket]:

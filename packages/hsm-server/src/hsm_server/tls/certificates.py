@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Record
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import PairFiles
+from hsm_server.config.tls import PairFiles
 from hsm_server.tls.openssl import crypto
 
 _MOST_NAMES: Final = 64

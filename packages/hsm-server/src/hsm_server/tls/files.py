@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import ClientSettings, PairFiles
+from hsm_server.config.tls import ClientSettings, PairFiles
 from hsm_server.tls.certificates import (
     UNREADABLE,
     check_chain,

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from hsm_core.errors import HSMError
-from hsm_server.config.settings import TLSSettings
+from hsm_server.config.tls import TLSSettings
 from hsm_server.observability.logs import Logger, location
 from hsm_server.observability.metrics import Metrics
 from hsm_server.system.standard_streams import sentence

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import ClientSettings, TLSSettings
+from hsm_server.config.tls import ClientSettings, TLSSettings
 from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.acme.cache import first_pair

@@ -20,7 +20,7 @@ from msgspec import Meta, MsgspecError
 
 from hsm_core.model import Line, Record
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import StatusCheck
+from hsm_server.config.tls import StatusCheck
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.system.secret_handover import read_sealed, seal

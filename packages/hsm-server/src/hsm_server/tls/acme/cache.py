@@ -38,7 +38,7 @@ from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.settings import ACMESettings
+from hsm_server.config.tls import ACMESettings
 from hsm_server.tls.certificates import UNREADABLE, check_chain
 from hsm_server.tls.files import open_regular
 from hsm_server.tls.state import ServerPair

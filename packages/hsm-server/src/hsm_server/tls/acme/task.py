@@ -16,7 +16,7 @@ import msgspec
 from cryptography import x509
 
 from hsm_core.errors import HSMError
-from hsm_server.config.settings import ACMESettings
+from hsm_server.config.tls import ACMESettings
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.system.standard_streams import sentence
