@@ -30,7 +30,7 @@ _ALL = os.environ.get("FERROHSM_CONFORMANCE") == "1"
 _TOO_SLOW = {Algorithm.SLH_DSA_SHAKE_192S, Algorithm.SLH_DSA_SHAKE_256S}
 """Sets whose signature takes seconds where a child process makes it."""
 
-_FOUND = default_providers(enable_oqs=True)
+_FOUND = default_providers(enabled=("oqs",))
 PROVIDERS: dict[str, CryptoProvider] = {
     provider.name: provider
     for provider in (

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import cast
 
-from hsm_core._internal.crypto.oqs.library import mechanism_name, mu_name
+from hsm_core._providers.oqs.library import mechanism_name, mu_name
 from hsm_core.algorithms import ALGORITHMS, AlgorithmSpec, Family
 
 Fill = Callable[[int, int], None]

@@ -64,7 +64,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 import ctypes, ctypes.util
 {preparation}
-from hsm_core._internal.crypto.oqs import OqsProvider
+from hsm_core._providers.oqs.provider import OqsProvider
 del seen[:]
 began = time.monotonic()
 provider = OqsProvider()

@@ -14,10 +14,9 @@ import threading
 import time
 
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
-from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
-from hsm_core._internal.crypto.pqcrypto_wheel.provider import worker_command
 from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.pqcrypto.pool import WorkerPool
+from hsm_core._providers.pqcrypto.provider import PqcryptoProvider, worker_command
 from hsm_core.algorithms import Algorithm
 from hsm_core.protocols import KeyHandle
 

@@ -22,17 +22,17 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.guard import Guard
-from hsm_core._internal.crypto.oqs import OqsProvider
-from hsm_core._internal.crypto.oqs.library import (
+from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.oqs.library import (
     Absent,
     Binding,
     Draws,
     OqsLibrary,
     mechanism_name,
 )
-from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pyca import PycaCryptoProvider
-from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.oqs.provider import OqsProvider
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,

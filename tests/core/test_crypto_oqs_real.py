@@ -17,18 +17,18 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
-from hsm_core._internal.crypto.oqs import OqsProvider
-from hsm_core._internal.crypto.oqs.library import (
+from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+from hsm_core._internal.crypto.selftest import known_answer_test
+from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.oqs.library import (
     Absent,
     OqsLibrary,
     mechanism_name,
     open_library,
 )
-from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
-from hsm_core._internal.crypto.pyca import PycaCryptoProvider
-from hsm_core._internal.crypto.selftest import known_answer_test
-from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.oqs.provider import OqsProvider
+from hsm_core._providers.pqcrypto.provider import PqcryptoProvider
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, InvalidInputError, SignatureMismatchError
 from hsm_core.protocols import CryptoProvider
@@ -90,7 +90,7 @@ def test_output(library: OqsLibrary) -> None:
     Opening the library and serving all it has writes nothing at all.
     """
     program = (
-        "from hsm_core._internal.crypto.oqs import OqsProvider; import sys;"
+        "from hsm_core._providers.oqs.provider import OqsProvider; import sys;"
         "sys.exit(not OqsProvider().algorithms())"
     )
     done = subprocess.run(

@@ -24,10 +24,10 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.formats import shown_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
-from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
-from hsm_core._internal.crypto.pqcrypto_wheel.worker import join
 from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.pqcrypto.pool import WorkerPool
+from hsm_core._providers.pqcrypto.provider import PqcryptoProvider
+from hsm_core._providers.pqcrypto.worker import join
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyFormat, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
@@ -116,7 +116,7 @@ class TestServed:
         """
         program = (
             f"import sys, types; {preparation}\n"
-            "from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider\n"
+            "from hsm_core._providers.pqcrypto.provider import PqcryptoProvider\n"
             "p = PqcryptoProvider(); print(repr(p.version), len(p.algorithms()))"
         )
         done = subprocess.run(
@@ -286,7 +286,7 @@ class TestSLHDSA:
         """
         A message that does not fit a frame is refused, and the limit is named.
         """
-        place = "hsm_core._internal.crypto.pqcrypto_wheel.provider.REQUEST_BYTES"
+        place = "hsm_core._providers.pqcrypto.provider.REQUEST_BYTES"
         monkeypatch.setattr(place, 3 * 1024 * 1024)
         handle = PROVIDER.load(SIGNER, material(SIGNER))
         message, parameters = bytes(3 * 1024 * 1024), signature_parameters(SIGNER)

@@ -18,12 +18,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider, worker
-from hsm_core._internal.crypto.pqcrypto_wheel.library import SignatureModule
-from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
-from hsm_core._internal.crypto.pqcrypto_wheel.provider import worker_command
-from hsm_core._internal.crypto.pqcrypto_wheel.worker import join, split
 from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.pqcrypto import worker
+from hsm_core._providers.pqcrypto.library import SignatureModule
+from hsm_core._providers.pqcrypto.pool import WorkerPool
+from hsm_core._providers.pqcrypto.provider import PqcryptoProvider, worker_command
+from hsm_core._providers.pqcrypto.worker import join, split
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import OverloadedError, UnavailableError
 from hsm_core.protocols import KeyHandle
@@ -198,7 +198,7 @@ class TestHardening:
         if not sys.platform.startswith("linux"):
             pytest.skip("Linux only: prctl is called.")
         program = (
-            "import ctypes, os; from hsm_core._internal.crypto.pqcrypto_wheel import "
+            "import ctypes, os; from hsm_core._providers.pqcrypto import "
             "worker; worker.harden(os.getppid()); death = ctypes.c_int();"
             "prctl = ctypes.CDLL(None).prctl; prctl(2, ctypes.byref(death));"
             "print(prctl(3), death.value)"
@@ -214,7 +214,7 @@ class TestHardening:
         A child whose parent has ended before it could be watched ends at once.
         """
         program = (
-            "from hsm_core._internal.crypto.pqcrypto_wheel import worker;"
+            "from hsm_core._providers.pqcrypto import worker;"
             "worker.harden(1 << 30); print('goes on')"
         )
         done = subprocess.run(

@@ -6,22 +6,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cryptography
 import pytest
 
-from hsm_core._internal.crypto.oqs import OqsProvider
-from hsm_core._internal.crypto.oqs.library import Absent
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.providers import PREFERRED, DeferredProvider
+from hsm_core._internal.crypto.providers import DeferredProvider, default_providers
 from hsm_core._internal.crypto.registry import (
     CryptoRegistry,
     GeneratedKey,
     default_registry,
 )
 from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers.oqs.library import Absent
+from hsm_core._providers.oqs.provider import OqsProvider
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family
 from hsm_core.errors import (
     AlgorithmUnavailableError,
@@ -141,17 +142,22 @@ class TestProviders:
 
     def test_preferred(self) -> None:
         """
-        The provider oqs goes first for ML-KEM and ML-DSA, and last for SLH-DSA.
+        A plug-in serves its preferred families before others, and the rest after them.
         """
         served = (
             Algorithm.ML_KEM_768,
             Algorithm.ML_DSA_65,
             Algorithm.SLH_DSA_SHA2_128F,
         )
-        usual, oqs = Partial("usual", *served), Partial("oqs", *served)
-        tested = CryptoRegistry((usual, oqs), SystemEntropy(), preferred=PREFERRED)
+        usual = Partial("usual", *served)
+        plugin = DeferredProvider(
+            "plugin",
+            lambda: Partial("plugin", *served),
+            preferred=frozenset({Family.ML_KEM, Family.ML_DSA}),
+        )
+        tested = registry(usual, plugin)
 
-        assert [oqs, oqs, usual] == [tested.provider_of(a) for a in served]
+        assert [plugin, plugin, usual] == [tested.provider_of(a) for a in served]
 
     def test_no_substitute(self) -> None:
         """
@@ -219,6 +225,19 @@ class TestProviders:
         ):
             registry(oqs, PYCA, order={"ML-KEM-768": ("oqs", "pyca")})
 
+    def test_shipped_plugins(self) -> None:
+        """
+        Own plug-ins come last; oqs, once enabled, is first for its families.
+        """
+        off, on = default_providers(), default_providers(enabled=("oqs",))
+
+        assert ["pyca", "libcrypto", "pqcrypto", "oqs"] == [p.name for p in off]
+        assert [True, False] == [getattr(p, "is_enabled", None) for p in off[2:]]
+        oqs = on[-1]
+        assert isinstance(oqs, DeferredProvider)
+        assert oqs.is_enabled
+        assert {Family.ML_KEM, Family.ML_DSA} == oqs.preferred
+
     def test_settings(self) -> None:
         """
         The settings of an HSM reach its providers, and a wrong one opens nothing.
@@ -231,6 +250,89 @@ class TestProviders:
 
         with pytest.raises(ConfigurationError, match="'nobody' for Ed25519"):
             open_hsm(settings, master_key=bytes(32), hmac_key=bytes(range(32)))
+
+
+PLUGIN_OF_OTHERS = """
+from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+from hsm_core.protocols import ProviderPlugin
+
+PLUGIN = ProviderPlugin(open=PycaCryptoProvider)
+OPT_IN = ProviderPlugin(open=PycaCryptoProvider, needs_enabling=True)
+WRONG = PycaCryptoProvider
+"""
+
+
+class TestPluginsOfOthers:
+    @pytest.fixture(autouse=True)
+    def install(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[None]:
+        """Install a distribution with plug-ins."""
+        info = tmp_path / "elsewhere-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(
+            "[hsm_core.crypto_providers]\n"
+            "fast = elsewhere:PLUGIN\n"
+            "careful = elsewhere:OPT_IN\n"
+            "wrong = elsewhere:WRONG\n"
+            "missing = elsewhere:NOTHING\n"
+            "pqcrypto = elsewhere:WRONG\n"
+            "pyca = elsewhere:WRONG\n"
+        )
+        (tmp_path / "elsewhere.py").write_text(PLUGIN_OF_OTHERS)
+        monkeypatch.syspath_prepend(tmp_path)
+        yield
+        sys.modules.pop("elsewhere", None)
+
+    def test_named_in_settings(self) -> None:
+        """
+        A plug-in of another package serves the algorithms that settings give it.
+        """
+        tested = default_registry(SystemEntropy(), {"Ed25519": ("fast",)})
+
+        assert "fast" == tested.provider_of(Algorithm.ED25519).name
+        assert "pyca" == tested.provider_of(Algorithm.RSA_2048).name
+        tested.generate(Algorithm.ED25519)
+
+    def test_not_loaded_unless_named(self) -> None:
+        """
+        A plug-in of another package is not loaded unless settings name it.
+        """
+        tested = default_registry(SystemEntropy())
+        tested.statuses()
+
+        assert "elsewhere" not in sys.modules
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("wrong", "entry point wrong must be a ProviderPlugin, got type"),
+            ("missing", r"missing of elsewhere can't be loaded \(AttributeError\)"),
+            ("careful", "'careful' for Ed25519, which isn't enabled"),
+        ],
+    )
+    def test_unusable(self, name: str, words: str) -> None:
+        """
+        A plug-in that can't be loaded or is not enabled is a configuration error.
+        """
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            default_registry(SystemEntropy(), {"Ed25519": (name,)})
+
+        assert "providers" == caught.value.facts["field"]
+
+    def test_names_taken(self) -> None:
+        """
+        No other package replaces a built-in provider or a plug-in of this one.
+        """
+        order = {"Ed25519": ("pyca",)}
+        tested = default_registry(SystemEntropy(), order)
+        tested.statuses()
+
+        assert "pyca" == tested.provider_of(Algorithm.ED25519).name
+        assert "elsewhere" not in sys.modules
 
 
 class TestUnavailable:
@@ -326,7 +428,7 @@ class TestDeferred:
             "import sys, hsm_core.primitives\n"
             "from hsm_core._internal.crypto.registry import default_registry\n"
             "from hsm_core._internal.lib.entropy import SystemEntropy\n"
-            "default_registry(SystemEntropy(), enable_oqs=True)\n"
+            "default_registry(SystemEntropy(), enabled=['oqs'])\n"
             "heavy = {'ctypes', 'pqcrypto', 'oqs'}\n"
             "print(sorted(heavy & set(sys.modules)))\n"
         )

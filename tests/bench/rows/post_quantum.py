@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hsm_core._internal.crypto.oqs import OqsProvider
+from hsm_core._providers.oqs.provider import OqsProvider
 from hsm_core.algorithms import Algorithm
 from hsm_core.session import Session
 from tests.bench.figures import Absent, Finding, at_least

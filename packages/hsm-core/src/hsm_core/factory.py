@@ -138,7 +138,7 @@ def open_hsm(
     own_self_test(entropy)
     root_self_test(root)
     registry = default_registry(
-        entropy, settings.providers, enable_oqs=settings.enable_oqs
+        entropy, settings.providers, enabled=settings.enabled_providers
     )
     registry.power_up_test()
     tighten_folders(settings)

@@ -246,6 +246,11 @@ class Settings(Record, frozen=True, kw_only=True):
                 force_setattr(self, name, self.folder / path.name)
 
     @property
+    def enabled_providers(self) -> tuple[str, ...]:
+        """Names of the provider plug-ins that are off by default, and enabled."""
+        return ("oqs",) if self.enable_oqs else ()
+
+    @property
     def folder(self) -> Path:
         """Folder of the key store, ``data`` for one that is not on this disk."""
         scheme, colon, rest = self.key_store.partition(":")

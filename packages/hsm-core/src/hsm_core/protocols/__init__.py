@@ -4,9 +4,8 @@ Interfaces for callers and for implementers of stores, providers and policies.
 
 For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
 `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`, `RemoteKeyVault`,
-`CryptoProvider`, `MasterKeySource`, `CredentialKeys`, `PolicyEngine`, `Clock`,
-`Entropy`. Conformance is
-shown by mypy and by the contract suites.
+`CryptoProvider`, `ProviderPlugin`, `MasterKeySource`, `CredentialKeys`, `PolicyEngine`,
+`Clock`, `Entropy`. Conformance is shown by mypy and by the contract suites.
 """
 
 from hsm_core.protocols.callers import (
@@ -52,6 +51,7 @@ from hsm_core.protocols.providers import (
     KeyHandle,
     MasterKeySource,
     OAEPParameters,
+    ProviderPlugin,
     SignatureParameters,
 )
 from hsm_core.protocols.stores import (
@@ -122,6 +122,7 @@ __all__ = [
     "OpenedStore",
     "OperationMark",
     "PolicyEngine",
+    "ProviderPlugin",
     "RemoteKeyVault",
     "Request",
     "ScopedKey",

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from hsm_core.algorithms import (
     Algorithm,
+    Family,
     HashAlgorithm,
     SignatureEncoding,
     SignatureScheme,
@@ -22,6 +23,7 @@ __all__ = [
     "KeyHandle",
     "MasterKeySource",
     "OAEPParameters",
+    "ProviderPlugin",
     "SignatureParameters",
 ]
 
@@ -274,3 +276,25 @@ class CryptoProvider(Protocol):
     def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
         """Load SubjectPublicKeyInfo, fully checked."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderPlugin:
+    """
+    Object of an entry point in the group ``hsm_core.crypto_providers``.
+
+    The entry point's name is the provider's name in settings. A plug-in of another
+    distribution is loaded only if the setting ``providers`` names it.
+
+    Attributes:
+        open: Returns the provider. Called once, when an algorithm first needs it. A
+            provider without its library returns no algorithms, and may state the
+            reason in an attribute ``absence``.
+        preferred: Families that it serves before the built-in providers. It serves
+            other algorithms after them.
+        needs_enabling: Whether a setting must enable it.
+    """
+
+    open: Callable[[], CryptoProvider]
+    preferred: frozenset[Family] = frozenset()
+    needs_enabling: bool = False

@@ -2,30 +2,31 @@
 """
 Providers: discovery, order of preference, and installation hints.
 
-A provider is a row of one table. It is opened when an algorithm first needs it, so
-that looking for libraries costs nothing to a program that doesn't use them.
+A provider is opened when an algorithm first needs it, so that looking for libraries
+costs nothing to a program that doesn't use them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Final, cast
 
+from hsm_core._internal.lib.plugins import load_plugin
 from hsm_core.algorithms import Algorithm, Family, parse_algorithm, spec
 from hsm_core.errors import ConfigurationError, UnknownAlgorithmError
-from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
+from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle, ProviderPlugin
 
 if TYPE_CHECKING:
     from hsm_core._internal.crypto.composite import Components
 
-_OQS: Final = "oqs"
+PLUGINS: Final = "hsm_core.crypto_providers"
+"""Group of entry points, each of them a `ProviderPlugin`."""
 
-PREFERRED: Final[Mapping[Family, tuple[str, ...]]] = {
-    Family.ML_KEM: (_OQS,),
-    Family.ML_DSA: (_OQS,),
-}
-"""Providers that are asked before the others, where they are there."""
+_FIELD: Final = "providers"
+_DISTRIBUTION: Final = "hsm-core"
+_COMPOSITE: Final = "composite"
 
 
 class DeferredProvider:
@@ -38,13 +39,24 @@ class DeferredProvider:
         name: Its name, known before it is opened.
 
         open_provider: Opens it; None means that it is not installed.
+
+        preferred: Families that it serves before other providers.
+
+        is_enabled: Whether settings allow it; otherwise it supports no algorithm.
     """
 
     def __init__(
-        self, name: str, open_provider: Callable[[], CryptoProvider | None]
+        self,
+        name: str,
+        open_provider: Callable[[], CryptoProvider | None],
+        *,
+        preferred: frozenset[Family] = frozenset(),
+        is_enabled: bool = True,
     ) -> None:
+        self.preferred = preferred
+        self.is_enabled = is_enabled
         self._name = name
-        self._open = open_provider
+        self._open = open_provider if is_enabled else lambda: None
         self._lock = threading.Lock()
         self._is_open = False
         self._provider: CryptoProvider | None = None
@@ -111,39 +123,69 @@ def _libcrypto() -> CryptoProvider:
     return LibcryptoProvider()
 
 
-def _pqcrypto() -> CryptoProvider:
-    from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
-
-    return PqcryptoProvider()
-
-
-def _oqs() -> CryptoProvider:
-    from hsm_core._internal.crypto.oqs import OqsProvider
-
-    return OqsProvider()
-
-
-_TABLE: Final[Mapping[str, Callable[[], CryptoProvider | None]]] = {
+_BUILT_IN: Final[Mapping[str, Callable[[], CryptoProvider]]] = {
     "pyca": _pyca,
     "libcrypto": _libcrypto,
-    "pqcrypto": _pqcrypto,
-    _OQS: _oqs,
 }
-"""Every provider by name, in the order they are asked in."""
+"""Providers without a plug-in, in the order they are asked in."""
 
 
-def default_providers(*, enable_oqs: bool = False) -> tuple[CryptoProvider, ...]:
+def default_providers(
+    named: Iterable[str] = (), *, enabled: Collection[str] = ()
+) -> tuple[CryptoProvider, ...]:
     """
-    Return the providers that are looked for, in order of preference.
+    Return the providers to look for, in order of preference.
+
+    These are the built-in ones, the plug-ins that this package ships, and plug-ins of
+    other packages that settings name.
 
     Args:
-        enable_oqs: Whether liboqs is.
+        named: Names of providers in settings.
+
+        enabled: Names of plug-ins that must be enabled, and are.
+
+    Raises:
+        ConfigurationError: A named plug-in can't be loaded.
     """
-    return tuple(
-        DeferredProvider(name, open_provider)
-        for name, open_provider in _TABLE.items()
-        if enable_oqs or name != _OQS
+    plugins = _shipped_plugins()
+    for name in named:
+        if name not in plugins and name not in {*_BUILT_IN, _COMPOSITE}:
+            loaded = load_plugin((PLUGINS,), name, field=_FIELD, noun="provider")
+            if loaded is not None:
+                plugins[name] = _checked(name, loaded[1])
+    return (
+        *(DeferredProvider(name, opener) for name, opener in _BUILT_IN.items()),
+        *(
+            DeferredProvider(
+                name,
+                plugin.open,
+                preferred=plugin.preferred,
+                is_enabled=not plugin.needs_enabling or name in enabled,
+            )
+            for name, plugin in sorted(
+                plugins.items(), key=lambda item: (item[1].needs_enabling, item[0])
+            )
+        ),
     )
+
+
+def _shipped_plugins() -> dict[str, ProviderPlugin]:
+    """Return the plug-ins of this distribution; none if it has no metadata."""
+    try:
+        points = distribution(_DISTRIBUTION).entry_points.select(group=PLUGINS)
+    except PackageNotFoundError:
+        return {}
+    return {point.name: _checked(point.name, point.load()) for point in points}
+
+
+def _checked(name: str, loaded: object) -> ProviderPlugin:
+    if not isinstance(loaded, ProviderPlugin):
+        raise ConfigurationError(
+            f"{_FIELD}: the entry point {name} must be a ProviderPlugin, got "
+            f"{type(loaded).__name__}.",
+            field=_FIELD,
+        )
+    return loaded
 
 
 def composite_provider(components: Components) -> CryptoProvider:
@@ -154,7 +196,7 @@ def composite_provider(components: Components) -> CryptoProvider:
 
         return CompositeProvider(components)
 
-    return DeferredProvider("composite", open_provider)
+    return DeferredProvider(_COMPOSITE, open_provider)
 
 
 def parse_order(
@@ -190,14 +232,15 @@ def parse_order(
 
 
 def _why_absent(name: str, by_name: Mapping[str, CryptoProvider]) -> str:
-    if name == _OQS and name not in by_name:
+    provider = by_name.get(name)
+    if not getattr(provider, "is_enabled", True):
         return "isn't enabled."
-    reason = getattr(by_name.get(name), "absence", "")
+    reason = getattr(provider, "absence", "")
     return f"isn't there. {reason}" if reason else "isn't there."
 
 
 def _bad_order(what: str) -> ConfigurationError:
-    return ConfigurationError(f"The order of providers names {what}", field="providers")
+    return ConfigurationError(f"The order of providers names {what}", field=_FIELD)
 
 
 _FROM_PYPI: Final = "Install a wheel of cryptography 50 or newer from PyPI"

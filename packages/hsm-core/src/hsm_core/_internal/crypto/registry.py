@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
 from hsm_core._internal.crypto.formats import check_random, explained, kept_form
 from hsm_core._internal.crypto.guard import Guard, GuardedHandle
 from hsm_core._internal.crypto.providers import (
-    PREFERRED,
     composite_provider,
     default_providers,
     parse_order,
@@ -30,7 +30,7 @@ from hsm_core._internal.crypto.selftest import (
     known_verification_test,
     pairwise_consistency_test,
 )
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     InvalidInputError,
@@ -69,8 +69,6 @@ class ServedAlgorithms:
         order: Names of providers by name of algorithm, where it differs. Only those
             named are asked, so that a setting never ends in a silent substitute.
 
-        preferred: Names of providers that are asked first for a family.
-
     Raises:
         ConfigurationError: *order* names an algorithm or a provider that isn't there.
     """
@@ -79,10 +77,8 @@ class ServedAlgorithms:
         self,
         providers: Sequence[CryptoProvider],
         order: Mapping[str, tuple[str, ...]],
-        preferred: Mapping[Family, tuple[str, ...]],
     ) -> None:
         self._providers = tuple(providers)
-        self._preferred = preferred
         self._ready: set[Algorithm] = set()
         self._slots: dict[Algorithm, Slot | None] = {}
         self._resolving = threading.RLock()
@@ -204,8 +200,10 @@ class ServedAlgorithms:
         row = spec(algorithm)
         if not all(map(self._find, row.components)):
             return None
-        first = self._preferred.get(row.family, ())
-        usual = sorted(self._providers, key=lambda one: one.name not in first)
+        usual = sorted(
+            self._providers,
+            key=lambda one: row.family not in getattr(one, "preferred", ()),
+        )
         for provider in self._order.get(algorithm, usual):
             if algorithm in provider.algorithms():
                 return Slot(provider, Guard(algorithm, self.require))
@@ -267,7 +265,6 @@ class ServedAlgorithms:
 
 
 _DEFAULT_ORDER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
-_NOBODY: Final[Mapping[Family, tuple[str, ...]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +286,11 @@ class CryptoRegistry(ServedAlgorithms):
     Registry of all cryptography: generate, load, test, stop.
 
     Args:
-        providers: See `ServedAlgorithms`, as for *order* and *preferred*.
+        providers: See `ServedAlgorithms`, as for *order*.
 
         entropy: Where new keys come from.
 
         order: Names of providers by name of algorithm.
-
-        preferred: Names of providers that are asked first for a family.
 
         composites: Makes the provider of composites; components come from this
             registry, so that a stopped component stops its composites.
@@ -310,11 +305,10 @@ class CryptoRegistry(ServedAlgorithms):
         entropy: Entropy,
         *,
         order: Mapping[str, tuple[str, ...]] = _DEFAULT_ORDER,
-        preferred: Mapping[Family, tuple[str, ...]] = _NOBODY,
         composites: Callable[[CryptoRegistry], CryptoProvider] = composite_provider,
     ) -> None:
         self._entropy = entropy
-        super().__init__((*providers, composites(self)), order, preferred)
+        super().__init__((*providers, composites(self)), order)
 
     def generate(self, algorithm: Algorithm, *, agrees: bool = True) -> GeneratedKey:
         """
@@ -429,7 +423,7 @@ def default_registry(
     entropy: Entropy,
     order: Mapping[str, tuple[str, ...]] = _DEFAULT_ORDER,
     *,
-    enable_oqs: bool = False,
+    enabled: Collection[str] = (),
 ) -> CryptoRegistry:
     """
     Return a registry of the providers that this machine has.
@@ -439,10 +433,10 @@ def default_registry(
 
         order: See `CryptoRegistry`.
 
-        enable_oqs: Whether liboqs is looked for.
+        enabled: Names of plug-ins that must be enabled, and are.
 
     Raises:
         ConfigurationError: *order* names an algorithm or a provider that isn't there.
     """
-    providers = default_providers(enable_oqs=enable_oqs)
-    return CryptoRegistry(providers, entropy, order=order, preferred=PREFERRED)
+    providers = default_providers(chain(*order.values()), enabled=enabled)
+    return CryptoRegistry(providers, entropy, order=order)

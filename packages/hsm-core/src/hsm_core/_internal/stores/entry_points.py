@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Final, TypeVar
 
+from hsm_core._internal.lib.plugins import load_plugin, plugin_names
 from hsm_core.errors import ConfigurationError, HSMError, StoreUnavailableError
 
 APPROVAL_STORES: Final = "hsm_core.approval_stores"
@@ -92,42 +92,13 @@ def find_opener(
             loaded.
     """
     groups = tuple(groups)
-    if not _SCHEME.fullmatch(scheme):
-        raise _unknown(groups, scheme, field, known)
-    found = [
-        (group, point)
-        for group in groups
-        for point in entry_points(group=group, name=scheme)
-    ]
-    if not found:
-        raise _unknown(groups, scheme, field, known)
-    if len(found) > 1:
-        offers = " and ".join(sorted({_offered_by(point) for _, point in found}))
+    loaded = None
+    if _SCHEME.fullmatch(scheme):
+        loaded = load_plugin(groups, scheme, field=field, noun="scheme")
+    if loaded is None:
+        available = ", ".join(sorted({*known, *plugin_names(groups)}))
         raise ConfigurationError(
-            f"{field}: more than one package offers the scheme {scheme}: {offers}.",
+            f"{field}: unknown scheme {scheme[:64]!r}. Available: {available}.",
             field=field,
         )
-    group, point = found[0]
-    try:
-        return Opener(group, scheme, field, point.load())
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(
-            f"{field}: the entry point {scheme} of {_offered_by(point)} can't be "
-            f"loaded ({type(error).__name__}).",
-            field=field,
-        ) from error
-
-
-def _unknown(
-    groups: Iterable[str], scheme: str, field: str, known: Iterable[str]
-) -> ConfigurationError:
-    offered = {point.name for group in groups for point in entry_points(group=group)}
-    return ConfigurationError(
-        f"{field}: unknown scheme {scheme[:64]!r}. Available: "
-        f"{', '.join(sorted({*known, *offered}))}.",
-        field=field,
-    )
-
-
-def _offered_by(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value
+    return Opener(loaded[0], scheme, field, loaded[1])

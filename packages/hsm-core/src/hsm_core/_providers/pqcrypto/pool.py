@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from hsm_core._internal.crypto.pqcrypto_wheel.worker import ANSWER_BYTES, HEADER
+from hsm_core._providers.pqcrypto.worker import ANSWER_BYTES, HEADER
 from hsm_core.errors import OverloadedError, UnavailableError
 from hsm_core.settings import SCRUBBING_ALLOCATOR
 

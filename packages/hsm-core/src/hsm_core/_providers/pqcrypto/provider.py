@@ -25,16 +25,16 @@ from hsm_core._internal.crypto.parameters import (
     check_verifying,
     signature_parameters,
 )
-from hsm_core._internal.crypto.pqcrypto_wheel import worker
-from hsm_core._internal.crypto.pqcrypto_wheel.library import (
+from hsm_core._providers.pqcrypto import worker
+from hsm_core._providers.pqcrypto.library import (
     KEMModule,
     PqcryptoWheel,
     SignatureModule,
     module_name,
     open_wheel,
 )
-from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
-from hsm_core._internal.crypto.pqcrypto_wheel.worker import (
+from hsm_core._providers.pqcrypto.pool import WorkerPool
+from hsm_core._providers.pqcrypto.worker import (
     DONE,
     GENERATE,
     MISMATCH,

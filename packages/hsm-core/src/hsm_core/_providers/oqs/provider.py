@@ -24,7 +24,13 @@ from hsm_core._internal.crypto.expanded import (
     read_own_seed,
 )
 from hsm_core._internal.crypto.handle import BaseHandle
-from hsm_core._internal.crypto.oqs.library import (
+from hsm_core._internal.crypto.parameters import (
+    check_encapsulation,
+    check_signing,
+    check_verifying,
+)
+from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+from hsm_core._providers.oqs.library import (
     Absent,
     Draws,
     Engine,
@@ -36,12 +42,6 @@ from hsm_core._internal.crypto.oqs.library import (
     mu_name,
     open_library,
 )
-from hsm_core._internal.crypto.parameters import (
-    check_encapsulation,
-    check_signing,
-    check_verifying,
-)
-from hsm_core._internal.crypto.pyca import PycaCryptoProvider
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,

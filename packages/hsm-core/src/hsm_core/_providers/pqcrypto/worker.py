@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hsm_core._internal.crypto.pqcrypto_wheel.library import SignatureModule
+    from hsm_core._providers.pqcrypto.library import SignatureModule
 
 HEADER: Final = struct.Struct(">I")
 """Length before each frame, and before each field of one."""
