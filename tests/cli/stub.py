@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hsm_core import wire
 from hsm_core.errors import HSMError
-from hsm_core.operations import Operation
+from hsm_core.operations import OPERATIONS, Operation, Route
 from hsm_core.protocols import HSM
-from hsm_core.rest import API_PREFIX, APPROVAL_HEADER, ROUTES, Route
+from hsm_core.rest import API_PREFIX, APPROVAL_HEADER
 from tests.cli.certificates import Certificates
 
 TOKEN = "stub.bearer.token"
@@ -200,7 +200,8 @@ def problem(error: HSMError, request_id: str = "request-1") -> bytes:
 
 def _decode(request: Received) -> tuple[Route, Operation[Any]]:
     parts = urlsplit(request.target)
-    route, path = _match(request.method, parts.path)
+    kind, path = _match(request.method, parts.path)
+    route = kind.route
     query: dict[str, Any] = dict(
         parse_qsl(parts.query, strict_parsing=bool(parts.query))
     )
@@ -208,18 +209,19 @@ def _decode(request: Received) -> tuple[Route, Operation[Any]]:
         query[name] = query[name].split(",")
     if request.headers.get("content-type") == "application/octet-stream":
         fields = {**query, **path, route.raw_request: request.body}
-        return route, wire.convert(fields, route.operation, strict=False)
+        return route, wire.convert(fields, kind, strict=False)
     if not route.has_body:
-        return route, wire.convert({**query, **path}, route.operation, strict=False)
-    return route, wire.decode_operation(request.body, route.operation, path=path)
+        return route, wire.convert({**query, **path}, kind, strict=False)
+    return route, wire.decode_operation(request.body, kind, path=path)
 
 
-def _match(method: str, path: str) -> tuple[Route, dict[str, str]]:
-    for route in ROUTES:
+def _match(method: str, path: str) -> tuple[type[Operation[Any]], dict[str, str]]:
+    for kind in OPERATIONS:
+        route = kind.route
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", API_PREFIX + route.path)
         found = re.fullmatch(pattern, path)
         if found and method == route.method:
-            return route, {k: unquote(v) for k, v in found.groupdict().items()}
+            return kind, {k: unquote(v) for k, v in found.groupdict().items()}
     raise AssertionError(f"no route for {method} {path}")
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core import policies
-from hsm_core._internal.handlers.destruction import INTERNAL_OPERATIONS
+from hsm_core._internal.handlers.base import HANDLERS
 from hsm_core._internal.keyring.versions import REVOKED_BY_POLICY
 from hsm_core._internal.policy.facts import SYSTEM_GRANTS
 from hsm_core._policies.rules import KNOWN_OPERATIONS, REVOCABLE
@@ -342,8 +342,9 @@ def test_built_in(profile: PolicyProfile) -> None:
 def test_operations_are_known() -> None:
     """A policy may name every operation, those that only the HSM asks for too."""
     granted = set[str]().union(*SYSTEM_GRANTS.values())
-    internal = {operation.__name__ for operation in INTERNAL_OPERATIONS}
+    internal = {kind.__name__ for kind in HANDLERS.keys() - set(OPERATIONS)}
 
+    assert set(OPERATIONS) < HANDLERS.keys()
     assert granted | internal <= KNOWN_OPERATIONS
     assert policies.INTERNAL_OPERATIONS.isdisjoint(o.__name__ for o in OPERATIONS)
     assert REVOKED_BY_POLICY == REVOCABLE

@@ -20,7 +20,6 @@ from hsm_core import wire
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError
 from hsm_core.model import Role
-from hsm_core.rest import ROUTES, path_fields, route_of
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import HTTPLimits, ProxyHeader, ProxySettings
 from hsm_server.http.problems import RequestRefusedError
@@ -66,8 +65,8 @@ def targets() -> list[Target]:
 
 
 def _bodies() -> Target:
-    """Return the target of JSON bodies; the first byte chooses the route."""
-    routes = [route for route in ROUTES if route.has_body]
+    """Return the target of JSON bodies; the first byte chooses the operation."""
+    kinds = [kind for kind in ops.OPERATIONS if kind.route.has_body]
     bodies: dict[type[ops.Operation[Any]], object] = {
         ops.CreateKey: {"algorithm": "EC-P256", "name": "k", "tags": ["a"]},
         ops.Sign: {"message": b64(b"m"), "hash": "SHA-256"},
@@ -82,15 +81,13 @@ def _bodies() -> Target:
     }
     seeds = []
     for kind, body in bodies.items():
-        number = routes.index(route_of(kind))
+        number = kinds.index(kind)
         seeds.append(bytes([number]) + json.dumps(body).encode())
 
     def read(data: bytes) -> object:
-        route = routes[data[0] % len(routes)] if data else routes[0]
-        path = dict.fromkeys(path_fields(route.path), _ID)
-        return wire.decode_operation(
-            data[1:], route.operation, path=path, payload_limit=_MOST
-        )
+        kind = kinds[data[0] % len(kinds)] if data else kinds[0]
+        path = dict.fromkeys(kind.route.path_fields, _ID)
+        return wire.decode_operation(data[1:], kind, path=path, payload_limit=_MOST)
 
     return Target(name="request-body", readers=(read,), seeds=seeds)
 
@@ -141,7 +138,7 @@ def _on_loop(read: Callable[[bytes], Awaitable[object]]) -> Reader:
 
 @cache
 def _reader_for(kind: type[ops.Operation[Any]]) -> RequestReader:
-    return RequestReader(route_of(kind), HTTPLimits())
+    return RequestReader(kind, HTTPLimits())
 
 
 def _queries() -> Target:
@@ -179,7 +176,7 @@ def _heads() -> Target:
 
     async def change(data: bytes) -> object:
         request = _parsed(b"POST /x HTTP/1.1\r\n%b\r\n\r\n" % data)
-        return expected_generation(request, route_of(ops.RotateKey))
+        return expected_generation(request, ops.RotateKey)
 
     async def send(data: bytes) -> object:
         head = b"POST /x HTTP/1.1\r\nContent-Length: 14\r\n"

@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from hsm_core import errors
-from hsm_core.operations import HSMStatus, Status
-from hsm_core.rest import API_PREFIX, REQUEST_CODES, ROUTES
+from hsm_core.operations import OPERATIONS, HSMStatus, Status
+from hsm_core.rest import API_PREFIX, REQUEST_CODES
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.api.openapi.schemas import summary_of
 from hsm_server.config.exit_codes import EXIT_CODES, ExitCode
@@ -73,17 +73,18 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 def _routes() -> str:
     rows = [("Operation", "Request", "Success", "Other forms", "Description")]
-    for route in ROUTES:
+    for kind in OPERATIONS:
+        route = kind.route
         both = (("in", route.raw_request), ("out", route.raw_response))
         raw = ", ".join(f"{way}: `{name}`" for way, name in both if name)
         raw += "events" if route.events else ""
         rows.append(
             (
-                f"`{route.operation.__name__}`",
+                f"`{kind.__name__}`",
                 f"`{route.method} {API_PREFIX}{route.path}`",
                 str(route.success),
                 raw,
-                summary_of(route.operation).replace("|", "\\|"),
+                summary_of(kind).replace("|", "\\|"),
             )
         )
     return _table(*rows)

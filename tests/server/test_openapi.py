@@ -9,19 +9,19 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from hsm_core import wire
-from hsm_core.operations import OPERATIONS, DescribeKey, Effect
-from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_core.operations import OPERATIONS, DescribeKey, Effect, Operation
+from hsm_core.rest import API_PREFIX
 from hsm_server.api.openapi import openapi_document
-from hsm_server.api.openapi.examples import EXAMPLES
 from hsm_server.config.settings import HTTPLimits
 from tests.server.support import API
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_document(HTTPLimits()))
-ROUTE_IDS = [route.operation.__name__ for route in ROUTES]
+NAMES = [kind.__name__ for kind in OPERATIONS]
 
 
-def described(route: Route) -> dict[str, Any]:
-    """Return what the document says of a route."""
+def described(kind: type[Operation[Any]]) -> dict[str, Any]:
+    """Return what the document says of an operation."""
+    route = kind.route
     found: dict[str, Any] = DOCUMENT["paths"][API_PREFIX + route.path][
         route.method.lower()
     ]
@@ -44,7 +44,7 @@ async def test_it_is_served_to_everybody(api: API) -> None:
 
 
 def test_every_operation_is_described() -> None:
-    """Each has its own id, a summary and an example."""
+    """Each has its own id and a summary."""
     ids = {
         operation["operationId"]: operation
         for item in DOCUMENT["paths"].values()
@@ -53,48 +53,47 @@ def test_every_operation_is_described() -> None:
 
     assert {cls.__name__ for cls in OPERATIONS} <= ids.keys()
     assert all(operation["summary"] for operation in ids.values())
-    assert set(OPERATIONS) == EXAMPLES.keys()
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
-def test_every_example_is_a_valid_request(route: Route) -> None:
+@pytest.mark.parametrize("kind", OPERATIONS, ids=NAMES)
+def test_every_example_is_a_valid_request(kind: type[Operation[Any]]) -> None:
     """What is shown as an example can be read."""
-    operation = wire.convert(EXAMPLES[route.operation], route.operation)
+    operation = wire.convert(dict(kind.route.example), kind)
 
-    assert isinstance(operation, route.operation)
+    assert isinstance(operation, kind)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
-def test_every_parameter_is_described(route: Route) -> None:
+@pytest.mark.parametrize("kind", OPERATIONS, ids=NAMES)
+def test_every_parameter_is_described(kind: type[Operation[Any]]) -> None:
     """Path, query, header and body hold every field once."""
-    operation = described(route)
+    route, operation = kind.route, described(kind)
     places = {"path": set(), "query": set(), "header": set()}  # type: dict[str, set[str]]
     for parameter in operation["parameters"]:
         places[parameter["in"]].add(parameter["name"])
     body = operation.get("requestBody", {"content": {}})["content"]
     schema = body.get("application/json", {"schema": {}})["schema"]
     in_body = set(schema.get("properties", {})) - {"type"}
-    fields = set(route.operation.__struct_fields__)
+    fields = set(kind.__struct_fields__)
 
-    assert set(path_fields(route.path)) == places["path"]
+    assert set(route.path_fields) == places["path"]
     assert fields == places["path"] | places["query"] | in_body
     assert not places["query"] & in_body
-    mutates = route.operation.effect is Effect.MUTATION
+    mutates = kind.effect is Effect.MUTATION
     headers = {"Idempotency-Key"} if mutates else set()
-    if route.operation.effect is not Effect.CONSENT:
+    if kind.effect is not Effect.CONSENT:
         headers |= {"FerroHSM-Approval"}
     if mutates and "key_id" in places["path"]:
         headers |= {"If-Match"}
-    if route.operation is DescribeKey:
+    if kind is DescribeKey:
         headers |= {"If-None-Match"}
     assert headers | ({"Last-Event-ID"} if route.events else set()) == places["header"]
     assert bool(route.raw_request) == ("application/octet-stream" in body)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
-def test_every_answer_is_described(route: Route) -> None:
+@pytest.mark.parametrize("kind", OPERATIONS, ids=NAMES)
+def test_every_answer_is_described(kind: type[Operation[Any]]) -> None:
     """Success has the result's schema, everything else is a problem."""
-    responses = described(route)["responses"]
+    route, responses = kind.route, described(kind)["responses"]
     problems = set(responses) - {str(route.success), "202", "304"}
     waiting = responses["202"]
 
@@ -191,9 +190,7 @@ def test_one_payload_is_signed(verb: str) -> None:
 def test_other_keys_may_be_missing_too() -> None:
     """A route that names a key in its body has the answer of a missing key."""
     with_404 = {
-        route.operation.__name__
-        for route in ROUTES
-        if "404" in described(route)["responses"]
+        kind.__name__ for kind in OPERATIONS if "404" in described(kind)["responses"]
     }
 
     assert {"ImportKey", "DeriveKey", "ExportKey", "Sign"} <= with_404

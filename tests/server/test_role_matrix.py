@@ -16,7 +16,6 @@ from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyState, Role
-from hsm_core.rest import ROUTES, Route, path_fields
 from hsm_core.testing import caller
 from tests import self_tests
 from tests.core.test_roles import sample
@@ -65,22 +64,24 @@ def key_in(hsm: OpenHSM, state: KeyState, owner: str) -> str:
     return key_id
 
 
-def fields_of(route: Route, key_id: str) -> dict[str, Any]:
-    """Return what a valid request of a route says, of the key's first version."""
-    operation = sample(route.operation, key_id)
+def fields_of(kind: type[ops.Operation[Any]], key_id: str) -> dict[str, Any]:
+    """Return what a valid request of an operation says, of the key's first version."""
+    operation = sample(kind, key_id)
     fields: dict[str, Any] = json.loads(wire.encode_json(operation))
-    if "version" in route.operation.__struct_fields__:
+    if "version" in kind.__struct_fields__:
         fields["version"] = 1
-    if route.operation is ops.UpdateKey:
+    if kind is ops.UpdateKey:
         fields["description"] = "changed"
     return {n: v for n, v in fields.items() if n != "type" and v is not None}
 
 
-async def ask(api: API, route: Route, key_id: str, token: str) -> tuple[int, str]:
+async def ask(
+    api: API, kind: type[ops.Operation[Any]], key_id: str, token: str
+) -> tuple[int, str]:
     """Send a request; return status, and the code of what was refused."""
-    fields = fields_of(route, key_id)
+    fields, route = fields_of(kind, key_id), kind.route
     path = route.path
-    for name in path_fields(path):
+    for name in route.path_fields:
         path = path.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
     if route.has_body:
         answer = await api.send(route.method, path, token=token, body=fields)
@@ -97,9 +98,9 @@ def test_the_page_says_it_of_every_route() -> None:
     """The cells are at least two thousand, and no route or role is left out."""
     table = published()
 
-    assert {route.operation.__name__ for route in ROUTES} == table.keys()
+    assert {kind.__name__ for kind in ops.OPERATIONS} == table.keys()
     assert set(Role) == set().union(*table.values())
-    assert 2000 <= len(Role) * len(ROUTES) * len(STATES) * len(OWNERS)
+    assert 2000 <= len(Role) * len(ops.OPERATIONS) * len(STATES) * len(OWNERS)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -114,18 +115,18 @@ async def test_every_cell(
     wrong, seen = [], Counter[int]()
     for owner in OWNERS:
         key_id = key_in(api.hsm, state, owner)
-        for route in ROUTES:
-            name = route.operation.__name__
-            status, code = await ask(api, route, key_id, token)
+        for kind in ops.OPERATIONS:
+            name = kind.__name__
+            status, code = await ask(api, kind, key_id, token)
             is_denied = (status, code) == (403, "access_denied")
             is_sound = is_denied or (status < 500 and status not in {401, 403, 429})
             is_sound = is_sound and code != "invalid_input"
             if not is_sound or is_denied is (role in table[name]):
                 wrong.append((owner, name, status, code))
             seen[status] += 1
-            if status < 300 and route.method != "GET":
+            if status < 300 and kind.route.method != "GET":
                 key_id = key_in(api.hsm, state, owner)
 
     assert [] == wrong
-    assert len(OWNERS) * len(ROUTES) == seen.total()
+    assert len(OWNERS) * len(ops.OPERATIONS) == seen.total()
     assert seen[403] == len(OWNERS) * sum(role not in r for r in table.values())

@@ -302,7 +302,7 @@ def _written_and_read(record: RecordT) -> RecordT:
 
 def decode_packed_operation(data: bytes | bytearray) -> AnyOperation:
     """Read any operation from deterministic MessagePack; see `decode_packed`."""
-    return decode_packed(data, AnyOperation)  # type: ignore[arg-type]
+    return decode_packed(data, AnyOperation)
 
 
 @cache

@@ -20,7 +20,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result_type
-from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
+from hsm_core.rest import API_PREFIX
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 _LONGEST_BLOCK: Final = 4 * 1024 * 1024
@@ -137,10 +137,10 @@ def request_of(operation: Operation[Any], /) -> Request:
         InvalidInputError: The operation is invalid; the message names the field.
         InputSizeError: A field next to a long payload is too long for a URL.
     """
-    route = route_of(type(operation))
+    route = operation.route
     fields = _checked_fields(operation)
     path = API_PREFIX + route.path
-    for name in path_fields(route.path):
+    for name in route.path_fields:
         path = path.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
     headers = {"Accept": f"{_JSON}, application/problem+json"}
     raw = fields.get(route.raw_request) if route.raw_request else None
@@ -184,7 +184,7 @@ def stream_request_of(operation: ListAuditEvents, position: str, /) -> Request:
     fields = _checked_fields(operation)
     for name in ("limit", "ascending", "follow"):
         fields.pop(name, None)
-    path = API_PREFIX + route_of(ListAuditEvents).path
+    path = API_PREFIX + ListAuditEvents.route.path
     headers = {"Accept": f"{EVENTS}, application/problem+json"}
     if position:
         headers["Last-Event-ID"] = position
@@ -222,7 +222,7 @@ def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
         HSMError: The response is a problem document; see `error_of`.
         TransportError: The response is invalid for this operation.
     """
-    route: Route = route_of(operation)
+    route = operation.route
     media_type = answer.content_type.partition(";")[0].strip().lower()
     if answer.status == _ACCEPTED and media_type == _JSON:
         raise _approval_required(answer) or error_of(answer)

@@ -18,6 +18,7 @@ from hsm_core.operations.base import (
     Effect,
     Operation,
     Reason,
+    Route,
 )
 
 __all__ = [
@@ -141,6 +142,11 @@ class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "GET",
+        "/approvals",
+        example={"states": ["pending"], "per_page": 20},
+    )
 
     states: Annotated[tuple[ApprovalState, ...], Meta(max_length=7)] = ()
     kind: Annotated[str, Meta(max_length=64)] = ""
@@ -155,6 +161,11 @@ class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "GET",
+        "/approvals/{approval_id}",
+        example={"approval_id": "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"},
+    )
 
     approval_id: ApprovalReference
 
@@ -179,6 +190,15 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.CONSENT
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/approvals/{approval_id}/approve",
+        example={
+            "approval_id": "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24",
+            "digest": "41" * 32,
+            "comment": "as agreed",
+        },
+    )
 
     approval_id: ApprovalReference
     digest: ApprovalDigest
@@ -202,6 +222,14 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.CONSENT
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/approvals/{approval_id}/deny",
+        example={
+            "approval_id": "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24",
+            "reason": "not before the audit",
+        },
+    )
 
     approval_id: ApprovalReference
     reason: Annotated[Reason, Meta(min_length=1)]
@@ -224,6 +252,14 @@ class Withdraw(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.CONSENT
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/approvals/{approval_id}/withdraw",
+        example={
+            "approval_id": "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24",
+            "reason": "the request has changed",
+        },
+    )
 
     approval_id: ApprovalReference
     reason: Reason = ""
@@ -234,5 +270,10 @@ class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.CONSENT
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/approvals/{approval_id}/cancel",
+        example={"approval_id": "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"},
+    )
 
     approval_id: ApprovalReference

@@ -8,7 +8,14 @@ from typing import Annotated, ClassVar, TypeAlias
 from msgspec import Meta
 
 from hsm_core.model import AuditEntry, Record
-from hsm_core.operations.base import Effect, Instant, Operation, PerPage, Sequence53
+from hsm_core.operations.base import (
+    Effect,
+    Instant,
+    Operation,
+    PerPage,
+    Route,
+    Sequence53,
+)
 
 __all__ = [
     "AuditPage",
@@ -130,6 +137,12 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "GET",
+        "/audit/events",
+        events=True,
+        example={"limit": 20},
+    )
 
     start_seq: Sequence53 | None = None
     limit: PerPage = 50
@@ -155,6 +168,11 @@ class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/audit/verify",
+        example={"start_seq": 0, "limit": 1000},
+    )
 
     start_seq: Sequence53 = 0
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000

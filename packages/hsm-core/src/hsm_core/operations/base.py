@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Generic, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
+import msgspec
 from msgspec import Meta
 
 from hsm_core.algorithms import Algorithm, KeyUsage
@@ -30,6 +33,7 @@ __all__ = [
     "Owner",
     "PerPage",
     "Reason",
+    "Route",
     "Sequence53",
     "SignatureContext",
     "Tag",
@@ -42,6 +46,7 @@ __all__ = [
     "VersionNumber",
     "WaitingDays",
     "Why",
+    "base64_text",
     "result_type",
 ]
 
@@ -67,6 +72,54 @@ class Effect(StrEnum):
     CONSENT = "consent"
 
 
+class Route(Record, frozen=True):
+    """
+    REST route of an operation.
+
+    A path parameter or query parameter is a field of the operation; all other fields
+    are the members of a JSON body.
+
+    Attributes:
+        path: Template below ``/api/v1``, with fields in braces.
+        success: Status of a success.
+        location: Template of the Location header over fields of the result.
+        raw_request: Field that may be the whole body, as ``application/octet-stream``;
+            the other fields are then query parameters.
+        raw_response: Field of the result that may be the whole answer, if asked for by
+            ``Accept: application/octet-stream``.
+        events: Whether ``Accept: text/event-stream`` asks for a live view.
+        example: All fields of a valid request, as JSON, for the OpenAPI description.
+            The examples use keys that a reader can create first: ``release-signer``
+            (EC-P256), ``document-key`` (AES-256-GCM), ``webhook-mac`` (HMAC-SHA-256),
+            ``mailbox`` (MLKEM768-ECDH-P256-SHA3-256), ``transport`` (RSA-3072 for wrap
+            and unwrap) and ``session-root`` (HKDF-SHA-256).
+    """
+
+    method: str
+    path: str
+    success: int = 200
+    location: str = ""
+    raw_request: str = ""
+    raw_response: str = ""
+    events: bool = False
+    example: Mapping[str, Any] = {}
+
+    @property
+    def has_body(self) -> bool:
+        """Whether fields travel in a body rather than in the query."""
+        return self.method in {"POST", "PUT", "PATCH"}
+
+    @property
+    def path_fields(self) -> tuple[str, ...]:
+        """Fields of the operation in the path."""
+        return tuple(part[1:-1] for part in self.path.split("/") if part[:1] == "{")
+
+
+def base64_text(data: bytes) -> str:
+    """Return bytes as they are in JSON, for an example."""
+    return base64.b64encode(data).decode()
+
+
 class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
     """
     Base of every operation; the type argument is the type of its result.
@@ -77,12 +130,21 @@ class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
         other_keys: Fields with further key IDs; each is resolved and authorized like
             ``key_id``.
         while_locked: Whether a locked HSM serves the operation.
+        route: REST route; an internal operation has none.
     """
 
     effect: ClassVar[Effect]
     usage: ClassVar[KeyUsage | None] = None
     other_keys: ClassVar[tuple[str, ...]] = ()
     while_locked: ClassVar[bool] = False
+    route: ClassVar[Route]
+
+    @classmethod
+    def names_key(cls) -> bool:
+        """Return whether the operation is about one existing key, named by key_id."""
+        return any(
+            f.name == "key_id" and f.required for f in msgspec.structs.fields(cls)
+        )
 
 
 def result_type(operation: type[Operation[R_co]]) -> type[R_co]:

@@ -15,7 +15,9 @@ from hsm_core.operations.base import (
     ItemReference,
     KeyReference,
     Operation,
+    Route,
     VersionNumber,
+    base64_text,
 )
 
 __all__ = [
@@ -120,6 +122,17 @@ class Encrypt(Operation[Ciphertext], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.ENCRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/encrypt",
+        raw_request="plaintext",
+        raw_response="ciphertext",
+        example={
+            "key_id": "document-key",
+            "plaintext": base64_text(b"attack at dawn"),
+            "aad": base64_text(b"case 7"),
+        },
+    )
 
     key_id: KeyReference
     plaintext: Secret
@@ -141,6 +154,17 @@ class Decrypt(Operation[Plaintext], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.DECRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/decrypt",
+        raw_request="ciphertext",
+        raw_response="plaintext",
+        example={
+            "key_id": "document-key",
+            "ciphertext": base64_text(bytes(64)),
+            "aad": base64_text(b"case 7"),
+        },
+    )
 
     key_id: KeyReference
     ciphertext: bytes
@@ -164,6 +188,17 @@ class Rewrap(Operation[Ciphertext], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.DECRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/rewrap",
+        raw_request="ciphertext",
+        raw_response="ciphertext",
+        example={
+            "key_id": "document-key",
+            "ciphertext": base64_text(bytes(64)),
+            "aad": base64_text(b"case 7"),
+        },
+    )
 
     key_id: KeyReference
     ciphertext: bytes
@@ -182,6 +217,11 @@ class GenerateDataKey(Operation[DataKey], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.ENCRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/data-key",
+        example={"key_id": "document-key", "length": 32, "aad": base64_text(b"case 7")},
+    )
 
     key_id: KeyReference
     length: Annotated[int, Meta(ge=16, le=64)] = 32
@@ -210,6 +250,20 @@ class EncryptBatch(Operation[CiphertextBatch], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.ENCRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/encrypt/batch",
+        example={
+            "key_id": "document-key",
+            "items": [
+                {
+                    "reference": "row 1",
+                    "plaintext": base64_text(b"attack"),
+                    "aad": base64_text(b"case 7"),
+                }
+            ],
+        },
+    )
 
     key_id: KeyReference
     items: Annotated[tuple[EncryptItem, ...], Meta(min_length=1, max_length=1000)]
@@ -220,6 +274,20 @@ class DecryptBatch(Operation[PlaintextBatch], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.DECRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/decrypt/batch",
+        example={
+            "key_id": "document-key",
+            "items": [
+                {
+                    "reference": "row 1",
+                    "ciphertext": base64_text(bytes(64)),
+                    "aad": base64_text(b"case 7"),
+                }
+            ],
+        },
+    )
 
     key_id: KeyReference
     items: Annotated[tuple[DecryptItem, ...], Meta(min_length=1, max_length=1000)]
@@ -259,6 +327,11 @@ class Encapsulate(Operation[Encapsulation], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.ENCAPSULATE
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/encapsulate",
+        example={"key_id": "mailbox"},
+    )
 
     key_id: KeyReference
 
@@ -274,6 +347,13 @@ class Decapsulate(Operation[SharedSecret], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.DECAPSULATE
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/decapsulate",
+        raw_request="ciphertext",
+        raw_response="shared_secret",
+        example={"key_id": "mailbox", "ciphertext": base64_text(bytes(1153))},
+    )
 
     key_id: KeyReference
     ciphertext: Annotated[bytes, Meta(max_length=4096)]
@@ -293,6 +373,17 @@ class Seal(Operation[Ciphertext], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.ENCRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/seal",
+        raw_request="plaintext",
+        raw_response="ciphertext",
+        example={
+            "key_id": "mailbox",
+            "plaintext": base64_text(b"attack at dawn"),
+            "aad": base64_text(b"case 7"),
+        },
+    )
 
     key_id: KeyReference
     plaintext: Secret
@@ -308,6 +399,17 @@ class Open(Operation[Plaintext], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.DECRYPT
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/open",
+        raw_request="ciphertext",
+        raw_response="plaintext",
+        example={
+            "key_id": "mailbox",
+            "ciphertext": base64_text(bytes(64)),
+            "aad": base64_text(b"case 7"),
+        },
+    )
 
     key_id: KeyReference
     ciphertext: bytes

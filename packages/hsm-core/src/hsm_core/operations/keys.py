@@ -20,12 +20,14 @@ from hsm_core.operations.base import (
     Owner,
     PerPage,
     Reason,
+    Route,
     Tag,
     Tags,
     Text,
     Usages,
     VersionNumber,
     WaitingDays,
+    base64_text,
 )
 
 __all__ = [
@@ -135,6 +137,17 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys",
+        success=201,
+        location="/keys/{key_id}",
+        example={
+            "algorithm": "EC-P256",
+            "name": "release-signer",
+            "tags": ["operational.critical"],
+        },
+    )
 
     algorithm: AlgorithmName
     name: KeyName = ""
@@ -168,6 +181,18 @@ class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.MUTATION
     other_keys: ClassVar = ("base_key_id",)
+    route: ClassVar = Route(
+        "POST",
+        "/derive",
+        success=201,
+        location="/keys/{key_id}",
+        example={
+            "algorithm": "AES-256-GCM",
+            "base_key_id": "session-root",
+            "info": base64_text(b"tenant 42"),
+            "name": "tenant-42",
+        },
+    )
 
     algorithm: AlgorithmName
     base_key_id: KeyReference
@@ -187,6 +212,11 @@ class DescribeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """Return a key's metadata, after checking its stored form."""
 
     effect: ClassVar = Effect.READ
+    route: ClassVar = Route(
+        "GET",
+        "/keys/{key_id}",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
 
@@ -205,6 +235,11 @@ class ListKeys(Operation[KeyPage], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.READ
+    route: ClassVar = Route(
+        "GET",
+        "/keys",
+        example={"per_page": 20, "state": "active"},
+    )
 
     page: Annotated[int, Meta(ge=1, le=10_000_000)] = 1
     per_page: PerPage = 50
@@ -219,6 +254,11 @@ class ListVersions(Operation[VersionList], frozen=True, kw_only=True):
     """Return all versions of a key."""
 
     effect: ClassVar = Effect.READ
+    route: ClassVar = Route(
+        "GET",
+        "/keys/{key_id}/versions",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
 
@@ -227,6 +267,11 @@ class GetPublicKey(Operation[PublicKey], frozen=True, kw_only=True):
     """Return the public key of a version, by default the current one."""
 
     effect: ClassVar = Effect.READ
+    route: ClassVar = Route(
+        "GET",
+        "/keys/{key_id}/public-key",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
     version: VersionNumber | None = None
@@ -249,6 +294,15 @@ class UpdateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "PATCH",
+        "/keys/{key_id}",
+        example={
+            "key_id": "release-signer",
+            "owner": "release team",
+            "tags": ["operational"],
+        },
+    )
 
     key_id: KeyReference
     name: KeyName | None = None
@@ -270,6 +324,11 @@ class RotateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/rotate",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
     staged: bool = False
@@ -283,6 +342,11 @@ class Rollback(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/rollback",
+        example={"key_id": "release-signer", "version": 1},
+    )
 
     key_id: KeyReference
     version: VersionNumber
@@ -301,6 +365,11 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/revoke",
+        example={"key_id": "release-signer", "version": 1, "reason": "laptop lost"},
+    )
 
     key_id: KeyReference
     version: VersionNumber | None = None
@@ -325,6 +394,11 @@ class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "DELETE",
+        "/keys/{key_id}",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
     waiting_days: WaitingDays | None = None
@@ -341,6 +415,11 @@ class ActivateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/activate",
+        example={"key_id": "release-signer", "version": 4},
+    )
 
     key_id: KeyReference
     version: VersionNumber | None = None
@@ -357,6 +436,11 @@ class SuspendKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/suspend",
+        example={"key_id": "release-signer", "reason": "under investigation"},
+    )
 
     key_id: KeyReference
     reason: Reason = ""
@@ -366,6 +450,11 @@ class ResumeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """Reactivate a suspended version."""
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/resume",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
 
@@ -384,6 +473,11 @@ class SetRotation(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "PUT",
+        "/keys/{key_id}/rotation",
+        example={"key_id": "release-signer", "max_age_days": 365},
+    )
 
     key_id: KeyReference
     max_age_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
@@ -394,6 +488,11 @@ class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
     """Cancel a scheduled destruction and restore the previous state."""
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/cancel-destroy",
+        example={"key_id": "release-signer"},
+    )
 
     key_id: KeyReference
 
@@ -444,6 +543,19 @@ class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.MUTATION
     other_keys: ClassVar = ("wrapping_key_id",)
+    route: ClassVar = Route(
+        "POST",
+        "/import",
+        success=201,
+        location="/keys/{key_id}",
+        example={
+            "algorithm": "Ed25519",
+            "wrapping_key_id": "transport",
+            "wrapped": base64_text(bytes(64)),
+            "mechanism": "RSA-OAEP+AES-KWP",
+            "name": "moved-signer",
+        },
+    )
 
     algorithm: AlgorithmName
     wrapping_key_id: KeyReference
@@ -481,6 +593,12 @@ class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     other_keys: ClassVar = ("wrapping_key_id",)
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/export",
+        raw_response="wrapped",
+        example={"key_id": "document-key", "wrapping_key_id": "transport"},
+    )
 
     key_id: KeyReference
     wrapping_key_id: KeyReference

@@ -23,6 +23,7 @@ from hsm_core.operations.base import (
     KeyReference,
     Operation,
     Owner,
+    Route,
     Sequence53,
     Tags,
     Usages,
@@ -182,6 +183,7 @@ class ShowPolicy(Operation[PolicyInfo], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
+    route: ClassVar = Route("GET", "/policy")
 
 
 class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
@@ -216,6 +218,17 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.VIEW
+    route: ClassVar = Route(
+        "POST",
+        "/policy/explain",
+        example={
+            "operation": "Sign",
+            "principal": "ci-release",
+            "roles": ["Service"],
+            "key_id": "release-signer",
+            "source_address": "10.1.2.3",
+        },
+    )
 
     operation: Annotated[str, Meta(min_length=1, max_length=64)]
     principal: Line = ""
@@ -249,6 +262,11 @@ class TestPolicy(Operation[PolicyTest], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.VIEW
+    route: ClassVar = Route(
+        "POST",
+        "/policy/test",
+        example={"policy": "version: 1\nextends: strict\n"},
+    )
 
     policy: Annotated[str, Meta(max_length=262_144)]
     start_seq: Sequence53 = 0

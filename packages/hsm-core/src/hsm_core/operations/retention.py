@@ -12,6 +12,7 @@ from hsm_core.operations.base import (
     Instant,
     KeyReference,
     Operation,
+    Route,
     VersionNumber,
     Why,
 )
@@ -169,6 +170,15 @@ class ExtendRetention(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/retention/extend",
+        example={
+            "key_id": "release-signer",
+            "version": 2,
+            "until": "2030-01-31T12:00:00Z",
+        },
+    )
 
     key_id: KeyReference
     version: VersionNumber
@@ -186,6 +196,11 @@ class HoldKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/hold",
+        example={"key_id": "release-signer", "reason": "case 17/2026"},
+    )
 
     key_id: KeyReference
     reason: Why
@@ -200,6 +215,11 @@ class ReleaseKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.MUTATION
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/release",
+        example={"key_id": "release-signer", "reason": "case 17/2026 is closed"},
+    )
 
     key_id: KeyReference
     reason: Why
@@ -209,6 +229,7 @@ class RetentionStatus(Operation[RetentionReport], frozen=True, kw_only=True):
     """Return the retention report."""
 
     effect: ClassVar = Effect.READ
+    route: ClassVar = Route("GET", "/retention")
 
 
 class BeginLedger(Operation[LedgerBegun], frozen=True, kw_only=True):
@@ -226,5 +247,10 @@ class BeginLedger(Operation[LedgerBegun], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.RECOVERY
+    route: ClassVar = Route(
+        "POST",
+        "/retention/ledger",
+        example={"reason": "the disk with the ledger failed"},
+    )
 
     reason: Why

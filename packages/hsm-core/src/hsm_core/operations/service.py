@@ -12,7 +12,7 @@ from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model import Record, Secret
 from hsm_core.operations.approvals import ApprovalStatus
 from hsm_core.operations.audit import AuditStatus
-from hsm_core.operations.base import Effect, Operation, Why
+from hsm_core.operations.base import Effect, Operation, Route, Why
 from hsm_core.operations.policy import PolicyStatus
 from hsm_core.operations.retention import RetentionCounts
 
@@ -120,6 +120,7 @@ class ListAlgorithms(Operation[AlgorithmList], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
+    route: ClassVar = Route("GET", "/algorithms")
 
 
 class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
@@ -127,6 +128,7 @@ class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
+    route: ClassVar = Route("POST", "/selftest")
 
 
 class KeyFinding(Record, frozen=True, kw_only=True):
@@ -226,6 +228,7 @@ class VerifyStore(Operation[StoreVerification], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
+    route: ClassVar = Route("POST", "/store/verify")
 
 
 class BackUpStores(Operation[BackUp], frozen=True, kw_only=True):
@@ -238,6 +241,11 @@ class BackUpStores(Operation[BackUp], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.VIEW
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/store/backups",
+        success=201,
+    )
 
 
 class RecoverStore(Operation[Recovered], frozen=True, kw_only=True):
@@ -255,6 +263,11 @@ class RecoverStore(Operation[Recovered], frozen=True, kw_only=True):
     reason: Why
     effect: ClassVar = Effect.RECOVERY
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/store/recover",
+        example={"reason": "restored from Monday's backup"},
+    )
 
 
 class RecoverKey(Operation[Recovered], frozen=True, kw_only=True):
@@ -270,6 +283,14 @@ class RecoverKey(Operation[Recovered], frozen=True, kw_only=True):
     reason: Why
     effect: ClassVar = Effect.RECOVERY
     while_locked: ClassVar = True
+    route: ClassVar = Route(
+        "POST",
+        "/store/keys/{key_id}/recover",
+        example={
+            "key_id": "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11",
+            "reason": "lost with a disk",
+        },
+    )
 
 
 class ScheduleStatus(Record, frozen=True, kw_only=True):
@@ -343,6 +364,7 @@ class Status(Operation[HSMStatus], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
+    route: ClassVar = Route("GET", "/status")
 
 
 class RandomBytes(Record, frozen=True, kw_only=True):
@@ -355,5 +377,11 @@ class GenerateRandom(Operation[RandomBytes], frozen=True, kw_only=True):
     """Return random bytes of the operating system, 1 to 1 MiB."""
 
     effect: ClassVar = Effect.USE
+    route: ClassVar = Route(
+        "POST",
+        "/random",
+        raw_response="random",
+        example={"length": 32},
+    )
 
     length: Annotated[int, Meta(ge=1, le=1_048_576)]

@@ -22,10 +22,12 @@ from hsm_core.operations.base import (
     KeyReference,
     MuBytes,
     Operation,
+    Route,
     SignatureContext,
     Verified,
     VerifiedBatch,
     VersionNumber,
+    base64_text,
 )
 
 __all__ = [
@@ -104,6 +106,13 @@ class Sign(Operation[Signature], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.SIGN
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/sign",
+        raw_request="message",
+        raw_response="signature",
+        example={"key_id": "release-signer", "message": base64_text(b"hello")},
+    )
 
     key_id: KeyReference
     message: bytes | None = None
@@ -130,6 +139,16 @@ class Verify(Operation[Verified], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.VERIFY
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/verify",
+        raw_request="message",
+        example={
+            "key_id": "release-signer",
+            "message": base64_text(b"hello"),
+            "signature": base64_text(bytes(64)),
+        },
+    )
 
     key_id: KeyReference
     signature: bytes
@@ -173,6 +192,14 @@ class SignBatch(Operation[SignatureBatch], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.SIGN
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/sign/batch",
+        example={
+            "key_id": "release-signer",
+            "items": [{"reference": "invoice 7", "message": base64_text(b"hello")}],
+        },
+    )
 
     key_id: KeyReference
     items: Annotated[tuple[SignItem, ...], Meta(min_length=1, max_length=1000)]
@@ -187,6 +214,20 @@ class VerifyBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.VERIFY
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/verify/batch",
+        example={
+            "key_id": "release-signer",
+            "items": [
+                {
+                    "reference": "invoice 7",
+                    "message": base64_text(b"hello"),
+                    "signature": base64_text(bytes(64)),
+                }
+            ],
+        },
+    )
 
     key_id: KeyReference
     items: Annotated[tuple[VerifyItem, ...], Meta(min_length=1, max_length=1000)]
@@ -230,6 +271,12 @@ class ComputeMac(Operation[Mac], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.MAC
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/mac",
+        raw_request="message",
+        example={"key_id": "webhook-mac", "message": base64_text(b"hello")},
+    )
 
     key_id: KeyReference
     message: bytes
@@ -245,6 +292,16 @@ class VerifyMac(Operation[Verified], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.MAC
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/mac/verify",
+        raw_request="message",
+        example={
+            "key_id": "webhook-mac",
+            "message": base64_text(b"hello"),
+            "mac": base64_text(bytes(32)),
+        },
+    )
 
     key_id: KeyReference
     message: bytes
@@ -272,6 +329,14 @@ class ComputeMacBatch(Operation[MacBatch], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.MAC
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/mac/batch",
+        example={
+            "key_id": "webhook-mac",
+            "items": [{"reference": "row 1", "message": base64_text(b"hello")}],
+        },
+    )
 
     key_id: KeyReference
     items: Annotated[tuple[MacInput, ...], Meta(min_length=1, max_length=1000)]
@@ -282,6 +347,20 @@ class VerifyMacBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.MAC
+    route: ClassVar = Route(
+        "POST",
+        "/keys/{key_id}/mac/verify/batch",
+        example={
+            "key_id": "webhook-mac",
+            "items": [
+                {
+                    "reference": "row 1",
+                    "message": base64_text(b"hello"),
+                    "mac": base64_text(bytes(32)),
+                }
+            ],
+        },
+    )
 
     key_id: KeyReference
     items: Annotated[tuple[VerifyMacItem, ...], Meta(min_length=1, max_length=1000)]

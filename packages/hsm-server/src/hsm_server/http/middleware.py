@@ -29,7 +29,8 @@ from hsm_core.errors import (
     RateLimitedError,
 )
 from hsm_core.operations import ApprovalInfo
-from hsm_core.rest import API_PREFIX, ROUTES
+from hsm_core.operations import OPERATIONS
+from hsm_core.rest import API_PREFIX
 from hsm_core.wire import asked_approval
 from hsm_server.http.credentials import address_of, shown_by, source_of
 from hsm_server.http.problems import (
@@ -274,7 +275,7 @@ async def set_common_headers(
 
 _API: Final = f"{API_PREFIX}/"
 _STATUS: Final = "HTTP/1.1 429 Too Many Requests\r\n"
-_METHODS: Final = frozenset(route.method for route in ROUTES)
+_METHODS: Final = frozenset(kind.route.method for kind in OPERATIONS)
 
 
 def turn_away(request: web.Request, app: web.Application) -> bytes | None:

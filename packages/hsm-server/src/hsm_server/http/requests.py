@@ -32,7 +32,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Integrity, KeyInfo
 from hsm_core.operations import DescribeKey, Effect, ListAuditEvents, Operation
-from hsm_core.rest import Route, path_fields
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.problems import RequestRefusedError, problem_response
@@ -113,17 +112,17 @@ _OURS: Final = re.compile(r"([1-9][0-9]{0,14})(?:-[0-9a-f]{32})?\Z")
 _TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[!#-~\x80-\xff]*)"\Z')
 
 
-def takes_condition(route: Route) -> bool:
-    """Return whether a route changes a key that is there."""
-    is_change = route.operation.effect is Effect.MUTATION
-    return is_change and "key_id" in path_fields(route.path)
+def takes_condition(kind: type[Operation[Any]]) -> bool:
+    """Return whether an operation changes a key that is there."""
+    is_change = kind.effect is Effect.MUTATION
+    return is_change and "key_id" in kind.route.path_fields
 
 
-def key_tag(route: Route, result: object, body: bytes) -> ETag | None:
+def key_tag(kind: type[Operation[Any]], result: object, body: bytes) -> ETag | None:
     """Return the tag of an answer about one key; None if it has none."""
     if not isinstance(result, KeyInfo) or result.integrity is not Integrity.OK:
         return None
-    if route.operation is not DescribeKey:
+    if kind is not DescribeKey:
         return ETag(str(result.generation))
     return ETag(f"{result.generation}-{hashlib.sha256(body).hexdigest()[:32]}")
 
@@ -133,7 +132,7 @@ def is_known(request: web.Request, tag: ETag) -> bool:
     return any(known.value in {tag.value, "*"} for known in request.if_none_match or ())
 
 
-def expected_generation(request: web.Request, route: Route) -> int:
+def expected_generation(request: web.Request, kind: type[Operation[Any]]) -> int:
     """
     Return the generation that ``If-Match`` asks for; 0 if it asks for none.
 
@@ -150,7 +149,7 @@ def expected_generation(request: web.Request, route: Route) -> int:
     given = request.headers.getall("If-Match", [])
     if not given:
         return 0
-    if not takes_condition(route):
+    if not takes_condition(kind):
         raise InvalidInputError(
             "If-Match is allowed only for changes to an existing key.", field="If-Match"
         )
@@ -181,22 +180,23 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 class RequestReader:
     """
-    Reader of the requests of one row of the REST table.
+    Reader of the requests of one operation.
 
     Args:
-        route: The row.
+        kind: The operation.
 
         limits: Sizes and times.
     """
 
-    def __init__(self, route: Route, limits: HTTPLimits) -> None:
-        self._route = route
+    def __init__(self, kind: type[Operation[Any]], limits: HTTPLimits) -> None:
+        self._kind = kind
+        self._route = route = kind.route
         self._limits = limits
         # What was encrypted within the limit can be decrypted again.
         more = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "ciphertext" else 0
         self._raw_limit = limits.raw_bytes + more
-        self._path = frozenset(path_fields(route.path))
-        fields = msgspec.structs.fields(route.operation)
+        self._path = frozenset(route.path_fields)
+        fields = msgspec.structs.fields(kind)
         self._parsers = {
             field.name: _parser(msgspec.inspect.type_info(field.type))
             for field in fields
@@ -236,7 +236,7 @@ class RequestReader:
             )
         return wire.decode_operation(
             body,
-            self._route.operation,
+            self._kind,
             path=path,
             payload_limit=self._limits.payload_bytes,
         )
@@ -264,9 +264,7 @@ class RequestReader:
         )
 
     def _convert(self, tree: dict[str, Any]) -> Operation[Any]:
-        return wire.convert(
-            tree, self._route.operation, payload_limit=self._limits.payload_bytes
-        )
+        return wire.convert(tree, self._kind, payload_limit=self._limits.payload_bytes)
 
     def _content_type(self, request: web.Request) -> str:
         """Return which of the two types the body has; empty if it is not said."""

@@ -13,6 +13,7 @@ from hsm_core._internal.handlers.base import (
     OperationContext,
     R,
     check_known,
+    handles,
 )
 from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core.model import Phase
@@ -39,6 +40,7 @@ class _ApprovalHandler(Handler[Op, R]):
         )
 
 
+@handles(ops.ListApprovals)
 class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]):
     """Show a page of approvals."""
 
@@ -52,6 +54,7 @@ class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]
         return Answer(people.list(subject.caller, subject.operation))
 
 
+@handles(ops.GetApproval)
 class GetApprovalHandler(_ApprovalHandler[ops.GetApproval, ops.ApprovalInfo]):
     """Show an approval."""
 
@@ -63,6 +66,7 @@ class GetApprovalHandler(_ApprovalHandler[ops.GetApproval, ops.ApprovalInfo]):
         return Answer(people.get(subject.caller, subject.operation.approval_id))
 
 
+@handles(ops.Approve)
 class ApproveHandler(_ApprovalHandler[ops.Approve, ops.ApprovalInfo]):
     """Consent."""
 
@@ -75,6 +79,7 @@ class ApproveHandler(_ApprovalHandler[ops.Approve, ops.ApprovalInfo]):
         return Answer(people.decide(subject.caller, subject.operation, step))
 
 
+@handles(ops.Deny)
 class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
     """Refuse."""
 
@@ -87,6 +92,7 @@ class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
         return Answer(people.decide(subject.caller, subject.operation, step))
 
 
+@handles(ops.Withdraw)
 class WithdrawHandler(_ApprovalHandler[ops.Withdraw, ops.ApprovalInfo]):
     """Withdraw an approval."""
 
@@ -98,6 +104,7 @@ class WithdrawHandler(_ApprovalHandler[ops.Withdraw, ops.ApprovalInfo]):
         return Answer(consents.withdraw(subject.caller, subject.operation, step))
 
 
+@handles(ops.CancelApproval)
 class CancelApprovalHandler(_ApprovalHandler[ops.CancelApproval, ops.ApprovalInfo]):
     """Give up a request."""
 

@@ -14,6 +14,7 @@ from hsm_core._internal.handlers.base import (
     HandlerDependencies,
     OperationContext,
     check_known,
+    handles,
 )
 from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, error_classes
@@ -156,6 +157,7 @@ def _answered(event: AuditEvent) -> str:
     return "" if event.phase is Phase.INTENT else event.code
 
 
+@handles(ops.ListAuditEvents)
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     """Show events, newest or oldest first."""
 
@@ -184,6 +186,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         return False
 
 
+@handles(ops.VerifyAudit)
 class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
     """Verify a range of the trail."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.workflow import ApprovalWorkflow
@@ -22,7 +22,6 @@ from hsm_core._internal.lib.schedule import Schedule
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.algorithms import (
-    ALGORITHMS,
     Algorithm,
     AlgorithmSpec,
     Cost,
@@ -37,22 +36,17 @@ from hsm_core.errors import (
     UnknownAlgorithmError,
 )
 from hsm_core.model import AuditDetail, Caller
-from hsm_core.operations import AuditVerification, Operation, SelfTest
+from hsm_core.operations import AuditVerification, Operation
 from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
 from hsm_core.settings import AuditSync, Limits
 
 Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 
-_PROTECTED: Final[Mapping[type[Operation[Any]], Callable[[Any], int]]] = {
-    ops.Sign: lambda sent: len(sent.message or sent.digest or sent.mu or b""),
-    ops.Encrypt: lambda sent: len(sent.plaintext),
-    ops.Seal: lambda sent: len(sent.plaintext),
-    ops.Rewrap: lambda sent: len(sent.ciphertext),
-    ops.GenerateDataKey: lambda sent: int(sent.length),
-    ops.ComputeMac: lambda sent: len(sent.message),
-}
-"""Number of bytes that each operation protects with the current version."""
+QUICK_WEIGHT: Final = 1
+POOLED_WEIGHT: Final = 4
+SLOW_WEIGHT: Final = 50
+"""Weights of operations; see `AnyHandler.weight`."""
 
 PUBLIC_USAGES: Final = frozenset(
     {KeyUsage.VERIFY, KeyUsage.ENCRYPT, KeyUsage.ENCAPSULATE}
@@ -195,9 +189,9 @@ class Plan:
     blobs: Mapping[int, bytes] = field(default_factory=dict)
 
 
-class Handler(ABC, Generic[Op, R]):
+class AnyHandler(ABC, Generic[Op]):
     """
-    Handler of an operation that changes no key.
+    Handler of an operation: what uses, views and changes have in common.
 
     Attributes:
         shows_tampered: Whether it still has an answer for a key that was tampered with.
@@ -216,39 +210,54 @@ class Handler(ABC, Generic[Op, R]):
         """Refuse what can't be done: sizes, usage, state."""
 
     def uses(self, subject: OperationContext[Op], /) -> Sequence[Use]:
-        """
-        Return what it takes from the accounts of keys; counted before it is performed.
+        """Return the key uses to count before the operation is performed."""
+        return ()
 
-        By default, what protects something is one use of the current version.
+    @abstractmethod
+    def is_quick(self, operation: Op, /) -> bool:
+        """Whether it takes so little time that an event loop may do it itself."""
+
+    @abstractmethod
+    def is_slow(self, operation: Op, /) -> bool:
+        """Whether it takes so long that it has threads of its own."""
+
+    def weight(self, operation: Op, /) -> int:
         """
-        protected = _PROTECTED.get(type(subject.operation))
-        if protected is None:
-            return ()
-        key = subject.key
-        return (Use(key, key.current_version, 1, protected(subject.operation)),)
+        Return how many quick operations one is worth.
+
+        A signature by ML-DSA-65 or P-256 is 1; what goes to a pool, as mutations and
+        RSA's private keys do, is 4; what has threads of its own is 50.
+        """
+        if self.is_slow(operation):
+            return SLOW_WEIGHT
+        return QUICK_WEIGHT if self.is_quick(operation) else POOLED_WEIGHT
+
+    def _algorithm_of(self, operation: Op) -> Algorithm | None:
+        """Return the algorithm of the key that an operation names, if it is known."""
+        entry = self._services.inventory.entry(getattr(operation, "key_id", ""))
+        return Algorithm(entry.algorithm) if entry and entry.algorithm else None
+
+    def _check_size(self, field: str, data: bytes | None, limit: int) -> None:
+        if data is not None and len(data) > limit:
+            raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
+
+
+class Handler(AnyHandler[Op], Generic[Op, R]):
+    """Handler of an operation that changes no key."""
 
     @abstractmethod
     def perform(self, subject: OperationContext[Op], /) -> Answer[R]:
         """Do it."""
 
     def is_quick(self, operation: Op, /) -> bool:
-        """Whether it takes so little time that an event loop may do it itself."""
+        """Always, unless a handler says otherwise."""
         return True
 
-    def is_quick_each(self, operation: Op, /) -> bool:
-        """Whether each item of a batch is quick, or the operation that is none."""
-        return self.is_quick(operation)
-
     def is_slow(self, operation: Op, /) -> bool:
-        """
-        Whether it takes so long that it has threads of its own.
-
-        By default, a private-key operation of a slow algorithm, and whatever comes
-        before the algorithm was tested.
-        """
+        """Whether its algorithm is slow with the private key, or not tested yet."""
         if operation.usage is None:
             return False
-        algorithm = _algorithm_of(self._services, operation)
+        algorithm = self._algorithm_of(operation)
         if algorithm is None:
             return False
         if not self._services.crypto.is_ready(algorithm):
@@ -256,29 +265,22 @@ class Handler(ABC, Generic[Op, R]):
         is_public = operation.usage in PUBLIC_USAGES
         return spec(algorithm).use_cost is Cost.SLOW and not is_public
 
-    def _check_size(self, field: str, data: bytes | None, limit: int) -> None:
-        if data is not None and len(data) > limit:
-            raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
 
+class ProtectingHandler(Handler[Op, R]):
+    """Handler of an operation that protects data: one use of the current version."""
 
-class MutationHandler(ABC, Generic[Op, R]):
-    """Handler of an operation that changes one key, in one commit."""
-
-    shows_tampered: ClassVar[bool] = False
-
-    def __init__(self, services: HandlerDependencies) -> None:
-        self._services = services
-
-    def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
-        """Fill the defaults of an operation, without disclosing anything."""
-        return operation
-
-    def prepare(self, subject: OperationContext[Op], /) -> None:
-        """Refuse what can't be done: sizes, usage, state."""
+    @abstractmethod
+    def protected_bytes(self, operation: Op, /) -> int:
+        """Return the number of bytes that the operation protects."""
 
     def uses(self, subject: OperationContext[Op], /) -> Sequence[Use]:
-        """Return what it takes from the accounts of keys; counted before its plan."""
-        return ()
+        """Return one use of the current version."""
+        key, size = subject.key, self.protected_bytes(subject.operation)
+        return (Use(key, key.current_version, 1, size),)
+
+
+class MutationHandler(AnyHandler[Op], Generic[Op, R]):
+    """Handler of an operation that changes one key, in one commit."""
 
     @abstractmethod
     def plan(self, subject: OperationContext[Op], /) -> Plan:
@@ -292,44 +294,44 @@ class MutationHandler(ABC, Generic[Op, R]):
         """Never: a mutation waits for the disk three times."""
         return False
 
-    def is_quick_each(self, operation: Op, /) -> bool:
-        """See `Handler.is_quick_each`; a mutation has no items."""
-        return self.is_quick(operation)
-
     def is_slow(self, operation: Op, /) -> bool:
-        """
-        Whether it takes so long that it has threads of its own.
-
-        By default, what makes a key of an algorithm that is slow in this, or that was
-        not tested yet.
-        """
-        algorithm = _made_by(self._services, operation)
+        """Whether it makes a key of an algorithm that is slow in this, or untested."""
+        algorithm = self.made_algorithm(operation)
         if algorithm is None:
             return False
         is_slow = spec(algorithm).generate_cost is Cost.SLOW
         return is_slow or not self._services.crypto.is_ready(algorithm)
 
-
-def _made_by(
-    services: HandlerDependencies, operation: Operation[Any]
-) -> Algorithm | None:
-    """Return the algorithm of the material that a mutation makes, if it makes any."""
-    if isinstance(operation, ops.RotateKey):
-        return _algorithm_of(services, operation)
-    if not isinstance(operation, ops.CreateKey | ops.ImportKey | ops.DeriveKey):
+    def made_algorithm(self, operation: Op, /) -> Algorithm | None:
+        """Return the algorithm of the material that it makes; None if it makes none."""
         return None
+
+
+def named_algorithm(name: str) -> Algorithm | None:
+    """Return an algorithm by one of its names, or None."""
     try:
-        return parse_algorithm(operation.algorithm)
+        return parse_algorithm(name)
     except UnknownAlgorithmError:
         return None
 
 
-def _algorithm_of(
-    services: HandlerDependencies, operation: Operation[Any]
-) -> Algorithm | None:
-    """Return the algorithm of the key that an operation names, as far as is known."""
-    entry = services.inventory.entry(getattr(operation, "key_id", ""))
-    return Algorithm(entry.algorithm) if entry and entry.algorithm else None
+HandlerT = TypeVar("HandlerT", bound=AnyHandler[Any])
+HANDLERS: Final[dict[type[Operation[Any]], type[AnyHandler[Any]]]] = {}
+"""Handler of each operation; filled by `handles`."""
+
+
+def handles(
+    operation: type[Operation[Any]],
+) -> Callable[[type[HandlerT]], type[HandlerT]]:
+    """Register the decorated class as the handler of an operation."""
+
+    def register(cls: type[HandlerT]) -> type[HandlerT]:
+        if operation in HANDLERS:
+            raise AssertionError(f"{operation.__name__} has a handler already")
+        HANDLERS[operation] = cls
+        return cls
+
+    return register
 
 
 def check_known(name: str, known: Collection[str], /, *, field: str) -> None:
@@ -356,40 +358,6 @@ def check_known(name: str, known: Collection[str], /, *, field: str) -> None:
 
 INLINE_BYTES: Final = 64 * 1024
 """Maximum payload processed in one step, in bytes."""
-
-_QUICK: Final = 1
-_POOLED: Final = 4
-_SLOW: Final = 50
-_SELF_TEST: Final = sum(
-    _POOLED if row.use_cost is Cost.QUICK else 3 * _SLOW for row in ALGORITHMS.values()
-)
-"""Cost of a slow algorithm's self-test: about three of its signatures."""
-
-
-class _Rated(Protocol):
-    """What a handler says of the time that an operation takes."""
-
-    def is_quick(self, operation: Any, /) -> bool: ...
-
-    def is_slow(self, operation: Any, /) -> bool: ...
-
-    def is_quick_each(self, operation: Any, /) -> bool: ...
-
-
-def weight_of(handler: _Rated, operation: Operation[Any]) -> int:
-    """
-    Return how many quick operations one is worth.
-
-    A signature by ML-DSA-65 or P-256 is 1; what goes to a pool, as mutations and RSA's
-    private keys do, is 4; what has threads of its own is 50. A batch is the sum of its
-    items, and a self-test that of its tests.
-    """
-    if isinstance(operation, SelfTest):
-        return _SELF_TEST
-    items = len(getattr(operation, "items", None) or (operation,))
-    if handler.is_slow(operation):
-        return _SLOW * items
-    return (_QUICK if handler.is_quick_each(operation) else _POOLED) * items
 
 
 def is_quick_use(

@@ -10,11 +10,15 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core._internal.handlers.base import (
+    POOLED_WEIGHT,
     PUBLIC_USAGES,
+    QUICK_WEIGHT,
+    SLOW_WEIGHT,
     Answer,
     Handler,
     HandlerDependencies,
     OperationContext,
+    handles,
     is_quick_use,
 )
 from hsm_core._internal.handlers.encryption import DecryptHandler, EncryptHandler
@@ -241,12 +245,15 @@ class BatchHandler(
         inventory, key_id = self._services.inventory, operation.key_id
         return is_quick_use(inventory, key_id, size, private=self.private)
 
-    def is_quick_each(self, operation: BatchT, /) -> bool:
-        """Unless each takes the private half of an RSA key; no key has to be read."""
-        entry = self._services.inventory.entry(operation.key_id)
-        if entry is None or not entry.algorithm or operation.usage in PUBLIC_USAGES:
-            return True
-        return spec(Algorithm(entry.algorithm)).family is not Family.RSA
+    def weight(self, operation: BatchT, /) -> int:
+        """Return the sum of the items' weights; no key has to be read."""
+        if self.is_slow(operation):
+            return SLOW_WEIGHT * len(operation.items)
+        algorithm = self._algorithm_of(operation)
+        is_quick = algorithm is None or operation.usage in PUBLIC_USAGES
+        if algorithm is not None and spec(algorithm).family is not Family.RSA:
+            is_quick = True
+        return (QUICK_WEIGHT if is_quick else POOLED_WEIGHT) * len(operation.items)
 
 
 def _good(subject: OperationContext[Any]) -> Iterator[OperationContext[Any]]:
@@ -268,6 +275,7 @@ CheckItemT = TypeVar("CheckItemT", bound=Record)
 SingleCheckT = TypeVar("SingleCheckT", ops.Verify, ops.VerifyMac)
 
 
+@handles(ops.SignBatch)
 class SignBatchHandler(
     BatchHandler[
         ops.SignBatch,
@@ -352,6 +360,7 @@ class _CheckingHandler(
         return ops.VerifiedBatch(key_id=key.key_id, algorithm=algorithm, items=items)
 
 
+@handles(ops.VerifyBatch)
 class VerifyBatchHandler(_CheckingHandler[ops.VerifyBatch, ops.VerifyItem, ops.Verify]):
     """Check many signatures."""
 
@@ -376,6 +385,7 @@ class VerifyBatchHandler(_CheckingHandler[ops.VerifyBatch, ops.VerifyItem, ops.V
         )
 
 
+@handles(ops.VerifyMacBatch)
 class VerifyMacBatchHandler(
     _CheckingHandler[ops.VerifyMacBatch, ops.VerifyMacItem, ops.VerifyMac]
 ):
@@ -396,6 +406,7 @@ class VerifyMacBatchHandler(
         )
 
 
+@handles(ops.EncryptBatch)
 class EncryptBatchHandler(
     BatchHandler[
         ops.EncryptBatch,
@@ -435,6 +446,7 @@ class EncryptBatchHandler(
         return ops.CiphertextBatch(key_id=key.key_id, version=key.current, items=items)
 
 
+@handles(ops.DecryptBatch)
 class DecryptBatchHandler(
     BatchHandler[
         ops.DecryptBatch,
@@ -480,6 +492,7 @@ class DecryptBatchHandler(
         return ops.PlaintextBatch(key_id=key.key_id, items=items)
 
 
+@handles(ops.ComputeMacBatch)
 class ComputeMacBatchHandler(
     BatchHandler[
         ops.ComputeMacBatch,

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from msgspec import Meta
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import OperationContext, Plan
+from hsm_core._internal.handlers.base import OperationContext, Plan, handles
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.versions import (
@@ -113,22 +113,11 @@ class AllowPurges(Operation[PurgesAllowed], frozen=True, kw_only=True):
     since: int
 
 
-INTERNAL_OPERATIONS: Final[tuple[type[Operation[Any]], ...]] = (
-    CompleteDestruction,
-    SchedulePurge,
-    CancelPurge,
-    PurgeVersion,
-    AllowPurges,
-)
-"""
-Internal operations; each has a handler and a grant in ``system_callers.SYSTEM_GRANTS``.
-"""
-
-
 _S: Final = KeyState
 _DAY: Final = 24 * 3600 * 1_000_000
 
 
+@handles(ops.DestroyKey)
 class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
     """Destroy all material of a key, or say when that shall be."""
 
@@ -181,6 +170,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         return Plan(after, document.current)
 
 
+@handles(CompleteDestruction)
 class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
     """Destroy all material of a key whose waiting time is over."""
 
@@ -200,6 +190,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
         return Plan(_ended(document, self._services.clock.now()), document.current)
 
 
+@handles(ops.CancelDestroy)
 class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
     """Give a key back that waits for its destruction."""
 

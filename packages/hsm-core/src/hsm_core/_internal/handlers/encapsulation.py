@@ -20,6 +20,8 @@ from hsm_core._internal.handlers.base import (
     Handler,
     HandlerDependencies,
     OperationContext,
+    ProtectingHandler,
+    handles,
     is_quick_use,
 )
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -137,6 +139,7 @@ def _oaep(header: Header, aad: bytes) -> OAEPParameters:
     )
 
 
+@handles(ops.Encapsulate)
 class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
     """Make a shared secret for the current version."""
 
@@ -170,6 +173,7 @@ class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
         return is_quick_use(inventory, operation.key_id, 0, private=False)
 
 
+@handles(ops.Decapsulate)
 class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
     """Find the shared secret of an encapsulation."""
 
@@ -207,7 +211,8 @@ class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
         return is_quick_use(inventory, operation.key_id, 0, private=True)
 
 
-class SealHandler(Handler[ops.Seal, ops.Ciphertext]):
+@handles(ops.Seal)
+class SealHandler(ProtectingHandler[ops.Seal, ops.Ciphertext]):
     """Encrypt a message to the current version."""
 
     def prepare(self, subject: OperationContext[ops.Seal], /) -> None:
@@ -219,6 +224,10 @@ class SealHandler(Handler[ops.Seal, ops.Ciphertext]):
         require_version(subject.key, None, "Seal")
         _check_kem(operation, subject.spec)
         self._services.crypto.require(subject.spec.algorithm)
+
+    def protected_bytes(self, operation: ops.Seal, /) -> int:
+        """Return the length of the data."""
+        return len(operation.plaintext)
 
     def perform(self, subject: OperationContext[ops.Seal], /) -> Answer[ops.Ciphertext]:
         """Encapsulate, derive, encrypt."""
@@ -236,6 +245,7 @@ class SealHandler(Handler[ops.Seal, ops.Ciphertext]):
         return is_quick_use(inventory, operation.key_id, size, private=False)
 
 
+@handles(ops.Open)
 class OpenHandler(Handler[ops.Open, ops.Plaintext]):
     """Decrypt what was sealed, with the version that it names."""
 

@@ -12,6 +12,8 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     OperationContext,
+    ProtectingHandler,
+    handles,
     is_quick_use,
 )
 from hsm_core._internal.handlers.encapsulation import open_envelope, seal_envelope
@@ -68,7 +70,8 @@ def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) 
             )
 
 
-class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
+@handles(ops.Encrypt)
+class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
     """Encrypt with the current version."""
 
     def resolve(
@@ -86,6 +89,10 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         require_version(subject.key, None, "Encrypt")
         _check_parameters(operation, subject.spec)
         self._services.crypto.require(subject.spec.algorithm)
+
+    def protected_bytes(self, operation: ops.Encrypt, /) -> int:
+        """Return the length of the data."""
+        return len(operation.plaintext)
 
     def perform(
         self, subject: OperationContext[ops.Encrypt], /
@@ -124,6 +131,7 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         return is_quick_use(inventory, operation.key_id, size, private=False)
 
 
+@handles(ops.Decrypt)
 class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
     """Decrypt with the version that the envelope names."""
 
@@ -190,7 +198,8 @@ def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
     )
 
 
-class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
+@handles(ops.GenerateDataKey)
+class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]):
     """Make a data key and encrypt it with the current version."""
 
     def prepare(self, subject: OperationContext[ops.GenerateDataKey], /) -> None:
@@ -200,6 +209,10 @@ class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
         check_usage(subject.key, ops.GenerateDataKey.usage)
         require_version(subject.key, None, "GenerateDataKey")
         self._services.crypto.require(subject.spec.algorithm)
+
+    def protected_bytes(self, operation: ops.GenerateDataKey, /) -> int:
+        """Return the length of the key."""
+        return operation.length
 
     def perform(
         self, subject: OperationContext[ops.GenerateDataKey], /
@@ -224,7 +237,8 @@ class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
         return is_quick_use(inventory, operation.key_id, 0, private=False)
 
 
-class RewrapHandler(Handler[ops.Rewrap, ops.Ciphertext]):
+@handles(ops.Rewrap)
+class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
     """Decrypt with the version that made it, encrypt with the current one."""
 
     def prepare(self, subject: OperationContext[ops.Rewrap], /) -> None:
@@ -237,6 +251,10 @@ class RewrapHandler(Handler[ops.Rewrap, ops.Ciphertext]):
             check_usage(subject.key, usage)
         require_version(subject.key, None, "Encrypt")
         self._services.crypto.require(subject.spec.algorithm)
+
+    def protected_bytes(self, operation: ops.Rewrap, /) -> int:
+        """Return the length of the data."""
+        return len(operation.ciphertext)
 
     def perform(
         self, subject: OperationContext[ops.Rewrap], /

@@ -19,6 +19,7 @@ from hsm_core._internal.handlers.base import (
     Handler,
     HandlerDependencies,
     OperationContext,
+    handles,
 )
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
@@ -114,6 +115,7 @@ class Listings:
         return page
 
 
+@handles(ops.DescribeKey)
 class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
     """Describe a key, after checking its stored form."""
 
@@ -134,6 +136,7 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
         return False
 
 
+@handles(ListKeys)
 class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
     """Show a page of keys."""
 
@@ -221,6 +224,7 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         return False
 
 
+@handles(ops.ListVersions)
 class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
     """Show the versions of a key."""
 
@@ -256,6 +260,7 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
         return False
 
 
+@handles(ops.GetPublicKey)
 class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
     """Export a public key."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import OperationContext, Plan
+from hsm_core._internal.handlers.base import OperationContext, Plan, handles
 from hsm_core._internal.handlers.key_creation import (
     KeyMutation,
     check_name,
@@ -33,8 +33,13 @@ from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState
 
 
+@handles(ops.RotateKey)
 class RotateKeyHandler(KeyMutation[ops.RotateKey]):
     """Make a version from fresh material."""
+
+    def made_algorithm(self, operation: ops.RotateKey, /) -> Algorithm | None:
+        """Return the key's algorithm."""
+        return self._algorithm_of(operation)
 
     def prepare(self, subject: OperationContext[ops.RotateKey], /) -> None:
         """Refuse unless the current version is active or revoked, and none staged."""
@@ -59,6 +64,7 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
         return Plan(document, number, {number: fresh.blob})
 
 
+@handles(ops.Rollback)
 class RollbackHandler(KeyMutation[ops.Rollback]):
     """Make a version from the material of an older one."""
 
@@ -97,6 +103,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
         return Plan(document, document.current, {document.current: sealed.blob})
 
 
+@handles(ops.RevokeKey)
 class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     """Mark material as compromised."""
 
@@ -176,6 +183,7 @@ _GIVES_WAY: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.REVOK
 """States in which a staged version can replace the current version."""
 
 
+@handles(ops.ActivateKey)
 class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
     """Put a staged version into force."""
 
@@ -223,6 +231,7 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
         return Plan(with_versions(document, versions, now, current=number), number)
 
 
+@handles(ops.SuspendKey)
 class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
     """Let the current version rest."""
 
@@ -242,6 +251,7 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
         return _current_replaced(document, moved, now)
 
 
+@handles(ops.ResumeKey)
 class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
     """Reactivate a suspended version."""
 
@@ -258,6 +268,7 @@ class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
         )
 
 
+@handles(ops.SetRotation)
 class SetRotationHandler(KeyMutation[ops.SetRotation]):
     """Say when the HSM rotates a key by itself."""
 
@@ -306,6 +317,7 @@ def _current_replaced(document: KeyDocument, moved: VersionDocument, now: int) -
     return Plan(with_versions(document, versions, now), moved.version)
 
 
+@handles(ops.UpdateKey)
 class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
     """Change name, description, owner and tags."""
 

@@ -14,7 +14,13 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.pyca.symmetric import HKDF_ALGORITHMS, hkdf
 from hsm_core._internal.crypto.registry import GeneratedKey
-from hsm_core._internal.handlers.base import MutationHandler, OperationContext, Plan
+from hsm_core._internal.handlers.base import (
+    MutationHandler,
+    OperationContext,
+    Plan,
+    handles,
+    named_algorithm,
+)
 from hsm_core._internal.keyring.documents import (
     DOCUMENT_FORMAT,
     KeyDocument,
@@ -101,6 +107,10 @@ _PURPOSES: Final = (
 class NewKeyHandler(KeyMutation[NewKey]):
     """Make a key; where its material comes from differs."""
 
+    def made_algorithm(self, operation: NewKey, /) -> Algorithm | None:
+        """Return the new key's algorithm, if there is one of this name."""
+        return named_algorithm(operation.algorithm)
+
     def resolve(self, operation: NewKey, document: KeyDocument | None, /) -> NewKey:
         """Fill algorithm and usages by the table."""
         algorithm = parse_algorithm(operation.algorithm)
@@ -156,6 +166,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
         return Plan(document, 1, {1: sealed.blob})
 
 
+@handles(ops.CreateKey)
 class CreateKeyHandler(NewKeyHandler[ops.CreateKey]):
     """Make a key from fresh material."""
 
@@ -206,6 +217,7 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
+@handles(ops.DeriveKey)
 class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
     """Derive from an HKDF key, or from what ECDH agrees on."""
 

@@ -11,6 +11,8 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     OperationContext,
+    ProtectingHandler,
+    handles,
     is_quick_use,
 )
 from hsm_core._internal.keyring.versions import (
@@ -23,7 +25,8 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import MacMismatchError
 
 
-class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
+@handles(ops.ComputeMac)
+class ComputeMacHandler(ProtectingHandler[ops.ComputeMac, ops.Mac]):
     """Compute a MAC with the current version."""
 
     def prepare(self, subject: OperationContext[ops.ComputeMac], /) -> None:
@@ -33,6 +36,10 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
         check_usage(subject.key, ops.ComputeMac.usage)
         require_version(subject.key, None, "ComputeMac")
         self._services.crypto.require(subject.spec.algorithm)
+
+    def protected_bytes(self, operation: ops.ComputeMac, /) -> int:
+        """Return the length of the data."""
+        return len(operation.message)
 
     def perform(self, subject: OperationContext[ops.ComputeMac], /) -> Answer[ops.Mac]:
         """Compute it, at full length."""
@@ -55,6 +62,7 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
         return is_quick_use(inventory, operation.key_id, size, private=True)
 
 
+@handles(ops.VerifyMac)
 class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
     """Check a MAC."""
 
@@ -96,6 +104,7 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
         return is_quick and is_short_walk(document, operation.version)
 
 
+@handles(ops.GenerateRandom)
 class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
     """Hand out randomness."""
 

@@ -16,6 +16,7 @@ from hsm_core._internal.handlers.base import (
     Handler,
     OperationContext,
     check_known,
+    handles,
 )
 from hsm_core._internal.keyring.documents import KeyDocument, key_facts
 from hsm_core._internal.policy.engine import RuleEngine
@@ -45,6 +46,7 @@ _ABOUT_A_KEY: Final = KEYED - MAKING - {ops.ListKeys.__name__}
 """Operations that can be explained for an existing key."""
 
 
+@handles(ops.ShowPolicy)
 class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
     """Show the policy in force."""
 
@@ -67,6 +69,7 @@ class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
         )
 
 
+@handles(ops.ExplainPolicy)
 class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
     """Say what the policy would say."""
 
@@ -278,6 +281,7 @@ def _known(caller: Caller, engine: RuleEngine) -> Caller:
     )
 
 
+@handles(ops.TestPolicy)
 class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
     """Replay the trail against a policy that is not in force."""
 

@@ -9,7 +9,13 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.handlers import destruction as internal
-from hsm_core._internal.handlers.base import Answer, Handler, OperationContext, Plan
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    OperationContext,
+    Plan,
+    handles,
+)
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.purge_windows import kept, opened_at
@@ -27,6 +33,7 @@ _S: Final = KeyState
 _LONGEST: Final = 100 * 366 * 86_400 * 1_000_000
 
 
+@handles(ops.HoldKey)
 class HoldKeyHandler(KeyMutation[ops.HoldKey]):
     """Keep all of a key from being destroyed."""
 
@@ -51,6 +58,7 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
         return Plan(after, document.current)
 
 
+@handles(ops.ReleaseKey)
 class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
     """End a hold."""
 
@@ -66,6 +74,7 @@ class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
         return Plan(msgspec.structs.replace(after, hold=""), document.current)
 
 
+@handles(ops.ExtendRetention)
 class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
     """Keep the material of a version for longer."""
 
@@ -107,6 +116,7 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
         return Plan(with_versions(document, versions, now), wanted.version)
 
 
+@handles(internal.SchedulePurge)
 class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
     """Let old material wait for its purge."""
 
@@ -139,6 +149,7 @@ class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
         return Plan(with_versions(document, versions, now), subject.operation.version)
 
 
+@handles(internal.CancelPurge)
 class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
     """Give material that waits for its purge its state back."""
 
@@ -156,6 +167,7 @@ class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
         return Plan(with_versions(document, versions, now), subject.operation.version)
 
 
+@handles(internal.PurgeVersion)
 class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
     """Destroy old material."""
 
@@ -176,6 +188,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
         return Plan(destroy_material(document, {material_id}, now), named)
 
 
+@handles(internal.AllowPurges)
 class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):
     """Record that purges may go on; who asked knows what to do with it."""
 
@@ -186,6 +199,7 @@ class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):
         return Answer(internal.PurgesAllowed())
 
 
+@handles(ops.RetentionStatus)
 class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
     """Tell how retention stands."""
 
@@ -196,6 +210,7 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
         return Answer(self._services.retention_status())
 
 
+@handles(ops.BeginLedger)
 class BeginLedgerHandler(Handler[ops.BeginLedger, ops.LedgerBegun]):
     """Let a new ledger take the place of a lost one."""
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
-from hsm_core._internal.handlers.base import Answer, Handler, OperationContext
+from hsm_core._internal.handlers.base import (
+    POOLED_WEIGHT,
+    SLOW_WEIGHT,
+    Answer,
+    Handler,
+    OperationContext,
+    handles,
+)
 from hsm_core._internal.handlers.power_up import own_self_test
 from hsm_core._internal.time.clock import instant
-from hsm_core.algorithms import KeyUsage, spec
+from hsm_core.algorithms import ALGORITHMS, Cost, KeyUsage, spec
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyFilter
 from hsm_core.protocols import IndexQuery
 
 
+@handles(ops.Status)
 class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
     """Tell the health of the HSM."""
 
@@ -109,6 +117,7 @@ def _counts(report: ops.RetentionReport) -> ops.RetentionCounts:
     )
 
 
+@handles(ops.ListAlgorithms)
 class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
     """Tell what each algorithm is, and who serves it."""
 
@@ -120,6 +129,7 @@ class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
         return Answer(ops.AlgorithmList(items=tuple(map(_describe, statuses))))
 
 
+@handles(ops.SelfTest)
 class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     """
     Run the self-tests, in slices: one for each algorithm.
@@ -153,6 +163,13 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
         """Never: it would keep the slow threads for minutes."""
         return False
 
+    def weight(self, operation: ops.SelfTest, /) -> int:
+        """Return the sum of its tests; a slow one takes about three signatures."""
+        return sum(
+            POOLED_WEIGHT if row.use_cost is Cost.QUICK else 3 * SLOW_WEIGHT
+            for row in ALGORITHMS.values()
+        )
+
 
 def _describe(status: ops.AlgorithmStatus) -> ops.AlgorithmInfo:
     row = spec(status.algorithm)
@@ -175,6 +192,7 @@ def _describe(status: ops.AlgorithmStatus) -> ops.AlgorithmInfo:
     )
 
 
+@handles(ops.VerifyStore)
 class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
     """Compare the whole store."""
 
@@ -193,6 +211,7 @@ class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
         return True
 
 
+@handles(ops.BackUpStores)
 class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
     """Copy the databases."""
 
@@ -211,6 +230,7 @@ class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
         return True
 
 
+@handles(ops.RecoverStore)
 class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
     """Accept the store as it is."""
 
@@ -229,6 +249,7 @@ class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
         return True
 
 
+@handles(ops.RecoverKey)
 class RecoverKeyHandler(Handler[ops.RecoverKey, ops.Recovered]):
     """Accept one key as it is."""
 

@@ -16,6 +16,8 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     OperationContext,
+    ProtectingHandler,
+    handles,
     is_quick_use,
 )
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -76,7 +78,8 @@ def _verify_input(
     )
 
 
-class SignHandler(Handler[ops.Sign, ops.Signature]):
+@handles(ops.Sign)
+class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
     """Sign with the current version."""
 
     def resolve(self, operation: ops.Sign, document: KeyDocument | None, /) -> ops.Sign:
@@ -94,6 +97,10 @@ class SignHandler(Handler[ops.Sign, ops.Signature]):
         require_version(subject.key, None, "Sign")
         subject.prepared[:] = [_sign_input(operation, row.algorithm)]
         self._services.crypto.require(row.algorithm)
+
+    def protected_bytes(self, operation: ops.Sign, /) -> int:
+        """Return the length of the data."""
+        return len(operation.message or operation.digest or operation.mu or b"")
 
     def perform(self, subject: OperationContext[ops.Sign], /) -> Answer[ops.Signature]:
         """Sign."""
@@ -122,6 +129,7 @@ class SignHandler(Handler[ops.Sign, ops.Signature]):
         return is_quick_use(inventory, operation.key_id, size, private=True)
 
 
+@handles(ops.Verify)
 class VerifyHandler(Handler[ops.Verify, ops.Verified]):
     """Check a signature."""
 

@@ -15,7 +15,13 @@ from hsm_core._internal.crypto.key_transport import (
     unwrap_key,
     wrap_key,
 )
-from hsm_core._internal.handlers.base import Answer, Handler, OperationContext, Plan
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    OperationContext,
+    Plan,
+    handles,
+)
 from hsm_core._internal.handlers.key_creation import NewKeyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.use_counters import Use
@@ -35,6 +41,7 @@ from hsm_core.model import KeyOrigin
 from hsm_core.protocols import OAEPParameters
 
 
+@handles(ops.ImportKey)
 class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
     """Unwrap, check, keep."""
 
@@ -116,6 +123,7 @@ _KW_BLOCK: Final = 8
 _KW_MINIMUM: Final = 16
 
 
+@handles(ops.ExportKey)
 class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
     """Wrap a key that was made exportable."""
 

@@ -10,9 +10,12 @@ import msgspec
 
 from hsm_core import wire
 from hsm_core._internal.approvals.workflow import ApprovalContext, ApprovalWorkflow
-from hsm_core._internal.handlers.base import HandlerDependencies, OperationContext
-from hsm_core._internal.handlers.destruction import INTERNAL_OPERATIONS
-from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.handlers.base import (
+    HANDLERS,
+    AnyHandler,
+    HandlerDependencies,
+    OperationContext,
+)
 from hsm_core._internal.keyring.documents import KeyDocument, key_facts
 from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.policy.engine import decide_on
@@ -28,15 +31,11 @@ from hsm_core.errors import (
 )
 from hsm_core.identities import is_reserved
 from hsm_core.model import Approval, Caller, KeyId
-from hsm_core.operations import OPERATIONS, Effect, Operation
+from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import Decision
 
 _KEYED: Final = frozenset(
-    operation
-    for operation in (*OPERATIONS, *INTERNAL_OPERATIONS)
-    for field in msgspec.structs.fields(operation)
-    if field.name == "key_id" and field.required
-    if operation.effect is not Effect.RECOVERY
+    kind for kind in HANDLERS if kind.names_key() and kind.effect is not Effect.RECOVERY
 )
 """Operations on one existing key, named by key_id."""
 
@@ -54,12 +53,12 @@ class Admission:
     def __init__(
         self,
         services: HandlerDependencies,
-        handlers: Mapping[type[Operation[Any]], AnyHandler],
+        handlers: Mapping[type[Operation[Any]], AnyHandler[Any]],
     ) -> None:
         self._services = services
         self._handlers = handlers
 
-    def handler(self, operation: Operation[Any]) -> AnyHandler:
+    def handler(self, operation: Operation[Any]) -> AnyHandler[Any]:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
 
@@ -68,7 +67,7 @@ class Admission:
         return RequestContext(caller, operation, self._services.policy.engine)
 
     def admit(
-        self, attempt: RequestContext, handler: AnyHandler
+        self, attempt: RequestContext, handler: AnyHandler[Any]
     ) -> OperationContext[Any]:
         """Resolve and authorize; nothing is disclosed before the policy decision."""
         self.check_lock(attempt.operation)
@@ -99,7 +98,9 @@ class Admission:
         if not operation.while_locked:
             self._services.inventory.lock.check()
 
-    def _resolve(self, attempt: RequestContext, handler: AnyHandler) -> HSMError | None:
+    def _resolve(
+        self, attempt: RequestContext, handler: AnyHandler[Any]
+    ) -> HSMError | None:
         attempt.document, attempt.others = None, {}
         fault: HSMError | None = None
         reference = getattr(attempt.operation, "key_id", None)

@@ -23,11 +23,10 @@ from typing import Any, Final, TypeVar
 from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.handlers.base import (
     Answer,
+    AnyHandler,
     Handler,
     HandlerDependencies,
-    weight_of,
 )
-from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.settlement import Healer
 from hsm_core._internal.keyring.use_counters import NoRoomError
@@ -111,7 +110,7 @@ class Pipeline:
     def __init__(
         self,
         services: HandlerDependencies,
-        handlers: Mapping[type[Operation[Any]], AnyHandler],
+        handlers: Mapping[type[Operation[Any]], AnyHandler[Any]],
         pool: ThreadPoolExecutor,
         slow_pool: ThreadPoolExecutor,
         healer: Healer,
@@ -178,7 +177,7 @@ class Pipeline:
 
     def weight(self, operation: Operation[Any]) -> int:
         """Return how many quick operations one is worth; see `OpenHSM.weight`."""
-        return weight_of(self._admission.handler(operation), operation)
+        return self._admission.handler(operation).weight(operation)
 
     def _outcome_of(self, request: Request) -> Outcome:
         try:

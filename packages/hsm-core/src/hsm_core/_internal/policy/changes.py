@@ -84,8 +84,7 @@ _CHECKED: Final = tuple(
     operation
     for operation in OPERATIONS
     if operation is not UpdateKey and operation.effect is not Effect.RECOVERY
-    if operation.other_keys
-    or any(f.name == "key_id" and f.required for f in msgspec.structs.fields(operation))
+    if operation.other_keys or operation.names_key()
 )
 
 
@@ -106,10 +105,7 @@ _SOMEBODY: Final = Caller(principal="", roles=frozenset())
 """Stands for every owner not named by a rule."""
 
 _ON_A_KEY: Final = INTERNAL_OPERATIONS | {
-    kind.__name__
-    for kind in OPERATIONS
-    if kind.other_keys
-    or any(f.name == "key_id" and f.required for f in msgspec.structs.fields(kind))
+    kind.__name__ for kind in OPERATIONS if kind.other_keys or kind.names_key()
 }
 """Operations on an existing key."""
 

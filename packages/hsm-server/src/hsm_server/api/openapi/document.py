@@ -8,10 +8,16 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.model import KeyInfo
-from hsm_core.operations import ApprovalInfo, DescribeKey, Operation, result_type
-from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_core.operations import (
+    OPERATIONS,
+    ApprovalInfo,
+    DescribeKey,
+    Operation,
+    Route,
+    result_type,
+)
+from hsm_core.rest import API_PREFIX
 from hsm_server.__about__ import __version__
-from hsm_server.api.openapi.examples import EXAMPLES
 from hsm_server.api.openapi.schemas import (
     Schema,
     bound_items,
@@ -151,16 +157,15 @@ _BINARY: Final[Schema] = {"type": "string", "format": "binary"}
 
 def openapi_document(limits: HTTPLimits) -> bytes:
     """Return the OpenAPI 3.1 document of a server with these limits, as JSON."""
-    operations = [route.operation for route in ROUTES]
-    named = {cls.__name__ for cls in operations}
+    named = {cls.__name__ for cls in OPERATIONS}
     schemas = component_schemas(
-        [*operations, *map(result_type, operations), Problem, Health]
+        [*OPERATIONS, *map(result_type, OPERATIONS), Problem, Health]
     )
     bound_items(schemas, named, limits)
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
-        item = paths.setdefault(API_PREFIX + route.path, {})
-        item[route.method.lower()] = _operation(route, schemas, limits)
+    for cls in OPERATIONS:
+        item = paths.setdefault(API_PREFIX + cls.route.path, {})
+        item[cls.route.method.lower()] = _operation(cls, schemas, limits)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -191,28 +196,27 @@ def openapi_document(limits: HTTPLimits) -> bytes:
     return wire.encode_json(document)
 
 
-def _operation(route: Route, schemas: dict[str, Schema], limits: HTTPLimits) -> Schema:
-    cls = route.operation
-    schema = schemas[cls.__name__]
+def _operation(cls: _Kind, schemas: dict[str, Schema], limits: HTTPLimits) -> Schema:
+    route, schema = cls.route, schemas[cls.__name__]
     found: Schema = {
         "operationId": cls.__name__,
         "summary": summary_of(cls),
         "tags": [route.path.split("/")[1]],
-        "parameters": parameters_of(route, schema),
-        "responses": _responses(route),
+        "parameters": parameters_of(cls, schema),
+        "responses": _responses(cls),
     }
-    if description := _description(route, schema):
+    if description := _description(cls, schema):
         found["description"] = description
     if route.has_body:
-        body = request_schema(schema, route, limits)
+        body = request_schema(schema, cls, limits)
         found["requestBody"] = _request_body(route, body)
     return found
 
 
-def _description(route: Route, schema: Schema) -> str:
-    parts = []
+def _description(cls: _Kind, schema: Schema) -> str:
+    route, parts = cls.route, []
     text = str(schema.get("description", ""))
-    if text != summary_of(route.operation):
+    if text != summary_of(cls):
         parts.append(text)
     if route.raw_request:
         parts.append(
@@ -235,11 +239,10 @@ def _description(route: Route, schema: Schema) -> str:
 
 
 def _request_body(route: Route, body: Schema) -> Schema:
-    in_path = path_fields(route.path)
     example = {
         name: value
-        for name, value in EXAMPLES[route.operation].items()
-        if name not in in_path
+        for name, value in route.example.items()
+        if name not in route.path_fields
     }
     content: Schema = {_JSON: {"schema": body, "example": example}}
     if route.raw_request:
@@ -247,8 +250,8 @@ def _request_body(route: Route, body: Schema) -> Schema:
     return {"required": "required" in body or "oneOf" in body, "content": content}
 
 
-def _responses(route: Route) -> Schema:
-    cls: type[Operation[Any]] = route.operation
+def _responses(cls: _Kind) -> Schema:
+    route = cls.route
     content: Schema = {_JSON: {"schema": _reference(result_type(cls))}}
     headers: Schema = {}
     if route.raw_response:
@@ -278,11 +281,11 @@ def _responses(route: Route) -> Schema:
         success["headers"] = headers
     if links := links_of(cls):
         success["links"] = links
-    names_keys = bool(path_fields(route.path) or cls.other_keys)
+    names_keys = bool(route.path_fields or cls.other_keys)
     names_keys = names_keys or "key_id" in cls.__struct_fields__
     left_out = set() if names_keys else _NO_KEY
     left_out = left_out if route.has_body else left_out | _NO_BODY
-    if not takes_condition(route):
+    if not takes_condition(cls):
         left_out = left_out | _NO_CONDITION
     problems = {
         str(status): _problem_answer(words)

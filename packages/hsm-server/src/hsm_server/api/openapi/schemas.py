@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from hsm_core.algorithms import Algorithm
-from hsm_core.operations import DescribeKey, Effect, Operation
-from hsm_core.rest import APPROVAL_HEADER, Route, path_fields
-from hsm_server.api.openapi.examples import EXAMPLES
+from hsm_core.operations import DescribeKey, Effect, Operation, Route
+from hsm_core.rest import APPROVAL_HEADER
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.requests import takes_condition
 
@@ -46,9 +45,11 @@ def component_schemas(types: Iterable[type]) -> dict[str, Schema]:
     return schemas
 
 
-def request_schema(schema: Schema, route: Route, limits: HTTPLimits) -> Schema:
+def request_schema(
+    schema: Schema, cls: type[Operation[Any]], limits: HTTPLimits
+) -> Schema:
     """Return the schema of a JSON body: an operation without its path fields."""
-    elsewhere = set(path_fields(route.path))
+    elsewhere = set(cls.route.path_fields)
     properties = {
         name: _bounded(field, limits.aad_bytes if name == "aad" else limits)
         for name, field in schema["properties"].items()
@@ -200,46 +201,45 @@ _IF_NONE_MATCH: Final[Schema] = {
 }
 
 
-def parameters_of(route: Route, schema: Schema) -> list[Schema]:
-    """Return the parameters of a route, whose operation has this schema."""
-    return [*_path(route, schema), *_query(route, schema), *_headers(route)]
+def parameters_of(cls: type[Operation[Any]], schema: Schema) -> list[Schema]:
+    """Return the parameters of an operation with this schema."""
+    return [*_path(cls.route, schema), *_query(cls.route, schema), *_headers(cls)]
 
 
 def _path(route: Route, schema: Schema) -> Iterator[Schema]:
-    for name in path_fields(route.path):
+    for name in route.path_fields:
         yield {
             "name": name,
             "in": "path",
             "required": True,
             "schema": schema["properties"][name],
-            "example": EXAMPLES[route.operation][name],
+            "example": route.example[name],
         }
 
 
 def _query(route: Route, schema: Schema) -> Iterator[Schema]:
     if route.has_body:
         return
-    elsewhere = {"type", *path_fields(route.path)}
-    example = EXAMPLES[route.operation]
+    elsewhere = {"type", *route.path_fields}
     for name, field in schema["properties"].items():
         if name not in elsewhere:
-            yield _query_parameter(name, field, example)
+            yield _query_parameter(name, field, route.example)
 
 
-def _headers(route: Route) -> Iterator[Schema]:
-    if route.events:
+def _headers(cls: type[Operation[Any]]) -> Iterator[Schema]:
+    if cls.route.events:
         yield _EVENT_ID
-    if route.operation.effect is not Effect.CONSENT:
+    if cls.effect is not Effect.CONSENT:
         yield _APPROVAL
-    if route.operation.effect is Effect.MUTATION:
+    if cls.effect is Effect.MUTATION:
         yield _IDEMPOTENCY_KEY
-    if takes_condition(route):
+    if takes_condition(cls):
         yield _IF_MATCH
-    if route.operation is DescribeKey:
+    if cls is DescribeKey:
         yield _IF_NONE_MATCH
 
 
-def _query_parameter(name: str, field: Schema, example: Schema) -> Schema:
+def _query_parameter(name: str, field: Schema, example: Mapping[str, Any]) -> Schema:
     field = dict(field)
     description = field.pop("description", "")
     if "anyOf" in field:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""REST API: one handler per row of the REST table."""
+"""REST API: one handler per operation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ from aiohttp import web
 
 from hsm_core import wire
 from hsm_core.errors import HSMError, InvalidInputError
-from hsm_core.operations import Operation
+from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.rest import (
     API_PREFIX,
     APPROVAL_HEADER,
-    ROUTES,
-    Route,
-    path_fields,
 )
 from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.config.settings import HTTPLimits
@@ -51,16 +48,15 @@ _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
     """Add a route for every operation."""
-    for route in ROUTES:
-        path = API_PREFIX + route.path
-        add_route(router, route.method, path, _handler(route, limits))
+    for kind in OPERATIONS:
+        path = API_PREFIX + kind.route.path
+        add_route(router, kind.route.method, path, _handler(kind, limits))
 
 
 def _handler(
-    route: Route, limits: HTTPLimits
+    kind: type[Operation[Any]], limits: HTTPLimits
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    reader = RequestReader(route, limits)
-    name = route.operation.__name__
+    reader, route, name = RequestReader(kind, limits), kind.route, kind.__name__
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if route.events and _wants(request, EVENTS):
@@ -70,7 +66,7 @@ def _handler(
         if not request.content.is_eof():
             # Nobody sends us much before we know that they may.
             await vault.greet(visitor, known=exchange.know)
-        asked = await _read(request, reader, route, visitor, exchange.know)
+        asked = await _read(request, reader, kind, visitor, exchange.know)
         result = await vault.execute(
             visitor,
             asked.operation,
@@ -81,7 +77,7 @@ def _handler(
             expected_generation=asked.expected_generation,
         )
         raw = bool(route.raw_response) and _wants(request, BYTES)
-        answer = _encode(route, result, raw=raw)
+        answer = _encode(kind, result, raw=raw)
         return _not_modified(request, answer) or answer
 
     return handle
@@ -113,7 +109,7 @@ async def _answer_live(
 async def _read(
     request: web.Request,
     reader: RequestReader,
-    route: Route,
+    kind: type[Operation[Any]],
     visitor: Visitor,
     known: Known,
 ) -> _Asked:
@@ -125,17 +121,17 @@ async def _read(
             operation,
             _idempotency_key(request),
             _approval_id(request),
-            expected_generation(request, route),
+            expected_generation(request, kind),
         )
     except (HSMError, RequestRefusedError) as error:
-        if "key_id" not in path_fields(route.path):
+        if "key_id" not in kind.route.path_fields:
             # An unauthenticated client gets no details of the fault.
             await vault.greet(visitor, known=known)
             raise
         await vault.refuse(
             visitor,
             error.code,
-            kind=route.operation.__name__,
+            kind=kind.__name__,
             key_id=request.match_info["key_id"][:_MAX_REFUSED_KEY],
             known=known,
         )
@@ -183,8 +179,9 @@ def _quality(parameter: str) -> float:
     return max(0.0, min(quality, 1.0)) if math.isfinite(quality) else 0.0
 
 
-def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
+def _encode(kind: type[Operation[Any]], result: Any, *, raw: bool) -> web.Response:
     headers = {}
+    route = kind.route
     if route.location:
         headers["Location"] = API_PREFIX + route.location.format_map(_Fields(result))
     if not raw:
@@ -192,7 +189,7 @@ def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
         answer = web.Response(
             body=body, status=route.success, content_type=JSON, headers=headers
         )
-        answer.etag = key_tag(route, result, body)
+        answer.etag = key_tag(kind, result, body)
         return answer
     fields = msgspec.to_builtins(result, builtin_types=(bytes,))
     bare = fields.pop(route.raw_response)
