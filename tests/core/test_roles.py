@@ -144,7 +144,7 @@ def sample(kind: type[Operation[Any]], key_id: str) -> Operation[Any]:
 
 def test_the_expected_table_is_whole() -> None:
     """Every operation has a row, so a new one can't slip in without a decision."""
-    assert list(EXPECTED) == [operation.__name__ for operation in OPERATIONS]
+    assert EXPECTED.keys() == {operation.__name__ for operation in OPERATIONS}
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)

@@ -28,8 +28,7 @@ from hsm_core.errors import (
     MalformedError,
     RateLimitedError,
 )
-from hsm_core.operations import ApprovalInfo
-from hsm_core.operations import OPERATIONS
+from hsm_core.operations import OPERATIONS, ApprovalInfo
 from hsm_core.rest import API_PREFIX
 from hsm_core.wire import asked_approval
 from hsm_server.http.credentials import address_of, shown_by, source_of
