@@ -7,7 +7,7 @@ from typing import Final
 
 PROGRAMS: Final = {
     "vault": "hsm_server.bootstrap.vault",
-    "keeper": "hsm_server.processes.tls_manager",
+    "tls_manager": "hsm_server.processes.tls_manager",
     "front end": "hsm_server.processes.front_end",
 }
 """What each kind of process runs, by its name in our tests."""

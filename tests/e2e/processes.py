@@ -124,7 +124,7 @@ class ServerProcess:
         has ended, or has not quite begun, is left out.
         """
         found = {"supervisor": self.pid}
-        for name, kind in {"vault": "vault", "tls": "keeper"}.items():
+        for name, kind in {"vault": "vault", "tls": "tls_manager"}.items():
             for pid in members(self.pid, kind):
                 found[name] = pid
         front_ends = enumerate(members(self.pid, "front end"), 1)

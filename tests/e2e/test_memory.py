@@ -205,7 +205,7 @@ def test_vault_alone_scrubs(site: Site) -> None:
 
 def test_key_of_the_certificate_stays_outside(site: Site) -> None:
     """
-    Front ends and the keeper of TLS have it, supervisor and vault never.
+    Front ends and the TLS manager have it, supervisor and vault never.
     """
     require_memory()
     keys = {"before": private_number(site.server_pair.key)}
@@ -235,7 +235,7 @@ def private_number(path: Path) -> bytes:
 
 
 def wait_for_reload(server: ServerProcess) -> None:
-    """Wait until the keeper of TLS has read its files again."""
+    """Wait until the TLS manager has read its files again."""
     for _ in range(600):
         if re.search(
             r'"reloaded".*"child": "tls"|"child": "tls".*"reloaded"', server.output

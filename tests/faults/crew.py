@@ -271,7 +271,9 @@ class Crew:
             return False
         if len(members(server.pid, "front end")) != WORKERS:
             return False
-        if any(len(members(server.pid, kind)) != 1 for kind in ("vault", "keeper")):
+        if any(
+            len(members(server.pid, kind)) != 1 for kind in ("vault", "tls_manager")
+        ):
             return False
         try:
             return all(self._health(server.port) == "ok" for _ in range(2 * WORKERS))

@@ -26,7 +26,7 @@ class Sample:
     One process at one moment.
 
     Attributes:
-        kind: ``supervisor``, ``vault``, ``keeper`` or ``front end``.
+        kind: ``supervisor``, ``vault``, ``tls_manager`` or ``front end``.
         rss: Resident memory, in bytes.
     """
 

@@ -19,7 +19,7 @@ VICTIMS: Final = {
     "server": 8,
     "vault": 4,
     "front end": 3,
-    "keeper": 1,
+    "tls_manager": 1,
     "vault, stopped": 2,
     "front end, stopped": 1,
     "vault, hanging": 1,

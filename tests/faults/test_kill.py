@@ -31,7 +31,13 @@ def test_a_server_survives_its_processes(tmp_path: Path) -> None:
     Each kind is killed, or stopped, while the server and its clients go on.
     """
     chance = random.Random("parts")
-    victims = ("vault", "front end", "keeper", "vault, stopped", "front end, stopped")
+    victims = (
+        "vault",
+        "front end",
+        "tls_manager",
+        "vault, stopped",
+        "front end, stopped",
+    )
     with Crew(tmp_path / "site", "parts") as crew:
         for victim in victims:
             part_round(crew, chance, victim)

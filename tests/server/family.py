@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 class Family:
-    """Supervisor, vault, keeper of TLS and front ends of a server."""
+    """Supervisor, vault, TLS manager and front ends of a server."""
 
     def __init__(self, server: Running) -> None:
         self.supervisor = server.process.pid
@@ -38,14 +38,14 @@ class Family:
         return self._of("hsm_server.processes.front_end")
 
     @property
-    def keeper(self) -> int:
-        """Process id of the keeper of TLS, waiting for one."""
+    def tls_manager(self) -> int:
+        """Process id of the TLS manager, waiting for one."""
         return self._one_of("hsm_server.processes.tls_manager")
 
     @property
     def everybody(self) -> list[int]:
         """All process ids."""
-        return [self.supervisor, self.vault, self.keeper, *self.front_ends]
+        return [self.supervisor, self.vault, self.tls_manager, *self.front_ends]
 
     def kill_vault(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the vault."""

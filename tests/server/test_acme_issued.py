@@ -114,7 +114,7 @@ async def test_what_is_bad_is_never_shown(
     issue, text = BAD[name]
     issue_by(ca, issue)
     world = World(tmp_path, ca)
-    before = world.board.state
+    before = world.active.state
     async with world.running():
         reason = await world.alarmed()
         await asyncio.sleep(0.1)
@@ -123,7 +123,7 @@ async def test_what_is_bad_is_never_shown(
 
     assert text in reason
     assert [] == world.published
-    assert before == world.board.state
+    assert before == world.active.state
     assert shown.issuer == shown.subject
     assert 1 == ca.seen.count("POST /newOrder")
 
@@ -144,8 +144,8 @@ async def test_what_is_bad_displaces_nothing(
 
     assert text in reason
     assert [] == world.published
-    assert leaf_of(due) == world.board.state.pairs[0].chain[0]
-    assert leaf_of(due) == again.board.state.pairs[0].chain[0]
+    assert leaf_of(due) == world.active.state.pairs[0].chain[0]
+    assert leaf_of(due) == again.active.state.pairs[0].chain[0]
 
 
 async def test_what_is_not_valid_yet_is_kept_where_there_is_no_other(

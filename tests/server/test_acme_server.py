@@ -38,7 +38,7 @@ from tests.server.pebble import Names, names_served
 from tests.server.process import Running
 from tests.support import require_mounts, require_program
 
-KEEPER = "hsm_server.processes.tls_manager"
+TLS_MANAGER = "hsm_server.processes.tls_manager"
 NAMES = (NAME, "127.0.0.1")
 
 
@@ -212,13 +212,13 @@ class TestFaults:
     ) -> None:
         """At any step: the next one begins anew, and nobody notices."""
         before, seen = site.shown(), site.pebble.has_logged(step)
-        (keeper,) = children(running, KEEPER)
+        (tls_manager,) = children(running, TLS_MANAGER)
         order(site, running)
         site.pebble.wait_for(step, seen + 1)
-        os.kill(keeper, signal.SIGKILL)
+        os.kill(tls_manager, signal.SIGKILL)
 
         until(has_another(site, before))
-        assert [keeper] != children(running, KEEPER)
+        assert [tls_manager] != children(running, TLS_MANAGER)
 
     def test_a_ca_dies_and_forgets(self, running: Running, site: ACMESite) -> None:
         """It is asked again, and told anew who we are."""

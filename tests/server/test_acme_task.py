@@ -37,7 +37,7 @@ from hsm_server.tls.acme.cache import (
 from hsm_server.tls.acme.challenges import HTTPAnswers, tls_challenge
 from hsm_server.tls.acme.task import ACMETask
 from hsm_server.tls.contexts import try_state
-from hsm_server.tls.state import Alarms, Board, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, TLSState
 from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.acme_hostile import HostileCA, Reply, hostile_ca
 
@@ -70,7 +70,7 @@ class World:
         self.published: list[TLSState] = []
         self.refusal = ""
         pair = first_pair(self.settings, datetime.now(UTC))
-        self.board = Board(TLSState(generation=0, pairs=(pair,)), self.publish)
+        self.active = ActiveState(TLSState(generation=0, pairs=(pair,)), self.publish)
         self.task = ACMETask(self.settings, self.alarms, self.metrics, self.logger)
 
     async def publish(self, state: TLSState) -> None:
@@ -94,7 +94,7 @@ class World:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Have the task run."""
-        running = asyncio.create_task(self.task.run(self.board))
+        running = asyncio.create_task(self.task.run(self.active))
         try:
             yield
         finally:
@@ -297,7 +297,7 @@ class TestTask:
         world = World(tmp_path, ca)
         async with world.running():
             reason = await world.alarmed()
-            await world.task.reload(world.board)
+            await world.task.reload(world.active)
             await asyncio.sleep(0.3)
             wait = world.next_order - time.time()
         asked = ca.seen.count("POST /newOrder")
@@ -322,12 +322,12 @@ class TestTask:
             await world.alarmed()
             await until(lambda: ca.seen.count("POST /newOrder") == 1)
             wait = world.next_order - time.time()
-            await world.task.reload(world.board)
+            await world.task.reload(world.active)
             await until(lambda: ca.seen.count("POST /newOrder") == 2)
             # Somebody has put it there.
             good = self_signed_root("Issuer").issue("server", use=SERVER, end=90 * DAY)
             world.cache.keep_certificate(Stored(good.key, (good.certificate,)))
-            await world.task.reload(world.board)
+            await world.task.reload(world.active)
             await until(lambda: not world.alarms.reasons)
 
         assert 200 < wait < 301
@@ -340,7 +340,7 @@ class TestTask:
         cached = stored()
         World(tmp_path, ca).cache.keep_certificate(cached)
         world = World(tmp_path, ca)
-        shown = world.board.state.pairs[0].chain[0]
+        shown = world.active.state.pairs[0].chain[0]
         async with world.running():
             await until(lambda: ca.seen)
             await asyncio.sleep(0.2)
@@ -366,7 +366,7 @@ class TestTask:
         async with world.running():
             await until(lambda: "POST /newOrder" in ca.seen)
             await world.alarmed()
-        shown = x509.load_der_x509_certificate(world.board.state.pairs[0].chain[0])
+        shown = x509.load_der_x509_certificate(world.active.state.pairs[0].chain[0])
 
         assert [] == world.published
         assert shown.subject == shown.issuer
@@ -393,7 +393,9 @@ class TestTask:
         pair = first_pair(settings, datetime.now(UTC))
         renamed = ACMETask(settings, world.alarms, world.metrics, world.logger)
         running = asyncio.create_task(
-            renamed.run(Board(TLSState(generation=0, pairs=(pair,)), world.publish))
+            renamed.run(
+                ActiveState(TLSState(generation=0, pairs=(pair,)), world.publish)
+            )
         )
         await until(lambda: "POST /newOrder" in ca.seen)
         running.cancel()
@@ -411,7 +413,7 @@ class TestTask:
         async with world.running():
             reason = await world.alarmed()
             world.refusal = ""
-            await world.task.reload(world.board)
+            await world.task.reload(world.active)
             await until(lambda: world.published)
             await until(lambda: not world.alarms.reasons)
 
@@ -425,10 +427,10 @@ class TestTask:
         world = World(tmp_path, ca)
         left = TLSState(
             generation=5,
-            pairs=world.board.state.pairs,
+            pairs=world.active.state.pairs,
             challenges=(tls_challenge("localhost", b"\0" * 32),),
         )
-        world.board = Board(left, world.publish)
+        world.active = ActiveState(left, world.publish)
         async with world.running():
             await until(lambda: world.published)
 

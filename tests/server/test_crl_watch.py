@@ -17,7 +17,7 @@ from hsm_server.config.tls import StatusCheck
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.sources import CRLWatch
-from hsm_server.tls.state import Alarms, Board, ClientRules, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, ClientRules, TLSState
 from tests.pki import SERVER, self_signed_root
 from tests.server.ocsp_support import FakeClock, settle
 from tests.server.tls_support import s_client, serving, state_of
@@ -29,14 +29,14 @@ PART: Final = "client_crl"
 
 
 class Place:
-    """A board with a list on it that ends in ten hours, and who watches it."""
+    """A state with a list that ends in ten hours, and who watches it."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.out = StringIO()
         logger = make_logger(self.out, LogLevel.DEBUG, LogFormat.JSON)
         self.alarms = Alarms(logger, Metrics())
-        self.board = Board(
+        self.active = ActiveState(
             state_of(SHOWN.pair, client=rules(timedelta(hours=10))), self._publish
         )
         self.watch = CRLWatch(self.alarms, logger, self.clock)
@@ -47,7 +47,7 @@ class Place:
     @contextlib.asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
         """Let it watch."""
-        task = asyncio.create_task(self.watch.run(self.board))
+        task = asyncio.create_task(self.watch.run(self.active))
         await settle()
         try:
             yield
@@ -84,7 +84,7 @@ async def test_list_that_ends() -> None:
         await place.clock.advance(0.2 * HOURS)
         assert "expired at" in place.alarms.reasons[PART]
         newer = rules(timedelta(hours=40))
-        await place.board.change(lambda state: with_client(state, newer))
+        await place.active.change(lambda state: with_client(state, newer))
         await settle()
         assert {} == place.alarms.reasons
     assert 1 == len(place.warnings)
@@ -94,10 +94,10 @@ async def test_reload_and_no_lists() -> None:
     """A reload looks at once; where there are no lists, nothing is wrong."""
     place = Place()
     place.clock.at += timedelta(hours=11)
-    await place.watch.reload(place.board)
+    await place.watch.reload(place.active)
     assert PART in place.alarms.reasons
-    await place.board.change(lambda state: with_client(state, None))
-    await place.watch.reload(place.board)
+    await place.active.change(lambda state: with_client(state, None))
+    await place.watch.reload(place.active)
 
     assert {} == place.alarms.reasons
 
@@ -108,12 +108,12 @@ async def test_a_list_of_no_client_ca() -> None:
     stranger = self_signed_root("A stranger").revocation_list()
     lists = (ROOT.revocation_list(), stranger)
     orphaned = ClientRules(authorities=(ROOT.der,), revocation_lists=lists)
-    await place.board.change(lambda state: with_client(state, orphaned))
-    await place.watch.reload(place.board)
+    await place.active.change(lambda state: with_client(state, orphaned))
+    await place.watch.reload(place.active)
     during = place.alarms.reasons
     mended = msgspec.structs.replace(orphaned, revocation_lists=lists[:1])
-    await place.board.change(lambda state: with_client(state, mended))
-    await place.watch.reload(place.board)
+    await place.active.change(lambda state: with_client(state, mended))
+    await place.watch.reload(place.active)
 
     assert "of CN=A stranger belongs to no client CA" in during[PART]
     assert {} == place.alarms.reasons

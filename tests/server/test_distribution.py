@@ -68,9 +68,9 @@ while True:
     for descriptor in descriptors:
         os.close(descriptor)
 """
-_KEEPER = """
+_TLS_MANAGER = """
 found = [read_sealed(descriptor).decode() for descriptor in given[-1:]]
-say("keeper begins", *found)
+say("tls_manager begins", *found)
 end.send(pack(c.Ready()))
 def publish(text, generation):
     descriptor = seal("state", text.encode())
@@ -112,9 +112,9 @@ def front_end(on_use: str = "pass", before: str = "") -> tuple[str, str]:
     return "-c", _BEGIN + _FRONT_END.format(on_use=on_use, before=before)
 
 
-def keeper(then: str) -> tuple[str, str]:
-    """Return a keeper that publishes A, and does something when all serve with it."""
-    return "-c", _BEGIN + _KEEPER.format(then=then)
+def tls_manager(then: str) -> tuple[str, str]:
+    """Return a TLS manager that publishes A, and acts when all serve with it."""
+    return "-c", _BEGIN + _TLS_MANAGER.format(then=then)
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ class Scene:
         self.states = 0
 
     def play(
-        self, front: tuple[str, str], keeper: tuple[str, str], *ends: str
+        self, front: tuple[str, str], tls_manager: tuple[str, str], *ends: str
     ) -> list[str]:
         """
         Run until the children have said all of this; return their lines, in order.
@@ -153,7 +153,7 @@ class Scene:
         roles = Roles(
             vault=_VAULT_ROLE,
             front_end=[word.replace("FOLDER", place) for word in front],
-            keeper=[word.replace("FOLDER", place) for word in keeper],
+            tls_manager=[word.replace("FOLDER", place) for word in tls_manager],
         )
         box = fill_box(SecretBox(values={}, files={}, environment={}))
 
@@ -207,7 +207,7 @@ def of(slot: str, lines: list[str]) -> list[str]:
 
 def test_nobody_serves_before_there_is_a_state(scene: Scene) -> None:
     """Each uses the first, then serves, then uses the next; one is kept."""
-    lines = scene.play(front_end(), keeper('publish("B", 2)'), "published 2 ''")
+    lines = scene.play(front_end(), tls_manager('publish("B", 2)'), "published 2 ''")
 
     for slot in ("front1", "front2"):
         assert ["uses A", "serves A", "uses B"] == of(slot, lines)
@@ -226,8 +226,8 @@ _REFUSE = """
 
 
 def test_what_all_refuse_is_used_by_nobody(scene: Scene) -> None:
-    """They have never left the former one, and the keeper hears why."""
-    lines = scene.play(front_end(_REFUSE), keeper('publish("B", 2)'), _REFUSED)
+    """They have never left the former one, and the TLS manager hears why."""
+    lines = scene.play(front_end(_REFUSE), tls_manager('publish("B", 2)'), _REFUSED)
 
     for slot in ("front1", "front2"):
         assert ["uses A", "serves A"] == of(slot, lines)
@@ -242,7 +242,9 @@ def test_one_that_refuses_alone_is_started_again(scene: Scene) -> None:
                 end.send(pack(c.UsingTLS(message.serial, "Once more.")))
                 continue
 """
-    lines = scene.play(front_end(refuse), keeper('publish("B", 2)'), "front2 serves B")
+    lines = scene.play(
+        front_end(refuse), tls_manager('publish("B", 2)'), "front2 serves B"
+    )
 
     assert "published 2 ''" in lines
     assert ["uses A", "serves A", "uses B"] == of("front1", lines)
@@ -262,7 +264,9 @@ def test_who_was_not_asked_refuses_nothing(scene: Scene) -> None:
             if begin.slot == "front1" and wanted == "B":
                 time.sleep(0.5)
 """
-    lines = scene.play(front_end(twice), keeper('publish("B", 2)'), "published 2 ''")
+    lines = scene.play(
+        front_end(twice), tls_manager('publish("B", 2)'), "published 2 ''"
+    )
 
     assert ["uses A", "serves A", "uses B"] == of("front1", lines)
     assert ["uses A", "serves A", "uses B"] == of("front2", lines)
@@ -271,7 +275,7 @@ def test_who_was_not_asked_refuses_nothing(scene: Scene) -> None:
 def test_states_are_given_out_one_after_the_other(scene: Scene) -> None:
     """A second one waits for the first, also where that is refused."""
     publish = 'publish("B", 2); publish("C", 3); publish("D", 4)'
-    lines = scene.play(front_end(_REFUSE), keeper(publish), "published 4 ''")
+    lines = scene.play(front_end(_REFUSE), tls_manager(publish), "published 4 ''")
     published = [line for line in lines if line.startswith("published")][1:]
 
     assert ["2 'No room.'", "3 ''", "4 ''"] == [line[10:] for line in published]
@@ -284,7 +288,7 @@ def test_a_keeper_that_does_not_wait_is_answered(scene: Scene) -> None:
     publish = "for n in range(2, 42): publish(str(n), n)"
     refused = "published 41 'The published TLS state is too large.'"
     late = "time.sleep(0.2)"
-    lines = scene.play(front_end(late), keeper(publish), refused, "published 6 ''")
+    lines = scene.play(front_end(late), tls_manager(publish), refused, "published 6 ''")
 
     assert 0 == scene.status
     assert 1 == scene.states
@@ -292,9 +296,9 @@ def test_a_keeper_that_does_not_wait_is_answered(scene: Scene) -> None:
 
 
 def test_what_got_lost_on_the_way_is_answered(scene: Scene) -> None:
-    """A keeper waits for an answer, and nothing else changes meanwhile."""
+    """A TLS manager waits for an answer, and nothing else changes meanwhile."""
     lost = "published 2 'The published TLS state did not arrive.'"
-    lines = scene.play(front_end(), keeper("end.send(pack(c.Publish(2)))"), lost)
+    lines = scene.play(front_end(), tls_manager("end.send(pack(c.Publish(2)))"), lost)
 
     assert ["uses A", "serves A"] == of("front1", lines)
 
@@ -305,7 +309,9 @@ def test_one_that_dies_of_it_is_not_waited_for(scene: Scene) -> None:
             if begin.slot == "front1" and wanted == "B" and state == "A":
                 os.kill(os.getpid(), signal.SIGKILL)
 """
-    lines = scene.play(front_end(die), keeper('publish("B", 2)'), "front1 serves B")
+    lines = scene.play(
+        front_end(die), tls_manager('publish("B", 2)'), "front1 serves B"
+    )
 
     assert "published 2 ''" in lines
     assert ["uses A", "serves A", "uses B", "serves B"] == of("front1", lines)
@@ -320,7 +326,7 @@ def test_what_all_die_of_is_not_in_force(scene: Scene) -> None:
 """
     unused = "published 2 'No front end uses the new TLS state.'"
     ends = (*["front1 serves A"] * 2, *["front2 serves A"] * 2, unused)
-    scene.play(front_end(die), keeper('publish("B", 2)'), *ends)
+    scene.play(front_end(die), tls_manager('publish("B", 2)'), *ends)
 
     assert 0 == scene.status
     assert 1 == scene.states
@@ -337,7 +343,9 @@ def test_one_that_does_not_answer_is_replaced(
                 say("front1 uses B")
                 continue
 """
-    lines = scene.play(front_end(silent), keeper('publish("B", 2)'), "front1 serves B")
+    lines = scene.play(
+        front_end(silent), tls_manager('publish("B", 2)'), "front1 serves B"
+    )
 
     assert "published 2 ''" in lines
     assert ["uses A", "serves A", "uses B", "uses B", "serves B"] == of("front1", lines)
@@ -353,10 +361,10 @@ if not found:
 elif found == ["B"]:
     publish("C", 3)
 """
-    lines = scene.play(front_end(late), keeper(then), "published 3 ''")
+    lines = scene.play(front_end(late), tls_manager(then), "published 3 ''")
 
-    assert ["keeper begins", "keeper begins B"] == [
-        line for line in lines if line.startswith("keeper begins")
+    assert ["tls_manager begins", "tls_manager begins B"] == [
+        line for line in lines if line.startswith("tls_manager begins")
     ]
     assert "published 3 ''" in lines
     assert ["uses A", "serves A", "uses B", "uses C"] == of("front1", lines)
@@ -366,9 +374,9 @@ elif found == ["B"]:
 def test_a_keeper_that_hangs_is_replaced(scene: Scene) -> None:
     """Front ends serve on meanwhile, and are given nothing twice."""
     then = "found or os.kill(os.getpid(), signal.SIGSTOP)"
-    lines = scene.play(front_end(), keeper(then), "keeper begins A")
+    lines = scene.play(front_end(), tls_manager(then), "tls_manager begins A")
 
-    assert "keeper begins A" in lines
+    assert "tls_manager begins A" in lines
     assert ["uses A", "serves A"] == of("front1", lines)
 
 
@@ -381,22 +389,22 @@ def test_a_keeper_that_hangs_is_replaced(scene: Scene) -> None:
     ids=["unsealed", "no-memory"],
 )
 def test_what_could_still_change_is_given_to_nobody(scene: Scene, spoil: str) -> None:
-    """The keeper is told, and the former state stays."""
+    """The TLS manager is told, and the former state stays."""
     then = f"socket.send_fds(end, [pack(c.Publish(2))], [{spoil}])"
-    lines = scene.play(front_end(), keeper(then), _UNSEALED)
+    lines = scene.play(front_end(), tls_manager(then), _UNSEALED)
 
     assert ["uses A", "serves A"] == of("front1", lines)
     assert 1 == scene.states
 
 
 def test_a_front_end_that_publishes_is_not_heeded(scene: Scene) -> None:
-    """Only the keeper may: a front end reads what strangers send."""
+    """Only the TLS manager may: a front end reads what strangers send."""
     lines = scene.play(
         front_end(
             'os.close(descriptors.pop()); fake = seal("state", b"X"); '
             "socket.send_fds(end, [pack(c.Publish(9))], [fake])"
         ),
-        keeper("pass"),
+        tls_manager("pass"),
         *("front1 serves A", "front2 serves A"),
     )
 

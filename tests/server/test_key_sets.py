@@ -24,7 +24,7 @@ from hsm_server.identity.token_keys import (
     public_key_set,
 )
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
-from hsm_server.tls.state import Board
+from hsm_server.tls.state import ActiveState
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.family import counter, wait_until
@@ -34,7 +34,7 @@ from tests.server.support import Authority, b64url
 from tests.server.token_kit import Signer, signer, write_config
 
 OLD, NEW, RSA = signer("ES256"), signer("EdDSA"), signer("RS256")
-NOWHERE = cast("Board", None)
+NOWHERE = cast("ActiveState", None)
 
 
 def key_set(**signers: Signer) -> bytes:

@@ -33,7 +33,7 @@ from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.ocsp import client_check
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES
 from hsm_server.tls.ocsp.stapler import Stapler
-from hsm_server.tls.state import Alarms, Board, ClientRules, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, ClientRules, TLSState
 from tests.pki import Issued
 from tests.server.ocsp_support import (
     CA,
@@ -73,7 +73,7 @@ class Stapled:
         self.metrics = Metrics()
         logger = make_logger(StringIO(), LogLevel.DEBUG, LogFormat.JSON)
         self.alarms = Alarms(logger, self.metrics)
-        self.board = Board(server.context.state, self._publish)
+        self.active = ActiveState(server.context.state, self._publish)
         self.stapler = Stapler(
             timedelta(hours=4), (), self.alarms, self.metrics, logger
         )
@@ -106,7 +106,7 @@ class Stapled:
         """Have the responder asked, which answers so."""
         self.web.reply = reply
         before = self.asked
-        self.server.run(self.stapler.reload(self.board))
+        self.server.run(self.stapler.reload(self.active))
         wait_until(lambda: self.asked > before)
         self.server.run(asyncio.sleep(0.05))
 
@@ -186,7 +186,7 @@ def stapled(kind: str, valid: timedelta = HOUR) -> Iterator[Stapled]:
         place = Stapled(server, web, holder)
         with (
             answering(server, web),
-            running(server, place.stapler.run(place.board)),
+            running(server, place.stapler.run(place.active)),
         ):
             wait_until(lambda: bool(place.staple))
             yield place
@@ -312,7 +312,7 @@ class TestFaults:
         place.web.is_trickling = True
         place.web.reply = lambda asked: CHUNKED
         try:
-            place.server.run(place.stapler.reload(place.board))
+            place.server.run(place.stapler.reload(place.active))
             wait_until(lambda: place.web.asked[-1].method == "POST")
             assert HANDSHAKES == shake_hands(place.server)
         finally:
@@ -406,7 +406,7 @@ def test_responder_of_openssl(tmp_path: Path, bundle: Path) -> None:
         place = Stapled(server, Web(lambda asked: b""), holder)
         with (
             responder.serve(),
-            running(server, place.stapler.run(place.board)),
+            running(server, place.stapler.run(place.active)),
         ):
             wait_until(lambda: bool(place.staple))
             sent = s_client(server, "-status", "-CAfile", str(bundle))
@@ -420,7 +420,7 @@ def test_responder_of_openssl(tmp_path: Path, bundle: Path) -> None:
     responder.know(holder.certificate, revoked=True)
     with serving(state_of(CA_.pair(holder)), "asyncio") as server:
         place = Stapled(server, Web(lambda asked: b""), holder)
-        with responder.serve(), running(server, place.stapler.run(place.board)):
+        with responder.serve(), running(server, place.stapler.run(place.active)):
             wait_until(lambda: "revocation" in place.alarms.reasons)
             assert b"" == place.staple
 

@@ -25,7 +25,7 @@ from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError
 from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.ocsp.staples import Retries
-from hsm_server.tls.state import Alarms, Board, ServerPair, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, ServerPair, TLSState
 from tests.pki import Issued
 from tests.server.ocsp_support import CA, HOUR, FakeClock, settle
 
@@ -69,7 +69,7 @@ class Responder:
 
 
 class Place:
-    """A board with a stapler at work, whose time a test moves on."""
+    """A state with a stapler at work, whose time a test moves on."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -87,8 +87,8 @@ class Place:
         longest: timedelta = LONGEST,
         files: tuple[Path, ...] = (),
     ) -> None:
-        """Put certificates on the board, and make the stapler."""
-        self.board = Board(TLSState(generation=1, pairs=pairs), self._publish)
+        """Put certificates in the active state, and make the stapler."""
+        self.active = ActiveState(TLSState(generation=1, pairs=pairs), self._publish)
         self.stapler = Stapler(
             longest,
             files,
@@ -102,7 +102,7 @@ class Place:
     @contextlib.asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
         """Let the stapler run."""
-        task = asyncio.create_task(self.stapler.run(self.board))
+        task = asyncio.create_task(self.stapler.run(self.active))
         await settle()
         try:
             yield
@@ -125,11 +125,11 @@ class Place:
     @property
     def staple(self) -> bytes:
         """What the first certificate is shown with."""
-        return self.board.state.pairs[0].staple
+        return self.active.state.pairs[0].staple
 
     async def use(self, *pairs: ServerPair) -> None:
-        """Put other certificates on the board."""
-        await self.board.change(lambda state: with_pairs(state, pairs))
+        """Put other certificates in the active state."""
+        await self.active.change(lambda state: with_pairs(state, pairs))
         await settle()
 
     async def _publish(self, state: TLSState) -> None:
@@ -275,7 +275,7 @@ class TestChanges:
             CA_.pair(CA_.issue()), CA_.pair(CA_.issue(urls=())), CA_.pair(CA_.issue())
         )
         async with place.work():
-            one, none, other = (pair.staple for pair in place.board.state.pairs)
+            one, none, other = (pair.staple for pair in place.active.state.pairs)
             assert b"" == none
             assert one not in (other, b"")
             assert not place.alarms
@@ -303,7 +303,7 @@ class TestChanges:
         """A reload asks at once."""
         place.begin(CA_.pair(CA_.issue()))
         async with place.work():
-            await place.stapler.reload(place.board)
+            await place.stapler.reload(place.active)
             await settle()
             assert 2 == len(place.responder.asked)
 
@@ -425,7 +425,7 @@ class TestFiles:
             assert good == place.staple
             assert "garbage" in place.alarms["staple_file"]
             with pytest.raises(ListenError, match="not usable"):
-                await place.stapler.reload(place.board)
+                await place.stapler.reload(place.active)
             path.unlink()
             await place.clock.advance(60)
             assert "unreadable" in place.alarms["staple_file"]
@@ -470,20 +470,20 @@ class TestFiles:
 
 
 async def test_board_tells_of_changes() -> None:
-    """Who waits for a change of the board is told of it."""
+    """Who waits for a change of the active state is told of it."""
 
     async def publish(state: TLSState) -> None:
         if not state.pairs[0].staple:
             raise HSMError("No.")
 
     pair = CA_.pair(CA_.issue())
-    board = Board(TLSState(generation=1, pairs=(pair,)), publish)
-    waiting = asyncio.create_task(board.past(1))
+    active = ActiveState(TLSState(generation=1, pairs=(pair,)), publish)
+    waiting = asyncio.create_task(active.past(1))
     changed = msgspec.structs.replace(pair, staple=b"x")
     with pytest.raises(HSMError):
-        await board.change(lambda state: with_pairs(state, (pair, pair)))
+        await active.change(lambda state: with_pairs(state, (pair, pair)))
     await settle()
     assert not waiting.done()
-    await board.change(lambda state: with_pairs(state, (changed,)))
+    await active.change(lambda state: with_pairs(state, (changed,)))
 
     assert 2 == (await waiting).generation

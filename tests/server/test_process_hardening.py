@@ -146,10 +146,10 @@ def test_every_process_has_given_up_what_it_can(family: Family) -> None:
 
 
 def test_front_ends_have_no_capabilities(family: Family) -> None:
-    """Not even where the server was started by root; nor has the keeper of TLS."""
+    """Not even where the server was started by root; nor has the TLS manager."""
     found = {
         status(pid)[name]
-        for pid in (family.keeper, *family.front_ends)
+        for pid in (family.tls_manager, *family.front_ends)
         for name in ("CapEff", "CapPrm", "CapAmb")
     }
 
@@ -173,7 +173,7 @@ def test_the_keeper_holds_neither_sockets_nor_secrets(
     site: Site, server: Running, family: Family
 ) -> None:
     """It speaks with the supervisor alone; box, trail and store are others'."""
-    found = set(descriptors(family.keeper).values())
+    found = set(descriptors(family.tls_manager).values())
 
     assert not listening(server.address[1]) & found
     assert not [path for path in found if "ferrohsm-secrets" in path]

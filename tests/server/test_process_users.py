@@ -93,9 +93,9 @@ def test_each_process_is_whom_it_should_be(server: Running) -> None:
     vault, front_end = pwd.getpwnam(_VAULT), pwd.getpwnam(_FRONT_END)
 
     assert ({vault.pw_uid}, {vault.pw_gid}, []) == users(family.vault)
-    for pid in (family.keeper, *family.front_ends):
+    for pid in (family.tls_manager, *family.front_ends):
         assert ({front_end.pw_uid}, {front_end.pw_gid}, []) == users(pid)
-    for pid in (family.vault, family.keeper, *family.front_ends):
+    for pid in (family.vault, family.tls_manager, *family.front_ends):
         assert "0000000000000000" == status(pid)["CapEff"]
         # Not theirs, for nobody may look into them.
         assert 0 == Path(f"/proc/{pid}/fd").stat().st_uid
@@ -123,7 +123,7 @@ def test_it_serves_and_counts_across_users(server: Running) -> None:
     family = Family(server)
     assert 401 == server.send("GET", "/api/v1/status", token="bad").status
     before = counter(server, "ferrohsm_auth_jwt_failure_total")
-    old = {family.vault, family.keeper, *family.front_ends}
+    old = {family.vault, family.tls_manager, *family.front_ends}
     for pid in old:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not old & set(family.everybody))

@@ -71,7 +71,7 @@ def replace_secret(site: Site, secret: bytes) -> None:
 def reload(server: Running, site: Site) -> set[str]:
     """Send SIGHUP, and return the events that tell how it went."""
     seen = len(site.log())
-    expected = 2 if is_divided(site) else 1  # vault and keeper of TLS, or all in one
+    expected = 2 if is_divided(site) else 1  # vault and TLS manager, or all in one
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: len(outcomes(site, seen)) >= expected)
     return {line["event"] for line in outcomes(site, seen)}
@@ -193,9 +193,9 @@ def put_pair(site: Site, pair: tuple[bytes, bytes]) -> None:
 def test_a_killed_keeper_is_replaced(server: Running, site: Site) -> None:
     """Its successor shows what is in force, and reads the files again."""
     if is_divided(site):
-        before = Family(server).keeper
+        before = Family(server).tls_manager
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda: Family(server).keeper != before)
+        wait_until(lambda: Family(server).tls_manager != before)
         wait_until(lambda: reload(server, site) == {"reloaded"})
     cert, key = site.authority.issue("after-all", server=True)
     put_pair(site, (cert.read_bytes(), key.read_bytes()))

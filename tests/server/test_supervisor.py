@@ -47,7 +47,7 @@ socket.send_fds(end, [pack(c.Publish(1))], [seal("state", b"state")])
 """
 _GOOD = ("-c", _STUB.format(is_linked=True, then=""))
 _UNLINKED = ("-c", _STUB.format(is_linked=False, then=""))
-_KEEPER = ("-c", _STUB.format(is_linked=True, then=_PUBLISH))
+_TLS_MANAGER = ("-c", _STUB.format(is_linked=True, then=_PUBLISH))
 _DYING = ("-c", "raise SystemExit(3)")
 _STOPPED = ("-c", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
 
@@ -85,12 +85,12 @@ def run(folder: Path, roles: Roles, seconds: float | None = None) -> int:
         os.close(box)
 
 
-@pytest.mark.parametrize("which", ["vault", "front_end", "keeper"])
+@pytest.mark.parametrize("which", ["vault", "front_end", "tls_manager"])
 def test_a_child_that_dies_at_once_ends_the_start(
     tmp_path: Path, which: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One line says which, and how; the status is 1, and nothing remains."""
-    good = {"vault": _GOOD, "front_end": _GOOD, "keeper": _KEEPER}
+    good = {"vault": _GOOD, "front_end": _GOOD, "tls_manager": _TLS_MANAGER}
     roles = Roles(**{**good, which: _DYING})
     status = run(tmp_path, roles)
     out, err = capfd.readouterr()
@@ -99,7 +99,7 @@ def test_a_child_that_dies_at_once_ends_the_start(
     assert 1 == status
     assert "" == out
     (line,) = lines
-    slot = {"vault": "vault", "front_end": "front1", "keeper": "tls"}[which]
+    slot = {"vault": "vault", "front_end": "front1", "tls_manager": "tls"}[which]
     assert f"The process {slot} exited" in line
     assert "exited unexpectedly (status 3)" in line
     assert [] == list(tmp_path.iterdir())
@@ -109,7 +109,7 @@ def test_a_child_that_is_stopped_at_its_start_is_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Opening may take long; who can't go on at all is not waited for."""
-    status = run(tmp_path, Roles(_STOPPED, _GOOD, _KEEPER))
+    status = run(tmp_path, Roles(_STOPPED, _GOOD, _TLS_MANAGER))
 
     assert 1 == status
     assert "vault did not respond and was killed" in capfd.readouterr().err
@@ -119,7 +119,7 @@ def test_a_front_end_that_lost_its_vault_gets_another_connection(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It says so when it is asked, and is connected again, at most once a second."""
-    status = run(tmp_path, Roles(_GOOD, _UNLINKED, _KEEPER), seconds=4.5)
+    status = run(tmp_path, Roles(_GOOD, _UNLINKED, _TLS_MANAGER), seconds=4.5)
     linked = capfd.readouterr().err.count("linked") / 2
 
     assert 0 == status
@@ -130,7 +130,7 @@ def test_who_is_linked_is_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Both are given one connection, and no more."""
-    status = run(tmp_path, Roles(_GOOD, _GOOD, _KEEPER), seconds=3.5)
+    status = run(tmp_path, Roles(_GOOD, _GOOD, _TLS_MANAGER), seconds=3.5)
 
     assert 0 == status
     assert 2 == capfd.readouterr().err.count("linked")

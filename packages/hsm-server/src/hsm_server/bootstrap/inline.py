@@ -40,7 +40,7 @@ from hsm_server.system.sockets import (
 )
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.contexts import try_state
-from hsm_server.tls.manager import Keeper, Task, tasks_for
+from hsm_server.tls.manager import Task, TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, ends_by_kind
 from hsm_server.vault.gatekeeper import Gatekeeper
@@ -142,7 +142,7 @@ class _InlineTLS:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
         tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
-        self.keeper = Keeper(state, [*tasks, *more], self._publish, logger)
+        self.manager = TLSManager(state, [*tasks, *more], self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:
         self.context.use(state)
@@ -210,7 +210,7 @@ class _InlineServer:
             metrics=self.metrics,
             tracing=tracing,
         )
-        await tls.keeper.begin()
+        await tls.manager.begin()
         serving = Listener(app, bound, tls.context)
         showing = Listener(create_metrics_app(app), shown, None)
         self._tls = tls
@@ -255,7 +255,7 @@ class _InlineServer:
     def _work(self, tls: _InlineTLS) -> Iterator[Coroutine[Any, Any, object]]:
         """Run the background tasks while serving, until cancelled."""
         interval = self._settings.token_config.reload_seconds
-        yield tls.keeper.run()
+        yield tls.manager.run()
         yield self._token_watch.run(interval)
         yield self._clock_watch.run()
         if self._vouching:
@@ -281,7 +281,7 @@ class _InlineServer:
         reload.add_done_callback(self._reloads.discard)
 
     async def _reload(self) -> None:
-        problems = [await self._tls.keeper.reload()]
+        problems = [await self._tls.manager.reload()]
         problems.append(await self._token_watch.look())
         if self._vouching:
             problems.append(await self._vouching.look())

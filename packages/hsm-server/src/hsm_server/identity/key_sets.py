@@ -22,7 +22,7 @@ from hsm_core.wire import scan_json
 from hsm_server.config.settings import OIDCSettings, ServerSettings, TokenConfig
 from hsm_server.identity.fetch import FetchError, fetch, trust_context
 from hsm_server.tls.manager import Task
-from hsm_server.tls.state import Board
+from hsm_server.tls.state import ActiveState
 
 MAX_SET_BYTES: Final = 64 * 1024
 """Longest key set."""
@@ -87,7 +87,7 @@ class KeySetTask:
         self._failures = 0
         self._hurry = asyncio.Event()
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """Fetch periodically; failures are delivered, too."""
         while True:
             self._hurry.clear()
@@ -96,7 +96,7 @@ class KeySetTask:
                 async with asyncio.timeout(seconds):
                     await self._hurry.wait()
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """Fetch at once."""
         self._hurry.set()
 

@@ -144,7 +144,7 @@ class Roles:
 
     vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
     front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
-    keeper: Sequence[str] = ("-m", "hsm_server.processes.tls_manager")
+    tls_manager: Sequence[str] = ("-m", "hsm_server.processes.tls_manager")
 
 
 @dataclass(frozen=True, slots=True)

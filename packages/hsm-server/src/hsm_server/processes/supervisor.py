@@ -244,16 +244,16 @@ class Supervisor:
             ChildProcess(f"front{n}", roles.front_end, parts, sockets=sockets)
             for n in range(1, settings.workers + 1)
         ]
-        self._distribution = Distribution(self._front_ends, self._answer_keeper)
-        self._keeper = ChildProcess(
+        self._distribution = Distribution(self._front_ends, self._answer_tls_manager)
+        self._tls_manager = ChildProcess(
             TLS_SLOT,
-            roles.keeper,
+            roles.tls_manager,
             parts,
             sockets=challenges,
             newest=lambda: self._distribution.newest,
         )
-        self._children = [self._vault, self._keeper, *self._front_ends]
-        readers = (self._vault, self._keeper)
+        self._children = [self._vault, self._tls_manager, *self._front_ends]
+        readers = (self._vault, self._tls_manager)
         self._reloading = Reloading(readers, self._manager, self._logger)
         self._key_sets: dict[bool, KeySet] = {}
         self._is_announced = False
@@ -308,7 +308,7 @@ class Supervisor:
                 child.tell(key_set)
             for front_end in self._front_ends:
                 self._link(front_end)
-        elif child is not self._keeper:
+        elif child is not self._tls_manager:
             self._distribution.greet(child)
             self._link(child)
 
@@ -346,9 +346,9 @@ class Supervisor:
                 self._link_again(child)
             case UsingTLS():
                 self._distribution.note(child, message)
-            case Publish() if child is self._keeper:
+            case Publish() if child is self._tls_manager:
                 self._publish(message.generation, descriptors)
-            case KeySet() if child is self._keeper:
+            case KeySet() if child is self._tls_manager:
                 self._pass_on(message)
 
     def _pass_on(self, message: KeySet) -> None:
@@ -360,7 +360,9 @@ class Supervisor:
     def _publish(self, generation: int, descriptors: list[int]) -> None:
         if not descriptors:
             # There was no room for it among our own.
-            self._answer_keeper(generation, "The published TLS state did not arrive.")
+            self._answer_tls_manager(
+                generation, "The published TLS state did not arrive."
+            )
             return
         self._distribution.publish(generation, descriptors.pop())
         for front_end in self._front_ends:
@@ -373,8 +375,8 @@ class Supervisor:
             self._manager.ready()
             self._reloading.allow()
 
-    def _answer_keeper(self, generation: int, error: str) -> None:
-        self._keeper.tell(Published(generation, error))
+    def _answer_tls_manager(self, generation: int, error: str) -> None:
+        self._tls_manager.tell(Published(generation, error))
 
     def _link_again(self, front_end: ChildProcess) -> None:
         """Connect a front end that has lost its vault, and not because that ended."""
@@ -399,7 +401,7 @@ class Supervisor:
         drain = self._plan.settings.drain_timeout_seconds
         deadline = time.monotonic() + drain + _KILL_AFTER_SECONDS
         ending = [front.stop(drain, deadline) for front in self._front_ends]
-        await asyncio.gather(self._keeper.stop(0.0, deadline), *ending)
+        await asyncio.gather(self._tls_manager.stop(0.0, deadline), *ending)
         await self._vault.stop(0.0, deadline + _KILL_AFTER_SECONDS)
         return self._verdict()
 

@@ -34,7 +34,7 @@ from hsm_server.ipc.control import (
 from hsm_server.observability.logs import loop_exception_handler
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.system.hardening import drop_capabilities
-from hsm_server.tls.manager import Keeper, tasks_for
+from hsm_server.tls.manager import TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, seal_state, unseal_state
 
@@ -54,7 +54,7 @@ def main() -> None:
         child.fail(error)
     with contextlib.suppress(OSError):
         drop_capabilities()
-    asyncio.run(_KeeperProcess(child, settings, state, http).run())
+    asyncio.run(_TLSManagerProcess(child, settings, state, http).run())
 
 
 def _challenge_socket(child: Child) -> tuple[socket.socket | None, Sequence[int]]:
@@ -75,7 +75,7 @@ def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
     return state
 
 
-class _KeeperProcess:
+class _TLSManagerProcess:
     """TLS manager: executes the supervisor's messages."""
 
     def __init__(
@@ -108,7 +108,7 @@ class _KeeperProcess:
                 partial(self._pass_on, True),
             ),
         ]
-        self._keeper = Keeper(self._first, tasks, self._publish, logger)
+        self._tls_manager = TLSManager(self._first, tasks, self._publish, logger)
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
@@ -120,12 +120,12 @@ class _KeeperProcess:
 
     async def _keep(self) -> None:
         try:
-            await self._keeper.begin()
+            await self._tls_manager.begin()
         except Exception as error:
             # Nobody asks who has not begun whether it is there.
             self._child.fail(error)
         self._control.send(Ready())
-        await self._keeper.run()
+        await self._tls_manager.run()
 
     def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
         match message:
@@ -145,7 +145,7 @@ class _KeeperProcess:
             os.close(descriptor)
 
     async def _publish(self, state: TLSState) -> None:
-        """Distribute a state through the supervisor; see `Board`."""
+        """Distribute a state through the supervisor; see `ActiveState`."""
         answer = asyncio.get_running_loop().create_future()
         self._answers[state.generation] = answer
         descriptor = seal_state(state)
@@ -167,7 +167,7 @@ class _KeeperProcess:
 
     async def _reload(self) -> None:
         """Check for changes at once."""
-        problem = await self._keeper.reload()
+        problem = await self._tls_manager.reload()
         self._control.send(Reloaded(problem[:_LONGEST_TEXT]))
 
 

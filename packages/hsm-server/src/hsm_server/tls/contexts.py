@@ -79,7 +79,7 @@ def server_context(
 
         allow_tls_1_2: Whether TLS 1.2 is spoken too.
 
-        staples: Shown instead of those in *state*.
+        staples: ServerCertificate instead of those in *state*.
 
         on_info: Is told what OpenSSL does (SSL_CTX_set_info_callback(3)).
 

@@ -388,7 +388,7 @@ _PAUSE_SECONDS: Final = 0.02
 _MOST_READINGS: Final = 50
 
 
-def settled(
+def read_stable(
     read: Callable[[], Contents],
     known: bytes = b"",
     pause: Callable[[float], object] = time.sleep,

@@ -2,8 +2,8 @@
 """
 TLS manager: tasks that change the TLS state.
 
-Files, staples and ACME certificates each have a task. All use one board, so none undoes
-the change of another.
+Files, staples and ACME certificates each have a task. All change one active state, so
+none undoes the change of another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.sources import CRLWatch, ExpiryWatch, file_sources
-from hsm_server.tls.state import Alarms, Board, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, TLSState
 
 _AGAIN_SECONDS: Final = 1.0
 _LONGEST_SECONDS: Final = 60.0
@@ -36,15 +36,15 @@ class Task(Protocol):
     unexpected.
     """
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """
-        Change the state on the board when needed, until canceled.
+        Change the active state when needed, until canceled.
 
         It is cancelled at the end, and begun again after an unexpected error. The
-        first thing may be to change what is on the board; the state there is in force.
+        first thing may be to change the active state, which is in force.
         """
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """
         Check for changes at once; called while `run` runs.
 
@@ -55,7 +55,7 @@ class Task(Protocol):
         """
 
 
-class Keeper:
+class TLSManager:
     """
     Runner of the tasks.
 
@@ -64,7 +64,7 @@ class Keeper:
 
         tasks: The tasks, in the order of reloads.
 
-        publish: Distributes a state to all front ends; see `Board`.
+        publish: Distributes a state to all front ends; see `ActiveState`.
 
         logger: Logs unexpected exceptions.
     """
@@ -79,7 +79,7 @@ class Keeper:
         self._tasks = tasks
         self._publish = publish
         self._logger = logger
-        self._board = Board(first, self._try_and_publish)
+        self._board = ActiveState(first, self._try_and_publish)
 
     async def begin(self) -> None:
         """
@@ -140,7 +140,7 @@ def tasks_for(
     http: socket.socket | None = None,
 ) -> list[Task]:
     """
-    Return the tasks of the keeper, in the order in which they reload.
+    Return the tasks of the TLS manager, in the order in which they reload.
 
     Args:
         settings: What they look after.

@@ -26,11 +26,11 @@ from hsm_server.tls.files import (
     parse_pairs,
     read_client_files,
     read_pair_files,
-    settled,
+    read_stable,
 )
 from hsm_server.tls.state import (
+    ActiveState,
     Alarms,
-    Board,
     ClientRules,
     Clock,
     ServerPair,
@@ -67,7 +67,7 @@ def first_state(settings: TLSSettings) -> TLSState:
     state = TLSState(generation=0, pairs=_first_pairs(settings))
     if settings.client is None:
         return state
-    contents = settled(partial(read_client_files, settings.client))
+    contents = read_stable(partial(read_client_files, settings.client))
     edit, problem = _edit_client(settings.client, contents, state)
     if problem:
         raise ListenError(problem)
@@ -77,7 +77,7 @@ def first_state(settings: TLSSettings) -> TLSState:
 def _first_pairs(settings: TLSSettings) -> tuple[ServerPair, ...]:
     if settings.acme is not None:
         return (first_pair(settings.acme, now_utc()),)
-    contents = settled(partial(read_pair_files, settings.pairs))
+    contents = read_stable(partial(read_pair_files, settings.pairs))
     return parse_pairs(settings.pairs, contents, now_utc())
 
 
@@ -147,12 +147,12 @@ class FileSource:
         self._digest = b""
         alarms.watch(part)
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """See `Task`."""
         while True:
             seconds = self._interval_seconds
             try:
-                await self._look(board)
+                await self._look(active)
             except HSMError:
                 # The alarm is already active.
                 seconds = min(seconds, _AGAIN_SECONDS)
@@ -160,27 +160,27 @@ class FileSource:
                 await asyncio.Event().wait()
             await asyncio.sleep(seconds)
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """See `Task`."""
-        await self._look(board)
+        await self._look(active)
 
-    async def _look(self, board: Board) -> None:
+    async def _look(self, active: ActiveState) -> None:
         async with self._lock:
             try:
-                await self._use(board)
+                await self._use(active)
             except HSMError as error:
                 self._alarms.begin(self._part, sentence(error))
                 raise
             self._alarms.end(self._part)
 
-    async def _use(self, board: Board) -> None:
+    async def _use(self, active: ActiveState) -> None:
         """Put in force what is not yet."""
-        contents = await asyncio.to_thread(settled, self._read, self._digest)
+        contents = await asyncio.to_thread(read_stable, self._read, self._digest)
         digest = digest_of(contents)
         if digest != self._digest:
             # A long list of revoked certificates takes its time.
-            edit, problem = await asyncio.to_thread(self._parse, contents, board.state)
-            await board.change(edit)
+            edit, problem = await asyncio.to_thread(self._parse, contents, active.state)
+            await active.change(edit)
             if problem:
                 raise ListenError(problem)
             self._digest = digest
@@ -236,20 +236,20 @@ class ExpiryWatch:
         self._now = now
         alarms.watch(_EXPIRY)
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """See `Task`."""
         while True:
-            self.look(board)
+            self.look(active)
             await asyncio.sleep(_PERIOD_SECONDS)
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """See `Task`."""
-        self.look(board)
+        self.look(active)
 
-    def look(self, board: Board) -> None:
+    def look(self, active: ActiveState) -> None:
         """Begin or end the alarm, as it is now."""
-        complaints = [self._complaint(pair) for pair in board.state.pairs]
-        complaints.append(self._complaint_about(board.state.client))
+        complaints = [self._complaint(pair) for pair in active.state.pairs]
+        complaints.append(self._complaint_about(active.state.client))
         reason = " ".join(filter(None, complaints))
         if reason:
             self._alarms.begin(_EXPIRY, reason)
@@ -302,20 +302,20 @@ class CRLWatch:
         self._warned: set[bytes] = set()
         alarms.watch(_CLIENT_CRL)
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """See `Task`."""
         while True:
-            generation = board.state.generation
-            wait = self._look(board)
-            await first_of(board.past(generation), self._clock.sleep(wait))
+            generation = active.state.generation
+            wait = self._look(active)
+            await first_of(active.past(generation), self._clock.sleep(wait))
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """See `Task`; the lists are read by another."""
-        self._look(board)
+        self._look(active)
 
-    def _look(self, board: Board) -> float:
+    def _look(self, active: ActiveState) -> float:
         """Show what is wrong with lists; return when to look again, in seconds."""
-        client = board.state.client
+        client = active.state.client
         lists = client.revocation_lists if client is not None else ()
         issuers = _names(client.authorities if client is not None else ())
         now, wait, complaints = self._clock.now(), _TICK_SECONDS, []

@@ -111,7 +111,7 @@ def read_state(data: bytes) -> TLSState:
     return _DECODER.decode(data)
 
 
-class Board:
+class ActiveState:
     """
     Holder of the state in force.
 

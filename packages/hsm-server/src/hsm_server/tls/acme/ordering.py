@@ -25,7 +25,7 @@ from hsm_server.tls.acme.authority import (
 from hsm_server.tls.acme.cache import Stored, new_key
 from hsm_server.tls.acme.challenges import HTTPAnswers, Proof, tls_challenge
 from hsm_server.tls.certificates import UNREADABLE
-from hsm_server.tls.state import Board, Challenge
+from hsm_server.tls.state import ActiveState, Challenge
 
 _CALL_SECONDS: Final = 90.0
 
@@ -77,7 +77,7 @@ _ISSUING_SECONDS: Final = 180.0
 async def fulfil(
     authority: Authority,
     names: Sequence[str],
-    board: Board,
+    active: ActiveState,
     answers: HTTPAnswers | None,
 ) -> Stored:
     """
@@ -88,7 +88,7 @@ async def fulfil(
 
         names: Whom it is for.
 
-        board: Where front ends learn of challenges.
+        active: Where front ends learn of challenges.
 
         answers: Where challenges are answered over HTTP, if they are.
 
@@ -100,12 +100,12 @@ async def fulfil(
     proof = Proof.TLS if answers is None else Proof.HTTP
     asked = authority.wanted(order, proof)
     if asked:
-        await _prove(authority, asked, board, answers)
+        await _prove(authority, asked, active, answers)
     chain = await _issue(authority, order)
     return Stored(key, chain)
 
 
-async def show_challenges(board: Board, challenges: Sequence[Challenge]) -> None:
+async def show_challenges(active: ActiveState, challenges: Sequence[Challenge]) -> None:
     """
     Replace the challenges that all front ends answer.
 
@@ -113,7 +113,7 @@ async def show_challenges(board: Board, challenges: Sequence[Challenge]) -> None
         Failure: They can't.
     """
     try:
-        await board.change(
+        await active.change(
             lambda state: msgspec.structs.replace(state, challenges=tuple(challenges))
         )
     except Exception as error:
@@ -123,7 +123,7 @@ async def show_challenges(board: Board, challenges: Sequence[Challenge]) -> None
 async def _prove(
     authority: Authority,
     asked: Sequence[Asked],
-    board: Board,
+    active: ActiveState,
     answers: HTTPAnswers | None,
 ) -> None:
     """Answer challenges; the CA is notified after all front ends can answer."""
@@ -131,15 +131,17 @@ async def _prove(
         with answers.giving({one.token: one.authorization for one in asked}):
             await _have_checked(authority, asked)
         return
-    await show_challenges(board, [tls_challenge(one.name, one.digest) for one in asked])
+    await show_challenges(
+        active, [tls_challenge(one.name, one.digest) for one in asked]
+    )
     try:
         await _have_checked(authority, asked)
     except Failure:
-        await show_challenges(board, [])
+        await show_challenges(active, [])
         raise
     # Who is cancelled leaves them: at the end of a server there is nobody to be told,
-    # and a keeper that begins has them forgotten.
-    await show_challenges(board, [])
+    # and a TLS manager that begins has them forgotten.
+    await show_challenges(active, [])
 
 
 async def _have_checked(authority: Authority, asked: Sequence[Asked]) -> None:

@@ -32,7 +32,7 @@ from hsm_server.tls.acme.ordering import (
     show_challenges,
     usual_renewal,
 )
-from hsm_server.tls.state import Alarms, Board, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, TLSState
 
 T = TypeVar("T")
 
@@ -95,24 +95,24 @@ class ACMETask:
         alarms.watch(_PART)
         alarms.watch(_CACHE_PART)
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """See `Task`."""
         async with asyncio.TaskGroup() as group:
             if self._answers is not None:
                 group.create_task(self._answers.run())
-            await self._keep_looking(board)
+            await self._keep_looking(active)
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """See `Task`; retries a waiting order at once, unless the CA asked to wait."""
         self._retry_at = self._not_before = self._ask_at = 0.0
         self._wake.set()
 
-    async def _keep_looking(self, board: Board) -> None:
-        # They may be of a keeper that was killed.
-        await show_challenges(board, [])
+    async def _keep_looking(self, active: ActiveState) -> None:
+        # They may be of a TLS manager that was killed.
+        await show_challenges(active, [])
         while True:
             try:
-                seconds = await self._look(board)
+                seconds = await self._look(active)
             except Failure as failure:
                 seconds = await self._end_badly(failure)
             except Exception:
@@ -127,7 +127,7 @@ class ACMETask:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _look(self, board: Board) -> float:
+    async def _look(self, active: ActiveState) -> float:
         """Do what there is to be done; return after how many seconds to look again."""
         stored = await self._newest()
         if stored is not None and not _is_good(stored):
@@ -136,7 +136,7 @@ class ACMETask:
         self._has_certificate = stored is not None
         if stored is not None:
             # Where that fails, another one would fare no better.
-            await self._use(board, stored)
+            await self._use(active, stored)
         due_at, now = await self._due_at(stored), time.time()
         if due_at > now:
             self._note_health()
@@ -145,7 +145,7 @@ class ACMETask:
         next_at = max(due_at, self._paused_until, self._retry_at, self._not_before)
         self._show_next(next_at)
         if next_at <= now:
-            await self._order(board)
+            await self._order(active)
             return 0.0
         return min(next_at, self._ask_at if stored is not None else next_at) - now
 
@@ -184,7 +184,7 @@ class ACMETask:
         if when is not None:
             self._renew_at = min(when, latest_renewal(leaf))
 
-    async def _order(self, board: Board) -> None:
+    async def _order(self, active: ActiveState) -> None:
         """
         Order a certificate, keep it, use it.
 
@@ -192,11 +192,11 @@ class ACMETask:
             Failure: Something of that can't be done.
         """
         try:
-            stored = await self._ordered(board)
+            stored = await self._ordered(active)
             self._not_before = time.time() + pause_seconds(stored.leaf)
             if await self._is_to_be_kept(stored):
                 await self._keep(stored)
-            await self._use(board, stored)
+            await self._use(active, stored)
         except Failure as failure:
             self._metrics.count_order(failure.kind)
             raise
@@ -208,20 +208,20 @@ class ACMETask:
         )
         self._note_health()
 
-    async def _ordered(self, board: Board) -> Stored:
+    async def _ordered(self, active: ActiveState) -> Stored:
         try:
-            return await self._ordered_once(board)
+            return await self._ordered_once(active)
         except Failure as failure:
             if failure.kind is not FailureKind.NO_ACCOUNT:
                 raise
         # The CA does not know the account: register it again.
         await asyncio.to_thread(self._cache.forget_account)
-        return await self._ordered_once(board)
+        return await self._ordered_once(active)
 
-    async def _ordered_once(self, board: Board) -> Stored:
+    async def _ordered_once(self, active: ActiveState) -> Stored:
         async with self._entered() as authority:
             names = self._settings.names
-            return await fulfil(authority, names, board, self._answers)
+            return await fulfil(authority, names, active, self._answers)
 
     @contextlib.asynccontextmanager
     async def _entered(self) -> AsyncIterator[Authority]:
@@ -261,7 +261,7 @@ class ACMETask:
         except OSError as error:
             raise Failure(FailureKind.STORAGE, _not_kept(error)) from error
 
-    async def _use(self, board: Board, stored: Stored) -> None:
+    async def _use(self, active: ActiveState, stored: Stored) -> None:
         """Put a certificate in force, if it can be used and is not."""
         try:
             pair = stored.pair(datetime.now(UTC))
@@ -275,7 +275,7 @@ class ACMETask:
             return msgspec.structs.replace(state, pairs=(pair,))
 
         try:
-            await board.change(edit)
+            await active.change(edit)
         except HSMError as error:
             raise Failure(FailureKind.UNUSABLE, sentence(error)) from error
 

@@ -18,8 +18,20 @@ from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.ocsp.fetch import Responders
 from hsm_server.tls.ocsp.request import Subject, UnusableError
 from hsm_server.tls.ocsp.response import VerifiedResponse
-from hsm_server.tls.ocsp.staples import Shown, Watch, read_staples, shown_by
-from hsm_server.tls.state import Alarms, Board, Clock, SystemClock, TLSState, first_of
+from hsm_server.tls.ocsp.staples import (
+    CertificateStatus,
+    ServerCertificate,
+    read_staples,
+    server_certificate,
+)
+from hsm_server.tls.state import (
+    ActiveState,
+    Alarms,
+    Clock,
+    SystemClock,
+    TLSState,
+    first_of,
+)
 
 _ASK_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 60.0
@@ -45,7 +57,7 @@ class Stapler:
     Task of the TLS manager: keeps a valid staple for each certificate.
 
     A certificate without a responder needs none. Handshakes never wait: they use the
-    staples on the board.
+    staples in the active state.
 
     Args:
         longest: Maximum time between two queries; zero disables queries.
@@ -81,7 +93,7 @@ class Stapler:
         self._logger = logger
         self._clock = clock or SystemClock()
         self._asking = asking
-        self._shown: dict[bytes, Shown] = {}
+        self._shown: dict[bytes, ServerCertificate] = {}
         self._questions: dict[bytes, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
         self._kinds: set[str] = set()
@@ -89,33 +101,33 @@ class Stapler:
         for part in (REVOKED, MISSING, FILES):
             alarms.watch(part)
 
-    async def run(self, board: Board, /) -> None:
+    async def run(self, active: ActiveState, /) -> None:
         """See `Task`."""
         asking = self._asking(self._clock)
         try:
             while True:
-                generation = board.state.generation
+                generation = active.state.generation
                 self._news.clear()
-                self._follow(board.state)
+                self._follow(active.state)
                 await self._read_files()
                 self._ask_where_due(asking)
-                await self._put_up(board)
+                await self._put_up(active)
                 self._judge()
-                await self._rest(board, generation)
+                await self._rest(active, generation)
         finally:
             for question in self._questions.values():
                 question.cancel()
             self._questions.clear()
             await asking.close()
 
-    async def reload(self, board: Board, /) -> None:
+    async def reload(self, active: ActiveState, /) -> None:
         """
         Read files and ask responders at once.
 
         Raises:
             ListenError: A file is of no use.
         """
-        self._follow(board.state)
+        self._follow(active.state)
         useless = await self._read_files()
         # What is under way may take its time, and then fail.
         for question in self._questions.values():
@@ -128,10 +140,10 @@ class Stapler:
         if useless:
             raise ListenError(useless)
 
-    def _watches(self) -> list[Watch]:
+    def _watches(self) -> list[CertificateStatus]:
         return [one.watch for one in self._shown.values() if one.watch is not None]
 
-    def _is_told_by_file(self, watch: Watch) -> bool:
+    def _is_told_by_file(self, watch: CertificateStatus) -> bool:
         return watch.subject.fingerprint in self._told
 
     def _follow(self, state: TLSState) -> None:
@@ -140,7 +152,7 @@ class Stapler:
         for pair in state.pairs:
             leaf = pair.chain[0]
             known = self._shown.get(leaf)
-            kept[leaf] = known or shown_by(pair, self._clock, self._longest)
+            kept[leaf] = known or server_certificate(pair, self._clock, self._longest)
         for leaf in self._questions.keys() - kept.keys():
             self._questions.pop(leaf).cancel()
         self._shown = kept
@@ -176,10 +188,10 @@ class Stapler:
                         self._ask(asking, one.watch)
                     )
 
-    def _asks(self, one: Shown) -> bool:
+    def _asks(self, one: ServerCertificate) -> bool:
         return bool(self._longest and one.watch and one.watch.subject.urls)
 
-    async def _ask(self, asking: StapleSource, watch: Watch) -> None:
+    async def _ask(self, asking: StapleSource, watch: CertificateStatus) -> None:
         try:
             answer = await asking.ask(watch.subject, _ASK_SECONDS)
         except UnusableError as error:
@@ -192,14 +204,14 @@ class Stapler:
         finally:
             self._news.set()
 
-    async def _put_up(self, board: Board) -> None:
+    async def _put_up(self, active: ActiveState) -> None:
         """Show the staples that are good now."""
         staples = {
             leaf: one.watch.staple if one.watch else b""
             for leaf, one in self._shown.items()
         }
         try:
-            await board.change(lambda state: _with_staples(state, staples))
+            await active.change(lambda state: _with_staples(state, staples))
         except HSMError as error:
             self._logger.warning("staple not used", reason=str(error))
 
@@ -230,7 +242,7 @@ class Stapler:
         else:
             self._alarms.end(part)
 
-    async def _rest(self, board: Board, generation: int) -> None:
+    async def _rest(self, active: ActiveState, generation: int) -> None:
         """Wait until there may be something to do."""
         now = self._clock.now()
         seconds = [_TICK_SECONDS]
@@ -242,7 +254,7 @@ class Stapler:
             if one.watch.expires_at is not None:
                 seconds.append((one.watch.expires_at - now).total_seconds())
         await first_of(
-            board.past(generation), self._news.wait(), self._clock.sleep(min(seconds))
+            active.past(generation), self._news.wait(), self._clock.sleep(min(seconds))
         )
 
 

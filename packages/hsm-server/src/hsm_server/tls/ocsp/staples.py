@@ -81,7 +81,7 @@ class Retries:
         return wait * _RANDOM.uniform(1 - _JITTER, 1 + _JITTER)
 
 
-class Watch:
+class CertificateStatus:
     """
     Newest valid response, kept until it expires.
 
@@ -183,7 +183,7 @@ _NAME_CHARACTERS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ServerCertificate:
     """
     Server certificate.
 
@@ -199,7 +199,7 @@ class Shown:
     kind: str
     is_must_staple: bool
     names_responder: bool
-    watch: Watch | None
+    watch: CertificateStatus | None
 
     def problem(self, *, is_asking: bool) -> str:
         """
@@ -237,7 +237,9 @@ class Shown:
         )
 
 
-def shown_by(pair: ServerPair, clock: Clock, longest: timedelta) -> Shown:
+def server_certificate(
+    pair: ServerPair, clock: Clock, longest: timedelta
+) -> ServerCertificate:
     """
     Return the certificate of a pair.
 
@@ -253,11 +255,11 @@ def shown_by(pair: ServerPair, clock: Clock, longest: timedelta) -> Shown:
     certificate = x509.load_der_x509_certificate(pair.chain[0])
     issuer = (pair.issuer,) if pair.issuer else ()
     subject = subject_of([*pair.chain, *issuer])
-    watch = Watch(subject, clock, longest) if subject is not None else None
+    watch = CertificateStatus(subject, clock, longest) if subject is not None else None
     if watch is not None and pair.staple:
         with contextlib.suppress(UnusableError):
             watch.recall(check_response(pair.staple, watch.subject, clock.now()))
-    return Shown(
+    return ServerCertificate(
         certificate.subject.rfc4514_string()[:_NAME_CHARACTERS] or "without a name",
         kind_of(certificate),
         is_must_staple(certificate),

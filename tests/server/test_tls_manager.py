@@ -20,8 +20,8 @@ from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.config.tls import ClientSettings, PairFiles, TLSSettings
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
-from hsm_server.tls.files import Contents, read_pair_files, settled
-from hsm_server.tls.manager import Keeper, Task
+from hsm_server.tls.files import Contents, read_pair_files, read_stable
+from hsm_server.tls.manager import Task, TLSManager
 from hsm_server.tls.sources import (
     Edit,
     ExpiryWatch,
@@ -29,7 +29,7 @@ from hsm_server.tls.sources import (
     file_sources,
     first_state,
 )
-from hsm_server.tls.state import Alarms, Board, TLSState
+from hsm_server.tls.state import ActiveState, Alarms, TLSState
 from tests.pki import Issued, Issuer, self_signed_root
 from tests.server.pem_files import pem, serve_by, write_pair
 
@@ -38,7 +38,7 @@ HOUR = timedelta(hours=1)
 
 
 class World:
-    """Files, a keeper of them, and what it has published."""
+    """Files, a TLS manager of them, and what it has published."""
 
     def __init__(self, folder: Path, interval_seconds: float = 0.0) -> None:
         self.folder = folder
@@ -80,10 +80,10 @@ class World:
             raise ListenError(self.refusal)
         self.published.append(state)
 
-    def keeper(self, *tasks: Task) -> Keeper:
-        """Return a keeper of the files, or of other tasks."""
+    def tls_manager(self, *tasks: Task) -> TLSManager:
+        """Return a TLS manager of the files, or of other tasks."""
         chosen = tasks or file_sources(self.settings, self.alarms)
-        return Keeper(first_state(self.settings), chosen, self.publish, self.logger)
+        return TLSManager(first_state(self.settings), chosen, self.publish, self.logger)
 
     @property
     def shown(self) -> bytes:
@@ -102,15 +102,15 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def kept(world: World, *tasks: Task) -> AsyncIterator[Keeper]:
-    """Have a keeper run."""
-    keeper = world.keeper(*tasks)
-    await keeper.begin()
-    running = asyncio.create_task(keeper.run())
+async def kept(world: World, *tasks: Task) -> AsyncIterator[TLSManager]:
+    """Have a TLS manager run."""
+    tls_manager = world.tls_manager(*tasks)
+    await tls_manager.begin()
+    running = asyncio.create_task(tls_manager.run())
     # Its first look, which finds nothing new.
     await asyncio.sleep(0.1)
     try:
-        yield keeper
+        yield tls_manager
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -134,9 +134,9 @@ class TestReload:
 
     async def test_a_new_pair_is_published(self, world: World) -> None:
         """It is the second state, of a later generation."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             new = world.put(serve_by(world.issuer))
-            answer = await keeper.reload()
+            answer = await tls_manager.reload()
             generations = [state.generation for state in world.published]
 
         assert "" == answer
@@ -145,15 +145,15 @@ class TestReload:
 
     async def test_content_counts_and_not_time(self, world: World) -> None:
         """The same once more is no news; a change within the same tick is."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             cert = world.files.cert
             before = cert.stat()
             cert.write_bytes(cert.read_bytes())
-            await keeper.reload()
+            await tls_manager.reload()
             untouched = len(world.published)
             new = world.put(serve_by(world.issuer))
             os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns))
-            await keeper.reload()
+            await tls_manager.reload()
 
         assert 1 == untouched
         assert new == world.shown
@@ -162,34 +162,34 @@ class TestReload:
         """What is new has none yet."""
 
         class Stapler:
-            async def run(self, board: Board, /) -> None:
+            async def run(self, active: ActiveState, /) -> None:
                 def staple(state: TLSState) -> TLSState:
                     (pair,) = state.pairs
                     pair = msgspec.structs.replace(pair, staple=b"staple")
                     return msgspec.structs.replace(state, pairs=(pair,))
 
-                await board.change(staple)
+                await active.change(staple)
                 await asyncio.Event().wait()
 
-            async def reload(self, board: Board, /) -> None:
+            async def reload(self, active: ActiveState, /) -> None:
                 """Do nothing."""
 
         tasks: list[Task] = [*file_sources(world.settings, world.alarms), Stapler()]
-        async with kept(world, *tasks) as keeper:
+        async with kept(world, *tasks) as tls_manager:
             world.put_list(end=2 * DAY)
-            await keeper.reload()
+            await tls_manager.reload()
             kept_staple = world.published[-1].pairs[0].staple
             world.put(serve_by(world.issuer))
-            await keeper.reload()
+            await tls_manager.reload()
 
         assert b"staple" == kept_staple
         assert b"" == world.published[-1].pairs[0].staple
 
     async def test_rules_about_clients_are_read_too(self, world: World) -> None:
         """A list that revokes somebody is in force afterwards."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             world.put_list(end=2 * DAY)
-            answer = await keeper.reload()
+            answer = await tls_manager.reload()
             rules = world.published[-1].client
 
         assert "" == answer
@@ -242,13 +242,13 @@ class TestWhatCanNotBeUsed:
         self, world: World, spoil: Callable[[World], None], words: str
     ) -> None:
         """The answer, the log and the metric tell; they end with a good pair."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             spoil(world)
-            answer = await keeper.reload()
-            await keeper.reload()
+            answer = await tls_manager.reload()
+            await tls_manager.reload()
             during = (len(world.published), world.alarm("certificate"))
             new = world.put(serve_by(world.issuer))
-            await keeper.reload()
+            await tls_manager.reload()
 
         assert words in answer
         assert (1, 1.0) == during
@@ -260,10 +260,10 @@ class TestWhatCanNotBeUsed:
 
     async def test_parts_are_apart(self, world: World) -> None:
         """An outdated list keeps no new certificate out."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             new = world.put(serve_by(world.issuer))
             world.put_list(begin=-2 * DAY, end=-DAY)
-            answer = await keeper.reload()
+            answer = await tls_manager.reload()
             lists = {state.client for state in world.published}
 
         assert "expired at" in answer
@@ -275,18 +275,18 @@ class TestWhatCanNotBeUsed:
         self, world: World
     ) -> None:
         """That a front end refused it says nothing about the next time."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             new = world.put(serve_by(world.issuer))
             world.refusal = "No room."
-            refused = await keeper.reload()
+            refused = await tls_manager.reload()
             world.refusal = ""
-            accepted = await keeper.reload()
+            accepted = await tls_manager.reload()
 
         assert ("No room.", "") == (refused, accepted)
         assert new == world.shown
 
     async def test_what_is_read_holds_nobody_up(self, world: World) -> None:
-        """The supervisor ends a keeper that does not answer, whatever it is reading."""
+        """The supervisor ends a TLS manager that does not answer, whatever it reads."""
         threads = []
 
         def parse(contents: Contents, state: TLSState) -> tuple[Edit, str]:
@@ -294,7 +294,7 @@ class TestWhatCanNotBeUsed:
             return lambda state: state, ""
 
         source = FileSource("x", lambda: {Path("x"): b"x"}, parse, 0, world.alarms)
-        await source.reload(Board(first_state(world.settings), world.publish))
+        await source.reload(ActiveState(first_state(world.settings), world.publish))
 
         assert [threading.get_ident()] != threads
         assert 1 == len(threads)
@@ -359,10 +359,10 @@ class TestWithdrawnTrust:
         self, world: World, partner: Issuer, spoil: Callable[[World], str]
     ) -> None:
         """At once, though its own list is still configured or another one is bad."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             world.ca.write_bytes(pem(world.issuer.certificate))
             words = spoil(world)
-            answer = await keeper.reload()
+            answer = await tls_manager.reload()
             rules = world.published[-1].client
 
         assert words in answer
@@ -374,12 +374,12 @@ class TestWithdrawnTrust:
 
     async def test_the_last_ca_is_dropped(self, world: World) -> None:
         """A file that names none lets nobody in; one that is gone says nothing."""
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             world.ca.unlink()
-            gone = await keeper.reload()
+            gone = await tls_manager.reload()
             states = len(world.published)
             world.ca.write_bytes(b"")
-            empty = await keeper.reload()
+            empty = await tls_manager.reload()
             rules = world.published[-1].client
 
         assert "(No such file" in gone
@@ -395,13 +395,13 @@ class TestWithdrawnTrust:
         """By a list beside another that is garbage, or a CA file that is gone."""
         lost = partner.issue("lost").certificate
         listed = partner.revocation_list(lost, begin=-HOUR)
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             (world.folder / "partner.crl").write_bytes(listed)
             if is_ca_there:
                 world.crl.write_text("garbage")
             else:
                 world.ca.unlink()
-            answer = await keeper.reload()
+            answer = await tls_manager.reload()
             rules = world.published[-1].client
 
         assert answer
@@ -425,10 +425,10 @@ class TestWithdrawnTrust:
         for path, data in zip(paths, lists, strict=True):
             path.write_bytes(data)
         world.use_lists(*paths)
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             paths[0].write_bytes(older)
             paths[3].write_text("garbage")
-            assert await keeper.reload()
+            assert await tls_manager.reload()
             rules = world.published[-1].client
 
         assert rules is not None
@@ -438,13 +438,13 @@ class TestWithdrawnTrust:
         """A CA that is new beside a bad list waits until that is mended."""
         before = world.crl.read_bytes()
         other = self_signed_root("Another")
-        async with kept(world) as keeper:
+        async with kept(world) as tls_manager:
             world.ca.write_bytes(pem(world.issuer.certificate, other.certificate))
             world.crl.write_text("garbage")
-            await keeper.reload()
+            await tls_manager.reload()
             states = len(world.published)
             world.crl.write_bytes(before)
-            answer = await keeper.reload()
+            answer = await tls_manager.reload()
             rules = world.published[-1].client
 
         assert (1, "") == (states, answer)
@@ -488,10 +488,10 @@ class TestLooking:
     async def test_what_changed_before_the_first_look_is_found(
         self, world: World
     ) -> None:
-        """A keeper that begins with a former state looks at once."""
-        keeper = world.keeper()
+        """A TLS manager that begins with a former state looks at once."""
+        tls_manager = world.tls_manager()
         new = world.put(serve_by(world.issuer))
-        running = asyncio.create_task(keeper.run())
+        running = asyncio.create_task(tls_manager.run())
         await until(lambda: world.published)
         running.cancel()
 
@@ -501,7 +501,7 @@ class TestLooking:
         """What is there twice in a row counts."""
         whole = serve_by(world.issuer).chain_pem
         pieces = iter([whole[:100], whole[:400], whole, whole])
-        found = settled(
+        found = read_stable(
             lambda: read_pair_files(world.settings.pairs),
             pause=lambda _: world.files.cert.write_bytes(next(pieces)),
         )
@@ -513,7 +513,7 @@ class TestLooking:
         """Some put another file in its place in two steps."""
         whole = world.files.cert.read_bytes()
         world.files.cert.unlink()
-        found = settled(
+        found = read_stable(
             lambda: read_pair_files(world.settings.pairs),
             pause=lambda _: world.files.cert.write_bytes(whole),
         )
@@ -525,7 +525,7 @@ class TestLooking:
         numbers = iter(range(1000))
 
         with pytest.raises(ListenError, match="changed while they were read"):
-            settled(
+            read_stable(
                 lambda: read_pair_files(world.settings.pairs),
                 pause=lambda _: (
                     world.files.cert.write_text(str(next(numbers))) and None
@@ -542,11 +542,11 @@ class TestKeeper:
         class Failing:
             runs = 0
 
-            async def run(self, board: Board, /) -> None:
+            async def run(self, active: ActiveState, /) -> None:
                 self.runs += 1
                 raise RuntimeError("S3CRET")
 
-            async def reload(self, board: Board, /) -> None:
+            async def reload(self, active: ActiveState, /) -> None:
                 raise RuntimeError("S3CRET")
 
         failing = Failing()
@@ -569,7 +569,7 @@ class TestKeeper:
         world.refusal = "No room."
 
         with pytest.raises(ListenError, match="No room"):
-            await world.keeper().begin()
+            await world.tls_manager().begin()
 
 
 class TestExpiry:
@@ -597,9 +597,9 @@ class TestExpiry:
         ends = own.certificate.not_valid_after_utc
         watch = ExpiryWatch(world.alarms, now=lambda: ends - left)
         settings = msgspec.structs.replace(world.settings, client=None)
-        board = Board(first_state(settings), world.publish)
-        watch.look(board)
-        watch.look(board)
+        active = ActiveState(first_state(settings), world.publish)
+        watch.look(active)
+        watch.look(active)
 
         assert bool(words) == bool(world.alarm("expiry"))
         told = [line["reason"] for line in world.log("tls alarm")]
@@ -613,11 +613,11 @@ class TestExpiry:
         now = ends - timedelta(seconds=1)
         watch = ExpiryWatch(world.alarms, now=lambda: now)
         # The server's own, of the same age, is left out of this.
-        board = Board(msgspec.structs.replace(state, pairs=()), world.publish)
-        watch.look(board)
+        active = ActiveState(msgspec.structs.replace(state, pairs=()), world.publish)
+        watch.look(active)
         assert not world.alarm("expiry")
         now = ends
-        watch.look(board)
+        watch.look(active)
 
         assert 1.0 == world.alarm("expiry")
         assert "All client CAs have expired" in world.log("tls alarm")[0]["reason"]
