@@ -45,26 +45,22 @@ from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.wire import asked_approval
+from hsm_server.ui.actions import CONFIRM, KeyWithVersions
 from hsm_server.ui.approvals import rebuild_operation
 from hsm_server.ui.forms import Field, Form, error_message, fill_fields, mark_error
-from hsm_server.ui.keys.actions import (
-    ACTIONS,
-    CONFIRM,
-    build_creation,
-    build_operation,
-    offered_actions,
-)
-from hsm_server.ui.keys.algorithms import CATEGORIES, purposes
+from hsm_server.ui.keys.actions import ACTIONS, offered_actions
+from hsm_server.ui.keys.creation import purposes
 from hsm_server.ui.keys.pages import build_listing, build_query
 from hsm_server.ui.keys.presenters import (
-    KeyWithVersions,
+    CATEGORIES,
     event_rows,
     key_facts,
     key_row,
     last_use,
     version_rows,
 )
-from hsm_server.ui.keys.usage import MOST_BYTES, TRIALS, read_bytes, shown, trials_for
+from hsm_server.ui.keys.usage import MOST_BYTES, USAGES, read_bytes, shown, usages_for
+from hsm_server.vault.access import How, Who
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
 MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999
@@ -123,6 +119,11 @@ def subject(*states: KeyState, **facts: Any) -> KeyWithVersions:
     current = max(v.version for v in versions if v.state is not KeyState.STAGED)
     given = {"version": current, "state": states[current - 1], **facts}
     return KeyWithVersions(key(**given), versions)
+
+
+def who(*roles: str) -> Who:
+    """Return a user with these roles."""
+    return Who(principal="alice", roles=roles, how=How.TOKEN, until=0.0)
 
 
 def form(**fields: str | list[str]) -> Form:
@@ -272,22 +273,23 @@ class TestActions:
         self, states: list[KeyState], absent: set[str], present: set[str]
     ) -> None:
         """Actions that don't fit a state are not offered."""
-        names = {a.name for a in offered_actions(subject(*states), ["Administrator"])}
+        offered = offered_actions(subject(*states), who("Administrator"))
+        names = {action.name for action in offered}
 
         assert present <= names
         assert not absent & names
 
     def test_a_destroyed_key(self) -> None:
         """A destroyed key has no actions."""
-        assert not offered_actions(subject(KeyState.DESTROYED), ["Administrator"])
+        assert not offered_actions(subject(KeyState.DESTROYED), who("Administrator"))
 
     def test_by_role(self) -> None:
         """Actions depend on the role."""
         there = subject(KeyState.ACTIVE)
 
-        assert not offered_actions(there, ["Auditor", "Service"])
+        assert not offered_actions(there, who("Auditor", "Service"))
         assert {"rotate", "suspend"} == {
-            a.name for a in offered_actions(there, ["Operator"])
+            a.name for a in offered_actions(there, who("Operator"))
         }
 
     @pytest.mark.parametrize(
@@ -342,7 +344,7 @@ class TestActions:
         """A form becomes the operation of its action."""
         there = subject(KeyState.ACTIVE)
 
-        assert operation == build_operation(ACTIONS[name], there, form(**fields))
+        assert operation == ACTIONS[name].build(form(**fields), there)
 
     @pytest.mark.parametrize(
         ("name", "fields", "field"),
@@ -363,7 +365,7 @@ class TestActions:
         there = subject(KeyState.ACTIVE)
 
         with pytest.raises(InvalidInputError) as caught:
-            build_operation(ACTIONS[name], there, form(**fields))
+            ACTIONS[name].build(form(**fields), there)
 
         marks = mark_error([Field(name=field, label="")], caught.value)
         assert marks[0].error
@@ -396,33 +398,6 @@ class TestActions:
 
         assert "why" == by_name["reason"].value
         assert ["1"] == [o.value for o in by_name["version"].options if o.is_chosen]
-
-
-class TestCreation:
-    def test_all_that_is_given(self) -> None:
-        """A creation form becomes a CreateKey operation."""
-        made = build_creation(
-            form(
-                algorithm="Ed25519",
-                name=" signer ",
-                usages=["sign", "verify"],
-                tags="a,b",
-                exportable="yes",
-            )
-        )
-
-        assert made == CreateKey(
-            algorithm="Ed25519",
-            name="signer",
-            usages=(KeyUsage.SIGN, KeyUsage.VERIFY),
-            tags=("a", "b"),
-            exportable=True,
-        )
-
-    def test_no_usage(self) -> None:
-        """A key without usages is rejected."""
-        with pytest.raises(InvalidInputError, match="Select at least one"):
-            build_creation(form(algorithm="Ed25519"))
 
 
 class TestListing:
@@ -510,10 +485,10 @@ class TestPayloads:
         row = next(row for row in ALGORITHMS.values() if row.algorithm == algorithm)
         made = key(algorithm=algorithm, usages=tuple(row.usages))
 
-        found = {trial.usage for trial in trials_for(made)}
+        found = {action.usage for action in usages_for(made)}
 
-        assert {trial.usage for trial in TRIALS.values()} & row.usages == found
-        assert not trials_for(key(algorithm=algorithm, usages=()))
+        assert {action.usage for action in USAGES.values()} & row.usages == found
+        assert not usages_for(key(algorithm=algorithm, usages=()))
 
 
 class TestApproved:

@@ -311,7 +311,7 @@ class TestCreating:
         sent = [("form_token", page.hidden("form_token"))]
         sent += [("operation_id", page.hidden("operation_id"))]
         sent += [("algorithm", "ML-KEM-768"), ("usages", "encrypt")]
-        sent += [("usages", "decrypt"), *fields.items()]
+        sent += [("usages", "decrypt"), ("exportable", "yes"), *fields.items()]
         shown = await signed_in.post("/ui/keys/new", sent)
         again = await signed_in.post("/ui/keys/new", sent)
 
@@ -321,7 +321,8 @@ class TestCreating:
         assert ("a", "b") == made.tags
         assert {"encrypt", "decrypt"} == {usage.value for usage in made.usages}
         assert "x\ny" == made.description
-        assert "Created inbox." in (await signed_in.follow(shown)).words
+        assert made.exportable
+        assert "Key created." in (await signed_in.follow(shown)).words
 
     async def test_what_is_wrong(self, signed_in: Browser) -> None:
         """Errors are shown at their fields, and input is kept."""
@@ -411,7 +412,7 @@ class TestChanging:
         shown = await signed_in.submit(page, path, fields)
 
         assert 412 == shown.status
-        assert "No change was made." in shown.words
+        assert "No change was made" in shown.words
         assert f'href="{path_of(key)}"' in shown.text
         assert before.generation == described(signed_in, key).generation
 

@@ -14,7 +14,7 @@ from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
 from hsm_server.ui import retention
 from hsm_server.ui.forms import Field
 from hsm_server.ui.rendering import render
-from hsm_server.ui.retention import present, reason_fields
+from hsm_server.ui.retention import report_values
 from tests.server.ui_support import Browser
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -73,9 +73,7 @@ async def test_a_server_without_retention(signed_in: Browser) -> None:
 def shown(report: RetentionReport) -> str:
     """Render a report without server and session."""
     values = {
-        "report": present(report),
-        "ledger_fields": reason_fields(),
-        "is_refused": False,
+        **report_values(report),
         "key": Field(name="key", label="Key"),
         "alert": "",
         "who": None,
@@ -142,7 +140,7 @@ def test_what_is_wrong_with_the_ledger(
     """An unwritable ledger is not shown as intact."""
     report = msgspec.structs.replace(REPORT, ledger=ledger)
 
-    assert problem == present(report).ledger_problem
+    assert problem == report_values(report)["ledger_problem"]
 
 
 async def test_hold_and_release(signed_in: Browser, key_id: str) -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from hsm_core import wire
 from hsm_core.consent import (
+    Headline,
     ShownChange,
     ShownContext,
     ShownField,
@@ -27,7 +29,6 @@ from hsm_core.consent import (
     shown_sha256,
 )
 from hsm_core.errors import (
-    AccessDeniedError,
     ApprovalNotFoundError,
     ConflictError,
     HSMError,
@@ -42,7 +43,6 @@ from hsm_core.operations import (
     Approve,
     BeginLedger,
     CancelApproval,
-    DecisionInfo,
     Deny,
     DescribeKey,
     GetApproval,
@@ -53,91 +53,11 @@ from hsm_core.operations import (
     Withdraw,
     result_type,
 )
-from hsm_server.ui.forms import Field, Form, fill_fields, mark_error
-from hsm_server.ui.rendering import microseconds, visible
+from hsm_server.ui.actions import Action, RejectedFormError, Tree, fields_of, submit
+from hsm_server.ui.forms import Field, Form
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
-
-Tree: TypeAlias = dict[str, Any]
-
-_LONGEST: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionForm:
-    """
-    A form that approves or denies a request.
-
-    Attributes:
-        operation: Operation that it executes.
-        field: Its comment or reason.
-        done: Message on success.
-        missing: Message where a required text is missing.
-    """
-
-    operation: type[Operation[ApprovalInfo]]
-    field: Field
-    done: str
-    missing: str = ""
-
-
-APPROVE: Final = DecisionForm(
-    Approve,
-    Field(
-        name="comment",
-        label="Comment",
-        hint="Optional. Recorded in the audit log.",
-        longest=_LONGEST,
-    ),
-    "Request approved.",
-)
-
-DENY: Final = DecisionForm(
-    Deny,
-    Field(
-        name="reason",
-        label="Reason",
-        hint="Recorded in the audit log. One denial closes the request.",
-        is_required=True,
-        longest=_LONGEST,
-    ),
-    "Request denied.",
-    missing="Enter a reason for the denial.",
-)
-
-
-def read_decided_state(form: Form, approval_id: str) -> Tree:
-    """
-    Return the ID, digest and generation of the request that the form was made for.
-
-    Raises:
-        InvalidInputError: The digest or the generation is missing.
-    """
-    digest, generation = form["digest"], form.number("generation")
-    if not digest or not generation:
-        raise InvalidInputError(
-            "The form has no digest or generation. Reload the page.", field="digest"
-        )
-    return {"approval_id": approval_id, "digest": digest, "generation": generation}
-
-
-def build_operation(
-    decision: DecisionForm, approval_id: str, form: Form
-) -> Operation[ApprovalInfo]:
-    """
-    Return the operation of a submitted form.
-
-    Raises:
-        InvalidInputError: A field is missing or invalid.
-    """
-    field = decision.field
-    text = form.get(field.name).strip()
-    if field.is_required and not text:
-        raise InvalidInputError(decision.missing, field=field.name)
-    return wire.convert(
-        {**read_decided_state(form, approval_id), field.name: text}, decision.operation
-    )
-
+from hsm_server.vault.access import Who
 
 _KNOWN: Final[dict[str, type[Operation[Any]]]] = {
     cls.__name__: cls
@@ -200,7 +120,7 @@ def _is(info: msgspec.inspect.Type, wanted: type[msgspec.inspect.Type]) -> bool:
             return isinstance(info, wanted)
 
 
-BADGES: Final = {
+_BADGES: Final = {
     ApprovalState.PENDING: "warn",
     ApprovalState.GRANTED: "ok",
     ApprovalState.RESERVED: "info",
@@ -209,7 +129,6 @@ BADGES: Final = {
     ApprovalState.CANCELLED: "",
     ApprovalState.EXPIRED: "",
 }
-"""Badge of each approval state."""
 
 _HEX_BYTES: Final = 32
 """Bytes up to this length are shown as hex, longer ones as base64."""
@@ -252,134 +171,66 @@ class FieldRow:
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionLine:
-    """One person's decision."""
-
-    principal: str
-    granted: bool
-    at: int
-    comment: str
-    roles: str
-    signed: bool
-    withdrawn: bool
-
-
-@dataclass(frozen=True, slots=True)
 class ShownApproval:
     """
     An approval request, as a page shows it.
 
     Attributes:
+        info: The request.
         digest: Computed here from the fields shown; empty if it can't be approved.
-        told_digest: The digest that the core reports.
         problem: Why the request can't be approved here, or empty.
         subject: Name of the key, or of the key to create.
-        noun: The operation, for buttons: ``destruction``.
-        key_version: The version named, or the current one when requested.
-        names_version: Whether the operation names a version.
         headline: The request in one sentence: requester, action, facts, reversal.
-        changes: Changed fields, before and after.
         about: More facts on requester and key: name and value.
-        frees_from: Policy rules that no longer apply to the key afterwards.
-        needs_signature: Whether approvers must sign with a key of their own.
-        uses_left: Number of operations that it can still be used for.
     """
 
-    approval_id: str
-    state: str
+    info: ApprovalInfo
+    digest: str
+    problem: str
     badge: str
-    generation: int
-    kind: str
     noun: str
     meaning: str
-    requester: str
-    key_id: str
-    key_name: str
     subject: str
-    algorithm: str
-    key_version: int
-    names_version: bool
-    headline: tuple[str, str, str, str]
+    headline: Headline
     changes: tuple[ShownChange, ...]
     about: tuple[tuple[str, str], ...]
-    frees_from: tuple[str, ...]
     fields: tuple[FieldRow, ...]
-    digest: str
-    told_digest: str
-    problem: str
     demands: tuple[str, ...]
-    missing: tuple[str, ...]
-    decisions: tuple[DecisionLine, ...]
-    needs_signature: bool
-    uses_left: int
-    created_at: int
-    expires_at: int
-    closed_at: int
-    operation_id: str
 
+    @property
+    def names_version(self) -> bool:
+        """Whether the operation names a key version."""
+        return any(field.name == "version" for field in self.info.operation.fields)
 
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """
-    Actions offered to a person; the core checks each again.
+    @property
+    def frees_from(self) -> tuple[str, ...]:
+        """Policy rules that no longer apply to the key afterwards."""
+        context = self.info.operation.context
+        return context.frees_from if context else ()
 
-    Attributes:
-        is_requester: Whether it is the person's own request.
-        decision: Their earlier decision: ``approved``, ``denied`` or empty.
-    """
-
-    is_requester: bool
-    decision: str
-    approve: bool
-    deny: bool
-    withdraw: bool
-    cancel: bool
-    execute: bool
+    @property
+    def needs_signature(self) -> bool:
+        """Whether approvers must sign with a key of their own."""
+        return any(demand.signed for demand in self.info.demands)
 
 
 def present(approval: ApprovalInfo) -> ShownApproval:
     """Return an approval request as a page shows it, with its digest."""
     shown = approval.operation
-    context = shown.context or ShownContext()
     digest, problem = _checked_digest(approval)
-    first = headline(shown, datetime.now(UTC))
     return ShownApproval(
-        approval_id=approval.approval_id,
-        state=approval.state.value,
-        badge=BADGES[approval.state],
-        generation=approval.generation,
-        kind=visible(shown.kind),
+        info=approval,
+        digest=digest,
+        problem=problem,
+        badge=_BADGES[approval.state],
         noun=_NOUNS.get(shown.kind, "request"),
         meaning=_MEANINGS.get(shown.kind, "Unknown operation."),
-        requester=visible(shown.requester),
-        key_id=shown.key_id,
-        key_name=visible(shown.key_name),
-        subject=visible(shown.key_name or shown.key_id or _new_name(shown)),
-        algorithm=visible(shown.algorithm),
-        key_version=shown.version,
-        names_version=any(field.name == "version" for field in shown.fields),
-        headline=(
-            visible(first.requester),
-            visible(first.action),
-            visible(first.facts),
-            visible(first.undo),
-        ),
-        changes=tuple(map(_visible_change, changes(shown))),
-        about=tuple((name, visible(text)) for name, text in _about(context) if text),
-        frees_from=tuple(map(visible, context.frees_from)),
+        subject=shown.key_name or shown.key_id or _new_name(shown),
+        headline=headline(shown, datetime.now(UTC)),
+        changes=tuple(changes(shown)),
+        about=tuple((name, text) for name, text in _about(shown.context) if text),
         fields=tuple(_field_rows(shown)),
-        digest=digest,
-        told_digest=approval.digest,
-        problem=problem,
         demands=tuple(map(demand_words, approval.demands)),
-        missing=approval.missing,
-        decisions=tuple(map(_decision_line, approval.decisions)),
-        needs_signature=any(demand.signed for demand in approval.demands),
-        uses_left=approval.uses_left,
-        created_at=microseconds(approval.created_at),
-        expires_at=microseconds(approval.expires_at),
-        closed_at=microseconds(approval.closed_at),
-        operation_id=approval.operation_id,
     )
 
 
@@ -388,17 +239,9 @@ def _new_name(shown: ShownOperation) -> str:
     return next(named, "")
 
 
-def _visible_change(change: ShownChange) -> ShownChange:
-    return ShownChange(
-        visible(change.name),
-        visible(change.before),
-        visible(change.after),
-        tuple(map(visible, change.removed)),
-        tuple(map(visible, change.added)),
-    )
-
-
-def _about(context: ShownContext) -> list[tuple[str, str]]:
+def _about(context: ShownContext | None) -> list[tuple[str, str]]:
+    if context is None:
+        return []
     certificate = context.requester_certificate, context.requester_certificate_sha256
     used = context.last_used_at or ("never" if context.versions else "")
     return [
@@ -425,8 +268,8 @@ def _field_rows(shown: ShownOperation) -> Iterator[FieldRow]:
     for field in fields:
         row = field_row(field)
         if field.text is not None and known.get(field.name):
-            name = visible(known[field.name])
-            row = FieldRow(row.name, row.form, (*row.value, f"key {name}"))
+            name = f"key {known[field.name]}"
+            row = FieldRow(row.name, row.form, (*row.value, name))
         if field.number is not None and field.name in names:
             yield FieldRow(row.name, "list", (f"{field.number} items",))
         else:
@@ -448,23 +291,11 @@ def _checked_digest(approval: ApprovalInfo) -> tuple[str, str]:
     return digest, ""
 
 
-def _decision_line(decision: DecisionInfo) -> DecisionLine:
-    return DecisionLine(
-        principal=visible(decision.principal),
-        granted=decision.granted,
-        at=microseconds(decision.at),
-        comment=visible(decision.comment),
-        roles=", ".join(decision.roles),
-        signed=decision.signed,
-        withdrawn=decision.withdrawn,
-    )
-
-
 def field_row(field: ShownField) -> FieldRow:
     """Return the row of a field."""
-    name = visible(field.name)
+    name = field.name
     if field.text is not None:
-        return FieldRow(name, "text", (visible(field.text),))
+        return FieldRow(name, "text", (field.text,))
     if field.number is not None:
         return FieldRow(name, "number", (str(field.number),))
     if field.data is not None:
@@ -485,7 +316,7 @@ def _bytes(data: bytes) -> Iterator[str]:
         text = data.decode()
     except UnicodeDecodeError:
         return
-    if text and visible(text) == text:
+    if text and text.isprintable():
         yield f"text {text}"
 
 
@@ -500,22 +331,12 @@ def demand_words(demand: ApprovalDemand) -> str:
         "signed with a key of their own" if demand.signed else "",
         f"for up to {demand.uses} operations" if demand.uses > 1 else "",
     ]
-    return f"{visible(demand.rule)}: {', '.join(part for part in parts if part)}"
+    return f"{demand.rule}: {', '.join(part for part in parts if part)}"
 
 
-def choices(approval: ApprovalInfo, principal: str, *, is_known: bool) -> Choices:
-    """
-    Return the actions to offer a person.
-
-    Args:
-        approval: The request.
-
-        principal: The person.
-
-        is_known: Whether the console can rebuild the operation.
-    """
-    own = same_person(approval.operation.requester, principal)
-    earlier = next(
+def decision_of(approval: ApprovalInfo, principal: str) -> str:
+    """Return a person's earlier decision: approved, denied or empty."""
+    return next(
         (
             "approved" if decision.granted else "denied"
             for decision in approval.decisions
@@ -523,18 +344,144 @@ def choices(approval: ApprovalInfo, principal: str, *, is_known: bool) -> Choice
         ),
         "",
     )
-    is_open = approval.state in _OPEN
-    decides = is_open and not own and not earlier
-    return Choices(
-        is_requester=own,
-        decision=earlier,
-        approve=decides and approval.state is ApprovalState.PENDING,
-        deny=decides,
-        withdraw=is_open and earlier == "approved",
-        cancel=own and is_open,
-        execute=own and approval.state is ApprovalState.GRANTED and is_known,
+
+
+def _is_own(approval: ApprovalInfo, who: Who) -> bool:
+    return same_person(approval.operation.requester, who.principal)
+
+
+def _may_decide(approval: ApprovalInfo, who: Who) -> bool:
+    is_open = approval.state in _OPEN and not _is_own(approval, who)
+    return is_open and not decision_of(approval, who.principal)
+
+
+def _text_field(name: str, label: str, hint: str, *, is_required: bool) -> Field:
+    return Field(
+        name=name, label=label, hint=hint, is_required=is_required, longest=256
     )
 
+
+def _read_decision(name: str, missing: str = "") -> Callable[[Form, Any], Tree]:
+    """
+    Return the reader of a decision: its text, digest and generation of the request.
+
+    Args:
+        name: Field with the text.
+
+        missing: Error message if the text is required and missing.
+    """
+
+    def read(form: Form, _: ApprovalInfo) -> Tree:
+        digest, generation = form["digest"], form.number("generation")
+        if not digest or not generation:
+            raise InvalidInputError(
+                "The form has no digest or generation. Reload the page.",
+                field="digest",
+            )
+        text = form.get(name).strip()
+        if missing and not text:
+            raise InvalidInputError(missing, field=name)
+        return {"digest": digest, "generation": generation, name: text}
+
+    return read
+
+
+class _Execution(Action[ApprovalInfo]):
+    """Execution of an approved request, under its approval."""
+
+    def build(self, form: Form, subject: ApprovalInfo) -> Operation[Any]:
+        """
+        Return the approved operation.
+
+        Raises:
+            ConflictError: The console can't rebuild it, or the form shows another.
+        """
+        operation = rebuild_operation(subject.operation)
+        if operation is None or _checked_digest(subject)[0] != form["digest"]:
+            raise ConflictError(
+                "The console can't execute this request. Send the original again."
+            )
+        return operation
+
+
+_action: Final[Callable[..., Action[ApprovalInfo]]] = partial(
+    Action,
+    target=lambda approval: {"approval_id": approval.approval_id},
+    is_idempotent=False,
+    has_generation=False,
+)
+_ROWS: Final[tuple[Action[ApprovalInfo], ...]] = (
+    _action(
+        name="withdraw",
+        operation=Withdraw,
+        verb="Withdraw approval",
+        done="Approval withdrawn.",
+        is_offered=lambda approval, who: (
+            approval.state in _OPEN
+            and decision_of(approval, who.principal) == "approved"
+        ),
+        tone="",
+    ),
+    _action(
+        name="approve",
+        operation=Approve,
+        verb="Approve",
+        done="Request approved.",
+        is_offered=lambda approval, who: (
+            approval.state is ApprovalState.PENDING and _may_decide(approval, who)
+        ),
+        fields=lambda _: [
+            _text_field(
+                "comment",
+                "Comment",
+                "Optional. Recorded in the audit log.",
+                is_required=False,
+            )
+        ],
+        read=_read_decision("comment"),
+    ),
+    _action(
+        name="deny",
+        operation=Deny,
+        verb="Deny",
+        done="Request denied.",
+        is_offered=_may_decide,
+        fields=lambda _: [
+            _text_field(
+                "reason",
+                "Reason",
+                "Recorded in the audit log. One denial closes the request.",
+                is_required=True,
+            )
+        ],
+        read=_read_decision("reason", "Enter a reason for the denial."),
+        tone="danger",
+    ),
+    _Execution(
+        name="execute",
+        operation=Operation,
+        verb="Execute",
+        done="Request executed.",
+        is_offered=lambda approval, who: (
+            _is_own(approval, who)
+            and approval.state is ApprovalState.GRANTED
+            and rebuild_operation(approval.operation) is not None
+        ),
+    ),
+    _action(
+        name="cancel",
+        operation=CancelApproval,
+        verb="Cancel request",
+        done="Request cancelled.",
+        is_offered=lambda approval, who: (
+            _is_own(approval, who) and approval.state in _OPEN
+        ),
+        tone="",
+    ),
+)
+
+ACTIONS: Final = {action.name: action for action in _ROWS}
+"""Actions on a request by name."""
 
 _LIST: Final = f"{HOME}/approvals"
 _PER_PAGE: Final = 50
@@ -617,36 +564,25 @@ def _id(view: View) -> str:
 
 
 async def _render_request(
-    view: View,
-    approval: ApprovalInfo,
-    *,
-    form: Form | None = None,
-    error: HSMError | None = None,
+    view: View, approval: ApprovalInfo, rejected: RejectedFormError | None = None
 ) -> web.Response:
-    """
-    Show a request in its current state.
-
-    Args:
-        view: The browser's request.
-
-        approval: The request.
-
-        form: A rejected form, whose values are shown again.
-
-        error: Why it was rejected.
-    """
-    known = rebuild_operation(approval.operation) is not None
-    offered = choices(approval, view.who.principal, is_known=known)
-    fields: Sequence[Field] = (APPROVE.field, DENY.field)
-    if form is not None and error is not None:
-        fields = mark_error(fill_fields(fields, form), error)
+    """Show a request, or its rejected form."""
+    offered = {
+        name: fields_of(action, approval, rejected)
+        for name, action in ACTIONS.items()
+        if action.is_offered(approval, view.who)
+    }
     return view.render_form(
         "approvals/show.html",
-        error,
+        rejected.error if rejected else None,
         approval=present(approval),
-        choices=offered,
-        key_generation=await _key_generation(view, approval) if offered.execute else 0,
-        fields={field.name: field for field in fields},
+        is_own=_is_own(approval, view.who),
+        decision=decision_of(approval, view.who.principal),
+        actions=ACTIONS,
+        offered=offered,
+        key_generation=(
+            await _key_generation(view, approval) if "execute" in offered else 0
+        ),
     )
 
 
@@ -660,66 +596,24 @@ async def _key_generation(view: View, approval: ApprovalInfo) -> int:
     return 0
 
 
-async def _approve(view: View) -> web.Response:
-    return await _decide(view, APPROVE)
-
-
-async def _deny(view: View) -> web.Response:
-    return await _decide(view, DENY)
-
-
-async def _decide(view: View, decision: DecisionForm) -> web.Response:
-    """Approve or deny; show the request again if the form is rejected."""
+async def _submit(view: View) -> web.Response:
+    """Execute the action of a submitted form; show the request if it is rejected."""
     form = await view.form()
+    action, approval = ACTIONS[view.request.match_info["action"]], await _fetch(view)
+    is_execution = action.name == "execute"
     try:
-        await view.execute(build_operation(decision, _id(view), form))
-    except (AccessDeniedError, ConflictError, InvalidInputError) as error:
-        return await _render_request(view, await _fetch(view), form=form, error=error)
-    return view.see_other(f"{_LIST}/{_id(view)}", decision.done)
-
-
-async def _withdraw(view: View) -> web.Response:
-    return await _end(view, Withdraw, "Approval withdrawn.")
-
-
-async def _cancel(view: View) -> web.Response:
-    return await _end(view, CancelApproval, "Request cancelled.")
-
-
-async def _end(
-    view: View, kind: type[Operation[ApprovalInfo]], done: str
-) -> web.Response:
-    await view.form()
-    try:
-        await view.execute(wire.convert({"approval_id": _id(view)}, kind))
-    except (AccessDeniedError, ConflictError) as error:
-        return await _render_request(view, await _fetch(view), error=error)
-    return view.see_other(f"{_LIST}/{_id(view)}", done)
-
-
-async def _execute(view: View) -> web.Response:
-    """Execute an approved request for its requester."""
-    form = await view.form()
-    shown = read_decided_state(form, _id(view))
-    approval = await _fetch(view)
-    operation = rebuild_operation(approval.operation)
-    if operation is None or present(approval).digest != shown["digest"]:
-        raise ConflictError(
-            "The console can't execute this request. Send the original again."
+        result = await submit(
+            view,
+            action,
+            approval,
+            form,
+            approval_id=approval.approval_id if is_execution else "",
         )
-    try:
-        result = await view.execute(
-            operation,
-            idempotency_key=form.operation_id,
-            approval_id=approval.approval_id,
-            expected_generation=form.number("key_generation"),
-        )
-    except ConflictError as error:
-        return await _render_request(view, await _fetch(view), error=error)
-    target = f"{_LIST}/{approval.approval_id}"
-    if isinstance(result, KeyInfo):
-        target = f"{HOME}/keys/{result.key_id}"
-    return view.see_other(target, f"{type(operation).__name__} executed.")
+    except RejectedFormError as rejected:
+        return await _render_request(view, await _fetch(view), rejected)
+    if is_execution and isinstance(result, KeyInfo):
+        return view.see_other(f"{HOME}/keys/{result.key_id}", action.done)
+    return view.see_other(f"{_LIST}/{approval.approval_id}", action.done)
 
 
 _ONE: Final = "/approvals/{approval_id}"
@@ -727,10 +621,9 @@ _ONE: Final = "/approvals/{approval_id}"
 PAGES: Final = (
     Page("GET", "/approvals", _list, "approvals.list"),
     Page("GET", _ONE, _show, "approvals.show"),
-    Page("POST", f"{_ONE}/approve", _approve, "approvals.approve"),
-    Page("POST", f"{_ONE}/deny", _deny, "approvals.deny"),
-    Page("POST", f"{_ONE}/withdraw", _withdraw, "approvals.withdraw"),
-    Page("POST", f"{_ONE}/cancel", _cancel, "approvals.cancel"),
-    Page("POST", f"{_ONE}/execute", _execute, "approvals.execute"),
+    *(
+        Page("POST", f"{_ONE}/{{action:{name}}}", _submit, f"approvals.{name}")
+        for name in ACTIONS
+    ),
 )
-"""The pages of this package."""
+"""The pages of this module."""

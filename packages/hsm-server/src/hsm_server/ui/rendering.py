@@ -9,7 +9,6 @@ look like other text.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,18 +94,49 @@ PAGE_HEADERS: Final = {
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def _instant(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC)
+def visible(text: str) -> str:
+    """Return text with invisible characters written as ``⟨U+202E⟩``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else f"⟨U+{ord(letter):04X}⟩" for letter in text
+    )
 
 
-def _utc(microseconds: int) -> str:
+class _Raw(str):
+    """Text that is shown with its invisible characters, such as a field's value."""
+
+    __slots__ = ()
+
+
+def _finalize(value: object) -> object:
+    """Show invisible characters of all text that a template prints."""
+    return visible(value) if type(value) is str else value
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(when: datetime | None) -> int:
+    """Return microseconds since 1970-01-01T00:00:00Z; 0 if unknown."""
+    return 0 if when is None else (when - _EPOCH) // timedelta(microseconds=1)
+
+
+def _instant(when: datetime | int) -> datetime:
+    """Return an instant; numbers are microseconds since 1970."""
+    if isinstance(when, datetime):
+        return when.astimezone(UTC)
+    return datetime.fromtimestamp(when // 1_000_000, UTC)
+
+
+def _utc(when: datetime | int) -> str:
     """Return an instant as readable text, to the second."""
-    return f"{_instant(microseconds):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{_instant(when):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _iso(microseconds: int) -> str:
+def _iso(when: datetime | int) -> str:
     """Return an instant in RFC 3339."""
-    return f"{_instant(microseconds):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{_instant(when):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _environment() -> jinja2.Environment:
@@ -114,10 +144,12 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
     )
+    environment.filters["raw"] = _Raw
     environment.globals["asset_url"] = asset_url
     environment.filters["utc"] = _utc
     environment.filters["iso"] = _iso
@@ -137,29 +169,3 @@ def render(template: str, values: dict[str, Any]) -> str:
         values: Values of the template.
     """
     return _ENVIRONMENT.get_template(template).render(values)
-
-
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-"""Unicode general categories (table 4-4): controls, formats, line separators."""
-
-
-def visible(text: str) -> str:
-    """Return text with invisible characters written as ``⟨U+202E⟩``."""
-    return "".join(
-        f"⟨U+{ord(letter):04X}⟩" if _is_unseen(letter) else letter for letter in text
-    )
-
-
-def _is_unseen(letter: str) -> bool:
-    if letter == " ":
-        return False
-    # Other spaces look like U+0020 but differ.
-    return letter.isspace() or unicodedata.category(letter) in _UNSEEN
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def microseconds(when: datetime | None) -> int:
-    """Return microseconds since 1970-01-01T00:00:00Z; 0 if unknown."""
-    return 0 if when is None else (when - _EPOCH) // timedelta(microseconds=1)

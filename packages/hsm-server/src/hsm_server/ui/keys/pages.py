@@ -40,7 +40,7 @@ from hsm_server.ui.keys.presenters import (
     state_badge,
     version_rows,
 )
-from hsm_server.ui.keys.usage import trials_for
+from hsm_server.ui.keys.usage import usages_for
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
 
@@ -134,9 +134,6 @@ async def show_list(view: View) -> web.StreamResponse:
     )
 
 
-LIST_PAGES: Final = (Page("GET", "/keys", show_list, "keys.list"),)
-
-
 _MOST_APPROVALS: Final = 20
 _READERS: Final = frozenset({"Administrator", "Auditor"})
 _SHOW_PUBLIC: Final = frozenset(KeyState) - {
@@ -159,8 +156,8 @@ async def show_key(view: View) -> web.StreamResponse:
         "keys/key.html",
         key=key_facts(key),
         versions=version_rows(key, subject.versions),
-        actions=offered_actions(subject, view.who.roles),
-        trials=trials_for(key) if key.state is not KeyState.DESTROYED else (),
+        actions=offered_actions(subject, view.who),
+        usages=usages_for(key) if key.state is not KeyState.DESTROYED else (),
         public=await _public_key(view, key),
         approvals=await _approvals(view, key),
         may_read_trail=bool(_READERS & set(view.who.roles)),
@@ -218,12 +215,6 @@ async def send_public_key(view: View) -> web.StreamResponse:
     )
 
 
-KEY_PAGES: Final = (
-    Page("GET", KEY, show_key, "keys.key"),
-    Page("GET", f"{KEY}/public-key", send_public_key, "keys.public-key"),
-)
-
-
 _RECORDS_PER_PAGE: Final = 20
 
 
@@ -267,4 +258,9 @@ async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:
     )
 
 
-HISTORY_PAGES: Final = (Page("GET", f"{KEY}/history", show_history, "keys.history"),)
+PAGES: Final = (
+    Page("GET", "/keys", show_list, "keys.list"),
+    Page("GET", KEY, show_key, "keys.key"),
+    Page("GET", f"{KEY}/public-key", send_public_key, "keys.public-key"),
+    Page("GET", f"{KEY}/history", show_history, "keys.history"),
+)

@@ -10,13 +10,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from hsm_core import wire
-from hsm_core.algorithms import spec
 from hsm_core.errors import AccessDeniedError, InvalidInputError
 from hsm_core.model import KeyInfo, PolicyOutcome, Role
 from hsm_core.operations import OPERATIONS, ExplainPolicy, PolicyExplanation, RotateKey
 from hsm_server.tls.certificates import readable_facts
 from hsm_server.ui.keys.presenters import KEY, Badge, find_key, key_facts, path_of
-from hsm_server.ui.keys.usage import trials_for
+from hsm_server.ui.keys.usage import usages_for
 from hsm_server.ui.view import Page, View
 
 _MAY_ASK: Final = frozenset({"Administrator", "Auditor"})
@@ -167,10 +166,10 @@ async def show_policy(view: View) -> web.StreamResponse:
 
 def _usual(key: KeyInfo) -> str:
     """Return the usual operation of a key."""
-    trials = trials_for(key)
-    if not trials or key.algorithm is None:
+    usages = usages_for(key)
+    if not usages or key.algorithm is None:
         return RotateKey.__name__
-    return trials[0].operation(spec(key.algorithm)).__name__
+    return usages[0].operation_for(key).__name__
 
 
 PAGES: Final = (Page("GET", f"{KEY}/policy", show_policy, "keys.policy"),)

@@ -23,10 +23,19 @@ from hsm_core.model import (
     VersionInfo,
 )
 from hsm_core.operations import OPERATIONS, DescribeKey, Effect, ListVersions
-from hsm_server.ui.keys.algorithms import category_sentence
+from hsm_server.ui.actions import KeyWithVersions
 from hsm_server.ui.rendering import microseconds, visible
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import View
+
+CATEGORIES: Final = {
+    0: "Quantum-vulnerable",
+    1: "At least as hard to break as AES-128, also with a quantum computer.",
+    2: "At least as hard to break as finding a SHA-256 collision.",
+    3: "At least as hard to break as AES-192, also with a quantum computer.",
+    5: "At least as hard to break as AES-256, also with a quantum computer.",
+}
+"""Descriptions of NIST's security categories."""
 
 _SHORT_ID: Final = 8
 
@@ -177,7 +186,7 @@ def key_facts(key: KeyInfo) -> KeyFacts:
         row=key_row(key),
         family=row.family.value if row else "",
         standard=row.standard if row else "",
-        category=category_sentence(row.category) if row else "",
+        category=CATEGORIES[row.category] if row else "",
         usages=tuple(usage.value for usage in key.usages),
         description=_lines(key.description),
         origin=key.origin.value,
@@ -335,33 +344,6 @@ def last_use(rows: Iterable[HistoryRow]) -> HistoryRow | None:
 
 KEY: Final = "/keys/{key_id:[0-9a-z][0-9a-z._-]{0,63}}"
 """Path of the pages of one key."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyWithVersions:
-    """A key with its versions, oldest first."""
-
-    key: KeyInfo
-    versions: Sequence[VersionInfo]
-
-    @property
-    def confirmation_text(self) -> str:
-        """Text to type to confirm an irreversible action."""
-        return self.key.name or self.key.key_id[:8]
-
-    @property
-    def has_staged(self) -> bool:
-        """Whether a version is staged."""
-        return any(version.state is KeyState.STAGED for version in self.versions)
-
-    @property
-    def sources(self) -> Sequence[VersionInfo]:
-        """Versions to roll back to, newest first."""
-        return [
-            version
-            for version in reversed(self.versions)
-            if version.version != self.key.version and version.state is KeyState.RETIRED
-        ]
 
 
 def path_of(key_id: str) -> str:

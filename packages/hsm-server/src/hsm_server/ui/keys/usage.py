@@ -32,7 +32,7 @@ from hsm_core.errors import (
     PayloadTooLargeError,
     VerificationError,
 )
-from hsm_core.model import KeyInfo, Record
+from hsm_core.model import KeyInfo
 from hsm_core.operations import (
     Ciphertext,
     ComputeMac,
@@ -55,7 +55,8 @@ from hsm_core.operations import (
 )
 from hsm_core.wire import asked_approval
 from hsm_server.http.problems import problem_of, status_of
-from hsm_server.ui.forms import Field, Form, Option, fill_fields, mark_error
+from hsm_server.ui.actions import Action, RejectedFormError, Tree, submit
+from hsm_server.ui.forms import Field, Form, Option, fill_fields
 from hsm_server.ui.keys.presenters import KEY, find_key, key_row, path_of
 from hsm_server.ui.view import Page, View
 
@@ -150,7 +151,7 @@ FORMS: Final = tuple(_READERS)
 
 
 @dataclass(frozen=True, slots=True)
-class TrialResult:
+class UsageResult:
     """
     Result of a test operation.
 
@@ -165,11 +166,11 @@ class TrialResult:
     parts: tuple[OutputBytes, ...] = ()
 
 
-def _good(sentence: str, *parts: OutputBytes) -> TrialResult:
-    return TrialResult(sentence, True, parts)
+def _good(sentence: str, *parts: OutputBytes) -> UsageResult:
+    return UsageResult(sentence, True, parts)
 
 
-def show_signature(result: Signature) -> TrialResult:
+def show_signature(result: Signature) -> UsageResult:
     """Show a signature and its parameters."""
     chosen = (result.scheme, result.hash, result.encoding)
     how = ", ".join(choice.value for choice in chosen if choice is not None)
@@ -179,17 +180,17 @@ def show_signature(result: Signature) -> TrialResult:
     )
 
 
-def show_verified(result: Verified) -> TrialResult:
+def show_verified(result: Verified) -> UsageResult:
     """Name the version that made a signature."""
     return _good(f"Valid signature (version {result.version}).")
 
 
-def show_verified_mac(result: Verified) -> TrialResult:
+def show_verified_mac(result: Verified) -> UsageResult:
     """Name the version that made a MAC."""
     return _good(f"Valid MAC (version {result.version}).")
 
 
-def show_ciphertext(result: Ciphertext) -> TrialResult:
+def show_ciphertext(result: Ciphertext) -> UsageResult:
     """Show a ciphertext."""
     return _good(
         f"Encrypted by version {result.version}.",
@@ -197,7 +198,7 @@ def show_ciphertext(result: Ciphertext) -> TrialResult:
     )
 
 
-def show_plaintext(result: Plaintext) -> TrialResult:
+def show_plaintext(result: Plaintext) -> UsageResult:
     """Show a plaintext, as text if printable."""
     return _good(
         f"Decrypted by version {result.version}.",
@@ -205,7 +206,7 @@ def show_plaintext(result: Plaintext) -> TrialResult:
     )
 
 
-def show_encapsulation(result: Encapsulation) -> TrialResult:
+def show_encapsulation(result: Encapsulation) -> UsageResult:
     """Show a fresh shared secret and its encapsulation."""
     return _good(
         f"Fresh shared secret, encapsulated for version {result.version}.",
@@ -214,7 +215,7 @@ def show_encapsulation(result: Encapsulation) -> TrialResult:
     )
 
 
-def show_shared_secret(result: SharedSecret) -> TrialResult:
+def show_shared_secret(result: SharedSecret) -> UsageResult:
     """Show a decapsulated shared secret."""
     return _good(
         f"Decapsulated by version {result.version}. An altered encapsulation, or one "
@@ -223,7 +224,7 @@ def show_shared_secret(result: SharedSecret) -> TrialResult:
     )
 
 
-def show_mac(result: Mac) -> TrialResult:
+def show_mac(result: Mac) -> UsageResult:
     """Show a message authentication code."""
     return _good(f"Computed by version {result.version}.", shown("MAC", result.mac))
 
@@ -249,48 +250,70 @@ class _Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class UsageAction(Action[KeyInfo]):
     """
     A test operation on a key.
 
     Attributes:
-        name: Name in the path.
         usage: Usage that the key must have.
-        operation: Operation that it executes, by algorithm.
         inputs: Fields of the operation that are bytes.
         present: Presents the result.
+        kem_operation: Operation on keys of a KEM, if it is another.
     """
 
-    name: str
-    title: str
-    verb: str
-    meaning: str
     usage: KeyUsage
-    operation: Callable[[AlgorithmSpec], type[Operation[Any]]]
     inputs: Sequence[_Input]
-    present: Callable[[Any], TrialResult]
+    present: Callable[[Any], UsageResult]
+    kem_operation: type[Operation[Any]] | None = None
+    is_idempotent: bool = False
+    has_generation: bool = False
+
+    def form_fields(self, subject: KeyInfo) -> Sequence[Field]:
+        """Return the fields of the form: inputs, then parameters of the algorithm."""
+        fields = [field for taken in self.inputs for field in _fields_of(taken)]
+        return [*fields, *_more(self, _row_of(subject))]
+
+    def operation_for(self, subject: KeyInfo) -> type[Operation[Any]]:
+        """Return the operation on keys of this algorithm."""
+        if self.kem_operation is not None and _row_of(subject).is_kem:
+            return self.kem_operation
+        return self.operation
+
+    def build(self, form: Form, subject: KeyInfo) -> Operation[Any]:
+        """
+        Return the operation of a submitted form.
+
+        Raises:
+            InvalidInputError: An input is not in its encoding, too long or invalid.
+        """
+        tree: Tree = {"key_id": subject.key_id}
+        for taken in self.inputs:
+            tree[taken.name] = read_bytes(form, taken.name)
+        for name in ("scheme", "encoding"):
+            if form.get(name):
+                tree[name] = form.get(name)
+        if form.get(_CONTEXT):
+            tree[_CONTEXT] = form.get(_CONTEXT).encode()
+        version = form.number_or_none(_VERSION)
+        if version is not None:
+            tree[_VERSION] = version
+        return wire.convert(tree, self.operation_for(subject))
 
 
-def trials_for(key: KeyInfo) -> Sequence[Trial]:
+def usages_for(key: KeyInfo) -> Sequence[UsageAction]:
     """Return the test operations of a key."""
     if key.algorithm is None:
         return ()
     row = spec(key.algorithm)
     return [
-        trial
-        for trial in TRIALS.values()
-        if trial.usage in key.usages and trial.usage in row.usages
+        action
+        for action in USAGES.values()
+        if action.usage in key.usages and action.usage in row.usages
     ]
 
 
-def trial_fields(trial: Trial, key: KeyInfo) -> Sequence[Field]:
-    """Return the fields of a test's form."""
-    fields = [field for taken in trial.inputs for field in _fields_of(taken)]
-    return [*fields, *_more(trial, _row_of(key))]
-
-
 def _row_of(key: KeyInfo) -> AlgorithmSpec:
-    # Nothing fits a key without an algorithm.
+    # No action fits a key without an algorithm.
     return spec(cast(Algorithm, key.algorithm))
 
 
@@ -312,10 +335,10 @@ def _fields_of(taken: _Input) -> Iterator[Field]:
     )
 
 
-def _more(trial: Trial, row: AlgorithmSpec) -> Sequence[Field]:
+def _more(action: UsageAction, row: AlgorithmSpec) -> Sequence[Field]:
     """Return fields of some algorithms only."""
     fields = []
-    signs = trial.name in {"sign", "verify"}
+    signs = action.name in {"sign", "verify"}
     if signs and len(row.schemes) > 1:
         fields.append(_choice("scheme", "Scheme", [s.value for s in row.schemes]))
     if signs and row.coordinate_bytes:
@@ -330,7 +353,7 @@ def _more(trial: Trial, row: AlgorithmSpec) -> Sequence[Field]:
                 longest=255,
             )
         )
-    if trial.name in {"verify", "verify-mac"}:
+    if action.name in {"verify", "verify-mac"}:
         fields.append(
             Field(
                 name=_VERSION,
@@ -347,166 +370,142 @@ def _choice(name: str, label: str, values: Sequence[str]) -> Field:
     return Field(name=name, label=label, kind="select", options=options)
 
 
-def build_operation(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
-    """
-    Return the operation of a submitted form.
-
-    Raises:
-        InvalidInputError: An input is not in its encoding, too long or invalid.
-    """
-    tree: dict[str, Any] = {"key_id": key.key_id}
-    for taken in trial.inputs:
-        tree[taken.name] = read_bytes(form, taken.name)
-    for name in ("scheme", "encoding"):
-        if form.get(name):
-            tree[name] = form.get(name)
-    if form.get(_CONTEXT):
-        tree[_CONTEXT] = form.get(_CONTEXT).encode()
-    version = form.number_or_none(_VERSION)
-    if version is not None:
-        tree[_VERSION] = version
-    operation: Operation[Record] = wire.convert(tree, trial.operation(_row_of(key)))
-    return operation
-
-
 _MESSAGE: Final = _Input("message", "Message", "text")
 _AAD: Final = _Input("aad", "Additional authenticated data (AAD)", "text")
 
 _ROWS: Final = (
-    Trial(
+    UsageAction(
         name="sign",
         title="Sign",
         verb="Sign",
         meaning="Sign a message with the current version.",
         usage=KeyUsage.SIGN,
-        operation=lambda _: Sign,
+        operation=Sign,
         inputs=(_MESSAGE,),
         present=show_signature,
     ),
-    Trial(
+    UsageAction(
         name="verify",
         title="Verify",
         verb="Verify",
         meaning="Verify a signature over a message.",
         usage=KeyUsage.VERIFY,
-        operation=lambda _: Verify,
+        operation=Verify,
         inputs=(_MESSAGE, _Input("signature", "Signature", "base64")),
         present=show_verified,
     ),
-    Trial(
+    UsageAction(
         name="encrypt",
         title="Encrypt",
         verb="Encrypt",
         meaning="Encrypt with the current version.",
         usage=KeyUsage.ENCRYPT,
-        operation=lambda row: Seal if row.is_kem else Encrypt,
+        operation=Encrypt,
+        kem_operation=Seal,
         inputs=(_Input("plaintext", "Plaintext", "text"), _AAD),
         present=show_ciphertext,
     ),
-    Trial(
+    UsageAction(
         name="decrypt",
         title="Decrypt",
         verb="Decrypt",
         meaning="Decrypt a ciphertext of this key. The ciphertext names its version.",
         usage=KeyUsage.DECRYPT,
-        operation=lambda row: Open if row.is_kem else Decrypt,
+        operation=Decrypt,
+        kem_operation=Open,
         inputs=(_Input("ciphertext", "Ciphertext", "base64"), _AAD),
         present=show_plaintext,
     ),
-    Trial(
+    UsageAction(
         name="encapsulate",
         title="Encapsulate",
         verb="Encapsulate",
         meaning="Create a fresh shared secret and its encapsulation for the private "
         "key.",
         usage=KeyUsage.ENCAPSULATE,
-        operation=lambda _: Encapsulate,
+        operation=Encapsulate,
         inputs=(),
         present=show_encapsulation,
     ),
-    Trial(
+    UsageAction(
         name="decapsulate",
         title="Decapsulate",
         verb="Decapsulate",
         meaning="Decapsulate and show the shared secret.",
         usage=KeyUsage.DECAPSULATE,
-        operation=lambda _: Decapsulate,
+        operation=Decapsulate,
         inputs=(_Input("ciphertext", "Encapsulation", "base64"),),
         present=show_shared_secret,
     ),
-    Trial(
+    UsageAction(
         name="mac",
         title="Compute MAC",
         verb="Compute MAC",
         meaning="Compute a message authentication code with the current version.",
         usage=KeyUsage.MAC,
-        operation=lambda _: ComputeMac,
+        operation=ComputeMac,
         inputs=(_MESSAGE,),
         present=show_mac,
     ),
-    Trial(
+    UsageAction(
         name="verify-mac",
         title="Verify MAC",
         verb="Verify MAC",
         meaning="Verify a message authentication code of full length.",
         usage=KeyUsage.MAC,
-        operation=lambda _: VerifyMac,
+        operation=VerifyMac,
         inputs=(_MESSAGE, _Input("mac", "MAC", "base64")),
         present=show_verified_mac,
     ),
 )
 
-TRIALS: Final = {trial.name: trial for trial in _ROWS}
+USAGES: Final = {action.name: action for action in _ROWS}
 """Test operations by name, in display order."""
 
 
-_PATH: Final = f"{KEY}/try/{{trial:{'|'.join(TRIALS)}}}"
+_PATH: Final = f"{KEY}/try/{{trial:{'|'.join(USAGES)}}}"
 
 
-async def ask(view: View) -> web.StreamResponse:
+async def _show(view: View) -> web.StreamResponse:
     """Show the form."""
-    key, trial = await _found(view)
-    return _page(view, key, trial, trial_fields(trial, key))
+    key, action = await _found(view)
+    return _page(view, key, action, action.form_fields(key))
 
 
-async def do(view: View) -> web.StreamResponse:
+async def _execute(view: View) -> web.StreamResponse:
     """Execute the form and show the result with its inputs."""
     form = await view.form()
-    key, trial = await _found(view)
-    fields = fill_fields(trial_fields(trial, key), form)
+    key, action = await _found(view)
+    fields = fill_fields(action.form_fields(key), form)
     try:
-        result = await view.execute(build_operation(trial, key, form))
+        result = await submit(view, action, key, form)
     except ApprovalRequiredError as error:
         asked = asked_approval(error)
         approval_id = asked.approval_id if asked else ""
-        return _page(view, key, trial, fields, error=error, approval_id=approval_id)
+        return _page(view, key, action, fields, error=error, approval_id=approval_id)
     except (VerificationError, DecryptionError) as error:
-        refused = TrialResult(_sentence(error), False)
-        return _page(view, key, trial, fields, outcome=refused, error=error)
-    except InvalidInputError as error:
-        return _page(view, key, trial, mark_error(fields, error), error=error)
-    return _page(view, key, trial, fields, outcome=trial.present(result))
+        failed = UsageResult(problem_of(error, "").detail, False)
+        return _page(view, key, action, fields, outcome=failed, error=error)
+    except RejectedFormError as rejected:
+        return _page(view, key, action, rejected.fields, error=rejected.error)
+    return _page(view, key, action, fields, outcome=action.present(result))
 
 
-async def _found(view: View) -> tuple[KeyInfo, Trial]:
+async def _found(view: View) -> tuple[KeyInfo, UsageAction]:
     key = await find_key(view)
-    trial = TRIALS[view.request.match_info["trial"]]
-    if trial not in trials_for(key):
-        raise KeyUsageError(f"This key does not allow the operation: {trial.title}.")
-    return key, trial
-
-
-def _sentence(error: HSMError) -> str:
-    return problem_of(error, "").detail
+    action = USAGES[view.request.match_info["trial"]]
+    if action not in usages_for(key):
+        raise KeyUsageError(f"This key does not allow the operation: {action.title}.")
+    return key, action
 
 
 def _page(
     view: View,
     key: KeyInfo,
-    trial: Trial,
+    action: UsageAction,
     fields: Sequence[Field],
     *,
-    outcome: TrialResult | None = None,
+    outcome: UsageResult | None = None,
     error: HSMError | None = None,
     approval_id: str = "",
 ) -> web.Response:
@@ -516,11 +515,11 @@ def _page(
         "keys/try.html",
         status=status_of(type(error)) if error else 200,
         key=key_row(key),
-        trial=trial,
-        trials=trials_for(key),
+        action=action,
+        actions=usages_for(key),
         fields=fields,
         outcome=outcome,
-        error=_sentence(error) if error and outcome is None else "",
+        error=problem_of(error, "").detail if error and outcome is None else "",
         approval_id=approval_id,
         most=MOST_BYTES // 1024,
         back=path_of(key.key_id),
@@ -528,6 +527,6 @@ def _page(
 
 
 PAGES: Final = (
-    Page("GET", _PATH, ask, "keys.try"),
-    Page("POST", _PATH, do, "keys.tried"),
+    Page("GET", _PATH, _show, "keys.try"),
+    Page("POST", _PATH, _execute, "keys.tried"),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Algorithms by purpose, with security category, sizes and notes."""
+"""Key creation: choose an algorithm by purpose, then enter the metadata."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Cost, Family
-from hsm_core.operations import AlgorithmInfo
+from aiohttp import web
 
-_VULNERABLE: Final = "Quantum-vulnerable"
-CATEGORIES: Final = {
-    0: _VULNERABLE,
-    1: "At least as hard to break as AES-128, also with a quantum computer.",
-    2: "At least as hard to break as finding a SHA-256 collision.",
-    3: "At least as hard to break as AES-192, also with a quantum computer.",
-    5: "At least as hard to break as AES-256, also with a quantum computer.",
-}
-"""Descriptions of NIST's security categories."""
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    AlgorithmSpec,
+    Cost,
+    Family,
+    parse_algorithm,
+)
+from hsm_core.errors import InvalidInputError
+from hsm_core.operations import AlgorithmInfo, CreateKey, ListAlgorithms
+from hsm_server.ui.actions import Action, RejectedFormError, Tree, fields_of, submit
+from hsm_server.ui.forms import Field, Form, Option, read_tags
+from hsm_server.ui.keys.policy import explain_for_caller
+from hsm_server.ui.keys.presenters import CATEGORIES, path_of
+from hsm_server.ui.security import HOME
+from hsm_server.ui.view import Page, View
 
 _FAMILIES: Final = {
     Family.AEAD: "Authenticated encryption: detects altered data. The same key "
@@ -149,11 +155,6 @@ class KeyPurpose:
     families: tuple[FamilyChoices, ...]
 
 
-def category_sentence(category: int) -> str:
-    """Return the description of a security category."""
-    return CATEGORIES[category]
-
-
 def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[KeyPurpose]:
     """Return all algorithms by main purpose."""
     by_family: dict[str, list[Choice]] = {}
@@ -185,7 +186,7 @@ def choice_of(info: AlgorithmInfo) -> Choice:
         explanation=_FAMILIES[row.family],
         standard=info.standard,
         category=info.category,
-        category_sentence=category_sentence(info.category),
+        category_sentence=CATEGORIES[info.category],
         strength_bits=info.strength_bits,
         sizes=tuple(_sizes(row)),
         warning=_warning(row),
@@ -229,3 +230,136 @@ def _hint(info: AlgorithmInfo) -> str:
     if info.status == "stopped":
         return "Stopped: a self-test failed."
     return info.hint or "No provider on this server."
+
+
+def _fields(choice: Choice) -> Sequence[Field]:
+    """Return the fields of a new key of an algorithm."""
+    usages = tuple(
+        Option(usage, usage, usage in choice.default_usages) for usage in choice.usages
+    )
+    return [
+        Field(
+            name="name",
+            label="Name",
+            hint="Optional. Lowercase letters, digits, dots, hyphens and underscores. "
+            "Unique.",
+            longest=64,
+        ),
+        Field(name="description", label="Description", kind="area", longest=1024),
+        Field(
+            name="tags",
+            label="Tags",
+            hint="Separated by spaces or commas. Policy rules may depend on them.",
+        ),
+        Field(
+            name="owner",
+            label="Owner",
+            hint="Default: you.",
+            longest=128,
+        ),
+        Field(
+            name="usages",
+            label="Usages",
+            kind="boxes",
+            options=usages,
+            hint="Can't be changed later.",
+        ),
+        Field(
+            name="exportable",
+            label="Export",
+            kind="box",
+            options=(Option("yes", "Allow export, wrapped by another key"),),
+            hint="Can't be changed later.",
+        ),
+        Field(
+            name="staged",
+            label="Staging",
+            kind="box",
+            options=(Option("yes", "Stage the first version"),),
+            hint="Until you activate it, only its public key is available.",
+        ),
+    ]
+
+
+def _read(form: Form, choice: Choice) -> Tree:
+    """Return the fields of a creation; an empty list would mean the default usages."""
+    usages = list(form.all("usages"))
+    if not usages:
+        raise InvalidInputError("Select at least one usage.", field="usages")
+    return {
+        "algorithm": choice.algorithm,
+        "name": form.get("name").strip(),
+        "description": form.get("description"),
+        "owner": form.get("owner").strip(),
+        "tags": read_tags(form, "tags"),
+        "usages": usages,
+        "exportable": "exportable" in form,
+        "staged": "staged" in form,
+    }
+
+
+CREATE: Final[Action[Choice]] = Action(
+    name="new",
+    operation=CreateKey,
+    verb="Create key",
+    done="Key created.",
+    fields=_fields,
+    read=_read,
+    has_generation=False,
+)
+"""Creation of a key."""
+
+_PATH: Final = f"{HOME}/keys/new"
+
+
+async def _show(view: View) -> web.StreamResponse:
+    """Show the algorithms, or the form of the chosen one."""
+    infos = (await view.execute(ListAlgorithms())).items
+    wanted = view.query.get("algorithm", "")
+    if wanted:
+        return await _form(view, choice_of(_info(infos, wanted)))
+    return view.render(
+        "keys/choose.html",
+        categories=CATEGORIES.items(),
+        purposes=purposes(infos),
+        path=_PATH,
+    )
+
+
+async def _create(view: View) -> web.StreamResponse:
+    """Create the key of a submitted form."""
+    form = await view.form()
+    infos = (await view.execute(ListAlgorithms())).items
+    choice = choice_of(_info(infos, form["algorithm"]))
+    try:
+        key = await submit(view, CREATE, choice, form)
+    except RejectedFormError as rejected:
+        return await _form(view, choice, rejected)
+    return view.see_other(path_of(key.key_id), CREATE.done)
+
+
+def _info(infos: Sequence[AlgorithmInfo], name: str) -> AlgorithmInfo:
+    algorithm = parse_algorithm(name)
+    return next(info for info in infos if info.algorithm is algorithm)
+
+
+async def _form(
+    view: View, choice: Choice, rejected: RejectedFormError | None = None
+) -> web.Response:
+    return view.render_form(
+        "keys/create.html",
+        rejected.error if rejected else None,
+        action=CREATE,
+        choice=choice,
+        fields=fields_of(CREATE, choice, rejected),
+        explained=await explain_for_caller(
+            view, CreateKey.__name__, algorithm=choice.algorithm
+        ),
+        path=_PATH,
+    )
+
+
+PAGES: Final = (
+    Page("GET", "/keys/new", _show, "keys.new"),
+    Page("POST", "/keys/new", _create, "keys.create"),
+)
