@@ -38,6 +38,7 @@ class Invocation:
     Attributes:
         approval_wait: Limits of the wait for approvals; None means no wait.
         approval_id: Approval to use; if empty, the server finds it.
+        idempotency_key: Key of a change; None means a new key.
         expected_generation: Generation that a key must have to be changed; 0 is any.
     """
 
@@ -48,6 +49,7 @@ class Invocation:
         self.output = output
         self.approval_wait: ApprovalWait | None = None
         self.approval_id = ""
+        self.idempotency_key: str | None = None
         self.expected_generation = 0
         self._hsm = hsm
         self._opened: RemoteHSM | None = None
@@ -72,7 +74,8 @@ class Invocation:
         from hsm_core.operations import Effect
 
         hsm = self._hsm or self._open()
-        key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
+        given = self.idempotency_key if idempotency_key is None else idempotency_key
+        key = secrets.token_hex(16) if given is None else given
         approval = approval_id or self.approval_id
         expected = expected_generation or self.expected_generation
         is_mutation = operation.effect is Effect.MUTATION
@@ -89,9 +92,7 @@ class Invocation:
 
         return execute_when_approved(hsm, attempt, self.approval_wait)
 
-    def change_key(
-        self, operation: Operation[KeyInfo], idempotency_key: str | None
-    ) -> None:
+    def change_key(self, operation: Operation[KeyInfo]) -> None:
         """
         Create or change a key, and print its new metadata.
 
@@ -100,7 +101,7 @@ class Invocation:
         """
         from hsm_cli.io.results import key_pairs
 
-        key = self.execute(operation, idempotency_key=idempotency_key)
+        key = self.execute(operation)
         self.output.pairs(key, key_pairs(key))
 
     @staticmethod

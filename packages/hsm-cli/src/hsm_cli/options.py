@@ -167,10 +167,7 @@ def _algorithm(
 def _connection_flags() -> list[click.Parameter]:
     return [
         _flag(
-            "--endpoint",
-            "URL of the server.",
-            metavar="URL",
-            default=DEFAULT_ENDPOINT,
+            "--endpoint", "URL of the server.", metavar="URL", default=DEFAULT_ENDPOINT
         ),
         _flag(
             "--ca-bundle",
@@ -216,11 +213,7 @@ def _token_flags() -> list[click.Parameter]:
             metavar="ROLES",
             default=("operator",),
         ),
-        _flag(
-            "--auth-token",
-            f"Bearer token: {_FORMS}.",
-            metavar="TOKEN",
-        ),
+        _flag("--auth-token", f"Bearer token: {_FORMS}.", metavar="TOKEN"),
         _flag(
             "--token-ttl",
             "Lifetime of minted tokens, in seconds.",
@@ -257,9 +250,7 @@ def _minting_flags() -> list[click.Parameter]:
         ),
         _flag("--jwt-issuer", "Issuer (iss) of minted tokens.", metavar="TEXT"),
         _flag(
-            "--jwt-kid",
-            "Key ID (kid) in the header of minted tokens.",
-            metavar="TEXT",
+            "--jwt-kid", "Key ID (kid) in the header of minted tokens.", metavar="TEXT"
         ),
     ]
 
@@ -298,12 +289,7 @@ def _output_flags() -> list[click.Parameter]:
 def global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add all global flags to a command; `read_settings` reads their values."""
     parameters: list[click.Parameter] = getattr(function, "__click_params__", [])
-    flags = [
-        *_connection_flags(),
-        *_token_flags(),
-        *_waiting_flags(),
-        *_output_flags(),
-    ]
+    flags = [*_connection_flags(), *_token_flags(), *_waiting_flags(), *_output_flags()]
     function.__click_params__ = [*reversed(flags), *parameters]  # type: ignore[attr-defined]
     return function
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.output import print_note
-from hsm_cli.options import Command, given_as_flag, literal_secrets
+from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
+from hsm_core.algorithms import HashAlgorithm
 
 
 class HSMCommand(Command):
@@ -25,9 +26,27 @@ class HSMCommand(Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += [_json_option(), *_waiting_options()]
+        self.params += [*self._own_options(), _json_option(), *_waiting_options()]
         if all("--approval-id" not in param.opts for param in self.params):
             self.params.append(_approval_option())
+
+    def _own_options(self) -> list[click.Option]:
+        """Return the options of this class of commands."""
+        return []
+
+
+class ChangeCommand(HSMCommand):
+    """Command on a key with ``--idempotency-key`` and ``--if-generation`` as well."""
+
+    def _own_options(self) -> list[click.Option]:
+        return [_idempotency_option(), _generation_option()]
+
+
+class NewKeyCommand(HSMCommand):
+    """Command that makes a key, with ``--idempotency-key`` as well."""
+
+    def _own_options(self) -> list[click.Option]:
+        return [_idempotency_option()]
 
 
 class LocalCommand(Command):
@@ -106,24 +125,22 @@ def _select_approval(
         invocation.approval_id = value
 
 
-out_option = click.option(
-    "--out",
-    metavar="FILE",
-    help="Write the raw bytes to a file; - is standard output.",
-)
+def _set_idempotency_key(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if invocation is not None:
+        invocation.idempotency_key = value
 
-version_option = click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Key version.",
-)
 
-idempotency_option = click.option(
-    "--idempotency-key",
-    metavar="TEXT",
-    help="Idempotency key. Pass the one from the error message to retry safely.",
-)
+def _idempotency_option() -> click.Option:
+    return click.Option(
+        ["--idempotency-key"],
+        metavar="TEXT",
+        expose_value=False,
+        callback=_set_idempotency_key,
+        help="Idempotency key. Pass the one from the error message to retry safely.",
+    )
 
 
 def _expect_generation(
@@ -134,13 +151,39 @@ def _expect_generation(
         invocation.expected_generation = value
 
 
-generation_option = click.option(
-    "--if-generation",
-    type=click.IntRange(min=1, max=10**15 - 1),
-    metavar="NUMBER",
-    expose_value=False,
-    callback=_expect_generation,
-    help="Apply the change only if the key has this generation (see `describe`).",
+def _generation_option() -> click.Option:
+    return click.Option(
+        ["--if-generation"],
+        type=click.IntRange(min=1, max=10**15 - 1),
+        metavar="NUMBER",
+        expose_value=False,
+        callback=_expect_generation,
+        help="Apply the change only if the key has this generation (see `describe`).",
+    )
+
+
+out_option = click.option(
+    "--out", metavar="FILE", help="Write the raw bytes to a file; - is standard output."
+)
+
+version_option = click.option(
+    "--version", type=click.IntRange(min=1), metavar="N", help="Key version."
+)
+
+
+OAEP_OPTIONS: Final = (
+    click.option(
+        "--mgf-hash",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
+    ),
+    click.option(
+        "--hash",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="Hash of RSA-OAEP. Default: SHA-256.",
+    ),
 )
 
 
@@ -254,10 +297,7 @@ _BATCH_OPTION = click.option(
 
 
 def payload_operands(
-    what: str,
-    *,
-    always_base64: bool = False,
-    batch: Callable[..., None] | None = None,
+    what: str, *, always_base64: bool = False, batch: Callable[..., None] | None = None
 ) -> Callable[[F], F]:
     """
     Add *key_id* and *source*: an argument, a file or standard input.

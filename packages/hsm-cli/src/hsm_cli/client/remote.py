@@ -271,12 +271,7 @@ class RemoteHSM:
                 yield block
 
     def _exchange(
-        self,
-        cls: type[Operation[R]],
-        request: Request,
-        *,
-        attempts: int,
-        key: str = "",
+        self, cls: type[Operation[R]], request: Request, *, attempts: int, key: str = ""
     ) -> R:
         """
         Send a request until it succeeds, fails permanently, or runs out of attempts.
@@ -373,8 +368,7 @@ def _checked_key(key: str) -> str:
         )
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidInputError(
-            "idempotency_key must be visible ASCII characters.",
-            field="idempotency_key",
+            "idempotency_key must be visible ASCII characters.", field="idempotency_key"
         )
     return key
 

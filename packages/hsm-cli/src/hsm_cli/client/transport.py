@@ -77,8 +77,7 @@ def _load_authorities(context: ssl.SSLContext, ca_bundle: Path | None) -> None:
         context.load_verify_locations(cafile=ca_bundle)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"Can't read the CA bundle {ca_bundle}: {reason(error)}.",
-            field="ca_bundle",
+            f"Can't read the CA bundle {ca_bundle}: {reason(error)}.", field="ca_bundle"
         ) from None
 
 
@@ -107,8 +106,7 @@ def _refuse_unsafe_mode(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         raise ConfigurationError(
-            f"Can't read the client key {path}: {reason(error)}.",
-            field="client_key",
+            f"Can't read the client key {path}: {reason(error)}.", field="client_key"
         ) from None
     if stat.S_ISREG(mode) and mode & 0o077:
         raise UnsafeFileModeError(
@@ -355,8 +353,7 @@ class Transport:
             # Without a reason the socket failed, possibly after the request was sent.
             return self._closed()
         return TransportError(
-            f"TLS handshake with {self._where} failed: {tls_words(word)}.",
-            reason="tls",
+            f"TLS handshake with {self._where} failed: {tls_words(word)}.", reason="tls"
         )
 
 
@@ -376,8 +373,7 @@ def _open_pool(
         )
     except (HTTPError, ValueError):
         raise ConfigurationError(
-            f"endpoint has an invalid host name: {host!r}.",
-            field="endpoint",
+            f"endpoint has an invalid host name: {host!r}.", field="endpoint"
         ) from None
 
 

@@ -46,10 +46,7 @@ _SECTIONS: Final = {
             "key_life.rollback",
             "Roll back to an older version: reuse its material in a new one.",
         ),
-        "suspend": (
-            "key_life.suspend",
-            "Suspend the current version of a key.",
-        ),
+        "suspend": ("key_life.suspend", "Suspend the current version of a key."),
         "resume": ("key_life.resume", "Resume a suspended key version."),
         "revoke": (
             "key_life.revoke",
@@ -112,10 +109,7 @@ _SECTIONS: Final = {
             "Review, approve and deny approval requests.",
         ),
         "audit": ("audit.audit", "Read and verify the audit log."),
-        "store": (
-            "store.store",
-            "Verify, back up and recover the key store.",
-        ),
+        "store": ("store.store", "Verify, back up and recover the key store."),
         "policy": ("policy.policy", "Show, validate, explain and test policies."),
         "retention": (
             "retention.retention",
@@ -124,10 +118,7 @@ _SECTIONS: Final = {
     },
     "This client": {
         "token": ("token.token", "Mint and inspect bearer tokens."),
-        "completion": (
-            "token.completion",
-            "Print a shell completion script.",
-        ),
+        "completion": ("token.completion", "Print a shell completion script."),
     },
 }
 """Commands by section of the help: module and function in this package, short help."""

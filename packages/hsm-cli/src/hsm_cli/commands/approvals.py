@@ -287,10 +287,7 @@ def approve(
     signature = signer.sign(approval_id, found, granted=True)
     after = invocation.execute(
         Approve(
-            approval_id=approval_id,
-            digest=found,
-            comment=comment,
-            signature=signature,
+            approval_id=approval_id, digest=found, comment=comment, signature=signature
         )
     )
     _report(invocation, after)

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -30,7 +29,7 @@ from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 
-_FILTERS: Final = ("key_id", "principal", "kind", "code", "failed", "since", "until")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Instant(click.DateTime):
@@ -40,67 +39,57 @@ class _Instant(click.DateTime):
         super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 
     def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
         """Return an aware datetime."""
         found: datetime = super().convert(value, param, ctx)
         return found.replace(tzinfo=UTC)
 
 
-def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filter options to a command, which gets them as *filters*."""
+_FILTERS: Final = (
+    click.option(
+        "--key-id", default="", metavar="KEY", help="Only records of this key."
+    ),
+    click.option(
+        "--principal",
+        default="",
+        metavar="NAME",
+        help="Only records of this principal.",
+    ),
+    click.option(
+        "--kind",
+        cls=ListOption,
+        metavar="NAME",
+        help="Only these operations, such as Sign, or kinds, such as system.start; "
+        "repeatable or comma-separated.",
+    ),
+    click.option(
+        "--code",
+        default="",
+        metavar="CODE",
+        help="Only records with this result: ok or an error code.",
+    ),
+    click.option("--failed", is_flag=True, help="Only records of failed operations."),
+    click.option(
+        "--since",
+        type=_Instant(),
+        metavar="DATE",
+        help="Start time in UTC, inclusive: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
+    ),
+    click.option(
+        "--until",
+        type=_Instant(),
+        metavar="DATE",
+        help="End time in UTC, exclusive, in the same formats.",
+    ),
+)
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **facts: Any) -> Any:
-        filters = {name: facts.pop(name) for name in _FILTERS}
-        return function(*args, filters=filters, **facts)
 
-    filtered: Callable[..., Any] = wrapper
-    options = (
-        click.option(
-            "--key-id", default="", metavar="KEY", help="Only records of this key."
-        ),
-        click.option(
-            "--principal",
-            default="",
-            metavar="NAME",
-            help="Only records of this principal.",
-        ),
-        click.option(
-            "--kind",
-            cls=ListOption,
-            metavar="NAME",
-            help="Only these operations, such as Sign, or kinds, such as system.start; "
-            "repeatable or comma-separated.",
-        ),
-        click.option(
-            "--code",
-            default="",
-            metavar="CODE",
-            help="Only records with this result: ok or an error code.",
-        ),
-        click.option(
-            "--failed", is_flag=True, help="Only records of failed operations."
-        ),
-        click.option(
-            "--since",
-            type=_Instant(),
-            metavar="DATE",
-            help="Start time in UTC, inclusive: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
-        ),
-        click.option(
-            "--until",
-            type=_Instant(),
-            metavar="DATE",
-            help="End time in UTC, exclusive, in the same formats.",
-        ),
-    )
-    for option in reversed(options):
-        filtered = option(filtered)
-    return filtered
+def _filters(function: F) -> F:
+    """Add the options of a filter, the fields of `ListAuditEvents`, to a command."""
+    for option in reversed(_FILTERS):
+        function = option(function)
+    return function
 
 
 @click.group("audit", cls=Group, no_args_is_help=False)
@@ -128,10 +117,11 @@ def audit() -> None:
 @click.pass_obj
 def events(
     invocation: Invocation,
+    /,
     limit: int,
     start_seq: int | None,
     ascending: bool,
-    filters: dict[str, Any],
+    **filters: Any,
 ) -> None:
     """Show audit records, newest first. This read is itself recorded."""
     page = invocation.execute(
@@ -157,11 +147,7 @@ def events(
 )
 @_filters
 @click.pass_obj
-def follow(
-    invocation: Invocation,
-    start_seq: int | None,
-    filters: dict[str, Any],
-) -> None:
+def follow(invocation: Invocation, /, start_seq: int | None, **filters: Any) -> None:
     """
     Stream new audit records, one per line, until Ctrl-C.
 
@@ -254,10 +240,7 @@ def recover(ctx: click.Context, audit_path: Path, hmac_key: str) -> None:
 
 
 def _verify_files(
-    invocation: Invocation,
-    path: Path,
-    hmac_key: str | None,
-    approver_keys: Path | None,
+    invocation: Invocation, path: Path, hmac_key: str | None, approver_keys: Path | None
 ) -> None:
     people = None if approver_keys is None else read_approver_file(approver_keys)
     key = read_hmac_key(hmac_key)

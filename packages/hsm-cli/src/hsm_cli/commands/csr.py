@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import click
 from cryptography import x509
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.files import write_file
+from hsm_cli.io.results import deliver_public
 from hsm_cli.options import ListOption
 from hsm_cli.parameters import HSMCommand, key_operand
 from hsm_core.algorithms import HashAlgorithm, parse_algorithm, spec
@@ -48,24 +48,17 @@ from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
     help="Email address; repeatable or comma-separated.",
 )
 @click.option(
-    "--uri",
-    cls=ListOption,
-    metavar="URI",
-    help="URI; repeatable or comma-separated.",
+    "--uri", cls=ListOption, metavar="URI", help="URI; repeatable or comma-separated."
 )
 @click.option("--pss", is_flag=True, help="Sign with RSASSA-PSS (RSA keys only).")
 @click.option("--out", metavar="FILE", help="Write the request to a file.")
 @click.pass_obj
 def csr(
     invocation: Invocation,
+    /,
     key_id: str,
-    subject: str,
-    dns: tuple[str, ...],
-    ip: tuple[str, ...],
-    email: tuple[str, ...],
-    uri: tuple[str, ...],
-    pss: bool,
     out: str | None,
+    **names: Any,
 ) -> None:
     """
     Create a certificate signing request (PKCS #10, PEM), signed in the HSM.
@@ -74,17 +67,10 @@ def csr(
     """
     from hsm_core.keys import open_private_key
 
-    wanted = CertificateNames(
-        subject=subject, dns=dns, ip=ip, email=email, uri=uri, pss=pss
-    )
     key = open_private_key(invocation, key_id)
-    data = request_certificate(key, wanted)
-    if out is not None and out != "-":
-        write_file(out, data, private=False)
-    elif invocation.output.json:
-        invocation.output.record({"key_id": key.key_id, "csr": data.decode()}, "")
-    else:
-        invocation.output.data(data)
+    data = request_certificate(key, CertificateNames(**names))
+    record = {"key_id": key.key_id, "csr": data.decode()}
+    deliver_public(invocation.output, data, out, record)
 
 
 _SHA2: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512

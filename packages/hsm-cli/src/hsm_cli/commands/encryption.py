@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import click
 
@@ -16,6 +14,7 @@ from hsm_cli.io.files import Source
 from hsm_cli.io.results import check_destinations, deliver, deliver_pair, pair_options
 from hsm_cli.options import choice
 from hsm_cli.parameters import (
+    OAEP_OPTIONS,
     HSMCommand,
     aad_options,
     key_operand,
@@ -36,62 +35,34 @@ from hsm_core.operations import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncryptionOptions:
-    """Parameters of an encryption from the command line."""
+class EncryptionOptions(TypedDict):
+    """Parameters of encryption, under the field names of the operations."""
 
-    aad: bytes = b""
-    hash: HashAlgorithm | None = None
-    mgf_hash: HashAlgorithm | None = None
-    encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE
+    aad: bytes
+    hash: HashAlgorithm | None
+    mgf_hash: HashAlgorithm | None
+    encoding: CiphertextEncoding
+
+
+_DEFAULTS: Final = EncryptionOptions(
+    aad=b"", hash=None, mgf_hash=None, encoding=CiphertextEncoding.ENVELOPE
+)
 
 
 def encryption_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `EncryptionOptions` to a command, which gets them as *options*."""
-
-    @aad_options
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any,
-        aad: bytes,
-        hash_name: HashAlgorithm | None,
-        mgf_hash: HashAlgorithm | None,
-        encoding: CiphertextEncoding,
-        **kwargs: Any,
-    ) -> Any:
-        options = EncryptionOptions(
-            aad=aad, hash=hash_name, mgf_hash=mgf_hash, encoding=encoding
-        )
-        return function(*args, options=options, **kwargs)
-
-    decorated: Callable[..., Any] = wrapper
-    for option in _OPTIONS:
-        decorated = option(decorated)
-    return decorated
+    """Add the fields of `EncryptionOptions` to a command."""
+    function = aad_options(function)
+    for option in (_ENCODING_OPTION, *OAEP_OPTIONS):
+        function = option(function)
+    return function
 
 
-_OPTIONS: Final = (
-    click.option(
-        "--encoding",
-        type=choice(CiphertextEncoding),
-        default=CiphertextEncoding.ENVELOPE,
-        metavar="NAME",
-        help="Ciphertext format: envelope (default), or raw for other software (RSA "
-        "only).",
-    ),
-    click.option(
-        "--mgf-hash",
-        type=choice(HashAlgorithm),
-        metavar="NAME",
-        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
-    ),
-    click.option(
-        "--hash",
-        "hash_name",
-        type=choice(HashAlgorithm),
-        metavar="NAME",
-        help="Hash of RSA-OAEP. Default: SHA-256.",
-    ),
+_ENCODING_OPTION: Final = click.option(
+    "--encoding",
+    type=choice(CiphertextEncoding),
+    default=CiphertextEncoding.ENVELOPE,
+    metavar="NAME",
+    help="Ciphertext format: envelope (default), or raw for other software (RSA only).",
 )
 
 
@@ -102,7 +73,7 @@ def refuse_in_batch(options: EncryptionOptions, *others: object) -> None:
     Raises:
         click.UsageError: One of them was given.
     """
-    if options != EncryptionOptions() or any(other is not None for other in others):
+    if options != _DEFAULTS or any(other is not None for other in others):
         raise click.UsageError(
             "No other options can be used with --batch; put aad in each item."
         )
@@ -115,8 +86,8 @@ def _encrypt_batch(
     *,
     key_id: str,
     source: Source,
-    options: EncryptionOptions,
     out: str | None,
+    **options: Unpack[EncryptionOptions],
 ) -> None:
     refuse_in_batch(options)
 
@@ -135,8 +106,8 @@ def encrypt(
     invocation: Invocation,
     key_id: str,
     source: Source,
-    options: EncryptionOptions,
     out: str | None,
+    **options: Unpack[EncryptionOptions],
 ) -> None:
     """
     Encrypt data with the current key version. Prints the ciphertext as base64.
@@ -147,10 +118,7 @@ def encrypt(
         Encrypt(
             key_id=key_id,
             plaintext=source.read(),
-            aad=options.aad,
-            hash=options.hash,
-            mgf_hash=options.mgf_hash,
-            encoding=options.encoding,
+            **options,
         )
     )
     deliver(invocation.output, found, found.ciphertext, out, private=False)
@@ -163,9 +131,9 @@ def _decrypt_batch(
     *,
     key_id: str,
     source: Source,
-    options: EncryptionOptions,
     version: int | None,
     out: str | None,
+    **options: Unpack[EncryptionOptions],
 ) -> None:
     refuse_in_batch(options, version)
 
@@ -185,9 +153,9 @@ def decrypt(
     invocation: Invocation,
     key_id: str,
     source: Source,
-    options: EncryptionOptions,
     version: int | None,
     out: str | None,
+    **options: Unpack[EncryptionOptions],
 ) -> None:
     """
     Decrypt data. Prints the raw plaintext; --out creates a private file.
@@ -198,11 +166,8 @@ def decrypt(
         Decrypt(
             key_id=key_id,
             ciphertext=source.read(),
-            aad=options.aad,
             version=version,
-            hash=options.hash,
-            mgf_hash=options.mgf_hash,
-            encoding=options.encoding,
+            **options,
         )
     )
     if out is None and not invocation.output.json:

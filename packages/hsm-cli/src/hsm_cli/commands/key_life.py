@@ -12,9 +12,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import neutral
 from hsm_cli.options import Instant
 from hsm_cli.parameters import (
-    HSMCommand,
-    generation_option,
-    idempotency_option,
+    ChangeCommand,
     key_operand,
 )
 from hsm_core.operations import (
@@ -31,25 +29,20 @@ from hsm_core.operations import (
 )
 
 
-@click.command("rotate", cls=HSMCommand)
+@click.command("rotate", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--staged",
     is_flag=True,
     help="Stage the new version; the old one stays current until activate.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
-def rotate(
-    invocation: Invocation, key_id: str, staged: bool, idempotency_key: str | None
-) -> None:
+def rotate(invocation: Invocation, key_id: str, staged: bool) -> None:
     """Rotate a key: create a new version. Old versions still decrypt and verify."""
-    operation = RotateKey(key_id=key_id, staged=staged)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(RotateKey(key_id=key_id, staged=staged))
 
 
-@click.command("activate", cls=HSMCommand)
+@click.command("activate", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--version",
@@ -57,21 +50,17 @@ def rotate(
     metavar="N",
     help="Activate only if this is the staged version.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
 def activate(
     invocation: Invocation,
     key_id: str,
     version: int | None,
-    idempotency_key: str | None,
 ) -> None:
     """Activate the staged version of a key. The previous version is retired."""
-    operation = ActivateKey(key_id=key_id, version=version)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(ActivateKey(key_id=key_id, version=version))
 
 
-@click.command("rollback", cls=HSMCommand)
+@click.command("rollback", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--version",
@@ -80,18 +69,13 @@ def activate(
     metavar="N",
     help="Version whose material to reuse.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
-def rollback(
-    invocation: Invocation, key_id: str, version: int, idempotency_key: str | None
-) -> None:
+def rollback(invocation: Invocation, key_id: str, version: int) -> None:
     """Roll back to an older version: create a new version with its material."""
-    operation = Rollback(key_id=key_id, version=version)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(Rollback(key_id=key_id, version=version))
 
 
-@click.command("suspend", cls=HSMCommand)
+@click.command("suspend", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--reason",
@@ -99,33 +83,25 @@ def rollback(
     metavar="TEXT",
     help="Reason; stored with the key and in the audit log.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
-def suspend(
-    invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
-) -> None:
+def suspend(invocation: Invocation, key_id: str, reason: str) -> None:
     """
     Suspend the current version.
 
     Only its public key stays available until you resume it.
     """
-    operation = SuspendKey(key_id=key_id, reason=reason)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(SuspendKey(key_id=key_id, reason=reason))
 
 
-@click.command("resume", cls=HSMCommand)
+@click.command("resume", cls=ChangeCommand)
 @key_operand
-@idempotency_option
-@generation_option
 @click.pass_obj
-def resume(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
+def resume(invocation: Invocation, key_id: str) -> None:
     """Resume a suspended key version."""
-    operation = ResumeKey(key_id=key_id)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(ResumeKey(key_id=key_id))
 
 
-@click.command("revoke", cls=HSMCommand)
+@click.command("revoke", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--version",
@@ -145,8 +121,6 @@ def resume(invocation: Invocation, key_id: str, idempotency_key: str | None) -> 
     metavar="TIME",
     help="Time of the compromise, such as 2026-01-31T12:00:00Z; stored with the key.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
 def revoke(
     invocation: Invocation,
@@ -154,16 +128,15 @@ def revoke(
     version: int | None,
     reason: str,
     compromised_at: datetime | None,
-    idempotency_key: str | None,
 ) -> None:
     """Revoke a key version or a whole key as compromised. Irreversible."""
     operation = RevokeKey(
         key_id=key_id, version=version, reason=reason, compromised_at=compromised_at
     )
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(operation)
 
 
-@click.command("destroy", cls=HSMCommand)
+@click.command("destroy", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--waiting-days",
@@ -173,21 +146,17 @@ def revoke(
     "cancel-destroy restores it. Default: the server's setting.",
 )
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
-@idempotency_option
-@generation_option
 @click.pass_obj
 def destroy(
     invocation: Invocation,
     key_id: str,
     waiting_days: int | None,
     yes: bool,
-    idempotency_key: str | None,
 ) -> None:
     """Destroy all material of a key. Irreversible. Prompts for the key's name."""
     if not yes:
         _confirm_destruction(invocation, key_id)
-    operation = DestroyKey(key_id=key_id, waiting_days=waiting_days)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(DestroyKey(key_id=key_id, waiting_days=waiting_days))
 
 
 def _confirm_destruction(invocation: Invocation, key_id: str) -> None:
@@ -209,20 +178,15 @@ def _confirm_destruction(invocation: Invocation, key_id: str) -> None:
         raise click.UsageError("Nothing was destroyed: the name does not match.")
 
 
-@click.command("cancel-destroy", cls=HSMCommand)
+@click.command("cancel-destroy", cls=ChangeCommand)
 @key_operand
-@idempotency_option
-@generation_option
 @click.pass_obj
-def cancel_destroy(
-    invocation: Invocation, key_id: str, idempotency_key: str | None
-) -> None:
+def cancel_destroy(invocation: Invocation, key_id: str) -> None:
     """Cancel a scheduled destruction. The key returns to its previous state."""
-    operation = CancelDestroy(key_id=key_id)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(CancelDestroy(key_id=key_id))
 
 
-@click.command("set-rotation", cls=HSMCommand)
+@click.command("set-rotation", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--max-age-days",
@@ -237,8 +201,6 @@ def cancel_destroy(
     help="Rotate when the key material has been used this many times to protect data.",
 )
 @click.option("--off", is_flag=True, help="Turn automatic rotation off.")
-@idempotency_option
-@generation_option
 @click.pass_obj
 def set_rotation(
     invocation: Invocation,
@@ -246,10 +208,10 @@ def set_rotation(
     max_age_days: int | None,
     max_uses: int | None,
     off: bool,
-    idempotency_key: str | None,
 ) -> None:
     """Configure automatic rotation. Replaces both limits."""
     if off == (max_age_days is not None or max_uses is not None):
         raise click.UsageError("Pass --max-age-days, --max-uses or both, or --off.")
-    operation = SetRotation(key_id=key_id, max_age_days=max_age_days, max_uses=max_uses)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(
+        SetRotation(key_id=key_id, max_age_days=max_age_days, max_uses=max_uses)
+    )

@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import msgspec
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.files import write_file
 from hsm_cli.io.output import encode_record
 from hsm_cli.io.results import (
     KEY_HEADER,
     VERSION_HEADER,
+    deliver_public,
     key_pairs,
     key_row,
     version_row,
 )
 from hsm_cli.options import ListOption, choice, none_unless_given
 from hsm_cli.parameters import (
+    ChangeCommand,
     HSMCommand,
-    generation_option,
-    idempotency_option,
     key_operand,
     version_option,
 )
@@ -84,28 +85,9 @@ from hsm_core.operations import (
     "contains it.",
 )
 @click.pass_obj
-def list_keys(
-    invocation: Invocation,
-    page: int,
-    per_page: int,
-    cursor: str,
-    algorithm: str,
-    state: KeyState | None,
-    tags: tuple[str, ...],
-    search: str,
-) -> None:
+def list_keys(invocation: Invocation, /, **filters: Any) -> None:
     """List keys, newest first."""
-    found = invocation.execute(
-        ListKeys(
-            page=page,
-            per_page=per_page,
-            cursor=cursor,
-            algorithm=algorithm,
-            state=state,
-            tags=tags,
-            search=search,
-        )
-    )
+    found = invocation.execute(ListKeys(**filters))
     pages = max(1, -(-found.total // found.per_page))
     where = f"page {found.page} of {pages}" if found.page else "page by cursor"
     more = f"; next: --cursor {found.next_cursor}" if found.next_cursor else ""
@@ -136,7 +118,7 @@ def versions(invocation: Invocation, key_id: str) -> None:
     invocation.output.table(found, VERSION_HEADER, rows)
 
 
-@click.command("update", cls=HSMCommand)
+@click.command("update", cls=ChangeCommand)
 @key_operand
 @click.option("--name", metavar="NAME", help="New unique name; empty removes the name.")
 @click.option("--description", metavar="TEXT", help="New description.")
@@ -150,23 +132,10 @@ def versions(invocation: Invocation, key_id: str) -> None:
     help="New tags, which replace all others; repeatable or comma-separated. Empty "
     "removes all tags.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
-def update(
-    invocation: Invocation,
-    key_id: str,
-    name: str | None,
-    description: str | None,
-    owner: str | None,
-    tags: tuple[str, ...] | None,
-    idempotency_key: str | None,
-) -> None:
+def update(invocation: Invocation, /, **fields: Any) -> None:
     """Edit a key's name, description, owner or tags. Other fields stay unchanged."""
-    operation = UpdateKey(
-        key_id=key_id, name=name, description=description, owner=owner, tags=tags
-    )
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(UpdateKey(**fields))
 
 
 @click.command("public-key", cls=HSMCommand)
@@ -188,12 +157,7 @@ def public_key(
     """Print the public key of a key version. Default: the current version."""
     key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
     data = _encode_public_key(key, form)
-    if out is not None and out != "-":
-        write_file(out, data, private=False)
-    elif invocation.output.json:
-        invocation.output.record(key, "")
-    else:
-        invocation.output.data(data)
+    deliver_public(invocation.output, data, out, key)
 
 
 def _encode_public_key(key: PublicKey, form: str) -> bytes:
@@ -231,10 +195,7 @@ def jwk(
     found = [_fetch_jwk(invocation, key_id, version) for key_id in key_ids]
     shown = {"keys": found} if as_set or len(found) > 1 else found[0]
     data = f"{msgspec.json.format(encode_record(shown), indent=2)}\n".encode()
-    if out is not None and out != "-":
-        write_file(out, data, private=False)
-    else:
-        invocation.output.data(data)
+    deliver_public(invocation.output, data, out)
 
 
 def _fetch_jwk(invocation: Invocation, key_id: str, version: int | None) -> object:
@@ -269,10 +230,7 @@ def ssh_public_key(
     if not text.isprintable():
         raise InvalidInputError("comment must be one line of text.", field="comment")
     data = f"{_line(key)} {text}".rstrip().encode() + b"\n"
-    if out is not None and out != "-":
-        write_file(out, data, private=False)
-    else:
-        invocation.output.data(data)
+    deliver_public(invocation.output, data, out)
 
 
 def _line(key: PublicKey) -> str:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -16,8 +14,9 @@ from hsm_cli.io.output import print_note
 from hsm_cli.io.results import deliver
 from hsm_cli.options import ListOption, choice
 from hsm_cli.parameters import (
+    OAEP_OPTIONS,
     HSMCommand,
-    idempotency_option,
+    NewKeyCommand,
     key_operand,
     one_of,
     text_or_hex,
@@ -42,6 +41,8 @@ from hsm_core.operations import (
     ImportKey,
 )
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 class NewKey(TypedDict):
     """Metadata of a new key, under the field names of the operations."""
@@ -54,34 +55,11 @@ class NewKey(TypedDict):
     exportable: bool
 
 
-def new_key_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of new keys; a command gets *facts* and *idempotency_key*."""
-
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any,
-        name: str,
-        owner: str,
-        description: str,
-        usages: tuple[KeyUsage, ...],
-        tags: tuple[str, ...],
-        exportable: bool,
-        **kwargs: Any,
-    ) -> Any:
-        facts = NewKey(
-            name=name,
-            owner=owner,
-            description=description,
-            usages=usages,
-            tags=tags,
-            exportable=exportable,
-        )
-        return function(*args, facts=facts, **kwargs)
-
-    decorated: Callable[..., Any] = idempotency_option(wrapper)
+def new_key_options(function: F) -> F:
+    """Add the options of new keys, the fields of `NewKey`, to a command."""
     for option in _NEW_KEY_OPTIONS:
-        decorated = option(decorated)
-    return decorated
+        function = option(function)
+    return function
 
 
 _NEW_KEY_OPTIONS: Final = (
@@ -114,7 +92,7 @@ _NEW_KEY_OPTIONS: Final = (
 )
 
 
-@click.command("create", cls=HSMCommand)
+@click.command("create", cls=NewKeyCommand)
 @click.argument("algorithm", required=False, metavar="[ALGORITHM]")
 @click.option(
     "--algorithm",
@@ -134,16 +112,14 @@ def create(
     algorithm: str | None,
     algorithm_option: str | None,
     staged: bool,
-    facts: NewKey,
-    idempotency_key: str | None,
+    **facts: Unpack[NewKey],
 ) -> None:
     """Create a key. Its first version is active unless --staged is given."""
     name = one_of(algorithm, algorithm_option, name="ALGORITHM", flag="--algorithm")
-    operation = CreateKey(algorithm=name, staged=staged, **facts)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(CreateKey(algorithm=name, staged=staged, **facts))
 
 
-@click.command("derive", cls=HSMCommand)
+@click.command("derive", cls=NewKeyCommand)
 @click.argument("algorithm", metavar="ALGORITHM")
 @click.option(
     "--from",
@@ -182,8 +158,7 @@ def derive(
     info_hex: str | None,
     salt: str | None,
     salt_hex: str | None,
-    facts: NewKey,
-    idempotency_key: str | None,
+    **facts: Unpack[NewKey],
 ) -> None:
     """
     Derive a symmetric key from an HSM key with HKDF.
@@ -199,7 +174,7 @@ def derive(
         info=text_or_hex(info, info_hex, name="--info"),
         **facts,
     )
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(operation)
 
 
 def _peer(path: str | None) -> bytes | None:
@@ -208,40 +183,26 @@ def _peer(path: str | None) -> bytes | None:
     return decode_pem(Source(what="public key", path=path).read(), "PUBLIC KEY")
 
 
-@dataclass(frozen=True, slots=True)
-class Wrapped:
-    """Wrapped key with its wrapping parameters; None leaves one to the HSM."""
+class Wrapping(TypedDict):
+    """Parameters of wrapping, under the field names of the operations."""
 
-    data: bytes = field(repr=False)
     mechanism: WrapMechanism | None
-    form: KeyFormat | None
-    version: int | None
+    format: KeyFormat | None
+    hash: HashAlgorithm | None
+    mgf_hash: HashAlgorithm | None
 
 
-def transfer_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of wrapping to a command."""
+def wrapping_options(function: F) -> F:
+    """Add ``--wrapping-key`` and the fields of `Wrapping` to a command."""
     for option in _WRAPPING_OPTIONS:
         function = option(function)
     return function
 
 
 _WRAPPING_OPTIONS: Final = (
-    click.option(
-        "--mgf-hash",
-        type=choice(HashAlgorithm),
-        metavar="NAME",
-        help="Hash of MGF1 in RSA-OAEP. Default: SHA-256.",
-    ),
-    click.option(
-        "--hash",
-        "hash_name",
-        type=choice(HashAlgorithm),
-        metavar="NAME",
-        help="Hash of RSA-OAEP. Default: SHA-256.",
-    ),
+    *OAEP_OPTIONS,
     click.option(
         "--format",
-        "form",
         type=choice(KeyFormat),
         metavar="NAME",
         help="Key format: pkcs8, seed or raw. Default: pkcs8 for private keys, raw for "
@@ -264,36 +225,20 @@ _WRAPPING_OPTIONS: Final = (
 )
 
 
-def wrap_here(
+def _wrap_here(
     invocation: Invocation,
     source: Source,
     algorithm: Algorithm,
-    *,
     wrapping_key_id: str,
-    mechanism: WrapMechanism | None,
-    form: KeyFormat | None,
-    hashes: tuple[HashAlgorithm | None, HashAlgorithm | None],
     passphrase_file: str | None,
-) -> Wrapped:
+    wrapping: Wrapping,
+) -> tuple[bytes, int]:
     """
     Read a key and wrap it with the public key of an HSM key.
 
-    Args:
-        invocation: Fetches the public key.
-
-        source: The file.
-
-        algorithm: Algorithm of the key.
-
-        wrapping_key_id: The HSM key.
-
-        mechanism: None means the default of the wrapping key.
-
-        form: None means the default of *algorithm*.
-
-        hashes: Hash and MGF1 hash of RSA-OAEP.
-
-        passphrase_file: File with the passphrase, or None to prompt.
+    Returns:
+        The wrapped key, and the version of the wrapping key. The format in *wrapping*
+        is set to that of *algorithm* if it is None.
 
     Raises:
         UnsupportedOperationError: The wrapping key is symmetric; only the HSM can wrap
@@ -304,16 +249,16 @@ def wrap_here(
     from hsm_cli.io.key_files import read_material
     from hsm_core.primitives import wrap_for_import
 
-    wrapping = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
-    if wrapping is not None and not spec(wrapping).is_asymmetric:
+    kind = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
+    if kind is not None and not spec(kind).is_asymmetric:
         raise UnsupportedOperationError(
-            f"Only the HSM can wrap with {wrapping}. Pass an exported file with "
+            f"Only the HSM can wrap with {kind}. Pass an exported file with "
             "--wrapped, or an RSA, ML-KEM or composite wrapping key.",
-            algorithm=wrapping,
+            algorithm=kind,
             field="wrapping_key_id",
         )
-    if form is None:
-        form = KeyFormat.PKCS8 if spec(algorithm).is_asymmetric else KeyFormat.RAW
+    usual = KeyFormat.PKCS8 if spec(algorithm).is_asymmetric else KeyFormat.RAW
+    wrapping["format"] = form = wrapping["format"] or usual
     if source.is_shared:
         print_note("warning: other users can read the key file (chmod 600).")
     material = read_material(source, form, passphrase_file)
@@ -322,23 +267,21 @@ def wrap_here(
         key.algorithm,
         key.der,
         material,
-        mechanism=mechanism,
-        hash=hashes[0],
-        mgf_hash=hashes[1],
+        mechanism=wrapping["mechanism"],
+        hash=wrapping["hash"],
+        mgf_hash=wrapping["mgf_hash"],
     )
-    return Wrapped(data, mechanism, form, key.version)
+    return data, key.version
 
 
-@click.command("import", cls=HSMCommand)
+@click.command("import", cls=NewKeyCommand)
 @click.argument("path", metavar="FILE")
 @click.option(
     "--algorithm", required=True, metavar="NAME", help="Algorithm of the key."
 )
-@transfer_options
+@wrapping_options
 @click.option(
-    "--wrapped",
-    is_flag=True,
-    help="FILE is already wrapped, as written by export.",
+    "--wrapped", is_flag=True, help="FILE is already wrapped, as written by export."
 )
 @click.option(
     "--wrapping-version",
@@ -361,15 +304,14 @@ def import_key(
     algorithm: str,
     wrapping_key_id: str,
     mechanism: WrapMechanism | None,
-    form: KeyFormat | None,
-    hash_name: HashAlgorithm | None,
+    format: KeyFormat | None,
+    hash: HashAlgorithm | None,
     mgf_hash: HashAlgorithm | None,
     wrapped: bool,
     wrapping_version: int | None,
     passphrase_file: str | None,
     is_base64: bool,
-    facts: NewKey,
-    idempotency_key: str | None,
+    **facts: Unpack[NewKey],
 ) -> None:
     """
     Import a key that was generated elsewhere.
@@ -379,40 +321,38 @@ def import_key(
     it sends it.
     """
     source = Source(what="key", path=path, is_base64=is_base64)
+    wrapping = Wrapping(
+        mechanism=mechanism, format=format, hash=hash, mgf_hash=mgf_hash
+    )
     if wrapped:
         if passphrase_file is not None:
             raise click.UsageError("--passphrase-file can't be used with --wrapped.")
-        sent = Wrapped(source.read(), mechanism, form, wrapping_version)
+        data = source.read()
     else:
         if wrapping_version is not None:
             raise click.UsageError("--wrapping-version requires --wrapped.")
-        sent = wrap_here(
+        data, wrapping_version = _wrap_here(
             invocation,
             source,
             parse_algorithm(algorithm),
-            wrapping_key_id=wrapping_key_id,
-            mechanism=mechanism,
-            form=form,
-            hashes=(hash_name, mgf_hash),
-            passphrase_file=passphrase_file,
+            wrapping_key_id,
+            passphrase_file,
+            wrapping,
         )
     operation = ImportKey(
         algorithm=algorithm,
         wrapping_key_id=wrapping_key_id,
-        wrapped=sent.data,
-        mechanism=sent.mechanism,
-        format=sent.form,
-        wrapping_version=sent.version,
-        hash=hash_name,
-        mgf_hash=mgf_hash,
+        wrapped=data,
+        wrapping_version=wrapping_version,
+        **wrapping,
         **facts,
     )
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(operation)
 
 
 @click.command("export", cls=HSMCommand)
 @key_operand
-@transfer_options
+@wrapping_options
 @version_option
 @click.option(
     "--out",
@@ -426,12 +366,9 @@ def export_key(
     invocation: Invocation,
     key_id: str,
     wrapping_key_id: str,
-    mechanism: WrapMechanism | None,
-    form: KeyFormat | None,
-    hash_name: HashAlgorithm | None,
-    mgf_hash: HashAlgorithm | None,
     version: int | None,
     out: str | None,
+    **wrapping: Unpack[Wrapping],
 ) -> None:
     """
     Export a key, wrapped with another HSM key. Prints it as base64.
@@ -443,10 +380,7 @@ def export_key(
             key_id=key_id,
             wrapping_key_id=wrapping_key_id,
             version=version,
-            mechanism=mechanism,
-            format=form,
-            hash=hash_name,
-            mgf_hash=mgf_hash,
+            **wrapping,
         )
     )
     deliver(invocation.output, found, found.wrapped, out, private=False)

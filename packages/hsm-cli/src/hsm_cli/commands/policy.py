@@ -166,9 +166,7 @@ def check(invocation: Invocation, file: Path) -> None:
     "comma-separated.",
 )
 @click.option(
-    "--single-use",
-    is_flag=True,
-    help="Assume a token with an unused ID (jti).",
+    "--single-use", is_flag=True, help="Assume a token with an unused ID (jti)."
 )
 @click.option(
     "--source-address", default="", metavar="IP", help="IP address of the client."

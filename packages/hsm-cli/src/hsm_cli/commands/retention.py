@@ -23,10 +23,9 @@ from hsm_cli.offline import (
 )
 from hsm_cli.options import Group
 from hsm_cli.parameters import (
+    ChangeCommand,
     HSMCommand,
     LocalCommand,
-    generation_option,
-    idempotency_option,
     key_operand,
     warn_of_literal_secrets,
 )
@@ -59,14 +58,11 @@ def status(invocation: Invocation) -> None:
     """Show due and scheduled purges, and what blocks them."""
     report = invocation.execute(RetentionStatus())
     invocation.output.table(
-        report,
-        _HEADER,
-        [_row(item) for item in report.items],
-        _summary(report),
+        report, _HEADER, [_row(item) for item in report.items], _summary(report)
     )
 
 
-@retention.command("extend", cls=HSMCommand)
+@retention.command("extend", cls=ChangeCommand)
 @key_operand
 @click.option(
     "--version",
@@ -87,8 +83,6 @@ def status(invocation: Invocation) -> None:
     metavar="N",
     help="Retention window in days from now, in place of --until.",
 )
-@idempotency_option
-@generation_option
 @click.pass_obj
 def extend(
     invocation: Invocation,
@@ -96,7 +90,6 @@ def extend(
     version: int,
     until: datetime | None,
     days: int | None,
-    idempotency_key: str | None,
 ) -> None:
     """Extend the retention window of a key version. Irreversible."""
     if (until is None) == (days is None):
@@ -105,34 +98,25 @@ def extend(
         wanted = datetime.now(UTC) + timedelta(days=days or 0)
     else:
         wanted = until.replace(tzinfo=UTC)
-    operation = ExtendRetention(key_id=key_id, version=version, until=wanted)
-    invocation.change_key(operation, idempotency_key)
+    invocation.change_key(ExtendRetention(key_id=key_id, version=version, until=wanted))
 
 
-@retention.command("hold", cls=HSMCommand)
+@retention.command("hold", cls=ChangeCommand)
 @key_operand
 @_reason_option("the key's metadata")
-@idempotency_option
-@generation_option
 @click.pass_obj
-def hold(
-    invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
-) -> None:
+def hold(invocation: Invocation, key_id: str, reason: str) -> None:
     """Place a legal hold on a key: it can't be purged or destroyed."""
-    invocation.change_key(HoldKey(key_id=key_id, reason=reason), idempotency_key)
+    invocation.change_key(HoldKey(key_id=key_id, reason=reason))
 
 
-@retention.command("release", cls=HSMCommand)
+@retention.command("release", cls=ChangeCommand)
 @key_operand
 @_reason_option("the audit log")
-@idempotency_option
-@generation_option
 @click.pass_obj
-def release(
-    invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
-) -> None:
+def release(invocation: Invocation, key_id: str, reason: str) -> None:
     """Release the legal hold on a key."""
-    invocation.change_key(ReleaseKey(key_id=key_id, reason=reason), idempotency_key)
+    invocation.change_key(ReleaseKey(key_id=key_id, reason=reason))
 
 
 @retention.group("ledger", cls=Group, no_args_is_help=False)

@@ -73,10 +73,7 @@ def back_up(invocation: Invocation) -> None:
 
 @store.command("recover", cls=HSMCommand)
 @click.option(
-    "--reason",
-    required=True,
-    metavar="TEXT",
-    help="Reason; recorded in the audit log.",
+    "--reason", required=True, metavar="TEXT", help="Reason; recorded in the audit log."
 )
 @click.option("--key-id", metavar="KEY", help="Recover only this key (ID).")
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")

@@ -154,8 +154,7 @@ def _check_by_keys(token: str, header: Mapping[str, Any], data: bytes) -> None:
     usable = [(kid, key, alg) for kid, key in found if (alg := _algorithm_of(key))]
     if not usable:
         raise InvalidInputError(
-            "The file has no RSA, EC P-256 or Ed25519 public key.",
-            field=_FIELD,
+            "The file has no RSA, EC P-256 or Ed25519 public key.", field=_FIELD
         )
     kid = header.get("kid")
     if not any(

@@ -289,10 +289,7 @@ def hash_mus(
 
 
 def _feed(
-    hashers: Sequence[_Hasher],
-    source: Source,
-    head: list[bytes],
-    rest: Iterator[bytes],
+    hashers: Sequence[_Hasher], source: Source, head: list[bytes], rest: Iterator[bytes]
 ) -> None:
     done, total = 0, source.size
     with Progress("MiB hashed") as progress:

@@ -130,11 +130,7 @@ def _from_traditional(data: bytes, passphrase: Passphrase) -> bytes:
         key = load_pem_private_key(data, passphrase() if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _unreadable(encrypted) from None
-    return key.private_bytes(
-        Encoding.DER,
-        PrivateFormat.PKCS8,
-        NoEncryption(),
-    )
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _is_encrypted(der: bytes) -> bool:

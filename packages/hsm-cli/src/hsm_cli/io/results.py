@@ -59,6 +59,29 @@ def deliver(
     output.record(record, encode_base64(data) if text is None else text)
 
 
+def deliver_public(
+    output: Output, data: bytes, out: str | None, record: object = None
+) -> None:
+    """
+    Write public data, such as PEM, to a file, or to standard output.
+
+    Args:
+        output: Standard output.
+
+        data: The data.
+
+        out: File for it; ``-`` and None are standard output.
+
+        record: Record that replaces it in JSON output, or None.
+    """
+    if out is not None and out != "-":
+        write_file(out, data, private=False)
+    elif record is not None and output.json:
+        output.record(record, "")
+    else:
+        output.data(data)
+
+
 def check_destination(output: Output, out: str | None) -> None:
     """
     Refuse to print a secret key on a terminal unless requested.
