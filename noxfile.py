@@ -534,7 +534,7 @@ def fuzz(session: nox.Session) -> None:
     ]
     if not session.posargs and "FERROHSM_FUZZ_SEED" in os.environ:
         words += ["--seed", os.environ["FERROHSM_FUZZ_SEED"]]
-    session.run("python", "-m", "tests.e2e.fuzz", *words)
+    session.run("python", "-m", "tests.fuzzing.server", *words)
 
 
 @nox.session
@@ -546,7 +546,7 @@ def fuzz_long(session: nox.Session) -> None:
     """
     _install(session, "test", "fuzz")
     numbers = ("--least", "20000", "--max-examples", "250", "--malformed", "50000")
-    session.run("python", "-m", "tests.e2e.fuzz", *numbers, *session.posargs)
+    session.run("python", "-m", "tests.fuzzing.server", *numbers, *session.posargs)
 
 
 @nox.session

@@ -9,9 +9,6 @@ import pytest
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
 
-# A script of its own, with a tool that the other tests do without.
-collect_ignore = ["fuzz.py", "fuzz_hooks.py"]
-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
 """
-Small faults that are put into a module, one at a time.
+Small faults in a module, one at a time, and those of them that have no effect.
 
-What only people read is left alone: docstrings, annotations, ``__all__``, ``__repr__``,
-what is written to a log, the words of an error and of a failed assertion. So are the
-flags of a dataclass or a struct that only keep programmers from mistakes.
+Text for people gets no faults: docstrings, annotations, ``__all__``, ``__repr__``, log
+messages, messages of errors and assertions. Neither do flags of a dataclass or struct
+that only keep programmers from mistakes.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
 
 _COMPARED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Eq: ast.NotEq,
@@ -277,3 +280,21 @@ def _other_statements(node: ast.stmt) -> Iterator[ast.AST]:
             yield ast.Break()
         case _:
             pass
+
+
+_LIST: Final = Path(__file__).with_name("equivalents.toml")
+
+
+def is_equivalent(key: list[str]) -> bool:
+    """Return whether a fault, as module, place, before and after, makes none."""
+    return tuple(key) in _known()
+
+
+@cache
+def _known() -> frozenset[tuple[str, ...]]:
+    with _LIST.open("rb") as file:
+        listed: list[dict[str, Any]] = tomllib.load(file)["fault"]
+    return frozenset(
+        (entry["module"], entry["inside"], entry["before"], entry["after"])
+        for entry in listed
+    )

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tests.mutation.areas import Area
 from tests.mutation.covering import Covered, cover
-from tests.mutation.equivalents import is_equivalent
-from tests.mutation.mutants import Mutant, mutants_of, planted
+from tests.mutation.mutants import Mutant, is_equivalent, mutants_of, planted
 from tests.mutation.trials import Outcome, attempt, preload
 from tests.mutation.warm import try_warm
 

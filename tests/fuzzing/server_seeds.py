@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys for a fuzzer to play with, and one valid body wherever one is needed."""
+"""Keys and approvals that random requests can name."""
 
 import base64
 import random

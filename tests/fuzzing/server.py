@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""
-Sends a real server what its OpenAPI document allows, and what it does not.
+"""Random requests to a running server, valid by its OpenAPI document or not."""
 
-schemathesis makes the requests, in all of its phases. No answer may be a 5xx, each must
-be as the document says, and there must be a success of every operation among them. Then
-come malformed requests, of which the server may grow no larger; see `malformed`.
-"""
+from __future__ import annotations
 
 import argparse
 import json
@@ -14,24 +10,94 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from hsm_core.operations import OPERATIONS, Effect
-from tests.e2e.fuzz_seeds import ROLE_SETS, plant, plant_approvals
-from tests.e2e.fuzz_watch import Watch, judge
 from tests.e2e.https import Client, client_context
-from tests.e2e.malformed import send_malformed
 from tests.e2e.processes import ServerProcess, program
 from tests.e2e.site import Site
-from tests.e2e.tampered_requests import Bodies
-from tests.faults.growth import measure
+from tests.faults.growth import Sample, look, measure
 from tests.faults.trail import read_events
+from tests.fuzzing.malformed import Bodies, send_malformed
+from tests.fuzzing.server_seeds import ROLE_SETS, plant, plant_approvals
 from tests.support import REPOSITORY
+
+_EVERY_SECONDS: Final = 2.0
+_MIB: Final = 1024 * 1024
+_GROWTH_BYTES: Final = 20 * _MIB
+
+
+class Watch:
+    """
+    A thread that looks at a server's processes now and then.
+
+    Args:
+        server: Process id of the supervisor.
+
+    Attributes:
+        samples: What it has seen so far, in the order of time.
+    """
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.samples: list[Sample] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            self.samples.extend(look(self._server))
+            if self._end.wait(_EVERY_SECONDS):
+                return
+
+
+def judge(samples: Sequence[Sample]) -> list[tuple[bool, str]]:
+    """
+    Say for each process what it took at first, by quarters of the time, and last.
+
+    What a process grows by while everything is done for the first time is in its first
+    quarter; from there to the last one it may grow by 20 MiB.
+    """
+    growths = {growth.of: growth for growth in measure(samples)}
+    found = []
+    by_process = sorted(samples, key=_process)
+    for (kind, pid), group in groupby(by_process, key=_process):
+        own = [sample.rss for sample in group]
+        growth = growths.get(f"{kind} {pid}")
+        quarters = growth.rss if growth else [own[0], own[-1]]
+        middle = " ".join(f"{value / _MIB:.1f}" for value in quarters)
+        text = (
+            f"{kind} {pid}: {own[0] / _MIB:.1f} MiB at first, {middle} by quarters, "
+            f"{max(own) / _MIB:.1f} at most, {own[-1] / _MIB:.1f} at last"
+        )
+        found.append((quarters[-1] - quarters[0] <= _GROWTH_BYTES, text))
+    return found
+
+
+def _process(sample: Sample) -> tuple[str, int]:
+    return sample.kind, sample.pid
+
 
 _CHECKS: Final = (
     "not_a_server_error",
@@ -179,7 +245,7 @@ def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> i
         env=os.environ
         | variables
         | {
-            "SCHEMATHESIS_HOOKS": "tests.e2e.fuzz_hooks",
+            "SCHEMATHESIS_HOOKS": "tests.fuzzing.server_hooks",
             "PYTHONPATH": str(REPOSITORY),
         },
         check=False,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-What schemathesis is told about the server: tokens, real keys, valid bodies.
+Hooks of schemathesis: tokens, existing keys, valid bodies, counts of responses.
 
 Loaded by schemathesis itself. ``FUZZ_STATE`` names a JSON file with tokens and seeds,
-``FUZZ_COUNTS`` the file that gets the answers: counted by operation and status, and by
-phase, and which took longest.
+``FUZZ_COUNTS`` the file for the responses: counts by operation and status, counts by
+phase, and the slowest.
 """
 
 import atexit
@@ -19,7 +19,7 @@ from typing import Any, Final
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
-from tests.e2e.fuzz_seeds import FRESH, GIVEN, choose
+from tests.fuzzing.server_seeds import FRESH, GIVEN, choose
 
 _STATE: Final[dict[str, Any]] = json.loads(Path(os.environ["FUZZ_STATE"]).read_text())
 _COUNTS: Final[Counter[str]] = Counter()
