@@ -150,6 +150,17 @@ def tests(session: nox.Session) -> None:
     _run_tests(session)
 
 
+@nox.session(venv_location=".nox/tests")
+def quick(session: nox.Session) -> None:
+    """
+    Run the tests that show most in least time: `quick` in tests/sessions.toml.
+
+    It shares the environment of `tests`.
+    """
+    _install(session, "test", "lint")
+    _run_tests(session, chosen=SELECTION["quick"])
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """

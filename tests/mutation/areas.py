@@ -73,9 +73,9 @@ AREAS: Final = {
     ),
     "sealing": Area(
         (
-            *(f"{_CORE}/_internal/keyring/{n}.py" for n in ("key_ring", "root_key")),
+            f"{_CORE}/_internal/keyring/key_ring.py",
             f"{_CORE}/_internal/keyring/sealing.py",
-            f"{_CORE}/_internal/lib/envelope.py",
+            f"{_CORE}/_internal/crypto/ciphertexts.py",
         ),
         _core(
             *("sealing", "sealing_formats", "approval_format", "documents"),
@@ -84,7 +84,7 @@ AREAS: Final = {
     ),
     "states": Area(
         (
-            f"{_CORE}/_internal/keyring/lifecycle.py",
+            f"{_CORE}/_internal/keyring/versions.py",
             f"{_CORE}/_internal/keyring/documents.py",
         ),
         _core(
