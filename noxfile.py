@@ -85,8 +85,8 @@ def _run_tests(
     """
     Run tests side by side, then those that must be alone; return the reports.
 
-    What a person asked for, after ``--``, runs one by one and in a single run. The word
-    "all" asks for what is not chosen, too.
+    What a person asked for, after ``--``, runs one by one and in a single run. The
+    words "all" and "quick" are for the session.
 
     Args:
         session: Where pytest is installed.
@@ -96,7 +96,7 @@ def _run_tests(
         chosen: Patterns of the tests to run; all that there are if it is not given.
     """
     files = None if chosen is None else _paths(chosen)
-    if session.posargs and session.posargs != ["all"]:
+    if session.posargs and session.posargs not in (["all"], ["quick"]):
         report = _report(session)
         if any(Path(word.partition("::")[0]).exists() for word in session.posargs):
             files = None
@@ -145,20 +145,15 @@ def _folder_of_tests(*, in_memory: bool) -> Iterator[tuple[str, ...]]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests of all three distributions."""
-    _install(session, "test", "lint")
-    _run_tests(session)
-
-
-@nox.session(venv_location=".nox/tests")
-def quick(session: nox.Session) -> None:
     """
-    Run the tests that show most in least time: `quick` in tests/sessions.toml.
+    Run the tests of all three distributions.
 
-    It shares the environment of `tests`.
+    With ``-- quick``, run those that show most in least time: `quick` in
+    tests/sessions.toml.
     """
     _install(session, "test", "lint")
-    _run_tests(session, chosen=SELECTION["quick"])
+    is_quick = session.posargs == ["quick"]
+    _run_tests(session, chosen=SELECTION["quick"] if is_quick else None)
 
 
 @nox.session
