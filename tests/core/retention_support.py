@@ -15,11 +15,11 @@ from hsm_core import wire
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.retention.service import LedgerFile, Retention
 from hsm_core._internal.stores.audit import open_ledger, open_trail
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
@@ -187,7 +187,7 @@ class People:
         """Let an approval be denied, cancelled or consumed."""
         self._put(approval, state=state, closed_at=self.clock.now())
 
-    def spend(self, attempt: RequestContext) -> None:
+    def spend(self, attempt: RequestContext[Any]) -> None:
         """
         Consume the consent to an operation, as the pipeline does before it acts.
 
@@ -245,14 +245,14 @@ class World:
         self.people = people or People(self.clock)
         self._has_desk = asks_people
         # The pipeline asks these people, and not those of another test.
-        self.spend: Callable[[RequestContext], None] = self.people.spend
+        self.spend: Callable[[RequestContext[Any]], None] = self.people.spend
         outer = self
         if not asks_people:
             Admission.check_approvals = (  # type: ignore[method-assign]
-                lambda self, attempt: None
+                lambda self, context: None
             )
             Admission.take_approval = (  # type: ignore[method-assign]
-                lambda self, attempt: outer.spend(attempt)
+                lambda self, context: outer.spend(context)
             )
         self.policy_path = folder / "retention.yaml"
         if policy is not None:

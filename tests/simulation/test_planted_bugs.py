@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from hsm_core._internal.approvals import states as rules
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.destruction import PurgeVersion
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes
 from hsm_core._internal.retention.decisions import (
     Consent,
@@ -68,13 +68,13 @@ def purge_without_approval(patch: pytest.MonkeyPatch) -> None:
         granted = msgspec.structs.replace(answer.approval, state=ApprovalState.GRANTED)
         return PurgeDecision(Consent.GRANTED, granted)
 
-    def taken(self: Admission, attempt: RequestContext) -> None:
-        if not isinstance(attempt.operation, PurgeVersion):
-            take(self, attempt)
+    def taken(self: Admission, context: RequestContext[Any]) -> None:
+        if not isinstance(context.operation, PurgeVersion):
+            take(self, context)
 
-    def checked(self: Admission, attempt: RequestContext) -> None:
-        if not isinstance(attempt.operation, PurgeVersion):
-            check(self, attempt)
+    def checked(self: Admission, context: RequestContext[Any]) -> None:
+        if not isinstance(context.operation, PurgeVersion):
+            check(self, context)
 
     patch.setattr(PurgeDecisions, "look", hasty)
     patch.setattr(Admission, "take_approval", taken)

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -171,25 +171,34 @@ def step_of(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalContext:
+class ApprovalContext(Protocol):
     """
-    Operation that requires approval.
+    Request that requires approval, resolved and authorized.
 
     Attributes:
-        operation: Resolved.
         others: Documents of the further keys, by field.
-        approval_id: Approval named by the caller, or empty.
-        rule: Rule that allowed the operation.
+        named_approval: Approval named by the caller, or empty.
     """
 
     caller: Caller
-    operation: ops.Operation[Any]
     document: KeyDocument | None
-    others: Mapping[str, KeyDocument] = field(default_factory=dict)
-    demands: tuple[ApprovalDemand, ...]
-    approval_id: str = ""
-    rule: str = ""
+    others: Mapping[str, KeyDocument]
+    named_approval: str
+
+    @property
+    def operation(self) -> ops.Operation[Any]:
+        """The resolved operation."""
+        ...
+
+    @property
+    def demands(self) -> tuple[ApprovalDemand, ...]:
+        """Approvals that the policy requires."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """Rule that allowed the operation."""
+        ...
 
 
 class ApprovalWorkflow:
@@ -307,7 +316,7 @@ class ApprovalWorkflow:
                 return approval
             if approval.state in {_S.PENDING, _S.RESERVED}:
                 raise self._required(approval)
-            if asked.approval_id:
+            if asked.named_approval:
                 raise _ended(approval)
         raise ConflictError("The approval is being changed by others. Try again.")
 
@@ -384,7 +393,7 @@ class ApprovalWorkflow:
         self._users.settle(hold, done=done)
 
     def _matching(self, asked: ApprovalContext, digest: str) -> Approval:
-        if asked.approval_id:
+        if asked.named_approval:
             return self._named(asked, digest)
         with self._requesters.held(identity(asked.caller.principal)):
             found = self.find(asked.caller.principal, digest)
@@ -398,7 +407,7 @@ class ApprovalWorkflow:
         return next(iter([*granted, *found]), None)
 
     def _named(self, asked: ApprovalContext, digest: str) -> Approval:
-        approval = self._register.get(asked.approval_id)
+        approval = self._register.get(asked.named_approval)
         if not same_person(approval.requester, asked.caller.principal):
             raise ApprovalNotFoundError
         mine = approval.requester == asked.caller.principal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Handlers of the operations, one module per subject."""
+"""Handlers of the operations, one module per context."""
 
 from __future__ import annotations
 

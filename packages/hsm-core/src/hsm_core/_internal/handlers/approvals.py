@@ -10,11 +10,11 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     Op,
-    OperationContext,
     R,
     check_known,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core.model import Phase
 from hsm_core.policies import KNOWN_OPERATIONS
@@ -28,15 +28,15 @@ class _ApprovalHandler(Handler[Op, R]):
         """Never: it reads and writes files."""
         return False
 
-    def _step(self, subject: OperationContext[Any]) -> AuditDraft:
-        caller = subject.caller
+    def _step(self, context: RequestContext[Any]) -> AuditDraft:
+        caller = context.caller
         return AuditDraft(
             phase=Phase.INTENT,
-            kind=type(subject.operation).__name__,
+            kind=type(context.operation).__name__,
             caller=audited_caller(caller),
             request_id=caller.request_id,
-            rule=subject.rule,
-            digest=subject.digest,
+            rule=context.rule,
+            digest=context.digest,
         )
 
 
@@ -45,13 +45,13 @@ class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]
     """Show a page of approvals."""
 
     def perform(
-        self, subject: OperationContext[ops.ListApprovals], /
+        self, context: RequestContext[ops.ListApprovals], /
     ) -> Answer[ops.ApprovalPage]:
         """Read the index, then authenticate every approval that is shown."""
-        if subject.operation.kind:
-            check_known(subject.operation.kind, KNOWN_OPERATIONS, field="kind")
+        if context.operation.kind:
+            check_known(context.operation.kind, KNOWN_OPERATIONS, field="kind")
         people = self._services.consents.people
-        return Answer(people.list(subject.caller, subject.operation))
+        return Answer(people.list(context.caller, context.operation))
 
 
 @handles(ops.GetApproval)
@@ -59,11 +59,11 @@ class GetApprovalHandler(_ApprovalHandler[ops.GetApproval, ops.ApprovalInfo]):
     """Show an approval."""
 
     def perform(
-        self, subject: OperationContext[ops.GetApproval], /
+        self, context: RequestContext[ops.GetApproval], /
     ) -> Answer[ops.ApprovalInfo]:
         """Read it."""
         people = self._services.consents.people
-        return Answer(people.get(subject.caller, subject.operation.approval_id))
+        return Answer(people.get(context.caller, context.operation.approval_id))
 
 
 @handles(ops.Approve)
@@ -71,25 +71,23 @@ class ApproveHandler(_ApprovalHandler[ops.Approve, ops.ApprovalInfo]):
     """Consent."""
 
     def perform(
-        self, subject: OperationContext[ops.Approve], /
+        self, context: RequestContext[ops.Approve], /
     ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         people = self._services.consents.people
-        step = self._step(subject)
-        return Answer(people.decide(subject.caller, subject.operation, step))
+        step = self._step(context)
+        return Answer(people.decide(context.caller, context.operation, step))
 
 
 @handles(ops.Deny)
 class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
     """Refuse."""
 
-    def perform(
-        self, subject: OperationContext[ops.Deny], /
-    ) -> Answer[ops.ApprovalInfo]:
+    def perform(self, context: RequestContext[ops.Deny], /) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         people = self._services.consents.people
-        step = self._step(subject)
-        return Answer(people.decide(subject.caller, subject.operation, step))
+        step = self._step(context)
+        return Answer(people.decide(context.caller, context.operation, step))
 
 
 @handles(ops.Withdraw)
@@ -97,11 +95,11 @@ class WithdrawHandler(_ApprovalHandler[ops.Withdraw, ops.ApprovalInfo]):
     """Withdraw an approval."""
 
     def perform(
-        self, subject: OperationContext[ops.Withdraw], /
+        self, context: RequestContext[ops.Withdraw], /
     ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
-        consents, step = self._services.consents, self._step(subject)
-        return Answer(consents.withdraw(subject.caller, subject.operation, step))
+        consents, step = self._services.consents, self._step(context)
+        return Answer(consents.withdraw(context.caller, context.operation, step))
 
 
 @handles(ops.CancelApproval)
@@ -109,9 +107,9 @@ class CancelApprovalHandler(_ApprovalHandler[ops.CancelApproval, ops.ApprovalInf
     """Give up a request."""
 
     def perform(
-        self, subject: OperationContext[ops.CancelApproval], /
+        self, context: RequestContext[ops.CancelApproval], /
     ) -> Answer[ops.ApprovalInfo]:
         """Note and record it."""
         people = self._services.consents.people
-        approval_id, step = subject.operation.approval_id, self._step(subject)
-        return Answer(people.cancel(subject.caller, approval_id, step))
+        approval_id, step = context.operation.approval_id, self._step(context)
+        return Answer(people.cancel(context.caller, approval_id, step))

@@ -12,10 +12,10 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
-    OperationContext,
     check_known,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, error_classes
 from hsm_core.model import AuditEntry, AuditEvent, Phase
@@ -161,25 +161,25 @@ def _answered(event: AuditEvent) -> str:
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     """Show events, newest or oldest first."""
 
-    def prepare(self, subject: OperationContext[ops.ListAuditEvents], /) -> None:
+    def prepare(self, context: RequestContext[ops.ListAuditEvents], /) -> None:
         """Refuse kinds that no record has, and to follow the trail backwards."""
-        for kind in subject.operation.kind:
+        for kind in context.operation.kind:
             check_known(kind, KINDS, field="kind")
-        if subject.operation.code:
-            check_known(subject.operation.code, CODES, field="code")
-        if subject.operation.follow and not subject.operation.ascending:
+        if context.operation.code:
+            check_known(context.operation.code, CODES, field="code")
+        if context.operation.follow and not context.operation.ascending:
             raise InvalidInputError(
                 "ascending must be true if follow is true.", field="ascending"
             )
 
     def perform(
-        self, subject: OperationContext[ops.ListAuditEvents], /
+        self, context: RequestContext[ops.ListAuditEvents], /
     ) -> Answer[ops.AuditPage]:
         """Return one page."""
-        view = View(self._services, subject.operation)
+        view = View(self._services, context.operation)
         view.learn_keys()
         head = self._services.audit.head()
-        return Answer(view.page(subject.operation.start_seq, head))
+        return Answer(view.page(context.operation.start_seq, head))
 
     def is_quick(self, operation: ops.ListAuditEvents, /) -> bool:
         """Never: it reads files."""
@@ -191,10 +191,10 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
     """Verify a range of the trail."""
 
     def perform(
-        self, subject: OperationContext[ops.VerifyAudit], /
+        self, context: RequestContext[ops.VerifyAudit], /
     ) -> Answer[ops.AuditVerification]:
         """Check it, and say how far it got."""
-        operation = subject.operation
+        operation = context.operation
         return Answer(self._services.verify_range(operation.start_seq, operation.limit))
 
     def is_quick(self, operation: ops.VerifyAudit, /) -> bool:

@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use, UseAccounts
@@ -23,7 +23,6 @@ from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.algorithms import (
     Algorithm,
-    AlgorithmSpec,
     Cost,
     Family,
     KeyUsage,
@@ -37,7 +36,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditDetail, Caller
 from hsm_core.operations import AuditVerification, Operation
-from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
+from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditSync, Limits
 
 Op = TypeVar("Op", bound=Operation[Any])
@@ -117,47 +116,6 @@ class HandlerDependencies:
 
 
 @dataclass(frozen=True, slots=True)
-class OperationContext(Generic[Op]):
-    """
-    Resolved operation: IDs for names, standard names for aliases, defaults filled.
-
-    Attributes:
-        document: Document of the named key, if it can be read.
-        others: Documents of the further keys, by field.
-        policy: Policy that authorized the operation.
-        prepared: Results of `Handler.prepare` for the later stages.
-        rule: Rule that allowed the operation.
-        digest: Keyed digest of the operation, hex.
-    """
-
-    operation: Op
-    caller: Caller
-    document: KeyDocument | None
-    others: Mapping[str, KeyDocument]
-    policy: PolicyEngine
-    prepared: list[Any] = field(default_factory=list)
-    rule: str = ""
-    digest: str = ""
-
-    @property
-    def key(self) -> KeyDocument:
-        """Document of an operation on an existing key."""
-        if self.document is None:
-            raise AssertionError("the pipeline resolves the key before its use")
-        return self.document
-
-    @property
-    def spec(self) -> AlgorithmSpec:
-        """Algorithm table row of the key."""
-        return _row_of(self.key.algorithm)
-
-
-@cache
-def _row_of(algorithm: str) -> AlgorithmSpec:
-    return spec(Algorithm(algorithm))
-
-
-@dataclass(frozen=True, slots=True)
 class Answer(Generic[R]):
     """
     A result, and the key version that made it (0 if none).
@@ -206,10 +164,10 @@ class AnyHandler(ABC, Generic[Op]):
         """Fill the defaults of an operation, without disclosing anything."""
         return operation
 
-    def prepare(self, subject: OperationContext[Op], /) -> None:
+    def prepare(self, context: RequestContext[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
-    def uses(self, subject: OperationContext[Op], /) -> Sequence[Use]:
+    def uses(self, context: RequestContext[Op], /) -> Sequence[Use]:
         """Return the key uses to count before the operation is performed."""
         return ()
 
@@ -246,7 +204,7 @@ class Handler(AnyHandler[Op], Generic[Op, R]):
     """Handler of an operation that changes no key."""
 
     @abstractmethod
-    def perform(self, subject: OperationContext[Op], /) -> Answer[R]:
+    def perform(self, context: RequestContext[Op], /) -> Answer[R]:
         """Do it."""
 
     def is_quick(self, operation: Op, /) -> bool:
@@ -273,9 +231,9 @@ class ProtectingHandler(Handler[Op, R]):
     def protected_bytes(self, operation: Op, /) -> int:
         """Return the number of bytes that the operation protects."""
 
-    def uses(self, subject: OperationContext[Op], /) -> Sequence[Use]:
+    def uses(self, context: RequestContext[Op], /) -> Sequence[Use]:
         """Return one use of the current version."""
-        key, size = subject.key, self.protected_bytes(subject.operation)
+        key, size = context.key, self.protected_bytes(context.operation)
         return (Use(key, key.current_version, 1, size),)
 
 
@@ -283,7 +241,7 @@ class MutationHandler(AnyHandler[Op], Generic[Op, R]):
     """Handler of an operation that changes one key, in one commit."""
 
     @abstractmethod
-    def plan(self, subject: OperationContext[Op], /) -> Plan:
+    def plan(self, context: RequestContext[Op], /) -> Plan:
         """Work out the change; nothing is stored yet."""
 
     @abstractmethod

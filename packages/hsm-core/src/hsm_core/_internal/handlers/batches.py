@@ -17,10 +17,10 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
-    OperationContext,
     handles,
     is_quick_use,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.encryption import DecryptHandler, EncryptHandler
 from hsm_core._internal.handlers.macs import ComputeMacHandler, VerifyMacHandler
 from hsm_core._internal.handlers.signatures import SignHandler, VerifyHandler
@@ -117,24 +117,24 @@ class BatchHandler(
     def answers(self, key: KeyDocument, items: tuple[AnsweredT, ...], /) -> AnswersT:
         """Return the answer to the batch."""
 
-    def prepare(self, subject: OperationContext[BatchT], /) -> None:
+    def prepare(self, context: RequestContext[BatchT], /) -> None:
         """Check the total size and the key, then each item alone."""
-        batch = subject.operation
+        batch = context.operation
         self._check_total(batch)
-        check_usage(subject.key, batch.usage)
-        self._check_number(batch, subject.spec)
-        subject.prepared.clear()
-        subject.prepared.extend(self._prepared(subject))
+        check_usage(context.key, batch.usage)
+        self._check_number(batch, context.spec)
+        context.prepared.clear()
+        context.prepared.extend(self._prepared(context))
 
     def _prepared(
-        self, subject: OperationContext[BatchT]
-    ) -> Iterator[OperationContext[SingleT] | ops.ItemError]:
-        for item in self._items(subject.operation):
+        self, context: RequestContext[BatchT]
+    ) -> Iterator[RequestContext[SingleT] | ops.ItemError]:
+        for item in self._items(context.operation):
             single = self._single.resolve(
-                self.one(subject.operation, item), subject.document
+                self.one(context.operation, item), context.document
             )
-            alone = OperationContext(
-                single, subject.caller, subject.document, {}, subject.policy
+            alone = RequestContext(
+                context.caller, single, context.policy, document=context.document
             )
             try:
                 self._single.prepare(alone)
@@ -143,16 +143,16 @@ class BatchHandler(
             else:
                 yield alone
 
-    def uses(self, subject: OperationContext[BatchT], /) -> Sequence[Use]:
+    def uses(self, context: RequestContext[BatchT], /) -> Sequence[Use]:
         """Return the sum of what the items take that will be computed."""
-        taken = [use for alone in _good(subject) for use in self._single.uses(alone)]
+        taken = [use for alone in _good(context) for use in self._single.uses(alone)]
         if not taken:
             return ()
         first = taken[0]
         size = sum(use.size for use in taken)
         return (Use(first.key, first.version, sum(u.uses for u in taken), size),)
 
-    def perform(self, subject: OperationContext[BatchT], /) -> Answer[AnswersT]:
+    def perform(self, context: RequestContext[BatchT], /) -> Answer[AnswersT]:
         """
         Compute every item; their order is that of the answers.
 
@@ -161,8 +161,8 @@ class BatchHandler(
         """
         items: list[AnsweredT] = []
         versions: set[int] = set()
-        prepared: list[OperationContext[SingleT] | ops.ItemError] = subject.prepared
-        for item, ready in zip(self._items(subject.operation), prepared, strict=True):
+        prepared: list[RequestContext[SingleT] | ops.ItemError] = context.prepared
+        for item, ready in zip(self._items(context.operation), prepared, strict=True):
             if self._services.overdue.is_set():
                 raise UnavailableError("The HSM is closed.")
             reference: str = item.reference  # type: ignore[attr-defined]
@@ -172,15 +172,15 @@ class BatchHandler(
                 continue
             versions.add(answer.version)
             items.append(self.answered(reference, answer.result, None))
-        self._touch(subject.key, versions)
+        self._touch(context.key, versions)
         return Answer(
-            self.answers(subject.key, tuple(items)),
+            self.answers(context.key, tuple(items)),
             versions.pop() if len(versions) == 1 else 0,
-            self._detail(subject.operation, items),
+            self._detail(context.operation, items),
         )
 
     def _performed(
-        self, ready: OperationContext[SingleT] | ops.ItemError
+        self, ready: RequestContext[SingleT] | ops.ItemError
     ) -> Answer[ResultT] | ops.ItemError:
         if isinstance(ready, ops.ItemError):
             return ready
@@ -256,9 +256,9 @@ class BatchHandler(
         return (QUICK_WEIGHT if is_quick else POOLED_WEIGHT) * len(operation.items)
 
 
-def _good(subject: OperationContext[Any]) -> Iterator[OperationContext[Any]]:
+def _good(context: RequestContext[Any]) -> Iterator[RequestContext[Any]]:
     """Return the items that passed their own checks."""
-    return (ready for ready in subject.prepared if isinstance(ready, OperationContext))
+    return (ready for ready in context.prepared if isinstance(ready, RequestContext))
 
 
 def _item_error(error: HSMError) -> ops.ItemError:

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import OperationContext, Plan, handles
+from hsm_core._internal.handlers.base import Plan, handles
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.versions import (
@@ -131,9 +132,9 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         usual = 0 if is_waiting else self._services.destroy_waiting_days
         return msgspec.structs.replace(operation, waiting_days=usual)
 
-    def prepare(self, subject: OperationContext[ops.DestroyKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.DestroyKey], /) -> None:
         """Refuse a key that is destroyed or waits for it, and too short a time."""
-        document, days = subject.key, subject.operation.waiting_days or 0
+        document, days = context.key, context.operation.waiting_days or 0
         if document.is_destroyed:
             raise KeyStateError("The key is already destroyed.", state="destroyed")
         check_hold(document)
@@ -153,10 +154,10 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
                 state=document.current_version.state.value,
             )
 
-    def plan(self, subject: OperationContext[ops.DestroyKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.DestroyKey], /) -> Plan:
         """Schedule every version, or destroy it."""
-        document, now = subject.key, self._services.clock.now()
-        days = subject.operation.waiting_days or 0
+        document, now = context.key, self._services.clock.now()
+        days = context.operation.waiting_days or 0
         if not days:
             return Plan(_ended(document, now), document.current)
         asked_at = self._services.clock_guard.now()
@@ -174,19 +175,19 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
 class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
     """Destroy all material of a key whose waiting time is over."""
 
-    def prepare(self, subject: OperationContext[CompleteDestruction], /) -> None:
+    def prepare(self, context: RequestContext[CompleteDestruction], /) -> None:
         """Refuse a key that nobody wanted destroyed, or whose time has not come."""
-        check_hold(subject.key)
-        due_at = subject.key.destroy_at
+        check_hold(context.key)
+        due_at = context.key.destroy_at
         if not due_at or self._services.clock_guard.now() < due_at:
             raise KeyStateError(
                 "The key's destruction is not due.",
-                state=subject.key.current_version.state.value,
+                state=context.key.current_version.state.value,
             )
 
-    def plan(self, subject: OperationContext[CompleteDestruction], /) -> Plan:
+    def plan(self, context: RequestContext[CompleteDestruction], /) -> Plan:
         """Leave a tombstone per material."""
-        document = subject.key
+        document = context.key
         return Plan(_ended(document, self._services.clock.now()), document.current)
 
 
@@ -194,17 +195,17 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
 class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
     """Give a key back that waits for its destruction."""
 
-    def prepare(self, subject: OperationContext[ops.CancelDestroy], /) -> None:
+    def prepare(self, context: RequestContext[ops.CancelDestroy], /) -> None:
         """Refuse a key that is not to be destroyed, or is destroyed already."""
-        if not subject.key.destroy_at:
+        if not context.key.destroy_at:
             raise KeyStateError(
                 "The key has no scheduled destruction.",
-                state=subject.key.current_version.state.value,
+                state=context.key.current_version.state.value,
             )
 
-    def plan(self, subject: OperationContext[ops.CancelDestroy], /) -> Plan:
+    def plan(self, context: RequestContext[ops.CancelDestroy], /) -> Plan:
         """Move each version back to the state that it came from."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = context.key, self._services.clock.now()
         after = with_versions(
             document, (_given_back(v, now) for v in document.versions), now
         )

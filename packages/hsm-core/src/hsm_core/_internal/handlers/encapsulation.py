@@ -19,11 +19,11 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
-    OperationContext,
     ProtectingHandler,
     handles,
     is_quick_use,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, HashAlgorithm
@@ -143,17 +143,17 @@ def _oaep(header: Header, aad: bytes) -> OAEPParameters:
 class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
     """Make a shared secret for the current version."""
 
-    def prepare(self, subject: OperationContext[ops.Encapsulate], /) -> None:
+    def prepare(self, context: RequestContext[ops.Encapsulate], /) -> None:
         """Check usage and state."""
-        check_usage(subject.key, ops.Encapsulate.usage)
-        require_version(subject.key, None, "Encapsulate")
-        self._services.crypto.require(subject.spec.algorithm)
+        check_usage(context.key, ops.Encapsulate.usage)
+        require_version(context.key, None, "Encapsulate")
+        self._services.crypto.require(context.spec.algorithm)
 
     def perform(
-        self, subject: OperationContext[ops.Encapsulate], /
+        self, context: RequestContext[ops.Encapsulate], /
     ) -> Answer[ops.Encapsulation]:
         """Encapsulate to the public key."""
-        key, version = subject.key, subject.key.current_version
+        key, version = context.key, context.key.current_version
         handle = self._services.inventory.materials.public_handle(key, version)
         secret, ciphertext = handle.encapsulate()
         return Answer(
@@ -177,23 +177,23 @@ class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
 class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
     """Find the shared secret of an encapsulation."""
 
-    def prepare(self, subject: OperationContext[ops.Decapsulate], /) -> None:
+    def prepare(self, context: RequestContext[ops.Decapsulate], /) -> None:
         """Check usage, state and length."""
-        operation, size = subject.operation, subject.spec.ciphertext_bytes
-        check_usage(subject.key, ops.Decapsulate.usage)
-        require_version(subject.key, operation.version, "Decapsulate")
+        operation, size = context.operation, context.spec.ciphertext_bytes
+        check_usage(context.key, ops.Decapsulate.usage)
+        require_version(context.key, operation.version, "Decapsulate")
         actual = len(operation.ciphertext)
         if actual != size:
             raise InputSizeError(
                 "ciphertext", actual=actual, minimum=size, maximum=size
             )
-        self._services.crypto.require(subject.spec.algorithm)
+        self._services.crypto.require(context.spec.algorithm)
 
     def perform(
-        self, subject: OperationContext[ops.Decapsulate], /
+        self, context: RequestContext[ops.Decapsulate], /
     ) -> Answer[ops.SharedSecret]:
         """Decapsulate; a changed encapsulation gives another secret."""
-        key, operation = subject.key, subject.operation
+        key, operation = context.key, context.operation
         version = require_version(key, operation.version, "Decapsulate")
         handle = self._services.inventory.materials.handle(key, version)
         return Answer(
@@ -215,23 +215,23 @@ class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
 class SealHandler(ProtectingHandler[ops.Seal, ops.Ciphertext]):
     """Encrypt a message to the current version."""
 
-    def prepare(self, subject: OperationContext[ops.Seal], /) -> None:
+    def prepare(self, context: RequestContext[ops.Seal], /) -> None:
         """Check sizes, usage and state."""
-        operation, limits = subject.operation, self._services.limits
+        operation, limits = context.operation, self._services.limits
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
         self._check_size("aad", operation.aad, limits.aad_bytes)
-        check_usage(subject.key, ops.Seal.usage)
-        require_version(subject.key, None, "Seal")
-        _check_kem(operation, subject.spec)
-        self._services.crypto.require(subject.spec.algorithm)
+        check_usage(context.key, ops.Seal.usage)
+        require_version(context.key, None, "Seal")
+        _check_kem(operation, context.spec)
+        self._services.crypto.require(context.spec.algorithm)
 
     def protected_bytes(self, operation: ops.Seal, /) -> int:
         """Return the length of the data."""
         return len(operation.plaintext)
 
-    def perform(self, subject: OperationContext[ops.Seal], /) -> Answer[ops.Ciphertext]:
+    def perform(self, context: RequestContext[ops.Seal], /) -> Answer[ops.Ciphertext]:
         """Encapsulate, derive, encrypt."""
-        key, operation = subject.key, subject.operation
+        key, operation = context.key, context.operation
         sealed = seal_envelope(self._services, key, operation.plaintext, operation.aad)
         result = ops.Ciphertext(
             key_id=key.key_id, version=key.current, ciphertext=sealed
@@ -249,19 +249,19 @@ class SealHandler(ProtectingHandler[ops.Seal, ops.Ciphertext]):
 class OpenHandler(Handler[ops.Open, ops.Plaintext]):
     """Decrypt what was sealed, with the version that it names."""
 
-    def prepare(self, subject: OperationContext[ops.Open], /) -> None:
+    def prepare(self, context: RequestContext[ops.Open], /) -> None:
         """Check sizes and usage."""
-        operation, limits = subject.operation, self._services.limits
+        operation, limits = context.operation, self._services.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)
-        check_usage(subject.key, ops.Open.usage)
-        _check_kem(operation, subject.spec)
-        self._services.crypto.require(subject.spec.algorithm)
+        check_usage(context.key, ops.Open.usage)
+        _check_kem(operation, context.spec)
+        self._services.crypto.require(context.spec.algorithm)
 
-    def perform(self, subject: OperationContext[ops.Open], /) -> Answer[ops.Plaintext]:
+    def perform(self, context: RequestContext[ops.Open], /) -> Answer[ops.Plaintext]:
         """Decapsulate, derive, decrypt; whatever is wrong has one answer."""
-        key, operation = subject.key, subject.operation
+        key, operation = context.key, context.operation
         opened = open_envelope(
             self._services, key, "Open", operation.ciphertext, operation.aad
         )

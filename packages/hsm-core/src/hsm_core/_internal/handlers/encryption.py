@@ -11,11 +11,11 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
-    OperationContext,
     ProtectingHandler,
     handles,
     is_quick_use,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.encapsulation import open_envelope, seal_envelope
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import check_usage, require_version
@@ -80,27 +80,27 @@ class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
         """Fill the hashes of RSAES-OAEP."""
         return _with_defaults(operation, document)
 
-    def prepare(self, subject: OperationContext[ops.Encrypt], /) -> None:
+    def prepare(self, context: RequestContext[ops.Encrypt], /) -> None:
         """Check sizes, usage, state and parameters."""
-        operation, limits = subject.operation, self._services.limits
+        operation, limits = context.operation, self._services.limits
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
         self._check_size("aad", operation.aad, limits.aad_bytes)
-        check_usage(subject.key, ops.Encrypt.usage)
-        require_version(subject.key, None, "Encrypt")
-        _check_parameters(operation, subject.spec)
-        self._services.crypto.require(subject.spec.algorithm)
+        check_usage(context.key, ops.Encrypt.usage)
+        require_version(context.key, None, "Encrypt")
+        _check_parameters(operation, context.spec)
+        self._services.crypto.require(context.spec.algorithm)
 
     def protected_bytes(self, operation: ops.Encrypt, /) -> int:
         """Return the length of the data."""
         return len(operation.plaintext)
 
     def perform(
-        self, subject: OperationContext[ops.Encrypt], /
+        self, context: RequestContext[ops.Encrypt], /
     ) -> Answer[ops.Ciphertext]:
         """Encrypt; the nonce is ours, never the caller's."""
-        key, operation = subject.key, subject.operation
+        key, operation = context.key, context.operation
         if operation.encoding is CiphertextEncoding.RAW:
-            ciphertext = self._raw(subject)
+            ciphertext = self._raw(context)
         else:
             ciphertext = seal_envelope(
                 self._services,
@@ -117,11 +117,11 @@ class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
             key.current,
         )
 
-    def _raw(self, subject: OperationContext[ops.Encrypt]) -> bytes:
+    def _raw(self, context: RequestContext[ops.Encrypt]) -> bytes:
         handle = self._services.inventory.materials.public_handle(
-            subject.key, subject.key.current_version
+            context.key, context.key.current_version
         )
-        operation = subject.operation
+        operation = context.operation
         return handle.encrypt(operation.plaintext, _raw_parameters(operation))
 
     def is_quick(self, operation: ops.Encrypt, /) -> bool:
@@ -143,29 +143,27 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             return _with_defaults(operation, document)
         return operation
 
-    def prepare(self, subject: OperationContext[ops.Decrypt], /) -> None:
+    def prepare(self, context: RequestContext[ops.Decrypt], /) -> None:
         """Check sizes, usage and parameters."""
-        operation, limits = subject.operation, self._services.limits
+        operation, limits = context.operation, self._services.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)
-        check_usage(subject.key, ops.Decrypt.usage)
-        _check_parameters(operation, subject.spec)
+        check_usage(context.key, ops.Decrypt.usage)
+        _check_parameters(operation, context.spec)
         if operation.encoding is CiphertextEncoding.ENVELOPE:
             for field in ("version", "hash", "mgf_hash"):
                 if getattr(operation, field) is not None:
                     raise InvalidInputError(
                         f"{field} must be omitted: the envelope names it.", field=field
                     )
-        self._services.crypto.require(subject.spec.algorithm)
+        self._services.crypto.require(context.spec.algorithm)
 
-    def perform(
-        self, subject: OperationContext[ops.Decrypt], /
-    ) -> Answer[ops.Plaintext]:
+    def perform(self, context: RequestContext[ops.Decrypt], /) -> Answer[ops.Plaintext]:
         """Decrypt; whatever is wrong with the ciphertext has one answer."""
-        operation, key = subject.operation, subject.key
+        operation, key = context.operation, context.key
         if operation.encoding is CiphertextEncoding.RAW:
-            version, plaintext = self._open_raw(subject)
+            version, plaintext = self._open_raw(context)
         else:
             opened = open_envelope(
                 self._services, key, "Decrypt", operation.ciphertext, operation.aad
@@ -176,10 +174,10 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             version,
         )
 
-    def _open_raw(self, subject: OperationContext[ops.Decrypt]) -> tuple[int, bytes]:
-        operation = subject.operation
-        version = require_version(subject.key, operation.version, "Decrypt")
-        handle = self._services.inventory.materials.handle(subject.key, version)
+    def _open_raw(self, context: RequestContext[ops.Decrypt]) -> tuple[int, bytes]:
+        operation = context.operation
+        version = require_version(context.key, operation.version, "Decrypt")
+        handle = self._services.inventory.materials.handle(context.key, version)
         plaintext = handle.decrypt(operation.ciphertext, _raw_parameters(operation))
         return version.version, plaintext
 
@@ -202,23 +200,23 @@ def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
 class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]):
     """Make a data key and encrypt it with the current version."""
 
-    def prepare(self, subject: OperationContext[ops.GenerateDataKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.GenerateDataKey], /) -> None:
         """Check size, usage and state."""
         limit = self._services.limits.aad_bytes
-        self._check_size("aad", subject.operation.aad, limit)
-        check_usage(subject.key, ops.GenerateDataKey.usage)
-        require_version(subject.key, None, "GenerateDataKey")
-        self._services.crypto.require(subject.spec.algorithm)
+        self._check_size("aad", context.operation.aad, limit)
+        check_usage(context.key, ops.GenerateDataKey.usage)
+        require_version(context.key, None, "GenerateDataKey")
+        self._services.crypto.require(context.spec.algorithm)
 
     def protected_bytes(self, operation: ops.GenerateDataKey, /) -> int:
         """Return the length of the key."""
         return operation.length
 
     def perform(
-        self, subject: OperationContext[ops.GenerateDataKey], /
+        self, context: RequestContext[ops.GenerateDataKey], /
     ) -> Answer[ops.DataKey]:
         """Draw it from the operating system, and show it only if it is wanted."""
-        key, operation = subject.key, subject.operation
+        key, operation = context.key, context.operation
         drawn = self._services.entropy.random_bytes(operation.length)
         wrapped = seal_envelope(self._services, key, drawn, operation.aad)
         return Answer(
@@ -241,26 +239,24 @@ class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]
 class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
     """Decrypt with the version that made it, encrypt with the current one."""
 
-    def prepare(self, subject: OperationContext[ops.Rewrap], /) -> None:
+    def prepare(self, context: RequestContext[ops.Rewrap], /) -> None:
         """Check sizes, both usages, and that the current version may encrypt."""
-        operation, limits = subject.operation, self._services.limits
+        operation, limits = context.operation, self._services.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)
         for usage in (KeyUsage.DECRYPT, KeyUsage.ENCRYPT):
-            check_usage(subject.key, usage)
-        require_version(subject.key, None, "Encrypt")
-        self._services.crypto.require(subject.spec.algorithm)
+            check_usage(context.key, usage)
+        require_version(context.key, None, "Encrypt")
+        self._services.crypto.require(context.spec.algorithm)
 
     def protected_bytes(self, operation: ops.Rewrap, /) -> int:
         """Return the length of the data."""
         return len(operation.ciphertext)
 
-    def perform(
-        self, subject: OperationContext[ops.Rewrap], /
-    ) -> Answer[ops.Ciphertext]:
+    def perform(self, context: RequestContext[ops.Rewrap], /) -> Answer[ops.Ciphertext]:
         """Do both; the plaintext stays here. One of the newest version is done too."""
-        key, operation = subject.key, subject.operation
+        key, operation = context.key, context.operation
         opened = open_envelope(
             self._services, key, "Rewrap", operation.ciphertext, operation.aad
         )

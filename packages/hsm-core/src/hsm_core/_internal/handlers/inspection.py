@@ -18,9 +18,9 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
-    OperationContext,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     VersionDocument,
@@ -121,10 +121,10 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
 
     shows_tampered = True
 
-    def perform(self, subject: OperationContext[ops.DescribeKey], /) -> Answer[KeyInfo]:
+    def perform(self, context: RequestContext[ops.DescribeKey], /) -> Answer[KeyInfo]:
         """Check document, blobs and use counter, and show what can be believed."""
         inventory = self._services.inventory
-        key_id = KeyId(subject.operation.key_id)
+        key_id = KeyId(context.operation.key_id)
         document, integrity = inventory.inspect(key_id, with_blobs=True)
         if document is None:
             return Answer(tampered_info(key_id, integrity))
@@ -159,24 +159,22 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         algorithm = parse_algorithm(operation.algorithm)
         return msgspec.structs.replace(operation, algorithm=algorithm.value)
 
-    def prepare(self, subject: OperationContext[ops.ListKeys], /) -> None:
+    def prepare(self, context: RequestContext[ops.ListKeys], /) -> None:
         """Refuse a page number together with a cursor."""
-        operation = subject.operation
+        operation = context.operation
         if operation.cursor and operation.page != 1:
             raise InvalidInputError(
                 "Pass either page or cursor, not both.", field="page"
             )
 
-    def perform(
-        self, subject: OperationContext[ops.ListKeys], /
-    ) -> Answer[ops.KeyPage]:
+    def perform(self, context: RequestContext[ops.ListKeys], /) -> Answer[ops.KeyPage]:
         """Read the index, then check every document that is shown."""
         at = self._services.clock.now()
-        scope = subject.policy.visible(subject.caller, at=at)
-        operation = subject.operation
+        scope = context.policy.visible(context.caller, at=at)
+        operation = context.operation
         return Answer(
             self._listings.page(
-                subject.caller, operation, scope, lambda: self._page(operation, scope)
+                context.caller, operation, scope, lambda: self._page(operation, scope)
             )
         )
 
@@ -231,10 +229,10 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
     shows_tampered = True
 
     def perform(
-        self, subject: OperationContext[ops.ListVersions], /
+        self, context: RequestContext[ops.ListVersions], /
     ) -> Answer[ops.VersionList]:
         """Check every blob and show every version that the document names."""
-        key_id = KeyId(subject.operation.key_id)
+        key_id = KeyId(context.operation.key_id)
         inventory = self._services.inventory
         document, found = inventory.inspect(key_id)
         if document is None:
@@ -264,22 +262,22 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
 class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
     """Export a public key."""
 
-    def prepare(self, subject: OperationContext[ops.GetPublicKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.GetPublicKey], /) -> None:
         """Refuse symmetric keys, and versions that are gone."""
-        if not subject.spec.is_asymmetric:
+        if not context.spec.is_asymmetric:
             raise UnsupportedOperationError(
-                f"key_id: {subject.spec.algorithm} keys have no public key.",
+                f"key_id: {context.spec.algorithm} keys have no public key.",
                 field="key_id",
             )
 
     def perform(
-        self, subject: OperationContext[ops.GetPublicKey], /
+        self, context: RequestContext[ops.GetPublicKey], /
     ) -> Answer[ops.PublicKey]:
         """Show it as DER, PEM, JWK and bare bytes."""
-        key = subject.key
-        allowed = subject.policy.allows_revoked("GetPublicKey")
+        key = context.key
+        allowed = context.policy.allows_revoked("GetPublicKey")
         version = require_version(
-            key, subject.operation.version, "GetPublicKey", revoked_allowed=allowed
+            key, context.operation.version, "GetPublicKey", revoked_allowed=allowed
         )
         algorithm, der = Algorithm(key.algorithm), version.public_der
         return Answer(

@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import OperationContext, Plan, handles
+from hsm_core._internal.handlers.base import Plan, handles
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import (
     KeyMutation,
     check_name,
@@ -41,25 +42,25 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
         """Return the key's algorithm."""
         return self._algorithm_of(operation)
 
-    def prepare(self, subject: OperationContext[ops.RotateKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.RotateKey], /) -> None:
         """Refuse unless the current version is active or revoked, and none staged."""
-        _check_current(subject.key, KeyState.ACTIVE, KeyState.REVOKED)
-        staged = staged_version(subject.key)
+        _check_current(context.key, KeyState.ACTIVE, KeyState.REVOKED)
+        staged = staged_version(context.key)
         if staged is not None:
             raise KeyStateError(
                 f"Version {staged.version} is staged. Activate or revoke it first.",
                 state=staged.state.value,
                 version=staged.version,
             )
-        check_room(subject.key)
-        self._services.crypto.require(Algorithm(subject.key.algorithm))
+        check_room(context.key)
+        self._services.crypto.require(Algorithm(context.key.algorithm))
 
-    def plan(self, subject: OperationContext[ops.RotateKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.RotateKey], /) -> Plan:
         """Generate, test, seal; the old version is retired, a revoked one stays so."""
         now = self._services.clock_guard.now()
-        state = KeyState.STAGED if subject.operation.staged else KeyState.ACTIVE
-        fresh = self._fresh(subject.key, now, state)
-        document = append_version(subject.key, lambda _: fresh.version, now)
+        state = KeyState.STAGED if context.operation.staged else KeyState.ACTIVE
+        fresh = self._fresh(context.key, now, state)
+        document = append_version(context.key, lambda _: fresh.version, now)
         number = fresh.version.version
         return Plan(document, number, {number: fresh.blob})
 
@@ -68,12 +69,12 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
 class RollbackHandler(KeyMutation[ops.Rollback]):
     """Make a version from the material of an older one."""
 
-    def prepare(self, subject: OperationContext[ops.Rollback], /) -> None:
+    def prepare(self, context: RequestContext[ops.Rollback], /) -> None:
         """Refuse unless the current version is active and the source retired."""
-        _check_current(subject.key, KeyState.ACTIVE)
-        check_room(subject.key)
-        source = _source(subject)
-        if source.version == subject.key.current:
+        _check_current(context.key, KeyState.ACTIVE)
+        check_room(context.key)
+        source = _source(context)
+        if source.version == context.key.current:
             raise KeyStateError(
                 f"Version {source.version} is already the current version.",
                 version=source.version,
@@ -86,20 +87,20 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
                 version=source.version,
             )
 
-    def plan(self, subject: OperationContext[ops.Rollback], /) -> Plan:
+    def plan(self, context: RequestContext[ops.Rollback], /) -> Plan:
         """Unseal the old key material and seal it for the new version."""
-        now, source = self._services.clock_guard.now(), _source(subject)
-        material = self._services.inventory.materials.open_material(subject.key, source)
+        now, source = self._services.clock_guard.now(), _source(context)
+        material = self._services.inventory.materials.open_material(context.key, source)
         sealed = seal_version(
             self._services.inventory,
-            subject.key,
+            context.key,
             material,
             public_der=source.public_der,
             material_id=source.material_id,
             rolled_back_from=source.version,
             now=now,
         )
-        document = append_version(subject.key, lambda _: sealed.version, now)
+        document = append_version(context.key, lambda _: sealed.version, now)
         return Plan(document, document.current, {document.current: sealed.blob})
 
 
@@ -107,16 +108,16 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
 class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     """Mark material as compromised."""
 
-    def prepare(self, subject: OperationContext[ops.RevokeKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.RevokeKey], /) -> None:
         """Refuse where nothing is left to revoke, and a compromise in the future."""
-        since, now = subject.operation.compromised_at, self._services.clock.now()
+        since, now = context.operation.compromised_at, self._services.clock.now()
         if since is not None and not 0 < microseconds(since) <= now:
             raise InvalidInputError(
                 "compromised_at must be after 1970 and not in the future.",
                 field="compromised_at",
             )
-        wanted, number = subject.operation.version, subject.operation.version
-        document = subject.key
+        wanted, number = context.operation.version, context.operation.version
+        document = context.key
         if number is not None and document.version(number) is None:
             raise KeyNotFoundError(f"The key has no version {number}.", field="version")
         if wanted is not None:
@@ -124,9 +125,9 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
         elif not any(v.state in _REVOCABLE for v in document.versions):
             raise KeyStateError("The key has no version that can be revoked.")
 
-    def plan(self, subject: OperationContext[ops.RevokeKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.RevokeKey], /) -> Plan:
         """Revoke the version, or all, and every version with the same material."""
-        operation, document = subject.operation, subject.key
+        operation, document = context.operation, context.key
         now = self._services.clock_guard.now()
         material = {
             v.material_id
@@ -171,9 +172,9 @@ def _check_current(document: KeyDocument, *wanted: KeyState) -> None:
         )
 
 
-def _source(subject: OperationContext[ops.Rollback]) -> VersionDocument:
-    number = subject.operation.version
-    source = subject.key.version(number)
+def _source(context: RequestContext[ops.Rollback]) -> VersionDocument:
+    number = context.operation.version
+    source = context.key.version(number)
     if source is None:
         raise KeyNotFoundError(f"The key has no version {number}.", field="version")
     return source
@@ -196,9 +197,9 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
             return operation
         return msgspec.structs.replace(operation, version=staged.version)
 
-    def prepare(self, subject: OperationContext[ops.ActivateKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.ActivateKey], /) -> None:
         """Refuse a version that is not staged, and while the current one rests."""
-        document, version = subject.key, _named(subject)
+        document, version = context.key, _named(context)
         if version.state is not KeyState.STAGED:
             raise KeyStateError(
                 f"Version {version.version} is {version.state}; only a staged version "
@@ -214,9 +215,9 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
                 version=current.version,
             )
 
-    def plan(self, subject: OperationContext[ops.ActivateKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.ActivateKey], /) -> Plan:
         """Make it the current one; an active one before it is retired."""
-        document, wanted = subject.key, _named(subject)
+        document, wanted = context.key, _named(context)
         now = self._services.clock_guard.now()
 
         def moved(version: VersionDocument) -> VersionDocument:
@@ -235,18 +236,18 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
 class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
     """Let the current version rest."""
 
-    def prepare(self, subject: OperationContext[ops.SuspendKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.SuspendKey], /) -> None:
         """Refuse a current version that is not active."""
-        _check_state(subject.key, KeyState.ACTIVE, "suspended")
+        _check_state(context.key, KeyState.ACTIVE, "suspended")
 
-    def plan(self, subject: OperationContext[ops.SuspendKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.SuspendKey], /) -> Plan:
         """Suspend it."""
-        document, now = subject.key, self._services.clock_guard.now()
+        document, now = context.key, self._services.clock_guard.now()
         moved = move(
             document.current_version,
             KeyState.SUSPENDED,
             now,
-            reason=subject.operation.reason,
+            reason=context.operation.reason,
         )
         return _current_replaced(document, moved, now)
 
@@ -255,13 +256,13 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
 class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
     """Reactivate a suspended version."""
 
-    def prepare(self, subject: OperationContext[ops.ResumeKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.ResumeKey], /) -> None:
         """Refuse a current version that is not suspended."""
-        _check_state(subject.key, KeyState.SUSPENDED, "resumed")
+        _check_state(context.key, KeyState.SUSPENDED, "resumed")
 
-    def plan(self, subject: OperationContext[ops.ResumeKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.ResumeKey], /) -> Plan:
         """Make it active, and forget why it was not."""
-        document, now = subject.key, self._services.clock_guard.now()
+        document, now = context.key, self._services.clock_guard.now()
         moved = move(document.current_version, KeyState.ACTIVE, now)
         return _current_replaced(
             document, msgspec.structs.replace(moved, reason=""), now
@@ -272,13 +273,13 @@ class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
 class SetRotationHandler(KeyMutation[ops.SetRotation]):
     """Say when the HSM rotates a key by itself."""
 
-    def prepare(self, subject: OperationContext[ops.SetRotation], /) -> None:
+    def prepare(self, context: RequestContext[ops.SetRotation], /) -> None:
         """Refuse a key that is destroyed."""
-        check_living(subject.key)
+        check_living(context.key)
 
-    def plan(self, subject: OperationContext[ops.SetRotation], /) -> Plan:
+    def plan(self, context: RequestContext[ops.SetRotation], /) -> Plan:
         """Store the limits; no limit means no rotation."""
-        operation, document = subject.operation, subject.key
+        operation, document = context.operation, context.key
         now = self._services.clock_guard.now()
         wanted = RotationDocument(
             max_age_days=operation.max_age_days or 0,
@@ -291,11 +292,11 @@ class SetRotationHandler(KeyMutation[ops.SetRotation]):
         return Plan(after, document.current)
 
 
-def _named(subject: OperationContext[ops.ActivateKey]) -> VersionDocument:
-    number = subject.operation.version
+def _named(context: RequestContext[ops.ActivateKey]) -> VersionDocument:
+    number = context.operation.version
     if number is None:
         raise KeyStateError("The key has no staged version.")
-    version = subject.key.version(number)
+    version = context.key.version(number)
     if version is None:
         raise KeyNotFoundError(f"The key has no version {number}.", field="version")
     return version
@@ -331,9 +332,9 @@ class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
             operation, tags=tuple(sorted(set(operation.tags)))
         )
 
-    def prepare(self, subject: OperationContext[ops.UpdateKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.UpdateKey], /) -> None:
         """Refuse a destroyed key, a change of nothing, and names that are not free."""
-        operation, document = subject.operation, subject.key
+        operation, document = context.operation, context.key
         check_living(document)
         if not _changes(operation):
             raise InvalidInputError(
@@ -343,11 +344,11 @@ class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
             check_name(operation.name)
             self._services.inventory.require_free(operation.name, document.key_id)
 
-    def plan(self, subject: OperationContext[ops.UpdateKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.UpdateKey], /) -> Plan:
         """Make the next generation, even if nothing differs."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = context.key, self._services.clock.now()
         after = with_versions(
-            updated(document, subject.operation), document.versions, now
+            updated(document, context.operation), document.versions, now
         )
         return Plan(after, document.current)
 

@@ -16,11 +16,11 @@ from hsm_core._internal.crypto.pyca.symmetric import HKDF_ALGORITHMS, hkdf
 from hsm_core._internal.crypto.registry import GeneratedKey
 from hsm_core._internal.handlers.base import (
     MutationHandler,
-    OperationContext,
     Plan,
     handles,
     named_algorithm,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import (
     DOCUMENT_FORMAT,
     KeyDocument,
@@ -122,9 +122,9 @@ class NewKeyHandler(KeyMutation[NewKey]):
             tags=tuple(sorted(set(operation.tags))),
         )
 
-    def prepare(self, subject: OperationContext[NewKey], /) -> None:
+    def prepare(self, context: RequestContext[NewKey], /) -> None:
         """Refuse usages that the algorithm has not, and names that look like ids."""
-        operation = subject.operation
+        operation = context.operation
         row = spec(Algorithm(operation.algorithm))
         _check_usages(row, operation.usages)
         check_name(operation.name)
@@ -134,12 +134,12 @@ class NewKeyHandler(KeyMutation[NewKey]):
 
     def _new_key(
         self,
-        subject: OperationContext[NewKey],
+        context: RequestContext[NewKey],
         made: GeneratedKey,
         origin: KeyOrigin,
         state: KeyState = KeyState.ACTIVE,
     ) -> Plan:
-        operation, now = subject.operation, self._services.clock_guard.now()
+        operation, now = context.operation, self._services.clock_guard.now()
         ring = self._services.inventory.ring
         empty = KeyDocument(
             format=DOCUMENT_FORMAT,
@@ -154,7 +154,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
             current=1,
             versions=(),
             name=operation.name,
-            owner=operation.owner or subject.caller.principal,
+            owner=operation.owner or context.caller.principal,
             description=operation.description,
             tags=operation.tags,
             origin=origin,
@@ -170,15 +170,15 @@ class NewKeyHandler(KeyMutation[NewKey]):
 class CreateKeyHandler(NewKeyHandler[ops.CreateKey]):
     """Make a key from fresh material."""
 
-    def plan(self, subject: OperationContext[ops.CreateKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.CreateKey], /) -> Plan:
         """Generate material, test it, and seal it."""
-        operation = subject.operation
+        operation = context.operation
         # Usages never change, so what a key is for can be told when it is made.
         made = self._services.crypto.generate(
             Algorithm(operation.algorithm), agrees=KeyUsage.DERIVE in operation.usages
         )
         state = KeyState.STAGED if operation.staged else KeyState.ACTIVE
-        return self._new_key(subject, made, KeyOrigin.GENERATED, state)
+        return self._new_key(context, made, KeyOrigin.GENERATED, state)
 
 
 def check_name(name: str) -> None:
@@ -221,17 +221,17 @@ def _is_uuid(text: str) -> bool:
 class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
     """Derive from an HKDF key, or from what ECDH agrees on."""
 
-    def prepare(self, subject: OperationContext[ops.DeriveKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.DeriveKey], /) -> None:
         """Check the new key's facts, and that the base key may and can derive it."""
-        super().prepare(subject)
-        operation = subject.operation
+        super().prepare(context)
+        operation = context.operation
         row = spec(Algorithm(operation.algorithm))
         if row.is_asymmetric:
             raise UnsupportedOperationError(
                 f"algorithm must be symmetric for a derived key, got {row.algorithm}.",
                 field="algorithm",
             )
-        base = subject.others["base_key_id"]
+        base = context.others["base_key_id"]
         check_usage(base, KeyUsage.DERIVE, field="base_key_id")
         require_version(base, None, "derive")
         if operation.exportable and not base.exportable:
@@ -244,20 +244,20 @@ class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
         self._services.crypto.require(base_row.algorithm)
         self._services.crypto.require(HKDF_ALGORITHMS[_hash(operation, base_row)])
 
-    def uses(self, subject: OperationContext[ops.DeriveKey], /) -> Sequence[Use]:
+    def uses(self, context: RequestContext[ops.DeriveKey], /) -> Sequence[Use]:
         """Count one derivation of the base key."""
-        base = subject.others["base_key_id"]
+        base = context.others["base_key_id"]
         return (Use(base, base.current_version),)
 
-    def plan(self, subject: OperationContext[ops.DeriveKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.DeriveKey], /) -> Plan:
         """Derive, test and seal."""
-        algorithm = Algorithm(subject.operation.algorithm)
-        material = self._derive(subject, spec(algorithm).key_bytes)
+        algorithm = Algorithm(context.operation.algorithm)
+        material = self._derive(context, spec(algorithm).key_bytes)
         made = self._services.crypto.adopt(algorithm, material)
-        return self._new_key(subject, made, KeyOrigin.DERIVED)
+        return self._new_key(context, made, KeyOrigin.DERIVED)
 
-    def _derive(self, subject: OperationContext[ops.DeriveKey], length: int) -> bytes:
-        operation, base = subject.operation, subject.others["base_key_id"]
+    def _derive(self, context: RequestContext[ops.DeriveKey], length: int) -> bytes:
+        operation, base = context.operation, context.others["base_key_id"]
         handle = self._services.inventory.materials.handle(base, base.current_version)
         if operation.peer_public_key is None:
             return handle.derive(operation.salt, operation.info, length)

@@ -10,11 +10,11 @@ from hsm_core._internal.handlers.base import (
     INLINE_BYTES,
     Answer,
     Handler,
-    OperationContext,
     ProtectingHandler,
     handles,
     is_quick_use,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.versions import (
     check_usage,
     is_short_walk,
@@ -29,28 +29,28 @@ from hsm_core.errors import MacMismatchError
 class ComputeMacHandler(ProtectingHandler[ops.ComputeMac, ops.Mac]):
     """Compute a MAC with the current version."""
 
-    def prepare(self, subject: OperationContext[ops.ComputeMac], /) -> None:
+    def prepare(self, context: RequestContext[ops.ComputeMac], /) -> None:
         """Check size, usage and state."""
         limit = self._services.limits.payload_bytes
-        self._check_size("message", subject.operation.message, limit)
-        check_usage(subject.key, ops.ComputeMac.usage)
-        require_version(subject.key, None, "ComputeMac")
-        self._services.crypto.require(subject.spec.algorithm)
+        self._check_size("message", context.operation.message, limit)
+        check_usage(context.key, ops.ComputeMac.usage)
+        require_version(context.key, None, "ComputeMac")
+        self._services.crypto.require(context.spec.algorithm)
 
     def protected_bytes(self, operation: ops.ComputeMac, /) -> int:
         """Return the length of the data."""
         return len(operation.message)
 
-    def perform(self, subject: OperationContext[ops.ComputeMac], /) -> Answer[ops.Mac]:
+    def perform(self, context: RequestContext[ops.ComputeMac], /) -> Answer[ops.Mac]:
         """Compute it, at full length."""
-        key, version = subject.key, subject.key.current_version
+        key, version = context.key, context.key.current_version
         handle = self._services.inventory.materials.handle(key, version)
         return Answer(
             ops.Mac(
                 key_id=key.key_id,
                 version=version.version,
                 algorithm=Algorithm(key.algorithm),
-                mac=handle.mac(subject.operation.message),
+                mac=handle.mac(context.operation.message),
             ),
             version.version,
         )
@@ -66,20 +66,20 @@ class ComputeMacHandler(ProtectingHandler[ops.ComputeMac, ops.Mac]):
 class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
     """Check a MAC."""
 
-    def prepare(self, subject: OperationContext[ops.VerifyMac], /) -> None:
+    def prepare(self, context: RequestContext[ops.VerifyMac], /) -> None:
         """Check sizes and usage."""
         limit = self._services.limits.payload_bytes
-        self._check_size("message", subject.operation.message, limit)
-        self._check_size("mac", subject.operation.mac, limit)
-        check_usage(subject.key, ops.VerifyMac.usage)
-        self._services.crypto.require(subject.spec.algorithm)
+        self._check_size("message", context.operation.message, limit)
+        self._check_size("mac", context.operation.mac, limit)
+        check_usage(context.key, ops.VerifyMac.usage)
+        self._services.crypto.require(context.spec.algorithm)
 
     def perform(
-        self, subject: OperationContext[ops.VerifyMac], /
+        self, context: RequestContext[ops.VerifyMac], /
     ) -> Answer[ops.Verified]:
         """Try the versions that may verify, newest first, in constant time each."""
-        operation, key = subject.operation, subject.key
-        allowed = subject.policy.allows_revoked("VerifyMac")
+        operation, key = context.operation, context.key
+        allowed = context.policy.allows_revoked("VerifyMac")
         for version in usable_versions(
             key, operation.version, "VerifyMac", revoked_allowed=allowed
         ):
@@ -109,10 +109,10 @@ class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
     """Hand out randomness."""
 
     def perform(
-        self, subject: OperationContext[ops.GenerateRandom], /
+        self, context: RequestContext[ops.GenerateRandom], /
     ) -> Answer[ops.RandomBytes]:
         """Draw it from the operating system."""
-        drawn = self._services.entropy.random_bytes(subject.operation.length)
+        drawn = self._services.entropy.random_bytes(context.operation.length)
         return Answer(ops.RandomBytes(random=drawn))
 
     def is_quick(self, operation: ops.GenerateRandom, /) -> bool:

@@ -14,10 +14,10 @@ from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
-    OperationContext,
     check_known,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument, key_facts
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.explaining import change_of, explain, was_decided
@@ -51,7 +51,7 @@ class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
     """Show the policy in force."""
 
     def perform(
-        self, subject: OperationContext[ops.ShowPolicy], /
+        self, context: RequestContext[ops.ShowPolicy], /
     ) -> Answer[ops.PolicyInfo]:
         """Show its text, and whether the file that lies there now is it."""
         holder = self._services.policy
@@ -82,7 +82,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         return operation
 
     def perform(
-        self, subject: OperationContext[ops.ExplainPolicy], /
+        self, context: RequestContext[ops.ExplainPolicy], /
     ) -> Answer[ops.PolicyExplanation]:
         """
         Ask the policy in force, as if that caller asked for that.
@@ -90,7 +90,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         Raises:
             InvalidInputError: The answer depends on a key that is not named.
         """
-        operation, engine = subject.operation, self._services.policy.engine
+        operation, engine = context.operation, self._services.policy.engine
         caller = _known(
             Caller(
                 principal=operation.principal,
@@ -113,8 +113,8 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
             tags=operation.tags,
         )
         keys = [
-            self._key(subject, operation.key_id) if operation.key_id else None,
-            *(self._key(subject, other) for other in operation.other_key_ids),
+            self._key(context, operation.key_id) if operation.key_id else None,
+            *(self._key(context, other) for other in operation.other_key_ids),
         ]
         now = self._services.clock.now()
         at = now if operation.at is None else microseconds(operation.at)
@@ -124,16 +124,16 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         return Answer(found)
 
     def _key(
-        self, subject: OperationContext[ops.ExplainPolicy], reference: str
+        self, context: RequestContext[ops.ExplainPolicy], reference: str
     ) -> KeyFacts:
         """Return the facts of a key, if who asks may know them."""
         entry = self._services.inventory.entry(reference)
         if entry is None:
             raise KeyNotFoundError
         facts = key_facts(self._services.inventory.document(KeyId(entry.key_id)))
-        described = subject.policy.decide(
+        described = context.policy.decide(
             ops.DescribeKey(key_id=entry.key_id),
-            subject.caller,
+            context.caller,
             facts,
             at=self._services.clock.now(),
         )
@@ -286,10 +286,10 @@ class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
     """Replay the trail against a policy that is not in force."""
 
     def perform(
-        self, subject: OperationContext[ops.TestPolicy], /
+        self, context: RequestContext[ops.TestPolicy], /
     ) -> Answer[ops.PolicyTest]:
         """Verify a range of the trail, and decide again on every request in it."""
-        operation = subject.operation
+        operation = context.operation
         policy = parse_policy(operation.policy)
         engine = RuleEngine(policy)
         verified = self._services.verify_range(operation.start_seq, operation.limit)

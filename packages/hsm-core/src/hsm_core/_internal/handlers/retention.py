@@ -12,10 +12,10 @@ from hsm_core._internal.handlers import destruction as internal
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
-    OperationContext,
     Plan,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.purge_windows import kept, opened_at
@@ -37,24 +37,24 @@ _LONGEST: Final = 100 * 366 * 86_400 * 1_000_000
 class HoldKeyHandler(KeyMutation[ops.HoldKey]):
     """Keep all of a key from being destroyed."""
 
-    def prepare(self, subject: OperationContext[ops.HoldKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.HoldKey], /) -> None:
         """Refuse a key that is held already, or has nothing left to be kept."""
-        if subject.key.is_destroyed:
+        if context.key.is_destroyed:
             raise KeyStateError("The key is already destroyed.", state="destroyed")
-        if subject.key.hold:
+        if context.key.hold:
             raise KeyStateError(
-                f"The key already has a legal hold ({subject.key.hold}).",
-                hold=subject.key.hold,
+                f"The key already has a legal hold ({context.key.hold}).",
+                hold=context.key.hold,
             )
 
-    def plan(self, subject: OperationContext[ops.HoldKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.HoldKey], /) -> Plan:
         """Note why; what waits for a purge alone gets its state back."""
-        document, now = subject.key, self._services.clock_guard.now()
+        document, now = context.key, self._services.clock_guard.now()
         versions = document.versions
         if not document.destroy_at:
             versions = tuple(_given_back(v, now) for v in versions)
         after = with_versions(document, versions, now)
-        after = msgspec.structs.replace(after, hold=subject.operation.reason)
+        after = msgspec.structs.replace(after, hold=context.operation.reason)
         return Plan(after, document.current)
 
 
@@ -62,14 +62,14 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
 class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
     """End a hold."""
 
-    def prepare(self, subject: OperationContext[ops.ReleaseKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.ReleaseKey], /) -> None:
         """Refuse a key that is not held."""
-        if not subject.key.hold:
+        if not context.key.hold:
             raise KeyStateError("The key has no legal hold.")
 
-    def plan(self, subject: OperationContext[ops.ReleaseKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.ReleaseKey], /) -> Plan:
         """Forget the hold; the trail knows why."""
-        document, now = subject.key, self._services.clock_guard.now()
+        document, now = context.key, self._services.clock_guard.now()
         after = with_versions(document, document.versions, now)
         return Plan(msgspec.structs.replace(after, hold=""), document.current)
 
@@ -78,18 +78,18 @@ class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
 class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
     """Keep the material of a version for longer."""
 
-    def prepare(self, subject: OperationContext[ops.ExtendRetention], /) -> None:
+    def prepare(self, context: RequestContext[ops.ExtendRetention], /) -> None:
         """Refuse what would make it shorter, or keeps nothing."""
-        version = subject.key.version(subject.operation.version)
+        version = context.key.version(context.operation.version)
         if version is None:
             raise KeyNotFoundError(
-                f"The key has no version {subject.operation.version}.", field="version"
+                f"The key has no version {context.operation.version}.", field="version"
             )
         if version.state is _S.DESTROYED:
             raise KeyStateError(
                 f"Version {version.version} is already destroyed.", state="destroyed"
             )
-        until, now = _until(subject.operation), self._services.clock.now()
+        until, now = _until(context.operation), self._services.clock.now()
         if until <= max(now, version.retain_until) or until > now + _LONGEST:
             raise InvalidInputError(
                 "until must be in the future, within 100 years, and not before the "
@@ -97,11 +97,11 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
                 field="until",
             )
 
-    def plan(self, subject: OperationContext[ops.ExtendRetention], /) -> Plan:
+    def plan(self, context: RequestContext[ops.ExtendRetention], /) -> Plan:
         """Note it; if it waits for a purge alone, it gets its state back."""
-        document, now = subject.key, self._services.clock_guard.now()
-        wanted = document.versions[subject.operation.version - 1]
-        until = _until(subject.operation)
+        document, now = context.key, self._services.clock_guard.now()
+        wanted = document.versions[context.operation.version - 1]
+        until = _until(context.operation)
 
         def extended(version: VersionDocument) -> VersionDocument:
             if version.material_id != wanted.material_id:
@@ -120,18 +120,18 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
 class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
     """Let old material wait for its purge."""
 
-    def prepare(self, subject: OperationContext[internal.SchedulePurge], /) -> None:
+    def prepare(self, context: RequestContext[internal.SchedulePurge], /) -> None:
         """Refuse what must stay."""
-        versions = _material(subject.key, subject.operation)
-        _check_purgeable(subject.key, versions)
+        versions = _material(context.key, context.operation)
+        _check_purgeable(context.key, versions)
         for version in versions:
             move(version, _S.PURGE_SCHEDULED, now=0)
 
-    def plan(self, subject: OperationContext[internal.SchedulePurge], /) -> Plan:
+    def plan(self, context: RequestContext[internal.SchedulePurge], /) -> Plan:
         """Move every version that has it, and note when its window opened."""
-        document, now = subject.key, self._services.clock_guard.now()
-        purge_at = subject.operation.purge_at
-        chosen = subject.operation.versions
+        document, now = context.key, self._services.clock_guard.now()
+        purge_at = context.operation.purge_at
+        chosen = context.operation.versions
 
         def scheduled(version: VersionDocument) -> VersionDocument:
             if version.version not in chosen:
@@ -146,44 +146,44 @@ class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
             )
 
         versions = map(scheduled, document.versions)
-        return Plan(with_versions(document, versions, now), subject.operation.version)
+        return Plan(with_versions(document, versions, now), context.operation.version)
 
 
 @handles(internal.CancelPurge)
 class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
     """Give material that waits for its purge its state back."""
 
-    def prepare(self, subject: OperationContext[internal.CancelPurge], /) -> None:
+    def prepare(self, context: RequestContext[internal.CancelPurge], /) -> None:
         """Refuse what does not wait, or waits with the whole key."""
-        _check_scheduled(subject.key, _material(subject.key, subject.operation))
+        _check_scheduled(context.key, _material(context.key, context.operation))
 
-    def plan(self, subject: OperationContext[internal.CancelPurge], /) -> Plan:
+    def plan(self, context: RequestContext[internal.CancelPurge], /) -> Plan:
         """Move every version that has it back."""
-        document, now = subject.key, self._services.clock_guard.now()
-        chosen = subject.operation.versions
+        document, now = context.key, self._services.clock_guard.now()
+        chosen = context.operation.versions
         versions = (
             _given_back(v, now) if v.version in chosen else v for v in document.versions
         )
-        return Plan(with_versions(document, versions, now), subject.operation.version)
+        return Plan(with_versions(document, versions, now), context.operation.version)
 
 
 @handles(internal.PurgeVersion)
 class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
     """Destroy old material."""
 
-    def prepare(self, subject: OperationContext[internal.PurgeVersion], /) -> None:
+    def prepare(self, context: RequestContext[internal.PurgeVersion], /) -> None:
         """Refuse what must stay, or whose time has not come."""
-        document, now = subject.key, self._services.clock_guard.now()
-        versions = _material(document, subject.operation)
+        document, now = context.key, self._services.clock_guard.now()
+        versions = _material(document, context.operation)
         _check_scheduled(document, versions)
         _check_purgeable(document, versions)
         if any(now < max(v.purge_at, v.retain_until) for v in versions):
             raise KeyStateError("The purge is not due yet.")
 
-    def plan(self, subject: OperationContext[internal.PurgeVersion], /) -> Plan:
+    def plan(self, context: RequestContext[internal.PurgeVersion], /) -> Plan:
         """Destroy every version that has it, and leave a tombstone."""
-        document, now = subject.key, self._services.clock_guard.now()
-        named = subject.operation.version
+        document, now = context.key, self._services.clock_guard.now()
+        named = context.operation.version
         material_id = document.versions[named - 1].material_id
         return Plan(destroy_material(document, {material_id}, now), named)
 
@@ -193,7 +193,7 @@ class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):
     """Record that purges may go on; who asked knows what to do with it."""
 
     def perform(
-        self, subject: OperationContext[internal.AllowPurges], /
+        self, context: RequestContext[internal.AllowPurges], /
     ) -> Answer[internal.PurgesAllowed]:
         """Do nothing: that it is recorded is all."""
         return Answer(internal.PurgesAllowed())
@@ -204,7 +204,7 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
     """Tell how retention stands."""
 
     def perform(
-        self, subject: OperationContext[ops.RetentionStatus], /
+        self, context: RequestContext[ops.RetentionStatus], /
     ) -> Answer[ops.RetentionReport]:
         """Return the result of the last sweep."""
         return Answer(self._services.retention_status())
@@ -214,16 +214,16 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
 class BeginLedgerHandler(Handler[ops.BeginLedger, ops.LedgerBegun]):
     """Let a new ledger take the place of a lost one."""
 
-    def prepare(self, subject: OperationContext[ops.BeginLedger], /) -> None:
+    def prepare(self, context: RequestContext[ops.BeginLedger], /) -> None:
         """Refuse where none is lost, before people are asked."""
         self._services.check_ledger_lost()
 
     def perform(
-        self, subject: OperationContext[ops.BeginLedger], /
+        self, context: RequestContext[ops.BeginLedger], /
     ) -> Answer[ops.LedgerBegun]:
         """Have ledger and trail say so."""
-        begin, reason = self._services.begin_ledger, subject.operation.reason
-        return Answer(begin(subject.caller, reason))
+        begin, reason = self._services.begin_ledger, context.operation.reason
+        return Answer(begin(context.caller, reason))
 
     def is_quick(self, operation: ops.BeginLedger, /) -> bool:
         """Never: it waits for the disk."""

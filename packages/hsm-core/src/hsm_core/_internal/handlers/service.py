@@ -10,9 +10,9 @@ from hsm_core._internal.handlers.base import (
     SLOW_WEIGHT,
     Answer,
     Handler,
-    OperationContext,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.power_up import own_self_test
 from hsm_core._internal.time.clock import instant
 from hsm_core.algorithms import ALGORITHMS, Cost, KeyUsage, spec
@@ -25,9 +25,7 @@ from hsm_core.protocols import IndexQuery
 class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
     """Tell the health of the HSM."""
 
-    def perform(
-        self, subject: OperationContext[ops.Status], /
-    ) -> Answer[ops.HSMStatus]:
+    def perform(self, context: RequestContext[ops.Status], /) -> Answer[ops.HSMStatus]:
         """Collect the status without new measurements."""
         services = self._services
         now, algorithms = services.clock.now(), services.crypto.statuses()
@@ -122,7 +120,7 @@ class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
     """Tell what each algorithm is, and who serves it."""
 
     def perform(
-        self, subject: OperationContext[ops.ListAlgorithms], /
+        self, context: RequestContext[ops.ListAlgorithms], /
     ) -> Answer[ops.AlgorithmList]:
         """Join the table with the registry's last test results."""
         statuses = self._services.crypto.statuses()
@@ -139,7 +137,7 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     """
 
     def perform(
-        self, subject: OperationContext[ops.SelfTest], /
+        self, context: RequestContext[ops.SelfTest], /
     ) -> Answer[ops.SelfTestReport]:
         """
         Run all; an algorithm that fails gives no output any more.
@@ -197,7 +195,7 @@ class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
     """Compare the whole store."""
 
     def perform(
-        self, subject: OperationContext[ops.VerifyStore], /
+        self, context: RequestContext[ops.VerifyStore], /
     ) -> Answer[ops.StoreVerification]:
         """Look at the document and the blobs of every key."""
         return Answer(self._services.verify_store(self._services.closing))
@@ -216,7 +214,7 @@ class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
     """Copy the databases."""
 
     def perform(
-        self, subject: OperationContext[ops.BackUpStores], /
+        self, context: RequestContext[ops.BackUpStores], /
     ) -> Answer[ops.BackUp]:
         """Copy them while no key is changed."""
         return Answer(self._services.back_up())
@@ -235,10 +233,10 @@ class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
     """Accept the store as it is."""
 
     def perform(
-        self, subject: OperationContext[ops.RecoverStore], /
+        self, context: RequestContext[ops.RecoverStore], /
     ) -> Answer[ops.Recovered]:
         """Record what that means for each key, and unlock."""
-        return Answer(self._services.recover_store(subject.operation.reason))
+        return Answer(self._services.recover_store(context.operation.reason))
 
     def is_quick(self, operation: ops.RecoverStore, /) -> bool:
         """Never: it waits for the disk."""
@@ -254,10 +252,10 @@ class RecoverKeyHandler(Handler[ops.RecoverKey, ops.Recovered]):
     """Accept one key as it is."""
 
     def perform(
-        self, subject: OperationContext[ops.RecoverKey], /
+        self, context: RequestContext[ops.RecoverKey], /
     ) -> Answer[ops.Recovered]:
         """Record what that means for it."""
-        asked = subject.operation
+        asked = context.operation
         return Answer(self._services.recover_key(asked.key_id, asked.reason))
 
     def is_quick(self, operation: ops.RecoverKey, /) -> bool:

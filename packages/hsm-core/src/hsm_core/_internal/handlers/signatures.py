@@ -15,11 +15,11 @@ from hsm_core._internal.crypto.parameters import (
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
-    OperationContext,
     ProtectingHandler,
     handles,
     is_quick_use,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import (
     check_usage,
@@ -88,32 +88,33 @@ class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
             return operation
         return _with_defaults(operation, spec(Algorithm(document.algorithm)))
 
-    def prepare(self, subject: OperationContext[ops.Sign], /) -> None:
+    def prepare(self, context: RequestContext[ops.Sign], /) -> None:
         """Check size, usage, state and parameters."""
-        operation, row = subject.operation, subject.spec
+        operation, key = context.operation, context.key
         limit = self._services.limits.payload_bytes
         self._check_size("message", operation.message, limit)
-        check_usage(subject.key, ops.Sign.usage)
-        require_version(subject.key, None, "Sign")
-        subject.prepared[:] = [_sign_input(operation, row.algorithm)]
-        self._services.crypto.require(row.algorithm)
+        check_usage(key, ops.Sign.usage)
+        version = require_version(key, None, "Sign")
+        algorithm = Algorithm(key.algorithm)
+        data, parameters = _sign_input(operation, algorithm)
+        context.prepared = [version, data, parameters]
+        self._services.crypto.require(algorithm)
 
     def protected_bytes(self, operation: ops.Sign, /) -> int:
         """Return the length of the data."""
         return len(operation.message or operation.digest or operation.mu or b"")
 
-    def perform(self, subject: OperationContext[ops.Sign], /) -> Answer[ops.Signature]:
+    def perform(self, context: RequestContext[ops.Sign], /) -> Answer[ops.Signature]:
         """Sign."""
-        operation, key = subject.operation, subject.key
-        version = key.current_version
-        ((data, parameters),) = subject.prepared
+        operation, key = context.operation, context.key
+        version, data, parameters = context.prepared
         handle = self._services.inventory.materials.handle(key, version)
         signature = handle.sign(data, parameters)
         return Answer(
             ops.Signature(
                 key_id=key.key_id,
                 version=version.version,
-                algorithm=subject.spec.algorithm,
+                algorithm=Algorithm(key.algorithm),
                 scheme=parameters.scheme,
                 signature=signature,
                 hash=operation.hash,
@@ -141,24 +142,24 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
             return operation
         return _with_defaults(operation, spec(Algorithm(document.algorithm)))
 
-    def prepare(self, subject: OperationContext[ops.Verify], /) -> None:
+    def prepare(self, context: RequestContext[ops.Verify], /) -> None:
         """Check size, usage, state and parameters."""
-        operation, row = subject.operation, subject.spec
+        operation, row = context.operation, context.spec
         limit = self._services.limits.payload_bytes
         self._check_size("message", operation.message, limit)
         self._check_size("signature", operation.signature, limit)
-        check_usage(subject.key, ops.Verify.usage)
+        check_usage(context.key, ops.Verify.usage)
         _verify_input(operation, row.algorithm)
         self._services.crypto.require(row.algorithm)
 
-    def perform(self, subject: OperationContext[ops.Verify], /) -> Answer[ops.Verified]:
+    def perform(self, context: RequestContext[ops.Verify], /) -> Answer[ops.Verified]:
         """Try the versions that may verify, newest first."""
-        operation, key = subject.operation, subject.key
-        allowed = subject.policy.allows_revoked("Verify")
+        operation, key = context.operation, context.key
+        allowed = context.policy.allows_revoked("Verify")
         versions = usable_versions(
             key, operation.version, "Verify", revoked_allowed=allowed
         )
-        data, parameters = _verify_input(operation, subject.spec.algorithm)
+        data, parameters = _verify_input(operation, context.spec.algorithm)
         for version in versions:
             handle = self._services.inventory.materials.public_handle(key, version)
             try:

@@ -18,10 +18,10 @@ from hsm_core._internal.crypto.key_transport import (
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
-    OperationContext,
     Plan,
     handles,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import NewKeyHandler
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.use_counters import Use
@@ -54,12 +54,12 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
         usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
         return msgspec.structs.replace(filled, format=filled.format or usual)
 
-    def prepare(self, subject: OperationContext[ops.ImportKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.ImportKey], /) -> None:
         """Check the new key's facts, and that the wrapping key may unwrap this way."""
-        super().prepare(subject)
-        operation = subject.operation
+        super().prepare(context)
+        operation = context.operation
         check_format(spec(Algorithm(operation.algorithm)), operation.format)
-        wrapping = subject.others["wrapping_key_id"]
+        wrapping = context.others["wrapping_key_id"]
         check_usage(wrapping, KeyUsage.UNWRAP, field="wrapping_key_id")
         require_version(
             wrapping, operation.wrapping_version, "unwrap", field="wrapping_version"
@@ -69,34 +69,34 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
         self._services.crypto.require(row.algorithm)
         self._services.crypto.require(Algorithm.AES_256_KW)
 
-    def uses(self, subject: OperationContext[ops.ImportKey], /) -> Sequence[Use]:
+    def uses(self, context: RequestContext[ops.ImportKey], /) -> Sequence[Use]:
         """Note that the wrapping key was used; unwrapping protects nothing."""
-        wrapping = subject.others["wrapping_key_id"]
+        wrapping = context.others["wrapping_key_id"]
         version = require_version(
-            wrapping, subject.operation.wrapping_version, "unwrap"
+            wrapping, context.operation.wrapping_version, "unwrap"
         )
         return (Use(wrapping, version, 0),)
 
-    def plan(self, subject: OperationContext[ops.ImportKey], /) -> Plan:
+    def plan(self, context: RequestContext[ops.ImportKey], /) -> Plan:
         """
         Unwrap the material and check it fully.
 
         What is wrong with the wrapping has one answer; what is wrong with the material
         is said, since only who can wrap for this HSM gets so far.
         """
-        algorithm = Algorithm(subject.operation.algorithm)
-        data = self._unwrap(subject)
-        format = check_format(spec(algorithm), subject.operation.format)
+        algorithm = Algorithm(context.operation.algorithm)
+        data = self._unwrap(context)
+        format = check_format(spec(algorithm), context.operation.format)
         material = usable_form(algorithm, format, data)
         return self._new_key(
-            subject,
+            context,
             self._services.crypto.adopt(algorithm, material),
             KeyOrigin.IMPORTED,
         )
 
-    def _unwrap(self, subject: OperationContext[ops.ImportKey]) -> bytes:
-        operation, crypto = subject.operation, self._services.crypto
-        wrapping = subject.others["wrapping_key_id"]
+    def _unwrap(self, context: RequestContext[ops.ImportKey]) -> bytes:
+        operation, crypto = context.operation, self._services.crypto
+        wrapping = context.others["wrapping_key_id"]
         version = require_version(wrapping, operation.wrapping_version, "unwrap")
         row = spec(Algorithm(wrapping.algorithm))
         oaep = OAEPParameters(
@@ -137,17 +137,17 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
         return msgspec.structs.replace(operation, format=operation.format or usual)
 
-    def prepare(self, subject: OperationContext[ops.ExportKey], /) -> None:
+    def prepare(self, context: RequestContext[ops.ExportKey], /) -> None:
         """Check that the key may leave, and that the other may and can wrap it."""
-        operation, key = subject.operation, subject.key
+        operation, key = context.operation, context.key
         if not key.exportable:
             raise KeyUsageError(
                 "The key is not exportable.",
                 field="key_id",
             )
         require_version(key, operation.version, "ExportKey")
-        check_format(subject.spec, operation.format)
-        wrapping = subject.others["wrapping_key_id"]
+        check_format(context.spec, operation.format)
+        wrapping = context.others["wrapping_key_id"]
         if wrapping.key_id == key.key_id:
             raise InvalidInputError(
                 "wrapping_key_id must name another key: a key can't wrap itself.",
@@ -157,54 +157,54 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         require_version(wrapping, None, "wrap")
         row = spec(Algorithm(wrapping.algorithm))
         check_mechanism(row, operation.mechanism, operation.hash, operation.mgf_hash)
-        _check_strength(row, subject.spec)
+        _check_strength(row, context.spec)
         self._services.crypto.require(row.algorithm)
         self._services.crypto.require(Algorithm.AES_256_KW)
 
-    def uses(self, subject: OperationContext[ops.ExportKey], /) -> Sequence[Use]:
+    def uses(self, context: RequestContext[ops.ExportKey], /) -> Sequence[Use]:
         """Count one wrapping, and note that the exported version was used."""
-        wrapping = subject.others["wrapping_key_id"]
-        version = require_version(subject.key, subject.operation.version, "ExportKey")
+        wrapping = context.others["wrapping_key_id"]
+        version = require_version(context.key, context.operation.version, "ExportKey")
         return (
             Use(wrapping, wrapping.current_version),
-            Use(subject.key, version, 0),
+            Use(context.key, version, 0),
         )
 
     def perform(
-        self, subject: OperationContext[ops.ExportKey], /
+        self, context: RequestContext[ops.ExportKey], /
     ) -> Answer[ops.WrappedKey]:
         """Open the material, and wrap it in the form that was asked for."""
-        operation, key = subject.operation, subject.key
-        wrapping = subject.others["wrapping_key_id"]
+        operation, key = context.operation, context.key
+        wrapping = context.others["wrapping_key_id"]
         row = spec(Algorithm(wrapping.algorithm))
         version = require_version(key, operation.version, "ExportKey")
-        format = check_format(subject.spec, operation.format)
+        format = check_format(context.spec, operation.format)
         mechanism = check_mechanism(row, operation.mechanism)
         material = self._services.inventory.materials.open_material(key, version)
-        data = shown_form(subject.spec.algorithm, format, material)
+        data = shown_form(context.spec.algorithm, format, material)
         _check_block(mechanism, data)
         return Answer(
             ops.WrappedKey(
                 key_id=key.key_id,
                 version=version.version,
-                algorithm=subject.spec.algorithm,
+                algorithm=context.spec.algorithm,
                 format=format,
                 wrapping_key_id=wrapping.key_id,
                 wrapping_version=wrapping.current,
                 mechanism=mechanism,
-                wrapped=self._wrap(subject, mechanism, data),
+                wrapped=self._wrap(context, mechanism, data),
             ),
             version.version,
         )
 
     def _wrap(
         self,
-        subject: OperationContext[ops.ExportKey],
+        context: RequestContext[ops.ExportKey],
         mechanism: WrapMechanism,
         data: bytes,
     ) -> bytes:
-        operation, services = subject.operation, self._services
-        wrapping = subject.others["wrapping_key_id"]
+        operation, services = context.operation, self._services
+        wrapping = context.others["wrapping_key_id"]
         materials = services.inventory.materials
         is_symmetric = not spec(Algorithm(wrapping.algorithm)).is_asymmetric
         load = materials.handle if is_symmetric else materials.public_handle

@@ -185,16 +185,23 @@ class AuthenticatedReader:
 
     def known(self, reference: str) -> KeyDocument | None:
         """Return a document that is in memory and current, or None; reads nothing."""
-        entry = self.entry(reference)
+        return self._cached(self.entry(reference))
+
+    def _cached(self, entry: IndexEntry | None) -> KeyDocument | None:
         cached = self._documents.get(entry.key_id) if entry else None
         # A document that is newer than its entry is a commit that is just landing.
         if entry and cached and cached[1].generation >= entry.generation:
             return cached[1]
         return None
 
-    def document(self, key_id: KeyId) -> KeyDocument:
+    def document(self, key_id: KeyId, entry: IndexEntry | None = None) -> KeyDocument:
         """
         Return a key's document, authenticated.
+
+        Args:
+            key_id: The key.
+
+            entry: Its index entry, if it was just looked up.
 
         Raises:
             KeyNotFoundError: There is no such key.
@@ -202,7 +209,7 @@ class AuthenticatedReader:
             StoreUnavailableError: It can't be read, or compared, now.
         """
         self.tampered.check(key_id)
-        return self.known(key_id) or self.reread(key_id)
+        return self._cached(entry or self.entry(key_id)) or self.reread(key_id)
 
     def reread(self, key_id: KeyId) -> KeyDocument:
         """

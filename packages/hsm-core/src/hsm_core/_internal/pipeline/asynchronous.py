@@ -23,7 +23,7 @@ from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
 from hsm_core._internal.pipeline.live_views import LiveViews
-from hsm_core._internal.pipeline.pipeline import Computed, Pipeline
+from hsm_core._internal.pipeline.pipeline import Outcome, Pipeline
 from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import (
@@ -283,7 +283,7 @@ class AsyncGateway:
 
     def _record(self, group: _Group) -> None:
         """Append the records of a group; its answers go out when they are durable."""
-        ticket = self._pipeline.begin_record(group.computed)
+        ticket = self._pipeline.begin_record(group.outcomes)
         if ticket is None or isinstance(ticket, AuditUnavailableError):
             group.settle(ticket)
         else:
@@ -334,28 +334,28 @@ class _Group:
     """
 
     def __init__(self, gate: Gate) -> None:
-        self.computed: list[Computed] = []
+        self.outcomes: list[Outcome] = []
         self._answers: list[asyncio.Future[Any]] = []
         self._gate = gate
 
-    def add(self, computed: Computed) -> asyncio.Future[Any]:
+    def add(self, outcome: Outcome) -> asyncio.Future[Any]:
         """Take in what was computed, and return the future of its answer."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.computed.append(computed)
+        self.outcomes.append(outcome)
         self._answers.append(answer)
         return answer
 
     def settle(self, error: AuditUnavailableError | None) -> None:
         """Give all answers, or *error* in the place of those that have a record."""
         answers, self._answers = self._answers, []
-        for computed, answer in zip(self.computed, answers, strict=False):
+        for outcome, answer in zip(self.outcomes, answers, strict=False):
             self._gate.leave()
             if answer.done():
                 continue
-            withheld = error is not None and computed.draft is not None
-            found = error if withheld else computed.outcome.error
+            withheld = error is not None and outcome.draft is not None
+            found = error if withheld else outcome.error
             if found is None:
-                answer.set_result(computed.outcome.result)
+                answer.set_result(outcome.result)
             else:
                 answer.set_exception(found)
 

@@ -9,15 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
-from hsm_core._internal.approvals.workflow import ApprovalContext, ApprovalWorkflow
+from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.handlers.base import (
     HANDLERS,
     AnyHandler,
     HandlerDependencies,
-    OperationContext,
 )
+from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument, key_facts
-from hsm_core._internal.pipeline.drafts import RequestContext
 from hsm_core._internal.policy.engine import decide_on
 from hsm_core._internal.policy.facts import joined
 from hsm_core.errors import (
@@ -62,31 +61,27 @@ class Admission:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
 
-    def attempt(self, caller: Caller, operation: Operation[Any]) -> RequestContext:
-        """Begin an attempt, by the policy that is in force now."""
+    def context(self, caller: Caller, operation: Operation[Any]) -> RequestContext[Any]:
+        """Return a new context, under the policy that is in force now."""
         return RequestContext(caller, operation, self._services.policy.engine)
 
     def admit(
-        self, attempt: RequestContext, handler: AnyHandler[Any]
-    ) -> OperationContext[Any]:
+        self, context: RequestContext[Any], handler: AnyHandler[Any]
+    ) -> RequestContext[Any]:
         """Resolve and authorize; nothing is disclosed before the policy decision."""
-        self.check_lock(attempt.operation)
-        fault = self._resolve(attempt, handler)
-        self.authorise(attempt)
+        self.check_lock(context.operation)
+        fault = self._resolve(context, handler)
+        self.authorise(context)
         if fault is not None and not (
             handler.shows_tampered and isinstance(fault, KeyTamperedError)
         ):
             raise fault
-        self._check_deadline(attempt.caller)
-        return OperationContext(
-            attempt.operation,
-            attempt.caller,
-            attempt.document,
-            attempt.others,
-            attempt.policy,
-            rule=attempt.decision.rule if attempt.decision else "",
-            digest=attempt.digest,
-        )
+        deadline = context.caller.deadline
+        if deadline and self._services.clock.monotonic() > deadline:
+            raise DeadlineExceededError(
+                "The request's deadline passed while it was queued."
+            )
+        return context
 
     def check_lock(self, operation: Operation[Any]) -> None:
         """
@@ -99,25 +94,27 @@ class Admission:
             self._services.inventory.lock.check()
 
     def _resolve(
-        self, attempt: RequestContext, handler: AnyHandler[Any]
+        self, context: RequestContext[Any], handler: AnyHandler[Any]
     ) -> HSMError | None:
-        attempt.document, attempt.others = None, {}
+        context.document, context.others, context.prepared = None, {}, []
         fault: HSMError | None = None
-        reference = getattr(attempt.operation, "key_id", None)
-        if reference is not None and type(attempt.operation) in _KEYED:
-            fault = self._find_key(attempt, reference)
-        if fault is None:
-            fault = self._find_others(attempt)
+        reference = getattr(context.operation, "key_id", None)
+        if reference is not None and type(context.operation) in _KEYED:
+            fault = self._find_key(context, reference)
+        if fault is None and context.operation.other_keys:
+            fault = self._find_others(context)
         if fault is None:
             try:
-                attempt.operation = handler.resolve(attempt.operation, attempt.document)
+                context.operation = handler.resolve(context.operation, context.document)
             except HSMError as error:
                 fault = error
-        attempt.digest = self.digest(attempt.operation)
+        context.digest = self.digest(context.operation)
         return fault
 
-    def _find_key(self, attempt: RequestContext, reference: str) -> HSMError | None:
-        attempt.key_id = reference
+    def _find_key(
+        self, context: RequestContext[Any], reference: str
+    ) -> HSMError | None:
+        context.key_id = reference
         inventory = self._services.inventory
         try:
             entry = inventory.entry(reference)
@@ -125,42 +122,44 @@ class Admission:
             return error
         if entry is None:
             return inventory.absence(reference)
-        attempt.key_id = entry.key_id
-        attempt.operation = msgspec.structs.replace(
-            attempt.operation, key_id=entry.key_id
-        )
+        context.key_id = entry.key_id
+        if reference != entry.key_id:
+            context.operation = msgspec.structs.replace(
+                context.operation, key_id=entry.key_id
+            )
         try:
-            document = inventory.document(KeyId(entry.key_id))
+            document = inventory.document(KeyId(entry.key_id), entry)
         except HSMError as error:
             return error
         if reference not in (document.key_id, document.name):
             return KeyNotFoundError()  # The index was wrong, and is put right by now.
-        attempt.document = document
+        context.document = document
         return None
 
-    def _find_others(self, attempt: RequestContext) -> HSMError | None:
+    def _find_others(self, context: RequestContext[Any]) -> HSMError | None:
         """Resolve the further keys; errors name the field."""
+        inventory = self._services.inventory
         found: dict[str, KeyDocument] = {}
-        for field in attempt.operation.other_keys:
-            reference = getattr(attempt.operation, field)
+        for field in context.operation.other_keys:
+            reference = getattr(context.operation, field)
             try:
-                entry = self._services.inventory.entry(reference)
+                entry = inventory.entry(reference)
                 if entry is None:
                     text = f"{field}: there is no such key."
                     return KeyNotFoundError(text, field=field)
-                attempt.operation = msgspec.structs.replace(
-                    attempt.operation, **{field: entry.key_id}
+                context.operation = msgspec.structs.replace(
+                    context.operation, **{field: entry.key_id}
                 )
-                document = self._services.inventory.document(KeyId(entry.key_id))
+                document = inventory.document(KeyId(entry.key_id), entry)
             except HSMError as error:
                 return error
             if reference not in (document.key_id, document.name):
                 return KeyNotFoundError(f"{field}: there is no such key.", field=field)
             found[field] = document
-        attempt.others = found
+        context.others = found
         return None
 
-    def authorise(self, attempt: RequestContext) -> None:
+    def authorise(self, context: RequestContext[Any]) -> None:
         """
         Ask the policy, once for each key that the operation names.
 
@@ -169,35 +168,20 @@ class Admission:
             KeyNotFoundError: It says no, and that the caller may not know of the key.
         """
         at, decisions = self._services.clock.now(), []
-        for field, document in (("", attempt.document), *attempt.others.items()):
+        for field, document in (("", context.document), *context.others.items()):
             key = key_facts(document) if document else None
             decision = decide_on(
-                attempt.policy, attempt.operation, attempt.caller, key, at
+                context.policy, context.operation, context.caller, key, at
             )
             if not decision.allowed:
-                attempt.decision = decision
-                raise _refusal(attempt, decision, field)
+                context.decision = decision
+                raise _refusal(context, decision, field)
             decisions.append(decision)
-        attempt.decision = joined(decisions)
-        if not attempt.decision.approvals:
-            attempt.need_no_approval()
+        context.decision = decisions[0] if len(decisions) == 1 else joined(decisions)
+        if not context.decision.approvals:
+            context.need_no_approval()
 
-    def asked(self, attempt: RequestContext) -> ApprovalContext | None:
-        """Return what needs consent of an operation that was admitted, or None."""
-        decision = attempt.decision
-        if decision is None or not decision.approvals:
-            return None
-        return ApprovalContext(
-            caller=attempt.caller,
-            operation=attempt.operation,
-            document=attempt.document,
-            others=attempt.others,
-            demands=decision.approvals,
-            approval_id=attempt.named_approval,
-            rule=decision.rule,
-        )
-
-    def check_approvals(self, attempt: RequestContext) -> None:
+    def check_approvals(self, context: RequestContext[Any]) -> None:
         """
         Refuse what needs other people's consent and has it not.
 
@@ -205,49 +189,43 @@ class Admission:
             ApprovalRequiredError: They were asked now, or before.
             HSMError: See `ApprovalWorkflow.require`.
         """
-        asked = self.asked(attempt)
-        if asked is None:
+        if not context.demands:
             return
         try:
-            granted = self._services.consents.require(asked)
+            granted = self._services.consents.require(context)
         except ApprovalRequiredError as error:
-            attempt.approval_id = str(error.facts["approval_id"])
+            context.approval_id = str(error.facts["approval_id"])
             raise
-        attempt.approval_id = granted.approval_id
+        context.approval_id = granted.approval_id
 
-    def take_approval(self, attempt: RequestContext) -> None:
+    def take_approval(self, context: RequestContext[Any]) -> None:
         """
         Reserve the approval that an operation needs, if it needs one.
 
-        It stays in ``attempt.hold`` until `settle_approval`.
+        It stays in ``context.hold`` until `settle_approval`.
 
         Raises:
             ApprovalRequiredError: Other people must agree first.
             HSMError: See `ApprovalWorkflow.reserve`.
         """
-        asked = self.asked(attempt)
-        if asked is None:
+        if not context.demands:
             return
-        if not attempt.operation_id:
-            attempt.operation_id = self._services.entropy.random_bytes(16).hex()
+        if not context.operation_id:
+            context.operation_id = self._services.entropy.random_bytes(16).hex()
         try:
-            hold = self._services.consents.reserve(asked, attempt.operation_id)
+            hold = self._services.consents.reserve(context, context.operation_id)
         except ApprovalRequiredError as error:
-            attempt.approval_id = str(error.facts["approval_id"])
+            context.approval_id = str(error.facts["approval_id"])
             raise
-        attempt.hold, attempt.approval_id = hold, hold.approval_id
+        context.hold, context.approval_id = hold, hold.approval_id
 
-    def settle_approval(self, attempt: RequestContext, *, done: bool | None) -> None:
+    def settle_approval(
+        self, context: RequestContext[Any], *, done: bool | None
+    ) -> None:
         """Use the approval up that an operation has, or give it back."""
-        hold, attempt.hold = attempt.hold, None
+        hold, context.hold = context.hold, None
         if hold is not None:
             self._services.consents.settle(hold, done=done)
-
-    def _check_deadline(self, caller: Caller) -> None:
-        if caller.deadline and self._services.clock.monotonic() > caller.deadline:
-            raise DeadlineExceededError(
-                "The request's deadline passed while it was queued."
-            )
 
     def digest(self, operation: Operation[Any]) -> str:
         """Return the keyed digest of an operation, hex."""
@@ -273,14 +251,14 @@ def checked_caller(caller: Caller) -> Caller:
     return wire.checked(caller)
 
 
-def _refusal(attempt: RequestContext, decision: Decision, field: str) -> HSMError:
+def _refusal(context: RequestContext[Any], decision: Decision, field: str) -> HSMError:
     """Return the error for a denial because of the key, or the one in a field."""
     if not decision.may_describe and field:
         return KeyNotFoundError(f"{field}: there is no such key.", field=field)
-    if not decision.may_describe and attempt.key_id:
+    if not decision.may_describe and context.key_id:
         return KeyNotFoundError()
     return AccessDeniedError(
-        f"The policy denies {type(attempt.operation).__name__} (rule {decision.rule}).",
+        f"The policy denies {type(context.operation).__name__} (rule {decision.rule}).",
         rule=decision.rule,
     )
 
@@ -328,11 +306,10 @@ class ApprovalDesk:
             KeyNotFoundError: There is no such key.
             HSMError: Store or trail can't be used.
         """
-        attempt = self._admitted(caller, operation)
-        asked = self._admission.asked(attempt)
-        if asked is None:
+        context = self._admitted(caller, operation)
+        if not context.demands:
             return None
-        return self._consents.ask(asked, minimum_seconds=minimum_seconds)
+        return self._consents.ask(context, minimum_seconds=minimum_seconds)
 
     def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
         """
@@ -341,10 +318,10 @@ class ApprovalDesk:
         Raises:
             HSMError: As `request`.
         """
-        asked = self._admission.asked(self._admitted(caller, operation))
-        if asked is None:
+        context = self._admitted(caller, operation)
+        if not context.demands:
             return None
-        digest = self._consents.digest(asked)
+        digest = self._consents.digest(context)
         return self._consents.find(caller.principal, digest)
 
     def state_of(self, approval_id: str) -> Approval:
@@ -369,7 +346,9 @@ class ApprovalDesk:
         """
         return self._consents.cancel(caller, approval_id)
 
-    def _admitted(self, caller: Caller, operation: Operation[Any]) -> RequestContext:
-        attempt = self._admission.attempt(caller, operation)
-        self._admission.admit(attempt, self._admission.handler(operation))
-        return attempt
+    def _admitted(
+        self, caller: Caller, operation: Operation[Any]
+    ) -> RequestContext[Any]:
+        context = self._admission.context(caller, operation)
+        self._admission.admit(context, self._admission.handler(operation))
+        return context

@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core._internal.handlers.base import HandlerDependencies, MutationHandler, Plan
+from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
@@ -33,7 +34,6 @@ from hsm_core._internal.keyring.settlement import Healer
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.drafts import RequestContext, code_of
 from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -106,7 +106,7 @@ class Mutations:
             self._record_failure(attempt, error)
             raise
 
-    def _mutate_once(self, attempt: RequestContext, sent: Operation[Any]) -> Any:
+    def _mutate_once(self, attempt: RequestContext[Any], sent: Operation[Any]) -> Any:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
         self._admission.check_lock(sent)
@@ -136,7 +136,7 @@ class Mutations:
 
     def _plan(
         self,
-        attempt: RequestContext,
+        attempt: RequestContext[Any],
         handler: MutationHandler[Any, Any],
         sent: Operation[Any],
         locked: frozenset[str] | None = None,
@@ -153,7 +153,7 @@ class Mutations:
             self._services.uses.take(use)
         return handler.plan(subject)
 
-    def _has_moved(self, attempt: RequestContext) -> bool:
+    def _has_moved(self, attempt: RequestContext[Any]) -> bool:
         """Return whether a key was changed since the plan was made."""
         for document in filter(None, (attempt.document, *attempt.others.values())):
             entry = self._services.inventory.entry(document.key_id)
@@ -162,7 +162,7 @@ class Mutations:
         return False
 
     def _act(
-        self, attempt: RequestContext, plan: Plan, request_digest: str
+        self, attempt: RequestContext[Any], plan: Plan, request_digest: str
     ) -> KeyDocument:
         """Make the change, under the approval that it needs, if it needs one."""
         self._admission.take_approval(attempt)
@@ -183,7 +183,7 @@ class Mutations:
         return document
 
     def _make(
-        self, attempt: RequestContext, plan: Plan, request_digest: str
+        self, attempt: RequestContext[Any], plan: Plan, request_digest: str
     ) -> KeyDocument:
         after = self._with_record(attempt, plan, request_digest)
         stored = self._services.inventory.encode(after)
@@ -218,7 +218,7 @@ class Mutations:
         return after
 
     def _begin(
-        self, attempt: RequestContext, after: KeyDocument, intent: AuditDraft
+        self, attempt: RequestContext[Any], after: KeyDocument, intent: AuditDraft
     ) -> list[str]:
         """Write the intent, and while it is synced the first use counters."""
         self.pay()
@@ -239,7 +239,9 @@ class Mutations:
             raise _SettledError(problem) from problem.__cause__
         return opened
 
-    def _open_accounts(self, attempt: RequestContext, after: KeyDocument) -> list[str]:
+    def _open_accounts(
+        self, attempt: RequestContext[Any], after: KeyDocument
+    ) -> list[str]:
         """Store first use counters before a document names their materials."""
         known = _materials_of(attempt.document)
         fresh = [v for v in after.versions if v.material_id not in known]
@@ -256,7 +258,7 @@ class Mutations:
 
     def _store(
         self,
-        attempt: RequestContext,
+        attempt: RequestContext[Any],
         after: KeyDocument,
         stored: bytes,
         plan: Plan,
@@ -280,7 +282,7 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
 
     def _append_outcome(
-        self, attempt: RequestContext, after: KeyDocument, digest: str, plan: Plan
+        self, attempt: RequestContext[Any], after: KeyDocument, digest: str, plan: Plan
     ) -> AuditTicket:
         outcome = self._draft(
             attempt,
@@ -293,7 +295,7 @@ class Mutations:
         return self._owed.append(outcome)
 
     def _with_record(
-        self, attempt: RequestContext, plan: Plan, request_digest: str
+        self, attempt: RequestContext[Any], plan: Plan, request_digest: str
     ) -> KeyDocument:
         record = OperationRecord(
             id=attempt.operation_id,
@@ -308,7 +310,7 @@ class Mutations:
 
     def _repeat(
         self,
-        attempt: RequestContext,
+        attempt: RequestContext[Any],
         handler: MutationHandler[Any, Any],
         request_digest: str,
     ) -> Any | None:
@@ -334,7 +336,7 @@ class Mutations:
                 return handler.answer(document, record.version)
         return None
 
-    def _record_repeat(self, attempt: RequestContext, version: int) -> None:
+    def _record_repeat(self, attempt: RequestContext[Any], version: int) -> None:
         attempt.need_no_approval()  # The first time, it may have had one.
         attempt.digest = self._admission.digest(attempt.operation)
         draft = replace(
@@ -343,7 +345,7 @@ class Mutations:
         )
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
-    def _settle_outcome(self, attempt: RequestContext) -> None:
+    def _settle_outcome(self, attempt: RequestContext[Any]) -> None:
         if attempt.operation_id not in self._owed:
             return
         try:
@@ -355,7 +357,7 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.settle(attempt.operation_id)
 
-    def _record_outcome(self, attempt: RequestContext, error: Exception) -> None:
+    def _record_outcome(self, attempt: RequestContext[Any], error: Exception) -> None:
         """Close the intent of a mutation that did not happen."""
         draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
         try:
@@ -366,13 +368,13 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.settle(attempt.operation_id)
 
-    def _record_failure(self, attempt: RequestContext, error: Exception) -> None:
+    def _record_failure(self, attempt: RequestContext[Any], error: Exception) -> None:
         if isinstance(error, AuditUnavailableError):
             return
         draft = self._draft(attempt, Phase.SINGLE, code=code_of(error))
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
-    def _wait(self, attempt: RequestContext, ticket: AuditTicket) -> None:
+    def _wait(self, attempt: RequestContext[Any], ticket: AuditTicket) -> None:
         """Wait for the trail, for what is left of the time that an answer has."""
         began = time.monotonic()
         try:
@@ -392,11 +394,13 @@ class Mutations:
         ring = self._services.inventory.ring
         return ring.operation_id(request.caller.principal, key)
 
-    def _draft(self, attempt: RequestContext, phase: Phase, **facts: Any) -> AuditDraft:
+    def _draft(
+        self, attempt: RequestContext[Any], phase: Phase, **facts: Any
+    ) -> AuditDraft:
         return attempt.draft(phase, **facts)
 
 
-def _keys_of(attempt: RequestContext) -> frozenset[str]:
+def _keys_of(attempt: RequestContext[Any]) -> frozenset[str]:
     """Return the ids of all keys that an operation names."""
     others = (document.key_id for document in attempt.others.values())
     return frozenset(filter(None, (attempt.key_id, *others)))
@@ -432,7 +436,7 @@ class _SettledError(Exception):
         self.error = error
 
 
-def _unknown(attempt: RequestContext) -> OutcomeUnknownError:
+def _unknown(attempt: RequestContext[Any]) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The outcome of operation {attempt.operation_id} is unknown: the change may "
         "have been made but could not be recorded. Repeat the request with the same "

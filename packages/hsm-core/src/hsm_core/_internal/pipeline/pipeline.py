@@ -27,6 +27,7 @@ from hsm_core._internal.handlers.base import (
     Handler,
     HandlerDependencies,
 )
+from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.settlement import Healer
 from hsm_core._internal.keyring.use_counters import NoRoomError
@@ -36,7 +37,6 @@ from hsm_core._internal.pipeline.authorisation import (
     ApprovalDesk,
     checked_caller,
 )
-from hsm_core._internal.pipeline.drafts import RequestContext, code_of
 from hsm_core._internal.pipeline.mutations import Mutations
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -60,32 +60,25 @@ _TRIES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result or the error instead of it."""
-
-    result: Any = None
-    error: Exception | None = None
-
-    def get(self) -> Any:
-        """Return the result, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
     """
-    An outcome that may not be told before *draft* is recorded.
+    A result, or the error instead of it; withheld until *draft* is recorded.
 
     Attributes:
         reserved: Whether the record may use the space that is kept back.
         hold: The approval that it has, to be settled once it is recorded.
     """
 
-    outcome: Outcome
+    result: Any = None
+    error: Exception | None = None
     draft: AuditDraft | None = None
     reserved: bool = False
     hold: ApprovalReservation | None = None
+
+    def get(self) -> Any:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class Pipeline:
@@ -124,7 +117,7 @@ class Pipeline:
 
     def execute(self, request: Request) -> Any:
         """Execute one request in the calling thread."""
-        if self.is_mutation(request.operation):
+        if request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
         (outcome,) = self.record([self.compute(request)])
         return outcome.get()
@@ -140,7 +133,7 @@ class Pipeline:
             for request in requests
         ]
         longer: dict[int, Future[Outcome]] = {}
-        quick: list[Computed] = []
+        quick: list[Outcome] = []
         for position, request in enumerate(requests):
             if self.is_quick(request.operation):
                 # Whoever waits here for an approval or a disk, waits on a pool.
@@ -162,10 +155,6 @@ class Pipeline:
         """Append outcomes that are still owed to the trail; see `Mutations.pay`."""
         self._mutations.pay()
 
-    def is_mutation(self, operation: Operation[Any]) -> bool:
-        """Whether an operation changes a key."""
-        return operation.effect is Effect.MUTATION
-
     def is_quick(self, operation: Operation[Any]) -> bool:
         """Whether an event loop may compute it itself."""
         handler = self._admission.handler(operation)
@@ -185,7 +174,7 @@ class Pipeline:
         except Exception as error:
             return Outcome(error=error)
 
-    def compute(self, request: Request, *, at_once: bool = False) -> Computed:
+    def compute(self, request: Request, *, at_once: bool = False) -> Outcome:
         """
         Take a use, view or read as far as its record.
 
@@ -197,12 +186,12 @@ class Pipeline:
         Raises:
             NoRoomError: With *at_once*, it would have to wait; nothing was done.
         """
-        attempt = RequestContext(
+        context = RequestContext(
             request.caller, request.operation, self._services.policy.engine
         )
         effect = request.operation.effect
         try:
-            attempt.name_approval(request.approval_id)
+            context.name_approval(request.approval_id)
             if request.idempotency_key is not None:
                 raise InvalidInputError(
                     "idempotency_key applies only to operations that change a key.",
@@ -213,90 +202,91 @@ class Pipeline:
                     "expected_generation applies only to operations that change a key.",
                     field="expected_generation",
                 )
-            attempt.check(self._services.limits)
-            answer = self._compute_stably(attempt, at_once=at_once)
+            context.check(self._services.limits)
+            answer = self._compute_stably(context, at_once=at_once)
         except NoRoomError:
             raise
         except Exception as error:
-            if effect is Effect.READ and not _is_refusal(attempt, error):
-                return Computed(Outcome(error=error))
-            return Computed(
-                Outcome(error=error),
-                self._draft(attempt, Phase.SINGLE, code=code_of(error)),
-            )
-        if effect in _UNRECORDED and attempt.hold is None:
-            return Computed(Outcome(answer.result))
-        draft = self._draft(
-            attempt, Phase.SINGLE, version=answer.version, detail=answer.detail
-        )
-        return Computed(
-            Outcome(answer.result),
-            draft,
+            if effect is Effect.READ and not _is_refusal(context, error):
+                return Outcome(error=error)
+            draft = context.draft(Phase.SINGLE, code=code_of(error))
+            return Outcome(error=error, draft=draft)
+        if effect in _UNRECORDED and context.hold is None:
+            return Outcome(answer.result)
+        return Outcome(
+            answer.result,
+            draft=context.draft(
+                Phase.SINGLE, version=answer.version, detail=answer.detail
+            ),
             reserved=effect is Effect.RECOVERY,
-            hold=attempt.hold,
+            hold=context.hold,
         )
 
-    def _compute_stably(self, attempt: RequestContext, *, at_once: bool) -> Answer[Any]:
+    def _compute_stably(
+        self, context: RequestContext[Any], *, at_once: bool
+    ) -> Answer[Any]:
         """
         Compute, and see whether the answer still stands when it is done.
 
         A use that was computed before its version was retired is ordered before that,
         and stands. One whose version was revoked or destroyed meanwhile does not.
         """
-        if attempt.operation.effect is not Effect.USE:
-            return self._compute_once(attempt, at_once=at_once)
-        sent = attempt.operation
+        if context.operation.effect is not Effect.USE:
+            return self._compute_once(context, at_once=at_once)
+        sent = context.operation
         for _ in range(_TRIES):
-            attempt.operation = sent
+            context.operation = sent
             try:
-                answer = self._compute_once(attempt, at_once=at_once)
+                answer = self._compute_once(context, at_once=at_once)
             except HSMError:
-                if not self._has_moved(attempt):
+                if not self._has_moved(context):
                     raise
                 continue
             try:
-                stands = not self._has_moved(attempt) or self._still_stands(
-                    attempt, answer
+                stands = not self._has_moved(context) or self._still_stands(
+                    context, answer
                 )
             except BaseException:
-                self._admission.settle_approval(attempt, done=False)
+                self._admission.settle_approval(context, done=False)
                 raise
             if stands:
                 return answer
-            self._admission.settle_approval(attempt, done=False)
+            self._admission.settle_approval(context, done=False)
         raise GenerationConflictError
 
-    def _still_stands(self, attempt: RequestContext, answer: Answer[Any]) -> bool:
-        if attempt.document is None:
+    def _still_stands(self, context: RequestContext[Any], answer: Answer[Any]) -> bool:
+        if context.document is None:
             return True
-        document = self._services.inventory.document(attempt.document.key_id)
-        attempt.document = document
-        self._admission.authorise(attempt)
-        if self._admission.asked(attempt) is not None and attempt.hold is None:
+        document = self._services.inventory.document(context.document.key_id)
+        context.document = document
+        self._admission.authorise(context)
+        if context.demands and context.hold is None:
             return False
-        if any(self._is_newer(other) for other in attempt.others.values()):
+        if any(self._is_newer(other) for other in context.others.values()):
             return False
         used = [document.version(n) for n in (answer.version, answer.source) if n]
         return bool(used) and all(v and v.state in _STANDING for v in used)
 
-    def _compute_once(self, attempt: RequestContext, *, at_once: bool) -> Answer[Any]:
-        handler = self._admission.handler(attempt.operation)
+    def _compute_once(
+        self, context: RequestContext[Any], *, at_once: bool
+    ) -> Answer[Any]:
+        handler = self._admission.handler(context.operation)
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
-        subject = self._admission.admit(attempt, handler)
-        handler.prepare(subject)
-        if at_once and self._admission.asked(attempt) is not None:
+        self._admission.admit(context, handler)
+        handler.prepare(context)
+        if at_once and context.demands:
             raise NoRoomError  # Approvals are read from the disk, and written to it.
-        self._admission.take_approval(attempt)
+        self._admission.take_approval(context)
         try:
-            uses = handler.uses(subject)
+            uses = handler.uses(context)
             for use in uses:
                 self._services.uses.take(use, at_once=at_once)
-            answer = handler.perform(subject)
+            answer = handler.perform(context)
         except BaseException:
-            self._admission.settle_approval(attempt, done=False)
+            self._admission.settle_approval(context, done=False)
             raise
-        if not uses and attempt.operation.usage is not None:
-            self._touch(attempt.document, answer.version)
+        if not uses and context.operation.usage is not None:
+            self._touch(context.document, answer.version)
         return answer
 
     def _touch(self, document: KeyDocument | None, number: int) -> None:
@@ -305,47 +295,51 @@ class Pipeline:
         if document is not None and version is not None:
             self._services.uses.touch(document, version)
 
-    def _has_moved(self, attempt: RequestContext) -> bool:
-        documents = [attempt.document, *attempt.others.values()]
-        return any(self._is_newer(document) for document in documents if document)
+    def _has_moved(self, context: RequestContext[Any]) -> bool:
+        for document in (context.document, *context.others.values()):
+            if document is not None and self._is_newer(document):
+                return True
+        return False
 
     def _is_newer(self, document: KeyDocument) -> bool:
         """Return whether the store has something newer, or nothing, of a key."""
         entry = self._services.inventory.entry(document.key_id)
         return entry is None or entry.generation > document.generation
 
-    def record(self, computed: Sequence[Computed]) -> list[Outcome]:
-        """Record computed requests with one append, wait, and return the outcomes."""
-        ticket = self.begin_record(computed)
+    def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Record outcomes with one append, wait, and return those that may be told."""
+        ticket = self.begin_record(outcomes)
         if isinstance(ticket, AuditUnavailableError):
-            self._settle(computed, done=False)
-            return _withheld(computed, ticket)
+            self._settle(outcomes, done=False)
+            return _withheld(outcomes, ticket)
         if ticket is not None:
             try:
                 ticket.wait()
             except AuditUnavailableError as error:
                 # The record may yet be written, so nobody may do it again.
-                self._settle(computed, done=None)
-                return _withheld(computed, error)
-        self._settle(computed, done=True)
-        return [item.outcome for item in computed]
+                self._settle(outcomes, done=None)
+                return _withheld(outcomes, error)
+        self._settle(outcomes, done=True)
+        return list(outcomes)
 
-    def _settle(self, computed: Sequence[Computed], *, done: bool | None) -> None:
-        for item in computed:
-            if item.hold is not None:
-                self._services.consents.settle(item.hold, done=done)
+    def _settle(self, outcomes: Sequence[Outcome], *, done: bool | None) -> None:
+        for outcome in outcomes:
+            if outcome.hold is not None:
+                self._services.consents.settle(outcome.hold, done=done)
 
     def begin_record(
-        self, computed: Sequence[Computed]
+        self, outcomes: Sequence[Outcome]
     ) -> AuditTicket | AuditUnavailableError | None:
-        """Append the records of computed requests, without waiting for the disk."""
-        recorded = [item for item in computed if item.draft is not None]
-        drafts = [item.draft for item in recorded if item.draft is not None]
+        """Append the records of outcomes, without waiting for the disk."""
+        drafts, reserved, durable = list[AuditDraft](), True, False
+        for outcome in outcomes:
+            if outcome.draft is not None:
+                drafts.append(outcome.draft)
+                # What a recovery did is in the audit log already; so this must be too.
+                reserved = reserved and outcome.reserved
+                durable = durable or outcome.hold is not None
         if not drafts:
             return None
-        # Of a recovery, what it did is in the trail already; so this must be too.
-        reserved = all(item.reserved for item in recorded)
-        durable = any(item.hold for item in recorded)
         try:
             return self._services.audit.append(
                 drafts, reserved=reserved, durable=durable
@@ -353,13 +347,10 @@ class Pipeline:
         except AuditUnavailableError as error:
             return error
         except HSMError as error:
-            # A record that can't be written down is a trail that can't be written.
+            # A record that can't be written down is a log that can't be written.
             unavailable = AuditUnavailableError()
             unavailable.__cause__ = error
             return unavailable
-
-    def _draft(self, attempt: RequestContext, phase: Phase, **facts: Any) -> AuditDraft:
-        return attempt.draft(phase, **facts)
 
 
 class BoundHSM:
@@ -391,18 +382,18 @@ class BoundHSM:
         return result
 
 
-def _is_refusal(attempt: RequestContext, error: Exception) -> bool:
+def _is_refusal(context: RequestContext[Any], error: Exception) -> bool:
     """Whether even a read is recorded: it was refused, or it is about a key."""
-    refused = attempt.decision is not None and not attempt.decision.allowed
-    about_a_key = attempt.document is not None
+    refused = context.decision is not None and not context.decision.allowed
+    about_a_key = context.document is not None
     return refused or about_a_key or isinstance(error, IntegrityError)
 
 
 def _withheld(
-    computed: Sequence[Computed], error: AuditUnavailableError
+    outcomes: Sequence[Outcome], error: AuditUnavailableError
 ) -> list[Outcome]:
-    """Keep back every outcome that should have been recorded."""
+    """Return *error* in the place of every outcome that should have been recorded."""
     return [
-        item.outcome if item.draft is None else Outcome(error=error)
-        for item in computed
+        outcome if outcome.draft is None else Outcome(error=error)
+        for outcome in outcomes
     ]

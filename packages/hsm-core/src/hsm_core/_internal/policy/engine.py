@@ -77,6 +77,9 @@ _WITHDRAWABLE: Final = {"Withdraw": "Approve"}
 """Who may do the second may do the first, whether or not a policy says so."""
 
 
+_NO_RULES: Final[dict[RuleEffect, tuple[HeldRule, ...]]] = dict.fromkeys(RuleEffect, ())
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     """What is asked of the policy, but for the keys."""
@@ -189,21 +192,20 @@ class RuleEngine:
         Returns:
             A decision whose *may_describe* says nothing of a denial.
         """
-        question = _Question(kind, caller, at)
-        for rule in self._applying(RuleEffect.DENY, question, sides):
-            return _denial(rule.name, may_describe=False)
+        question, rules = _Question(kind, caller, at), self._rules.get(kind, _NO_RULES)
+        if rules[RuleEffect.DENY]:
+            for rule in self._applying(RuleEffect.DENY, question, sides):
+                return _denial(rule.name, may_describe=False)
         granted = self._granted_by(kind, caller) or self._allowed_by(question, sides)
         if granted is None or (
             self._twins.get(kind) and self.ungranted(kind, caller, sides, at)
         ):
             return _denial(DEFAULT_DENY, may_describe=False)
-        demands = tuple(
-            dict.fromkeys(
-                rule.demand
-                for rule in self._applying(RuleEffect.REQUIRE_APPROVAL, question, sides)
-                if rule.demand is not None
-            )
-        )
+        demands: tuple[ApprovalDemand, ...] = ()
+        if rules[RuleEffect.REQUIRE_APPROVAL]:
+            asking = self._applying(RuleEffect.REQUIRE_APPROVAL, question, sides)
+            found = (rule.demand for rule in asking if rule.demand is not None)
+            demands = tuple(dict.fromkeys(found))
         if kind in _PURGE and not demands:
             demands = (_purge_demand(),)
         return Decision(
@@ -286,7 +288,7 @@ class RuleEngine:
         self, effect: RuleEffect, question: _Question, sides: tuple[KeyFacts, ...] = ()
     ) -> Iterator[tuple[PolicyRule, KeyClause, tuple[KeyFacts, ...]]]:
         """Give the rules that hold for some key, for which, and the keys to ask of."""
-        for held in self._rules.get(question.kind, {}).get(effect, ()):
+        for held in self._rules.get(question.kind, _NO_RULES)[effect]:
             reached = held.form.reached(sides)
             if reached is None:
                 continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Audit drafts: request contexts as audit records."""
+"""Request context: state of a request from its entry to its audit record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.lib.certificate_facts import audited_certificate
 from hsm_core._internal.time.clock import utc_text
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
 from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError
 from hsm_core.model import (
     ApprovalDemand,
@@ -35,23 +36,28 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
+Op = TypeVar("Op", bound=Operation[Any])
+
 _NO_GENERATION: Final = 2**53
 """Upper bound of generations."""
 
 
 @dataclass(slots=True)
-class RequestContext:
+class RequestContext(Generic[Op]):
     """
-    Request context: state of a request in the pipeline.
+    Request context: the one value that the steps of the pipeline pass on.
 
     Attributes:
-        operation: As sent by the caller; later checked and resolved.
+        operation: As sent by the caller; later checked and resolved: IDs for names,
+            standard names for aliases, defaults filled.
         policy: Policy in force when the request arrived, used until its end.
         is_checked: Whether the operation was checked against its type; its fields are
             recorded only after that.
         key_id: Key ID, or the name given by the caller if there is no such key.
+        document: Document of the named key, if it can be read.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
+        prepared: Results of `AnyHandler.prepare` for the later steps.
         approval_id: Approval that the request is about, uses or waits for; initially
             the one named by the caller.
         named_approval: Approval named by the caller, or empty.
@@ -61,7 +67,7 @@ class RequestContext:
     """
 
     caller: Caller
-    operation: Operation[Any]
+    operation: Op
     policy: PolicyEngine
     is_checked: bool = False
     operation_id: str = ""
@@ -70,12 +76,35 @@ class RequestContext:
     others: Mapping[str, KeyDocument] = field(default_factory=dict)
     decision: Decision | None = None
     digest: str = ""
+    prepared: list[Any] = field(default_factory=list)
     document_before: str = ""
     approval_id: str = ""
     named_approval: str = ""
     expected_generation: int = 0
     hold: ApprovalReservation | None = None
     waited: float = 0.0
+
+    @property
+    def key(self) -> KeyDocument:
+        """Document of an operation on an existing key."""
+        if self.document is None:
+            raise AssertionError("the pipeline resolves the key before its use")
+        return self.document
+
+    @property
+    def spec(self) -> AlgorithmSpec:
+        """Algorithm table row of the key."""
+        return spec(Algorithm(self.key.algorithm))
+
+    @property
+    def rule(self) -> str:
+        """Rule that allowed or denied the operation, or empty."""
+        return self.decision.rule if self.decision else ""
+
+    @property
+    def demands(self) -> tuple[ApprovalDemand, ...]:
+        """Approvals that the policy requires."""
+        return self.decision.approvals if self.decision else ()
 
     def check(self, limits: Limits) -> None:
         """
@@ -88,7 +117,9 @@ class RequestContext:
             self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         )
         self.is_checked = True
-        self.approval_id = self._own_approval() or self.approval_id
+        self.approval_id = (
+            getattr(self.operation, "approval_id", "") or self.approval_id
+        )
 
     def name_approval(self, approval_id: object) -> None:
         """
@@ -140,11 +171,7 @@ class RequestContext:
 
     def need_no_approval(self) -> None:
         """Leave out of the record an approval that was named for nothing."""
-        self.approval_id = self._own_approval()
-
-    def _own_approval(self) -> str:
-        own: str = getattr(self.operation, "approval_id", "")
-        return own
+        self.approval_id = getattr(self.operation, "approval_id", "")
 
     def draft(
         self,
@@ -173,25 +200,23 @@ class RequestContext:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=audited_certificate(self.caller) | self._parameters(),
-            rule=self.decision.rule if self.decision else "",
+            parameters=self._parameters(),
+            rule=self.rule,
             policy=self.policy.policy_hash,
-            demands=self._demands(phase),
+            # Its outcome has no new decision.
+            demands=() if phase is Phase.OUTCOME else self.demands,
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
 
-    def _demands(self, phase: Phase) -> tuple[ApprovalDemand, ...]:
-        # Its outcome has no new decision.
-        if self.decision is None or phase is Phase.OUTCOME:
-            return ()
-        return self.decision.approvals
-
     def _parameters(self) -> Parameters:
-        if not self.is_checked:
-            return {}
-        return parameters_of(self.operation) | facts_of_others(self.others)
+        found = audited_certificate(self.caller)
+        if self.is_checked:
+            found |= parameters_of(self.operation)
+            if self.others:
+                found |= facts_of_others(self.others)
+        return found
 
 
 def facts_of_others(others: Mapping[str, KeyDocument]) -> Parameters:
@@ -227,6 +252,8 @@ def parameters_of(operation: Operation[Any]) -> Parameters:
             continue
         if isinstance(value, bytes):
             found[f"{name}_bytes"] = len(value)
+        elif isinstance(value, str):
+            found[name] = str(value)
         else:
             found[name] = _plain(value)
     return found
