@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
@@ -17,6 +18,7 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import Secrets, ServerSettings
 from hsm_server.config.tls import TLSSettings
 from hsm_server.http.listener import Listener
+from hsm_server.http.state import HEALTH
 from hsm_server.identity.clock import ClockWatch, FlooredClock
 from hsm_server.identity.id_tokens import Vouching, vouching_for
 from hsm_server.identity.key_sets import key_set_tasks
@@ -106,6 +108,7 @@ def serve(
                 state,
                 logger,
                 server.metrics,
+                partial(server.note_alarm, "tls"),
                 http[0] if http else None,
                 key_set_tasks(settings, server.take_keys, server.take_providers_keys),
             )
@@ -136,12 +139,14 @@ class _InlineTLS:
         state: TLSState,
         logger: Logger,
         metrics: Metrics,
+        on_alarm: Callable[[bool], None],
         http: socket.socket | None,
         more: Sequence[Task],
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
-        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
+        alarms = Alarms(logger, metrics, on_alarm)
+        tasks = tasks_for(settings, alarms, metrics, logger, http)
         self.manager = TLSManager(state, [*tasks, *more], self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:
@@ -203,7 +208,7 @@ class _InlineServer:
         loop.set_exception_handler(loop_exception_handler(self._logger))
         stop = asyncio.Event()
         tracing = open_tracing(self._settings.tracing)
-        app = create_app(
+        self._app = app = create_app(
             LocalVault(self._gateway, self._gatekeeper),
             self._settings,
             logger=self._logger,
@@ -261,6 +266,10 @@ class _InlineServer:
         if self._vouching:
             yield self._vouching.run(interval)
 
+    def note_alarm(self, source: str, is_active: bool) -> None:
+        """Report degraded health while an alarm lasts."""
+        self._app[HEALTH].note_alarm(source, is_active=is_active)
+
     def take_keys(self, data: bytes | None, problem: str) -> None:
         """Take in what came of fetching keys of tokens."""
         self._token_source.take(data, problem)
@@ -294,6 +303,7 @@ class _InlineServer:
 
     def _on_token_keys(self, problem: str) -> None:
         self.metrics.show_jwt_alarm(is_on=bool(problem))
+        self.note_alarm("tokens", bool(problem))
         if problem:
             self._logger.error("token keys refused", reason=problem)
         else:

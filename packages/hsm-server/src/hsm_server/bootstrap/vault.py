@@ -20,6 +20,7 @@ from hsm_server.identity.id_tokens import Vouching, vouching_for
 from hsm_server.identity.token_keys import TokenTrust, TrustedNames
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.ipc.control import (
+    Alarm,
     Beat,
     Control,
     FromSupervisor,
@@ -179,6 +180,7 @@ class _Vault:
         pass_over_what_stays()
         pulse = Pulse(self._child.control)
         pulse.start()
+        self._control.send(Alarm("tokens", is_active=False))
         self._control.send(Ready())
         await self._stopping.wait()
         pulse.stop()
@@ -228,6 +230,7 @@ class _Vault:
 
     def _on_token_keys(self, problem: str) -> None:
         self._child.metrics.show_jwt_alarm(is_on=bool(problem))
+        self._control.send(Alarm("tokens", bool(problem)))
         if problem:
             self._child.logger.error("token keys refused", reason=problem)
         else:

@@ -51,7 +51,7 @@ class HealthCheck:
     Args:
         vault: The vault to query.
 
-        metrics: Receive the state of audit log and store, and provide that of TLS.
+        metrics: Receive the state of audit log and store.
     """
 
     def __init__(self, vault: VaultAccess, metrics: Metrics) -> None:
@@ -60,7 +60,15 @@ class HealthCheck:
         self._lock = asyncio.Lock()
         self._asked_at = float("-inf")
         self._state = ""
-        self._serving = self._has_alarm = False
+        self._serving = False
+        self._alarms: set[str] = set()
+
+    def note_alarm(self, source: str, *, is_active: bool) -> None:
+        """Report degraded health while an alarm of TLS or token keys lasts."""
+        if is_active:
+            self._alarms.add(source)
+        else:
+            self._alarms.discard(source)
 
     async def refresh(self) -> None:
         """Ask, unless that was done within the last second."""
@@ -78,13 +86,12 @@ class HealthCheck:
                 serves = status.state not in {"error", "locked"}
                 self._serving = status.audit.available and serves
                 self._metrics.show(status)
-            self._has_alarm = self._metrics.has_alarm()
             self._asked_at = time.monotonic()
 
     async def check(self) -> tuple[Health, bool]:
         """Return the state, and whether requests can be served."""
         await self.refresh()
-        is_whole = self._state == "operational" and not self._has_alarm
+        is_whole = self._state == "operational" and not self._alarms
         return self._health("ok" if is_whole else "degraded"), self._serving
 
     async def check_ready(self) -> tuple[Health, bool]:

@@ -123,6 +123,19 @@ class KeySet(_Message, frozen=True, tag="key_set"):
     is_providers: bool = False
 
 
+class Alarm(_Message, frozen=True, tag="alarm"):
+    """
+    An alarm began or ended; front ends report it as degraded health.
+
+    Attributes:
+        source: ``tls`` or ``tokens``.
+        is_active: Whether it lasts.
+    """
+
+    source: Annotated[str, Meta(max_length=32)]
+    is_active: bool
+
+
 class Stop(_Message, frozen=True, tag="stop"):
     """
     Finish requests in flight, and exit.
@@ -177,11 +190,12 @@ FromSupervisor: TypeAlias = (
     | ResetClock
     | Published
     | KeySet
+    | Alarm
     | Stop
     | Beat
 )
 FromChild: TypeAlias = (
-    Ready | Serve | Failed | Reloaded | UsingTLS | Publish | KeySet | Beat
+    Ready | Serve | Failed | Reloaded | UsingTLS | Publish | KeySet | Alarm | Beat
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

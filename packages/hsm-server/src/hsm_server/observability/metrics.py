@@ -19,7 +19,6 @@ from prometheus_client.samples import Sample
 from hsm_core.model import Record
 from hsm_core.operations import OPERATIONS, HSMStatus
 from hsm_server.observability.instruments import (
-    TLS_SLOT,
     AuthorityInstruments,
     LimitInstruments,
     ProcessInstruments,
@@ -154,14 +153,8 @@ def _sums(samples: Iterable[Sample], label: str) -> dict[str, int]:
     return sums
 
 
-ALARM_SLOTS: Final = ("vault", TLS_SLOT)
-"""Slots of the processes with shared gauges."""
-
-ALARM_GAUGES: Final = "gauge_mostrecent"
-"""File prefix of these gauges in prometheus_client."""
-
-SUMMED_GAUGES: Final = "gauge_sum"
-"""File prefix of gauges summed over processes."""
+METRIC_FILES: Final = ("counter", "histogram", "gauge_sum", "gauge_mostrecent")
+"""Prefixes of prometheus_client's files of a process, by kind of metric."""
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name
 
@@ -188,8 +181,6 @@ def shared_folder() -> Path | None:
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
-
-_ALARMS: Final = frozenset({"ferrohsm_tls_alarm", "ferrohsm_auth_jwt_alarm"})
 
 
 class Metrics(
@@ -218,23 +209,6 @@ class Metrics(
     def uptime_seconds(self) -> float:
         """Time since the service began, in seconds."""
         return self._state.uptime_seconds
-
-    def has_alarm(self) -> bool:
-        """Return whether something is wrong with TLS, or with the keys of tokens."""
-        return any(
-            sample.value > 0
-            for family in self._alarms()
-            if family.name in _ALARMS
-            for sample in family.samples
-        )
-
-    def _alarms(self) -> Iterable[Metric]:
-        if self._folder is None:
-            return [*self._tls_alarm.collect(), *self._jwt_alarm.collect()]
-        paths = [self._folder / f"{ALARM_GAUGES}_{slot}.db" for slot in ALARM_SLOTS]
-        files = [str(path) for path in paths if path.exists()]
-        families: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
-        return families
 
     def show_certificates(self, ends: Mapping[str, float]) -> None:
         """Show until when each certificate in use is valid, in Unix time, by kind."""

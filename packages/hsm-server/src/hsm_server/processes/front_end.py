@@ -22,7 +22,9 @@ from hsm_core.errors import HSMError
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.config.settings import ServerSettings
 from hsm_server.http.listener import Listener
+from hsm_server.http.state import HEALTH
 from hsm_server.ipc.control import (
+    Alarm,
     Beat,
     Control,
     FromSupervisor,
@@ -137,6 +139,9 @@ class _FrontEnd:
             case Stop():
                 self._stop_seconds = message.seconds
                 self._stopping.set()
+            case Alarm():
+                health = self._app[HEALTH]
+                health.note_alarm(message.source, is_active=message.is_active)
             case Beat():
                 self._control.send(Beat(self._vault.is_linked))
             case _:

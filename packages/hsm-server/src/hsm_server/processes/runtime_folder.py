@@ -19,9 +19,8 @@ from typing import Final, Self
 from hsm_core.errors import ConfigurationError
 from hsm_server.config.plan import Plan
 from hsm_server.observability.instruments import TLS_SLOT
-from hsm_server.observability.metrics import ALARM_GAUGES, SUMMED_GAUGES
+from hsm_server.observability.metrics import METRIC_FILES
 
-_KINDS: Final = ("counter", "histogram", SUMMED_GAUGES, ALARM_GAUGES)
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _PREFIX: Final = "ferrohsm-metrics-"
@@ -51,7 +50,7 @@ class RuntimeFolder:
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
         users = {"supervisor": -1, "vault": vault, TLS_SLOT: front, **fronts}
         for slot, user in users.items():
-            for kind in _KINDS:
+            for kind in METRIC_FILES:
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
         os.chown(self.path, -1, group)
         # The vault, which is in no group with others, only needs to reach its files.
@@ -124,7 +123,7 @@ def _remove(folder: Path) -> None:
     Raises:
         OSError: There is something else, too; that stays.
     """
-    for kind in (*_KINDS, ALARM_GAUGES):
+    for kind in METRIC_FILES:
         for path in folder.glob(f"{kind}_*.db"):
             path.unlink()
     folder.rmdir()

@@ -21,6 +21,7 @@ from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
 from hsm_server.config.plan import Plan, read_plan
 from hsm_server.ipc.control import (
+    Alarm,
     Beat,
     FromChild,
     KeySet,
@@ -256,6 +257,7 @@ class Supervisor:
         readers = (self._vault, self._tls_manager)
         self._reloading = Reloading(readers, self._manager, self._logger)
         self._key_sets: dict[bool, KeySet] = {}
+        self._alarms: set[str] = set()
         self._is_announced = False
         self._is_stopping = False
 
@@ -309,6 +311,8 @@ class Supervisor:
             for front_end in self._front_ends:
                 self._link(front_end)
         elif child is not self._tls_manager:
+            for source in self._alarms:
+                child.tell(Alarm(source, is_active=True))
             self._distribution.greet(child)
             self._link(child)
 
@@ -348,6 +352,8 @@ class Supervisor:
                 self._distribution.note(child, message)
             case Publish() if child is self._tls_manager:
                 self._publish(message.generation, descriptors)
+            case Alarm() if child in (self._vault, self._tls_manager):
+                self._pass_alarm(message)
             case KeySet() if child is self._tls_manager:
                 self._pass_on(message)
 
@@ -356,6 +362,14 @@ class Supervisor:
         if message.data is not None:
             self._key_sets[message.is_providers] = message
         self._vault.tell(message)
+
+    def _pass_alarm(self, message: Alarm) -> None:
+        """Send an alarm to all front ends, also after their restart."""
+        if message.is_active == (message.source in self._alarms):
+            return
+        self._alarms ^= {message.source}
+        for front_end in self._front_ends:
+            front_end.tell(message)
 
     def _publish(self, generation: int, descriptors: list[int]) -> None:
         if not descriptors:

@@ -20,6 +20,7 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import TLSSettings
 from hsm_server.identity.key_sets import key_set_tasks
 from hsm_server.ipc.control import (
+    Alarm,
     Beat,
     Control,
     FromSupervisor,
@@ -98,7 +99,7 @@ class _TLSManagerProcess:
         logger = self._child.logger
         loop.set_exception_handler(loop_exception_handler(logger, end_without_memory))
         self._stopping = asyncio.Event()
-        alarms = Alarms(logger, self._child.metrics)
+        alarms = Alarms(logger, self._child.metrics, self._tell_alarm)
         metrics = self._child.metrics
         tasks = [
             *tasks_for(self._settings, alarms, metrics, logger, self._http),
@@ -124,6 +125,7 @@ class _TLSManagerProcess:
         except Exception as error:
             # Nobody asks who has not begun whether it is there.
             self._child.fail(error)
+        self._tell_alarm(False)
         self._control.send(Ready())
         await self._tls_manager.run()
 
@@ -159,6 +161,9 @@ class _TLSManagerProcess:
 
     def _pass_on(self, is_providers: bool, data: bytes | None, problem: str) -> None:
         self._control.send(KeySet(data, problem[:_LONGEST_TEXT], is_providers))
+
+    def _tell_alarm(self, is_active: bool) -> None:
+        self._control.send(Alarm("tls", is_active))
 
     def _note(self, message: Published) -> None:
         answer = self._answers.pop(message.generation, None)

@@ -213,11 +213,19 @@ class Alarms:
         logger: Logs start, change and end of alarms.
 
         metrics: Show active alarms, and count starts and changes.
+
+        on_change: Called when the first alarm begins and when the last ends.
     """
 
-    def __init__(self, logger: Logger, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        logger: Logger,
+        metrics: Metrics,
+        on_change: Callable[[bool], object] = bool,
+    ) -> None:
         self._logger = logger
         self._metrics = metrics
+        self._on_change = on_change
         self._reasons: dict[str, str] = {}
 
     @property
@@ -240,16 +248,21 @@ class Alarms:
         """
         if self._reasons.get(part) == reason:
             return
+        is_first = not self._reasons
         self._reasons[part] = reason
         self._logger.error("tls alarm", part=part, reason=reason)
         self._metrics.count_tls_alarm(part)
         self._metrics.show_tls_alarm(part, is_on=True)
+        if is_first:
+            self._on_change(True)
 
     def end(self, part: str) -> None:
         """End the alarm."""
         if self._reasons.pop(part, None) is not None:
             self._logger.info("tls alarm over", part=part)
             self._metrics.show_tls_alarm(part, is_on=False)
+            if not self._reasons:
+                self._on_change(False)
 
 
 class Clock(Protocol):
