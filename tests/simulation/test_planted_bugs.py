@@ -13,8 +13,8 @@ import pytest
 from hsm_core._internal.approvals import states as rules
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.destruction import PurgeVersion
+from hsm_core._internal.keyring.journal import Journal
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes
 from hsm_core._internal.retention.decisions import (
     Consent,
     PurgeDecision,
@@ -39,13 +39,13 @@ class _Done:
 
 def lost_outcome(patch: pytest.MonkeyPatch) -> None:
     """The answer does not wait for the record of what was done."""
-    append = PendingOutcomes.append
+    conclude = Journal.conclude
 
-    def hurried(self: PendingOutcomes, draft: Any) -> Any:
-        append(self, draft)
+    def hurried(self: Journal, draft: Any) -> Any:
+        conclude(self, draft)
         return _Done()
 
-    patch.setattr(PendingOutcomes, "append", hurried)
+    patch.setattr(Journal, "conclude", hurried)
 
 
 def self_approval(patch: pytest.MonkeyPatch) -> None:

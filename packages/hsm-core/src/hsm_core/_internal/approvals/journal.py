@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
 """
-Approval journal: records each step as durable intent, commit, outcome.
+Approval journal: the journal of approval steps, which roll back.
 
-The intent names the stored form that is to be, so that after a crash the store alone
-tells what became of it. The outcome bears the digest over all approvals. What the trail
-could not take is owed, and no further step is made before it has been.
+The intent names the stored form after the step, so that the store alone decides whether
+the step was committed. The outcome records the set digest of all approvals. A removal
+of completed approvals is rolled forward.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
@@ -20,8 +19,9 @@ from hsm_core._internal.approvals.set_digest import (
     ApprovalSetDigest,
     record_sha256,
 )
+from hsm_core._internal.keyring.journal import Journal, intent_of, outcome_of
+from hsm_core._internal.keyring.key_journal import REMOVED, is_of_approvals
 from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.keyring.settlement import REMOVED
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import (
     ApprovalTamperedError,
@@ -29,8 +29,8 @@ from hsm_core.errors import (
     HSMError,
     OutcomeUnknownError,
 )
-from hsm_core.model import Approval, ApprovalDetail, Phase
-from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Entropy
+from hsm_core.model import Approval, ApprovalDetail, AuditEvent, Phase
+from hsm_core.protocols import ApprovalStore, AuditDraft, AuditLog, Entropy
 
 EXPIRED: Final = "system.approval-expired"
 TAMPERED: Final = "system.approval-tampered"
@@ -44,19 +44,19 @@ _RESERVED: Final = frozenset(
 )
 """Record kinds that may use the reserved space: they end an approval."""
 
-_DONE: Final = frozenset({"ok", "recovered-committed"})
 
-
-class ApprovalJournal:
+class ApprovalJournal(Journal):
     """
     Approval journal, the `Witness` of an HSM's approvals. Thread-safe.
 
     Args:
-        ledger: What was written.
+        ledger: Set digest of the approvals.
+
+        store: Store of the approvals.
 
         inventory: Its lock gives records with set digests their order.
 
-        audit: The trail.
+        audit: The audit log.
 
         entropy: Source of the ids of steps.
 
@@ -66,41 +66,69 @@ class ApprovalJournal:
     def __init__(
         self,
         ledger: ApprovalSetDigest,
+        store: ApprovalStore,
         inventory: KeyRepository,
         audit: AuditLog,
         entropy: Entropy,
         policy_hash: Callable[[], str],
     ) -> None:
+        super().__init__(audit, inventory.committing)
         self._ledger = ledger
+        self._store = store
         self._inventory = inventory
-        self._audit = audit
         self._entropy = entropy
         self._policy_hash = policy_hash
-        self._owed: list[AuditDraft] = []
-        self._doubtful: dict[
-            str, tuple[AuditDraft, ApprovalAnchor | None, ApprovalAnchor]
-        ] = {}
-        self._removals: list[tuple[AuditDraft, tuple[str, ...]]] = []
-        self._local = threading.local()
         self._told: set[str] = set()
+        for event in audit.open_intents():
+            if is_of_approvals(event):
+                self.doubt(intent_of(event))
+        self._interrupted = frozenset(self.open)
 
-    @contextmanager
-    def waiting(self, wait: Callable[[AuditTicket], None]) -> Iterator[None]:
-        """Let steps of this thread wait for the trail by these means."""
-        before = getattr(self._local, "wait", None)
-        self._local.wait = wait
-        try:
-            yield
-        finally:
-            self._local.wait = before
+    # The three questions
+
+    def decided(self, intent: AuditDraft) -> bool | None:
+        """Return whether the store holds the approval as it is after the step."""
+        if intent.kind == REMOVED:
+            return True
+        stored = self._store.get(intent.approval_id)
+        return stored is not None and record_sha256(stored) == anchor_of(intent).sha256
+
+    def forbid(self, intent: AuditDraft) -> bool:
+        """Do nothing: the store was opened again, and no commit is in flight."""
+        return True
+
+    def finish(self, intent: AuditDraft, *, committed: bool) -> AuditDraft:
+        """Count a committed step; remove the rest of what a removal names."""
+        if intent.kind == REMOVED:
+            self._store.remove(removed_by(intent))
+        if committed:
+            self._count(intent)
+        if intent.operation_id in self._interrupted:
+            return outcome_of(intent, committed=committed)
+        code = "ok" if committed else OutcomeUnknownError.code
+        return replace(intent, phase=Phase.OUTCOME, code=code)
+
+    def _count(self, intent: AuditDraft) -> None:
+        if intent.kind == REMOVED:
+            self._ledger.remove(removed_by(intent))
+        else:
+            self._ledger.put(intent.approval_id, anchor_of(intent))
+
+    def set_digest(self) -> str:
+        """Return the set digest of keys and approvals."""
+        return self._inventory.set_digest
+
+    # Steps
 
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
         """Compare a stored form with what was written; see `Witness.vouch`."""
         approval_id = approval.approval_id
         known = self._ledger.get(approval_id)
         found = record_sha256(stored)
-        if approval_id in self._doubtful:
-            return  # Nobody knows yet which of two it is.
+        if any(
+            intent.approval_id == approval_id for intent in list(self.open.values())
+        ):
+            return  # Its state is unknown until the step is settled.
         if approval_id not in self._ledger.condemned:
             if known is not None and known.sha256 == found:
                 return
@@ -126,7 +154,7 @@ class ApprovalJournal:
             parameters={"reason": reason},
         )
         with suppress(HSMError):
-            self._wait(self._audit.append([draft], durable=True, reserved=True))
+            self.wait(self.log.append([draft], durable=True, reserved=True))
 
     def change(
         self,
@@ -149,119 +177,67 @@ class ApprovalJournal:
             policy=self._policy_hash(),
             detail=detail_of(after, anchor, known if before else None),
         )
-        return self._recorded(draft, known, anchor)
+        return self._recorded(draft)
 
     @contextmanager
-    def _recorded(
-        self, draft: AuditDraft, known: ApprovalAnchor | None, anchor: ApprovalAnchor
-    ) -> Iterator[None]:
-        self.pay()
-        self._begin(draft)
+    def _recorded(self, draft: AuditDraft) -> Iterator[None]:
+        outcome = replace(draft, phase=Phase.OUTCOME)
+        self.begin(draft, outcome, reserved=draft.kind in _RESERVED)
         failpoint("approval.after_intent")
         try:
             yield
         except OutcomeUnknownError:
-            self._doubtful[draft.approval_id] = draft, known, anchor
+            self.doubt(draft)
             raise
         except HSMError as error:
-            self._fail(draft, error.code)
+            if draft.kind == REMOVED:
+                self.doubt(draft)
+            else:
+                with suppress(HSMError):
+                    self.conclude(replace(outcome, code=error.code))
             raise
         failpoint("approval.after_store")
-        ticket = self._conclude(draft, anchor)
-        if ticket is None:
-            raise _unknown(draft)
         try:
-            self._wait(ticket)
+            with self._order:
+                self._count(draft)
+                ticket = self.conclude(outcome)
+            self.wait(ticket)
         except AuditUnavailableError as error:
             raise _unknown(draft) from error
+        self.close(draft.operation_id)
         failpoint("approval.after_outcome")
 
-    @contextmanager
-    def removal(self, approval_ids: Sequence[str], /) -> Iterator[None]:
-        """Record a removal round it; see `Witness.removal`."""
-        self.pay()
-        draft = AuditDraft(
-            phase=Phase.INTENT,
-            kind=REMOVED,
-            operation_id=self._entropy.random_bytes(16).hex(),
-            parameters={"approvals": list(approval_ids)},
-            policy=self._policy_hash(),
+    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
+        """Record a removal around it; see `Witness.removal`."""
+        return self._recorded(
+            AuditDraft(
+                phase=Phase.INTENT,
+                kind=REMOVED,
+                operation_id=self._entropy.random_bytes(16).hex(),
+                parameters={"approvals": list(approval_ids)},
+                policy=self._policy_hash(),
+            )
         )
-        self._begin(draft)
-        failpoint("approval.after_intent")
-        try:
-            yield
-        except HSMError:
-            self._removals.append((draft, tuple(approval_ids)))
-            raise
-        failpoint("approval.after_store")
-        self.conclude_removal(draft, approval_ids)
-
-    def conclude_removal(self, draft: AuditDraft, approval_ids: Sequence[str]) -> None:
-        """Record that approvals were removed."""
-        with self._inventory.committing:
-            self._ledger.remove(approval_ids)
-            self._append(self._outcome(draft, "ok"))
-
-    def _begin(self, draft: AuditDraft) -> None:
-        ticket = self._audit.append(
-            [draft], durable=True, reserved=draft.kind in _RESERVED
-        )
-        try:
-            self._wait(ticket)
-        except AuditUnavailableError as error:
-            # It is in progress, and must not stay pending indefinitely.
-            self._owed.append(self._outcome(draft, error.code))
-            raise
-
-    def _fail(self, draft: AuditDraft, code: str) -> None:
-        with self._inventory.committing:
-            self._append(self._outcome(draft, code))
-
-    def _conclude(
-        self, draft: AuditDraft, anchor: ApprovalAnchor
-    ) -> AuditTicket | None:
-        with self._inventory.committing:
-            self._ledger.put(draft.approval_id, anchor)
-            return self._append(self._outcome(draft, "ok"))
-
-    def _outcome(self, draft: AuditDraft, code: str) -> AuditDraft:
-        return replace(draft, phase=Phase.OUTCOME, code=code)
-
-    def _append(self, outcome: AuditDraft) -> AuditTicket | None:
-        """Append an outcome, or owe it; callers hold `KeyRepository.committing`."""
-        if self._owed:
-            self._owed.append(outcome)
-            return None
-        try:
-            return self._appended(outcome)
-        except HSMError:
-            self._owed.append(outcome)
-            return None
-
-    def _appended(self, outcome: AuditDraft) -> AuditTicket:
-        digest = self._inventory.set_digest if outcome.code in _DONE else ""
-        draft = replace(outcome, set_digest=digest)
-        return self._audit.append([draft], durable=True, reserved=True)
 
     def forget(self, approval_id: str, kind: str, reason: str) -> None:
         """
-        Record that an approval is no more, and know nothing of it.
+        Record that an approval is discarded, and count it no more.
 
         Raises:
             AuditUnavailableError: It can't be recorded.
         """
-        with self._inventory.committing:
+        with self._order:
             self._ledger.remove([approval_id])
-            draft = AuditDraft(
-                phase=Phase.SINGLE,
-                kind=kind,
-                approval_id=approval_id,
-                policy=self.policy_hash,
-                parameters={"reason": reason},
+            ticket = self.append(
+                AuditDraft(
+                    phase=Phase.SINGLE,
+                    kind=kind,
+                    approval_id=approval_id,
+                    policy=self.policy_hash,
+                    parameters={"reason": reason},
+                )
             )
-            ticket = self._appended(draft)
-        self._wait(ticket)
+        self.wait(ticket)
 
     @property
     def policy_hash(self) -> str:
@@ -275,69 +251,21 @@ class ApprovalJournal:
         Raises:
             AuditUnavailableError: It can't be.
         """
-        self._wait(self._audit.append(list(drafts), durable=True))
+        self.wait(self.log.append(list(drafts), durable=True))
 
-    def settle(self, intent: AuditDraft, anchor: ApprovalAnchor | None) -> None:
-        """
-        Record what a crash has swallowed: a step that was made, or was not.
 
-        Args:
-            intent: As it was recorded.
+def anchor_of(intent: AuditDraft) -> ApprovalAnchor:
+    """Return the state of an approval after a step."""
+    detail = intent.detail
+    if not isinstance(detail, ApprovalDetail):
+        raise AssertionError("an approval step has its detail")
+    return ApprovalAnchor(detail.generation, detail.record_sha256, detail.state)
 
-            anchor: What it made; None if it was not made.
-        """
-        with self._inventory.committing:
-            code = "recovered-aborted"
-            if anchor is not None:
-                self._ledger.put(intent.approval_id, anchor)
-                code = "recovered-committed"
-            self._appended(self._outcome(intent, code)).wait()
 
-    def pay(self) -> None:
-        """
-        Append pending outcomes.
-
-        Raises:
-            AuditUnavailableError: They still can't be.
-        """
-        if not self._owed:
-            return
-        with self._inventory.committing:
-            while self._owed:
-                self._appended(self._owed[0])
-                self._owed.pop(0)
-
-    def heal(self, stored: Callable[[str], bytes | None]) -> None:
-        """
-        Find out what became of commits whose outcome the store did not tell.
-
-        Args:
-            stored: Returns the stored form of an approval; the store was reopened.
-
-        Raises:
-            HSMError: Store or trail can't be used.
-        """
-        for approval_id, (draft, known, anchor) in list(self._doubtful.items()):
-            found = stored(approval_id)
-            sha256 = record_sha256(found) if found is not None else ""
-            if sha256 == anchor.sha256:
-                self._conclude(draft, anchor)
-            elif sha256 == (known.sha256 if known else ""):
-                self._fail(draft, OutcomeUnknownError.code)
-            del self._doubtful[approval_id]
-        for draft, approval_ids in list(self._removals):
-            gone = [name for name in approval_ids if stored(name) is None]
-            self.conclude_removal(draft, gone)
-            self._removals.remove((draft, approval_ids))
-
-    @property
-    def needs_healing(self) -> bool:
-        """Whether the store has not told what became of something."""
-        return bool(self._doubtful or self._removals)
-
-    def _wait(self, ticket: AuditTicket) -> None:
-        wait = getattr(self._local, "wait", None)
-        ticket.wait() if wait is None else wait(ticket)
+def removed_by(intent: AuditDraft | AuditEvent) -> list[str]:
+    """Return the ids of the approvals that a removal names."""
+    named = intent.parameters.get("approvals", [])
+    return named if isinstance(named, list) else []
 
 
 def detail_of(

@@ -29,6 +29,7 @@ from hsm_core._internal.approvals.workflow import (
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.journal import COMMITTED
 from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import (
@@ -50,7 +51,6 @@ from hsm_core.settings import ApprovalStoreKind
 
 _BLOCK: Final = 1000
 _MOST_LOOKED_AT: Final = 100
-_DONE: Final = frozenset({"ok", "recovered-committed"})
 _RECOVERY: Final = Caller(principal="system.recovery", roles=frozenset())
 _IDLE: Final = 7 * 24 * 3600 * 1_000_000
 _DAY: Final = 24 * 3600 * 1_000_000
@@ -98,9 +98,8 @@ class ApprovalMaintenance:
         store = self._register.store
         if not store.available:
             store.reopen()
-        self._steps.pay()
-        if self._steps.needs_healing:
-            self._steps.heal(store.get)
+        self._steps.append_pending()
+        self._steps.settle()
         self._users.settle_again(self._was_done)
 
     def expire(self) -> None:
@@ -147,7 +146,7 @@ class ApprovalMaintenance:
                 event = event_of(lines[number - start], number)
                 if event.operation_id == hold.operation_id:
                     if event.phase is not Phase.INTENT:
-                        return event.code in _DONE
+                        return event.code in COMMITTED
                     began = True
                 elif _is_reservation(event, hold):
                     return None if began else False
@@ -374,7 +373,7 @@ def open_dual_control(
         store, ring.approval_mac, ground.clock, floor=_newest_time(audit)
     )
     steps = ApprovalJournal(
-        ledger, ground.inventory, audit, entropy, policy.policy_hash
+        ledger, store, ground.inventory, audit, entropy, policy.policy_hash
     )
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
     ahead = open_consents(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from hsm_core._internal.approvals.journal import ApprovalJournal
+from hsm_core._internal.approvals.journal import ApprovalJournal, removed_by
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.set_digest import (
     ApprovalAnchor,
@@ -22,7 +22,8 @@ from hsm_core._internal.approvals.set_digest import (
 )
 from hsm_core._internal.approvals.states import MOVES
 from hsm_core._internal.audit.reading import verified_events
-from hsm_core._internal.keyring.settlement import REMOVED, intent_of, is_of_approvals
+from hsm_core._internal.keyring.journal import COMMITTED
+from hsm_core._internal.keyring.key_journal import REMOVED, is_of_approvals
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import ApprovalDetail, AuditEvent, Phase
 from hsm_core.operations import AuditVerification
@@ -33,8 +34,6 @@ ANCHORED = "system.approval-anchored"
 
 FORGOTTEN = "system.approval-forgotten"
 """Kind of the records that discard an approval that failed the rollback check."""
-
-_COMMITTED = frozenset({"ok", "recovered-committed"})
 
 
 @dataclass(slots=True)
@@ -81,8 +80,7 @@ def open_consents(
     intents = [event for event in audit.open_intents() if is_of_approvals(event)]
     if not is_lasting:
         ledger.adopt({})
-        for event in intents:
-            steps.settle(intent_of(event), None)
+        steps.settle()
         register.witness = steps
         return ""
     _finish_removals(register, intents)
@@ -92,17 +90,13 @@ def open_consents(
     if not _is_recorded(ledger, found, landed, intents):
         known, removed = _walk(audit, verify)
         for event in intents:
-            for approval_id in _named(event):
+            for approval_id in removed_by(event):
                 known.pop(approval_id, None)
         pruned = bool(audit.first_seq)
         _judge(ledger, found, known, landed, pruned=pruned)
         ahead = _ahead(ledger, found, None if pruned else known.keys() | removed)
     register.witness = steps
-    for event in intents:
-        if event.kind == REMOVED:
-            steps.conclude_removal(intent_of(event), _named(event))
-            continue
-        steps.settle(intent_of(event), landed.get(event.operation_id))
+    steps.settle()
     for approval_id, reason in ledger.condemned.items():
         steps.tell(approval_id, reason)
     return ahead
@@ -111,12 +105,7 @@ def open_consents(
 def _finish_removals(register: ApprovalRegister, intents: Iterable[AuditEvent]) -> None:
     for event in intents:
         if event.kind == REMOVED:
-            register.store.remove(_named(event))
-
-
-def _named(event: AuditEvent) -> list[str]:
-    named = event.parameters.get("approvals", [])
-    return named if isinstance(named, list) else []
+            register.store.remove(removed_by(event))
 
 
 def _read(register: ApprovalRegister) -> _Found:
@@ -191,11 +180,11 @@ def _walk(
     removed: set[str] = set()
     for event in verified_events(audit, verify, audit.first_seq):
         if event.kind == REMOVED and event.phase is Phase.OUTCOME:
-            if event.code in _COMMITTED:
-                removed.update(_named(event))
+            if event.code in COMMITTED:
+                removed.update(removed_by(event))
         elif event.kind == FORGOTTEN:
             removed.add(event.approval_id)
-        elif event.phase is not Phase.INTENT and event.code in _COMMITTED:
+        elif event.phase is not Phase.INTENT and event.code in COMMITTED:
             detail = event.detail
             if isinstance(detail, ApprovalDetail):
                 known[event.approval_id] = ApprovalAnchor(

@@ -61,6 +61,7 @@ class OpenHSM:
     ) -> None:
         self._services = services
         self._store = store
+        self._journal = keeper.journal
         self._settings = settings
         self._housekeeping = housekeeping
         self._retention = retention
@@ -73,7 +74,7 @@ class OpenHSM:
             handler_table(services),
             self._pools.changes,
             self._pools.slow,
-            keeper.healer,
+            keeper.journal,
         )
         self._refusals = Refusals(
             services.audit, services.clock, services.policy.policy_hash
@@ -94,7 +95,7 @@ class OpenHSM:
 
     def _begin(self, keeper: StoreCheck) -> None:
         """Begin the recurring work."""
-        keeper.begin(self.caretaker, self._pipeline.pay)
+        keeper.begin(self.caretaker)
         if self._settings.policy_config is not None:
             seconds = self._settings.policy_reload_interval_seconds
             self.caretaker.every(seconds, self._policy.poll)
@@ -246,5 +247,5 @@ class OpenHSM:
     def _write_last_records(self) -> None:
         self._refusals.flush()
         with suppress(AuditUnavailableError):
-            self._pipeline.pay()
+            self._journal.append_pending()
             record_system(self._services, "system.stop")

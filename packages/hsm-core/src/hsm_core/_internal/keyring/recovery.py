@@ -11,7 +11,7 @@ is rotated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -29,14 +29,14 @@ from hsm_core._internal.keyring.documents import (
     index_of,
     remember,
 )
+from hsm_core._internal.keyring.key_journal import KeyJournal
 from hsm_core._internal.keyring.repository import destroyed_by
 from hsm_core._internal.keyring.rollback_check import RollbackCheck
-from hsm_core._internal.keyring.settlement import Healer, intent_of
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.keyring.versions import destroy_material, living
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import KeyNotFoundError, KeyTamperedError
-from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
+from hsm_core.model import Integrity, KeyId, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
 
 _AT_ONCE: Final = 500
@@ -100,28 +100,24 @@ class StoreRecovery:
 
         uses: Accounts of the materials.
 
-        healer: Settles intents of what was accepted.
+        journal: Settles open intents of accepted keys.
 
         ledger: Says what was purged.
-
-        waiting: Open intents that could not be settled at the start.
     """
 
     def __init__(
         self,
         ground: Dependencies,
         uses: UseAccounts,
-        healer: Healer,
+        journal: KeyJournal,
         ledger: PurgeEvidence,
-        waiting: Iterable[AuditEvent] = (),
     ) -> None:
         self._ground = ground
         self._inventory = ground.inventory
         self._uses = uses
         self._audit = ground.audit
-        self._healer = healer
+        self._journal = journal
         self._ledger = ledger
-        self._waiting = {event.operation_id: event for event in waiting}
 
     def recover_store(self, reason: str) -> ops.Recovered:
         """
@@ -137,7 +133,7 @@ class StoreRecovery:
             done = self._accept(self._wanted(), reason, walk, with_all_uses=is_locked)
             self._ledger.anchor()
             self._inventory.lock.open()
-            self._settle()
+            self._journal.heal()
         return done
 
     def recover_key(self, reference: str, reason: str) -> ops.Recovered:
@@ -162,7 +158,7 @@ class StoreRecovery:
                 return ops.Recovered()
             done = self._accept([key_id], reason, walk)
             if not self._inventory.lock.reason:
-                self._settle()
+                self._journal.heal()
         return done
 
     def _wanted(self) -> list[KeyId]:
@@ -288,7 +284,7 @@ class StoreRecovery:
     def _follows(self, before: KnownKey | None, document: KeyDocument) -> bool:
         last = document.operations[-1].id if document.operations else ""
         generation = before.generation if before else 0
-        return last in self._waiting and document.generation == generation + 1
+        return last in self._journal.open and document.generation == generation + 1
 
     def _forfeit_all(self) -> None:
         """Of an older store every counter may be older, whatever else differs."""
@@ -349,14 +345,6 @@ class StoreRecovery:
             )
         )
         self._inventory.materials.forget(former, document)
-
-    def _settle(self) -> None:
-        """Settle the open intents whose keys can be believed by now."""
-        for event in list(self._waiting.values()):
-            if self._inventory.integrity(KeyId(event.key_id)) is Integrity.OK:
-                del self._waiting[event.operation_id]
-                self._healer.note(intent_of(event))
-        self._healer.heal()
 
 
 def _counted(known: KnownKey) -> tuple[KeyId, int, str]:

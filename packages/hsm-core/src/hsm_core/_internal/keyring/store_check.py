@@ -20,6 +20,7 @@ from typing import Final
 from hsm_core import operations as ops
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.key_journal import KeyJournal
 from hsm_core._internal.keyring.recovery import PurgeEvidence, StoreRecovery
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.rollback_check import (
@@ -27,7 +28,6 @@ from hsm_core._internal.keyring.rollback_check import (
     compare,
     judge_doubtful,
 )
-from hsm_core._internal.keyring.settlement import Healer, key_intents, recover
 from hsm_core._internal.keyring.tampering import tampering
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.lib.concurrency import BackgroundWorker
@@ -38,7 +38,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from hsm_core.model import AuditEvent, Integrity, KeyState, MessageDetail, Phase
+from hsm_core.model import Integrity, KeyState, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, Clock, StoredKey
 from hsm_core.settings import KeyStoreKind
 
@@ -232,7 +232,7 @@ class StoreCheck:
         UnavailableError: Store or trail can't be read or written.
 
     Attributes:
-        healer: Settles what the store did not tell the outcome of.
+        journal: Journal of the key changes.
         acceptance: Accepts what differs.
         scrubber: Compares everything.
     """
@@ -247,11 +247,10 @@ class StoreCheck:
         self._ground = ground
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
         self._ledger = ledger
-        self._pay: Callable[[], None] = lambda: None
         self._judge = partial(
             judge_doubtful, inventory, audit, ground.verify, self._settle_all
         )
-        self.healer = Healer(inventory, audit)
+        self.journal = KeyJournal(inventory, audit)
         self.scrubber = Scrubber(
             inventory,
             uses,
@@ -260,17 +259,16 @@ class StoreCheck:
             share=settings.scrub_share,
             interval_seconds=settings.scrub_interval_seconds,
         )
-        self.acceptance = StoreRecovery(
-            ground, uses, self.healer, ledger, self._compare()
-        )
+        self._compare()
+        self.acceptance = StoreRecovery(ground, uses, self.journal, ledger)
         if settings.accept_changed_store and self._is_lasting:
             # What is to be accepted must be found first, which a start alone need not.
             self.scrubber.verify(threading.Event())
             if inventory.tampered.problems() or inventory.lock.reason:
                 self.acceptance.recover_store("accept_changed_store")
 
-    def _compare(self) -> list[AuditEvent]:
-        """Compare keys and audit log; return the intents that a lock leaves open."""
+    def _compare(self) -> None:
+        """Compare keys and audit log; settle open intents, or lock the HSM."""
         inventory, audit = self._ground.inventory, self._ground.audit
         judgement = RollbackCheck()
         if self._is_lasting:
@@ -279,30 +277,22 @@ class StoreCheck:
             )
         else:
             inventory.census.adopt(inventory.census.sums(()), verified=True)
-        if not judgement.lock:
-            return recover(inventory, audit)
-        self._ground.lock(judgement.lock, judgement.facts)
-        return key_intents(audit)
+        if judgement.lock:
+            self._ground.lock(judgement.lock, judgement.facts)
+        else:
+            self.journal.settle()
 
-    def begin(self, caretaker: BackgroundWorker, pay: Callable[[], None]) -> None:
-        """
-        Start the background jobs.
-
-        Args:
-            caretaker: Does it.
-
-            pay: Appends pending outcomes to the audit log.
-        """
-        self._pay = pay
-        caretaker.every(_HEALING_SECONDS, self.healer.heal)
+    def begin(self, caretaker: BackgroundWorker) -> None:
+        """Start the background jobs."""
+        caretaker.every(_HEALING_SECONDS, self.journal.heal)
         caretaker.every(_HEALING_SECONDS, self._judge)
         if self._is_lasting:
             caretaker.every(_SCRUBBING_SECONDS, self.scrubber.step)
 
     def _settle_all(self) -> None:
         """Record all committed changes in the audit log; callers hold `committing`."""
-        self.healer.heal()
-        self._pay()
+        self.journal.heal()
+        self.journal.append_pending()
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind="system.store-compared",

@@ -6,8 +6,8 @@ Each has an operation id: an HMAC of principal and idempotency key, or random. I
 stands in the intent, in the document that it changes, and in the outcome; so a repeated
 request finds what was done, and recovery finds what became of an intent.
 
-An answer waits for all its records together no longer than the trail's own limit. What
-the trail still lacks then is owed: it is appended as soon as that is possible.
+An answer waits for all its records together no longer than the audit log's own limit.
+Outcomes that the log lacks then stay pending in the journal.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from hsm_core._internal.keyring.documents import (
     check_document_size,
     remember,
 )
-from hsm_core._internal.keyring.settlement import Healer
+from hsm_core._internal.keyring.key_journal import KeyJournal
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.authorisation import Admission
-from hsm_core._internal.pipeline.pending_outcomes import PendingOutcomes
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -62,19 +61,21 @@ class Mutations:
 
         admission: The first steps.
 
-        healer: Where changes go whose outcome the store does not tell.
+        journal: Journal of the changes.
     """
 
     def __init__(
-        self, services: HandlerDependencies, admission: Admission, healer: Healer
+        self,
+        services: HandlerDependencies,
+        admission: Admission,
+        journal: KeyJournal,
     ) -> None:
         self._services = services
         self._admission = admission
-        self._healer = healer
+        self._journal = journal
         self._operations = Locks()
         self._keys = Locks()
         self._commit = services.inventory.committing
-        self._owed = PendingOutcomes(services.inventory, services.audit)
 
     def execute(self, request: Request) -> Any:
         """Execute a mutation: intent, one store commit, outcome, answer."""
@@ -97,8 +98,12 @@ class Mutations:
             attempt.expect_generation(request.expected_generation)
             attempt.check(self._services.limits)
             attempt.operation_id = self._operation_id(request)
-            waiting = self._services.consents.waiting(partial(self._wait, attempt))
-            with self._operations.held(attempt.operation_id), waiting:
+            wait = partial(self._wait, attempt)
+            with (
+                self._operations.held(attempt.operation_id),
+                self._journal.waiting(wait),
+                self._services.consents.waiting(wait),
+            ):
                 return self._mutate_once(attempt, attempt.operation)
         except _SettledError as settled:
             raise settled.error from settled.error.__cause__
@@ -110,7 +115,7 @@ class Mutations:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
         self._admission.check_lock(sent)
-        self._healer.heal(partial(self._wait, attempt))
+        self._journal.heal()
         request_digest = self._admission.digest(sent)
         repeated = self._repeat(attempt, handler, request_digest)
         if repeated is not None:
@@ -201,7 +206,15 @@ class Mutations:
                 digest = self._store(attempt, after, stored, plan, opened, intent)
                 try:
                     failpoint("mutation.after_store")
-                    ticket = self._append_outcome(attempt, after, digest, plan)
+                    ticket = self._journal.conclude(
+                        self._draft(
+                            attempt,
+                            Phase.OUTCOME,
+                            version=plan.version,
+                            after=after,
+                            document_after=digest,
+                        )
+                    )
                 except Exception as error:
                     raise _SettledError(_unknown(attempt)) from error
         except _RefusedError as refused:
@@ -212,7 +225,7 @@ class Mutations:
             self._wait(attempt, ticket)
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        self._owed.settle(attempt.operation_id)
+        self._journal.close(attempt.operation_id)
         failpoint("mutation.after_outcome")
         self._services.uses.discard(_destroyed_by(attempt.document, after))
         return after
@@ -221,20 +234,21 @@ class Mutations:
         self, attempt: RequestContext[Any], after: KeyDocument, intent: AuditDraft
     ) -> list[str]:
         """Write the intent, and while it is synced the first use counters."""
-        self.pay()
-        ticket = self._services.audit.append([intent], durable=True)
-        opened, problem = list[str](), None
+        opened, problems = list[str](), list[Exception]()
+
+        def open_accounts() -> None:
+            try:
+                opened.extend(self._open_accounts(attempt, after))
+            except Exception as error:
+                problems.append(error)
+
+        given_up = self._draft(attempt, Phase.OUTCOME)
         try:
-            opened = self._open_accounts(attempt, after)
-        except Exception as error:
-            problem = error
-        try:
-            self._wait(attempt, ticket)
-        except AuditUnavailableError as error:
-            self._owed.owe(self._draft(attempt, Phase.OUTCOME, code=error.code))
+            self._journal.begin(intent, given_up, meanwhile=open_accounts)
+        except AuditUnavailableError:
             self._services.uses.discard(opened)
             raise
-        if problem is not None:
+        for problem in problems:
             self._record_outcome(attempt, problem)
             raise _SettledError(problem) from problem.__cause__
         return opened
@@ -247,15 +261,6 @@ class Mutations:
         fresh = [v for v in after.versions if v.material_id not in known]
         return self._services.uses.open(after, fresh)
 
-    def pay(self) -> None:
-        """
-        Append the outcomes that could not be appended when they were due.
-
-        Raises:
-            AuditUnavailableError: They still can't be.
-        """
-        self._owed.pay()
-
     def _store(
         self,
         attempt: RequestContext[Any],
@@ -267,32 +272,19 @@ class Mutations:
     ) -> str:
         """Commit; an error means that nothing was changed, unless it says otherwise."""
         try:
-            self._healer.heal(partial(self._wait, attempt))
+            self._journal.heal()
             return self._services.inventory.commit(
                 attempt.document, after, stored, attempt.operation_id, plan.blobs
             )
         except OutcomeUnknownError as error:
-            self._healer.note(intent)
+            self._journal.doubt(intent)
             raise _SettledError(error) from error
         except HSMError as error:
             self._services.uses.discard(opened)
             raise _RefusedError(error) from error
         except Exception as error:
-            self._healer.note(intent)
+            self._journal.doubt(intent)
             raise _SettledError(_unknown(attempt)) from error
-
-    def _append_outcome(
-        self, attempt: RequestContext[Any], after: KeyDocument, digest: str, plan: Plan
-    ) -> AuditTicket:
-        outcome = self._draft(
-            attempt,
-            Phase.OUTCOME,
-            version=plan.version,
-            after=after,
-            document_after=digest,
-            set_digest=self._services.inventory.set_digest,
-        )
-        return self._owed.append(outcome)
 
     def _with_record(
         self, attempt: RequestContext[Any], plan: Plan, request_digest: str
@@ -346,27 +338,22 @@ class Mutations:
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
     def _settle_outcome(self, attempt: RequestContext[Any]) -> None:
-        if attempt.operation_id not in self._owed:
+        """Make the outcome of a repeated request durable, if it is still pending."""
+        if not self._journal.is_pending(attempt.operation_id):
             return
         try:
-            self.pay()
-            ticket = self._owed.ticket(attempt.operation_id)
-            if ticket is not None:
-                self._wait(attempt, ticket)
+            self._journal.settle_one(attempt.operation_id)
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        self._owed.settle(attempt.operation_id)
 
     def _record_outcome(self, attempt: RequestContext[Any], error: Exception) -> None:
         """Close the intent of a mutation that did not happen."""
         draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
         try:
-            with self._commit:
-                ticket = self._owed.append(draft)
-            self._wait(attempt, ticket)
+            self._wait(attempt, self._journal.conclude(draft))
         except AuditUnavailableError:
             raise _SettledError(_unknown(attempt)) from error
-        self._owed.settle(attempt.operation_id)
+        self._journal.close(attempt.operation_id)
 
     def _record_failure(self, attempt: RequestContext[Any], error: Exception) -> None:
         if isinstance(error, AuditUnavailableError):

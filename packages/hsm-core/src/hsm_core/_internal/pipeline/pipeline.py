@@ -29,7 +29,7 @@ from hsm_core._internal.handlers.base import (
 )
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.settlement import Healer
+from hsm_core._internal.keyring.key_journal import KeyJournal
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import (
@@ -94,7 +94,7 @@ class Pipeline:
 
         slow_pool: Where its slow ones run.
 
-        healer: Where changes go whose outcome the store does not tell.
+        journal: Journal of the key changes.
 
     Attributes:
         desk: Where approvals are asked for ahead of time.
@@ -106,11 +106,11 @@ class Pipeline:
         handlers: Mapping[type[Operation[Any]], AnyHandler[Any]],
         pool: ThreadPoolExecutor,
         slow_pool: ThreadPoolExecutor,
-        healer: Healer,
+        journal: KeyJournal,
     ) -> None:
         self._services = services
         self._admission = Admission(services, handlers)
-        self._mutations = Mutations(services, self._admission, healer)
+        self._mutations = Mutations(services, self._admission, journal)
         self.desk = ApprovalDesk(self._admission, services.consents)
         self._pool = pool
         self._slow_pool = slow_pool
@@ -150,10 +150,6 @@ class Pipeline:
 
     def _pool_for(self, operation: Operation[Any]) -> ThreadPoolExecutor:
         return self._slow_pool if self.is_slow(operation) else self._pool
-
-    def pay(self) -> None:
-        """Append outcomes that are still owed to the trail; see `Mutations.pay`."""
-        self._mutations.pay()
 
     def is_quick(self, operation: Operation[Any]) -> bool:
         """Whether an event loop may compute it itself."""

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""
+Journal: durable intent, commit, durable outcome, and settlement after interruptions.
+
+The commit is one atomic write of a store, and decides. The intent is durable before it,
+and the outcome before the answer; so an intent without outcome is a change that may
+have been committed. To settle it, a journal answers three questions: was the change
+decided, can it be forbidden from now on, and what finishes it. Changes of keys and
+approvals that were not decided are aborted; a purge is rolled forward, and only given
+up before its commit.
+
+An outcome that the log can't take stays pending, and nothing new begins before the log
+has it.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import AuditEvent, Phase
+from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
+
+COMMITTED: Final = frozenset({"ok", "recovered-committed"})
+"""Codes of the outcomes of changes that were committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Outcome that may not be durable; its ticket once it was appended."""
+
+    outcome: AuditDraft
+    ticket: AuditTicket | None = None
+
+
+class Journal(ABC):
+    """
+    Journal of one kind of changes. Thread-safe.
+
+    Args:
+        log: Audit log, or retention ledger.
+
+        order: Reentrant lock: held from a commit to its outcome, so that set digests
+            are recorded in the order of the commits.
+
+    Attributes:
+        open: Intents to settle, by operation id.
+    """
+
+    def __init__(self, log: AuditLog, order: AbstractContextManager[object]) -> None:
+        self.log = log
+        self.open: dict[str, AuditDraft] = {}
+        self._order = order
+        self._pending: dict[str, _Pending] = {}
+        self._local = threading.local()
+
+    # The three questions
+
+    @abstractmethod
+    def decided(self, intent: AuditDraft) -> bool | None:
+        """
+        Return whether a change was committed; None if that can't be told yet.
+
+        Raises:
+            HSMError: The store can't be read.
+        """
+
+    @abstractmethod
+    def forbid(self, intent: AuditDraft) -> bool:
+        """
+        Prevent the commit of a change that was not decided.
+
+        Returns:
+            False if it was committed meanwhile.
+
+        Raises:
+            HSMError: The store can't be written.
+        """
+
+    @abstractmethod
+    def finish(self, intent: AuditDraft, *, committed: bool) -> AuditDraft:
+        """
+        Complete the effects of a change, and return its outcome.
+
+        Raises:
+            HSMError: An effect can't be completed now.
+        """
+
+    def set_digest(self) -> str:
+        """Return the set digest that the outcomes of committed changes record."""
+        return ""
+
+    # A change
+
+    def begin(
+        self,
+        intent: AuditDraft,
+        given_up: AuditDraft | None,
+        *,
+        reserved: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Write an intent durably, after the pending outcomes.
+
+        Args:
+            intent: Names the change.
+
+            given_up: Outcome if the intent can't be made durable in time, since the log
+                may have it nevertheless; None for a change that is rolled forward.
+
+            reserved: Whether it may use the reserved space.
+
+            meanwhile: Called while the log writes.
+
+        Raises:
+            AuditUnavailableError: It can't be written; the change must not begin.
+        """
+        self.append_pending()
+        ticket = self.log.append([intent], durable=True, reserved=reserved)
+        if given_up is None:
+            self.open[intent.operation_id] = intent
+        meanwhile()
+        try:
+            self.wait(ticket)
+        except AuditUnavailableError as error:
+            if given_up is not None:
+                outcome = replace(given_up, code=error.code)
+                self._pending[intent.operation_id] = _Pending(outcome)
+            raise
+
+    def doubt(self, intent: AuditDraft) -> None:
+        """Remember a change with an unknown outcome, to settle it later."""
+        self.open[intent.operation_id] = intent
+
+    def conclude(self, outcome: AuditDraft) -> AuditTicket:
+        """
+        Append an outcome; it is pending until `close`, or until a later one is.
+
+        Raises:
+            AuditUnavailableError: It can't be appended now.
+        """
+        with self._order:
+            self._pending[outcome.operation_id] = _Pending(outcome)
+            return self._append_pending()[outcome.operation_id]
+
+    def close(self, operation_id: str) -> None:
+        """Forget a change whose outcome is durable."""
+        self._pending.pop(operation_id, None)
+        self.open.pop(operation_id, None)
+
+    # Pending outcomes
+
+    def is_pending(self, operation_id: str) -> bool:
+        """Return whether an outcome may not be durable."""
+        return operation_id in self._pending
+
+    def append_pending(self) -> None:
+        """
+        Append the outcomes that could not be appended when they were due.
+
+        Raises:
+            AuditUnavailableError: They still can't be.
+        """
+        if self._pending:
+            with self._order:
+                self._append_pending()
+
+    def _append_pending(self) -> dict[str, AuditTicket]:
+        tickets = {}
+        for operation_id, pending in list(self._pending.items()):
+            if pending.ticket is not None:
+                # To wait for a later record is to wait for this one too.
+                self.close(operation_id)
+                continue
+            ticket = tickets[operation_id] = self.append(pending.outcome)
+            self._pending[operation_id] = _Pending(pending.outcome, ticket)
+        return tickets
+
+    def append(self, draft: AuditDraft) -> AuditTicket:
+        """
+        Append a record, with the set digest if it is of a committed change.
+
+        Raises:
+            AuditUnavailableError: It can't be appended now.
+        """
+        with self._order:
+            if draft.code in COMMITTED:
+                draft = replace(draft, set_digest=self.set_digest())
+            return self.log.append([draft], durable=True, reserved=True)
+
+    # Settlement
+
+    def settle(self) -> None:
+        """
+        Settle all open intents that can be told of.
+
+        Raises:
+            HSMError: Store or log is unusable; try again later.
+        """
+        for intent in list(self.open.values()):
+            self.settle_one(intent.operation_id)
+
+    def settle_one(self, operation_id: str) -> bool:
+        """
+        Determine the outcome of a change, make it final, and record it durably.
+
+        Returns:
+            False if it can't be told yet; the intent stays open.
+
+        Raises:
+            HSMError: Store or log is unusable; try again later.
+        """
+        with self._order:
+            intent = self.open.get(operation_id)
+            if operation_id in self._pending:
+                self._append_pending()
+            elif intent is not None:
+                decided = self.decided(intent)
+                if decided is False and not self.forbid(intent):
+                    decided = self.decided(intent)
+                if decided is None:
+                    return False
+                self.conclude(self.finish(intent, committed=decided))
+            pending = self._pending.get(operation_id)
+            if pending is not None and pending.ticket is not None:
+                self.wait(pending.ticket)
+        self.close(operation_id)
+        return True
+
+    # Waiting
+
+    @contextmanager
+    def waiting(self, wait: Callable[[AuditTicket], None]) -> Iterator[None]:
+        """Let this thread wait for the log by these means, within the context."""
+        before = getattr(self._local, "wait", None)
+        self._local.wait = wait
+        try:
+            yield
+        finally:
+            self._local.wait = before
+
+    def wait(self, ticket: AuditTicket) -> None:
+        """
+        Wait until a record is durable.
+
+        Raises:
+            AuditUnavailableError: It is not, in time.
+        """
+        wait = getattr(self._local, "wait", None)
+        ticket.wait() if wait is None else wait(ticket)
+
+
+def outcome_of(intent: AuditDraft, *, committed: bool) -> AuditDraft:
+    """Return the outcome of a settled change, without facts of its commit."""
+    code = "recovered-committed" if committed else "recovered-aborted"
+    return replace(intent, phase=Phase.OUTCOME, code=code, generation=0)
+
+
+def intent_of(event: AuditEvent) -> AuditDraft:
+    """Return the draft of an intent record."""
+    return AuditDraft(
+        phase=event.phase,
+        kind=event.kind,
+        request_id=event.request_id,
+        operation_id=event.operation_id,
+        key_id=event.key_id,
+        version=event.version,
+        generation=event.generation,
+        document_before=event.document_before,
+        caller=event.caller,
+        key=event.key,
+        parameters=event.parameters,
+        rule=event.rule,
+        policy=event.policy,
+        demands=event.demands,
+        approval_id=event.approval_id,
+        approval_signatures=event.approval_signatures,
+        digest=event.digest,
+        detail=event.detail,
+    )
