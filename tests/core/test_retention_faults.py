@@ -444,7 +444,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
     pauses: Any = SimpleNamespace(
         jumps_allowed=0, consider_jumps=lambda _: None, may_purge=lambda *_: False
     )
-    purger: Any = SimpleNamespace(lock=threading.Lock(), settle=lambda _: 0)
+    purger: Any = SimpleNamespace(lock=threading.Lock(), settle_purges=lambda _: 0)
     consents: Any = _Desk()
     trail: Any = SimpleNamespace(compare_once=lambda: iter(()))
     nothing: Any = None

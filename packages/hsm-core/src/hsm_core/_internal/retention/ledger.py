@@ -2,10 +2,10 @@
 """
 Retention ledger: an attestation of each purge, chained like the audit log.
 
-Each purge has an intent, written before anything is destroyed, and one outcome. After
-each of them the audit log records the end of the ledger (an anchor), so that a
-truncated, edited or older ledger is detected. A lost ledger is never replaced silently:
-an operator must request it, and both logs record that.
+Each purge has an intent, written before anything is destroyed, and one outcome; see
+`Purger`. After each of them the audit log records the end of the ledger (an anchor), so
+that a truncated, edited or older ledger is detected. A lost ledger is never replaced
+silently: an operator must request it, and both logs record that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from hsm_core._internal.audit.record import damaged_ledger, event_of, leaf_hash
 from hsm_core._internal.audit.verify import verify_range
@@ -49,29 +49,6 @@ PURGE_KIND: Final = "purge"
 """Record kind of purges in the ledger."""
 
 _BLOCK: Final = 200
-
-Intent: TypeAlias = AuditEvent | AuditDraft
-"""Intent of a purge, as read, or as just written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attestation:
-    """
-    Attestation of one purge.
-
-    Attributes:
-        purge_id: 32 hex digits; ties intent and outcome together.
-        version: The newest version of the material.
-        parameters: Further facts.
-        policy: SHA-256 of the retention policy, hex.
-    """
-
-    purge_id: str
-    key_id: str
-    version: int
-    caller: AuditedCaller
-    parameters: Parameters
-    policy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +97,7 @@ class RetentionLedger:
         self._trail = trail
         self._hmac_key = hmac_key
         self._remember = remember
-        self._doubtful = set[str]()
         self._lost: LedgerAnchor | None = None
-        self._unfinished: dict[str, Intent] = {
-            event.operation_id: event
-            for event in log.open_intents()
-            if event.kind == PURGE_KIND
-        }
         self.purging = threading.Lock()
         self.problem = ""
         if anchor is not None:
@@ -138,87 +109,7 @@ class RetentionLedger:
         """What it is written to."""
         return self._log
 
-    def unfinished(self) -> list[Intent]:
-        """Return the intents of purges without outcome, oldest first."""
-        return list(self._unfinished.values())
-
-    def begin(self, attestation: Attestation) -> None:
-        """
-        Write the intent of a purge durably, and anchor it in the audit log.
-
-        Raises:
-            LedgerTamperedError: The ledger is not to be believed.
-            AuditUnavailableError: Ledger or trail can't be written; it must not begin.
-        """
-        self.check_usable()
-        draft = AuditDraft(
-            phase=Phase.INTENT,
-            kind=PURGE_KIND,
-            operation_id=attestation.purge_id,
-            key_id=attestation.key_id,
-            version=attestation.version,
-            caller=attestation.caller,
-            parameters=attestation.parameters,
-            policy=attestation.policy,
-        )
-        ticket = self._log.append([draft], durable=True)
-        # A log that fails now writes it when it heals; so it is not written again.
-        self._unfinished[attestation.purge_id] = draft
-        self._doubtful.add(attestation.purge_id)
-        ticket.wait()
-        failpoint("purge.after_ledger_intent")
-        self.anchor(draft)
-        self._doubtful.discard(attestation.purge_id)
-        failpoint("purge.after_intent_anchor")
-
-    def resume(self, intent: Intent) -> None:
-        """
-        Ensure that an intent found is durable, and anchored in the audit log.
-
-        Raises:
-            LedgerTamperedError: The ledger is not to be believed.
-            AuditUnavailableError: This can't be ensured now.
-        """
-        self.check_usable()
-        if intent.operation_id in self._doubtful:
-            # Once this is durable, all that was appended before it is.
-            draft = AuditDraft(phase=Phase.SINGLE, kind="system.resumed")
-            self._log.append([draft], durable=True).wait()
-        self.anchor(intent)
-        self._doubtful.discard(intent.operation_id)
-
-    def finish(
-        self,
-        intent: Intent,
-        parameters: Parameters,
-        *,
-        code: str = "ok",
-        version: int = 0,
-    ) -> None:
-        """
-        Write the outcome of a purge durably, and anchor it in the audit log.
-
-        Raises:
-            AuditUnavailableError: It can't be written now; the next sweep does it.
-        """
-        draft = AuditDraft(
-            phase=Phase.OUTCOME,
-            kind=PURGE_KIND,
-            code=code,
-            operation_id=intent.operation_id,
-            key_id=intent.key_id,
-            version=version or intent.version,
-            caller=intent.caller,
-            parameters=parameters,
-            policy=intent.policy,
-        )
-        self._log.append([draft], durable=True, reserved=True).wait()
-        self._unfinished.pop(intent.operation_id, None)
-        failpoint("purge.after_ledger_outcome")
-        self.anchor(intent)
-        failpoint("purge.after_outcome_anchor")
-
-    def anchor(self, about: Intent) -> None:
+    def anchor(self, about: AuditDraft) -> None:
         """
         Record the end of the ledger in the audit log.
 

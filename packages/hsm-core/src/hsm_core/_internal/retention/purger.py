@@ -3,34 +3,36 @@
 Purge of one material: ledger intent, key change, ledger outcome.
 
 The version is unusable since it was scheduled. The intent is in the ledger, and
-anchored in the audit log, before the key changes; so after a crash the next sweep finds
-the intent and completes or closes it.
+anchored in the audit log, before the key changes. The key's tombstone is the commit.
+From then on the purge is rolled forward: its sealed blobs are deleted before it is
+attested. Until then the next sweep goes on with it, or gives it up.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from hsm_core._internal.handlers.context import code_of
 from hsm_core._internal.handlers.destruction import PurgeVersion
 from hsm_core._internal.keyring.documents import KeyDocument, audited_caller
+from hsm_core._internal.keyring.journal import Journal, intent_of
 from hsm_core._internal.keyring.purge_windows import Candidate
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.retention.decisions import granted_at
-from hsm_core._internal.retention.ledger import Attestation, Intent, RetentionLedger
+from hsm_core._internal.retention.ledger import PURGE_KIND, RetentionLedger
 from hsm_core.errors import (
     HSMError,
     KeyNotFoundError,
     StoreUnavailableError,
     UnavailableError,
 )
-from hsm_core.model import Approval, Integrity, KeyId, Parameters
-from hsm_core.protocols import Entropy, Request
+from hsm_core.model import Approval, Integrity, KeyId, Parameters, Phase
+from hsm_core.protocols import AuditDraft, Entropy, Request
 
 NOTE: Final = (
     "Backups, snapshots and what a medium, such as an SSD, keeps of overwritten data "
@@ -60,17 +62,9 @@ def purge_of(candidate: Candidate) -> PurgeVersion:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """Intent without outcome, and its material."""
-
-    intent: Intent
-    material_id: str
-
-
-class Purger:
+class Purger(Journal):
     """
-    Purges material, and settles interrupted purges.
+    Purges material; the journal of purges, in the retention ledger.
 
     Args:
         inventory: The keys.
@@ -92,11 +86,72 @@ class Purger:
         entropy: Entropy,
         method: str,
     ) -> None:
+        super().__init__(ledger.log, threading.RLock())
         self._inventory = inventory
         self._ledger = ledger
         self._execute = execute
         self._entropy = entropy
         self._method = method
+        self._is_ripe: Callable[[KeyDocument, str], bool] = lambda *_: False
+        self._unanchored = set[str]()
+        for event in ledger.log.open_intents():
+            if event.kind == PURGE_KIND:
+                self.doubt(intent_of(event))
+
+    # The three questions
+
+    def decided(self, intent: AuditDraft) -> bool | None:
+        """Return whether the key has the tombstone; None if it will be purged yet."""
+        key_id = KeyId(intent.key_id)
+        try:
+            document = self._inventory.document(key_id)
+        except KeyNotFoundError:
+            return False
+        except HSMError:
+            if self._inventory.integrity(key_id) is Integrity.OK:
+                raise
+            return None  # It can't be told before the key is recovered.
+        material_id = _material_of(intent)
+        if any(stone.material_id == material_id for stone in document.tombstones):
+            return True
+        return None if self._is_ripe(document, material_id) else False
+
+    def forbid(self, intent: AuditDraft) -> bool:
+        """Do nothing: `lock` is held, and no purge is running."""
+        return True
+
+    def finish(self, intent: AuditDraft, *, committed: bool) -> AuditDraft:
+        """
+        Return the attestation of a purge, once all of its material is gone.
+
+        Raises:
+            StoreUnavailableError: A sealed blob can't be deleted now.
+        """
+        material_id = _material_of(intent)
+        if not committed:
+            return _outcome(intent, "aborted", {"material_id": material_id})
+        document = self._inventory.document(KeyId(intent.key_id))
+        self._inventory.discard_blobs(document)
+        if self._inventory.materials.returned_blobs(document):
+            raise StoreUnavailableError("A purged sealed blob can't be deleted.")
+        (destroyed_at,) = (
+            stone.destroyed_at
+            for stone in document.tombstones
+            if stone.material_id == material_id
+        )
+        return _outcome(
+            intent,
+            "ok",
+            {
+                "material_id": material_id,
+                "destroyed_at": destroyed_at,
+                "document_generation": document.generation,
+                "method": self._method,
+                "note": note_of(self._method),
+            },
+        )
+
+    # Purges
 
     @property
     def lock(self) -> threading.Lock:
@@ -123,29 +178,26 @@ class Purger:
             HSMError: It was not purged, or its outcome is not known or not attested;
                 the next sweep goes on with it.
         """
-        document, material_id = candidate.document, candidate.material_id
-        opened = self._find(document.key_id, material_id)
-        if opened is None:
-            told = self._attestation(candidate, approval, policy)
-            self._ledger.begin(told)
-            opened = self._find(document.key_id, material_id)
-            if opened is None:
-                raise AssertionError("an intent that was written is unfinished")
+        intent = self._find(candidate.document.key_id, candidate.material_id)
+        if intent is None:
+            intent = self._intent(candidate, approval, policy)
+            self._begin(intent)
         else:
-            self._ledger.resume(opened.intent)
+            self._resume(intent)
         try:
             self._execute(Request(_CALLER, purge_of(candidate)))
         except UnavailableError:
-            raise  # What became of it is found out by the next sweep.
+            raise  # The next sweep determines the outcome.
         except HSMError as error:
-            self._ledger.finish(
-                opened.intent, {"material_id": material_id}, code=code_of(error)
-            )
+            told: Parameters = {"material_id": candidate.material_id}
+            self.wait(self.conclude(_outcome(intent, code_of(error), told)))
+            self._end(intent)
             raise
         failpoint("purge.after_mutation")
-        self._attest(opened, self._inventory.document(document.key_id))
+        if not self._settle_purge(intent):
+            raise StoreUnavailableError("A purge can't be attested now.")
 
-    def settle(self, is_ripe: Callable[[KeyDocument, str], bool]) -> int:
+    def settle_purges(self, is_ripe: Callable[[KeyDocument, str], bool]) -> int:
         """
         Close intents whose purge was done, or is cancelled; callers hold `lock`.
 
@@ -159,44 +211,59 @@ class Purger:
         Raises:
             HSMError: Store or ledger can't be used now.
         """
+        self._is_ripe = is_ripe
         failures = 0
-        for intent in self._ledger.unfinished():
+        for intent in list(self.open.values()):
             try:
-                self._settle(intent, is_ripe)
+                self._settle_purge(intent)
             except HSMError:
                 if not (self._inventory.store.available and self.is_usable):
                     raise
                 failures += 1
         return failures
 
-    def _settle(
-        self, intent: Intent, is_ripe: Callable[[KeyDocument, str], bool]
-    ) -> None:
-        opened = _Open(intent, str(intent.parameters.get("material_id", "")))
-        try:
-            document = self._inventory.document(KeyId(intent.key_id))
-        except KeyNotFoundError:
-            self._abort(opened)
-            return
-        except HSMError:
-            if self._inventory.integrity(KeyId(intent.key_id)) is Integrity.OK:
-                raise
-            return  # Nobody can tell before the key is recovered.
-        if any(t.material_id == opened.material_id for t in document.tombstones):
-            self._attest(opened, document)
-        elif not is_ripe(document, opened.material_id):
-            self._abort(opened)
+    def _settle_purge(self, intent: AuditDraft) -> bool:
+        if not self.settle_one(intent.operation_id):
+            return False
+        self._end(intent)
+        return True
 
-    def _find(self, key_id: str, material_id: str) -> _Open | None:
-        for intent in self._ledger.unfinished():
-            about = intent.parameters.get("material_id")
-            if (intent.key_id, about) == (key_id, material_id):
-                return _Open(intent, material_id)
+    def _find(self, key_id: str, material_id: str) -> AuditDraft | None:
+        for intent in self.open.values():
+            if (intent.key_id, _material_of(intent)) == (key_id, material_id):
+                return intent
         return None
 
-    def _attestation(
+    def _begin(self, intent: AuditDraft) -> None:
+        """Write the intent durably, and anchor it in the audit log."""
+        self._ledger.check_usable()
+        self._unanchored.add(intent.operation_id)
+        self.begin(intent, None)
+        failpoint("purge.after_ledger_intent")
+        self._ledger.anchor(intent)
+        self._unanchored.discard(intent.operation_id)
+        failpoint("purge.after_intent_anchor")
+
+    def _resume(self, intent: AuditDraft) -> None:
+        """Ensure that an open intent is durable, and anchored in the audit log."""
+        self._ledger.check_usable()
+        if intent.operation_id in self._unanchored:
+            # Once this is durable, all that was appended before it is.
+            draft = AuditDraft(phase=Phase.SINGLE, kind="system.resumed")
+            self.wait(self.log.append([draft], durable=True))
+        self._ledger.anchor(intent)
+        self._unanchored.discard(intent.operation_id)
+
+    def _end(self, intent: AuditDraft) -> None:
+        """Anchor a durable outcome in the audit log."""
+        self.close(intent.operation_id)
+        failpoint("purge.after_ledger_outcome")
+        self._ledger.anchor(intent)
+        failpoint("purge.after_outcome_anchor")
+
+    def _intent(
         self, candidate: Candidate, approval: Approval, policy: str
-    ) -> Attestation:
+    ) -> AuditDraft:
         document = candidate.document
         agreed = [
             f"{d.principal} {d.at} {d.credential_id}".rstrip()
@@ -219,8 +286,10 @@ class Purger:
             "method": self._method,
             "note": note_of(self._method),
         }
-        return Attestation(
-            purge_id=self._entropy.random_bytes(16).hex(),
+        return AuditDraft(
+            phase=Phase.INTENT,
+            kind=PURGE_KIND,
+            operation_id=self._entropy.random_bytes(16).hex(),
             key_id=document.key_id,
             version=candidate.newest.version,
             caller=audited_caller(_CALLER),
@@ -232,33 +301,10 @@ class Purger:
         blob = self._inventory.store.get_blob(document.key_id, number)
         return len(blob) if blob is not None else 0
 
-    def _attest(self, opened: _Open, document: KeyDocument) -> None:
-        """
-        Attest a purge, once all of its material is gone.
 
-        Raises:
-            StoreUnavailableError: A sealed blob can't be deleted now.
-        """
-        self._inventory.discard_blobs(document)
-        if self._inventory.materials.returned_blobs(document):
-            raise StoreUnavailableError("A purged sealed blob can't be deleted.")
-        (destroyed_at,) = (
-            stone.destroyed_at
-            for stone in document.tombstones
-            if stone.material_id == opened.material_id
-        )
-        self._ledger.finish(
-            opened.intent,
-            {
-                "material_id": opened.material_id,
-                "destroyed_at": destroyed_at,
-                "document_generation": document.generation,
-                "method": self._method,
-                "note": note_of(self._method),
-            },
-        )
+def _material_of(intent: AuditDraft) -> str:
+    return str(intent.parameters.get("material_id", ""))
 
-    def _abort(self, opened: _Open) -> None:
-        self._ledger.finish(
-            opened.intent, {"material_id": opened.material_id}, code="aborted"
-        )
+
+def _outcome(intent: AuditDraft, code: str, parameters: Parameters) -> AuditDraft:
+    return replace(intent, phase=Phase.OUTCOME, code=code, parameters=parameters)

@@ -285,7 +285,7 @@ class Sweeper:
             return not self._why_not(found)[0] and self._is_ripe(found)
 
         with self.purger.lock:
-            tally.failures += self.purger.settle(is_ripe)
+            tally.failures += self.purger.settle_purges(is_ripe)
         yield
 
     def _purge_all(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
