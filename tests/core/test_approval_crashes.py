@@ -148,3 +148,24 @@ def test_other_ends(tmp_path: Path, step: str) -> None:
         ("approval.after_store", ended),
         ("approval.after_outcome", ended),
     ] == seen
+
+
+def test_a_recovered_step_stays_known(tmp_path: Path) -> None:
+    """A step that recovery recorded is no tampering when the store is compared."""
+    folder, copies = tmp_path / "hsm", tmp_path / "copies"
+    folder.mkdir(mode=0o700)
+    camera = Camera(folder, copies)
+    with open_disk(folder) as gateway:
+        other = ask(gateway, ops.CreateKey(algorithm="ML-KEM-768", name="other"))
+        asked = ask(gateway)
+        with install(camera):
+            grant(gateway, asked)
+    copy = dict(camera.taken)["approval.after_store"]
+    with open_disk(copy) as gateway:
+        check(gateway)
+    (copy / "approvals" / f"{other.approval_id}.json").unlink()
+
+    with open_disk(copy) as gateway:
+        status = gateway.act_as(ANN).execute(ops.Status())
+        assert 1 == status.approvals.findings
+        assert S.GRANTED is approval(gateway, asked.approval_id)
