@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from hsm_core import errors
@@ -45,9 +45,9 @@ class DemandingPolicy(RuleEngine):
         """Decide by roles, and demand."""
         decision = super().judge(kind, caller, sides, at)
         if caller.principal in self.blocked:
-            return replace(decision, allowed=False, rule="blocked")
+            return msgspec.structs.replace(decision, allowed=False, rule="blocked")
         demands = self.demands.get(kind, ())
-        return replace(decision, approvals=tuple(demands))
+        return msgspec.structs.replace(decision, approvals=tuple(demands))
 
 
 @contextmanager

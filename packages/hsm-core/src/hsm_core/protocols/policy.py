@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.identities import identity
 from hsm_core.model import ApprovalDemand, Caller, KeyState
@@ -149,8 +151,7 @@ EVERY_KEY = KeyScope()
 """Matches every key."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyFacts:
+class KeyFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Key facts that rules can match."""
 
     key_id: str
@@ -188,8 +189,7 @@ def algorithm_facts(algorithm: str) -> frozenset[str]:
     return frozenset(name for name, holds in held.items() if holds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """
     Policy decision on one operation.
 

@@ -106,7 +106,7 @@ def check_signing(
             context is too long.
     """
     row = spec(algorithm)
-    _check_common(algorithm, data, parameters)
+    _check_common(row, data, parameters)
     if row.hashes and parameters.hash not in row.hashes:
         allowed = ", ".join(row.hashes)
         raise _unsupported(algorithm, f"signs only with {allowed}", "hash")
@@ -133,7 +133,7 @@ def check_verifying(
             context or the salt can't be that long.
     """
     row = spec(algorithm)
-    _check_common(algorithm, data, parameters)
+    _check_common(row, data, parameters)
     if row.verify_hashes and parameters.hash not in row.verify_hashes:
         allowed = ", ".join(row.verify_hashes)
         raise _unsupported(algorithm, f"verifies only with {allowed}", "hash")
@@ -146,9 +146,9 @@ def check_verifying(
 
 
 def _check_common(
-    algorithm: Algorithm, data: bytes, parameters: SignatureParameters
+    row: AlgorithmSpec, data: bytes, parameters: SignatureParameters
 ) -> None:
-    row = spec(algorithm)
+    algorithm = row.algorithm
     if parameters.scheme not in row.schemes:
         allowed = ", ".join(row.schemes) or "no scheme"
         raise _unsupported(algorithm, f"has {allowed}", "scheme")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
+import msgspec
+
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.crypto.registry import CryptoRegistry
@@ -115,8 +117,7 @@ class HandlerDependencies:
     overdue: threading.Event = field(default_factory=threading.Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[R]):
+class Answer(msgspec.Struct, Generic[R], frozen=True):
     """
     A result, and the key version that made it (0 if none).
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, Generic, TypeVar
@@ -42,8 +41,7 @@ _NO_GENERATION: Final = 2**53
 """Upper bound of generations."""
 
 
-@dataclass(slots=True)
-class RequestContext(Generic[Op]):
+class RequestContext(msgspec.Struct, Generic[Op]):
     """
     Request context: the one value that the steps of the pipeline pass on.
 
@@ -73,10 +71,10 @@ class RequestContext(Generic[Op]):
     operation_id: str = ""
     key_id: str = ""
     document: KeyDocument | None = None
-    others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    others: Mapping[str, KeyDocument] = msgspec.field(default_factory=dict)
     decision: Decision | None = None
     digest: str = ""
-    prepared: list[Any] = field(default_factory=list)
+    prepared: list[Any] = msgspec.field(default_factory=list)
     document_before: str = ""
     approval_id: str = ""
     named_approval: str = ""
@@ -185,7 +183,12 @@ class RequestContext(Generic[Op]):
         detail: AuditDetail | None = None,
     ) -> AuditDraft:
         """Return a record of this attempt."""
-        shown = after or self.document
+        shown, decision = after or self.document, self.decision
+        parameters = audited_certificate(self.caller)
+        if self.is_checked:
+            parameters |= parameters_of(self.operation)
+            if self.others:
+                parameters |= facts_of_others(self.others)
         return AuditDraft(
             phase=phase,
             kind=type(self.operation).__name__,
@@ -200,23 +203,17 @@ class RequestContext(Generic[Op]):
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=self._parameters(),
-            rule=self.rule,
+            parameters=parameters,
+            rule=decision.rule if decision else "",
             policy=self.policy.policy_hash,
             # Its outcome has no new decision.
-            demands=() if phase is Phase.OUTCOME else self.demands,
+            demands=()
+            if phase is Phase.OUTCOME or not decision
+            else decision.approvals,
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
-
-    def _parameters(self) -> Parameters:
-        found = audited_certificate(self.caller)
-        if self.is_checked:
-            found |= parameters_of(self.operation)
-            if self.others:
-                found |= facts_of_others(self.others)
-        return found
 
 
 def facts_of_others(others: Mapping[str, KeyDocument]) -> Parameters:

@@ -46,21 +46,6 @@ def _with_defaults(operation: SignOrVerify, row: AlgorithmSpec) -> SignOrVerify:
     )
 
 
-def _sign_input(
-    operation: ops.Sign, algorithm: Algorithm
-) -> tuple[bytes, SignatureParameters]:
-    return signing_input(
-        algorithm,
-        operation.message,
-        operation.digest,
-        operation.mu,
-        scheme=operation.scheme,
-        hash=operation.hash,
-        encoding=operation.encoding,
-        context=operation.context,
-    )
-
-
 def _verify_input(
     operation: ops.Verify, algorithm: Algorithm
 ) -> tuple[bytes, SignatureParameters]:
@@ -96,7 +81,16 @@ class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
         check_usage(key, ops.Sign.usage)
         version = require_version(key, None, "Sign")
         algorithm = Algorithm(key.algorithm)
-        data, parameters = _sign_input(operation, algorithm)
+        data, parameters = signing_input(
+            algorithm,
+            operation.message,
+            operation.digest,
+            operation.mu,
+            scheme=operation.scheme,
+            hash=operation.hash,
+            encoding=operation.encoding,
+            context=operation.context,
+        )
         context.prepared = [version, data, parameters]
         self._services.crypto.require(algorithm)
 

@@ -65,6 +65,7 @@ class KeyNames:
             believed.
 
     Attributes:
+        holder: Returns the key that has a name, as far as that was confirmed.
         recorded: Returns the names that the audit log has for keys; a key that it
             does not know by name is left out.
     """
@@ -75,6 +76,7 @@ class KeyNames:
         self._documents = documents
         self.recorded: Callable[[Collection[KeyId]], Mapping[KeyId, str]] = _nothing
         self._claims = Claims()
+        self.holder = self._claims.holder
         self._names: dict[KeyId, str] = {}
         self._unknown: frozenset[KeyId] = frozenset()
         self._changed: dict[KeyId, str] = {}
@@ -86,10 +88,6 @@ class KeyNames:
     @property
     def _is_confirmed(self) -> bool:
         return self._confirmed == self._doubts
-
-    def holder(self, name: str) -> KeyId | None:
-        """Return the key that has a name, as far as that was confirmed."""
-        return self._claims.holder(name)
 
     def confirm(self) -> None:
         """

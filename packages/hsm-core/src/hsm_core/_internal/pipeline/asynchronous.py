@@ -14,10 +14,11 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
@@ -263,7 +264,9 @@ class AsyncGateway:
         """Compute a quick request, or hand over another."""
         loop = asyncio.get_running_loop()
         try:
-            request = replace(request, caller=checked_caller(request.caller))
+            request = msgspec.structs.replace(
+                request, caller=checked_caller(request.caller)
+            )
             is_quick = self._pipeline.is_quick(request.operation)
             self._gate.enter()
         except Exception as error:

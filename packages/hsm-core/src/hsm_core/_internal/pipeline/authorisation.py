@@ -178,7 +178,7 @@ class Admission:
                 raise _refusal(context, decision, field)
             decisions.append(decision)
         context.decision = decisions[0] if len(decisions) == 1 else joined(decisions)
-        if not context.decision.approvals:
+        if context.approval_id and not context.decision.approvals:
             context.need_no_approval()
 
     def check_approvals(self, context: RequestContext[Any]) -> None:

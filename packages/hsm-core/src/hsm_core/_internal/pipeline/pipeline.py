@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.handlers.base import (
@@ -58,8 +59,7 @@ _TRIES: Final = 5
 """Number of retries of a key use whose key changed in between."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """
     A result, or the error instead of it; withheld until *draft* is recorded.
 
@@ -129,7 +129,7 @@ class Pipeline:
         Quick ones are computed at once with one append, others on the pools.
         """
         requests = [
-            replace(request, caller=checked_caller(request.caller))
+            msgspec.structs.replace(request, caller=checked_caller(request.caller))
             for request in requests
         ]
         longer: dict[int, Future[Outcome]] = {}
@@ -187,7 +187,8 @@ class Pipeline:
         )
         effect = request.operation.effect
         try:
-            context.name_approval(request.approval_id)
+            if request.approval_id != "":
+                context.name_approval(request.approval_id)
             if request.idempotency_key is not None:
                 raise InvalidInputError(
                     "idempotency_key applies only to operations that change a key.",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -35,7 +34,7 @@ def _nothing(before: KeyFacts, after: KeyFacts) -> Sequence[ApprovalDemand]:
 
 def facts_after(operation: UpdateKey, key: KeyFacts) -> KeyFacts:
     """Return what rules may match of a key when it has been updated."""
-    return replace(
+    return msgspec.structs.replace(
         key,
         name=key.name if operation.name is None else operation.name,
         owner=key.owner if operation.owner is None else operation.owner,
@@ -67,17 +66,19 @@ def decide_update(
         return first
     then = decide(operation, after)
     if not then.allowed:
-        return replace(then, may_describe=first.may_describe)
+        return msgspec.structs.replace(then, may_describe=first.may_describe)
     spared = list(freed(key, after))
     for other in _others(key):
         now, would = decide(other, key), decide(other, after)
         if would.allowed and not now.allowed:
-            return replace(
+            return msgspec.structs.replace(
                 first, allowed=False, rule=f"{UPDATE_GIVES}{type(other).__name__}"
             )
         if now.allowed:
             spared += (d for d in now.approvals if d not in would.approvals)
-    return joined([first, then, replace(first, approvals=tuple(spared))])
+    return joined(
+        [first, then, msgspec.structs.replace(first, approvals=tuple(spared))]
+    )
 
 
 _CHECKED: Final = tuple(

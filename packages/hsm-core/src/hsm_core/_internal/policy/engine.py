@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
+
+import msgspec
 
 from hsm_core import policies
 from hsm_core._internal.policy.changes import decide_update, freed, freeing
@@ -80,8 +82,7 @@ _WITHDRAWABLE: Final = {"Withdraw": "Approve"}
 _NO_RULES: Final[dict[RuleEffect, tuple[HeldRule, ...]]] = dict.fromkeys(RuleEffect, ())
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     """What is asked of the policy, but for the keys."""
 
     kind: str
@@ -327,7 +328,7 @@ class RuleEngine:
             if question.kind == _LIST or applies_to_all(rule, clause, sides):
                 return f"allow:{rule.name}"
         if question.kind in _WITHDRAWABLE:
-            done = replace(question, kind=_WITHDRAWABLE[question.kind])
+            done = msgspec.structs.replace(question, kind=_WITHDRAWABLE[question.kind])
             return self._allowed_by(done, sides)
         return None
 

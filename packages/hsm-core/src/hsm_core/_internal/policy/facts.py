@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, Final
+
+import msgspec
 
 from hsm_core._policies.rules import MAKING
 from hsm_core.algorithms import ALGORITHMS, Algorithm
@@ -83,7 +85,7 @@ def _made(asked: StatedFacts, caller: Caller) -> KeyFacts:
 
 
 def _changed(asked: StatedFacts, key: KeyFacts) -> KeyFacts:
-    return replace(
+    return msgspec.structs.replace(
         key,
         name=key.name if asked.name is None else asked.name,
         owner=key.owner if asked.owner is None else asked.owner,
@@ -129,7 +131,9 @@ def joined(decisions: Sequence[Decision]) -> Decision:
     demands = tuple(dict.fromkeys(demand for d in decisions for demand in d.approvals))
     if not demands:
         return decisions[0]
-    return replace(decisions[0], approvals=demands, rule=asking_rule(demands))
+    return msgspec.structs.replace(
+        decisions[0], approvals=demands, rule=asking_rule(demands)
+    )
 
 
 class SystemPrincipal(StrEnum):

@@ -29,6 +29,7 @@ class PolicyHolder:
         loaded_at: When it was read, in microseconds since 1970.
 
     Attributes:
+        engine: The engine in force.
         source: The same.
         loaded_at: When the policy in force was read.
         problem: Why the file that lies there now is not in force; else empty.
@@ -36,24 +37,19 @@ class PolicyHolder:
     """
 
     def __init__(self, engine: RuleEngine, source: str, loaded_at: int) -> None:
-        self._engine = engine
+        self.engine = engine
         self.source = source
         self.loaded_at = loaded_at
         self.problem = ""
         self.failures = 0
 
-    @property
-    def engine(self) -> RuleEngine:
-        """The engine in force."""
-        return self._engine
-
     def policy_hash(self) -> str:
         """Return the hash of the policy in force, hex."""
-        return self._engine.policy_hash
+        return self.engine.policy_hash
 
     def replace(self, engine: RuleEngine, loaded_at: int, *, problem: str = "") -> None:
         """Put another engine in force, for what begins from now on."""
-        self._engine = engine
+        self.engine = engine
         self.loaded_at = loaded_at
         self.problem = problem
 
