@@ -53,7 +53,7 @@ class SlowClientCheck:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, transport: asyncio.WriteTransport) -> None:
-        """Begin to look at what a client takes, who has not taken all."""
+        """Start to watch a client that has not read everything."""
         self.end()
         taken = _taken_bytes(transport)
         self._timer = self._loop.call_later(_SECONDS, self._check, transport, taken)
@@ -71,7 +71,7 @@ class SlowClientCheck:
             self._timer = None
 
     async def wait(self, transport: asyncio.WriteTransport) -> None:
-        """Wait until a client has taken all, or the connection ends."""
+        """Wait until a client has received everything, or the connection ends."""
         self.watch(transport)
         try:
             while not (transport.is_closing() or _is_all_taken(transport)):
@@ -82,9 +82,9 @@ class SlowClientCheck:
 
 def _taken_bytes(transport: asyncio.WriteTransport) -> int:
     """
-    Return a number that grows by each byte that a client takes.
+    Return a number that grows with each byte that a client receives.
 
-    Where it is not TCP, what is left in the transport tells it.
+    Without TCP, the data left in the transport determines it.
     """
     connection: Any = transport.get_extra_info("socket")
     with contextlib.suppress(AttributeError, OSError):
@@ -98,7 +98,7 @@ def _is_all_taken(transport: asyncio.WriteTransport) -> bool:
     """
     Return whether a client has received everything, or the kernel cannot tell.
 
-    As long as a transport has something left, the system's own queue is not empty.
+    While a transport has data left, the kernel's queue is not empty.
     """
     connection: Any = transport.get_extra_info("socket")
     queued = bytearray(4)
@@ -110,17 +110,17 @@ def _is_all_taken(transport: asyncio.WriteTransport) -> bool:
 
 
 _VERSIONS: Final = {HttpVersion10, HttpVersion11}
-"""What we answer in; the parser knows others."""
+"""Versions of responses; the parser accepts others."""
 
 _LARGE_BYTES: Final = 64 * 1024
-"""What is longer may not fit into what the system keeps of a connection that ended."""
+"""Longer responses may exceed the kernel's buffer of a closed connection."""
 
 
 class Admitting(Protocol):
     """Admission check of new connections."""
 
     def needs_check(self, transport: asyncio.BaseTransport) -> bool:
-        """Return whether a client must be looked at."""
+        """Return whether a client must be checked."""
 
     async def admit(
         self, transport: asyncio.BaseTransport, connection: Connection
@@ -133,7 +133,7 @@ class _Written(web.StreamResponse):
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the connection goes on."""
+        """Whether the connection stays open."""
         return True
 
 
@@ -197,7 +197,7 @@ class Connection(web.RequestHandler):
         self._taking = SlowClientCheck(self._loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for the first head, if its client is still let in."""
+        """Start the time limit of the first head, if the client is still accepted."""
         super().connection_made(transport)
         if not self._is_current(transport):
             self.force_close()
@@ -212,7 +212,7 @@ class Connection(web.RequestHandler):
     async def _admit(
         self, admission: Admitting, transport: asyncio.BaseTransport
     ) -> None:
-        """Read on what the client has sent, or close."""
+        """Process the data received meanwhile, or close."""
         end_following = await admission.admit(transport, self)
         if end_following is None:
             self.force_close()
@@ -230,7 +230,7 @@ class Connection(web.RequestHandler):
         return self.transport
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a head that is begun must be finished in time."""
+        """Process received data; a head must be complete in time."""
         if self._held is not None:
             self._held.append(data)
             return
@@ -259,7 +259,7 @@ class Connection(web.RequestHandler):
 
     @property
     def _is_waiting(self) -> bool:
-        """Whether the next request may come."""
+        """Whether the connection waits for a request."""
         return self._waiter is not None and not self._waiter.done()
 
     def _begin_head(self) -> None:
@@ -273,13 +273,13 @@ class Connection(web.RequestHandler):
             self._head_timer = None
 
     def pause_writing(self) -> None:
-        """Write no more until the client has taken some, which it must in time."""
+        """Stop writing until the client has read some data, which has a time limit."""
         super().pause_writing()
         if self.transport is not None:
             self._taking.watch(self.transport)
 
     def resume_writing(self) -> None:
-        """Write on."""
+        """Continue writing."""
         super().resume_writing()
         self._taking.end()
 
@@ -306,9 +306,9 @@ class Connection(web.RequestHandler):
         resp: web.StreamResponse,
         start_time: float | None,
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, and a long last one to its end; then nothing is owed."""
+        """Send a response; before a close, wait until the client has received it."""
         if isinstance(resp, web.HTTPException) and isinstance(request, web.Request):
-            # Of a route that is not there: it comes from outside of all middleware.
+            # The route does not exist: no middleware has run.
             resp = refuse_expectation(request)
         if request.version not in _VERSIONS:
             request._cache["version"] = HttpVersion10  # noqa: SLF001 (read once)
@@ -319,27 +319,27 @@ class Connection(web.RequestHandler):
             done = await super().finish_response(request, resp, start_time)
             is_long = request.writer.output_size > _LARGE_BYTES
             if is_long and not resp.keep_alive and self.transport is not None:
-                # What is not taken when a connection is closed is soon cut off.
+                # After a close, the kernel soon drops data that was not acknowledged.
                 await self._taking.wait(self.transport)
             return done
         finally:
             self._app[IN_FLIGHT].end(self)
 
     def retire_unless_current(self) -> None:
-        """Retire if the client would be let in no more."""
+        """Retire if the client is no longer accepted."""
         transport = self.transport
         if transport is not None and not self._is_current(transport):
             self.retire()
 
     def retire(self) -> None:
-        """Close, after what was asked is answered."""
+        """Close after the response to the current request."""
         self._is_retired = True
         if self._is_waiting or not self._request_count:
             self.force_close()
         self._app[IN_FLIGHT].end_stream(self)
 
     def forget(self) -> None:
-        """Be counted no more."""
+        """Remove the connection from the listener's count."""
         self._on_lost(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -360,7 +360,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what could not be read as HTTP, or what failed outside all else."""
+        """Respond to malformed HTTP, or to an error outside the middleware."""
         if request.writer.output_size > 0:
             raise ConnectionError("A response was already started.")
         exchange = exchange_of(request) if isinstance(request, web.Request) else None
@@ -370,7 +370,7 @@ class Connection(web.RequestHandler):
             and "Expect" in request.headers
             and status >= 500
         ):
-            # Nothing of ours has begun: aiohttp itself could not word its refusal.
+            # aiohttp failed to format its own response to Expect.
             refused = refuse_expectation(request)
             refused.force_close()
             return refused

@@ -23,7 +23,7 @@ def visitor_of(request: web.Request) -> Visitor:
     """
     Return the visitor of a request.
 
-    The address is that of the connection, or what trusted proxies say of it; see
+    The address is that of the connection, or the one that trusted proxies report; see
     `SourceAddresses`.
     """
     exchange = exchange_of(request)
@@ -37,21 +37,21 @@ def visitor_of(request: web.Request) -> Visitor:
 
 def api_visitor_of(request: web.Request) -> Visitor:
     """
-    Return the same for the API, where nothing but this request can be meant.
+    Return the visitor of an API request, protected against cross-site requests.
 
-    A browser shows a client certificate for pages of others, too: what such a page
-    asks for is asked without credentials.
+    Browsers send a client certificate with requests of any site's pages. Such a request
+    counts as one with invalid credentials.
 
     Standard:
         Fetch, section 3.2 (``Origin``); Fetch Metadata (``Sec-Fetch-Site``).
     """
     visitor = visitor_of(request)
-    if visitor.credential or not _is_asked_by_a_page(request):
+    if visitor.credential or not _is_from_page(request):
         return visitor
     return msgspec.structs.replace(visitor, credential=_UNREADABLE)
 
 
-def _is_asked_by_a_page(request: web.Request) -> bool:
+def _is_from_page(request: web.Request) -> bool:
     site = request.headers.get("Sec-Fetch-Site", "none")
     return "Origin" in request.headers or site not in {"same-origin", "none"}
 
@@ -61,17 +61,17 @@ def _credential(request: web.Request) -> str:
     if not headers:
         return ""
     bearer = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    # Whoever tries to show credentials is not let in without them.
+    # Malformed credentials are an error, not an anonymous request.
     return bearer[1] if bearer is not None else _UNREADABLE
 
 
 def address_of(request: web.Request) -> str:
-    """Return the network address that a request comes from, or an empty text."""
+    """Return the source address of a request, or an empty text."""
     return source_of(request, request.app[SOURCES])
 
 
 def source_of(request: web.Request, sources: SourceAddresses) -> str:
-    """Return the same of a request that no application has yet."""
+    """Return the source address of a request before routing, or an empty text."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
     return sources.source_of(address, request.headers.getall(sources.header, []))
@@ -79,9 +79,9 @@ def source_of(request: web.Request, sources: SourceAddresses) -> str:
 
 def shown_by(request: web.Request) -> tuple[bytes, ...]:
     """
-    Return all by which a request may show who sends it, unread.
+    Return the credentials of a request, unverified.
 
-    The certificate is looked at where there is nothing else.
+    The certificate counts only if there are no others.
     """
     fields = tuple(
         "\n".join(request.headers.getall(name, [])).encode("utf-8", "surrogateescape")

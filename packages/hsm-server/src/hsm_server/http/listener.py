@@ -71,10 +71,10 @@ class Admission:
         self, transport: asyncio.BaseTransport, connection: Connection
     ) -> Callable[[], None] | None:
         """
-        Return None if a client may not go on; it takes 5 seconds at most.
+        Check a client, within 5 seconds; return None if it is rejected.
 
-        Otherwise it is followed from now on, and retired when it may go on no more;
-        what is returned is to be called when the connection has ended.
+        An accepted client is checked again later, and its connection retired once its
+        certificate is revoked. Call the returned function when the connection ends.
         """
         subjects = subjects_of(_chain_of(transport))
         ruling = await self._check.judge(subjects)
@@ -186,17 +186,17 @@ class Listener:
 
     async def stop(self, seconds: float) -> bool:
         """
-        Accept no more, answer what was begun, close; return whether all was.
+        Stop accepting, answer requests in flight, close; return whether all had time.
 
         Args:
-            seconds: How long requests in flight may take.
+            seconds: Time limit for requests in flight.
         """
         await self._stop_accepting()
         if self._runner.server is None:
             return True
         in_flight = self._app[IN_FLIGHT]
         in_flight.begin_drain()
-        # What has arrived in full gets its turn before its connection counts as idle.
+        # A request that has arrived starts before its connection counts as idle.
         await asyncio.sleep(0)
         for connection in self._connections.copy():
             if connection not in in_flight:
@@ -216,8 +216,8 @@ class Listener:
     async def _accept(self, bound: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            # Who is busy leaves the next one to another front end: all of them accept
-            # from the same socket, and the first to wake would take whatever waits.
+            # A busy front end leaves the next connection to another one: all accept
+            # from the same socket, and the first to wake would take all that wait.
             await asyncio.sleep(0)
             try:
                 accepted, _ = await loop.sock_accept(bound)
@@ -231,7 +231,7 @@ class Listener:
                 continue
             source = _address_of(accepted)
             address = peer_of(source)
-            # Many people may be behind a proxy that is trusted to tell them apart.
+            # A trusted proxy may connect for many users.
             is_proxy = self._app[SOURCES].is_trusted(source)
             is_full = self._by_address[address] >= self._maximum_per_address
             if is_full and not is_proxy:
@@ -259,8 +259,8 @@ class Listener:
         ATTEMPT.set(attempt)
         limits = self._app[SETTINGS].limits
         try:
-            async with asyncio.timeout(None) as patience:
-                attempt.on_failure = lambda: patience.reschedule(
+            async with asyncio.timeout(None) as deadline:
+                attempt.on_failure = lambda: deadline.reschedule(
                     loop.time() + _ALERT_SECONDS
                 )
                 await loop.connect_accepted_socket(
@@ -273,7 +273,7 @@ class Listener:
                     ssl_shutdown_timeout=_CANCEL_SECONDS if context else None,
                 )
         except OSError as error:
-            # A handshake that fails is the client's affair.
+            # A failed handshake is no error of the server.
             connection.forget()
             attempt.outcome = attempt.outcome or Outcome.by_error(error)
         except BaseException:
@@ -291,19 +291,19 @@ class Listener:
             self._warn("handshake refused", reason=outcome.name)
 
     def _is_current(self, transport: asyncio.BaseTransport) -> bool:
-        """Return whether a client would still be let in."""
+        """Return whether a client is still accepted."""
         channel, context = channel_of(transport), self.context
         if channel is None or not isinstance(context, AdapterContext):
             return True
         return channel.rules == context.state.client
 
     def _retire_old(self) -> None:
-        """Close, when they are idle, connections that were let in by other rules."""
+        """Close connections that older rules accepted, once they are idle."""
         for connection in self._connections.copy():
             connection.retire_unless_current()
 
     def _forget(self, address: str, connection: Connection) -> None:
-        """Count a connection no more; that it is gone may be told twice."""
+        """Remove a connection from the count; may be called twice."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)

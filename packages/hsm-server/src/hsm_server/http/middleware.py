@@ -74,7 +74,7 @@ _CODES: Final = {
 def answer_failure(
     request: web.Request, error: Exception, exchange: Exchange
 ) -> web.Response:
-    """Return the answer to a request that failed for any reason, and note its code."""
+    """Return the response to a failed request, and set its code."""
     known = note_failure(request, error, exchange)
     pages = request.app.get(FAILURE_PAGES)
     if pages is not None and (page := pages(request, known, exchange)) is not None:
@@ -106,7 +106,7 @@ def note_failure(
 
 
 def _accepted(asked: ApprovalInfo) -> web.Response:
-    """Answer what other people must agree to first: no problem, but not done yet."""
+    """Return the response to an operation that needs approval first."""
     return web.Response(
         body=wire.encode_json(asked),
         status=HTTPStatus.ACCEPTED,
@@ -134,7 +134,7 @@ def _refusal(error: web.HTTPException) -> RequestRefusedError:
 def _unexpected(
     request: web.Request, error: Exception, exchange: Exchange
 ) -> RequestRefusedError:
-    """Answer 500 and say nothing: who asked can't help it, and may be an attacker."""
+    """Log an unexpected error, and return a response without details."""
     request.app[METRICS].count_unexpected()
     request.app[LOGGER].error(
         "unexpected",
@@ -162,11 +162,11 @@ COMMON_HEADERS: Final = {
 """Headers of every response."""
 
 _OWN: Final = ("Cache-Control", "Content-Security-Policy", "Referrer-Policy")
-"""Of these, what an answer says itself."""
+"""Headers that a response may override."""
 
 
 def request_id_of(request: web.Request) -> str:
-    """Return the id that a request brings, if it is a good one, or a new one."""
+    """Return the request ID that a client sent, if valid, or a new one."""
     given = request.headers.getall(REQUEST_ID_HEADER, [])
     usable = len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None
     return given[0] if usable else secrets.token_hex(8)
@@ -199,10 +199,10 @@ async def answer_everything(
 def _tell_of(
     request: web.Request, exchange: Exchange, status: int, seconds: float
 ) -> None:
-    """Count and log a request, and let it have its span."""
+    """Count and log a request, and record its span."""
     request.app[METRICS].count_request(exchange.operation, exchange.code, seconds)
     if exchange.is_turned_away:
-        # A flood must not fill the disk by way of the log; metrics count it.
+        # A flood must not fill the disk with log lines; metrics count it.
         return
     method = request.method if request.method.isalpha() else "?"
     ended_ns = time.time_ns()
@@ -262,7 +262,7 @@ async def _answer(
 async def set_common_headers(
     request: web.Request, response: web.StreamResponse
 ) -> None:
-    """Set what every answer carries; a signal of the application."""
+    """Set the headers of every response; a signal of the application."""
     own = {name: response.headers[name] for name in _OWN if name in response.headers}
     response.headers.update({**COMMON_HEADERS, **own})
     exchange = exchange_of(request)
@@ -279,15 +279,15 @@ _METHODS: Final = frozenset(kind.route.method for kind in OPERATIONS)
 
 def turn_away(request: web.Request, app: web.Application) -> bytes | None:
     """
-    Return the whole answer to a request that is not looked at, and count it.
+    Return the complete response to a request from a locked-out address, and count it.
 
     Args:
-        request: As it was read; no route is known of it.
+        request: The request, before routing.
 
-        app: Whose limits are asked.
+        app: Application with the limits.
 
     Returns:
-        None where it is to take the longer way, which may refuse it as well.
+        None if the request takes the normal path, which may reject it too.
     """
     began = time.perf_counter()
     guard = app[GUARD]
@@ -305,7 +305,7 @@ def turn_away(request: web.Request, app: web.Application) -> bytes | None:
 
 
 def _is_plain(request: web.Request) -> bool:
-    """Return whether a program asks in the plainest form; most of a flood does."""
+    """Return whether a request has the usual form, as most of a flood has."""
     return (
         request.version == HttpVersion11
         and request.method in _METHODS
@@ -335,5 +335,5 @@ def _refusal_bytes(quota: Quota, request_id: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
-    """Return an instant as HTTP writes it (RFC 9110, section 5.6.7)."""
+    """Return an instant as an HTTP date (RFC 9110, section 5.6.7)."""
     return formatdate(second, usegmt=True)

@@ -128,7 +128,7 @@ def headers_of(
 def problem_response(
     error: HSMError | RequestRefusedError, request_id: str
 ) -> web.Response:
-    """Return the answer to a request that failed for a known reason."""
+    """Return the response to a request that failed for a known reason."""
     problem = problem_of(error, request_id)
     return web.Response(
         body=wire.encode_json(problem),

@@ -42,13 +42,13 @@ _MOST_QUERY_FIELDS: Final = 64
 
 def query_pairs(query: str) -> list[tuple[str, str]]:
     """
-    Return the names and values of a query, in order, as often as they are given.
+    Return the names and values of a query, in order, with repetitions.
 
     Args:
-        query: As it was sent, percent-encoded.
+        query: The query, percent-encoded.
 
     Raises:
-        MalformedError: It can't be read, or has more than 64 fields.
+        MalformedError: It is malformed, or has more than 64 fields.
     """
     try:
         return parse_qsl(
@@ -69,18 +69,18 @@ async def read_body(
     Return the body of a request.
 
     Args:
-        request: Whose.
+        request: The request.
 
-        what: What errors call it, one word.
+        what: Name of the body in errors, one word.
 
-        most_bytes: What is longer is not read to its end.
+        most_bytes: Maximum length.
 
-        seconds: How long it may take to arrive.
+        seconds: Time limit for its arrival.
 
     Raises:
-        PayloadTooLargeError: It is longer than it may be.
-        MalformedError: It broke off.
-        RequestRefusedError: It did not arrive in time; the connection ends.
+        PayloadTooLargeError: It is too long; the rest is not read.
+        MalformedError: It is incomplete.
+        RequestRefusedError: It did not arrive in time; the connection closes.
     """
     length = request.content_length
     if length is not None and length > most_bytes:
@@ -119,7 +119,7 @@ def takes_condition(kind: type[Operation[Any]]) -> bool:
 
 
 def key_tag(kind: type[Operation[Any]], result: object, body: bytes) -> ETag | None:
-    """Return the tag of an answer about one key; None if it has none."""
+    """Return the entity tag of a response about one key; None if it has none."""
     if not isinstance(result, KeyInfo) or result.integrity is not Integrity.OK:
         return None
     if kind is not DescribeKey:
@@ -128,19 +128,18 @@ def key_tag(kind: type[Operation[Any]], result: object, body: bytes) -> ETag | N
 
 
 def is_known(request: web.Request, tag: ETag) -> bool:
-    """Return whether ``If-None-Match`` of a GET names a tag."""
+    """Return whether ``If-None-Match`` of a GET contains a tag."""
     return any(known.value in {tag.value, "*"} for known in request.if_none_match or ())
 
 
 def expected_generation(request: web.Request, kind: type[Operation[Any]]) -> int:
     """
-    Return the generation that ``If-Match`` asks for; 0 if it asks for none.
+    Return the generation that ``If-Match`` requires; 0 for any.
 
     Raises:
-        PreconditionFailedError: It names what is no tag of a key, or is weak: these
-            match nothing.
-        InvalidInputError: It is malformed or names several, or nothing here could keep
-            to a condition that is set.
+        PreconditionFailedError: The tag is weak or not a key's: it matches nothing.
+        InvalidInputError: It is malformed or has several tags, or the route supports no
+            condition.
     """
     if request.method not in SAFE_METHODS and "If-None-Match" in request.headers:
         raise InvalidInputError(
@@ -192,7 +191,7 @@ class RequestReader:
         self._kind = kind
         self._route = route = kind.route
         self._limits = limits
-        # What was encrypted within the limit can be decrypted again.
+        # A ciphertext of the longest plaintext must fit.
         more = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "ciphertext" else 0
         self._raw_limit = limits.raw_bytes + more
         self._path = frozenset(route.path_fields)
@@ -205,15 +204,15 @@ class RequestReader:
 
     async def read(self, request: web.Request) -> Operation[Any]:
         """
-        Return the operation that a request stands for.
+        Return the operation of a request.
 
         Raises:
-            InvalidInputError: It is malformed, too large, or breaks a rule.
-            RequestRefusedError: Its body is of a type that this route does not take.
+            InvalidInputError: It is malformed, too large or invalid.
+            RequestRefusedError: The route does not accept the type of its body.
         """
         path = {name: request.match_info[name] for name in self._path}
         if self._route.events:
-            # It means nothing to a page, but what is malformed is never passed over.
+            # A page ignores it, but a malformed one is rejected.
             last_event_id(request)
         if not self._route.has_body:
             if request.body_exists:
@@ -243,10 +242,10 @@ class RequestReader:
 
     def read_view(self, request: web.Request) -> ListAuditEvents:
         """
-        Return the live view that a request asks for.
+        Return the operation of a live view.
 
         Raises:
-            InvalidInputError: It is malformed, or breaks a rule.
+            InvalidInputError: The request is malformed or invalid.
         """
         if request.body_exists:
             raise MalformedError(
@@ -257,7 +256,7 @@ class RequestReader:
             raise InvalidInputError(f"A live view does not accept {name}.", field=name)
         last = last_event_id(request)
         if last is not None:
-            # It is sent where a view is resumed, with the query of its beginning.
+            # A client that resumes sends it with the query of its first request.
             tree["start_seq"] = last
         return wire.convert(
             {**tree, "ascending": True, "follow": True}, ListAuditEvents
@@ -267,7 +266,7 @@ class RequestReader:
         return wire.convert(tree, self._kind, payload_limit=self._limits.payload_bytes)
 
     def _content_type(self, request: web.Request) -> str:
-        """Return which of the two types the body has; empty if it is not said."""
+        """Return the type of the body, JSON or bytes; empty without Content-Type."""
         coding = request.headers.getall("Content-Encoding", [])
         if any(word.strip().lower() != "identity" for word in coding):
             raise RequestRefusedError(
@@ -320,10 +319,10 @@ class RequestReader:
 
 def last_event_id(request: web.Request) -> int | None:
     """
-    Return after which event a live view is resumed, if that is said.
+    Return the event after which a live view resumes, if the request names one.
 
     Raises:
-        InvalidInputError: It is given twice, or is no id of ours.
+        InvalidInputError: The header is repeated, or not the ID of an event.
     """
     given = request.headers.getall("Last-Event-ID", [])
     if not given:
@@ -386,9 +385,9 @@ def add_route(
     has_effect: bool = False,
 ) -> None:
     """
-    Add a route; where GET is answered, HEAD is too, with the same header fields.
+    Add a route; GET also adds HEAD, with the same header fields.
 
-    A GET that *has_effect*, such as the use of a code, has no HEAD.
+    A GET that *has_effect*, such as the redemption of a code, has no HEAD.
 
     Standard:
         RFC 9110, section 9.3.2.
@@ -431,7 +430,7 @@ def flaw_of(request: web.Request) -> str:
     """
     Return the fault in target, host or connection of a request, or an empty text.
 
-    Who is answered so must not go on with the same connection.
+    A connection with a faulty request must be closed.
     """
     target = request.raw_path
     if request.version not in _VERSIONS:
@@ -442,7 +441,7 @@ def flaw_of(request: web.Request) -> str:
     if not _HOST.match(host):
         return "Host must be a name or an address, optionally with a port."
     if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
-        # The parser takes others before it, and leaves it to us to undo them.
+        # The parser accepts other codings before it and does not decode them.
         return "Transfer-Encoding must be chunked."
     if "#" in target:
         return "The request target must not contain a fragment."
@@ -455,7 +454,7 @@ def flaw_of(request: web.Request) -> str:
 
 
 def _names(target: str, host: str) -> bool:
-    """Return whether an absolute target is of this very server."""
+    """Return whether an absolute target names this server."""
     try:
         found: SplitResult = urlsplit(target)
     except ValueError:

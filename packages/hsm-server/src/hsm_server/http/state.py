@@ -71,7 +71,7 @@ class HealthCheck:
             self._alarms.discard(source)
 
     async def refresh(self) -> None:
-        """Ask, unless that was done within the last second."""
+        """Query the status of the vault, at most once a second."""
         async with self._lock:
             if time.monotonic() - self._asked_at < _PERIOD_SECONDS:
                 return
@@ -89,18 +89,18 @@ class HealthCheck:
             self._asked_at = time.monotonic()
 
     async def check(self) -> tuple[Health, bool]:
-        """Return the state, and whether requests can be served."""
+        """Return the health, and whether requests can be served."""
         await self.refresh()
         is_whole = self._state == "operational" and not self._alarms
         return self._health("ok" if is_whole else "degraded"), self._serving
 
     async def check_ready(self) -> tuple[Health, bool]:
-        """Return whether requests can be served, and nothing else."""
+        """Return the readiness, and whether requests can be served."""
         await self.refresh()
         return self._health("ok" if self._serving else "unavailable"), self._serving
 
     def alive(self) -> Health:
-        """Return that this process answers, whatever the vault does."""
+        """Return that this process responds, regardless of the vault."""
         return self._health("ok")
 
     def _health(self, status: str) -> Health:
@@ -142,7 +142,7 @@ class InFlight:
         """
         Mark a response as endless: a shutdown ends it instead of waiting.
 
-        What is given is done when the drain begins, or by `end_stream`.
+        The future is done when the drain begins, or by `end_stream`.
         """
         self.end(connection)
         ends: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -155,20 +155,20 @@ class InFlight:
             del self._endless[ends]
 
     def begin_drain(self) -> None:
-        """Let answers close their connections, and end those that have no end."""
+        """Close connections after their responses, and end endless responses."""
         self.is_draining = True
         for ends in self._endless:
             if not ends.done():
                 ends.set_result(None)
 
     def end_stream(self, connection: web.RequestHandler) -> None:
-        """End what has no end on one connection."""
+        """End the endless responses of one connection."""
         for ends, whose in self._endless.items():
             if whose is connection and not ends.done():
                 ends.set_result(None)
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Wait until all is answered; return whether that came in time."""
+        """Wait until all requests are answered; return whether they were in time."""
         self.begin_drain()
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -226,14 +226,14 @@ _EXCHANGE: Final = web.RequestKey("_EXCHANGE", Exchange)
 
 
 def start_exchange(request: web.Request, request_id: str) -> Exchange:
-    """Begin the notes of a request."""
+    """Attach log and metrics data to a request."""
     exchange = Exchange(request_id)
     request[_EXCHANGE] = exchange
     return exchange
 
 
 def exchange_of(request: web.Request) -> Exchange | None:
-    """Return the notes of a request, if they were begun."""
+    """Return the log and metrics data of a request, if attached."""
     return request.get(_EXCHANGE)
 
 

@@ -50,7 +50,7 @@ class FlooredClock:
         return max(0.0, self.now() - self._wall())
 
     def reset(self) -> None:
-        """Believe the wall clock, also where it was set back."""
+        """Accept the wall clock, even if it was set back."""
         self._offset = self._wall() - self._monotonic()
 
 
@@ -100,7 +100,7 @@ class ClockWatch:
             self.look()
 
     def reset(self) -> None:
-        """Let tokens expire by the wall clock as it is now."""
+        """Use the current wall clock for token expiry."""
         behind = self._clock.behind()
         self._clock.reset()
         self._on_reset()

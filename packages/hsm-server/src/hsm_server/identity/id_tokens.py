@@ -69,7 +69,7 @@ class IDTokens:
     Args:
         settings: The provider.
 
-        keys: Its keys that count now.
+        keys: Its current keys.
 
         now: Time, in seconds since 1970, that never goes back.
 
@@ -90,7 +90,7 @@ class IDTokens:
         self.use(keys)
 
     def use(self, keys: Sequence[TokenKey]) -> None:
-        """Verify by other keys; no secret is one of them, for others know it, too."""
+        """Replace the keys; HS256 secrets are ignored, because clients know them."""
         self._keys = tuple(key for key in keys if key.algorithm in _ALGORITHMS)
 
     def redeem(self, token: str, nonce: str) -> Person:
@@ -100,10 +100,10 @@ class IDTokens:
         Args:
             token: JWS compact serialisation.
 
-            nonce: What the request for it has named.
+            nonce: Nonce of the authorization request.
 
         Raises:
-            AuthenticationError: It is not good, for whatever reason.
+            AuthenticationError: It is not valid, for any reason.
         """
         if len(token) > MAX_TOKEN_BYTES or not _NONCE.match(nonce):
             raise AuthenticationError
@@ -112,7 +112,7 @@ class IDTokens:
         usable_until = self._check_times(claims)
         self._check_parties(claims)
         said = claims.get("nonce")
-        # It ties the token to the browser that was sent to the provider.
+        # The nonce binds the token to the redirected browser.
         if not isinstance(said, str) or not hmac.compare_digest(
             said.encode("utf-8", "surrogatepass"), nonce.encode()
         ):
@@ -162,7 +162,7 @@ class IDTokens:
         raise AuthenticationError
 
     def _check_times(self, claims: dict[str, Any]) -> float:
-        """Return until when a token may be redeemed."""
+        """Return the end of the time in which a token may be redeemed."""
         now, leeway = self._now(), self._settings.leeway_seconds
         expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
         begins_at = _time(claims, "nbf") if "nbf" in claims else 0
@@ -199,14 +199,14 @@ class IDTokens:
         if len(self._used) >= _MOST_REMEMBERED:
             now = self._now()
             self._used = {key: end for key, end in self._used.items() if end > now}
-        # Forgetting one that is still good would let it be used again.
+        # A token that is removed early could be redeemed again.
         if digest in self._used or len(self._used) >= _MOST_REMEMBERED:
             raise AuthenticationError
         self._used[digest] = until
 
 
 def provider_name(settings: OIDCSettings) -> str:
-    """Return the key name of a provider; it never changes."""
+    """Return the stable key name of a provider."""
     named = f"{len(settings.issuer)}:{settings.issuer}{settings.client_id}"
     return hashlib.sha256(b"FerroHSM OIDC provider 1" + named.encode()).hexdigest()
 
@@ -219,7 +219,7 @@ def _canonical(segment: str) -> bytes:
 
 
 def _steps(claims: dict[str, Any], path: str) -> list[str]:
-    """Return the way to a claim; a name with dots in it may also stand as it is."""
+    """Return the path to a claim; a claim's own name may contain dots."""
     return [path] if path in claims else path.split(".")
 
 
@@ -262,20 +262,20 @@ class ProviderKeys:
 
     @property
     def is_file(self) -> bool:
-        """Whether it may change by itself."""
+        """Whether it is a file, which may change at any time."""
         return True
 
     @property
     def trouble(self) -> str:
-        """Nothing: what can be read is what should count."""
+        """Always empty: a readable file has no other fault."""
         return ""
 
     def read(self) -> TokenTrust:
         """
-        Return the keys that count now; what tokens must say is not theirs.
+        Return the current keys, without token rules.
 
         Raises:
-            HSMError: They can't be read, or are not valid.
+            HSMError: The file can't be read or is not valid.
         """
         return TokenTrust(load_key_set(self._path), TokenRules())
 
@@ -327,12 +327,12 @@ class Vouching:
         await self._watch.run(interval_seconds)
 
     def take(self, data: bytes | None, problem: str) -> None:
-        """Take in what came of fetching its keys, if they are fetched; then `look`."""
+        """Use the result of a fetch of the keys; then call `look`."""
         if isinstance(self._source, TokenSource):
             self._source.take(data, problem)
 
     async def look(self) -> str:
-        """Put in force what is there now; return why not, or nothing."""
+        """Apply the current keys; return the fault, or an empty text."""
         return await self._watch.look()
 
 
@@ -345,6 +345,6 @@ def vouching_for(
     Return the provider trust, if a provider is configured.
 
     Raises:
-        HSMError: Its keys can't be read, or are not valid.
+        HSMError: Its keys can't be read or are not valid.
     """
     return None if settings is None else Vouching(settings, on_change, clock)

@@ -46,11 +46,11 @@ def key_set_tasks(
     Return the tasks that fetch keys, if URLs are configured.
 
     Args:
-        settings: Name the places.
+        settings: URLs and intervals.
 
-        deliver: Is given the keys of tokens.
+        deliver: Called with the keys of tokens.
 
-        deliver_providers: Is given those of the provider of OpenID Connect.
+        deliver_providers: Called with the keys of the OpenID Connect provider.
     """
     tasks: list[Task] = []
     config, provider = settings.token_config, settings.oidc
@@ -88,7 +88,7 @@ class KeySetTask:
         self._hurry = asyncio.Event()
 
     async def run(self, active: ActiveState, /) -> None:
-        """Fetch periodically; failures are delivered, too."""
+        """Fetch periodically; failures are delivered too."""
         while True:
             self._hurry.clear()
             seconds = await self.look()
@@ -101,7 +101,7 @@ class KeySetTask:
         self._hurry.set()
 
     async def look(self) -> float:
-        """Fetch once; return after how many seconds to do it again."""
+        """Fetch once; return the seconds until the next fetch."""
         usual = max(self._interval / 2, self._interval - _AHEAD_SECONDS)
         try:
             data, max_age = await self._fetch()
@@ -119,7 +119,7 @@ class KeySetTask:
         return str(self._url.with_query(None))
 
     async def _fetch(self) -> tuple[bytes | None, float]:
-        """Return the set, or None if it has not changed, and how long it is fresh."""
+        """Return the set, or None if unchanged, and its freshness in seconds."""
         data, max_age, tag = await self._ask(self._url, self._tag)
         if data is not None:
             self._tag = tag if len(tag) <= _LONGEST_TAG else ""
@@ -185,7 +185,7 @@ def _place_of_keys(metadata: bytes, issuer: str) -> URL:
     Return ``jwks_uri`` of a provider's metadata.
 
     Raises:
-        FetchError: They are another provider's, or name no place that will do.
+        FetchError: They are another provider's, or have no valid jwks_uri.
     """
     try:
         tree = scan_json(metadata)

@@ -36,9 +36,7 @@ _METADATA_SECONDS: Final = 3600.0
 
 _RETRY_SECONDS: Final = 5.0
 """
-Pause after a failed fetch of the metadata.
-
-Pending sign-in requests; each waits for the earlier ones.
+Pause after a failed fetch of the metadata, so that sign-ins do not queue up.
 """
 
 _ANSWER_SECONDS: Final = 10.0
@@ -107,7 +105,7 @@ class Provider:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Name on the sign-in page."""
         return self._settings.title
 
     async def depart(self, onward: str) -> tuple[str, Departure]:
@@ -115,10 +113,10 @@ class Provider:
         Return the URL of the provider and the state for the browser.
 
         Args:
-            onward: Path of this server where they wanted to go.
+            onward: Path of this server to open after the sign-in.
 
         Raises:
-            ProviderError: The provider doesn't say where.
+            ProviderError: The provider metadata is not available.
         """
         metadata = await self._known_metadata()
         departure = Departure(
@@ -145,13 +143,13 @@ class Provider:
 
     async def check_sender(self, issuer: str | None) -> None:
         """
-        Check that an answer comes from this provider and no other (RFC 9207).
+        Check that a response comes from this provider (RFC 9207).
 
         Args:
-            issuer: ``iss`` of the answer, if there is one.
+            issuer: ``iss`` of the response, if it has one.
 
         Raises:
-            ProviderError: It does not, or doesn't say so though it should.
+            ProviderError: It is another provider's, or lacks a required ``iss``.
         """
         metadata = await self._known_metadata()
         if issuer is None:
@@ -162,10 +160,10 @@ class Provider:
 
     async def exchange(self, code: str, departure: Departure) -> str:
         """
-        Return the ID token that a code is good for, unchecked.
+        Exchange an authorization code for an ID token, and return it unverified.
 
         Raises:
-            ProviderError: The provider gives none.
+            ProviderError: The provider returned none.
         """
         metadata = await self._known_metadata()
         form = prepare_token_request(
@@ -254,7 +252,7 @@ class Provider:
 
     def _secret(self) -> str | None:
         """
-        Read what this server shows to the provider; it may be replaced any time.
+        Return the client secret; its file may be replaced at any time.
 
         Raises:
             ProviderError: It can't be read.

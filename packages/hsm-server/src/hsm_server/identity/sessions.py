@@ -103,13 +103,13 @@ class Sessions:
         Begin a session, and return its secret: 256 random bits, base64url.
 
         Args:
-            principal: Who the credential was found to name.
+            principal: Principal of the credential.
 
-            credential: To be verified at each use; may be empty.
+            credential: Verified again at each use; may be empty.
 
-            certificate_sha256: Of the certificate that was shown, if one was.
+            certificate_sha256: Fingerprint of the client certificate, or empty.
 
-            person: Whom a provider has named, if one has.
+            person: Identity at a provider, if the user signed in there.
         """
         now = self._now()
         self._sweep(now)
@@ -130,18 +130,18 @@ class Sessions:
         self, secret: str, certificate_sha256: str, *, is_used: bool = True
     ) -> Session:
         """
-        Return a session that goes on.
+        Return an active session.
 
         Args:
-            secret: What `begin` has returned.
+            secret: Secret from `begin`.
 
-            certificate_sha256: Of the certificate that is shown now.
+            certificate_sha256: Fingerprint of the current client certificate, or empty.
 
-            is_used: Whether this keeps it from becoming idle.
+            is_used: Whether this resets its idle time.
 
         Raises:
-            SessionEndedError: It has lasted too long, or was idle for too long.
-            AuthenticationError: There is none, or it belongs to another certificate.
+            SessionEndedError: It has reached its idle or absolute timeout.
+            AuthenticationError: It does not exist, or has another certificate.
         """
         if not _SECRET.match(secret):
             raise AuthenticationError
@@ -161,16 +161,16 @@ class Sessions:
         return session
 
     def end(self, secret: str) -> None:
-        """Forget a session, if there is one."""
+        """End a session, if it exists."""
         self._sessions.pop(_digest(secret), None)
 
     def end_all(self) -> None:
-        """Forget all sessions."""
+        """End all sessions."""
         self._sessions.clear()
         self._swept_at = self._now()  # The clock may have been set back.
 
     def ends_at(self, session: Session) -> float:
-        """Return when it ends however much it is used, seconds since 1970."""
+        """Return the absolute end of a session, in seconds since 1970."""
         return session.begun_at + self.settings.absolute_seconds
 
     def _has_ended(self, session: Session, now: float) -> bool:
@@ -178,7 +178,7 @@ class Sessions:
         return idle or now >= self.ends_at(session)
 
     def _sweep(self, now: float) -> None:
-        """Forget what has ended, so that no token stays longer than it must."""
+        """Remove ended sessions, so that their tokens leave the memory."""
         if now - self._swept_at < _SWEEP_SECONDS:
             return
         self._swept_at = now

@@ -227,7 +227,7 @@ def _secret(path: Path, value: str, place: str) -> bytes:
 
 
 def _key_set(path: Path) -> Iterator[TokenKey]:
-    """Read a JWK Set (RFC 7517, section 5); keys for something else are passed over."""
+    """Read a JWK Set (RFC 7517, section 5); keys for other uses are skipped."""
     file = read_setting_file(path, field="jwks_file")
     for number, row in _rows_of_set(file.data, "jwks_file"):
         yield _key_of_row(row, f"jwks_file: keys[{number}]")
@@ -253,11 +253,11 @@ def _key_of_row(row: dict[str, Any], where: str) -> TokenKey:
 
 def public_keys_of_set(data: bytes) -> tuple[TokenKey, ...]:
     """
-    Return the keys of a JWK Set that anybody may read; there may be none.
+    Return the keys of a public JWK Set, possibly none.
 
     Raises:
-        InvalidInputError: It is no such set, has too many keys or one twice, or holds
-            what is no public key.
+        InvalidInputError: It is not a JWK Set, has too many or repeated keys, or a key
+            that is not public.
 
     Standard:
         RFC 7517, section 5.
@@ -276,7 +276,7 @@ def with_keys(trust: TokenTrust, keys: tuple[TokenKey, ...]) -> TokenTrust:
     Return a trust with additional keys.
 
     Raises:
-        ConfigurationError: There are too many then, or one of them twice.
+        ConfigurationError: There are too many, or one is repeated.
     """
     together = (*trust.keys, *keys)
     try:
@@ -293,20 +293,20 @@ def still_in_config(
     path: Path, former: Sequence[TokenKey], rules: TokenRules
 ) -> Sequence[TokenKey]:
     """
-    Return those of *former* that a faulty file still names, entry by entry.
+    Return the keys of *former* that an invalid file still names, entry by entry.
 
-    What stands in an entry that is not valid is not named. Keys of a further file that
-    can't be read stay. Where the file asks for another issuer or audience, none does.
+    An invalid entry names no key. Keys of another file that can't be read stay. If the
+    file requires another issuer or audience, no key stays.
 
     Args:
-        path: The file that `load_token_config` refuses.
+        path: The file that `load_token_config` rejects.
 
         former: Keys in force.
 
-        rules: Those in force.
+        rules: Rules in force.
 
     Raises:
-        HSMError: The file can't be read, or is no mapping; so it says nothing.
+        HSMError: The file can't be read, or is not a mapping.
     """
     file = read_setting_file(path, field=_FIELD)
     tree = parse_settings(file.data, dict[str, Any], what="JWT config")
@@ -341,10 +341,10 @@ def still_in_config(
 
 def still_in_key_set(path: Path, former: Sequence[TokenKey]) -> Sequence[TokenKey]:
     """
-    Return those of *former* that a faulty file of a JWK Set still names, row by row.
+    Return the keys of *former* that an invalid JWK Set file still names.
 
     Raises:
-        HSMError: The file can't be read, or is no set; so it says nothing.
+        HSMError: The file can't be read, or is not a JWK Set.
     """
     file = read_setting_file(path, field="jwks_file")
     names = _names_in(file.data, "jwks_file")
@@ -354,7 +354,7 @@ def still_in_key_set(path: Path, former: Sequence[TokenKey]) -> Sequence[TokenKe
 def still_in_public_set(
     data: bytes, former: Sequence[TokenKey]
 ) -> tuple[TokenKey, ...]:
-    """Return those of *former* that a faulty set names; all if it is no set."""
+    """Return the keys of *former* that an invalid set names; all if it is not a set."""
     try:
         names = _names_in(data, "key set")
     except InvalidInputError:
@@ -373,10 +373,10 @@ def _entries(tree: dict[str, Any]) -> Iterator[tuple[object, object]]:
 
 def _names_in(data: bytes, where: str) -> set[str]:
     """
-    Return the names of the keys of a JWK Set that are valid.
+    Return the names of the valid keys of a JWK Set.
 
     Raises:
-        InvalidInputError: It is no set.
+        InvalidInputError: It is not a JWK Set.
     """
     names = set[str]()
     for _, row in _rows_of_set(data, where):
@@ -387,7 +387,7 @@ def _names_in(data: bytes, where: str) -> set[str]:
 
 def _is_for_us(row: dict[str, Any]) -> bool:
     if not has_types_of_jwk(row):
-        return True  # so that it is refused
+        return True  # The reader rejects it.
     if row.get("use", "sig") != "sig" or row.get("alg", "HS256") not in set(Algorithm):
         return False
     known = {"RSA": None, "EC": "P-256", "OKP": "Ed25519"}

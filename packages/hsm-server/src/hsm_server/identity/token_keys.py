@@ -40,7 +40,7 @@ _PRIMES: Final = tuple(
 
 @cache
 def _powers(prime: int) -> frozenset[int]:
-    """Return the powers of the generator by a prime."""
+    """Return the powers of the generator modulo a prime."""
     found, power = set[int](), 1
     while power not in found:
         found.add(power)
@@ -49,7 +49,7 @@ def _powers(prime: int) -> frozenset[int]:
 
 
 def is_predictable(modulus: int) -> bool:
-    """Return whether a modulus looks as if it were made that way."""
+    """Return whether the faulty generator may have made a modulus."""
     return all(modulus % prime in _powers(prime) for prime in _PRIMES)
 
 
@@ -121,11 +121,11 @@ class TokenKey:
 
     def open(self, token: str) -> bytes:
         """
-        Return the payload of a token that this key has signed.
+        Verify the signature of a token, and return its payload.
 
         Raises:
-            JoseError: It has not.
-            ValueError: So.
+            JoseError: The signature is not valid.
+            ValueError: The token is malformed.
         """
         registry = _Registry(algorithms=[self.algorithm.value])
         signed = jws.deserialize_compact(token, self._key, registry=registry)
@@ -134,7 +134,7 @@ class TokenKey:
 
 def key_from_secret(secret: bytes, kid: str = "") -> TokenKey:
     """
-    Return the HS256 key that is this secret.
+    Return the HS256 key of a secret.
 
     Raises:
         InvalidInputError: It is too short.
@@ -152,10 +152,10 @@ def key_from_secret(secret: bytes, kid: str = "") -> TokenKey:
 
 def key_from_pem(text: str, algorithm: Algorithm, kid: str = "") -> TokenKey:
     """
-    Return a public key that stands in PEM (``PUBLIC KEY``, or RSA's own form).
+    Return a public key in PEM (``PUBLIC KEY`` or ``RSA PUBLIC KEY``).
 
     Raises:
-        InvalidInputError: It is none, or of another algorithm.
+        InvalidInputError: It is not a public key, or of another algorithm.
     """
     if "PRIVATE KEY" in text:
         raise InvalidInputError(
@@ -174,15 +174,15 @@ def key_from_pem(text: str, algorithm: Algorithm, kid: str = "") -> TokenKey:
 
 def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> TokenKey:
     """
-    Return the key that a JWK holds: public, or a secret of type ``oct``.
+    Return the key of a JWK: public, or a secret of type ``oct``.
 
     Args:
-        members: The JWK; its ``alg`` and ``kid`` count.
+        members: The JWK, with its ``alg`` and ``kid``.
 
         algorithm: Algorithm if the JWK names none; None derives it from the type.
 
     Raises:
-        InvalidInputError: It is none, holds a private key, or is for something else.
+        InvalidInputError: It is malformed, private, or for another use.
     """
     if not has_types_of_jwk(members):
         raise InvalidInputError(
@@ -205,7 +205,7 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
         if kty == "oct":
             return key_from_secret(_octets(members, "k"), kid)
         if kty == "RSA":
-            # The library would only warn of one that is too short.
+            # The library only warns about short keys.
             _check_bits(int.from_bytes(_octets(members, "n")).bit_length())
         found = jwk.JWKRegistry.import_key(
             {name: members[name] for name in _present(members)}
@@ -232,7 +232,7 @@ def _present(members: Mapping[str, Any]) -> list[str]:
 
 
 def _octets(members: Mapping[str, Any], name: str) -> bytes:
-    """Return base64url in its one form (RFC 7515, section 2)."""
+    """Decode canonical base64url (RFC 7515, section 2)."""
     text = members[name]
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
@@ -273,7 +273,7 @@ def _public_key(key: object, algorithm: Algorithm, kid: str) -> TokenKey:
 
 
 def _kind(key: object) -> tuple[Algorithm, int, Any]:
-    """Return algorithm, length of signatures and the library's form of a public key."""
+    """Return algorithm, length of signatures and joserfc's key of a public key."""
     match key:
         case rsa.RSAPublicKey():
             _check_rsa(key)
@@ -315,7 +315,7 @@ def _check_bits(bits: int) -> None:
 
 def public_key_set(keys: Iterable[TokenKey]) -> bytes:
     """
-    Return a JWK Set of those keys that are public, always in the same order.
+    Return a JWK Set of the public keys, in a stable order.
 
     Standard:
         RFC 7517, section 5.
@@ -344,11 +344,11 @@ class TokenTrust:
 
     @classmethod
     def of_secret(cls, secret: bytes, rules: TokenRules) -> TokenTrust:
-        """Return the trust in one HS256 secret that has no kid."""
+        """Return the trust in one HS256 secret without kid."""
         return cls((key_from_secret(secret),), rules)
 
     def of_names(self, names: Collection[str]) -> TokenTrust:
-        """Return the trust in those of these keys that have one of *names*."""
+        """Return the trust in the keys with one of these names."""
         keys = tuple(key for key in self.keys if key.name in names)
         return TokenTrust(keys, self.rules)
 
@@ -357,10 +357,10 @@ class TokenTrust:
         Return the keys that may have signed a token.
 
         Args:
-            algorithm: ``alg`` of its header, which chooses among keys and never says
-                how one is used.
+            algorithm: ``alg`` of its header. It selects keys and never changes the
+                algorithm of one.
 
-            kid: Its ``kid``; without one all keys of the algorithm may have.
+            kid: Its ``kid``; without one, all keys of the algorithm are candidates.
         """
         return [
             key
@@ -369,7 +369,7 @@ class TokenTrust:
         ]
 
     def public_keys(self) -> bytes:
-        """Return the JWK Set of the public ones."""
+        """Return the JWK Set of the public keys."""
         return public_key_set(self.keys)
 
 
@@ -388,9 +388,9 @@ class TrustedNames:
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
-        """Take the names of other keys; those that are gone count no more."""
+        """Replace the names by those of other keys."""
         self._names = (*(key.name for key in trust.keys), *self._also)
 
     def trusted(self) -> tuple[str, ...]:
-        """Return the names that count."""
+        """Return the current names."""
         return self._names

@@ -41,12 +41,12 @@ class KeySource(Protocol):
 
     @property
     def is_file(self) -> bool:
-        """Whether that may change by itself."""
+        """Whether it is a file, which may change at any time."""
         ...
 
     @property
     def trouble(self) -> str:
-        """Why what counts is not what should, though it can be read; or nothing."""
+        """Fault of a readable source, such as a failed fetch; or empty."""
         ...
 
     def read(self) -> TokenTrust:
@@ -54,7 +54,7 @@ class KeySource(Protocol):
         Return the current keys and rules.
 
         Raises:
-            HSMError: It can't be read, or is not valid.
+            HSMError: It can't be read or is not valid.
         """
         ...
 
@@ -62,8 +62,8 @@ class KeySource(Protocol):
         """
         Return *former* without the keys that the source no longer names.
 
-        It is asked where `read` raises: what takes trust away counts nevertheless. A
-        source that can't be read says nothing, and keeps all.
+        It is used when `read` raises: removed keys lose trust even then. A source that
+        can't be read keeps all keys.
         """
         ...
 
@@ -77,8 +77,8 @@ class TokenSource:
     them.
 
     Args:
-        config: File of keys, and whether there are others to be fetched; where there
-            is neither, there is one secret, or it says that there are no keys.
+        config: Key file and URL of fetched keys; with neither, there is one secret, or
+            no key if it says so.
 
         read_secret: Reads the single secret.
 
@@ -98,24 +98,24 @@ class TokenSource:
 
     @property
     def is_file(self) -> bool:
-        """Whether it may change by itself."""
+        """Whether it is a file, which may change at any time."""
         return self._path is not None
 
     @property
     def trouble(self) -> str:
-        """Why what is to be fetched is not what counts, or nothing."""
+        """Fault of the fetched keys, or empty."""
         return self._fault_of_fetching or self._fault_of_set
 
     def take(self, data: bytes | None, problem: str) -> None:
         """
-        Take in what came of fetching.
+        Use the result of a fetch.
 
         An empty set is valid: the issuer has withdrawn all keys.
 
         Args:
-            data: A JWK Set; None if it is the one of before, or if there is a problem.
+            data: A JWK Set; None if unchanged or not fetched.
 
-            problem: Why it could not be fetched, or nothing.
+            problem: Why it could not be fetched, or empty.
         """
         self._fault_of_fetching = problem
         if data is None:
@@ -123,7 +123,7 @@ class TokenSource:
         try:
             self._take(data)
         except Exception as error:
-            # An unexpected exception must raise an alarm, too.
+            # An unexpected exception must raise an alarm too.
             self._fault_of_set = (
                 f"The fetched key set can't be read: {type(error).__name__}."
             )
@@ -144,7 +144,7 @@ class TokenSource:
         Return the current keys and rules.
 
         Raises:
-            HSMError: It can't be read, or is not valid.
+            HSMError: It can't be read or is not valid.
         """
         if self._path is not None:
             least = 0 if self._is_fetching else 1
@@ -167,7 +167,7 @@ class TokenSource:
         except (InvalidInputError, UnsafeFileModeError):
             pass
         except ConfigurationError as error:
-            # A secret that can be read and is none names no key.
+            # A readable but invalid secret names no key.
             if self._path is None and not error.facts.get("unreadable"):
                 kept = ()
         names = fetched.union(key.name for key in kept)
@@ -215,15 +215,15 @@ class TokenWatch:
         Watch for changes until cancelled, if the source is a file.
 
         Args:
-            interval_seconds: Within this time a change is in force.
+            interval_seconds: Maximum time until a change takes effect.
         """
         while self._source.is_file:
-            # A change is read twice, which has its place in the interval.
+            # The interval includes the second read of a change.
             await asyncio.sleep(max(interval_seconds / 2, interval_seconds - _AHEAD))
             await self.look()
 
     async def look(self) -> str:
-        """Put in force what is there now; return why not, or nothing."""
+        """Apply the current keys; return the fault, or an empty text."""
         async with self._lock:
             try:
                 trust = await self._settled(self._source.read, self._trust)
@@ -245,7 +245,7 @@ class TokenWatch:
             return self._problem
 
     async def _withdraw(self) -> None:
-        """Drop keys that a source no longer names which can't be used as a whole."""
+        """Drop the keys that an invalid source no longer names."""
         former = self._trust
         with contextlib.suppress(Exception):
             kept = await self._settled(lambda: self._source.still_named(former), former)
@@ -262,10 +262,10 @@ class TokenWatch:
         Args:
             read: Reads it.
 
-            known: What it may say at once, for it is no news.
+            known: Content in force, for which one read is enough.
 
         Raises:
-            HSMError: It can't be used, or changes all the time.
+            HSMError: It is not valid, or keeps changing.
         """
         before: TokenTrust | str | None = known
         for _ in range(_MOST_READINGS):

@@ -32,14 +32,14 @@ from hsm_server.identity.token_keys import TokenKey, TokenTrust
 
 def checked_name(name: str) -> str:
     """
-    Return a name that looks like no other and hides nothing.
+    Return a name without invisible or ambiguous characters.
 
     Raises:
-        AuthenticationError: It is none.
+        AuthenticationError: It has some, or an invalid length.
     """
     if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
         raise AuthenticationError
-    # Two names that look the same must be the same, and nothing may be invisible.
+    # Names that look equal must be equal, and nothing may be invisible.
     if not unicodedata.is_normalized("NFC", name) or shows_nothing(name):
         raise AuthenticationError
     return name
@@ -47,10 +47,10 @@ def checked_name(name: str) -> str:
 
 def checked_subject(name: str) -> str:
     """
-    Return the name of a principal that a token may speak for.
+    Return the name of a principal in a token.
 
     Raises:
-        AuthenticationError: See `checked_name`; or the HSM itself has that name.
+        AuthenticationError: See `checked_name`; or it is reserved for the HSM.
     """
     if is_reserved(checked_name(name)):
         raise AuthenticationError
@@ -85,14 +85,14 @@ class LRUCache(Generic[T]):
             return found
 
     def put(self, key: bytes, found: T) -> None:
-        """Remember something."""
+        """Store a result."""
         with self._lock:
             self._found[key] = found
             while len(self._found) > self._most:
                 self._found.popitem(last=False)
 
     def drop(self, key: bytes) -> None:
-        """Forget something."""
+        """Remove a result."""
         with self._lock:
             self._found.pop(key, None)
 
@@ -180,7 +180,7 @@ class TokenVerifier:
             certificate_sha256: Fingerprint of the peer's certificate, lower-case hex.
 
         Raises:
-            AuthenticationError: It is not good, for whatever reason.
+            AuthenticationError: It is not valid, for any reason.
 
         Standard:
             RFC 7519, RFC 7515 section 5.2, RFC 8725, RFC 8705 section 3.1 (``cnf``),
@@ -213,7 +213,7 @@ class TokenVerifier:
         if shape is None:
             raise AuthenticationError
         try:
-            # Older releases of the library take a signature with unused bits set.
+            # Older releases of joserfc accept signatures with unused bits set.
             header, payload, signature = map(_canonical, shape.groups())
             key = self._signer(token, wire.scan_json(header), payload, len(signature))
             claims = msgspec.convert(wire.scan_json(payload), _Claims)
@@ -239,7 +239,7 @@ class TokenVerifier:
             except (JoseError, ValueError):
                 continue
         if kid is not None and not keys:
-            # A kid that is known takes a signature's time, so others do, too.
+            # Unknown kids take as long as known ones.
             for key in self._fitting(algorithm, None, signature_bytes)[:1]:
                 with contextlib.suppress(JoseError, ValueError):
                     key.open(token)
@@ -286,7 +286,7 @@ class TokenVerifier:
     def _check_parties(self, claims: _Claims) -> None:
         if self._rules.issuer and claims.iss != self._rules.issuer:
             raise AuthenticationError
-        # RFC 7519, section 4.1.3: who does not find itself in aud must refuse.
+        # RFC 7519, section 4.1.3: reject tokens for other audiences.
         if claims.aud is msgspec.UNSET:
             audiences: list[str] = []
         elif isinstance(claims.aud, str):
@@ -301,7 +301,7 @@ class TokenVerifier:
 
 
 def _canonical(segment: str) -> bytes:
-    """Decode base64url in its one form (RFC 7515, section 2), or refuse."""
+    """Decode canonical base64url (RFC 7515, section 2), or reject it."""
     data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
         raise AuthenticationError
@@ -311,7 +311,7 @@ def _canonical(segment: str) -> bytes:
 def _read_header(header: Any) -> tuple[object, str | None]:
     """Return ``alg`` and ``kid``."""
     if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
-        # Others would change what is meant: crit, b64, jwk, jku, x5c, x5u.
+        # Others would change the meaning: crit, b64, jwk, jku, x5c, x5u.
         raise AuthenticationError
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str):
@@ -328,10 +328,10 @@ def _read_header(header: Any) -> tuple[object, str | None]:
 
 def _roles(names: list[str]) -> frozenset[Role]:
     """
-    Read roles in the case of the table, or all in lower case; others are passed over.
+    Return the known roles, as documented or in lower case; others are ignored.
 
     Raises:
-        AuthenticationError: None is known, or one stands there twice.
+        AuthenticationError: No role is known, or one is repeated.
     """
     known = []
     for name in names:
@@ -345,7 +345,7 @@ def _roles(names: list[str]) -> frozenset[Role]:
 
 
 def _bound_certificates(claims: _Claims) -> frozenset[str]:
-    """Return the certificates that the token is bound to: all of them must be shown."""
+    """Return the fingerprints of the certificates that a token is bound to."""
     found = set()
     if claims.fp is not msgspec.UNSET:
         found.add(claims.fp)
@@ -396,7 +396,7 @@ class ReplayCache:
             self._spent.clear()
 
     def restart(self) -> None:
-        """Take no token for fresh that was made until now: the time was set back."""
+        """Treat tokens issued until now as used, because the time was set back."""
         with self._lock:
             self._since = self._now()
 
@@ -405,9 +405,9 @@ class ReplayCache:
         Return whether a token is used for the first time, and remember it.
 
         Args:
-            identity: Whom it names; a token without an id is never fresh.
+            identity: Identity in the token; a token without ID is never fresh.
 
-            leeway_seconds: How far the clock of who made it may be off.
+            leeway_seconds: Tolerated difference to the issuer's clock.
         """
         now = self._now()
         name = f"{identity.key_name} {identity.token_id}".encode()
@@ -424,7 +424,7 @@ class ReplayCache:
             return True
 
     def _drop_ended(self, now: float) -> bool:
-        """Forget tokens that are refused anyhow; return whether there is room now."""
+        """Remove expired tokens; return whether there is room."""
         if now < self._next_end:
             return False
         self._spent = {d: end for d, end in self._spent.items() if now < end}
