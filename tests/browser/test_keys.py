@@ -198,7 +198,7 @@ def test_stale_page(hall: Hall) -> None:
     desk.expect_refusals(409, 412)
     page.get_by_role("button", name="Rotate", exact=True).click()
 
-    heading(page, "No change was made")
+    expect(page.get_by_role("alert")).to_contain_text("No change was made")
     assert 2 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])
     desk.check()
 

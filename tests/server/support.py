@@ -28,7 +28,7 @@ from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.http.listener import Listener
 from hsm_server.http.state import METRICS
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.id_tokens import vouching_for
+from hsm_server.identity.id_tokens import provider_trust_for
 from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import Logger, make_logger
@@ -204,7 +204,7 @@ def local_app(
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
-    vouching = vouching_for(settings.oidc, lambda problem: None, clock)
+    provider_trust = provider_trust_for(settings.oidc, lambda problem: None, clock)
     gatekeeper = Gatekeeper(
         gateway,
         TokenTrust.of_secret(secret, settings.tokens),
@@ -212,7 +212,7 @@ def local_app(
         clock,
         limiter=actor_limiter(settings.rates, weigh, metrics),
         console=settings.console,
-        people=vouching.tokens if vouching else None,
+        people=provider_trust.tokens if provider_trust else None,
     )
     vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics, tracing=tracing)

@@ -14,7 +14,7 @@ import pytest
 
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
-from hsm_server.identity.oidc_client import Departure, Provider, ProviderError
+from hsm_server.identity.oidc_client import Provider, ProviderError, SignInState
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 
 REDIRECT: Final = "https://hsm.example.com/ui/sign-in/oidc/answer"
@@ -51,26 +51,26 @@ def provider(settings: OIDCSettings) -> Provider:
     return Provider(settings)
 
 
-async def code_for(issuer: OIDCIssuer, provider: Provider) -> tuple[str, Departure]:
+async def code_for(issuer: OIDCIssuer, provider: Provider) -> tuple[str, SignInState]:
     """Let Olga sign in at the provider; return what her browser comes back with."""
-    url, departure = await provider.depart("/ui/keys")
+    url, started = await provider.begin("/ui/keys")
     fields = issuer.settle(url, "olga").fields
-    assert departure.state == fields["state"]
+    assert started.state == fields["state"]
     await provider.check_sender(fields["iss"])
-    return fields["code"], departure
+    return fields["code"], started
 
 
 async def test_exchange(issuer: OIDCIssuer, provider: Provider) -> None:
     """
     A code is exchanged for an ID token, with PKCE, and nothing secret is in the URL.
     """
-    url, departure = await provider.depart("")
+    url, started = await provider.begin("")
     fields = issuer.settle(url, "olga").fields
-    token = await provider.exchange(fields["code"], departure)
+    token = await provider.exchange(fields["code"], started)
 
     assert 3 == len(token.split("."))
     assert "code_challenge_method=S256" in url
-    for secret in (departure.verifier, CLIENT_SECRET):
+    for secret in (started.verifier, CLIENT_SECRET):
         assert secret not in url
 
 
@@ -78,11 +78,11 @@ async def test_code_is_good_once(issuer: OIDCIssuer, provider: Provider) -> None
     """
     The provider does not take a code again.
     """
-    code, departure = await code_for(issuer, provider)
-    await provider.exchange(code, departure)
+    code, started = await code_for(issuer, provider)
+    await provider.exchange(code, started)
 
     with pytest.raises(ProviderError, match="rejected the authorization code"):
-        await provider.exchange(code, departure)
+        await provider.exchange(code, started)
 
 
 async def test_code_of_another_browser(issuer: OIDCIssuer, provider: Provider) -> None:
@@ -103,10 +103,10 @@ async def test_invented_codes(
     """
     Whatever stands in the place of a code is refused in the same way.
     """
-    _, departure = await provider.depart("")
+    _, started = await provider.begin("")
 
     with pytest.raises(ProviderError):
-        await provider.exchange(code, departure)
+        await provider.exchange(code, started)
 
 
 @pytest.mark.parametrize("sender", [None, "https://other.example.com"])
@@ -152,7 +152,7 @@ async def test_hostile_metadata(
     issuer.change_metadata = lambda known: {**known, **changes}
 
     with pytest.raises(ProviderError):
-        await provider.depart("")
+        await provider.begin("")
 
 
 def endless() -> flask.Response:
@@ -223,10 +223,10 @@ async def test_refusal_is_not_repeated(issuer: OIDCIssuer, provider: Provider) -
     issuer.answers["/token"] = lambda: flask.make_response(
         flask.jsonify(error="invalid_grant", error_description="<b>boo</b>"), 400
     )
-    code, departure = await code_for(issuer, provider)
+    code, started = await code_for(issuer, provider)
 
     with pytest.raises(ProviderError) as caught:
-        await provider.exchange(code, departure)
+        await provider.exchange(code, started)
     assert "boo" not in str(caught.value)
 
 
@@ -238,7 +238,7 @@ async def test_stranger_in_its_place(settings: OIDCSettings, tmp_path: Path) -> 
         elsewhere = msgspec.structs.replace(settings, issuer=stranger.url)
 
         with pytest.raises(ProviderError):
-            await Provider(elsewhere).depart("")
+            await Provider(elsewhere).begin("")
 
 
 @pytest.mark.parametrize("fault", ["open", "gone"])
@@ -256,7 +256,7 @@ async def test_client_secret(
         path.unlink()
 
     with pytest.raises(ProviderError, match="client secret"):
-        await Provider(settings).depart("")
+        await Provider(settings).begin("")
 
 
 async def test_metadata_are_kept_for_a_time(
@@ -275,7 +275,7 @@ async def test_metadata_are_kept_for_a_time(
     issuer.change_metadata = count
     provider = Provider(settings, lambda: now)
     for now in (1.0, 2.0, 3601.0, 3602.0):  # noqa: B007 (the clock)
-        await provider.depart("")
+        await provider.begin("")
 
     assert [1.0, 3601.0] == asked
 
@@ -297,12 +297,12 @@ async def test_a_provider_in_trouble_is_left_alone(
     provider = Provider(settings, lambda: now)
     for now in (1.0, 2.0, 5.0, 6.0, 7.0):  # noqa: B007 (the clock)
         with pytest.raises(ProviderError, match="differs from the configuration"):
-            await provider.depart("")
+            await provider.begin("")
 
     assert [1.0, 6.0] == asked
     issuer.change_metadata = dict
     now = 11.0
-    url, _ = await provider.depart("")
+    url, _ = await provider.begin("")
     assert url.startswith(issuer.url)
 
 
@@ -314,4 +314,4 @@ async def test_certificates_that_cannot_be_read(settings: OIDCSettings) -> None:
     settings.ca_bundle.unlink()
 
     with pytest.raises(ProviderError, match="CA certificates"):
-        await Provider(settings).depart("")
+        await Provider(settings).begin("")

@@ -18,7 +18,7 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings, ServerSettings
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.id_tokens import Vouching
+from hsm_server.identity.id_tokens import ProviderTrust
 from hsm_server.identity.key_sets import ProviderKeysTask, key_set_tasks
 from hsm_server.identity.oidc_config import RETURN_PATH
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
@@ -169,10 +169,10 @@ def test_who_has_a_file_fetches_nothing() -> None:
     assert 1 == len(key_set_tasks(without, deliver, deliver))
 
 
-def redeems(vouching: Vouching) -> bool:
+def redeems(provider_trust: ProviderTrust) -> bool:
     """Return whether a good token is taken now."""
     try:
-        vouching.tokens.redeem(token(), NONCE)
+        provider_trust.tokens.redeem(token(), NONCE)
     except AuthenticationError:
         return False
     return True
@@ -181,23 +181,25 @@ def redeems(vouching: Vouching) -> bool:
 async def test_the_vault_keeps_the_last_good_keys() -> None:
     """Nobody is let in before there are keys; a bad set changes nothing."""
     told: list[str] = []
-    vouching = Vouching(provider(jwks_file=None), told.append, FlooredClock())
+    provider_trust = ProviderTrust(
+        provider(jwks_file=None), told.append, FlooredClock()
+    )
     good = public_key_set(
         [key_from_pem(signer("ES256").pem(), Algorithm("ES256"), KID)]
     )
-    assert not redeems(vouching)
+    assert not redeems(provider_trust)
 
-    vouching.take(good, "")
-    assert "" == await vouching.look()
-    assert redeems(vouching)
-    vouching.take(b"<html>", "")
-    assert "not valid" in await vouching.look()
-    vouching.take(None, "gone.")
-    assert "gone." == await vouching.look()
-    assert redeems(vouching)
-    vouching.take(json.dumps({"keys": []}).encode(), "")
-    assert "holds no usable key" in await vouching.look()
-    assert not redeems(vouching)
+    provider_trust.take(good, "")
+    assert "" == await provider_trust.look()
+    assert redeems(provider_trust)
+    provider_trust.take(b"<html>", "")
+    assert "not valid" in await provider_trust.look()
+    provider_trust.take(None, "gone.")
+    assert "gone." == await provider_trust.look()
+    assert redeems(provider_trust)
+    provider_trust.take(json.dumps({"keys": []}).encode(), "")
+    assert "holds no usable key" in await provider_trust.look()
+    assert not redeems(provider_trust)
     assert "" == told[0]
 
 

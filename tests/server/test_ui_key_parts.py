@@ -53,17 +53,17 @@ from hsm_server.ui.keys.creation import purposes
 from hsm_server.ui.keys.pages import build_listing, build_query
 from hsm_server.ui.keys.presenters import (
     CATEGORIES,
-    event_rows,
-    key_facts,
-    key_row,
+    history_events,
+    key_values,
     last_use,
-    version_rows,
+    rotation_words,
+    version_dates,
 )
 from hsm_server.ui.keys.usage import MOST_BYTES, USAGES, read_bytes, shown, usages_for
+from hsm_server.ui.rendering import key_title, outcome_badge, state_badge
 from hsm_server.vault.access import How, Who
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
-MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999
 ID = KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11")
 ASKING = """
 version: 1
@@ -149,72 +149,40 @@ def event(seq: int, kind: str, **facts: Any) -> AuditEntry:
 
 
 class TestPresenters:
-    def test_a_row(self) -> None:
-        """A key's title is its name, or the first characters of its ID."""
-        named, bare = key_row(key()), key_row(key(name=""))
-
-        assert ("signer", "3f0c7e0e…") == (named.title, bare.title)
-        assert ("active", "ok") == (named.state.text, named.state.tone)
-        assert None is named.integrity
-        assert MICROSECONDS == named.created_at
-
-    def test_a_key_that_cannot_be_believed(self) -> None:
-        """An altered document shows only that it was altered."""
-        bare = key(
-            algorithm=None,
-            state=None,
-            integrity=Integrity.TAMPERED,
-            created_at=None,
-            updated_at=None,
-        )
-
-        facts = key_facts(bare)
-
-        assert not facts.is_known
-        assert "unknown" == facts.row.state.text
-        assert facts.row.integrity is not None
-        assert ("tampered", "bad") == (
-            facts.row.integrity.text,
-            facts.row.integrity.tone,
-        )
+    def test_titles_and_states(self) -> None:
+        """A key's title is its name or a short ID; an altered key has no state."""
+        assert ("signer", "3f0c7e0e…") == (key_title(key()), key_title(key(name="")))
+        assert ("active", "ok") == state_badge(KeyState.ACTIVE)
+        assert ("unknown", "bad") == state_badge(None)
 
     @pytest.mark.parametrize(
         ("uses", "percent"), [(0, 0), (79, 79), (100, 100), (150, 100)]
     )
-    def test_a_limit(self, uses: int, percent: int) -> None:
+    def test_usage_limit(self, uses: int, percent: int) -> None:
         """A usage meter shows at most 100 percent."""
-        meter = key_facts(key(use=UseInfo(uses=uses, limit=100))).meter
+        values = key_values(key(use=UseInfo(uses=uses, limit=100)))
 
-        assert meter is not None
-        assert percent == meter.percent
+        assert percent == values["used_percent"]
 
     def test_rotation_in_words(self) -> None:
         """A rotation rule is shown with one limit or both."""
         both = RotationRule(max_age_days=90, max_uses=1)
 
-        assert "90 days or 1 use" == key_facts(key(rotation=both)).rotation
-        assert "" == key_facts(key()).rotation
+        assert "90 days or 1 use" == rotation_words(both)
+        assert "" == rotation_words(None)
 
-    def test_versions(self) -> None:
-        """Versions are listed newest first, with their dates in order."""
+    def test_dates_of_a_version(self) -> None:
+        """The dates of a version are listed in order."""
         later = AT + timedelta(days=1)
         first = version(1, KeyState.DESTROYED, retired_at=AT, state_changed_at=later)
 
-        newest, oldest = version_rows(
-            key(version=2), [first, version(2, KeyState.ACTIVE)]
-        )
+        words = [word for word, _ in version_dates(first)]
 
-        assert (2, True, 1, False) == (
-            newest.version,
-            newest.is_current,
-            oldest.version,
-            oldest.is_current,
-        )
-        assert ["created", "retired", "destroyed"] == [w for w, _ in oldest.dates]
+        assert ["created", "retired", "destroyed"] == words
 
-    def test_events(self) -> None:
+    def test_history(self) -> None:
         """An intent is shown only without its outcome."""
-        rows = event_rows(
+        events = history_events(
             [
                 event(5, "RotateKey", phase=Phase.INTENT, operation_id="b"),
                 event(4, "RotateKey", phase=Phase.OUTCOME, operation_id="a"),
@@ -222,11 +190,13 @@ class TestPresenters:
             ]
         )
 
-        assert [(5, "started"), (4, "ok")] == [(r.seq, r.outcome.text) for r in rows]
+        assert [(5, "intent"), (4, "ok")] == [
+            (found.seq, outcome_badge(found)[0]) for found in events
+        ]
 
-    def test_the_last_use(self) -> None:
+    def test_last_use(self) -> None:
         """The last use is the newest successful one."""
-        rows = event_rows(
+        events = history_events(
             [
                 event(9, "UpdateKey"),
                 event(8, "Sign", code="access_denied"),
@@ -235,11 +205,11 @@ class TestPresenters:
             ]
         )
 
-        used = last_use(rows)
+        used = last_use(events)
 
         assert used is not None
-        assert ("p7", "Verify") == (used.principal, used.kind)
-        assert last_use(rows[:2]) is None
+        assert (7, "Verify") == (used.seq, used.kind)
+        assert last_use(events[:2]) is None
 
 
 class TestChoices:

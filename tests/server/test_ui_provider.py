@@ -21,7 +21,7 @@ from hsm_server.identity.oidc_config import RETURN_PATH
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 from tests.server.ui_support import SESSION, Browser, Shown, open_browser
 
-DEPARTURE: Final = "__Host-ferrohsm-departure"
+DEPARTURE: Final = "__Host-ferrohsm-started"
 REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
 
 
@@ -275,9 +275,9 @@ async def test_token_is_none_for_the_api(browser: Browser, issuer: OIDCIssuer) -
     """
     provider = browser.app[PROVIDER]
     assert provider is not None
-    url, departure = await provider.depart("")
+    url, started = await provider.begin("")
     code = issuer.settle(url, "olga").fields["code"]
-    bearer = f"Bearer {await provider.exchange(code, departure)}"
+    bearer = f"Bearer {await provider.exchange(code, started)}"
 
     assert 401 == (await browser.get("/ui", Authorization=bearer)).status
     assert 401 == (await browser.get("/api/v1/keys", Authorization=bearer)).status

@@ -20,7 +20,7 @@ from hsm_server.config.tls import TLSSettings
 from hsm_server.http.listener import Listener
 from hsm_server.http.state import HEALTH
 from hsm_server.identity.clock import ClockWatch, FlooredClock
-from hsm_server.identity.id_tokens import Vouching, vouching_for
+from hsm_server.identity.id_tokens import ProviderTrust, provider_trust_for
 from hsm_server.identity.key_sets import key_set_tasks
 from hsm_server.identity.token_keys import TokenTrust, TrustedNames
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
@@ -92,8 +92,8 @@ def serve(
         source = TokenSource(settings.token_config, read_token_secret, settings.tokens)
         trust = source.read()
         clock = FlooredClock()
-        vouching = vouching_for(settings.oidc, _provider_log(logger), clock)
-        names = TrustedNames(trust, [vouching.name] if vouching else [])
+        provider_trust = provider_trust_for(settings.oidc, _provider_log(logger), clock)
+        names = TrustedNames(trust, [provider_trust.name] if provider_trust else [])
         with open_hsm(
             settings.core,
             master_key=secrets.master_key,
@@ -101,7 +101,7 @@ def serve(
             credential_keys=names,
         ) as gateway:
             server = _InlineServer(
-                settings, gateway, logger, source, trust, names, vouching, clock
+                settings, gateway, logger, source, trust, names, provider_trust, clock
             )
             tls = _InlineTLS(
                 settings.tls,
@@ -165,7 +165,7 @@ class _InlineServer:
         source: TokenSource,
         trust: TokenTrust,
         names: TrustedNames,
-        vouching: Vouching | None,
+        provider_trust: ProviderTrust | None,
         clock: FlooredClock,
     ) -> None:
         self._settings = settings
@@ -173,7 +173,7 @@ class _InlineServer:
         self.metrics = Metrics()
         self.metrics.show_jwt_alarm(is_on=False)
         self._open = gateway
-        self._vouching = vouching
+        self._provider_trust = provider_trust
         self._gateway = open_async(gateway)
         self._reloads: set[asyncio.Future[Any]] = set()
         self._token_source = source
@@ -187,7 +187,7 @@ class _InlineServer:
             names=names,
             limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
             console=settings.console,
-            people=vouching.tokens if vouching else None,
+            people=provider_trust.tokens if provider_trust else None,
         )
         self._clock_watch = ClockWatch(
             clock, self._gatekeeper.on_clock_reset, self.metrics, logger
@@ -263,8 +263,8 @@ class _InlineServer:
         yield tls.manager.run()
         yield self._token_watch.run(interval)
         yield self._clock_watch.run()
-        if self._vouching:
-            yield self._vouching.run(interval)
+        if self._provider_trust:
+            yield self._provider_trust.run(interval)
 
     def note_alarm(self, source: str, is_active: bool) -> None:
         """Report degraded health while an alarm lasts."""
@@ -277,9 +277,9 @@ class _InlineServer:
 
     def take_providers_keys(self, data: bytes | None, problem: str) -> None:
         """Take in what came of fetching keys of the provider."""
-        if self._vouching:
-            self._vouching.take(data, problem)
-            self._begin(self._vouching.look())
+        if self._provider_trust:
+            self._provider_trust.take(data, problem)
+            self._begin(self._provider_trust.look())
 
     def _ask_reload(self) -> None:
         self._begin(self._reload())
@@ -292,8 +292,8 @@ class _InlineServer:
     async def _reload(self) -> None:
         problems = [await self._tls.manager.reload()]
         problems.append(await self._token_watch.look())
-        if self._vouching:
-            problems.append(await self._vouching.look())
+        if self._provider_trust:
+            problems.append(await self._provider_trust.look())
         problems.append(await asyncio.to_thread(self._open.reload_policy))
         reason = " ".join(filter(None, problems))
         if reason:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.identity.clock import ClockWatch, FlooredClock
-from hsm_server.identity.id_tokens import Vouching, vouching_for
+from hsm_server.identity.id_tokens import ProviderTrust, provider_trust_for
 from hsm_server.identity.token_keys import TokenTrust, TrustedNames
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.ipc.control import (
@@ -68,8 +68,10 @@ def main() -> None:
         )
         trust = source.read()
         clock = FlooredClock()
-        vouching = vouching_for(child.plan.settings.oidc, _provider_log(child), clock)
-        names = TrustedNames(trust, [vouching.name] if vouching else [])
+        provider_trust = provider_trust_for(
+            child.plan.settings.oidc, _provider_log(child), clock
+        )
+        names = TrustedNames(trust, [provider_trust.name] if provider_trust else [])
         gateway = open_hsm(
             child.plan.settings.core,
             master_key=secrets.master_key,
@@ -81,7 +83,7 @@ def main() -> None:
     child.logger.info("open", memory_locked=is_locked)
     try:
         with gateway:
-            vault = _Vault(child, gateway, source, trust, names, vouching, clock)
+            vault = _Vault(child, gateway, source, trust, names, provider_trust, clock)
             run(vault.run(), child.plan.settings.event_loop)
     except Exception as error:
         child.fail(error)
@@ -116,7 +118,7 @@ class _Vault:
         source: TokenSource,
         trust: TokenTrust,
         names: TrustedNames,
-        vouching: Vouching | None,
+        provider_trust: ProviderTrust | None,
         clock: FlooredClock,
     ) -> None:
         self._child = child
@@ -126,7 +128,7 @@ class _Vault:
         self._source = source
         self._trust = trust
         self._names = names
-        self._vouching = vouching
+        self._provider_trust = provider_trust
         self._reloads: set[asyncio.Future[Any]] = set()
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
@@ -150,7 +152,7 @@ class _Vault:
                 settings.rates, self._gateway.weight, self._child.metrics
             ),
             console=settings.console,
-            people=self._vouching.tokens if self._vouching else None,
+            people=self._provider_trust.tokens if self._provider_trust else None,
         )
         self._clock_watch = ClockWatch(
             self._clock,
@@ -171,9 +173,9 @@ class _Vault:
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
         seconds = settings.token_config.reload_seconds
-        watches: list[TokenWatch | Vouching] = [
+        watches: list[TokenWatch | ProviderTrust] = [
             self._token_watch,
-            *([self._vouching] if self._vouching else []),
+            *([self._provider_trust] if self._provider_trust else []),
         ]
         watching = [asyncio.create_task(watch.run(seconds)) for watch in watches]
         watching.append(asyncio.create_task(self._clock_watch.run()))
@@ -200,9 +202,9 @@ class _Vault:
             case ResetClock():
                 self._clock_watch.reset()
             case KeySet(is_providers=True):
-                if self._vouching:
-                    self._vouching.take(message.data, message.problem)
-                    self._begin(self._vouching.look())
+                if self._provider_trust:
+                    self._provider_trust.take(message.data, message.problem)
+                    self._begin(self._provider_trust.look())
             case KeySet():
                 self._source.take(message.data, message.problem)
                 self._begin(self._token_watch.look())
@@ -223,8 +225,8 @@ class _Vault:
     async def _reload(self) -> None:
         """Use the keys of tokens as they are now, and the policy."""
         problems = [await self._token_watch.look()]
-        if self._vouching:
-            problems.append(await self._vouching.look())
+        if self._provider_trust:
+            problems.append(await self._provider_trust.look())
         problems.append(await asyncio.to_thread(self._gateway.reload_policy))
         self._control.send(Reloaded(" ".join(filter(None, problems))[:_LONGEST_TEXT]))
 

@@ -288,7 +288,7 @@ class ProviderKeys:
         return former.of_names({key.name for key in kept})
 
 
-class Vouching:
+class ProviderTrust:
     """
     Verifier of ID tokens with keys that can change while the server runs.
 
@@ -336,15 +336,15 @@ class Vouching:
         return await self._watch.look()
 
 
-def vouching_for(
+def provider_trust_for(
     settings: OIDCSettings | None,
     on_change: Callable[[str], None],
     clock: FlooredClock,
-) -> Vouching | None:
+) -> ProviderTrust | None:
     """
     Return the provider trust, if a provider is configured.
 
     Raises:
         HSMError: Its keys can't be read or are not valid.
     """
-    return None if settings is None else Vouching(settings, on_change, clock)
+    return None if settings is None else ProviderTrust(settings, on_change, clock)

@@ -49,7 +49,7 @@ class ProviderError(Exception):
     """The provider did not respond correctly; the text contains no secret."""
 
 
-class Departure(Record, frozen=True, kw_only=True):
+class SignInState(Record, frozen=True, kw_only=True):
     """
     State of a sign-in, kept in the browser.
 
@@ -108,7 +108,7 @@ class Provider:
         """Name on the sign-in page."""
         return self._settings.title
 
-    async def depart(self, onward: str) -> tuple[str, Departure]:
+    async def begin(self, onward: str) -> tuple[str, SignInState]:
         """
         Return the URL of the provider and the state for the browser.
 
@@ -119,7 +119,7 @@ class Provider:
             ProviderError: The provider metadata is not available.
         """
         metadata = await self._known_metadata()
-        departure = Departure(
+        started = SignInState(
             state=secrets.token_urlsafe(32),
             nonce=secrets.token_urlsafe(32),
             verifier=secrets.token_urlsafe(48),
@@ -135,11 +135,11 @@ class Provider:
         )
         url, _ = client.create_authorization_url(
             metadata.authorization_endpoint,
-            state=departure.state,
-            code_verifier=departure.verifier,
-            nonce=departure.nonce,
+            state=started.state,
+            code_verifier=started.verifier,
+            nonce=started.nonce,
         )
-        return str(url), departure
+        return str(url), started
 
     async def check_sender(self, issuer: str | None) -> None:
         """
@@ -158,7 +158,7 @@ class Provider:
         elif issuer != self._settings.issuer:
             raise ProviderError("The response is from another issuer.")
 
-    async def exchange(self, code: str, departure: Departure) -> str:
+    async def exchange(self, code: str, started: SignInState) -> str:
         """
         Exchange an authorization code for an ID token, and return it unverified.
 
@@ -170,7 +170,7 @@ class Provider:
             "authorization_code",
             redirect_uri=self._settings.redirect_uri,
             code=code,
-            code_verifier=departure.verifier,
+            code_verifier=started.verifier,
         )
         auth = ClientAuth(
             self._settings.client_id, self._secret(), self._method(metadata)

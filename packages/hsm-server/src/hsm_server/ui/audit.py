@@ -19,13 +19,12 @@ from hsm_core.errors import (
     HSMError,
     InvalidInputError,
 )
-from hsm_core.model import AuditEntry, AuditEvent, Phase
+from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditStatus, ListAuditEvents, Status, VerifyAudit
 from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.http.problems import status_of
 from hsm_server.http.requests import last_event_id
 from hsm_server.ui.forms import whole_number
-from hsm_server.ui.rendering import visible
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
 
@@ -105,71 +104,6 @@ def _instant(name: str, text: str) -> str | None:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
 
 
-_BADGES: Final = {"ok": "ok", "approval_required": "warn"}
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """
-    One audit record.
-
-    Attributes:
-        at: Microseconds since 1970, by the writer's clock.
-        outcome: ``intent``, ``ok`` or the code of an error.
-        badge: Badge of *outcome*.
-        key_name: The key's name at that time, or its ID, or empty.
-    """
-
-    seq: int
-    at: int
-    principal: str
-    roles: str
-    kind: str
-    outcome: str
-    badge: str
-    key_id: str
-    key_name: str
-    version: int
-    approval_id: str
-    rule: str
-    address: str
-    request_id: str
-    operation_id: str
-    previous_hash: str
-    leaf_hash: str
-
-
-def present(entry: AuditEntry) -> AuditRow:
-    """Return an audit record as a page shows it."""
-    event, who, key = entry.event, entry.event.caller, entry.event.key
-    outcome, badge = _outcome(event)
-    return AuditRow(
-        seq=event.seq,
-        at=event.time,
-        principal=visible(who.principal) if who else "",
-        roles=visible(", ".join(who.roles)) if who else "",
-        kind=visible(event.kind),
-        outcome=visible(outcome),
-        badge=badge,
-        key_id=visible(event.key_id),
-        key_name=visible((key.name if key else "") or event.key_id),
-        version=event.version,
-        approval_id=visible(event.approval_id),
-        rule=visible(event.rule),
-        address=visible(who.source_address) if who else "",
-        request_id=visible(event.request_id),
-        operation_id=visible(event.operation_id),
-        previous_hash=event.prev,
-        leaf_hash=entry.leaf_hash,
-    )
-
-
-def _outcome(event: AuditEvent) -> tuple[str, str]:
-    if event.phase is Phase.INTENT:
-        return "intent", "info"
-    return event.code, _BADGES.get(event.code, "bad")
-
-
 def record_text(entry: AuditEntry) -> str:
     """Return a full record as indented ASCII JSON (RFC 8259)."""
     tree = json.loads(wire.encode_json(entry))
@@ -237,7 +171,7 @@ async def _list(view: View) -> web.Response:
             if filters.outcome in outcomes
             else (*_OUTCOMES, (filters.outcome, filters.outcome))
         ),
-        events=[present(entry) for entry in page.items],
+        events=[entry.event for entry in page.items],
         state=state,
         head_seq=page.head_seq,
         head_hash=page.head_hash,
@@ -284,7 +218,8 @@ async def _show(view: View) -> web.Response:
         )
     return view.render(
         "audit/show.html",
-        event=present(entry),
+        event=entry.event,
+        leaf_hash=entry.leaf_hash,
         record=record_text(entry),
         head_seq=page.head_seq,
     )
@@ -302,7 +237,7 @@ async def _live(view: View) -> web.StreamResponse:
     view.exchange.operation = LIVE_VIEW
 
     def row(entry: AuditEntry) -> bytes:
-        return view.markup("audit/_row.html", event=present(entry)).encode()
+        return view.markup("audit/_row.html", event=entry.event).encode()
 
     return await answer_live_view(
         view.request, view.visitor, operation, view.exchange, encode=row

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 from aiohttp import ETag, web
 
+from hsm_core.model import AuditEvent, KeyInfo, KeyState, Phase
 from hsm_server.http.state import begin_operation
 
 STATIC_PATH: Final = "/ui/static/{name}"
@@ -114,14 +115,6 @@ def _finalize(value: object) -> object:
     return visible(value) if type(value) is str else value
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def microseconds(when: datetime | None) -> int:
-    """Return microseconds since 1970-01-01T00:00:00Z; 0 if unknown."""
-    return 0 if when is None else (when - _EPOCH) // timedelta(microseconds=1)
-
-
 def _instant(when: datetime | int) -> datetime:
     """Return an instant; numbers are microseconds since 1970."""
     if isinstance(when, datetime):
@@ -139,6 +132,39 @@ def _iso(when: datetime | int) -> str:
     return f"{_instant(when):%Y-%m-%dT%H:%M:%SZ}"
 
 
+_STATES: Final = {
+    KeyState.STAGED: ("staged", "info"),
+    KeyState.ACTIVE: ("active", "ok"),
+    KeyState.RETIRED: ("retired", "info"),
+    KeyState.SUSPENDED: ("suspended", "warn"),
+    KeyState.REVOKED: ("revoked", "bad"),
+    KeyState.PURGE_SCHEDULED: ("pending destruction", "warn"),
+    KeyState.DESTROYED: ("destroyed", "bad"),
+}
+
+
+def state_badge(state: KeyState | None) -> tuple[str, str]:
+    """Return text and tone of a key's state; None is the state of an altered key."""
+    return ("unknown", "bad") if state is None else _STATES[state]
+
+
+def key_title(key: KeyInfo) -> str:
+    """Return a key's name, or the first characters of its ID."""
+    return key.name or f"{key.key_id[:8]}…"
+
+
+def outcome_badge(event: AuditEvent) -> tuple[str, str]:
+    """Return text and tone of the outcome of an audit record."""
+    if event.phase is Phase.INTENT:
+        return "intent", "info"
+    return event.code, {"ok": "ok", "approval_required": "warn"}.get(event.code, "bad")
+
+
+def _lines(text: str) -> _Raw:
+    """Return text whose line breaks stay, with other invisible characters shown."""
+    return _Raw("\n".join(map(visible, text.splitlines())))
+
+
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -149,10 +175,16 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters["raw"] = _Raw
     environment.globals["asset_url"] = asset_url
-    environment.filters["utc"] = _utc
-    environment.filters["iso"] = _iso
+    environment.filters |= {
+        "iso": _iso,
+        "key_title": key_title,
+        "lines": _lines,
+        "outcome": outcome_badge,
+        "raw": _Raw,
+        "state": state_badge,
+        "utc": _utc,
+    }
     return environment
 
 

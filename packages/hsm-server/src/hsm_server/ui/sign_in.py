@@ -24,9 +24,9 @@ from hsm_core.errors import AuthenticationError
 from hsm_server.config.settings import MAX_TOKEN_BYTES
 from hsm_server.http.state import LOGGER, PROVIDER, VAULT
 from hsm_server.identity.oidc_client import (
-    Departure,
     Provider,
     ProviderError,
+    SignInState,
 )
 from hsm_server.identity.oidc_config import RETURN_PATH
 from hsm_server.ui.rendering import PAGE_HEADERS
@@ -45,7 +45,7 @@ from hsm_server.vault.access import SignedIn
 
 _SIGN_IN: Final = "/sign-in"
 
-DEPARTURE_COOKIE: Final = "__Host-ferrohsm-departure"
+STATE_COOKIE: Final = "__Host-ferrohsm-started"
 """Cookie with the state that the callback must match."""
 
 _AWAY_SECONDS: Final = 600
@@ -146,15 +146,15 @@ async def _redirect_to_provider(visit: Visit) -> web.Response:
     provider = _provider(visit)
     onward = safe_path(visit.query.get("next", HOME))
     try:
-        url, departure = await provider.depart(onward)
+        url, started = await provider.begin(onward)
     except ProviderError as error:
         return _failed(visit, onward, error)
     response = web.Response(
         status=HTTPStatus.SEE_OTHER, headers={**PAGE_HEADERS, "Location": url}
     )
     response.set_cookie(
-        DEPARTURE_COOKIE,
-        _pack(departure),
+        STATE_COOKIE,
+        _pack(started),
         max_age=_AWAY_SECONDS,
         path="/",
         secure=True,
@@ -171,15 +171,15 @@ async def _handle_callback(visit: Visit) -> web.Response:
         # A reload from our own page sends the session cookie, so that session ends.
         path = f"{RETURN_PATH}?{urlencode(visit.query)}"
         return visit.render("session/again.html", path=path)
-    departure = _unpack(visit.request.cookies.get(DEPARTURE_COOKIE, ""))
-    onward = safe_path(departure.onward) if departure else HOME
+    started = _unpack(visit.request.cookies.get(STATE_COOKIE, ""))
+    onward = safe_path(started.onward) if started else HOME
     try:
-        token = await _exchange_code(visit, provider, departure)
+        token = await _exchange_code(visit, provider, started)
     except ProviderError as error:
         response = _failed(visit, onward, error)
     else:
-        response = await _begin(visit, onward, token, departure)
-    drop_cookie(response, DEPARTURE_COOKIE)
+        response = await _begin(visit, onward, token, started)
+    drop_cookie(response, STATE_COOKIE)
     return response
 
 
@@ -189,7 +189,7 @@ def _may_omit_session_cookie(request: web.Request) -> bool:
 
 
 async def _exchange_code(
-    visit: Visit, provider: Provider, departure: Departure | None
+    visit: Visit, provider: Provider, started: SignInState | None
 ) -> str:
     """
     Return the ID token of a callback.
@@ -199,20 +199,20 @@ async def _exchange_code(
     """
     query = visit.query
     state, code = query.get("state", ""), query.get("code", "")
-    if departure is None or not hmac.compare_digest(
-        state.encode(), departure.state.encode()
+    if started is None or not hmac.compare_digest(
+        state.encode(), started.state.encode()
     ):
         raise ProviderError("This browser did not start the sign-in. Start again.")
     await provider.check_sender(query.get("iss"))
     if not 1 <= len(code) <= _MOST_CODE or "error" in query:
         raise ProviderError("The provider did not authenticate you.")
-    return await provider.exchange(code, departure)
+    return await provider.exchange(code, started)
 
 
 async def _begin(
-    visit: Visit, onward: str, token: str, departure: Departure | None
+    visit: Visit, onward: str, token: str, started: SignInState | None
 ) -> web.Response:
-    nonce = departure.nonce if departure else ""
+    nonce = started.nonce if started else ""
     visitor = msgspec.structs.replace(visit.visitor, credential=token, nonce=nonce)
     try:
         signed_in = await visit.request.app[VAULT].sign_in(
@@ -238,21 +238,21 @@ def _failed(visit: Visit, onward: str, error: ProviderError) -> web.Response:
     return sign_in_page(visit, onward, error=str(error))
 
 
-def _pack(departure: Departure) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(departure)).decode()
+def _pack(started: SignInState) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(started)).decode()
 
 
-def _unpack(cookie: str) -> Departure | None:
+def _unpack(cookie: str) -> SignInState | None:
     """Return the state in a cookie; None if malformed."""
     if not 1 <= len(cookie) <= _MOST_COOKIE:
         return None
     try:
         data = base64.b64decode(cookie, altchars="-_", validate=True)
-        departure = msgspec.json.decode(data, type=Departure)
+        started = msgspec.json.decode(data, type=SignInState)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         return None
-    secrets = (departure.state, departure.nonce, departure.verifier)
-    return departure if all(map(_SECRET.match, secrets)) else None
+    secrets = (started.state, started.nonce, started.verifier)
+    return started if all(map(_SECRET.match, secrets)) else None
 
 
 OPEN_PAGES: Final = (

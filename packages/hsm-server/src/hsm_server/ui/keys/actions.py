@@ -36,7 +36,7 @@ from hsm_server.ui.keys.policy import explain_for_caller
 from hsm_server.ui.keys.presenters import (
     KEY,
     find_key_with_versions,
-    key_facts,
+    key_values,
     path_of,
 )
 from hsm_server.ui.view import Page, View
@@ -401,7 +401,7 @@ async def _form(
         "keys/action.html",
         rejected.error if rejected else None,
         action=action,
-        key=key_facts(subject.key),
+        **key_values(subject.key),
         fields=fields_of(action, subject, rejected),
         explained=await explain_for_caller(
             view, action.operation.__name__, subject.key.key_id

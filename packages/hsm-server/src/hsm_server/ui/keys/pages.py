@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from hsm_core import wire
-from hsm_core.algorithms import ALGORITHMS
+from hsm_core.algorithms import ALGORITHMS, spec
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import ApprovalState, KeyInfo, KeyState
 from hsm_core.operations import (
@@ -26,21 +26,21 @@ from hsm_core.operations import (
     PublicKey,
 )
 from hsm_core.wire import encode_json
+from hsm_server.ui.forms import whole_number
 from hsm_server.ui.keys.actions import offered_actions
 from hsm_server.ui.keys.presenters import (
     KEY,
-    KeyRow,
-    event_rows,
+    event_detail,
     find_key,
     find_key_with_versions,
-    key_facts,
-    key_row,
+    history_events,
+    key_values,
     last_use,
     path_of,
-    state_badge,
-    version_rows,
+    version_dates,
 )
 from hsm_server.ui.keys.usage import usages_for
+from hsm_server.ui.rendering import state_badge
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
 
@@ -60,7 +60,7 @@ class Listing:
         next: Path of the next page, or empty.
     """
 
-    rows: Sequence[KeyRow]
+    rows: Sequence[KeyInfo]
     total: int
     page: int
     pages: int
@@ -84,17 +84,15 @@ def build_query(given: Mapping[str, str]) -> ListKeys:
 
 
 def _page_number(given: Mapping[str, str]) -> int:
-    text = given.get("page", "1")
-    if not (text.isascii() and text.isdigit() and len(text) < 9):
-        raise InvalidInputError("page must be a positive number.", field="page")
-    return int(text)
+    problem = "page must be a positive number."
+    return whole_number(given.get("page", "1"), "page", problem)
 
 
 def build_listing(found: KeyPage, given: Mapping[str, str]) -> Listing:
     """Return a page of keys, with the paths to the previous and next one."""
     pages = max(1, -(-found.total // found.per_page))
     return Listing(
-        rows=[key_row(key) for key in found.items],
+        rows=found.items,
         total=found.total,
         page=found.page,
         pages=pages,
@@ -129,7 +127,7 @@ async def show_list(view: View) -> web.StreamResponse:
         "keys/list.html",
         status=422 if wrong else 200,
         algorithms=[(name.value, name.value) for name in ALGORITHMS],
-        states=[(state.value, state_badge(state).text) for state in KeyState],
+        states=[(state.value, state_badge(state)[0]) for state in KeyState],
         **values,
     )
 
@@ -154,21 +152,20 @@ async def show_key(view: View) -> web.StreamResponse:
     key = subject.key
     return view.render(
         "keys/key.html",
-        key=key_facts(key),
-        versions=version_rows(key, subject.versions),
+        **key_values(key),
+        versions=[(v, version_dates(v)) for v in reversed(subject.versions)],
         actions=offered_actions(subject, view.who),
         usages=usages_for(key) if key.state is not KeyState.DESTROYED else (),
         public=await _public_key(view, key),
         approvals=await _approvals(view, key),
         may_read_trail=bool(_READERS & set(view.who.roles)),
-        path=path_of(key.key_id),
     )
 
 
 async def _public_key(view: View, key: KeyInfo) -> PublicKey | None:
     """Return the public key, if the key can have one."""
-    facts = key_facts(key)
-    if not facts.has_public_key or key.state not in _SHOW_PUBLIC:
+    is_asymmetric = key.algorithm is not None and spec(key.algorithm).is_asymmetric
+    if not is_asymmetric or key.state not in _SHOW_PUBLIC:
         return None
     with contextlib.suppress(HSMError):
         return await view.execute(GetPublicKey(key_id=key.key_id))
@@ -220,30 +217,23 @@ _RECORDS_PER_PAGE: Final = 20
 
 async def show_history(view: View) -> web.StreamResponse:
     """Show a key's audit records and last use."""
+    text = view.query.get("start", "")
+    problem = "start must be the number of an audit record."
+    start = whole_number(text, "start", problem) if text else None
     key = await find_key(view)
-    page = await _events(view, key, _start(view.query.get("start", "")))
-    rows = event_rows(page.items)
+    page = await _events(view, key, start)
+    events = history_events(page.items)
     template = "keys/_history.html" if view.is_part else "keys/history.html"
     answer = view.fragment if view.is_part else view.render
     return answer(
         template,
-        key=key_facts(key),
-        rows=rows,
-        used=last_use(rows),
-        is_newest=not view.query.get("start"),
+        key=key,
+        events=[(event, event_detail(event)) for event in events],
+        used=last_use(events),
+        is_newest=not text,
         older=page.next_seq,
         path=path_of(key.key_id),
     )
-
-
-def _start(text: str) -> int | None:
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise InvalidInputError(
-            "start must be the number of an audit record.", field="start"
-        )
-    return int(text)
 
 
 async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:

@@ -14,15 +14,15 @@ from hsm_core.errors import AccessDeniedError, InvalidInputError
 from hsm_core.model import KeyInfo, PolicyOutcome, Role
 from hsm_core.operations import OPERATIONS, ExplainPolicy, PolicyExplanation, RotateKey
 from hsm_server.tls.certificates import readable_facts
-from hsm_server.ui.keys.presenters import KEY, Badge, find_key, key_facts, path_of
+from hsm_server.ui.keys.presenters import KEY, find_key, path_of
 from hsm_server.ui.keys.usage import usages_for
 from hsm_server.ui.view import Page, View
 
 _MAY_ASK: Final = frozenset({"Administrator", "Auditor"})
 _OUTCOMES: Final = {
-    PolicyOutcome.ALLOW: Badge("allowed", "ok"),
-    PolicyOutcome.APPROVAL: Badge("needs approval", "warn"),
-    PolicyOutcome.DENY: Badge("denied", "bad"),
+    PolicyOutcome.ALLOW: ("allowed", "ok"),
+    PolicyOutcome.APPROVAL: ("needs approval", "warn"),
+    PolicyOutcome.DENY: ("denied", "bad"),
 }
 
 
@@ -51,7 +51,7 @@ class Explained:
 
     operation: str
     twins: tuple[str, ...]
-    outcome: Badge
+    outcome: tuple[str, str]
     rule: str
     needed: tuple[str, ...]
     rules: Sequence[RuleRow]
@@ -154,7 +154,7 @@ async def show_policy(view: View) -> web.StreamResponse:
     return view.render(
         "keys/policy.html",
         status=422 if wrong else 200,
-        key=key_facts(key),
+        key=key,
         explained=found,
         wrong=wrong,
         given={"operation": operation, "principal": principal, "role": role},

@@ -57,7 +57,7 @@ from hsm_core.wire import asked_approval
 from hsm_server.http.problems import problem_of, status_of
 from hsm_server.ui.actions import Action, RejectedFormError, Tree, submit
 from hsm_server.ui.forms import Field, Form, Option, fill_fields
-from hsm_server.ui.keys.presenters import KEY, find_key, key_row, path_of
+from hsm_server.ui.keys.presenters import KEY, find_key, path_of
 from hsm_server.ui.view import Page, View
 
 MOST_BYTES: Final = 64 * 1024
@@ -514,7 +514,7 @@ def _page(
     return view.render(
         "keys/try.html",
         status=status_of(type(error)) if error else 200,
-        key=key_row(key),
+        key=key,
         action=action,
         actions=usages_for(key),
         fields=fields,
