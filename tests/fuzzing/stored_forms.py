@@ -58,6 +58,7 @@ from hsm_core._internal.time.clock_guard import (
     encode_look,
 )
 from hsm_core.algorithms import HashAlgorithm
+from hsm_core.algorithms.specs import RSAES_OAEP
 from hsm_core.errors import ConfigurationError, HSMError, IntegrityError
 from hsm_core.model import ApprovalDecision, Role
 from hsm_core.protocols import Lease
@@ -369,11 +370,10 @@ def _vault_object() -> Target:
 
 
 def _ciphertext() -> Target:
-    kinds = ciphertexts.CipherKind
     rsa = ciphertexts.Header(
-        kinds.RSAES_OAEP, _KEY_ID, 2, HashAlgorithm.SHA_512, HashAlgorithm.SHA_256
+        RSAES_OAEP, _KEY_ID, 2, HashAlgorithm.SHA_512, HashAlgorithm.SHA_256
     )
-    others = [ciphertexts.Header(kind, _KEY_ID, 1) for kind in kinds]
+    others = [ciphertexts.Header(kind, _KEY_ID, 1) for kind in range(1, 6)]
     return Target(
         name="ciphertext",
         readers=(ciphertexts.parse,),

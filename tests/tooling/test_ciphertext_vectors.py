@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from hsm_core._internal.crypto.ciphertexts import CipherKind, kind_of, open_with, parse
+from hsm_core._internal.crypto.ciphertexts import kind_of, open_with, parse
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import Algorithm, KeyUsage, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyUsage, spec
+from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.protocols import KeyHandle, OAEPParameters
 from tests.tooling.ciphertext_vectors import Vector, published, remade
@@ -27,7 +28,7 @@ def opened(registry: CryptoRegistry, vector: Vector) -> bytes:
     algorithm = Algorithm(vector["algorithm"])
     envelope, aad = bytes.fromhex(vector["envelope"]), bytes.fromhex(vector["aad"])
     handle = registry.load_foreign(algorithm, bytes.fromhex(vector["key"]))
-    if kind_of(algorithm) is CipherKind.KEM:
+    if kind_of(algorithm) == KEM_ENVELOPE:
         return open_with(registry, handle, envelope, aad)
     return opened_by_key(handle, envelope, aad)
 
@@ -36,7 +37,7 @@ def opened_by_key(handle: KeyHandle, envelope: bytes, aad: bytes) -> bytes:
     """Return the plaintext of an AEAD or of RSAES-OAEP."""
     header, body = parse(envelope)
     bound = header.bind(aad)
-    if header.kind is CipherKind.RSAES_OAEP:
+    if header.kind == RSAES_OAEP:
         parameters = OAEPParameters(
             hash=header.hash, mgf_hash=header.mgf_hash, label=bound
         )
@@ -53,7 +54,7 @@ def test_every_kind_has_one() -> None:
     """There is a vector of each kind of envelope, in the kind's own header."""
     kinds = {parse(bytes.fromhex(vector["envelope"]))[0].kind for vector in VECTORS}
 
-    assert kinds == set(CipherKind)
+    assert kinds == {row.envelope_kind for row in ALGORITHMS.values()} - {0}
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["algorithm"])
@@ -61,7 +62,7 @@ def test_the_product_opens_them(registry: CryptoRegistry, vector: Vector) -> Non
     """Each envelope opens with its key, and names key and version."""
     header, _ = parse(bytes.fromhex(vector["envelope"]))
 
-    assert header.kind is kind_of(Algorithm(vector["algorithm"]))
+    assert header.kind == kind_of(Algorithm(vector["algorithm"]))
     assert (header.key_id, str(header.version)) == (
         vector["key_id"],
         vector["version"],
@@ -74,7 +75,7 @@ def test_what_encrypts_has_a_kind() -> None:
     """An algorithm has a kind of envelope exactly if its keys may encrypt."""
     for algorithm in Algorithm:
         if KeyUsage.ENCRYPT in spec(algorithm).usages:
-            assert kind_of(algorithm) in CipherKind
+            assert kind_of(algorithm)
         else:
             with pytest.raises(UnsupportedOperationError, match=algorithm.value):
                 kind_of(algorithm)

@@ -12,7 +12,8 @@ import pytest
 import hsm_core
 from hsm_cli.exit_codes import exit_code
 from hsm_core import errors
-from hsm_core._internal.crypto.ciphertexts import CipherKind, Header
+from hsm_core._internal.crypto.ciphertexts import Header
+from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyId
 from hsm_server.http.problems import status_of
@@ -67,6 +68,8 @@ def test_the_vector_of_ciphertexts() -> None:
 
     assert made in page
     header = Header(
-        CipherKind.AES_256_GCM, KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"), 7
+        spec(Algorithm.AES_256_GCM).envelope_kind,
+        KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"),
+        7,
     )
     assert header.encode().hex() in made.replace("\n", "").replace(" ", "")

@@ -30,6 +30,12 @@ _QUANTUM_SAFE = frozenset(
 _COMPOSITE = frozenset({Family.COMPOSITE_KEM, Family.COMPOSITE_SIGNATURE})
 _SYMMETRIC = frozenset({Family.AEAD, Family.MAC, Family.KEY_WRAP, Family.KDF})
 
+RSAES_OAEP = 2
+"""Envelope kind of ciphertexts by RSAES-OAEP."""
+
+KEM_ENVELOPE = 3
+"""Envelope kind of messages sealed by a key-encapsulation mechanism."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmSpec:
@@ -61,11 +67,14 @@ class AlgorithmSpec:
         takes_mu: Whether the external representative mu (FIPS 204, section 6.2, line
             6 of algorithm 7) can be signed instead of a message.
         expanded_bytes: Length of the expanded private key of ML-KEM or ML-DSA.
+        exists_without_seed: Whether stored keys may lack the seed, because a provider
+            makes expanded keys only.
         lattice: k and eta1 of ML-KEM (FIPS 203, table 2); k, l and eta of ML-DSA (FIPS
             204, table 1).
         oid: Object identifier in SubjectPublicKeyInfo and PKCS#8.
         curve_oid: Object identifier of an EC curve, which stands beside *oid*.
         jwk_curve: ``crv`` in a JSON web key (RFC 7518, RFC 8037, RFC 8812).
+        envelope_kind: Number of its ciphertexts in envelopes, else 0.
         label: Label of a composite, as its draft says.
         components: Algorithms of a composite, the post-quantum one first.
         draft: Draft that defines a composite, with revision; kept in every such key.
@@ -93,6 +102,7 @@ class AlgorithmSpec:
     public_bytes: int = 0
     private_bytes: int = 0
     expanded_bytes: int = 0
+    exists_without_seed: bool = False
     lattice: tuple[int, ...] = ()
     signature_bytes: int = 0
     ciphertext_bytes: int = 0
@@ -102,6 +112,7 @@ class AlgorithmSpec:
     oid: str = ""
     curve_oid: str = ""
     jwk_curve: str = ""
+    envelope_kind: int = 0
     label: bytes = b""
     components: tuple[Algorithm, ...] = ()
     draft: str = ""

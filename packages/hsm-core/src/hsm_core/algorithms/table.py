@@ -13,23 +13,10 @@ from hsm_core.algorithms.names import (
     KeyUsage,
     SignatureScheme,
 )
-from hsm_core.algorithms.specs import AlgorithmSpec
+from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP, AlgorithmSpec
 
 __all__ = [
     "ALGORITHMS",
-    "CIPHERS",
-    "COMPOSITES",
-    "CRYPT",
-    "DERIVE",
-    "ENCAPSULATE",
-    "KEM",
-    "KEY_DERIVATIONS",
-    "KEY_WRAPS",
-    "MACS",
-    "PUBLIC_KEY",
-    "QUANTUM_SAFE",
-    "SIGN",
-    "WRAP",
     "spec",
 ]
 
@@ -63,6 +50,7 @@ def _rsa(
         hashes=_SHA2,
         verify_hashes=_SHA2,
         modulus_bits=bits,
+        envelope_kind=RSAES_OAEP,
         oid="1.2.840.113549.1.1.1",
         signature_bytes=bits // 8,
         generate_cost=Cost.SLOW,
@@ -214,6 +202,8 @@ def _ml_kem(
         public_bytes=public_bytes,
         private_bytes=64,
         expanded_bytes=768 * k + 96,
+        exists_without_seed=algorithm is Algorithm.ML_KEM_512,
+        envelope_kind=KEM_ENVELOPE,
         lattice=(k, eta1),
         ciphertext_bytes=ciphertext_bytes,
         shared_secret_bytes=32,
@@ -311,11 +301,17 @@ _GCM_LIMIT: Final = 9 * 2**32 // 10
 
 
 def _aead(
-    algorithm: Algorithm, standard: str, category: int, key_bytes: int, *aliases: str
+    algorithm: Algorithm,
+    standard: str,
+    category: int,
+    key_bytes: int,
+    envelope_kind: int,
+    *aliases: str,
 ) -> AlgorithmSpec:
     return AlgorithmSpec(
         algorithm=algorithm,
         family=Family.AEAD,
+        envelope_kind=envelope_kind,
         standard=standard,
         category=category,
         strength_bits=8 * key_bytes,
@@ -380,14 +376,16 @@ CIPHERS: Final = (
         "FIPS 197, SP 800-38D",
         5,
         32,
+        1,
         *("aes256gcm", "aes-256-gcm", "aes"),
     ),
-    _aead(Algorithm.AES_128_GCM, "FIPS 197, SP 800-38D", 1, 16, "aes128gcm"),
+    _aead(Algorithm.AES_128_GCM, "FIPS 197, SP 800-38D", 1, 16, 4, "aes128gcm"),
     _aead(
         Algorithm.CHACHA20_POLY1305,
         "RFC 8439",
         5,
         32,
+        5,
         *("chacha20poly1305", "chacha20", "chachapoly"),
     ),
 )
@@ -441,6 +439,7 @@ def _composite_kem(
         private_bytes=kem.private_bytes + private_bytes,
         ciphertext_bytes=kem.ciphertext_bytes + public_bytes,
         shared_secret_bytes=32,
+        envelope_kind=KEM_ENVELOPE,
         oid=f"{_COMPOSITE_ARC}.{oid_arc}",
         label=label,
         components=components,

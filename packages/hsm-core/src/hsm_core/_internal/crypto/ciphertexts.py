@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """
-The envelope that ciphertexts travel in: it names key and version, authenticated.
+Envelopes of ciphertexts, which name key and version, and messages sealed to a KEM key.
 
 ::
 
     magic  "FHSM"          4 bytes
     format 1               1 byte
-    kind                   1 byte    as `CipherKind`
+    kind                   1 byte    ``envelope_kind`` of the algorithm table
     key id                16 bytes   UUID
     version                4 bytes   big-endian
     parameters             2 bytes   RSAES-OAEP: hash, MGF1 hash; others: zeros
@@ -16,21 +16,32 @@ The envelope that ciphertexts travel in: it names key and version, authenticated
 
 Everything before the body is the header. An AEAD authenticates
 ``length_prefixed(header, aad)`` as its additional data; RSAES-OAEP takes the same
-bytes as its label. A KEM's body is described in
-`hsm_core._internal.crypto.ciphertexts`.
+bytes as its label. Each message to a KEM key has a key of its own::
+
+    (secret, encapsulation) = Encaps(public key)
+    key (32) ‖ nonce (12)   = HKDF-SHA-256(secret, no salt, info)
+    body                    = encapsulation ‖ AES-256-GCM(key, nonce, plaintext, bound)
+
+*info* is ``length_prefixed(label, algorithm, header, encapsulation)``, and *bound* the
+additional data as above. The nonce never meets a second message under its key, because
+both are derived from one fresh encapsulation.
+
+Standard:
+    FIPS 203 or the composite's draft; RFC 5869; SP 800-38D. The steps for a KEM are
+    those of RFC 9180 in base mode; labels and encoding are our own.
 """
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Final
 
 from hsm_core._internal.crypto.handle import KeyLoader
 from hsm_core._internal.lib.encoding import length_prefixed
-from hsm_core.algorithms import Algorithm, Family, HashAlgorithm, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, spec
+from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
 from hsm_core.errors import (
     DecryptionError,
     InvalidInputError,
@@ -42,6 +53,7 @@ from hsm_core.protocols import KeyHandle
 _MAGIC: Final = b"FHSM\x01"
 HEADER_BYTES: Final = 28
 NONCE_BYTES: Final = 12
+_KINDS: Final = {row.envelope_kind for row in ALGORITHMS.values()} - {0}
 _NO_PARAMETERS: Final = bytes(2)
 _HASHES: Final = (
     HashAlgorithm.SHA_256,
@@ -50,31 +62,15 @@ _HASHES: Final = (
 )
 
 
-class CipherKind(IntEnum):
-    """What the body is. An AEAD's kind has the name of its algorithm."""
-
-    AES_256_GCM = 1
-    RSAES_OAEP = 2
-    KEM = 3
-    AES_128_GCM = 4
-    CHACHA20_POLY1305 = 5
-
-
-@cache
-def kind_of(algorithm: Algorithm) -> CipherKind:
+def kind_of(algorithm: Algorithm) -> int:
     """
     Return the kind of envelope that keys of an algorithm make.
 
     Raises:
         UnsupportedOperationError: They make none.
     """
-    row = spec(algorithm)
-    if row.family is Family.AEAD:
-        return CipherKind[algorithm.name]
-    if row.family is Family.RSA:
-        return CipherKind.RSAES_OAEP
-    if row.is_kem:
-        return CipherKind.KEM
+    if kind := spec(algorithm).envelope_kind:
+        return kind
     raise UnsupportedOperationError(
         f"{algorithm} keys can't encrypt.", algorithm=algorithm.value
     )
@@ -84,7 +80,7 @@ def kind_of(algorithm: Algorithm) -> CipherKind:
 class Header:
     """The authenticated start of an envelope; the hashes are for RSAES-OAEP."""
 
-    kind: CipherKind
+    kind: int
     key_id: KeyId
     version: int
     hash: HashAlgorithm = HashAlgorithm.SHA_256
@@ -94,7 +90,7 @@ class Header:
         """Return the header's 28 bytes."""
         parameters = (
             bytes([_HASHES.index(self.hash) + 1, _HASHES.index(self.mgf_hash) + 1])
-            if self.kind is CipherKind.RSAES_OAEP
+            if self.kind == RSAES_OAEP
             else _NO_PARAMETERS
         )
         return b"".join(
@@ -129,17 +125,17 @@ def parse(envelope: bytes) -> tuple[Header, bytes]:
     if len(start) < HEADER_BYTES or not start.startswith(_MAGIC):
         raise DecryptionError
     try:
-        kind = CipherKind(start[5])
+        kind = start[5]
         key_id = KeyId(str(uuid.UUID(bytes=start[6:22])))
         version = int.from_bytes(start[22:26], "big")
-        if kind is CipherKind.RSAES_OAEP:
+        if kind == RSAES_OAEP:
             first, second = (_hash_of(code) for code in start[26:28])
             header = Header(kind, key_id, version, first, second)
         else:
             header = Header(kind, key_id, version)
     except ValueError:
         raise DecryptionError from None
-    if header.encode() != start:
+    if kind not in _KINDS or header.encode() != start:
         raise DecryptionError
     return header, body
 
@@ -180,7 +176,7 @@ def seal_to(
         aad: Authenticated, not encrypted.
 
     Returns:
-        An envelope of kind `CipherKind.KEM`.
+        An envelope of kind `KEM_ENVELOPE`.
 
     Raises:
         InvalidInputError: *key_id* is no UUID in canonical form, *version* is beyond
@@ -212,7 +208,7 @@ def open_with(
     header, body = parse(envelope)
     size = spec(private.algorithm).ciphertext_bytes
     encapsulation, sealed = body[:size], body[size:]
-    if header.kind is not CipherKind.KEM or len(encapsulation) != size:
+    if header.kind != KEM_ENVELOPE or len(encapsulation) != size:
         raise DecryptionError
     secret = private.decapsulate(encapsulation)
     key, nonce = _message_key(crypto, private.algorithm, secret, header, encapsulation)
@@ -233,7 +229,7 @@ def _header(key_id: str, version: int) -> Header:
         raise InvalidInputError(
             f"version must be between 1 and {_LAST_VERSION}.", field="version"
         )
-    return Header(CipherKind.KEM, KeyId(key_id), version)
+    return Header(KEM_ENVELOPE, KeyId(key_id), version)
 
 
 def _message_key(

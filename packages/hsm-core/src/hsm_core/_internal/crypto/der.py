@@ -44,6 +44,43 @@ class PrivateForm:
     expanded: bytes = field(repr=False)
 
 
+def bad_material(algorithm: Algorithm, reason: str) -> InvalidInputError:
+    """Return the error for unusable private-key material."""
+    return InvalidInputError(
+        f"material of {algorithm} {reason}.",
+        field="material",
+        algorithm=algorithm.value,
+    )
+
+
+def wrong_root(algorithm: Algorithm) -> InvalidInputError:
+    """Return the error for a key of SLH-DSA whose root is not that of its seeds."""
+    return bad_material(algorithm, "holds a public root that does not match its seeds")
+
+
+def not_material(algorithm: Algorithm) -> InvalidInputError:
+    """Return the error for material of another algorithm or form."""
+    return bad_material(algorithm, "is not its private key in PKCS#8, DER")
+
+
+def not_public_key(algorithm: Algorithm) -> InvalidInputError:
+    """Return the error for a public key of another algorithm or form."""
+    return InvalidInputError(
+        f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
+        field="public_key",
+        algorithm=algorithm.value,
+    )
+
+
+def bad_public_key(algorithm: Algorithm) -> InvalidInputError:
+    """Return the error for a well-formed public key with an invalid value."""
+    return InvalidInputError(
+        f"public_key is not a valid public key of {algorithm}.",
+        field="public_key",
+        algorithm=algorithm.value,
+    )
+
+
 def subject_public_key_info(algorithm: Algorithm, raw: bytes) -> bytes:
     """Return SubjectPublicKeyInfo of a raw public key."""
     return element(
@@ -60,11 +97,7 @@ def read_public_key_info(algorithm: Algorithm, der: bytes) -> bytes:
     """
     raw = der[-spec(algorithm).public_bytes :]
     if der != subject_public_key_info(algorithm, raw):
-        raise InvalidInputError(
-            f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
-            field="public_key",
-            algorithm=algorithm.value,
-        )
+        raise not_public_key(algorithm)
     return raw
 
 
@@ -92,7 +125,20 @@ def read_private_key_info(algorithm: Algorithm, der: bytes) -> bytes:
             return _only(OCTET_STRING, body[len(start) :])
     except _NotDERError:
         pass
-    raise _not_material(algorithm)
+    raise not_material(algorithm)
+
+
+def read_raw_private_key(algorithm: Algorithm, der: bytes) -> bytes:
+    """
+    Return the private key of PKCS#8 that holds raw bytes, such as one of SLH-DSA.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, or of another length.
+    """
+    octets = read_private_key_info(algorithm, der)
+    if len(octets) != spec(algorithm).private_bytes:
+        raise bad_material(algorithm, f"has a private key of {len(octets)} bytes")
+    return octets
 
 
 def seed_key_info(algorithm: Algorithm, seed: bytes) -> bytes:
@@ -124,18 +170,10 @@ def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
             form = PrivateForm(seed, _only(OCTET_STRING, rest))
             sizes = (short, long)
     except _NotDERError:
-        raise _not_material(algorithm) from None
+        raise not_material(algorithm) from None
     if (len(form.seed), len(form.expanded)) != sizes:
-        raise _not_material(algorithm)
+        raise not_material(algorithm)
     return form
-
-
-def _not_material(algorithm: Algorithm) -> InvalidInputError:
-    return InvalidInputError(
-        f"material is not a private key of {algorithm} in PKCS#8, DER.",
-        field="material",
-        algorithm=algorithm.value,
-    )
 
 
 class _NotDERError(Exception):

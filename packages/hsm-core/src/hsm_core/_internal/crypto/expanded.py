@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_core._internal.crypto.der import PrivateForm, read_private_form
+from hsm_core._internal.crypto.der import PrivateForm, bad_material, read_private_form
 from hsm_core.algorithms import Algorithm, Family, spec
-from hsm_core.errors import InvalidInputError
 
 _N: Final = 256
 _D: Final = 13
@@ -86,7 +85,7 @@ def read_own_seed(algorithm: Algorithm, material: bytes) -> bytes:
     """
     form = read_foreign_form(algorithm, material)
     if form.expanded:
-        raise _refusal(algorithm, "holds more than the seed")
+        raise bad_material(algorithm, "holds more than the seed")
     return form.seed
 
 
@@ -99,7 +98,7 @@ def read_foreign_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
     """
     form = read_private_form(algorithm, material)
     if not form.seed:
-        raise _refusal(
+        raise bad_material(
             algorithm,
             "holds the expanded key without its seed; export it with the seed",
         )
@@ -127,10 +126,23 @@ def read_foreign_seed(
     if form.expanded:
         own = expand(algorithm, form.seed, public_of(form.seed))
         if not hmac.compare_digest(own, form.expanded):
-            raise _refusal(
+            raise bad_material(
                 algorithm, "holds an expanded key that does not match its seed"
             )
     return form.seed
+
+
+def read_seed(
+    algorithm: Algorithm,
+    material: bytes,
+    public_of: Callable[[bytes], bytes],
+    *,
+    trusted: bool,
+) -> bytes:
+    """Return the seed by `read_own_seed` if *trusted*, else by `read_foreign_seed`."""
+    if trusted:
+        return read_own_seed(algorithm, material)
+    return read_foreign_seed(algorithm, material, public_of)
 
 
 def expand(algorithm: Algorithm, seed: bytes, raw_public: bytes) -> bytes:
@@ -231,17 +243,6 @@ def _packed(values: Sequence[int], width: int) -> bytes:
     return total.to_bytes(width * len(values) // 8, "little")
 
 
-def _refusal(algorithm: Algorithm, reason: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"material of {algorithm} {reason}.",
-        field="material",
-        algorithm=algorithm.value,
-    )
-
-
-_MADE_WITHOUT_SEED: Final = frozenset({Algorithm.ML_KEM_512})
-"""Algorithms whose keys may have been made by a provider without seeds."""
-
 _PART_BYTES: Final = 32
 
 
@@ -255,7 +256,7 @@ def expanded_alone(algorithm: Algorithm, material: bytes) -> bytes:
         InvalidInputError: It is not PKCS#8 of this algorithm, or the public part is
             not the one that the key names.
     """
-    if algorithm not in _MADE_WITHOUT_SEED:
+    if not spec(algorithm).exists_without_seed:
         return b""
     form = read_private_form(algorithm, material)
     if form.seed:
@@ -280,10 +281,7 @@ def encapsulation_key(algorithm: Algorithm, expanded: bytes) -> bytes:
     public = expanded[end - spec(algorithm).public_bytes : end]
     own_hash = expanded[end : end + _PART_BYTES]
     if not hmac.compare_digest(hashlib.sha3_256(public).digest(), own_hash):
-        raise InvalidInputError(
-            f"material of {algorithm} holds a public key that does not match its "
-            "private key.",
-            field="material",
-            algorithm=algorithm.value,
+        raise bad_material(
+            algorithm, "holds a public key that does not match its private key"
         )
     return public

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from hsm_core._internal.crypto.der import (
+    not_public_key,
     private_key_info,
     read_private_form,
     read_private_key_info,
@@ -26,7 +27,6 @@ from hsm_core._internal.crypto.expanded import read_foreign_form
 from hsm_core._internal.crypto.pyca.encoding import (
     load_private,
     load_public,
-    not_public_key,
     private_der,
 )
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, Family, KeyFormat, spec

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NoReturn, Protocol
 
+from hsm_core._internal.crypto.der import subject_public_key_info
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
@@ -92,6 +93,18 @@ class BaseHandle(ABC):
             f"This {self._algorithm} key can't {action}.",
             algorithm=self._algorithm.value,
         )
+
+
+class RawPublicHandle(BaseHandle):
+    """A key whose raw public half is what SubjectPublicKeyInfo contains."""
+
+    def __init__(self, algorithm: Algorithm, raw_public: bytes) -> None:
+        super().__init__(algorithm)
+        self._raw_public = raw_public
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9881, RFC 9909, RFC 9935)."""
+        return subject_public_key_info(self._algorithm, self._raw_public)
 
 
 class KeyLoader(Protocol):

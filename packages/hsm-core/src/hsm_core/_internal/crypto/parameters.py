@@ -13,7 +13,12 @@ from hsm_core.algorithms import (
     SignatureScheme,
     spec,
 )
-from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
+from hsm_core.errors import (
+    InputSizeError,
+    InvalidInputError,
+    SignatureMismatchError,
+    UnsupportedOperationError,
+)
 from hsm_core.protocols import SignatureParameters
 
 MU_BYTES: Final = 64
@@ -82,6 +87,23 @@ def signature_parameters(
         external_mu=external_mu,
         context=context,
     )
+
+
+def check_signature(
+    algorithm: Algorithm,
+    data: bytes,
+    signature: bytes,
+    parameters: SignatureParameters,
+) -> None:
+    """
+    Check what `check_verifying` checks, and the length of a signature of fixed length.
+
+    Raises:
+        SignatureMismatchError: The signature has another length.
+    """
+    check_verifying(algorithm, data, parameters)
+    if len(signature) != spec(algorithm).signature_bytes:
+        raise SignatureMismatchError
 
 
 def check_encapsulation(algorithm: Algorithm, ciphertext: bytes) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.ciphertexts import (
     NONCE_BYTES,
-    CipherKind,
     Header,
     kind_of,
     open_with,
@@ -27,6 +26,7 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, HashAlgorithm
+from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
 from hsm_core.errors import (
     DecryptionError,
     InputSizeError,
@@ -75,12 +75,12 @@ def seal_envelope(
     """
     version, materials = key.current_version, services.inventory.materials
     kind = kind_of(Algorithm(key.algorithm))
-    if kind is CipherKind.KEM:
+    if kind == KEM_ENVELOPE:
         public = materials.public_handle(key, version)
         return seal_to(
             services.crypto, public, key.key_id, version.version, plaintext, aad
         )
-    if kind is CipherKind.RSAES_OAEP:
+    if kind == RSAES_OAEP:
         header = Header(kind, key.key_id, version.version, hash, mgf_hash)
         parameters = _oaep(header, aad)
         handle = materials.public_handle(key, version)
@@ -118,16 +118,16 @@ def open_envelope(
     """
     header, body = parse_envelope(envelope)
     algorithm = Algorithm(key.algorithm)
-    if header.key_id != key.key_id or header.kind is not kind_of(algorithm):
+    if header.key_id != key.key_id or header.kind != kind_of(algorithm):
         raise DecryptionError
     try:
         version = require_version(key, header.version, kind)
     except KeyNotFoundError:
         raise DecryptionError from None
     handle = services.inventory.materials.handle(key, version)
-    if header.kind is CipherKind.KEM:
+    if header.kind == KEM_ENVELOPE:
         return Opened(header, open_with(services.crypto, handle, envelope, aad))
-    if header.kind is CipherKind.RSAES_OAEP:
+    if header.kind == RSAES_OAEP:
         return Opened(header, handle.decrypt(body, _oaep(header, aad)))
     nonce, sealed = body[:NONCE_BYTES], body[NONCE_BYTES:]
     return Opened(header, handle.open(nonce, sealed, header.bind(aad)))

@@ -8,26 +8,26 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Final, NoReturn
+from typing import Final
 
 from hsm_core._internal.crypto.der import (
+    bad_public_key,
     private_key_info,
-    read_private_key_info,
     read_public_key_info,
+    read_raw_private_key,
     seed_key_info,
-    subject_public_key_info,
+    wrong_root,
 )
 from hsm_core._internal.crypto.expanded import (
     encapsulation_key,
     expanded_alone,
-    read_foreign_seed,
-    read_own_seed,
+    read_seed,
 )
-from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.parameters import (
     check_encapsulation,
+    check_signature,
     check_signing,
-    check_verifying,
 )
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider
 from hsm_core._providers.oqs.library import (
@@ -45,13 +45,12 @@ from hsm_core._providers.oqs.library import (
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
-    InvalidInputError,
     SignatureMismatchError,
 )
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle, SignatureParameters
 
 
-class OqsMLKEMPublicHandle(BaseHandle):
+class OqsMLKEMPublicHandle(RawPublicHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -62,15 +61,10 @@ class OqsMLKEMPublicHandle(BaseHandle):
     def __init__(
         self, algorithm: Algorithm, engine: Engine, kem: KEMObject, raw_public: bytes
     ) -> None:
-        super().__init__(algorithm)
+        super().__init__(algorithm, exactly(raw_public, spec(algorithm).public_bytes))
         self._engine = engine
         self._kem = kem
-        self._raw_public = exactly(raw_public, spec(algorithm).public_bytes)
         weakref.finalize(self, kem.free)
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9935)."""
-        return subject_public_key_info(self._algorithm, self._raw_public)
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """Return a fresh shared secret and its encapsulation."""
@@ -115,12 +109,12 @@ def load_ml_kem(
         public = encapsulation_key(algorithm, expanded)
         kem = engine.binding.KeyEncapsulation(name, expanded)
         return _loaded(algorithm, engine, kem, lambda: public)
-    if trusted:
-        seed = read_own_seed(algorithm, material)
-    else:
-        seed = read_foreign_seed(
-            algorithm, material, lambda seed: _public_of(engine, name, seed)
-        )
+    seed = read_seed(
+        algorithm,
+        material,
+        lambda seed: _public_of(engine, name, seed),
+        trusted=trusted,
+    )
     kem = engine.binding.KeyEncapsulation(name)
     return _loaded(algorithm, engine, kem, lambda: kem.generate_keypair_seed(seed))
 
@@ -140,11 +134,7 @@ def load_ml_kem_public(
     try:
         handle.encapsulate()
     except RuntimeError:
-        raise InvalidInputError(
-            f"public_key is not a valid public key of {algorithm}.",
-            field="public_key",
-            algorithm=algorithm.value,
-        ) from None
+        raise bad_public_key(algorithm) from None
     return handle
 
 
@@ -187,7 +177,7 @@ class SignedWithMu:
             return self._handle
 
 
-class OqsSignaturePublicHandle(BaseHandle):
+class OqsSignaturePublicHandle(RawPublicHandle):
     """
     A public key of ML-DSA or SLH-DSA.
 
@@ -202,24 +192,17 @@ class OqsSignaturePublicHandle(BaseHandle):
         raw_public: bytes,
         with_mu: SignedWithMu | None,
     ) -> None:
-        super().__init__(algorithm)
+        super().__init__(algorithm, exactly(raw_public, spec(algorithm).public_bytes))
         self._engine = engine
-        self._raw_public = exactly(raw_public, spec(algorithm).public_bytes)
         self._with_mu = with_mu
         self._verifier = engine.binding.Signature(mechanism_name(algorithm))
         weakref.finalize(self, self._verifier.free)
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9881, RFC 9909)."""
-        return subject_public_key_info(self._algorithm, self._raw_public)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """Check a signature over a message, or over mu."""
-        check_verifying(self._algorithm, data, parameters)
-        if len(signature) != spec(self._algorithm).signature_bytes:
-            raise SignatureMismatchError
+        check_signature(self._algorithm, data, signature, parameters)
         if parameters.external_mu and self._with_mu is not None:
             self._with_mu.handle().verify(data, signature, parameters)
         elif not self._is_right(data, signature, parameters):
@@ -441,7 +424,12 @@ class OqsProvider:
         if family is Family.SLH_DSA:
             pair = _read_parts(algorithm, engine, material, trusted=trusted)
             return OqsSignaturePrivateHandle(algorithm, engine, pair, None)
-        seed = _read_seed(algorithm, engine, material, trusted=trusted)
+        seed = read_seed(
+            algorithm,
+            material,
+            lambda seed: make_pair(algorithm, engine, seed)[0],
+            trusted=trusted,
+        )
         pair, own = make_pair(algorithm, engine, seed), seed_key_info(algorithm, seed)
         with_mu = self._with_mu(algorithm, lambda other: other.load(algorithm, own))
         return OqsSignaturePrivateHandle(algorithm, engine, pair, with_mu)
@@ -487,34 +475,13 @@ def _has_mu(engine: Engine, algorithm: Algorithm) -> bool:
     return mu_name(algorithm) in engine.binding.get_enabled_sig_mechanisms()
 
 
-def _read_seed(
-    algorithm: Algorithm, engine: Engine, material: bytes, *, trusted: bool
-) -> bytes:
-    """Read ML-DSA."""
-    if trusted:
-        return read_own_seed(algorithm, material)
-    return read_foreign_seed(
-        algorithm, material, lambda seed: make_pair(algorithm, engine, seed)[0]
-    )
-
-
 def _read_parts(
     algorithm: Algorithm, engine: Engine, material: bytes, *, trusted: bool
 ) -> tuple[bytes, bytes]:
     """Read SLH-DSA; the root of a foreign key must be the one of its secret seed."""
-    octets = read_private_key_info(algorithm, material)
-    if len(octets) != spec(algorithm).private_bytes:
-        _refuse(algorithm, f"has a private key of {len(octets)} bytes")
+    octets = read_raw_private_key(algorithm, material)
     if not trusted:
         _, own = make_pair(algorithm, engine, octets[: seed_bytes(algorithm)])
         if not hmac.compare_digest(own, octets):
-            _refuse(algorithm, "holds a public root that does not match its seeds")
+            raise wrong_root(algorithm)
     return octets[-spec(algorithm).public_bytes :], octets
-
-
-def _refuse(algorithm: Algorithm, reason: str) -> NoReturn:
-    raise InvalidInputError(
-        f"material of {algorithm} {reason}.",
-        field="material",
-        algorithm=algorithm.value,
-    )

@@ -10,52 +10,36 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core._internal.crypto.der import (
+    bad_material,
+    bad_public_key,
     expanded_key_info,
     private_key_info,
     read_private_form,
-    read_private_key_info,
     read_public_key_info,
-    subject_public_key_info,
+    read_raw_private_key,
+    wrong_root,
 )
 from hsm_core._internal.crypto.expanded import encapsulation_key
-from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.parameters import (
     check_encapsulation,
+    check_signature,
     check_signing,
-    check_verifying,
     signature_parameters,
 )
-from hsm_core._providers.pqcrypto import worker
-from hsm_core._providers.pqcrypto.library import (
-    KEMModule,
-    PqcryptoWheel,
-    SignatureModule,
-    module_name,
-    open_wheel,
-)
+from hsm_core._providers.pqcrypto import library, worker
 from hsm_core._providers.pqcrypto.pool import WorkerPool
-from hsm_core._providers.pqcrypto.worker import (
-    DONE,
-    GENERATE,
-    MISMATCH,
-    REQUEST_BYTES,
-    SIGN,
-    VERIFY,
-    join,
-    split,
-)
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     InputSizeError,
-    InvalidInputError,
     SignatureMismatchError,
     UnavailableError,
 )
 from hsm_core.protocols import Entropy, KeyHandle, SignatureParameters
 
 
-class PqcryptoMLKEMPublicHandle(BaseHandle):
+class PqcryptoMLKEMPublicHandle(RawPublicHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -64,15 +48,10 @@ class PqcryptoMLKEMPublicHandle(BaseHandle):
     """
 
     def __init__(
-        self, algorithm: Algorithm, module: KEMModule, raw_public: bytes
+        self, algorithm: Algorithm, module: library.KEMModule, raw_public: bytes
     ) -> None:
-        super().__init__(algorithm)
+        super().__init__(algorithm, raw_public)
         self._module = module
-        self._raw_public = raw_public
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9935)."""
-        return subject_public_key_info(self._algorithm, self._raw_public)
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """Return a fresh shared secret and its encapsulation."""
@@ -89,7 +68,7 @@ class PqcryptoMLKEMPrivateHandle(PqcryptoMLKEMPublicHandle):
     """
 
     def __init__(
-        self, algorithm: Algorithm, module: KEMModule, expanded: bytes
+        self, algorithm: Algorithm, module: library.KEMModule, expanded: bytes
     ) -> None:
         super().__init__(algorithm, module, encapsulation_key(algorithm, expanded))
         self._expanded = expanded
@@ -100,7 +79,7 @@ class PqcryptoMLKEMPrivateHandle(PqcryptoMLKEMPublicHandle):
         return self._module.decaps(self._expanded, ciphertext)
 
 
-def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
+def generate_ml_kem(algorithm: Algorithm, module: library.KEMModule) -> bytes:
     """Return PKCS#8 of a fresh key, in the expanded form of RFC 9935, section 6."""
     public, expanded = module.keygen()
     if public != encapsulation_key(algorithm, expanded):
@@ -109,7 +88,7 @@ def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
 
 
 def load_ml_kem(
-    algorithm: Algorithm, module: KEMModule, material: bytes
+    algorithm: Algorithm, module: library.KEMModule, material: bytes
 ) -> PqcryptoMLKEMPrivateHandle:
     """
     Load PKCS#8 that has the expanded form, with or without the seed.
@@ -138,11 +117,9 @@ def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
         AlgorithmUnavailableError: It has one.
     """
     if not read_private_form(algorithm, material).seed:
-        raise InvalidInputError(
-            f"material of {algorithm} holds the expanded key without the seed, which "
-            "can't be checked.",
-            field="material",
-            algorithm=algorithm.value,
+        raise bad_material(
+            algorithm,
+            "holds the expanded key without the seed, which can't be checked",
         )
     raise AlgorithmUnavailableError(
         f"pqcrypto can't import {algorithm} keys because it takes no seeds. Use "
@@ -152,7 +129,7 @@ def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
 
 
 def load_ml_kem_public(
-    algorithm: Algorithm, module: KEMModule, public_der: bytes
+    algorithm: Algorithm, module: library.KEMModule, public_der: bytes
 ) -> PqcryptoMLKEMPublicHandle:
     """
     Load SubjectPublicKeyInfo; one encapsulation makes the wheel check it.
@@ -164,11 +141,7 @@ def load_ml_kem_public(
     try:
         module.encaps(raw)
     except ValueError:
-        raise InvalidInputError(
-            f"public_key is not a valid public key of {algorithm}.",
-            field="public_key",
-            algorithm=algorithm.value,
-        ) from None
+        raise bad_public_key(algorithm) from None
     return PqcryptoMLKEMPublicHandle(algorithm, module, raw)
 
 
@@ -179,7 +152,7 @@ _OVERHEAD_BYTES: Final = 64 * 1024
 """More than all of a request but its message."""
 
 
-class SLHDSAPublicHandle(BaseHandle):
+class SLHDSAPublicHandle(RawPublicHandle):
     """
     A public key of SLH-DSA.
 
@@ -190,30 +163,23 @@ class SLHDSAPublicHandle(BaseHandle):
     def __init__(
         self,
         algorithm: Algorithm,
-        module: SignatureModule,
+        module: library.SignatureModule,
         pool: WorkerPool,
         raw_public: bytes,
     ) -> None:
-        super().__init__(algorithm)
+        super().__init__(algorithm, raw_public)
         self._module = module
         self._pool = pool
-        self._raw_public = raw_public
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9909)."""
-        return subject_public_key_info(self._algorithm, self._raw_public)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """Check a signature; whatever the wheel raises means that it is wrong."""
-        check_verifying(self._algorithm, data, parameters)
-        if len(signature) != spec(self._algorithm).signature_bytes:
-            raise SignatureMismatchError
+        check_signature(self._algorithm, data, signature, parameters)
         if len(data) > _QUICK_BYTES:
             _check_size(data)
             fields = (self._raw_public, data, parameters.context, signature)
-            _ask(self._pool, VERIFY, self._algorithm, *fields)
+            _ask(self._pool, worker.VERIFY, self._algorithm, *fields)
             return
         try:
             self._module.verify(
@@ -234,7 +200,7 @@ class SLHDSAPrivateHandle(SLHDSAPublicHandle):
     def __init__(
         self,
         algorithm: Algorithm,
-        module: SignatureModule,
+        module: library.SignatureModule,
         pool: WorkerPool,
         raw_private: bytes,
     ) -> None:
@@ -247,14 +213,14 @@ class SLHDSAPrivateHandle(SLHDSAPublicHandle):
         check_signing(self._algorithm, data, parameters)
         _check_size(data)
         fields = (self._raw_private, data, parameters.context)
-        answer = _ask(self._pool, SIGN, self._algorithm, *fields)
+        answer = _ask(self._pool, worker.SIGN, self._algorithm, *fields)
         return _exactly(answer, spec(self._algorithm).signature_bytes)[0]
 
 
 def generate_slh_dsa(algorithm: Algorithm, pool: WorkerPool) -> bytes:
     """Return the private key of a fresh pair."""
     row = spec(algorithm)
-    answer = _ask(pool, GENERATE, algorithm)
+    answer = _ask(pool, worker.GENERATE, algorithm)
     public, private = _exactly(answer, row.public_bytes, row.private_bytes)
     if private[-len(public) :] != public:
         raise UnavailableError("pqcrypto generated a key pair that does not match.")
@@ -262,7 +228,7 @@ def generate_slh_dsa(algorithm: Algorithm, pool: WorkerPool) -> bytes:
 
 
 def _check_size(data: bytes) -> None:
-    limit = REQUEST_BYTES - _OVERHEAD_BYTES
+    limit = worker.REQUEST_BYTES - _OVERHEAD_BYTES
     if len(data) > limit:
         raise InputSizeError("data", actual=len(data), maximum=limit)
 
@@ -277,11 +243,11 @@ def _ask(
         SignatureMismatchError: The child says so.
         UnavailableError: The child failed, or pqcrypto did.
     """
-    name = module_name(algorithm).encode()
-    status, *answer = split(pool.ask(join(action, name, *fields)))
-    if status == MISMATCH:
+    name = library.module_name(algorithm).encode()
+    status, *answer = worker.split(pool.ask(worker.join(action, name, *fields)))
+    if status == worker.MISMATCH:
         raise SignatureMismatchError
-    if status != DONE:
+    if status != worker.DONE:
         raise UnavailableError(
             f"pqcrypto failed to compute for {algorithm}.", algorithm=algorithm.value
         )
@@ -300,7 +266,7 @@ _CHECKED_MESSAGE: Final = b"do these halves belong together?"
 
 def worker_command() -> tuple[str, ...]:
     """Return what starts a child: isolated, without site-packages, nothing secret."""
-    wheel = open_wheel()
+    wheel = library.open_wheel()
     folder = str(wheel.folder) if wheel is not None else ""
     return (
         # As -I isolates, but for the environment, which says how memory is freed.
@@ -375,7 +341,7 @@ class PqcryptoProvider:
         try:
             handle.verify(_CHECKED_MESSAGE, signature, parameters)
         except SignatureMismatchError:
-            _refuse(algorithm, "holds a public root that does not match its seeds")
+            raise wrong_root(algorithm) from None
         return handle
 
     def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
@@ -387,11 +353,11 @@ class PqcryptoProvider:
         return SLHDSAPublicHandle(algorithm, module, self._pool, raw)
 
     @cached_property
-    def _wheel(self) -> PqcryptoWheel | None:
-        return open_wheel()
+    def _wheel(self) -> library.PqcryptoWheel | None:
+        return library.open_wheel()
 
     @cached_property
-    def _signatures(self) -> dict[Algorithm, SignatureModule]:
+    def _signatures(self) -> dict[Algorithm, library.SignatureModule]:
         if self._wheel is None or not sys.executable:  # nobody could sign
             return {}
         found = {
@@ -402,14 +368,14 @@ class PqcryptoProvider:
         return {a: m for a, m in found.items() if m is not None and _is_sized(a, m)}
 
     @cached_property
-    def _kems(self) -> dict[Algorithm, KEMModule]:
+    def _kems(self) -> dict[Algorithm, library.KEMModule]:
         if self._wheel is None:
             return {}
         algorithm = Algorithm.ML_KEM_512
         module = self._wheel.kem(algorithm)
         return {} if module is None else {algorithm: module}
 
-    def _module(self, algorithm: Algorithm) -> SignatureModule:
+    def _module(self, algorithm: Algorithm) -> library.SignatureModule:
         try:
             return self._signatures[algorithm]
         except KeyError:
@@ -421,21 +387,11 @@ class PqcryptoProvider:
         self, algorithm: Algorithm, material: bytes
     ) -> SLHDSAPrivateHandle:
         module = self._module(algorithm)
-        octets = read_private_key_info(algorithm, material)
-        if len(octets) != spec(algorithm).private_bytes:
-            _refuse(algorithm, f"has a private key of {len(octets)} bytes")
+        octets = read_raw_private_key(algorithm, material)
         return SLHDSAPrivateHandle(algorithm, module, self._pool, octets)
 
 
-def _is_sized(algorithm: Algorithm, module: SignatureModule) -> bool:
+def _is_sized(algorithm: Algorithm, module: library.SignatureModule) -> bool:
     row = spec(algorithm)
     sizes = (module.PUBLIC_KEY_SIZE, module.SECRET_KEY_SIZE, module.SIGNATURE_SIZE)
     return sizes == (row.public_bytes, row.private_bytes, row.signature_bytes)
-
-
-def _refuse(algorithm: Algorithm, reason: str) -> NoReturn:
-    raise InvalidInputError(
-        f"material of {algorithm} {reason}.",
-        field="material",
-        algorithm=algorithm.value,
-    )

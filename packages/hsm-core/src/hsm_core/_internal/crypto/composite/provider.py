@@ -33,6 +33,7 @@ from hsm_core._internal.crypto.composite.serialization import (
     traditional_der,
     traditional_raw,
 )
+from hsm_core._internal.crypto.der import not_material, not_public_key
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import (
     check_encapsulation,
@@ -40,7 +41,6 @@ from hsm_core._internal.crypto.parameters import (
     check_verifying,
     signature_parameters,
 )
-from hsm_core._internal.crypto.pyca.encoding import not_material, not_public_key
 from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, spec
 from hsm_core.errors import DecryptionError, InvalidInputError, SignatureMismatchError
 from hsm_core.protocols import Entropy, KeyHandle, SignatureParameters

@@ -23,6 +23,7 @@ from hsm_core._internal.crypto.der import (
     OCTET_STRING,
     SEQUENCE,
     element,
+    not_material,
     object_identifier,
     private_key_info,
     read_private_form,
@@ -31,7 +32,7 @@ from hsm_core._internal.crypto.der import (
     seed_key_info,
     subject_public_key_info,
 )
-from hsm_core._internal.crypto.pyca.encoding import load_private, not_material
+from hsm_core._internal.crypto.pyca.encoding import load_private
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.protocols import KeyHandle
 

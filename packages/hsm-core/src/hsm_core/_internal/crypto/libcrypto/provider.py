@@ -6,21 +6,21 @@ from __future__ import annotations
 import ctypes
 import hmac
 from functools import cached_property
-from typing import Final, NoReturn
+from typing import Final
 
 from hsm_core._internal.crypto.der import (
+    bad_public_key,
     private_key_info,
-    read_private_key_info,
     read_public_key_info,
+    read_raw_private_key,
     seed_key_info,
-    subject_public_key_info,
+    wrong_root,
 )
 from hsm_core._internal.crypto.expanded import (
     expanded_alone,
-    read_foreign_seed,
-    read_own_seed,
+    read_seed,
 )
-from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.libcrypto.library import (
     Buffer,
     EVPKey,
@@ -38,19 +38,18 @@ from hsm_core._internal.crypto.libcrypto.library import (
 )
 from hsm_core._internal.crypto.parameters import (
     check_encapsulation,
+    check_signature,
     check_signing,
-    check_verifying,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
-    InvalidInputError,
     SignatureMismatchError,
 )
 from hsm_core.protocols import Entropy, SignatureParameters
 
 
-class LibcryptoSignaturePublicHandle(BaseHandle):
+class LibcryptoSignaturePublicHandle(RawPublicHandle):
     """
     A public key of ML-DSA or SLH-DSA.
 
@@ -59,21 +58,14 @@ class LibcryptoSignaturePublicHandle(BaseHandle):
     """
 
     def __init__(self, key: EVPKey, raw_public: bytes) -> None:
-        super().__init__(key.algorithm)
+        super().__init__(key.algorithm, raw_public)
         self._key = key
-        self._public_der = subject_public_key_info(key.algorithm, raw_public)
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9881, RFC 9909)."""
-        return self._public_der
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """Check a signature over a message, or over mu."""
-        check_verifying(self._algorithm, data, parameters)
-        if len(signature) != spec(self._algorithm).signature_bytes:
-            raise SignatureMismatchError
+        check_signature(self._algorithm, data, signature, parameters)
         library = self._key.library
         functions = library.functions
         chosen = library.signature(self._algorithm)
@@ -149,7 +141,7 @@ def _settings(chosen: SignatureParameters, **more: int) -> ctypes.Array[Paramete
 _RANDOM_BYTES: Final = 32
 
 
-class KEMPublicHandle(BaseHandle):
+class KEMPublicHandle(RawPublicHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -158,13 +150,8 @@ class KEMPublicHandle(BaseHandle):
     """
 
     def __init__(self, key: EVPKey, raw_public: bytes) -> None:
-        super().__init__(key.algorithm)
+        super().__init__(key.algorithm, raw_public)
         self._key = key
-        self._public_der = subject_public_key_info(key.algorithm, raw_public)
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9935)."""
-        return self._public_der
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """Return a fresh shared secret of 32 bytes and its encapsulation."""
@@ -311,11 +298,7 @@ class LibcryptoProvider:
         try:
             key = key_from_public(library, algorithm, raw)
         except LibcryptoError:
-            raise InvalidInputError(
-                f"public_key is not a valid public key of {algorithm}.",
-                field="public_key",
-                algorithm=algorithm.value,
-            ) from None
+            raise bad_public_key(algorithm) from None
         if spec(algorithm).family is Family.ML_KEM:
             return KEMPublicHandle(key, raw)
         return LibcryptoSignaturePublicHandle(key, raw)
@@ -369,14 +352,13 @@ def _read_seed(
     library: Libcrypto, algorithm: Algorithm, material: bytes, *, trusted: bool
 ) -> EVPKey:
     """Read ML-KEM or ML-DSA."""
-    if trusted:
-        if expanded := expanded_alone(algorithm, material):
-            return key_from_expanded(library, algorithm, expanded)
-        return key_from_seed(library, algorithm, read_own_seed(algorithm, material))
-    seed = read_foreign_seed(
+    if trusted and (expanded := expanded_alone(algorithm, material)):
+        return key_from_expanded(library, algorithm, expanded)
+    seed = read_seed(
         algorithm,
         material,
         lambda seed: key_from_seed(library, algorithm, seed).public_bytes(),
+        trusted=trusted,
     )
     return key_from_seed(library, algorithm, seed)
 
@@ -385,20 +367,10 @@ def _read_parts(
     library: Libcrypto, algorithm: Algorithm, material: bytes, *, trusted: bool
 ) -> EVPKey:
     """Read SLH-DSA; the root of a foreign key must be the one of its secret seed."""
-    octets = read_private_key_info(algorithm, material)
-    if len(octets) != spec(algorithm).private_bytes:
-        _refuse(algorithm, f"has a private key of {len(octets)} bytes")
+    octets = read_raw_private_key(algorithm, material)
     if trusted:
         return key_from_private(library, algorithm, octets)
     key = key_from_seed(library, algorithm, octets[: seed_bytes(algorithm)])
     if not hmac.compare_digest(key.private_bytes(len(octets)), octets):
-        _refuse(algorithm, "holds a public root that does not match its seeds")
+        raise wrong_root(algorithm)
     return key
-
-
-def _refuse(algorithm: Algorithm, reason: str) -> NoReturn:
-    raise InvalidInputError(
-        f"material of {algorithm} {reason}.",
-        field="material",
-        algorithm=algorithm.value,
-    )

@@ -26,7 +26,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import (
 )
 
 from hsm_core._internal.crypto.handle import BaseHandle
-from hsm_core._internal.crypto.parameters import check_signing, check_verifying
+from hsm_core._internal.crypto.parameters import (
+    check_signature,
+    check_signing,
+    check_verifying,
+)
 from hsm_core._internal.crypto.pyca.encoding import (
     hash_of,
     load_peer,
@@ -175,12 +179,6 @@ def _malformed() -> MalformedError:
 _PrivateKey: TypeAlias = Ed25519PrivateKey | Ed448PrivateKey
 _PublicKey: TypeAlias = Ed25519PublicKey | Ed448PublicKey
 
-EDDSA: Final[dict[Algorithm, Callable[[bytes], _PrivateKey]]] = {
-    Algorithm.ED25519: Ed25519PrivateKey.from_private_bytes,
-    Algorithm.ED448: Ed448PrivateKey.from_private_bytes,
-}
-"""How a key is made from its seed."""
-
 
 class EdDSAPublicHandle(BaseHandle):
     """
@@ -193,7 +191,6 @@ class EdDSAPublicHandle(BaseHandle):
     def __init__(self, algorithm: Algorithm, key: _PublicKey) -> None:
         super().__init__(algorithm)
         self._public = key
-        self._signature_bytes = spec(algorithm).signature_bytes
 
     def public_der(self) -> bytes:
         """Return SubjectPublicKeyInfo (RFC 8410)."""
@@ -203,9 +200,7 @@ class EdDSAPublicHandle(BaseHandle):
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """Check a signature of 64 or 114 bytes."""
-        check_verifying(self._algorithm, data, parameters)
-        if len(signature) != self._signature_bytes:
-            raise SignatureMismatchError
+        check_signature(self._algorithm, data, signature, parameters)
         try:
             self._public.verify(signature, data)
         except InvalidSignature:
@@ -230,12 +225,6 @@ class EdDSAPrivateHandle(EdDSAPublicHandle):
         return self._private.sign(data)
 
 
-def generate_eddsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
-    """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
-    seed = entropy.random_bytes(spec(algorithm).private_bytes)
-    return private_der(EDDSA[algorithm](seed))
-
-
 def load_eddsa(
     algorithm: Algorithm, material: bytes, *, trusted: bool
 ) -> EdDSAPrivateHandle:
@@ -248,12 +237,6 @@ def load_eddsa_public(algorithm: Algorithm, public_der: bytes) -> EdDSAPublicHan
     """Load SubjectPublicKeyInfo."""
     key = load_public(algorithm, public_der)
     return EdDSAPublicHandle(algorithm, cast("_PublicKey", key))
-
-
-XDH: Final[dict[Algorithm, Callable[[bytes], X25519PrivateKey]]] = {
-    Algorithm.X25519: X25519PrivateKey.from_private_bytes,
-}
-"""How a key is made from its bytes."""
 
 
 class X25519PublicHandle(BaseHandle):
@@ -294,12 +277,6 @@ class X25519PrivateHandle(X25519PublicHandle):
             raise not_a_peer(self._algorithm) from None
 
 
-def generate_xdh(algorithm: Algorithm, entropy: Entropy) -> bytes:
-    """Return PKCS#8 of a fresh key, which comes from *entropy*."""
-    seed = entropy.random_bytes(spec(algorithm).private_bytes)
-    return private_der(XDH[algorithm](seed))
-
-
 def load_xdh(
     algorithm: Algorithm, material: bytes, *, trusted: bool
 ) -> X25519PrivateHandle:
@@ -312,3 +289,17 @@ def load_xdh_public(algorithm: Algorithm, public_der: bytes) -> X25519PublicHand
     """Load SubjectPublicKeyInfo."""
     key = load_public(algorithm, public_der)
     return X25519PublicHandle(algorithm, cast("X25519PublicKey", key))
+
+
+FROM_SEED: Final[dict[Algorithm, Callable[[bytes], _PrivateKey | X25519PrivateKey]]] = {
+    Algorithm.ED25519: Ed25519PrivateKey.from_private_bytes,
+    Algorithm.ED448: Ed448PrivateKey.from_private_bytes,
+    Algorithm.X25519: X25519PrivateKey.from_private_bytes,
+}
+"""Constructors of private keys from their seeds."""
+
+
+def generate_seeded(algorithm: Algorithm, entropy: Entropy) -> bytes:
+    """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
+    seed = entropy.random_bytes(spec(algorithm).private_bytes)
+    return private_der(FROM_SEED[algorithm](seed))

@@ -27,7 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from hsm_core._internal.crypto.der import algorithm_identifier
+from hsm_core._internal.crypto.der import (
+    algorithm_identifier,
+    not_material,
+    not_public_key,
+)
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import SignatureParameters
@@ -35,24 +39,6 @@ from hsm_core.protocols import SignatureParameters
 _VERSIONS: Final = (b"\x02\x01\x00", b"\x02\x01\x01")
 REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
 """What the library raises at a key that it can't read."""
-
-
-def not_material(algorithm: Algorithm) -> InvalidInputError:
-    """Return the one error for material of another algorithm or form."""
-    return InvalidInputError(
-        f"material is not a private key of {algorithm}.",
-        field="material",
-        algorithm=algorithm.value,
-    )
-
-
-def not_public_key(algorithm: Algorithm) -> InvalidInputError:
-    """Return the one error for a public key of another algorithm or form."""
-    return InvalidInputError(
-        f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
-        field="public_key",
-        algorithm=algorithm.value,
-    )
 
 
 def not_a_peer(algorithm: Algorithm) -> InvalidInputError:

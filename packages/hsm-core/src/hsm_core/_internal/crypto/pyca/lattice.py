@@ -23,38 +23,29 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import (
 )
 
 from hsm_core._internal.crypto.der import (
+    not_public_key,
     read_public_key_info,
     seed_key_info,
-    subject_public_key_info,
 )
-from hsm_core._internal.crypto.expanded import read_foreign_seed, read_own_seed
-from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.expanded import read_seed
+from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.parameters import (
     check_encapsulation,
+    check_signature,
     check_signing,
-    check_verifying,
 )
-from hsm_core._internal.crypto.pyca.encoding import REFUSALS, not_public_key
+from hsm_core._internal.crypto.pyca.encoding import REFUSALS
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
 _KEMPrivateKey: TypeAlias = MLKEM768PrivateKey | MLKEM1024PrivateKey
 _KEMPublicKey: TypeAlias = MLKEM768PublicKey | MLKEM1024PublicKey
-
-ML_KEM: Final[dict[Algorithm, Callable[[bytes], _KEMPrivateKey]]] = {
-    Algorithm.ML_KEM_768: MLKEM768PrivateKey.from_seed_bytes,
-    Algorithm.ML_KEM_1024: MLKEM1024PrivateKey.from_seed_bytes,
-}
-"""How a key is made from its seed, d ‖ z."""
-
-_KEM_FROM_PUBLIC: Final[dict[Algorithm, Callable[[bytes], _KEMPublicKey]]] = {
-    Algorithm.ML_KEM_768: MLKEM768PublicKey.from_public_bytes,
-    Algorithm.ML_KEM_1024: MLKEM1024PublicKey.from_public_bytes,
-}
+_DSAPrivateKey: TypeAlias = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
+_DSAPublicKey: TypeAlias = MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
 
 
-class PycaMLKEMPublicHandle(BaseHandle):
+class MLKEMPublicHandle(RawPublicHandle):
     """
     An encapsulation key, which was checked when it was loaded.
 
@@ -63,19 +54,15 @@ class PycaMLKEMPublicHandle(BaseHandle):
     """
 
     def __init__(self, algorithm: Algorithm, key: _KEMPublicKey) -> None:
-        super().__init__(algorithm)
+        super().__init__(algorithm, key.public_bytes_raw())
         self._public = key
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9935)."""
-        return subject_public_key_info(self._algorithm, self._public.public_bytes_raw())
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """Return a fresh shared secret of 32 bytes and its encapsulation."""
         return self._public.encapsulate()
 
 
-class PycaMLKEMPrivateHandle(PycaMLKEMPublicHandle):
+class MLKEMPrivateHandle(MLKEMPublicHandle):
     """
     A decapsulation key, made from its seed, with its encapsulation key.
 
@@ -93,62 +80,7 @@ class PycaMLKEMPrivateHandle(PycaMLKEMPublicHandle):
         return self._private.decapsulate(ciphertext)
 
 
-def generate_ml_kem(algorithm: Algorithm, entropy: Entropy) -> bytes:
-    """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
-    return seed_key_info(algorithm, entropy.random_bytes(spec(algorithm).private_bytes))
-
-
-def load_ml_kem(
-    algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> PycaMLKEMPrivateHandle:
-    """Load PKCS#8 that has a seed; ours has nothing else."""
-    make = ML_KEM[algorithm]
-    if trusted:
-        key = make(read_own_seed(algorithm, material))
-    else:
-        key = make(
-            read_foreign_seed(
-                algorithm,
-                material,
-                lambda seed: make(seed).public_key().public_bytes_raw(),
-            )
-        )
-    return PycaMLKEMPrivateHandle(algorithm, key)
-
-
-def load_ml_kem_public(
-    algorithm: Algorithm, public_der: bytes
-) -> PycaMLKEMPublicHandle:
-    """Load SubjectPublicKeyInfo; every coefficient is checked to be reduced."""
-    raw = read_public_key_info(algorithm, public_der)
-    try:
-        return PycaMLKEMPublicHandle(algorithm, _KEM_FROM_PUBLIC[algorithm](raw))
-    except REFUSALS:
-        raise not_public_key(algorithm) from None
-
-
-_SignaturePrivateKey: TypeAlias = (
-    MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
-)
-_SignaturePublicKey: TypeAlias = MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
-
-ML_DSA: Final[dict[Algorithm, Callable[[bytes], _SignaturePrivateKey]]] = {
-    Algorithm.ML_DSA_44: MLDSA44PrivateKey.from_seed_bytes,
-    Algorithm.ML_DSA_65: MLDSA65PrivateKey.from_seed_bytes,
-    Algorithm.ML_DSA_87: MLDSA87PrivateKey.from_seed_bytes,
-}
-"""How a key is made from its seed, ξ."""
-
-_SIGNATURE_FROM_PUBLIC: Final[
-    dict[Algorithm, Callable[[bytes], _SignaturePublicKey]]
-] = {
-    Algorithm.ML_DSA_44: MLDSA44PublicKey.from_public_bytes,
-    Algorithm.ML_DSA_65: MLDSA65PublicKey.from_public_bytes,
-    Algorithm.ML_DSA_87: MLDSA87PublicKey.from_public_bytes,
-}
-
-
-class MLDSAPublicHandle(BaseHandle):
+class MLDSAPublicHandle(RawPublicHandle):
     """
     An ML-DSA public key.
 
@@ -156,21 +88,15 @@ class MLDSAPublicHandle(BaseHandle):
         FIPS 204, algorithm 3.
     """
 
-    def __init__(self, algorithm: Algorithm, key: _SignaturePublicKey) -> None:
-        super().__init__(algorithm)
+    def __init__(self, algorithm: Algorithm, key: _DSAPublicKey) -> None:
+        super().__init__(algorithm, key.public_bytes_raw())
         self._public = key
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 9881)."""
-        return subject_public_key_info(self._algorithm, self._public.public_bytes_raw())
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """Check a signature over a message with its context, or over mu."""
-        check_verifying(self._algorithm, data, parameters)
-        if len(signature) != spec(self._algorithm).signature_bytes:
-            raise SignatureMismatchError
+        check_signature(self._algorithm, data, signature, parameters)
         try:
             if parameters.external_mu:
                 self._public.verify_mu(signature, data)
@@ -188,7 +114,7 @@ class MLDSAPrivateHandle(MLDSAPublicHandle):
         FIPS 204, algorithm 2, hedged.
     """
 
-    def __init__(self, algorithm: Algorithm, key: _SignaturePrivateKey) -> None:
+    def __init__(self, algorithm: Algorithm, key: _DSAPrivateKey) -> None:
         super().__init__(algorithm, key.public_key())
         self._private = key
 
@@ -200,33 +126,56 @@ class MLDSAPrivateHandle(MLDSAPublicHandle):
         return self._private.sign(data, parameters.context)
 
 
-def generate_ml_dsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
+_KEMS: Final[dict[Algorithm, tuple[type[_KEMPrivateKey], type[_KEMPublicKey]]]] = {
+    Algorithm.ML_KEM_768: (MLKEM768PrivateKey, MLKEM768PublicKey),
+    Algorithm.ML_KEM_1024: (MLKEM1024PrivateKey, MLKEM1024PublicKey),
+}
+_DSAS: Final[dict[Algorithm, tuple[type[_DSAPrivateKey], type[_DSAPublicKey]]]] = {
+    Algorithm.ML_DSA_44: (MLDSA44PrivateKey, MLDSA44PublicKey),
+    Algorithm.ML_DSA_65: (MLDSA65PrivateKey, MLDSA65PublicKey),
+    Algorithm.ML_DSA_87: (MLDSA87PrivateKey, MLDSA87PublicKey),
+}
+FROM_SEED: Final[
+    dict[Algorithm, Callable[[bytes], _KEMPrivateKey | _DSAPrivateKey]]
+] = {
+    algorithm: private.from_seed_bytes
+    for algorithm, (private, _) in (*_KEMS.items(), *_DSAS.items())
+}
+"""Constructors of private keys from their seeds."""
+
+
+def generate(algorithm: Algorithm, entropy: Entropy) -> bytes:
     """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
     return seed_key_info(algorithm, entropy.random_bytes(spec(algorithm).private_bytes))
 
 
-def load_ml_dsa(
+def load(
     algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> MLDSAPrivateHandle:
+) -> MLKEMPrivateHandle | MLDSAPrivateHandle:
     """Load PKCS#8 that has a seed; ours has nothing else."""
-    make = ML_DSA[algorithm]
-    if trusted:
-        key = make(read_own_seed(algorithm, material))
-    else:
-        key = make(
-            read_foreign_seed(
-                algorithm,
-                material,
-                lambda seed: make(seed).public_key().public_bytes_raw(),
-            )
-        )
-    return MLDSAPrivateHandle(algorithm, key)
+    make = FROM_SEED[algorithm]
+    seed = read_seed(
+        algorithm,
+        material,
+        lambda seed: make(seed).public_key().public_bytes_raw(),
+        trusted=trusted,
+    )
+    if algorithm in _KEMS:
+        return MLKEMPrivateHandle(algorithm, _KEMS[algorithm][0].from_seed_bytes(seed))
+    private, _ = _DSAS[algorithm]
+    return MLDSAPrivateHandle(algorithm, private.from_seed_bytes(seed))
 
 
-def load_ml_dsa_public(algorithm: Algorithm, public_der: bytes) -> MLDSAPublicHandle:
-    """Load SubjectPublicKeyInfo."""
+def load_public(
+    algorithm: Algorithm, public_der: bytes
+) -> MLKEMPublicHandle | MLDSAPublicHandle:
+    """Load SubjectPublicKeyInfo; coefficients of ML-KEM are checked to be reduced."""
     raw = read_public_key_info(algorithm, public_der)
     try:
-        return MLDSAPublicHandle(algorithm, _SIGNATURE_FROM_PUBLIC[algorithm](raw))
+        if algorithm in _KEMS:
+            _, public = _KEMS[algorithm]
+            return MLKEMPublicHandle(algorithm, public.from_public_bytes(raw))
+        _, verifying = _DSAS[algorithm]
+        return MLDSAPublicHandle(algorithm, verifying.from_public_bytes(raw))
     except REFUSALS:
         raise not_public_key(algorithm) from None

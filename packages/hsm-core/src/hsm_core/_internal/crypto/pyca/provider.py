@@ -4,48 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import cryptography
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hsm_core._internal.crypto.pyca.curves import (
-    CURVES,
-    EDDSA,
-    XDH,
-    generate_ecdsa,
-    generate_eddsa,
-    generate_xdh,
-    load_ecdsa,
-    load_ecdsa_public,
-    load_eddsa,
-    load_eddsa_public,
-    load_xdh,
-    load_xdh_public,
-)
-from hsm_core._internal.crypto.pyca.lattice import (
-    ML_DSA,
-    ML_KEM,
-    generate_ml_dsa,
-    generate_ml_kem,
-    load_ml_dsa,
-    load_ml_dsa_public,
-    load_ml_kem,
-    load_ml_kem_public,
-)
-from hsm_core._internal.crypto.pyca.rsa import (
-    generate_rsa,
-    load_rsa,
-    load_rsa_public,
-)
-from hsm_core._internal.crypto.pyca.symmetric import (
-    AEADHandle,
-    HKDFHandle,
-    HMACHandle,
-    KeyWrapHandle,
-)
+from hsm_core._internal.crypto.pyca import curves, lattice, rsa, symmetric
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import Entropy, KeyHandle
@@ -57,43 +23,40 @@ class _Load(Protocol):
     ) -> KeyHandle: ...
 
 
-_GENERATE: Final[dict[Family, Callable[[Algorithm, Entropy], bytes]]] = {
-    Family.RSA: generate_rsa,
-    Family.ECDSA: generate_ecdsa,
-    Family.EDDSA: generate_eddsa,
-    Family.ECDH: generate_xdh,
-    Family.ML_KEM: generate_ml_kem,
-    Family.ML_DSA: generate_ml_dsa,
-}
-_LOAD: Final[dict[Family, _Load]] = {
-    Family.RSA: load_rsa,
-    Family.ECDSA: load_ecdsa,
-    Family.EDDSA: load_eddsa,
-    Family.ECDH: load_xdh,
-    Family.ML_KEM: load_ml_kem,
-    Family.ML_DSA: load_ml_dsa,
-}
-_LOAD_PUBLIC: Final[dict[Family, Callable[[Algorithm, bytes], KeyHandle]]] = {
-    Family.RSA: load_rsa_public,
-    Family.ECDSA: load_ecdsa_public,
-    Family.EDDSA: load_eddsa_public,
-    Family.ECDH: load_xdh_public,
-    Family.ML_KEM: load_ml_kem_public,
-    Family.ML_DSA: load_ml_dsa_public,
+class _Functions(NamedTuple):
+    """Functions of one family of asymmetric algorithms."""
+
+    generate: Callable[[Algorithm, Entropy], bytes]
+    load: _Load
+    load_public: Callable[[Algorithm, bytes], KeyHandle]
+
+
+_LATTICE: Final = _Functions(lattice.generate, lattice.load, lattice.load_public)
+_ASYMMETRIC: Final = {
+    Family.RSA: _Functions(rsa.generate, rsa.load, rsa.load_public_key),
+    Family.ECDSA: _Functions(
+        curves.generate_ecdsa, curves.load_ecdsa, curves.load_ecdsa_public
+    ),
+    Family.EDDSA: _Functions(
+        curves.generate_seeded, curves.load_eddsa, curves.load_eddsa_public
+    ),
+    Family.ECDH: _Functions(
+        curves.generate_seeded, curves.load_xdh, curves.load_xdh_public
+    ),
+    Family.ML_KEM: _LATTICE,
+    Family.ML_DSA: _LATTICE,
 }
 _SYMMETRIC: Final[dict[Family, Callable[[Algorithm, bytes], KeyHandle]]] = {
-    Family.AEAD: AEADHandle,
-    Family.MAC: HMACHandle,
-    Family.KEY_WRAP: KeyWrapHandle,
-    Family.KDF: HKDFHandle,
+    Family.AEAD: symmetric.AEADHandle,
+    Family.MAC: symmetric.HMACHandle,
+    Family.KEY_WRAP: symmetric.KeyWrapHandle,
+    Family.KDF: symmetric.HKDFHandle,
 }
 FROM_SEED: Final[dict[Algorithm, Callable[[bytes], object]]] = {
-    **EDDSA,
-    **XDH,
-    **ML_KEM,
-    **ML_DSA,
+    **curves.FROM_SEED,
+    **lattice.FROM_SEED,
 }
-"""How a key is made from a seed; what is tried of algorithms that have one."""
+"""Constructors of private keys from seeds, to probe the algorithms that have one."""
 
 
 class PycaCryptoProvider:
@@ -127,7 +90,7 @@ class PycaCryptoProvider:
         row = spec(algorithm)
         if row.family in _SYMMETRIC:
             return entropy.random_bytes(row.key_bytes)
-        return _GENERATE[row.family](algorithm, entropy)
+        return _ASYMMETRIC[row.family].generate(algorithm, entropy)
 
     def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
         """Load material that we made and have just authenticated."""
@@ -144,14 +107,14 @@ class PycaCryptoProvider:
             raise UnsupportedOperationError(
                 f"{algorithm} has no public keys.", algorithm=algorithm.value
             )
-        return _LOAD_PUBLIC[row.family](algorithm, public_der)
+        return _ASYMMETRIC[row.family].load_public(algorithm, public_der)
 
     def _load(
         self, algorithm: Algorithm, material: bytes, *, trusted: bool
     ) -> KeyHandle:
         row = spec(algorithm)
         if row.family not in _SYMMETRIC:
-            return _LOAD[row.family](algorithm, material, trusted=trusted)
+            return _ASYMMETRIC[row.family].load(algorithm, material, trusted=trusted)
         size = row.key_bytes
         if len(material) != size:
             raise InputSizeError(
@@ -166,8 +129,8 @@ def _is_served(algorithm: Algorithm) -> bool:
     try:
         if row.family in _SYMMETRIC:
             _SYMMETRIC[row.family](algorithm, bytes(row.key_bytes))
-        elif algorithm in CURVES:
-            ec.derive_private_key(1, CURVES[algorithm])
+        elif algorithm in curves.CURVES:
+            ec.derive_private_key(1, curves.CURVES[algorithm])
         elif algorithm in FROM_SEED:
             FROM_SEED[algorithm](bytes(row.private_bytes))
         else:

@@ -9,16 +9,15 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from hsm_core._internal.crypto.der import not_material, not_public_key
 from hsm_core._internal.crypto.handle import BaseHandle
-from hsm_core._internal.crypto.parameters import check_signing, check_verifying
+from hsm_core._internal.crypto.parameters import check_signature, check_signing
 from hsm_core._internal.crypto.pyca.encoding import (
     HASHES,
     hash_of,
     load_private,
     load_public,
     mgf1,
-    not_material,
-    not_public_key,
     private_der,
     subject_public_key_info,
 )
@@ -67,9 +66,7 @@ class RSAPublicHandle(BaseHandle):
             FIPS 186-5, section 5.4 (g): a salt of PSS is at most as long as the hash,
             where no other length is asked for.
         """
-        check_verifying(self._algorithm, data, parameters)
-        if len(signature) != self._modulus_bytes:
-            raise SignatureMismatchError
+        check_signature(self._algorithm, data, signature, parameters)
         salt_bytes = parameters.salt_bytes
         if parameters.scheme is SignatureScheme.RSASSA_PSS and salt_bytes is None:
             salt_bytes = self._salt_bytes(signature, parameters)
@@ -140,16 +137,14 @@ class RSAPrivateHandle(RSAPublicHandle):
             raise DecryptionError from None
 
 
-def generate_rsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
+def generate(algorithm: Algorithm, entropy: Entropy) -> bytes:
     """Return PKCS#8 of a fresh key, after a health test of the generator."""
     entropy.random_bytes(_HEALTH_BYTES)
     bits = spec(algorithm).modulus_bits
     return private_der(rsa.generate_private_key(_PUBLIC_EXPONENT, bits))
 
 
-def load_rsa(
-    algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> RSAPrivateHandle:
+def load(algorithm: Algorithm, material: bytes, *, trusted: bool) -> RSAPrivateHandle:
     """Load PKCS#8 with a modulus of the exact length and exponent 65537."""
     # The costly check comes last: it grows with the cube of the length.
     key = _load_fitting(algorithm, material, trusted=True)
@@ -190,7 +185,7 @@ def _load_fitting(
     return key
 
 
-def load_rsa_public(algorithm: Algorithm, public_der: bytes) -> RSAPublicHandle:
+def load_public_key(algorithm: Algorithm, public_der: bytes) -> RSAPublicHandle:
     """
     Load SubjectPublicKeyInfo with a modulus of the exact length and e = 65537.
 

@@ -28,7 +28,15 @@ MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES
 """Longest plaintext or additional data of one call: a limit of the library."""
 
 
-class AEADHandle(BaseHandle):
+class SymmetricHandle(BaseHandle):
+    """A key without a public half."""
+
+    def public_der(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+
+class AEADHandle(SymmetricHandle):
     """
     An AES-GCM or ChaCha20-Poly1305 key.
 
@@ -43,10 +51,6 @@ class AEADHandle(BaseHandle):
             if algorithm is Algorithm.CHACHA20_POLY1305
             else AESGCM(key)
         )
-
-    def public_der(self) -> bytes:
-        """Return nothing: the key is symmetric."""
-        return b""
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
         """Return ciphertext ‖ tag."""
@@ -71,7 +75,7 @@ class AEADHandle(BaseHandle):
             raise DecryptionError from None
 
 
-class HMACHandle(BaseHandle):
+class HMACHandle(SymmetricHandle):
     """
     An HMAC key.
 
@@ -82,10 +86,6 @@ class HMACHandle(BaseHandle):
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         super().__init__(algorithm)
         self._keyed = HMAC(key, HASHES[spec(algorithm).hashes[0]])
-
-    def public_der(self) -> bytes:
-        """Return nothing: the key is symmetric."""
-        return b""
 
     def mac(self, data: bytes, /) -> bytes:
         """Return the MAC, as long as the hash."""
@@ -104,7 +104,7 @@ HKDF_ALGORITHMS: Final = {
 """Algorithm whose self-test covers HKDF with a hash."""
 
 
-class HKDFHandle(BaseHandle):
+class HKDFHandle(SymmetricHandle):
     """
     A key that others are derived from.
 
@@ -115,10 +115,6 @@ class HKDFHandle(BaseHandle):
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         super().__init__(algorithm)
         self._key = key
-
-    def public_der(self) -> bytes:
-        """Return nothing: the key is symmetric."""
-        return b""
 
     def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
         """Return *length* bytes; an empty *salt* stands for zeros."""
@@ -152,7 +148,7 @@ _BLOCK_BYTES: Final = 8
 _LEAST_UNPADDED: Final = 16
 
 
-class KeyWrapHandle(BaseHandle):
+class KeyWrapHandle(SymmetricHandle):
     """
     An AES key that wraps other keys.
 
@@ -163,10 +159,6 @@ class KeyWrapHandle(BaseHandle):
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         super().__init__(algorithm)
         self._key = key
-
-    def public_der(self) -> bytes:
-        """Return nothing: the key is symmetric."""
-        return b""
 
     def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
         """Return *data* wrapped; without padding it must be whole blocks."""
