@@ -46,8 +46,6 @@ from hsm_core._internal.crypto.libcrypto.provider import (
     KEMPrivateHandle,
     KEMPublicHandle,
     LibcryptoSignaturePrivateHandle,
-    encapsulate_from,
-    sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import MU_BYTES, signature_parameters
 from hsm_core._internal.lib.entropy import SystemEntropy
@@ -63,6 +61,7 @@ from hsm_core.errors import (
 )
 from tests.core.libcrypto_ledger import Ledger
 from tests.support import require_service
+from tests.vectors.deterministic import encapsulate_from, sign_deterministic
 
 MESSAGE = b"a message"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.keyring.purge_windows import DAY, candidates, window_of
+from hsm_core._internal.keyring.purge_windows import DAY, PurgeWindows, candidates
 from hsm_core._internal.retention.state import RetentionPolicyFile
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import KeyState
@@ -54,7 +54,7 @@ def test_the_sample_file_works_as_it_stands() -> None:
 
     def days(document: object) -> list[int]:
         return [
-            window_of(policy, document, version).days  # type: ignore[arg-type]
+            PurgeWindows(policy, document).of(version).days  # type: ignore[arg-type]
             for version in document.versions  # type: ignore[attr-defined]
         ]
 
@@ -86,7 +86,8 @@ def test_the_longest_matching_window_wins() -> None:
 
     def rules(*tags: str, number: int = 1, name: str = "") -> list[str]:
         document = document_of(number, versions=2, tags=tags, name=name)
-        return [window_of(policy, document, v).rule for v in document.versions]
+        windows = PurgeWindows(policy, document)
+        return [windows.of(v).rule for v in document.versions]
 
     assert ["default"] * 2 == rules(number=2)
     assert ["tag:short"] * 2 == rules("short", number=2)

@@ -9,9 +9,9 @@ from typing import Any, Final, cast
 
 from hsm_core import primitives
 from hsm_core._internal.crypto.der import seed_key_info, subject_public_key_info
-from hsm_core._internal.crypto.libcrypto.provider import sign_deterministic
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm, spec
+from tests.vectors.deterministic import sign_deterministic
 from tests.vectors.key_forms import libcrypto
 from tests.vectors.package import Block, field_bytes
 from tests.vectors.records import read_records

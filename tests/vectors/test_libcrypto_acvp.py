@@ -31,13 +31,12 @@ from hsm_core._internal.crypto.libcrypto.provider import (
     KEMPrivateHandle,
     KEMPublicHandle,
     LibcryptoSignaturePrivateHandle,
-    encapsulate_from,
-    sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import InvalidInputError
 from tests.support import require_service, vectors_folder
+from tests.vectors.deterministic import encapsulate_from, sign_deterministic
 
 PROVIDER = LibcryptoProvider()
 

@@ -21,12 +21,11 @@ from hsm_core._internal.crypto.der import (
 )
 from hsm_core._internal.crypto.libcrypto.provider import (
     LibcryptoSignaturePrivateHandle,
-    encapsulate_from,
-    sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, InvalidInputError
+from tests.vectors.deterministic import encapsulate_from, sign_deterministic
 from tests.vectors.key_forms import both_key_info, expanded_key_info, libcrypto
 from tests.vectors.tally import LOADING, Tally, Test
 from tests.vectors.wycheproof import Group, octets

@@ -159,9 +159,6 @@ class RetentionRule:
         return self._times(seq, 1)[0]
 
 
-_x = 0
-
-
 def gather(
     lines: Callable[[int, int], Sequence[bytes]],
     *,

@@ -82,18 +82,7 @@ class Candidate:
         return not self.kept and self.due_at <= now
 
 
-def window_of(
-    policy: RetentionPolicy, document: KeyDocument, version: VersionDocument
-) -> Window:
-    """
-    Return the longest window that concerns a version; else the default.
-
-    Of equal ones an override is named before a tag.
-    """
-    return _Windows(policy, document).of(version)
-
-
-class _Windows:
+class PurgeWindows:
     """The windows that concern one key, found once for all of its versions."""
 
     def __init__(self, policy: RetentionPolicy, document: KeyDocument) -> None:
@@ -121,7 +110,7 @@ class _Windows:
 
 def candidates(policy: RetentionPolicy, document: KeyDocument) -> Iterator[Candidate]:
     """Return each material of a key that has not been destroyed, oldest first."""
-    windows = _Windows(policy, document)
+    windows = PurgeWindows(policy, document)
     groups: dict[str, list[VersionDocument]] = {}
     for version in document.versions:
         if version.state is not _S.DESTROYED:
@@ -140,12 +129,14 @@ def candidate_of(
         if version.material_id == material_id and version.state is not _S.DESTROYED
     )
     return (
-        _candidate(_Windows(policy, document), document, versions) if versions else None
+        _candidate(PurgeWindows(policy, document), document, versions)
+        if versions
+        else None
     )
 
 
 def _candidate(
-    windows: _Windows, document: KeyDocument, versions: tuple[VersionDocument, ...]
+    windows: PurgeWindows, document: KeyDocument, versions: tuple[VersionDocument, ...]
 ) -> Candidate:
     found = [(windows.of(version), version) for version in versions]
     ends = (max(opened_at(v) + w.days * DAY, v.retain_until) for w, v in found)

@@ -96,33 +96,6 @@ class PurgeRequests(Protocol):
         ...
 
 
-class NoPurgeRequests:
-    """Stand-in without an approval workflow: nothing is ever granted."""
-
-    def request(
-        self,
-        caller: Caller,
-        operation: Operation[Any],
-        *,
-        minimum_seconds: int = 0,
-    ) -> Approval | None:
-        """Return None."""
-        return None
-
-    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
-        """Return None."""
-        return None
-
-    def state_of(self, approval_id: str) -> Approval:
-        """
-        Refuse.
-
-        Raises:
-            ApprovalNotFoundError: Always.
-        """
-        raise ApprovalNotFoundError
-
-
 class RememberedRequests:
     """
     Approval requests, with the newest one for each operation.

@@ -114,20 +114,6 @@ class LibcryptoSignaturePrivateHandle(LibcryptoSignaturePublicHandle):
             return buffer.taken()
 
 
-def sign_deterministic(
-    handle: LibcryptoSignaturePrivateHandle,
-    data: bytes,
-    parameters: SignatureParameters,
-) -> bytes:
-    """
-    Return the signature of the deterministic variant, for known answers only.
-
-    Standard:
-        FIPS 204, section 3.4; FIPS 205, section 9.2.
-    """
-    return handle._sign(data, parameters, deterministic=True)  # noqa: SLF001
-
-
 def _settings(chosen: SignatureParameters, **more: int) -> ctypes.Array[Parameter]:
     """Return a call's OSSL_PARAMs; what is not given has its default."""
     values: dict[str, bytes | int] = dict(more)
@@ -136,9 +122,6 @@ def _settings(chosen: SignatureParameters, **more: int) -> ctypes.Array[Paramete
     if chosen.external_mu:
         values["mu"] = 1
     return ossl_parameters(**values)
-
-
-_RANDOM_BYTES: Final = 32
 
 
 class KEMPublicHandle(RawPublicHandle):
@@ -206,21 +189,6 @@ class KEMPrivateHandle(KEMPublicHandle):
             )
             library.check(made, "EVP_PKEY_decapsulate")
             return secret.taken()
-
-
-def encapsulate_from(handle: KEMPublicHandle, message: bytes) -> tuple[bytes, bytes]:
-    """
-    Return shared secret and encapsulation of a chosen *message*, for known answers.
-
-    Raises:
-        ValueError: *message* is not 32 bytes long.
-
-    Standard:
-        FIPS 203, algorithm 17, whose input m it is.
-    """
-    if len(message) != _RANDOM_BYTES:
-        raise ValueError(f"Expected {_RANDOM_BYTES} bytes, got {len(message)}.")
-    return handle._encapsulate(ikme=message)  # noqa: SLF001
 
 
 _FAMILIES: Final = frozenset({Family.ML_KEM, Family.ML_DSA, Family.SLH_DSA})
