@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._access_lists import others_may_change
+from hsm_core._files import read_file_of_settings
 from hsm_core._policies.certificate_identities import read_people
 from hsm_core._policies.policy_file import (
     MAX_BYTES,
@@ -41,12 +41,10 @@ from hsm_core._policies.rules import (
     Policy,
     PolicyRule,
 )
-from hsm_core._regular_files import open_regular
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
     ConfigurationError,
     InvalidInputError,
-    UnsafeFileModeError,
 )
 from hsm_core.identities import identity
 from hsm_core.model import Role
@@ -129,20 +127,9 @@ def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
         UnsafeFileModeError: Others than root and this process' user may write to what
             is *for_use*.
     """
-    try:
-        with open_regular(path) as file:
-            if for_use and others_may_change(file.fileno()):
-                raise UnsafeFileModeError(
-                    f"{path}: the policy is writable by other users. It must be owned "
-                    "by root or this user and writable by its owner only.",
-                    field="policy_config",
-                )
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: the policy can't be read ({error.strerror}).",
-            field="policy_config",
-        ) from None
+    return read_file_of_settings(
+        path, field="policy_config", limit=MAX_BYTES, check_writers=for_use
+    ).data
 
 
 def parse_policy_file(path: Path, data: bytes) -> Policy:

@@ -23,7 +23,7 @@ import re
 import stat
 from typing import Final
 
-from hsm_core._access_lists import is_open_to_others
+from hsm_core._files import is_open_to_others
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
 __all__ = [

@@ -20,8 +20,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hsm_core import errors
-from hsm_core._byte_fields import bytes_fields, item_types, with_bytes
-from hsm_core._strict_json import MAX_DEPTH, Json, scan_json
+from hsm_core._json import (
+    MAX_DEPTH,
+    Json,
+    bytes_fields,
+    item_types,
+    scan_json,
+    with_bytes,
+)
 from hsm_core.errors import (
     ApprovalRequiredError,
     Fact,

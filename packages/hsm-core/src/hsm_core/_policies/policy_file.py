@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import yaml
 from msgspec import Meta, field
 
-from hsm_core._strict_json import Json, scan_json
+from hsm_core._json import Json, scan_json
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.model import Record, Role
 from hsm_core.settings import PolicyProfile

@@ -16,12 +16,11 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._access_lists import others_may_change
+from hsm_core._files import read_file_of_settings
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import StoredForm
-from hsm_core._regular_files import open_regular
-from hsm_core.errors import ConfigurationError, MalformedError, UnsafeFileModeError
+from hsm_core.errors import ConfigurationError, MalformedError
 from hsm_core.protocols import Clock, KeyStore
 from hsm_core.retention_policy import MAX_BYTES, RetentionPolicy, parse_retention_policy
 
@@ -187,7 +186,9 @@ class RetentionPolicyFile:
             Whether to read again soon, because new content is not old enough.
         """
         try:
-            content = self._read()
+            content = read_file_of_settings(
+                self._path, field="retention_config", limit=MAX_BYTES
+            ).data
             digest = hashlib.sha256(content).digest()
             policy = parse_retention_policy(content)
         except ConfigurationError as error:
@@ -205,18 +206,3 @@ class RetentionPolicyFile:
         self.policy, self._adopted, self.problem = policy, digest, ""
         self.loaded_at = self._clock.now()
         return False
-
-    def _read(self) -> bytes:
-        try:
-            with open_regular(self._path) as file:
-                if others_may_change(file.fileno()):
-                    raise UnsafeFileModeError(
-                        "Other users can write the retention policy. It must "
-                        "belong to root or this user, and be writable by its "
-                        "owner only."
-                    )
-                return file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigurationError(
-                f"The retention policy can't be read: {error.strerror}."
-            ) from None
