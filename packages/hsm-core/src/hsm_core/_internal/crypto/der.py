@@ -60,7 +60,11 @@ def wrong_root(algorithm: Algorithm) -> InvalidInputError:
 
 def not_material(algorithm: Algorithm) -> InvalidInputError:
     """Return the error for material of another algorithm or form."""
-    return bad_material(algorithm, "is not its private key in PKCS#8, DER")
+    return InvalidInputError(
+        f"material is not a private key of {algorithm} in PKCS#8, DER.",
+        field="material",
+        algorithm=algorithm.value,
+    )
 
 
 def not_public_key(algorithm: Algorithm) -> InvalidInputError:

@@ -20,7 +20,6 @@ from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use, UseAccounts
 from hsm_core._internal.lib.cache import RecentEvent
-from hsm_core._internal.lib.schedule import Schedule
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.algorithms import (
@@ -37,9 +36,43 @@ from hsm_core.errors import (
     UnknownAlgorithmError,
 )
 from hsm_core.model import AuditDetail, Caller
-from hsm_core.operations import AuditVerification, Operation
+from hsm_core.operations import AuditVerification, Operation, ScheduleStatus
 from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditSync, Limits
+
+
+@dataclass(slots=True)
+class Schedule:
+    """
+    Written by schedulers, read by status queries; each value is replaced.
+
+    Attributes:
+        rotating: Number of keys with automatic rotation.
+        rotations_due: Number of those that are due and not rotated yet.
+        destructions: Number of keys with a scheduled destruction.
+        destructions_due: Number of those that are due.
+        held: Number of those delayed by a clock jump.
+        left_out_seconds: Wall time that does not count, in seconds.
+    """
+
+    rotating: int = 0
+    rotations_due: int = 0
+    destructions: int = 0
+    destructions_due: int = 0
+    held: int = 0
+    left_out_seconds: int = 0
+
+    def status(self) -> ScheduleStatus:
+        """Return the values as a status."""
+        return ScheduleStatus(
+            rotating=self.rotating,
+            rotations_due=self.rotations_due,
+            destructions=self.destructions,
+            destructions_due=self.destructions_due,
+            held=self.held,
+            left_out_seconds=self.left_out_seconds,
+        )
+
 
 Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")

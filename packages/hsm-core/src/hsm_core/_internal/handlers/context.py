@@ -18,7 +18,7 @@ from hsm_core._internal.keyring.documents import (
     audited_caller,
     audited_key,
 )
-from hsm_core._internal.lib.certificate_facts import audited_certificate
+from hsm_core._internal.policy.facts import audited_certificate
 from hsm_core._internal.time.clock import utc_text
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
 from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError

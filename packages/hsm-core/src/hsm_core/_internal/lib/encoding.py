@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hsm_core.errors import MalformedError
 
@@ -40,15 +42,7 @@ def hkdf_sha256(key: bytes, *, salt: bytes, info: bytes, length: int = 32) -> by
 
         length: 1 to 8160 bytes.
     """
-    pseudo_random_key = hmac.digest(salt or bytes(32), key, "sha256")
-    block, output, counter = b"", b"", 1
-    while len(output) < length:
-        block = hmac.digest(
-            pseudo_random_key, block + info + bytes([counter]), "sha256"
-        )
-        output += block
-        counter += 1
-    return output[:length]
+    return HKDF(hashes.SHA256(), length, salt or None, info).derive(key)
 
 
 def mac_function(key: bytes, domain: bytes = b"") -> Callable[[bytes], bytes]:

@@ -14,7 +14,7 @@ from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core._internal.keyring.tampering import Finding
 from hsm_core._internal.keyring.use_counters import Use
-from hsm_core._internal.lib.certificate_facts import audited_certificate
+from hsm_core._internal.policy.facts import audited_certificate
 from hsm_core.errors import HSMError, KeyTamperedError, SelfTestFailedError
 from hsm_core.model import Caller, CountedDetail, KeyId, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock

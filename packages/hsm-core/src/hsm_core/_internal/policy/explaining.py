@@ -10,7 +10,6 @@ from typing import Final, TypeAlias
 import msgspec
 
 from hsm_core import wire
-from hsm_core._internal.lib.certificate_facts import certificate_facts
 from hsm_core._internal.policy.changes import UPDATE_GIVES
 from hsm_core._internal.policy.engine import (
     HeldRule,
@@ -23,6 +22,7 @@ from hsm_core._internal.policy.engine import (
 from hsm_core._internal.policy.facts import (
     DEFAULT_DENY,
     StatedFacts,
+    certificate_facts,
     outcome_of_rule,
     sides_as_asked,
 )

@@ -14,7 +14,7 @@ import msgspec
 from hsm_core._policies.rules import MAKING
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.identities import SYSTEM_PREFIX
-from hsm_core.model import ApprovalDemand, Caller, KeyState, PolicyOutcome
+from hsm_core.model import ApprovalDemand, Caller, KeyState, Parameters, PolicyOutcome
 from hsm_core.operations import Operation
 from hsm_core.protocols import Decision, KeyFacts
 
@@ -157,3 +157,32 @@ SYSTEM_GRANTS: Final[dict[str, frozenset[str]]] = {
 def system_caller(principal: SystemPrincipal) -> Caller:
     """Return the caller that a scheduler is."""
     return Caller(principal=principal.value, roles=frozenset())
+
+
+_SUBJECT: Final = "caller_certificate_subject"
+_NAMES: Final = "caller_certificate_names"
+_SINGLE_USE: Final = "caller_single_use"
+
+
+def audited_certificate(caller: Caller) -> Parameters:
+    """Return the audit parameters for the caller's credentials."""
+    found: Parameters = {}
+    if caller.certificate_subject:
+        found[_SUBJECT] = caller.certificate_subject
+    if caller.certificate_names:
+        found[_NAMES] = list(caller.certificate_names)
+    if caller.single_use:
+        found[_SINGLE_USE] = 1
+    return found
+
+
+def certificate_facts(parameters: Parameters) -> dict[str, Any]:
+    """Return the same as fields of a `Caller` again."""
+    subject, names = parameters.get(_SUBJECT, ""), parameters.get(_NAMES, [])
+    found: dict[str, Any] = {}
+    if isinstance(subject, str):
+        found["certificate_subject"] = subject
+    if isinstance(names, list):
+        found["certificate_names"] = tuple(names)
+    found["single_use"] = parameters.get(_SINGLE_USE) == 1
+    return found
