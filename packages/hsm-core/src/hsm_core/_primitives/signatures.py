@@ -28,43 +28,6 @@ from hsm_core.algorithms import (
 )
 
 
-class MuDigest:
-    """
-    Computes mu of a message that comes in pieces.
-
-    Args:
-        algorithm: One of ML-DSA.
-
-        public_der: SubjectPublicKeyInfo of the key that will sign.
-
-        context: Up to 255 bytes, which mu holds.
-
-    Raises:
-        UnsupportedOperationError: The algorithm has no mu.
-        InputSizeError: *context* is too long.
-        InvalidInputError: *public_der* is not a key of this algorithm.
-    """
-
-    __slots__ = ("_hash",)
-
-    def __init__(
-        self, algorithm: Algorithm, public_der: bytes, context: bytes = b""
-    ) -> None:
-        signature_parameters(algorithm, external_mu=True)
-        signature_parameters(algorithm, context=context)
-        public = read_public_key_info(algorithm, public_der)
-        self._hash = hashlib.shake_256(hashlib.shake_256(public).digest(MU_BYTES))
-        self._hash.update(bytes([0, len(context)]) + context)
-
-    def update(self, data: bytes, /) -> None:
-        """Add the next piece of the message."""
-        self._hash.update(data)
-
-    def digest(self) -> bytes:
-        """Return mu of all pieces so far, 64 bytes."""
-        return self._hash.digest(MU_BYTES)
-
-
 def sign(
     algorithm: Algorithm,
     key: Key,
@@ -255,7 +218,7 @@ class MuHasher:
         >>> verify(Algorithm.ML_DSA_44, pair.public_der, signature, b"hello")
     """
 
-    __slots__ = ("_digest",)
+    __slots__ = ("_hash",)
 
     def __init__(self, algorithm: Algorithm, key: Key, context: bytes = b"") -> None:
         algorithm = member(Algorithm, algorithm, "algorithm")
@@ -263,15 +226,20 @@ class MuHasher:
             public_der = octets(key)
         else:
             public_der = key.public_der()
-        self._digest = MuDigest(algorithm, public_der, octets(context))
+        context = octets(context)
+        signature_parameters(algorithm, external_mu=True)
+        signature_parameters(algorithm, context=context)
+        public = read_public_key_info(algorithm, public_der)
+        self._hash = hashlib.shake_256(hashlib.shake_256(public).digest(MU_BYTES))
+        self._hash.update(bytes([0, len(context)]) + context)
 
     def update(self, data: bytes, /) -> None:
         """Add the next piece of the message."""
-        self._digest.update(data)
+        self._hash.update(data)
 
     def digest(self) -> bytes:
         """Return mu of all pieces so far, 64 bytes."""
-        return self._digest.digest()
+        return self._hash.digest(MU_BYTES)
 
 
 def external_mu(

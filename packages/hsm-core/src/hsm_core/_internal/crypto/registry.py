@@ -57,213 +57,6 @@ class Slot:
         self.last_made = b""
 
 
-class ServedAlgorithms:
-    """
-    Providers of this machine; the first with an algorithm serves it.
-
-    Thread-safe. Who serves an algorithm is found out when it is first needed.
-
-    Args:
-        providers: In order of preference.
-
-        order: Names of providers by name of algorithm, where it differs. Only those
-            named are asked, so that a setting never ends in a silent substitute.
-
-    Raises:
-        ConfigurationError: *order* names an algorithm or a provider that isn't there.
-    """
-
-    def __init__(
-        self,
-        providers: Sequence[CryptoProvider],
-        order: Mapping[str, tuple[str, ...]],
-    ) -> None:
-        self._providers = tuple(providers)
-        self._ready: set[Algorithm] = set()
-        self._slots: dict[Algorithm, Slot | None] = {}
-        self._resolving = threading.RLock()
-        self._stopping = threading.Lock()
-        self._testing = threading.Lock()
-        self._order = parse_order(order, self._providers)
-
-    def require(self, algorithm: Algorithm) -> None:
-        """
-        Return if the algorithm may be used; the first time, it is tested now.
-
-        Raises:
-            AlgorithmUnavailableError: No provider serves it.
-            SelfTestFailedError: It is stopped.
-            EntropyUnavailableError: It can't be tested now.
-        """
-        if algorithm not in self._ready:
-            self._settle(algorithm)
-
-    def is_ready(self, algorithm: Algorithm) -> bool:
-        """Return whether the algorithm has passed its test and is not stopped."""
-        return algorithm in self._ready
-
-    def provider_of(self, algorithm: Algorithm) -> CryptoProvider:
-        """
-        Return the provider of an algorithm, even if it is stopped.
-
-        Raises:
-            AlgorithmUnavailableError: There is none.
-        """
-        return self._slot(algorithm).provider
-
-    def statuses(self) -> tuple[AlgorithmStatus, ...]:
-        """Return the status of each algorithm."""
-        return tuple(map(self._status, Algorithm))
-
-    def power_up_test(self) -> None:
-        """
-        Run the known-answer tests that are quick; what fails is stopped.
-
-        Of an algorithm that signs slowly, a known signature is verified; it is tested
-        wholly before its first use.
-        """
-        for algorithm in Algorithm:
-            slot = self._find(algorithm)
-            if slot is None:
-                continue
-            if spec(algorithm).use_cost is Cost.QUICK:
-                self._run_known_answers(algorithm, slot)
-                continue
-            try:
-                known_verification_test(algorithm, slot.provider)
-            except SelfTestFailedError as failure:
-                self.stop(algorithm, str(failure))
-
-    def self_test(self, closing: threading.Event) -> tuple[SelfTestResult, ...]:
-        """
-        Run the known-answer tests of every algorithm that has a provider.
-
-        One that is stopped stays so and is not tried again. After each the thread
-        sleeps, so that others get their turn.
-
-        Raises:
-            OverloadedError: Another thread runs them already.
-            UnavailableError: *closing* was set.
-        """
-        if not self._testing.acquire(blocking=False):
-            raise OverloadedError("The self-tests are already running.")
-        try:
-            return tuple(self._tests(closing))
-        finally:
-            self._testing.release()
-
-    def _tests(self, closing: threading.Event) -> Iterator[SelfTestResult]:
-        for algorithm in Algorithm:
-            slot = self._find(algorithm)
-            if slot is not None:
-                began = time.monotonic()
-                yield self._test(algorithm, slot)
-                if closing.wait(min(time.monotonic() - began, _MOST_PAUSE_SECONDS)):
-                    raise UnavailableError("The HSM is closed.")
-
-    def stop(self, algorithm: Algorithm, reason: str) -> None:
-        """
-        Stop an algorithm, and its composites, until the process starts again.
-
-        Handles that were loaded before are stopped too. The first reason is kept.
-        """
-        reasons = {algorithm: reason} | {
-            composite: f"its component {algorithm} is stopped: {reason}"
-            for composite, row in ALGORITHMS.items()
-            if algorithm in row.components and self._find(composite)
-        }
-        for stopped, why in reasons.items():
-            slot = self._slot(stopped)
-            with self._stopping:
-                slot.reason = slot.reason or why
-                self._ready.discard(stopped)
-
-    def _slot(self, algorithm: Algorithm) -> Slot:
-        slot = self._find(algorithm)
-        if slot is None:
-            raise AlgorithmUnavailableError(
-                f"No provider on this machine supports {algorithm}. "
-                f"{self._hint(algorithm)}",
-                algorithm=algorithm.value,
-            )
-        return slot
-
-    def _find(self, algorithm: Algorithm) -> Slot | None:
-        """Return the slot of an algorithm, or None if nobody serves it."""
-        if algorithm not in self._slots:
-            with self._resolving:
-                if algorithm not in self._slots:
-                    self._slots[algorithm] = self._resolve(algorithm)
-        return self._slots[algorithm]
-
-    def _resolve(self, algorithm: Algorithm) -> Slot | None:
-        row = spec(algorithm)
-        if not all(map(self._find, row.components)):
-            return None
-        usual = sorted(
-            self._providers,
-            key=lambda one: row.family not in getattr(one, "preferred", ()),
-        )
-        for provider in self._order.get(algorithm, usual):
-            if algorithm in provider.algorithms():
-                return Slot(provider, Guard(algorithm, self.require))
-        return None
-
-    def _settle(self, algorithm: Algorithm) -> None:
-        slot = self._slot(algorithm)
-        self._run_known_answers(algorithm, slot)
-        if slot.reason:
-            raise SelfTestFailedError(
-                f"{algorithm} is stopped: {slot.reason}", algorithm=algorithm.value
-            )
-
-    def _test(self, algorithm: Algorithm, slot: Slot) -> SelfTestResult:
-        self._run_known_answers(algorithm, slot, again=True)
-        return SelfTestResult(
-            algorithm=algorithm,
-            provider=slot.provider.name,
-            passed=not slot.reason,
-            reason=slot.reason,
-        )
-
-    def _run_known_answers(
-        self, algorithm: Algorithm, slot: Slot, *, again: bool = False
-    ) -> None:
-        """Test an algorithm that isn't stopped; a reason in its slot is the outcome."""
-        with slot.lock:
-            if slot.reason or (algorithm in self._ready and not again):
-                return
-            try:
-                known_answer_test(algorithm, slot.provider)
-            except SelfTestFailedError as failure:
-                self.stop(algorithm, str(failure))
-                return
-            with self._stopping:
-                if not slot.reason:
-                    self._ready.add(algorithm)
-
-    def _status(self, algorithm: Algorithm) -> AlgorithmStatus:
-        slot = self._find(algorithm)
-        if slot is None:
-            return AlgorithmStatus(
-                algorithm=algorithm, status="unavailable", hint=self._hint(algorithm)
-            )
-        return AlgorithmStatus(
-            algorithm=algorithm,
-            status="stopped" if slot.reason else "available",
-            provider=slot.provider.name,
-            provider_version=slot.provider.version,
-        )
-
-    def _hint(self, algorithm: Algorithm) -> str:
-        """Return the hint for an algorithm without a provider."""
-        if algorithm in self._order:
-            names = ", ".join(provider.name for provider in self._order[algorithm])
-            return f"The setting 'providers' allows only {names}."
-        missing = [c for c in spec(algorithm).components if self._find(c) is None]
-        return " ".join(map(what_to_install, missing or [algorithm]))
-
-
 _DEFAULT_ORDER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
@@ -281,16 +74,20 @@ class GeneratedKey:
     public_der: bytes = field(repr=False)
 
 
-class CryptoRegistry(ServedAlgorithms):
+class CryptoRegistry:
     """
-    Registry of all cryptography: generate, load, test, stop.
+    Registry of all cryptography: generate, load, test, stop. Thread-safe.
+
+    The first provider with an algorithm serves it; it is chosen when the algorithm is
+    first needed.
 
     Args:
-        providers: See `ServedAlgorithms`, as for *order*.
+        providers: In order of preference.
 
-        entropy: Where new keys come from.
+        entropy: Source of new keys.
 
-        order: Names of providers by name of algorithm.
+        order: Names of providers by name of algorithm, where it differs. Only the named
+            ones are asked, so a setting never ends in a silent substitute.
 
         composites: Makes the provider of composites; components come from this
             registry, so that a stopped component stops its composites.
@@ -308,7 +105,13 @@ class CryptoRegistry(ServedAlgorithms):
         composites: Callable[[CryptoRegistry], CryptoProvider] = composite_provider,
     ) -> None:
         self._entropy = entropy
-        super().__init__((*providers, composites(self)), order)
+        self._providers = (*providers, composites(self))
+        self._ready: set[Algorithm] = set()
+        self._slots: dict[Algorithm, Slot | None] = {}
+        self._resolving = threading.RLock()
+        self._stopping = threading.Lock()
+        self._testing = threading.Lock()
+        self._order = parse_order(order, self._providers)
 
     def generate(self, algorithm: Algorithm, *, agrees: bool = True) -> GeneratedKey:
         """
@@ -409,6 +212,89 @@ class CryptoRegistry(ServedAlgorithms):
             handle = slot.provider.load_public(algorithm, der)
             return GuardedHandle(handle, slot.guard)
 
+    def require(self, algorithm: Algorithm) -> None:
+        """
+        Return if the algorithm may be used; the first time, it is tested now.
+
+        Raises:
+            AlgorithmUnavailableError: No provider serves it.
+            SelfTestFailedError: It is stopped.
+            EntropyUnavailableError: It can't be tested now.
+        """
+        if algorithm not in self._ready:
+            self._settle(algorithm)
+
+    def is_ready(self, algorithm: Algorithm) -> bool:
+        """Return whether the algorithm has passed its test and is not stopped."""
+        return algorithm in self._ready
+
+    def provider_of(self, algorithm: Algorithm) -> CryptoProvider:
+        """
+        Return the provider of an algorithm, even if it is stopped.
+
+        Raises:
+            AlgorithmUnavailableError: There is none.
+        """
+        return self._slot(algorithm).provider
+
+    def statuses(self) -> tuple[AlgorithmStatus, ...]:
+        """Return the status of each algorithm."""
+        return tuple(map(self._status, Algorithm))
+
+    def power_up_test(self) -> None:
+        """
+        Run the known-answer tests that are quick; what fails is stopped.
+
+        Of an algorithm that signs slowly, a known signature is verified; it is tested
+        wholly before its first use.
+        """
+        for algorithm in Algorithm:
+            slot = self._find(algorithm)
+            if slot is None:
+                continue
+            if spec(algorithm).use_cost is Cost.QUICK:
+                self._run_known_answers(algorithm, slot)
+                continue
+            try:
+                known_verification_test(algorithm, slot.provider)
+            except SelfTestFailedError as failure:
+                self.stop(algorithm, str(failure))
+
+    def self_test(self, closing: threading.Event) -> tuple[SelfTestResult, ...]:
+        """
+        Run the known-answer tests of every algorithm that has a provider.
+
+        One that is stopped stays so and is not tried again. After each the thread
+        sleeps, so that others get their turn.
+
+        Raises:
+            OverloadedError: Another thread runs them already.
+            UnavailableError: *closing* was set.
+        """
+        if not self._testing.acquire(blocking=False):
+            raise OverloadedError("The self-tests are already running.")
+        try:
+            return tuple(self._tests(closing))
+        finally:
+            self._testing.release()
+
+    def stop(self, algorithm: Algorithm, reason: str) -> None:
+        """
+        Stop an algorithm, and its composites, until the process starts again.
+
+        Handles that were loaded before are stopped too. The first reason is kept.
+        """
+        reasons = {algorithm: reason} | {
+            composite: f"its component {algorithm} is stopped: {reason}"
+            for composite, row in ALGORITHMS.items()
+            if algorithm in row.components and self._find(composite)
+        }
+        for stopped, why in reasons.items():
+            slot = self._slot(stopped)
+            with self._stopping:
+                slot.reason = slot.reason or why
+                self._ready.discard(stopped)
+
     def _check_fresh(self, algorithm: Algorithm, slot: Slot, material: bytes) -> None:
         """Compare a new key with the one before: equal keys mean a stuck generator."""
         digest = hashlib.sha256(material).digest()
@@ -417,6 +303,100 @@ class CryptoRegistry(ServedAlgorithms):
             slot.last_made = digest
         if repeated:
             self.stop(algorithm, "The random generator produced the same key twice.")
+
+    def _tests(self, closing: threading.Event) -> Iterator[SelfTestResult]:
+        for algorithm in Algorithm:
+            slot = self._find(algorithm)
+            if slot is not None:
+                began = time.monotonic()
+                yield self._test(algorithm, slot)
+                if closing.wait(min(time.monotonic() - began, _MOST_PAUSE_SECONDS)):
+                    raise UnavailableError("The HSM is closed.")
+
+    def _slot(self, algorithm: Algorithm) -> Slot:
+        slot = self._find(algorithm)
+        if slot is None:
+            raise AlgorithmUnavailableError(
+                f"No provider on this machine supports {algorithm}. "
+                f"{self._hint(algorithm)}",
+                algorithm=algorithm.value,
+            )
+        return slot
+
+    def _find(self, algorithm: Algorithm) -> Slot | None:
+        """Return the slot of an algorithm, or None if nobody serves it."""
+        if algorithm not in self._slots:
+            with self._resolving:
+                if algorithm not in self._slots:
+                    self._slots[algorithm] = self._resolve(algorithm)
+        return self._slots[algorithm]
+
+    def _resolve(self, algorithm: Algorithm) -> Slot | None:
+        row = spec(algorithm)
+        if not all(map(self._find, row.components)):
+            return None
+        usual = sorted(
+            self._providers,
+            key=lambda one: row.family not in getattr(one, "preferred", ()),
+        )
+        for provider in self._order.get(algorithm, usual):
+            if algorithm in provider.algorithms():
+                return Slot(provider, Guard(algorithm, self.require))
+        return None
+
+    def _settle(self, algorithm: Algorithm) -> None:
+        slot = self._slot(algorithm)
+        self._run_known_answers(algorithm, slot)
+        if slot.reason:
+            raise SelfTestFailedError(
+                f"{algorithm} is stopped: {slot.reason}", algorithm=algorithm.value
+            )
+
+    def _test(self, algorithm: Algorithm, slot: Slot) -> SelfTestResult:
+        self._run_known_answers(algorithm, slot, again=True)
+        return SelfTestResult(
+            algorithm=algorithm,
+            provider=slot.provider.name,
+            passed=not slot.reason,
+            reason=slot.reason,
+        )
+
+    def _run_known_answers(
+        self, algorithm: Algorithm, slot: Slot, *, again: bool = False
+    ) -> None:
+        """Test an algorithm that isn't stopped; a reason in its slot is the outcome."""
+        with slot.lock:
+            if slot.reason or (algorithm in self._ready and not again):
+                return
+            try:
+                known_answer_test(algorithm, slot.provider)
+            except SelfTestFailedError as failure:
+                self.stop(algorithm, str(failure))
+                return
+            with self._stopping:
+                if not slot.reason:
+                    self._ready.add(algorithm)
+
+    def _status(self, algorithm: Algorithm) -> AlgorithmStatus:
+        slot = self._find(algorithm)
+        if slot is None:
+            return AlgorithmStatus(
+                algorithm=algorithm, status="unavailable", hint=self._hint(algorithm)
+            )
+        return AlgorithmStatus(
+            algorithm=algorithm,
+            status="stopped" if slot.reason else "available",
+            provider=slot.provider.name,
+            provider_version=slot.provider.version,
+        )
+
+    def _hint(self, algorithm: Algorithm) -> str:
+        """Return the hint for an algorithm without a provider."""
+        if algorithm in self._order:
+            names = ", ".join(provider.name for provider in self._order[algorithm])
+            return f"The setting 'providers' allows only {names}."
+        missing = [c for c in spec(algorithm).components if self._find(c) is None]
+        return " ".join(map(what_to_install, missing or [algorithm]))
 
 
 def default_registry(
