@@ -7,11 +7,13 @@ like any other, and forgets everything at the end.
 """
 
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
-from hsm_core.testing.faults import Faults
-from hsm_core.testing.faulty_stores import FaultyKeyStore, FaultyUseCounters
-from hsm_core.testing.faulty_trail import FaultyAuditLog
-from hsm_core.testing.memory import caller, memory_hsm
-from hsm_core.testing.surroundings import FakeClock, FakeEntropy
+from hsm_core.testing.faults import (
+    Faults,
+    FaultyAuditLog,
+    FaultyKeyStore,
+    FaultyUseCounters,
+)
+from hsm_core.testing.memory import FakeClock, FakeEntropy, caller, memory_hsm
 
 __all__ = [
     "FakeClock",

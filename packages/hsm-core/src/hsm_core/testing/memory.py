@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""An HSM in memory: the real pipeline, that forgets everything at the end."""
+"""HSM in memory, and a clock and a random generator that tests control."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 
 import msgspec
@@ -27,14 +28,14 @@ from hsm_core.protocols import (
     OpenedStore,
 )
 from hsm_core.settings import KeyStoreKind, Settings
-from hsm_core.testing.faults import Faults
-from hsm_core.testing.faulty_stores import FaultyKeyStore, FaultyUseCounters
-from hsm_core.testing.faulty_trail import FaultyAuditLog
+from hsm_core.testing.faults import (
+    Faults,
+    FaultyAuditLog,
+    FaultyKeyStore,
+    FaultyUseCounters,
+)
 
-__all__ = [
-    "caller",
-    "memory_hsm",
-]
+__all__ = ["FakeClock", "FakeEntropy", "caller", "memory_hsm"]
 
 
 _lock = threading.Lock()
@@ -134,3 +135,54 @@ def _registry() -> CryptoRegistry:
             _tested = default_registry(SystemEntropy(), {})
             _tested.power_up_test()
         return _tested
+
+
+class FakeClock:
+    """
+    A clock that moves only when told to.
+
+    Args:
+        now: Microseconds since 1970 to begin at.
+    """
+
+    def __init__(self, now: int = 1_750_000_000_000_000) -> None:
+        self._now = now
+        self._monotonic = 0.0
+
+    def now(self) -> int:
+        """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return a time that never goes back, in seconds."""
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on both clocks; *seconds* is 0 or more."""
+        self._now += int(seconds * 1_000_000)
+        self._monotonic += seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forwards or backwards, as an administrator may."""
+        self._now += int(seconds * 1_000_000)
+
+
+class FakeEntropy:
+    """
+    Bytes that a seed determines, for tests that must repeat exactly. Never for keys.
+
+    Args:
+        seed: What determines them.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._state = seed.to_bytes(16, "big")
+        self._counter = 0
+        self._lock = threading.Lock()
+
+    def random_bytes(self, length: int, /) -> bytes:
+        """Return the next *length* bytes."""
+        with self._lock:
+            self._counter += 1
+            block = self._state + self._counter.to_bytes(8, "big")
+        return hashlib.shake_256(block).digest(length)
