@@ -200,7 +200,7 @@ class TestFile:
             path.chmod(mode)
             self.look(file, clock)
             assert file.policy is None
-            assert "Other users" in file.problem
+            assert "writable by other users" in file.problem
         path.chmod(0o644)
         if os.geteuid() == 0:
             os.chown(path, 12_345, 0)
