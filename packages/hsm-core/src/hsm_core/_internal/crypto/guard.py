@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The one door between providers and everybody else."""
+"""Guards around every call of a provider."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError, UnavailableError
 from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Guard:
@@ -89,84 +93,62 @@ class GuardedHandle:
 
     def public_der(self) -> bytes:
         """Return SubjectPublicKeyInfo, DER; empty for a symmetric key."""
-        with self._guard:
-            return self._handle.public_der()
+        return self._run(self._handle.public_der)
 
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
         """See `KeyHandle.sign`."""
-        data = octets(data)
-        with self._guard:
-            return self._handle.sign(data, parameters)
+        return self._run(self._handle.sign, octets(data), parameters)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """See `KeyHandle.verify`."""
-        data, signature = octets(data), octets(signature)
-        with self._guard:
-            self._handle.verify(data, signature, parameters)
+        self._run(self._handle.verify, octets(data), octets(signature), parameters)
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
         """See `KeyHandle.seal`."""
-        nonce, plaintext, aad = octets(nonce), octets(plaintext), octets(aad)
-        with self._guard:
-            return self._handle.seal(nonce, plaintext, aad)
+        return self._run(self._handle.seal, *map(octets, (nonce, plaintext, aad)))
 
     def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
         """See `KeyHandle.open`."""
-        nonce, ciphertext, aad = octets(nonce), octets(ciphertext), octets(aad)
-        with self._guard:
-            return self._handle.open(nonce, ciphertext, aad)
+        return self._run(self._handle.open, *map(octets, (nonce, ciphertext, aad)))
 
     def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.encrypt`."""
-        plaintext = octets(plaintext)
-        with self._guard:
-            return self._handle.encrypt(plaintext, parameters)
+        return self._run(self._handle.encrypt, octets(plaintext), parameters)
 
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.decrypt`."""
-        ciphertext = octets(ciphertext)
-        with self._guard:
-            return self._handle.decrypt(ciphertext, parameters)
+        return self._run(self._handle.decrypt, octets(ciphertext), parameters)
 
     def mac(self, data: bytes, /) -> bytes:
         """See `KeyHandle.mac`."""
-        data = octets(data)
-        with self._guard:
-            return self._handle.mac(data)
+        return self._run(self._handle.mac, octets(data))
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """See `KeyHandle.encapsulate`."""
-        with self._guard:
-            return self._handle.encapsulate()
+        return self._run(self._handle.encapsulate)
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """See `KeyHandle.decapsulate`."""
-        ciphertext = octets(ciphertext)
-        with self._guard:
-            return self._handle.decapsulate(ciphertext)
+        return self._run(self._handle.decapsulate, octets(ciphertext))
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
         """See `KeyHandle.agree`."""
-        peer_public_der = octets(peer_public_der)
-        with self._guard:
-            return self._handle.agree(peer_public_der)
+        return self._run(self._handle.agree, octets(peer_public_der))
 
     def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
         """See `KeyHandle.derive`."""
-        salt, info = octets(salt), octets(info)
-        with self._guard:
-            return self._handle.derive(salt, info, length)
+        return self._run(self._handle.derive, octets(salt), octets(info), length)
 
     def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
         """See `KeyHandle.wrap`."""
-        data = octets(data)
-        with self._guard:
-            return self._handle.wrap(data, padded=padded)
+        return self._run(self._handle.wrap, octets(data), padded=padded)
 
     def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
         """See `KeyHandle.unwrap`."""
-        wrapped = octets(wrapped)
+        return self._run(self._handle.unwrap, octets(wrapped), padded=padded)
+
+    def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         with self._guard:
-            return self._handle.unwrap(wrapped, padded=padded)
+            return call(*args, **kwargs)

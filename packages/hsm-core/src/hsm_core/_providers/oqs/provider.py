@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import hmac
-import threading
 import weakref
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Final
 
 from hsm_core._internal.crypto.der import (
@@ -156,27 +155,6 @@ def _public_of(engine: Engine, name: str, seed: bytes) -> bytes:
         kem.free()
 
 
-class SignedWithMu:
-    """
-    The same key with another provider, for mu, if liboqs has no such mechanism.
-
-    Args:
-        load: Loads it there; called once, when mu is first given.
-    """
-
-    def __init__(self, load: Callable[[], KeyHandle]) -> None:
-        self._load = load
-        self._lock = threading.Lock()
-        self._handle: KeyHandle | None = None
-
-    def handle(self) -> KeyHandle:
-        """Return the other provider's handle."""
-        with self._lock:
-            if self._handle is None:
-                self._handle = self._load()
-            return self._handle
-
-
 class OqsSignaturePublicHandle(RawPublicHandle):
     """
     A public key of ML-DSA or SLH-DSA.
@@ -190,7 +168,7 @@ class OqsSignaturePublicHandle(RawPublicHandle):
         algorithm: Algorithm,
         engine: Engine,
         raw_public: bytes,
-        with_mu: SignedWithMu | None,
+        with_mu: Callable[[], KeyHandle] | None,
     ) -> None:
         super().__init__(algorithm, exactly(raw_public, spec(algorithm).public_bytes))
         self._engine = engine
@@ -204,7 +182,7 @@ class OqsSignaturePublicHandle(RawPublicHandle):
         """Check a signature over a message, or over mu."""
         check_signature(self._algorithm, data, signature, parameters)
         if parameters.external_mu and self._with_mu is not None:
-            self._with_mu.handle().verify(data, signature, parameters)
+            self._with_mu().verify(data, signature, parameters)
         elif not self._is_right(data, signature, parameters):
             raise SignatureMismatchError
 
@@ -235,7 +213,7 @@ class OqsSignaturePrivateHandle(OqsSignaturePublicHandle):
         algorithm: Algorithm,
         engine: Engine,
         pair: tuple[bytes, bytes],
-        with_mu: SignedWithMu | None,
+        with_mu: Callable[[], KeyHandle] | None,
     ) -> None:
         raw_public, private = pair
         super().__init__(algorithm, engine, raw_public, with_mu)
@@ -253,7 +231,7 @@ class OqsSignaturePrivateHandle(OqsSignaturePublicHandle):
         if not parameters.external_mu:
             signature = self._signer.sign_with_ctx_str(data, parameters.context)
         elif self._with_mu is not None:
-            signature = self._with_mu.handle().sign(data, parameters)
+            signature = self._with_mu().sign(data, parameters)
         else:
             assert self._mu_signer is not None  # noqa: S101 - check_signing allows mu
             signature = self._mu_signer.sign(data)
@@ -407,12 +385,12 @@ class OqsProvider:
 
     def _with_mu(
         self, algorithm: Algorithm, load: Callable[[CryptoProvider], KeyHandle]
-    ) -> SignedWithMu | None:
+    ) -> Callable[[], KeyHandle] | None:
         """Return the other provider's key, where liboqs takes no mu."""
         needed = spec(algorithm).takes_mu
         if not needed or _has_mu(self._require(algorithm), algorithm):
             return None
-        return SignedWithMu(partial(load, self._mu_provider))
+        return cache(partial(load, self._mu_provider))
 
     def _load(
         self, algorithm: Algorithm, material: bytes, *, trusted: bool

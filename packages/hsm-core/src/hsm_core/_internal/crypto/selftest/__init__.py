@@ -12,51 +12,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hsm_core._internal.crypto.selftest import families
 from hsm_core._internal.crypto.selftest.cases import Case, Pair, failure, known_answers
-from hsm_core._internal.crypto.selftest.families import (
-    check_aead,
-    check_agreement,
-    check_composite_kem,
-    check_composite_signature,
-    check_derivation,
-    check_ecdsa,
-    check_eddsa,
-    check_known_signature,
-    check_mac,
-    check_ml_dsa,
-    check_ml_kem,
-    check_rsa,
-    check_slh_dsa,
-    check_wrap,
-    pair_aead,
-    pair_agreement,
-    pair_curve,
-    pair_derivation,
-    pair_kem,
-    pair_mac,
-    pair_ml_dsa,
-    pair_rsa,
-    pair_wrap,
-    sign_and_verify,
-)
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
 from hsm_core.protocols import CryptoProvider
 
 _TESTS: Final[dict[Family, tuple[Callable[[Case], None], Callable[[Pair], None]]]] = {
-    Family.AEAD: (check_aead, pair_aead),
-    Family.RSA: (check_rsa, pair_rsa),
-    Family.ECDSA: (check_ecdsa, pair_curve),
-    Family.EDDSA: (check_eddsa, sign_and_verify),
-    Family.ECDH: (check_agreement, pair_agreement),
-    Family.MAC: (check_mac, pair_mac),
-    Family.KEY_WRAP: (check_wrap, pair_wrap),
-    Family.KDF: (check_derivation, pair_derivation),
-    Family.ML_KEM: (check_ml_kem, pair_kem),
-    Family.ML_DSA: (check_ml_dsa, pair_ml_dsa),
-    Family.SLH_DSA: (check_slh_dsa, sign_and_verify),
-    Family.COMPOSITE_KEM: (check_composite_kem, pair_kem),
-    Family.COMPOSITE_SIGNATURE: (check_composite_signature, sign_and_verify),
+    Family.AEAD: (families.check_aead, families.pair_aead),
+    Family.RSA: (families.check_rsa, families.pair_rsa),
+    Family.ECDSA: (families.check_ecdsa, families.pair_curve),
+    Family.EDDSA: (families.check_eddsa, families.sign_and_verify),
+    Family.ECDH: (families.check_agreement, families.pair_agreement),
+    Family.MAC: (families.check_mac, families.pair_mac),
+    Family.KEY_WRAP: (families.check_wrap, families.pair_wrap),
+    Family.KDF: (families.check_derivation, families.pair_derivation),
+    Family.ML_KEM: (families.check_ml_kem, families.pair_kem),
+    Family.ML_DSA: (families.check_ml_dsa, families.pair_ml_dsa),
+    Family.SLH_DSA: (families.check_slh_dsa, families.sign_and_verify),
+    Family.COMPOSITE_KEM: (families.check_composite_kem, families.pair_kem),
+    Family.COMPOSITE_SIGNATURE: (
+        families.check_composite_signature,
+        families.sign_and_verify,
+    ),
 }
 """By family: what is compared with known answers, and how the halves of a key are."""
 
@@ -85,7 +63,7 @@ def known_verification_test(algorithm: Algorithm, provider: CryptoProvider) -> N
     """
     _run(
         algorithm,
-        lambda: check_known_signature(
+        lambda: families.check_known_signature(
             Case(algorithm, provider, known_answers(algorithm))
         ),
     )
