@@ -286,7 +286,7 @@ class TestSLHDSA:
         """
         A message that does not fit a frame is refused, and the limit is named.
         """
-        place = "hsm_core._providers.pqcrypto.provider.REQUEST_BYTES"
+        place = "hsm_core._providers.pqcrypto.worker.REQUEST_BYTES"
         monkeypatch.setattr(place, 3 * 1024 * 1024)
         handle = PROVIDER.load(SIGNER, material(SIGNER))
         message, parameters = bytes(3 * 1024 * 1024), signature_parameters(SIGNER)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Policy files: read, checked and looked up; enforced by the HSM alone.
+Policy files: parsing, validation and lookup. The HSM alone enforces a policy.
 
-A file is YAML, or JSON if it begins with ``{``. What it may hold, and what it means, is
-on the page *Policy* of the reference.
+A file is YAML, or JSON if it begins with ``{``. The page *Policy* of the reference
+documents its content.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of algorithms and of what belongs to them, as their standards have them."""
+"""Names of algorithms, families, usages and formats, as in their standards."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Family(StrEnum):
 
 
 class KeyUsage(StrEnum):
-    """What a key may be used for; enforced at every use."""
+    """Permitted use of a key; enforced at every use."""
 
     SIGN = "sign"
     VERIFY = "verify"
@@ -117,7 +117,7 @@ class HashAlgorithm(StrEnum):
 
 
 class SignatureScheme(StrEnum):
-    """How a signature is made."""
+    """Signature scheme."""
 
     RSASSA_PSS = "RSASSA-PSS"
     RSASSA_PKCS1_V1_5 = "RSASSA-PKCS1-v1_5"
@@ -130,7 +130,7 @@ class SignatureScheme(StrEnum):
 
 class SignatureEncoding(StrEnum):
     """
-    How an ECDSA signature is written down.
+    Encoding of an ECDSA signature.
 
     ``der`` is the SEQUENCE of RFC 3279; ``p1363`` is r ‖ s at fixed length, which JWS
     uses (RFC 7518, section 3.4). Other schemes have one encoding only.
@@ -149,7 +149,7 @@ class CiphertextEncoding(StrEnum):
 
 class KeyFormat(StrEnum):
     """
-    How the private form of a key is written down.
+    Format of a private or symmetric key.
 
     ``pkcs8`` is OneAsymmetricKey, DER, not encrypted (RFC 5958); ``seed`` the bare seed
     of ML-KEM (64 bytes, d ‖ z) or ML-DSA (32 bytes); ``raw`` the bare symmetric key.
@@ -162,7 +162,7 @@ class KeyFormat(StrEnum):
 
 class WrapMechanism(StrEnum):
     """
-    How a key is wrapped for transport.
+    Mechanism of wrapping a key for transport.
 
     ``AES-KW`` and ``AES-KWP`` are those of SP 800-38F (RFC 3394, RFC 5649).
     ``RSA-OAEP+AES-KWP`` is PKCS#11's CKM_RSA_AES_KEY_WRAP. ``KEM+AES-KWP`` is the same
@@ -176,7 +176,7 @@ class WrapMechanism(StrEnum):
 
 
 class Cost(StrEnum):
-    """Where work of this size runs: at once, or on the bounded pool."""
+    """Cost class: quick work runs at once, slow work on the bounded pool."""
 
     QUICK = "quick"
     SLOW = "slow"

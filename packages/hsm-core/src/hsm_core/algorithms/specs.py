@@ -40,7 +40,7 @@ KEM_ENVELOPE = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmSpec:
     """
-    One row of the table. Sizes are in bytes, and 0 where there is no such thing.
+    One row of the table. Sizes are in bytes, and 0 if not applicable.
 
     Attributes:
         standard: Documents that define it.

@@ -2,9 +2,9 @@
 """
 Keys of an HSM as private keys of the package ``cryptography``.
 
-What takes such a key takes these, and never holds the key itself: certificates,
-requests and revocation lists of ``cryptography.x509``, CMS, SSH certificates, JSON Web
-Tokens. Signing asks the HSM, embedded or remote, and raises its errors.
+Use them wherever ``cryptography`` takes a private key: certificates, requests and
+revocation lists of ``cryptography.x509``, CMS, SSH certificates, JSON Web Tokens. The
+key stays in the HSM. Signing calls the HSM, embedded or remote, and raises its errors.
 """
 
 from hsm_core.keys._private_keys import (

@@ -121,7 +121,7 @@ class HSMEllipticCurveKey(
 
 
 class _Lattice(HeldKey[P]):
-    """Signs by ML-DSA, whatever its parameters."""
+    """ML-DSA signatures, for every parameter set."""
 
     def sign(self, data: Buffer, context: Buffer | None = None) -> bytes:
         """Return the signature of a message; the context has up to 255 bytes."""

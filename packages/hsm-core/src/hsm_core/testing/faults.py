@@ -37,7 +37,7 @@ __all__ = ["Faults", "FaultyAuditLog", "FaultyKeyStore", "FaultyUseCounters"]
 
 class Faults:
     """
-    Failures that a test plans for calls of a store or trail.
+    Planned failures of a key store, use counters and an audit log.
 
     A call is named ``store.<method>``, ``counters.<method>`` or ``audit.<method>``.
     """
@@ -127,7 +127,7 @@ class Faults:
 
 
 class FaultyKeyStore:
-    """A `KeyStore` whose calls fail when a test has planned it."""
+    """`KeyStore` with planned failures."""
 
     def __init__(self, store: KeyStore, faults: Faults) -> None:
         self._store = store
@@ -259,7 +259,7 @@ class FaultyKeyStore:
 
 
 class FaultyUseCounters:
-    """A `UseCounters` whose calls fail when a test has planned it."""
+    """`UseCounters` with planned failures."""
 
     def __init__(self, counters: UseCounters, faults: Faults) -> None:
         self._counters = counters
@@ -292,7 +292,7 @@ class FaultyUseCounters:
 
 
 class FaultyAuditLog:
-    """An `AuditLog` whose appends and reads fail when a test has planned it."""
+    """`AuditLog` with planned failures of appends and reads."""
 
     def __init__(self, log: AuditLog, faults: Faults) -> None:
         self._log = log

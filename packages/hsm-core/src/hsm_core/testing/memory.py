@@ -139,7 +139,7 @@ def _registry() -> CryptoRegistry:
 
 class FakeClock:
     """
-    A clock that moves only when told to.
+    A clock that moves only when a test advances it.
 
     Args:
         now: Microseconds since 1970 to begin at.

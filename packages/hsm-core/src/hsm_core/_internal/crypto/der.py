@@ -33,7 +33,7 @@ _NULL: Final = b"\x05\x00"
 @dataclass(frozen=True, slots=True)
 class PrivateForm:
     """
-    What PKCS#8 of ML-KEM or ML-DSA held.
+    Parts of a private key of ML-KEM or ML-DSA in PKCS#8.
 
     Attributes:
         seed: Empty if only the expanded key was there.
@@ -181,7 +181,7 @@ def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
 
 
 class _NotDERError(Exception):
-    """Bytes are not the element that they should be."""
+    """The bytes are not the expected DER element."""
 
 
 def element(tag: int, *parts: bytes) -> bytes:

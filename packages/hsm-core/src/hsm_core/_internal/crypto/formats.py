@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Forms that a private key travels in, and the one form that is kept.
+Formats of keys for import and export, and the one stored format.
 
-Kept is PKCS#8 DER as `CryptoProvider` says, or the bare symmetric key. What comes from
-elsewhere may carry attributes, or an expanded key beside its seed; these are left out.
+Stored is PKCS#8 DER (see `CryptoProvider`), or the bare symmetric key. Imported keys
+may carry attributes, or an expanded key beside the seed; these are dropped. Public keys
+are exported as PEM, JWK and bare bytes too.
 """
 
 from __future__ import annotations

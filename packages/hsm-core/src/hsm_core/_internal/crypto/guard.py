@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 class Guard:
     """
-    A context in which a provider may compute.
+    Context of every call to a provider.
 
     It asks, before and after, whether the algorithm may run, and lets nothing foreign
     out. It keeps no state, so one object serves many threads.
@@ -70,7 +70,7 @@ def octets(value: object) -> bytes:
 
 class GuardedHandle:
     """
-    A `KeyHandle` whose every use is guarded.
+    A `KeyHandle` that runs every call in a guard.
 
     So a handle that was loaded before a self-test failed gives nothing afterwards, and
     a result that was computed meanwhile is thrown away.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Base of loaded keys, and the loader that composed mechanisms ask for them."""
+"""Base of loaded keys, and the loader of the keys of composed mechanisms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
 class BaseHandle(ABC):
     """
-    A `KeyHandle` that can do nothing yet.
+    Base of every `KeyHandle`, without any operation.
 
-    Families override what they offer; all else raises `UnsupportedOperationError`.
+    Families override what they support; all else raises `UnsupportedOperationError`.
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
@@ -108,7 +108,7 @@ class RawPublicHandle(BaseHandle):
 
 
 class KeyLoader(Protocol):
-    """Where a secret becomes a guarded handle: the registry."""
+    """Loader of symmetric keys as guarded handles: the registry."""
 
     def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
         """Load a symmetric key."""

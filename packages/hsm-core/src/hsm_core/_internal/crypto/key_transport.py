@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Keys wrapped for transport, by each mechanism that a wrapping key has.
+Key wrapping for transport, by mechanism.
 
 ::
 

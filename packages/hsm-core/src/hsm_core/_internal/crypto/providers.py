@@ -31,7 +31,7 @@ _COMPOSITE: Final = "composite"
 
 class DeferredProvider:
     """
-    A `CryptoProvider` that is opened when it is first asked what it serves.
+    A `CryptoProvider` that is opened on first use.
 
     One that isn't installed supports no algorithm.
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Small tools without a subject of their own: bytes, caches, locks, randomness."""
+"""Shared helpers: encodings, caches, threads, randomness, failpoints, plug-ins."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Finding liboqs, and only then importing its binding.
+Discovery of liboqs, its binding liboqs-python, and its random generator.
 
 Where the library is missing, ``import oqs`` counts down, clones and builds it, and
 leaves by SystemExit; where it is there, it writes to standard output. So the library is
@@ -163,13 +163,13 @@ class OqsLibrary:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Why liboqs can't be used."""
+    """Reason why liboqs can't be used."""
 
     reason: str
 
 
 class _Once:
-    """The one attempt of this process."""
+    """Result of the one import in this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -320,7 +320,7 @@ class _Seed:
 
 class Draws:
     """
-    The generator of a library.
+    Replaceable random generator of liboqs.
 
     Args:
         native: The library.

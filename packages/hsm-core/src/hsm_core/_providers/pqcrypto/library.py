@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The wheel ``pqcrypto``: whether it is there, and what of it is used."""
+"""Interface of the wheel ``pqcrypto``, if installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hsm_core.algorithms import Algorithm
 
 
 class KEMModule(Protocol):
-    """What ``pqcrypto.kem`` has of one algorithm; a wrong length is a ValueError."""
+    """Functions of ``pqcrypto.kem`` for one algorithm; wrong lengths: ValueError."""
 
     PUBLIC_KEY_SIZE: int
     SECRET_KEY_SIZE: int
@@ -32,7 +32,7 @@ class KEMModule(Protocol):
 
 
 class SignatureModule(Protocol):
-    """What ``pqcrypto.sign`` has of one algorithm."""
+    """Functions of ``pqcrypto.sign`` for one algorithm."""
 
     PUBLIC_KEY_SIZE: int
     SECRET_KEY_SIZE: int

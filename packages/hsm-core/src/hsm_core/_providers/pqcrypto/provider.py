@@ -281,7 +281,7 @@ _POOL: Final = WorkerPool(worker_command)
 
 class PqcryptoProvider:
     """
-    `CryptoProvider` over the wheel ``pqcrypto``: SLH-DSA and ML-KEM-512, no more.
+    `CryptoProvider` over the wheel ``pqcrypto``: SLH-DSA and ML-KEM-512.
 
     Its ML-DSA refuses contexts of 254 and 255 bytes, so it is never used. Its other
     ML-KEM keys have no seeds, and others serve these everywhere.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The child process that signs and makes keys, so that the parent's threads go on.
+Child process that signs and generates keys without blocking the parent.
 
 It is started as a script, isolated and without site-packages, and imports nothing but
 the standard library and the wheel. Keys reach it through its standard input only; what

@@ -140,7 +140,7 @@ class MadeKey(Protocol):
 
 class Components(Protocol):
     """
-    Whoever serves the components, through guarded handles: the registry.
+    Registry of the providers of components; its handles are guarded.
 
     So a component that a self-test has stopped gives nothing to a composite either.
     """

@@ -72,7 +72,7 @@ _PROTOTYPES: Final[dict[str, tuple[type | None, tuple[type, ...]]]] = {
 
 
 class LibcryptoError(Exception):
-    """A call failed that should not have."""
+    """A call of OpenSSL failed unexpectedly."""
 
 
 class Libcrypto:

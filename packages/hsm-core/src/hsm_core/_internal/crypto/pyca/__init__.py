@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The provider that stands on pyca/cryptography and the OpenSSL inside it."""
+"""Provider of pyca/cryptography and the OpenSSL inside it."""
 
 from hsm_core._internal.crypto.pyca.provider import PycaCryptoProvider
 

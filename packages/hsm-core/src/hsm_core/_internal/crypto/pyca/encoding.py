@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Reading and writing keys, strictly.
+Strict encoding and decoding of keys.
 
 The library reads more than we want: PKCS#1 and SEC 1 keys, explicit curves, compressed
 points, keys bound to PSS. So private keys must announce the exact algorithm of the

@@ -106,7 +106,7 @@ HKDF_ALGORITHMS: Final = {
 
 class HKDFHandle(SymmetricHandle):
     """
-    A key that others are derived from.
+    An HKDF key.
 
     Standard:
         RFC 5869, sections 2.2 and 2.3; SP 800-56C, section 5.1.
@@ -150,7 +150,7 @@ _LEAST_UNPADDED: Final = 16
 
 class KeyWrapHandle(SymmetricHandle):
     """
-    An AES key that wraps other keys.
+    An AES key-wrapping key.
 
     Standard:
         SP 800-38F, sections 6.2 (KW) and 6.3 (KWP).
