@@ -220,8 +220,8 @@ class TestChoices:
 
         found = [c for p in purposes(infos) for kin in p.families for c in kin.choices]
 
-        assert sorted(ALGORITHMS) == sorted(choice.algorithm for choice in found)
-        assert set(CATEGORIES) >= {choice.category for choice in found}
+        assert sorted(ALGORITHMS) == sorted(choice.info.algorithm for choice in found)
+        assert set(CATEGORIES) >= {choice.info.category for choice in found}
         assert all(c.is_available or c.hint for c in found)
         assert set(Family) == {ALGORITHMS[i.algorithm].family for i in infos}
 

@@ -112,28 +112,27 @@ class Choice:
     An algorithm to choose.
 
     Attributes:
-        category: Security category, or 0.
         sizes: Sizes in bytes, such as ``signature 64 bytes``.
         warning: A caveat, or empty.
         hint: Why it is not available, or empty.
     """
 
-    algorithm: str
-    family: str
+    info: AlgorithmInfo
+    spec: AlgorithmSpec
     explanation: str
-    standard: str
-    category: int
-    category_sentence: str
-    strength_bits: int
     sizes: tuple[str, ...]
     warning: str
-    usages: tuple[str, ...]
-    default_usages: tuple[str, ...]
-    is_usual: bool
-    is_hybrid: bool
-    is_available: bool
     hint: str
-    provider: str
+
+    @property
+    def is_available(self) -> bool:
+        """Whether keys of the algorithm can be created."""
+        return self.info.status == "available"
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is the typical choice of its family."""
+        return self.info.algorithm in _USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,22 +180,12 @@ def choice_of(info: AlgorithmInfo) -> Choice:
     """Return an algorithm as a choice."""
     row = ALGORITHMS[info.algorithm]
     return Choice(
-        algorithm=info.algorithm.value,
-        family=info.family,
+        info=info,
+        spec=row,
         explanation=_FAMILIES[row.family],
-        standard=info.standard,
-        category=info.category,
-        category_sentence=CATEGORIES[info.category],
-        strength_bits=info.strength_bits,
         sizes=tuple(_sizes(row)),
         warning=_warning(row),
-        usages=tuple(sorted(usage.value for usage in row.usages)),
-        default_usages=tuple(sorted(usage.value for usage in row.default_usages)),
-        is_usual=info.algorithm in _USUAL,
-        is_hybrid=row.is_hybrid,
-        is_available=info.status == "available",
         hint=_hint(info),
-        provider=f"{info.provider} {info.provider_version}".strip(),
     )
 
 
@@ -234,8 +223,10 @@ def _hint(info: AlgorithmInfo) -> str:
 
 def _fields(choice: Choice) -> Sequence[Field]:
     """Return the fields of a new key of an algorithm."""
+    spec = choice.spec
     usages = tuple(
-        Option(usage, usage, usage in choice.default_usages) for usage in choice.usages
+        Option(usage.value, usage.value, usage in spec.default_usages)
+        for usage in sorted(spec.usages)
     )
     return [
         Field(
@@ -287,7 +278,7 @@ def _read(form: Form, choice: Choice) -> Tree:
     if not usages:
         raise InvalidInputError("Select at least one usage.", field="usages")
     return {
-        "algorithm": choice.algorithm,
+        "algorithm": choice.info.algorithm.value,
         "name": form.get("name").strip(),
         "description": form.get("description"),
         "owner": form.get("owner").strip(),
@@ -351,9 +342,10 @@ async def _form(
         rejected.error if rejected else None,
         action=CREATE,
         choice=choice,
+        category=CATEGORIES[choice.info.category],
         fields=fields_of(CREATE, choice, rejected),
         explained=await explain_for_caller(
-            view, CreateKey.__name__, algorithm=choice.algorithm
+            view, CreateKey.__name__, algorithm=choice.info.algorithm.value
         ),
         path=_PATH,
     )

@@ -34,22 +34,15 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyInfo
 from hsm_core.operations import (
-    Ciphertext,
     ComputeMac,
     Decapsulate,
     Decrypt,
     Encapsulate,
-    Encapsulation,
     Encrypt,
-    Mac,
     Open,
     Operation,
-    Plaintext,
     Seal,
-    SharedSecret,
     Sign,
-    Signature,
-    Verified,
     Verify,
     VerifyMac,
 )
@@ -166,71 +159,9 @@ class UsageResult:
     parts: tuple[OutputBytes, ...] = ()
 
 
-def _good(sentence: str, *parts: OutputBytes) -> UsageResult:
-    return UsageResult(sentence, True, parts)
-
-
-def show_signature(result: Signature) -> UsageResult:
-    """Show a signature and its parameters."""
-    chosen = (result.scheme, result.hash, result.encoding)
-    how = ", ".join(choice.value for choice in chosen if choice is not None)
-    return _good(
-        f"Signed by version {result.version} ({how}).",
-        shown("Signature", result.signature),
-    )
-
-
-def show_verified(result: Verified) -> UsageResult:
-    """Name the version that made a signature."""
-    return _good(f"Valid signature (version {result.version}).")
-
-
-def show_verified_mac(result: Verified) -> UsageResult:
-    """Name the version that made a MAC."""
-    return _good(f"Valid MAC (version {result.version}).")
-
-
-def show_ciphertext(result: Ciphertext) -> UsageResult:
-    """Show a ciphertext."""
-    return _good(
-        f"Encrypted by version {result.version}.",
-        shown("Ciphertext", result.ciphertext),
-    )
-
-
-def show_plaintext(result: Plaintext) -> UsageResult:
-    """Show a plaintext, as text if printable."""
-    return _good(
-        f"Decrypted by version {result.version}.",
-        shown("Plaintext", result.plaintext, is_text=True, is_secret=True),
-    )
-
-
-def show_encapsulation(result: Encapsulation) -> UsageResult:
-    """Show a fresh shared secret and its encapsulation."""
-    return _good(
-        f"Fresh shared secret, encapsulated for version {result.version}.",
-        shown("Encapsulation", result.ciphertext),
-        shown("Shared secret", result.shared_secret, is_secret=True),
-    )
-
-
-def show_shared_secret(result: SharedSecret) -> UsageResult:
-    """Show a decapsulated shared secret."""
-    return _good(
-        f"Decapsulated by version {result.version}. An altered encapsulation, or one "
-        "for another key, yields a different secret and no error.",
-        shown("Shared secret", result.shared_secret, is_secret=True),
-    )
-
-
-def show_mac(result: Mac) -> UsageResult:
-    """Show a message authentication code."""
-    return _good(f"Computed by version {result.version}.", shown("MAC", result.mac))
-
-
 _VERSION: Final = "version"
 _CONTEXT: Final = "context"
+_PARAMETERS: Final = ("scheme", "hash", "encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +180,24 @@ class _Input:
     form: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """
+    Bytes that an operation returns.
+
+    Attributes:
+        name: Name of the result's field.
+        label: Label.
+        is_secret: Whether they are folded until requested.
+        is_text: Whether they are also shown as text, if printable.
+    """
+
+    name: str
+    label: str
+    is_secret: bool = False
+    is_text: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageAction(Action[KeyInfo]):
     """
@@ -257,13 +206,13 @@ class UsageAction(Action[KeyInfo]):
     Attributes:
         usage: Usage that the key must have.
         inputs: Fields of the operation that are bytes.
-        present: Presents the result.
+        outputs: Fields of the result that are bytes.
         kem_operation: Operation on keys of a KEM, if it is another.
     """
 
     usage: KeyUsage
     inputs: Sequence[_Input]
-    present: Callable[[Any], UsageResult]
+    outputs: Sequence[_Output] = ()
     kem_operation: type[Operation[Any]] | None = None
     is_idempotent: bool = False
     has_generation: bool = False
@@ -278,6 +227,24 @@ class UsageAction(Action[KeyInfo]):
         if self.kem_operation is not None and _row_of(subject).is_kem:
             return self.kem_operation
         return self.operation
+
+    def present(self, result: Any) -> UsageResult:
+        """Return the result as a page shows it."""
+        chosen = (getattr(result, name, None) for name in _PARAMETERS)
+        words = ", ".join(choice.value for choice in chosen if choice is not None)
+        return UsageResult(
+            self.done.format(version=result.version, parameters=words),
+            True,
+            tuple(
+                shown(
+                    output.label,
+                    getattr(result, output.name),
+                    is_text=output.is_text,
+                    is_secret=output.is_secret,
+                )
+                for output in self.outputs
+            ),
+        )
 
     def build(self, form: Form, subject: KeyInfo) -> Operation[Any]:
         """
@@ -373,6 +340,8 @@ def _choice(name: str, label: str, values: Sequence[str]) -> Field:
 _MESSAGE: Final = _Input("message", "Message", "text")
 _AAD: Final = _Input("aad", "Additional authenticated data (AAD)", "text")
 
+_SECRET: Final = _Output("shared_secret", "Shared secret", is_secret=True)
+
 _ROWS: Final = (
     UsageAction(
         name="sign",
@@ -382,7 +351,8 @@ _ROWS: Final = (
         usage=KeyUsage.SIGN,
         operation=Sign,
         inputs=(_MESSAGE,),
-        present=show_signature,
+        done="Signed by version {version} ({parameters}).",
+        outputs=(_Output("signature", "Signature"),),
     ),
     UsageAction(
         name="verify",
@@ -392,7 +362,7 @@ _ROWS: Final = (
         usage=KeyUsage.VERIFY,
         operation=Verify,
         inputs=(_MESSAGE, _Input("signature", "Signature", "base64")),
-        present=show_verified,
+        done="Valid signature (version {version}).",
     ),
     UsageAction(
         name="encrypt",
@@ -403,7 +373,8 @@ _ROWS: Final = (
         operation=Encrypt,
         kem_operation=Seal,
         inputs=(_Input("plaintext", "Plaintext", "text"), _AAD),
-        present=show_ciphertext,
+        done="Encrypted by version {version}.",
+        outputs=(_Output("ciphertext", "Ciphertext"),),
     ),
     UsageAction(
         name="decrypt",
@@ -414,7 +385,8 @@ _ROWS: Final = (
         operation=Decrypt,
         kem_operation=Open,
         inputs=(_Input("ciphertext", "Ciphertext", "base64"), _AAD),
-        present=show_plaintext,
+        done="Decrypted by version {version}.",
+        outputs=(_Output("plaintext", "Plaintext", is_secret=True, is_text=True),),
     ),
     UsageAction(
         name="encapsulate",
@@ -425,7 +397,11 @@ _ROWS: Final = (
         usage=KeyUsage.ENCAPSULATE,
         operation=Encapsulate,
         inputs=(),
-        present=show_encapsulation,
+        done="Fresh shared secret, encapsulated for version {version}.",
+        outputs=(
+            _Output("ciphertext", "Encapsulation"),
+            _SECRET,
+        ),
     ),
     UsageAction(
         name="decapsulate",
@@ -435,7 +411,9 @@ _ROWS: Final = (
         usage=KeyUsage.DECAPSULATE,
         operation=Decapsulate,
         inputs=(_Input("ciphertext", "Encapsulation", "base64"),),
-        present=show_shared_secret,
+        done="Decapsulated by version {version}. An altered encapsulation, or one "
+        "for another key, yields a different secret and no error.",
+        outputs=(_SECRET,),
     ),
     UsageAction(
         name="mac",
@@ -445,7 +423,8 @@ _ROWS: Final = (
         usage=KeyUsage.MAC,
         operation=ComputeMac,
         inputs=(_MESSAGE,),
-        present=show_mac,
+        done="Computed by version {version}.",
+        outputs=(_Output("mac", "MAC"),),
     ),
     UsageAction(
         name="verify-mac",
@@ -455,7 +434,7 @@ _ROWS: Final = (
         usage=KeyUsage.MAC,
         operation=VerifyMac,
         inputs=(_MESSAGE, _Input("mac", "MAC", "base64")),
-        present=show_verified_mac,
+        done="Valid MAC (version {version}).",
     ),
 )
 
