@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core.factory import OpenHSM
 from hsm_core.protocols import AuditDraft, AuditTicket
 from hsm_core.settings import ApprovalStoreKind, Settings

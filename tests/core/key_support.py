@@ -16,8 +16,7 @@ from hsm_core._internal.keyring.documents import (
     encode_document,
     index_of,
 )
-from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing, RootKey
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery, KeyChange, KeyStore
 from hsm_core.testing import FakeEntropy

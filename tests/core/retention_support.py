@@ -16,7 +16,7 @@ from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.pipeline.authorisation import Admission

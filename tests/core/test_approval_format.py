@@ -15,8 +15,7 @@ from hsm_core._internal.approvals.records import (
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import ApprovalRequest
-from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.lib.encoding import join, length_prefixed, split
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.sqlite.approvals import APPROVALS_SCHEMA

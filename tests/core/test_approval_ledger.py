@@ -9,7 +9,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.approvals.set_digest import ApprovalAnchor, ApprovalSetDigest
+from hsm_core._internal.approvals.journal import ApprovalAnchor, ApprovalSetDigest
 from hsm_core.model import ApprovalState
 
 S = ApprovalState

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hsm_core._internal.approvals import signatures
 from hsm_core._internal.audit import record as audit_keys
 from hsm_core._internal.handlers import power_up
+from hsm_core._internal.keyring import key_ring as aead
 from hsm_core._internal.keyring import key_ring as ring
-from hsm_core._internal.keyring import sealing as aead
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib import encoding
 from hsm_core.approver_keys import ApproverKey
 from hsm_core.errors import (

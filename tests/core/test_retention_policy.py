@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.keyring.purge_windows import DAY, PurgeWindows, candidates
+from hsm_core._internal.keyring.versions import DAY, PurgeWindows, candidates
 from hsm_core._internal.retention.state import RetentionPolicyFile
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import KeyState

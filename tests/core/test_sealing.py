@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing, RootKey
 from hsm_core.errors import (
     ConfigurationError,
     EntropyUnavailableError,

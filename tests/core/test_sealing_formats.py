@@ -13,8 +13,7 @@ from hsm_core._internal.keyring.documents import (
     document_digest,
     encode_document,
 )
-from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing, RootKey
 from hsm_core._internal.keyring.use_counters import UseValue, decode_value, encode_value
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.errors import ApprovalTamperedError

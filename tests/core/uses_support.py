@@ -8,7 +8,7 @@ import uuid
 import msgspec
 
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.tampering import TamperedKeys
+from hsm_core._internal.keyring.stored_keys import TamperedKeys
 from hsm_core._internal.keyring.use_counters import (
     Use,
     UseAccounts,

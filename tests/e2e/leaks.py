@@ -16,9 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from hsm_core._internal.crypto.der import read_private_form, read_private_key_info
 from hsm_core._internal.crypto.registry import default_registry
-from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.keyring.sealing import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.algorithms import Algorithm, Family, spec

@@ -23,8 +23,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.service import LedgerFile

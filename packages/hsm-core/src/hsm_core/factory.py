@@ -20,7 +20,7 @@ from hsm_core._internal.handlers.power_up import (
     own_self_test,
     root_self_test,
 )
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.policy.engine import policy_of
 from hsm_core._internal.retention import evidence

@@ -11,7 +11,7 @@ import msgspec
 from hsm_core._internal.assembly.assembly import Parts, assemble
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.keyring.use_counters import UseRules
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal.approvals.journal import ApprovalJournal
+from hsm_core._internal.approvals.journal import ApprovalJournal, ApprovalSetDigest
 from hsm_core._internal.approvals.records import instants_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.rollback_check import (
@@ -19,7 +19,6 @@ from hsm_core._internal.approvals.rollback_check import (
     open_consents,
 )
 from hsm_core._internal.approvals.service import ApprovalService, CredentialCheck
-from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.approvals.signatures import SignatureCheck
 from hsm_core._internal.approvals.workflow import (
     ApprovalReservation,

@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from hsm_core._internal.approvals.journal import ApprovalJournal, removed_by
-from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.set_digest import (
+from hsm_core._internal.approvals.journal import (
     ApprovalAnchor,
+    ApprovalJournal,
     ApprovalSetDigest,
     record_sha256,
+    removed_by,
 )
+from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import MOVES
 from hsm_core._internal.audit.reading import verified_events
-from hsm_core._internal.keyring.journal import COMMITTED
-from hsm_core._internal.keyring.key_journal import REMOVED, is_of_approvals
+from hsm_core._internal.keyring.journal import COMMITTED, REMOVED, is_of_approvals
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import ApprovalDetail, AuditEvent, Phase
 from hsm_core.operations import AuditVerification

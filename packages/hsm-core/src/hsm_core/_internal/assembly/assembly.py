@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import operations as ops
+from hsm_core._internal.approvals.journal import ApprovalSetDigest
 from hsm_core._internal.approvals.maintenance import DualControl, open_dual_control
-from hsm_core._internal.approvals.set_digest import ApprovalSetDigest
 from hsm_core._internal.approvals.signatures import SignatureCheck, signature_check
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.reading import recorded_names

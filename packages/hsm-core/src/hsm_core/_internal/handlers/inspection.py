@@ -29,7 +29,7 @@ from hsm_core._internal.keyring.documents import (
     tampered_info,
     version_info,
 )
-from hsm_core._internal.keyring.tampering import tampering
+from hsm_core._internal.keyring.stored_keys import tampering
 from hsm_core._internal.keyring.versions import require_version
 from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.algorithms import Algorithm, parse_algorithm

@@ -29,8 +29,7 @@ from hsm_core._internal.audit.record import (
     record_mac_function,
 )
 from hsm_core._internal.crypto.selftest.cases import known_answers
-from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.sealing import RootKey
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing, RootKey
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import hkdf_sha256, mac_function
 from hsm_core.algorithms import Algorithm

@@ -18,11 +18,12 @@ from hsm_core._internal.handlers.base import (
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
-from hsm_core._internal.keyring.purge_windows import kept, opened_at
 from hsm_core._internal.keyring.versions import (
     check_hold,
     destroy_material,
+    kept,
     move,
+    opened_at,
     with_versions,
 )
 from hsm_core._internal.time.clock import microseconds

@@ -9,7 +9,7 @@ from typing import Final
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
-from hsm_core._internal.keyring.tampering import TamperedKeys, tampering
+from hsm_core._internal.keyring.stored_keys import TamperedKeys, tampering
 from hsm_core._internal.lib.cache import BoundedCache, CacheCounts
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import KeyStateError, KeyTamperedError

@@ -29,7 +29,7 @@ from hsm_core._internal.keyring.documents import (
     index_of,
     remember,
 )
-from hsm_core._internal.keyring.key_journal import KeyJournal
+from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.repository import destroyed_by
 from hsm_core._internal.keyring.rollback_check import RollbackCheck
 from hsm_core._internal.keyring.use_counters import UseAccounts

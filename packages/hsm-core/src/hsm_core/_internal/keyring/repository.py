@@ -26,8 +26,11 @@ from hsm_core._internal.keyring.documents import (
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.materials import Materials
 from hsm_core._internal.keyring.names import name_of
-from hsm_core._internal.keyring.stored_keys import AuthenticatedReader
-from hsm_core._internal.keyring.tampering import Finding, StoreLock
+from hsm_core._internal.keyring.stored_keys import (
+    AuthenticatedReader,
+    Finding,
+    StoreLock,
+)
 from hsm_core.errors import KeyTamperedError, StoreUnavailableError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (

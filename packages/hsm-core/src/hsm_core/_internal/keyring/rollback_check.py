@@ -19,7 +19,7 @@ from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.keyring.documents import document_digest, read_index
 from hsm_core._internal.keyring.repository import KeyRepository, Present
 from hsm_core._internal.keyring.set_digest import Sums
-from hsm_core._internal.keyring.tampering import tampering
+from hsm_core._internal.keyring.stored_keys import tampering
 from hsm_core._internal.time.clock import instant
 from hsm_core.errors import (
     Fact,

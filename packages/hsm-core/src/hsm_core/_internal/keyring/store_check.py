@@ -20,7 +20,7 @@ from typing import Final
 from hsm_core import operations as ops
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.key_journal import KeyJournal
+from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.recovery import PurgeEvidence, StoreRecovery
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.rollback_check import (
@@ -28,7 +28,7 @@ from hsm_core._internal.keyring.rollback_check import (
     compare,
     judge_doubtful,
 )
-from hsm_core._internal.keyring.tampering import tampering
+from hsm_core._internal.keyring.stored_keys import tampering
 from hsm_core._internal.keyring.use_counters import UseAccounts
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.time.clock import instant

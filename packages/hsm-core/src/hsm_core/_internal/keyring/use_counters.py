@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.keyring.tampering import TamperedKeys, tampering
+from hsm_core._internal.keyring.stored_keys import TamperedKeys, tampering
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.time.clock import instant, microseconds
 from hsm_core.algorithms import Algorithm, spec

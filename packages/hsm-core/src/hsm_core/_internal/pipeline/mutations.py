@@ -30,7 +30,7 @@ from hsm_core._internal.keyring.documents import (
     check_document_size,
     remember,
 )
-from hsm_core._internal.keyring.key_journal import KeyJournal
+from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.authorisation import Admission

@@ -30,7 +30,7 @@ from hsm_core._internal.handlers.base import (
 )
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.key_journal import KeyJournal
+from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import (

@@ -12,7 +12,7 @@ from typing import Final
 from hsm_core.__about__ import __version__
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.documents import audited_caller
-from hsm_core._internal.keyring.tampering import Finding
+from hsm_core._internal.keyring.stored_keys import Finding
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.policy.facts import audited_certificate
 from hsm_core.errors import HSMError, KeyTamperedError, SelfTestFailedError

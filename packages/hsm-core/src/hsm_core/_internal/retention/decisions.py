@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from hsm_core._internal.handlers.destruction import AllowPurges
-from hsm_core._internal.keyring.purge_windows import DAY
+from hsm_core._internal.keyring.versions import DAY
 from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.retention.state import (
     LOST,

@@ -19,8 +19,8 @@ from hsm_core._internal.handlers.context import code_of
 from hsm_core._internal.handlers.destruction import PurgeVersion
 from hsm_core._internal.keyring.documents import KeyDocument, audited_caller
 from hsm_core._internal.keyring.journal import Journal, intent_of
-from hsm_core._internal.keyring.purge_windows import Candidate
 from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.keyring.versions import Candidate
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.retention.decisions import granted_at

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from hsm_core._internal.handlers.destruction import CancelPurge, SchedulePurge
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.purge_windows import Candidate, candidate_of, candidates
 from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.keyring.versions import Candidate, candidate_of, candidates
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.retention.decisions import (
