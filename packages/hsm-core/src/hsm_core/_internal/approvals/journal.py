@@ -243,7 +243,8 @@ class ApprovalJournal(Journal):
         if approval_id not in self._ledger.condemned:
             if known is not None and known.sha256 == found:
                 return
-            self._ledger.condemned[approval_id] = _reason(approval, known)
+            there = ApprovalAnchor(approval.generation, found, approval.state)
+            self._ledger.condemned[approval_id] = difference(there, known)
         reason = self._ledger.condemned[approval_id]
         self.tell(approval_id, reason)
         raise ApprovalTamperedError(
@@ -367,16 +368,28 @@ class ApprovalJournal(Journal):
 
 def anchor_of(intent: AuditDraft) -> ApprovalAnchor:
     """Return the state of an approval after a step."""
-    detail = intent.detail
-    if not isinstance(detail, ApprovalDetail):
-        raise AssertionError("an approval step has its detail")
+    detail = _detail(intent)
     return ApprovalAnchor(detail.generation, detail.record_sha256, detail.state)
+
+
+def anchor_before(intent: AuditDraft) -> ApprovalAnchor | None:
+    """Return the counted state of an approval before a step; None if it is new."""
+    detail = _detail(intent)
+    if not detail.before_sha256:
+        return None
+    return ApprovalAnchor(detail.generation - 1, detail.before_sha256, detail.state)
+
+
+def _detail(intent: AuditDraft) -> ApprovalDetail:
+    if not isinstance(intent.detail, ApprovalDetail):
+        raise AssertionError("an approval step has its detail")
+    return intent.detail
 
 
 def removed_by(intent: AuditDraft | AuditEvent) -> list[str]:
     """Return the ids of the approvals that a removal names."""
-    named = intent.parameters.get("approvals", [])
-    return named if isinstance(named, list) else []
+    named = intent.parameters.get("approvals")
+    return named if intent.kind == REMOVED and isinstance(named, list) else []
 
 
 def detail_of(
@@ -392,12 +405,13 @@ def detail_of(
     )
 
 
-def _reason(approval: Approval, known: ApprovalAnchor | None) -> str:
-    if known is None:
+def difference(there: ApprovalAnchor, wanted: ApprovalAnchor | None) -> str:
+    """Return how a stored approval differs from its last written state."""
+    if wanted is None:
         return "foreign"
-    if approval.generation < known.generation:
+    if there.generation < wanted.generation:
         return "older"
-    return "newer" if approval.generation > known.generation else "edited"
+    return "newer" if there.generation > wanted.generation else "edited"
 
 
 def _unknown(draft: AuditDraft) -> OutcomeUnknownError:

@@ -17,17 +17,20 @@ from hsm_core._internal.approvals.journal import (
     ApprovalAnchor,
     ApprovalJournal,
     ApprovalSetDigest,
+    anchor_before,
+    anchor_of,
+    difference,
     record_sha256,
     removed_by,
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import MOVES
 from hsm_core._internal.audit.reading import verified_events
-from hsm_core._internal.keyring.journal import COMMITTED, REMOVED, is_of_approvals
+from hsm_core._internal.keyring.journal import COMMITTED, REMOVED
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
-from hsm_core.model import ApprovalDetail, AuditEvent, Phase
+from hsm_core.model import ApprovalDetail, Phase
 from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditLog
+from hsm_core.protocols import AuditDraft, AuditLog
 
 ANCHORED = "system.approval-anchored"
 """Kind of the records that restate an approval before older records are pruned."""
@@ -77,20 +80,21 @@ def open_consents(
         AuditTamperedError: A record is bad.
         UnavailableError: Store or trail can't be read or written.
     """
-    intents = [event for event in audit.open_intents() if is_of_approvals(event)]
     if not is_lasting:
         ledger.adopt({})
         steps.settle()
         register.witness = steps
         return ""
-    _finish_removals(register, intents)
+    intents = list(steps.open.values())
+    for intent in intents:
+        register.store.remove(removed_by(intent))
     found = _read(register)
-    landed = _landed(intents, found.anchors)
+    landed = [intent for intent in intents if _has_landed(steps, intent)]
     ahead = ""
-    if not _is_recorded(ledger, found, landed, intents):
+    if not _is_recorded(ledger, found, landed):
         known, removed = _walk(audit, verify)
-        for event in intents:
-            for approval_id in removed_by(event):
+        for intent in intents:
+            for approval_id in removed_by(intent):
                 known.pop(approval_id, None)
         pruned = bool(audit.first_seq)
         _judge(ledger, found, known, landed, pruned=pruned)
@@ -100,12 +104,6 @@ def open_consents(
     for approval_id, reason in ledger.condemned.items():
         steps.tell(approval_id, reason)
     return ahead
-
-
-def _finish_removals(register: ApprovalRegister, intents: Iterable[AuditEvent]) -> None:
-    for event in intents:
-        if event.kind == REMOVED:
-            register.store.remove(removed_by(event))
 
 
 def _read(register: ApprovalRegister) -> _Found:
@@ -125,46 +123,28 @@ def _read(register: ApprovalRegister) -> _Found:
     return found
 
 
-def _landed(
-    intents: Iterable[AuditEvent], anchors: dict[str, ApprovalAnchor]
-) -> dict[str, ApprovalAnchor]:
-    """Return what open intents have made, by the id of the step."""
-    landed = {}
-    for event in intents:
-        there = anchors.get(event.approval_id)
-        detail = event.detail
-        if (
-            there is not None
-            and isinstance(detail, ApprovalDetail)
-            and there.sha256 == detail.record_sha256
-        ):
-            landed[event.operation_id] = there
-    return landed
+def _has_landed(steps: ApprovalJournal, intent: AuditDraft) -> bool:
+    return intent.kind != REMOVED and steps.decided(intent) is True
 
 
 def _is_recorded(
-    ledger: ApprovalSetDigest,
-    found: _Found,
-    landed: dict[str, ApprovalAnchor],
-    intents: Iterable[AuditEvent],
+    ledger: ApprovalSetDigest, found: _Found, landed: Iterable[AuditDraft]
 ) -> bool:
     """
-    Adopt what is there if it is what was recorded.
+    Adopt the stored approvals if their set digest is the recorded one.
 
-    What has landed without an outcome is in the recorded digest if a later record has
-    brought it there, and is not if there was none.
+    A step that landed without an outcome is in the recorded digest if a later record
+    has brought it there, and is not if there was none.
     """
     if found.unreadable:
         return False
     before = dict(found.anchors)
-    for event in intents:
-        made, detail = landed.get(event.operation_id), event.detail
-        if made is None or not isinstance(detail, ApprovalDetail):
-            continue
-        del before[event.approval_id]
-        if detail.before_sha256:
-            was = ApprovalAnchor(made.generation - 1, detail.before_sha256, made.state)
-            before[event.approval_id] = was
+    for intent in landed:
+        was = anchor_before(intent)
+        if was is None:
+            before.pop(intent.approval_id, None)
+        else:
+            before[intent.approval_id] = was
     for anchors in (found.anchors, before):
         if ledger.sum_of(anchors) == ledger.total:
             ledger.adopt(anchors)
@@ -198,12 +178,12 @@ def _judge(
     ledger: ApprovalSetDigest,
     found: _Found,
     known: dict[str, ApprovalAnchor],
-    landed: dict[str, ApprovalAnchor],
+    landed: Iterable[AuditDraft],
     *,
     pruned: bool,
 ) -> None:
     """Adopt what the trail says, and condemn what is not like that."""
-    made = set(landed.values())
+    made = {anchor_of(intent) for intent in landed}
     problems = dict.fromkeys(found.unreadable, "edited")
     for approval_id in known.keys() | found.anchors.keys():
         there, wanted = found.anchors.get(approval_id), known.get(approval_id)
@@ -216,7 +196,7 @@ def _judge(
         elif wanted is None and pruned and not MOVES[there.state]:
             known[approval_id] = there  # It has ended, and its records are gone.
         else:
-            problems[approval_id] = _problem(there, wanted)
+            problems[approval_id] = difference(there, wanted)
     ledger.adopt(known)
     ledger.condemned.update(problems)
 
@@ -237,11 +217,3 @@ def _ahead(
 
 def _generation(anchor: ApprovalAnchor | None) -> int:
     return anchor.generation if anchor else 0
-
-
-def _problem(there: ApprovalAnchor, wanted: ApprovalAnchor | None) -> str:
-    if wanted is None:
-        return "foreign"
-    if there.generation < wanted.generation:
-        return "older"
-    return "newer" if there.generation > wanted.generation else "edited"

@@ -302,8 +302,8 @@ class KeyJournal(Journal):
     Journal of key changes, which roll back, with those that a crash interrupted.
 
     A change whose operation id is in the store was committed. Any other is first marked
-    as aborted in the store, so that a commit still in flight fails, and then recorded as
-    aborted.
+    as aborted in the store, so that a commit still in flight fails, and then recorded
+    as aborted.
 
     Args:
         inventory: Over the store.
