@@ -74,7 +74,6 @@ AREAS: Final = {
     "sealing": Area(
         (
             f"{_CORE}/_internal/keyring/key_ring.py",
-            f"{_CORE}/_internal/keyring/sealing.py",
             f"{_CORE}/_internal/crypto/ciphertexts.py",
         ),
         _core(
