@@ -5,13 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
+from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.log import TrailOptions
 from hsm_core._internal.audit.record import FRAME, decode_event
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.lib.encoding import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.filesystem.audit_files import open_reader
+from hsm_core._internal.stores.filesystem.audit_segments import Segment
+from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
@@ -130,3 +136,19 @@ def events(log: AuditLog) -> list[AuditEvent]:
     lines = log.lines(log.first_seq, 1_000_000)
     found = [decode_event(split(FRAME, line)[0]) for line in lines]
     return [event for event in found if event is not None]
+
+
+def live_segment(
+    content: bytes, follower: Follower, *, log_id: str = ""
+) -> StoredSegments:
+    """Return a log whose only segment is live and holds this content."""
+    mark = follower.mark
+    return StoredSegments(
+        [],
+        Segment(Path("audit.log"), 1, 0),
+        BytesIO(content),
+        follower.codec,
+        head=None if mark is None else StoredHead(log_id or follower.log_id, 1, mark),
+        baseline=None,
+        open_file=open_reader,
+    )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.chain import Chain, Follower, IntentReplay, OpenIntents
+from hsm_core._internal.audit.chain import Chain, Follower, OpenIntents
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.record import (
     FRAME,
@@ -20,6 +20,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
     record_mac_function,
 )
+from hsm_core._internal.audit.recovery import IntentReplay
 from hsm_core._internal.lib import encoding
 from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (

@@ -4,26 +4,30 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
 from hsm_core._internal.audit.chain import Chain, Follower, OpenIntents
 from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
-from hsm_core._internal.stores.filesystem import audit_scan
-from hsm_core._internal.stores.filesystem.audit_scan import (
-    Scan,
-    begins,
+from hsm_core._internal.audit.record import (
+    MAX_LINE_BYTES,
     claimed_seq,
-    first_seq,
     is_chain,
-    judge_end,
+    leaf_hash,
+)
+from hsm_core._internal.audit.verify import follow
+from hsm_core._internal.stores.filesystem import audit_stored
+from hsm_core._internal.stores.filesystem.audit_files import open_reader
+from hsm_core._internal.stores.filesystem.audit_segments import Segment
+from hsm_core._internal.stores.filesystem.audit_stored import (
+    StoredSegments,
+    first_seq,
     last_line,
     nth_line,
-    scan_segment,
 )
 from hsm_core.errors import AuditTamperedError
-from tests.core.audit_support import KEY, draft
+from tests.core.audit_support import KEY, draft, live_segment
 
 LOG_ID = "00112233445566778899aabbccddeeff"
 LONGEST = b"x" * MAX_LINE_BYTES
@@ -60,39 +64,42 @@ def _reason(error: AuditTamperedError | None) -> tuple[object, object]:
     return error.facts["seq"], error.facts["reason"]
 
 
+def _stored(content: bytes, mark: HeadMark | None) -> tuple[StoredSegments, Follower]:
+    """Return a log whose only segment is live, followed to its end."""
+    follower = _follower(mark)
+    stored = live_segment(content, follower)
+    follow(stored, follower, lambda event: None)
+    return stored, follower
+
+
 def _judged(content: bytes, mark: HeadMark | None) -> int:
     """Follow a live segment, and return how many of its bytes are torn."""
-    file, follower = BytesIO(content), _follower(mark)
-    found = scan_segment(file, follower, lambda event, offset: None)
-    return judge_end(file, found, follower)
+    return _stored(content, mark)[0].torn_bytes
 
 
-def test_each_record_is_given_with_its_place() -> None:
-    """Whoever follows a segment learns at which byte each of its lines begins."""
-    told: list[tuple[int, int]] = []
-
-    found = scan_segment(
-        BytesIO(b"".join(LINES)), _follower(), lambda e, at: told.append((e.seq, at))
-    )
-
-    sizes = [len(line) for line in LINES]
-    assert [(n, sum(sizes[:n])) for n in range(6)] == told
-    assert Scan(sum(sizes)) == found
-
-
-def test_where_the_next_segment_begins_the_one_before_ends() -> None:
+def test_where_the_next_segment_begins_the_one_before_ends(tmp_path: Path) -> None:
     """What a closed segment holds from there on is not looked at, good or bad."""
+    closed = Segment(tmp_path / "audit.log.00000001.0000000000000000", 1, 0)
+    closed.path.write_bytes(b"".join(LINES[:3]) + b"no record\n")
     follower = _follower()
-
-    found = scan_segment(
-        BytesIO(b"".join(LINES[:3]) + b"no record\n"),
-        follower,
-        lambda event, offset: None,
-        until=3,
+    stored = StoredSegments(
+        [closed],
+        Segment(tmp_path / "audit.log", 2, 0),
+        BytesIO(b"".join(LINES[3:])),
+        follower.codec,
+        head=None,
+        baseline=None,
+        open_file=open_reader,
     )
 
-    assert 2 == follower.seq
-    assert Scan(sum(map(len, LINES[:3]))) == found
+    follow(stored, follower, lambda event: None)
+
+    assert 5 == follower.seq
+    assert (3, 3, sum(map(len, LINES[3:]))) == (
+        stored.live.first_seq,
+        stored.live.count,
+        stored.live.size,
+    )
 
 
 @pytest.mark.parametrize("mark", [None, _mark(2), _mark(4)])
@@ -100,25 +107,22 @@ def test_a_whole_record_beyond_the_mark_may_lack_its_newline(
     mark: HeadMark | None,
 ) -> None:
     """A crash may come between the last byte of a record and its newline."""
-    follower = _follower(mark)
-    content = b"".join(LINES)[:-1]
-
-    found = scan_segment(BytesIO(content), follower, lambda event, offset: None)
+    stored, follower = _stored(b"".join(LINES)[:-1], mark)
 
     assert 5 == follower.seq
-    assert (len(content), None, True) == (found.end, found.error, found.unterminated)
+    assert (sum(map(len, LINES)), True) == (stored.live.size, stored.unterminated)
 
 
 def test_a_record_that_the_mark_knows_does_not_lack_its_newline() -> None:
     """What was synced was synced with its newline, so no crash has taken that."""
     follower = _follower(_mark(5))
+    stored = live_segment(b"".join(LINES)[:-1], follower)
 
-    found = scan_segment(
-        BytesIO(b"".join(LINES)[:-1]), follower, lambda event, offset: None
-    )
+    with pytest.raises(AuditTamperedError) as caught:
+        follow(stored, follower, lambda event: None)
 
-    assert (5, "torn") == _reason(found.error)
-    assert (4, sum(map(len, LINES[:5]))) == (follower.seq, found.end)
+    assert (5, "torn") == _reason(caught.value)
+    assert (4, sum(map(len, LINES[:5]))) == (follower.seq, stored.live.size)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +130,10 @@ def test_a_record_that_the_mark_knows_does_not_lack_its_newline() -> None:
 )
 def test_what_is_no_record_is_named_for_what_it_is(end: bytes, reason: str) -> None:
     """A whole line has its own fault; one without newline may be the half of one."""
-    found = scan_segment(
-        BytesIO(b"".join(LINES) + end), _follower(), lambda event, offset: None
-    )
+    with pytest.raises(AuditTamperedError) as caught:
+        _stored(b"".join(LINES) + end, _mark(5, clean=True))
 
-    assert (6, reason) == _reason(found.error)
-    assert sum(map(len, LINES)) == found.end
+    assert (6, reason) == _reason(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_a_tail_is_only_as_long_as_what_waits_to_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More than can be on its way to the disk at one time was not torn by a crash."""
-    monkeypatch.setattr(audit_scan, "MAX_TORN_BYTES", 1000)
+    monkeypatch.setattr(audit_stored, "MAX_TORN_BYTES", 1000)
     whole = b"".join(LINES)
 
     assert 1000 == _judged(whole + b"x" * 1000, _mark(5))
@@ -274,8 +276,7 @@ def test_a_lone_segment_begins_where_its_first_record_says() -> None:
     forged = LINES[3].replace(b"alice", b"mally")
     other = _lines(4, log_id="f" * 32)[3]
 
-    assert 3 == begins(BytesIO(b"".join(LINES[3:])), _follower(), 7)
-    assert 0 == begins(BytesIO(LINES[0]), _follower(), 7)
+    assert 3 == live_segment(b"".join(LINES[3:]), _follower()).first_seq
+    assert 0 == live_segment(LINES[0], _follower()).first_seq
     for content in (b"", forged, other, LINES[3][:-1], b"no record\n"):
-        assert 7 == begins(BytesIO(content), _follower(), 7)
-    assert 7 == begins(None, _follower(), 7)
+        assert 0 == live_segment(content, _follower()).first_seq

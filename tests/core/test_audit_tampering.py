@@ -9,7 +9,6 @@ not among them.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import pytest
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadMark
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event, leaf_hash
+from hsm_core._internal.audit.verify import follow
 from hsm_core._internal.lib import encoding
-from hsm_core._internal.stores.filesystem.audit_scan import judge_end, scan_segment
 from hsm_core.errors import AuditTamperedError, HSMError, WrongAuditKeyError
 from hsm_core.model import (
     ApprovalDemand,
@@ -38,6 +37,7 @@ from tests.core.audit_support import (
     events,
     fill,
     intent,
+    live_segment,
     open_log,
     opened,
     read_lines,
@@ -324,7 +324,6 @@ def test_every_single_byte_change_in_a_trail_is_detected(tmp_path: Path) -> None
 
 
 def _assert_named(tail: bytes, number: int, log_id: str, before: Follower) -> None:
-    file = io.BytesIO(tail)
     follower = Follower(
         log_id=log_id,
         hmac_key=KEY,
@@ -333,7 +332,7 @@ def _assert_named(tail: bytes, number: int, log_id: str, before: Follower) -> No
         mark=before.mark,
     )
     with pytest.raises(AuditTamperedError) as caught:
-        judge_end(file, scan_segment(file, follower, lambda *_: None), follower)
+        follow(live_segment(tail, follower), follower, lambda _: None)
     assert number == caught.value.facts["seq"]
 
 

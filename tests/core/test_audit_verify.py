@@ -7,7 +7,6 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -15,8 +14,7 @@ from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
 from hsm_core._internal.audit.verify import verify_lines
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem import audit_verify as verify
-from hsm_core._internal.stores.filesystem.audit_scan import Scan, judge_end
+from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
 from hsm_core.protocols import AuditHead
@@ -143,13 +141,15 @@ def test_a_line_that_becomes_whole_meanwhile_is_no_damage(
     lines = path.read_bytes()
     log.close()
     copied.write_bytes(lines[:-300])
-    whole = judge_end
+    whole = StoredSegments.judge_end
 
-    def ending(file: BinaryIO, scan: Scan, follower: Follower) -> int:
+    def ending(
+        self: StoredSegments, follower: Follower, error: AuditTamperedError | None
+    ) -> None:
         copied.write_bytes(lines)
-        return whole(file, scan, follower)
+        whole(self, follower, error)
 
-    monkeypatch.setattr(verify, "judge_end", ending)
+    monkeypatch.setattr(StoredSegments, "judge_end", ending)
     found = verified(copied, key)
     assert (5, 0) == (found.records, found.torn_bytes)
 

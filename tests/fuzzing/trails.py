@@ -22,18 +22,17 @@ from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.record import (
     GENESIS,
     baseline_mac,
+    claimed_seq,
     decode_event,
     key_check_value,
     mark_mac_function,
     record_mac_function,
 )
-from hsm_core._internal.stores.filesystem.audit_scan import (
-    claimed_seq,
+from hsm_core._internal.audit.verify import follow
+from hsm_core._internal.stores.filesystem.audit_stored import (
     first_seq,
-    judge_end,
     last_line,
     nth_line,
-    scan_segment,
 )
 from hsm_core._internal.stores.sqlite.audit_rows import head_row, read_head
 from hsm_core.errors import (
@@ -44,7 +43,7 @@ from hsm_core.errors import (
 from hsm_core.factory import open_verifier
 from hsm_core.model import KeyId
 from hsm_core.protocols import KnownKey
-from tests.core.audit_support import KEY, draft, intent, opened, outcome
+from tests.core.audit_support import KEY, draft, intent, live_segment, opened, outcome
 from tests.core.sqlite_audit_support import opened as opened_database
 from tests.fuzzing.stored_forms import (
     NothingReadError,
@@ -115,10 +114,9 @@ def _segment() -> Target:
         first_seq(file)
         last_line(file)
         nth_line(file, 3)
-        file.seek(0)
         follower = _follower()
-        scan = scan_segment(file, follower, lambda event, end: None)
-        return wanted(follower.seq + 1) and judge_end(file, scan, follower)
+        follow(live_segment(data, follower), follower, lambda event: None)
+        return wanted(follower.seq + 1)
 
     whole = b"".join(line + b"\n" for line in lines)
     return Target(

@@ -23,8 +23,11 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core import primitives
 from hsm_core._internal.approvals.states import reserved
-from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.record import FRAME, record_mac_function
+from hsm_core._internal.audit.record import (
+    FRAME,
+    RecordCodec,
+    record_mac_function,
+)
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.entropy import SystemEntropy
@@ -192,9 +195,8 @@ def audit_record() -> Subject:
     key, log_id = secrets.token_bytes(32), secrets.token_hex(16)
     payload = json.dumps({"seq": 7, "kind": "Sign", "caller": "ada"}).encode()
     right = record_mac_function(key, log_id)(payload)
-    follower = Follower(log_id=log_id, hmac_key=key)
     return Subject(
-        follower.is_record,
+        RecordCodec(log_id, key).is_record,
         _both(right, lambda given: encoding.join(FRAME, payload, given)),
     )
 

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
-import msgspec
-
 from hsm_core._internal.audit.baseline import KnownKeys
-from hsm_core._internal.audit.record import FRAME, event_of
+from hsm_core._internal.audit.record import event_of, head_of, member
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEvent, KeyId, KeyState, Phase
 from hsm_core.operations import AuditVerification, ListAuditEvents
@@ -184,13 +181,6 @@ def recorded_names(
     return found
 
 
-_HEAD: Final = re.compile(
-    rb'\{"%b":\{"format":[0-9]+,"log_id":"[0-9a-f]*","seq":[0-9]+,"prev":"[0-9a-f]*",'
-    rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'
-    rb'"kind":"([^"\\]*)","code":"([^"\\]*)"' % FRAME
-)
-"""Start of a line, unless it holds escapes or is malformed."""
-
 _INTENT: Final = Phase.INTENT.value.encode()
 
 
@@ -219,7 +209,7 @@ class Prefilter:
             self._failed or self._kinds or since is not None or until is not None
         )
         self._members = [
-            _member(name, text)
+            member(name, text)
             for name in ("principal", "code")
             if (text := getattr(operation, name))
         ]
@@ -227,7 +217,7 @@ class Prefilter:
 
     def learn_keys(self, key_ids: Iterable[str]) -> None:
         """Pass only records of these keys; with the empty id, pass all."""
-        self._keys = [_member("key_id", key_id) for key_id in key_ids]
+        self._keys = [member("key_id", key_id) for key_id in key_ids]
 
     def lets_through(self, line: bytes) -> bool:
         """Return whether a stored line must be decoded."""
@@ -239,22 +229,13 @@ class Prefilter:
 
     def _is_ruled_out(self, line: bytes) -> bool:
         """Return whether the head of a line rules it out."""
-        found = _HEAD.match(line)
+        found = head_of(line)
         if found is None:
             return False
-        digits, phase, kind, code = found.groups()
-        time = int(digits)
+        time, phase, kind, code = found
         return bool(
             (self._failed and (phase == _INTENT or code in (b"", b"ok")))
             or (self._kinds and kind not in self._kinds)
             or (self._since is not None and time < self._since)
             or (self._until is not None and time >= self._until)
         )
-
-
-def _member(name: str, text: str) -> bytes:
-    """Return the bytes that every record with this text holds; empty if unknown."""
-    try:
-        return b'"%b":%b' % (name.encode(), msgspec.json.encode(text)) if text else b""
-    except UnicodeEncodeError:
-        return b""

@@ -6,14 +6,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from hsm_core._internal.lib import encoding
-from hsm_core._internal.lib.encoding import hkdf_sha256, length_prefixed, mac_function
+from hsm_core._internal.lib.encoding import (
+    hkdf_sha256,
+    length_prefixed,
+    mac_function,
+    newer_format,
+)
 from hsm_core.errors import (
     AuditTamperedError,
     InputSizeError,
@@ -38,6 +43,15 @@ MAX_SET_DIGEST: Final = 128
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(AuditEvent)
+_RECORD_START: Final = b'{"event":{"format":'
+_RECORD_END: Final = re.compile(rb',"mac":"[0-9a-f]{64}"\}')
+_HEAD: Final = re.compile(
+    rb'\{"%b":\{"format":[0-9]+,"log_id":"[0-9a-f]*","seq":[0-9]+,"prev":"[0-9a-f]*",'
+    rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'
+    rb'"kind":"([^"\\]*)","code":"([^"\\]*)"' % FRAME
+)
+"""Start of a line, unless it holds escapes or is malformed."""
+
 _LOG_ID: Final = re.compile(r"[0-9a-f]{32}")
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _UNWRITABLE: Final = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
@@ -245,6 +259,203 @@ def damaged_ledger(error: AuditTamperedError) -> str:
     return f"The retention ledger is damaged at record {seq}{why}."
 
 
+class RecordCodec:
+    """
+    Record format 1 of one audit log: encodes drafts, and authenticates stored lines.
+
+    Args:
+        log_id: 32 hex digits; None accepts the id in the first record.
+
+        hmac_key: Key of the audit log; None leaves the MACs unchecked.
+
+    Attributes:
+        log_id: Id of the audit log; empty until the first record was decoded.
+    """
+
+    __slots__ = ("_hmac_key", "_mac_of", "log_id")
+
+    def __init__(self, log_id: str | None, hmac_key: bytes | None) -> None:
+        self.log_id = ""
+        self._hmac_key = hmac_key
+        self._mac_of: Callable[[bytes], bytes] | None = None
+        if log_id is not None:
+            self._adopt(log_id)
+
+    def _adopt(self, log_id: str) -> None:
+        self.log_id = log_id
+        if self._hmac_key is not None:
+            self._mac_of = record_mac_function(self._hmac_key, log_id)
+
+    def encode(
+        self, draft: AuditDraft, *, node: str, seq: int, prev: str, time: int
+    ) -> bytes:
+        """
+        Return the line of a new record, without newline.
+
+        Args:
+            draft: Content of the record.
+
+            node: Name of the node that writes it.
+
+            seq: Sequence number.
+
+            prev: Leaf hash of the previous record.
+
+            time: Microseconds since 1970-01-01T00:00:00Z.
+
+        Raises:
+            InvalidInputError: The draft has no valid record form.
+        """
+        check_draft(draft)
+        payload = encode_event(self._event(draft, node, seq, prev, time))
+        if self._mac_of is None:
+            raise ValueError("records can't be written without the key")
+        return encoding.join(FRAME, payload, self._mac_of(payload))
+
+    def _event(
+        self, draft: AuditDraft, node: str, seq: int, prev: str, time: int
+    ) -> AuditEvent:
+        return AuditEvent(
+            format=FORMAT,
+            log_id=self.log_id,
+            seq=seq,
+            prev=prev,
+            epoch=EPOCH,
+            time=time,
+            phase=draft.phase,
+            kind=draft.kind,
+            code=draft.code,
+            node=node,
+            request_id=draft.request_id,
+            operation_id=draft.operation_id,
+            key_id=draft.key_id,
+            version=draft.version,
+            generation=draft.generation,
+            document_before=draft.document_before,
+            document_after=draft.document_after,
+            set_digest=draft.set_digest,
+            caller=draft.caller,
+            key=draft.key,
+            parameters=draft.parameters,
+            rule=draft.rule,
+            policy=draft.policy,
+            demands=draft.demands,
+            approval_id=draft.approval_id,
+            approval_signatures=draft.approval_signatures,
+            digest=draft.digest,
+            detail=draft.detail,
+        )
+
+    def decode(self, line: bytes, seq: int) -> AuditEvent:
+        """
+        Authenticate a line, given without newline, wherever it belongs in the log.
+
+        Args:
+            line: The stored line.
+
+            seq: Sequence number to report if it is rejected.
+
+        Raises:
+            AuditTamperedError: It is no record of this audit log.
+        """
+        try:
+            payload, mac = encoding.split(FRAME, line)
+        except MalformedError:
+            raise tampered(Reason.FRAMING, seq) from None
+        if not self.log_id:
+            self._adopt_from(payload, seq)
+        mac_of = self._mac_of
+        if mac_of is not None and not hmac.compare_digest(mac, mac_of(payload)):
+            raise tampered(Reason.MAC, seq)
+        event = decode_event(payload)
+        if event is None or event.format != FORMAT:
+            raise _unreadable(payload, seq)
+        if event.log_id != self.log_id:
+            raise tampered(Reason.LOG_ID, seq)
+        if event.epoch != EPOCH:
+            raise tampered(Reason.EPOCH, seq)
+        return event
+
+    def _adopt_from(self, payload: bytes, seq: int) -> None:
+        event = decode_event(payload)
+        if event is None or not is_log_id(event.log_id):
+            raise _unreadable(payload, seq)
+        self._adopt(event.log_id)
+
+    def is_record(self, line: bytes) -> bool:
+        """Return whether this is a record of this audit log, at any position."""
+        try:
+            self.decode(line, 0)
+        except AuditTamperedError:
+            return False
+        return True
+
+    def has_record(self, data: bytes) -> bool:
+        """Return whether a whole record lies anywhere in these bytes."""
+        # A newline that was changed joins two records, so lines alone are not enough;
+        # and no text inside an event can hold the start of another, its quotes being
+        # escaped.
+        before = 0
+        for found in _RECORD_END.finditer(data):
+            start = data.rfind(_RECORD_START, before, found.start())
+            if start >= 0 and self.is_record(data[start : found.end()]):
+                return True
+            before = found.end()
+        return False
+
+
+def _unreadable(payload: bytes, seq: int) -> AuditTamperedError:
+    is_newer = newer_format(payload, FORMAT)
+    return tampered(Reason.FORMAT if is_newer else Reason.EVENT, seq)
+
+
+def claimed_event(line: bytes) -> AuditEvent | None:
+    """Return the event of a line, unauthenticated; None if it is no event."""
+    try:
+        return decode_event(encoding.split(FRAME, line)[0])
+    except MalformedError:
+        return None
+
+
+def claimed_seq(line: bytes) -> int | None:
+    """Return a line's sequence number, unauthenticated; None if it is no event."""
+    event = claimed_event(line)
+    return None if event is None else event.seq
+
+
+def is_chain(lines: Sequence[bytes], leaf: str) -> bool:
+    """Return whether lines, without newline, lead to the one of this leaf hash."""
+    for line in reversed(lines):
+        event = claimed_event(line)
+        if event is None or leaf_hash(line) != leaf:
+            return False
+        leaf = event.prev
+    return True
+
+
+class RecordHead(NamedTuple):
+    """First members of a stored record, found without decoding all of it."""
+
+    time: int
+    phase: bytes
+    kind: bytes
+    code: bytes
+
+
+def head_of(line: bytes) -> RecordHead | None:
+    """Return a line's first members; None if they hold escapes or are malformed."""
+    found = _HEAD.match(line)
+    return None if found is None else RecordHead(int(found[1]), *found.group(2, 3, 4))
+
+
+def member(name: str, text: str) -> bytes:
+    """Return the bytes that every record with this text holds; empty if unknown."""
+    try:
+        return b'"%b":%b' % (name.encode(), msgspec.json.encode(text)) if text else b""
+    except UnicodeEncodeError:
+        return b""
+
+
 def event_of(line: bytes, seq: int) -> AuditEvent:
     """
     Return the event of a stored line.
@@ -252,10 +463,7 @@ def event_of(line: bytes, seq: int) -> AuditEvent:
     Raises:
         AuditTamperedError: It is no event, or not number *seq*.
     """
-    try:
-        event = decode_event(encoding.split(FRAME, line)[0])
-    except MalformedError:
-        event = None
+    event = claimed_event(line)
     if event is None or event.seq != seq:
         raise tampered(Reason.EVENT, seq)
     return event

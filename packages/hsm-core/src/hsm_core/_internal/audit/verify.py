@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from hsm_core._internal.audit.baseline import PrunedPrefix
+from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.head_mark import StoredHead
+from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.record import GENESIS, Reason, leaf_hash, tampered
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import AuditEvent
@@ -56,82 +56,202 @@ class OfflineVerification:
     baseline_checked: bool = False
 
 
-class VerificationRun:
+class StoredLog(Protocol):
     """
-    Running verification: records are passed to its follower in order.
+    Audit log as a medium holds it: its lines in order, and how they may end.
+
+    Attributes:
+        head: Authenticated head mark; None without one, or without the key.
+        baseline: Checked baseline of pruned records.
+        first_seq: First record that counts.
+        torn_bytes: Length of the torn tail, once `judge_end` has accepted one.
+    """
+
+    head: StoredHead | None
+    baseline: Baseline | None
+    first_seq: int
+    torn_bytes: int
+
+    def lines(self, start_seq: int, /) -> Iterator[bytes]:
+        """
+        Yield the lines from a record on, without newline.
+
+        The next line is requested only after the one before was found good, so a line
+        whose successor is requested counts as verified. A second call continues where
+        the first one ended.
+
+        Raises:
+            AuditTamperedError: Lines are missing, or can't be told apart.
+            AuditUnavailableError: They can't be read now.
+        """
+        ...
+
+    def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
+        """
+        Yield lines after which reading may start, newest first.
+
+        Args:
+            before: First record that must be read.
+
+        Returns:
+            A sequence number to report if the line is bad, and the line; `lines`
+            continues after the line that was yielded last.
+        """
+        ...
+
+    def judge_end(self, follower: Follower, error: AuditTamperedError | None) -> None:
+        """
+        Decide whether the log may end after the last good record.
+
+        Args:
+            follower: Stands at the last good record.
+
+            error: Fault of what follows it; None if nothing does.
+
+        Raises:
+            AuditTamperedError: No crash and no clean stop leaves such an end.
+        """
+        ...
+
+    def has_grown(self, follower: Follower, /) -> bool:
+        """Return whether a rejected end is worth reading again."""
+        ...
+
+
+def check_end(follower: Follower, error: AuditTamperedError | None) -> None:
+    """
+    Compare the end of an audit log with the head mark.
 
     Args:
-        hmac_key: Key of the trail; None leaves the MACs unchecked.
+        follower: Stands at the last good record.
 
-        head: Content of the head file; None without the file or the key.
+        error: Fault of what follows it.
 
-        prefix: Checks the start of the log.
+    Raises:
+        AuditTamperedError: Records that the mark names are missing or bad, or
+            something follows a clean end.
+    """
+    mark = follower.mark or HeadMark()
+    if mark.clean and follower.seq > mark.seq:
+        raise tampered(Reason.AFTER_CLEAN, mark.seq + 1)
+    if error is not None and (mark.clean or follower.seq < mark.seq):
+        raise error
+    if follower.seq < mark.seq:
+        raise tampered(Reason.SHORTER, follower.seq + 1)
+
+
+def follow(
+    stored: StoredLog, follower: Follower, visit: Callable[[AuditEvent], None]
+) -> None:
+    """
+    Verify all lines after those that a follower has verified, and the end.
+
+    Args:
+        stored: The audit log.
+
+        follower: Bears the head mark, unless there is no key to authenticate it.
+
+        visit: Called with each good event.
+
+    Raises:
+        AuditTamperedError: A record is bad, or the end is.
+        AuditUnavailableError: They can't be read now.
+    """
+    while True:
+        error = _follow_lines(stored.lines(follower.seq + 1), follower, visit)
+        try:
+            stored.judge_end(follower, error)
+        except AuditTamperedError:
+            if not stored.has_grown(follower):
+                raise
+        else:
+            return
+
+
+def _follow_lines(
+    lines: Iterable[bytes], follower: Follower, visit: Callable[[AuditEvent], None]
+) -> AuditTamperedError | None:
+    for line in lines:
+        try:
+            event = follower.follow(line)
+        except AuditTamperedError as error:
+            return error
+        visit(event)
+    return None
+
+
+def first_follower(stored: StoredLog, hmac_key: bytes | None) -> Follower:
+    """
+    Return a follower at the start of an audit log.
+
+    Raises:
+        AuditTamperedError: Records are missing that the baseline does not cover.
+    """
+    seq, leaf_hash = PrunedPrefix(stored.first_seq, stored.baseline).start
+    head = stored.head
+    return Follower(
+        log_id=head.log_id if head else None,
+        hmac_key=hmac_key,
+        seq=seq,
+        leaf_hash=leaf_hash,
+        mark=head.mark if head else None,
+    )
+
+
+def verify_log(
+    stored: StoredLog,
+    hmac_key: bytes | None,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[AuditEvent], None] | None = None,
+) -> OfflineVerification:
+    """
+    Verify every record of an audit log, and its end.
+
+    Args:
+        stored: The audit log.
+
+        hmac_key: Key of the audit log; None leaves the MACs unchecked.
 
         progress: Called now and then with the number of records verified.
 
-        look: Called with each good record.
+        look: Called with each good record; its exceptions end the verification.
+
+    Raises:
+        AuditTamperedError: The log is damaged; ``facts`` name the first bad record as
+            ``seq`` and the ``reason``.
+        AuditUnavailableError: It can't be read now.
     """
+    prefix = PrunedPrefix(stored.first_seq, stored.baseline)
+    follower = first_follower(stored, hmac_key)
+    before = follower.seq
 
-    def __init__(
-        self,
-        hmac_key: bytes | None,
-        head: StoredHead | None,
-        prefix: PrunedPrefix,
-        progress: Callable[[int], None] | None,
-        look: Callable[[AuditEvent], None] | None,
-    ) -> None:
-        self.head = head
-        self.prefix = prefix
-        self._has_key = hmac_key is not None
-        self._look = look
-        self._progress = progress
-        self._before, leaf_hash = prefix.start
-        self.follower = Follower(
-            log_id=head.log_id if head else None,
-            hmac_key=hmac_key,
-            seq=self._before,
-            leaf_hash=leaf_hash,
-            mark=head.mark if head else None,
-        )
+    def visit(event: AuditEvent) -> None:
+        prefix.visit(event, follower.leaf_hash)
+        if look is not None:
+            look(event)
+        records = event.seq - before
+        if progress is not None and records % _PROGRESS_EVERY == 0:
+            progress(records)
 
-    def visit(self, event: AuditEvent, leaf_hash: str) -> None:
-        """Process the next good record."""
-        self.prefix.visit(event, leaf_hash)
-        if self._look is not None:
-            self._look(event)
-        records = event.seq - self._before
-        if self._progress is not None and records % _PROGRESS_EVERY == 0:
-            self._progress(records)
-
-    def result(
-        self, *, torn_bytes: int = 0, in_use: bool = False
-    ) -> OfflineVerification:
-        """
-        Return the result, after all records were followed.
-
-        Raises:
-            AuditTamperedError: Records are missing, and no pruning record accounts for
-                them.
-        """
-        self.prefix.finish()
-        follower, detail = self.follower, self.prefix.detail
-        records = follower.seq - self._before
-        if self._progress is not None:
-            self._progress(records)
-        return OfflineVerification(
-            records=records,
-            head_seq=follower.seq,
-            head_hash=follower.leaf_hash,
-            log_id=follower.log_id,
-            macs_checked=self._has_key,
-            mark_checked=follower.mark is not None,
-            clean=follower.mark is not None and follower.mark.clean,
-            torn_bytes=torn_bytes,
-            in_use=in_use,
-            first_seq=self._before + 1,
-            pruned_roots=detail.roots if detail else (),
-            baseline_checked=detail is not None,
-        )
+    follow(stored, follower, visit)
+    if follower.mark is None and hmac_key is not None and follower.seq >= 0:
+        raise tampered(Reason.HEAD_MISSING, 0)
+    prefix.finish()
+    if progress is not None:
+        progress(follower.seq - before)
+    return OfflineVerification(
+        records=follower.seq - before,
+        head_seq=follower.seq,
+        head_hash=follower.leaf_hash,
+        log_id=follower.log_id,
+        macs_checked=hmac_key is not None,
+        mark_checked=follower.mark is not None,
+        clean=follower.mark is not None and follower.mark.clean,
+        torn_bytes=stored.torn_bytes,
+        first_seq=before + 1,
+        pruned_roots=prefix.detail.roots if prefix.detail else (),
+        baseline_checked=prefix.detail is not None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

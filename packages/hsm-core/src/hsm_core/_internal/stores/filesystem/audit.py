@@ -31,7 +31,7 @@ from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
 from hsm_core._internal.stores.filesystem.audit_pruning import SegmentPruner
 from hsm_core._internal.stores.filesystem.audit_recovery import (
     RecoveredFiles,
-    recover,
+    recover_files,
     set_fork_aside,
 )
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
@@ -112,14 +112,14 @@ class FileAuditLog(TrailLog):
             recovered = _recovered(path, options, stored, reserve)
             segments = _segments(recovered)
             stack.callback(segments.close)
-            _begin(head, recovered.mark)
+            _begin(head, recovered.log.mark)
             log = cls(
-                options.chain(stored.log_id, recovered.mark, recovered.intents),
+                options.chain(stored.log_id, recovered.log.mark, recovered.log.intents),
                 FileMedium(segments, head, lock, segment_bytes),
                 reserve,
                 _pruner(path, options, stored, segments, recovered),
                 options=options,
-                open_events=recovered.open_events,
+                open_events=recovered.log.open_events,
             )
             stack.pop_all()
         log._record_repairs(recovered.repairs)
@@ -207,19 +207,19 @@ def _recovered(
     """Recover; on a full disk with the room that an earlier process kept back."""
     hmac_key, now = options.hmac_key, options.clock.now()
     try:
-        return recover(path, hmac_key, stored, now)
+        return recover_files(path, hmac_key, stored, now)
     except (OSError, StoreUnavailableError) as error:
         if not (is_full(error) and reserve.take() and reserve.give_up()):
             raise
-    return recover(path, hmac_key, stored, now)
+    return recover_files(path, hmac_key, stored, now)
 
 
 def _segments(recovered: RecoveredFiles) -> Segments:
     return Segments(
-        recovered.closed,
-        recovered.live,
+        recovered.stored.closed,
+        recovered.stored.live,
         recovered.descriptor,
-        recovered.mark.leaf_hash,
+        recovered.log.mark.leaf_hash,
     )
 
 
@@ -242,7 +242,7 @@ def _pruner(
         segments,
         hmac_key=options.hmac_key,
         log_id=stored.log_id,
-        baseline=recovered.baseline,
+        baseline=recovered.log.baseline,
     )
 
 

@@ -45,7 +45,12 @@ from typing import Final
 
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
+from hsm_core._internal.audit.record import (
+    MAX_LINE_BYTES,
+    claimed_seq,
+    is_chain,
+    leaf_hash,
+)
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     close_quietly,
@@ -56,7 +61,6 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     write_all,
 )
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
-from hsm_core._internal.stores.filesystem.audit_scan import claimed_seq, is_chain
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, Segments
 from hsm_core._internal.stores.filesystem.opening import (
     LockFile,

@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from hsm_core._internal.audit.record import is_chain
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     FragmentName,
@@ -23,7 +24,6 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     open_reader,
     replace_file,
 )
-from hsm_core._internal.stores.filesystem.audit_scan import is_chain
 from hsm_core._internal.stores.filesystem.files import list_directory
 from hsm_core._internal.stores.filesystem.opening import open_no_follow, path_exists
 from hsm_core.model import RepairDetail

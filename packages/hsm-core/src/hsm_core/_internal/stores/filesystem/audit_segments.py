@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -345,3 +346,14 @@ def _index(file: BinaryIO) -> list[int]:
         count += 1
         offset += len(line)
     return offsets
+
+
+def segments_of(live: Path, names: Iterable[ClosedName]) -> list[Segment]:
+    """Return closed segments by their names, given the path of the live one."""
+    found = [
+        Segment(live.with_name(n.of(live.name)), n.number, n.first_seq, offsets=None)
+        for n in names
+    ]
+    for before, after in pairwise(found):
+        before.count = after.first_seq - before.first_seq
+    return found

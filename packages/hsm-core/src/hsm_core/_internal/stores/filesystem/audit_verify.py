@@ -14,15 +14,14 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix, check_baseline
+from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
-from hsm_core._internal.audit.verify import OfflineVerification, VerificationRun
+from hsm_core._internal.audit.record import MAX_LINE_BYTES, RecordCodec
+from hsm_core._internal.audit.verify import OfflineVerification, verify_log
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     ClosedName,
@@ -31,13 +30,8 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     head_name,
     lock_name,
 )
-from hsm_core._internal.stores.filesystem.audit_scan import (
-    Scan,
-    begins,
-    first_seq,
-    judge_end,
-    scan_segment,
-)
+from hsm_core._internal.stores.filesystem.audit_segments import Segment, segments_of
+from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
 
@@ -105,36 +99,24 @@ class AuditVerifier:
         # The mark is read first: what it names was written before, so it is found.
         head = self._read_head()
         failpoint("audit.verify.after_head")
-        baseline = self._read_baseline(head.log_id if head else "")
+        log_id = head.log_id if head else None
+        baseline = self._read_baseline(log_id or "")
         with ExitStack() as stack:
-            closed, live = self._open_segments(stack)
-            if not closed and live is None and head is None:
+            closed, file = self._open_segments(stack)
+            if not closed and file is None and head is None:
                 raise ConfigurationError("No audit log found.", path=str(self._path))
-            covered = baseline.header.next_seq if baseline else 0
-            closed = [name for name in closed if name.first_seq >= covered]
-            live_seq = first_seq(live) if live else None
-            log_id = head.log_id if head else None
-            judge = Follower(log_id=log_id, hmac_key=self._hmac_key)
-            alone = begins(live, judge, 0)
-            first = closed[0].first_seq if closed else max(alone, covered)
-            prefix = PrunedPrefix(first, baseline)
-            trail = _Trail(self._hmac_key, head, prefix, progress, look)
-            ends = [*(name.first_seq for name in closed[1:]), live_seq]
-            # Numbers begin anywhere in a trail whose beginning was pruned.
-            number = closed[0].number if closed and baseline else 1
-            for name, end in zip(closed, ends, strict=False):
-                self._follow_closed(name, number, end, trail)
-                number += 1
-            torn = self._follow_live(live, trail)
-        return self._result(trail, torn)
-
-    def _result(self, run: _Trail, torn: int) -> OfflineVerification:
-        follower = run.follower
-        if follower.mark is None and self._hmac_key is not None and follower.seq >= 0:
-            raise tampered(Reason.HEAD_MISSING, 0)
-        is_clean = follower.mark is not None and follower.mark.clean
-        in_use = not is_clean and self._is_in_use()
-        return run.result(torn_bytes=torn, in_use=in_use)
+            stored = _BusySegments(
+                closed,
+                Segment(self._path, 0, 0, offsets=None),
+                file,
+                RecordCodec(log_id, self._hmac_key),
+                head=head,
+                baseline=baseline,
+                open_file=_open_regular,
+            )
+            stored.read_head = self._read_head
+            found = verify_log(stored, self._hmac_key, progress, look)
+        return replace(found, in_use=not found.clean and self._is_in_use())
 
     def _is_in_use(self) -> bool:
         """Return whether a process holds the writer's lock."""
@@ -174,25 +156,26 @@ class AuditVerifier:
         baseline = self._path.with_name(baseline_name(self._path.name))
         return self._closed_names(), _inode(baseline), _inode(self._path)
 
-    def _open_segments(
-        self, stack: ExitStack
-    ) -> tuple[list[ClosedName], BinaryIO | None]:
+    def _open_segments(self, stack: ExitStack) -> tuple[list[Segment], BinaryIO | None]:
         # The live segment is opened before the closed ones are listed. If it is closed
         # in between, it is found among them, and what came after it is left out.
         live = _open_regular(self._path)
         if live is None:
-            return self._closed_names(), None
+            return self._segments(), None
         stack.enter_context(live)
         failpoint("audit.verify.after_live")
         opened = os.fstat(live.fileno()).st_ino
         while True:
-            closed = self._closed_names()
-            inodes = [_inode(self._place(name)) for name in closed]
+            closed = self._segments()
+            inodes = [_inode(segment.path) for segment in closed]
             # What was pruned just now, or a name that a healing took back, is not
             # missing.
             if None not in inodes:
                 break
         return closed[: inodes.index(opened) if opened in inodes else None], live
+
+    def _segments(self) -> list[Segment]:
+        return segments_of(self._path, self._closed_names())
 
     def _closed_names(self) -> list[ClosedName]:
         try:
@@ -201,64 +184,27 @@ class AuditVerifier:
             return []
         return closed_names(self._path.name, names)
 
-    def _place(self, name: ClosedName) -> Path:
-        return self._path.with_name(name.of(self._path.name))
 
-    def _follow_closed(
-        self, name: ClosedName, number: int, end: int | None, trail: _Trail
-    ) -> None:
-        follower = trail.follower
-        joins = name == (number, follower.seq + 1)
-        if not joins or (end is not None and end <= name.first_seq):
-            raise tampered(Reason.SEGMENT, follower.seq + 1)
-        file = _open_regular(self._place(name))
-        if file is None:
-            raise tampered(Reason.SEGMENT, follower.seq + 1)
-        with file:
-            scan = scan_segment(file, follower, trail.note, until=end)
-        if scan.error is not None:
-            raise scan.error
-        if scan.unterminated:
-            raise tampered(Reason.TORN, follower.seq)
+class _BusySegments(StoredSegments):
+    """Segments of a log that another process may be writing."""
 
-    def _follow_live(self, live: BinaryIO | None, trail: _Trail) -> int:
-        if live is None:
-            return judge_end(BytesIO(), Scan(0), trail.follower)
-        scan = _scan_on(live, Scan(0), trail)
-        while True:
-            try:
-                return judge_end(live, scan, trail.follower)
-            except AuditTamperedError:
-                further = _scan_on(live, scan, trail) if scan.error else scan
-                # What was being written just now may be whole by now.
-                if further.end == scan.end and not self._was_opened_since(trail):
-                    raise
-                scan = further
+    read_head: Callable[[], StoredHead | None]
+    _tried = -1
 
-    def _was_opened_since(self, trail: _Trail) -> bool:
-        # A trail that was closed when its mark was read may be in use by now.
-        now, then, mark = self._read_head(), trail.head, trail.follower.mark
+    def has_grown(self, follower: Follower, /) -> bool:
+        """Return whether what was being written just now may be whole by now."""
+        before, self._tried = self._tried, self.live.size
+        return before != self.live.size or self._was_opened_since(follower)
+
+    def _was_opened_since(self, follower: Follower) -> bool:
+        # A log that was closed when its mark was read may be in use by now.
+        now, then, mark = self.read_head(), self.head, follower.mark
         if now is None or then is None or now.counter == then.counter:
             return False
         if mark is None or not mark.clean:
             return False
-        trail.follower.mark = replace(mark, clean=False)
+        follower.mark = replace(mark, clean=False)
         return True
-
-
-class _Trail(VerificationRun):
-    """Running verification of files."""
-
-    def note(self, event: AuditEvent, _offset: int) -> None:
-        """Process the next good record."""
-        self.visit(event, self.follower.leaf_hash)
-
-
-def _scan_on(live: BinaryIO, before: Scan, trail: _Trail) -> Scan:
-    """Follow the records of the live segment from where an earlier scan ended."""
-    live.seek(before.end)
-    more = scan_segment(live, trail.follower, trail.note)
-    return replace(more, end=before.end + more.end)
 
 
 def _inode(path: Path) -> int | None:

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
-from hsm_core._internal.audit.chain import Chain, Follower, IntentReplay, OpenIntents
+from hsm_core._internal.audit.baseline import Baseline
+from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.log import TrailLog, TrailOptions
 from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.audit.record import Reason, tampered
+from hsm_core._internal.audit.recovery import RecoveredLog, recover
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     DiskReserve,
@@ -33,13 +32,8 @@ from hsm_core._internal.stores.sqlite.audit_pruning import RowPruner
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA,
-    check_schema,
-    first_row,
-    follow_rows,
+    StoredRows,
     head_row,
-    read_baseline,
-    read_head,
-    read_rows,
 )
 from hsm_core._internal.stores.sqlite.connection import MigrationStep, Schema
 from hsm_core._internal.stores.sqlite.database import Database
@@ -49,28 +43,6 @@ from hsm_core.protocols import AuditDraft
 
 if TYPE_CHECKING:
     import sqlite_utils
-
-
-@dataclass(slots=True)
-class RecoveredDatabase:
-    """
-    Recovered audit log, ready for appending.
-
-    Attributes:
-        head: The head mark as it is stored.
-        mark: The end of the trail.
-        intents: Intents without outcome up to there.
-        open_events: The same, as events.
-        baseline: What is kept of the records before it.
-        leftovers: Records before it are there, for their removal was interrupted.
-    """
-
-    head: StoredHead
-    mark: HeadMark
-    intents: OpenIntents
-    open_events: list[AuditEvent]
-    baseline: Baseline | None
-    leftovers: bool
 
 
 def schema_of(hmac_key: bytes, log_id: str) -> Schema:
@@ -91,86 +63,6 @@ def schema_of(hmac_key: bytes, log_id: str) -> Schema:
 
     step: MigrationStep = create
     return Schema(APPLICATION_ID, (step,))
-
-
-def recover(connection: sqlite3.Connection, hmac_key: bytes) -> RecoveredDatabase:
-    """
-    Verify a trail as far as its head mark asks for it; nothing is written.
-
-    Args:
-        connection: Open on the trail.
-
-        hmac_key: Key of the trail.
-
-    Raises:
-        WrongAuditKeyError: The key is not the trail's.
-        AuditTamperedError: The trail is not what we left.
-        AuditUnavailableError: It can't be read.
-    """
-    check_schema(connection)
-    head = read_head(connection, hmac_key)
-    baseline = read_baseline(connection, head.log_id, hmac_key)
-    covered = baseline.header.next_seq if baseline else 0
-    oldest = first_row(connection)
-    leftovers = oldest is not None and oldest < covered
-    first = covered if oldest is None or leftovers else oldest
-    replay = _Replay(connection, hmac_key, head, PrunedPrefix(first, baseline))
-    replay.run(first)
-    return RecoveredDatabase(
-        head=head,
-        mark=replay.end(),
-        intents=replay.found.intents,
-        open_events=replay.found.open_events(),
-        baseline=baseline,
-        leftovers=leftovers,
-    )
-
-
-class _Replay:
-    """Follows the records that the head mark, or an intent, still needs."""
-
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        hmac_key: bytes,
-        head: StoredHead,
-        prefix: PrunedPrefix,
-    ) -> None:
-        self._connection = connection
-        self.found = IntentReplay(head.mark)
-        self._mark = head.mark
-        seq, leaf = prefix.start
-        self._follower = Follower(
-            log_id=head.log_id,
-            hmac_key=hmac_key,
-            seq=seq,
-            leaf_hash=leaf,
-            mark=head.mark,
-        )
-
-    def run(self, first: int) -> None:
-        """Follow all of them, given the first record that is there."""
-        needed = min(self._mark.floor, max(self._mark.seq, 0))
-        if needed > first:
-            self._stand_after(needed - 1)
-        follow_rows(self._connection, self._follower, self._visit)
-
-    def _stand_after(self, seq: int) -> None:
-        for found, line in read_rows(self._connection, seq, 1):
-            if found != seq:
-                break
-            self._follower.start_after(line, seq)
-            if self._follower.seq != seq:
-                break
-            return
-        raise tampered(Reason.SEQUENCE, seq)
-
-    def end(self) -> HeadMark:
-        """Return where the trail ends."""
-        return self.found.mark(self._follower.seq, self._follower.leaf_hash)
-
-    def _visit(self, event: AuditEvent, _leaf_hash: str) -> None:
-        self.found.note(event)
 
 
 class SqliteAuditLog(TrailLog):
@@ -221,7 +113,7 @@ class SqliteAuditLog(TrailLog):
             stored = read_beside(path, hmac_key)
             database = _open(path, options, stored)
             stack.callback(database.close)
-            recovered = _recover(database, hmac_key, stored)
+            recovered, has_leftovers = _recover(database, hmac_key, stored)
             log_id = recovered.head.log_id
             beside = ExternalHeadMark(path, hmac_key, log_id, stored)
             stack.callback(beside.close)
@@ -232,7 +124,7 @@ class SqliteAuditLog(TrailLog):
             stack.callback(reserve.close)
             _begin(medium, recovered.mark, reserve)
             pruner = RowPruner(database, medium, log_id, hmac_key, recovered.baseline)
-            if recovered.leftovers:
+            if has_leftovers:
                 with suppress(AuditUnavailableError):
                     pruner.remove()
             log = cls(
@@ -295,16 +187,18 @@ def _open(path: Path, options: TrailOptions, stored: StoredHead | None) -> Datab
 
 
 def _recover(
-    database: Database, hmac_key: bytes, stored: StoredHead | None
-) -> RecoveredDatabase:
+    database: Database, hmac_key: bytes, beside: StoredHead | None
+) -> tuple[RecoveredLog, bool]:
+    """Recover; return whether pruned records are left too."""
     # It may have been read before another process let go of the trail.
-    stored = stored and read_beside(database.path, hmac_key)
+    beside = beside and read_beside(database.path, hmac_key)
     try:
         with database.reading() as connection:
-            recovered = recover(connection, hmac_key)
-            if stored is not None:
-                check_beside(connection, stored, recovered.head)
-            return recovered
+            stored = StoredRows(connection, hmac_key)
+            recovered = recover(stored, hmac_key)
+            if beside is not None:
+                check_beside(connection, beside, recovered.head)
+            return recovered, stored.has_leftovers
     except AuditTamperedError:
         raise
     except IntegrityError as error:

@@ -20,18 +20,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from hsm_core._internal.audit.baseline import PrunedPrefix
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
-from hsm_core._internal.audit.verify import OfflineVerification, VerificationRun
+from hsm_core._internal.audit.verify import OfflineVerification, verify_log
 from hsm_core._internal.stores.sqlite.audit_beside import check_beside, peek_beside
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
-    check_schema,
-    first_row,
-    follow_rows,
-    read_baseline,
-    read_head,
+    StoredRows,
     translated,
 )
 from hsm_core.errors import (
@@ -154,16 +149,13 @@ class SqliteAuditVerifier:
         look: Callable[[AuditEvent], None] | None,
     ) -> OfflineVerification:
         self._check_kind(connection)
-        check_schema(connection)
         key = self._hmac_key
-        head = None if key is None else read_head(connection, key)
-        prefix = _prefix(connection, head.log_id if head else "", key)
-        run = VerificationRun(key, head, prefix, progress, look)
-        follow_rows(connection, run.follower, run.visit)
+        stored = StoredRows(connection, key)
+        found = verify_log(stored, key, progress, look)
         beside = None if key is None else peek_beside(self._path, key)
-        if head is not None and beside is not None:
-            check_beside(connection, beside, head)
-        return run.result()
+        if stored.head is not None and beside is not None:
+            check_beside(connection, beside, stored.head)
+        return found
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -180,15 +172,6 @@ class SqliteAuditVerifier:
             )
         if version < 1:
             raise tampered(Reason.DATABASE, 0)
-
-
-def _prefix(
-    connection: sqlite3.Connection, log_id: str, hmac_key: bytes | None
-) -> PrunedPrefix:
-    baseline = read_baseline(connection, log_id, hmac_key)
-    covered = baseline.header.next_seq if baseline else 0
-    # Those before are left by a removal that was interrupted, and count for nothing.
-    return PrunedPrefix(max(first_row(connection) or 0, covered), baseline)
 
 
 def _address(path: Path) -> str:

@@ -13,16 +13,27 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
-from hsm_core._internal.audit.record import Reason, event_of, key_check_value, tampered
+from hsm_core._internal.audit.record import (
+    Reason,
+    RecordCodec,
+    event_of,
+    key_check_value,
+    tampered,
+)
+from hsm_core._internal.audit.verify import check_end
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core.errors import AuditUnavailableError, HSMError, WrongAuditKeyError
-from hsm_core.model import AuditEvent
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    HSMError,
+    WrongAuditKeyError,
+)
 
 APPLICATION_ID: Final = 0x46485441
 """Of the database's file: "FHTA" in ASCII."""
@@ -154,64 +165,99 @@ def read_rows(
         yield seq, line
 
 
-def follow_rows(
-    connection: sqlite3.Connection,
-    follower: Follower,
-    visit: Callable[[AuditEvent, str], None],
-) -> None:
+class StoredRows:
     """
-    Follow all records after those that were followed, up to the end.
+    A `StoredLog` in a database.
+
+    Every transaction that adds records writes the head mark too, so the last record is
+    the one that the mark names, and there is no torn tail.
 
     Args:
-        connection: Open on a trail.
+        connection: Open on the audit log.
 
-        follower: Bears the head mark, unless there is no key to authenticate it.
+        hmac_key: Key of the audit log; None leaves head mark and MACs unchecked.
 
-        visit: Called with each good event and its leaf hash.
+    Attributes:
+        has_leftovers: Records before the first one that counts are still there, because
+            their removal was interrupted.
 
     Raises:
-        AuditTamperedError: A record is bad, or the end is not where the mark says.
-        AuditUnavailableError: They can't be read now.
+        WrongAuditKeyError: The key is not the log's.
+        AuditTamperedError: Tables, head mark or baseline were altered.
+        sqlite3.Error: They can't be read.
     """
-    mark = follower.mark
-    try:
-        _follow(connection, follower, visit, -1)
-    except sqlite3.Error:
-        _follow_singly(connection, follower, visit)
-    if mark is not None and follower.seq < mark.seq:
-        raise tampered(Reason.SHORTER, follower.seq + 1)
 
+    torn_bytes = 0
 
-def _follow(
-    connection: sqlite3.Connection,
-    follower: Follower,
-    visit: Callable[[AuditEvent, str], None],
-    limit: int,
-) -> None:
-    mark = follower.mark
-    for seq, line in read_rows(connection, follower.seq + 1, limit):
-        if seq != follower.seq + 1:
-            raise tampered(Reason.SEQUENCE, follower.seq + 1)
-        event = follower.follow(line)
-        if mark is not None and seq > mark.seq:
-            late = Reason.AFTER_CLEAN if mark.clean else Reason.AFTER_MARK
-            raise tampered(late, seq)
-        visit(event, follower.leaf_hash)
+    def __init__(self, connection: sqlite3.Connection, hmac_key: bytes | None) -> None:
+        check_schema(connection)
+        self._connection = connection
+        self.head = None if hmac_key is None else read_head(connection, hmac_key)
+        log_id = self.head.log_id if self.head else ""
+        self.baseline = read_baseline(connection, log_id, hmac_key)
+        covered = self.baseline.header.next_seq if self.baseline else 0
+        oldest = first_row(connection)
+        self.has_leftovers = oldest is not None and oldest < covered
+        self.first_seq = max(covered if oldest is None else oldest, covered)
 
+    def lines(self, start_seq: int, /) -> Iterator[bytes]:
+        """
+        Yield the lines from a record on; see `StoredLog.lines`.
 
-def _follow_singly(
-    connection: sqlite3.Connection,
-    follower: Follower,
-    visit: Callable[[AuditEvent, str], None],
-) -> None:
-    # The driver looks one row ahead, so that an error hides the good row before it.
-    before = None
-    while follower.seq != before:
-        before = follower.seq
-        try:
-            _follow(connection, follower, visit, 1)
-        except sqlite3.Error as error:
-            raise translated(error, follower.seq + 1) from error
+        Raises:
+            AuditTamperedError: A row is missing or no line, or the database is damaged.
+            AuditUnavailableError: They can't be read now.
+        """
+        seq = start_seq
+        limit = -1
+        while True:
+            before = seq
+            try:
+                for found, line in read_rows(self._connection, seq, limit):
+                    if found != seq:
+                        raise tampered(Reason.SEQUENCE, seq)
+                    yield line
+                    seq += 1
+            except sqlite3.Error as error:
+                # The driver looks one row ahead, so that an error hides the good row
+                # before it: rows are read singly from here on.
+                if limit == 1:
+                    raise translated(error, seq) from error
+                limit = 1
+            else:
+                if limit < 0 or seq == before:
+                    return
+
+    def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
+        """
+        Yield the line before the first one that must be read.
+
+        Raises:
+            sqlite3.Error: It can't be read.
+        """
+        if before > self.first_seq:
+            for seq, line in read_rows(self._connection, before - 1, 1):
+                if seq == before - 1:
+                    yield seq, line
+
+    def judge_end(self, follower: Follower, error: AuditTamperedError | None) -> None:
+        """
+        Require that the log ends with the record that the head mark names.
+
+        Raises:
+            AuditTamperedError: It does not.
+        """
+        mark = follower.mark
+        if mark is not None:
+            check_end(follower, None if follower.seq > mark.seq else error)
+            if follower.seq > mark.seq:
+                raise tampered(Reason.AFTER_MARK, mark.seq + 1)
+        if error is not None:
+            raise error
+
+    def has_grown(self, _follower: Follower, /) -> bool:
+        """Return False: nobody else writes the log."""
+        return False
 
 
 def read_baseline(
@@ -238,9 +284,9 @@ def read_baseline(
     baseline = check_baseline(lines, log_id=log_id, hmac_key=hmac_key)
     if baseline.header.next_seq != next_seq:
         raise tampered(Reason.BASELINE, 0)
-    follower = Follower(log_id=baseline.header.log_id, hmac_key=hmac_key)
+    codec = RecordCodec(baseline.header.log_id, hmac_key)
     for seq, line in read_rows(connection, record_seq, 1):
-        if seq == record_seq and follower.is_record(line):
+        if seq == record_seq and codec.is_record(line):
             if event_of(line, seq).detail == baseline.detail:
                 return baseline
     raise tampered(Reason.PRUNED, 0)

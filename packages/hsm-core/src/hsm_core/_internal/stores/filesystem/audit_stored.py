@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""
+Stored segments: the audit log in files, read line by line.
+
+Where two segments overlap, the later one wins from its first record on: the earlier one
+was given up after a failed sync, and may hold anything from there on.
+
+Only a crash may leave a torn tail. Bytes before the head mark, after a clean stop, or
+with a complete record in them were not torn by a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, TypeAlias
+
+from hsm_core._internal.audit.baseline import Baseline
+from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.head_mark import StoredHead
+from hsm_core._internal.audit.record import (
+    MAX_LINE_BYTES,
+    Reason,
+    RecordCodec,
+    claimed_seq,
+    tampered,
+)
+from hsm_core._internal.audit.verify import check_end
+from hsm_core._internal.stores.filesystem.audit_segments import Segment
+from hsm_core.errors import AuditTamperedError
+
+MAX_TORN_BYTES: Final = 64 * 1024 * 1024
+"""Longest tail that a crash can tear: the most that waits to be written."""
+
+_CHUNK: Final = 64 * 1024
+_MAX_LINE: Final = MAX_LINE_BYTES + 1
+_Opener: TypeAlias = Callable[[Path], BinaryIO | None]
+_Lines: TypeAlias = Generator[bytes, None, int]
+"""Lines; the return value is the sequence number after the last good one."""
+
+
+class StoredSegments:
+    """
+    A `StoredLog` in files.
+
+    Args:
+        closed: Closed segments, in order.
+
+        live: The live segment, whose content is read from *file*.
+
+        file: The open live segment; None if there is none.
+
+        codec: Format of the records.
+
+        head: Authenticated head mark.
+
+        baseline: Checked baseline.
+
+        open_file: Opens a closed segment; returns None if there is none.
+
+    Attributes:
+        closed: Closed segments that count.
+        live: The live segment; knows its good lines once they were read.
+        unterminated: The last good line of the live segment lacks its newline.
+        unmarked: Offset in the live segment of the first record that the mark does not
+            know.
+        torn_bytes: Length of the torn tail behind the good lines.
+    """
+
+    def __init__(
+        self,
+        closed: Sequence[Segment],
+        live: Segment,
+        file: BinaryIO | None,
+        codec: RecordCodec,
+        *,
+        head: StoredHead | None,
+        baseline: Baseline | None,
+        open_file: _Opener,
+    ) -> None:
+        covered = baseline.header.next_seq if baseline else 0
+        self.head = head
+        self.baseline = baseline
+        self.closed = [segment for segment in closed if segment.first_seq >= covered]
+        self.live = live
+        self.unterminated = False
+        self.unmarked: int | None = None
+        self.torn_bytes = 0
+        self._file = file
+        self._codec = codec
+        self._open_file = open_file
+        self._live_seq = first_seq(file) if file else None
+        # Numbers begin at 1, and anywhere in a log whose start was pruned.
+        is_pruned = self.closed and baseline is not None
+        self._first_number = self.closed[0].number if is_pruned else 1
+        self._position = 0
+        self._is_whole = True
+        self.first_seq = self._first(covered)
+        live.number = self._first_number + len(self.closed)
+
+    def _first(self, covered: int) -> int:
+        if self.closed:
+            return self.closed[0].first_seq
+        line = nth_line(self._file, 0) if self._file else None
+        is_ours = line is not None and self._codec.is_record(line)
+        return max(self._live_seq or 0 if is_ours else 0, covered)
+
+    def lines(self, start_seq: int, /) -> Iterator[bytes]:
+        """
+        Yield the lines from a record on; see `StoredLog.lines`.
+
+        Raises:
+            AuditTamperedError: Segments do not join, or a closed one is torn.
+            OSError: A segment can't be read.
+        """
+        seq = yield from self.closed_lines(start_seq)
+        yield from self._live_lines(seq)
+
+    def closed_lines(self, start_seq: int) -> _Lines:
+        """
+        Yield the lines of the closed segments.
+
+        Raises:
+            AuditTamperedError: Segments do not join, or one is torn.
+            OSError: A segment can't be read.
+        """
+        seq = start_seq
+        while self._position < len(self.closed):
+            segment = self.closed[self._position]
+            number = self._first_number + self._position
+            end = self._end_of(self._position)
+            joins = (segment.number, segment.first_seq) == (number, seq)
+            file = self._open_file(segment.path) if joins else None
+            if file is None or (end is not None and end <= seq):
+                raise tampered(Reason.SEGMENT, seq)
+            with file:
+                seq = yield from _segment_lines(file, seq, end)
+            self._position += 1
+        return seq
+
+    def _live_lines(self, seq: int) -> Iterator[bytes]:
+        live, file = self.live, self._file
+        mark = self.head.mark if self.head else None
+        self._is_whole = True
+        if not live.count:
+            live.first_seq = seq
+            if self.closed:
+                self.closed[-1].count = seq - self.closed[-1].first_seq
+        if file is None:
+            return
+        file.seek(live.size)
+        while line := file.readline(_MAX_LINE):
+            self._is_whole = line.endswith(b"\n")
+            if not self._is_whole and mark is not None and mark.seq >= seq:
+                # What was synced was synced with its newline.
+                raise tampered(Reason.TORN, seq)
+            yield line[:-1] if self._is_whole else line
+            if self.unmarked is None and mark is not None and mark.seq < seq:
+                self.unmarked = live.size
+            live.add([len(line) + (not self._is_whole)])
+            self.unterminated = not self._is_whole
+            seq += 1
+
+    def _end_of(self, position: int) -> int | None:
+        """Return the record from which on the next segment wins, if it is known."""
+        if position + 1 < len(self.closed):
+            return self.closed[position + 1].first_seq
+        return self._live_seq
+
+    def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
+        """
+        Yield the last line of each closed segment, newest first.
+
+        Raises:
+            OSError: A segment can't be read.
+        """
+        if self._names_join():
+            for position in range(len(self.closed), 0, -1):
+                self._position = position
+                line = self._last_line(position - 1)
+                if line is not None:
+                    yield self.closed[position - 1].first_seq, line
+        self._position = 0
+
+    def _names_join(self) -> bool:
+        seqs = [segment.first_seq for segment in self.closed]
+        if self._live_seq is not None:
+            seqs.append(self._live_seq)
+        numbers = [segment.number for segment in self.closed]
+        expected = range(self._first_number, self._first_number + len(numbers))
+        return numbers == list(expected) and seqs == sorted(set(seqs))
+
+    def _last_line(self, position: int) -> bytes | None:
+        segment, end = self.closed[position], self._end_of(position)
+        file = self._open_file(segment.path)
+        if file is None:
+            return None
+        with file:
+            line = last_line(file)
+            if end is not None and claimed_seq(line or b"") != end - 1:
+                # What comes after belongs to the next segment, which overlaps.
+                line = nth_line(file, end - 1 - segment.first_seq) or line
+        return line
+
+    def judge_end(self, follower: Follower, error: AuditTamperedError | None) -> None:
+        """
+        Decide whether a crash explains the end of the live segment.
+
+        Raises:
+            AuditTamperedError: No crash leaves that.
+            OSError: It can't be read.
+        """
+        if error is not None and self._position < len(self.closed):
+            raise error
+        if error is not None and not self._is_whole:
+            error = tampered(Reason.TORN, follower.seq + 1)
+        check_end(follower, error)
+        if error is None or self._file is None:
+            return
+        self._file.seek(self.live.size)
+        tail = self._file.read(MAX_TORN_BYTES + 1)
+        if len(tail) > MAX_TORN_BYTES or follower.codec.has_record(tail):
+            raise error
+        self.torn_bytes = len(tail)
+
+    def has_grown(self, _follower: Follower, /) -> bool:
+        """Return False: nobody else writes the log."""
+        return False
+
+
+def _segment_lines(file: BinaryIO, seq: int, end: int | None) -> _Lines:
+    while seq != end and (line := file.readline(_MAX_LINE)):
+        if not line.endswith(b"\n"):
+            raise tampered(Reason.TORN, seq)
+        yield line[:-1]
+        seq += 1
+    return seq
+
+
+def first_seq(file: BinaryIO) -> int | None:
+    """Return the sequence number in the first line of a segment, if it is complete."""
+    line = nth_line(file, 0)
+    return None if line is None else claimed_seq(line)
+
+
+def last_line(file: BinaryIO) -> bytes | None:
+    """Return the last complete line of a file without its newline, or None."""
+    end = file.seek(0, 2)
+    tail = b""
+    while len(tail) < end and len(tail) <= MAX_LINE_BYTES + 1:
+        size = min(_CHUNK, end - len(tail))
+        file.seek(end - len(tail) - size)
+        tail = file.read(size) + tail
+        if b"\n" in tail[:-1]:
+            break
+    if not tail.endswith(b"\n"):
+        return None
+    return tail[:-1].rpartition(b"\n")[2]
+
+
+def nth_line(file: BinaryIO, position: int) -> bytes | None:
+    """Return a complete line of a file by its index from 0, or None."""
+    file.seek(0)
+    for _ in range(position):
+        file.readline(MAX_LINE_BYTES + 1)
+    line = file.readline(MAX_LINE_BYTES + 1) if position >= 0 else b""
+    return line[:-1] if line.endswith(b"\n") else None
