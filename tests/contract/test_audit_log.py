@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event, leaf_hash
 from hsm_core._internal.audit.verify import verify_lines
 from hsm_core._internal.lib.encoding import split
@@ -59,7 +59,7 @@ def _sqlite_bounded(folder: Path, clock: Clock) -> AuditLog:
 def _database(folder: Path, clock: Clock, sync: AuditSync) -> AuditLog:
     return SqliteAuditLog.open(
         folder / "audit.sqlite",
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=clock,
             entropy=FakeEntropy(),
@@ -74,7 +74,7 @@ def _database(folder: Path, clock: Clock, sync: AuditSync) -> AuditLog:
 def _file(folder: Path, clock: Clock, sync: AuditSync, segment_bytes: int) -> AuditLog:
     return FileAuditLog.open(
         folder / "audit.log",
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=clock,
             entropy=FakeEntropy(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.baseline import ACCEPTED
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.merkle import CompactRange
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import event_of, leaf_hash
@@ -37,7 +37,7 @@ def _memory(folder: Path, clock: Clock) -> AuditLog:
 def _files(folder: Path, clock: Clock) -> AuditLog:
     return FileAuditLog.open(
         folder / "audit.log",
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=clock,
             entropy=FakeEntropy(),
@@ -52,7 +52,7 @@ def _files(folder: Path, clock: Clock) -> AuditLog:
 def _sqlite(folder: Path, clock: Clock) -> AuditLog:
     return SqliteAuditLog.open(
         folder / "audit.sqlite",
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=clock,
             entropy=FakeEntropy(),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsm_core._internal.audit.log import TrailLog
+from hsm_core._internal.audit.log import DurableAuditLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, ResumeDetail
 from tests.core.audit_support import draft, events, opened, verified
@@ -218,7 +218,7 @@ def _name_of(first: Any) -> str:
 class Writer:
     """Appends uses, each with a number of its own, and keeps what was acknowledged."""
 
-    def __init__(self, log: TrailLog) -> None:
+    def __init__(self, log: DurableAuditLog) -> None:
         self._log = log
         self._next = 0
         self.acknowledged: list[str] = []
@@ -272,12 +272,12 @@ BEGINNINGS: dict[str, Callable[[Path, Faults], None]] = {
 """How outages begin, for tests of what happens while the trail heals."""
 
 
-def is_well(log: TrailLog) -> bool:
+def is_well(log: DurableAuditLog) -> bool:
     """Return whether nothing ails a trail."""
     return log.health.state == "ok"
 
 
-def resumes(log: TrailLog) -> list[AuditEvent]:
+def resumes(log: DurableAuditLog) -> list[AuditEvent]:
     """Return the records of its outages."""
     return [event for event in events(log) if event.kind == "system.resume"]
 
@@ -288,7 +288,7 @@ def detail_of(event: AuditEvent) -> ResumeDetail:
     return event.detail
 
 
-def close_and_check(log: TrailLog, writer: Writer, path: Path) -> None:
+def close_and_check(log: DurableAuditLog, writer: Writer, path: Path) -> None:
     """Check that what was acknowledged is there, once, in order, now and later."""
     check_all_there(log, writer)
     log.close()
@@ -299,7 +299,7 @@ def close_and_check(log: TrailLog, writer: Writer, path: Path) -> None:
     assert verified(path).clean
 
 
-def check_all_there(log: TrailLog, writer: Writer) -> None:
+def check_all_there(log: DurableAuditLog, writer: Writer) -> None:
     """Check that what was acknowledged is there, once and in order."""
     found = [event.request_id for event in events(log) if event.kind == "Sign"]
     assert len(found) == len(set(found))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import StoredHead
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.record import FRAME, decode_event
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.lib.encoding import split
@@ -68,7 +68,7 @@ def open_log(
     """Open the trail at *path*; the seed gives a new one its id."""
     return FileAuditLog.open(
         path,
-        TrailOptions(
+        AuditOptions(
             hmac_key=key,
             clock=clock or FakeClock(),
             entropy=FakeEntropy(seed),

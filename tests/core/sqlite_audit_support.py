@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
@@ -30,7 +30,7 @@ def open_log(
     """Open the trail at *path*; the seed gives a new one its id."""
     return SqliteAuditLog.open(
         path,
-        TrailOptions(
+        AuditOptions(
             hmac_key=key,
             clock=clock or FakeClock(),
             entropy=FakeEntropy(seed),

@@ -15,7 +15,7 @@ import pytest
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.background.maintenance import prune_trail
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem import audit_pruning
+from hsm_core._internal.stores.filesystem import audit_baseline
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -190,7 +190,7 @@ def test_a_prune_that_can_not_be_recorded_removes_nothing(
         raise AuditUnavailableError
 
     with monkeypatch.context() as patched:
-        patched.setattr(log, "append", refuse)
+        patched.setattr(log, "_append", refuse)
         with pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)
     assert 0 == log.first_seq
@@ -278,7 +278,7 @@ def test_what_is_kept_is_read_though_its_name_could_not_be_synced(
 
         def arm(reached: str) -> None:
             if reached == "audit.prune.after_record":
-                patch.setattr(audit_pruning, "sync_directory", fail)
+                patch.setattr(audit_baseline, "sync_directory", fail)
 
         with install(arm), pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)

@@ -14,7 +14,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
@@ -33,7 +33,7 @@ def prune(data: Data) -> int:
     """Prune all that was recorded so far; return the oldest record that is left."""
     log = FileAuditLog.open(
         data.folder / "audit.log",
-        TrailOptions(
+        AuditOptions(
             hmac_key=b"\x02" * 32,
             clock=SystemClock(),
             entropy=FakeEntropy(),

@@ -139,7 +139,7 @@ def test_another_database_is_refused(path: Path) -> None:
 
 
 def _connection(log: SqliteAuditLog) -> sqlite3.Connection:
-    return log._pruner._database._connection  # noqa: SLF001
+    return log._rows._database._connection  # noqa: SLF001
 
 
 def test_a_read_error_is_told_and_not_taken_for_an_empty_trail(path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_prune_that_could_not_be_recorded_removes_nothing_yet(path: Path) -> N
 
 
 def _all_rows(log: SqliteAuditLog) -> list[int]:
-    database = log._pruner._database  # noqa: SLF001
+    database = log._rows._database  # noqa: SLF001
     rows = database.rows("SELECT seq FROM records ORDER BY seq")
     return [seq for (seq,) in rows]
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.record import (
     FRAME,
     decode_event,
@@ -56,7 +56,7 @@ Opener: TypeAlias = Callable[[Path, FakeClock], AuditLog]
 def _files(folder: Path, clock: FakeClock) -> AuditLog:
     return FileAuditLog.open(
         folder / "audit.log",
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=clock,
             entropy=FakeEntropy(),
@@ -71,7 +71,7 @@ def _files(folder: Path, clock: FakeClock) -> AuditLog:
 def _sqlite(folder: Path, clock: FakeClock) -> AuditLog:
     return SqliteAuditLog.open(
         folder / "audit.sqlite",
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=clock,
             entropy=FakeEntropy(),

@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import closing
 from pathlib import Path
 
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
@@ -101,7 +101,7 @@ def _verifying(path: Path, key: bytes | None, goal: float, what: str) -> Finding
 def _file(path: Path) -> FileAuditLog:
     return FileAuditLog.open(
         path,
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=SystemClock(),
             entropy=SystemEntropy(),
@@ -116,7 +116,7 @@ def _file(path: Path) -> FileAuditLog:
 def _database(path: Path) -> SqliteAuditLog:
     return SqliteAuditLog.open(
         path,
-        TrailOptions(
+        AuditOptions(
             hmac_key=KEY,
             clock=SystemClock(),
             entropy=SystemEntropy(),

@@ -6,16 +6,17 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.medium import Reserve, TrailMedium
-from hsm_core._internal.audit.pruning import RetentionRule, WatchedClock
+from hsm_core._internal.audit.baseline import Baseline
+from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.medium import AuditMedium, BaselineStore, Reserve
+from hsm_core._internal.audit.pruning import Pruner, RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.record import event_of
+from hsm_core._internal.audit.recovery import RecoveredLog
 from hsm_core._internal.audit.writer import Flusher
 from hsm_core.errors import (
     AuditTamperedError,
@@ -39,7 +40,7 @@ _LOG_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrailOptions:
+class AuditOptions:
     """
     How a trail is written.
 
@@ -74,131 +75,60 @@ class TrailOptions:
         """Return the id of a new trail, 32 hex digits."""
         return self.entropy.random_bytes(_LOG_ID_BYTES).hex()
 
-    def chain(self, log_id: str, mark: HeadMark, intents: OpenIntents) -> Chain:
-        """Return what goes on where a trail ends."""
-        return Chain(
-            log_id=log_id,
-            hmac_key=self.hmac_key,
-            node=self.node,
-            mark=mark,
-            intents=intents,
-        )
 
-
-class Pruned(Protocol):
-    """What is kept of records that are gone."""
-
-    @property
-    def first_seq(self) -> int:
-        """Oldest record that counts; all before it were pruned."""
-        ...
-
-    def known(self) -> Iterator[KnownKey]:
-        """
-        Return what the records that are gone said of each key.
-
-        Raises:
-            AuditTamperedError: It was changed since the trail was opened.
-            AuditUnavailableError: It can't be read.
-        """
-        ...
-
-
-class TrailLog(ABC):
+class BaseAuditLog(ABC):
     """
-    An `AuditLog` over a medium; a subclass knows how to open and prune it.
-
-    Records are hashed and authenticated in the calling thread; one other thread
-    writes and syncs them. After a failed write or sync appends are refused until the
-    medium has healed.
+    Reading and pruning of an open audit log, whatever it is written on.
 
     Args:
-        chain: Where the trail ends.
+        chain: End of the log.
 
-        medium: What it is written on; closed with the log.
+        store: Records and baselines, for pruning.
 
-        reserve: Room for the records that matter when the disk is full.
+        baseline: Baseline of the records that are pruned already.
 
-        pruned: What is kept of records that are gone.
+        clock: Gives the time of each record.
 
-        options: How it is written.
-
-        open_events: The intents without outcome that were found.
+        hmac_key: Key of the audit log.
     """
 
     def __init__(
         self,
         chain: Chain,
-        medium: TrailMedium,
-        reserve: Reserve,
-        pruned: Pruned,
+        store: BaselineStore,
+        baseline: Baseline | None,
         *,
-        options: TrailOptions,
-        open_events: Sequence[AuditEvent],
+        clock: Clock,
+        hmac_key: bytes,
     ) -> None:
-        self._process = os.getpid()
-        self._chain = chain
-        self._medium = medium
-        self._reserve = reserve
-        self._pruned = pruned
-        self._pruning = threading.Lock()
-        self._clock = WatchedClock(options.clock)
-        self._rule = RetentionRule(self._clock, chain.seq, self._times)
-        self._open_events = list(open_events)
-        self._set_digest_at_open = chain.mark().set_digest
-        self._closed = False
         self._lock = threading.Lock()
-        self._flusher = Flusher(
-            self._lock,
-            chain,
-            medium,
-            reserve,
-            clock=self._clock,
-            sync=options.sync,
-            timeout_seconds=options.timeout_seconds,
+        self._chain = chain
+        self._clock = WatchedClock(clock)
+        self._rule = RetentionRule(self._clock, chain.seq, self._times)
+        self._pruning = threading.Lock()
+        self._pruner = Pruner(
+            store, log_id=chain.log_id, hmac_key=hmac_key, baseline=baseline
         )
 
     @property
     def log_id(self) -> str:
-        """Random identifier of this trail, 32 hex digits."""
+        """Random identifier of this audit log, 32 hex digits."""
         return self._chain.log_id
-
-    @property
-    def available(self) -> bool:
-        """Whether the next append may succeed, if it can't use the reserve."""
-        try:
-            self._check_process()
-            self._flusher.check()
-        except AuditUnavailableError:
-            return False
-        return True
-
-    @property
-    def health(self) -> AuditHealth:
-        """How the trail is."""
-        if self._process != os.getpid():
-            return AuditHealth(state="failing")
-        return self._flusher.health
-
-    @property
-    def set_digest_at_open(self) -> str:
-        """The newest set digest that the trail held when it was opened, or empty."""
-        return self._set_digest_at_open
 
     @property
     def first_seq(self) -> int:
         """Oldest record that is still there; all before it were pruned."""
-        return self._pruned.first_seq
+        return self._pruner.first_seq
 
     def baseline(self) -> Iterator[KnownKey]:
         """
         Return what the pruned records said of each key.
 
         Raises:
-            AuditTamperedError: It was changed.
+            AuditTamperedError: It was altered.
             AuditUnavailableError: It can't be read.
         """
-        return self._pruned.known()
+        return self._pruner.known()
 
     def prunable(self, before: int, /) -> int:
         """
@@ -208,7 +138,7 @@ class TrailLog(ABC):
             before: Microseconds since 1970; see `RetentionRule`.
 
         Raises:
-            AuditUnavailableError: The trail can't be read.
+            AuditUnavailableError: The audit log can't be read.
             AuditTamperedError: It is damaged.
         """
         head = self.head().seq
@@ -232,14 +162,131 @@ class TrailLog(ABC):
             AuditUnavailableError: It can't be recorded, and nothing was removed; or a
                 removal failed, which the next start or prune finishes.
         """
-        self._check_process()
         with self._pruning:
             head = self.head().seq
-            return self._prune(min(seq, self._floor(), head), policy, head)
+            end = min(seq, self._floor(), head)
+            self._pruner.finish(self.durable_head().seq)
+            return self._pruner.prune(end, policy, head, self.lines, self._append_prune)
+
+    def _append_prune(self, detail: PruneDetail) -> AuditTicket:
+        draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
+        return self._append(
+            [draft], durable=True, reserved=True, announce=self._pruner.announce
+        )
 
     @abstractmethod
-    def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
-        """Remove records before *end*; the record of it comes after *head*."""
+    def _append(
+        self,
+        drafts: Sequence[AuditDraft],
+        *,
+        durable: bool = False,
+        reserved: bool = False,
+        lazy: bool = False,
+        announce: Callable[[int], None] | None = None,
+    ) -> AuditTicket:
+        """Append records; *announce* gets the last seq before they can be written."""
+
+    @abstractmethod
+    def head(self) -> AuditHead:
+        """Return position and leaf hash of the newest record that was written."""
+
+    @abstractmethod
+    def durable_head(self) -> AuditHead:
+        """Return position and leaf hash of the newest record that is durable."""
+
+    @abstractmethod
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """Return up to *limit* written lines from *start_seq* on, without newline."""
+
+
+class DurableAuditLog(BaseAuditLog):
+    """
+    An `AuditLog` over a medium.
+
+    Records are hashed and authenticated in the calling thread; one other thread
+    writes and syncs them. After a failed write or sync appends are refused until the
+    medium has healed.
+
+    Args:
+        medium: Where records go; closed with the log.
+
+        reserve: Room for the records that matter when the disk is full.
+
+        recovered: Content found at opening.
+
+        options: How the log is written.
+    """
+
+    def __init__(
+        self,
+        medium: AuditMedium,
+        reserve: Reserve,
+        recovered: RecoveredLog,
+        options: AuditOptions,
+    ) -> None:
+        chain = Chain(
+            log_id=recovered.head.log_id,
+            hmac_key=options.hmac_key,
+            node=options.node,
+            mark=recovered.mark,
+            intents=recovered.intents,
+        )
+        super().__init__(
+            chain,
+            medium,
+            recovered.baseline,
+            clock=options.clock,
+            hmac_key=options.hmac_key,
+        )
+        self._process = os.getpid()
+        self._medium = medium
+        self._reserve = reserve
+        self._open_events = recovered.open_events
+        self._set_digest_at_open = recovered.mark.set_digest
+        self._closed = False
+        self._flusher = Flusher(
+            self._lock,
+            chain,
+            medium,
+            reserve,
+            clock=self._clock,
+            sync=options.sync,
+            timeout_seconds=options.timeout_seconds,
+        )
+
+    @property
+    def available(self) -> bool:
+        """Whether the next append may succeed, if it can't use the reserve."""
+        try:
+            self._check_process()
+            self._flusher.check()
+        except AuditUnavailableError:
+            return False
+        return True
+
+    @property
+    def health(self) -> AuditHealth:
+        """How the trail is."""
+        if self._process != os.getpid():
+            return AuditHealth(state="failing")
+        return self._flusher.health
+
+    @property
+    def set_digest_at_open(self) -> str:
+        """The newest set digest that the trail held when it was opened, or empty."""
+        return self._set_digest_at_open
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """
+        Remove records before *seq*, as far as none is needed; see `AuditLog.prune`.
+
+        Raises:
+            AuditTamperedError: A record that would be removed is bad; none was.
+            AuditUnavailableError: It can't be recorded, and nothing was removed; or a
+                removal failed, which the next start or prune finishes.
+        """
+        self._check_process()
+        return super().prune(seq, policy)
 
     def append(
         self,
@@ -257,11 +304,24 @@ class TrailLog(ABC):
             AuditUnavailableError: The trail can't be written.
             InvalidInputError: A draft can't be recorded; none of them was.
         """
+        return self._append(drafts, durable=durable, reserved=reserved, lazy=lazy)
+
+    def _append(
+        self,
+        drafts: Sequence[AuditDraft],
+        *,
+        durable: bool = False,
+        reserved: bool = False,
+        lazy: bool = False,
+        announce: Callable[[int], None] | None = None,
+    ) -> AuditTicket:
         self._check_process()
         reserved = reserved or all(map(_uses_the_reserve, drafts))
         with self._lock:
             self._flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
+            if announce is not None:
+                announce(self._chain.seq)
             return self._flusher.enqueue(lines, durable=durable, lazy=lazy)
 
     def head(self) -> AuditHead:

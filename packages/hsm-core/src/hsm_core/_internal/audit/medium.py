@@ -8,7 +8,8 @@ nothing: what is said when, and what happens after a failure, is the flusher's b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -69,7 +70,81 @@ class Tail:
     mark: HeadMark
 
 
-class TrailMedium(Protocol):
+class BaselineStore(Protocol):
+    """Records and baselines of an audit log, as a prune changes them."""
+
+    def boundary(self, seq: int, /) -> int:
+        """Return the last record up to *seq* at which kept records may begin."""
+        ...
+
+    def stage(self, next_seq: int, lines: Sequence[bytes], /) -> None:
+        """
+        Store the baseline of the records before *next_seq*; it does not count yet.
+
+        Raises:
+            AuditUnavailableError: It can't be written; what is there is removed later.
+        """
+        ...
+
+    def adopt_with(
+        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
+    ) -> None:
+        """
+        Let the staged baseline count from the record of its prune on.
+
+        Called before that record is written. A medium that can't do both in one step
+        does nothing: opening finds the record.
+
+        Args:
+            record_seq: Sequence number of the record.
+
+            next_seq: First record to keep.
+
+            adopted: To be called once both are written.
+        """
+        ...
+
+    def adopt(self) -> None:
+        """
+        Replace the baseline by the staged one, whose record is durable.
+
+        Raises:
+            AuditUnavailableError: It failed; to be tried again.
+        """
+        ...
+
+    def settle(self) -> None:
+        """
+        Make the replacement durable.
+
+        Raises:
+            AuditUnavailableError: It failed; to be tried again.
+        """
+        ...
+
+    def open_baseline(
+        self, next_seq: int, /
+    ) -> AbstractContextManager[Callable[[], Iterable[bytes]]]:
+        """
+        Open the baseline that counts; each call returns its lines from the first on.
+
+        Raises:
+            AuditTamperedError: It is missing.
+            AuditUnavailableError: It can't be read.
+        """
+        ...
+
+    def remove(self, first_seq: int, /) -> None:
+        """
+        Remove the records before *first_seq*, and baselines that do not count.
+
+        Raises:
+            AuditUnavailableError: It failed; to be tried again.
+        """
+        ...
+
+
+class AuditMedium(BaselineStore, Protocol):
     """Where the lines of one open trail go, each with its newline."""
 
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:

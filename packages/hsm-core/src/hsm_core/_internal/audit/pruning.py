@@ -13,7 +13,9 @@ A prune must not hide a forgery, so each record is verified before it is removed
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from hsm_core._internal.audit.baseline import (
@@ -21,12 +23,18 @@ from hsm_core._internal.audit.baseline import (
     Baseline,
     BaselineHeader,
     KnownKeys,
+    check_baseline,
     encode_baseline,
+    known_keys,
 )
 from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.medium import BaselineStore
 from hsm_core._internal.audit.merkle import CompactRange
 from hsm_core._internal.audit.record import GENESIS, Reason, tampered
-from hsm_core.protocols import Clock, KnownKey
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import PruneDetail
+from hsm_core.protocols import AuditTicket, Clock, KnownKey
 
 IDLE: Final = 7 * 24 * 3600 * 1_000_000
 """Longest gap between two records that counts in full, in microseconds."""
@@ -223,3 +231,158 @@ def gather(
         after_seq=after_seq,
     )
     return encode_baseline(header, known, hmac_key)
+
+
+class Pruner:
+    """
+    Prunes one open audit log, one thread at a time; any thread may read the baseline.
+
+    The new baseline is staged first, where it does not count. Then the record of the
+    prune is written, and only when that is durable does the new baseline replace the
+    old one. From then on the records before are gone, whether or not they still are
+    stored: what an interruption leaves of them goes with the next start or prune.
+
+    Args:
+        store: Records and baselines.
+
+        log_id: 32 hex digits.
+
+        hmac_key: Key of the audit log.
+
+        baseline: Baseline that counts now.
+    """
+
+    def __init__(
+        self,
+        store: BaselineStore,
+        *,
+        log_id: str,
+        hmac_key: bytes,
+        baseline: Baseline | None,
+    ) -> None:
+        self._store = store
+        self._log_id = log_id
+        self._hmac_key = hmac_key
+        self._baseline = baseline
+        self._staged = baseline
+        self._pending: tuple[int, Baseline] | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest record that counts."""
+        return self._baseline.header.next_seq if self._baseline else 0
+
+    def known(self) -> Iterator[KnownKey]:
+        """
+        Return the recorded state of each key in pruned records.
+
+        Raises:
+            AuditTamperedError: It was altered since the log was opened.
+            AuditUnavailableError: It can't be read.
+        """
+        with ExitStack() as stack:
+            with self._guard:
+                baseline = self._baseline
+                if baseline is None:
+                    return
+                # Opened under the guard, so that no other one replaces it meanwhile.
+                opened = self._store.open_baseline(baseline.header.next_seq)
+                lines = stack.enter_context(opened)
+            found = check_baseline(
+                lines(), log_id=self._log_id, hmac_key=self._hmac_key
+            )
+            if found != baseline:
+                raise tampered(Reason.BASELINE, 0)
+            yield from known_keys(lines())
+
+    def prune(
+        self,
+        end: int,
+        policy: str,
+        head: int,
+        lines: Callable[[int, int], Sequence[bytes]],
+        record: Callable[[PruneDetail], AuditTicket],
+    ) -> PruneDetail | None:
+        """
+        Remove the records before *end*.
+
+        Args:
+            end: First record to keep.
+
+            policy: Hash of the policy in force.
+
+            head: The newest record.
+
+            lines: Reads records.
+
+            record: Appends the record of the prune, calling `announce` before it can
+                be written.
+
+        Returns:
+            What was recorded; None if nothing can be removed.
+
+        Raises:
+            AuditTamperedError: A record that would be removed is bad; none was.
+            AuditUnavailableError: It can't be recorded; or a removal failed.
+        """
+        self._store.remove(self.first_seq)
+        end = self._store.boundary(end)
+        if end <= self.first_seq:
+            return None
+        baseline, content = gather(
+            lines,
+            log_id=self._log_id,
+            hmac_key=self._hmac_key,
+            baseline=self._baseline,
+            keys=self.known(),
+            next_seq=end,
+            policy=policy,
+            after_seq=head,
+        )
+        self._store.stage(end, content)
+        self._staged = baseline
+        record(baseline.detail).wait()
+        failpoint("audit.prune.after_record")
+        if self._pending is not None:
+            self._adopt(baseline)
+        self._store.remove(self.first_seq)
+        return baseline.detail
+
+    def announce(self, seq: int) -> None:
+        """Note the sequence number that the record of the staged baseline gets."""
+        staged = self._staged
+        if staged is not None:
+            self._pending = seq, staged
+            self._store.adopt_with(
+                seq, staged.header.next_seq, lambda: self._count(staged)
+            )
+
+    def _count(self, baseline: Baseline) -> None:
+        with self._guard:
+            self._baseline = baseline
+            self._pending = None
+
+    def finish(self, durable_seq: int) -> None:
+        """
+        Finish an earlier prune whose record was written late.
+
+        Raises:
+            AuditUnavailableError: It is not durable yet; or adopting it failed.
+        """
+        pending = self._pending
+        if pending is None:
+            return
+        seq, baseline = pending
+        if seq > durable_seq:
+            raise AuditUnavailableError("An earlier prune is not recorded yet.")
+        self._adopt(baseline)
+
+    def _adopt(self, baseline: Baseline) -> None:
+        with self._guard:
+            self._store.adopt()
+            # Readers find it from now on; only what it replaces must not go before
+            # that is durable.
+            self._baseline = baseline
+            self._store.settle()
+            self._pending = None

@@ -63,14 +63,17 @@ class StoredLog(Protocol):
     Attributes:
         head: Authenticated head mark; None without one, or without the key.
         baseline: Checked baseline of pruned records.
-        first_seq: First record that counts.
         torn_bytes: Length of the torn tail, once `judge_end` has accepted one.
     """
 
     head: StoredHead | None
     baseline: Baseline | None
-    first_seq: int
     torn_bytes: int
+
+    @property
+    def first_seq(self) -> int:
+        """First record that counts."""
+        ...
 
     def lines(self, start_seq: int, /) -> Iterator[bytes]:
         """

@@ -18,11 +18,11 @@ from typing import Final
 from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import (
+    AuditMedium,
     Cause,
     MediumError,
     Reserve,
     Tail,
-    TrailMedium,
 )
 from hsm_core._internal.audit.tickets import Group, SyncClock, Ticket
 from hsm_core._internal.lib.failpoints import failpoint
@@ -52,7 +52,7 @@ class Backlog:
         syncs: How long syncs took, or writes that were syncs too.
     """
 
-    def __init__(self, medium: TrailMedium, mark: HeadMark) -> None:
+    def __init__(self, medium: AuditMedium, mark: HeadMark) -> None:
         self._medium = medium
         self._groups: list[Group] = []
         self._records = 0
@@ -251,7 +251,7 @@ class Flusher:
         self,
         lock: threading.Lock,
         chain: Chain,
-        medium: TrailMedium,
+        medium: AuditMedium,
         reserve: Reserve,
         *,
         clock: Clock,

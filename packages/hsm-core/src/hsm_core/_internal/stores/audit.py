@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from hsm_core._internal.audit.log import TrailOptions
+from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog, trail_exists
 from hsm_core._internal.stores.filesystem.opening import path_exists
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
@@ -118,8 +118,8 @@ def recover_fork(
 
 def _options(
     settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
-) -> TrailOptions:
-    return TrailOptions(
+) -> AuditOptions:
+    return AuditOptions(
         hmac_key=hmac_key,
         clock=clock,
         entropy=entropy,

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
-from hsm_core._internal.audit.log import TrailLog, TrailOptions
+from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import (
     DiskReserve,
     audit_errors,
@@ -28,7 +28,6 @@ from hsm_core._internal.stores.filesystem.audit_head import (
     read_head,
 )
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
-from hsm_core._internal.stores.filesystem.audit_pruning import SegmentPruner
 from hsm_core._internal.stores.filesystem.audit_recovery import (
     RecoveredFiles,
     recover_files,
@@ -47,11 +46,11 @@ from hsm_core.errors import (
     ConfigurationError,
     StoreUnavailableError,
 )
-from hsm_core.model import AuditEvent, Phase, PruneDetail, RepairDetail
+from hsm_core.model import Phase, RepairDetail
 from hsm_core.protocols import AuditDraft
 
 
-class FileAuditLog(TrailLog):
+class FileAuditLog(DurableAuditLog):
     """
     An `AuditLog` in a series of files; `open` makes one.
 
@@ -61,24 +60,9 @@ class FileAuditLog(TrailLog):
 
     repairs: Sequence[RepairDetail] = ()
 
-    def __init__(
-        self,
-        chain: Chain,
-        medium: FileMedium,
-        reserve: DiskReserve,
-        pruner: SegmentPruner,
-        *,
-        options: TrailOptions,
-        open_events: Sequence[AuditEvent],
-    ) -> None:
-        self._pruner = pruner
-        super().__init__(
-            chain, medium, reserve, pruner, options=options, open_events=open_events
-        )
-
     @classmethod
     def open(
-        cls, path: Path, options: TrailOptions, *, segment_bytes: int
+        cls, path: Path, options: AuditOptions, *, segment_bytes: int
     ) -> FileAuditLog:
         """
         Open a trail, or begin one, and repair what a crash left.
@@ -113,14 +97,9 @@ class FileAuditLog(TrailLog):
             segments = _segments(recovered)
             stack.callback(segments.close)
             _begin(head, recovered.log.mark)
-            log = cls(
-                options.chain(stored.log_id, recovered.log.mark, recovered.log.intents),
-                FileMedium(segments, head, lock, segment_bytes),
-                reserve,
-                _pruner(path, options, stored, segments, recovered),
-                options=options,
-                open_events=recovered.log.open_events,
-            )
+            baselines = BaselineFile(path, stored.log_id, options.hmac_key)
+            medium = FileMedium(segments, head, lock, segment_bytes, baselines)
+            log = cls(medium, reserve, recovered.log, options)
             stack.pop_all()
         log._record_repairs(recovered.repairs)
         log.repairs = recovered.repairs
@@ -128,7 +107,7 @@ class FileAuditLog(TrailLog):
 
     @classmethod
     def recover_fork(
-        cls, path: Path, options: TrailOptions, *, segment_bytes: int
+        cls, path: Path, options: AuditOptions, *, segment_bytes: int
     ) -> RepairDetail:
         """
         Set the other branch of a forked trail aside, and record that.
@@ -167,13 +146,6 @@ class FileAuditLog(TrailLog):
         finally:
             log.close()
 
-    def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
-        return self._pruner.prune(end, policy, head, self.lines, self._record_prune)
-
-    def _record_prune(self, detail: PruneDetail) -> None:
-        draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
-        self.append([draft], durable=True, reserved=True).wait()
-
     def _record_repairs(self, repairs: list[RepairDetail]) -> None:
         if not repairs:
             return
@@ -202,7 +174,7 @@ def _lock(path: Path, hmac_key: bytes) -> LockFile:
 
 
 def _recovered(
-    path: Path, options: TrailOptions, stored: StoredHead, reserve: DiskReserve
+    path: Path, options: AuditOptions, stored: StoredHead, reserve: DiskReserve
 ) -> RecoveredFiles:
     """Recover; on a full disk with the room that an earlier process kept back."""
     hmac_key, now = options.hmac_key, options.clock.now()
@@ -230,27 +202,11 @@ def _begin(head: HeadFile, mark: HeadMark) -> None:
     failpoint("audit.open.after_mark")
 
 
-def _pruner(
-    path: Path,
-    options: TrailOptions,
-    stored: StoredHead,
-    segments: Segments,
-    recovered: RecoveredFiles,
-) -> SegmentPruner:
-    return SegmentPruner(
-        path,
-        segments,
-        hmac_key=options.hmac_key,
-        log_id=stored.log_id,
-        baseline=recovered.log.baseline,
-    )
-
-
 def _head_path(path: Path) -> Path:
     return path.with_name(head_name(path.name))
 
 
-def _head(path: Path, options: TrailOptions) -> HeadFile:
+def _head(path: Path, options: AuditOptions) -> HeadFile:
     head_path = _head_path(path)
     if not check_file(head_path):
         closed = closed_names(path.name, list_directory(path.parent)[1])

@@ -36,7 +36,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -52,7 +52,12 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
 )
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_baseline import (
+    BaselineFile,
+    remove_files,
+)
 from hsm_core._internal.stores.filesystem.audit_files import (
+    audit_errors,
     close_quietly,
     is_still_at,
     is_vacant,
@@ -274,7 +279,7 @@ _NEVER: Final = float("inf")
 
 class FileMedium:
     """
-    A `TrailMedium` in files.
+    An `AuditMedium` in files.
 
     Args:
         segments: Segments for the records.
@@ -284,11 +289,19 @@ class FileMedium:
         lock: That of the one writer; released by `close`.
 
         segment_bytes: Size above which a segment is closed.
+
+        baselines: File of the baseline.
     """
 
     def __init__(
-        self, segments: Segments, head: HeadFile, lock: LockFile, segment_bytes: int
+        self,
+        segments: Segments,
+        head: HeadFile,
+        lock: LockFile,
+        segment_bytes: int,
+        baselines: BaselineFile,
     ) -> None:
+        self._baselines = baselines
         self._segments = segments
         self._head = head
         self._lock = lock
@@ -297,7 +310,7 @@ class FileMedium:
 
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
         """
-        Append lines; see `TrailMedium.write`. The sync is a step of its own.
+        Append lines; see `AuditMedium.write`. The sync is a step of its own.
 
         Raises:
             MediumError: They may have been written in part, or wholly.
@@ -393,6 +406,73 @@ class FileMedium:
             AuditTamperedError: A segment holds fewer lines than were written.
         """
         return self._segments.read(start_seq, limit)
+
+    def boundary(self, seq: int, /) -> int:
+        """Return where the segment begins that holds *seq*."""
+        return self._segments.boundary(seq)
+
+    def stage(self, _next_seq: int, lines: Sequence[bytes], /) -> None:
+        """
+        Stage a baseline beside the one that counts.
+
+        Raises:
+            AuditUnavailableError: It can't be written.
+        """
+        with audit_errors():
+            self._baselines.stage(lines)
+        failpoint("audit.prune.after_baseline")
+
+    def adopt_with(
+        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
+    ) -> None:
+        """Do nothing: a rename can't be one step with the record."""
+
+    def adopt(self) -> None:
+        """
+        Replace the baseline by the staged one.
+
+        Raises:
+            AuditUnavailableError: It can't be renamed.
+        """
+        with audit_errors():
+            self._baselines.put_in_place()
+
+    def settle(self) -> None:
+        """
+        Make the replacement durable.
+
+        Raises:
+            AuditUnavailableError: It may not be.
+        """
+        with audit_errors():
+            self._baselines.settle()
+        failpoint("audit.prune.after_adoption")
+
+    @contextmanager
+    def open_baseline(
+        self, _next_seq: int, /
+    ) -> Iterator[Callable[[], Iterable[bytes]]]:
+        """
+        Open the baseline that counts.
+
+        Raises:
+            AuditTamperedError: It is missing.
+            AuditUnavailableError: It can't be read.
+        """
+        with audit_errors(), self._baselines.open() as lines:
+            yield lines
+
+    def remove(self, first_seq: int, /) -> None:
+        """
+        Remove the closed segments before *first_seq*, and their fragments.
+
+        Raises:
+            AuditUnavailableError: A file can't be removed.
+        """
+        if first_seq:
+            self._segments.forget(first_seq)
+            with audit_errors():
+                remove_files(self._segments.live.path, first_seq)
 
     def close(self) -> None:
         """Close the files and release the lock; readers may go on."""

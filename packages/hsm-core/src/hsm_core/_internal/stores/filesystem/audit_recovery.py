@@ -35,6 +35,10 @@ from hsm_core._internal.audit.record import (
 )
 from hsm_core._internal.audit.recovery import RecoveredLog, recover, skip_to_needed
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_baseline import (
+    BaselineFile,
+    remove_files,
+)
 from hsm_core._internal.stores.filesystem.audit_files import (
     FragmentName,
     check_file,
@@ -44,10 +48,6 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     open_reader,
     replace_file,
     write_all,
-)
-from hsm_core._internal.stores.filesystem.audit_pruning import (
-    BaselineFile,
-    remove_files,
 )
 from hsm_core._internal.stores.filesystem.audit_repairs import (
     keep_fragment,

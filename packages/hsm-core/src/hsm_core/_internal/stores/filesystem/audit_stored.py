@@ -95,15 +95,17 @@ class StoredSegments:
         self._first_number = self.closed[0].number if is_pruned else 1
         self._position = 0
         self._is_whole = True
-        self.first_seq = self._first(covered)
+        self._covered = covered
         live.number = self._first_number + len(self.closed)
 
-    def _first(self, covered: int) -> int:
+    @property
+    def first_seq(self) -> int:
+        """First record that counts; only a record of this log may name it."""
         if self.closed:
             return self.closed[0].first_seq
         line = nth_line(self._file, 0) if self._file else None
         is_ours = line is not None and self._codec.is_record(line)
-        return max(self._live_seq or 0 if is_ours else 0, covered)
+        return max(self._live_seq or 0 if is_ours else 0, self._covered)
 
     def lines(self, start_seq: int, /) -> Iterator[bytes]:
         """
@@ -130,13 +132,19 @@ class StoredSegments:
             number = self._first_number + self._position
             end = self._end_of(self._position)
             joins = (segment.number, segment.first_seq) == (number, seq)
+            joins = joins and (end is None or end > seq)
             file = self._open_file(segment.path) if joins else None
-            if file is None or (end is not None and end <= seq):
+            if file is None:
                 raise tampered(Reason.SEGMENT, seq)
             with file:
                 seq = yield from _segment_lines(file, seq, end)
             self._position += 1
         return seq
+
+    @property
+    def is_live(self) -> bool:
+        """Whether all closed segments were read."""
+        return self._position == len(self.closed)
 
     def _live_lines(self, seq: int) -> Iterator[bytes]:
         live, file = self.live, self._file
@@ -210,7 +218,7 @@ class StoredSegments:
             AuditTamperedError: No crash leaves that.
             OSError: It can't be read.
         """
-        if error is not None and self._position < len(self.closed):
+        if error is not None and not self.is_live:
             raise error
         if error is not None and not self._is_whole:
             error = tampered(Reason.TORN, follower.seq + 1)

@@ -193,6 +193,8 @@ class _BusySegments(StoredSegments):
 
     def has_grown(self, follower: Follower, /) -> bool:
         """Return whether what was being written just now may be whole by now."""
+        if not self.is_live:
+            return False
         before, self._tried = self._tried, self.live.size
         return before != self.live.size or self._was_opened_since(follower)
 

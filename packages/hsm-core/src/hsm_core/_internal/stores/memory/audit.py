@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from hsm_core._internal.audit.baseline import Baseline, known_keys
 from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.pruning import RetentionRule, WatchedClock, gather
+from hsm_core._internal.audit.log import BaseAuditLog
 from hsm_core._internal.audit.reading import pruned_before
-from hsm_core._internal.audit.record import event_of
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import AuditEvent, Phase, PruneDetail
+from hsm_core.model import AuditEvent
 from hsm_core.protocols import (
     AuditDraft,
     AuditHead,
@@ -21,7 +20,6 @@ from hsm_core.protocols import (
     AuditTicket,
     Clock,
     Entropy,
-    KnownKey,
 )
 
 
@@ -38,7 +36,70 @@ class _DoneTicket:
         callback(None)
 
 
-class MemoryAuditLog:
+class _MemoryLines:
+    """Lines of an audit log, and of its baseline; a `BaselineStore`."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._first_seq = 0
+        self._lines: list[bytes] = []
+        self._kept: Sequence[bytes] = ()
+        self._staged: Sequence[bytes] = ()
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Append lines, each with its newline."""
+        with self._guard:
+            self._lines += [line[:-1] for line in lines]
+
+    def read(self, start_seq: int, limit: int) -> list[bytes]:
+        """
+        Return up to *limit* lines from *start_seq* on, without newline.
+
+        Raises:
+            InvalidInputError: They were pruned.
+        """
+        with self._guard:
+            start = start_seq - self._first_seq
+            if start < 0:
+                raise pruned_before(self._first_seq)
+            return self._lines[start : start + limit]
+
+    def boundary(self, seq: int, /) -> int:
+        """Return *seq*: every record can be removed by itself."""
+        return seq
+
+    def stage(self, _next_seq: int, lines: Sequence[bytes], /) -> None:
+        """Keep a baseline that does not count yet."""
+        self._staged = lines
+
+    def adopt_with(
+        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
+    ) -> None:
+        """Do nothing: `adopt` can't fail."""
+
+    def adopt(self) -> None:
+        """Replace the baseline by the staged one."""
+        self._kept = self._staged
+
+    def settle(self) -> None:
+        """Do nothing: memory has no later durability."""
+
+    @contextmanager
+    def open_baseline(
+        self, _next_seq: int, /
+    ) -> Iterator[Callable[[], Iterable[bytes]]]:
+        """Give the baseline that counts."""
+        kept = self._kept
+        yield lambda: kept
+
+    def remove(self, first_seq: int, /) -> None:
+        """Remove the lines before a record."""
+        with self._guard:
+            del self._lines[: first_seq - self._first_seq]
+            self._first_seq = first_seq
+
+
+class MemoryAuditLog(BaseAuditLog):
     """
     `AuditLog` in memory, discarded on close.
 
@@ -47,36 +108,24 @@ class MemoryAuditLog:
 
         clock: Gives the time of each record.
 
-        entropy: Gives the trail's id.
+        entropy: Gives the log's id.
 
-        node: Name of this node in the trail.
+        node: Name of this node in the log.
     """
 
     def __init__(
         self, hmac_key: bytes, *, clock: Clock, entropy: Entropy, node: str = ""
     ) -> None:
-        self._clock = WatchedClock(clock)
-        self._hmac_key = hmac_key
-        self._lock = threading.Lock()
-        self._pruning = threading.Lock()
-        self._lines: list[bytes] = []
-        self._first_seq = 0
-        self._baseline: Baseline | None = None
-        self._kept: list[bytes] = []
+        self._stored = _MemoryLines()
         self._closed = False
-        self._chain = Chain(
+        chain = Chain(
             log_id=entropy.random_bytes(16).hex(),
             hmac_key=hmac_key,
             node=node,
             mark=HeadMark(),
             intents=OpenIntents(),
         )
-        self._rule = RetentionRule(self._clock, -1, self._times)
-
-    @property
-    def log_id(self) -> str:
-        """Random identifier of this trail, 32 hex digits."""
-        return self._chain.log_id
+        super().__init__(chain, self._stored, None, clock=clock, hmac_key=hmac_key)
 
     @property
     def available(self) -> bool:
@@ -85,73 +134,13 @@ class MemoryAuditLog:
 
     @property
     def set_digest_at_open(self) -> str:
-        """Empty: the trail began when it was opened."""
+        """Empty: the log began when it was opened."""
         return ""
 
     @property
     def health(self) -> AuditHealth:
         """Health of the audit log."""
         return AuditHealth(state="ok" if self.available else "failing")
-
-    @property
-    def first_seq(self) -> int:
-        """Oldest record that is still there; all before it were pruned."""
-        return self._first_seq
-
-    def baseline(self) -> Iterator[KnownKey]:
-        """Return what the pruned records said of each key."""
-        with self._lock:
-            kept = self._kept
-        return known_keys(kept) if kept else iter(())
-
-    def prunable(self, before: int, /) -> int:
-        """
-        Return the seq up to which (exclusive) a prune may remove records.
-
-        Args:
-            before: Microseconds since 1970; see `RetentionRule`.
-
-        Raises:
-            AuditUnavailableError: The trail is closed.
-        """
-        with self._lock:
-            mark = self._chain.mark()
-        return self._rule.prunable(self._first_seq, mark.floor, mark.seq, before)
-
-    def _times(self, seq: int, limit: int) -> list[int]:
-        lines = self.lines(seq, limit)
-        return [event_of(line, place).time for place, line in enumerate(lines, seq)]
-
-    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """
-        Remove all records before *seq*; see `AuditLog.prune`.
-
-        Raises:
-            AuditUnavailableError: The trail is closed.
-        """
-        with self._pruning:
-            with self._lock:
-                mark = self._chain.mark()
-            end = min(seq, mark.floor, mark.seq)
-            if end <= self._first_seq:
-                return None
-            baseline, kept = gather(
-                self.lines,
-                log_id=self.log_id,
-                hmac_key=self._hmac_key,
-                baseline=self._baseline,
-                keys=self.baseline(),
-                next_seq=end,
-                policy=policy,
-                after_seq=mark.seq,
-            )
-            detail = baseline.detail
-            draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
-            self.append([draft], durable=True, reserved=True)
-            with self._lock:
-                del self._lines[: end - self._first_seq]
-                self._first_seq, self._baseline, self._kept = end, baseline, kept
-            return detail
 
     def append(
         self,
@@ -166,13 +155,26 @@ class MemoryAuditLog:
         Append records; see `AuditLog.append`.
 
         Raises:
-            AuditUnavailableError: The trail is closed.
+            AuditUnavailableError: The log is closed.
             InvalidInputError: A draft can't be recorded; none of them was.
         """
+        return self._append(drafts)
+
+    def _append(
+        self,
+        drafts: Sequence[AuditDraft],
+        *,
+        durable: bool = False,
+        reserved: bool = False,
+        lazy: bool = False,
+        announce: Callable[[int], None] | None = None,
+    ) -> AuditTicket:
         with self._lock:
             self._check_open()
             lines = self._chain.extend(drafts, self._clock.now())
-            self._lines += [line[:-1] for line in lines]
+            if announce is not None:
+                announce(self._chain.seq)
+            self._stored.add(lines)
         return _DoneTicket()
 
     def head(self) -> AuditHead:
@@ -189,18 +191,14 @@ class MemoryAuditLog:
         Return up to *limit* lines from *start_seq* on, without newline.
 
         Raises:
-            AuditUnavailableError: The trail is closed.
+            AuditUnavailableError: The log is closed.
             InvalidInputError: *start_seq* lies before `first_seq`.
         """
-        with self._lock:
-            self._check_open()
-            start = max(start_seq, 0) - self._first_seq
-            if start < 0:
-                raise pruned_before(self._first_seq)
-            return self._lines[start : start + max(limit, 0)]
+        self._check_open()
+        return self._stored.read(max(start_seq, 0), max(limit, 0))
 
     def open_intents(self) -> list[AuditEvent]:
-        """Return nothing: the trail began when it was opened."""
+        """Return nothing: the log began when it was opened."""
         return []
 
     def close(self) -> None:

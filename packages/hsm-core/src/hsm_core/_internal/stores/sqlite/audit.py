@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsm_core._internal.audit.baseline import Baseline
-from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
-from hsm_core._internal.audit.log import TrailLog, TrailOptions
-from hsm_core._internal.audit.medium import Cause, MediumError
+from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
+from hsm_core._internal.audit.medium import Cause, MediumError, Reserve
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.audit.recovery import RecoveredLog, recover
-from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     DiskReserve,
     audit_errors,
@@ -28,7 +25,6 @@ from hsm_core._internal.stores.sqlite.audit_beside import (
     read_beside,
 )
 from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
-from hsm_core._internal.stores.sqlite.audit_pruning import RowPruner
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA,
@@ -38,8 +34,6 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
 from hsm_core._internal.stores.sqlite.connection import MigrationStep, Schema
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError, IntegrityError
-from hsm_core.model import AuditEvent, Phase, PruneDetail
-from hsm_core.protocols import AuditDraft
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -65,31 +59,25 @@ def schema_of(hmac_key: bytes, log_id: str) -> Schema:
     return Schema(APPLICATION_ID, (step,))
 
 
-class SqliteAuditLog(TrailLog):
+class SqliteAuditLog(DurableAuditLog):
     """An `AuditLog` in a SQLite database; `open` makes one."""
 
     def __init__(
         self,
-        chain: Chain,
         medium: SqliteMedium,
-        reserve: DiskReserve,
-        pruner: RowPruner,
-        *,
-        options: TrailOptions,
-        open_events: Sequence[AuditEvent],
+        reserve: Reserve,
+        recovered: RecoveredLog,
+        options: AuditOptions,
     ) -> None:
-        self._database_medium = medium
-        self._pruner = pruner
-        super().__init__(
-            chain, medium, reserve, pruner, options=options, open_events=open_events
-        )
+        super().__init__(medium, reserve, recovered, options)
+        self._rows = medium
 
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy the trail, in use, into a new file; see `Database.backup`."""
-        self._database_medium.backup(to, before_end)
+        self._rows.backup(to, before_end)
 
     @classmethod
-    def open(cls, path: Path, options: TrailOptions) -> SqliteAuditLog:
+    def open(cls, path: Path, options: AuditOptions) -> SqliteAuditLog:
         """
         Open a trail, or begin one.
 
@@ -123,49 +111,12 @@ class SqliteAuditLog(TrailLog):
             )
             stack.callback(reserve.close)
             _begin(medium, recovered.mark, reserve)
-            pruner = RowPruner(database, medium, log_id, hmac_key, recovered.baseline)
-            if has_leftovers:
+            if has_leftovers and recovered.baseline is not None:
                 with suppress(AuditUnavailableError):
-                    pruner.remove()
-            log = cls(
-                options.chain(log_id, recovered.mark, recovered.intents),
-                medium,
-                reserve,
-                pruner,
-                options=options,
-                open_events=recovered.open_events,
-            )
+                    medium.remove(recovered.baseline.header.next_seq)
+            log = cls(medium, reserve, recovered, options)
             stack.pop_all()
         return log
-
-    def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
-        if self._database_medium.prunes:
-            raise AuditUnavailableError("An earlier prune is not recorded yet.")
-        self._pruner.remove()
-        if end <= self.first_seq:
-            return None
-        baseline, lines = self._pruner.gather(end, policy, head)
-        self._pruner.stage(end, lines)
-        self._record(baseline)
-        failpoint("audit.prune.after_record")
-        self._pruner.remove()
-        return baseline.detail
-
-    def _record(self, baseline: Baseline) -> None:
-        draft = AuditDraft(
-            phase=Phase.SINGLE, kind="system.prune", detail=baseline.detail
-        )
-
-        def adopt() -> None:
-            self._pruner.baseline = baseline
-
-        with self._lock:
-            self._flusher.check(reserved=True)
-            written = self._chain.extend([draft], self._clock.now())
-            next_seq = baseline.header.next_seq
-            self._database_medium.prune_with(self._chain.seq, next_seq, adopt)
-            ticket = self._flusher.enqueue(written, durable=True)
-        ticket.wait()
 
 
 def _begin(medium: SqliteMedium, mark: HeadMark, reserve: DiskReserve) -> None:
@@ -178,7 +129,7 @@ def _begin(medium: SqliteMedium, mark: HeadMark, reserve: DiskReserve) -> None:
         medium.begin(mark)
 
 
-def _open(path: Path, options: TrailOptions, stored: StoredHead | None) -> Database:
+def _open(path: Path, options: AuditOptions, stored: StoredHead | None) -> Database:
     log_id = stored.log_id if stored else options.new_log_id()
     try:
         return Database(path, schema_of(options.hmac_key, log_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,9 @@ from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_beside import ExternalHeadMark
 from hsm_core._internal.stores.sqlite.audit_rows import (
+    first_row,
     head_row,
+    insert_baseline,
     insert_records,
     last_row,
     read_head,
@@ -39,19 +41,31 @@ from hsm_core.errors import (
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _IDLE_SECONDS: Final = 5.0
 _NEVER: Final = float("inf")
+_CHUNK: Final = 4000
+_BLOCK: Final = 256
+_LINES: Final = (
+    "SELECT line FROM baseline WHERE next_seq = ? AND number >= ? "
+    "ORDER BY number LIMIT ?"
+)
+_DROP_BASELINES: Final = (
+    "DELETE FROM baseline WHERE (next_seq, number) IN ("
+    "SELECT next_seq, number FROM baseline WHERE next_seq <> ? LIMIT ?)"
+)
 _SET_HEAD: Final = "INSERT OR REPLACE INTO head VALUES (0, ?)"
 _SET_PRUNED: Final = "INSERT OR REPLACE INTO pruned VALUES (0, ?, ?)"
 
 
-class _Prune(NamedTuple):
+class _Adoption(NamedTuple):
+    """Baseline that counts as soon as the record of its prune is written."""
+
     record_seq: int
     next_seq: int
-    adopt: Callable[[], None]
+    adopted: Callable[[], None]
 
 
 class SqliteMedium:
     """
-    A `TrailMedium` in a database.
+    An `AuditMedium` in a database.
 
     A kill can't undo a transaction, so that one without sync is what bounded mode calls
     written. The sync is one more transaction, which writes nothing but the mark.
@@ -82,33 +96,11 @@ class SqliteMedium:
         self._written = self._synced = stored.mark
         self._unfolded = 0
         self._fold_at = _NEVER
-        self._prune: _Prune | None = None
+        self._adoption: _Adoption | None = None
 
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy all that is written into a new file; see `Database.backup`."""
         self._database.backup(to, before_end)
-
-    def prune_with(
-        self, record_seq: int, next_seq: int, adopt: Callable[[], None]
-    ) -> None:
-        """
-        Let a staged baseline count as soon as the record of its prune is written.
-
-        Called before that record is handed over, and only when `prunes` says no.
-
-        Args:
-            record_seq: The record of the prune.
-
-            next_seq: The first record that stays.
-
-            adopt: Called by the writing thread when it counts.
-        """
-        self._prune = _Prune(record_seq, next_seq, adopt)
-
-    @property
-    def prunes(self) -> bool:
-        """Whether such a record waits to be written."""
-        return self._prune is not None
 
     def begin(self, mark: HeadMark) -> None:
         """
@@ -131,9 +123,9 @@ class SqliteMedium:
         failpoint("audit.before_write")
         with self._transaction(durable=sync) as connection:
             insert_records(connection, mark.seq + 1 - len(lines), lines)
-            prune = self._prune_before(connection, mark)
+            self._adopt_before(connection, mark)
             self._note(connection, mark)
-        self._wrote(mark, prune)
+        self._wrote(mark)
         failpoint("audit.after_write")
         if sync:
             self._synced = mark
@@ -188,9 +180,9 @@ class SqliteMedium:
             self._counter = max(self._counter, self._agreed(connection, tail))
             missing = self._missing(connection, tail)
             insert_records(connection, tail.mark.seq + 1 - len(missing), missing)
-            prune = self._prune_before(connection, tail.mark)
+            self._adopt_before(connection, tail.mark)
             self._note(connection, tail.mark)
-        self._wrote(tail.mark, prune)
+        self._wrote(tail.mark)
         self._synced = tail.mark
         self._beside.heal(tail.mark)
         self._fold()
@@ -227,6 +219,86 @@ class SqliteMedium:
         except UnavailableError as error:
             raise AuditUnavailableError("The audit log can't be read.") from error
 
+    def boundary(self, seq: int, /) -> int:
+        """Return *seq*: every record can be removed by itself."""
+        return seq
+
+    def stage(self, next_seq: int, lines: Sequence[bytes], /) -> None:
+        """
+        Store a baseline that the table ``pruned`` does not name yet.
+
+        Raises:
+            AuditUnavailableError: It can't be written; what is there is removed later.
+        """
+        for start in range(0, len(lines), _CHUNK):
+            with self._own_transaction() as connection:
+                chunk = lines[start : start + _CHUNK]
+                insert_baseline(connection, next_seq, start, chunk)
+        failpoint("audit.prune.after_stage")
+
+    def adopt_with(
+        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
+    ) -> None:
+        """Adopt the baseline in the transaction that writes the record of its prune."""
+        self._adoption = _Adoption(record_seq, next_seq, adopted)
+
+    def adopt(self) -> None:
+        """Do nothing: the record's transaction did it."""
+
+    def settle(self) -> None:
+        """Do nothing: the record's transaction was durable."""
+
+    @contextmanager
+    def open_baseline(
+        self, next_seq: int, /
+    ) -> Iterator[Callable[[], Iterable[bytes]]]:
+        """
+        Read the baseline that counts, before a prune removes it.
+
+        Raises:
+            AuditTamperedError: The database is damaged.
+            AuditUnavailableError: It can't be read.
+        """
+        lines = list(self._baseline_lines(next_seq))
+        yield lambda: iter(lines)
+
+    def _baseline_lines(self, next_seq: int) -> Iterator[bytes]:
+        number, found = 0, _BLOCK
+        while found == _BLOCK:
+            with _own_errors():
+                rows = self._database.rows(_LINES, (next_seq, number, _BLOCK))
+            yield from (line for (line,) in rows)
+            found = len(rows)
+            number += found
+
+    def remove(self, first_seq: int, /) -> None:
+        """
+        Remove the records before *first_seq*, and baselines that don't count.
+
+        A few rows at a time, so that records can be appended meanwhile.
+
+        Raises:
+            AuditUnavailableError: It failed; to be tried again.
+        """
+        while self._remove_some(first_seq):
+            failpoint("audit.prune.after_chunk")
+
+    def _remove_some(self, end: int) -> bool:
+        # A power cut may bring rows back, which the next start removes again.
+        with self._own_transaction() as connection:
+            dropped = connection.execute(_DROP_BASELINES, (end, _CHUNK)).rowcount
+            first = first_row(connection)
+            if first is not None and first < end:
+                reach = min(first + _CHUNK, end)
+                connection.execute("DELETE FROM records WHERE seq < ?", (reach,))
+                return True
+        return dropped > 0
+
+    @contextmanager
+    def _own_transaction(self) -> Iterator[sqlite3.Connection]:
+        with _own_errors(), self._database.transaction(durable=False) as connection:
+            yield connection
+
     def close(self) -> None:
         """Close the database and the file beside it."""
         self._database.close()
@@ -238,20 +310,18 @@ class SqliteMedium:
             with self._database.transaction(durable=durable) as connection:
                 yield connection
 
-    def _prune_before(
-        self, connection: sqlite3.Connection, mark: HeadMark
-    ) -> _Prune | None:
-        prune = self._prune
-        if prune is None or prune.record_seq > mark.seq:
-            return None
-        connection.execute(_SET_PRUNED, (prune.next_seq, prune.record_seq))
-        return prune
+    def _adopt_before(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
+        adoption = self._adoption
+        if adoption is not None and adoption.record_seq <= mark.seq:
+            values = (adoption.next_seq, adoption.record_seq)
+            connection.execute(_SET_PRUNED, values)
 
-    def _wrote(self, mark: HeadMark, prune: _Prune | None) -> None:
+    def _wrote(self, mark: HeadMark) -> None:
         self._written = mark
-        if prune is not None:
-            prune.adopt()
-            self._prune = None
+        adoption = self._adoption
+        if adoption is not None and adoption.record_seq <= mark.seq:
+            self._adoption = None
+            adoption.adopted()
 
     def _note(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
         self._counter += 1
@@ -298,3 +368,15 @@ def _medium_errors(database: Database, cause: Cause) -> Iterator[None]:
         raise MediumError(Cause.SYNC) from error
     except (IntegrityError, StoreUnavailableError, WrongAuditKeyError) as error:
         raise MediumError(Cause.MOVED if database.moved else cause) from error
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except AuditTamperedError:
+        raise
+    except IntegrityError as error:
+        raise tampered(Reason.DATABASE, 0) from error
+    except UnavailableError as error:
+        raise AuditUnavailableError from error
