@@ -25,6 +25,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
     create_head,
+    head_path,
     read_head,
 )
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
@@ -132,7 +133,7 @@ class FileAuditLog(DurableAuditLog):
         """
         path = path.absolute()
         with ExitStack() as stack, audit_errors():
-            if not (check_file(path) and check_file(_head_path(path))):
+            if not (check_file(path) and check_file(head_path(path))):
                 raise ConfigurationError(
                     "No file audit log found here.", path=str(path)
                 )
@@ -167,7 +168,7 @@ def _lock(path: Path, hmac_key: bytes) -> LockFile:
     check_file(path.with_name(reserve_name(path.name)))
     make_private_directory(path.parent)
     # The key is judged before anything is written, the lock's file included.
-    read_head(_head_path(path), hmac_key)
+    read_head(head_path(path), hmac_key)
     lock_path = path.with_name(lock_name(path.name))
     check_file(lock_path)
     return lock_file(lock_path)
@@ -202,19 +203,15 @@ def _begin(head: HeadFile, mark: HeadMark) -> None:
     failpoint("audit.open.after_mark")
 
 
-def _head_path(path: Path) -> Path:
-    return path.with_name(head_name(path.name))
-
-
 def _head(path: Path, options: AuditOptions) -> HeadFile:
-    head_path = _head_path(path)
-    if not check_file(head_path):
+    place = head_path(path)
+    if not check_file(place):
         closed = closed_names(path.name, list_directory(path.parent)[1])
         if closed or (check_file(path) and path.stat().st_size):
             raise tampered(Reason.HEAD_MISSING, 0)
-        create_head(head_path, options.hmac_key, options.new_log_id())
+        create_head(place, options.hmac_key, options.new_log_id())
         failpoint("audit.create.after_head")
-    return HeadFile(head_path, options.hmac_key)
+    return HeadFile(place, options.hmac_key)
 
 
 def trail_exists(path: Path) -> bool:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from hsm_core._internal.audit.head_mark import (
     HEAD_BYTES,
@@ -18,12 +21,20 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     close_quietly,
+    head_name,
     is_still_at,
     replace_file,
 )
 from hsm_core._internal.stores.filesystem.files import read_file
 from hsm_core._internal.stores.filesystem.opening import lock_descriptor, open_no_follow
 from hsm_core.errors import IntegrityError
+
+_SYNC_SECONDS: Final = 1.0
+
+
+def head_path(path: Path) -> Path:
+    """Return the path of the head file beside a live segment or a database."""
+    return path.with_name(head_name(path.name))
 
 
 def read_head(path: Path, hmac_key: bytes) -> StoredHead | None:
@@ -125,6 +136,38 @@ class HeadFile:
         os.fdatasync(self._descriptor)
         self.dirty_since, self.failed = None, False
         failpoint("audit.after_head_sync")
+
+    def due(self) -> float:
+        """Return the instant of ``time.monotonic()`` at which a sync is due, or inf."""
+        since = self.dirty_since
+        return math.inf if since is None else since + _SYNC_SECONDS
+
+    def heal(self, mark: HeadMark) -> None:
+        """
+        Write a mark durably after a failure, to a new file if that is needed.
+
+        Raises:
+            OSError: It can't be written.
+            StoreLockedError: Another process has opened the log.
+            StoreUnavailableError: The name of a new file can't be made durable.
+        """
+        if self.failed or not self.is_in_place():
+            self.renew(mark)
+        else:
+            self.write(mark)
+            self.sync()
+
+    def finish(self, mark: HeadMark) -> None:
+        """
+        Write a clean end to both slots, so that neither leads back to an unclean one.
+
+        Raises:
+            OSError: It may not be durable.
+        """
+        clean = replace(mark, clean=True)
+        self.write(clean)
+        self.write(clean)
+        self.sync()
 
     def is_in_place(self) -> bool:
         """Return whether the file of that name is still the one that is open."""

@@ -38,7 +38,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -270,7 +269,6 @@ def _link(path: Path, closed: Path) -> None:
     os.link(path, closed, follow_symlinks=False)
 
 
-_HEAD_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0
 """Seconds between checks that all files of the log are in place."""
 
@@ -338,10 +336,7 @@ class FileMedium:
         """Return when the head mark, a full segment or a look is due."""
         if self._is_full():
             return 0.0
-        since = self._head.dirty_since
-        if since is None or since > self._look_at - _HEAD_SECONDS:
-            return self._look_at
-        return since + _HEAD_SECONDS
+        return min(self._look_at, self._head.due())
 
     def tidy(self) -> None:
         """
@@ -351,7 +346,7 @@ class FileMedium:
             MediumError: It failed.
         """
         now = time.monotonic()
-        if self._head_at() <= now:
+        if self._head.due() <= now:
             with medium_errors(Cause.SYNC):
                 self._head.sync()
         if self._look_at <= now:
@@ -373,11 +368,7 @@ class FileMedium:
             self._lock.renew()
         heal(self._segments, tail)
         with medium_errors(Cause.SYNC):
-            if self._head.failed or not self._head.is_in_place():
-                self._head.renew(tail.mark)
-            else:
-                self._head.write(tail.mark)
-                self._head.sync()
+            self._head.heal(tail.mark)
         # What could not be closed before must not fail again right afterwards.
         self._close_full()
 
@@ -391,11 +382,7 @@ class FileMedium:
         with medium_errors(Cause.SYNC):
             self._segments.sync(mark.leaf_hash)
             failpoint("audit.before_clean_mark")
-            clean = replace(mark, clean=True)
-            # Both slots, so that neither is a way back to an unclean end.
-            self._head.write(clean)
-            self._head.write(clean)
-            self._head.sync()
+            self._head.finish(mark)
 
     def read(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
@@ -479,10 +466,6 @@ class FileMedium:
         self._head.close()
         self._segments.close()
         self._lock.release()
-
-    def _head_at(self) -> float:
-        since = self._head.dirty_since
-        return _NEVER if since is None else since + _HEAD_SECONDS
 
     def _is_full(self) -> bool:
         segments = self._segments

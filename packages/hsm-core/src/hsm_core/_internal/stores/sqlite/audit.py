@@ -19,16 +19,18 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     reserve_name,
 )
-from hsm_core._internal.stores.sqlite.audit_beside import (
-    ExternalHeadMark,
-    check_beside,
-    read_beside,
+from hsm_core._internal.stores.filesystem.audit_head import (
+    HeadFile,
+    create_head,
+    head_path,
+    read_head,
 )
 from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA,
     StoredRows,
+    check_beside,
     head_row,
 )
 from hsm_core._internal.stores.sqlite.connection import MigrationStep, Schema
@@ -98,12 +100,14 @@ class SqliteAuditLog(DurableAuditLog):
         path, hmac_key = path.absolute(), options.hmac_key
         with ExitStack() as stack, audit_errors():
             check_file(path.with_name(reserve_name(path.name)))
-            stored = read_beside(path, hmac_key)
+            stored = read_head(head_path(path), hmac_key)
             database = _open(path, options, stored)
             stack.callback(database.close)
             recovered, has_leftovers = _recover(database, hmac_key, stored)
             log_id = recovered.head.log_id
-            beside = ExternalHeadMark(path, hmac_key, log_id, stored)
+            if stored is None:
+                create_head(head_path(path), hmac_key, log_id)
+            beside = HeadFile(head_path(path), hmac_key)
             stack.callback(beside.close)
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
             reserve = DiskReserve(
@@ -142,7 +146,7 @@ def _recover(
 ) -> tuple[RecoveredLog, bool]:
     """Recover; return whether pruned records are left too."""
     # It may have been read before another process let go of the trail.
-    beside = beside and read_beside(database.path, hmac_key)
+    beside = beside and read_head(head_path(database.path), hmac_key)
     try:
         with database.reading() as connection:
             stored = StoredRows(connection, hmac_key)

@@ -15,7 +15,8 @@ from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.sqlite.audit_beside import ExternalHeadMark
+from hsm_core._internal.stores.filesystem.audit_files import medium_errors
+from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.sqlite.audit_rows import (
     first_row,
     head_row,
@@ -85,7 +86,7 @@ class SqliteMedium:
         database: Database,
         hmac_key: bytes,
         stored: StoredHead,
-        beside: ExternalHeadMark,
+        beside: HeadFile,
     ) -> None:
         self._database = database
         self._beside = beside
@@ -110,7 +111,8 @@ class SqliteMedium:
             MediumError: It may not be.
         """
         self.sync(mark)
-        self._beside.sync()
+        with medium_errors(Cause.SYNC):
+            self._beside.sync()
         failpoint("audit.open.after_mark")
 
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
@@ -128,8 +130,7 @@ class SqliteMedium:
         self._wrote(mark)
         failpoint("audit.after_write")
         if sync:
-            self._synced = mark
-            self._beside.write(mark)
+            self._note_beside(mark)
         self._unfolded += sum(map(len, lines))
         if self._unfolded >= _CHECKPOINT_BYTES:
             self._fold()
@@ -148,8 +149,7 @@ class SqliteMedium:
         with self._transaction(durable=True) as connection:
             self._note(connection, mark)
         failpoint("audit.after_sync")
-        self._synced = mark
-        self._beside.write(mark)
+        self._note_beside(mark)
 
     def due(self) -> float:
         """Return when the mark beside or, after long silence, the log is due."""
@@ -162,7 +162,12 @@ class SqliteMedium:
         Raises:
             MediumError: It failed.
         """
-        self._beside.tidy(self._synced)
+        if self._beside.due() <= time.monotonic():
+            with medium_errors(Cause.SYNC):
+                if self._beside.is_in_place():
+                    self._beside.sync()
+                else:
+                    self._beside.heal(self._synced)
         if self._fold_at <= time.monotonic():
             self._fold()
 
@@ -184,7 +189,8 @@ class SqliteMedium:
             self._note(connection, tail.mark)
         self._wrote(tail.mark)
         self._synced = tail.mark
-        self._beside.heal(tail.mark)
+        with medium_errors(Cause.SYNC):
+            self._beside.heal(tail.mark)
         self._fold()
 
     def finish(self, mark: HeadMark, /) -> None:
@@ -197,7 +203,8 @@ class SqliteMedium:
         failpoint("audit.before_clean_mark")
         with self._transaction(durable=True) as connection:
             self._note(connection, replace(mark, clean=True))
-        self._beside.finish(mark)
+        with medium_errors(Cause.SYNC):
+            self._beside.finish(mark)
 
     def read(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
@@ -322,6 +329,15 @@ class SqliteMedium:
         if adoption is not None and adoption.record_seq <= mark.seq:
             self._adoption = None
             adoption.adopted()
+
+    def _note_beside(self, mark: HeadMark) -> None:
+        # A database that is put back to an older state, for one by deleting its
+        # write-ahead log after a crash, is whole and has the mark of that state. The
+        # file gets each mark once its transaction is durable, so a good database is
+        # never behind it.
+        self._synced = mark
+        with medium_errors(Cause.WRITE):
+            self._beside.write(mark)
 
     def _note(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
         self._counter += 1

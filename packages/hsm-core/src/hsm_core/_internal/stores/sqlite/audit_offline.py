@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
 from hsm_core._internal.audit.verify import OfflineVerification, verify_log
-from hsm_core._internal.stores.sqlite.audit_beside import check_beside, peek_beside
+from hsm_core._internal.stores.filesystem.audit_head import head_path
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
     StoredRows,
+    check_beside,
     translated,
 )
 from hsm_core.errors import (
@@ -152,7 +154,7 @@ class SqliteAuditVerifier:
         key = self._hmac_key
         stored = StoredRows(connection, key)
         found = verify_log(stored, key, progress, look)
-        beside = None if key is None else peek_beside(self._path, key)
+        beside = None if key is None else _read_beside(self._path, key)
         if stored.head is not None and beside is not None:
             check_beside(connection, beside, stored.head)
         return found
@@ -211,3 +213,19 @@ def _locked(path: Path) -> Iterator[None]:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def _read_beside(path: Path, hmac_key: bytes) -> StoredHead | None:
+    """
+    Return the mark beside a database that may belong to anybody; None without one.
+
+    Raises:
+        WrongAuditKeyError: It was written with another HMAC key.
+        AuditTamperedError: It was changed by other means than ours.
+        OSError: It can't be read.
+    """
+    try:
+        with head_path(path).open("rb") as file:
+            return HeadCodec.read(file.read(HEAD_BYTES + 1), hmac_key)
+    except FileNotFoundError:
+        return None

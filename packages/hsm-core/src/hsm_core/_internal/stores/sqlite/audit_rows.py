@@ -24,6 +24,7 @@ from hsm_core._internal.audit.record import (
     RecordCodec,
     event_of,
     key_check_value,
+    leaf_hash,
     tampered,
 )
 from hsm_core._internal.audit.verify import check_end
@@ -408,3 +409,31 @@ def _read_singly(database: Database, seq: int, wanted: int) -> list[bytes]:
         if b"\n" in rows[position][1]:
             raise tampered(Reason.FRAMING, seq + position)
     return [line for _, line in rows]
+
+
+def check_beside(
+    connection: sqlite3.Connection, beside: StoredHead, head: StoredHead
+) -> None:
+    """
+    Check that a database is not older than the mark beside it, and holds its record.
+
+    Args:
+        connection: Open on the trail.
+
+        beside: The mark beside it.
+
+        head: The mark in it.
+
+    Raises:
+        AuditTamperedError: It is older, or another trail, or has other records.
+        sqlite3.Error: It can't be read.
+    """
+    if beside.log_id != head.log_id:
+        raise tampered(Reason.LOG_ID, 0)
+    seq = beside.mark.seq
+    if seq > head.mark.seq:
+        raise tampered(Reason.SHORTER, head.mark.seq + 1)
+    for found, line in read_rows(connection, seq, 1):
+        # If it was pruned, the baseline tells what was there.
+        if found == seq and leaf_hash(line) != beside.mark.leaf_hash:
+            raise tampered(Reason.MARK, seq)
