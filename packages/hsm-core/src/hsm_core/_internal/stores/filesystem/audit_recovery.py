@@ -5,22 +5,28 @@ Recovery of an audit log in files at opening, after a clean stop or a crash.
 Everything is verified before anything is written. Each writing step may be interrupted;
 the next start repeats or completes it.
 
-Recovery of a forked audit log: two processes wrote one live segment.
+A torn tail is kept beside the log before it is cut off. Whole records that the head
+mark does not know are written once more, over themselves: if the process before ended
+after a failed sync, the kernel takes for clean what never reached the disk, and a sync
+alone would prove nothing.
 
-One branch stays the trail: the longest of those that hold the record which the head
-mark names. The records of the others are kept beside it, and the record of the repair
-names their file and its SHA-256. Only authentic records are set aside: a trail that was
-edited is not a forked one, and stays as it is.
+A log is forked when two processes wrote one live segment. One branch stays the log: the
+longest of those that hold the record which the head mark names. The records of the
+others are kept beside it, and the record of the repair names their file and its
+SHA-256. Only authentic records are set aside: a log that was edited is not a forked
+one, and stays as it is.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Follower
@@ -30,6 +36,7 @@ from hsm_core._internal.audit.record import (
     Reason,
     RecordCodec,
     claimed_event,
+    is_chain,
     leaf_hash,
     tampered,
 )
@@ -44,23 +51,24 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     closed_names,
     create_file,
+    fragment_names,
     new_name,
     open_reader,
     replace_file,
     write_all,
 )
-from hsm_core._internal.stores.filesystem.audit_repairs import (
-    keep_fragment,
-    set_aside,
-    unrecorded_repairs,
-    write_again,
-)
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, segments_of
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments, first_seq
 from hsm_core._internal.stores.filesystem.files import list_directory
-from hsm_core._internal.stores.filesystem.opening import open_no_follow, sync_directory
+from hsm_core._internal.stores.filesystem.opening import (
+    open_no_follow,
+    path_exists,
+    sync_directory,
+)
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import RepairDetail
+
+_CHUNK: Final = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -179,6 +187,18 @@ def _opened(path: Path, hmac_key: bytes, head: StoredHead) -> Iterator[_Found]:
         yield _Found(stored, exists, is_staged, twin)
 
 
+def _closed_segments(path: Path, *, exists: bool) -> tuple[list[Segment], Path | None]:
+    found = segments_of(path, closed_names(path.name, list_directory(path.parent)[1]))
+    twin = None
+    if exists and found:
+        last = found[-1].path
+        if os.path.samestat(os.lstat(last), os.lstat(path)):
+            twin = found.pop().path
+    for segment in found:
+        check_file(segment.path)
+    return found, twin
+
+
 def _baseline(
     path: Path,
     hmac_key: bytes,
@@ -215,18 +235,6 @@ def _baseline(
     return baseline, False
 
 
-def _closed_segments(path: Path, *, exists: bool) -> tuple[list[Segment], Path | None]:
-    found = segments_of(path, closed_names(path.name, list_directory(path.parent)[1]))
-    twin = None
-    if exists and found:
-        last = found[-1].path
-        if os.path.samestat(os.lstat(last), os.lstat(path)):
-            twin = found.pop().path
-    for segment in found:
-        check_file(segment.path)
-    return found, twin
-
-
 def _tells_of(
     baseline: Baseline, places: Sequence[tuple[Path, int | None]], codec: RecordCodec
 ) -> bool:
@@ -251,12 +259,117 @@ def _has_prune(path: Path, baseline: Baseline, codec: RecordCodec) -> bool:
     return False
 
 
-class _Node(NamedTuple):
-    """A record of the live segment: its line, its place, and the leaf before it."""
+def set_aside(path: Path, descriptor: int, end: int, seq: int, now: int) -> None:
+    """
+    Keep what follows the last good record of a segment, then cut it off.
 
-    line: bytes
-    seq: int
-    prev: str
+    Args:
+        path: The segment.
+
+        descriptor: The segment, open for writing.
+
+        end: Where the good records end.
+
+        seq: The record that was torn.
+
+        now: Microseconds since 1970, for the name of the fragment.
+
+    Raises:
+        OSError: It can't be read or written.
+        StoreUnavailableError: The same.
+    """
+    with open_reader(path) as file:
+        file.seek(end)
+        fragment = file.read()
+    keep_fragment(path, FragmentName(seq, max(now, 0)), fragment)
+    failpoint("audit.repair.after_fragment")
+    os.ftruncate(descriptor, end)
+    failpoint("audit.repair.after_truncate")
+
+
+def keep_fragment(path: Path, name: FragmentName, fragment: bytes) -> None:
+    """
+    Keep a fragment beside the trail, durably, under this name or a later one.
+
+    Raises:
+        OSError: It can't be written.
+        StoreUnavailableError: The same.
+    """
+    if _is_kept(path, name, fragment):
+        return
+    while path_exists(path.with_name(name.of(path.name))):
+        name = name._replace(microseconds=name.microseconds + 1)
+    temporary = path.with_name(f"{path.name}.torn.new")
+    replace_file(temporary, path.with_name(name.of(path.name)), fragment)
+
+
+def _is_kept(path: Path, name: FragmentName, fragment: bytes) -> bool:
+    # A repair that was interrupted has kept the fragment, but not yet cut it off.
+    for kept in _fragments(path, name.seq):
+        if kept.kind == name.kind:
+            with open_reader(path.with_name(kept.of(path.name))) as file:
+                if file.read(len(fragment) + 1) == fragment:
+                    return True
+    return False
+
+
+def _fragments(path: Path, seq: int) -> list[FragmentName]:
+    names = fragment_names(path.name, list_directory(path.parent)[1])
+    return [name for name in names if name.seq == seq]
+
+
+def write_again(path: Path, start: int, end: int, leaf: str) -> None:
+    """
+    Write records again where they lie, so that the next sync of the file is for them.
+
+    Args:
+        path: The segment.
+
+        start: Where the first of them begins.
+
+        end: Where the last of them ends.
+
+        leaf: Leaf hash of the last one.
+
+    Raises:
+        OSError: They can't be read or written, or are not what they were.
+    """
+    # A file open for appending always writes at its end.
+    descriptor = open_no_follow(path, os.O_RDWR)
+    try:
+        data = os.pread(descriptor, end - start, start)
+        if len(data) != end - start or not is_chain(data.split(b"\n")[:-1], leaf):
+            raise OSError(errno.EIO, "the segment was replaced")
+        while data:
+            written = os.pwrite(descriptor, data, end - len(data))
+            data = data[written:]
+    finally:
+        os.close(descriptor)
+    failpoint("audit.repair.after_rewrite")
+
+
+def unrecorded_repairs(path: Path, seq: int) -> list[RepairDetail]:
+    """
+    Return the repairs that are to be recorded as number *seq*.
+
+    Raises:
+        OSError: A fragment can't be read.
+        StoreUnavailableError: The directory can't be.
+    """
+    # The record of a repair has the very number at which the tail was torn.
+    names = (name.of(path.name) for name in _fragments(path, seq))
+    return [_repair_of(path.with_name(name)) for name in names]
+
+
+def _repair_of(kept: Path) -> RepairDetail:
+    digest, size = hashlib.sha256(), 0
+    with open_reader(kept) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return RepairDetail(
+        fragment_bytes=size, fragment_sha256=digest.hexdigest(), kept_as=kept.name
+    )
 
 
 def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> None:
@@ -308,6 +421,14 @@ def _damage(path: Path, hmac_key: bytes, head: StoredHead) -> AuditTamperedError
         except AuditTamperedError as error:
             return error
     raise ConfigurationError("The audit trail is not forked.", path=str(path))
+
+
+class _Node(NamedTuple):
+    """A record of the live segment: its line, its place, and the leaf before it."""
+
+    line: bytes
+    seq: int
+    prev: str
 
 
 def _nodes(
