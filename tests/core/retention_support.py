@@ -21,7 +21,7 @@ from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core._internal.retention.service import LedgerFile, Retention
-from hsm_core._internal.stores.audit import open_ledger, open_trail
+from hsm_core._internal.stores.audit import open_audit_log, open_ledger
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
 from hsm_core.errors import (
     ApprovalNotFoundError,
@@ -279,7 +279,9 @@ class World:
         opened = open_key_store(self.settings, self.clock, entropy)
         ring = open_ring(opened.keys, root)
         known = ring.log_id if ring else None
-        trail = open_trail(self.settings, HMAC_KEY, self.clock, entropy, known_id=known)
+        trail = open_audit_log(
+            self.settings, HMAC_KEY, self.clock, entropy, known_id=known
+        )
         try:
             log = open_ledger(self.settings, HMAC_KEY, self.clock, entropy)
             ledger = LedgerFile(

@@ -32,7 +32,7 @@ from hsm_core._internal.stores.apart import (
     tighten_folders,
 )
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
-from hsm_core._internal.stores.audit import open_ledger, open_trail, recover_fork
+from hsm_core._internal.stores.audit import open_audit_log, open_ledger, recover_fork
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.locations import (
     open_approval_store,
@@ -43,7 +43,7 @@ from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
-    is_sqlite_trail,
+    is_sqlite_log,
 )
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import (
@@ -149,7 +149,7 @@ def open_hsm(
         stack.callback(approvals.close)
         ring = open_ring(opened.keys, root)
         known_id = ring.log_id if ring else None
-        audit = open_trail(settings, hmac_key, clock, entropy, known_id=known_id)
+        audit = open_audit_log(settings, hmac_key, clock, entropy, known_id=known_id)
         stack.callback(_close_log, audit)
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
         if ledger is not None and ledger.log is not None:
@@ -197,7 +197,7 @@ def open_verifier(
         SelfTestFailedError: The cryptography of the trail failed its self-test.
     """
     audit_self_test()
-    if is_sqlite_trail(path):
+    if is_sqlite_log(path):
         return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)
 

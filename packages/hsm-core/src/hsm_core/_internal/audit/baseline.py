@@ -40,7 +40,7 @@ class BaselineHeader(Record, frozen=True, kw_only=True):
 
     Attributes:
         format: 1.
-        log_id: The trail, 32 hex digits.
+        log_id: The log, 32 hex digits.
         keys: Number of lines between the header and the MAC.
         after_seq: Sequence number before the pruning record.
     """
@@ -92,7 +92,7 @@ def encode_baseline(
 
         keys: By id.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
     """
     lines = [_ENCODER.encode(header) + b"\n"]
     lines += [

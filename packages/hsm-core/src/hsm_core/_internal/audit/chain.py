@@ -44,7 +44,7 @@ class Chain:
     Args:
         log_id: 32 hex digits.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
 
         node: Name of this node, written to each record.
 
@@ -115,7 +115,7 @@ class Chain:
 
 class Follower:
     """
-    Checks the records of one trail in order.
+    Checks the records of one log in order.
 
     Args:
         log_id: 32 hex digits; None accepts the id in the first record.
@@ -183,7 +183,7 @@ class Follower:
             seq: Sequence number to report if it is bad.
 
         Raises:
-            AuditTamperedError: It is no record of this trail.
+            AuditTamperedError: It is no record of this log.
         """
         event = self.codec.decode(line, seq)
         self.seq, self.leaf_hash = event.seq, leaf_hash(line)

@@ -38,7 +38,7 @@ HEAD_BYTES: Final = 3 * _SECTOR
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadMark:
     """
-    State of the trail after a sync.
+    State of the log after a sync.
 
     Attributes:
         seq: Newest synced record, -1 for none.
@@ -66,7 +66,7 @@ class StoredHead:
 
 class HeadCodec:
     """
-    Reads and writes the parts of one trail's head file.
+    Reads and writes the parts of one log's head file.
 
     Args:
         log_id: 32 hex digits.
@@ -79,7 +79,7 @@ class HeadCodec:
         )
 
     def new_file(self) -> bytes:
-        """Return the content of a new trail's file, whose newest counter is 1."""
+        """Return the content of a new log's file, whose newest counter is 1."""
         slots = (self.slot(counter, HeadMark())[1] for counter in (0, 1))
         return self.header.ljust(_SECTOR, b"\0") + b"".join(slots)
 

@@ -42,15 +42,15 @@ _LOG_ID_BYTES: Final = 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOptions:
     """
-    How a trail is written.
+    How a log is written.
 
     Attributes:
-        hmac_key: At least 32 bytes; what all keys of the trail are derived from.
+        hmac_key: At least 32 bytes; what all keys of the log are derived from.
         clock: Gives the time of each record.
-        entropy: Gives the id of a new trail.
+        entropy: Gives the id of a new log.
         sync: When a ticket is done.
         timeout_seconds: How long an append may take before it fails.
-        node: Name of this node in the trail.
+        node: Name of this node in the log.
         reserve_bytes: Disk space that is kept back for when the disk is full.
 
     Raises:
@@ -72,7 +72,7 @@ class AuditOptions:
             )
 
     def new_log_id(self) -> str:
-        """Return the id of a new trail, 32 hex digits."""
+        """Return the id of a new log, 32 hex digits."""
         return self.entropy.random_bytes(_LOG_ID_BYTES).hex()
 
 
@@ -266,14 +266,14 @@ class DurableAuditLog(BaseAuditLog):
 
     @property
     def health(self) -> AuditHealth:
-        """How the trail is."""
+        """How the log is."""
         if self._process != os.getpid():
             return AuditHealth(state="failing")
         return self._flusher.health
 
     @property
     def set_digest_at_open(self) -> str:
-        """The newest set digest that the trail held when it was opened, or empty."""
+        """The newest set digest that the log held when it was opened, or empty."""
         return self._set_digest_at_open
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
@@ -301,7 +301,7 @@ class DurableAuditLog(BaseAuditLog):
         Append records; see `AuditLog.append`.
 
         Raises:
-            AuditUnavailableError: The trail can't be written.
+            AuditUnavailableError: The log can't be written.
             InvalidInputError: A draft can't be recorded; none of them was.
         """
         return self._append(drafts, durable=durable, reserved=reserved, lazy=lazy)
@@ -339,7 +339,7 @@ class DurableAuditLog(BaseAuditLog):
         Return up to *limit* written lines from *start_seq* on, without newline.
 
         Raises:
-            AuditUnavailableError: The trail can't be read, or is closed.
+            AuditUnavailableError: The log can't be read, or is closed.
             AuditTamperedError: It holds fewer lines than were written.
             InvalidInputError: *start_seq* lies before `first_seq`.
         """
@@ -372,7 +372,7 @@ class DurableAuditLog(BaseAuditLog):
 
         Raises:
             AuditUnavailableError: Something could not be written, now or before; all
-                is released, and the trail is left as after a crash. Or writing still
+                is released, and the log is left as after a crash. Or writing still
                 hangs; then the lock stays.
         """
         if self._closed or self._process != os.getpid():

@@ -59,7 +59,7 @@ class MediumError(AuditUnavailableError):
 @dataclass(frozen=True, slots=True)
 class Tail:
     """
-    Lines that are not known to be durable, in order, and where the trail ends then.
+    Lines that are not known to be durable, in order, and where the log ends then.
 
     Attributes:
         first_seq: Sequence number of the first line; one after the newest durable one.
@@ -145,7 +145,7 @@ class BaselineStore(Protocol):
 
 
 class AuditMedium(BaselineStore, Protocol):
-    """Where the lines of one open trail go, each with its newline."""
+    """Where the lines of one open log go, each with its newline."""
 
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
         """
@@ -154,7 +154,7 @@ class AuditMedium(BaselineStore, Protocol):
         Args:
             lines: The next lines.
 
-            mark: Where the trail ends with them.
+            mark: Where the log ends with them.
 
             sync: Make them durable too, if one step can do both.
 
@@ -203,7 +203,7 @@ class AuditMedium(BaselineStore, Protocol):
 
     def finish(self, mark: HeadMark, /) -> None:
         """
-        Make all durable and note that the trail ends here, in order.
+        Make all durable and note that the log ends here, in order.
 
         Raises:
             MediumError: It may not be.

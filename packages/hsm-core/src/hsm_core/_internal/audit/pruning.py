@@ -184,9 +184,9 @@ def gather(
     Args:
         lines: Returns up to so many lines from one record on, without newline.
 
-        log_id: The trail, 32 hex digits.
+        log_id: The log, 32 hex digits.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
 
         baseline: Baseline of earlier prunes.
 

@@ -31,7 +31,7 @@ def lines_from(audit: AuditLog, start_seq: int, limit: int) -> tuple[int, list[b
         The sequence number of the first line, and up to *limit* lines.
 
     Raises:
-        AuditUnavailableError: The trail can't be read.
+        AuditUnavailableError: The log can't be read.
     """
     while True:
         first = max(start_seq, audit.first_seq)
@@ -53,7 +53,7 @@ def verified_events(
     Yield the events up to the current head, verifying each record.
 
     Args:
-        audit: The trail.
+        audit: The log.
 
         verify: Verifies a range of it, given the first record and how many.
 
@@ -61,7 +61,7 @@ def verified_events(
 
     Raises:
         AuditTamperedError: A record is bad.
-        AuditUnavailableError: The trail can't be read.
+        AuditUnavailableError: The log can't be read.
     """
     seq, head = start, audit.head()
     while seq <= head.seq:
@@ -81,7 +81,7 @@ class AuditWalk:
     Recorded state of every key, read from the start of the audit log.
 
     Args:
-        audit: The trail.
+        audit: The log.
 
         verify: Verifies a range of it.
 
@@ -161,7 +161,7 @@ def recorded_names(
     A destroyed key has an empty name. Keys without a remaining record are left out.
 
     Args:
-        audit: The trail.
+        audit: The log.
 
         verify: Verifies a range of it.
 
@@ -169,7 +169,7 @@ def recorded_names(
 
     Raises:
         AuditTamperedError: A record is bad.
-        AuditUnavailableError: The trail can't be read.
+        AuditUnavailableError: The log can't be read.
     """
     found: dict[KeyId, str] = {}
     keys = KnownKeys()

@@ -156,12 +156,12 @@ _CHECK_LABEL: Final = b"FerroHSM audit key check 1"
 
 
 def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
-    """Return the MAC over the bytes of an event, for one trail."""
+    """Return the MAC over the bytes of an event, for one log."""
     return _mac_function(hmac_key, log_id, _RECORD_LABEL)
 
 
 def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
-    """Return the MAC over a slot of the head mark, for one trail."""
+    """Return the MAC over a slot of the head mark, for one log."""
     return _mac_function(hmac_key, log_id, _MARK_LABEL)
 
 

@@ -113,7 +113,7 @@ class IntentReplay:
         return list(self._events.values())
 
     def mark(self, seq: int, leaf_hash: str) -> HeadMark:
-        """Return the head mark of a trail that ends with the record *seq*."""
+        """Return the head mark of a log that ends with the record *seq*."""
         return HeadMark(
             seq=seq,
             leaf_hash=leaf_hash,

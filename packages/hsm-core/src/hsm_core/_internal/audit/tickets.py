@@ -39,7 +39,7 @@ class Ticket:
         Block until the records are as durable as the mode says.
 
         Args:
-            timeout: In seconds; None is the trail's own limit.
+            timeout: In seconds; None is the log's own limit.
 
         Raises:
             AuditUnavailableError: They can't be written, or not within the limit.
@@ -97,7 +97,7 @@ class Group:
         synced: Done when they are durable.
         must_sync: Somebody waits for the sync.
         is_lazy: Nobody cares when it is synced.
-        mark: The state of the trail after them; set when the group is taken.
+        mark: The state of the log after them; set when the group is taken.
     """
 
     written: Ticket

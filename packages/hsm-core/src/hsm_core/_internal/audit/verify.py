@@ -26,9 +26,9 @@ class OfflineVerification:
 
     Attributes:
         records: Number of verified records.
-        head_seq: The newest one, -1 for an empty trail.
+        head_seq: The newest one, -1 for an empty log.
         head_hash: Its leaf hash, hex; compare it with one written down before.
-        log_id: 32 hex digits; empty for an empty trail read without key.
+        log_id: 32 hex digits; empty for an empty log read without key.
         macs_checked: Whether the key was given. Without it, an attacker who edits a
             record can recompute all later ones, or truncate the log.
         mark_checked: Whether the head mark was authenticated and agrees.
@@ -284,7 +284,7 @@ def verify_lines(
         hmac_key: None leaves the MACs unchecked.
 
         start: Sequence number and leaf hash (hex) of the record before the first line;
-            None if the first line is the first of the trail.
+            None if the first line is the first of the log.
 
     Raises:
         AuditTamperedError: A record is bad; ``facts`` name the first as ``seq`` and
@@ -314,7 +314,7 @@ def verify_range(
 
     Raises:
         AuditTamperedError: A record is bad or missing; ``facts`` name the first.
-        AuditUnavailableError: The trail can't be read.
+        AuditUnavailableError: The log can't be read.
         InvalidInputError: *start_seq* lies beyond the end.
     """
     head = audit.head()

@@ -43,7 +43,7 @@ class Backlog:
     Args:
         medium: Where records go.
 
-        mark: Where the trail ends; all of it is durable.
+        mark: Where the log ends; all of it is durable.
 
     Attributes:
         written: The end of what was written, and may be read.
@@ -143,7 +143,7 @@ class Outage:
     One outage.
 
     Args:
-        cause: What the trail suffers from.
+        cause: What the log suffers from.
 
         failed_at: Microseconds since 1970.
 
@@ -234,7 +234,7 @@ class Flusher:
     Args:
         lock: Held while calling `check`, `enqueue` or extending the chain.
 
-        chain: Where the trail ends; the flusher's own records go on it too.
+        chain: Where the log ends; the flusher's own records go on it too.
 
         medium: Where records go.
 
@@ -289,7 +289,7 @@ class Flusher:
 
     @property
     def health(self) -> AuditHealth:
-        """How the trail is."""
+        """How the log is."""
         state, cause, failures = "ok", "", self._failures
         outage = self._outage
         if outage is not None:
@@ -320,7 +320,7 @@ class Flusher:
 
     @property
     def failure(self) -> BaseException | None:
-        """What the trail suffers from now, or did when the thread ended."""
+        """What the log suffers from now, or did when the thread ended."""
         outage = self._outage
         return None if outage is None else outage.error
 
@@ -333,7 +333,7 @@ class Flusher:
 
         Raises:
             AuditUnavailableError: Writing failed, hangs, lags too far behind, the disk
-                is full, or the trail is closed.
+                is full, or the log is closed.
         """
         outage = self._outage
         if outage is not None:

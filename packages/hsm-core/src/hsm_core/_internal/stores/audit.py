@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from hsm_core._internal.audit.log import AuditOptions
-from hsm_core._internal.stores.filesystem.audit import FileAuditLog, trail_exists
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog, log_exists
 from hsm_core._internal.stores.filesystem.opening import path_exists
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
@@ -22,7 +22,7 @@ _LEDGER_RESERVE_BYTES: Final = 64 * 1024
 """Room for the outcomes of purges whose intent was written; a sweep has one at most."""
 
 
-def open_trail(
+def open_audit_log(
     settings: Settings,
     hmac_key: bytes,
     clock: Clock,
@@ -31,7 +31,7 @@ def open_trail(
     known_id: str | None,
 ) -> AuditLog:
     """
-    Open the trail that the settings name, or begin it.
+    Open the log that the settings name, or begin it.
 
     Args:
         settings: Where it lies.
@@ -40,9 +40,9 @@ def open_trail(
 
         clock: Gives the time of each record.
 
-        entropy: Gives the id of a new trail.
+        entropy: Gives the id of a new log.
 
-        known_id: Id of the trail that belongs to the key store; None for a new one.
+        known_id: Id of the log that belongs to the key store; None for a new one.
 
     Raises:
         ConfigurationError: A setting or a key is wrong; nothing was written.
@@ -57,7 +57,7 @@ def open_trail(
         audit: AuditLog = SqliteAuditLog.open(path, options)
     elif settings.audit_log is not None:
         path = settings.audit_log
-        if known_id is not None and not trail_exists(path):
+        if known_id is not None and not log_exists(path):
             _refuse_missing(known_id, path)
         options = _options(settings, hmac_key, clock, entropy)
         size = settings.audit_segment_bytes
@@ -109,7 +109,7 @@ def open_ledger(
 def recover_fork(
     path: Path, hmac_key: bytes, clock: Clock, entropy: Entropy
 ) -> RepairDetail:
-    """Recover a forked trail in files; see `FileAuditLog.recover_fork`."""
+    """Recover a forked log in files; see `FileAuditLog.recover_fork`."""
     settings = Settings(audit_log=path)
     options = _options(settings, hmac_key, clock, entropy)
     size = settings.audit_segment_bytes

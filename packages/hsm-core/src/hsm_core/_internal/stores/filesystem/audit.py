@@ -66,7 +66,7 @@ class FileAuditLog(DurableAuditLog):
         cls, path: Path, options: AuditOptions, *, segment_bytes: int
     ) -> FileAuditLog:
         """
-        Open a trail, or begin one, and repair what a crash left.
+        Open a log, or begin one, and repair what a crash left.
 
         Args:
             path: The live segment; its directory is made with mode 0700 if absent.
@@ -76,12 +76,12 @@ class FileAuditLog(DurableAuditLog):
             segment_bytes: Size above which a segment is closed.
 
         Raises:
-            WrongAuditKeyError: The key is not the trail's; nothing was written.
-            AuditTamperedError: The trail is damaged; ``facts`` name the first bad
+            WrongAuditKeyError: The key is not the log's; nothing was written.
+            AuditTamperedError: The log is damaged; ``facts`` name the first bad
                 record as ``seq`` and the ``reason``.
-            StoreLockedError: Another process writes this trail.
-            UnsafeFileModeError: Others could read or write a file of the trail.
-            AuditUnavailableError: The trail can't be read or written.
+            StoreLockedError: Another process writes this log.
+            UnsafeFileModeError: Others could read or write a file of the log.
+            AuditUnavailableError: The log can't be read or written.
         """
         path = path.absolute()
         with ExitStack() as stack, audit_errors():
@@ -111,7 +111,7 @@ class FileAuditLog(DurableAuditLog):
         cls, path: Path, options: AuditOptions, *, segment_bytes: int
     ) -> RepairDetail:
         """
-        Set the other branch of a forked trail aside, and record that.
+        Set the other branch of a forked log aside, and record that.
 
         Args:
             path: The live segment.
@@ -124,11 +124,11 @@ class FileAuditLog(DurableAuditLog):
             Which file holds the other branch.
 
         Raises:
-            ConfigurationError: There is no trail, or it is not forked.
-            WrongAuditKeyError: The key is not the trail's; nothing was written.
+            ConfigurationError: There is no audit log, or it is not forked.
+            WrongAuditKeyError: The key is not the log's; nothing was written.
             AuditTamperedError: It is damaged in another way; nothing was changed.
-            StoreLockedError: Another process has this trail open.
-            UnsafeFileModeError: Other users can read or write a file of the trail.
+            StoreLockedError: Another process has this log open.
+            UnsafeFileModeError: Other users can read or write a file of the log.
             AuditUnavailableError: It can't be read or written.
         """
         path = path.absolute()
@@ -214,7 +214,7 @@ def _head(path: Path, options: AuditOptions) -> HeadFile:
     return HeadFile(place, options.hmac_key)
 
 
-def trail_exists(path: Path) -> bool:
+def log_exists(path: Path) -> bool:
     """
     Return whether a live segment, a closed one or a head mark lies at *path*.
 

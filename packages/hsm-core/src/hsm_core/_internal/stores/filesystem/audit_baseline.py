@@ -37,11 +37,11 @@ class BaselineFile:
     Baseline file; a new one is staged beside it, and renamed over it later.
 
     Args:
-        live: The live segment of the trail.
+        live: The live segment of the log.
 
         log_id: 32 hex digits.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
     """
 
     def __init__(self, live: Path, log_id: str, hmac_key: bytes) -> None:
@@ -198,7 +198,7 @@ def remove_files(live: Path, first_seq: int) -> None:
         for name in closed_names(live.name, names)
         if name.first_seq < first_seq
     ]
-    # Oldest first, so that what is left is a trail that begins later.
+    # Oldest first, so that what is left is a log that begins later.
     old += [
         name.of(live.name)
         for name in fragment_names(live.name, names)

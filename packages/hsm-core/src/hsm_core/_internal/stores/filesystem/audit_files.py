@@ -135,7 +135,7 @@ class DiskReserve:
 
 @contextmanager
 def audit_errors() -> Iterator[None]:
-    """Turn errors of the file system into the trail's own, which tells no path."""
+    """Turn errors of the file system into the log's own, which tells no path."""
     try:
         yield
     except (OSError, StoreUnavailableError) as error:

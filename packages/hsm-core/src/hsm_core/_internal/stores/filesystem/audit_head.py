@@ -58,7 +58,7 @@ def read_head(path: Path, hmac_key: bytes) -> StoredHead | None:
 
 def create_head(path: Path, hmac_key: bytes, log_id: str) -> None:
     """
-    Create the head file of an empty trail, durably.
+    Create the head file of an empty log, durably.
 
     Raises:
         OSError: It can't be written.
@@ -72,16 +72,16 @@ class HeadFile:
     """
     Head mark file, open for writing and locked; its lock can't be deleted.
 
-    Without the head file no other process opens the trail. After a failure nothing is
+    Without the head file no other process opens the log. After a failure nothing is
     written to its handle any more: only `renew` helps.
 
     Args:
         path: Its path.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
 
     Raises:
-        StoreLockedError: Another process has the trail open.
+        StoreLockedError: Another process has the log open.
         WrongAuditKeyError: It was written with another HMAC key.
         AuditTamperedError: It was altered by another program.
         OSError: It can't be opened.
@@ -179,7 +179,7 @@ class HeadFile:
 
         Raises:
             OSError: It can't be written; the old one is still in its place.
-            StoreLockedError: Another process has opened the trail.
+            StoreLockedError: Another process has opened the log.
             StoreUnavailableError: Its name can't be made durable.
         """
         slots = dict(self._codec.slot(self._counter + n, mark) for n in (1, 2))

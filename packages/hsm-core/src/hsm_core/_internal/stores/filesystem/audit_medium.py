@@ -6,7 +6,7 @@ Healing of the live segment after a failure, without losing durable records.
 
 A **failed write** leaves garbage behind the last whole line. It is cut off, and the
 rest is written again, on the same handle. Records that we did not write stay: then two
-processes write this trail, and neither may go on.
+processes write this log, and neither may go on.
 
 A **failed sync** means that what was written since the last good one may be lost
 whenever the kernel likes, and that a second sync would prove nothing. All lines that
@@ -147,7 +147,7 @@ def _cut_back(segments: Segments, tail: Tail) -> None:
 
 
 def _refuse_records_of_others(segments: Segments, size: int, ours: bytes) -> None:
-    """Refuse to cut off what another writer of this trail may have answered for."""
+    """Refuse to cut off what another writer of this log may have answered for."""
     begins = segments.live.size
     extra = os.pread(segments.descriptor, min(size - begins, _CHUNK), begins)
     line = extra.partition(b"\n")[0]
@@ -315,7 +315,7 @@ class FileMedium:
         """
         with medium_errors(Cause.WRITE):
             if not self._lock.is_in_place():
-                # Another process may write this trail by now.
+                # Another process may write this log by now.
                 raise MediumError(Cause.MOVED)
             self._segments.write(lines)
         return False

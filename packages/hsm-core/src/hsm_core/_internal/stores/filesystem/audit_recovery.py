@@ -289,7 +289,7 @@ def set_aside(path: Path, descriptor: int, end: int, seq: int, now: int) -> None
 
 def keep_fragment(path: Path, name: FragmentName, fragment: bytes) -> None:
     """
-    Keep a fragment beside the trail, durably, under this name or a later one.
+    Keep a fragment beside the log, durably, under this name or a later one.
 
     Raises:
         OSError: It can't be written.
@@ -374,21 +374,21 @@ def _repair_of(kept: Path) -> RepairDetail:
 
 def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> None:
     """
-    Leave one branch of a forked trail, and keep the others beside it.
+    Leave one branch of a forked log, and keep the others beside it.
 
     The next start records the repair. May be interrupted, and is done again then.
 
     Args:
         path: The live segment, locked.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
 
         head: What the head file says.
 
         now: Microseconds since 1970, for the name of the file that is kept.
 
     Raises:
-        ConfigurationError: The trail is not damaged.
+        ConfigurationError: The log is not damaged.
         AuditTamperedError: It is damaged in another way; nothing was changed.
         UnsafeFileModeError: Other users can write it.
         OSError: It can't be read or written.
@@ -420,7 +420,7 @@ def _damage(path: Path, hmac_key: bytes, head: StoredHead) -> AuditTamperedError
             recover(found.stored, hmac_key)
         except AuditTamperedError as error:
             return error
-    raise ConfigurationError("The audit trail is not forked.", path=str(path))
+    raise ConfigurationError("The audit log is not forked.", path=str(path))
 
 
 class _Node(NamedTuple):

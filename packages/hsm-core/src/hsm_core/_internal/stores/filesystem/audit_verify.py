@@ -69,10 +69,10 @@ class AuditVerifier:
                 end the verification.
 
         Raises:
-            AuditTamperedError: The trail is damaged; ``facts`` name the first bad
+            AuditTamperedError: The log is damaged; ``facts`` name the first bad
                 record as ``seq`` and the ``reason``.
-            WrongAuditKeyError: The key is not the trail's.
-            ConfigurationError: There is no trail, or it can't be read.
+            WrongAuditKeyError: The key is not the log's.
+            ConfigurationError: There is no audit log, or it can't be read.
         """
         tries_left = _TRIES
         while True:

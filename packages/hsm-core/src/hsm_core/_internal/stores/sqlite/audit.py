@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 def schema_of(hmac_key: bytes, log_id: str) -> Schema:
     """
-    Return the schema of a trail, which has its head mark from the beginning on.
+    Return the schema of a log, which has its head mark from the beginning on.
 
     Args:
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
 
-        log_id: Of the trail if it is new.
+        log_id: Of the log if it is new.
     """
 
     def create(tables: sqlite_utils.Database) -> None:
@@ -75,13 +75,13 @@ class SqliteAuditLog(DurableAuditLog):
         self._rows = medium
 
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
-        """Copy the trail, in use, into a new file; see `Database.backup`."""
+        """Copy the log, in use, into a new file; see `Database.backup`."""
         self._rows.backup(to, before_end)
 
     @classmethod
     def open(cls, path: Path, options: AuditOptions) -> SqliteAuditLog:
         """
-        Open a trail, or begin one.
+        Open a log, or begin one.
 
         Args:
             path: The database; its directory is made with mode 0700 if absent.
@@ -89,13 +89,13 @@ class SqliteAuditLog(DurableAuditLog):
             options: How it is written.
 
         Raises:
-            WrongAuditKeyError: The key is not the trail's; no record was written.
-            AuditTamperedError: The trail is damaged; ``facts`` name the first bad
+            WrongAuditKeyError: The key is not the log's; no record was written.
+            AuditTamperedError: The log is damaged; ``facts`` name the first bad
                 record as ``seq`` and the ``reason``.
-            StoreLockedError: Another process has this trail.
-            UnsafeFileModeError: Others could read or write a file of the trail.
+            StoreLockedError: Another process has this log.
+            UnsafeFileModeError: Others could read or write a file of the log.
             ConfigurationError: The database is of another kind or a newer release.
-            AuditUnavailableError: The trail can't be read or written.
+            AuditUnavailableError: The log can't be read or written.
         """
         path, hmac_key = path.absolute(), options.hmac_key
         with ExitStack() as stack, audit_errors():
@@ -145,7 +145,7 @@ def _recover(
     database: Database, hmac_key: bytes, beside: StoredHead | None
 ) -> tuple[RecoveredLog, bool]:
     """Recover; return whether pruned records are left too."""
-    # It may have been read before another process let go of the trail.
+    # It may have been read before another process let go of the log.
     beside = beside and read_head(head_path(database.path), hmac_key)
     try:
         with database.reading() as connection:

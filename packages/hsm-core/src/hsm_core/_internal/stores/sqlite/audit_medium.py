@@ -72,9 +72,9 @@ class SqliteMedium:
     written. The sync is one more transaction, which writes nothing but the mark.
 
     Args:
-        database: Holds the trail; closed by `close`.
+        database: Holds the log; closed by `close`.
 
-        hmac_key: Key of the trail.
+        hmac_key: Key of the log.
 
         stored: The head mark as it is in the database.
 
@@ -195,7 +195,7 @@ class SqliteMedium:
 
     def finish(self, mark: HeadMark, /) -> None:
         """
-        Note that the trail ends here, in order; closing folds the log.
+        Note that the log ends here, in order; closing folds the log.
 
         Raises:
             MediumError: It may not be.

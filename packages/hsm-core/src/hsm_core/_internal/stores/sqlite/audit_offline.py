@@ -2,8 +2,8 @@
 """
 Offline verification of an audit log in SQLite.
 
-It streams, so that memory does not grow with the trail, and writes nothing beside it.
-Other than a trail in files, a database can't be read beside the process that has it
+It streams, so that memory does not grow with the log, and writes nothing beside it.
+Other than a log in files, a database can't be read beside the process that has it
 open: then that process must verify it.
 """
 
@@ -47,7 +47,7 @@ _CAREFUL: Final = (
 )
 
 
-def is_sqlite_trail(path: Path) -> bool:
+def is_sqlite_log(path: Path) -> bool:
     """
     Return whether a SQLite database lies here; not while this process has it.
 
@@ -74,7 +74,7 @@ def wal_of(path: Path) -> Path:
 
 class SqliteAuditVerifier:
     """
-    Verifies a trail in SQLite that is not in use, without changing it.
+    Verifies a log in SQLite that is not in use, without changing it.
 
     What a crash left in the write-ahead log counts; then database and log are copied
     to a private temporary directory first, for SQLite can't read them without writing.
@@ -104,11 +104,11 @@ class SqliteAuditVerifier:
             look: Called with each good record; what it raises ends the verification.
 
         Raises:
-            AuditTamperedError: The trail is damaged; ``facts`` name the first bad
+            AuditTamperedError: The log is damaged; ``facts`` name the first bad
                 record as ``seq`` and the ``reason``.
-            WrongAuditKeyError: The key is not the trail's.
+            WrongAuditKeyError: The key is not the log's.
             StoreLockedError: A process has it open.
-            ConfigurationError: There is no trail, or it can't be read.
+            ConfigurationError: There is no audit log, or it can't be read.
         """
         try:
             with _locked(self._path), self._connection() as connection:
@@ -138,7 +138,7 @@ class SqliteAuditVerifier:
                 yield connection
             return
         with tempfile.TemporaryDirectory(prefix="ferrohsm-") as folder:
-            copy = Path(folder) / "trail"
+            copy = Path(folder) / "audit"
             shutil.copyfile(self._path, copy)
             shutil.copyfile(wal, wal_of(copy))
             with closing(_connect(f"{_address(copy)}?mode=rw")) as connection:
@@ -199,7 +199,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        # A copy, or a trail that was moved: nobody can have it open by this name.
+        # A copy, or a log that was moved: nobody can have it open by this name.
         yield
         return
     try:

@@ -2,7 +2,7 @@
 """
 Tables of an audit log in SQLite.
 
-``records`` holds the very lines that a trail in files has, by their sequence number.
+``records`` holds the very lines that a log in files has, by their sequence number.
 ``head`` has one row, the head mark, which every transaction that adds records writes
 too: so it always names the last of them, and nothing can come after it. ``baseline``
 holds the lines of baselines, and ``pruned`` says which one counts and where the record
@@ -74,7 +74,7 @@ _LINES: Final = "SELECT number, line FROM baseline WHERE next_seq = ? ORDER BY n
 
 def translated(error: sqlite3.Error, seq: int) -> HSMError:
     """
-    Return the trail's own error for one of SQLite.
+    Return the log's own error for one of SQLite.
 
     Args:
         error: What SQLite raised.
@@ -150,7 +150,7 @@ def read_rows(
     Give records in order of seq, each with its row's number.
 
     Args:
-        connection: Open on a trail.
+        connection: Open on a log.
 
         start_seq: Rows before it are left out.
 
@@ -268,9 +268,9 @@ def read_baseline(
     Return what is kept of pruned records, checked, with the record of the prune.
 
     Args:
-        connection: Open on a trail.
+        connection: Open on a log.
 
-        log_id: The trail; empty takes its own word.
+        log_id: The log; empty takes its own word.
 
         hmac_key: None leaves MACs unchecked.
 
@@ -418,14 +418,14 @@ def check_beside(
     Check that a database is not older than the mark beside it, and holds its record.
 
     Args:
-        connection: Open on the trail.
+        connection: Open on the log.
 
         beside: The mark beside it.
 
         head: The mark in it.
 
     Raises:
-        AuditTamperedError: It is older, or another trail, or has other records.
+        AuditTamperedError: It is older, or another log, or has other records.
         sqlite3.Error: It can't be read.
     """
     if beside.log_id != head.log_id:
