@@ -62,10 +62,13 @@ AREAS: Final = {
         + _contract("approval_machine", "approval_register"),
     ),
     "audit": Area(
-        (f"{_CORE}/_internal/audit/*.py",),
+        (
+            f"{_CORE}/_internal/audit/*.py",
+            f"{_CORE}/_internal/stores/filesystem/audit_stored.py",
+        ),
         _core(
             *("audit_baseline", "audit_format", "audit_head", "audit_merkle"),
-            *("audit_naming", "audit_record", "audit_retention_rule", "audit_scan"),
+            *("audit_naming", "audit_record", "audit_retention_rule", "audit_stored"),
             *("audit_verify", "audit_pruned_attacks"),
             *("trail_filters", "trail_sieve", "trail_walk"),
         )
