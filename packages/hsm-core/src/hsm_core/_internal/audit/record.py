@@ -433,6 +433,11 @@ def is_chain(lines: Sequence[bytes], leaf: str) -> bool:
     return True
 
 
+def may_tell_of_prune(line: bytes) -> bool:
+    """Return whether a line may be the record of a prune, without decoding it."""
+    return b'"type":"prune"' in line
+
+
 class RecordHead(NamedTuple):
     """First members of a stored record, found without decoding all of it."""
 

@@ -38,6 +38,7 @@ from hsm_core._internal.audit.record import (
     claimed_event,
     is_chain,
     leaf_hash,
+    may_tell_of_prune,
     tampered,
 )
 from hsm_core._internal.audit.recovery import RecoveredLog, recover, skip_to_needed
@@ -252,7 +253,7 @@ def _has_prune(path: Path, baseline: Baseline, codec: RecordCodec) -> bool:
     with open_reader(path) as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             line = line.removesuffix(b"\n")
-            if b'"type":"prune"' in line and codec.is_record(line):
+            if may_tell_of_prune(line) and codec.is_record(line):
                 event = claimed_event(line)
                 if event is not None and event.detail == baseline.detail:
                     return True
