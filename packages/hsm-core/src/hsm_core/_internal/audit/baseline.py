@@ -33,6 +33,14 @@ FORMAT: Final = 1
 _Line: TypeAlias = tuple[str, int, str, bool]
 _ENCODER: Final = msgspec.json.Encoder()
 
+_LINES: Final = msgspec.json.Decoder(_Line)
+ACCEPTED: Final = "system.key-accepted"
+"""Record kind of keys accepted in their stored state."""
+
+_ASKED: Final = "DestroyKey"
+_COMPLETED: Final = "CompleteDestruction"
+_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
+
 
 class BaselineHeader(Record, frozen=True, kw_only=True):
     """
@@ -57,7 +65,6 @@ class BaselineHeader(Record, frozen=True, kw_only=True):
 
 
 _HEADERS: Final = msgspec.json.Decoder(BaselineHeader)
-_LINES: Final = msgspec.json.Decoder(_Line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +193,6 @@ def _header(line: bytes) -> BaselineHeader | None:
 
 def _changed() -> AuditTamperedError:
     return tampered(Reason.BASELINE, 0)
-
-
-ACCEPTED: Final = "system.key-accepted"
-"""Record kind of keys accepted in their stored state."""
-
-_ASKED: Final = "DestroyKey"
-_COMPLETED: Final = "CompleteDestruction"
-_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 
 
 class KnownKeys:

@@ -13,6 +13,13 @@ from hsm_core.model import AuditEvent, KeyId, KeyState, Phase
 from hsm_core.operations import AuditVerification, ListAuditEvents
 from hsm_core.protocols import AuditLog, KnownKey
 
+_BLOCK: Final = 1000
+_PURGES: Final = "PurgeVersion"
+_KEYS: Final = 64
+"""Length of the part of a set digest that covers keys."""
+
+_INTENT: Final = Phase.INTENT.value.encode()
+
 
 def pruned_before(first_seq: int) -> InvalidInputError:
     """Return the error for reading pruned records."""
@@ -43,9 +50,6 @@ def lines_from(audit: AuditLog, start_seq: int, limit: int) -> tuple[int, list[b
                 raise
 
 
-_BLOCK: Final = 1000
-
-
 def verified_events(
     audit: AuditLog, verify: Callable[[int, int], AuditVerification], start: int
 ) -> Iterator[AuditEvent]:
@@ -69,11 +73,6 @@ def verified_events(
         for line in audit.lines(seq, _BLOCK):
             yield event_of(line, seq)
             seq += 1
-
-
-_PURGES: Final = "PurgeVersion"
-_KEYS: Final = 64
-"""Length of the part of a set digest that covers keys."""
 
 
 class AuditWalk:
@@ -179,9 +178,6 @@ def recorded_names(
             is_destroyed = event.key.state == KeyState.DESTROYED
             found[key_id] = "" if is_destroyed else event.key.name
     return found
-
-
-_INTENT: Final = Phase.INTENT.value.encode()
 
 
 class Prefilter:

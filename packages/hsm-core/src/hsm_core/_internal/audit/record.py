@@ -56,6 +56,14 @@ _LOG_ID: Final = re.compile(r"[0-9a-f]{32}")
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _UNWRITABLE: Final = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
 
+EPOCH: Final = 0
+"""The only key epoch of format 1: the key never changes within an audit log."""
+
+_RECORD_LABEL: Final = b"FerroHSM audit record 1"
+_MARK_LABEL: Final = b"FerroHSM audit head mark 1"
+_BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
+_CHECK_LABEL: Final = b"FerroHSM audit key check 1"
+
 
 def is_log_id(text: str) -> bool:
     """Return whether this is 32 lower-case hex digits."""
@@ -144,15 +152,6 @@ def _is_legal(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
     return isinstance(value, str)
-
-
-EPOCH: Final = 0
-"""The only key epoch of format 1: the key never changes within an audit log."""
-
-_RECORD_LABEL: Final = b"FerroHSM audit record 1"
-_MARK_LABEL: Final = b"FerroHSM audit head mark 1"
-_BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
-_CHECK_LABEL: Final = b"FerroHSM audit key check 1"
 
 
 def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:

@@ -15,6 +15,12 @@ from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.operations import SyncTimes
 
+SYNC_BOUNDS_SECONDS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""From memory that calls itself a disk to a disk that is about to fail."""
+
 
 class Ticket:
     """
@@ -117,13 +123,6 @@ class Group:
         """Complete both tickets."""
         self.written.complete(error)
         self.synced.complete(error)
-
-
-SYNC_BOUNDS_SECONDS: Final = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-)
-"""From memory that calls itself a disk to a disk that is about to fail."""
 
 
 class SyncClock:

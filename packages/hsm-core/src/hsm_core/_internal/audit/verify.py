@@ -18,6 +18,8 @@ from hsm_core.protocols import AuditHead, AuditLog
 
 _PROGRESS_EVERY: Final = 10_000
 
+_BLOCK: Final = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfflineVerification:
@@ -296,9 +298,6 @@ def verify_lines(
         follower.follow(line)
     head = AuditHead(follower.seq, follower.leaf_hash)
     return Verification(follower.seq - seq, head, follower.log_id)
-
-
-_BLOCK: Final = 1000
 
 
 def verify_range(

@@ -35,6 +35,17 @@ _BOUNDED_SECONDS: Final = 0.02
 _BOUNDED_RECORDS: Final = 512
 _LAZY_SECONDS: Final = 1.0
 
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_CALM_SECONDS: Final = 10.0
+"""An outage so soon after another goes on with its pauses."""
+
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+"""Records may wait to be written up to this size; then appends are refused."""
+
+_RESERVE_SECONDS: Final = 1.0
+_NEVER: Final = float("inf")
+
 
 class Backlog:
     """
@@ -132,12 +143,6 @@ class Backlog:
             group.synced.complete()
 
 
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
-_CALM_SECONDS: Final = 10.0
-"""An outage so soon after another goes on with its pauses."""
-
-
 class Outage:
     """
     One outage.
@@ -218,13 +223,6 @@ class Outage:
 
 def _cause_of(error: BaseException) -> Cause:
     return error.cause if isinstance(error, MediumError) else Cause.WRITE
-
-
-MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
-"""Records may wait to be written up to this size; then appends are refused."""
-
-_RESERVE_SECONDS: Final = 1.0
-_NEVER: Final = float("inf")
 
 
 class Flusher:

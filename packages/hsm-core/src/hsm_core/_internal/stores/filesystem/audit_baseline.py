@@ -181,9 +181,6 @@ def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(gathered)
 
 
-_BLOCK: Final = 1000
-
-
 def remove_files(live: Path, first_seq: int) -> None:
     """
     Remove what lies beside the live segment of records before *first_seq*.

@@ -46,6 +46,10 @@ _UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 _CHUNK: Final = 65536
 
+_CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
+_NUMBER: Final = r"(0|[1-9][0-9]{0,15})"
+_FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")
+
 
 class DiskReserve:
     """
@@ -289,11 +293,6 @@ def is_vacant(path: Path) -> bool:
     except FileNotFoundError:
         return True
     return stat.S_ISREG(named.st_mode) and named.st_size == 0
-
-
-_CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
-_NUMBER: Final = r"(0|[1-9][0-9]{0,15})"
-_FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")
 
 
 class ClosedName(NamedTuple):

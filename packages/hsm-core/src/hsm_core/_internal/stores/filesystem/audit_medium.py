@@ -77,6 +77,9 @@ _CHUNK: Final = 1024 * 1024
 _LEFTOVER_BYTES: Final = 64 * 1024
 """A segment that a healing began is closed by the next one if it is longer."""
 
+_LOOK_SECONDS: Final = 1.0
+"""Seconds between checks that all files of the log are in place."""
+
 
 def heal(segments: Segments, tail: Tail) -> None:
     """
@@ -267,12 +270,6 @@ def _link(path: Path, closed: Path) -> None:
             )
         os.unlink(closed)
     os.link(path, closed, follow_symlinks=False)
-
-
-_LOOK_SECONDS: Final = 1.0
-"""Seconds between checks that all files of the log are in place."""
-
-_NEVER: Final = float("inf")
 
 
 class FileMedium:

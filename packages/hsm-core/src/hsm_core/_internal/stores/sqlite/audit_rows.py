@@ -71,6 +71,14 @@ _DAMAGED: Final = frozenset(
 _ROWS: Final = "SELECT seq, line FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
 _LINES: Final = "SELECT number, line FROM baseline WHERE next_seq = ? ORDER BY number"
 
+_BATCHES: Final = (64, 8, 1)
+_BLOCK: Final = 256
+_READ: Final = """
+    SELECT count(*), min(seq), max(seq),
+        CAST(group_concat(CAST(line AS TEXT), char(10)) AS BLOB)
+    FROM (SELECT seq, line FROM records WHERE seq >= ? ORDER BY seq LIMIT ?)
+"""
+
 
 def translated(error: sqlite3.Error, seq: int) -> HSMError:
     """
@@ -323,15 +331,6 @@ def last_row(connection: sqlite3.Connection) -> int | None:
     """Return the highest number of a record, or None if there is none."""
     found: int | None = connection.execute("SELECT max(seq) FROM records").fetchone()[0]
     return found
-
-
-_BATCHES: Final = (64, 8, 1)
-_BLOCK: Final = 256
-_READ: Final = """
-    SELECT count(*), min(seq), max(seq),
-        CAST(group_concat(CAST(line AS TEXT), char(10)) AS BLOB)
-    FROM (SELECT seq, line FROM records WHERE seq >= ? ORDER BY seq LIMIT ?)
-"""
 
 
 def _insertions(start: str, before: str) -> dict[int, str]:
