@@ -150,7 +150,7 @@ def bytes_fields(cls: type) -> frozenset[str]:
 _BYTES_FIELDS: Final[dict[type, frozenset[str]]] = {}
 
 
-def item_types(cls: type) -> dict[str, type]:
+def item_types(cls: type) -> dict[str, type[msgspec.Struct]]:
     """Return which fields are lists of records, and of what records."""
     found = _ITEM_TYPES.get(cls)
     if found is None:
@@ -163,10 +163,10 @@ def item_types(cls: type) -> dict[str, type]:
     return found
 
 
-_ITEM_TYPES: Final[dict[type, dict[str, type]]] = {}
+_ITEM_TYPES: Final[dict[type, dict[str, type[msgspec.Struct]]]] = {}
 
 
-def _item_type(info: msgspec.inspect.Type) -> type | None:
+def _item_type(info: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
     match info:
         case msgspec.inspect.Metadata(type=inner):
             return _item_type(inner)

@@ -22,6 +22,7 @@ from hsm_core._internal.keyring.use_counters import Use, UseAccounts
 from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
+from hsm_core._json import bytes_fields
 from hsm_core.algorithms import (
     Algorithm,
     Cost,
@@ -242,8 +243,14 @@ class Handler(AnyHandler[Op], Generic[Op, R]):
         """Do it."""
 
     def is_quick(self, operation: Op, /) -> bool:
-        """Always, unless a handler says otherwise."""
-        return True
+        """Whether it uses no key, or one in memory with a short payload."""
+        if operation.usage is None:
+            return True
+        key_id: str = getattr(operation, "key_id", "")
+        payload = (getattr(operation, name) for name in bytes_fields(type(operation)))
+        size = sum(len(data) for data in payload if isinstance(data, bytes))
+        private = operation.usage not in PUBLIC_USAGES
+        return is_quick_use(self._services.inventory, key_id, size, private=private)
 
     def is_slow(self, operation: Op, /) -> bool:
         """Whether its algorithm is slow with the private key, or not tested yet."""

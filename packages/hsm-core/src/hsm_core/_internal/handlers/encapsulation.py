@@ -20,7 +20,6 @@ from hsm_core._internal.handlers.base import (
     HandlerDependencies,
     ProtectingHandler,
     handles,
-    is_quick_use,
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -167,11 +166,6 @@ class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
             version.version,
         )
 
-    def is_quick(self, operation: ops.Encapsulate, /) -> bool:
-        """Unless the key has to be read first."""
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, 0, private=False)
-
 
 @handles(ops.Decapsulate)
 class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
@@ -205,11 +199,6 @@ class DecapsulateHandler(Handler[ops.Decapsulate, ops.SharedSecret]):
             version.version,
         )
 
-    def is_quick(self, operation: ops.Decapsulate, /) -> bool:
-        """Unless the key has to be read first."""
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, 0, private=True)
-
 
 @handles(ops.Seal)
 class SealHandler(ProtectingHandler[ops.Seal, ops.Ciphertext]):
@@ -237,12 +226,6 @@ class SealHandler(ProtectingHandler[ops.Seal, ops.Ciphertext]):
             key_id=key.key_id, version=key.current, ciphertext=sealed
         )
         return Answer(result, key.current)
-
-    def is_quick(self, operation: ops.Seal, /) -> bool:
-        """Unless the plaintext is long."""
-        size = len(operation.plaintext)
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=False)
 
 
 @handles(ops.Open)
@@ -272,12 +255,6 @@ class OpenHandler(Handler[ops.Open, ops.Plaintext]):
             ),
             version,
         )
-
-    def is_quick(self, operation: ops.Open, /) -> bool:
-        """Unless the ciphertext is long."""
-        size = len(operation.ciphertext)
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=True)
 
 
 def _check_kem(operation: ops.Seal | ops.Open, row: AlgorithmSpec) -> None:

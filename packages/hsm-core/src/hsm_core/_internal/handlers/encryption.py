@@ -13,7 +13,6 @@ from hsm_core._internal.handlers.base import (
     Handler,
     ProtectingHandler,
     handles,
-    is_quick_use,
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.encapsulation import open_envelope, seal_envelope
@@ -124,12 +123,6 @@ class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
         operation = context.operation
         return handle.encrypt(operation.plaintext, _raw_parameters(operation))
 
-    def is_quick(self, operation: ops.Encrypt, /) -> bool:
-        """Unless the plaintext is long."""
-        size = len(operation.plaintext)
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=False)
-
 
 @handles(ops.Decrypt)
 class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
@@ -181,12 +174,6 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
         plaintext = handle.decrypt(operation.ciphertext, _raw_parameters(operation))
         return version.version, plaintext
 
-    def is_quick(self, operation: ops.Decrypt, /) -> bool:
-        """Unless the ciphertext is long, or the key one of RSA."""
-        size = len(operation.ciphertext)
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=True)
-
 
 def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
     return OAEPParameters(
@@ -229,11 +216,6 @@ class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]
             key.current,
         )
 
-    def is_quick(self, operation: ops.GenerateDataKey, /) -> bool:
-        """Unless the key has to be read first."""
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, 0, private=False)
-
 
 @handles(ops.Rewrap)
 class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
@@ -272,9 +254,3 @@ class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
             key_id=key.key_id, version=key.current, ciphertext=ciphertext
         )
         return Answer(result, key.current, source=opened.header.version)
-
-    def is_quick(self, operation: ops.Rewrap, /) -> bool:
-        """Unless the ciphertext is long, or the key one of RSA."""
-        size = len(operation.ciphertext)
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=True)

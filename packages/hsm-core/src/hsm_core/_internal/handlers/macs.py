@@ -12,7 +12,6 @@ from hsm_core._internal.handlers.base import (
     Handler,
     ProtectingHandler,
     handles,
-    is_quick_use,
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.versions import (
@@ -55,12 +54,6 @@ class ComputeMacHandler(ProtectingHandler[ops.ComputeMac, ops.Mac]):
             version.version,
         )
 
-    def is_quick(self, operation: ops.ComputeMac, /) -> bool:
-        """Unless the message is long."""
-        size = len(operation.message)
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=True)
-
 
 @handles(ops.VerifyMac)
 class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
@@ -96,12 +89,10 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
         raise MacMismatchError
 
     def is_quick(self, operation: ops.VerifyMac, /) -> bool:
-        """Unless the message is long, or many versions may have to be tried."""
-        inventory = self._services.inventory
-        size = len(operation.message)
-        is_quick = is_quick_use(inventory, operation.key_id, size, private=True)
-        document = inventory.known(operation.key_id)
-        return is_quick and is_short_walk(document, operation.version)
+        """Unless many versions may have to be tried."""
+        document = self._services.inventory.known(operation.key_id)
+        is_short = is_short_walk(document, operation.version)
+        return is_short and super().is_quick(operation)
 
 
 @handles(ops.GenerateRandom)

@@ -17,7 +17,6 @@ from hsm_core._internal.handlers.base import (
     Handler,
     ProtectingHandler,
     handles,
-    is_quick_use,
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -117,12 +116,6 @@ class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
             version.version,
         )
 
-    def is_quick(self, operation: ops.Sign, /) -> bool:
-        """Unless the message is long, or the algorithm slow."""
-        size = len(operation.message or b"")
-        inventory = self._services.inventory
-        return is_quick_use(inventory, operation.key_id, size, private=True)
-
 
 @handles(ops.Verify)
 class VerifyHandler(Handler[ops.Verify, ops.Verified]):
@@ -171,9 +164,7 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
         raise SignatureMismatchError
 
     def is_quick(self, operation: ops.Verify, /) -> bool:
-        """Unless the message is long, or many versions may have to be tried."""
-        inventory = self._services.inventory
-        size = len(operation.message or b"")
-        is_quick = is_quick_use(inventory, operation.key_id, size, private=False)
-        document = inventory.known(operation.key_id)
-        return is_quick and is_short_walk(document, operation.version)
+        """Unless many versions may have to be tried."""
+        document = self._services.inventory.known(operation.key_id)
+        is_short = is_short_walk(document, operation.version)
+        return is_short and super().is_quick(operation)
