@@ -12,7 +12,6 @@ import pytest
 
 from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event, leaf_hash
-from hsm_core._internal.audit.verify import verify_lines
 from hsm_core._internal.lib.encoding import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
@@ -28,6 +27,7 @@ from hsm_core.model import (
 from hsm_core.protocols import AuditDraft, AuditHead, AuditHealth, AuditLog, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
+from tests.core.audit_support import followed
 
 KEY = bytes(range(32))
 
@@ -238,9 +238,10 @@ def test_a_record_is_one_line(log: AuditLog) -> None:
 def test_what_was_written_verifies(log: AuditLog) -> None:
     """The lines of a log pass verification with the key."""
     log.append([_draft(n) for n in range(50)]).wait()
-    done = verify_lines(log.lines(0, 100), log_id=log.log_id, hmac_key=KEY, start=None)
+    done = followed(log.lines(0, 100), log_id=log.log_id, hmac_key=KEY)
 
-    assert (50, log.head()) == (done.records, done.head)
+    assert 49 == done.seq
+    assert log.head() == AuditHead(done.seq, done.leaf_hash)
 
 
 def test_lines_gives_any_range(log: AuditLog) -> None:
@@ -266,7 +267,7 @@ def test_times_follow_the_clock_and_order_follows_seq(
 
     microseconds = [0, -3_600_000_000, -3_600_000_000, 3_600_000_000]
     assert [start + m for m in microseconds] == [e.time for e in _events(log)]
-    verify_lines(log.lines(0, 9), log_id=log.log_id, hmac_key=KEY, start=None)
+    followed(log.lines(0, 9), log_id=log.log_id, hmac_key=KEY)
 
 
 def test_a_time_before_1970_is_recorded_as_1970(
@@ -383,12 +384,10 @@ def test_many_threads_make_one_chain(log: AuditLog) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
-    done = verify_lines(
-        log.lines(0, 10_000), log_id=log.log_id, hmac_key=KEY, start=None
-    )
+    done = followed(log.lines(0, 10_000), log_id=log.log_id, hmac_key=KEY)
     events = _events(log)
 
-    assert 800 == done.records
+    assert 799 == done.seq
     for worker in range(8):
         own = [e.request_id for e in events if e.kind == f"w{worker}"]
         assert sorted(own) == own

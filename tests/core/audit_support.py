@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.log import AuditOptions
-from hsm_core._internal.audit.record import FRAME, decode_event
+from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.lib.encoding import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
@@ -152,3 +152,18 @@ def live_segment(
         baseline=None,
         open_file=open_reader,
     )
+
+
+def followed(
+    lines: Iterable[bytes],
+    *,
+    log_id: str | None,
+    hmac_key: bytes | None = KEY,
+    start: tuple[int, str] = (-1, GENESIS),
+) -> Follower:
+    """Follow lines, and return where that led."""
+    seq, leaf = start
+    follower = Follower(log_id=log_id, hmac_key=hmac_key, seq=seq, leaf_hash=leaf)
+    for line in lines:
+        follower.follow(line)
+    return follower

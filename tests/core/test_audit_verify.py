@@ -12,18 +12,17 @@ import pytest
 
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
-from hsm_core._internal.audit.verify import verify_lines
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
-from hsm_core.protocols import AuditHead
 from hsm_core.settings import AuditSync
 from tests.core.audit_support import (
     KEY,
     copy_of,
     draft,
     fill,
+    followed,
     open_log,
     opened,
     verified,
@@ -53,26 +52,12 @@ def _lines(path: Path) -> tuple[str, list[bytes]]:
 def test_a_trail_is_verified_a_range_at_a_time(path: Path) -> None:
     """Each range begins where the one before ended."""
     log_id, lines = _lines(path)
-    start: tuple[int, str] | None = None
+    start = (-1, GENESIS)
     for first in range(0, 100, 7):
-        done = verify_lines(
-            lines[first : first + 7], log_id=log_id, hmac_key=KEY, start=start
-        )
-        start = (done.head.seq, done.head.leaf_hash)
+        done = followed(lines[first : first + 7], log_id=log_id, start=start)
+        start = (done.seq, done.leaf_hash)
 
     assert (99, leaf_hash(lines[-1])) == start
-
-
-def test_no_lines_lead_nowhere() -> None:
-    """An empty range leaves the start as it was."""
-    assert (
-        AuditHead(-1, GENESIS)
-        == verify_lines([], log_id=None, hmac_key=KEY, start=None).head
-    )
-    assert (
-        AuditHead(5, "ab")
-        == verify_lines([], log_id=None, hmac_key=None, start=(5, "ab")).head
-    )
 
 
 def test_a_range_must_follow_from_its_start(path: Path) -> None:
@@ -80,12 +65,12 @@ def test_a_range_must_follow_from_its_start(path: Path) -> None:
     log_id, lines = _lines(path)
 
     for start, reason in [
-        (None, "sequence"),
+        ((-1, GENESIS), "sequence"),
         ((8, leaf_hash(lines[8])), "sequence"),
         ((9, leaf_hash(lines[8])), "chain"),
     ]:
         with pytest.raises(AuditTamperedError) as caught:
-            verify_lines(lines[10:], log_id=log_id, hmac_key=KEY, start=start)
+            followed(lines[10:], log_id=log_id, start=start)
         assert reason == caught.value.facts["reason"]
 
 
@@ -94,7 +79,7 @@ def test_a_range_of_another_trail_is_refused(path: Path) -> None:
     _, lines = _lines(path)
 
     with pytest.raises(AuditTamperedError) as caught:
-        verify_lines(lines, log_id="0" * 32, hmac_key=None, start=None)
+        followed(lines, log_id="0" * 32, hmac_key=None)
     assert {"seq": 0, "reason": "log_id"} == caught.value.facts
 
 
@@ -102,9 +87,9 @@ def test_without_a_log_id_the_first_record_names_it(path: Path) -> None:
     """All later records must belong to the same trail."""
     log_id, lines = _lines(path)
     for key in (KEY, None):
-        done = verify_lines(lines, log_id=None, hmac_key=key, start=None)
+        done = followed(lines, log_id=None, hmac_key=key)
 
-        assert (log_id, 100) == (done.log_id, done.records)
+        assert (log_id, 99) == (done.log_id, done.seq)
 
 
 def test_all_segments_are_verified(path: Path) -> None:

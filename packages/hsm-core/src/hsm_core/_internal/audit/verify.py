@@ -14,7 +14,7 @@ from hsm_core._internal.audit.record import GENESIS, Reason, leaf_hash, tampered
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditHead, AuditLog
+from hsm_core.protocols import AuditLog
 
 _PROGRESS_EVERY: Final = 10_000
 
@@ -259,47 +259,6 @@ def verify_log(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Number of verified lines, the state after them, and their audit log."""
-
-    records: int
-    head: AuditHead
-    log_id: str
-
-
-def verify_lines(
-    lines: Iterable[bytes],
-    *,
-    log_id: str | None,
-    hmac_key: bytes | None,
-    start: tuple[int, str] | None,
-) -> Verification:
-    """
-    Verify records that follow each other: framing, form, sequence, chain and MAC.
-
-    Args:
-        lines: Stored lines, without newline.
-
-        log_id: Expected audit log; None accepts the id in the first record.
-
-        hmac_key: None leaves the MACs unchecked.
-
-        start: Sequence number and leaf hash (hex) of the record before the first line;
-            None if the first line is the first of the log.
-
-    Raises:
-        AuditTamperedError: A record is bad; ``facts`` name the first as ``seq`` and
-            the ``reason``.
-    """
-    seq, leaf = start or (-1, GENESIS)
-    follower = Follower(log_id=log_id, hmac_key=hmac_key, seq=seq, leaf_hash=leaf)
-    for line in lines:
-        follower.follow(line)
-    head = AuditHead(follower.seq, follower.leaf_hash)
-    return Verification(follower.seq - seq, head, follower.log_id)
-
-
 def verify_range(
     audit: AuditLog, hmac_key: bytes, start_seq: int, limit: int
 ) -> AuditVerification:
@@ -325,16 +284,14 @@ def verify_range(
             limit=head.seq + 1,
         )
     end = min(start_seq + limit, head.seq + 1)
-    before = _before(audit, start_seq)
-    seq = start_seq
-    while seq < end:
-        lines = _lines(audit, seq, min(_BLOCK, end - seq))
-        found = verify_lines(
-            lines, log_id=audit.log_id, hmac_key=hmac_key, start=before
-        )
-        before = (found.head.seq, found.head.leaf_hash)
-        seq += found.records
-    if seq == head.seq + 1 and before is not None and before[1] != head.leaf_hash:
+    before, leaf = _before(audit, start_seq)
+    follower = Follower(
+        log_id=audit.log_id, hmac_key=hmac_key, seq=before, leaf_hash=leaf
+    )
+    while (seq := follower.seq + 1) < end:
+        for line in _lines(audit, seq, min(_BLOCK, end - seq)):
+            follower.follow(line)
+    if follower.seq == head.seq and follower.leaf_hash != head.leaf_hash:
         raise tampered(Reason.CHAIN, head.seq)
     return AuditVerification(
         start_seq=start_seq,
@@ -359,9 +316,10 @@ def _lines(audit: AuditLog, seq: int, limit: int) -> list[bytes]:
     return lines
 
 
-def _before(audit: AuditLog, start_seq: int) -> tuple[int, str] | None:
+def _before(audit: AuditLog, start_seq: int) -> tuple[int, str]:
+    """Return seq and leaf hash of the record before a range."""
     if start_seq == 0:
-        return None
+        return -1, GENESIS
     if start_seq == audit.first_seq:
         for _ in audit.baseline():
             pass
