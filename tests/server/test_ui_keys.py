@@ -104,7 +104,10 @@ class TestInventory:
             "/ui/keys?search=pay&state=suspended&algorithm=Ed25519&tag=prod"
         )
 
+        none = await signed_in.get("/ui/keys?search=pay&tag=dev")
+
         assert "2 keys" in searched.words
+        assert "0 keys" in none.words
         assert "other" not in searched.words
         assert "1 key" in both.words
         assert "payments-a" in both.words
@@ -115,6 +118,7 @@ class TestInventory:
         """Paging shows every key once."""
         for number in range(30):
             make(signed_in, f"key-{number:02}")
+        make(signed_in, "other")
 
         first = await signed_in.get("/ui/keys?search=key-")
         more = re.search(r'rel="next" href="([^"]*)"', first.text)
@@ -693,15 +697,23 @@ class TestTrying:
         assert "uncommon-input" not in signed_in.log.getvalue()
         assert part(shown) not in signed_in.log.getvalue()
 
-    async def test_bad_input(self, signed_in: Browser) -> None:
+    @pytest.mark.parametrize(
+        ("text", "encoding"),
+        [("zz", "hex"), ("6", "hex"), ("aGk", "base64"), ("aGk=?", "base64")],
+    )
+    async def test_bad_input(
+        self, signed_in: Browser, text: str, encoding: str
+    ) -> None:
         """An input in the wrong encoding shows an error and is kept."""
         key = make(signed_in)
 
-        shown = await attempt(signed_in, key, "sign", message="zz", message_form="hex")
+        shown = await attempt(
+            signed_in, key, "sign", message=text, message_form=encoding
+        )
 
         assert 422 == shown.status
-        assert "Not valid hex." in shown.words
-        assert '<option value="hex" selected>' in shown.text
+        assert f"Not valid {encoding}." in shown.words
+        assert f'<option value="{encoding}" selected>' in shown.text
 
     async def test_what_a_key_is_not_for(self, signed_in: Browser) -> None:
         """Test operations are limited to the key's usages."""
