@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
+from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.stores.remote.keys import RemoteKeyStore
@@ -60,7 +60,7 @@ def _sqlite(folder: Path) -> OpenedStore:
 
 def _guarded(folder: Path) -> OpenedStore:
     inner = _filesystem(folder)
-    return OpenedStore(GuardedKeyStore(inner.keys), GuardedUseCounters(inner.uses))
+    return OpenedStore(guarded(inner.keys), guarded(inner.uses))
 
 
 _vaults: dict[Path, MemoryVault] = {}

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.approvals.records import entry_of
-from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
+from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import (
     GenerationConflictError,
@@ -369,7 +369,7 @@ def test_guard() -> None:
     """
     A foreign exception leaves a guarded store as one of ours, or is no "yes".
     """
-    store = GuardedApprovalStore(Broken())
+    store = guarded(Broken())
 
     assert not store.available
 

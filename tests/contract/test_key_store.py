@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.keyring.documents import encode_document
-from hsm_core._internal.stores.guard import GuardedKeyStore
+from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
@@ -1097,7 +1097,7 @@ class TestGuard:
         """
         Whatever a store raises, only errors of ours come through, with the cause.
         """
-        store = GuardedKeyStore(_Broken())
+        store = guarded(_Broken())
         calls: list[Callable[[], object]] = [
             lambda: store.get(key_id_of(1)),
             lambda: store.get_blob(key_id_of(1), 1),
@@ -1128,7 +1128,7 @@ class TestGuard:
         """
         Nobody knows the outcome of a commit that failed in an undocumented way.
         """
-        store = GuardedKeyStore(_Broken())
+        store = guarded(_Broken())
 
         with pytest.raises(OutcomeUnknownError) as caught:
             store.commit(change_of(document_of(1), operation_of(1)))
@@ -1145,7 +1145,7 @@ class TestGuard:
                 raise RuntimeError
 
         with pytest.raises(StoreUnavailableError):
-            GuardedKeyStore(Unclosable()).close()
+            guarded(Unclosable()).close()
 
     def test_foreign_exception_in_available(self) -> None:
         """
@@ -1157,13 +1157,13 @@ class TestGuard:
             def available(self) -> bool:
                 raise RuntimeError
 
-        assert not GuardedKeyStore(Silent()).available
+        assert not guarded(Silent()).available
 
     def test_own_errors_pass(self) -> None:
         """
         Errors of ours come through as they are.
         """
-        store = GuardedKeyStore(MemoryKeyStore())
+        store = guarded(MemoryKeyStore())
 
         with pytest.raises(HSMError) as caught:
             store.get(key_id_of(1))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.guard import GuardedUseCounters
+from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core.errors import (
     InvalidInputError,
@@ -313,7 +313,7 @@ def test_foreign_errors(tmp_path: Path) -> None:
         def material_ids(self) -> list[str]:
             raise RuntimeError("a driver's own")
 
-    counters = GuardedUseCounters(Broken())
+    counters = guarded(Broken())
     for call in (
         lambda: counters.get(ONE),
         lambda: counters.put(ONE, b""),

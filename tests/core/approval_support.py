@@ -12,8 +12,8 @@ from hsm_core._internal.approvals.records import encode_approval, entry_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.lib.encoding import mac_function
-from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
+from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller
@@ -54,7 +54,7 @@ ROWS = [
     ApprovalRow("memory", lambda folder: MemoryApprovalStore(), durable=False),
     ApprovalRow("filesystem", _filesystem),
     ApprovalRow("sqlite", _sqlite),
-    ApprovalRow("guarded", lambda folder: GuardedApprovalStore(_filesystem(folder))),
+    ApprovalRow("guarded", lambda folder: guarded(_filesystem(folder))),
 ]
 
 DURABLE = [row for row in ROWS if row.durable]

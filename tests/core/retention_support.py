@@ -47,8 +47,8 @@ from hsm_core.testing import (
     FakeClock,
     Faults,
     FaultyAuditLog,
-    FaultyKeyStore,
     caller,
+    faulty_key_store,
 )
 
 DAY = 86_400
@@ -293,7 +293,7 @@ class World:
             ledger = LedgerFile(None, told)
         self.ledger_log = ledger.log
         parts = Parts(
-            store=FaultyKeyStore(opened.keys, self.faults),
+            store=faulty_key_store(opened.keys, self.faults),
             counters=opened.uses,
             audit=FaultyAuditLog(trail, self.faults),
             ring=ring,

@@ -21,7 +21,7 @@ from hsm_core.testing import (
     FakeEntropy,
     Faults,
     FaultyAuditLog,
-    FaultyKeyStore,
+    faulty_key_store,
 )
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
 
@@ -34,7 +34,7 @@ def test_unknown_commit(*, made: bool) -> None:
     A commit of unknown outcome is made or not, and closes the store until reopened.
     """
     faults = Faults()
-    store: KeyStore = FaultyKeyStore(MemoryKeyStore(), faults)
+    store: KeyStore = faulty_key_store(MemoryKeyStore(), faults)
     faults.plan_unknown_commit(made=made)
     change = change_of(
         document_of(1, operations=(operation_of(1),)), operation_of(1), blobs={1: b"x"}
@@ -65,7 +65,7 @@ def test_reopening_that_fails() -> None:
     A reopening that fails leaves the store unavailable, until one succeeds.
     """
     faults = Faults()
-    store: KeyStore = FaultyKeyStore(MemoryKeyStore(), faults)
+    store: KeyStore = faulty_key_store(MemoryKeyStore(), faults)
     faults.plan_unknown_commit(made=False)
     with pytest.raises(OutcomeUnknownError):
         store.commit(change_of(document_of(1), operation_of(1)))

@@ -30,7 +30,7 @@ from hsm_core.errors import (
     UnavailableError,
     UseLimitError,
 )
-from hsm_core.testing import Faults, FaultyUseCounters
+from hsm_core.testing import Faults, faulty_use_counters
 from tests.core.key_support import RING
 from tests.core.uses_support import (
     KEY,
@@ -54,7 +54,7 @@ def test_any_life(steps: list[tuple[str, int, int]]) -> None:
     """
     faults = Faults()
     counters = MemoryUseCounters()
-    accounts = accounts_over(FaultyUseCounters(counters, faults))
+    accounts = accounts_over(faulty_use_counters(counters, faults))
     accounts.open(KEY, KEY.versions)
     made, size = 0, 0
     for step, wanted, wanted_size in steps:
@@ -71,7 +71,7 @@ def test_any_life(steps: list[tuple[str, int, int]]) -> None:
                 accounts.close(1)
                 assert shown is not None
                 assert (shown.uses, shown.bytes) == stored(counters)[:2]
-            accounts = accounts_over(FaultyUseCounters(counters, faults))
+            accounts = accounts_over(faulty_use_counters(counters, faults))
 
         assert made <= stored(counters).uses <= 50
         assert size <= stored(counters).size
@@ -110,7 +110,7 @@ def test_busy_keys_seldom_ask_the_disk() -> None:
             writes.append(call)
 
     counters = MemoryUseCounters()
-    accounts = accounts_over(FaultyUseCounters(counters, Noting()), rules=UseRules())
+    accounts = accounts_over(faulty_use_counters(counters, Noting()), rules=UseRules())
     accounts.open(KEY, KEY.versions)
     accounts.take(use())
     assert 1024 == stored(counters).uses
@@ -126,7 +126,7 @@ def test_at_once_never_waits_for_the_disk() -> None:
     Who can't wait is told so, whether anything is reserved or not, and counts nothing.
     """
     faults = Faults()
-    accounts = accounts_over(FaultyUseCounters(MemoryUseCounters(), faults))
+    accounts = accounts_over(faulty_use_counters(MemoryUseCounters(), faults))
     accounts.open(KEY, KEY.versions)
     faults.plan("counters.get", AssertionError("read"), times=10**6)
     with pytest.raises(NoRoomError):

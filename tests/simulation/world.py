@@ -32,7 +32,7 @@ from hsm_core.model import Caller, KeyInfo, KeyState, Role
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 from hsm_core.settings import ApprovalStoreKind, AuditSync, Settings
-from hsm_core.testing import FakeEntropy, Faults, FaultyAuditLog, FaultyKeyStore
+from hsm_core.testing import FakeEntropy, Faults, FaultyAuditLog, faulty_key_store
 from tests.simulation.disk import (
     Disk,
     Life,
@@ -195,7 +195,7 @@ class World:
         )
         parts = Parts(
             purges=LedgerFile(self._open_trail(self._ledger)),
-            store=FaultyKeyStore(store, self.faults),
+            store=faulty_key_store(store, self.faults),
             counters=SimulatedCounters(self._disk, self._life),
             audit=FaultyAuditLog(trail, self.faults),
             ring=open_ring(store, self._root),

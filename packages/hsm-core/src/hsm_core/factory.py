@@ -31,9 +31,9 @@ from hsm_core._internal.stores.apart import (
     check_unlocked,
     tighten_folders,
 )
-from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.audit import open_audit_log, open_ledger, recover_fork
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
+from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import (
     open_approval_store,
     open_key_store,
@@ -294,9 +294,7 @@ def _copiers(
     found: dict[str, Copier] = {}
     if opened.backup is not None:
         found["keys.sqlite"] = opened.backup
-    inner = approvals
-    if isinstance(approvals, GuardedApprovalStore):
-        inner = approvals.inner
+    inner = unwrapped(approvals)
     if isinstance(inner, SqliteApprovalStore):
         found["approvals.sqlite"] = inner.backup
     if isinstance(audit, SqliteAuditLog):

@@ -10,8 +10,8 @@ from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.testing.faults import (
     Faults,
     FaultyAuditLog,
-    FaultyKeyStore,
-    FaultyUseCounters,
+    faulty_key_store,
+    faulty_use_counters,
 )
 from hsm_core.testing.memory import FakeClock, FakeEntropy, caller, memory_hsm
 
@@ -20,9 +20,9 @@ __all__ = [
     "FakeEntropy",
     "Faults",
     "FaultyAuditLog",
-    "FaultyKeyStore",
-    "FaultyUseCounters",
     "MemoryVault",
     "caller",
+    "faulty_key_store",
+    "faulty_use_counters",
     "memory_hsm",
 ]

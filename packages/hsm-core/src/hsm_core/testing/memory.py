@@ -31,8 +31,8 @@ from hsm_core.settings import KeyStoreKind, Settings
 from hsm_core.testing.faults import (
     Faults,
     FaultyAuditLog,
-    FaultyKeyStore,
-    FaultyUseCounters,
+    faulty_key_store,
+    faulty_use_counters,
 )
 
 __all__ = ["FakeClock", "FakeEntropy", "caller", "memory_hsm"]
@@ -104,8 +104,8 @@ def memory_hsm(
         settings or Settings(), key_store=KeyStoreKind.MEMORY, audit_log=None
     )
     parts = Parts(
-        store=FaultyKeyStore(opened.keys, planned),
-        counters=FaultyUseCounters(opened.uses, planned),
+        store=faulty_key_store(opened.keys, planned),
+        counters=faulty_use_counters(opened.uses, planned),
         audit=FaultyAuditLog(trail, planned),
         ring=None,
         root=RootKey(b"\x01" * 32, entropy=entropy),

@@ -2,7 +2,9 @@
 """
 Store settings: open a store by kind or URI.
 
-Built-in schemes come first; installed packages can't override them.
+Built-in schemes come first; installed packages can't override them. Of the openers of
+other distributions only the requested one is loaded, and a scheme that two of them
+offer is refused as ambiguous.
 """
 
 from __future__ import annotations
@@ -10,21 +12,15 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
-from hsm_core._internal.stores.entry_points import (
-    APPROVAL_STORES,
-    KEY_STORES,
-    VAULTS,
-    find_opener,
-)
+from hsm_core._internal.lib.plugins import load_plugin, plugin_names
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
+from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
@@ -32,7 +28,7 @@ from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.s3 import open_s3
 from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
-from hsm_core.errors import ConfigurationError, StoreUnavailableError
+from hsm_core.errors import ConfigurationError, HSMError, StoreUnavailableError
 from hsm_core.protocols import (
     ApprovalStore,
     Clock,
@@ -41,6 +37,94 @@ from hsm_core.protocols import (
     RemoteKeyVault,
 )
 from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
+
+APPROVAL_STORES: Final = "hsm_core.approval_stores"
+KEY_STORES: Final = "hsm_core.key_stores"
+VAULTS: Final = "hsm_core.vaults"
+
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,63}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """
+    Opener of one scheme.
+
+    Attributes:
+        group: Where it was found.
+        scheme: Its name.
+        field: The setting that asked for it.
+    """
+
+    group: str
+    scheme: str
+    field: str
+    _load: object
+
+    def open(self, location: str, kind: type[T]) -> T:
+        """
+        Open what lies at a place.
+
+        Raises:
+            ConfigurationError: It is nothing that opens a *kind*.
+            StoreUnavailableError: It failed in a way that is not documented.
+        """
+        if not callable(self._load):
+            raise self._wrong()
+        try:
+            opened: object = self._load(location)
+        except HSMError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise StoreUnavailableError(
+                f"{self.field}: the opener of {self.scheme}: failed "
+                f"({type(error).__name__})."
+            ) from error
+        if not isinstance(opened, kind):
+            raise self._wrong()
+        return opened
+
+    def _wrong(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.field}: the entry point {self.scheme} did not return an "
+            f"object of the group {self.group}.",
+            field=self.field,
+        )
+
+
+def find_opener(
+    groups: Iterable[str], scheme: str, *, field: str, known: Iterable[str]
+) -> Opener:
+    """
+    Load what opens a scheme.
+
+    Args:
+        groups: Where it may be offered.
+
+        scheme: Name of the entry point.
+
+        field: The setting that asks for it.
+
+        known: What there is besides, for the error.
+
+    Raises:
+        ConfigurationError: Nobody offers it, several distributions do, or it can't be
+            loaded.
+    """
+    groups = tuple(groups)
+    loaded = None
+    if _SCHEME.fullmatch(scheme):
+        loaded = load_plugin(groups, scheme, field=field, noun="scheme")
+    if loaded is None:
+        available = ", ".join(sorted({*known, *plugin_names(groups)}))
+        raise ConfigurationError(
+            f"{field}: unknown scheme {scheme[:64]!r}. Available: {available}.",
+            field=field,
+        )
+    return Opener(loaded[0], scheme, field, loaded[1])
+
 
 _KEYS: Final = "key_store"
 _APPROVALS: Final = "approval_store"
@@ -121,10 +205,10 @@ def _open_approvals(settings: Settings) -> ApprovalStore:
         case ApprovalStoreKind.MEMORY:
             return MemoryApprovalStore()
         case ApprovalStoreKind.FILE:
-            return GuardedApprovalStore(FileApprovalStore(settings.approval_dir))
+            return guarded(FileApprovalStore(settings.approval_dir))
         case ApprovalStoreKind.SQLITE:
             path = settings.approval_sqlite_path
-            return GuardedApprovalStore(SqliteApprovalStore(path))
+            return guarded(SqliteApprovalStore(path))
         case location:
             scheme, _, rest = location.partition(":")
             if scheme in frozenset(ApprovalStoreKind):
@@ -137,7 +221,7 @@ def _open_approvals(settings: Settings) -> ApprovalStore:
                 (APPROVAL_STORES,), scheme, field=_APPROVALS, known=ApprovalStoreKind
             )
             store = opener.open(rest, ApprovalStore)  # type: ignore[type-abstract]
-            return GuardedApprovalStore(store)
+            return guarded(store)
 
 
 def open_vault_store(
@@ -188,6 +272,4 @@ _BUILT_IN: Final[dict[str, _Opener]] = {
 
 
 def _guarded(opened: OpenedStore) -> OpenedStore:
-    return OpenedStore(
-        GuardedKeyStore(opened.keys), GuardedUseCounters(opened.uses), opened.backup
-    )
+    return OpenedStore(guarded(opened.keys), guarded(opened.uses), opened.backup)
