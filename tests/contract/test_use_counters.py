@@ -308,12 +308,16 @@ def test_foreign_errors(tmp_path: Path) -> None:
         def get(self, material_id: str, /) -> bytes | None:
             raise RuntimeError("a driver's own")
 
-        put = discard = get  # type: ignore[assignment]
+        def put(self, material_id: str, value: bytes, /) -> None:
+            raise RuntimeError("a driver's own")
+
+        def discard(self, material_id: str, /) -> None:
+            raise RuntimeError("a driver's own")
 
         def material_ids(self) -> list[str]:
             raise RuntimeError("a driver's own")
 
-    counters = guarded(Broken())
+    counters: UseCounters = guarded(Broken())
     for call in (
         lambda: counters.get(ONE),
         lambda: counters.put(ONE, b""),

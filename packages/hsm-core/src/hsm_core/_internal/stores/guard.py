@@ -69,7 +69,8 @@ def _wrapper_of(kind: type) -> type[_Wrapper]:
 
 def wrapped(inner: S, around: Around) -> S:
     """Return a store that has the public methods of another, called by *around*."""
-    return cast("S", _wrapper_of(type(inner))(inner, around))
+    kind: type = type(inner)
+    return cast("S", _wrapper_of(kind)(inner, around))
 
 
 def unwrapped(store: object) -> object:
