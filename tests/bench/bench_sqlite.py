@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from hsm_core._internal.stores.sqlite import key_index
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexEntry, IndexQuery

@@ -20,10 +20,15 @@ from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.keyring.documents import KeyDocument, document_digest, index_of
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import UseValue, encode_value
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, blob_name
+from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, Layout
+from hsm_core._internal.stores.filesystem.records import FileRecords
+from hsm_core._internal.stores.filesystem.stores import (
+    FilesystemKeyStore,
+    SavedKeyIndex,
+)
+from hsm_core._internal.stores.records import USES
 from hsm_core._internal.stores.sqlite import key_index
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core._internal.stores.sqlite.schema import VERSION_BITS
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import open_hsm
@@ -193,17 +198,21 @@ def _fill_directory(
     patterns: list[KeyDocument],
     count: int,
 ) -> None:
-    layout = store._layout  # noqa: SLF001
-    entries = list(store._index.entries())  # noqa: SLF001
+    index, records = store._index, store._records  # noqa: SLF001
+    assert isinstance(index, SavedKeyIndex)
+    assert isinstance(records, FileRecords)
+    layout = records._layout  # noqa: SLF001
+    assert isinstance(layout, Layout)
+    entries = list(index.entries())
     for document in _documents(patterns, count):
         stored, entry = _counted(inventory, document)
         folder = layout.folder(document.key_id)
         folder.mkdir(mode=0o700)
         _write(folder / DOCUMENT_NAME, stored)
-        _write(folder / blob_name(1), _BLOB)
+        _write(folder / "v00000001", _BLOB)
         if _is_counted(document):
             first = _first_value(inventory, document)
-            _write(layout.uses / document.versions[0].material_id, first)
+            _write(layout.path(USES) / document.versions[0].material_id, first)
         entries.append(entry)
     store.reindex(entries)
 

@@ -28,7 +28,7 @@ from hsm_core._internal.keyring import use_counters as use_values
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
 from hsm_core._internal.stores.filesystem import saved_index
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore
 from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
 from hsm_core.consent import ShownOperation, check_shown
 from hsm_core.errors import (

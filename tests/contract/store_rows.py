@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core._internal.stores.guard import guarded
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
-from hsm_core._internal.stores.remote.keys import RemoteKeyStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore, MemoryUseCounters
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
+from hsm_core._internal.stores.remote.records import RemoteKeyStore
 from hsm_core._internal.stores.s3 import S3Vault
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.protocols import OpenedStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
 

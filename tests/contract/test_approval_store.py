@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hsm_core._internal.approvals.records import entry_of
 from hsm_core._internal.stores.guard import guarded
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import (
     GenerationConflictError,
     InputSizeError,

@@ -14,7 +14,9 @@ import pytest
 
 from hsm_core._internal.keyring.documents import encode_document
 from hsm_core._internal.stores.guard import guarded
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.index import KeyIndex
+from hsm_core._internal.stores.keys import RecordKeyStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore, MemoryRecords
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
     ConflictError,
@@ -1085,11 +1087,18 @@ class TestClose:
         assert "KeyStore" in repr(store)
 
 
-class _Broken(MemoryKeyStore):
+class _BrokenRecords(MemoryRecords):
+    """Records that raise what they like."""
+
+    def check_usable(self) -> None:
+        raise OSError(5, "Input/output error")
+
+
+class _Broken(RecordKeyStore):
     """A store of somebody else's that raises what it likes."""
 
-    def _check_open(self) -> None:
-        raise OSError(5, "Input/output error")
+    def __init__(self) -> None:
+        super().__init__(_BrokenRecords("store"), KeyIndex())
 
 
 class TestGuard:

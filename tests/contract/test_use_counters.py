@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core._internal.stores.guard import guarded
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.memory.records import MemoryUseCounters
 from hsm_core.errors import (
     InvalidInputError,
     StorageFullError,

@@ -12,10 +12,10 @@ from hsm_core._internal.approvals.records import encode_approval, entry_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.lib.encoding import mac_function
-from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
+from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.guard import guarded
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
-from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
+from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller
 from hsm_core.protocols import ApprovalChange, ApprovalStore
 from hsm_core.testing import FakeClock

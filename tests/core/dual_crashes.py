@@ -19,7 +19,6 @@ from tests.simulation.disk import (
     Disk,
     Life,
     SimulatedApprovals,
-    SimulatedCounters,
     SimulatedCrash,
     SimulatedKeyStore,
     SimulatedTrail,
@@ -127,7 +126,7 @@ class Machine:
         )
         parts = Parts(
             store=store,
-            counters=SimulatedCounters(self._disk, self._life),
+            counters=store.uses,
             audit=trail,
             ring=open_ring(store, self._root),
             root=self._root,

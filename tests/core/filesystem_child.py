@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import HSMError
 from tests.core.filesystem_support import (
     CHANGES,

@@ -23,7 +23,7 @@ import pytest
 
 from hsm_core._internal.keyring.documents import peek
 from hsm_core._internal.stores.filesystem import files, healing, opening
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import KeyStore
 from tests.core.key_support import (

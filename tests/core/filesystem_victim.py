@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyState
 from tests.core.filesystem_support import (

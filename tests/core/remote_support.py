@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from unittest import mock
 
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
+from hsm_core._internal.stores.remote.records import RemoteKeyStore
 from hsm_core.protocols import Clock, KeyChange, KeyStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
 from tests.core.key_support import change_of, document_of, operation_of

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.errors import HSMError, StoreUnavailableError
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 

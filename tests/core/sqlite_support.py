@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from tests.core.filesystem_support import Seen, seen
 from tests.core.key_support import change_of, document_of, operation_of
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from tests.core.filesystem_support import SCENARIOS
 from tests.core.sqlite_support import copy_of
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.approvals.maintenance import prune_approvals
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core._internal.time.clock import SteadyTime
 from hsm_core.errors import (
     ApprovalNotFoundError,

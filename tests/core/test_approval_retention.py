@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from hsm_core._internal.approvals.maintenance import prune_approvals
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
+from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.locations import open_approval_store
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import ApprovalQuery, ApprovalStore

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from hsm_core._internal.approvals.states import check_move, missing, reviewed
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import ConflictError, InputSizeError
 from hsm_core.model import (
     ApprovalDecision,

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.stores.sqlite.approvals import (
-    APPROVALS_SCHEMA,
-    SqliteApprovalStore,
-)
+from hsm_core._internal.stores.sqlite.approval_rows import APPROVALS_SCHEMA
 from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Database
+from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from hsm_core.errors import (
     ApprovalTamperedError,
     ConfigurationError,
@@ -207,7 +205,7 @@ def test_no_sorting(
 PROGRAM = """
 import sys, pathlib
 from hsm_core.errors import HSMError
-from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
+from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from tests.core.approval_steps import seen, step
 store = SqliteApprovalStore(pathlib.Path(sys.argv[1]))
 print("open", flush=True)

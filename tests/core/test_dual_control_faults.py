@@ -8,7 +8,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Phase
 from hsm_core.protocols import ApprovalChange

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore
 from hsm_core.errors import (
     AuditUnavailableError,
     OutcomeUnknownError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
     OutcomeUnknownError,
     StorageFullError,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.files import (
-    UnsettledWriteError,
     atomic_write,
     discard_directory,
     list_directory,
@@ -114,7 +114,7 @@ class TestAtomicWrite:
         with pytest.raises(StoreUnavailableError) as caught:
             atomic_write(tmp_path / "file", b"")
 
-        assert not isinstance(caught.value, UnsettledWriteError)
+        assert not isinstance(caught.value, UnsettledError)
         assert [] == leftovers(tmp_path)
 
     def test_staging(self, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ class TestAtomicWrite:
             raise OSError(errno.EIO, "Input/output error")
 
         fake = FaultyOS(strike, 1, 1, frozenset({"rename"}))
-        with patched(fake), pytest.raises(UnsettledWriteError):
+        with patched(fake), pytest.raises(UnsettledError):
             atomic_write(tmp_path / "file", b"new")
 
         assert b"new" == (tmp_path / "file").read_bytes()
@@ -212,7 +212,7 @@ class TestStagedDirectory:
             raise OSError(errno.EIO, "Input/output error")
 
         fake = FaultyOS(strike, 1, 1, frozenset({"rename"}))
-        with patched(fake), pytest.raises(UnsettledWriteError):
+        with patched(fake), pytest.raises(UnsettledError):
             publish_directory(staged, tmp_path / "key")
 
         assert b"1" == (tmp_path / "key" / "a").read_bytes()

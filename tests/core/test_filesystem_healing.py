@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
     HSMError,
     KeyTamperedError,

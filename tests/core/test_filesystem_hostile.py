@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.keyring.documents import decode_document, peek
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
     GenerationConflictError,
     IntegrityError,

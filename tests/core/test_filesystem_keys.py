@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
     ConflictError,
     InvalidInputError,
@@ -307,4 +307,4 @@ def test_repr(store: FilesystemKeyStore, directory: Path) -> None:
     """
     The representation names the directory.
     """
-    assert f"<FilesystemKeyStore {str(directory)!r}>" == repr(store)
+    assert f"<FilesystemKeyStore in <FileRecords {str(directory)!r}>>" == repr(store)

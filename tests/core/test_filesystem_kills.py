@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import StoreLockedError
 from tests.core.filesystem_support import (
     SCENARIOS,
@@ -102,7 +102,7 @@ def holder(directory: Path) -> Iterator[subprocess.Popen[str]]:
     """Run another process that has the store open, until the block ends."""
     program = (
         "import sys, pathlib\n"
-        "from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore\n"
+        "from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore\n"
         "store = FilesystemKeyStore(pathlib.Path(sys.argv[1]))\n"
         "print('open', flush=True)\n"
         "sys.stdin.read()\n"
@@ -173,7 +173,7 @@ def test_child_of_fork(template: Path, tmp_path: Path) -> None:
     program = (
         "import os, sys, pathlib\n"
         "from hsm_core.errors import StoreLockedError, StoreUnavailableError\n"
-        "from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore\n"
+        "from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "def refused(error, call):\n"
         "    try:\n"

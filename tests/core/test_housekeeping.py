@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
-from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import ApprovalRequiredError, StoreLockedError
 from hsm_core.factory import open_hsm
 from hsm_core.model import Phase

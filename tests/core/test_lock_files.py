@@ -14,8 +14,8 @@ import pytest
 
 from hsm_core import factory
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
-from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
+from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
+from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from hsm_core.errors import StoreLockedError, StoreUnavailableError, UnavailableError
 from hsm_core.model import Caller, Role
 from hsm_core.protocols import ApprovalStore

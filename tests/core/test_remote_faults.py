@@ -12,7 +12,7 @@ from itertools import count
 
 import pytest
 
-from hsm_core._internal.stores.remote.keys import RemoteKeyStore
+from hsm_core._internal.stores.remote.records import RemoteKeyStore
 from hsm_core._internal.stores.s3 import S3Vault, open_s3
 from hsm_core.errors import (
     ConfigurationError,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.stores.filesystem import saved_index
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.records import FileRecords
 from hsm_core._internal.stores.filesystem.saved_index import (
     Begun,
     Boot,
@@ -30,6 +30,10 @@ from hsm_core._internal.stores.filesystem.saved_index import (
     frame,
     put,
     steps_of,
+)
+from hsm_core._internal.stores.filesystem.stores import (
+    FilesystemKeyStore,
+    SavedKeyIndex,
 )
 from hsm_core.errors import (
     KeyTamperedError,
@@ -111,9 +115,12 @@ def without_index(directory: Path) -> Path:
 
 def abandon(store: FilesystemKeyStore) -> None:
     """Leave a store as a kill does, without its saying goodbye."""
-    store._kept._files._wait()  # noqa: SLF001
-    store._is_closed = True  # noqa: SLF001
-    store._lock.release()  # noqa: SLF001
+    index, records = store._index, store._records  # noqa: SLF001
+    assert isinstance(index, SavedKeyIndex)
+    assert isinstance(records, FileRecords)
+    index._files._wait()  # noqa: SLF001
+    records._is_closed = True  # noqa: SLF001
+    records._held.release()  # noqa: SLF001
 
 
 class TestStart:

@@ -15,7 +15,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing, RootKey
 from hsm_core._internal.keyring.use_counters import UseValue, decode_value, encode_value
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import ApprovalTamperedError
 from hsm_core.model import KeyId
 from hsm_core.testing import FakeEntropy

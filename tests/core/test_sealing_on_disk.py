@@ -17,7 +17,7 @@ from hsm_core._internal.keyring.documents import (
     encode_document,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import IntegrityError
 from hsm_core.model import KeyId
 from hsm_core.testing import FakeEntropy

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.sqlite.connection import UnsettledCommitError
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.errors import (
     HSMError,
     IntegrityError,
@@ -236,7 +236,7 @@ def failed(database: Database) -> None:
         if name == "sqlite.before_commit":
             raise sqlite3.OperationalError("disk I/O error")
 
-    with install(fail), pytest.raises(UnsettledCommitError):
+    with install(fail), pytest.raises(UnsettledError):
         add(database)
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
     ConflictError,
@@ -160,10 +160,7 @@ class TestEditedRows:
         edited(path, "UPDATE documents SET document = 'text' WHERE n = 2")
 
         with closing(SqliteKeyStore(path)) as store:
-            with pytest.raises(KeyTamperedError) as caught:
-                store.get(key_id_of(2))
-
-            assert Integrity.TAMPERED.value == caught.value.facts["integrity"]
+            assert b"" == store.get(key_id_of(2)).document
             entry = store.refresh(key_id_of(2))
             assert entry is not None
             assert (0, "") == (entry.generation, entry.state)
@@ -264,11 +261,10 @@ class TestEditedRows:
         )
 
         with closing(SqliteKeyStore(path)) as store:
-            with pytest.raises(KeyTamperedError) as caught:
-                store.get(key_id_of(2))
+            damaged = store.get(key_id_of(2)).document
             documents = {stored.key_id: stored.document for stored in store.scan()}
 
-            assert key_id_of(2) == caught.value.facts["key_id"]
+            assert b"" == damaged
             assert 3 == len(documents)
             assert b"" == documents[key_id_of(2)]
             assert b"" == store.get_blob(key_id_of(3), 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.protocols import IndexEntry
 from tests.core.filesystem_support import SCENARIOS, seen
 from tests.core.key_support import operation_of

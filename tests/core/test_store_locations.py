@@ -23,9 +23,9 @@ from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, MemoryVault, caller
 
 BODY = """
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore
+from hsm_core._internal.stores.memory.records import MemoryUseCounters
 from hsm_core.errors import StoreLockedError
 from hsm_core.protocols import OpenedStore
 from hsm_core.testing import MemoryVault
@@ -180,7 +180,7 @@ class TestEntryPoints:
         store = opened("else://host/a:b")
 
         assert store.keys.available
-        assert "Guarded" in repr(store.keys)
+        assert "wrapped" in repr(store.keys)
         assert ["//host/a:b"] == sys.modules["elsewhere"].seen
         store.keys.close()
 

@@ -21,8 +21,8 @@ from hsm_core._internal.keyring.use_counters import (
     decode_value,
     encode_value,
 )
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
+from hsm_core._internal.stores.memory.records import MemoryUseCounters
 from hsm_core.errors import (
     KeyTamperedError,
     StorageFullError,

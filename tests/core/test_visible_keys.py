@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from hsm_core import operations as ops
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.factory import open_hsm
 from hsm_core.model import KeyFilter, Role
 from hsm_core.protocols import IndexQuery, KeyClause, KeyScope, KeyTerms

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from tests.core.filesystem_child import die, was_killed
 from tests.core.filesystem_support import CHANGES, FaultyOS, patched
 from tests.core.uses_support import KEY, accounts_over, use

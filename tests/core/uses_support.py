@@ -16,7 +16,7 @@ from hsm_core._internal.keyring.use_counters import (
     UseValue,
     decode_value,
 )
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.records import MemoryKeyStore
 from hsm_core.protocols import KeyStore, UseCounters
 from hsm_core.testing import FakeClock
 from tests.core.key_support import RING, change_of, document_of, operation_of

@@ -19,7 +19,7 @@ from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.model import KeyState
 

@@ -49,7 +49,7 @@ from hsm_core._internal.stores.filesystem.saved_index import (
 from hsm_core._internal.stores.remote.access import VaultAccess
 from hsm_core._internal.stores.remote.documents import RemoteDocuments
 from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core._internal.time.clock_guard import (
     ClockJump,
     decode_jumps,

@@ -11,33 +11,40 @@ failpoints of the real stores.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hsm_core._internal.approvals.records import read_entry
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.pruning import RetentionRule
 from hsm_core._internal.audit.record import GENESIS, event_of, leaf_hash
-from hsm_core._internal.keyring.documents import peek, read_index
-from hsm_core._internal.stores.approval_index import check_approval_change
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.approvals import RecordApprovalStore
+from hsm_core._internal.stores.index import KeyIndex
+from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
-from hsm_core._internal.stores.naming import check_change, check_operation_id
-from hsm_core.errors import ConflictError
+from hsm_core._internal.stores.memory.records import MemoryRecords
+from hsm_core._internal.stores.records import (
+    ABORTED,
+    APPROVALS,
+    KEYS,
+    META,
+    USES,
+    Commit,
+    key_of,
+    names_blob,
+)
 from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail
 from hsm_core.protocols import (
     ApprovalChange,
+    ApprovalEntry,
     AuditDraft,
     AuditHead,
     AuditTicket,
     Clock,
     Entropy,
-    KeyChange,
 )
 
 
@@ -83,16 +90,14 @@ class Disk:
     All media of one HSM.
 
     Attributes:
+        records: Of keys, use counters and small values, by name.
+        approvals: Of approvals, by name.
         lines: The trail, without newlines, from *first_seq* on.
         notes: One of each line that was ever written.
         synced: How many lines of all are durable; those after it a crash may take.
     """
 
-    documents: dict[KeyId, bytes] = field(default_factory=dict)
-    blobs: dict[tuple[KeyId, int], bytes] = field(default_factory=dict)
-    meta: dict[str, bytes] = field(default_factory=dict)
-    aborted: list[str] = field(default_factory=list)
-    counters: dict[str, bytes] = field(default_factory=dict)
+    records: dict[str, bytes] = field(default_factory=dict)
     approvals: dict[str, bytes] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)
     notes: list[_Note] = field(default_factory=list)
@@ -119,113 +124,115 @@ class Disk:
         self.synced = len(self.notes)
         return lost
 
+    @property
+    def documents(self) -> dict[KeyId, bytes]:
+        """The documents of all keys."""
+        return {
+            key_of(name): stored
+            for name, stored in self.records.items()
+            if name.endswith("/document")
+        }
+
     def clean(self) -> None:
         """Remove blobs that no document names, as every real store does at start."""
-        for key_id, version in list(self.blobs):
-            document = peek(key_id, self.documents.get(key_id, b""))
-            if document is None or document.version(version) is None:
-                del self.blobs[key_id, version]
+        documents = self.documents
+        for name in list(self.records):
+            if "/v" in name and not names_blob(name, documents.get(key_of(name))):
+                del self.records[name]
 
 
-class SimulatedKeyStore(MemoryKeyStore):
-    """Documents and blobs on a `Disk`."""
-
-    def __init__(self, disk: Disk, life: Life) -> None:
-        super().__init__()
-        self._disk, self._life = disk, life
-        disk.clean()
-        self._documents, self._blobs = disk.documents, disk.blobs
-        self._meta = disk.meta
-        self.rebuild()
-        for operation_id in disk.aborted:
-            self._index.abort(operation_id)
-
-    def rebuild(self) -> None:
-        """See `KeyStore.rebuild`."""
-        found = [read_index(*item) for item in self._documents.items()]
-        self._index.replace(sorted(found, key=lambda entry: entry.created_at))
-
-    def commit(self, change: KeyChange, /) -> None:
-        """Make one change; the document is the one commit point."""
-        check_change(change)
-        key_id = change.entry.key_id
-        self._check_open()
-        self._index.check(change)
-        if any((key_id, version) in self._blobs for version in change.blobs):
-            raise ConflictError("A sealed blob can't be replaced.")
-        self._life.step("store.before_blobs")
-        for version, blob in change.blobs.items():
-            self._blobs[key_id, version] = blob
-        self._life.step("store.after_blobs")
-        self._life.step("store.before_document")
-        self._documents[key_id] = change.document
-        self._index.put(change.entry)
-        self._life.step("store.after_document")
-        for version in change.removed_blobs:
-            self._blobs.pop((key_id, version), None)
-        self._life.step("store.after_remove")
-
-    def abort(self, operation_id: str, /) -> None:
-        """Mark an operation id as aborted, for ever."""
-        check_operation_id(operation_id)
-        self._life.step("store.before_abort")
-        super().abort(operation_id)
-        self._disk.aborted.append(operation_id)
-        self._life.step("store.after_abort")
-
-    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
-        """Delete blobs of destroyed versions."""
-        self._life.step("store.before_discard")
-        super().discard_blobs(key_id, versions)
-
-    def write_meta(self, name: str, value: bytes, /) -> None:
-        """Replace a small named value."""
-        self._life.step("store.before_meta")
-        super().write_meta(name, value)
-        self._life.step("store.after_meta")
+_PUTS = {
+    ABORTED: ("store.before_abort", "store.after_abort"),
+    META: ("store.before_meta", "store.after_meta"),
+    USES: ("counters.before_put", "counters.after_put"),
+}
+_DELETES = {
+    KEYS: "store.before_discard",
+    USES: "counters.before_discard",
+    APPROVALS: "approvals.before_remove",
+}
 
 
-class SimulatedCounters(MemoryUseCounters):
-    """Use counters on a `Disk`."""
+class SimulatedRecords(MemoryRecords):
+    """Records on a `Disk`."""
 
-    def __init__(self, disk: Disk, life: Life) -> None:
-        super().__init__()
+    def __init__(self, what: str, found: dict[str, bytes], life: Life) -> None:
+        super().__init__(what, found)
         self._life = life
-        self._values = disk.counters
 
-    def put(self, material_id: str, value: bytes, /) -> None:
-        """Replace the value of a material."""
-        self._life.step("counters.before_put")
-        super().put(material_id, value)
-        self._life.step("counters.after_put")
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let nothing be written after the end."""
+        self._life.check()
+        with super().writing():
+            yield
 
-    def discard(self, material_id: str, /) -> None:
-        """Delete the value of a material."""
-        self._life.step("counters.before_discard")
-        super().discard(material_id)
+    def commit(self, commit: Commit, /) -> None:
+        """Make one change; the document is the one commit point."""
+        with self.writing():
+            commit.check()
+            self._life.step("store.before_blobs")
+            self.put_blobs(commit)
+            self._life.step("store.after_blobs")
+            self._life.step("store.before_document")
+            self._found[commit.name] = commit.data
+            commit.made()
+            self._life.step("store.after_document")
+            for name in commit.after:
+                self._found.pop(name, None)
+            self._life.step("store.after_remove")
+
+    def put(
+        self,
+        name: str,
+        data: bytes,
+        /,
+        *,
+        is_first: bool = False,
+        entry: ApprovalEntry | None = None,
+    ) -> None:
+        """Create or replace one record."""
+        before, after = _PUTS.get(_folder(name), ("", ""))
+        if before:
+            self._life.step(before)
+        super().put(name, data, is_first=is_first, entry=entry)
+        if after:
+            self._life.step(after)
+
+    def delete(
+        self, names: Sequence[str], /, gone: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """Delete records one after the other."""
+        for name in names:
+            self._life.step(_DELETES[_folder(name)])
+            super().delete([name], gone)
 
 
-class SimulatedApprovals(MemoryApprovalStore):
+def _folder(name: str) -> str:
+    return name[: name.index("/") + 1]
+
+
+class SimulatedKeyStore(RecordKeyStore):
+    """Key store, with its use counters, on a `Disk`."""
+
+    def __init__(self, disk: Disk, life: Life) -> None:
+        disk.clean()
+        super().__init__(SimulatedRecords("key store", disk.records, life), KeyIndex())
+        self.rebuild()
+
+
+class SimulatedApprovals(RecordApprovalStore):
     """Approvals on a `Disk`."""
 
     def __init__(self, disk: Disk, life: Life) -> None:
-        super().__init__()
+        super().__init__(SimulatedRecords("approval store", disk.approvals, life))
         self._life = life
-        self._records = disk.approvals
-        self._index.replace(read_entry(*item) for item in disk.approvals.items())
 
     def commit(self, change: ApprovalChange, /) -> None:
         """Make one change."""
-        check_approval_change(change)
         self._life.step("approvals.before_record")
         super().commit(change)
         self._life.step("approvals.after_record")
-
-    def remove(self, approval_ids: Sequence[str], /) -> None:
-        """Delete approvals one after the other."""
-        for approval_id in approval_ids:
-            self._life.step("approvals.before_remove")
-            super().remove([approval_id])
 
 
 class SimulatedTrail(MemoryAuditLog):

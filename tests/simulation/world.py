@@ -37,7 +37,6 @@ from tests.simulation.disk import (
     Disk,
     Life,
     SimulatedApprovals,
-    SimulatedCounters,
     SimulatedCrash,
     SimulatedKeyStore,
     SimulatedTrail,
@@ -196,7 +195,7 @@ class World:
         parts = Parts(
             purges=LedgerFile(self._open_trail(self._ledger)),
             store=faulty_key_store(store, self.faults),
-            counters=SimulatedCounters(self._disk, self._life),
+            counters=store.uses,
             audit=FaultyAuditLog(trail, self.faults),
             ring=open_ring(store, self._root),
             root=self._root,
@@ -415,7 +414,7 @@ class World:
 
     def approval(self, approval_id: str, comment: str = "") -> ops.Approve:
         """Return the consent to what is stored, as if it had been looked at."""
-        stored = self._disk.approvals.get(approval_id)
+        stored = self._disk.approvals.get(f"approvals/{approval_id}")
         digest = "00" * 32
         if stored is not None:
             digest = msgspec.json.decode(stored)["approval"]["shown_sha256"]

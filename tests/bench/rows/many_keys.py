@@ -7,7 +7,7 @@ import itertools
 import statistics
 from pathlib import Path
 
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import KeyFilter, KeyState
 from hsm_core.protocols import IndexQuery

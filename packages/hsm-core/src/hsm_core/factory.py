@@ -39,12 +39,12 @@ from hsm_core._internal.stores.locations import (
     open_key_store,
     open_vault_store,
 )
-from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_log,
 )
+from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import (
     AuditTamperedError,

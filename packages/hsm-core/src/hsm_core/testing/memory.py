@@ -15,8 +15,7 @@ from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.keyring.use_counters import UseRules
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.memory.records import MemoryKeyStore, MemoryUseCounters
 from hsm_core._internal.time.clock import SystemClock
 from hsm_core.model import Caller, Role
 from hsm_core.policies import Policy

@@ -49,7 +49,7 @@ from hsm_core._internal.retention.service import (
     RetentionSlot,
     removal_method,
 )
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
 from hsm_core.policies import Policy
 from hsm_core.protocols import (

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from hsm_core._internal.lib.plugins import load_plugin, plugin_names
-from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.filesystem.stores import (
+    FileApprovalStore,
+    FilesystemKeyStore,
+)
 from hsm_core._internal.stores.guard import guarded
-from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
-from hsm_core._internal.stores.remote.keys import RemoteKeyStore
+from hsm_core._internal.stores.memory.records import (
+    MemoryApprovalStore,
+    MemoryKeyStore,
+    MemoryUseCounters,
+)
+from hsm_core._internal.stores.remote.records import RemoteKeyStore
 from hsm_core._internal.stores.s3 import open_s3
-from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
-from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore, SqliteKeyStore
 from hsm_core.errors import ConfigurationError, HSMError, StoreUnavailableError
 from hsm_core.protocols import (
     ApprovalStore,

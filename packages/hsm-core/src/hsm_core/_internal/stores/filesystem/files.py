@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     check_private_status,
@@ -35,15 +36,6 @@ from hsm_core.errors import (
 _MOST_CHECKED: Final = 1000
 _TEMPORARY: Final = ".tmp-"
 _NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENOTDIR})
-
-
-class UnsettledWriteError(StoreUnavailableError):
-    """
-    A file was, or may have been, replaced, but it is not known to be durable.
-
-    The next start finds its old content or its new one. A later sync of the open
-    directory must not be trusted.
-    """
 
 
 def check_private_files(directory: Path) -> None:
@@ -131,7 +123,7 @@ def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> Non
 
     Raises:
         StorageFullError: There is no room; the file is as it was.
-        UnsettledWriteError: The rename was, or may have been, done and its sync failed.
+        UnsettledError: The rename was, or may have been, done and its sync failed.
         StoreUnavailableError: Anything else went wrong; the file is as it was.
     """
     temporary = temporary_in(staging or path.parent)
@@ -147,7 +139,7 @@ def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> Non
             # A temporary file that can still be removed was not renamed.
             if _discard(temporary):
                 raise
-            raise UnsettledWriteError from error
+            raise UnsettledError from error
     _settle(path.parent)
 
 
@@ -160,7 +152,7 @@ def create_file(path: Path, data: bytes) -> None:
 
     Raises:
         StorageFullError: There is no room.
-        UnsettledWriteError: It is there, and its name may not be durable.
+        UnsettledError: It is there, and its name may not be durable.
         StoreUnavailableError: It was not created; there may be one of its name.
     """
     with storage_errors():
@@ -183,7 +175,7 @@ def _settle(directory: Path) -> None:
     try:
         sync_directory(directory)
     except StoreUnavailableError as error:
-        raise UnsettledWriteError from error
+        raise UnsettledError from error
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -258,7 +250,7 @@ def publish_directory(staged: Path, path: Path) -> None:
     Give a staged directory its name, wholly and durably, or discard it.
 
     Raises:
-        UnsettledWriteError: The rename was, or may have been, done and its sync failed.
+        UnsettledError: The rename was, or may have been, done and its sync failed.
         StoreUnavailableError: It was not renamed.
     """
     with storage_errors():
@@ -267,7 +259,7 @@ def publish_directory(staged: Path, path: Path) -> None:
         except OSError as error:
             if discard_directory(staged):
                 raise
-            raise UnsettledWriteError from error
+            raise UnsettledError from error
     _settle(path.parent)
 
 
@@ -290,7 +282,7 @@ def remove_file(path: Path) -> bool:
         Whether it was there.
 
     Raises:
-        UnsettledWriteError: Removing it failed, and yet it is gone.
+        UnsettledError: Removing it failed, and yet it is gone.
         StoreUnavailableError: It is still there, or nobody can tell.
     """
     with storage_errors():
@@ -301,7 +293,7 @@ def remove_file(path: Path) -> bool:
         except OSError as error:
             if path_exists(path):
                 raise
-            raise UnsettledWriteError from error
+            raise UnsettledError from error
         return True
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.files import (
-    UnsettledWriteError,
     atomic_write,
     discard_directory,
     overwrite_file,
@@ -30,7 +30,7 @@ from hsm_core._internal.stores.filesystem.files import (
     temporary_in,
     write_new,
 )
-from hsm_core._internal.stores.filesystem.layout import Layout
+from hsm_core._internal.stores.filesystem.layout import FlatLayout, Layout
 from hsm_core._internal.stores.filesystem.opening import (
     open_no_follow,
     path_exists,
@@ -38,7 +38,6 @@ from hsm_core._internal.stores.filesystem.opening import (
     sync_directory,
 )
 from hsm_core.errors import HSMError, IntegrityError, StoreUnavailableError
-from hsm_core.model import KeyId
 
 _MOST_FILES: Final = 4096
 
@@ -87,7 +86,7 @@ def swap_directory(staged: Path, path: Path) -> None:
     Killed in between, neither of them has the name, and a start removes both.
 
     Raises:
-        UnsettledWriteError: The directory above could not be synced.
+        UnsettledError: The directory above could not be synced.
         StoreUnavailableError: It could not be put there.
     """
     old = temporary_in(path.parent)
@@ -101,7 +100,7 @@ def swap_directory(staged: Path, path: Path) -> None:
     try:
         sync_directory(path.parent)
     except StoreUnavailableError as error:
-        raise UnsettledWriteError from error
+        raise UnsettledError from error
     discard_directory(old)
 
 
@@ -175,11 +174,11 @@ class Unsettled:
         layout: Of the store.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout | FlatLayout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
         self._paths: dict[Path, bool] = {}
-        self._keys: set[KeyId] = set()
+        self._names: set[str] = set()
         self._is_pending = False
 
     def __bool__(self) -> bool:
@@ -192,38 +191,55 @@ class Unsettled:
             self._is_pending = True
 
     @contextmanager
-    def unless_kept(self, path: Path) -> Iterator[None]:
-        """Note *path*, unless a block that writes it ends well or changed nothing."""
+    def unless_kept(self, name: str, path: Path) -> Iterator[None]:
+        """
+        Note a record unless a block that decides on it ends well or changed nothing.
+
+        Raises:
+            UnsettledError: The record may have been changed.
+        """
         try:
             yield
-        except UnsettledWriteError:
+        except BaseException as error:
+            unsettled = isinstance(error, UnsettledError)
+            if isinstance(error, HSMError) and not unsettled:
+                raise
             self.written(path)
-            raise
-        except HSMError:
-            raise
-        except BaseException:
-            self.written(path)
-            raise
+            self.changed(name)
+            if unsettled or not isinstance(error, Exception):
+                raise
+            raise UnsettledError from error
 
-    def remove(self, paths: Sequence[Path]) -> None:
+    def remove(
+        self, paths: Sequence[Path], gone: list[Path], *, overwrite: bool = True
+    ) -> None:
         """
-        Remove sealed blobs of one key, durably, overwritten as far as that goes.
+        Remove files of one directory, durably.
 
         Those that are gone are noted if that is not durable. One that can't be removed
         keeps none of the others.
 
+        Args:
+            paths: Of the files.
+
+            gone: Those that were removed are added.
+
+            overwrite: Overwrite each, as far as that goes.
+
         Raises:
-            UnsettledWriteError: Those that are gone have been noted.
+            UnsettledError: Those that are gone have been noted.
             StoreUnavailableError: One is still there; nothing has been noted.
         """
-        gone: list[Path] = []
         kept: StoreUnavailableError | None = None
         try:
             for path in paths:
+                if overwrite:
+                    overwrite_file(path, _BLOB_BYTES)
                 try:
-                    if _remove(path, gone):
+                    if remove_file(path):
                         gone.append(path)
-                except UnsettledWriteError:
+                except UnsettledError:
+                    gone.append(path)
                     raise
                 except StoreUnavailableError as error:
                     kept = error
@@ -242,17 +258,17 @@ class Unsettled:
             self._paths[path] = True
             self._is_pending = True
 
-    def changed(self, key_id: KeyId) -> None:
-        """Note a key whose document may be another than the index says."""
+    def changed(self, name: str) -> None:
+        """Note a record that may be another than the index says."""
         with self._lock:
-            self._keys.add(key_id)
+            self._names.add(name)
             self._is_pending = True
 
     @property
-    def key_ids(self) -> list[KeyId]:
-        """Keys that were noted as changed."""
+    def names(self) -> list[str]:
+        """Records that were noted as changed."""
         with self._lock:
-            return sorted(self._keys)
+            return sorted(self._names)
 
     def settle(self) -> None:
         """
@@ -301,24 +317,15 @@ class Unsettled:
     def clear(self) -> None:
         """Forget everything: it is settled, and what was changed was read again."""
         with self._lock:
-            self._keys.clear()
+            self._names.clear()
             self._is_pending = bool(self._paths)
-
-
-def _remove(path: Path, gone: list[Path]) -> bool:
-    overwrite_file(path, _BLOB_BYTES)
-    try:
-        return remove_file(path)
-    except UnsettledWriteError:
-        gone.append(path)
-        raise
 
 
 def _remove_if_possible(path: Path) -> None:
     overwrite_file(path, _BLOB_BYTES)
     try:
         remove_file(path)
-    except UnsettledWriteError:
+    except UnsettledError:
         raise
     except StoreUnavailableError:
         # It is still there. Whoever compares its key tries again, and says so.
@@ -329,7 +336,7 @@ def _sync_parent(path: Path) -> None:
     try:
         sync_directory(path.parent)
     except StoreUnavailableError as error:
-        raise UnsettledWriteError from error
+        raise UnsettledError from error
 
 
 def _above(path: Path) -> Path:

@@ -11,7 +11,7 @@ Directory layout of a key store, and its preparation at opening.
     <directory>/keys/<key id>/vNNNNNNNN  the sealed blobs of its versions
     <directory>/uses/<material id>       how often a key's material was used
     <directory>/staging/                 files on their way to their place
-    <directory>/index                    what is known of all keys; see `index_files`
+    <directory>/index                    what is known of all keys; see `saved_index`
     <directory>/index.journal            what has changed since then
     <directory>/index.journal.old        the same, while a new index is written
 
@@ -21,12 +21,11 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, KeyDocument, peek
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     check_private_files,
@@ -38,8 +37,18 @@ from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     find_directory,
     make_private_directory,
+    path_exists,
 )
 from hsm_core._internal.stores.naming import is_key_id
+from hsm_core._internal.stores.records import (
+    ABORTED,
+    APPROVALS,
+    DOCUMENT,
+    KEYS,
+    META,
+    USES,
+    key_of,
+)
 from hsm_core.errors import (
     IntegrityError,
     StoreUnavailableError,
@@ -48,43 +57,30 @@ from hsm_core.errors import (
 from hsm_core.model import KeyId
 
 DOCUMENT_NAME: Final = "key.json"
-
-
-def blob_name(version: int) -> str:
-    """Return the name of the sealed blob of a version."""
-    return f"v{version:08d}"
+_SUFFIX: Final = ".json"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths of one store."""
+    """Paths of a key store."""
 
     directory: Path
 
-    @property
-    def lock(self) -> Path:
-        """The file that the lock is taken on."""
-        return self.directory / "lock"
+    def path(self, name: str) -> Path:
+        """Return where a record lies."""
+        if name.startswith(KEYS):
+            return self.folder(key_of(name)) / file_name(name)
+        return self.directory / name
 
-    @property
-    def meta(self) -> Path:
-        """Directory of small values."""
-        return self.directory / "meta"
-
-    @property
-    def aborted(self) -> Path:
-        """Directory of abort marks."""
-        return self.directory / "aborted"
+    def ids(self, folder: str) -> list[str]:
+        """Return the names of the records below a folder."""
+        directories, regular = list_directory(self.directory / folder)
+        return directories if folder == KEYS else regular
 
     @property
     def keys(self) -> Path:
         """Directory of the keys; new keys are made here under a temporary name."""
         return self.directory / "keys"
-
-    @property
-    def uses(self) -> Path:
-        """Directory of use counters."""
-        return self.directory / "uses"
 
     @property
     def staging(self) -> Path:
@@ -110,14 +106,6 @@ class Layout:
         """Directory of a key."""
         return self.keys / key_id
 
-    def document(self, key_id: KeyId) -> Path:
-        """Document of a key."""
-        return self.keys / key_id / DOCUMENT_NAME
-
-    def blob(self, key_id: KeyId, version: int) -> Path:
-        """Sealed blob of a version."""
-        return self.keys / key_id / blob_name(version)
-
     def prepare(self) -> set[str]:
         """
         Make the directories, or check those there are, and tidy what a crash left.
@@ -131,8 +119,8 @@ class Layout:
         """
         for path in self._directories:
             make_private_directory(path)
-        for path in (self.meta, self.aborted, self.uses):
-            check_private_files(path)
+        for folder in (META, ABORTED, USES):
+            check_private_files(self.directory / folder)
         # What is no regular file in the place of an index is not read.
         names = set(list_directory(self.directory)[1])
         for path in (self.index, self.journal, self.older_journal):
@@ -142,7 +130,8 @@ class Layout:
 
     @property
     def _directories(self) -> tuple[Path, ...]:
-        return self.meta, self.aborted, self.keys, self.uses, self.staging
+        records = (self.directory / folder for folder in (META, ABORTED, KEYS, USES))
+        return *records, self.staging
 
     def remove_temporaries(self) -> set[str]:
         """
@@ -157,46 +146,51 @@ class Layout:
         left = {path: remove_temporaries(path) for path in self._directories}
         return set(left[self.keys])
 
-    def read_keys(self) -> Iterator[tuple[KeyId, bytes]]:
+    def read(
+        self, name: str, most: int = MAX_DOCUMENT_BYTES, *, private: bool = True
+    ) -> bytes | None:
         """
-        Return id and document of every key; an unreadable one has an empty document.
-
-        Raises:
-            UnsafeFileModeError: Other users may reach a key's directory or its files.
-            StoreUnavailableError: Something can't be read now.
-        """
-        for name in sorted(list_directory(self.keys)[0]):
-            if is_key_id(name):
-                self.check_key(KeyId(name))
-                yield KeyId(name), self.read(self.document(KeyId(name))) or b""
-
-    def read(self, path: Path, *, guarded: bool = False) -> bytes | None:
-        """
-        Return a document or blob, or None if there is nothing of this name.
-
-        What is no regular file, is longer than any document, or lies in what is no
-        directory, has no bytes for us.
+        Return a record, or None if there is nothing of this name.
 
         Args:
-            path: Of a document or blob.
+            name: Of the record.
 
-            guarded: Refuse what others may reach.
+            most: Longest record, in bytes.
+
+            private: Refuse what others may reach.
 
         Raises:
-            StoreUnavailableError: It can't be read now.
+            IntegrityError: It is no regular file, is longer, or lies in what is no
+                directory.
+            StoreUnavailableError: It can't be read now, or is refused.
+        """
+        path = self.path(name)
+        if name.startswith(KEYS):
+            try:
+                found = find_directory(path.parent)
+            except UnsafeFileModeError as error:
+                if private:
+                    raise StoreUnavailableError from error
+                found = True
+            if found is None:
+                return None
+            if not found:
+                raise IntegrityError("A key's directory is none.")
+        return read_file(path, most, private=private)
+
+    def read_document(self, name: str) -> bytes | None:
+        """
+        Return a key's document, whoever may reach it; None if nothing is of the key.
+
+        It is empty where something else lies there, or nothing but the directory.
         """
         try:
-            found = find_directory(path.parent)
-        except UnsafeFileModeError as error:
-            if guarded:
-                raise StoreUnavailableError from error
-            found = True
-        try:
-            if not found:
-                return _nothing(found)
-            return read_file(path, MAX_DOCUMENT_BYTES, private=guarded)
+            stored = self.read(name, private=False)
         except IntegrityError:
             return b""
+        if stored is None and path_exists(self.folder(key_of(name))):
+            return b""
+        return stored
 
     def check_key(self, key_id: KeyId) -> None:
         """
@@ -225,17 +219,50 @@ class Layout:
         """Create or replace a file of the store; see `atomic_write`."""
         atomic_write(path, data, staging=self.staging)
 
-    def names_blob(self, key_id: KeyId, version: int) -> bool:
-        """Return whether the document names the blob of a version, or can't be read."""
-        stored = self.read(self.document(key_id)) or b""
-        document = peek(key_id, stored)
-        return document is None or _names(document, version)
+
+def file_name(name: str) -> str:
+    """Return the file name of a document or blob."""
+    last = name.rpartition("/")[2]
+    return DOCUMENT_NAME if last == DOCUMENT else last
 
 
-def _names(document: KeyDocument, number: int) -> bool:
-    version = document.version(number)
-    return version is not None and bool(version.blob_sha256)
+@dataclass(frozen=True, slots=True)
+class FlatLayout:
+    """Paths of an approval store: one file per approval."""
 
+    directory: Path
+    staging: None = None
 
-def _nothing(found: bool | None) -> bytes | None:
-    return None if found is None else b""
+    @property
+    def keys(self) -> None:
+        """Return nothing: there are no keys."""
+
+    def path(self, name: str) -> Path:
+        """Return where a record lies."""
+        return self.directory / (name.removeprefix(APPROVALS) + _SUFFIX)
+
+    def ids(self, folder: str) -> list[str]:
+        """Return the ids of what seems to be an approval."""
+        names = list_directory(self.directory)[1]
+        return [n.removesuffix(_SUFFIX) for n in names if n.endswith(_SUFFIX)]
+
+    def prepare(self) -> set[str]:
+        """Tidy what a crash left, and check that all approvals are private."""
+        self.remove_temporaries()
+        for approval_id in filter(is_key_id, self.ids(APPROVALS)):
+            check_private(self.path(approval_id))
+        return set()
+
+    def remove_temporaries(self) -> set[str]:
+        """Remove what interrupted writes left."""
+        return set(remove_temporaries(self.directory))
+
+    def read(
+        self, name: str, most: int = MAX_DOCUMENT_BYTES, *, private: bool = True
+    ) -> bytes | None:
+        """Return a record, or None; see `Layout.read`."""
+        return read_file(self.path(name), most, private=private)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Create or replace a file of the store; see `atomic_write`."""
+        atomic_write(path, data)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Final, TypeGuard, TypeVar
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core.errors import (
     StorageFullError,
     StoreUnavailableError,
@@ -32,10 +33,6 @@ _PATIENCE: Final = 4.0
 _PAGE: Final = 1000
 
 R = TypeVar("R")
-
-
-class UnsettledPutError(StoreUnavailableError):
-    """The outcome of a put is unknown; it may still be made."""
 
 
 @contextmanager
@@ -99,7 +96,7 @@ class VaultAccess(RemoteKeyVault):
         Raises:
             VaultConflictError: It has another tag, and was not put.
             StorageFullError: There is no room; it was not put.
-            UnsettledPutError: It may have been put, or may be later.
+            UnsettledError: It may have been put, or may be later.
         """
         until, last = time.monotonic() + _PATIENCE, None
         for pause in (*_PAUSES, None):
@@ -121,7 +118,7 @@ class VaultAccess(RemoteKeyVault):
             if pause is None or time.monotonic() > until:
                 break
             time.sleep(pause)
-        raise UnsettledPutError from last
+        raise UnsettledError from last
 
     def replace(self, name: str, data: bytes, /) -> str:
         """

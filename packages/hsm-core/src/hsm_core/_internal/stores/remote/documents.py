@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from hsm_core._internal.stores.records import document_name
 from hsm_core._internal.stores.remote.access import VaultAccess
-from hsm_core._internal.stores.remote.names import document_name
 from hsm_core.errors import StoreUnavailableError, VaultConflictError
 from hsm_core.model import KeyId
 from hsm_core.protocols import ABSENT, Entropy
@@ -99,7 +99,7 @@ class RemoteDocuments:
         Raises:
             VaultConflictError: It has another tag; nothing was written.
             StorageFullError: There is no room; nothing was written.
-            UnsettledPutError: It may have been written, or may be later.
+            UnsettledError: It may have been written, or may be later.
         """
         token = self._entropy.random_bytes(_TOKEN_BYTES).hex()
         frame = f"ferrohsm-document 1 {epoch} {token}\n".encode()

@@ -15,6 +15,7 @@ from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.sqlite.audit_rows import (
@@ -27,7 +28,6 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
     read_records,
     read_rows,
 )
-from hsm_core._internal.stores.sqlite.connection import UnsettledCommitError
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
     AuditTamperedError,
@@ -380,7 +380,7 @@ def _medium_errors(database: Database, cause: Cause) -> Iterator[None]:
         yield
     except StorageFullError as error:
         raise MediumError(Cause.FULL) from error
-    except UnsettledCommitError as error:
+    except UnsettledError as error:
         raise MediumError(Cause.SYNC) from error
     except (IntegrityError, StoreUnavailableError, WrongAuditKeyError) as error:
         raise MediumError(Cause.MOVED if database.moved else cause) from error

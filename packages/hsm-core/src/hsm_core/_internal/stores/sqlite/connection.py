@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from hsm_core._internal.stores.failures import DamagedRecordError
 from hsm_core.errors import (
     ConfigurationError,
     HSMError,
@@ -40,11 +41,7 @@ _DAMAGED: Final = frozenset(
 )
 
 
-class UnsettledCommitError(StoreUnavailableError):
-    """A transaction may have been made; it is known after the database is reopened."""
-
-
-class UnreadableValueError(IntegrityError):
+class UnreadableValueError(DamagedRecordError):
     """One value is too long, or no text; the database may be healthy otherwise."""
 
 

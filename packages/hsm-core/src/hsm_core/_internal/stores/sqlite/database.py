@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.opening import lock_file, storage_errors
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
 from hsm_core._internal.stores.sqlite.connection import (
     Schema,
     UnreadableValueError,
-    UnsettledCommitError,
     is_input_output,
     sqlite_errors,
     translate,
@@ -277,7 +277,9 @@ class Database:
     # Writing
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, *, durable: bool = True, join: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         """
         Give the connection for one transaction: made when the block ends, or never.
 
@@ -287,8 +289,10 @@ class Database:
             durable: Whether it is synced, with all before it. If not, a power cut may
                 undo it and all after it up to the next one that is; a kill can't.
 
+            join: Whether it becomes part of one that this thread has begun.
+
         Raises:
-            UnsettledCommitError: It is not known whether it was made; the database
+            UnsettledError: It is not known whether it was made; the database
                 refuses everything until it is reopened.
             StorageFullError: There is no room; nothing was changed.
             IntegrityError: The database is damaged; nothing was changed.
@@ -298,7 +302,11 @@ class Database:
         with self._turn.patiently():
             self.check_usable()
             if self._connection.in_transaction:
-                raise RuntimeError("Transactions can't be nested.")
+                if not join:
+                    raise RuntimeError("Transactions can't be nested.")
+                with sqlite_errors():
+                    yield self._connection
+                return
             try:
                 with sqlite_errors():
                     self._begin(durable)
@@ -352,7 +360,7 @@ class Database:
                 if self.available:
                     raise problem from error
             self._poison()
-            raise UnsettledCommitError from error
+            raise UnsettledError from error
         except BaseException:
             self._poison()
             raise

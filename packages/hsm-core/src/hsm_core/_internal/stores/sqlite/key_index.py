@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: MIT
 """
-The index of a key store, in the database: changed in the transaction of the document.
+Index of a key store in its database: changed in the transaction of the document.
 
-Every function here runs on a connection whose lock its caller holds.
+Functions here run on a connection whose lock their caller holds. Whoever edits these
+tables alone would hide a key from listings that goes on being used; so a scan checks
+that all leads to a key that should: its name, its operations, its list positions.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+from hsm_core._internal.stores.keys import KeyEntries
+from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
-from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core._internal.stores.sqlite.database import Database, Row
 from hsm_core._internal.stores.sqlite.key_rows import (
+    BEHIND,
     BY_CLAIM,
     BY_ID,
     INSERT,
+    NUMBERED,
     UPDATE,
     claimed,
     is_listed,
     read_entry,
+    untrusted_entry,
     values_of,
 )
 from hsm_core.errors import (
@@ -32,7 +39,15 @@ from hsm_core.errors import (
     OperationAbortedError,
 )
 from hsm_core.model import KeyId
-from hsm_core.protocols import IndexEntry, KeyChange
+from hsm_core.protocols import (
+    BUCKETS,
+    IndexEntry,
+    IndexPage,
+    IndexQuery,
+    KeyChange,
+    KeyDigest,
+    OperationMark,
+)
 
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "
@@ -55,6 +70,183 @@ _UNREADABLE: Final = {
 }
 """Of a row with a value that can't be read: what is needed to replace it."""
 _PRESENT: Final = "SELECT created_at, generation FROM keys WHERE key_id = ?"
+_ROWS_AT_ONCE: Final = 256
+_LISTED: Final = "SELECT 1 FROM keys WHERE key_id = ? AND created_at NOT NULL"
+_MARK: Final = (
+    "SELECT k.key_id FROM operations AS o JOIN keys AS k ON k.n = o.n "
+    "WHERE o.operation_id = ?"
+)
+_DIGESTS: Final = (
+    "SELECT key_id, generation, digest FROM keys "
+    "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
+    "ORDER BY key_id LIMIT ?"
+)
+# A value with other characters is not one of ours, and may not be text.
+_READABLE_DIGESTS: Final = (
+    "SELECT key_id, generation, iif(digest GLOB '*[^0-9a-f]*', NULL, digest) FROM keys "
+    "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
+    "AND key_id NOT GLOB '*[^0-9a-f-]*' ORDER BY key_id LIMIT ?"
+)
+_CLAIM: Final = (
+    "UPDATE keys SET claim = ? WHERE n = ? "
+    "AND NOT EXISTS (SELECT 1 FROM keys WHERE claim = ?)"
+)
+
+
+class KeyRows(KeyEntries):
+    """
+    Index in the database of a key store: changed in the transaction of the document.
+
+    Args:
+        database: Of an open key store.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listing = Listing()
+        self._unlisted: set[KeyId] = set()
+
+    def knows(self, key_id: KeyId, /) -> bool:
+        """Return whether a key has an entry."""
+        if not is_key_id(key_id):
+            return False
+        return self._database.row(_LISTED, (key_id,)) is not None
+
+    def leads_to(self, key_id: KeyId, /) -> bool:
+        """Return whether all leads to a key that should by its entry."""
+        with self._database.reading() as connection:
+            if not self._listing.leads_to(connection, key_id):
+                self._unlisted.add(key_id)
+        return key_id not in self._unlisted
+
+    def key_ids(self) -> Iterator[KeyId]:
+        """Return the ids of all keys that have a row, oldest row first."""
+        self._listing = Listing()
+        last = -(2**63)
+        while page := self._database.rows(NUMBERED, (last, _ROWS_AT_ONCE)):
+            last = page[-1][0]
+            for _, key_id in page:
+                if isinstance(key_id, str) and is_key_id(key_id):
+                    yield KeyId(key_id)
+
+    def read(self, key_id: KeyId, stored: bytes, /) -> IndexEntry:
+        """Return the entry that a document makes, which nobody has authenticated."""
+        return untrusted_entry(key_id, stored)
+
+    def entry(self, reference: str, /) -> IndexEntry | None:
+        """
+        Return the entry of a key by id, or by name if not destroyed.
+
+        Raises:
+            KeyTamperedError: What the index has of it makes no sense.
+        """
+        found = None
+        try:
+            if is_key_id(reference):
+                found = self._database.row(BY_ID, (reference,))
+            if found is None or not is_listed(found):
+                found = self._database.row(BY_CLAIM, (reference,))
+        except UnicodeEncodeError:
+            return None
+        except UnreadableValueError as error:
+            raise KeyTamperedError(
+                "The index of the key store was tampered with."
+            ) from error
+        return None if found is None else read_entry(found)
+
+    def find(self, query: IndexQuery, /) -> IndexPage:
+        """Return a page, newest key first."""
+        with self._database.reading() as connection:
+            return places.find_page(connection, query)
+
+    def digests(self, bucket: int | None, /) -> Iterator[KeyDigest]:
+        """Return generation and digest of all keys, or of those of one bucket."""
+        last, end = ("", "g") if bucket is None else _bounds(bucket)
+        while page := self._digests_behind(last, end):
+            last = page[-1][0]
+            for key_id, generation, digest in page:
+                if is_key_id(key_id):
+                    yield _digest_of(KeyId(key_id), generation, digest)
+
+    def _digests_behind(self, last: str, end: str) -> list[Row]:
+        values = (last, end, _ROWS_AT_ONCE)
+        try:
+            return self._database.rows(_DIGESTS, values)
+        except UnreadableValueError:
+            return self._database.rows(_READABLE_DIGESTS, values)
+
+    def find_operation(self, operation_id: str, /) -> OperationMark | None:
+        """Return where an operation id stands."""
+        found = self._database.row(_MARK, (operation_id,))
+        if found is not None:
+            return OperationMark(key_id=KeyId(found[0]), aborted=False)
+        if self._database.row(_ABORTED, (operation_id,)) is not None:
+            return OperationMark(key_id=None, aborted=True)
+        return None
+
+    def check(self, change: KeyChange, /) -> None:
+        """Check that a change may be made; see `KeyIndex.check`."""
+        with self._database.reading() as connection:
+            check(connection, change)
+
+    def check_abort(self, operation_id: str, /) -> None:
+        """
+        Check that an operation id may be marked as aborted.
+
+        Raises:
+            ConflictError: It stands in a document: it was committed.
+        """
+        if self._database.row(_OPERATION, (operation_id,)) is not None:
+            raise ConflictError("The operation was already committed.")
+
+    def abort(self, operation_id: str, /) -> None:
+        """Do nothing: the abort mark is a row that `check` looks for."""
+
+    def put(self, entry: IndexEntry, /) -> None:
+        """Add or replace the entry of a key."""
+        with self._database.transaction(join=True) as connection:
+            put(connection, entry)
+
+    def correct(self, entry: IndexEntry, /) -> None:
+        """Replace the entry of a key, so that all leads to it that should."""
+        with self._database.transaction(join=True) as connection:
+            put(connection, entry)
+            if entry.key_id in self._unlisted:
+                self._list(connection, entry)
+
+    def _list(self, connection: sqlite3.Connection, entry: IndexEntry) -> None:
+        if not Listing().leads_to(connection, entry.key_id):
+            # A scan still says of each of the others that its rows were false.
+            self._unlisted |= unlisted_keys(connection)
+            list_anew(connection, entry)
+        self._unlisted.discard(entry.key_id)
+
+    def remove(self, key_id: KeyId, /) -> None:
+        """Remove a key; what is stored of it stays."""
+        with self._database.transaction(join=True) as connection:
+            remove(connection, key_id)
+
+    def replace(self, entries: Iterable[IndexEntry], /) -> None:
+        """Replace all entries by these, of keys that are stored; aborts stay."""
+        with self._database.transaction(join=True) as connection:
+            replace_all(connection, entries)
+
+    def rebuild(self, entries: Iterable[IndexEntry], /) -> None:
+        """Replace all entries, in any order."""
+        self.replace(entries)
+
+
+def _bounds(bucket: int) -> tuple[str, str]:
+    return f"{bucket:03x}", f"{bucket + 1:03x}" if bucket + 1 < BUCKETS else "g"
+
+
+def _digest_of(key_id: KeyId, generation: object, digest: object) -> KeyDigest:
+    # What we don't write is no generation and no digest of any document.
+    return KeyDigest(
+        key_id,
+        generation if isinstance(generation, int) else -1,
+        digest if isinstance(digest, str) else "",
+    )
 
 
 def check(connection: sqlite3.Connection, change: KeyChange) -> None:
@@ -83,17 +275,6 @@ def check(connection: sqlite3.Connection, change: KeyChange) -> None:
         holder = find_row(connection, BY_CLAIM, name)
         if holder and holder[2] != new.key_id:
             raise NameTakenError
-
-
-def check_abort(connection: sqlite3.Connection, operation_id: str) -> None:
-    """
-    Check that an operation id may be marked as aborted.
-
-    Raises:
-        ConflictError: It stands in a document: it was committed.
-    """
-    if connection.execute(_OPERATION, (operation_id,)).fetchone():
-        raise ConflictError("The operation was already committed.")
 
 
 def find_row(connection: sqlite3.Connection, statement: str, value: str) -> Row | None:
@@ -187,3 +368,100 @@ def replace_all(connection: sqlite3.Connection, entries: Iterable[IndexEntry]) -
     connection.execute(_CLEAR, (None,))
     for entry in entries:
         put(connection, entry)
+
+
+class Listing:
+    """Looks keys up by all that leads to them; each facet is counted once."""
+
+    def __init__(self) -> None:
+        self._counted: set[int] | None = set()
+
+    @classmethod
+    def without_numbers(cls) -> Listing:
+        """Return one that takes the number of keys in each facet for right."""
+        found = cls()
+        found._counted = None
+        return found
+
+    def leads_to(self, connection: sqlite3.Connection, key_id: KeyId) -> bool:
+        """
+        Return whether all that should leads to a key.
+
+        Where its entry makes no sense, nothing should.
+        """
+        row = find_row(connection, BY_ID, key_id)
+        entry = _readable(row) if row is not None else None
+        if row is None or entry is None:
+            return True
+        return (
+            _has_its_name(connection, row[1], claimed(entry))
+            and all(
+                connection.execute(_OPERATION, (operation_id,)).fetchone() == (row[0],)
+                for operation_id in entry.operations
+            )
+            and places.hold(connection, entry, self._counted)
+        )
+
+
+def unlisted_keys(connection: sqlite3.Connection) -> set[KeyId]:
+    """Return the keys to which something of their own does not lead that should."""
+    listing, found, last = Listing.without_numbers(), set[KeyId](), -(2**63)
+    while rows := connection.execute(NUMBERED, (last, _ROWS_AT_ONCE)).fetchall():
+        last = rows[-1][0]
+        for _, key_id in rows:
+            if is_key_id(key_id) and not listing.leads_to(connection, KeyId(key_id)):
+                found.add(KeyId(key_id))
+    return found
+
+
+def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:
+    """
+    Put all keys into their places again, as their entries say.
+
+    Args:
+        connection: Within a transaction.
+
+        first: Has its name and operations before all others.
+    """
+    for table in ("places", "facets", "operations"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
+    connection.execute("UPDATE keys SET claim = NULL")
+    row = find_row(connection, BY_ID, first.key_id)
+    if row is not None:
+        _enter(connection, row[0], first)
+    last = -(2**63)
+    while rows := connection.execute(BEHIND, (last, _ROWS_AT_ONCE)).fetchall():
+        last = rows[-1][0]
+        for row in rows:
+            entry = _readable(row)
+            if entry is not None and entry.key_id != first.key_id:
+                _enter(connection, row[0], entry)
+
+
+def _enter(connection: sqlite3.Connection, number: int, entry: IndexEntry) -> None:
+    name = claimed(entry)
+    connection.execute(_CLAIM, (name, number, name))
+    connection.executemany(
+        _ADD_OPERATION, [(each, number) for each in entry.operations]
+    )
+    places.move(connection, None, entry)
+
+
+def _has_its_name(
+    connection: sqlite3.Connection, claim: object, name: str | None
+) -> bool:
+    if claim == name:
+        return True
+    # Another that says that it has this name, too, may have had it before.
+    holder = find_row(connection, BY_CLAIM, name) if name else None
+    other = _readable(holder) if holder is not None else None
+    return claim is None and other is not None and claimed(other) == name
+
+
+def _readable(row: Row) -> IndexEntry | None:
+    if not is_listed(row):
+        return None
+    try:
+        return read_entry(row)
+    except KeyTamperedError:
+        return None

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: MIT
+"""
+Record store: named byte strings on one medium, and the one shape of their changes.
+
+::
+
+    keys/<key id>/document     the document of a key
+    keys/<key id>/vNNNNNNNN    the sealed blobs of its versions
+    uses/<material id>         how often a key's material was used
+    aborted/<operation id>     operations that may not commit any more
+    meta/<name>                small values, such as the sealed key ring
+    approvals/<approval id>    approvals
+
+A medium says where a record of a name lies. Key store, use counters and approvals are
+written once, over any medium. Nothing that a medium returns is trusted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, peek
+from hsm_core._internal.stores.failures import DamagedRecordError, UnsettledError
+from hsm_core.errors import OutcomeUnknownError, StoreUnavailableError
+from hsm_core.model import KeyId
+from hsm_core.protocols import AccountChange, ApprovalEntry, StoreAccount
+
+KEYS: Final = "keys/"
+USES: Final = "uses/"
+ABORTED: Final = "aborted/"
+META: Final = "meta/"
+APPROVALS: Final = "approvals/"
+DOCUMENT: Final = "document"
+
+
+def document_name(key_id: KeyId) -> str:
+    """Return the name of a key's document."""
+    return f"{KEYS}{key_id}/{DOCUMENT}"
+
+
+def blob_name(key_id: KeyId, version: int) -> str:
+    """Return the name of the sealed blob of a version."""
+    return f"{KEYS}{key_id}/v{version:08d}"
+
+
+def key_of(name: str) -> KeyId:
+    """Return the key of a document or blob."""
+    return KeyId(name.split("/")[1])
+
+
+def version_of(name: str) -> int:
+    """Return the version of a sealed blob."""
+    return int(name.rpartition("/v")[2])
+
+
+def names_blob(name: str, document: bytes | None) -> bool:
+    """Return whether a key's document names a blob, or can't be read."""
+    if document is None:
+        return False
+    known = peek(key_of(name), document)
+    if known is None:
+        return True
+    version = known.version(version_of(name))
+    return version is not None and bool(version.blob_sha256)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _no_name(name: str) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """
+    A change of a key: immutable records, the one that decides, and deletes.
+
+    Attributes:
+        name: The document; its replacement is the commit point.
+        data: Its new content.
+        is_new: Whether it is the document of a new key.
+        expected: Returns the SHA-256 of the document that it replaces, hex; empty for a
+            new key.
+        before: Sealed blobs that no document names yet; written first.
+        after: Names of sealed blobs that the new document names no more; deleted last.
+        account: Kept with the document, by a medium with transactions.
+        check: Raises if the change may not be made; called while nobody else writes.
+        made: Called once the change is made.
+    """
+
+    name: str
+    data: bytes
+    is_new: bool
+    expected: Callable[[], str]
+    before: Mapping[str, bytes] = field(default_factory=dict)
+    after: Sequence[str] = ()
+    account: AccountChange | None = None
+    check: Callable[[], None] = _nothing
+    made: Callable[[], None] = _nothing
+
+
+class Records(ABC):
+    """
+    Records of one medium. Safe for many threads; other processes are locked out.
+
+    Where a failed write leaves nobody sure of what is stored, every method but `reopen`
+    and `close` raises, until `reopen` has succeeded.
+    """
+
+    is_remote = False
+    """Whether each read is a request, and lists may lag behind."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be read and written, as far as is known."""
+        try:
+            self.check_usable()
+        except StoreUnavailableError:
+            return False
+        return True
+
+    @abstractmethod
+    def check_usable(self) -> None:
+        """
+        Check that it can be used.
+
+        Raises:
+            StoreUnavailableError: It is closed, or a write has failed.
+        """
+
+    @abstractmethod
+    def writing(self) -> AbstractContextManager[None]:
+        """
+        Let one thread change records in a ``with`` block; one transaction, if there is.
+
+        Use counters may change meanwhile.
+
+        Raises:
+            UnsettledError: A transaction may have been made.
+            StoreUnavailableError: It can't be written now; nothing was changed.
+        """
+
+    @abstractmethod
+    def read(self, name: str, /, most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """
+        Return a record, or None if there is none.
+
+        Args:
+            name: Of a valid form.
+
+            most: Longest record, in bytes.
+
+        Raises:
+            DamagedRecordError: Something else lies there.
+            StoreUnavailableError: It can't be read now.
+        """
+
+    def stored(self, name: str, /, most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """Return a record; empty where something else lies there."""
+        try:
+            return self.read(name, most)
+        except DamagedRecordError:
+            return b""
+
+    @abstractmethod
+    def ids(self, folder: str, /) -> Iterable[str]:
+        """Return what stands behind a folder in names: ids, and whatever lies there."""
+
+    def read_documents(
+        self, key_ids: Iterable[KeyId], /, *, again: bool = False
+    ) -> Iterator[tuple[KeyId, bytes | None]]:
+        """
+        Return documents of keys, in this order; None if there is nothing of a key.
+
+        Args:
+            key_ids: Of the keys.
+
+            again: Whether these are what later commits replace.
+        """
+        for key_id in key_ids:
+            self.check_usable()
+            yield key_id, self.read_again(document_name(key_id))
+
+    def read_again(self, name: str, /) -> bytes | None:
+        """Return a document as `stored` does; no earlier write may arrive after it."""
+        return self.stored(name)
+
+    @abstractmethod
+    def commit(self, commit: Commit, /) -> None:
+        """
+        Change a key.
+
+        Raises:
+            GenerationConflictError: The document is not the expected one.
+            ConflictError: A blob of this name is there, and named by the document.
+            UnsettledError: The document may have been replaced.
+            StorageFullError: There is no room; the document is as it was.
+            StoreUnavailableError: The document is as it was.
+        """
+
+    @abstractmethod
+    def put(
+        self,
+        name: str,
+        data: bytes,
+        /,
+        *,
+        is_first: bool = False,
+        entry: ApprovalEntry | None = None,
+    ) -> None:
+        """
+        Create or replace one record, durably.
+
+        Args:
+            name: Of a valid form.
+
+            data: All of its content.
+
+            is_first: There is no record of this name; it need not be durable before the
+                next commit.
+
+            entry: Facts of an approval, for a medium with columns.
+
+        Raises:
+            UnsettledError: It may have been replaced.
+            StorageFullError: There is no room; it is as it was.
+            StoreUnavailableError: It is as it was.
+        """
+
+    @abstractmethod
+    def delete(
+        self, names: Sequence[str], /, gone: Callable[[str], None] = _no_name
+    ) -> None:
+        """
+        Delete records, durably, where they are there.
+
+        Args:
+            names: Of one folder.
+
+            gone: Called for each that was deleted.
+
+        Raises:
+            UnsettledError: Some are gone, perhaps not durably.
+            StoreUnavailableError: One is still there.
+        """
+
+    def read_account(self) -> StoreAccount | None:
+        """Return the account; None where none is kept."""
+        self.check_usable()
+        return None
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """Replace the account, where one is kept."""
+        self.check_usable()
+
+    @abstractmethod
+    def reopen(
+        self,
+        again: Callable[[str, bytes | None], None],
+        every: Callable[[], None] = _nothing,
+        /,
+    ) -> None:
+        """
+        After a failed write: make durable what is there, and go on.
+
+        Args:
+            again: Called with each record that may have changed.
+
+            every: Called if any may have.
+
+        Raises:
+            StoreUnavailableError: It still can't be; to be tried again later.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let other processes have it; later calls raise StoreUnavailableError."""
+
+
+@contextmanager
+def unknown_outcome(**facts: str) -> Iterator[None]:
+    """
+    Report an unsettled change with what tells it apart.
+
+    Raises:
+        OutcomeUnknownError: The block raised an `UnsettledError`.
+    """
+    try:
+        yield
+    except UnsettledError as error:
+        raise OutcomeUnknownError(
+            "The outcome of the change is unknown; reopen the store.", **facts
+        ) from error

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: MIT
+"""
+Records in a remote vault, and the key store over them.
+
+A document is replaced by one conditional put, which is the only commit point; it
+expects the very object that the change was prepared on.
+
+Where a put may have been done or not, the store refuses everything until it is
+reopened; that fences the document, so that a put still on its way is refused when it
+arrives. A list may lag behind: what it lacks is never called missing before the object
+itself was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.failures import DamagedRecordError, UnsettledError
+from hsm_core._internal.stores.index import KeyIndex
+from hsm_core._internal.stores.keys import RecordKeyStore
+from hsm_core._internal.stores.records import (
+    KEYS,
+    USES,
+    Commit,
+    Records,
+    document_name,
+    key_of,
+    names_blob,
+)
+from hsm_core._internal.stores.remote.access import VaultAccess
+from hsm_core._internal.stores.remote.documents import (
+    FoundDocument,
+    RemoteDocuments,
+)
+from hsm_core._internal.stores.remote.leases import RemoteLeases, WriterLease
+from hsm_core.errors import (
+    ConflictError,
+    GenerationConflictError,
+    HSMError,
+    StoreUnavailableError,
+    VaultConflictError,
+)
+from hsm_core.model import KeyId
+from hsm_core.protocols import ABSENT, ApprovalEntry, Clock, Entropy, RemoteKeyVault
+
+_COMMIT_TRIES: Final = 3
+_STRIPES: Final = 16
+
+
+class VaultRecords(Records):
+    """
+    Records as objects of a vault.
+
+    The tag of a document is that of the object that its index entry was read from, so
+    that a change prepared on that entry replaces that object or none.
+
+    Args:
+        vault: Closed with the records, and if they can't be opened.
+
+        clock: Tells how long this process may write.
+
+        entropy: Makes each writing of a document one of its own.
+
+        holder: Who opens them; 1 to 128 visible ASCII characters, unique among
+            processes.
+
+        patient: Wait for the end of the lease of a process that seems to be dead.
+
+    Raises:
+        StoreLockedError: Another process has them open.
+        StoreUnavailableError: The vault can't be read or written.
+    """
+
+    is_remote = True
+
+    def __init__(
+        self,
+        vault: RemoteKeyVault,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        holder: str,
+        patient: bool,
+    ) -> None:
+        self._vault = VaultAccess(vault)
+        self._documents = RemoteDocuments(self._vault, entropy)
+        leases = RemoteLeases(self._vault, clock, entropy)
+        self._lease = WriterLease(leases, clock, holder)
+        self._tags: dict[str, str] = {}
+        self._unsettled: dict[str, Commit] = {}
+        self._lock = threading.RLock()
+        self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self._process = os.getpid()
+        self._is_closed = False
+        try:
+            self._lease.begin(patient=patient)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<VaultRecords in {self._vault!r}>"
+
+    def check_usable(self) -> None:
+        """See `Records.check_usable`."""
+        self._check_open()
+        if self._unsettled:
+            raise StoreUnavailableError("A write failed; reopen the key store.")
+        if not self._lease.is_held:
+            raise StoreUnavailableError(
+                "The key store lost its writer lease; reopen it."
+            )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailableError("The key store is closed.")
+        if os.getpid() != self._process:
+            raise StoreUnavailableError(
+                "The key store was opened by the parent process; open it again in "
+                "this one."
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """See `Records.writing`."""
+        with self._lock:
+            self.check_usable()
+            yield
+
+    def reopen(
+        self,
+        again: Callable[[str, bytes | None], None],
+        every: Callable[[], None] = lambda: None,
+        /,
+    ) -> None:
+        """Take the lease again, and find out what is in doubt; see `Records`."""
+        with self._lock:
+            self._check_open()
+            unsettled = dict(self._unsettled)
+            if not self._lease.is_held and self._lease.resume():
+                self._reload(every)
+            for name, commit in unsettled.items():
+                found = self._fence(name)
+                again(name, found.document)
+                if found.document == commit.data:
+                    self._remove_blobs(commit)
+                del self._unsettled[name]
+
+    def _reload(self, every: Callable[[], None]) -> None:
+        unsettled, self._unsettled = self._unsettled, {}
+        try:
+            every()
+        finally:
+            self._unsettled = unsettled
+
+    # Reading
+
+    def read(self, name: str, /, most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """See `Records.read`."""
+        self.check_usable()
+        if name.startswith(KEYS) and name == document_name(key_of(name)):
+            return self._documents.read(key_of(name)).document
+        found = self._vault.get(name)
+        if found is not None and len(found.data) > most:
+            raise DamagedRecordError("A stored value is too long.")
+        return None if found is None else found.data
+
+    def ids(self, folder: str, /) -> Iterator[str]:
+        """See `Records.ids`."""
+        self.check_usable()
+        for name in self._vault.list_all(folder):
+            found, _, rest = name.removeprefix(folder).partition("/")
+            if folder != KEYS or rest == "document":
+                yield found
+
+    def read_documents(
+        self, key_ids: Iterable[KeyId], /, *, again: bool = False
+    ) -> Iterator[tuple[KeyId, bytes | None]]:
+        """Return documents of keys, read side by side; see `Records`."""
+        for key_id, found in self._documents.read_many(key_ids):
+            self.check_usable()
+            if again:
+                self._tags[document_name(key_id)] = found.tag
+            yield key_id, found.document
+
+    def read_again(self, name: str, /) -> bytes | None:
+        """
+        Return a document; one that an earlier tenure wrote is fenced first.
+
+        So what this returns stays true even if that process still has a change of this
+        key on its way.
+        """
+        found = self._documents.read(key_of(name))
+        if found.epoch != self._lease.epoch:
+            found = self._fence(name)
+        self._tags[name] = found.tag
+        return found.document
+
+    def _fence(self, name: str) -> FoundDocument:
+        found = self._documents.fence(key_of(name), epoch=self._lease.epoch)
+        self._tags[name] = found.tag
+        return found
+
+    # Writing
+
+    def commit(self, commit: Commit, /) -> None:
+        """See `Records.commit`."""
+        with self.writing():
+            commit.check()
+            failpoint("store.before_blobs")
+            for name, blob in commit.before.items():
+                self._put_blob(commit.name, name, blob)
+            failpoint("store.after_blobs")
+            failpoint("store.before_document")
+            self.check_usable()
+            with self._committing(commit):
+                self._replace(commit)
+                commit.made()
+                failpoint("store.after_document")
+            self._remove_blobs(commit)
+            failpoint("store.after_remove")
+
+    @contextmanager
+    def _committing(self, commit: Commit) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            unsettled = isinstance(error, UnsettledError)
+            if isinstance(error, HSMError) and not unsettled:
+                raise
+            self._unsettled[commit.name] = commit
+            if unsettled or not isinstance(error, Exception):
+                raise
+            raise UnsettledError from error
+
+    def _put_blob(self, document: str, name: str, blob: bytes) -> None:
+        try:
+            with suppress(VaultConflictError):
+                self._vault.put_surely(name, blob, expected=ABSENT)
+                return
+            # One that no document names was left by a commit that did not come about.
+            if names_blob(name, self._documents.read(key_of(document)).document):
+                raise ConflictError("A sealed blob is immutable and can't be replaced.")
+            self._vault.replace(name, blob)
+        except UnsettledError as error:
+            # The document is as it was.
+            raise StoreUnavailableError from error
+
+    def _replace(self, commit: Commit) -> None:
+        for _ in range(_COMMIT_TRIES):
+            tag = self._tags.get(commit.name, ABSENT)
+            try:
+                self._tags[commit.name] = self._documents.write(
+                    key_of(commit.name), commit.data, tag=tag, epoch=self._lease.epoch
+                )
+            except VaultConflictError:
+                if not self._is_as_expected(commit):
+                    break
+            else:
+                return
+        raise GenerationConflictError
+
+    def _is_as_expected(self, commit: Commit) -> bool:
+        """Read a document again; whether it is what it was, in another object."""
+        found = self._documents.read(key_of(commit.name))
+        self._tags[commit.name] = found.tag
+        expected = commit.expected()
+        if found.document is None or not expected:
+            return found.document is None and not expected and found.tag == ABSENT
+        return hashlib.sha256(found.document).hexdigest() == expected
+
+    def _remove_blobs(self, commit: Commit) -> None:
+        for name in commit.after:
+            # Whoever compares the key tries again, and says which blob is still there.
+            with suppress(StoreUnavailableError):
+                self._vault.delete(name)
+
+    def put(
+        self,
+        name: str,
+        data: bytes,
+        /,
+        *,
+        is_first: bool = False,
+        entry: ApprovalEntry | None = None,
+    ) -> None:
+        """
+        See `Records.put`.
+
+        Each put expects the tag of the put before, so that one that is late can't set a
+        counter back.
+        """
+        with self._lock_of(name):
+            self.check_usable()
+            known = self._tags.pop(name, None)
+            if known is not None and self._put(name, data, known):
+                return
+            # Nobody else may write, so what is there now is an earlier put of ours.
+            found = self._vault.get(name)
+            self.check_usable()
+            if not self._put(name, data, ABSENT if found is None else found.tag):
+                raise StoreUnavailableError("Another process writes this record.")
+
+    def _put(self, name: str, data: bytes, tag: str) -> bool:
+        try:
+            tag = self._vault.put_surely(name, data, expected=tag)
+        except VaultConflictError:
+            return False
+        if name.startswith(USES):
+            self._tags[name] = tag
+        return True
+
+    def delete(
+        self, names: Sequence[str], /, gone: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """See `Records.delete`."""
+        for name in names:
+            with self._lock_of(name):
+                self.check_usable()
+                self._tags.pop(name, None)
+                self._vault.delete(name)
+            gone(name)
+
+    def _lock_of(self, name: str) -> threading.Lock | threading.RLock:
+        is_counter = name.startswith(USES)
+        return self._stripes[hash(name) % _STRIPES] if is_counter else self._lock
+
+    def close(self) -> None:
+        """Give the lease up, after the commit that is under way."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            # With a put still on its way, others must wait until the lease ends.
+            self._lease.end(release=not self._unsettled)
+            with suppress(StoreUnavailableError):
+                self._vault.close()
+
+
+class RemoteKeyStore(RecordKeyStore):
+    """Key store in a remote vault; arguments and errors as of `VaultRecords`."""
+
+    def __init__(
+        self,
+        vault: RemoteKeyVault,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        holder: str,
+        patient: bool = False,
+    ) -> None:
+        records = VaultRecords(
+            vault, clock=clock, entropy=entropy, holder=holder, patient=patient
+        )
+        super().__init__(records, KeyIndex())
+        try:
+            self._load()
+        except BaseException:
+            records.close()
+            raise
