@@ -28,8 +28,8 @@ from hsm_core._internal.stores.filesystem.stores import (
 )
 from hsm_core._internal.stores.records import USES
 from hsm_core._internal.stores.sqlite import key_index
+from hsm_core._internal.stores.sqlite.key_rows import VERSION_BITS
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
-from hsm_core._internal.stores.sqlite.schema import VERSION_BITS
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import open_hsm
 from hsm_core.model import KeyId

@@ -35,7 +35,7 @@ def open_remote(
 @contextmanager
 def no_pauses() -> Iterator[None]:
     """Let tries follow each other at once."""
-    with mock.patch("hsm_core._internal.stores.remote.access._PAUSES", (0.0, 0.0)):
+    with mock.patch("hsm_core._internal.stores.remote.objects._PAUSES", (0.0, 0.0)):
         yield
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     discard_directory,
@@ -32,6 +31,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     path_exists,
     sync_directory,
 )
+from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import (
     IntegrityError,
     StoreLockedError,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.failures import UnsettledError
+from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.errors import (

@@ -46,9 +46,8 @@ from hsm_core._internal.stores.filesystem.saved_index import (
     put,
     steps_of,
 )
-from hsm_core._internal.stores.remote.access import VaultAccess
-from hsm_core._internal.stores.remote.documents import RemoteDocuments
 from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
+from hsm_core._internal.stores.remote.objects import RemoteDocuments, VaultAccess
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core._internal.time.clock_guard import (
     ClockJump,

@@ -26,18 +26,16 @@ from hsm_core._internal.policy.engine import policy_of
 from hsm_core._internal.retention import evidence
 from hsm_core._internal.retention.evidence import LedgerVerification
 from hsm_core._internal.retention.service import LedgerFile
-from hsm_core._internal.stores.apart import (
-    check_apart,
-    check_unlocked,
-    tighten_folders,
-)
 from hsm_core._internal.stores.audit import open_audit_log, open_ledger, recover_fork
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.guard import unwrapped
 from hsm_core._internal.stores.locations import (
+    check_apart,
+    check_unlocked,
     open_approval_store,
     open_key_store,
     open_vault_store,
+    tighten_folders,
 )
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import (

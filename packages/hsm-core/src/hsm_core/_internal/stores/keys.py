@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Key store over a record store and an index.
+Key store and use counters over a record store and an index.
 
 A change writes its sealed blobs first and then replaces the document, which is the only
 commit point; blobs that the new document names no more are deleted last.
@@ -12,26 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from hsm_core._internal.stores.failures import UnsettledError
-from hsm_core._internal.stores.naming import (
-    check_change,
-    check_meta_name,
-    check_operation_id,
-    check_versions,
-    is_key_id,
-)
 from hsm_core._internal.stores.records import (
     ABORTED,
     KEYS,
     META,
+    USES,
     Commit,
     Records,
+    UnsettledError,
     blob_name,
+    check_change,
+    check_material_id,
+    check_meta_name,
+    check_operation_id,
+    check_versions,
     document_name,
+    is_key_id,
     key_of,
     unknown_outcome,
 )
-from hsm_core._internal.stores.use_counters import RecordUseCounters
 from hsm_core.errors import (
     GenerationConflictError,
     InvalidInputError,
@@ -50,7 +49,50 @@ from hsm_core.protocols import (
     OperationMark,
     StoreAccount,
     StoredKey,
+    UseCounters,
 )
+
+_VALUE_BYTES: Final = 4096
+
+
+class RecordUseCounters(UseCounters):
+    """
+    Values as records.
+
+    Args:
+        records: Closed by the key store that has them too.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def __repr__(self) -> str:
+        return f"<RecordUseCounters in {self._records!r}>"
+
+    def get(self, material_id: str, /) -> bytes | None:
+        """Return the value of a material, or None; empty if it can't be one."""
+        check_material_id(material_id)
+        return self._records.stored(USES + material_id, _VALUE_BYTES)
+
+    def put(self, material_id: str, value: bytes, /) -> None:
+        """Replace the value of a material; see `UseCounters.put`."""
+        check_material_id(material_id)
+        self._records.put(USES + material_id, value)
+
+    def put_first(self, material_id: str, value: bytes, /) -> None:
+        """Store the first value of a material; see `UseCounters.put_first`."""
+        check_material_id(material_id)
+        self._records.put(USES + material_id, value, is_first=True)
+
+    def discard(self, material_id: str, /) -> None:
+        """Delete the value of a material, durably, if there is one."""
+        check_material_id(material_id)
+        self._records.delete([USES + material_id])
+
+    def material_ids(self) -> list[str]:
+        """Return every material that has a value; other names are left alone."""
+        return [name for name in self._records.ids(USES) if is_key_id(name)]
+
 
 _META_BYTES: Final = 1024 * 1024
 _MOST_REMEMBERED: Final = 4096

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from hsm_core._internal.stores.remote.access import MAX_OBJECT_BYTES
+from hsm_core._internal.stores.remote.objects import MAX_OBJECT_BYTES
 from hsm_core.errors import (
     ConfigurationError,
     StorageFullError,

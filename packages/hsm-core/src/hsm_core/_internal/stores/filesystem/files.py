@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     check_private_status,
@@ -27,6 +26,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     storage_errors,
     sync_directory,
 )
+from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import (
     IntegrityError,
     StoreUnavailableError,

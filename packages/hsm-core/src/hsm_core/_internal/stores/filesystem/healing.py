@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
-from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     discard_directory,
@@ -37,6 +36,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     storage_errors,
     sync_directory,
 )
+from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import HSMError, IntegrityError, StoreUnavailableError
 
 _MOST_FILES: Final = 4096

@@ -39,7 +39,6 @@ from hsm_core._internal.stores.filesystem.opening import (
     make_private_directory,
     path_exists,
 )
-from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.records import (
     ABORTED,
     APPROVALS,
@@ -47,6 +46,7 @@ from hsm_core._internal.stores.records import (
     KEYS,
     META,
     USES,
+    is_key_id,
     key_of,
 )
 from hsm_core.errors import (

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.failures import DamagedRecordError, UnsettledError
 from hsm_core._internal.stores.filesystem.files import (
     create_file,
     discard_directory,
@@ -40,7 +39,9 @@ from hsm_core._internal.stores.records import (
     KEYS,
     USES,
     Commit,
+    DamagedRecordError,
     Records,
+    UnsettledError,
     key_of,
     names_blob,
 )

@@ -13,7 +13,7 @@ from hsm_core._internal.stores.filesystem.records import FileRecords
 from hsm_core._internal.stores.filesystem.saved_index import IndexFiles, SavedIndex
 from hsm_core._internal.stores.index import KeyIndex, collector_paused
 from hsm_core._internal.stores.keys import RecordKeyStore
-from hsm_core._internal.stores.naming import is_key_id
+from hsm_core._internal.stores.records import is_key_id
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry, KeyChange
 

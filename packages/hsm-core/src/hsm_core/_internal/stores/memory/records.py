@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.stores.approvals import RecordApprovalStore
 from hsm_core._internal.stores.index import KeyIndex
-from hsm_core._internal.stores.keys import RecordKeyStore
+from hsm_core._internal.stores.keys import RecordKeyStore, RecordUseCounters
 from hsm_core._internal.stores.records import KEYS, Commit, Records
-from hsm_core._internal.stores.use_counters import RecordUseCounters
 from hsm_core.errors import ConflictError, StoreUnavailableError
 from hsm_core.protocols import ApprovalEntry
 

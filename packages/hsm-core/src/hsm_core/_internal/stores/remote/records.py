@@ -22,24 +22,25 @@ from typing import Final
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.failures import DamagedRecordError, UnsettledError
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core._internal.stores.records import (
     KEYS,
     USES,
     Commit,
+    DamagedRecordError,
     Records,
+    UnsettledError,
     document_name,
     key_of,
     names_blob,
 )
-from hsm_core._internal.stores.remote.access import VaultAccess
-from hsm_core._internal.stores.remote.documents import (
+from hsm_core._internal.stores.remote.leases import RemoteLeases, WriterLease
+from hsm_core._internal.stores.remote.objects import (
     FoundDocument,
     RemoteDocuments,
+    VaultAccess,
 )
-from hsm_core._internal.stores.remote.leases import RemoteLeases, WriterLease
 from hsm_core.errors import (
     ConflictError,
     GenerationConflictError,

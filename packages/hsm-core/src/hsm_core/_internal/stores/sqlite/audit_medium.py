@@ -15,9 +15,9 @@ from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
+from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite.audit_rows import (
     first_row,
     head_row,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from hsm_core._internal.stores.failures import DamagedRecordError
+from hsm_core._internal.stores.records import DamagedRecordError
 from hsm_core.errors import (
     ConfigurationError,
     HSMError,

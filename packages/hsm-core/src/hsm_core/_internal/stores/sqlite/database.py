@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.failures import UnsettledError
 from hsm_core._internal.stores.filesystem.opening import lock_file, storage_errors
+from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
 from hsm_core._internal.stores.sqlite.connection import (

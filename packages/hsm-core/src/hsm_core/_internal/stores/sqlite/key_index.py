@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hsm_core._internal.stores.keys import KeyEntries
-from hsm_core._internal.stores.naming import is_key_id
+from hsm_core._internal.stores.records import is_key_id
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
 from hsm_core._internal.stores.sqlite.database import Database, Row

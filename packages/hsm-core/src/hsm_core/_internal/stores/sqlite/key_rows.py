@@ -1,19 +1,108 @@
 # SPDX-License-Identifier: MIT
-"""Index entries as rows, in both directions; what is read is not trusted."""
+"""Tables of a key store, and index entries as rows; what is read is not trusted."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from hsm_core._internal.keyring.documents import read_index
-from hsm_core._internal.stores.naming import is_key_id
+from hsm_core._internal.keyring.documents import peek, read_index
+from hsm_core._internal.stores.records import is_key_id
+from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import IndexEntry
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+
+VERSION_BITS: Final = 27
+"""Blobs are numbered by their key's number, shifted by this, and their version."""
+
+ACCOUNT_SEAL: Final = "Account"
+"""Where the account's seal lies among the named values; none of them has a capital."""
+
+
+_DOCUMENTS: Final = (
+    "SELECT keys.n, key_id, document FROM keys LEFT JOIN documents USING (n) "
+    "WHERE keys.n > ? AND created_at IS NOT NULL ORDER BY keys.n LIMIT 256"
+)
+_LEARN: Final = "UPDATE keys SET owner = ?, usages = ? WHERE n = ?"
+
+
+def _first(tables: sqlite_utils.Database) -> None:
+    tables.create_table(
+        "keys",
+        {
+            "n": int,
+            "key_id": str,
+            "created_at": int,
+            "name": str,
+            "algorithm": str,
+            "state": str,
+            "tags": str,
+            "generation": int,
+            "operations": str,
+            "digest": str,
+            "claim": str,
+        },
+        pk="n",
+        not_null={"key_id"},
+    )
+    tables.execute("CREATE UNIQUE INDEX keys_key_id ON keys (key_id)")
+    tables.execute(
+        "CREATE UNIQUE INDEX keys_claim ON keys (claim) WHERE claim IS NOT NULL"
+    )
+    # Long values lie apart from what listings and look-ups walk over.
+    tables.create_table("documents", {"n": int, "document": bytes}, pk="n")
+    tables.create_table("blobs", {"id": int, "blob": bytes}, pk="id")
+    # A facet is what a listing can be narrowed to, with how many keys it has; a place
+    # is a key in the order of a facet.
+    tables.create_table(
+        "facets",
+        {"id": int, "tag": str, "algorithm": str, "state": str, "number": int},
+        pk="id",
+        not_null={"tag", "algorithm", "state", "number"},
+    )
+    tables.execute("CREATE UNIQUE INDEX facets_name ON facets (tag, algorithm, state)")
+    for statement in (
+        "CREATE TABLE places (facet INTEGER NOT NULL, created_at INTEGER NOT NULL, "
+        "key_id BLOB NOT NULL, PRIMARY KEY (facet, created_at, key_id)) WITHOUT ROWID",
+        "CREATE TABLE operations (operation_id TEXT PRIMARY KEY, n INTEGER NOT NULL) "
+        "WITHOUT ROWID",
+        "CREATE TABLE aborted (operation_id TEXT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE uses (material_id TEXT PRIMARY KEY, value BLOB NOT NULL) "
+        "WITHOUT ROWID",
+    ):
+        tables.execute(statement)
+    tables.create_table("account", {"bucket": int, "value": bytes}, pk="bucket")
+
+
+def _second(tables: sqlite_utils.Database) -> None:
+    """Let the index know owners and usages, which a policy may ask for."""
+    tables.execute("ALTER TABLE keys ADD COLUMN owner TEXT")
+    tables.execute("ALTER TABLE keys ADD COLUMN usages TEXT")
+    last = -1
+    while rows := tables.execute(_DOCUMENTS, (last,)).fetchall():
+        last = rows[-1][0]
+        for number, key_id, document in rows:
+            known = peek(
+                KeyId(str(key_id)), document if type(document) is bytes else b""
+            )
+            owner, usages = (known.owner, known.usages) if known else ("", ())
+            listed = json.dumps(sorted(usages))
+            tables.execute(_LEARN, (owner, listed, number))
+
+
+KEYS_SCHEMA: Final = Schema(application_id=0x46484B31, steps=(_first, _second))
+"""Keys: ``FHK1``."""
+
 
 BY_ID: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "

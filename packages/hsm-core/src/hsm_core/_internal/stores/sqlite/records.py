@@ -17,7 +17,6 @@ from typing import Final
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approvals import RecordApprovalStore
-from hsm_core._internal.stores.failures import DamagedRecordError
 from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core._internal.stores.records import (
     ABORTED,
@@ -26,6 +25,7 @@ from hsm_core._internal.stores.records import (
     META,
     USES,
     Commit,
+    DamagedRecordError,
     Records,
     document_name,
     key_of,
@@ -39,7 +39,7 @@ from hsm_core._internal.stores.sqlite.approval_rows import (
 )
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.key_index import KeyRows
-from hsm_core._internal.stores.sqlite.schema import (
+from hsm_core._internal.stores.sqlite.key_rows import (
     ACCOUNT_SEAL,
     KEYS_SCHEMA,
     VERSION_BITS,

@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: MIT
 """
-Vault access for the stores: retries reads, and resolves lost answers.
+Objects of a vault for the stores: retried reads, resolved lost answers, fences.
 
 A put whose answer got lost was done, or was not, or is still on its way. Because each
 put names the tag that it expects, it can be sent again until one of them is known to be
-done, or can't be done any more. Nothing that a vault returns is trusted.
+done, or can't be done any more.
+
+A document lies in a frame that tells which tenure wrote it, and has a random token. So
+rewriting the same document changes the object's tag, and every put still in flight is
+refused when it arrives: the object is *fenced*. Where there is no document, a frame
+around nothing does the same for a key that somebody is still making.
+
+Nothing that a vault returns is trusted; who forges a frame can only cause refusals.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Final, TypeGuard, TypeVar
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
-from hsm_core._internal.stores.failures import UnsettledError
-from hsm_core.errors import (
-    StorageFullError,
-    StoreUnavailableError,
-    VaultConflictError,
-)
-from hsm_core.protocols import ABSENT, RemoteKeyVault, VaultObject
+from hsm_core._internal.stores.records import UnsettledError, document_name
+from hsm_core.errors import StorageFullError, StoreUnavailableError, VaultConflictError
+from hsm_core.model import KeyId
+from hsm_core.protocols import ABSENT, Entropy, RemoteKeyVault, VaultObject
 
 MAX_OBJECT_BYTES: Final = MAX_DOCUMENT_BYTES + 1024
 """Longest object that is read or written: a document in its frame."""
@@ -192,3 +200,109 @@ def _again(call: Callable[[], R]) -> R:
         time.sleep(pause)
     with _translated():
         return call()
+
+
+_FRAME: Final = re.compile(rb"ferrohsm-document 1 ([0-9]{1,18}) [0-9a-f]{32}\n")
+_TOKEN_BYTES: Final = 16
+_FENCE_TRIES: Final = 8
+_READERS: Final = 8
+_BATCH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDocument:
+    """
+    What lies in the vault for a key's document.
+
+    Attributes:
+        document: Not trusted; None if there is none.
+        tag: Of the object, or `ABSENT`.
+        epoch: Of the tenure that wrote it, as the object says; 0 where there is none,
+            and None in an object that no store has written.
+    """
+
+    document: bytes | None
+    tag: str
+    epoch: int | None
+
+
+class RemoteDocuments:
+    """
+    Documents by key.
+
+    Args:
+        vault: Where they lie.
+
+        entropy: Source of the tokens.
+    """
+
+    def __init__(self, vault: VaultAccess, entropy: Entropy) -> None:
+        self._vault = vault
+        self._entropy = entropy
+
+    def read(self, key_id: KeyId) -> FoundDocument:
+        """Return what lies there now."""
+        found = self._vault.get(document_name(key_id))
+        if found is None:
+            return FoundDocument(None, ABSENT, 0)
+        frame = _FRAME.match(found.data)
+        if frame is None:
+            return FoundDocument(found.data, found.tag, None)
+        document = found.data[frame.end() :]
+        return FoundDocument(document or None, found.tag, int(frame[1]))
+
+    def read_many(
+        self, key_ids: Iterable[KeyId]
+    ) -> Iterator[tuple[KeyId, FoundDocument]]:
+        """Return what lies there for many keys, in their order."""
+        remaining = iter(key_ids)
+        with ThreadPoolExecutor(_READERS, "hsm-core-vault") as pool:
+            while batch := list(islice(remaining, _BATCH)):
+                yield from zip(batch, pool.map(self.read, batch), strict=True)
+
+    def write(self, key_id: KeyId, document: bytes, *, tag: str, epoch: int) -> str:
+        """
+        Replace a document, and return the new tag.
+
+        Args:
+            key_id: Its key.
+
+            document: May be empty, which is none.
+
+            tag: What the object must have now, or `ABSENT`.
+
+            epoch: Of the tenure that writes.
+
+        Raises:
+            VaultConflictError: It has another tag; nothing was written.
+            StorageFullError: There is no room; nothing was written.
+            UnsettledError: It may have been written, or may be later.
+        """
+        token = self._entropy.random_bytes(_TOKEN_BYTES).hex()
+        frame = f"ferrohsm-document 1 {epoch} {token}\n".encode()
+        return self._vault.put_surely(
+            document_name(key_id), frame + document, expected=tag
+        )
+
+    def fence(self, key_id: KeyId, *, epoch: int) -> FoundDocument:
+        """
+        Return what lies there, after no earlier write can arrive any more.
+
+        An object that no store has written stays as it is: no write expects it.
+
+        Raises:
+            StoreUnavailableError: That could not be brought about.
+        """
+        for _ in range(_FENCE_TRIES):
+            found = self.read(key_id)
+            if found.epoch is None:
+                return found
+            document = found.document or b""
+            try:
+                tag = self.write(key_id, document, tag=found.tag, epoch=epoch)
+            except VaultConflictError:
+                continue
+            return FoundDocument(found.document, tag, epoch)
+        raise StoreUnavailableError(
+            f"The document of {key_id} keeps changing; try again."
+        )
