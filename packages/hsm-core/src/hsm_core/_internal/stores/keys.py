@@ -287,7 +287,7 @@ class RecordKeyStore(KeyStore):
     def _adopt_other(self, key_id: KeyId) -> None:
         """Take over what another process has written in place of a document."""
         if self._records.is_remote:
-            with self._changing():
+            with self._records.writing():
                 stored = self._records.read_again(document_name(key_id))
                 if stored is not None:
                     self._adopt(key_id, stored)
@@ -411,7 +411,7 @@ class RecordKeyStore(KeyStore):
     def abort(self, operation_id: str, /) -> None:
         """Mark an operation id as aborted; see `KeyStore.abort`."""
         check_operation_id(operation_id)
-        with self._records.writing():
+        with self._changing():
             self._index.check_abort(operation_id)
             self._not_aborted.discard(operation_id)
             self._records.put(ABORTED + operation_id, b"aborted\n")
