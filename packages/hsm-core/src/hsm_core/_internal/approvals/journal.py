@@ -395,7 +395,7 @@ def removed_by(intent: AuditDraft | AuditEvent) -> list[str]:
 def detail_of(
     after: Approval, anchor: ApprovalAnchor, known: ApprovalAnchor | None
 ) -> ApprovalDetail:
-    """Return what the trail says of a step."""
+    """Return what the audit log says of a step."""
     return ApprovalDetail(
         generation=anchor.generation,
         state=anchor.state,

@@ -16,7 +16,7 @@ from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.rollback_check import (
     ANCHORED,
     FORGOTTEN,
-    open_consents,
+    compare_approvals,
 )
 from hsm_core._internal.approvals.service import ApprovalService, CredentialCheck
 from hsm_core._internal.approvals.signatures import SignatureCheck
@@ -63,13 +63,13 @@ class ApprovalMaintenance:
     Args:
         register: The approvals.
 
-        ledger: What was written of them.
+        ledger: Their set digest.
 
-        steps: Their witness.
+        steps: Their journal.
 
-        audit: The trail.
+        audit: The audit log.
 
-        users: What operations have reserved.
+        users: Reservations of running operations.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ class ApprovalMaintenance:
 
     def settle_reserved(self) -> None:
         """
-        Settle what operations had reserved that a crash has ended; at the start.
+        Settle the reservations of operations that a crash ended; at startup.
 
         Raises:
-            HSMError: Store or trail can't be used.
+            HSMError: Store or audit log can't be used.
         """
         query = ApprovalQuery(states=frozenset({ApprovalState.RESERVED}), limit=1000)
         for entry in self._register.store.find(query):
@@ -130,7 +130,7 @@ class ApprovalMaintenance:
                 hold = ApprovalReservation(
                     approval.approval_id, approval.operation_id, _RECOVERY
                 )
-                # Of one whose key can't be compared yet nobody knows.
+                # Unknown if its key can't be compared yet.
                 self._users.settle(hold, done=self._was_done(hold))
 
     def _was_done(self, hold: ApprovalReservation) -> bool | None:
@@ -202,7 +202,7 @@ class ApprovalMaintenance:
         Discard every approval that differs; keys are not affected.
 
         Raises:
-            HSMError: Store or trail can't be used.
+            HSMError: Store or audit log can't be used.
         """
         gone = self.compare()
         for approval_id in gone:
@@ -241,7 +241,7 @@ class PrunedApprovals:
 
     Attributes:
         removed: Ids of the approvals that are gone.
-        tampered: Ids of those that can't be believed, and stay.
+        tampered: Ids of those that are not authentic, and stay.
     """
 
     removed: tuple[str, ...]
@@ -250,10 +250,10 @@ class PrunedApprovals:
 
 def prune_approvals(register: ApprovalRegister, days: int) -> PrunedApprovals:
     """
-    Remove approvals that came to an end more than so many days ago.
+    Remove approvals that were closed more than so many days ago.
 
-    Pending, granted and reserved ones stay, however old. What can't be authenticated
-    stays too, and is named. Those whose time has come are written down as expired.
+    Pending, granted and reserved ones stay, however old; so do unauthentic ones, which
+    are returned. Expiry is stored.
 
     Args:
         register: All approvals.
@@ -327,7 +327,7 @@ class DualControl:
 
     Attributes:
         register: The approvals.
-        care: Looks after them.
+        care: Maintains them.
         consents: What the pipeline asks.
     """
 
@@ -345,26 +345,26 @@ def open_dual_control(
     last_used_at: Callable[[KeyDocument], int],
 ) -> DualControl:
     """
-    Compare the approvals with the trail, settle what a crash left, and begin.
+    Compare the approvals with the audit log, and assemble dual control.
 
     Args:
         ground: Its keys have the ring, and the lock of all records with set digests;
             their open intents are settled.
 
-        store: Where they lie.
+        store: Store of the approvals.
 
         ledger: Knows the digest that was recorded last.
 
         check_signature: Checks what approvers sign.
 
-        credential_keys: By which they are known; None where who calls knows them.
+        credential_keys: Trusted keys of credentials; None if the caller checks them.
 
         last_used_at: Returns the time of a key's last use, in microseconds since 1970,
             or 0.
 
     Raises:
         AuditTamperedError: A record is bad.
-        UnavailableError: Store or trail can't be read or written.
+        UnavailableError: Store or audit log can't be read or written.
     """
     settings, policy, audit = ground.settings, ground.policy, ground.audit
     ring, entropy = ground.inventory.ring, ground.entropy
@@ -375,7 +375,7 @@ def open_dual_control(
         ledger, store, ground.inventory, audit, entropy, policy.policy_hash
     )
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
-    ahead = open_consents(
+    ahead = compare_approvals(
         register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
     )
     users = ApprovalReservations(register, steps)

@@ -104,7 +104,7 @@ class Witness(Protocol):
 
             record: Its stored form.
 
-            step: Who does what, for the trail; None for what time does.
+            step: Who does what, for the audit log; None for what time does.
 
         Raises:
             AuditUnavailableError: On entry, and nothing is to be committed.
@@ -147,7 +147,7 @@ class ApprovalReader:
     Reader of stored approvals, each authenticated. Thread-safe.
 
     Args:
-        store: Where they lie; not trusted.
+        store: Store of the approvals; not trusted.
 
         mac_of: MAC of a payload, 32 bytes; `KeyRing.approval_mac`.
 
@@ -163,7 +163,7 @@ class ApprovalReader:
     Attributes:
         store: As given.
         witness: Observes every change and knows the last written state.
-        time: By which everything is judged.
+        time: Time for expiry.
         opened_at: When it was made, by that time.
     """
 
@@ -190,16 +190,16 @@ class ApprovalReader:
 
     @property
     def tampered(self) -> frozenset[str]:
-        """Ids of the records met so far, or by the last check, not to be believed."""
+        """Ids of the records met so far, or by the last check, not authentic."""
         return frozenset(self._tampered)
 
     def read(self, approval_id: str) -> Approval:
         """
-        Return an approval as it is stored, though its time may have come.
+        Return an approval as stored, though it may have expired.
 
         Raises:
             ApprovalNotFoundError: There is none of this id.
-            ApprovalTamperedError: What lies there is not what was written.
+            ApprovalTamperedError: The stored approval was altered.
             StoreUnavailableError: It can't be read.
         """
         stored = self.store.get(approval_id) if is_approval_id(approval_id) else None
@@ -242,7 +242,7 @@ class ApprovalReader:
         Authenticate every record, and compare the index with them.
 
         Returns:
-            Ids of the approvals that can't be believed.
+            Ids of the approvals that are not authentic.
 
         Raises:
             StoreUnavailableError: The store can't be read.
@@ -292,7 +292,7 @@ class StoredApprovalPage:
     Approvals, newest first.
 
     Attributes:
-        tampered: Ids of records that were met and can't be believed.
+        tampered: Ids of records found that are not authentic.
         after: Where to go on, for `ApprovalQuery.after`; None at the end.
     """
 
@@ -310,14 +310,14 @@ class ApprovalRegister(ApprovalReader):
 
         Raises:
             ApprovalNotFoundError: There is none of this id.
-            ApprovalTamperedError: What lies there is not what was written.
-            StoreUnavailableError: It can't be read, or its end not be written down.
+            ApprovalTamperedError: The stored approval was altered.
+            StoreUnavailableError: It can't be read, or its expiry can't be stored.
         """
         return self._change(approval_id, _unchanged)
 
     def remove(self, approval_ids: Sequence[str]) -> None:
         """
-        Delete approvals that came to an end.
+        Delete closed approvals.
 
         Raises:
             StoreUnavailableError: Some may be deleted.
@@ -374,13 +374,13 @@ class ApprovalRegister(ApprovalReader):
         """
         Store a decision; see `rules.decided`.
 
-        Where a *generation* is given, they have seen that one. What they said before
-        stays said.
+        A given *generation* must be the current one. Repeating a decision changes
+        nothing.
 
         Raises:
-            GenerationConflictError: It is another one by now.
-            AccessDeniedError: They decide on their own request, or may not decide.
-            ConflictError: They said the opposite before, or it is too late.
+            GenerationConflictError: The approval has another generation.
+            AccessDeniedError: The caller is the requester, or may not decide.
+            ConflictError: They decided otherwise before, or it is closed.
             HSMError: As `get` and `insert`.
         """
         limit = _GRANT_BYTES if granted else _DENIAL_BYTES
@@ -425,8 +425,8 @@ class ApprovalRegister(ApprovalReader):
         Withdraw a decision; see `rules.withdrawn`.
 
         Raises:
-            AccessDeniedError: They have granted nothing here.
-            ConflictError: It is in use, or came to an end.
+            AccessDeniedError: They have not approved it.
+            ConflictError: It is reserved or closed.
             HSMError: As `get` and `insert`.
         """
         return self._change(
@@ -494,7 +494,7 @@ class ApprovalRegister(ApprovalReader):
         Release a reserved approval whose operation was not done.
 
         Raises:
-            ConflictError: Another operation has it, or it came to an end.
+            ConflictError: It is reserved for another operation, or closed.
             HSMError: As `get` and `insert`.
         """
         return self._change(
@@ -510,7 +510,7 @@ class ApprovalRegister(ApprovalReader):
         Consume an approval whose operation was done.
 
         Raises:
-            ConflictError: Another operation has it, or none.
+            ConflictError: It is not reserved for this operation.
             HSMError: As `get` and `insert`.
         """
         return self._change(
@@ -526,8 +526,8 @@ class ApprovalRegister(ApprovalReader):
         Cancel an approval of the requester.
 
         Raises:
-            AccessDeniedError: Another person asks.
-            ConflictError: It is in use, or came to another end.
+            AccessDeniedError: The caller is not the requester.
+            ConflictError: It is reserved or closed.
             HSMError: As `get` and `insert`.
         """
         return self._change(
@@ -538,12 +538,12 @@ class ApprovalRegister(ApprovalReader):
 
     def find(self, query: ApprovalQuery) -> StoredApprovalPage:
         """
-        Return a page of approvals that are what the query asks for.
+        Return a page of approvals that match a query.
 
-        A page may be shorter than its limit, or empty, and yet say where to go on.
+        A page may be shorter than its limit, or empty, and not be the last.
 
         Raises:
-            StoreUnavailableError: They can't be read, or an end not be written down.
+            StoreUnavailableError: They can't be read, or an expiry can't be stored.
         """
         found: list[Approval] = []
         tampered: list[str] = []

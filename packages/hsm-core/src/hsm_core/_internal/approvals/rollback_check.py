@@ -47,7 +47,7 @@ class _Found:
     unreadable: set[str] = field(default_factory=set)
 
 
-def open_consents(
+def compare_approvals(
     register: ApprovalRegister,
     ledger: ApprovalSetDigest,
     steps: ApprovalJournal,
@@ -57,11 +57,10 @@ def open_consents(
     is_lasting: bool,
 ) -> str:
     """
-    Compare a store with the trail, settle what a crash left, and watch from then on.
+    Compare a store with the audit log, and settle interrupted steps.
 
     Returns:
-        The id of an approval that shows that the trail is older than its store; empty
-        if none does.
+        Id of an approval that is newer than the audit log; empty if there is none.
 
     Args:
         register: Over a store that was just opened.
@@ -70,7 +69,7 @@ def open_consents(
 
         steps: The witness.
 
-        audit: The trail, open.
+        audit: The audit log, open.
 
         verify: Verifies a range of it.
 
@@ -78,7 +77,7 @@ def open_consents(
 
     Raises:
         AuditTamperedError: A record is bad.
-        UnavailableError: Store or trail can't be read or written.
+        UnavailableError: Store or audit log can't be read or written.
     """
     if not is_lasting:
         ledger.adopt({})
@@ -155,7 +154,7 @@ def _is_recorded(
 def _walk(
     audit: AuditLog, verify: Callable[[int, int], AuditVerification]
 ) -> tuple[dict[str, ApprovalAnchor], set[str]]:
-    """Return what the trail says of approvals, and which it says were removed."""
+    """Return what the audit log says of approvals, and which it says were removed."""
     known: dict[str, ApprovalAnchor] = {}
     removed: set[str] = set()
     for event in verified_events(audit, verify, audit.first_seq):
@@ -182,7 +181,7 @@ def _judge(
     *,
     pruned: bool,
 ) -> None:
-    """Adopt what the trail says, and condemn what is not like that."""
+    """Adopt what the audit log says, and condemn what is not like that."""
     made = {anchor_of(intent) for intent in landed}
     problems = dict.fromkeys(found.unreadable, "edited")
     for approval_id in known.keys() | found.anchors.keys():
@@ -204,8 +203,8 @@ def _judge(
 def _ahead(
     ledger: ApprovalSetDigest, found: _Found, heard_of: Collection[str] | None
 ) -> str:
-    """Return an authentic approval that is newer than the trail, if there is one."""
-    # What a pruned trail has never heard of may have been in the part that is gone.
+    """Return an authentic approval that is newer than the audit log, if any."""
+    # What a pruned audit log has never heard of may have been in the part that is gone.
     for approval_id, problem in sorted(ledger.condemned.items()):
         if approval_id not in found.anchors:
             continue

@@ -120,7 +120,7 @@ class ApprovalService:
     Args:
         register: The approvals.
 
-        steps: Their witness.
+        steps: Their journal.
 
         ring: Opens what is sealed in them.
 
@@ -216,7 +216,7 @@ class ApprovalService:
         Raises:
             ConflictError: The approval changed after it was shown, or is closed.
             AccessDeniedError: The caller may not decide.
-            HSMError: Store or trail can't be used.
+            HSMError: Store or audit log can't be used.
         """
         approval = self._visible(caller, operation.approval_id)
         shown = approval.shown_sha256
@@ -251,8 +251,8 @@ class ApprovalService:
 
         Raises:
             AccessDeniedError: The caller has not approved it.
-            ConflictError: It is in use, or came to an end.
-            HSMError: Store or trail can't be used.
+            ConflictError: It is reserved or closed.
+            HSMError: Store or audit log can't be used.
         """
         approval = self._visible(caller, operation.approval_id)
         if operation.reason:
@@ -272,9 +272,9 @@ class ApprovalService:
         Cancel a request of the caller.
 
         Raises:
-            AccessDeniedError: Another person asks.
-            ConflictError: It is in use, or came to another end.
-            HSMError: Store or trail can't be used.
+            AccessDeniedError: The caller is not the requester.
+            ConflictError: It is reserved or closed.
+            HSMError: Store or audit log can't be used.
         """
         approval = self._visible(caller, approval_id)
         cancelled = self._register.cancel(

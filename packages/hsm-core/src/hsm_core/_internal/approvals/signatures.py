@@ -236,13 +236,13 @@ def _keys_of(policy: PolicyHolder, principal: str) -> list[ApproverKey]:
 
 
 def consent_text(signer: str, signature: bytes) -> str:
-    """Return what the trail keeps of a signature: key and signature."""
+    """Return what the audit log keeps of a signature: key and signature."""
     return f"{signer} {base64.b64encode(signature).decode()}"
 
 
 class ConsentAudit:
     """
-    Checks every signed consent of a trail.
+    Checks every signed consent of an audit log.
 
     Args:
         keys: Of everybody who has ever signed one.

@@ -273,15 +273,15 @@ def decided(
     distinct_certificates: bool = True,
 ) -> Approval:
     """
-    Return an approval with what one more person said.
+    Return an approval with one more decision.
 
-    Whoever said it before changes nothing. When all demands are met it is granted; one
-    denial makes it denied. After it was granted more people may still agree.
+    Repeating a decision changes nothing. The approval is granted when all demands are
+    met, and denied by one denial. More people may approve after it was granted.
 
     Raises:
-        AccessDeniedError: They decide on their own request, are a person who has
-            decided already, or have no role that is asked for.
-        ConflictError: They said the opposite before, or it is too late.
+        AccessDeniedError: The approver is the requester, used the certificate of
+            another approver, or has none of the required roles.
+        ConflictError: They decided otherwise before, or it is closed.
         InvalidInputError: The comment is too long, or no line.
     """
     who = decision.principal, decision.certificate_sha256
@@ -344,11 +344,11 @@ def withdrawn(
     distinct_certificates: bool = True,
 ) -> Approval:
     """
-    Return an approval without what a person has granted; they may decide again.
+    Return an approval without a person's decision; they may decide again.
 
     Raises:
-        AccessDeniedError: They have granted nothing here.
-        ConflictError: An operation has it, or it came to an end.
+        AccessDeniedError: They have not approved it.
+        ConflictError: It is reserved or closed.
     """
     own = [
         d
@@ -430,9 +430,9 @@ def reserved(
     approval: Approval, operation_id: str, digest: str, requester: str
 ) -> Approval:
     """
-    Return an approval that one operation has, and no other.
+    Return an approval reserved for one operation.
 
-    Not even the operation that has it may reserve it again.
+    An operation can't reserve it twice.
 
     Raises:
         AccessDeniedError: It is for another operation, or for another person.
@@ -453,10 +453,10 @@ def reserved(
 
 def released(approval: Approval, operation_id: str) -> Approval:
     """
-    Return an approval that its operation gives back, because it was not done.
+    Return a reserved approval that its operation releases unused.
 
     Raises:
-        ConflictError: Another operation has it, or it was used.
+        ConflictError: It is reserved for another operation, or consumed.
     """
     if approval.state is _S.GRANTED:
         return approval
@@ -468,10 +468,10 @@ def released(approval: Approval, operation_id: str) -> Approval:
 
 def consumed(approval: Approval, operation_id: str, now: int) -> Approval:
     """
-    Return an approval whose operation was done; it is granted while uses are left.
+    Return an approval consumed by its operation; granted while uses are left.
 
     Raises:
-        ConflictError: Another operation has it, or none.
+        ConflictError: It is not reserved for this operation.
     """
     done = {_S.CONSUMED, _S.GRANTED}
     if approval.state in done and approval.operation_id == operation_id:
@@ -495,11 +495,11 @@ def _check_operation(approval: Approval, operation_id: str) -> None:
 
 def cancelled(approval: Approval, requester: str, now: int) -> Approval:
     """
-    Return an approval that its requester wants no more.
+    Return an approval cancelled by its requester.
 
     Raises:
-        AccessDeniedError: Another person asks.
-        ConflictError: It is in use, or came to another end.
+        AccessDeniedError: The caller is not the requester.
+        ConflictError: It is reserved or closed.
     """
     if not same_person(requester, approval.requester):
         raise AccessDeniedError("Only the requester can cancel an approval.")
@@ -509,7 +509,7 @@ def cancelled(approval: Approval, requester: str, now: int) -> Approval:
 
 
 def expired(approval: Approval, now: int) -> Approval:
-    """Return an approval as it is now: expired, if its time has come."""
+    """Return an approval as of now: expired after its expiry time."""
     if _S.EXPIRED in MOVES[approval.state] and now >= approval.expires_at:
         return _moved(approval, _S.EXPIRED, closed_at=now)
     return approval

@@ -4,7 +4,7 @@ Approval workflow: request, decide, reserve, consume.
 
 An approval binds its requester and the resolved operation by a keyed digest. It is
 reserved for one operation before that is begun, and used up after its outcome is on
-record; what a crash leaves between is settled by what the trail says.
+record; what a crash leaves between is settled by what the audit log says.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ApprovalReservations:
     Args:
         register: The approvals.
 
-        steps: Their witness.
+        steps: Their journal.
     """
 
     def __init__(self, register: ApprovalRegister, steps: ApprovalJournal) -> None:
@@ -107,9 +107,9 @@ class ApprovalReservations:
         unusable.
 
         Args:
-            hold: What the operation has.
+            hold: Reservation of the operation.
 
-            done: Whether it was done; None if nobody knows yet.
+            done: Whether the operation was done; None if that is unknown yet.
         """
         try:
             self._unsettled[hold.operation_id] = hold, done
@@ -124,7 +124,7 @@ class ApprovalReservations:
         self, was_done: Callable[[ApprovalReservation], bool | None]
     ) -> None:
         """
-        Settle what could not be settled when it was due.
+        Settle the reservations that could not be settled before.
 
         Args:
             was_done: Finds out whether an operation was done.
@@ -160,7 +160,7 @@ class ApprovalReservations:
 def step_of(
     kind: str, caller: Caller, *, rule: str = "", digest: str = ""
 ) -> AuditDraft:
-    """Return what the trail says of a step besides the approval itself."""
+    """Return what the audit log says of a step besides the approval itself."""
     return AuditDraft(
         phase=Phase.INTENT,
         kind=kind,
@@ -208,7 +208,7 @@ class ApprovalWorkflow:
     Args:
         register: The approvals.
 
-        users: What operations have reserved.
+        users: Reservations of running operations.
 
         people: Approval service, which also checks approvers.
 
@@ -250,7 +250,7 @@ class ApprovalWorkflow:
     def waiting(
         self, wait: Callable[[AuditTicket], None]
     ) -> AbstractContextManager[None]:
-        """Return a context in which this thread waits for the trail by these means."""
+        """Return a context in which this thread waits for the audit log like this."""
         return self._users.waiting(wait)
 
     def digest(self, asked: ApprovalContext) -> str:
@@ -296,18 +296,17 @@ class ApprovalWorkflow:
         Return the granted approval that an operation may use.
 
         Raises:
-            ApprovalRequiredError: Other people must agree first; they were asked now,
-                or before.
-            AccessDeniedError: The approval that was named is for something else.
-            ConflictError: The approval that was named came to an end.
-            TooManyApprovalsError: The caller has asked for too much already.
-            HSMError: Store or trail can't be used.
+            ApprovalRequiredError: Other people must approve first; a request is open.
+            AccessDeniedError: The named approval is for another operation.
+            ConflictError: The named approval is closed.
+            TooManyApprovalsError: The caller has too many open requests.
+            HSMError: Store or audit log can't be used.
         """
         digest = self.digest(asked)
         for _ in range(_TRIES):
             approval = self._matching(asked, digest)
             if approval.state is _S.RESERVED:
-                # Whoever has it is done with it in a moment.
+                # The operation that reserved it ends soon.
                 with self._users.held(approval.approval_id):
                     approval = self._register.get(approval.approval_id)
             if approval.state in {_S.PENDING, _S.GRANTED}:
@@ -322,9 +321,9 @@ class ApprovalWorkflow:
 
     def reserve(self, asked: ApprovalContext, operation_id: str) -> ApprovalReservation:
         """
-        Take the approval of an operation, so that no other has it.
+        Reserve the approval of an operation, exclusively.
 
-        Whoever gets it must `settle` it.
+        Callers must `settle` it.
 
         Raises:
             HSMError: As `require`.
@@ -389,7 +388,7 @@ class ApprovalWorkflow:
             return self.people.withdraw(caller, operation, step)
 
     def settle(self, hold: ApprovalReservation, *, done: bool | None) -> None:
-        """Use an approval up, or give it back; see `ApprovalReservations.settle`."""
+        """Consume an approval, or release it; see `ApprovalReservations.settle`."""
         self._users.settle(hold, done=done)
 
     def _matching(self, asked: ApprovalContext, digest: str) -> Approval:
@@ -421,16 +420,16 @@ class ApprovalWorkflow:
 
     def ask(self, asked: ApprovalContext, *, minimum_seconds: int = 0) -> Approval:
         """
-        Return the open approval for an operation, asked for now if there is none.
+        Return the open approval for an operation; open a request if there is none.
 
         Args:
             asked: The operation.
 
-            minimum_seconds: It lasts for at least so long.
+            minimum_seconds: Minimum time until it expires.
 
         Raises:
-            TooManyApprovalsError: The caller has asked for too much already.
-            HSMError: Store or trail can't be used.
+            TooManyApprovalsError: The caller has too many open requests.
+            HSMError: Store or audit log can't be used.
         """
         digest = self.digest(asked)
         with self._requesters.held(identity(asked.caller.principal)):
@@ -494,7 +493,7 @@ class ApprovalWorkflow:
 
     def _check_room(self, requester: str) -> None:
         if is_reserved(requester):
-            return  # The HSM's own doings ask for what is due, once each.
+            return  # Internal callers open one request for each due operation.
         own = [
             entry.approval_id
             for entry in self._register.entries(_OPEN)
@@ -502,7 +501,7 @@ class ApprovalWorkflow:
         ]
         if len(own) < self._most_open:
             return
-        # Of those some may have expired unnoticed.
+        # Some of them may have expired.
         found = map(self._register.current, own)
         if sum(a is not None and a.state in _OPEN for a in found) >= self._most_open:
             raise TooManyApprovalsError(
@@ -527,11 +526,10 @@ class ApprovalWorkflow:
         demands: tuple[ApprovalDemand, ...],
     ) -> bool:
         """
-        Return whether today's policy lets a person grant what they granted then.
+        Return whether a decision is still valid under the policy in force.
 
-        What they signed must still be signed by a key that it names as theirs, what
-        they came with must still be a credential that counts, and they must still have
-        every role that is asked for and that they had.
+        The signature must verify under a registered key, the credential must still be
+        trusted, and the approver must still have every required role that they had.
         """
         roles = self.people.roles_now(decision)
         asked_for = {
@@ -547,7 +545,7 @@ class ApprovalWorkflow:
             certificate_subject=decision.certificate_subject,
             certificate_names=decision.certificate_names,
             source_address=decision.source_address,
-            # It was, if that was asked; nobody can use it a second time.
+            # If the policy requires that, it was; it can't be used twice.
             single_use=True,
         )
         try:

@@ -49,9 +49,9 @@ class Backups:
         directory: Where a folder is made for each backup; None refuses them.
 
         copiers: The databases, by the name of their copy; the last is copied to the
-            end after all others, and is the trail.
+            end after all others, and is the audit log.
 
-        audit: The trail.
+        audit: The audit log.
 
         clock: For the name of the folder.
 
@@ -81,7 +81,7 @@ class Backups:
                 database.
             StorageFullError: There is no room.
             StoreUnavailableError: A copy can't be written.
-            AuditUnavailableError: The trail can't be written.
+            AuditUnavailableError: The audit log can't be written.
         """
         if self._directory is None:
             raise UnsupportedOperationError("No backup directory is configured.")

@@ -36,10 +36,10 @@ def prune_trail(
     before: Callable[[], None] = lambda: None,
 ) -> PruneDetail | None:
     """
-    Remove the records of a trail that are older than so many days.
+    Remove the records of an audit log that are older than so many days.
 
     Args:
-        audit: The trail.
+        audit: The audit log.
 
         clock: Says what time it is now.
 
@@ -54,8 +54,8 @@ def prune_trail(
 
     Raises:
         AuditTamperedError: A record that would be removed is bad; none was.
-        AuditUnavailableError: The trail can't be read or written, or a removal failed,
-            which the next time finishes.
+        AuditUnavailableError: The audit log can't be read or written, or a removal
+            failed, which the next time finishes.
     """
     if not days:
         return None
@@ -75,11 +75,11 @@ class PeriodicMaintenance:
     Args:
         settings: How long records and approvals are kept.
 
-        audit: The trail.
+        audit: The audit log.
 
         register: The approvals, whose store is closed at the end.
 
-        care: Looks after them.
+        care: Maintains them.
 
         clock: Time.
 

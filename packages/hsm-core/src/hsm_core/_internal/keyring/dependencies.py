@@ -38,7 +38,7 @@ class Dependencies:
     Attributes:
         settings: Of the HSM.
         inventory: Repository of the keys, with their key ring.
-        audit: The trail.
+        audit: The audit log.
         verify: Verifies a range of it; it knows the audit key.
         policy: The policy in force.
         clock: Time.

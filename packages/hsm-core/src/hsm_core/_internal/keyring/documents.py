@@ -188,7 +188,7 @@ def encode_document(document: KeyDocument, mac_of: Callable[[bytes], bytes]) -> 
 
 
 def document_digest(stored: bytes) -> str:
-    """Return the digest of a stored form, as the trail keeps it: SHA-256, hex."""
+    """Return the digest of a stored form, as the audit log keeps it: SHA-256, hex."""
     return hashlib.sha256(stored).hexdigest()
 
 

@@ -298,7 +298,8 @@ class KeyRing:
         Args:
             entropy: Source of every key and id.
 
-            log_id: Identifier of the trail that the store belongs to, 32 hex digits.
+            log_id: Identifier of the audit log that the store belongs to, 32 hex
+                digits.
         """
         kek_id = entropy.random_bytes(_KEK_ID_BYTES).hex()
         return cls(
@@ -355,7 +356,7 @@ class KeyRing:
 
     @property
     def log_id(self) -> str:
-        """Identifier of the trail that the store belongs to, 32 hex digits."""
+        """Identifier of the audit log that the store belongs to, 32 hex digits."""
         return self._contents.log_id
 
     @property
@@ -369,7 +370,7 @@ class KeyRing:
         return self._operation_mac(named)[:16].hex()
 
     def payload_digest(self, data: bytes) -> str:
-        """Return the keyed digest of a payload, for the trail: 64 hex digits."""
+        """Return the keyed digest of a payload, for the audit log: 64 hex digits."""
         return self._payload_mac(data).hex()
 
     def set_element(self, key_id: str, generation: int, document_digest: str) -> int:

@@ -57,8 +57,8 @@ class PurgeEvidence(Protocol):
         Return the material of each key that was purged.
 
         Args:
-            done: Purges that the trail knows: the key's id, and the newest version of
-                the material.
+            done: Purges that the audit log knows: the key's id, and the newest version
+                of the material.
         """
         ...
 
@@ -96,7 +96,7 @@ class StoreRecovery:
     Recovery of keys that differ from the audit log.
 
     Args:
-        ground: Its keys were compared with the trail.
+        ground: Its keys were compared with the audit log.
 
         uses: Accounts of the materials.
 
@@ -124,8 +124,8 @@ class StoreRecovery:
         Accept every key as it is stored, and unlock.
 
         Raises:
-            HSMError: Store or trail can't be read or written; what was recorded until
-                then is accepted at the next try.
+            HSMError: Store or audit log can't be read or written; what was recorded
+                until then is accepted at the next try.
         """
         walk = self._walk() if self._wanted() else None
         with self._inventory.committing:
@@ -170,7 +170,7 @@ class StoreRecovery:
         ]
 
     def _walk(self) -> AuditWalk:
-        """Read the trail, which may take long, while others go on changing keys."""
+        """Read the audit log, which may take long, while others go on changing keys."""
         return AuditWalk(self._audit, self._ground.verify)
 
     def _accept(

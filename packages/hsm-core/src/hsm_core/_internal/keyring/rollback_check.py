@@ -83,11 +83,11 @@ def compare(
 
         audit: Open, before recovery.
 
-        verify: Verifies a range of the trail.
+        verify: Verifies a range of the audit log.
 
     Raises:
         AuditTamperedError: A record is bad.
-        UnavailableError: Store or trail can't be read.
+        UnavailableError: Store or audit log can't be read.
     """
     store, census = inventory.store, inventory.census
     recorded = f"{int(audit.set_digest_at_open[:_KEYS] or '0', 16):064x}"
@@ -300,7 +300,7 @@ def judge_doubtful(
     Args:
         inventory: Of the store.
 
-        audit: The trail.
+        audit: The audit log.
 
         verify: Verifies a range of it.
 
@@ -308,7 +308,7 @@ def judge_doubtful(
 
     Raises:
         AuditTamperedError: A record is bad.
-        UnavailableError: Store or trail can't be read or written.
+        UnavailableError: Store or audit log can't be read or written.
     """
     if not inventory.doubtful:
         return

@@ -67,13 +67,13 @@ class Scrubber:
     Scrubber of every key, in the background or on demand.
 
     Args:
-        inventory: Compared with the trail at the start.
+        inventory: Compared with the audit log at the start.
 
         uses: Accounts, of which those of no key are removed.
 
         clock: For the instant of the last scrub.
 
-        judge: Compares doubtful buckets with the trail.
+        judge: Compares doubtful buckets with the audit log.
 
         share: Share of one processor's time that the background may take.
 
@@ -229,7 +229,7 @@ class StoreCheck:
 
     Raises:
         AuditTamperedError: A record is bad.
-        UnavailableError: Store or trail can't be read or written.
+        UnavailableError: Store or audit log can't be read or written.
 
     Attributes:
         journal: Journal of the key changes.

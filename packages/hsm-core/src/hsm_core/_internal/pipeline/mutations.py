@@ -218,7 +218,7 @@ class Mutations:
                 except Exception as error:
                     raise _SettledError(_unknown(attempt)) from error
         except _RefusedError as refused:
-            # Outside, for waiting for the trail must not hold up all other changes.
+            # Outside, for waiting for the audit log must not hold up all other changes.
             self._record_outcome(attempt, refused.error)
             raise _SettledError(refused.error) from refused.error
         try:
@@ -362,7 +362,7 @@ class Mutations:
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
     def _wait(self, attempt: RequestContext[Any], ticket: AuditTicket) -> None:
-        """Wait for the trail, for what is left of the time that an answer has."""
+        """Wait for the audit log, for what is left of the time that an answer has."""
         began = time.monotonic()
         try:
             ticket.wait(max(self._services.audit_timeout - attempt.waited, 0))
@@ -408,7 +408,7 @@ def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> set[str]:
 
 
 class _RefusedError(Exception):
-    """The store refused a change, and the trail has yet to be told; only raise it."""
+    """The store refused a change, which is not recorded yet; only raised."""
 
     def __init__(self, error: HSMError) -> None:
         super().__init__()
@@ -416,7 +416,7 @@ class _RefusedError(Exception):
 
 
 class _SettledError(Exception):
-    """The trail has what can be said of this failure; only raise it."""
+    """This failure is recorded as far as it can be; only raised."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()

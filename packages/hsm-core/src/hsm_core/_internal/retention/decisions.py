@@ -65,7 +65,7 @@ class PurgeRequests(Protocol):
 
             operation: As it will be sent; bound by all of its fields.
 
-            minimum_seconds: It may be granted and used for at least so long.
+            minimum_seconds: Minimum time until it expires.
 
         Returns:
             None if the policy asks for none.
@@ -90,7 +90,7 @@ class PurgeRequests(Protocol):
 
         Raises:
             ApprovalNotFoundError: There is none of this id.
-            ApprovalTamperedError: What lies there is not what was written.
+            ApprovalTamperedError: The stored approval was altered.
             HSMError: It can't be told now.
         """
         ...
@@ -115,7 +115,7 @@ class RememberedRequests:
         Return the newest approval of an operation, whatever its state.
 
         Raises:
-            HSMError: It can't be told now, or can't be believed.
+            HSMError: It can't be told now, or is not authentic.
         """
         known = self._file.state.asked.get(_name(operation))
         if known is not None:
@@ -343,7 +343,7 @@ class Pauses:
         Start a pause if the stored state is lost; return whether it is.
 
         Args:
-            known: The newest place of the ledger that the trail names, of which the
+            known: The newest place of the ledger that the audit log names, of which the
                 state then knows too.
         """
         if self._file.state.anchor is not None or known is None:

@@ -91,10 +91,10 @@ def unknown_purge(
 
 class LedgerCheck:
     """
-    Compares the ledger with the keys and with the trail.
+    Compares the ledger with the keys and with the audit log.
 
     Args:
-        ground: Its keys were compared with the trail.
+        ground: Its keys were compared with the audit log.
 
         log: The ledger; None if there is none, or it is damaged.
 
@@ -120,11 +120,11 @@ class LedgerCheck:
             found: Result of the rollback check of keys and audit log.
 
         Returns:
-            The same, with a lock if the ledger knows more than the trail.
+            The same, with a lock if the ledger knows more than the audit log.
 
         Raises:
-            AuditTamperedError: A record of the trail is bad.
-            UnavailableError: Ledger, store or trail can't be read.
+            AuditTamperedError: A record of the audit log is bad.
+            UnavailableError: Ledger, store or audit log can't be read.
         """
         if self._log is None or (not found.lock and self._knows_newest()):
             return found
@@ -233,8 +233,8 @@ class LedgerCheck:
         A damaged ledger counts up to its first bad record.
 
         Args:
-            done: Purges that the trail knows: the key, and the newest version of the
-                material. They supply the outcomes that the ledger lacks.
+            done: Purges that the audit log knows: the key, and the newest version of
+                the material. They supply the outcomes that the ledger lacks.
 
         Raises:
             AuditUnavailableError: It can't be read now.
@@ -277,7 +277,7 @@ class LedgerVerification:
         purges: Purges that were done.
         aborted: Purges that were begun and not done.
         unfinished: Purges whose outcome is not there yet.
-        anchors: Places of it that the trail names; None if no trail was given.
+        anchors: Places of it that the audit log names; None if no trail was given.
         former: Number of lost ledgers that were replaced, by the audit log; they
             attested the earlier purges.
     """
@@ -358,19 +358,19 @@ def verify_ledger(
     progress: Callable[[int], None] | None = None,
 ) -> LedgerVerification:
     """
-    Verify a ledger, and compare it with the trail if that is given.
+    Verify a ledger, and compare it with the audit log if that is given.
 
     Args:
         ledger: Verifier of its files.
 
-        trail: Verifier of the trail.
+        trail: Verifier of the audit log.
 
         progress: Called now and then with the number of records verified.
 
     Raises:
-        LedgerTamperedError: A record of the ledger is bad, it is not what the trail
-            says of it, or the trail does not know a purge of it.
-        AuditTamperedError: The trail is damaged.
+        LedgerTamperedError: A record of the ledger is bad, it is not what the audit log
+            says of it, or the audit log does not know a purge of it.
+        AuditTamperedError: The audit log is damaged.
         WrongAuditKeyError: The key is not theirs.
         ConfigurationError: One of them is not there, or can't be read.
     """

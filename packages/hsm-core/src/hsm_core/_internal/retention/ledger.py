@@ -58,7 +58,7 @@ class Reach:
 
     Attributes:
         former: Log id of the ledger that was lost, where another one begins here; what
-            the trail says before is about lost ledgers.
+            the audit log says before is about lost ledgers.
     """
 
     anchor: LedgerAnchor
@@ -118,7 +118,7 @@ class RetentionLedger:
         """
         anchor = reach(self._log)
         draft = anchor_draft(anchor, about.key_id, about.version)
-        # First what is nearer: the trail must never know more of it than the state.
+        # First what is nearer: the audit log must never know more of it than the state.
         self._remember(anchor)
         self._trail.append([draft], durable=True, reserved=True).wait()
 
@@ -131,7 +131,7 @@ class RetentionLedger:
 
         Raises:
             ConflictError: See `check_lost`.
-            AuditUnavailableError: Log or trail can't be written.
+            AuditUnavailableError: Ledger or audit log can't be written.
             StoreUnavailableError: It can't be remembered.
         """
         lost = self.check_lost()
@@ -314,14 +314,14 @@ class TrailCheck:
     Verifies the audit log incrementally, and the complete ledger once.
 
     Args:
-        audit: The trail.
+        audit: The audit log.
 
         verify: Verifies a range of it, given the first record and how many.
 
-        ledger: Compared with what the trail says of it.
+        ledger: Compared with what the audit log says of it.
 
     Attributes:
-        known: The newest place of the ledger that the trail names, if it names any.
+        known: The newest place of the ledger that the audit log names, if it names any.
     """
 
     def __init__(
@@ -354,7 +354,7 @@ class TrailCheck:
         Verify up to the present end, a block at each step.
 
         Raises:
-            AuditTamperedError: A record of the trail is bad.
+            AuditTamperedError: A record of the audit log is bad.
             LedgerTamperedError: The ledger is bad, or not the one that the audit log
                 names.
             AuditUnavailableError: One of them can't be read now.

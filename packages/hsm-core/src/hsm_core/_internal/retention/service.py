@@ -218,7 +218,7 @@ class Retention:
         Raises:
             ConflictError: Nothing is known to be wrong with the ledger, or the one that
                 lies there is not new.
-            AuditUnavailableError: Ledger or trail can't be written; it is not done.
+            AuditUnavailableError: Ledger or audit log can't be written; it is not done.
             StoreUnavailableError: It can't be remembered; it is to be done again.
         """
         with self.ledger.purging:

@@ -291,7 +291,7 @@ class Sweeper:
     def _purge_all(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
         if not tally.ripe:
             return
-        # Nothing is destroyed on the word of a trail that was tampered with.
+        # Nothing is destroyed on the word of an audit log that was tampered with.
         yield from self.trail.verify()
         if self.pauses.notice_loss(self.trail.known):
             return
