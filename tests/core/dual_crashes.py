@@ -135,7 +135,7 @@ class Machine:
             entropy=self._entropy,
             registry=self._registry,
             approvals=SimulatedApprovals(self._disk, self._life),
-            new_caretaker=lambda: SteppedCaretaker(Time(0)),
+            new_worker=lambda: SteppedCaretaker(Time(0)),
         )
         settings = Settings(
             key_store="filesystem", approval_store=ApprovalStoreKind.FILE

@@ -305,7 +305,7 @@ class World:
             purges=ledger,
             approvals=open_approval_store(self.settings),
             desk=None if self._has_desk else self.people,
-            new_caretaker=self._new_caretaker,
+            new_worker=self._new_caretaker,
         )
         self.hsm = assemble(self.settings, parts)
         self.session = Session(self.hsm.act_as(caller(*Role)))

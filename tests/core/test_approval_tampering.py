@@ -78,7 +78,7 @@ def test_every_way(
         gateway.close()
     bad = attack(Records(tmp_path / "hsm", kind), case)
     if running:
-        gateway._housekeeping.compare_approvals()  # noqa: SLF001 (as it does in time)
+        gateway._maintenance.compare_approvals()  # noqa: SLF001 (as it does in time)
     else:
         gateway = open_disk(tmp_path / "hsm", kind)
 

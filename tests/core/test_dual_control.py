@@ -810,7 +810,7 @@ class TestRecords:
                 ask(ann, sign(key, str(number).encode()))
             clock.advance(1)
             for _ in range(3):
-                gateway._housekeeping._care.expire()  # noqa: SLF001 (its time)
+                gateway._maintenance._care.expire()  # noqa: SLF001 (its time)
 
             found = events_of(gateway, lambda e: e.kind == "system.approval-expired")
 

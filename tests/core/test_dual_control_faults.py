@@ -53,7 +53,7 @@ class FailingStore(MemoryApprovalStore):
 
 def heal(gateway: OpenHSM) -> None:
     """Do what is done every second."""
-    gateway._housekeeping.heal_approvals()  # noqa: SLF001 (not wait for it)
+    gateway._maintenance.heal_approvals()  # noqa: SLF001 (not wait for it)
 
 
 def state(gateway: OpenHSM, asked: ops.ApprovalInfo) -> ApprovalState:

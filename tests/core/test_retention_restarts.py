@@ -38,7 +38,7 @@ def reopen(world: World) -> None:
     """Close it and open it again, without the thread that sweeps by itself."""
     world.close()
     world.open()
-    world.hsm.caretaker.stop(10)
+    world.hsm.worker.stop(10)
 
 
 def test_each_purge_is_attested_once(
@@ -48,7 +48,7 @@ def test_each_purge_is_attested_once(
     # A process ends here, and no machine: what was written is there afterwards.
     monkeypatch.setattr(os, "fsync", lambda _: None)
     world = World(tmp_path, memory=False, retention_max_purges=PURGES)
-    world.hsm.caretaker.stop(10)
+    world.hsm.worker.stop(10)
     keys = [world.old_key(VERSIONS) for _ in range(KEYS)]
     world.pass_time(31, every=15.5)
     world.people.grant()

@@ -159,14 +159,14 @@ def test_nothing_is_compared_in_memory() -> None:
 
 class TestCaretaker:
     @pytest.fixture
-    def caretaker(self) -> Iterator[BackgroundWorker]:
+    def worker(self) -> Iterator[BackgroundWorker]:
         """Give one that was begun."""
-        caretaker = BackgroundWorker()
-        caretaker.start()
-        yield caretaker
-        caretaker.stop(5)
+        worker = BackgroundWorker()
+        worker.start()
+        yield worker
+        worker.stop(5)
 
-    def test_what_fails_is_done_again(self, caretaker: BackgroundWorker) -> None:
+    def test_what_fails_is_done_again(self, worker: BackgroundWorker) -> None:
         """An error of a task is counted, and ends neither it nor the others."""
         done, tries = threading.Event(), list[int]()
 
@@ -176,12 +176,12 @@ class TestCaretaker:
                 raise ValueError("not yet")
             done.set()
 
-        caretaker.every(0.01, fail_twice)
+        worker.every(0.01, fail_twice)
 
         assert done.wait(60)
-        assert 2 == caretaker.failures
+        assert 2 == worker.failures
 
-    def test_a_task_says_when_it_goes_on(self, caretaker: BackgroundWorker) -> None:
+    def test_a_task_says_when_it_goes_on(self, worker: BackgroundWorker) -> None:
         """A task with more to do comes again sooner than usual."""
         done, steps = threading.Event(), list[int]()
 
@@ -192,7 +192,7 @@ class TestCaretaker:
                 return None
             return 0.0
 
-        caretaker.every(3600, step)
+        worker.every(3600, step)
 
         assert done.wait(60)
         time.sleep(0.05)
@@ -200,19 +200,19 @@ class TestCaretaker:
 
     @pytest.mark.parametrize("seconds", [1e12, float("inf"), 10**400])
     def test_however_long_it_is_until_the_next_time(
-        self, caretaker: BackgroundWorker, seconds: float
+        self, worker: BackgroundWorker, seconds: float
     ) -> None:
         """A task that comes again in ages does not keep others from being done."""
         first, second = threading.Event(), threading.Event()
-        caretaker.every(seconds, first.set)
+        worker.every(seconds, first.set)
         assert first.wait(60)
         time.sleep(0.02)
 
-        caretaker.every(1.0, second.set)
+        worker.every(1.0, second.set)
 
         assert second.wait(60)
 
-    def test_hurried_it_does_everything_now(self, caretaker: BackgroundWorker) -> None:
+    def test_hurried_it_does_everything_now(self, worker: BackgroundWorker) -> None:
         """Tasks that rest are done; one that is under way is done once more."""
         rested, begun, goes_on = (threading.Event() for _ in range(3))
         steps: list[int] = []
@@ -223,11 +223,11 @@ class TestCaretaker:
             assert goes_on.wait(60)
             return 3600.0
 
-        caretaker.every(3600, rested.set, first=3600)
-        caretaker.every(3600, slow)
+        worker.every(3600, rested.set, first=3600)
+        worker.every(3600, slow)
         assert begun.wait(60)
         begun.clear()
-        caretaker.hurry()
+        worker.hurry()
         assert not rested.is_set()
         goes_on.set()
 
@@ -236,12 +236,12 @@ class TestCaretaker:
         time.sleep(0.05)
         assert 2 == len(steps)
 
-    def test_nothing_is_begun_after_the_end(self, caretaker: BackgroundWorker) -> None:
+    def test_nothing_is_begun_after_the_end(self, worker: BackgroundWorker) -> None:
         """Once it is stopped no task runs any more."""
         runs: list[int] = []
-        caretaker.every(0.001, lambda: runs.append(1))
+        worker.every(0.001, lambda: runs.append(1))
 
-        caretaker.stop(5)
+        worker.stop(5)
 
         before = len(runs)
         time.sleep(0.05)

@@ -63,7 +63,7 @@ class _Work:
 
 class SteppedCaretaker(BackgroundWorker):
     """
-    A caretaker without a thread: its work is done when `work` is called.
+    A worker without a thread: its work is done when `work` is called.
 
     Args:
         time: Tells what is due.

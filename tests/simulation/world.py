@@ -204,7 +204,7 @@ class World:
             entropy=self._entropy,
             registry=_registry(),
             approvals=SimulatedApprovals(self._disk, self._life),
-            new_caretaker=self._new_caretaker,
+            new_worker=self._new_caretaker,
         )
         self._gateway = assemble(settings, parts)
 
@@ -219,9 +219,9 @@ class World:
         )
 
     def _new_caretaker(self) -> SteppedCaretaker:
-        caretaker = SteppedCaretaker(self.time)
-        self._caretakers.append(caretaker)
-        return caretaker
+        worker = SteppedCaretaker(self.time)
+        self._caretakers.append(worker)
+        return worker
 
     def _reach(self, point: str) -> None:
         self.points[point] = self.points.get(point, 0) + 1
@@ -303,8 +303,8 @@ class World:
     def work(self) -> None:
         """Let the HSM do what is due."""
         try:
-            for caretaker in self._caretakers:
-                caretaker.work()
+            for worker in self._caretakers:
+                worker.work()
         except SimulatedCrash:
             self._die("at its own work")
         if self._life.is_over:

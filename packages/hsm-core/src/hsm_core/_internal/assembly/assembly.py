@@ -95,7 +95,7 @@ class Parts:
         credential_keys: Vouch for who calls; None where who calls knows them.
         purges: Where purges are attested; without it nothing is purged.
         desk: Asks people about purges, in place of the approvals.
-        new_caretaker: Makes what all recurring work is given to.
+        new_worker: Makes what all recurring work is given to.
     """
 
     store: KeyStore
@@ -115,7 +115,7 @@ class Parts:
     credential_keys: CredentialKeys | None = None
     purges: LedgerFile | None = None
     desk: PurgeRequests | None = None
-    new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker
+    new_worker: Callable[[], BackgroundWorker] = BackgroundWorker
 
 
 def assemble(settings: Settings, parts: Parts) -> OpenHSM:
@@ -191,7 +191,7 @@ class _Assembly:
         self._uses = self._count_uses()
         log = parts.purges.log if parts.purges else None
         ledger = LedgerCheck(ground, log, parts.hmac_key)
-        self._keeper = StoreCheck(ground, self._uses, ledger)
+        self._store_check = StoreCheck(ground, self._uses, ledger)
         self._slot = RetentionSlot(parts.purges)
         self._dual = self._begin_dual_control()
 
@@ -203,23 +203,23 @@ class _Assembly:
         record_stopped(services)
         if parts.purges is not None and parts.purges.log is not None:
             self._slot.build = self._retention_over(parts.purges.log)
-        housekeeping = PeriodicMaintenance(
+        maintenance = PeriodicMaintenance(
             self._settings,
             parts.audit,
             self._dual.register,
             self._dual.care,
             ground.clock,
-            parts.new_caretaker(),
+            parts.new_worker(),
         )
         return OpenHSM(
             services,
             parts.store,
             self._settings,
-            self._keeper,
-            housekeeping,
+            self._store_check,
+            maintenance,
             self._slot,
             parts.desk,
-            parts.new_caretaker,
+            parts.new_worker,
         )
 
     def _lay_ground(self, ring: KeyRing) -> Dependencies:
@@ -278,7 +278,7 @@ class _Assembly:
 
     def _services(self) -> HandlerDependencies:
         settings, parts, ground = self._settings, self._parts, self._ground
-        scrubber = self._keeper.scrubber
+        scrubber = self._store_check.scrubber
         return HandlerDependencies(
             inventory=ground.inventory,
             uses=self._uses,
@@ -296,7 +296,7 @@ class _Assembly:
             verify_store=scrubber.verify,
             back_up=self._backups().make,
             recover_store=self._recover_store,
-            recover_key=self._keeper.acceptance.recover_key,
+            recover_key=self._store_check.recovery.recover_key,
             consents=self._dual.consents,
             approval_status=lambda: self._dual.care.status,
             started_at=ground.clock.now(),
@@ -319,7 +319,7 @@ class _Assembly:
 
     def _recover_store(self, reason: str) -> ops.Recovered:
         """Accept the keys as they are, and forget the approvals that are not so."""
-        done = self._keeper.acceptance.recover_store(reason)
+        done = self._store_check.recovery.recover_store(reason)
         forgotten = self._dual.care.forget(reason)
         return msgspec.structs.replace(done, approvals=forgotten)
 

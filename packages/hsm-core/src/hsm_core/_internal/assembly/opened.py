@@ -44,7 +44,7 @@ class OpenHSM:
     It is made by ``hsm_core.factory.open_hsm``.
 
     Attributes:
-        caretaker: Recurring work; it runs until the HSM is closed.
+        worker: Recurring work; it runs until the HSM is closed.
         schedulers: What the HSM does to keys by itself; the same.
     """
 
@@ -53,19 +53,19 @@ class OpenHSM:
         services: HandlerDependencies,
         store: KeyStore,
         settings: Settings,
-        keeper: StoreCheck,
-        housekeeping: PeriodicMaintenance,
+        store_check: StoreCheck,
+        maintenance: PeriodicMaintenance,
         retention: RetentionSlot,
         desk: PurgeRequests | None,
-        new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker,
+        new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
     ) -> None:
         self._services = services
         self._store = store
-        self._journal = keeper.journal
+        self._journal = store_check.journal
         self._settings = settings
-        self._housekeeping = housekeeping
+        self._maintenance = maintenance
         self._retention = retention
-        self.caretaker = new_caretaker()
+        self.worker = new_worker()
         self._gate = Gate()
         self._followers = LiveViews(services, self._gate)
         self._pools = Pools(settings.pool_threads)
@@ -74,7 +74,7 @@ class OpenHSM:
             handler_table(services),
             self._pools.changes,
             self._pools.slow,
-            keeper.journal,
+            store_check.journal,
         )
         self._refusals = Refusals(
             services.audit, services.clock, services.policy.policy_hash
@@ -88,21 +88,19 @@ class OpenHSM:
             settings.policy_config, services.policy, services.audit, services.clock
         )
         self.schedulers = Schedulers(
-            settings, services, self._pipeline.execute, new_caretaker()
+            settings, services, self._pipeline.execute, new_worker()
         )
-        self._begin(keeper)
-        retention.begin(self._pipeline.execute, desk or self.desk, new_caretaker)
+        self._begin(store_check)
+        retention.begin(self._pipeline.execute, desk or self.desk, new_worker)
 
-    def _begin(self, keeper: StoreCheck) -> None:
+    def _begin(self, store_check: StoreCheck) -> None:
         """Begin the recurring work."""
-        keeper.begin(self.caretaker)
+        store_check.begin(self.worker)
         if self._settings.policy_config is not None:
             seconds = self._settings.policy_reload_interval_seconds
-            self.caretaker.every(seconds, self._policy.poll)
-        self.caretaker.every(
-            COUNTED_SECONDS, self._refusals.flush, first=COUNTED_SECONDS
-        )
-        self.caretaker.start()
+            self.worker.every(seconds, self._policy.poll)
+        self.worker.every(COUNTED_SECONDS, self._refusals.flush, first=COUNTED_SECONDS)
+        self.worker.start()
 
     def __enter__(self) -> Self:
         return self
@@ -230,12 +228,12 @@ class OpenHSM:
             self._services.closing.set()
             self._gate.close(patience)
             self._services.overdue.set()
-            self.caretaker.stop(patience)
+            self.worker.stop(patience)
             self.schedulers.stop(patience)
             self._retention.stop(patience)
             self._pools.close()
             try:
-                self._housekeeping.stop(patience)
+                self._maintenance.stop(patience)
                 self._services.uses.close(patience)
                 self._write_last_records()
             finally:

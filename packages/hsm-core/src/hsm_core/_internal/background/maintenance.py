@@ -83,7 +83,7 @@ class PeriodicMaintenance:
 
         clock: Time.
 
-        caretaker: Does the work from time to time; one of its own by default.
+        worker: Does the work from time to time; one of its own by default.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PeriodicMaintenance:
         register: ApprovalRegister,
         care: ApprovalMaintenance,
         clock: Clock,
-        caretaker: BackgroundWorker | None = None,
+        worker: BackgroundWorker | None = None,
     ) -> None:
         self._audit = audit
         self._register = register
@@ -101,8 +101,8 @@ class PeriodicMaintenance:
         self._clock = clock
         self._trail_days = settings.trail_days
         self._approval_days = settings.approval_days
-        self._caretaker = caretaker or BackgroundWorker()
-        every = self._caretaker.every
+        self._worker = worker or BackgroundWorker()
+        every = self._worker.every
         if self._trail_days:
             seconds = settings.audit_retention_interval_seconds
             every(seconds, self.prune_trail, first=_FIRST_SECONDS)
@@ -113,7 +113,7 @@ class PeriodicMaintenance:
         seconds = settings.approval_retention_interval_seconds
         if self._approval_days:
             every(seconds, self.prune_approvals, first=_FIRST_SECONDS)
-        self._caretaker.start()
+        self._worker.start()
 
     def prune_trail(self) -> None:
         """Remove the records that are too old."""
@@ -135,5 +135,5 @@ class PeriodicMaintenance:
 
     def stop(self, timeout_seconds: float) -> None:
         """Begin nothing any more, wait for what runs, and close the approvals."""
-        self._caretaker.stop(timeout_seconds)
+        self._worker.stop(timeout_seconds)
         self._register.store.close()

@@ -294,7 +294,7 @@ class Schedulers:
 
         execute: Executes their requests.
 
-        caretaker: Does their steps; one of its own by default.
+        worker: Does their steps; one of its own by default.
 
     Attributes:
         rotation: Rotates keys.
@@ -306,19 +306,19 @@ class Schedulers:
         settings: Settings,
         services: HandlerDependencies,
         execute: Execute,
-        caretaker: BackgroundWorker | None = None,
+        worker: BackgroundWorker | None = None,
     ) -> None:
         self.rotation = RotationScheduler(services, execute)
         self.destruction = DestructionScheduler(services, execute)
         # A long key generation must keep no store from healing.
-        self._caretaker = caretaker or BackgroundWorker()
-        every = self._caretaker.every
+        self._worker = worker or BackgroundWorker()
+        every = self._worker.every
         seconds = settings.rotation_interval_seconds
         every(seconds, self.rotation.step, first=_FIRST_SECONDS)
         seconds = settings.destruction_interval_seconds
         every(seconds, self.destruction.step, first=_FIRST_SECONDS)
-        self._caretaker.start()
+        self._worker.start()
 
     def stop(self, timeout_seconds: float) -> None:
         """Begin nothing any more, and wait for what runs."""
-        self._caretaker.stop(timeout_seconds)
+        self._worker.stop(timeout_seconds)

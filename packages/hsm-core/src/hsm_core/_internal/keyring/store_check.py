@@ -233,7 +233,7 @@ class StoreCheck:
 
     Attributes:
         journal: Journal of the key changes.
-        acceptance: Accepts what differs.
+        recovery: Accepts keys that differ.
         scrubber: Compares everything.
     """
 
@@ -260,12 +260,12 @@ class StoreCheck:
             interval_seconds=settings.scrub_interval_seconds,
         )
         self._compare()
-        self.acceptance = StoreRecovery(ground, uses, self.journal, ledger)
+        self.recovery = StoreRecovery(ground, uses, self.journal, ledger)
         if settings.accept_changed_store and self._is_lasting:
             # What is to be accepted must be found first, which a start alone need not.
             self.scrubber.verify(threading.Event())
             if inventory.tampered.problems() or inventory.lock.reason:
-                self.acceptance.recover_store("accept_changed_store")
+                self.recovery.recover_store("accept_changed_store")
 
     def _compare(self) -> None:
         """Compare keys and audit log; settle open intents, or lock the HSM."""
@@ -282,12 +282,12 @@ class StoreCheck:
         else:
             self.journal.settle()
 
-    def begin(self, caretaker: BackgroundWorker) -> None:
+    def begin(self, worker: BackgroundWorker) -> None:
         """Start the background jobs."""
-        caretaker.every(_HEALING_SECONDS, self.journal.heal)
-        caretaker.every(_HEALING_SECONDS, self._judge)
+        worker.every(_HEALING_SECONDS, self.journal.heal)
+        worker.every(_HEALING_SECONDS, self._judge)
         if self._is_lasting:
-            caretaker.every(_SCRUBBING_SECONDS, self.scrubber.step)
+            worker.every(_SCRUBBING_SECONDS, self.scrubber.step)
 
     def _settle_all(self) -> None:
         """Record all committed changes in the audit log; callers hold `committing`."""

@@ -333,7 +333,7 @@ class RetentionSlot:
 
     def __init__(self, ledger: LedgerFile | None) -> None:
         self._ledger = ledger
-        self._caretaker: BackgroundWorker | None = None
+        self._worker: BackgroundWorker | None = None
         self.build: Callable[[Execute, PurgeRequests], Retention] | None = None
         self.retention: Retention | None = None
 
@@ -341,22 +341,20 @@ class RetentionSlot:
         self,
         execute: Execute,
         desk: PurgeRequests,
-        new_caretaker: Callable[[], BackgroundWorker] = BackgroundWorker,
+        new_worker: Callable[[], BackgroundWorker] = BackgroundWorker,
     ) -> None:
         """Build and start retention, if there is one."""
         if self.build is None:
             return
         self.retention = self.build(execute, desk)
-        self._caretaker = new_caretaker()
-        self._caretaker.every(
-            _BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS
-        )
-        self._caretaker.start()
+        self._worker = new_worker()
+        self._worker.every(_BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS)
+        self._worker.start()
 
     def stop(self, timeout_seconds: float) -> None:
         """Wait for the running step, and close the ledger."""
-        if self._caretaker is not None:
-            self._caretaker.stop(timeout_seconds)
+        if self._worker is not None:
+            self._worker.stop(timeout_seconds)
         if self.retention is not None:
             self.retention.close()
 
@@ -369,9 +367,9 @@ class RetentionSlot:
 
     def hurry(self) -> None:
         """Read the policy file now, and sweep."""
-        if self.retention is not None and self._caretaker is not None:
+        if self.retention is not None and self._worker is not None:
             self.retention.want()
-            self._caretaker.hurry()
+            self._worker.hurry()
 
     def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
         """

@@ -35,10 +35,10 @@ def keeping(
     settings: Settings,
     approvals: ApprovalStore | None = None,
 ) -> Iterator[tuple[PeriodicMaintenance, AuditLog]]:
-    """Give the housekeeping of an HSM, whose own times never come during a test."""
+    """Return the maintenance of an HSM, whose own times never come during a test."""
     with memory_hsm(clock=clock, settings=settings, approvals=approvals) as gateway:
         services = gateway._services  # noqa: SLF001 (knows the trail)
-        yield gateway._housekeeping, services.audit  # noqa: SLF001 (is the subject)
+        yield gateway._maintenance, services.audit  # noqa: SLF001 (is the subject)
 
 
 def record(audit: AuditLog) -> None:
@@ -104,7 +104,7 @@ class TestTrail:
             for _ in range(20):
                 record(audit)
                 clock.advance(DAY)
-            gateway._housekeeping.prune_trail()  # noqa: SLF001 (as it does in time)
+            gateway._maintenance.prune_trail()  # noqa: SLF001 (as it does in time)
             first, head = audit.first_seq, audit.head().seq
             told = b"".join(audit.lines(first, head - first + 1))
 
