@@ -15,18 +15,6 @@ from hsm_core.errors import ConflictError, InputSizeError, UnsupportedOperationE
 from hsm_core.model import KeyId
 from hsm_core.protocols import HSM
 
-__all__ = [
-    "Buffer",
-    "HeldKey",
-    "digest_of",
-    "hash_of_prehashed",
-    "label_of",
-    "mask_hash_of",
-    "name_of",
-    "salt_of",
-]
-
-
 P = TypeVar("P")
 
 

@@ -7,23 +7,6 @@ from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.asymmetric import padding as paddings
-from cryptography.hazmat.primitives.asymmetric.ed448 import (
-    Ed448PrivateKey,
-    Ed448PublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.mldsa import (
-    MLDSA44PrivateKey,
-    MLDSA44PublicKey,
-    MLDSA65PrivateKey,
-    MLDSA65PublicKey,
-    MLDSA87PrivateKey,
-    MLDSA87PublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsm_core import operations as ops
@@ -47,20 +30,8 @@ from hsm_core.keys._held import (
 )
 from hsm_core.protocols import HSM
 
-__all__ = [
-    "HSMEd448Key",
-    "HSMEd25519Key",
-    "HSMEllipticCurveKey",
-    "HSMMLDSA44Key",
-    "HSMMLDSA65Key",
-    "HSMMLDSA87Key",
-    "HSMRSAKey",
-    "PrivateKey",
-    "open_private_key",
-]
 
-
-class HSMEd25519Key(HeldKey[Ed25519PublicKey], Ed25519PrivateKey):
+class HSMEd25519Key(HeldKey[ed25519.Ed25519PublicKey], ed25519.Ed25519PrivateKey):
     """An Ed25519 key in the HSM."""
 
     def sign(self, data: Buffer) -> bytes:
@@ -68,7 +39,7 @@ class HSMEd25519Key(HeldKey[Ed25519PublicKey], Ed25519PrivateKey):
         return self._sign(message=bytes(data))
 
 
-class HSMEd448Key(HeldKey[Ed448PublicKey], Ed448PrivateKey):
+class HSMEd448Key(HeldKey[ed448.Ed448PublicKey], ed448.Ed448PrivateKey):
     """An Ed448 key in the HSM."""
 
     def sign(self, data: Buffer) -> bytes:
@@ -132,19 +103,19 @@ class _Lattice(HeldKey[P]):
         return self._sign(mu=bytes(mu))
 
 
-class HSMMLDSA44Key(_Lattice[MLDSA44PublicKey], MLDSA44PrivateKey):
+class HSMMLDSA44Key(_Lattice[mldsa.MLDSA44PublicKey], mldsa.MLDSA44PrivateKey):
     """An ML-DSA-44 key in the HSM."""
 
 
-class HSMMLDSA65Key(_Lattice[MLDSA65PublicKey], MLDSA65PrivateKey):
+class HSMMLDSA65Key(_Lattice[mldsa.MLDSA65PublicKey], mldsa.MLDSA65PrivateKey):
     """An ML-DSA-65 key in the HSM."""
 
 
-class HSMMLDSA87Key(_Lattice[MLDSA87PublicKey], MLDSA87PrivateKey):
+class HSMMLDSA87Key(_Lattice[mldsa.MLDSA87PublicKey], mldsa.MLDSA87PrivateKey):
     """An ML-DSA-87 key in the HSM."""
 
 
-class HSMRSAKey(HeldKey[RSAPublicKey], RSAPrivateKey):
+class HSMRSAKey(HeldKey[rsa.RSAPublicKey], rsa.RSAPrivateKey):
     """
     An RSA key in the HSM.
 

@@ -7,22 +7,10 @@ from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed448 import (
-    Ed448PrivateKey,
-    Ed448PublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
-)
-from cryptography.hazmat.primitives.asymmetric.x25519 import (
-    X25519PrivateKey,
-    X25519PublicKey,
 )
 
 from hsm_core._internal.crypto.handle import BaseHandle
@@ -176,8 +164,8 @@ def _malformed() -> MalformedError:
     return MalformedError("signature is not in the requested encoding.")
 
 
-_PrivateKey: TypeAlias = Ed25519PrivateKey | Ed448PrivateKey
-_PublicKey: TypeAlias = Ed25519PublicKey | Ed448PublicKey
+_PrivateKey: TypeAlias = ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+_PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
 
 
 class EdDSAPublicHandle(BaseHandle):
@@ -247,7 +235,7 @@ class X25519PublicHandle(BaseHandle):
         RFC 7748, section 5.
     """
 
-    def __init__(self, algorithm: Algorithm, key: X25519PublicKey) -> None:
+    def __init__(self, algorithm: Algorithm, key: x25519.X25519PublicKey) -> None:
         super().__init__(algorithm)
         self._public = key
 
@@ -264,13 +252,15 @@ class X25519PrivateHandle(X25519PublicHandle):
         RFC 7748, section 6.1.
     """
 
-    def __init__(self, algorithm: Algorithm, key: X25519PrivateKey) -> None:
+    def __init__(self, algorithm: Algorithm, key: x25519.X25519PrivateKey) -> None:
         super().__init__(algorithm, key.public_key())
         self._private = key
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
         """Return the shared secret; one of zeros alone is refused."""
-        peer = cast("X25519PublicKey", load_peer(self._algorithm, peer_public_der))
+        peer = cast(
+            "x25519.X25519PublicKey", load_peer(self._algorithm, peer_public_der)
+        )
         try:
             return self._private.exchange(peer)
         except ValueError:
@@ -282,19 +272,21 @@ def load_xdh(
 ) -> X25519PrivateHandle:
     """Load PKCS#8."""
     key = load_private(algorithm, material, trusted=trusted)
-    return X25519PrivateHandle(algorithm, cast("X25519PrivateKey", key))
+    return X25519PrivateHandle(algorithm, cast("x25519.X25519PrivateKey", key))
 
 
 def load_xdh_public(algorithm: Algorithm, public_der: bytes) -> X25519PublicHandle:
     """Load SubjectPublicKeyInfo."""
     key = load_public(algorithm, public_der)
-    return X25519PublicHandle(algorithm, cast("X25519PublicKey", key))
+    return X25519PublicHandle(algorithm, cast("x25519.X25519PublicKey", key))
 
 
-FROM_SEED: Final[dict[Algorithm, Callable[[bytes], _PrivateKey | X25519PrivateKey]]] = {
-    Algorithm.ED25519: Ed25519PrivateKey.from_private_bytes,
-    Algorithm.ED448: Ed448PrivateKey.from_private_bytes,
-    Algorithm.X25519: X25519PrivateKey.from_private_bytes,
+FROM_SEED: Final[
+    dict[Algorithm, Callable[[bytes], _PrivateKey | x25519.X25519PrivateKey]]
+] = {
+    Algorithm.ED25519: ed25519.Ed25519PrivateKey.from_private_bytes,
+    Algorithm.ED448: ed448.Ed448PrivateKey.from_private_bytes,
+    Algorithm.X25519: x25519.X25519PrivateKey.from_private_bytes,
 }
 """Constructors of private keys from their seeds."""
 

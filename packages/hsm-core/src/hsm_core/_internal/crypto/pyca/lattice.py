@@ -7,20 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.mldsa import (
-    MLDSA44PrivateKey,
-    MLDSA44PublicKey,
-    MLDSA65PrivateKey,
-    MLDSA65PublicKey,
-    MLDSA87PrivateKey,
-    MLDSA87PublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.mlkem import (
-    MLKEM768PrivateKey,
-    MLKEM768PublicKey,
-    MLKEM1024PrivateKey,
-    MLKEM1024PublicKey,
-)
+from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
 
 from hsm_core._internal.crypto.der import (
     not_public_key,
@@ -39,10 +26,14 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
-_KEMPrivateKey: TypeAlias = MLKEM768PrivateKey | MLKEM1024PrivateKey
-_KEMPublicKey: TypeAlias = MLKEM768PublicKey | MLKEM1024PublicKey
-_DSAPrivateKey: TypeAlias = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
-_DSAPublicKey: TypeAlias = MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
+_KEMPrivateKey: TypeAlias = mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey
+_KEMPublicKey: TypeAlias = mlkem.MLKEM768PublicKey | mlkem.MLKEM1024PublicKey
+_DSAPrivateKey: TypeAlias = (
+    mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+)
+_DSAPublicKey: TypeAlias = (
+    mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
+)
 
 
 class MLKEMPublicHandle(RawPublicHandle):
@@ -127,13 +118,13 @@ class MLDSAPrivateHandle(MLDSAPublicHandle):
 
 
 _KEMS: Final[dict[Algorithm, tuple[type[_KEMPrivateKey], type[_KEMPublicKey]]]] = {
-    Algorithm.ML_KEM_768: (MLKEM768PrivateKey, MLKEM768PublicKey),
-    Algorithm.ML_KEM_1024: (MLKEM1024PrivateKey, MLKEM1024PublicKey),
+    Algorithm.ML_KEM_768: (mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
+    Algorithm.ML_KEM_1024: (mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
 }
 _DSAS: Final[dict[Algorithm, tuple[type[_DSAPrivateKey], type[_DSAPublicKey]]]] = {
-    Algorithm.ML_DSA_44: (MLDSA44PrivateKey, MLDSA44PublicKey),
-    Algorithm.ML_DSA_65: (MLDSA65PrivateKey, MLDSA65PublicKey),
-    Algorithm.ML_DSA_87: (MLDSA87PrivateKey, MLDSA87PublicKey),
+    Algorithm.ML_DSA_44: (mldsa.MLDSA44PrivateKey, mldsa.MLDSA44PublicKey),
+    Algorithm.ML_DSA_65: (mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
+    Algorithm.ML_DSA_87: (mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
 }
 FROM_SEED: Final[
     dict[Algorithm, Callable[[bytes], _KEMPrivateKey | _DSAPrivateKey]]
