@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An HSM that asks other people before it does some operations, in memory."""
+"""HSM in memory that requires approval for some operations."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def asked(
 @dataclass
 class Asking:
     """
-    Asks before it executes operations of some kinds; there is one approval.
+    HSM that requires approval for some kinds of operations; there is one approval.
 
     Attributes:
         inner: Executes what needs nobody's consent, or has it.
@@ -96,7 +96,7 @@ class Asking:
         approval_id: str = "",
         expected_generation: int = 0,
     ) -> R:
-        """Execute an operation, or ask for consent."""
+        """Execute an operation, or require approval."""
         self.received.append(operation)
         if isinstance(operation, self.kinds):
             self.keys.append(idempotency_key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Throw-away certificates: an authority, a server, a client, and strangers."""
+"""Temporary certificates: a CA, a server, a client, and an unknown CA."""
 
 from dataclasses import dataclass
 from pathlib import Path

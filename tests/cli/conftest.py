@@ -42,14 +42,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def stub(gateway: OpenHSM, certificates: Certificates) -> Iterator[Stub]:
-    """Give a small HTTPS server over the HSM in memory, which can misbehave."""
+    """Give a small HTTPS server over the HSM in memory, with injectable faults."""
     with serving(gateway.act_as(caller()), certificates) as running:
         yield running
 
 
 @pytest.fixture
 def data_file(tmp_path: Path) -> Path:
-    """Give a file of bytes that are no text."""
+    """Give a file of binary data."""
     path = tmp_path / "data.bin"
     path.write_bytes(bytes(range(256)) * 4)
     return path
@@ -65,7 +65,7 @@ def pauses() -> list[float]:
 def remote(
     stub: Stub, certificates: Certificates, pauses: list[float]
 ) -> Iterator[Remote]:
-    """Give a maker of clients of the stub, closed at the end."""
+    """Give a factory of clients of the stub, closed at the end."""
     made = []
 
     def make(**changes: Any) -> RemoteHSM:

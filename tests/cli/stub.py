@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def hang_up(self) -> None:
-        """Close the connection without another word."""
+        """Close the connection."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -136,12 +136,12 @@ Fault = Callable[[_Handler, Received], None]
 def answer(
     status: int, kind: str, body: bytes, headers: dict[str, str] | None = None
 ) -> Fault:
-    """Return a fault: this answer, without executing anything."""
+    """Return a fault: this response, without executing anything."""
     return lambda handler, _: handler.reply(status, kind, body, headers)
 
 
 def drop(*, executed: bool) -> Fault:
-    """Return a fault: no answer, with or without executing the request first."""
+    """Return a fault: no response, with or without executing the request first."""
 
     def fault(handler: _Handler, request: Received) -> None:
         if executed:

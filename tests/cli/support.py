@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs hsm-cli inside the test's process, with streams of its own."""
+"""Run hsm-cli in the test's process, with its own streams."""
 
 import io
 import json
@@ -33,7 +33,7 @@ class _Stream(io.TextIOWrapper):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended, and what it wrote."""
+    """Exit code and output of a command."""
 
     code: int
     out: bytes
@@ -57,7 +57,7 @@ class Outcome:
 
 class Shell:
     """
-    Gives command lines to hsm-cli.
+    Run command lines of hsm-cli.
 
     Args:
         monkeypatch: Replaces the streams, and forgets the caller's FERROHSM variables.
@@ -104,7 +104,7 @@ class Shell:
         return Outcome(code, out.memory.getvalue(), err.memory.getvalue().decode())
 
     def ok(self, *args: str, stdin: bytes = b"") -> Outcome:
-        """Run a command that must succeed and say nothing beside its result."""
+        """Run a command that must succeed without output on standard error."""
         outcome = self(*args, stdin=stdin)
         assert (0, "") == (outcome.code, outcome.err)
         return outcome

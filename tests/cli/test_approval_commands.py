@@ -49,24 +49,24 @@ Key = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @pytest.fixture
 def asking(gateway: OpenHSM, shell: Shell) -> Asking:
-    """Give an HSM with one approval, which the shell speaks to."""
+    """Give an HSM with one approval request, used by the shell."""
     shell.hsm = asking = Asking(gateway.act_as(caller()), approval=asked(*FIELDS))
     return asking
 
 
 def sent(asking: Asking) -> Approve:
-    """Return the one consent that was sent."""
+    """Return the one decision that was sent."""
     (found,) = [o for o in asking.received if isinstance(o, Approve)]
     return found
 
 
 def consents(asking: Asking) -> int:
-    """Return how many consents were sent."""
+    """Return the number of decisions that were sent."""
     return sum(isinstance(o, Approve) for o in asking.received)
 
 
 def test_list(asking: Asking, shell: Shell) -> None:
-    """The list holds open approvals, with what is missing."""
+    """The list shows open approval requests, with missing approvals."""
     outcome = shell.ok("approvals", "list")
 
     assert outcome.lines[0].split()[:2] == ["ID", "STATE"]
@@ -84,7 +84,7 @@ def test_list(asking: Asking, shell: Shell) -> None:
 
 
 def test_list_filters(asking: Asking, shell: Shell) -> None:
-    """Every filter is sent; --all asks for every state."""
+    """Every filter is sent; --all selects every state."""
     shell.ok("approvals", "list", "--state", "Denied,expired", "--requester", "alice")
     shell.ok("approvals", "list", "--all", "--kind", "Sign", "--key-id", "k")
     refused = shell("approvals", "list", "--all", "--state", "denied")
@@ -99,7 +99,7 @@ def test_list_filters(asking: Asking, shell: Shell) -> None:
 
 
 def test_show(asking: Asking, shell: Shell) -> None:
-    """Each field is shown in full or by its hash, and nothing acts on a terminal."""
+    """Fields are shown in full or by hash, without active terminal characters."""
     outcome = shell.ok("approvals", "show", ID)
     text = " ".join(outcome.text.split())
 
@@ -124,7 +124,7 @@ def test_show(asking: Asking, shell: Shell) -> None:
 
 
 def test_show_the_context(asking: Asking, shell: Shell) -> None:
-    """Who asks, what changes, which rules it frees the key from: first what matters."""
+    """The request shows requester, changes and lifted rules, most important first."""
     fields = (
         ShownField(name="key_id", text="3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"),
         ShownField(name="wrapping_key_id", text="0b6f7a3e"),
@@ -203,7 +203,7 @@ def test_show_the_context(asking: Asking, shell: Shell) -> None:
 def test_show_compares_a_file(
     asking: Asking, shell: Shell, tmp_path: Path, field: ShownField, found: str
 ) -> None:
-    """With --file it says whether that is what is to be signed."""
+    """--file compares a file with the payload to be signed."""
     path = tmp_path / "payment"
     path.write_bytes(b"pay 5")
     asking.approval = asked(field, ShownField(name="hash", text="SHA-384"), kind="Sign")
@@ -249,7 +249,7 @@ def test_what_is_compared_with_a_file(
     code: int,
     said: str,
 ) -> None:
-    """Nothing but what is signed, and all of it."""
+    """--file compares all signed data, and nothing else."""
     path = tmp_path / "payment"
     path.write_bytes(b"pay 5")
     shown = [ShownField(name=name, data=data) for name, data in fields.items()]
@@ -265,7 +265,7 @@ def test_what_is_compared_with_a_file(
 
 
 def test_show_on_a_terminal(asking: Asking, shell: Shell) -> None:
-    """On a terminal the fields are a table, and still nothing acts on it."""
+    """On a terminal the fields are a table without active characters."""
     outcome = shell("--no-color", "approvals", "show", ID, terminal=True)
 
     assert "Field" in outcome.text
@@ -274,7 +274,7 @@ def test_show_on_a_terminal(asking: Asking, shell: Shell) -> None:
 
 
 def test_show_as_json(asking: Asking, shell: Shell) -> None:
-    """As JSON it is the approval itself, from which the digest can be computed."""
+    """JSON output is the complete request, from which the digest can be computed."""
     outcome = shell.ok("approvals", "show", ID, "--json")
 
     tree = outcome.json
@@ -284,7 +284,7 @@ def test_show_as_json(asking: Asking, shell: Shell) -> None:
 
 @pytest.mark.parametrize("words", [(ID,), ("--approval-id", ID)])
 def test_approve(asking: Asking, shell: Shell, words: tuple[str, ...]) -> None:
-    """What is shown first is what is agreed to, after a yes."""
+    """The request is shown, and approved after the answer yes."""
     approve = ("approvals", "approve", *words, "--comment", "ok")
     outcome = shell(*approve, stdin=b"yes\n", typing=True)
 
@@ -298,7 +298,7 @@ def test_approve(asking: Asking, shell: Shell, words: tuple[str, ...]) -> None:
 
 
 def test_approve_without_a_terminal(asking: Asking, shell: Shell) -> None:
-    """Nobody is asked; what is agreed to is printed with the digest that is sent."""
+    """Without a terminal there is no prompt; the request is printed with its digest."""
     outcome = shell("approvals", "approve", "--approval-id", ID)
 
     digest = asking.approval.digest
@@ -311,7 +311,7 @@ def test_approve_without_a_terminal(asking: Asking, shell: Shell) -> None:
 
 @pytest.mark.parametrize("stdin", [b"", b"no\n", b"y\n", b"\n"])
 def test_no_yes(asking: Asking, shell: Shell, stdin: bytes) -> None:
-    """Without a yes of who is asked nothing is sent."""
+    """Without the answer yes, nothing is sent."""
     outcome = shell("approvals", "approve", ID, stdin=stdin, typing=True)
 
     assert (2, 0) == (outcome.code, consents(asking))
@@ -320,7 +320,7 @@ def test_no_yes(asking: Asking, shell: Shell, stdin: bytes) -> None:
 
 def test_shown_differently(asking: Asking, shell: Shell) -> None:
     """
-    Nothing is agreed to where what is shown has another digest than the server's.
+    A request whose digest differs from the server's is not approved.
     """
     harmless = msgspec.structs.replace(asking.approval.operation, kind="DescribeKey")
     asking.approval = msgspec.structs.replace(asking.approval, operation=harmless)
@@ -333,7 +333,7 @@ def test_shown_differently(asking: Asking, shell: Shell) -> None:
 
 
 def test_half_shown(asking: Asking, shell: Shell) -> None:
-    """Nothing is agreed to where a field would be shown in one of two forms only."""
+    """A request with an ambiguous field is not approved."""
     field = ShownField(name="a", text="harmless", data=b"not")
     asking.approval = asked(field)
 
@@ -343,7 +343,7 @@ def test_half_shown(asking: Asking, shell: Shell) -> None:
 
 
 def test_part_of_it_as_salt(asking: Asking, shell: Shell) -> None:
-    """A salt of another length, which could hold a part of it, is refused."""
+    """A salt of another length, which could hide a part of the request, is refused."""
     asking.approval = msgspec.structs.replace(asking.approval, salt=SALT + b"x")
 
     outcome = shell("approvals", "approve", ID, "--yes")
@@ -353,7 +353,7 @@ def test_part_of_it_as_salt(asking: Asking, shell: Shell) -> None:
 
 
 def test_another_approval(asking: Asking, shell: Shell) -> None:
-    """An answer about another approval than was asked for is refused."""
+    """A response with a different approval request is refused."""
     other = ID.replace("5", "6")
 
     outcome = shell("approvals", "approve", other, "--yes")
@@ -362,7 +362,7 @@ def test_another_approval(asking: Asking, shell: Shell) -> None:
 
 
 def test_digest_given(asking: Asking, shell: Shell) -> None:
-    """Whoever has seen a digest elsewhere can insist on it."""
+    """--digest requires the digest that the approver saw elsewhere."""
     refused = shell("approvals", "approve", ID, "--yes", "--digest", "00" * 32)
     agreed = shell(
         "approvals", "approve", ID, "--yes", "--digest", asking.approval.digest
@@ -372,7 +372,7 @@ def test_digest_given(asking: Asking, shell: Shell) -> None:
 
 
 def test_deny(asking: Asking, shell: Shell) -> None:
-    """A refusal has a reason, which is asked for on a terminal if it is not given."""
+    """A denial has a reason, prompted for on a terminal if it is missing."""
     deny = ("approvals", "deny", ID)
     assert 2 == shell(*deny, typing=True).code
     assert 2 == shell(*deny, stdin=b" \n", typing=True).code
@@ -390,7 +390,7 @@ def test_deny(asking: Asking, shell: Shell) -> None:
 
 
 def test_withdraw(asking: Asking, shell: Shell) -> None:
-    """Whoever approved can take it back, with a reason or without."""
+    """An approver can withdraw an approval, with or without a reason."""
     shell("approvals", "approve", ID, "--yes")
     outcome = shell.ok("approvals", "withdraw", ID, "--reason", "too early")
 
@@ -399,14 +399,14 @@ def test_withdraw(asking: Asking, shell: Shell) -> None:
 
 
 def test_cancel(asking: Asking, shell: Shell) -> None:
-    """Somebody else's request can't be cancelled."""
+    """Only the requester can cancel a request."""
     outcome = shell("approvals", "cancel", ID)
 
     assert 3 == outcome.code
 
 
 def test_no_id(asking: Asking, shell: Shell) -> None:
-    """An id is needed, once."""
+    """The ID is required, and may be given only once."""
     assert 2 == shell("approvals", "show").code
     assert 2 == shell("approvals", "show", ID, "--approval-id", ID).code
     assert 2 == shell("approvals", "show", "not-an-id").code
@@ -438,7 +438,7 @@ def key_file(folder: Path, key: Key, form: str, passphrase: bytes = b"") -> str:
 
 
 def check(asking: Asking, key: Key) -> None:
-    """Check that the consent was signed with a key."""
+    """Check that the decision was signed with a key."""
     consent, digest = sent(asking), asking.approval.digest
     message = statement(ID, digest, granted=True)
     assert consent.signature is not None
@@ -497,7 +497,7 @@ def test_encrypted_key(
 
 
 def test_key_of_another_kind(asking: Asking, shell: Shell, tmp_path: Path) -> None:
-    """Other kinds of keys, and files that hold none, are refused before anything."""
+    """Other types of keys, and files without a key, are refused before any request."""
     p384 = ec.generate_private_key(ec.SECP384R1())
     nothing = tmp_path / "nothing"
     nothing.write_bytes(b"nothing")
@@ -512,7 +512,7 @@ def test_key_of_another_kind(asking: Asking, shell: Shell, tmp_path: Path) -> No
 
 
 def test_shared_key(asking: Asking, shell: Shell, tmp_path: Path) -> None:
-    """Whoever signs with a file that others may read is warned."""
+    """A signing key that other users may read causes a warning."""
     path = Path(key_file(tmp_path, ED25519, "pkcs8"))
     path.chmod(0o644)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the commands on the trail."""
+"""Commands of the audit log."""
 
 import base64
 import shutil
@@ -31,7 +31,7 @@ HMAC_KEY = base64.b64encode(b"\x02" * 32).decode()
 
 
 class _Bounded:
-    """An HSM whose verification answers for three records a call."""
+    """HSM that verifies three records a call."""
 
     def __init__(self, hsm: HSM) -> None:
         self.hsm = hsm
@@ -63,7 +63,7 @@ class _Bounded:
 
 class TestAuditEvents:
     def test_table(self, shell: Shell) -> None:
-        """Events come newest first, with the head of the trail below."""
+        """Records are listed newest first, with the head of the log below."""
         shell.ok("create", "ed25519", "--name", "k")
         shell.ok("sign", "k", "x")
         outcome = shell.ok("audit", "events", "--limit", "2")
@@ -74,7 +74,7 @@ class TestAuditEvents:
         assert "next: --start-seq " in outcome.lines[-1]
 
     def test_filters(self, shell: Shell) -> None:
-        """Key, person, operation, order and start narrow the view."""
+        """Filters by key, principal, operation, order and start apply."""
         uuid = shell.ok("create", "ed25519", "--json").json["key_id"]
         shell.ok("sign", uuid, "x")
 
@@ -96,7 +96,7 @@ class TestAuditEvents:
         assert (2, True) == (refused.code, "Did you mean Sign" in refused.err)
 
     def test_auditor(self, gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An auditor reads the trail, and may not sign."""
+        """An auditor can read the audit log, and can't sign."""
         owner = Session(gateway.act_as(caller()))
         owner.create_key("ed25519", name="k")
         shell = Shell(monkeypatch, gateway.act_as(caller(Role.AUDITOR)))
@@ -110,7 +110,7 @@ class TestAuditEvents:
 class TestAuditVerify:
     @pytest.fixture
     def trail(self, tmp_path: Path) -> Iterator[Path]:
-        """Give the live file of a trail that is in use, with a few records."""
+        """Give the live file of an audit log in use, with a few records."""
         path = tmp_path / "audit.log"
         settings = Settings(key_dir=tmp_path / "keys", audit_log=path)
         with open_hsm(
@@ -123,7 +123,7 @@ class TestAuditVerify:
 
     @pytest.fixture
     def database(self, tmp_path: Path) -> Iterator[Path]:
-        """Give the database of a trail in SQLite that is in use."""
+        """Give the database of a SQLite audit log in use."""
         path = tmp_path / "audit.sqlite"
         settings = Settings(
             key_dir=tmp_path / "keys",
@@ -140,7 +140,7 @@ class TestAuditVerify:
 
     @pytest.fixture
     def closed(self, database: Path, tmp_path: Path) -> Path:
-        """Give a copy of it, as a kill would leave it, that nobody has open."""
+        """Give a copy as after a kill, not in use."""
         copy = tmp_path / "copy" / database.name
         copy.parent.mkdir()
         for file in tmp_path.glob("audit.sqlite*"):
@@ -150,7 +150,7 @@ class TestAuditVerify:
         return copy
 
     def test_server(self, shell: Shell, gateway: OpenHSM) -> None:
-        """The server's trail is verified range by range up to its head."""
+        """The server's audit log is verified range by range up to its head."""
         bounded = _Bounded(gateway.act_as(caller()))
         shell.hsm = bounded
         for name in ("a", "b", "c"):
@@ -164,7 +164,7 @@ class TestAuditVerify:
         assert terminal.err.endswith("\r\x1b[K")
 
     def test_files(self, bare_shell: Shell, trail: Path) -> None:
-        """A trail in files, in use, is verified without a server."""
+        """An audit log in files is verified while in use, without a server."""
         line = ("audit", "verify", "--audit-path", str(trail))
         key = trail.parent / "hmac-key"
         key.write_text(f"{HMAC_KEY}\n")
@@ -200,7 +200,7 @@ class TestAuditVerify:
         assert HMAC_KEY not in outcome.err
 
     def test_one_changed_byte(self, bare_shell: Shell, trail: Path) -> None:
-        """A changed byte is found, and its record is named with the reason."""
+        """A changed byte is detected; the error names the record and the reason."""
         lines = trail.read_bytes().splitlines(keepends=True)
         lines[2] = lines[2].replace(b"CreateKey", b"DeleteKey")
         copy = trail.with_name("copy.log")
@@ -226,7 +226,7 @@ class TestAuditVerify:
     def test_wrong_key(
         self, bare_shell: Shell, trail: Path, key: str, code: str
     ) -> None:
-        """A key that is not the trail's is told apart from tampering."""
+        """A wrong key is distinguished from tampering."""
         line = ("audit", "verify", "--audit-path", str(trail), "--hmac-key", key)
         outcome = bare_shell(*line)
 
@@ -234,14 +234,14 @@ class TestAuditVerify:
         assert f"[{code}]" in outcome.err
 
     def test_no_trail(self, bare_shell: Shell, tmp_path: Path) -> None:
-        """Where there is no trail, there is no verdict."""
+        """A missing audit log is an error."""
         outcome = bare_shell("audit", "verify", "--audit-path", str(tmp_path / "none"))
 
         assert 2 == outcome.code
         assert "No audit log found." in outcome.err
 
     def test_database_in_use(self, bare_shell: Shell, database: Path) -> None:
-        """A trail in SQLite that a server has open is left to the server."""
+        """A SQLite audit log in use is not verified offline."""
         outcome = bare_shell("audit", "verify", "--audit-path", str(database))
 
         assert 2 == outcome.code
@@ -251,7 +251,7 @@ class TestAuditVerify:
     def test_database(
         self, bare_shell: Shell, closed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A trail in SQLite is verified like one in files, with and without the key."""
+        """A SQLite audit log is verified with and without the key."""
         line = ("audit", "verify", "--audit-path", str(closed))
         chain = bare_shell.ok(*line)
         monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
@@ -262,7 +262,7 @@ class TestAuditVerify:
         assert "the hash chain only" in chain.text
 
     def test_database_edited(self, bare_shell: Shell, closed: Path) -> None:
-        """A row that was changed is named with the reason, and the exit code is 7."""
+        """An edited row is named with the reason; the exit code is 7."""
         with closing(sqlite3.connect(closed)) as connection, connection:
             connection.execute(
                 "UPDATE records SET line = "
@@ -279,7 +279,7 @@ class TestAuditVerify:
         assert '"reason":"mac"' in outcome.err
 
     def test_database_wrong_key(self, bare_shell: Shell, closed: Path) -> None:
-        """A key that is not the trail's is told apart from tampering."""
+        """A wrong key is distinguished from tampering."""
         key = base64.b64encode(b"\x03" * 32).decode()
         outcome = bare_shell(
             *("audit", "verify", "--audit-path", str(closed), "--hmac-key", key)
@@ -289,7 +289,7 @@ class TestAuditVerify:
         assert "[wrong_audit_key]" in outcome.err
 
     def test_key_without_path(self, shell: Shell) -> None:
-        """A key is for files; the server has its own."""
+        """--hmac-key requires --audit-path."""
         outcome = shell("audit", "verify", "--hmac-key", "@file")
 
         assert 2 == outcome.code
@@ -299,7 +299,7 @@ class TestAuditVerify:
 class TestAuditRecover:
     @pytest.fixture
     def forked(self, tmp_path: Path) -> Path:
-        """Give a trail to which the records of another copy of it were appended."""
+        """Give a forked audit log: a copy's records were appended to it."""
 
         def write(folder: str) -> Path:
             path = tmp_path / folder / "audit.log"
@@ -318,7 +318,7 @@ class TestAuditRecover:
     def test_both_branches_are_kept(
         self, shell: Shell, forked: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One stays the trail and verifies; the other one's file is named."""
+        """One branch stays and verifies; the other moves to a file that is named."""
         monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
         there = ["--audit-path", str(forked)]
         assert shell("audit", "verify", *there).code == 7
@@ -332,7 +332,7 @@ class TestAuditRecover:
     def test_a_trail_in_order_is_left_alone(
         self, shell: Shell, forked: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """So is one whose key is not given."""
+        """A log that is not forked, or without its key, is not changed."""
         path = forked.parent.with_name("b") / "audit.log"
         before = path.read_bytes()
         there = ["--audit-path", str(path)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of batches: JSON lines in, JSON lines out, errors of single items."""
+"""Batches: JSON lines in, JSON lines out, errors of single items."""
 
 import base64
 import json
@@ -59,7 +59,7 @@ def test_context(shell: Shell) -> None:
 
 
 def test_some_fail(shell: Shell, tmp_path: Path) -> None:
-    """What fails is told in its own line, the others are done, and the exit says so."""
+    """A failed item has its error in its line, and the exit code is 12."""
     shell.ok("create", "aes", "--name", "box")
     good = shell.ok("encrypt", "box", "hello").text.strip()
     items = lines(
@@ -150,7 +150,7 @@ def test_slow_signatures_are_few_at_once(shell: Shell) -> None:
     ids=["no base64", "no message", "no JSON", "too long"],
 )
 def test_bad_line(shell: Shell, line: bytes, message: str) -> None:
-    """A line that is no item is named, and nothing of its request is sent."""
+    """An invalid line is named, and its request is not sent."""
     shell.ok("create", "hmac-sha256", "--name", "m")
     outcome = shell("mac", "m", "--batch", "-", stdin=b'{"message":"eA=="}\n' + line)
 
@@ -176,14 +176,14 @@ def test_bad_line(shell: Shell, line: bytes, message: str) -> None:
     ids=" ".join,
 )
 def test_what_does_not_go_together(shell: Shell, words: tuple[str, ...]) -> None:
-    """Options that a batch does not have are refused, not passed over."""
+    """Options that a batch does not support are refused."""
     outcome = shell(*words)
 
     assert (2, b"") == (outcome.code, outcome.out)
 
 
 def test_missing_file(shell: Shell) -> None:
-    """A file that is not there is told."""
+    """A missing file is an error."""
     outcome = shell("mac", "k", "--batch", "/no/file")
 
     assert 2 == outcome.code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of `hsm_cli.client`: an HSM over HTTPS."""
+"""`hsm_cli.client`: an HSM over HTTPS."""
 
 import threading
 from contextlib import suppress
@@ -186,7 +186,7 @@ class TestChecks:
         "key_id", ["../audit", "..", "a/b", "A", "", "a\n", "x" * 65]
     )
     def test_bad_key_id(self, hsm: RemoteHSM, stub: Stub, key_id: str) -> None:
-        """What is no key id is refused before anything is sent."""
+        """An invalid key ID is refused before anything is sent."""
         with pytest.raises(InvalidInputError, match="key_id"):
             hsm.execute(ops.DescribeKey(key_id=key_id))
 
@@ -207,7 +207,7 @@ class TestChecks:
     def test_bad_operation(
         self, hsm: RemoteHSM, stub: Stub, operation: ops.Operation[Any]
     ) -> None:
-        """An operation that breaks its own type is refused before anything is sent."""
+        """An operation with fields of a wrong type is refused before any request."""
         with pytest.raises(InvalidInputError):
             hsm.execute(operation)
 

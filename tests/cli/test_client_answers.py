@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of `hsm_cli.client`: what answers mean."""
+"""`hsm_cli.client`: meaning of responses."""
 
 import pytest
 
@@ -34,7 +34,7 @@ class TestProblems:
         assert caught.value.facts == {"field": "x", "limit": 3}
 
     def test_unknown_code(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """A problem of a later server is an HSMError, and its request id is kept."""
+        """An unknown problem code is an HSMError with the request ID."""
         body = (
             b'{"code":"brand_new","title":"New","status":500,"request_id":"r-9",'
             b'"facts":{"a":[1],"b":true,"c":"d"},"more":{}}'
@@ -63,7 +63,7 @@ class TestProblems:
     def test_answer_of_a_stranger(
         self, remote: Remote, stub: Stub, status: int, expected: type[HSMError]
     ) -> None:
-        """An answer that no HSM wrote is told by its status."""
+        """A response from an intermediary is reported by its status."""
         stub.faults.append(
             answer(status, "text/html", b"" if status == 204 else b"<p>")
         )
@@ -74,7 +74,7 @@ class TestProblems:
 
     @pytest.mark.parametrize("status", [301, 302, 307, 308])
     def test_redirect(self, hsm: RemoteHSM, stub: Stub, status: int) -> None:
-        """A redirect is never followed, so that no token goes to another server."""
+        """Redirects are not followed, so the token goes to no other server."""
         headers = {"Location": f"{stub.endpoint}/api/v1/status"}
         stub.faults.append(answer(status, "text/html", b"", headers))
         with pytest.raises(TransportError, match="redirect") as caught:
@@ -97,7 +97,7 @@ class TestProblems:
         ids=["empty", "cut", "list", "twice", "type", "bytes", "deep"],
     )
     def test_unreadable_answer(self, hsm: RemoteHSM, stub: Stub, body: bytes) -> None:
-        """An answer that is not the operation's result is refused."""
+        """A response that is not the operation's result is refused."""
         stub.faults.append(answer(200, "application/json", body))
         with pytest.raises(TransportError) as caught:
             hsm.execute(ops.Status())
@@ -114,7 +114,7 @@ class TestProblems:
         assert len(stub.received) == 1
 
     def test_huge_answer(self, remote: Remote, stub: Stub) -> None:
-        """No more of an answer is read than is allowed."""
+        """A response over the limit is not read to its end."""
         client = remote(max_answer_bytes=1000)
         stub.faults.append(answer(200, "application/json", b" " * 5_000_000))
         with pytest.raises(TransportError, match="longer than 1000 bytes"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of `hsm_cli.client`: servers that can't be reached or trusted."""
+"""`hsm_cli.client`: unreachable and untrusted servers."""
 
 import socket
 import threading
@@ -25,7 +25,7 @@ from tests.cli.support import Remote
 
 class TestConnection:
     def test_nobody_there(self, remote: Remote) -> None:
-        """A server that is down is told at once, and nothing was sent."""
+        """A server that is down is reported at once, as not reached."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -36,14 +36,14 @@ class TestConnection:
         assert caught.value.facts["reason"] == "connect"
 
     def test_stranger(self, remote: Remote, certificates: Certificates) -> None:
-        """A certificate of another authority is refused, and told apart."""
+        """A certificate of another CA is refused, with a reason of its own."""
         with pytest.raises(TransportError, match="not trusted") as caught:
             remote(ca_bundle=certificates.stranger).execute(ops.Status())
 
         assert caught.value.facts["reason"] == "certificate"
 
     def test_system_authorities(self, remote: Remote) -> None:
-        """Without a bundle, the system's authorities are asked, who don't know it."""
+        """Without a bundle, the system's CAs apply."""
         with pytest.raises(TransportError, match="not trusted"):
             remote(ca_bundle=None).execute(ops.Status())
 
@@ -60,7 +60,7 @@ class TestConnection:
             assert other.received == []
 
     def test_insecure(self, remote: Remote, certificates: Certificates) -> None:
-        """With insecure, any certificate will do."""
+        """Insecure accepts any certificate."""
         client = remote(ca_bundle=certificates.stranger, insecure=True)
 
         assert client.execute(ops.Status()).state == "operational"
@@ -68,7 +68,7 @@ class TestConnection:
     def test_client_certificate(
         self, remote: Remote, gateway: OpenHSM, certificates: Certificates
     ) -> None:
-        """A server that asks for a certificate gets ours, and refuses us without."""
+        """Mutual TLS: the client certificate is sent; without it the server refuses."""
         hsm: HSM = gateway.act_as(caller())
         with serving(hsm, certificates, wants_client_certificate=True) as strict:
             known = remote(
@@ -152,7 +152,7 @@ class TestConnection:
     def test_open_key_file(
         self, remote: Remote, certificates: Certificates, tmp_path: Path, mode: int
     ) -> None:
-        """A key that others may read or write is refused."""
+        """A client key that other users can access is refused."""
         key = tmp_path / "key.pem"
         key.write_bytes(certificates.client_key.read_bytes())
         key.chmod(mode)

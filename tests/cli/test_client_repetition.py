@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of `hsm_cli.client`: answers that are lost, and requests sent again."""
+"""`hsm_cli.client`: lost responses and retries."""
 
 import threading
 from typing import Any
@@ -36,7 +36,7 @@ LOST = {
 class TestRepetition:
     @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
     def test_lost_mutation(self, hsm: RemoteHSM, stub: Stub, fault: Fault) -> None:
-        """A mutation whose answer is lost is repeated under its key, and done once."""
+        """A mutation whose response is lost is retried with its key."""
         stub.faults.extend([fault, fault])
         key = Session(hsm).create_key("aes", name="box")
         keys = {request.headers["idempotency-key"] for request in stub.received}
@@ -46,7 +46,7 @@ class TestRepetition:
 
     @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
     def test_outcome_unknown(self, hsm: RemoteHSM, stub: Stub, fault: Fault) -> None:
-        """When no attempt is answered, the error names the key that repeats safely."""
+        """If no attempt gets a response, the error names the idempotency key."""
         stub.faults.extend([fault] * 3)
         operation = ops.CreateKey(algorithm="aes", name="box")
         with pytest.raises(OutcomeUnknownError, match=r"key the-key\.") as caught:
@@ -58,7 +58,7 @@ class TestRepetition:
         assert again.name == "box"
 
     def test_refused_after_a_lost_answer(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """A refusal to answer says nothing of an earlier attempt that was not heard."""
+        """A refusal does not settle an earlier attempt without a response."""
         denied = answer(401, PROBLEM, problem(AuthenticationError()))
         stub.faults.extend([drop(executed=True), denied, denied])
         with pytest.raises(OutcomeUnknownError):
@@ -76,7 +76,7 @@ class TestRepetition:
         assert len(stub.received) == 2
 
     def test_aborted_by_a_crash(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """What a crash has ended before it was done is begun under another key."""
+        """A mutation aborted by a crash is retried with a new key."""
         aborted = answer(409, PROBLEM, problem(OperationAbortedError()))
         stub.faults.extend([drop(executed=False), aborted])
         hsm.execute(ops.CreateKey(algorithm="aes"))
@@ -85,7 +85,7 @@ class TestRepetition:
         assert first == again != fresh
 
     def test_aborted_for_good(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """It is not begun again and again."""
+        """Retries with new keys are limited."""
         aborted = answer(409, PROBLEM, problem(OperationAbortedError()))
         stub.faults.extend([aborted] * 3)
         with pytest.raises(OperationAbortedError):
@@ -94,7 +94,7 @@ class TestRepetition:
         assert 3 == len({r.headers["idempotency-key"] for r in stub.received})
 
     def test_aborted_under_a_given_key(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """Who chose the key also chooses the next."""
+        """A key given by the caller is not replaced."""
         stub.faults.append(answer(409, PROBLEM, problem(OperationAbortedError())))
         with pytest.raises(OperationAbortedError):
             hsm.execute(ops.CreateKey(algorithm="aes"), idempotency_key="mine")
@@ -121,7 +121,7 @@ class TestRepetition:
         pauses: list[float],
         operation: ops.Operation[Any],
     ) -> None:
-        """A server that can't answer now is asked again, after the time it wishes."""
+        """An unavailable server is retried after its Retry-After time."""
         busy = answer(503, PROBLEM, UNAVAILABLE, {"Retry-After": "7"})
         endless = answer(503, PROBLEM, UNAVAILABLE, {"Retry-After": "9999999"})
         stub.faults.extend([busy, endless])
@@ -130,7 +130,7 @@ class TestRepetition:
         assert (3, [7.0, 30.0]) == (len(stub.received), pauses)
 
     def test_unavailable_for_good(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """A server that said each time that nothing was done is believed."""
+        """If every attempt was refused, the error is that of the server."""
         stub.faults.extend([answer(503, PROBLEM, UNAVAILABLE)] * 3)
         with pytest.raises(errors.StoreUnavailableError):
             hsm.execute(ops.CreateKey(algorithm="aes"))
@@ -147,7 +147,7 @@ class TestRepetition:
         ids=lambda error: error.code,
     )
     def test_lasting_errors(self, hsm: RemoteHSM, stub: Stub, error: HSMError) -> None:
-        """What trying again can't change is not tried again."""
+        """Lasting errors are not retried."""
         stub.faults.append(answer(503, PROBLEM, problem(error)))
         with pytest.raises(type(error)):
             hsm.execute(ops.CreateKey(algorithm="aes"))
@@ -155,7 +155,7 @@ class TestRepetition:
         assert len(stub.received) == 1
 
     def test_lost_use(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """A use is not repeated, and sends no idempotency key."""
+        """A use of a key is not retried, and has no idempotency key."""
         stub.faults.append(drop(executed=False))
         with pytest.raises(TransportError) as caught:
             hsm.execute(ops.GenerateRandom(length=1), idempotency_key="k")
@@ -164,7 +164,7 @@ class TestRepetition:
         assert ["idempotency-key" in r.headers for r in stub.received] == [False]
 
     def test_lost_read(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """A read whose answer is lost is repeated."""
+        """A read with a lost response is retried."""
         stub.faults.extend([drop(executed=False)] * 2)
 
         assert hsm.execute(ops.ListKeys()).total == 0
@@ -188,7 +188,7 @@ class TestRepetition:
         assert caught.value.facts["reason"] == "lost"
 
     def test_slow_answers(self, remote: Remote, stub: Stub) -> None:
-        """Neither silence nor a trickle holds a client longer than its time-out."""
+        """A silent or slow server can't hold a client longer than its time-out."""
         done = threading.Event()
 
         def silence(handler: Any, request: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the program as a process: start, streams, signals, environments."""
+"""The program as a process: start, streams, signals, environments."""
 
 import json
 import os
@@ -100,7 +100,7 @@ class TestStart:
     def test_poor_environments(
         self, environment: dict[str, str], variables: dict[str, str]
     ) -> None:
-        """No HOME, or a locale without Unicode, is no reason to fail."""
+        """The program runs without HOME and in a locale without Unicode."""
         text = "grüße \N{SNOWMAN}"
         line = [*PROGRAM, "create", "aes", "--description", text]
         done = subprocess.run(
@@ -128,7 +128,7 @@ class TestStart:
 
 class TestStreams:
     def test_reader_that_leaves(self, environment: dict[str, str]) -> None:
-        """A reader that has read enough ends the program without a word."""
+        """A reader that closes the pipe ends the program silently."""
         done = subprocess.run(
             [
                 "sh",
@@ -185,7 +185,7 @@ class TestStreams:
     def test_closed_descriptors(
         self, environment: dict[str, str], stub: Stub, closed: str, code: int
     ) -> None:
-        """Closed standard streams are survived, and a lost result is told."""
+        """Closed standard streams cause no crash; a lost result is an error."""
         done = subprocess.run(
             ["sh", "-c", f'"$@" {closed}', "sh", *PROGRAM, "status"],
             check=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the commands that show public keys in the forms of others."""
+"""Commands that show public keys in formats of other software."""
 
 from pathlib import Path
 

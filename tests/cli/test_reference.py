@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests that the help, the commands and the reference say the same."""
+"""Agreement of help, commands and reference page."""
 
 import click
 import pytest
@@ -89,7 +89,7 @@ def leaves(
 
 
 def test_page() -> None:
-    """The page in the documentation is what the commands say of themselves."""
+    """The reference page is generated from the commands."""
     assert render() == PAGE.read_text(encoding="utf-8")
 
 

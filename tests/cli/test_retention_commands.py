@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the commands below ``retention``."""
+"""Commands of ``retention``."""
 
 import base64
 from datetime import UTC, datetime
@@ -98,14 +98,14 @@ def test_status_shows_the_queue_and_what_is_wrong(shell: Shell) -> None:
 
 
 def test_status_says_where_there_is_no_retention(shell: Shell) -> None:
-    """And names the flag."""
+    """Without retention, status names the flag."""
     outcome = shell.ok("retention", "status")
 
     assert "--retention-config" in outcome.text + outcome.err
 
 
 def test_hold_extend_and_release(shell: Shell, gateway: OpenHSM) -> None:
-    """Each changes the key, and says so."""
+    """hold, extend and release change the key, and print it."""
     session = Session(gateway.act_as(caller()))
     key = session.create_key("ed25519", name="payroll").key_id
     session.rotate(key)
@@ -148,7 +148,7 @@ class Losing:
 
 
 def test_a_new_ledger_takes_the_place_of_a_lost_one(shell: Shell) -> None:
-    """Both are shown, and how far the lost one reached."""
+    """The new and the lost ledger are shown, with the last known record."""
     shell.hsm = Losing()
     begin = ("retention", "ledger", "begin")
     shown = shell.ok(*begin, "--reason", "the disk failed").text
@@ -159,7 +159,7 @@ def test_a_new_ledger_takes_the_place_of_a_lost_one(shell: Shell) -> None:
 
 
 def test_a_ledger_is_verified_here(shell: Shell, tmp_path: Path) -> None:
-    """With the key and the trail; one that was cut ends with code 7."""
+    """A ledger is verified with key and audit log; a truncated one exits with 7."""
     settings = Settings(
         key_dir=tmp_path / "keys",
         audit_log=tmp_path / "audit.log",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the global flags, their environment variables and the credentials."""
+"""Global flags, their environment variables, and credentials."""
 
 import os
 import socket
@@ -93,7 +93,7 @@ class TestCredentials:
         return stub.received[-1].headers["authorization"].removeprefix("Bearer ")
 
     def test_none(self, online: Shell, stub: Stub) -> None:
-        """Without a credential nothing is sent, and it is said how to give one."""
+        """Without a credential nothing is sent; the error says how to pass one."""
         outcome = online("status")
 
         assert (2, []) == (outcome.code, stub.received)
@@ -109,7 +109,7 @@ class TestCredentials:
     def test_flag_before_environment(
         self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A flag is taken before a variable; of two variables, the token."""
+        """A flag takes precedence over a variable; of two variables, the token."""
         monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
         monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
         online("status")
@@ -138,7 +138,7 @@ class TestCredentials:
         monkeypatch: pytest.MonkeyPatch,
         flags: list[str],
     ) -> None:
-        """A flag that a given token would make void is refused, nothing is sent."""
+        """Flags of minted tokens are refused with a given token."""
         by_flag = online("--auth-token", "@a", *flags, "status")
         monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
         monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
@@ -152,7 +152,7 @@ class TestCredentials:
     def test_token_with_variables_of_minted_ones(
         self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Variables about minted tokens are quietly of no use to a given token."""
+        """Variables of minted tokens are ignored with a given token."""
         monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
         monkeypatch.setenv("FERROHSM_ACTOR", "ada")
         monkeypatch.setenv("FERROHSM_ROLES", "auditor")
@@ -165,7 +165,7 @@ class TestCredentials:
     def test_flags_where_a_token_is_minted(
         self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where a token is minted all the same, the flags count."""
+        """Flags of minted tokens apply if a token is minted."""
         monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
         online("--jwt-secret", SECRET, "--actor", "ada", "status")
         monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)

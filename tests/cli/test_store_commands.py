@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the commands below ``store``, and of what status says of it."""
+"""Commands of ``store``, and the store in status."""
 
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -32,7 +32,7 @@ FINDINGS = (
 
 
 class ChangedStore:
-    """An HSM whose store was changed; it notes which recovery it was asked for."""
+    """HSM with a changed store that records recoveries."""
 
     def __init__(self) -> None:
         self.asked: list[RecoverStore | RecoverKey] = []
@@ -98,7 +98,7 @@ class TestVerify:
         assert "2 of 2 keys" in outcome.err
 
     def test_nothing_found(self, shell: Shell, store: ChangedStore) -> None:
-        """A store as it should be is said to be compared."""
+        """An intact store is reported as verified."""
         store.findings = ()
 
         assert "2 keys verified" in shell.ok("store", "verify").text
@@ -106,7 +106,7 @@ class TestVerify:
 
 class TestRecover:
     def test_whole_store(self, shell: Shell, store: ChangedStore) -> None:
-        """All is accepted with the reason, and told for each key."""
+        """The whole store is accepted with the reason; each key is listed."""
         text = shell.ok("store", "recover", "--reason", "restored", "--yes").text
 
         assert [RecoverStore(reason="restored")] == store.asked
@@ -128,7 +128,7 @@ class TestRecover:
         assert not store.asked
 
     def test_asks_first(self, shell: Shell, store: ChangedStore) -> None:
-        """What is wrong is shown, and without the word nothing is recovered."""
+        """The problems are shown; without the confirmation nothing is recovered."""
         outcome = shell("store", "recover", "--reason", "x", stdin=b"yes\n")
 
         assert 2 == outcome.code
@@ -153,14 +153,14 @@ class TestRecover:
             assert "\\x1b[31mred" in text
 
     def test_answer(self, shell: Shell, store: ChangedStore) -> None:
-        """The word itself lets it go on."""
+        """The confirmation word starts the recovery."""
         outcome = shell("store", "recover", "--reason", "x", stdin=b"recover\n")
 
         assert 0 == outcome.code
         assert 1 == len(store.asked)
 
     def test_no_reason(self, shell: Shell, store: ChangedStore) -> None:
-        """A recovery without a reason is no recovery."""
+        """A recovery requires a reason."""
         outcome = shell("store", "recover", "--yes")
 
         assert 2 == outcome.code
@@ -192,7 +192,7 @@ class TestStatus:
         cause: str,
         words: str,
     ) -> None:
-        """What the trail suffers from, and how often it did, stand there too."""
+        """Status shows the state of the audit log and its failures."""
         store.audit = AuditStatus(
             available=available,
             sync="strict",

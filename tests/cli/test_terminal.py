@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of what reaches a terminal, or a pipe."""
+"""Output to a terminal or a pipe."""
 
 import json
 import unicodedata

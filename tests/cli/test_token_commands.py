@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the commands on tokens."""
+"""Commands of tokens."""
 
 import base64
 import json
@@ -152,7 +152,7 @@ class TestToken:
         ],
     )
     def test_refused(self, bare_shell: Shell, flags: list[str], word: str) -> None:
-        """What makes no token is told, without the secret."""
+        """Invalid input of a token is an error without the secret."""
         outcome = bare_shell(*flags, "token", "mint")
 
         assert (2, b"") == (outcome.code, outcome.out)
@@ -279,7 +279,7 @@ class TestToken:
     def test_inspect_by_no_key(
         self, bare_shell: Shell, tmp_path: Path, text: str
     ) -> None:
-        """What holds no key verifies nothing, nor does a file that is not there."""
+        """A file without a key, or a missing one, is an error."""
         token = mint_token(
             secret_signer(b"s" * 32), actor="a", roles=["admin"], ttl_seconds=9
         )
@@ -293,14 +293,14 @@ class TestToken:
         assert "The file" in outcome.err
 
     def test_inspect_by_two_keys(self, bare_shell: Shell) -> None:
-        """Nobody shall think that both counted."""
+        """Two verification keys are mutually exclusive."""
         line = ("--jwt-secret", SECRET, "token", "inspect", "-", "--verify-key", "f")
 
         assert "mutually exclusive" in bare_shell(*line, stdin=b"a.b.c").err
 
     @pytest.mark.parametrize("alg", ["none", "PS512", "ML-DSA-65", "HS999"])
     def test_inspect_any_algorithm(self, bare_shell: Shell, alg: str) -> None:
-        """Header and claims are shown, and that nobody has verified them."""
+        """Header and claims are shown as not verified."""
         parts = ({"alg": alg, "x5u": "https://e"}, {"sub": "eve", "exp": 1})
         segments = [b64url(json.dumps(part).encode()) for part in parts]
         shown = bare_shell.ok(
@@ -312,14 +312,14 @@ class TestToken:
 
     @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "e30.W10.x", "é.é.é"])
     def test_inspect_no_token(self, bare_shell: Shell, token: str) -> None:
-        """What is no token is told so."""
+        """An invalid token is an error."""
         outcome = bare_shell("token", "inspect", "-", stdin=token.encode())
 
         assert 2 == outcome.code
         assert "The token is not a JWT" in outcome.err
 
     def test_inspect_nothing(self, bare_shell: Shell) -> None:
-        """There must be a token to inspect."""
+        """A token is required."""
         outcome = bare_shell("token", "inspect")
 
         assert 2 == outcome.code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of import and export: only wrapped keys travel."""
+"""Import and export: keys are sent only wrapped."""
 
 import base64
 import hmac
@@ -246,7 +246,7 @@ def test_export_and_import(shell: Shell, tmp_path: Path) -> None:
 def test_import_refused(
     shell: Shell, key_file: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
-    """What can't be imported is refused by name, and no key is made."""
+    """Invalid imports are refused by name, and create no key."""
     wrapping_key(shell, "rsa2048")
     outcome = imported(shell, key_file, *words)
 
@@ -256,7 +256,7 @@ def test_import_refused(
 
 
 def test_symmetric_wrapping_key(shell: Shell, key_file: Path) -> None:
-    """Nobody outside the HSM can wrap with a symmetric key: it is said what to do."""
+    """A symmetric wrapping key is refused, with advice."""
     wrapping_key(shell, "aes-kw")
     outcome = imported(shell, key_file, "--algorithm", "ed25519")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the commands that use keys."""
+"""Commands that use keys."""
 
 import base64
 import stat
@@ -126,7 +126,7 @@ class TestSign:
         ],
     )
     def test_refused(self, shell: Shell, words: list[str], message: str) -> None:
-        """What can't be read is told, and nothing is signed."""
+        """Unreadable input is an error, and nothing is signed."""
         shell.ok("create", "ed25519", "--name", "k")
         outcome = shell("sign", *words)
 
@@ -137,7 +137,7 @@ class TestSign:
         "words", [[], ["--signature", "x", "--signature-base64", "eA=="]]
     )
     def test_no_signature(self, shell: Shell, words: list[str]) -> None:
-        """Verifying needs one signature."""
+        """Verify requires exactly one signature."""
         outcome = shell("verify", "k", "x", *words)
 
         assert 2 == outcome.code
@@ -200,7 +200,7 @@ class TestEncrypt:
         assert b"x" == shell.ok(*line, "--version", "1").out
 
     def test_failure_has_no_detail(self, shell: Shell) -> None:
-        """However a ciphertext is wrong, the answer is the same."""
+        """Every invalid ciphertext gives the same error."""
         shell.ok("create", "aes", "--name", "box")
         sealed = base64.b64decode(shell.ok("encrypt", "box", "x").text)
         broken = [sealed[:-1], sealed[:20], bytes(60), sealed[:-1] + b"\x00"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for other people: what they agree to is done once, nothing else is."""
+"""Waiting for approval: an approved operation is executed once, nothing else is."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def destroy(asking: Asking, approval_wait: ApprovalWait) -> str:
 
 
 def test_agreed(asking: Asking) -> None:
-    """It is done as soon as people have agreed, after pauses that grow."""
+    """The operation is executed once approved, after growing pauses."""
     time = Time()
     asking.steps = [_S.PENDING, _S.PENDING, _S.GRANTED]
 
@@ -93,7 +93,7 @@ def test_longest_pause(asking: Asking) -> None:
     ],
 )
 def test_ended(asking: Asking, state: ApprovalState, text: str) -> None:
-    """Where it came to another end, nothing is done and the error says which."""
+    """If the request ends otherwise, nothing is executed; the error names the state."""
     asking.steps = [_S.PENDING, state]
 
     with pytest.raises(ApprovalEndedError) as caught:
@@ -104,7 +104,7 @@ def test_ended(asking: Asking, state: ApprovalState, text: str) -> None:
 
 
 def test_denied(asking: Asking) -> None:
-    """Where somebody refuses, the error says who and why."""
+    """The error of a denial names the approver and the reason."""
     asking._say(granted=False, comment="not before Friday")  # noqa: SLF001
 
     with pytest.raises(ApprovalEndedError, match="denied by bob: not before Friday"):
@@ -112,7 +112,7 @@ def test_denied(asking: Asking) -> None:
 
 
 def test_out_of_patience(asking: Asking) -> None:
-    """After the time that was given it still needs approval; the request stays open."""
+    """After the maximum wait, approval is still required; the request stays open."""
     time = Time()
 
     with pytest.raises(ApprovalRequiredError) as caught:
@@ -123,14 +123,14 @@ def test_out_of_patience(asking: Asking) -> None:
 
 
 def test_server_away(asking: Asking) -> None:
-    """A server that can't answer for a while ends nothing."""
+    """A temporarily unavailable server does not end the wait."""
     asking.steps = [UnavailableError("away"), UnavailableError("away"), _S.GRANTED]
 
     assert "destroyed" == destroy(asking, Time().approval_wait())
 
 
 def test_other_errors(asking: Asking) -> None:
-    """Other errors end the wait: whoever may not look can't wait."""
+    """Other errors, such as access denied, end the wait."""
     asking.steps = [AccessDeniedError()]
 
     with pytest.raises(AccessDeniedError):
@@ -138,7 +138,7 @@ def test_other_errors(asking: Asking) -> None:
 
 
 def test_granted_and_not_enough(asking: Asking) -> None:
-    """What is granted and yet refused is tried again, and never without a pause."""
+    """A granted request that is still not enough is retried after a pause."""
     time = Time()
     asking.steps = [_S.GRANTED] * 5
     tried: list[float] = []
@@ -172,7 +172,7 @@ def test_commands(asking: Asking, shell: Shell) -> None:
 
 
 def test_not_waited(asking: Asking, shell: Shell) -> None:
-    """Without --wait the exit code is 11, and what to do is said."""
+    """Without --wait the exit code is 11, with advice."""
     shell.hsm = asking
 
     outcome = shell("destroy", "k", "--yes")
@@ -186,7 +186,7 @@ def test_not_waited(asking: Asking, shell: Shell) -> None:
 
 
 def test_not_waited_as_json(asking: Asking, shell: Shell) -> None:
-    """As JSON the error holds all of what is asked for."""
+    """The JSON error has the complete approval request."""
     shell.hsm = asking
 
     outcome = shell("--json", "destroy", "k", "--yes")
@@ -198,7 +198,7 @@ def test_not_waited_as_json(asking: Asking, shell: Shell) -> None:
 
 
 def test_given_up(asking: Asking, shell: Shell) -> None:
-    """A time-out is exit code 11; another end is 13."""
+    """A time-out exits with 11, a closed request with 13."""
     shell.hsm = asking
 
     assert 11 == shell("destroy", "k", "--yes", "--wait-seconds", "0").code
@@ -209,7 +209,7 @@ def test_given_up(asking: Asking, shell: Shell) -> None:
 
 
 def test_nothing_to_wait_for(shell: Shell) -> None:
-    """--wait changes nothing where nobody must agree."""
+    """--wait has no effect if no approval is required."""
     shell.ok("--wait", "list")
     shell.ok("list", "--wait")
 

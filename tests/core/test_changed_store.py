@@ -143,7 +143,7 @@ def test_a_restore_can_be_accepted(folder: Path) -> None:
 
     assert ["system.start", "system.key-accepted"] == [e.kind for e in events]
     assert first == events[1].key_id
-    detail = MessageDetail(text="accepted as it is: accept_changed_store")
+    detail = MessageDetail(text="accepted in its current state: accept_changed_store")
     assert detail == events[1].detail
 
 

@@ -176,9 +176,9 @@ class TestProviders:
         [
             (
                 {"Ed25519": ("oqs",)},
-                "'oqs' for Ed25519, which isn't enabled. There are ",
+                "'oqs' for Ed25519, which is not enabled. Available: ",
             ),
-            ({"p256": ("pyca", "x")}, "'x' for EC-P256, which isn't there"),
+            ({"p256": ("pyca", "x")}, "'x' for EC-P256, which is not available"),
             ({"DES": ("pyca",)}, "unknown algorithm"),
             ({"ML-DSA-135": ("pyca",)}, "ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"),
             ({"Ed25519": ()}, "no provider for Ed25519"),
@@ -193,7 +193,7 @@ class TestProviders:
             default_registry(SystemEntropy(), order)
 
         assert "providers" == caught.value.facts["field"]
-        if "There are" in words:
+        if "Available:" in words:
             assert "pyca" in str(caught.value)
 
     def test_not_installed(self) -> None:
@@ -208,7 +208,7 @@ class TestProviders:
             absent.algorithms(),
         )
         assert PYCA is registry(absent, PYCA).provider_of(Algorithm.ED25519)
-        with pytest.raises(ConfigurationError, match="There are pyca, composite"):
+        with pytest.raises(ConfigurationError, match="Available: pyca, composite"):
             registry(absent, PYCA, order={"Ed25519": ("absent",)})
 
     def test_enabled_but_absent(self) -> None:
@@ -221,7 +221,7 @@ class TestProviders:
         assert PYCA is registry(oqs, PYCA).provider_of(Algorithm.ML_KEM_768)
         with pytest.raises(
             ConfigurationError,
-            match=f"'oqs' for ML-KEM-768, which isn't there. {reason}",
+            match=f"'oqs' for ML-KEM-768, which is not available. {reason}",
         ):
             registry(oqs, PYCA, order={"ML-KEM-768": ("oqs", "pyca")})
 
@@ -311,7 +311,7 @@ class TestPluginsOfOthers:
         [
             ("wrong", "entry point wrong must be a ProviderPlugin, got type"),
             ("missing", r"missing of elsewhere can't be loaded \(AttributeError\)"),
-            ("careful", "'careful' for Ed25519, which isn't enabled"),
+            ("careful", "'careful' for Ed25519, which is not enabled"),
         ],
     )
     def test_unusable(self, name: str, words: str) -> None:
@@ -496,7 +496,7 @@ class TestHandles:
         with pytest.raises(SelfTestFailedError) as caught:
             handle.mac(b"")
 
-        assert "HMAC-SHA-256 is stopped: The first reason." == str(caught.value)
+        assert "HMAC-SHA-256 is disabled: The first reason." == str(caught.value)
 
     def test_result_of_a_stopped_algorithm_is_dropped(self) -> None:
         """

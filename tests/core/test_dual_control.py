@@ -1109,7 +1109,10 @@ class TestContext:
         (name,) = context.names
         assert ("wrapping_key_id", "transport") == (name.name, name.text)
         assert transport.name == name.text
-        assert (False, "It can't be undone: what it returns can't be called back.") == (
+        assert (
+            False,
+            "It can't be undone: data that was returned can't be recalled.",
+        ) == (
             context.undoable,
             context.undo,
         )

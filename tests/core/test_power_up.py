@@ -136,13 +136,13 @@ FAULTS: list[tuple[object, str, object, str]] = [
         signatures,
         "_is_good",
         lambda key, signature, message: True,
-        "accepted an altered consent signature",
+        "accepted an altered approver signature",
     ),
     (
         signatures,
         "_is_good",
         lambda key, signature, message: False,
-        "consent signature raised SignatureMismatchError",
+        "approver signature raised SignatureMismatchError",
     ),
 ]
 """What computes wrongly, and what the failure says."""

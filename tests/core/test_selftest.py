@@ -215,8 +215,8 @@ class TestKnownAnswers:
             tested.require(Algorithm.MLKEM768_X25519_SHA3_256)
 
         assert (
-            "MLKEM768-X25519-SHA3-256 is stopped: its component X25519 is stopped: The "
-            "self-test of X25519 failed: wrong shared secret." == str(caught.value)
+            "MLKEM768-X25519-SHA3-256 is disabled: its component X25519 is disabled: "
+            "The self-test of X25519 failed: wrong shared secret." == str(caught.value)
         )
 
     def test_stays_stopped(self) -> None:

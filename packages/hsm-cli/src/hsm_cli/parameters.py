@@ -16,6 +16,8 @@ from hsm_cli.io.output import print_note
 from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
 from hsm_core.algorithms import HashAlgorithm
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 class HSMCommand(Command):
     """
@@ -166,9 +168,11 @@ out_option = click.option(
     "--out", metavar="FILE", help="Write the raw bytes to a file; - is standard output."
 )
 
-version_option = click.option(
-    "--version", type=click.IntRange(min=1), metavar="N", help="Key version."
-)
+
+def version_option(text: str) -> Callable[[F], F]:
+    """Add the option ``--version`` with this help."""
+    kind = click.IntRange(min=1)
+    return click.option("--version", type=kind, metavar="N", help=text)
 
 
 OAEP_OPTIONS: Final = (
@@ -194,9 +198,6 @@ def warn_of_literal_secrets(ctx: click.Context, *names: str) -> None:
             f"warning: other users can see {flag} on the command line. Use @FILE, "
             "fd:N or the environment."
         )
-
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def one_of(positional: str | None, option: str | None, *, name: str, flag: str) -> str:
@@ -394,19 +395,20 @@ def proof_options(what: str) -> Callable[[F], Any]:
     Args:
         what: Name of the proof, one word, and of the options.
     """
+    name = "MAC" if what == "mac" else what
 
     def decorate(function: F) -> Any:
         @click.option(
             f"--{what}",
             "proof_path",
             metavar="FILE",
-            help=f"File with the raw {what}; - is standard input.",
+            help=f"File with the raw {name}; - is standard input.",
         )
         @click.option(
             f"--{what}-base64",
             "proof_text",
             metavar="TEXT",
-            help=f"{what.capitalize()} as base64.",
+            help=f"{name[0].upper()}{name[1:]} as base64.",
         )
         @functools.wraps(function)
         def wrapper(

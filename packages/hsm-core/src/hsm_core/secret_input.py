@@ -158,7 +158,7 @@ def _check_owner_alone(descriptor: int, field: str) -> None:
 
 
 def _unreadable(field: str, error: OSError | ValueError) -> ConfigurationError:
-    reason = getattr(error, "strerror", None) or "bad name"
+    reason = getattr(error, "strerror", None) or "invalid name"
     return ConfigurationError(
         f"{field}: the file or descriptor can't be read ({reason}).",
         field=field,

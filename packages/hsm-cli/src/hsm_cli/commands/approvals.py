@@ -170,7 +170,10 @@ def _collect(
     "openssl.",
 )
 @click.option(
-    "--deny", "denies", is_flag=True, help="With --statement: print the denial."
+    "--deny",
+    "denies",
+    is_flag=True,
+    help="With --statement: print the statement of a denial.",
 )
 @click.option(
     "--file",

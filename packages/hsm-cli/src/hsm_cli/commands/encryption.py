@@ -75,7 +75,7 @@ def refuse_in_batch(options: EncryptionOptions, *others: object) -> None:
     """
     if options != _DEFAULTS or any(other is not None for other in others):
         raise click.UsageError(
-            "No other options can be used with --batch; put aad in each item."
+            "Other options can't be used with --batch; put aad in each item."
         )
 
 
@@ -146,7 +146,7 @@ def _decrypt_batch(
 @click.command("decrypt", cls=HSMCommand)
 @payload_operands("ciphertext", always_base64=True, batch=_decrypt_batch)
 @encryption_options
-@version_option
+@version_option("Key version of a raw ciphertext. Default: the current one.")
 @out_option
 @click.pass_obj
 def decrypt(

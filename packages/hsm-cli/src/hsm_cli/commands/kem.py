@@ -36,7 +36,7 @@ from hsm_core.operations import Ciphertext, Decapsulate, Encapsulate, Open, Seal
     help="Seal offline with this public key (PEM or DER). KEY must be the key's UUID, "
     "and --version the version of the public key.",
 )
-@version_option
+@version_option("Version of --public-key.")
 @out_option
 @click.pass_obj
 def seal(
@@ -123,7 +123,7 @@ def encapsulate(
 
 @click.command("decapsulate", cls=HSMCommand)
 @payload_operands("ciphertext", always_base64=True)
-@version_option
+@version_option("Key version. Default: the current one.")
 @out_option
 @click.pass_obj
 def decapsulate(

@@ -140,7 +140,7 @@ def update(invocation: Invocation, /, **fields: Any) -> None:
 
 @click.command("public-key", cls=HSMCommand)
 @key_operand
-@version_option
+@version_option("Key version. Default: the current one.")
 @click.option(
     "--format",
     "form",
@@ -172,7 +172,7 @@ def _encode_public_key(key: PublicKey, form: str) -> bytes:
 
 @click.command("jwk", cls=HSMCommand)
 @click.argument("key_ids", metavar="KEY...", nargs=-1, required=True)
-@version_option
+@version_option("Key version. Default: the current one.")
 @click.option(
     "--set", "as_set", is_flag=True, help="Print a JWK Set even for a single key."
 )
@@ -209,7 +209,7 @@ def _fetch_jwk(invocation: Invocation, key_id: str, version: int | None) -> obje
 
 @click.command("ssh-public-key", cls=HSMCommand)
 @key_operand
-@version_option
+@version_option("Key version. Default: the current one.")
 @click.option("--comment", metavar="TEXT", help="Comment. Default: the key ID.")
 @click.option("--out", metavar="FILE", help="Write the public key to a file.")
 @click.pass_obj

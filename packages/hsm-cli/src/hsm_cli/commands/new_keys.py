@@ -353,7 +353,7 @@ def import_key(
 @click.command("export", cls=HSMCommand)
 @key_operand
 @wrapping_options
-@version_option
+@version_option("Key version. Default: the current one.")
 @click.option(
     "--out",
     "--output",

@@ -151,7 +151,7 @@ def _verify_batch(
 @payload_operands("payload", batch=_verify_batch)
 @proof_options("signature")
 @signature_options
-@version_option
+@version_option("Verify with this key version only.")
 @out_option
 @click.pass_obj
 def verify(
@@ -239,7 +239,7 @@ def _verify_mac_batch(
 ) -> None:
     if proof_path is not None or proof_text is not None:
         raise click.UsageError(
-            "--mac and --mac-base64 can't be used with --batch; put a mac in each item."
+            "--mac and --mac-base64 can't be used with --batch; put a MAC in each item."
         )
 
     def request(items: tuple[VerifyMacItem, ...]) -> VerifyMacBatch:
@@ -251,7 +251,7 @@ def _verify_mac_batch(
 @click.command("verify-mac", cls=HSMCommand)
 @payload_operands("payload", batch=_verify_mac_batch)
 @proof_options("mac")
-@version_option
+@version_option("Verify with this key version only.")
 @out_option
 @click.pass_obj
 def verify_mac(

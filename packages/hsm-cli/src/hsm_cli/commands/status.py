@@ -205,7 +205,7 @@ class AlgorithmTable(Record, frozen=True, kw_only=True):
 def algorithms(
     invocation: Invocation, family: Family | None, available: bool, offline: bool
 ) -> None:
-    """List algorithms, their providers and availability, or what to install."""
+    """List algorithms with provider and availability, or what to install for them."""
     if offline and available:
         raise click.UsageError("--available and --offline are mutually exclusive.")
     if offline:

@@ -165,7 +165,7 @@ def _check_by_keys(token: str, header: Mapping[str, Any], data: bytes) -> None:
         raise AuthenticationError(
             "The signature of the token does not match this key."
             if len(usable) == 1
-            else "The signature of the token does not match its kid's key in this set."
+            else "The signature of the token does not match the set's key with its kid."
         )
 
 

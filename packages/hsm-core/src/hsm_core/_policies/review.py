@@ -108,8 +108,8 @@ def review_names(
             for one, other in (pair, reversed(pair)):
                 if one in named and other not in reached:
                     yield (
-                        f"Rule {section.name} is about {one} and not about {other}, "
-                        "which leads to the same."
+                        f"Rule {section.name} matches {one} but not {other}, which has "
+                        "the same effect."
                     )
 
 

@@ -192,7 +192,7 @@ def _undoing(operation: Operation[Any]) -> tuple[bool, str]:
     if kind in _UNDONE_BY:
         return True, f"It can be undone, with {_UNDONE_BY[kind]}."
     if operation.effect in _GIVING or kind in _GIVES:
-        return False, "It can't be undone: what it returns can't be called back."
+        return False, "It can't be undone: data that was returned can't be recalled."
     return False, "It can't be undone."
 
 

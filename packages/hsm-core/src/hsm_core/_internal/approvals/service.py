@@ -292,7 +292,7 @@ class ApprovalService:
                 phase=Phase.SINGLE,
                 approval_id=after.approval_id,
                 key_id=after.key_id,
-                detail=MessageDetail(text="said before"),
+                detail=MessageDetail(text="repeated decision"),
             )
             self._steps.record([again])
         return self.info(after)

@@ -268,7 +268,7 @@ class ConsentAudit:
         if not event.approval_signatures:
             return
         if event.kind not in _IS_GRANT or event.caller is None:
-            raise _wrong(event, "the record is no decision")
+            raise _wrong(event, "the record is not a decision")
         keys = self._keys.get(identity(event.caller.principal), ())
         for text in event.approval_signatures:
             self._check(event, keys, text)

@@ -563,7 +563,7 @@ class ApprovalWorkflow:
     def _required(self, approval: Approval) -> ApprovalRequiredError:
         info = self.people.info(approval)
         short = "; ".join(info.missing) or (
-            "wait until another operation is done with the approval"
+            "wait until another operation releases the approval"
         )
         error = ApprovalRequiredError(
             f"Approval required: {short}.",

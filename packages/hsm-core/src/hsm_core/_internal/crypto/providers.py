@@ -225,7 +225,7 @@ def parse_order(
                 why = _why_absent(provider, by_name)
                 there = ", ".join(n for n, p in by_name.items() if p.algorithms())
                 raise _bad_order(
-                    f"{provider!r} for {algorithm}, which {why} There are {there}."
+                    f"{provider!r} for {algorithm}, which {why} Available: {there}."
                 )
         chosen[algorithm] = [by_name[provider] for provider in wanted]
     return chosen
@@ -234,9 +234,9 @@ def parse_order(
 def _why_absent(name: str, by_name: Mapping[str, CryptoProvider]) -> str:
     provider = by_name.get(name)
     if not getattr(provider, "is_enabled", True):
-        return "isn't enabled."
+        return "is not enabled."
     reason = getattr(provider, "absence", "")
-    return f"isn't there. {reason}" if reason else "isn't there."
+    return f"is not available. {reason}" if reason else "is not available."
 
 
 def _bad_order(what: str) -> ConfigurationError:

@@ -285,7 +285,7 @@ class CryptoRegistry:
         Handles that were loaded before are stopped too. The first reason is kept.
         """
         reasons = {algorithm: reason} | {
-            composite: f"its component {algorithm} is stopped: {reason}"
+            composite: f"its component {algorithm} is disabled: {reason}"
             for composite, row in ALGORITHMS.items()
             if algorithm in row.components and self._find(composite)
         }
@@ -349,7 +349,7 @@ class CryptoRegistry:
         self._run_known_answers(algorithm, slot)
         if slot.reason:
             raise SelfTestFailedError(
-                f"{algorithm} is stopped: {slot.reason}", algorithm=algorithm.value
+                f"{algorithm} is disabled: {slot.reason}", algorithm=algorithm.value
             )
 
     def _test(self, algorithm: Algorithm, slot: Slot) -> SelfTestResult:

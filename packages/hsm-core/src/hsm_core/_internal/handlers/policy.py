@@ -163,7 +163,9 @@ def _check_facts(operation: ops.ExplainPolicy) -> None:
                 field=field,
             )
     if len(operation.other_key_ids) > len(_OTHER_KEYS.get(kind, ())):
-        raise InvalidInputError(f"{kind} names no more keys.", field="other_key_ids")
+        raise InvalidInputError(
+            f"{kind} refers to no other keys.", field="other_key_ids"
+        )
     if operation.key_id and kind not in _ABOUT_A_KEY:
         raise InvalidInputError(f"key_id does not apply to {kind}.", field="key_id")
     for name in operation.certificate_names:

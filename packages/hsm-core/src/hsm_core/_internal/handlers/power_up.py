@@ -239,7 +239,7 @@ def own_self_test(entropy: Entropy) -> None:
     """
     audit_self_test()
     _run("sealing", _test_sealing)
-    _run("consent signature", _test_consent_signatures)
+    _run("approver signature", _test_consent_signatures)
     _test_randomness(entropy)
 
 
@@ -309,7 +309,7 @@ def _test_consent_signatures() -> None:
         signature, message = answers["signature"], answers["message"]
         verify_consent(signature, message, keys)
         _expect_refusal(
-            f"consent signature of {algorithm}",
+            f"approver signature of {algorithm}",
             partial(verify_consent, signature, _altered(message), keys),
         )
 

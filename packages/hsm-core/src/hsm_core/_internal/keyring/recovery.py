@@ -307,9 +307,9 @@ class StoreRecovery:
 
     def _draft(self, decision: _Decision, total: str, reason: str) -> AuditDraft:
         after = decision.after
-        what = "accepted as it is" if after else "missing"
+        what = "accepted in its current state" if after else "missing"
         if decision.former is not None:
-            what = "accepted without what was purged"
+            what = "accepted without its purged versions"
         return AuditDraft(
             phase=Phase.SINGLE,
             kind=ACCEPTED,

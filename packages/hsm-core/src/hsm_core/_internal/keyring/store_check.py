@@ -297,7 +297,9 @@ class StoreCheck:
             phase=Phase.SINGLE,
             kind="system.store-compared",
             policy=self._ground.policy.policy_hash(),
-            detail=MessageDetail(text="A part of it is not as it was counted."),
+            detail=MessageDetail(
+                text="Part of the store does not match its set digest."
+            ),
         )
         # Once this is durable, all that was appended before it is.
         self._ground.audit.append([draft], durable=True, reserved=True).wait()

@@ -198,7 +198,7 @@ class PolicyReloader:
         if policy is former:
             return
         engine = RuleEngine(policy)
-        text = f"the policy before without what file {digest} takes away"
+        text = f"the previous policy without what file {digest} withdraws"
         # It is in force without its record, too: nothing is granted by it.
         self._record_or_owe("system.policy-loaded", engine.policy_hash, text)
         self._holder.replace(engine, self._clock.now(), problem=problem)
