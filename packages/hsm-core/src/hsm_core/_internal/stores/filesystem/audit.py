@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
+from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
@@ -18,7 +18,6 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     closed_names,
     head_name,
-    is_full,
     lock_name,
     reserve_name,
 )
@@ -45,7 +44,6 @@ from hsm_core._internal.stores.filesystem.opening import (
 from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
-    StoreUnavailableError,
 )
 from hsm_core.model import Phase, RepairDetail
 from hsm_core.protocols import AuditDraft
@@ -94,7 +92,10 @@ class FileAuditLog(DurableAuditLog):
                 path.with_name(reserve_name(path.name)), options.reserve_bytes
             )
             stack.callback(reserve.close)
-            recovered = _recovered(path, options, stored, reserve)
+            now = options.clock.now()
+            recovered = reserve.run(
+                lambda: recover_files(path, options.hmac_key, stored, now)
+            )
             segments = _segments(recovered)
             stack.callback(segments.close)
             _begin(head, recovered.log.mark)
@@ -172,19 +173,6 @@ def _lock(path: Path, hmac_key: bytes) -> LockFile:
     lock_path = path.with_name(lock_name(path.name))
     check_file(lock_path)
     return lock_file(lock_path)
-
-
-def _recovered(
-    path: Path, options: AuditOptions, stored: StoredHead, reserve: DiskReserve
-) -> RecoveredFiles:
-    """Recover; on a full disk with the room that an earlier process kept back."""
-    hmac_key, now = options.hmac_key, options.clock.now()
-    try:
-        return recover_files(path, hmac_key, stored, now)
-    except (OSError, StoreUnavailableError) as error:
-        if not (is_full(error) and reserve.take() and reserve.give_up()):
-            raise
-    return recover_files(path, hmac_key, stored, now)
 
 
 def _segments(recovered: RecoveredFiles) -> Segments:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.stores.filesystem.opening import (
@@ -49,6 +49,8 @@ _CHUNK: Final = 65536
 _CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
 _NUMBER: Final = r"(0|[1-9][0-9]{0,15})"
 _FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")
+
+_Result = TypeVar("_Result")
 
 
 class DiskReserve:
@@ -122,6 +124,19 @@ class DiskReserve:
         self._empty()
         return True
 
+    def run(self, action: Callable[[], _Result]) -> _Result:
+        """
+        Run an action of an opening log, which may be repeated.
+
+        On a full disk it is run again with the space that an earlier process kept back.
+        """
+        try:
+            return action()
+        except (OSError, StoreUnavailableError, MediumError) as error:
+            if not (is_full(error) and self.take() and self.give_up()):
+                raise
+        return action()
+
     def _empty(self) -> None:
         if self._descriptor < 0:
             return
@@ -172,7 +187,9 @@ def medium_errors(cause: Cause) -> AbstractContextManager[None, None]:
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether an error of the file system means that there is no room."""
+    """Return whether an error means that there is no room on the disk."""
+    if isinstance(error, MediumError):
+        return error.cause is Cause.FULL
     system = error if isinstance(error, OSError) else error.__cause__
     return isinstance(system, OSError) and system.errno in FULL_ERRORS
 

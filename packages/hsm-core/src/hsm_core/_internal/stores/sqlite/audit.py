@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
-from hsm_core._internal.audit.medium import Cause, MediumError, Reserve
+from hsm_core._internal.audit.medium import Reserve
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.audit.recovery import RecoveredLog, recover
 from hsm_core._internal.stores.filesystem.audit_files import (
@@ -114,23 +114,13 @@ class SqliteAuditLog(DurableAuditLog):
                 path.with_name(reserve_name(path.name)), options.reserve_bytes
             )
             stack.callback(reserve.close)
-            _begin(medium, recovered.mark, reserve)
+            reserve.run(lambda: medium.begin(recovered.mark))
             if has_leftovers and recovered.baseline is not None:
                 with suppress(AuditUnavailableError):
                     medium.remove(recovered.baseline.header.next_seq)
             log = cls(medium, reserve, recovered, options)
             stack.pop_all()
         return log
-
-
-def _begin(medium: SqliteMedium, mark: HeadMark, reserve: DiskReserve) -> None:
-    """Begin; on a full disk with the room that an earlier process kept back."""
-    try:
-        medium.begin(mark)
-    except MediumError as error:
-        if error.cause is not Cause.FULL or not (reserve.take() and reserve.give_up()):
-            raise
-        medium.begin(mark)
 
 
 def _open(path: Path, options: AuditOptions, stored: StoredHead | None) -> Database:
