@@ -265,9 +265,9 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
         InvalidInputError: A field breaks its type or its limits; the message names it.
         PayloadTooLargeError: A byte string is longer than *longest*.
     """
-    fields = {name: getattr(record, name) for name in bytes_fields(type(record))}
     long = {}
-    for name, value in fields.items():
+    for name in bytes_fields(type(record)):
+        value = getattr(record, name)
         if not isinstance(value, bytes | bytearray | memoryview):
             continue
         if longest is not None and len(value) > longest:
@@ -275,26 +275,25 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
         if len(value) > _SHORT_BYTES:
             long[name] = bytes(value)
     if longest is not None:
-        _check_items(record, longest)
+        for field in item_types(type(record)):
+            _check_items(field, getattr(record, field), longest)
     if not long:
         return _written_and_read(record)
     short = msgspec.structs.replace(record, **dict.fromkeys(long, b""))
     return msgspec.structs.replace(_written_and_read(short), **long)
 
 
-def _check_items(record: Record, longest: int) -> None:
+def _check_items(field: str, items: object, longest: int) -> None:
     """Find long byte strings; type errors are reported later."""
-    for field in item_types(type(record)):
-        items = getattr(record, field)
-        for number, item in enumerate(items if isinstance(items, tuple | list) else ()):
-            for name in bytes_fields(type(item)) if isinstance(item, Record) else ():
-                value = getattr(item, name)
-                if not isinstance(value, bytes | bytearray | memoryview):
-                    continue
-                if len(value) > longest:
-                    raise PayloadTooLargeError(
-                        f"{field}[{number}].{name}", actual=len(value), maximum=longest
-                    )
+    for number, item in enumerate(items if isinstance(items, tuple | list) else ()):
+        for name in bytes_fields(type(item)) if isinstance(item, Record) else ():
+            value = getattr(item, name)
+            if not isinstance(value, bytes | bytearray | memoryview):
+                continue
+            if len(value) > longest:
+                raise PayloadTooLargeError(
+                    f"{field}[{number}].{name}", actual=len(value), maximum=longest
+                )
 
 
 def _written_and_read(record: RecordT) -> RecordT:
