@@ -199,7 +199,7 @@ class TestSuspended:
         session.suspend(key)
         session.revoke(key)
 
-        with pytest.raises(errors.KeyStateError, match="only one that is suspended"):
+        with pytest.raises(errors.KeyStateError, match="it must be suspended"):
             session.resume(key)
 
 

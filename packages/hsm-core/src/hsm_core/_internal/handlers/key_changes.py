@@ -169,6 +169,7 @@ def _check_current(document: KeyDocument, *wanted: KeyState) -> None:
         raise KeyStateError(
             f"The current version is {state}; it must be {' or '.join(wanted)}.",
             state=state.value,
+            version=document.current,
         )
 
 
@@ -238,7 +239,7 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
 
     def prepare(self, context: RequestContext[ops.SuspendKey], /) -> None:
         """Refuse a current version that is not active."""
-        _check_state(context.key, KeyState.ACTIVE, "suspended")
+        _check_current(context.key, KeyState.ACTIVE)
 
     def plan(self, context: RequestContext[ops.SuspendKey], /) -> Plan:
         """Suspend it."""
@@ -258,7 +259,7 @@ class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
 
     def prepare(self, context: RequestContext[ops.ResumeKey], /) -> None:
         """Refuse a current version that is not suspended."""
-        _check_state(context.key, KeyState.SUSPENDED, "resumed")
+        _check_current(context.key, KeyState.SUSPENDED)
 
     def plan(self, context: RequestContext[ops.ResumeKey], /) -> Plan:
         """Make it active, and forget why it was not."""
@@ -300,17 +301,6 @@ def _named(context: RequestContext[ops.ActivateKey]) -> VersionDocument:
     if version is None:
         raise KeyNotFoundError(f"The key has no version {number}.", field="version")
     return version
-
-
-def _check_state(document: KeyDocument, wanted: KeyState, participle: str) -> None:
-    state = document.current_version.state
-    if state is not wanted:
-        raise KeyStateError(
-            f"The current version is {state}; only one that is {wanted} can be "
-            f"{participle}.",
-            state=state.value,
-            version=document.current,
-        )
 
 
 def _current_replaced(document: KeyDocument, moved: VersionDocument, now: int) -> Plan:
