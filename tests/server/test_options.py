@@ -471,10 +471,15 @@ class TestTLS:
             (["--client-ocsp", "hard"], "--client-ocsp hard requires --client-ca"),
             (["--client-ca", "ca.pem", "--client-ocsp", "on"], "'on' is not one of"),
             (["--ocsp-refresh-interval-secs", "-1"], "--ocsp-refresh-interval-secs"),
+            (
+                ["--session-idle-secs", "600", "--session-absolute-secs", "599"],
+                "--session-idle-secs must not exceed",
+            ),
+            (["--metrics-bind", "192.0.2.1:9100"], "must be a loopback address"),
         ],
         ids=[
             *("unpaired", "auth", "crl", "identities", "ocsp", "ocsp kind"),
-            "ocsp interval",
+            *("ocsp interval", "session", "metrics"),
         ],
     )
     def test_what_does_not_fit_together(
