@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""Composition roots: the only modules that open an HSM."""
+"""Composition roots: the only package that opens an HSM."""
 
 __all__: list[str] = []

@@ -8,23 +8,17 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
+from hsm_server.bootstrap.services import VaultServices
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import Secrets, ServerSettings
 from hsm_server.config.tls import TLSSettings
 from hsm_server.http.listener import Listener
 from hsm_server.http.state import HEALTH
-from hsm_server.identity.clock import ClockWatch, FlooredClock
-from hsm_server.identity.id_tokens import ProviderTrust, provider_trust_for
 from hsm_server.identity.key_sets import key_set_tasks
-from hsm_server.identity.token_keys import TokenTrust, TrustedNames
-from hsm_server.identity.token_sources import TokenSource, TokenWatch
-from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import (
     Logger,
     capture_foreign,
@@ -45,7 +39,6 @@ from hsm_server.tls.contexts import try_state
 from hsm_server.tls.manager import Task, TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, ends_by_kind
-from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 
 
@@ -89,45 +82,25 @@ def serve(
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
         shown = [stack.enter_context(s) for s in metrics_sockets(settings)]
         http = [stack.enter_context(s) for s in challenge_sockets(settings)]
-        source = TokenSource(settings.token_config, read_token_secret, settings.tokens)
-        trust = source.read()
-        clock = FlooredClock()
-        provider_trust = provider_trust_for(settings.oidc, _provider_log(logger), clock)
-        names = TrustedNames(trust, [provider_trust.name] if provider_trust else [])
-        with open_hsm(
-            settings.core,
-            master_key=secrets.master_key,
-            hmac_key=secrets.hmac_key,
-            credential_keys=names,
-        ) as gateway:
-            server = _InlineServer(
-                settings, gateway, logger, source, trust, names, provider_trust, clock
-            )
+        metrics = Metrics()
+        services = VaultServices(settings, secrets, read_token_secret, logger, metrics)
+        with services.hsm:
+            server = _InlineServer(settings, services, logger, metrics)
             tls = _InlineTLS(
                 settings.tls,
                 state,
                 logger,
-                server.metrics,
+                metrics,
                 partial(server.note_alarm, "tls"),
                 http[0] if http else None,
-                key_set_tasks(settings, server.take_keys, server.take_providers_keys),
+                key_set_tasks(
+                    settings, services.take_keys, services.take_provider_keys
+                ),
             )
             serving = server.run(bound, shown, tls, on_ready)
             pass_over_what_stays()
             run(serving, settings.event_loop)
         logger.info("stopped")
-
-
-def _provider_log(logger: Logger) -> Callable[[str], None]:
-    """Return the logger of changes of the provider's keys."""
-
-    def tell(problem: str) -> None:
-        if problem:
-            logger.error("provider keys refused", reason=problem)
-        else:
-            logger.info("provider keys loaded")
-
-    return tell
 
 
 class _InlineTLS:
@@ -160,41 +133,15 @@ class _InlineServer:
     def __init__(
         self,
         settings: ServerSettings,
-        gateway: OpenHSM,
+        services: VaultServices,
         logger: Logger,
-        source: TokenSource,
-        trust: TokenTrust,
-        names: TrustedNames,
-        provider_trust: ProviderTrust | None,
-        clock: FlooredClock,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._services = services
         self._logger = logger
-        self.metrics = Metrics()
-        self.metrics.show_jwt_alarm(is_on=False)
-        self._open = gateway
-        self._provider_trust = provider_trust
-        self._gateway = open_async(gateway)
-        self._reloads: set[asyncio.Future[Any]] = set()
-        self._token_source = source
-        gateway.on_policy_change(self._on_policy)
-        gateway.on_retention_change(self._on_retention)
-        self._gatekeeper = Gatekeeper(
-            self._gateway,
-            trust,
-            self.metrics.count_jwt_failure,
-            clock=clock,
-            names=names,
-            limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
-            console=settings.console,
-            people=provider_trust.tokens if provider_trust else None,
-        )
-        self._clock_watch = ClockWatch(
-            clock, self._gatekeeper.on_clock_reset, self.metrics, logger
-        )
-        self._token_watch = TokenWatch(
-            source, trust, self._gatekeeper.use, self._on_token_keys
-        )
+        self._metrics = metrics
+        services.on_alarm = partial(self.note_alarm, "tokens")
 
     async def run(
         self,
@@ -209,10 +156,10 @@ class _InlineServer:
         stop = asyncio.Event()
         tracing = open_tracing(self._settings.tracing)
         self._app = app = create_app(
-            LocalVault(self._gateway, self._gatekeeper),
+            LocalVault(self._services.gateway, self._services.gatekeeper),
             self._settings,
             logger=self._logger,
-            metrics=self.metrics,
+            metrics=self._metrics,
             tracing=tracing,
         )
         await tls.manager.begin()
@@ -224,7 +171,8 @@ class _InlineServer:
         await showing.start()
         for one in shown:
             self._logger.info("metrics", port=one.getsockname()[1])
-        keeping = [asyncio.create_task(work) for work in self._work(tls)]
+        work = [tls.manager.run(), *self._services.watches()]
+        keeping = [asyncio.create_task(one) for one in work]
         try:
             on_ready(url_of(bound[0]))
             await stop.wait()
@@ -250,73 +198,24 @@ class _InlineServer:
         for number in signals:
             loop.add_signal_handler(number, stop.set)
         signals.append(signal.SIGUSR1)
-        loop.add_signal_handler(signal.SIGUSR1, self._clock_watch.reset)
+        loop.add_signal_handler(signal.SIGUSR1, self._services.reset_clock)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup a hang-up is to be ignored, and is.
             signals.append(signal.SIGHUP)
             loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         return signals
 
-    def _work(self, tls: _InlineTLS) -> Iterator[Coroutine[Any, Any, object]]:
-        """Run the background tasks while serving, until cancelled."""
-        interval = self._settings.token_config.reload_seconds
-        yield tls.manager.run()
-        yield self._token_watch.run(interval)
-        yield self._clock_watch.run()
-        if self._provider_trust:
-            yield self._provider_trust.run(interval)
-
     def note_alarm(self, source: str, is_active: bool) -> None:
         """Report degraded health while an alarm lasts."""
         self._app[HEALTH].note_alarm(source, is_active=is_active)
 
-    def take_keys(self, data: bytes | None, problem: str) -> None:
-        """Take in what came of fetching keys of tokens."""
-        self._token_source.take(data, problem)
-        self._begin(self._token_watch.look())
-
-    def take_providers_keys(self, data: bytes | None, problem: str) -> None:
-        """Take in what came of fetching keys of the provider."""
-        if self._provider_trust:
-            self._provider_trust.take(data, problem)
-            self._begin(self._provider_trust.look())
-
     def _ask_reload(self) -> None:
-        self._begin(self._reload())
-
-    def _begin(self, work: Coroutine[Any, Any, object]) -> None:
-        reload = asyncio.ensure_future(work)
-        self._reloads.add(reload)
-        reload.add_done_callback(self._reloads.discard)
+        self._services.begin(self._reload())
 
     async def _reload(self) -> None:
-        problems = [await self._tls.manager.reload()]
-        problems.append(await self._token_watch.look())
-        if self._provider_trust:
-            problems.append(await self._provider_trust.look())
-        problems.append(await asyncio.to_thread(self._open.reload_policy))
+        problems = [await self._tls.manager.reload(), await self._services.reload()]
         reason = " ".join(filter(None, problems))
         if reason:
             self._logger.error("reload failed", reason=reason)
         else:
             self._logger.info("reloaded")
-
-    def _on_token_keys(self, problem: str) -> None:
-        self.metrics.show_jwt_alarm(is_on=bool(problem))
-        self.note_alarm("tokens", bool(problem))
-        if problem:
-            self._logger.error("token keys refused", reason=problem)
-        else:
-            self._logger.info("token keys loaded")
-
-    def _on_policy(self, problem: str) -> None:
-        if problem:
-            self._logger.error("policy refused", reason=problem)
-        else:
-            self._logger.info("policy loaded")
-
-    def _on_retention(self, problem: str) -> None:
-        if problem:
-            self._logger.error("retention impaired", reason=problem)
-        else:
-            self._logger.info("retention healthy")

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Opened HSM with authentication, for the vault process or an inline server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from hsm_core.factory import open_async, open_hsm
+from hsm_server.config.settings import Secrets, ServerSettings
+from hsm_server.identity.clock import ClockWatch, FlooredClock
+from hsm_server.identity.id_tokens import provider_trust_for
+from hsm_server.identity.token_keys import TrustedNames
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
+from hsm_server.limits.guard import actor_limiter
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.metrics import Metrics
+from hsm_server.vault.gatekeeper import Gatekeeper
+
+
+class VaultServices:
+    """
+    HSM, gatekeeper, and the watches of their files, keys and clock.
+
+    It opens the HSM, which the caller closes.
+
+    Args:
+        settings: All settings.
+
+        secrets: Keys of the HSM.
+
+        read_token_secret: Returns the secret of tokens, without other token keys.
+
+        logger: Logs changes of token keys, policies and retention.
+
+        metrics: Count failures, and show alarms.
+
+    Attributes:
+        hsm: The opened HSM.
+        gateway: The same, for the running event loop.
+        gatekeeper: Authenticates visitors.
+        on_alarm: Called when the alarm of token keys begins or ends.
+
+    Raises:
+        HSMError: It can't be opened; see `hsm_core.factory.open_hsm`.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        secrets: Secrets,
+        read_token_secret: Callable[[], bytes],
+        logger: Logger,
+        metrics: Metrics,
+    ) -> None:
+        self._logger = logger
+        self._metrics = metrics
+        self._interval_seconds = settings.token_config.reload_seconds
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self.on_alarm: Callable[[bool], None] = lambda _: None
+        self._source = TokenSource(
+            settings.token_config, read_token_secret, settings.tokens
+        )
+        trust, clock = self._source.read(), FlooredClock()
+        log = self._change_log("provider keys loaded", "provider keys refused")
+        self._provider_trust = provider = provider_trust_for(settings.oidc, log, clock)
+        names = TrustedNames(trust, [provider.name] if provider else [])
+        self.hsm = open_hsm(
+            settings.core,
+            master_key=secrets.master_key,
+            hmac_key=secrets.hmac_key,
+            credential_keys=names,
+        )
+        self.gateway = open_async(self.hsm)
+        self.gatekeeper = Gatekeeper(
+            self.gateway,
+            trust,
+            metrics.count_jwt_failure,
+            clock=clock,
+            names=names,
+            limiter=actor_limiter(settings.rates, self.hsm.weight, metrics),
+            console=settings.console,
+            people=provider.tokens if provider else None,
+        )
+        self._clock_watch = ClockWatch(
+            clock, self.gatekeeper.on_clock_reset, metrics, logger
+        )
+        self._token_watch = TokenWatch(
+            self._source, trust, self.gatekeeper.use, self._on_token_keys
+        )
+        self._log_token_keys = self._change_log(
+            "token keys loaded", "token keys refused"
+        )
+        metrics.show_jwt_alarm(is_on=False)
+        self.hsm.on_policy_change(self._change_log("policy loaded", "policy refused"))
+        self.hsm.on_retention_change(
+            self._change_log("retention healthy", "retention impaired")
+        )
+
+    def watches(self) -> Iterator[Coroutine[Any, Any, object]]:
+        """Yield the background tasks; each runs until it is cancelled."""
+        yield self._token_watch.run(self._interval_seconds)
+        yield self._clock_watch.run()
+        if self._provider_trust:
+            yield self._provider_trust.run(self._interval_seconds)
+
+    def begin(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something in the background."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def reload(self) -> str:
+        """Reload token keys and policies; return the faults, or an empty text."""
+        problems = [await self._token_watch.look()]
+        if self._provider_trust:
+            problems.append(await self._provider_trust.look())
+        problems.append(await asyncio.to_thread(self.hsm.reload_policy))
+        return " ".join(filter(None, problems))
+
+    def reset_clock(self) -> None:
+        """Accept the current wall clock for token expiry, even if it was set back."""
+        self._clock_watch.reset()
+
+    def take_keys(self, data: bytes | None, problem: str) -> None:
+        """Use fetched token keys."""
+        self._source.take(data, problem)
+        self.begin(self._token_watch.look())
+
+    def take_provider_keys(self, data: bytes | None, problem: str) -> None:
+        """Use fetched keys of the OpenID Connect provider."""
+        if self._provider_trust:
+            self._provider_trust.take(data, problem)
+            self.begin(self._provider_trust.look())
+
+    def _on_token_keys(self, problem: str) -> None:
+        self._metrics.show_jwt_alarm(is_on=bool(problem))
+        self.on_alarm(bool(problem))
+        self._log_token_keys(problem)
+
+    def _change_log(self, loaded: str, refused: str) -> Callable[[str], None]:
+        """Return a function that logs a problem, or without one a success."""
+
+        def tell(problem: str) -> None:
+            if problem:
+                self._logger.error(refused, reason=problem)
+            else:
+                self._logger.info(loaded)
+
+        return tell
