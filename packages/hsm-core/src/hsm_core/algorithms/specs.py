@@ -12,6 +12,7 @@ from hsm_core.algorithms.names import (
     HashAlgorithm,
     KeyUsage,
     SignatureScheme,
+    WrapMechanism,
 )
 
 __all__ = [
@@ -74,6 +75,7 @@ class AlgorithmSpec:
         oid: Object identifier in SubjectPublicKeyInfo and PKCS#8.
         curve_oid: Object identifier of an EC curve, which stands beside *oid*.
         jwk_curve: ``crv`` in a JSON web key (RFC 7518, RFC 8037, RFC 8812).
+        wrap_mechanisms: Mechanisms of wrapping other keys, the default first.
         envelope_kind: Number of its ciphertexts in envelopes, else 0.
         label: Label of a composite, as its draft says.
         components: Algorithms of a composite, the post-quantum one first.
@@ -112,6 +114,7 @@ class AlgorithmSpec:
     oid: str = ""
     curve_oid: str = ""
     jwk_curve: str = ""
+    wrap_mechanisms: tuple[WrapMechanism, ...] = ()
     envelope_kind: int = 0
     label: bytes = b""
     components: tuple[Algorithm, ...] = ()

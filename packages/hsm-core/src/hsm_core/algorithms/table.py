@@ -12,6 +12,7 @@ from hsm_core.algorithms.names import (
     HashAlgorithm,
     KeyUsage,
     SignatureScheme,
+    WrapMechanism,
 )
 from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP, AlgorithmSpec
 
@@ -50,6 +51,7 @@ def _rsa(
         hashes=_SHA2,
         verify_hashes=_SHA2,
         modulus_bits=bits,
+        wrap_mechanisms=(WrapMechanism.RSA_OAEP_AES_KWP,),
         envelope_kind=RSAES_OAEP,
         oid="1.2.840.113549.1.1.1",
         signature_bytes=bits // 8,
@@ -203,6 +205,7 @@ def _ml_kem(
         private_bytes=64,
         expanded_bytes=768 * k + 96,
         exists_without_seed=algorithm is Algorithm.ML_KEM_512,
+        wrap_mechanisms=(WrapMechanism.KEM_AES_KWP,),
         envelope_kind=KEM_ENVELOPE,
         lattice=(k, eta1),
         ciphertext_bytes=ciphertext_bytes,
@@ -350,6 +353,7 @@ def _key_wrap(
         strength_bits=8 * key_bytes,
         usages=WRAP,
         default_usages=WRAP,
+        wrap_mechanisms=(WrapMechanism.AES_KWP, WrapMechanism.AES_KW),
         key_bytes=key_bytes,
         aliases=aliases,
     )
@@ -439,6 +443,7 @@ def _composite_kem(
         private_bytes=kem.private_bytes + private_bytes,
         ciphertext_bytes=kem.ciphertext_bytes + public_bytes,
         shared_secret_bytes=32,
+        wrap_mechanisms=(WrapMechanism.KEM_AES_KWP,),
         envelope_kind=KEM_ENVELOPE,
         oid=f"{_COMPOSITE_ARC}.{oid_arc}",
         label=label,

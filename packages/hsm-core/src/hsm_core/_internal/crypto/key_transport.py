@@ -26,7 +26,6 @@ from hsm_core._internal.lib.encoding import length_prefixed
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
-    Family,
     HashAlgorithm,
     WrapMechanism,
     spec,
@@ -41,17 +40,6 @@ from hsm_core.protocols import Entropy, KeyHandle, OAEPParameters
 _LABEL: Final = b"FerroHSM KEM key wrap 1"
 _KEY_BYTES: Final = 32
 _M: Final = WrapMechanism
-_BY_FAMILY: Final = {
-    Family.KEY_WRAP: (_M.AES_KWP, _M.AES_KW),
-    Family.RSA: (_M.RSA_OAEP_AES_KWP,),
-    Family.ML_KEM: (_M.KEM_AES_KWP,),
-    Family.COMPOSITE_KEM: (_M.KEM_AES_KWP,),
-}
-
-
-def mechanisms(row: AlgorithmSpec) -> tuple[WrapMechanism, ...]:
-    """Return the mechanisms of an algorithm, the default first."""
-    return _BY_FAMILY.get(row.family, ())
 
 
 def check_mechanism(
@@ -67,7 +55,7 @@ def check_mechanism(
         UnsupportedOperationError: The algorithm does not support the mechanism or any,
             or hashes are given and it is not RSA.
     """
-    offered = mechanisms(row)
+    offered = row.wrap_mechanisms
     if not offered:
         raise UnsupportedOperationError(
             f"{row.algorithm} keys can't wrap keys.", algorithm=row.algorithm.value
@@ -79,7 +67,7 @@ def check_mechanism(
             field="mechanism",
         )
     for field, value in (("hash", hash), ("mgf_hash", mgf_hash)):
-        if value is not None and row.family is not Family.RSA:
+        if value is not None and not row.modulus_bits:
             raise UnsupportedOperationError(
                 f"{field} applies to RSA-OAEP only.", field=field
             )
