@@ -46,15 +46,15 @@ def create_app(
     Build the application in front of a vault.
 
     Args:
-        vault: Whom to ask; in this process or another.
+        vault: Interface of the vault, in this process or another.
 
-        settings: Limits and rules; the listener's own are not looked at.
+        settings: Limits and rules; those of the listener are not used.
 
         logger: The service's log.
 
-        metrics: Where requests are counted; new ones by default.
+        metrics: Metrics of the process; new ones by default.
 
-        tracing: Takes note of requests; it stays the caller's to close.
+        tracing: Exporter of spans; the caller closes it.
     """
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
@@ -80,10 +80,10 @@ def create_app(
 
 def create_metrics_app(app: web.Application) -> web.Application:
     """
-    Build the application of the listener that shows metrics alone.
+    Build the application of a listener for metrics alone.
 
     Args:
-        app: The one whose metrics they are.
+        app: Application whose metrics are shown.
     """
     shown = web.Application(middlewares=[answer_everything])
     shown[VAULT] = app[VAULT]

@@ -58,7 +58,7 @@ def serve(
     checked first, so that a wrong setting changes nothing.
 
     Args:
-        settings: Must say what to listen with.
+        settings: All settings, with those of TLS.
 
         secrets: Keys of the HSM and of the tokens.
 

@@ -294,7 +294,7 @@ def tls_settings(values: Mapping[str, Any], folder: Path) -> TLSSettings:
     Args:
         values: Parsed values.
 
-        folder: Of the keys; what a CA issues is kept there by default.
+        folder: Folder of the keys, the default location of ACME files.
 
     Raises:
         ConfigurationError: Settings don't fit together.

@@ -186,7 +186,7 @@ class Buckets:
         Spend *cost*, if that may be; what is refused costs nothing.
 
         Args:
-            key: Whose bucket.
+            key: Client.
 
             cost: At least 1.
 
@@ -346,9 +346,9 @@ class ActorLimiter:
         Charge a caller; see `Buckets.take`.
 
         Args:
-            caller: Who asks, verified.
+            caller: Authenticated caller.
 
-            operation: What for; None for what became no operation.
+            operation: Requested operation; None if it could not be decoded.
         """
         cost = 1 if operation is None else self._weigh(operation)
         quota = self._buckets.take(identity(caller.principal), cost)

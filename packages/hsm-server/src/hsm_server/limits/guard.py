@@ -92,9 +92,9 @@ class AddressGuard:
         Return why a request is not looked at, or None.
 
         Args:
-            address: Where it comes from.
+            address: Network address of the request.
 
-            shown: What it shows of who sends it, such as the value of a header field.
+            shown: Presented credentials, such as the value of a header field.
         """
         if self.is_good(shown):
             return None

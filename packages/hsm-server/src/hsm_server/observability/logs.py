@@ -132,13 +132,13 @@ class Logger(Protocol):
     """Logger interface of the server."""
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Log something that helps to find faults."""
+        """Log details for debugging."""
 
     def info(self, event: str, **fields: Any) -> None:
-        """Log something that is as it should be."""
+        """Log a normal event."""
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log something that an operator should look at."""
+        """Log a problem for operators."""
 
     def error(self, event: str, **fields: Any) -> None:
         """Log a fault."""
@@ -208,7 +208,7 @@ def loop_exception_handler(
     Return the handler of uncaught exceptions in an event loop.
 
     Args:
-        logger: Where to.
+        logger: Receives the events.
 
         judge: Is given each such exception first; it may end the process.
     """

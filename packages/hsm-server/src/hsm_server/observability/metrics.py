@@ -164,7 +164,7 @@ def share_metrics(folder: Path, slot: str) -> None:
     Let all `Metrics` that this process makes from now on count in a shared folder.
 
     Args:
-        folder: Of all processes of one server.
+        folder: Folder of all processes of one server.
 
         slot: Name of this process, without underscores. No two running processes
             have the same; one that is started again has the same as before.

@@ -50,7 +50,7 @@ class Backoff:
         Return the delay in seconds.
 
         Args:
-            ran_seconds: How long the process was at work, without its start.
+            ran_seconds: Run time of the process after its start.
         """
         if ran_seconds >= _STABLE_SECONDS:
             self._seconds = _FIRST_SECONDS
@@ -79,9 +79,9 @@ def spawn(program: Sequence[str], user: User | None, *, holds_keys: bool) -> Spa
     Start a process with a control socket and standard error, and no other descriptor.
 
     Args:
-        program: What it runs, as words for Python.
+        program: Program, as arguments of Python.
 
-        user: Whom it runs as; None is this user.
+        user: User of the process; None for the current one.
 
         holds_keys: Whether what it frees is to be overwritten.
 
@@ -262,7 +262,7 @@ class ChildProcess:
         End the process, and wait for that.
 
         Args:
-            seconds: How long it may finish what is in flight.
+            seconds: Time for requests in flight.
 
             deadline: Instant of the monotonic clock at which it is killed.
         """

@@ -84,9 +84,9 @@ class Distribution:
         Distribute a state to all front ends.
 
         Args:
-            generation: Of the state.
+            generation: Generation of the state.
 
-            descriptor: Where it is; this object closes it.
+            descriptor: Sealed file; this object closes it.
         """
         if not is_sealed(descriptor):
             os.close(descriptor)
@@ -171,7 +171,7 @@ class Distribution:
         self._go_on()
 
     def _drop(self, edition: _Edition) -> None:
-        """Leave in force what was; who refuses has never left it."""
+        """Keep the former state, which all front ends still use."""
         os.close(edition.descriptor)
         error = next(
             iter(self._refusals.values()), "No front end uses the new TLS state."

@@ -157,7 +157,7 @@ class _FrontEnd:
         self._control.send(Serve())
 
     def _use_tls(self, serial: int, descriptor: int) -> None:
-        """Let new connections go by another state; without a first one, end."""
+        """Use another state for new connections; exit without a first one."""
         try:
             state = unseal_state(descriptor)
             if self._context is None:

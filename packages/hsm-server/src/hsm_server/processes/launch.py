@@ -58,13 +58,13 @@ def launch(
     Become the supervisor of a server.
 
     Args:
-        settings: Must say what to listen with.
+        settings: All settings, with those of TLS.
 
-        box: Its secrets.
+        box: Secrets of the server.
 
-        vault_user: Who is to hold the keys.
+        vault_user: User of the vault; None for the current one.
 
-        front_end_user: Who is to have the connections.
+        front_end_user: User of the front ends; None for the current one.
 
         started: Instant of the monotonic clock at which the command began.
 

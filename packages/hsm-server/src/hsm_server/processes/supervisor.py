@@ -90,7 +90,7 @@ class Reloading:
         self._is_allowed = self._is_wanted = False
 
     def allow(self) -> None:
-        """Begin what was asked for up to now."""
+        """Begin the reload that was requested, if any."""
         self._is_allowed = True
         if self._is_wanted:
             self.ask()
@@ -407,7 +407,7 @@ class Supervisor:
         for bound in self._sockets:
             bound.close()
         if self._failure is not None:
-            # Nobody was served yet.
+            # No client was served yet.
             ending = [child.abandon() for child in reversed(self._children)]
             await asyncio.gather(*ending)
             return self._verdict()

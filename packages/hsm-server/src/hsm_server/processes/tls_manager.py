@@ -123,7 +123,7 @@ class _TLSManagerProcess:
         try:
             await self._tls_manager.begin()
         except Exception as error:
-            # Nobody asks who has not begun whether it is there.
+            # The supervisor checks liveness only after `Ready`.
             self._child.fail(error)
         self._tell_alarm(False)
         self._control.send(Ready())

@@ -41,7 +41,7 @@ def seal(name: str, data: bytes) -> int:
     Return the descriptor of a sealed file in memory; the caller closes it.
 
     Args:
-        name: What it is called in ``/proc/PID/fd``.
+        name: Name in ``/proc/PID/fd``.
 
         data: Its content.
 
@@ -174,7 +174,7 @@ class SecretBox(Record, frozen=True, kw_only=True):
         Return a secret; one in a file is read each time.
 
         Raises:
-            ConfigurationError: The file can't be read, or is not as it should be.
+            ConfigurationError: The file can't be read, or is not valid.
         """
         if flag in self.files:
             return _read(flag, f"@{self.files[flag]}")

@@ -66,7 +66,7 @@ def adopt(
     Return the sockets that systemd has handed over to this process (sd_listen_fds(3)).
 
     Args:
-        environment: Where ``LISTEN_PID`` and ``LISTEN_FDS`` may stand.
+        environment: Environment with ``LISTEN_PID`` and ``LISTEN_FDS``.
 
         take: Makes a socket of a descriptor.
 

@@ -276,7 +276,7 @@ class TLSConnection:
         """
         try:
             if self._is_challenge:
-                # Nobody has checked who this is.
+                # The client has not authenticated.
                 return b"" if buffer is None else 0
             if buffer is None:
                 most = min(length, _RECORD_BYTES)

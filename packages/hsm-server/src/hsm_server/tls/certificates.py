@@ -189,7 +189,7 @@ def check_chain(
     Args:
         chain: The server's own first, then who has signed it, and so on.
 
-        name: What to call it.
+        name: Name in error messages.
 
         now: Instant at which it must be valid, UTC.
 
@@ -283,11 +283,11 @@ def read_private_key(
     state signs with it.
 
     Args:
-        files: Where it and its certificate lie, to name them.
+        files: Paths, for error messages.
 
         data: PEM.
 
-        certificate: Whose key it should be.
+        certificate: Certificate of the key.
 
     Raises:
         ListenError: It is no private key, encrypted, or that of another certificate;

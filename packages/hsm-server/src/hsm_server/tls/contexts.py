@@ -75,13 +75,13 @@ def server_context(
     Return the context of ordinary connections.
 
     Args:
-        state: What to show, and whom to let in.
+        state: Certificates and client rules.
 
         allow_tls_1_2: Whether TLS 1.2 is spoken too.
 
         staples: ServerCertificate instead of those in *state*.
 
-        on_info: Is told what OpenSSL does (SSL_CTX_set_info_callback(3)).
+        on_info: Callback of OpenSSL (SSL_CTX_set_info_callback(3)).
 
     Raises:
         TLSStateError: Something in *state* can't be used.
@@ -242,7 +242,7 @@ def try_state(state: TLSState) -> None:
 
 
 def _shake_hands(context: SSL.Context) -> bytes:
-    """Return the certificate that a client sees, which believes everybody."""
+    """Return the certificate that a client without verification receives."""
     server = SSL.Connection(context, None)
     server.set_accept_state()
     client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)

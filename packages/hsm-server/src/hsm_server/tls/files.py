@@ -110,7 +110,7 @@ def parse_pairs(
     Parse the certificates of the listener.
 
     Args:
-        pairs: Where each lies.
+        pairs: Paths of the files.
 
         contents: From `read_pair_files`.
 
@@ -162,7 +162,7 @@ def parse_client(
     of the others, and while there are lists, each issuer in a chain needs one.
 
     Args:
-        settings: Where each lies.
+        settings: Paths of the files.
 
         contents: From `read_client_files`.
 

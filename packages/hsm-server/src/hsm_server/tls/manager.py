@@ -51,7 +51,7 @@ class Task(Protocol):
         The caller waits at most 5 seconds, so network operations are only started.
 
         Raises:
-            HSMError: There is something that can't be used; what was in force still is.
+            HSMError: The new state can't be used; the former one stays in force.
         """
 
 
@@ -143,13 +143,13 @@ def tasks_for(
     Return the tasks of the TLS manager, in the order in which they reload.
 
     Args:
-        settings: What they look after.
+        settings: TLS settings.
 
-        alarms: Are told what goes wrong.
+        alarms: Receive faults.
 
         metrics: Count and show.
 
-        logger: Is told of what is no alarm.
+        logger: Logs events that are no alarm.
 
         http: Listening socket for a CA's challenges, where there is one.
     """

@@ -140,7 +140,7 @@ class ActiveState:
 
     async def change(self, edit: Callable[[TLSState], TLSState]) -> None:
         """
-        Put another state in force; return when everybody who serves uses it.
+        Put another state in force; return when all front ends use it.
 
         Args:
             edit: Returns the state in force, changed; or the same for no change.

@@ -374,12 +374,12 @@ class Authority:
 
     def enter(self, account: Account | None, contacts: Sequence[str]) -> Account:
         """
-        Use an account, or open one; return what is known of it.
+        Use an account, or register one; return it.
 
         Args:
-            account: What is known of it already.
+            account: The stored account, if there is one.
 
-            contacts: Whom the CA may write to.
+            contacts: Contact addresses, as URIs.
         """
         wanted = tuple(contacts)
         if account is None or account.key_digest != self._key_digest:

@@ -78,9 +78,9 @@ def self_signed(
     Return a certificate with a key of its own, which has signed it.
 
     Args:
-        names: Whom it is for.
+        names: DNS names and IP addresses.
 
-        life: How long it is valid.
+        life: Validity period.
 
         extensions: More of them, and whether each is critical.
     """
@@ -209,7 +209,7 @@ class Cache:
 
         Raises:
             ListenError: There is none, and it can't be made.
-            UnsafeFileModeError: Others can write in it, or read what is there.
+            UnsafeFileModeError: Other users can write to it or read its files.
         """
         try:
             for folder in (self._top, self.folder):

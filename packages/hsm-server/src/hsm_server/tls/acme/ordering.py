@@ -58,7 +58,7 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
             outcome = lambda: answer.set_exception(failed)  # noqa: E731
         else:
             outcome = lambda: answer.set_result(found)  # noqa: E731
-        # Nobody may be there any more.
+        # The event loop may have ended.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, outcome)
 
@@ -84,13 +84,13 @@ async def fulfil(
     Order a certificate, prove the names, and return it.
 
     Args:
-        authority: Who issues it.
+        authority: The CA.
 
-        names: Whom it is for.
+        names: DNS names and IP addresses.
 
-        active: Where front ends learn of challenges.
+        active: State that carries the challenges to front ends.
 
-        answers: Where challenges are answered over HTTP, if they are.
+        answers: Server for HTTP-01; None uses TLS-ALPN-01.
 
     Raises:
         Failure: There is none.
@@ -229,7 +229,7 @@ def retry_seconds(failure: Failure, failures: int, *, has_certificate: bool) -> 
     Args:
         failure: The newest.
 
-        failures: How many there were, at least 1.
+        failures: Number of failures, at least 1.
 
         has_certificate: Whether there is a certificate that is valid.
     """

@@ -184,7 +184,7 @@ class Responders:
         Args:
             subject: Has at least one address; the first three count.
 
-            seconds: How long all may take together; none takes the time of the next.
+            seconds: Time limit for all responders, shared equally.
 
         Raises:
             UnusableError: None has told anything.

@@ -59,7 +59,7 @@ def check_signature(
     Args:
         response: Successful.
 
-        issuer: Of the certificate that the response is about.
+        issuer: Issuer of the certificate in question.
 
         now: When a delegate's certificate must be valid, in UTC.
 
@@ -239,7 +239,7 @@ def check_response(
         now: In UTC. *thisUpdate* may be 5 minutes later. *nextUpdate* must be later;
             where there is none, it counts as an hour after *thisUpdate*.
 
-        nonce: What was sent; empty compares none.
+        nonce: Nonce of the request; empty skips the comparison.
 
     Raises:
         UnusableError: Anything about it is wrong, or the certificate is unknown to it.

@@ -297,7 +297,7 @@ def read_staples(
     It is done again and again: nothing is concluded from a file's times.
 
     Args:
-        paths: Of files with one response each, DER or PEM, at most 128 KiB.
+        paths: Files with one response each, DER or PEM, at most 128 KiB.
 
         subjects: Certificates that are shown.
 
