@@ -50,7 +50,7 @@ def test_keep_for_longer(hall: Hall) -> None:
     desk = hall.seated("anton")
     page = desk.open(f"/ui/retention/keys/{key_id}")
     page.get_by_label("Version", exact=True).select_option("1")
-    page.get_by_label("Retain until the end of (UTC)").fill("2036-01-01")
+    page.get_by_label("Retain until end of day (UTC)").fill("2036-01-01")
     page.get_by_role("button", name="Extend retention").click()
 
     expect(page.get_by_text("2036-01-0").first).to_be_visible()

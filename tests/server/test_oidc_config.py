@@ -36,7 +36,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def test_good_file(tmp_path: Path) -> None:
     """
-    Paths go from where the file lies, and roles are read in either case.
+    Paths are relative to the file, and roles are accepted in any case.
     """
     settings = load_oidc_config(write(tmp_path, client_secret_file="secret"))
 
@@ -71,15 +71,15 @@ BAD: Final[dict[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("changes", BAD.values(), ids=BAD.keys())
 def test_bad_files(tmp_path: Path, changes: dict[str, Any]) -> None:
     """
-    A file with a fault is refused, whole.
+    An invalid file is rejected as a whole.
     """
     with pytest.raises(ConfigurationError, match="oidc"):
         load_oidc_config(write(tmp_path, **changes))
 
 
-def test_file_that_others_may_change(tmp_path: Path) -> None:
+def test_file_writable_by_others(tmp_path: Path) -> None:
     """
-    Who may write to the file says who has which role, so nobody else may.
+    A file that others can write is rejected: it maps users to roles.
     """
     path = write(tmp_path)
     path.chmod(0o666)
@@ -106,7 +106,7 @@ def jwk_row() -> dict[str, Any]:
 
 def test_keys_of_a_provider(tmp_path: Path) -> None:
     """
-    Keys for encryption and of unknown kinds are passed over, and a change is read.
+    Keys for encryption and of unknown types are skipped, and changes are read.
     """
     source = keys_of(load_oidc_config(write(tmp_path)))
     path = tmp_path / "keys.json"
@@ -133,7 +133,7 @@ def test_keys_of_a_provider(tmp_path: Path) -> None:
 )
 def test_bad_key_sets(tmp_path: Path, text: str) -> None:
     """
-    A set that holds no key, a key twice or a private key is refused.
+    A set without keys, with a repeated key or with a private key is rejected.
     """
     source = keys_of(load_oidc_config(write(tmp_path)))
     path = tmp_path / "keys.json"

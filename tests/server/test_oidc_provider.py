@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A front end and a real provider, which may be a hostile one."""
+"""OpenID Connect client against a real provider, which may be hostile."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ METADATA: Final = "/.well-known/openid-configuration"
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
-    """Give a provider that runs."""
+    """Yield a running provider."""
     with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
         yield running
 
 
 @pytest.fixture
 def settings(tmp_path: Path, issuer: OIDCIssuer) -> OIDCSettings:
-    """Give what a server knows of it."""
+    """Return the settings of a server for it."""
     secret = tmp_path / "client-secret"
     secret.touch(mode=0o600)
     secret.write_text(CLIENT_SECRET + "\n")
@@ -47,12 +47,12 @@ def settings(tmp_path: Path, issuer: OIDCIssuer) -> OIDCSettings:
 
 @pytest.fixture
 def provider(settings: OIDCSettings) -> Provider:
-    """Give what a front end has."""
+    """Return the client of a front end."""
     return Provider(settings)
 
 
 async def code_for(issuer: OIDCIssuer, provider: Provider) -> tuple[str, SignInState]:
-    """Let Olga sign in at the provider; return what her browser comes back with."""
+    """Let Olga sign in at the provider; return the code and state of her callback."""
     url, started = await provider.begin("/ui/keys")
     fields = issuer.settle(url, "olga").fields
     assert started.state == fields["state"]
@@ -74,9 +74,9 @@ async def test_exchange(issuer: OIDCIssuer, provider: Provider) -> None:
         assert secret not in url
 
 
-async def test_code_is_good_once(issuer: OIDCIssuer, provider: Provider) -> None:
+async def test_code_is_accepted_once(issuer: OIDCIssuer, provider: Provider) -> None:
     """
-    The provider does not take a code again.
+    The provider accepts a code once.
     """
     code, started = await code_for(issuer, provider)
     await provider.exchange(code, started)
@@ -87,7 +87,7 @@ async def test_code_is_good_once(issuer: OIDCIssuer, provider: Provider) -> None
 
 async def test_code_of_another_browser(issuer: OIDCIssuer, provider: Provider) -> None:
     """
-    A code is worth nothing without the verifier of who has asked for it.
+    A code is accepted only with the PKCE verifier of its request.
     """
     code, _ = await code_for(issuer, provider)
     _, other = await code_for(issuer, provider)
@@ -101,7 +101,7 @@ async def test_invented_codes(
     issuer: OIDCIssuer, provider: Provider, code: str
 ) -> None:
     """
-    Whatever stands in the place of a code is refused in the same way.
+    Invalid codes are all rejected in the same way.
     """
     _, started = await provider.begin("")
 
@@ -110,19 +110,19 @@ async def test_invented_codes(
 
 
 @pytest.mark.parametrize("sender", [None, "https://other.example.com"])
-async def test_answer_of_another_provider(
+async def test_response_of_another_provider(
     issuer: OIDCIssuer, provider: Provider, sender: str | None
 ) -> None:
     """
-    An answer that another provider has given, or that doesn't say whose it is, is none.
+    A response of another provider, or without issuer, is rejected.
     """
     with pytest.raises(ProviderError):
         await provider.check_sender(sender)
 
 
-async def test_sender_may_be_unsaid(issuer: OIDCIssuer, provider: Provider) -> None:
+async def test_issuer_is_optional(issuer: OIDCIssuer, provider: Provider) -> None:
     """
-    A provider that does not promise to name itself need not.
+    The issuer is optional if the metadata does not announce it.
     """
     issuer.change_metadata = lambda known: {
         name: value for name, value in known.items() if not name.endswith("_supported")
@@ -147,7 +147,7 @@ async def test_hostile_metadata(
     issuer: OIDCIssuer, provider: Provider, changes: dict[str, Any]
 ) -> None:
     """
-    Nobody is sent anywhere by what a provider should not say of itself.
+    Invalid metadata never redirects a user.
     """
     issuer.change_metadata = lambda known: {**known, **changes}
 
@@ -156,12 +156,12 @@ async def test_hostile_metadata(
 
 
 def endless() -> flask.Response:
-    """Answer with more than anybody wants to read."""
+    """Respond with too many bytes."""
     return flask.Response(b"x" * 65536 for _ in range(1000))
 
 
 def slow() -> flask.Response:
-    """Answer a byte at a time."""
+    """Respond a byte at a time."""
 
     def pieces() -> Iterator[bytes]:
         for _ in range(600):
@@ -172,13 +172,13 @@ def slow() -> flask.Response:
 
 
 def moved() -> flask.Response:
-    """Send whoever asks elsewhere."""
+    """Redirect."""
     answer: Any = flask.redirect("/elsewhere")
     return answer  # type: ignore[no-any-return]
 
 
 def zipped() -> flask.Response:
-    """Answer with what unpacks to much more."""
+    """Respond with compressed data."""
     return flask.Response(b"\x1f\x8b" * 100, headers={"Content-Encoding": "gzip"})
 
 
@@ -206,7 +206,7 @@ async def test_hostile_answers(
     answer: Callable[[], flask.Response],
 ) -> None:
     """
-    Whatever a provider answers, the end is an error that tells nothing secret.
+    Every malformed response is an error without secrets.
     """
     issuer.answers[path] = answer
     provider = Provider(settings, answer_seconds=1.0)
@@ -216,9 +216,11 @@ async def test_hostile_answers(
     assert CLIENT_SECRET not in repr(caught.value)
 
 
-async def test_refusal_is_not_repeated(issuer: OIDCIssuer, provider: Provider) -> None:
+async def test_error_description_is_not_shown(
+    issuer: OIDCIssuer, provider: Provider
+) -> None:
     """
-    What a provider says of its reasons goes no further.
+    A provider's error description is not shown.
     """
     issuer.answers["/token"] = lambda: flask.make_response(
         flask.jsonify(error="invalid_grant", error_description="<b>boo</b>"), 400
@@ -230,9 +232,9 @@ async def test_refusal_is_not_repeated(issuer: OIDCIssuer, provider: Provider) -
     assert "boo" not in str(caught.value)
 
 
-async def test_stranger_in_its_place(settings: OIDCSettings, tmp_path: Path) -> None:
+async def test_untrusted_certificate(settings: OIDCSettings, tmp_path: Path) -> None:
     """
-    A provider whose certificate others have signed is none.
+    A provider with an untrusted certificate is rejected.
     """
     with OIDCIssuer(tmp_path / "stranger", REDIRECT) as stranger:
         elsewhere = msgspec.structs.replace(settings, issuer=stranger.url)
@@ -246,7 +248,7 @@ async def test_client_secret(
     issuer: OIDCIssuer, settings: OIDCSettings, fault: str
 ) -> None:
     """
-    A secret that others may read, or that is not there, is not used.
+    A secret that others can read, or that is missing, is not used.
     """
     path = settings.client_secret_file
     assert path is not None
@@ -259,11 +261,9 @@ async def test_client_secret(
         await Provider(settings).begin("")
 
 
-async def test_metadata_are_kept_for_a_time(
-    issuer: OIDCIssuer, settings: OIDCSettings
-) -> None:
+async def test_metadata_are_cached(issuer: OIDCIssuer, settings: OIDCSettings) -> None:
     """
-    A provider is asked about itself once an hour.
+    The provider metadata is fetched once an hour.
     """
     now = 0.0
     asked = []
@@ -280,11 +280,11 @@ async def test_metadata_are_kept_for_a_time(
     assert [1.0, 3601.0] == asked
 
 
-async def test_a_provider_in_trouble_is_left_alone(
+async def test_failed_fetch_is_not_repeated_at_once(
     issuer: OIDCIssuer, settings: OIDCSettings
 ) -> None:
     """
-    Strangers who ask for it again and again do not wait for one another.
+    After a failed fetch, sign-ins fail at once instead of queueing.
     """
     now = 0.0
     asked = []
@@ -306,9 +306,9 @@ async def test_a_provider_in_trouble_is_left_alone(
     assert url.startswith(issuer.url)
 
 
-async def test_certificates_that_cannot_be_read(settings: OIDCSettings) -> None:
+async def test_unreadable_ca_certificates(settings: OIDCSettings) -> None:
     """
-    Nobody is sent to a provider that can't be told from others.
+    Without CA certificates, nobody is redirected.
     """
     assert settings.ca_bundle is not None
     settings.ca_bundle.unlink()

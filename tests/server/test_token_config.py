@@ -89,7 +89,7 @@ def test_every_form_of_a_key(path: Path) -> None:
 
 
 def test_the_usual_algorithm_is_hs256(path: Path) -> None:
-    """As in the original; names are read in any case."""
+    """The default is HS256; names are accepted in any case."""
     assert "HS256" == load(write_config(path, [{"secret": B64}])).keys[0].algorithm
     named = [{"public_key_pem": signer("EdDSA").pem()}]
     trust = load(write_config(path, named, algorithm="EDDSA"))
@@ -117,7 +117,7 @@ def test_a_secret_in_a_file_of_its_own(path: Path) -> None:
 
 
 def test_a_key_set_of_a_file(path: Path) -> None:
-    """Keys for encryption or of unknown kinds are passed over, as issuers have them."""
+    """Keys for encryption or of unknown types are skipped."""
     source = load(write_config(path, [signer("RS256").section("a")]))
     rows = json.loads(source.public_keys())["keys"]
     others = [
@@ -235,7 +235,7 @@ def test_a_broken_text_is_refused(path: Path, text: str) -> None:
 
 
 def test_mutated_files_are_read_or_refused(path: Path) -> None:
-    """Whatever a file holds, there is no other error than those that are promised."""
+    """Any content is accepted or fails with a documented error."""
     chance = random.Random(3)
     keys = [signer(name).section(name) for name in ALGORITHMS]
     rows = json.loads(load(write_config(path, keys)).public_keys())["keys"]
@@ -276,7 +276,7 @@ def test_what_is_no_file(path: Path) -> None:
 
 
 def test_flags_and_file_must_agree(path: Path) -> None:
-    """What the file leaves open the flags say; a contradiction is an error."""
+    """Flags complete the file; a contradiction is an error."""
     write_config(path, [RS], issuer="https://a", leeway_seconds=5)
 
     assert "https://a" == load(path).rules.issuer
@@ -354,7 +354,7 @@ def test_a_public_set_holds_public_keys() -> None:
 
 
 def test_fetched_keys_beside_those_of_a_file(path: Path) -> None:
-    """Both count under the file's rules; none may stand there twice."""
+    """Both are used with the file's rules; repeated keys are rejected."""
     trust = load(write_config(path, [signer("RS256").section("a")], audience="x"))
     fetched = public_keys_of_set(json.dumps({"keys": [_row("ES256")]}).encode())
     again = public_keys_of_set(json.dumps({"keys": [_row("RS256")]}).encode())

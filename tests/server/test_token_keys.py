@@ -88,7 +88,7 @@ def test_a_kid_names_one_key(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("other", ALGORITHMS)
 def test_a_key_is_for_one_algorithm(algorithm: str, other: str) -> None:
-    """Whatever the header says, and under whatever kid."""
+    """A key ignores the algorithm in the header, with any kid."""
     if algorithm == other:
         return
     one = signer(algorithm)
@@ -156,7 +156,7 @@ def test_the_public_key_set_can_be_read_again(algorithm: str) -> None:
 
 
 def test_the_public_key_set_holds_nothing_else() -> None:
-    """No secret, no private member; the order of the keys does not change it."""
+    """It has no secret and no private member, and a stable order."""
     keys = every_key()
     published = TokenTrust(tuple(keys), TokenRules()).public_keys()
     rows = json.loads(published)["keys"]
@@ -221,7 +221,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("name", BAD_JWKS)
 def test_a_bad_jwk_is_refused(name: str) -> None:
-    """With an error of ours, and no word of what it holds."""
+    """The error is documented and contains nothing of the key."""
     with pytest.raises(InvalidInputError) as caught:
         key_from_jwk(BAD_JWKS[name], None)
     assert "AQAB" not in str(caught.value)
@@ -283,7 +283,7 @@ def test_how_long_a_modulus_may_be(bits: int, good: bool) -> None:
 
 
 def test_the_name_of_a_key_stays() -> None:
-    """What a name is made of is the same in every release, as approvals keep names."""
+    """Key names are stable across releases, because approvals store them."""
     secret = bytes(32)
     name = hmac.digest(secret, b"FerroHSM token key 1", "sha256").hex()
 

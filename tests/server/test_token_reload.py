@@ -67,7 +67,7 @@ def test_every_algorithm_is_served(server: Running, algorithm: str) -> None:
 
 
 def test_the_flag_of_the_secret_does_not_count(server: Running, site: Site) -> None:
-    """Where there is a file; a warning has said so."""
+    """A key file replaces the secret; a warning says so."""
     assert 401 == status(server, mint(secret=SECRET))
     assert "auth-jwt-secret" in (site.folder / "log").read_text()
 
@@ -84,7 +84,7 @@ def test_the_public_keys_are_published(server: Running) -> None:
 
 
 def test_a_token_of_a_certificate(server: Running, site: Site) -> None:
-    """RFC 8705: it is good over connections with that certificate alone."""
+    """A bound token is accepted only with its certificate (RFC 8705)."""
     pairs = [site.authority.issue(name, server=False) for name in ("ada", "eve")]
     der = ssl.PEM_cert_to_DER_cert(pairs[0][0].read_text())
     cnf = {"x5t#S256": b64url(hashlib.sha256(der).digest())}
@@ -99,7 +99,7 @@ def test_a_token_of_a_certificate(server: Running, site: Site) -> None:
 
 
 def test_a_key_that_is_removed_counts_no_more(server: Running, site: Site) -> None:
-    """Within the interval, without a signal; then its set is another one."""
+    """Within the interval, without a signal; the published set changes too."""
     token, rest = signer("RS256").token("RS256"), signer("ES256").token("ES256")
     assert 200 == status(server, token)
     write_config(site.folder / "jwt.json", [signer("ES256").section("ES256")])
@@ -112,7 +112,7 @@ def test_a_key_that_is_removed_counts_no_more(server: Running, site: Site) -> No
 
 
 def test_a_broken_file_is_an_alarm(server: Running, site: Site) -> None:
-    """The keys before it stay, the metric and the log tell; then all is well."""
+    """The former keys stay, metric and log report it; then it clears."""
     config = site.folder / "jwt.json"
     config.write_text("keys: [")
     wait_until(lambda: counter(server, "ferrohsm_auth_jwt_alarm") == 1)
@@ -128,7 +128,7 @@ def test_a_broken_file_is_an_alarm(server: Running, site: Site) -> None:
 
 
 def test_a_signal_reads_it_at_once(tmp_path: Path, site: Site) -> None:
-    """With an interval that nobody lives to see."""
+    """Even with a very long interval."""
     config = write_config(tmp_path / "jwt.json", [signer("ES256").section("a")])
     other = Site(tmp_path, "process")
     more = ["--auth-jwt-config", str(config), "--auth-jwt-reload-secs", "3600"]

@@ -56,7 +56,7 @@ def watched(tmp_path: Path) -> Watched:
 
 
 async def test_a_key_is_added_and_the_former_removed(watched: Watched) -> None:
-    """What was found good with a key that is gone is good no more."""
+    """Tokens of a removed key are rejected, even if accepted before."""
     old, new = OLD.token("old"), NEW.token("new")
     former = watched.names.trusted()
     assert (True, False) == (watched.accepts(old), watched.accepts(new))
@@ -74,7 +74,7 @@ async def test_a_key_is_added_and_the_former_removed(watched: Watched) -> None:
 
 
 async def test_a_change_takes_effect_within_the_interval(watched: Watched) -> None:
-    """Nobody has to ask for it."""
+    """The watch applies it without a call."""
     running = asyncio.create_task(watched.watch.run(2.0))
     await asyncio.sleep(0)
     write_config(watched.path, [NEW.section("new")])
@@ -144,7 +144,7 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 async def test_the_last_good_keys_stay(watched: Watched, name: str) -> None:
-    """The reason is told once, and that it is over; then the new keys count."""
+    """The fault is reported once, and so is its end; then the new keys count."""
     BROKEN[name](watched.path)
     reason = await watched.watch.look()
 
@@ -181,7 +181,7 @@ WITHDRAWN: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", WITHDRAWN)
 async def test_a_withdrawn_key_counts_no_more(watched: Watched, name: str) -> None:
-    """Whatever else is wrong with the file; nothing that is new in it counts."""
+    """Even in an invalid file; new keys in it are not used."""
     assert watched.accepts(OLD.token("old"))
     WITHDRAWN[name](watched.path)
     reason = await watched.watch.look()
@@ -214,7 +214,7 @@ async def test_keys_that_are_still_named_stay(watched: Watched) -> None:
 
 @pytest.mark.parametrize("is_gone", [True, False])
 async def test_a_secret_that_is_replaced_by_none(tmp_path: Path, is_gone: bool) -> None:
-    """The former one counts no more; a file that is gone says nothing."""
+    """The former secret is dropped; a missing file keeps it."""
     path = tmp_path / "secret"
     path.touch(mode=0o600)
     path.write_text("text:" + "s" * 32)
@@ -263,7 +263,7 @@ async def test_a_file_that_nobody_may_read(watched: Watched) -> None:
 
 
 async def test_the_former_content_ends_an_alarm(watched: Watched) -> None:
-    """Who puts it back has repaired it."""
+    """Restoring the former content clears the alarm."""
     whole = watched.path.read_bytes()
     watched.path.write_bytes(b"{")
     reason = await watched.watch.look()
@@ -286,7 +286,7 @@ async def test_a_fault_of_ours_does_not_end_the_looking(
 
 
 async def test_a_file_that_is_being_written(watched: Watched) -> None:
-    """What holds for a moment only is never in force."""
+    """Content that is present only briefly is never applied."""
     forms = [[OLD.section(f"k{n}")] for n in range(3)]
     last = [NEW.section("new")]
 

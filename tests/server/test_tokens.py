@@ -398,7 +398,7 @@ def test_a_token_ends_with_the_leeway(
 
 
 def test_a_remembered_token_still_ends(verifier: TokenVerifier, clock: Clock) -> None:
-    """What was verified once is not good for ever."""
+    """A cached token expires too."""
     token = mint(GOOD)
     verifier.verify(token)
     clock.seconds = NOW + 360
@@ -504,8 +504,8 @@ def test_a_token_that_begins_later(verifier: TokenVerifier, clock: Clock) -> Non
     assert "alice" == verifier.verify(token).principal
 
 
-def test_what_is_remembered_is_what_was_asked_for_last() -> None:
-    """Whoever comes often is remembered; what is dropped is gone."""
+def test_least_recently_used_is_removed() -> None:
+    """The least recently used result is removed first."""
     memory = LRUCache[str](2)
     for key, found in ((b"a", "1"), (b"b", "2")):
         memory.put(key, found)
@@ -518,8 +518,8 @@ def test_what_is_remembered_is_what_was_asked_for_last() -> None:
     assert (None, 1) == (memory.get(b"a"), len(memory))
 
 
-def test_names_that_vouch() -> None:
-    """Keys that are gone vouch no more; what else vouches always does."""
+def test_trusted_names() -> None:
+    """Names of removed keys are dropped; names of other sources stay."""
     one, two = (TokenTrust.of_secret(SECRET + n, TokenRules()) for n in (b"1", b"2"))
     names = TrustedNames(one, also=["other"])
     before = names.trusted()
@@ -540,7 +540,7 @@ def test_a_long_lived_token_without_start_is_refused(verifier: TokenVerifier) ->
 
 @pytest.mark.parametrize("issuer", [None, "", "https://issuer.example", "ISSUER"])
 def test_a_configured_issuer_is_required(issuer: str | None) -> None:
-    """Leaving the claim out is no way round it."""
+    """A missing issuer is rejected too."""
     verifier = with_rules(issuer="issuer")
     body = {**GOOD, "iss": issuer} if issuer is not None else GOOD
 
@@ -617,7 +617,7 @@ def test_a_token_that_has_ended_is_forgotten(
 
 
 def test_every_refusal_is_the_same(verifier: TokenVerifier) -> None:
-    """No message tells what was wrong."""
+    """All errors have the same message."""
     refused = [
         *(mint(GOOD, header) for header in HEADERS.values()),
         *_spellings().values(),

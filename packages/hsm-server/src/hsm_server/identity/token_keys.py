@@ -186,7 +186,8 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
     """
     if not has_types_of_jwk(members):
         raise InvalidInputError(
-            f"{', '.join(_TEXTS)} must be texts, and key_ops a list.", field="jwk"
+            f"{', '.join(_TEXTS)} must be strings, and key_ops must be a list.",
+            field="jwk",
         )
     kid, kty = members.get("kid", ""), members.get("kty")
     if not isinstance(kid, str) or not isinstance(kty, str) or kty not in _TYPES:
@@ -216,7 +217,9 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
     except (JoseError, ValueError, TypeError, AttributeError, LookupError):
         raise InvalidInputError("Not a valid JWK for its kty.", field="jwk") from None
     except (UnsupportedAlgorithm, OverflowError):
-        raise InvalidInputError("The key is not usable.", field="jwk") from None
+        raise InvalidInputError(
+            "The key has unsupported parameters.", field="jwk"
+        ) from None
 
 
 def has_types_of_jwk(members: Mapping[str, Any]) -> bool:

@@ -300,7 +300,8 @@ def _takes_all(status: HSMStatus) -> bool:
 
 def _integrity(status: HSMStatus) -> str:
     if status.tampered_keys or status.store.findings:
-        return f"{max(status.tampered_keys, len(status.store.findings))} findings"
+        count = max(status.tampered_keys, len(status.store.findings))
+        return "1 finding" if count == 1 else f"{count:,} findings"
     if status.store.compared < status.store.to_compare:
         return f"verified {status.store.compared:,} of {status.store.to_compare:,}"
     return "verified"

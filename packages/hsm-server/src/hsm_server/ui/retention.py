@@ -54,7 +54,7 @@ _STATES: Final = {
 
 _PAUSES: Final = {
     "leap": "the clock jumped; an approver must confirm the time",
-    "limit": "the purges due exceed the limit",
+    "limit": "more purges are due than the limit allows",
     "state": "the stored retention state was lost or altered",
     "approvals": "the policy has no approver for purges",
     "trail": "the audit log was altered",
@@ -95,7 +95,7 @@ def _extension_fields(subject: KeyWithVersions) -> Sequence[Field]:
         Field(name="version", label="Version", kind="select", options=tuple(options)),
         Field(
             name="until",
-            label="Retain until the end of (UTC)",
+            label="Retain until end of day (UTC)",
             kind="date",
             is_required=True,
         ),

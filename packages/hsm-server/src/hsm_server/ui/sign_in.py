@@ -202,7 +202,9 @@ async def _exchange_code(
     if started is None or not hmac.compare_digest(
         state.encode(), started.state.encode()
     ):
-        raise ProviderError("This browser did not start the sign-in. Start again.")
+        raise ProviderError(
+            "This sign-in was not started in this browser. Start again."
+        )
     await provider.check_sender(query.get("iss"))
     if not 1 <= len(code) <= _MOST_CODE or "error" in query:
         raise ProviderError("The provider did not authenticate you.")

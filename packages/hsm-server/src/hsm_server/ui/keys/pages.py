@@ -196,7 +196,7 @@ async def send_public_key(view: View) -> web.StreamResponse:
     found = await view.execute(wire.convert(asked, GetPublicKey, strict=False))
     if form not in _FORMS or (form == "jwk" and found.jwk is None):
         raise InvalidInputError(
-            "form must be pem, der or jwk, and available for this algorithm.",
+            "form must be pem, der or, if the algorithm supports it, jwk.",
             field="form",
         )
     bodies = {

@@ -101,7 +101,7 @@ def event_detail(event: AuditEvent) -> str:
     """Return the number of uses or the reason in a record; empty for none."""
     reason = event.parameters.get("reason", "")
     if isinstance(event.detail, CountedDetail):
-        return f"{event.detail.count:,} times"
+        return f"uses: {event.detail.count:,}"
     return reason if isinstance(reason, str) else ""
 
 
