@@ -30,7 +30,6 @@ from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
 from hsm_core._internal.stores.sqlite.connection import (
     Schema,
-    UnreadableValueError,
     is_input_output,
     sqlite_errors,
     translate,
@@ -255,24 +254,6 @@ class Database:
         """Return the one row that a statement finds, or None; see `rows`."""
         found = self.rows(statement, values)
         return found[0] if found else None
-
-    def stored_bytes(
-        self, statement: str, values: Sequence[object], /, *, most: int
-    ) -> bytes | None:
-        """
-        Return the one value that a statement finds, or None; see `rows`.
-
-        What lies there and is no byte string of *most* bytes at most has no bytes for
-        us: it is empty.
-        """
-        try:
-            found = self.row(statement, values)
-        except UnreadableValueError:
-            return b""
-        if found is None:
-            return None
-        value: object = found[0]
-        return value if isinstance(value, bytes) and len(value) <= most else b""
 
     # Writing
 
