@@ -55,7 +55,7 @@ SALT = bytes(32)
 
 
 @dataclass
-class Office:
+class Console:
     """A console and its HSM."""
 
     browser: Browser
@@ -91,15 +91,15 @@ class Office:
 
 
 @pytest.fixture
-async def office() -> AsyncIterator[Office]:
+async def office() -> AsyncIterator[Console]:
     """Yield a console over an HSM with the strict profile."""
     with memory_hsm(settings=STRICT) as hsm:
         async with open_browser(gateway=open_async(hsm)) as browser:
-            yield Office(browser, hsm)
+            yield Console(browser, hsm)
 
 
 class TestPages:
-    async def test_from_the_queue_to_the_key(self, office: Office) -> None:
+    async def test_approve_and_execute(self, office: Console) -> None:
         """Bob approves a request, ann executes it, and the history lists it."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -125,7 +125,7 @@ class TestPages:
             in (await office.browser.get("/ui/approvals")).words
         )
 
-    async def test_withdrawing(self, office: Office) -> None:
+    async def test_withdrawing(self, office: Console) -> None:
         """A withdrawn approval makes the request pending again."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -140,7 +140,7 @@ class TestPages:
         assert f'action="{path}/approve"' in shown.text
         assert ApprovalState.PENDING is office.state(path).state
 
-    async def test_what_changes(self, office: Office) -> None:
+    async def test_changes_are_listed(self, office: Console) -> None:
         """The headline comes first, then changed fields, then the rules."""
         create = ops.CreateKey(algorithm="Ed25519", name="pay", tags=("prod", "dual"))
         office.do(create)
@@ -161,7 +161,7 @@ class TestPages:
             assert words in page.words
         assert "<strong>change pay</strong>" in page.text
 
-    async def test_all_of_it_is_shown(self, office: Office) -> None:
+    async def test_every_field_is_shown(self, office: Console) -> None:
         """The page shows every field and their digest."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -176,7 +176,7 @@ class TestPages:
         assert digest in page.words
         assert "1" == page.hidden("generation")
 
-    async def test_hostile_text_stays_text(self, office: Office) -> None:
+    async def test_hostile_text_stays_text(self, office: Console) -> None:
         """Input is neither markup nor able to hide text."""
         await office.become("bob")
 
@@ -188,7 +188,7 @@ class TestPages:
         ).replace("&gt;", ">")
         assert "\u202e" not in page.text
 
-    async def test_a_stale_page_decides_nothing(self, office: Office) -> None:
+    async def test_stale_page(self, office: Console) -> None:
         """A stale page is rejected and shows the current state."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -202,7 +202,7 @@ class TestPages:
         assert "carl denied" in late.words
         assert ["carl"] == [said.principal for said in office.state(path).decisions]
 
-    async def test_a_page_of_an_older_generation(self, office: Office) -> None:
+    async def test_a_page_of_an_older_generation(self, office: Console) -> None:
         """A decision on an older generation is rejected."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -216,7 +216,7 @@ class TestPages:
         assert "Review it again" in late.words
         assert ApprovalState.GRANTED is office.state(path).state
 
-    async def test_another_digest_is_refused(self, office: Office) -> None:
+    async def test_another_digest_is_refused(self, office: Console) -> None:
         """Another digest is rejected."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -228,7 +228,7 @@ class TestPages:
 
         assert ApprovalState.PENDING is office.state(path).state
 
-    async def test_a_double_click(self, office: Office) -> None:
+    async def test_a_double_click(self, office: Console) -> None:
         """A form submitted twice is one decision and no error."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -239,7 +239,7 @@ class TestPages:
         assert [303, 303] == [answer.status for answer in answers]
         assert 1 == len(office.state(path).decisions)
 
-    async def test_the_back_button(self, office: Office) -> None:
+    async def test_the_back_button(self, office: Console) -> None:
         """AP-12: an old page can't overwrite a decision."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -256,7 +256,7 @@ class TestPages:
         assert "no-store" in fresh.headers["Cache-Control"]
         assert ApprovalState.GRANTED is office.state(path).state
 
-    async def test_giving_up_twice(self, office: Office) -> None:
+    async def test_cancel_twice(self, office: Console) -> None:
         """AP-12: a cancelled request can't be executed."""
         path = office.ask(CREATE)
         await office.become("ann")
@@ -276,7 +276,7 @@ class TestPages:
         assert ApprovalState.CANCELLED is office.state(path).state
         assert execute.status in {403, 409}
 
-    async def test_ones_own_request(self, office: Office) -> None:
+    async def test_own_request(self, office: Console) -> None:
         """A requester can't approve their own request."""
         path = office.ask(CREATE)
         await office.become("ann")
@@ -292,7 +292,7 @@ class TestPages:
         assert "You can't decide on your own request." in forged.words
         assert ApprovalState.PENDING is office.state(path).state
 
-    async def test_a_refusal_says_why(self, office: Office) -> None:
+    async def test_denial_needs_a_reason(self, office: Console) -> None:
         """A denial needs a reason."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -306,7 +306,7 @@ class TestPages:
         assert ApprovalState.DENIED is office.state(path).state
         assert "too early" in (await office.browser.get(path)).words
 
-    async def test_words_that_are_refused(self, office: Office) -> None:
+    async def test_rejected_comment_is_kept(self, office: Console) -> None:
         """A rejected form keeps its input and shows the error at its field."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -323,7 +323,7 @@ class TestPages:
             assert "At most 256 characters." in answer.words
         assert ApprovalState.PENDING is office.state(path).state
 
-    async def test_without_the_token_of_the_form(self, office: Office) -> None:
+    async def test_missing_form_token(self, office: Console) -> None:
         """CSRF: a form without the token is rejected."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -335,7 +335,7 @@ class TestPages:
         assert 403 == shown.status
         assert ApprovalState.PENDING is office.state(path).state
 
-    async def test_filters(self, office: Office) -> None:
+    async def test_filters(self, office: Console) -> None:
         """The list filters by operation and requester."""
         path = office.ask(CREATE)
         await office.become("bob")
@@ -352,7 +352,7 @@ class TestPages:
         ]
         assert [422, 422, 404, 404] == odd
 
-    async def test_who_may_not_approve(self, office: Office) -> None:
+    async def test_service_sees_no_requests(self, office: Console) -> None:
         """A service sees no requests of others."""
         path = office.ask(CREATE)
         await office.become("robot", Role.SERVICE)
@@ -364,11 +364,11 @@ class TestPages:
         )
 
 
-async def test_a_rule_that_wants_signatures() -> None:
+async def test_required_signature() -> None:
     """If a signature is required, the page shows the command instead of a form."""
     with memory_hsm(policy=parse_policy(SIGNED)) as hsm:
         async with open_browser(gateway=open_async(hsm)) as browser:
-            office = Office(browser, hsm)
+            office = Console(browser, hsm)
             office.do(ops.CreateKey(algorithm="Ed25519", name="signer"))
             path = office.ask(ops.RotateKey(key_id="signer"))
             await office.become("bob")
@@ -399,7 +399,7 @@ def asked(**changes: Any) -> ApprovalInfo:
 
 
 class TestPresenting:
-    def test_what_was_shown_differently(self) -> None:
+    def test_different_digest(self) -> None:
         """A request with another digest than its fields can't be approved."""
         good, bad = present(asked()), present(asked(digest="00" * 32))
 
@@ -408,7 +408,7 @@ class TestPresenting:
         assert not bad.digest
         assert "digest differs" in bad.problem
 
-    def test_what_leaves_something_unsaid(self) -> None:
+    def test_incomplete_display(self) -> None:
         """A field in two forms or an unknown format can't be approved."""
         twice = consent.ShownField(name="name", text="x", number=1)
         shown = msgspec.structs.replace(asked().operation, fields=(twice,))
@@ -451,7 +451,7 @@ class TestPresenting:
         assert row.is_hidden
         assert ("6 bytes", (f"salted SHA-256 {digest}",)) == (row.form, row.value)
 
-    def test_a_demand_in_words(self) -> None:
+    def test_requirement_in_words(self) -> None:
         """A rule's requirement names number, roles and signature."""
         demand = ApprovalDemand(
             rule="purge", quorum=2, roles=(Role.OPERATOR, Role.AUDITOR), signed=True
@@ -476,7 +476,7 @@ class TestPresenting:
         ],
         ids=["asked", "agreed", "own", "own-agreed", "done", "in-use", "said", "used"],
     )
-    def test_what_is_offered(
+    def test_offered_actions(
         self, state: ApprovalState, who: str, offered: set[str]
     ) -> None:
         """Pages offer the actions that the core would allow."""
@@ -495,7 +495,7 @@ LATE = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11"
 
 
-class TestSayingAgain:
+class TestRebuilding:
     @pytest.mark.parametrize(
         "operation",
         [
@@ -518,7 +518,7 @@ class TestSayingAgain:
         ],
         ids=lambda operation: type(operation).__name__,
     )
-    def test_an_operation_that_is_shown_wholly(self, operation: Operation[Any]) -> None:
+    def test_rebuilt_operation_is_equal(self, operation: Operation[Any]) -> None:
         """A rebuilt operation equals the requested one."""
         shown = core_present(operation, requester="ann", document=None, salt=SALT)
 
@@ -535,13 +535,13 @@ class TestSayingAgain:
         ],
         ids=lambda operation: type(operation).__name__,
     )
-    def test_what_is_not_for_a_page(self, operation: Operation[Any]) -> None:
+    def test_operations_that_are_not_rebuilt(self, operation: Operation[Any]) -> None:
         """Operations with downloads or hidden fields are not rebuilt."""
         shown = core_present(operation, requester="ann", document=None, salt=SALT)
 
         assert rebuild_operation(shown) is None
 
-    def test_a_field_from_elsewhere(self) -> None:
+    def test_unknown_field(self) -> None:
         """Unknown fields are not ignored."""
         shown = core_present(
             ops.RotateKey(key_id=KEY), requester="ann", document=None, salt=SALT

@@ -36,7 +36,7 @@ async def busy(signed_in: Browser) -> Browser:
     return signed_in
 
 
-async def test_the_timeline(busy: Browser) -> None:
+async def test_list(busy: Browser) -> None:
     """The list shows actor, operation, key and outcome, newest first."""
     page = await busy.get("/ui/audit")
 
@@ -84,7 +84,7 @@ async def test_filters(busy: Browser, query: str, kinds: set[str]) -> None:
     assert "Clear" in page.words
 
 
-async def test_nothing_found_is_not_nothing_happened(busy: Browser) -> None:
+async def test_empty_result(busy: Browser) -> None:
     """An empty result names the filters as the reason."""
     page = await busy.get("/ui/audit?principal=nobody")
 
@@ -137,7 +137,7 @@ async def test_one_record(busy: Browser) -> None:
     assert "does not exist yet" in missing.words
 
 
-async def test_a_trail_that_is_down() -> None:
+async def test_unavailable_audit_log() -> None:
     """An unavailable audit log is an error page with 503, not an empty list."""
     faults = Faults()
     with memory_hsm(faults=faults) as hsm:
@@ -161,7 +161,7 @@ async def test_a_trail_that_is_down() -> None:
 
 
 class TestVerification:
-    async def test_in_parts(
+    async def test_progress(
         self, busy: Browser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Verification shows its progress until the newest record."""
@@ -208,7 +208,7 @@ class TestVerification:
             assert "First invalid record 7" in broken.words
             assert "intact" not in broken.words
 
-    async def test_who_may_not(self, browser: Browser) -> None:
+    async def test_service_is_denied(self, browser: Browser) -> None:
         """A service can't read or verify the audit log."""
         await browser.sign_in([Role.SERVICE])
         page = await browser.get("/ui/audit/verify")
@@ -226,7 +226,7 @@ class TestVerification:
     ],
     ids=["part", "end-of-a-pruned-one", "grown"],
 )
-def test_how_far_it_got(
+def test_progress_numbers(
     begun: int, next_seq: int | None, head: int, checked: int, total: int, percent: int
 ) -> None:
     """Progress counts from the first verified record."""
@@ -276,7 +276,7 @@ class TestLiveView:
         assert NASTY not in row
         assert "\u2028" not in row
 
-    async def test_it_ends_with_the_session(
+    async def test_stream_ends_with_the_session(
         self, signed_in: Browser, stream: aiohttp.ClientResponse
     ) -> None:
         """The stream ends with an error after sign-out."""
@@ -287,7 +287,7 @@ class TestLiveView:
         assert "problem" == event
         assert "authentication_failed" == json.loads(data)["code"]
 
-    async def test_from_where_a_page_ends(self, signed_in: Browser) -> None:
+    async def test_stream_starts_where_the_page_ends(self, signed_in: Browser) -> None:
         """The stream starts with the records written since the page was rendered."""
         signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="between"))
         cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
@@ -323,7 +323,7 @@ class TestLiveView:
 
         assert "ListAuditEvents" in row
 
-    async def test_nobody(self, browser: Browser) -> None:
+    async def test_unauthenticated(self, browser: Browser) -> None:
         """A stream needs a session or a valid token."""
         assert 303 == (await browser.get("/ui/audit/live")).status
         token = mint(claims(), secret=b"another secret of at least 32 bytes")

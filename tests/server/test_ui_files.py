@@ -60,7 +60,7 @@ def signing(signed_in: Browser) -> Signing:
     return Signing(signed_in)
 
 
-async def test_a_file_is_taken_as_it_is(signing: Signing) -> None:
+async def test_file_keeps_every_byte(signing: Signing) -> None:
     """Files keep every byte, including line ends."""
     data = bytes(range(256)) + b"\r\n--\r\n\n\r" + f"--{BOUNDARY}\r\n".encode()
 
@@ -76,7 +76,7 @@ async def test_a_file_is_taken_as_it_is(signing: Signing) -> None:
     signing.browser.execute(verify)
 
 
-async def test_a_text_without_a_file(signing: Signing) -> None:
+async def test_text_without_file(signing: Signing) -> None:
     """Without a file, the text is used, with LF line ends."""
     shown = await signing.send(
         ("message", None, "é\r\nb".encode()), ("message_file", "", b"")
@@ -90,7 +90,7 @@ async def test_a_text_without_a_file(signing: Signing) -> None:
     signing.browser.execute(verify)
 
 
-async def test_not_both(signing: Signing) -> None:
+async def test_text_and_file(signing: Signing) -> None:
     """Text and file together are rejected."""
     shown = await signing.send(("message", None, b"x"), ("message_file", "y", b"y"))
 
@@ -99,7 +99,7 @@ async def test_not_both(signing: Signing) -> None:
     assert 0 == signing.uses
 
 
-async def test_the_token_is_asked_for_here_too(signing: Signing) -> None:
+async def test_missing_form_token(signing: Signing) -> None:
     """A form with files needs the CSRF token."""
     shown = await signing.send_raw(packed([("message", None, b"x")]))
 
@@ -159,7 +159,7 @@ async def test_too_long(signing: Signing) -> None:
         "charset",
     ],
 )
-async def test_what_makes_no_sense(signing: Signing, kind: str, body: bytes) -> None:
+async def test_malformed_forms(signing: Signing, kind: str, body: bytes) -> None:
     """Malformed forms are rejected."""
     shown = await signing.send_raw(body, kind)
 

@@ -31,9 +31,7 @@ FORMS = [
     ],
     ids=["cross-site", "same-site", "origin", "null"],
 )
-async def test_a_form_of_another_site_does_nothing(
-    signed_in: Browser, headers: dict[str, str]
-) -> None:
+async def test_cross_site_form(signed_in: Browser, headers: dict[str, str]) -> None:
     """A cross-site form is rejected, even with cookie and token."""
     page = await signed_in.get("/ui")
 
@@ -45,7 +43,7 @@ async def test_a_form_of_another_site_does_nothing(
     assert 200 == (await signed_in.get("/ui")).status
 
 
-async def test_our_own_page_may_say_where_it_is(signed_in: Browser) -> None:
+async def test_same_origin_headers(signed_in: Browser) -> None:
     """Same-origin headers are accepted."""
     page = await signed_in.get("/ui")
 
@@ -57,9 +55,7 @@ async def test_our_own_page_may_say_where_it_is(signed_in: Browser) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "A" * 43])
-async def test_a_form_without_its_token_does_nothing(
-    signed_in: Browser, token: str
-) -> None:
+async def test_invalid_form_token(signed_in: Browser, token: str) -> None:
     """A form without a valid token is rejected."""
     shown = await signed_in.post("/ui/sign-out", {"form_token": token})
 
@@ -69,7 +65,7 @@ async def test_a_form_without_its_token_does_nothing(
 
 
 @pytest.mark.parametrize("path", FORMS)
-async def test_every_form_wants_its_token(signed_in: Browser, path: str) -> None:
+async def test_every_form_needs_its_token(signed_in: Browser, path: str) -> None:
     """Every form page rejects a form without a valid token."""
     made = re.sub(r"\{(action|trial):([a-z-]+)[^}]*\}", r"\2", path)
     made = re.sub(
@@ -82,7 +78,7 @@ async def test_every_form_wants_its_token(signed_in: Browser, path: str) -> None
     assert "stale_form" in shown.words
 
 
-async def test_a_token_of_another_session_does_nothing(signed_in: Browser) -> None:
+async def test_form_token_of_another_session(signed_in: Browser) -> None:
     """A form token is not valid in another session."""
     page = await signed_in.get("/ui")
     await signed_in.sign_in()
@@ -92,7 +88,7 @@ async def test_a_token_of_another_session_does_nothing(signed_in: Browser) -> No
     assert 403 == shown.status
 
 
-async def test_nobody_is_signed_in_by_another_site(browser: Browser) -> None:
+async def test_sign_in_form_is_bound_to_the_browser(browser: Browser) -> None:
     """A sign-in form is bound to its browser's cookie."""
     page = await browser.get("/ui/sign-in")
     browser.cookies.clear()
@@ -103,7 +99,7 @@ async def test_nobody_is_signed_in_by_another_site(browser: Browser) -> None:
     assert SESSION not in browser.cookies
 
 
-async def test_a_prepared_session_is_not_taken(browser: Browser) -> None:
+async def test_session_fixation(browser: Browser) -> None:
     """Sign-in replaces an existing session and ends it."""
     await browser.sign_in(sub="mallory")
     prepared = browser.cookies[SESSION]
@@ -116,7 +112,7 @@ async def test_a_prepared_session_is_not_taken(browser: Browser) -> None:
     assert 303 == (await browser.get("/ui")).status
 
 
-async def test_the_cookie_of_the_sign_in_is_no_session(browser: Browser) -> None:
+async def test_cookie_before_sign_in_is_no_session(browser: Browser) -> None:
     """The cookie before sign-in opens no page."""
     await browser.get("/ui/sign-in")
     browser.cookies[SESSION] = browser.cookies[BEFORE]
@@ -144,15 +140,13 @@ async def test_the_cookie_of_the_sign_in_is_no_session(browser: Browser) -> None
         "",
     ],
 )
-def test_nobody_is_sent_elsewhere(path: str) -> None:
+def test_open_redirects(path: str) -> None:
     """Sign-in redirects to console pages only."""
     assert "/ui" == safe_path(path)
 
 
 @pytest.mark.parametrize("path", ["/ui", "/ui?search=a%20b&state=active"])
-async def test_a_sign_in_leads_where_one_wanted_to_go(
-    browser: Browser, path: str
-) -> None:
+async def test_redirect_after_sign_in(browser: Browser, path: str) -> None:
     """Sign-in redirects to the requested page."""
     page = await browser.follow(await browser.get(path))
 
@@ -161,7 +155,7 @@ async def test_a_sign_in_leads_where_one_wanted_to_go(
     assert path == shown.location
 
 
-async def test_a_link_of_another_site_is_asked_again(signed_in: Browser) -> None:
+async def test_cross_site_link_is_reloaded(signed_in: Browser) -> None:
     """A cross-site link reloads the page to get strict cookies."""
     held = dict(signed_in.cookies)
     signed_in.cookies.clear()
@@ -184,7 +178,7 @@ async def test_hostile_text_stays_text(browser: Browser) -> None:
     assert name in shown.words or name.split(">")[0] in shown.words
 
 
-async def test_pages_are_kept_nowhere(signed_in: Browser) -> None:
+async def test_page_headers(signed_in: Browser) -> None:
     """Pages are not cached, not framed, and run only our scripts."""
     shown = await signed_in.get("/ui")
 
@@ -197,7 +191,7 @@ async def test_pages_are_kept_nowhere(signed_in: Browser) -> None:
     assert "style=" not in shown.text
 
 
-async def test_files_are_named_by_what_is_in_them(signed_in: Browser) -> None:
+async def test_static_files(signed_in: Browser) -> None:
     """Static files are cached permanently; other names are not found."""
     page = (await signed_in.get("/ui")).text
     (path,) = [part for part in page.split('"') if part.endswith(".css")]
@@ -210,9 +204,7 @@ async def test_files_are_named_by_what_is_in_them(signed_in: Browser) -> None:
 
 
 @pytest.mark.parametrize("flash", ["aGVsbG8=.AAAA", ".", "x", "é.é", "aGVsbG8="])
-async def test_a_flash_that_is_not_ours_is_not_shown(
-    signed_in: Browser, flash: str
-) -> None:
+async def test_forged_flash(signed_in: Browser, flash: str) -> None:
     """A forged flash cookie is not shown."""
     signed_in.cookies[FLASH] = flash
 
@@ -222,7 +214,7 @@ async def test_a_flash_that_is_not_ours_is_not_shown(
     assert FLASH not in signed_in.cookies
 
 
-async def test_a_flash_without_a_session_is_not_shown(browser: Browser) -> None:
+async def test_flash_without_session(browser: Browser) -> None:
     """A flash cookie without a session is not shown."""
     browser.cookies[FLASH] = pack_flash("", "Call this number")
     bearer = f"Bearer {mint(claims(roles=['Operator']))}"
@@ -247,7 +239,7 @@ async def test_a_flash_without_a_session_is_not_shown(browser: Browser) -> None:
     ],
     ids=["multipart", "json", "utf-8", "bytes", "twice", "long", "many"],
 )
-async def test_a_form_that_no_page_sends(
+async def test_malformed_forms(
     signed_in: Browser, kind: str, body: bytes, status: int
 ) -> None:
     """Malformed requests get an HTML error page."""
@@ -260,14 +252,14 @@ async def test_a_form_that_no_page_sends(
     assert 200 == (await signed_in.get("/ui")).status
 
 
-async def test_the_root_leads_to_the_console(browser: Browser) -> None:
+async def test_root_redirects_to_the_console(browser: Browser) -> None:
     """The root path redirects to the console."""
     for path in ("/", "/ui/"):
         shown = await browser.get(path)
         assert (303, "/ui") == (shown.status, shown.location)
 
 
-async def test_an_ended_session_does_nothing(signed_in: Browser) -> None:
+async def test_form_of_an_ended_session(signed_in: Browser) -> None:
     """A form of an ended session is not executed."""
     page = await signed_in.get("/ui")
     signed_in.cookies[SESSION] = "A" * 43
@@ -278,7 +270,7 @@ async def test_an_ended_session_does_nothing(signed_in: Browser) -> None:
     assert "was not executed" in shown.words
 
 
-async def test_a_part_of_a_page_leads_to_the_sign_in(browser: Browser) -> None:
+async def test_fragment_of_an_ended_session(browser: Browser) -> None:
     """A fragment request of an ended session redirects the page to sign-in."""
     shown = await browser.get("/ui", HX_Request="true")
 
@@ -286,7 +278,7 @@ async def test_a_part_of_a_page_leads_to_the_sign_in(browser: Browser) -> None:
     assert "/ui/sign-in?next=%2Fui" == shown.headers["HX-Redirect"]
 
 
-async def test_a_bad_header_is_no_anonymous_visit(signed_in: Browser) -> None:
+async def test_invalid_authorization_header(signed_in: Browser) -> None:
     """An invalid Authorization header is rejected despite a cookie."""
     shown = await signed_in.get("/ui", Authorization="Basic YTpi")
 
@@ -294,7 +286,7 @@ async def test_a_bad_header_is_no_anonymous_visit(signed_in: Browser) -> None:
     assert "Bearer" == shown.headers["WWW-Authenticate"]
 
 
-async def test_who_asks_too_often_reads_a_page() -> None:
+async def test_rate_limit_page() -> None:
     """Rate limits get an HTML page with Retry-After."""
     rates = RateLimits(address_per_second=0.01, address_burst=2)
     settings = ServerSettings(rates=rates)
@@ -309,7 +301,7 @@ async def test_who_asks_too_often_reads_a_page() -> None:
     assert int(shown.headers["Retry-After"]) > 0
 
 
-async def test_ended_sessions_lock_nobody_out() -> None:
+async def test_ended_sessions_are_no_failures() -> None:
     """Requests of ended sessions are no authentication failures."""
     settings = ServerSettings(rates=RateLimits(free_failures=1))
     async with open_browser(settings) as browser:
@@ -321,7 +313,7 @@ async def test_ended_sessions_lock_nobody_out() -> None:
 
 
 @pytest.mark.parametrize("between", [LocalVault, OverSockets()], ids=["local", "ipc"])
-async def test_nobody_fills_the_trail_by_signing_in(between: Between) -> None:
+async def test_sign_in_is_rate_limited(between: Between) -> None:
     """Sign-in has the same rate limit as other requests."""
     settings = ServerSettings(rates=RateLimits(per_second=0.01, burst=2))
     async with open_browser(settings, between=between) as browser:

@@ -91,8 +91,8 @@ def part(shown: Shown, number: int = 1) -> str:
     return unescape(found[1])
 
 
-class TestInventory:
-    async def test_narrowed_down(self, signed_in: Browser) -> None:
+class TestList:
+    async def test_filters(self, signed_in: Browser) -> None:
         """Filters combine, and the form keeps them."""
         make(signed_in, "payments-a", tags=("prod",))
         make(signed_in, "payments-b", algorithm="AES-256-GCM", tags=("prod",))
@@ -131,7 +131,7 @@ class TestInventory:
         assert 'rel="prev"' in second.text
         assert 'rel="next"' not in second.text
 
-    async def test_a_part(self, signed_in: Browser) -> None:
+    async def test_fragment_for_scripts(self, signed_in: Browser) -> None:
         """A script gets only the table."""
         make(signed_in)
 
@@ -142,7 +142,7 @@ class TestInventory:
         assert fragment.text.strip() in whole.text
         assert "signer" in fragment.words
 
-    async def test_a_bad_condition(self, signed_in: Browser) -> None:
+    async def test_invalid_filter(self, signed_in: Browser) -> None:
         """An invalid filter shows an error and keeps the form."""
         shown = await signed_in.get("/ui/keys?state=lost")
 
@@ -159,7 +159,7 @@ class TestInventory:
 
 
 class TestPage:
-    async def test_what_it_shows(self, signed_in: Browser) -> None:
+    async def test_metadata_and_links(self, signed_in: Browser) -> None:
         """A key's page shows metadata, versions, usage, public key and actions."""
         key = make(signed_in, description="Signs releases", tags=("prod",))
         signed_in.execute(Sign(key_id=key.key_id, message=b"x"))
@@ -263,7 +263,7 @@ class TestPage:
         assert "DestroyKey denied" in his.words
         assert 422 == nobody.status
 
-    async def test_policy_of_a_twin(self) -> None:
+    async def test_policy_of_related_operation(self) -> None:
         """The policy page shows twin operations and their rules."""
         rule = (
             "version: 1\nextends: default\nrules:\n  - name: sealed\n    effect: deny\n"
@@ -303,8 +303,8 @@ class TestPage:
         } == states
 
 
-class TestCreating:
-    async def test_from_the_choice_to_the_key(self, signed_in: Browser) -> None:
+class TestCreation:
+    async def test_choose_and_create(self, signed_in: Browser) -> None:
         """A key is created from an algorithm choice and a form."""
         choice = await signed_in.get("/ui/keys/new")
         assert 'href="/ui/keys/new?algorithm=ML-KEM-768"' in choice.text
@@ -328,7 +328,7 @@ class TestCreating:
         assert made.exportable
         assert "Key created." in (await signed_in.follow(shown)).words
 
-    async def test_what_is_wrong(self, signed_in: Browser) -> None:
+    async def test_errors_beside_fields(self, signed_in: Browser) -> None:
         """Errors are shown at their fields, and input is kept."""
         make(signed_in, "taken")
         page = await signed_in.get("/ui/keys/new?algorithm=Ed25519")
@@ -354,8 +354,8 @@ class TestCreating:
         assert 422 == (await signed_in.get("/ui/keys/new?algorithm=ROT13")).status
 
 
-class TestChanging:
-    async def test_a_life(self, signed_in: Browser) -> None:
+class TestActions:
+    async def test_every_action(self, signed_in: Browser) -> None:
         """Every action has a form, is executed and shows a message."""
         key = make(signed_in)
         steps: list[tuple[str, dict[str, str], KeyState]] = [
@@ -433,7 +433,7 @@ class TestChanging:
         assert re.search(r'id="field-confirm"[^>]* autofocus', shown.text)
         assert KeyState.ACTIVE is described(signed_in, key).state
 
-    async def test_what_the_state_forbids(self, signed_in: Browser) -> None:
+    async def test_conflict_with_state(self, signed_in: Browser) -> None:
         """The HSM rejects actions that the state does not allow."""
         key = make(signed_in)
 
@@ -443,7 +443,7 @@ class TestChanging:
         assert 1 == described(signed_in, key).generation
 
     @pytest.mark.parametrize("page", [p for p in PAGES if p.method == "POST"])
-    async def test_without_our_form(self, signed_in: Browser, page: Any) -> None:
+    async def test_form_of_another_session(self, signed_in: Browser, page: Any) -> None:
         """A form of another session is rejected."""
         key = make(signed_in)
         path = "/ui" + re.sub(r"\{key_id:.*?\}(?=/|$)", key.key_id, page.path)
@@ -461,7 +461,7 @@ class TestChanging:
 
 
 class TestRoles:
-    async def test_an_auditor(self, browser: Browser) -> None:
+    async def test_auditor(self, browser: Browser) -> None:
         """An auditor is offered no actions, and the HSM denies them."""
         await browser.sign_in(["Auditor"])
         key = make(browser)
@@ -477,7 +477,7 @@ class TestRoles:
         assert 403 == refused.status
         assert 1 == described(browser, key).version
 
-    async def test_an_operator(self, browser: Browser) -> None:
+    async def test_operator(self, browser: Browser) -> None:
         """Without audit rights, the page omits the history and causes no denial."""
         await browser.sign_in(["Operator"])
         key = make(browser)
@@ -491,7 +491,7 @@ class TestRoles:
         assert "Your roles do not allow" in policy.words
         assert 403 == (await browser.get(path_of(key, "/history"))).status
 
-    async def test_a_hidden_key(self) -> None:
+    async def test_hidden_key(self) -> None:
         """A hidden key is not found."""
         rule = (
             "version: 1\nextends: default\nrules:\n  - name: hidden\n    effect: deny\n"
@@ -531,7 +531,7 @@ class TestApprovals:
         assert found
         return found[1]
 
-    async def test_from_the_request_to_the_deed(self, asking: Browser) -> None:
+    async def test_request_approve_execute(self, asking: Browser) -> None:
         """An operation that needs approval is requested, then executed unchanged."""
         key = make(asking)
         form = await asking.get(path_of(key, "/revoke"))
@@ -583,7 +583,7 @@ class TestApprovals:
         assert 409 == shown.status
         assert KeyState.ACTIVE is described(asking, key).state
 
-    async def test_somebody_elses(self, asking: Browser) -> None:
+    async def test_request_of_another_user(self, asking: Browser) -> None:
         """Only the requester can execute a request."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
@@ -601,7 +601,7 @@ class TestApprovals:
         assert 404 == shown.status
         assert KeyState.ACTIVE is described(asking, key).state
 
-    async def test_a_trial(self, asking: Browser) -> None:
+    async def test_test_operation_needs_approval(self, asking: Browser) -> None:
         """A test that needs approval keeps its input and works once approved."""
         key = make(asking)
 
@@ -617,7 +617,7 @@ class TestApprovals:
         assert 64 == len(base64.b64decode(part(second)))
 
 
-class TestTrying:
+class TestUsage:
     @pytest.mark.parametrize(
         "algorithm",
         ["Ed25519", "EC-P256", "RSA-2048", "ML-DSA-44", "MLDSA65-Ed25519-SHA512"],
@@ -675,7 +675,7 @@ class TestTrying:
         assert part(made, 2) == part(opened)
         assert "<details><summary>Shared secret" in made.text
 
-    async def test_codes(self, signed_in: Browser) -> None:
+    async def test_macs(self, signed_in: Browser) -> None:
         """A MAC verifies, and a wrong one is rejected."""
         key = make(signed_in, algorithm="HMAC-SHA-256")
         made = await attempt(signed_in, key, "mac", message="m")
@@ -686,7 +686,7 @@ class TestTrying:
 
         assert [200, 422] == [good.status, bad.status]
 
-    async def test_nothing_stays(self, signed_in: Browser) -> None:
+    async def test_inputs_are_not_stored(self, signed_in: Browser) -> None:
         """Inputs and outputs are in no URL, log or cache."""
         key = make(signed_in, algorithm="AES-256-GCM")
 
@@ -715,7 +715,7 @@ class TestTrying:
         assert f"Not valid {encoding}." in shown.words
         assert f'<option value="{encoding}" selected>' in shown.text
 
-    async def test_what_a_key_is_not_for(self, signed_in: Browser) -> None:
+    async def test_usage_not_allowed(self, signed_in: Browser) -> None:
         """Test operations are limited to the key's usages."""
         key = make(signed_in)
 
@@ -725,7 +725,7 @@ class TestTrying:
 
 
 class TestHostileText:
-    async def test_it_stays_text(self, browser: Browser) -> None:
+    async def test_markup_is_escaped(self, browser: Browser) -> None:
         """Input is never markup, on any page."""
         await browser.sign_in(sub=HOSTILE)
         key = make(

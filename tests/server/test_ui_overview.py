@@ -68,7 +68,7 @@ def shown(found: Sequence[Card]) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_what_is_well_is_said(status: HSMStatus) -> None:
+def test_healthy(status: HSMStatus) -> None:
     """A healthy HSM has no alert and only good badges."""
     rows = shown(cards(figures(status), NOW))
 
@@ -80,7 +80,7 @@ def test_what_is_well_is_said(status: HSMStatus) -> None:
     assert not {"bad", "warn"} & {kind for _, kind in rows.values()}
 
 
-def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
+def test_failing_audit_log(status: HSMStatus) -> None:
     """An audit log that can't be written is the top alert."""
     audit = msgspec.structs.replace(
         status.audit, available=False, state="failing", cause="full"
@@ -103,14 +103,12 @@ def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
     ],
     ids=["locked", "error", "one key", "two keys", "degraded"],
 )
-def test_each_concern_has_its_sentence(
-    status: HSMStatus, changes: dict[str, object], words: str
-) -> None:
+def test_alerts(status: HSMStatus, changes: dict[str, object], words: str) -> None:
     """Each problem has one sentence."""
     assert words in concern(msgspec.structs.replace(status, **changes))
 
 
-def test_a_full_disk_is_told_apart(status: HSMStatus) -> None:
+def test_full_audit_disk(status: HSMStatus) -> None:
     """A full audit disk differs from a failed audit log."""
     audit = msgspec.structs.replace(status.audit, state="reserve", cause="full")
     full = msgspec.structs.replace(status, state="degraded", audit=audit)
@@ -120,7 +118,7 @@ def test_a_full_disk_is_told_apart(status: HSMStatus) -> None:
     assert ("reserve", "bad") == rows["Audit log and stores: Audit log"]
 
 
-def test_a_vault_that_is_silent_is_a_concern() -> None:
+def test_silent_vault() -> None:
     """Without a vault process, only front-end figures are shown."""
     assert "does not respond" in concern(None)
     assert {"Rate limiter", "Requests", "TLS", "Server"} == {
@@ -131,7 +129,7 @@ def test_a_vault_that_is_silent_is_a_concern() -> None:
 @pytest.mark.parametrize(
     ("days", "kind"), [(-1, "bad"), (0, "bad"), (13, "warn"), (15, "ok")]
 )
-def test_a_certificate_that_ends_soon_is_marked(days: int, kind: str) -> None:
+def test_expiring_certificate(days: int, kind: str) -> None:
     """A certificate is marked two weeks before it expires."""
     ends = {"ecdsa": NOW + timedelta(days=days)}
 
@@ -140,7 +138,7 @@ def test_a_certificate_that_ends_soon_is_marked(days: int, kind: str) -> None:
     assert kind == rows["TLS: Certificate (ecdsa)"][1]
 
 
-def test_a_provider_names_what_it_has_stopped(status: HSMStatus) -> None:
+def test_failed_self_test(status: HSMStatus) -> None:
     """A failed self-test is shown at its provider."""
     first, *others = (a for a in status.algorithms if a.provider)
     stopped = msgspec.structs.replace(first, status="stopped")
@@ -151,7 +149,7 @@ def test_a_provider_names_what_it_has_stopped(status: HSMStatus) -> None:
     assert sum(p.algorithms for p in found.values()) == 1 + len(others)
 
 
-def test_nothing_waits_for_its_own_requester() -> None:
+def test_requests_that_others_decide() -> None:
     """Own, decided and other roles' requests are excluded."""
     alice = Who(principal="alice", roles=("Operator",), how=How.TOKEN, until=0.0)
     mine, other, foreign = (
@@ -177,7 +175,7 @@ def _approval(*, requester: str, roles: tuple[Role, ...] = ()) -> Any:
     return _Approval(_Operation(requester), (ApprovalDemand(rule="r", roles=roles),))
 
 
-def test_a_chart_ends_at_its_right_edge() -> None:
+def test_chart() -> None:
     """The newest value is at the right, the maximum at the top."""
     drawn = chart("Things", [0.0, 4.0, 2.0])
 
@@ -187,12 +185,12 @@ def test_a_chart_ends_at_its_right_edge() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [3.0]], ids=["none", "one"])
-def test_a_chart_of_less_than_two_has_no_line(values: list[float]) -> None:
+def test_chart_of_one_point(values: list[float]) -> None:
     """One point has no line."""
     assert "" == chart("Things", values).line
 
 
-def test_a_chart_of_nothing_is_flat() -> None:
+def test_chart_of_zeros() -> None:
     """Zeros make a flat line."""
     assert "62.0" in chart("Things", [0.0] * 100).line
 
@@ -211,7 +209,7 @@ class Server:
         return self.figures
 
 
-async def test_many_who_look_cause_one_sample() -> None:
+async def test_viewers_share_a_sample() -> None:
     """Figures are read once in two seconds, for any number of viewers."""
     server = Server()
     sampler = FigureSampler(server.snapshot, lambda: server.time)
@@ -221,7 +219,7 @@ async def test_many_who_look_cause_one_sample() -> None:
     assert 1 == server.asked
 
 
-async def test_rates_are_those_between_two_samples() -> None:
+async def test_rates() -> None:
     """Rates count the operations between samples, without live views."""
     server = Server()
     sampler = FigureSampler(server.snapshot, lambda: server.time)
@@ -235,7 +233,7 @@ async def test_rates_are_those_between_two_samples() -> None:
     assert (5.0, 4.0) == (rate.per_second, round(rate.milliseconds, 6))
 
 
-async def test_a_time_when_nobody_looked_is_no_line() -> None:
+async def test_chart_starts_again_after_a_pause() -> None:
     """After a pause the chart starts again."""
     server = Server()
     sampler = FigureSampler(server.snapshot, lambda: server.time)
@@ -249,7 +247,7 @@ async def test_a_time_when_nobody_looked_is_no_line() -> None:
 
 
 @pytest.mark.parametrize("role", [role.value for role in Role])
-async def test_everybody_has_an_overview(browser: Browser, role: str) -> None:
+async def test_every_role_has_an_overview(browser: Browser, role: str) -> None:
     """Every role sees the status and the latest audit record."""
     page = await browser.follow(await browser.sign_in([role]))
 
@@ -260,7 +258,7 @@ async def test_everybody_has_an_overview(browser: Browser, role: str) -> None:
         assert words in page.words
 
 
-async def test_the_overview_goes_on_by_itself(signed_in: Browser) -> None:
+async def test_stream_ends_with_the_session(signed_in: Browser) -> None:
     """The live stream ends with the session."""
     async with signed_in.stream("/ui/overview/live") as lines:
         async with asyncio.timeout(PATIENCE):
@@ -270,7 +268,7 @@ async def test_the_overview_goes_on_by_itself(signed_in: Browser) -> None:
                 pass
 
 
-async def test_a_stream_keeps_no_session_alive(browser: Browser) -> None:
+async def test_stream_needs_a_session(browser: Browser) -> None:
     """The live stream needs a session."""
     browser.cookies[SESSION] = "A" * 43
 
@@ -279,7 +277,7 @@ async def test_a_stream_keeps_no_session_alive(browser: Browser) -> None:
     assert 303 == shown_page.status
 
 
-async def test_who_comes_while_the_trail_fails_sees_why() -> None:
+async def test_sign_in_while_the_audit_log_fails() -> None:
     """Sign-in works while the audit log fails, and the overview shows the failure."""
     faults = Faults()
     with memory_hsm(faults=faults) as hsm:

@@ -62,7 +62,7 @@ def path_of(key_id: str) -> str:
     return f"/ui/retention/keys/{key_id}"
 
 
-async def test_a_server_without_retention(signed_in: Browser) -> None:
+async def test_retention_is_off(signed_in: Browser) -> None:
     """Without retention, the page says so."""
     page = await signed_in.get("/ui/retention")
 
@@ -86,7 +86,7 @@ def shown(report: RetentionReport) -> str:
     return render("retention/overview.html", values)
 
 
-def test_what_is_due_when() -> None:
+def test_queue() -> None:
     """Each row shows key, due time, rule and purge time."""
     text = shown(REPORT)
 
@@ -134,9 +134,7 @@ def test_the_ledger() -> None:
     ],
     ids=["none", "well", "not-writable"],
 )
-def test_what_is_wrong_with_the_ledger(
-    ledger: LedgerStatus | None, problem: str
-) -> None:
+def test_ledger_problem(ledger: LedgerStatus | None, problem: str) -> None:
     """An unwritable ledger is not shown as intact."""
     report = msgspec.structs.replace(REPORT, ledger=ledger)
 
@@ -183,7 +181,7 @@ async def test_extend(signed_in: Browser, key_id: str) -> None:
     assert 'value="2080-01-01"' in answers[0].text
 
 
-async def test_what_was_typed_is_kept(signed_in: Browser, key_id: str) -> None:
+async def test_rejected_input_is_kept(signed_in: Browser, key_id: str) -> None:
     """A rejected form keeps its input and shows the error at its field."""
     path = path_of(key_id)
     page = await signed_in.get(path)
@@ -230,7 +228,7 @@ async def test_a_double_click(signed_in: Browser, key_id: str) -> None:
     assert 3 == signed_in.execute(ops.DescribeKey(key_id=key_id)).generation
 
 
-async def test_no_reason_no_hold(signed_in: Browser, key_id: str) -> None:
+async def test_hold_needs_a_reason(signed_in: Browser, key_id: str) -> None:
     """A hold without a reason is rejected."""
     path = path_of(key_id)
     page = await signed_in.get(path)
@@ -238,7 +236,7 @@ async def test_no_reason_no_hold(signed_in: Browser, key_id: str) -> None:
     assert 422 == (await signed_in.submit(page, f"{path}/hold", {"reason": " "})).status
 
 
-async def test_a_key_is_found_by_its_name(signed_in: Browser, key_id: str) -> None:
+async def test_find_key(signed_in: Browser, key_id: str) -> None:
     """A key is found by name or ID."""
     found = [
         (await signed_in.get(f"/ui/retention/find?key={name}")).location
@@ -256,7 +254,7 @@ async def test_a_key_is_found_by_its_name(signed_in: Browser, key_id: str) -> No
     assert 'value="&lt;b&gt;"' in wrong.text
 
 
-async def test_holds_a_part_at_a_time(
+async def test_holds_by_page(
     signed_in: Browser, key_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search for holds continues by page and shows its progress."""
@@ -272,7 +270,7 @@ async def test_holds_a_part_at_a_time(
     assert "vat" in second.words
 
 
-async def test_a_ledger_is_not_begun_for_nothing(signed_in: Browser) -> None:
+async def test_new_ledger_needs_a_lost_one(signed_in: Browser) -> None:
     """Without a lost ledger, the core rejects a new one."""
     page = await signed_in.get(path_of((await _key(signed_in)).key_id))
 
@@ -290,7 +288,7 @@ async def _key(browser: Browser) -> KeyInfo:
     return made
 
 
-async def test_who_may_not(browser: Browser) -> None:
+async def test_operator_is_denied(browser: Browser) -> None:
     """Reading a key does not allow holding it."""
     browser.execute(ops.CreateKey(algorithm="Ed25519", name="signer"))
     key = browser.execute(ops.DescribeKey(key_id="signer"))
