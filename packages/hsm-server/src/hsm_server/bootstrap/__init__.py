@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: MIT
 """Composition roots: the only package that opens an HSM."""
-
-__all__: list[str] = []

@@ -6,5 +6,3 @@ Processes of a server that isolates its keys from the network.
 (`hsm_server.bootstrap.vault`), a TLS manager and several front ends (`front_end`), and
 restarts them.
 """
-
-__all__: list[str] = []

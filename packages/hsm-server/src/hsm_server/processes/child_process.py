@@ -148,7 +148,7 @@ class Roles:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ChildContext:
     """
     Common settings of all child processes.
 
@@ -177,7 +177,7 @@ class ChildProcess:
 
         program: Its program, as arguments of Python.
 
-        parts: Common settings.
+        context: Common settings.
 
         secrets: Descriptor of its secrets, or None.
 
@@ -194,7 +194,7 @@ class ChildProcess:
         self,
         slot: str,
         program: Sequence[str],
-        parts: Parts,
+        context: ChildContext,
         *,
         secrets: int | None = None,
         sockets: Sequence[socket.socket] = (),
@@ -204,11 +204,11 @@ class ChildProcess:
         self.failure: tuple[str, int] | None = None
         self.is_ready = self.is_serving = False
         self._program = program
-        self._parts = parts
+        self._context = context
         self._secrets = secrets
         self._sockets = sockets
         self._newest = newest
-        plan = parts.plan
+        plan = context.plan
         self._user = plan.vault_user if slot == "vault" else plan.front_end_user
         self._spawned: Spawned | None = None
         self._control: Control[FromChild] | None = None
@@ -275,7 +275,7 @@ class ChildProcess:
             async with asyncio.timeout(max(0.0, deadline - self._now())):
                 await self._ended.wait()
         except TimeoutError:
-            self._parts.logger.warning("killed", child=self.slot)
+            self._context.logger.warning("killed", child=self.slot)
             await self.abandon()
 
     def replace(self, reason: str) -> None:
@@ -297,7 +297,9 @@ class ChildProcess:
         Raises:
             OSError: That can't be done; there is no process then.
         """
-        begin = Begin(pack_plan(self._parts.plan), self.slot, str(self._parts.folder))
+        begin = Begin(
+            pack_plan(self._context.plan), self.slot, str(self._context.folder)
+        )
         descriptors = [listening.fileno() for listening in self._sockets]
         if (newest := self._newest()) is not None:
             descriptors.append(newest)
@@ -326,7 +328,7 @@ class ChildProcess:
             case Beat(is_linked=True):
                 pass
             case _:
-                self._parts.on_message(self, message, descriptors)
+                self._context.on_message(self, message, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -334,7 +336,7 @@ class ChildProcess:
         if not self.is_ready:
             self.is_ready = True
             self._ready_at = self._now()
-            self._parts.on_change(self)
+            self._context.on_change(self)
 
     def _beat(self) -> None:
         """
@@ -394,12 +396,12 @@ class ChildProcess:
         if self.failure is None:
             reason = f"The process {self.slot} exited unexpectedly ({status})."
             self.failure = (reason, ExitCode.FAILED)
-        if self._parts.on_change(self):
-            self._parts.logger.error(
+        if self._context.on_change(self):
+            self._context.logger.error(
                 "ended", child=self.slot, status=status, reason=self.failure[0]
             )
             self.failure = None
-            self._parts.metrics.count_restart(self.slot.rstrip("0123456789"))
+            self._context.metrics.count_restart(self.slot.rstrip("0123456789"))
             self._later(self._backoff.after(ran_seconds), self._restart)
 
     def _restart(self) -> None:

@@ -43,7 +43,7 @@ from hsm_server.observability.logs import (
     make_logger,
 )
 from hsm_server.observability.metrics import Metrics, share_metrics
-from hsm_server.processes.child_process import ChildProcess, Parts, Roles
+from hsm_server.processes.child_process import ChildContext, ChildProcess, Roles
 from hsm_server.processes.distribution import Distribution
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.runtime_folder import RuntimeFolder, ServiceManager
@@ -231,7 +231,7 @@ class Supervisor:
         capture_foreign(self._logger)
         self._manager = ServiceManager(plan.notify)
         self._linked_at: dict[ChildProcess, float] = {}
-        parts = Parts(
+        context = ChildContext(
             plan=plan,
             logger=self._logger,
             metrics=Metrics(plan.started),
@@ -240,16 +240,16 @@ class Supervisor:
             on_message=self._on_message,
         )
         roles = roles or Roles()
-        self._vault = ChildProcess("vault", roles.vault, parts, secrets=secrets)
+        self._vault = ChildProcess("vault", roles.vault, context, secrets=secrets)
         self._front_ends = [
-            ChildProcess(f"front{n}", roles.front_end, parts, sockets=sockets)
+            ChildProcess(f"front{n}", roles.front_end, context, sockets=sockets)
             for n in range(1, settings.workers + 1)
         ]
         self._distribution = Distribution(self._front_ends, self._answer_tls_manager)
         self._tls_manager = ChildProcess(
             TLS_SLOT,
             roles.tls_manager,
-            parts,
+            context,
             sockets=challenges,
             newest=lambda: self._distribution.newest,
         )
