@@ -8,130 +8,18 @@ For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
 `Clock`, `Entropy`. Conformance is shown by mypy and by the contract suites.
 """
 
-from hsm_core.protocols.callers import (
-    HSM,
-    AsyncHSM,
-    AsyncHSMGateway,
-    HSMGateway,
-    Request,
-)
-from hsm_core.protocols.keys import (
-    BUCKETS,
-    AccountChange,
-    IndexEntry,
-    IndexPage,
-    IndexQuery,
-    KeyChange,
-    KeyDigest,
-    KeyStore,
-    KeyStoreOpener,
-    OpenedStore,
-    OperationMark,
-    StoreAccount,
-    StoredKey,
-    bucket_of,
-)
-from hsm_core.protocols.policy import (
-    EVERY_KEY,
-    Decision,
-    KeyClause,
-    KeyFacts,
-    KeyScope,
-    KeyTerms,
-    NameTerms,
-    PolicyEngine,
-    ScopedKey,
-    algorithm_facts,
-)
-from hsm_core.protocols.providers import (
-    Clock,
-    CredentialKeys,
-    CryptoProvider,
-    Entropy,
-    KeyHandle,
-    MasterKeySource,
-    OAEPParameters,
-    ProviderPlugin,
-    SignatureParameters,
-)
-from hsm_core.protocols.stores import (
-    ABSENT,
-    ApprovalChange,
-    ApprovalEntry,
-    ApprovalQuery,
-    ApprovalStore,
-    ApprovalStoreOpener,
-    Lease,
-    Leases,
-    RemoteKeyVault,
-    UseCounters,
-    VaultObject,
-    VaultOpener,
-)
-from hsm_core.protocols.trail import (
-    AuditDraft,
-    AuditHead,
-    AuditHealth,
-    AuditLog,
-    AuditTicket,
-    KnownKey,
-)
+from hsm_core.protocols import callers, keys, policy, providers, stores, trail
+from hsm_core.protocols.callers import *
+from hsm_core.protocols.keys import *
+from hsm_core.protocols.policy import *
+from hsm_core.protocols.providers import *
+from hsm_core.protocols.stores import *
+from hsm_core.protocols.trail import *
 
-__all__ = [
-    "ABSENT",
-    "BUCKETS",
-    "EVERY_KEY",
-    "HSM",
-    "AccountChange",
-    "ApprovalChange",
-    "ApprovalEntry",
-    "ApprovalQuery",
-    "ApprovalStore",
-    "ApprovalStoreOpener",
-    "AsyncHSM",
-    "AsyncHSMGateway",
-    "AuditDraft",
-    "AuditHead",
-    "AuditHealth",
-    "AuditLog",
-    "AuditTicket",
-    "Clock",
-    "CredentialKeys",
-    "CryptoProvider",
-    "Decision",
-    "Entropy",
-    "HSMGateway",
-    "IndexEntry",
-    "IndexPage",
-    "IndexQuery",
-    "KeyChange",
-    "KeyClause",
-    "KeyDigest",
-    "KeyFacts",
-    "KeyHandle",
-    "KeyScope",
-    "KeyStore",
-    "KeyStoreOpener",
-    "KeyTerms",
-    "KnownKey",
-    "Lease",
-    "Leases",
-    "MasterKeySource",
-    "NameTerms",
-    "OAEPParameters",
-    "OpenedStore",
-    "OperationMark",
-    "PolicyEngine",
-    "ProviderPlugin",
-    "RemoteKeyVault",
-    "Request",
-    "ScopedKey",
-    "SignatureParameters",
-    "StoreAccount",
-    "StoredKey",
-    "UseCounters",
-    "VaultObject",
-    "VaultOpener",
-    "algorithm_facts",
-    "bucket_of",
-]
+__all__: list[str] = []
+__all__ += callers.__all__
+__all__ += keys.__all__
+__all__ += policy.__all__
+__all__ += providers.__all__
+__all__ += stores.__all__
+__all__ += trail.__all__
