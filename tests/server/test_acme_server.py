@@ -207,7 +207,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         "step", ["Added order", "Starting 3 validations", "Issued certificate"]
     )
-    def test_a_keeper_is_killed(
+    def test_a_tls_manager_is_killed(
         self, running: Running, site: ACMESite, step: str
     ) -> None:
         """At any step: the next one begins anew, and nobody notices."""

@@ -283,7 +283,7 @@ def test_states_are_given_out_one_after_the_other(scene: Scene) -> None:
     assert 1 == scene.states
 
 
-def test_a_keeper_that_does_not_wait_is_answered(scene: Scene) -> None:
+def test_a_tls_manager_that_does_not_wait_is_answered(scene: Scene) -> None:
     """A few states are kept for later; more are given to nobody, and kept by none."""
     publish = "for n in range(2, 42): publish(str(n), n)"
     refused = "published 41 'The published TLS state is too large.'"
@@ -351,7 +351,9 @@ def test_one_that_does_not_answer_is_replaced(
     assert ["uses A", "serves A", "uses B", "uses B", "serves B"] == of("front1", lines)
 
 
-def test_a_keeper_that_is_killed_begins_with_what_is_in_force(scene: Scene) -> None:
+def test_a_tls_manager_that_is_killed_begins_with_what_is_in_force(
+    scene: Scene,
+) -> None:
     """Also when it ends while a state is given out, which then is the newest."""
     late = 'wanted == "B" and time.sleep(0.3)'
     then = """
@@ -371,7 +373,7 @@ elif found == ["B"]:
     assert 0 == scene.status
 
 
-def test_a_keeper_that_hangs_is_replaced(scene: Scene) -> None:
+def test_a_tls_manager_that_hangs_is_replaced(scene: Scene) -> None:
     """Front ends serve on meanwhile, and are given nothing twice."""
     then = "found or os.kill(os.getpid(), signal.SIGSTOP)"
     lines = scene.play(front_end(), tls_manager(then), "tls_manager begins A")
@@ -412,7 +414,7 @@ def test_a_front_end_that_publishes_is_not_heeded(scene: Scene) -> None:
     assert 1 == scene.states
 
 
-def test_a_keeper_that_can_not_begin_ends_the_start(
+def test_a_tls_manager_that_can_not_begin_ends_the_start(
     scene: Scene, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One line says which, and how."""

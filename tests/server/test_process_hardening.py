@@ -169,7 +169,7 @@ def test_a_front_end_holds_neither_secrets_nor_stores(
         ]
 
 
-def test_the_keeper_holds_neither_sockets_nor_secrets(
+def test_the_tls_manager_holds_neither_sockets_nor_secrets(
     site: Site, server: Running, family: Family
 ) -> None:
     """It speaks with the supervisor alone; box, trail and store are others'."""
