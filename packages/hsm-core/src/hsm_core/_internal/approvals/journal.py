@@ -114,21 +114,12 @@ class ApprovalSetDigest:
                 self._forget(approval_id)
                 self.condemned.pop(approval_id, None)
 
-    def adopt(
-        self, anchors: dict[str, ApprovalAnchor], *, total: int | None = None
-    ) -> None:
-        """
-        Know these and nothing else.
-
-        Args:
-            anchors: By approval.
-
-            total: What the digest is nevertheless; None to count it.
-        """
+    def adopt(self, anchors: dict[str, ApprovalAnchor]) -> None:
+        """Replace the known states by these."""
         with self._lock:
             self._anchors = dict(anchors)
             self._states = Counter(anchor.state for anchor in anchors.values())
-            self._total = self.sum_of(anchors) if total is None else total
+            self._total = self.sum_of(anchors)
 
     def sum_of(self, anchors: dict[str, ApprovalAnchor]) -> int:
         """Return the sum that the digest over these would be."""

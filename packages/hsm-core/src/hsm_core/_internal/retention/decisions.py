@@ -96,79 +96,9 @@ class PurgeRequests(Protocol):
         ...
 
 
-class RememberedRequests:
-    """
-    Approval requests, with the newest one for each operation.
-
-    Args:
-        desk: Opens and finds open requests.
-
-        file: Stores the newest request of each operation.
-    """
-
-    def __init__(self, desk: PurgeRequests, file: StateFile) -> None:
-        self._desk = desk
-        self._file = file
-
-    def newest(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
-        """
-        Return the newest approval of an operation, whatever its state.
-
-        Raises:
-            HSMError: It can't be told now, or is not authentic.
-        """
-        known = self._file.state.asked.get(_name(operation))
-        if known is not None:
-            try:
-                return self._desk.state_of(known)
-            except ApprovalNotFoundError:
-                pass  # It was removed long after its end.
-        found = self._desk.find(caller, operation)
-        if found is not None:
-            self._remember(operation, found)
-        return found
-
-    def ask(
-        self, caller: Caller, operation: Operation[Any], minimum_seconds: int
-    ) -> Approval | None:
-        """
-        Open a request; None if the policy requires no approval.
-
-        Raises:
-            HSMError: It can't be asked now.
-        """
-        found = self._desk.request(caller, operation, minimum_seconds=minimum_seconds)
-        if found is not None:
-            self._remember(operation, found)
-        return found
-
-    def forget(self, operation: Operation[Any]) -> None:
-        """Forget the request of a completed operation."""
-        asked = dict(self._file.state.asked)
-        if asked.pop(_name(operation), None) is not None:
-            self._put(asked)
-
-    def _remember(self, operation: Operation[Any], approval: Approval) -> None:
-        asked, name = dict(self._file.state.asked), _name(operation)
-        if asked.get(name) == approval.approval_id:
-            return
-        asked.pop(name, None)
-        asked[name] = approval.approval_id
-        while len(asked) > _MOST:
-            del asked[next(iter(asked))]
-        self._put(asked)
-
-    def _put(self, asked: dict[str, str]) -> None:
-        self._file.put(msgspec.structs.replace(self._file.state, asked=asked))
-
-
 def granted_at(approval: Approval) -> int:
     """Return the time of the last valid grant; 0 if there is none."""
     return max((d.at for d in approval.decisions if d.counts), default=0)
-
-
-def _name(operation: Operation[Any]) -> str:
-    return hashlib.sha256(_PACKED.encode(operation)).hexdigest()[:32]
 
 
 class NoApprovalRequiredError(Exception):
@@ -193,10 +123,12 @@ class PurgeDecision:
 
 class PurgeDecisions:
     """
-    Opens approval requests for purges and tracks their decisions.
+    Opens approval requests for purges, and tracks the newest one of each operation.
 
     Args:
-        approvals: Approval requests of the HSM.
+        requests: Opens and finds approval requests.
+
+        file: Stores the newest request of each operation.
 
         grace_seconds: How long a purge waits after it was approved.
 
@@ -204,9 +136,14 @@ class PurgeDecisions:
     """
 
     def __init__(
-        self, approvals: RememberedRequests, grace_seconds: int, interval_seconds: int
+        self,
+        requests: PurgeRequests,
+        file: StateFile,
+        grace_seconds: int,
+        interval_seconds: int,
     ) -> None:
-        self._approvals = approvals
+        self._requests = requests
+        self._file = file
         self._wait = grace_seconds + interval_seconds
         self._life = _ANSWER_SECONDS + self._wait + _SPARE_SECONDS
 
@@ -215,9 +152,9 @@ class PurgeDecisions:
         Return the decision; None if a request should be opened.
 
         Raises:
-            HSMError: It can't be told now.
+            HSMError: It can't be told now, or is not authentic.
         """
-        found = self._approvals.newest(_CALLER, operation)
+        found = self._newest(operation)
         if found is None:
             return None
         state = found.state
@@ -230,27 +167,59 @@ class PurgeDecisions:
             return PurgeDecision(Consent.REFUSED, found)
         return None
 
+    def _newest(self, operation: Operation[Any]) -> Approval | None:
+        known = self._file.state.asked.get(_name(operation))
+        if known is not None:
+            try:
+                return self._requests.state_of(known)
+            except ApprovalNotFoundError:
+                pass  # It was pruned.
+        found = self._requests.find(_CALLER, operation)
+        if found is not None:
+            self._remember(operation, found)
+        return found
+
     def ask(self, operation: Operation[Any]) -> PurgeDecision:
         """
         Open a request, and return its decision so far.
 
         Raises:
-            NobodyAskedError: The policy requires no approval for this.
-            HSMError: It can't be asked now.
+            NoApprovalRequiredError: The policy requires no approval for this.
+            HSMError: It can't be opened now.
         """
-        found = self._approvals.ask(_CALLER, operation, self._life)
+        found = self._requests.request(_CALLER, operation, minimum_seconds=self._life)
         if found is None:
             raise NoApprovalRequiredError
+        self._remember(operation, found)
         granted = found.state is ApprovalState.GRANTED
         return PurgeDecision(Consent.GRANTED if granted else Consent.ASKED, found)
 
     def forget(self, operation: Operation[Any]) -> None:
         """Forget the decision about a completed operation."""
-        self._approvals.forget(operation)
+        asked = dict(self._file.state.asked)
+        if asked.pop(_name(operation), None) is not None:
+            self._put(asked)
+
+    def _remember(self, operation: Operation[Any], approval: Approval) -> None:
+        asked, name = dict(self._file.state.asked), _name(operation)
+        if asked.get(name) == approval.approval_id:
+            return
+        asked.pop(name, None)
+        asked[name] = approval.approval_id
+        while len(asked) > _MOST:
+            del asked[next(iter(asked))]
+        self._put(asked)
+
+    def _put(self, asked: dict[str, str]) -> None:
+        self._file.put(msgspec.structs.replace(self._file.state, asked=asked))
 
     def outlives(self, approval: Approval, now: int) -> bool:
         """Return whether an approval can still be used when its grace is over."""
         return approval.expires_at > now + self._wait * 1_000_000
+
+
+def _name(operation: Operation[Any]) -> str:
+    return hashlib.sha256(_PACKED.encode(operation)).hexdigest()[:32]
 
 
 class Pauses:

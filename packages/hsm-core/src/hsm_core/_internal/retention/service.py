@@ -18,7 +18,6 @@ from hsm_core._internal.retention.decisions import (
     Pauses,
     PurgeDecisions,
     PurgeRequests,
-    RememberedRequests,
 )
 from hsm_core._internal.retention.ledger import RetentionLedger, TrailCheck
 from hsm_core._internal.retention.purger import Purger
@@ -132,7 +131,8 @@ class Retention:
         inventory = ground.inventory
         guard = ground.clock_guard
         consents = PurgeDecisions(
-            RememberedRequests(desk, self._state),
+            desk,
+            self._state,
             settings.retention_grace_seconds,
             settings.retention_interval_seconds,
         )
@@ -203,9 +203,14 @@ class Retention:
             HSMError: As `step`.
         """
         with self._stepping:
+            # A sweep in progress may have passed what changed since it began.
+            self._abandon()
             self._step()
             while self._walk is not None:
                 self._step()
+
+    def _abandon(self) -> None:
+        self._walk = None
 
     def want(self) -> None:
         """Start a sweep now, or right after the running one."""
