@@ -180,7 +180,7 @@ class Layout:
 
     def read_document(self, name: str) -> bytes | None:
         """
-        Return a key's document, whoever may reach it; None if nothing is of the key.
+        Return a key's document without a check of its mode, or None without a key.
 
         It is empty where something else lies there, or nothing but the directory.
         """

@@ -152,7 +152,7 @@ class FileRecords(Records):
             raise DamagedRecordError(str(error)) from error
 
     def read_again(self, name: str, /) -> bytes | None:
-        """Return a document, whoever may reach it; see `Records.read_again`."""
+        """Return a document without a check of its mode; see `Records.read_again`."""
         self.check_usable()
         return self._read_again(name)
 
