@@ -19,7 +19,7 @@ from typing import NamedTuple
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.pruning import RetentionRule
+from hsm_core._internal.audit.pruning import Pruner, RetentionRule
 from hsm_core._internal.audit.record import GENESIS, event_of, leaf_hash
 from hsm_core._internal.stores.approvals import RecordApprovalStore
 from hsm_core._internal.stores.index import KeyIndex
@@ -103,7 +103,7 @@ class Disk:
     notes: list[_Note] = field(default_factory=list)
     first_seq: int = 0
     baseline: Baseline | None = None
-    kept: list[bytes] = field(default_factory=list)
+    kept: Sequence[bytes] = ()
     synced: int = 0
     log_id: str = ""
 
@@ -256,9 +256,12 @@ class SimulatedTrail(MemoryAuditLog):
         super().__init__(hmac_key, clock=clock, entropy=entropy)
         self._disk, self._life, self._strict = disk, life, strict
         disk.log_id = disk.log_id or self._chain.log_id
-        self._lines = disk.lines
-        self._first_seq, self._baseline = disk.first_seq, disk.baseline
-        self._kept = disk.kept
+        stored = self._stored
+        stored._lines, stored._first_seq = disk.lines, disk.first_seq  # noqa: SLF001
+        stored._kept = disk.kept  # noqa: SLF001
+        self._pruner = Pruner(
+            stored, log_id=disk.log_id, hmac_key=hmac_key, baseline=disk.baseline
+        )
         self._open_seqs, self._chain = _resume(disk, hmac_key)
         self._rule = RetentionRule(self._clock, self._chain.seq, self._times)
         self._set_digest = self._chain.mark().set_digest
@@ -278,8 +281,19 @@ class SimulatedTrail(MemoryAuditLog):
         lazy: bool = False,
     ) -> AuditTicket:
         """Append records; whoever waits for the ticket has them durable."""
+        return self._append(drafts, durable=durable)
+
+    def _append(
+        self,
+        drafts: Sequence[AuditDraft],
+        *,
+        durable: bool = False,
+        reserved: bool = False,
+        lazy: bool = False,
+        announce: Callable[[int], None] | None = None,
+    ) -> AuditTicket:
         self._life.step("audit.before_write")
-        super().append(drafts, durable=durable, reserved=reserved, lazy=lazy)
+        super()._append(drafts, announce=announce)
         self._disk.notes += [
             _Note(draft.phase, draft.operation_id, draft.set_digest) for draft in drafts
         ]
@@ -297,22 +311,24 @@ class SimulatedTrail(MemoryAuditLog):
     def durable_head(self) -> AuditHead:
         """Return the newest record that is durable."""
         seq = self._disk.synced - 1
-        known = seq >= self._first_seq
-        line = self._lines[seq - self._first_seq] if known else b""
+        known = seq >= self._disk.first_seq
+        line = self._disk.lines[seq - self._disk.first_seq] if known else b""
         return AuditHead(seq, leaf_hash(line)) if known else self.head()
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
         """Remove records; what is kept of them is durable with their removal."""
         detail = super().prune(seq, policy)
-        self._disk.first_seq, self._disk.baseline = self._first_seq, self._baseline
-        self._disk.kept = self._kept
+        self._disk.first_seq = self._stored._first_seq  # noqa: SLF001
+        self._disk.kept = self._stored._kept  # noqa: SLF001
+        self._disk.baseline = self._pruner._baseline  # noqa: SLF001
         self._disk.synced = len(self._disk.notes)
         return detail
 
     def open_intents(self) -> list[AuditEvent]:
         """Return the intents without outcome that were found at start."""
         return [
-            event_of(self._lines[seq - self._first_seq], seq) for seq in self._open_seqs
+            event_of(self._disk.lines[seq - self._disk.first_seq], seq)
+            for seq in self._open_seqs
         ]
 
     def close(self) -> None:
