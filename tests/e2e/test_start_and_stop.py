@@ -285,7 +285,7 @@ def test_signal_ends_in_order(site: Site, number: signal.Signals) -> None:
         status = server.wait()
 
     assert 0 == status
-    assert 5 > time.monotonic() - began
+    assert 60 > time.monotonic() - began
     site.verify_log()
 
 

@@ -176,6 +176,6 @@ def test_start_with_100_000_foreign_files(folder: Path) -> None:
 
     store = FilesystemKeyStore(directory)
 
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60
     assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
     store.close()

@@ -233,7 +233,7 @@ class TestAnswers:
             reply.send_response(200)
             reply.send_header("Content-Length", "100000")
             reply.end_headers()
-            for _ in range(100):
+            for _ in range(2400):
                 reply.wfile.write(b" ")
                 time.sleep(0.05)
 
@@ -242,7 +242,7 @@ class TestAnswers:
         with pytest.raises(Failure, match=r"in time|reached"):
             Authority(ca.directory, ca.bundle, new_key())
 
-        assert 3 > time.monotonic() - began
+        assert 60 > time.monotonic() - began
 
     def test_a_nonce_is_fetched_anew_until_it_is_taken(self, ca: HostileCA) -> None:
         """A CA may refuse several in a row."""

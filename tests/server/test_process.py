@@ -294,7 +294,7 @@ def test_a_drain_has_an_end(site: Site) -> None:
         assert 0 == server.stop()
         tls.close()
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 @both

@@ -196,7 +196,7 @@ def test_a_handshake_that_does_not_come_ends(
         with contextlib.suppress(ConnectionError):
             assert b"" == client.socket.recv(100)
 
-        assert 0.3 < time.monotonic() - began < 5
+        assert 0.3 < time.monotonic() - began < 60
         assert server.has_counted(1, "timeout")
 
 
@@ -213,7 +213,7 @@ def test_a_handshake_that_trickles_ends(people: People, kind: str) -> None:
                 client.socket.sendall(bytes([byte]))
                 time.sleep(0.02)
 
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         assert server.has_counted(1, "timeout")
 
 
@@ -230,7 +230,7 @@ def test_a_request_that_does_not_come_ends_in_order(
         tls.sendall(sent)
 
         assert ends_in_order(tls)
-        assert 0.3 < time.monotonic() - began < 5
+        assert 0.3 < time.monotonic() - began < 60
 
 
 def test_who_goes_during_the_handshake_is_counted(
@@ -253,7 +253,7 @@ def test_who_is_refused_and_stays_is_closed(strict: Server, people: People) -> N
             while client.socket.recv(65536):
                 pass
 
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - began < 60
         assert strict.has_counted(1, "refused_certificate_required")
 
 
@@ -277,7 +277,7 @@ def test_large_bodies_go_both_ways(
     assert f"X-Length: {size}" in sent.output
     assert hashlib.sha256(b"\x5a" * size).hexdigest() in sent.output
     assert b"\xa5" * size == got.read_bytes()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 200
 
 
 def ask_much(tls: ssl.SSLSocket, times: int, *, ends: bool = False) -> None:
@@ -487,12 +487,12 @@ def test_a_drain_says_farewell(server: Server, people: People) -> None:
         stopping.start()
 
         assert ends_in_order(idle)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
         server.call(server.release.set)
         assert answer(busy).endswith(b"released")
         assert ends_in_order(busy)
         stopping.join()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 60
 
 
 @pytest.fixture
