@@ -299,7 +299,7 @@ QUANTUM_SAFE: Final = (
 )
 
 
-_GCM_LIMIT: Final = 9 * 2**32 // 10
+_AEAD_USE_LIMIT: Final = 9 * 2**32 // 10
 """Encryptions per key with random 96-bit nonces, a tenth below SP 800-38D, 8.3."""
 
 
@@ -321,7 +321,7 @@ def _aead(
         usages=CRYPT,
         default_usages=CRYPT,
         key_bytes=key_bytes,
-        use_limit=_GCM_LIMIT,
+        use_limit=_AEAD_USE_LIMIT,
         aliases=aliases,
     )
 

@@ -356,7 +356,7 @@ class FileMedium:
 
     def heal(self, tail: Tail, cause: Cause, /) -> None:
         """
-        Make everything up to the end of *tail* durable; see `audit_healing`.
+        Make everything up to the end of *tail* durable; see `heal`.
 
         Raises:
             MediumError: It still can't be; nothing durable was lost.

@@ -27,7 +27,7 @@ from hsm_core._internal.stores.filesystem.files import (
     publish_directory,
     stage_directory,
 )
-from hsm_core._internal.stores.filesystem.healing import Unsettled
+from hsm_core._internal.stores.filesystem.key_healing import Unsettled
 from hsm_core._internal.stores.filesystem.layout import FlatLayout, Layout, file_name
 from hsm_core._internal.stores.filesystem.opening import (
     lock_directory,

@@ -29,7 +29,7 @@ from hsm_core._internal.stores.filesystem.files import (
     read_file,
     remove_file,
 )
-from hsm_core._internal.stores.filesystem.healing import AppendFile, move_file
+from hsm_core._internal.stores.filesystem.key_healing import AppendFile, move_file
 from hsm_core._internal.stores.filesystem.layout import Layout
 from hsm_core._internal.stores.filesystem.opening import sync_directory
 from hsm_core.errors import IntegrityError, StoreUnavailableError

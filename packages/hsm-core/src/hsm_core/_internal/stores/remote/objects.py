@@ -55,7 +55,7 @@ def _translated() -> Iterator[None]:
         ) from error
 
 
-class VaultAccess(RemoteKeyVault):
+class CheckedVault(RemoteKeyVault):
     """
     Vault wrapper that passes only documented errors and valid answers.
 
@@ -236,7 +236,7 @@ class RemoteDocuments:
         entropy: Source of the tokens.
     """
 
-    def __init__(self, vault: VaultAccess, entropy: Entropy) -> None:
+    def __init__(self, vault: CheckedVault, entropy: Entropy) -> None:
         self._vault = vault
         self._entropy = entropy
 

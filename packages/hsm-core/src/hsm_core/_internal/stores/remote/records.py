@@ -37,9 +37,9 @@ from hsm_core._internal.stores.records import (
 )
 from hsm_core._internal.stores.remote.leases import RemoteLeases, WriterLease
 from hsm_core._internal.stores.remote.objects import (
+    CheckedVault,
     FoundDocument,
     RemoteDocuments,
-    VaultAccess,
 )
 from hsm_core.errors import (
     ConflictError,
@@ -90,7 +90,7 @@ class VaultRecords(Records):
         holder: str,
         patient: bool,
     ) -> None:
-        self._vault = VaultAccess(vault)
+        self._vault = CheckedVault(vault)
         self._documents = RemoteDocuments(self._vault, entropy)
         leases = RemoteLeases(self._vault, clock, entropy)
         self._lease = WriterLease(leases, clock, holder)
