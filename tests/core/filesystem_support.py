@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from hsm_core._internal.keyring.documents import peek
-from hsm_core._internal.stores.filesystem import files, healing, opening
+from hsm_core._internal.stores.filesystem import files, key_healing, opening
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import KeyStore
@@ -104,7 +104,7 @@ def patched(fake: FaultyOS) -> Iterator[FaultyOS]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", fake)
         patch.setattr(opening, "os", fake)
-        patch.setattr(healing, "os", fake)
+        patch.setattr(key_healing, "os", fake)
         yield fake
 
 

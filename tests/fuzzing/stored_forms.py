@@ -47,7 +47,7 @@ from hsm_core._internal.stores.filesystem.saved_index import (
     steps_of,
 )
 from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
-from hsm_core._internal.stores.remote.objects import RemoteDocuments, VaultAccess
+from hsm_core._internal.stores.remote.objects import CheckedVault, RemoteDocuments
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core._internal.time.clock_guard import (
     ClockJump,
@@ -355,7 +355,7 @@ def _vault_object() -> Target:
             return _VaultObject(self._data)
 
     def read(data: bytes) -> object:
-        vault = cast(VaultAccess, OneObject(data))
+        vault = cast(CheckedVault, OneObject(data))
         found = RemoteDocuments(vault, FakeEntropy(1)).read(_KEY_ID)
         return wanted(found.epoch)
 
