@@ -333,6 +333,33 @@ class TestTwoProcesses:
         assert [key_id_of(2), ONE] == page(store)
         create(store, 3)
 
+    def test_lost_lease_and_an_unreadable_vault(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        Until all was read again, nothing is answered, and nothing is replaced after.
+        """
+        clock.advance(35)
+        second = open_remote(vault, clock=clock, holder="second")
+        second.commit(change(1, 2))
+        create(second, 2, operation=9)
+        second.close()
+        theirs = vault.objects[DOCUMENT]
+        vault.refuse("get", name=f"keys/{key_id_of(2)}", times=99)
+
+        with pytest.raises(StoreUnavailableError):
+            store.reopen()
+        vault.clear()
+
+        assert not store.available
+        with pytest.raises(StoreUnavailableError):
+            store.commit(change(1, 3))
+        assert theirs == vault.objects[DOCUMENT]
+        store.reopen()
+        assert 2 == store.entry(ONE).generation  # type: ignore[union-attr]
+        with pytest.raises(GenerationConflictError):
+            store.commit(change(1, 3))
+
     def test_late_renewal(
         self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
     ) -> None:
@@ -493,6 +520,40 @@ class TestUntrusted:
             store.commit(change(1, 2))
 
         assert b"junk" == vault.objects[DOCUMENT]
+
+    def test_changed_behind_an_unreadable_vault(
+        self, store: RemoteKeyStore, vault: MemoryVault
+    ) -> None:
+        """
+        A conflict whose other document could not be taken over is met again.
+        """
+        vault.objects[DOCUMENT] = b"junk"
+        vault.refuse("get", name=DOCUMENT, after=2, times=9)
+        with pytest.raises(StoreUnavailableError):
+            store.commit(change(1, 2))
+        vault.clear()
+
+        with pytest.raises(GenerationConflictError):
+            store.commit(change(1, 3))
+
+        assert b"junk" == vault.objects[DOCUMENT]
+
+    def test_document_gone_while_in_doubt(
+        self, store: RemoteKeyStore, vault: MemoryVault
+    ) -> None:
+        """
+        A known key stays known, if what was in doubt is gone when it is looked for.
+        """
+        vault.hold("put", name=DOCUMENT, times=99)
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change(1, 2))
+        vault.clear()
+        del vault.objects[DOCUMENT]
+
+        store.reopen()
+
+        with pytest.raises(KeyTamperedError):
+            store.get(ONE)
 
     def test_moved_to_another_place(
         self, store: RemoteKeyStore, vault: MemoryVault

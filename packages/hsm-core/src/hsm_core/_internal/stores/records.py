@@ -18,6 +18,7 @@ written once, over any medium. Nothing that a medium returns is trusted.
 from __future__ import annotations
 
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -191,6 +192,47 @@ class Commit:
     account: AccountChange | None = None
     check: Callable[[], None] = _nothing
     made: Callable[[], None] = _nothing
+
+
+class Reload:
+    """
+    Whether others may have changed everything, so that all must be read again.
+
+    It is true from the request until a reading has succeeded, but for the thread that
+    reads: as long, nobody else is answered.
+    """
+
+    def __init__(self) -> None:
+        self._is_due = False
+        self._reader = 0
+
+    def __bool__(self) -> bool:
+        return self._is_due and self._reader != threading.get_ident()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this thread reads all again."""
+        return self._reader == threading.get_ident()
+
+    def request(self) -> None:
+        """Note that others may have changed everything."""
+        self._is_due = True
+
+    def run(self, every: Callable[[], None]) -> None:
+        """
+        Read all again, if that was requested; what fails is due still.
+
+        Args:
+            every: Reads all.
+        """
+        if not self._is_due:
+            return
+        self._reader = threading.get_ident()
+        try:
+            every()
+        finally:
+            self._reader = 0
+        self._is_due = False
 
 
 class Records(ABC):

@@ -30,6 +30,7 @@ from hsm_core._internal.stores.records import (
     Commit,
     DamagedRecordError,
     Records,
+    Reload,
     UnsettledError,
     document_name,
     key_of,
@@ -96,6 +97,7 @@ class VaultRecords(Records):
         self._lease = WriterLease(leases, clock, holder)
         self._tags: dict[str, str] = {}
         self._unsettled: dict[str, Commit] = {}
+        self._reload = Reload()
         self._lock = threading.RLock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._process = os.getpid()
@@ -112,7 +114,7 @@ class VaultRecords(Records):
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
         self._check_open()
-        if self._unsettled:
+        if self._reload or (self._unsettled and not self._reload.is_running):
             raise StoreUnavailableError("A write failed; reopen the key store.")
         if not self._lease.is_held:
             raise StoreUnavailableError(
@@ -144,22 +146,17 @@ class VaultRecords(Records):
         """Take the lease again, and find out what is in doubt; see `Records`."""
         with self._lock:
             self._check_open()
-            unsettled = dict(self._unsettled)
             if not self._lease.is_held and self._lease.resume():
-                self._reload(every)
-            for name, commit in unsettled.items():
+                self._reload.request()
+            self._reload.run(every)
+            for name, commit in list(self._unsettled.items()):
                 found = self._fence(name)
-                again(name, found.document)
+                # A known key without a document stays known: it is missing.
+                if found.document is not None:
+                    again(name, found.document)
                 if found.document == commit.data:
                     self._remove_blobs(commit)
                 del self._unsettled[name]
-
-    def _reload(self, every: Callable[[], None]) -> None:
-        unsettled, self._unsettled = self._unsettled, {}
-        try:
-            every()
-        finally:
-            self._unsettled = unsettled
 
     # Reading
 
@@ -185,11 +182,14 @@ class VaultRecords(Records):
         self, key_ids: Iterable[KeyId], /, *, again: bool = False
     ) -> Iterator[tuple[KeyId, bytes | None]]:
         """Return documents of keys, read side by side; see `Records`."""
+        tags = {}
         for key_id, found in self._documents.read_many(key_ids):
             self.check_usable()
-            if again:
-                self._tags[document_name(key_id)] = found.tag
+            tags[document_name(key_id)] = found.tag
             yield key_id, found.document
+        if again:
+            # Not before all were read: until then the index says what was there before.
+            self._tags.update(tags)
 
     def read_again(self, name: str, /) -> bytes | None:
         """
@@ -271,11 +271,15 @@ class VaultRecords(Records):
     def _is_as_expected(self, commit: Commit) -> bool:
         """Read a document again; whether it is what it was, in another object."""
         found = self._documents.read(key_of(commit.name))
-        self._tags[commit.name] = found.tag
         expected = commit.expected()
         if found.document is None or not expected:
-            return found.document is None and not expected and found.tag == ABSENT
-        return hashlib.sha256(found.document).hexdigest() == expected
+            is_same = found.document is None and not expected and found.tag == ABSENT
+        else:
+            is_same = hashlib.sha256(found.document).hexdigest() == expected
+        if is_same:
+            # The tag of another document is known only once its entry is.
+            self._tags[commit.name] = found.tag
+        return is_same
 
     def _remove_blobs(self, commit: Commit) -> None:
         for name in commit.after:
