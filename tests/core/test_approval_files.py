@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from hsm_core._internal.stores.approvals import ApprovalIndex
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core.errors import (
     ApprovalTamperedError,
@@ -259,6 +261,26 @@ def test_full_disk(folder: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_interrupted_behind_the_write(folder: Path, name: str) -> None:
+    """
+    What was written and is not in the index yet is read before anything is answered.
+    """
+    _, new = both_states(folder, name)
+    store = FileApprovalStore(folder)
+    with (
+        mock.patch.object(ApprovalIndex, "put", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        step(store, name)
+    assert not store.available
+
+    store.reopen()
+
+    assert new == seen(store)
+    store.close()
+
+
 @pytest.mark.parametrize("name", [*STEPS, "remove"])
 def test_failed_sync_of_the_directory(folder: Path, name: str) -> None:
     """
@@ -281,7 +303,8 @@ def test_failed_sync_of_the_directory(folder: Path, name: str) -> None:
 
     calls = [call for call, _ in watched.trace]
     assert {"write", "rename"} <= set(calls) or name == "remove"
-    assert "fsync" in calls
+    changed = max(calls.index(call) for call in {"rename", "unlink"} & set(calls))
+    assert "fsync" in calls[changed:]
     assert store.available
     assert new == seen(store)
     store.close()

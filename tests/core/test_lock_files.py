@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
 
 from hsm_core import factory
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
+from hsm_core._internal.stores.approvals import ApprovalIndex
+from hsm_core._internal.stores.filesystem.stores import (
+    FileApprovalStore,
+    FilesystemKeyStore,
+)
 from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from hsm_core.errors import StoreLockedError, StoreUnavailableError, UnavailableError
 from hsm_core.model import Caller, Role
@@ -29,6 +37,7 @@ from hsm_core.settings import (
 from tests.contract.store_rows import ROWS, StoreRow
 from tests.core import approval_support, key_support
 
+_FLOCK = fcntl.flock
 HMAC_KEY = b"\x02" * 32
 ADA = Caller(principal="ada", roles=frozenset({Role.OPERATOR}))
 ON_DISK = [row for row in ROWS if row.name in {"filesystem", "sqlite"}]
@@ -170,6 +179,63 @@ def test_an_approval_store_writes_nothing_without_its_lock(
     store.commit(change)
 
     assert [change.entry.approval_id] == list(store.approval_ids())
+    store.close()
+
+
+@pytest.fixture
+def no_directory_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse locks on directories, as network file systems may."""
+
+    def flock(file: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EBADF, "no lock on a directory")
+        _FLOCK(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("no_directory_locks")
+def test_a_key_store_sees_what_was_done_without_its_lock(tmp_path: Path) -> None:
+    """Opened again, it knows the keys and the abort marks of another process."""
+    created = key_support.change_of(key_support.document_of(1), "e" * 32)
+    store = FilesystemKeyStore(tmp_path / "keys")
+    (tmp_path / "keys/lock").unlink()
+    other = FilesystemKeyStore(tmp_path / "keys")
+    other.commit(created)
+    other.abort("f" * 32)
+    other.close()
+    with pytest.raises(StoreUnavailableError):
+        store.write_meta("ring", b"value")
+
+    store.reopen()
+
+    assert created.entry == store.entry(created.entry.key_id)
+    assert store.find_operation("f" * 32) is not None
+    store.close()
+
+
+@pytest.mark.usefixtures("no_directory_locks")
+def test_an_approval_store_sees_what_was_done_without_its_lock(tmp_path: Path) -> None:
+    """Consent that another process has given or used up is never given again."""
+    first = approval_support.change_of(approval_support.approval_of(1))
+    second = approval_support.change_of(approval_support.approval_of(2))
+    store = FileApprovalStore(tmp_path / "approvals")
+    store.commit(first)
+    (tmp_path / "approvals/lock").unlink()
+    other = FileApprovalStore(tmp_path / "approvals")
+    other.remove([first.entry.approval_id])
+    other.commit(second)
+    other.close()
+    with pytest.raises(StoreUnavailableError):
+        store.remove([first.entry.approval_id])
+
+    with mock.patch.object(ApprovalIndex, "replace", side_effect=KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            store.reopen()
+        assert not store.available
+    store.reopen()
+
+    assert [second.entry.approval_id] == list(store.approval_ids())
     store.close()
 
 

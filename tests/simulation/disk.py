@@ -190,12 +190,13 @@ class SimulatedRecords(MemoryRecords):
         *,
         is_first: bool = False,
         entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = lambda: None,
     ) -> None:
         """Create or replace one record."""
         before, after = _PUTS.get(_folder(name), ("", ""))
         if before:
             self._life.step(before)
-        super().put(name, data, is_first=is_first, entry=entry)
+        super().put(name, data, is_first=is_first, entry=entry, made=made)
         if after:
             self._life.step(after)
 

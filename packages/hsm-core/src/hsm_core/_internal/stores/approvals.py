@@ -74,23 +74,22 @@ class RecordApprovalStore(ApprovalStore):
 
     def __init__(self, records: Records, index: ApprovalEntries | None = None) -> None:
         self._records = records
-        self._index = self._load() if index is None else index
+        self._index = ApprovalIndex() if index is None else index
+        try:
+            self._load()
+        except BaseException:
+            records.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._records!r}>"
 
-    def _load(self) -> ApprovalIndex:
-        index = ApprovalIndex()
-        try:
-            index.replace(
-                read_entry(approval_id, self._stored(approval_id) or b"")
-                for approval_id in self._records.ids(APPROVALS)
-                if is_key_id(approval_id)
-            )
-        except BaseException:
-            self._records.close()
-            raise
-        return index
+    def _load(self) -> None:
+        self._index.replace(self._entries())
+
+    def _entries(self) -> Iterator[ApprovalEntry]:
+        for approval_id in filter(is_key_id, self._records.ids(APPROVALS)):
+            yield read_entry(approval_id, self._stored(approval_id) or b"")
 
     def _stored(self, approval_id: str) -> bytes | None:
         return self._records.stored(APPROVALS + approval_id, MAX_RECORD_BYTES)
@@ -102,7 +101,7 @@ class RecordApprovalStore(ApprovalStore):
 
     def reopen(self) -> None:
         """After a failed write: make durable what is there, and read it again."""
-        self._records.reopen(self._read_again)
+        self._records.reopen(self._read_again, self._load)
 
     def _read_again(self, name: str, stored: bytes | None) -> None:
         approval_id = name.removeprefix(APPROVALS)
@@ -134,8 +133,12 @@ class RecordApprovalStore(ApprovalStore):
         failpoint("approvals.before_record")
         with unknown_outcome(approval_id=entry.approval_id), self._records.writing():
             self._index.check(change)
-            self._records.put(APPROVALS + entry.approval_id, change.record, entry=entry)
-            self._index.put(entry)
+            self._records.put(
+                APPROVALS + entry.approval_id,
+                change.record,
+                entry=entry,
+                made=lambda: self._index.put(entry),
+            )
         failpoint("approvals.after_record")
 
     def find(self, query: ApprovalQuery, /) -> list[ApprovalEntry]:
@@ -187,6 +190,10 @@ class ApprovalEntries(Protocol):
 
     def find(self, query: ApprovalQuery, /) -> list[ApprovalEntry]:
         """Return a page, newest first."""
+        ...
+
+    def replace(self, entries: Iterable[ApprovalEntry], /) -> None:
+        """Replace all entries by those of the records."""
         ...
 
     def put(self, entry: ApprovalEntry, /) -> None:

@@ -414,8 +414,11 @@ class RecordKeyStore(KeyStore):
         with self._changing():
             self._index.check_abort(operation_id)
             self._not_aborted.discard(operation_id)
-            self._records.put(ABORTED + operation_id, b"aborted\n")
-            self._index.abort(operation_id)
+            self._records.put(
+                ABORTED + operation_id,
+                b"aborted\n",
+                made=lambda: self._index.abort(operation_id),
+            )
 
     # Account and small values
 

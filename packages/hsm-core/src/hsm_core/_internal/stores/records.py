@@ -343,6 +343,7 @@ class Records(ABC):
         *,
         is_first: bool = False,
         entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = _nothing,
     ) -> None:
         """
         Create or replace one record, durably.
@@ -356,6 +357,8 @@ class Records(ABC):
                 next commit.
 
             entry: Facts of an approval, for a medium with columns.
+
+            made: Called once it is there; if that is interrupted, it is unsettled.
 
         Raises:
             UnsettledError: It may have been replaced.

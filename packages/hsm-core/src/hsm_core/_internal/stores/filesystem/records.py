@@ -41,6 +41,7 @@ from hsm_core._internal.stores.records import (
     Commit,
     DamagedRecordError,
     Records,
+    Reload,
     UnsettledError,
     key_of,
     names_blob,
@@ -76,6 +77,7 @@ class FileRecords(Records):
         self._layout = layout
         self._what = what
         self._unsettled = Unsettled(layout)
+        self._reload = Reload()
         self._lock = threading.RLock()
         # One failed sync concerns all counters on their way, but no key.
         self._counting = threading.RLock()
@@ -96,7 +98,7 @@ class FileRecords(Records):
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
         self._check_open()
-        if self._unsettled or self._held.is_lost:
+        if self._unsettled or self._reload or self._held.is_lost:
             raise StoreUnavailableError(f"A write failed; reopen the {self._what}.")
 
     def _check_open(self) -> None:
@@ -127,16 +129,23 @@ class FileRecords(Records):
         every: Callable[[], None] = lambda: None,
         /,
     ) -> None:
-        """See `Records.reopen`."""
+        """
+        See `Records.reopen`.
+
+        Where the lock was lost, another process may have changed everything.
+        """
         with self._lock, self._counting:
             self._check_open()
-            if not (self._unsettled or self._held.is_lost):
+            if not (self._unsettled or self._reload or self._held.is_lost):
                 return
+            if self._held.is_lost:
+                self._reload.request()
             self._held.renew()
             self._unsettled.settle()
             for name in self._unsettled.names:
                 again(name, self._read_again(name))
             self._unsettled.clear()
+            self._reload.run(every)
 
     # Reading
 
@@ -179,6 +188,7 @@ class FileRecords(Records):
         *,
         is_first: bool = False,
         entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = lambda: None,
     ) -> None:
         """See `Records.put`."""
         path = self._layout.path(name)
@@ -187,6 +197,7 @@ class FileRecords(Records):
                 create_file(path, data)
             else:
                 self._layout.write(path, data)
+            made()
 
     def delete(
         self, names: Sequence[str], /, gone: Callable[[str], None] = lambda name: None

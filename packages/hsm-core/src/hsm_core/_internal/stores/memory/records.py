@@ -85,10 +85,12 @@ class MemoryRecords(Records):
         *,
         is_first: bool = False,
         entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = lambda: None,
     ) -> None:
         """See `Records.put`."""
         with self.writing():
             self._found[name] = data
+            made()
 
     def delete(
         self, names: Sequence[str], /, gone: Callable[[str], None] = lambda name: None

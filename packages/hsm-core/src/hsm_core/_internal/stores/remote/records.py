@@ -295,6 +295,7 @@ class VaultRecords(Records):
         *,
         is_first: bool = False,
         entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = lambda: None,
     ) -> None:
         """
         See `Records.put`.
@@ -305,13 +306,13 @@ class VaultRecords(Records):
         with self._lock_of(name):
             self.check_usable()
             known = self._tags.pop(name, None)
-            if known is not None and self._put(name, data, known):
-                return
-            # Nobody else may write, so what is there now is an earlier put of ours.
-            found = self._vault.get(name)
-            self.check_usable()
-            if not self._put(name, data, ABSENT if found is None else found.tag):
-                raise StoreUnavailableError("Another process writes this record.")
+            if known is None or not self._put(name, data, known):
+                # Nobody else may write, so what is there is an earlier put of ours.
+                found = self._vault.get(name)
+                self.check_usable()
+                if not self._put(name, data, ABSENT if found is None else found.tag):
+                    raise StoreUnavailableError("Another process writes this record.")
+            made()
 
     def _put(self, name: str, data: bytes, tag: str) -> bool:
         try:

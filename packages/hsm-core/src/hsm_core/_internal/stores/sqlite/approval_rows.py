@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -128,6 +128,9 @@ class ApprovalRows(ApprovalEntries):
         values.append(query.limit)
         rows = self._database.rows(statement + _NEWEST, values)
         return [_entry(row) for row in rows]
+
+    def replace(self, entries: Iterable[ApprovalEntry], /) -> None:
+        """Do nothing, and read nothing: the columns are the entries."""
 
     def put(self, entry: ApprovalEntry, /) -> None:
         """Do nothing: the columns were written with the record."""

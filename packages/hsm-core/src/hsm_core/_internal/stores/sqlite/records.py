@@ -135,6 +135,7 @@ class SqliteRecords(Records):
         *,
         is_first: bool = False,
         entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = lambda: None,
     ) -> None:
         """See `Records.put`."""
         folder, last = _split(name)
@@ -144,6 +145,7 @@ class SqliteRecords(Records):
                 connection.execute(PUT_APPROVAL, (*values_of(entry), data))
             else:
                 connection.execute(_PUT[folder], (last, data))
+            made()
 
     def delete(
         self, names: Sequence[str], /, gone: Callable[[str], None] = lambda name: None
