@@ -1168,6 +1168,39 @@ class TestGuard:
 
         assert not guarded(Silent()).available
 
+    def test_store_that_hands_on(self) -> None:
+        """
+        A store need not have its methods and properties in its class.
+        """
+
+        class Handing:
+            def __init__(self) -> None:
+                self.is_remote = True
+                self.available = True
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(_Broken(), name)
+
+        store: KeyStore = guarded(Handing())  # type: ignore[assignment]
+
+        assert store.is_remote
+        assert store.available
+        with pytest.raises(StoreUnavailableError):
+            store.get(key_id_of(1))
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change_of(document_of(1), operation_of(1)))
+
+    def test_store_that_does_not_say_where_it_is(self) -> None:
+        """
+        A store without the property is not remote, and nothing else is made up.
+        """
+        store = guarded(object())
+
+        assert not store.is_remote  # type: ignore[attr-defined]
+        for name in ("get", "_get"):
+            with pytest.raises(AttributeError):
+                getattr(store, name)
+
     def test_own_errors_pass(self) -> None:
         """
         Errors of ours come through as they are.

@@ -32,15 +32,23 @@ class _Wrapper:
             arguments.
     """
 
-    is_remote = False
-    """Of a key store that has no such property."""
-
     def __init__(self, inner: object, around: Around) -> None:
         self._inner = inner
         self._around = around
 
     def __repr__(self) -> str:
         return f"<wrapped {self._inner!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the class of the store has not: of the store itself."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name == "is_remote":
+            return self._around(name, lambda: getattr(self._inner, name, False), ())
+        if name == "available":
+            return self._around(name, lambda: getattr(self._inner, name), ())
+        found = getattr(self._inner, name)
+        return lambda *arguments: self._around(name, found, arguments)
 
 
 def _method(name: str) -> Callable[..., Any]:
