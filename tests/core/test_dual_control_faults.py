@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
 import pytest
 
 from hsm_core import errors
@@ -109,6 +114,78 @@ def test_grant_that_is_not_acknowledged() -> None:
         )
         assert ["ok"] == [event.code for event in told]
         assert ann.execute(sign(key)).signature
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["made", "not-made"])
+def test_refused_repetition_of_an_unknown_change(*, made: bool) -> None:
+    """It frees no approval: that is used up, or given back, when the store is read."""
+    faults, policy = Faults(), DemandingPolicy(RotateKey=TWO_PEOPLE)
+    with dual_hsm(policy, faults=faults) as gateway:
+        ann = person(gateway, "ann")
+        rotate = ops.RotateKey(key_id=ed25519(gateway))
+        asked = ask(ann, rotate)
+        approve(person(gateway, "bob"), asked)
+        desk = gateway.desk
+        faults.plan("store.reopen", errors.StoreUnavailableError(), times=1000)
+        faults.plan_unknown_commit(made=made)
+        with pytest.raises(errors.OutcomeUnknownError):
+            ann.execute(rotate, idempotency_key="once")
+        with pytest.raises(errors.StoreUnavailableError):
+            ann.execute(rotate, idempotency_key="once")
+        heal(gateway)
+
+        assert S.RESERVED is desk.state_of(asked.approval_id).state
+
+        faults.plan("store.reopen", errors.StoreUnavailableError(), times=0)
+        expected: AbstractContextManager[object] = nullcontext()
+        if not made:
+            expected = pytest.raises(errors.OperationAbortedError)
+        with expected:
+            ann.execute(rotate, idempotency_key="once")
+        heal(gateway)
+
+        wanted = S.CONSUMED if made else S.GRANTED
+        assert wanted is desk.state_of(asked.approval_id).state
+
+
+def test_reservation_tried_again_while_it_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is found out of the first try settles the first try only."""
+    store, policy = FailingStore(), DemandingPolicy(RotateKey=TWO_PEOPLE)
+
+    def fail(patch: pytest.MonkeyPatch, name: str) -> None:
+        if name == "approval.before_settling":
+            refused = mock.Mock(side_effect=errors.StoreUnavailableError)
+            patch.setattr(store, "get", refused)
+
+    with dual_hsm(policy, approvals=store) as gateway:
+        ann = person(gateway, "ann")
+        rotate = ops.RotateKey(key_id=ed25519(gateway))
+        asked = ask(ann, rotate)
+        approve(person(gateway, "bob"), asked)
+        users: Any = gateway._maintenance._care._users  # noqa: SLF001 (no other way)
+        store.refused.add(S.RESERVED)
+        with monkeypatch.context() as patch, install(lambda name: fail(patch, name)):
+            with pytest.raises(errors.StoreUnavailableError):
+                ann.execute(rotate, idempotency_key="once")
+        held = users.held
+
+        @contextmanager
+        def late(approval_id: str) -> Iterator[None]:
+            # The second try runs after the healing has looked, and before it acts.
+            users.held = held
+            store.refused = {S.CONSUMED}
+            ann.execute(rotate, idempotency_key="once")
+            store.refused = set()
+            with held(approval_id):
+                yield
+
+        users.held = late
+        heal(gateway)
+        heal(gateway)
+
+        assert S.CONSUMED is state(gateway, asked)
 
 
 def test_trail_that_fails_before_the_request() -> None:

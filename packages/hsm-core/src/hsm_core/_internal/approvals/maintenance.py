@@ -144,9 +144,12 @@ class ApprovalMaintenance:
             for number in range(seq, start - 1, -1):
                 event = event_of(lines[number - start], number)
                 if event.operation_id == hold.operation_id:
-                    if event.phase is not Phase.INTENT:
-                        return event.code in COMMITTED
-                    began = True
+                    is_done = event.code in COMMITTED
+                    if event.phase is Phase.INTENT:
+                        began = True
+                    elif event.phase is Phase.OUTCOME or is_done:
+                        return is_done
+                    # A refused repetition says nothing of the operation itself.
                 elif _is_reservation(event, hold):
                     return None if began else False
             seq = start - 1

@@ -132,10 +132,13 @@ class ApprovalReservations:
         Raises:
             HSMError: It still can't be.
         """
-        for operation_id, (hold, done) in list(self._unsettled.items()):
+        for operation_id, entry in list(self._unsettled.items()):
+            hold, done = entry
             with self.held(hold.approval_id):
+                if self._unsettled.get(operation_id) is not entry:
+                    continue  # Settled meanwhile, or tried and reserved again.
                 found = was_done(hold) if done is None else done
-                if found is None or operation_id not in self._unsettled:
+                if found is None:
                     continue
                 with suppress(ConflictError):
                     self._settle(hold, done=found)
