@@ -19,17 +19,19 @@ import pytest
 
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
+from hsm_core._internal.retention.purger import Purger
 from hsm_core._internal.retention.sweeper import Sweeper, Tally, Totals
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core.errors import (
+    ApprovalRequiredError,
     AuditUnavailableError,
     HSMError,
     StoreLockedError,
     StoreUnavailableError,
 )
 from hsm_core.model import Approval, ApprovalState, KeyId, KeyState, Phase
-from hsm_core.protocols import bucket_of
+from hsm_core.protocols import AuditTicket, bucket_of
 from hsm_core.retention_policy import RetentionPolicy
 from hsm_core.testing import FakeClock
 from tests.core.key_support import document_of
@@ -280,6 +282,51 @@ class TestLedgerFaults:
         assert [RETIRED, ACTIVE] == world.states(key)
         codes = [e.code for e in world.attested() if e.phase == "outcome"]
         assert ["approval_required"] == codes
+
+    def test_a_purge_after_a_refusal_has_an_attestation_of_its_own(
+        self, world: World
+    ) -> None:
+        """The refusal, attested late, is not the outcome of the next attempt."""
+        (key,) = ripe(world)
+        real, refusals = world.people.spend, [ApprovalRequiredError()]
+
+        def refuse(attempt: Any) -> None:
+            if type(attempt.operation).__name__ == "PurgeVersion" and refusals:
+                raise refusals.pop()
+            real(attempt)
+
+        world.spend = refuse
+        failure = AuditUnavailableError()
+        world.ledger_faults.plan("audit.append.outcome", failure, times=2)
+        world.sweep()
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        codes = [e.code for e in world.attested() if e.phase == "outcome"]
+        assert ["approval_required", "ok"] == codes
+
+    def test_an_attestation_is_anchored_once_it_is_durable(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that the ledger had not written in time is waited for by the next."""
+        (key,) = ripe(world)
+        waits: list[bool] = []
+
+        def wait(purger: Purger, ticket: AuditTicket) -> None:
+            waits.append(any(map(purger.is_appended, purger.open)))
+            if 1 == waits.count(True):
+                raise AuditUnavailableError
+            ticket.wait()
+
+        monkeypatch.setattr(Purger, "wait", wait)
+        world.sweep()
+        late = list(waits)
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        assert True is late[-1]
+        assert [True] == waits[len(late) :]
+        assert ["intent", "outcome"] == [e.phase for e in world.attested()]
 
 
 class TestClock:

@@ -14,6 +14,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.pipeline.mutations import Mutations
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.protocols import bucket_of
@@ -56,6 +57,33 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["made", "not-made"])
+def test_an_unknown_outcome_after_an_intent_in_doubt(
+    monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """The outcome of the first try, whose intent came late, is not the second one's."""
+    faults, whole = Faults(), Mutations._wait  # noqa: SLF001 (a log that is late)
+
+    def late(self: Mutations, *_: object) -> None:
+        monkeypatch.setattr(Mutations, "_wait", whole)
+        raise errors.AuditUnavailableError
+
+    with memory_hsm(faults=faults) as gateway:
+        session = session_on(gateway)
+        session.create_key("aes", name="old")
+        monkeypatch.setattr(Mutations, "_wait", late)
+        with pytest.raises(errors.AuditUnavailableError):
+            session.rotate("old", idempotency_key="once")
+        faults.plan_unknown_commit(made=made)
+        with pytest.raises(errors.OutcomeUnknownError):
+            session.rotate("old", idempotency_key="once")
+        session.create_key("aes", name="new")
+
+        settled = "recovered-committed" if made else "recovered-aborted"
+        assert ["ok", "audit_unavailable", settled, "ok"] == outcomes(gateway)
+        assert 1 + made == session.describe("old").version
 
 
 @pytest.mark.parametrize("made", [True, False], ids=["made", "not-made"])

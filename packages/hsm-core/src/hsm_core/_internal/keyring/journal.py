@@ -139,6 +139,8 @@ class Journal(ABC):
                 outcome = replace(given_up, code=error.code)
                 self._pending[intent.operation_id] = _Pending(outcome)
             raise
+        # The outcome of an earlier try with this id was appended before, so is durable.
+        self._pending.pop(intent.operation_id, None)
 
     def doubt(self, intent: AuditDraft) -> None:
         """Remember a change with an unknown outcome, to settle it later."""
@@ -165,6 +167,11 @@ class Journal(ABC):
     def is_pending(self, operation_id: str) -> bool:
         """Return whether an outcome may not be durable."""
         return operation_id in self._pending
+
+    def is_appended(self, operation_id: str) -> bool:
+        """Return whether an outcome was appended that may not be durable."""
+        pending = self._pending.get(operation_id)
+        return pending is not None and pending.ticket is not None
 
     def append_pending(self) -> None:
         """
@@ -215,6 +222,8 @@ class Journal(ABC):
     def settle_one(self, operation_id: str) -> bool:
         """
         Determine the outcome of a change, make it final, and record it durably.
+
+        An outcome that was appended before is as durable as the next record.
 
         Returns:
             False if it can't be told yet; the intent stays open.

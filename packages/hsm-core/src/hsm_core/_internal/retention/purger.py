@@ -179,6 +179,10 @@ class Purger(Journal):
                 the next sweep goes on with it.
         """
         intent = self._find(candidate.document.key_id, candidate.material_id)
+        if intent is not None and self.is_pending(intent.operation_id):
+            # It was refused, which is not attested yet; this is another one.
+            self._settle_purge(intent)
+            intent = None
         if intent is None:
             intent = self._intent(candidate, approval, policy)
             self._begin(intent)
@@ -223,6 +227,8 @@ class Purger(Journal):
         return failures
 
     def _settle_purge(self, intent: AuditDraft) -> bool:
+        if self.is_appended(intent.operation_id):
+            self._wait_for_all(reserved=True)
         if not self.settle_one(intent.operation_id):
             return False
         self._end(intent)
@@ -248,11 +254,14 @@ class Purger(Journal):
         """Ensure that an open intent is durable, and anchored in the audit log."""
         self._ledger.check_usable()
         if intent.operation_id in self._unanchored:
-            # Once this is durable, all that was appended before it is.
-            draft = AuditDraft(phase=Phase.SINGLE, kind="system.resumed")
-            self.wait(self.log.append([draft], durable=True))
+            self._wait_for_all(reserved=False)
         self._ledger.anchor(intent)
         self._unanchored.discard(intent.operation_id)
+
+    def _wait_for_all(self, *, reserved: bool) -> None:
+        """Wait until all that was appended to the ledger is durable."""
+        draft = AuditDraft(phase=Phase.SINGLE, kind="system.resumed")
+        self.wait(self.log.append([draft], durable=True, reserved=reserved))
 
     def _end(self, intent: AuditDraft) -> None:
         """Anchor a durable outcome in the audit log."""
