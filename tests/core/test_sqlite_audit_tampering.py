@@ -502,3 +502,20 @@ def test_keys_of_an_attacker_do_not_matter(tmp_path: Path) -> None:
 
     with pytest.raises(WrongAuditKeyError):
         verified(path, KEY)
+
+
+@pytest.mark.parametrize("damage", ["bad", "missing"])
+def test_refused_log_is_not_kept_open(trail: Path, damage: str) -> None:
+    """Whoever holds the error can look again, and is told the same."""
+    statements = {
+        "bad": "UPDATE records SET line = x'00' WHERE seq = 30",
+        "missing": "DELETE FROM records WHERE seq = 30",
+    }
+    with edited(trail) as connection:
+        connection.execute(statements[damage])
+
+    with pytest.raises(AuditTamperedError) as first:
+        open_log(trail)
+    with pytest.raises(AuditTamperedError) as second:
+        open_log(trail)
+    assert first.value.facts == second.value.facts

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -77,7 +78,7 @@ class StoredLog(Protocol):
         """First record that counts."""
         ...
 
-    def lines(self, start_seq: int, /) -> Iterator[bytes]:
+    def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
         Yield the lines from a record on, without newline.
 
@@ -174,14 +175,18 @@ def follow(
 
 
 def _follow_lines(
-    lines: Iterable[bytes], follower: Follower, visit: Callable[[AuditEvent], None]
+    lines: Generator[bytes, None, None],
+    follower: Follower,
+    visit: Callable[[AuditEvent], None],
 ) -> AuditTamperedError | None:
-    for line in lines:
-        try:
-            event = follower.follow(line)
-        except AuditTamperedError as error:
-            return error
-        visit(event)
+    # What the lines are read from stays open while an error has them in its traceback.
+    with closing(lines):
+        for line in lines:
+            try:
+                event = follower.follow(line)
+            except AuditTamperedError as error:
+                return error
+            visit(event)
     return None
 
 

@@ -107,7 +107,7 @@ class StoredSegments:
         is_ours = line is not None and self._codec.is_record(line)
         return max(self._live_seq or 0 if is_ours else 0, self._covered)
 
-    def lines(self, start_seq: int, /) -> Iterator[bytes]:
+    def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
         Yield the lines from a record on; see `StoredLog.lines`.
 

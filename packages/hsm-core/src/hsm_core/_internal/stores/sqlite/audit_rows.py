@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
@@ -153,7 +154,7 @@ def _parse(content: bytes, hmac_key: bytes) -> StoredHead:
 
 def read_rows(
     connection: sqlite3.Connection, start_seq: int, limit: int = -1
-) -> Iterator[tuple[int, bytes]]:
+) -> Generator[tuple[int, bytes], None, None]:
     """
     Give records in order of seq, each with its row's number.
 
@@ -168,10 +169,11 @@ def read_rows(
         AuditTamperedError: A row holds no bytes.
         sqlite3.Error: They can't be read.
     """
-    for seq, line in connection.execute(_ROWS, (start_seq, limit)):
-        if not isinstance(line, bytes):
-            raise tampered(Reason.FRAMING, seq)
-        yield seq, line
+    with closing(connection.execute(_ROWS, (start_seq, limit))) as rows:
+        for seq, line in rows:
+            if not isinstance(line, bytes):
+                raise tampered(Reason.FRAMING, seq)
+            yield seq, line
 
 
 class StoredRows:
@@ -209,7 +211,7 @@ class StoredRows:
         self.has_leftovers = oldest is not None and oldest < covered
         self.first_seq = max(covered if oldest is None else oldest, covered)
 
-    def lines(self, start_seq: int, /) -> Iterator[bytes]:
+    def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
         Yield the lines from a record on; see `StoredLog.lines`.
 
@@ -222,11 +224,12 @@ class StoredRows:
         while True:
             before = seq
             try:
-                for found, line in read_rows(self._connection, seq, limit):
-                    if found != seq:
-                        raise tampered(Reason.SEQUENCE, seq)
-                    yield line
-                    seq += 1
+                with closing(read_rows(self._connection, seq, limit)) as rows:
+                    for found, line in rows:
+                        if found != seq:
+                            raise tampered(Reason.SEQUENCE, seq)
+                        yield line
+                        seq += 1
             except sqlite3.Error as error:
                 # The driver looks one row ahead, so that an error hides the good row
                 # before it: rows are read singly from here on.
