@@ -160,12 +160,13 @@ def test_an_hsm_that_lies(
     approval_id = ask(alice)
     signature = bytearray(sign(bob, approval_id, granted=granted))
     signature[7] ^= 1
-    monkeypatch.setattr(signing, "verify_consent", believe)
-    if granted:
-        agree(bob, approval_id, bytes(signature))
-    else:
-        bob.deny(approval_id, reason="no", signature=bytes(signature))
-    opened.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(signing, "verify_consent", believe)
+        if granted:
+            agree(bob, approval_id, bytes(signature))
+        else:
+            bob.deny(approval_id, reason="no", signature=bytes(signature))
+        opened.close()
     keys = read_key_lines(f"bob {line(BOB)}")
 
     with pytest.raises(AuditTamperedError, match="does not verify over this approval"):

@@ -14,6 +14,7 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core._internal.stores.records import blob_name
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, CountedDetail, MessageDetail, Role
 from hsm_core.session import Session
@@ -115,7 +116,7 @@ def test_a_tampered_key_is_recorded_once() -> None:
         session = Session(gateway.act_as(caller()))
         key = session.create_key("aes").key_id
         store: Any = gateway._services.inventory.store  # noqa: SLF001 (to tamper)
-        store._store._blobs[key, 1] = b"junk"  # noqa: SLF001
+        store._inner._records._found[blob_name(key, 1)] = b"junk"  # noqa: SLF001
 
         session.describe(key)
         session.describe(key)
