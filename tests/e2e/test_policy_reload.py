@@ -113,7 +113,7 @@ def a_folder(site: PolicySite) -> None:
 
 
 BAD: dict[str, Callable[[PolicySite], None]] = {
-    "invalid": lambda site: site.put("version: 1\nrules: shut\n"),
+    "invalid": lambda site: site.put(OPEN + "rules: shut\n"),
     "half written": half_written,
     "a YAML bomb": lambda site: site.put(BOMB),
     "empty": lambda site: site.put(""),
