@@ -410,7 +410,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     **{
         f"{name} {value}": (
             json.dumps({"keys": [{**rows(a=OLD)[0], name: value}]}).encode(),
-            "must be texts",
+            "must be strings",
         )
         for name, value in [
             *[("kty", []), ("alg", ["ES256"]), ("use", {}), ("crv", 1), ("key_ops", 5)]
@@ -425,7 +425,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "repeated name": (b'{"keys": [], "keys": []}', "duplicate name"),
 }
 WITHDRAWING = {"private", "a secret", "a secret beside", "a secret without a word"} | {
-    name for name, (_, words) in BAD.items() if words == "must be texts"
+    name for name, (_, words) in BAD.items() if words == "must be strings"
 }
 """Sets that name the former key no more, or not as a public one."""
 
