@@ -22,7 +22,7 @@ from tests.core.governance_steps import KINDS
 
 def main() -> int:
     """Live through as many histories as the command line says, and count them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()

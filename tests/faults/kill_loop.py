@@ -143,7 +143,7 @@ def _told(crew: Crew) -> str:
 
 def main() -> int:
     """Run the loop as the command line says, and print the sum."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="random kills")
     parser.add_argument("--points", type=int, default=sys.maxsize, help="named points")
     parser.add_argument("--seed", default=str(random.randrange(2**32)))

@@ -170,7 +170,7 @@ def run(folder: Path, *, trials: int) -> Tally:
 
 def main() -> int:
     """Run trials as the command line says, and print the sum."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--trials", type=int, default=40)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ferrohsm-sinks-") as folder:

@@ -269,7 +269,7 @@ def _free_port() -> int:
 
 def main() -> int:
     """Soak as the command line says, and print the sum."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="all in all")
     parser.add_argument("--seed", default=str(random.randrange(2**32)))
     parser.add_argument("--kind", choices=["filesystem", "sqlite"])

@@ -403,7 +403,9 @@ def _is_of_fuzzer(event: dict[str, Any]) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz as the command line says, and print the sum."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip().splitlines()[0]
+    )
     parser.add_argument(
         "--max-examples",
         type=int,

@@ -22,14 +22,14 @@ main()
 """
 _WRONG_AES = """
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hsm_core._internal.keyring import sealing
+from hsm_core._internal.keyring import key_ring
 class Garbling:
     def __init__(self, key):
         self._true = AESGCM(key)
         self.decrypt = self._true.decrypt
     def encrypt(self, nonce, data, aad):
         return self._true.encrypt(nonce, data, aad)[:-1] + b"?"
-sealing.AESGCM = Garbling
+key_ring.AESGCM = Garbling
 """
 _NO_SEALS = "import hsm_server.system.secret_handover as s; s._ALL_SEALS = 0"
 

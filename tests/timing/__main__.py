@@ -81,7 +81,9 @@ def _examine(name: str, samples: int) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line names, or everything."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip().splitlines()[0]
+    )
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT")
     chosen = parser.parse_args(arguments)
