@@ -250,7 +250,9 @@ def test_a_ledger_that_is_lost(site: RetentionSite) -> None:
         assert "purge_scheduled" == site.states(server.port, "second")[0]
         hsm("ada/administrator", *begin_anew)
         site.sweep_until_destroyed(server, "second")
-        assert "retention healthy" in server.output
+        site.sweep_until(
+            server, lambda: "retention healthy" in server.output, "healthy"
+        )
         spoil_policy(site, server)
         assert 0 == server.stop()
     verified = json.loads(site.verify_ledger().stdout)

@@ -205,7 +205,7 @@ def _standards(counts: AllCounts, part: str) -> Iterator[str]:
     agreed, inside = _summed(counts, "agree"), _summed(counts, "inside")
     yield _row("Algorithm", "Standard", "Clauses", "Provider", "Vectors", "Inside")
     yield _row(*["---"] * 6)
-    providers = default_providers()
+    providers = [p for p in default_providers() if getattr(p, "is_enabled", True)]
     for provider in providers:
         require_service(f"The provider {provider.name}", provider.algorithms())
     for row in ALGORITHMS.values():

@@ -99,6 +99,10 @@ async def fetch(
         raise FetchError("the server certificate is not trusted.") from None
     except (aiohttp.ClientError, OSError, ValueError):
         raise FetchError("the connection failed.") from None
+    finally:
+        await asyncio.sleep(
+            0
+        )  # The socket of a closed session closes in the next turn.
 
 
 async def _bounded_body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
