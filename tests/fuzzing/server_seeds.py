@@ -151,24 +151,36 @@ def plant_approvals(seeds: Seeds, others: Client, own: Client) -> None:
 
         own: Speaks for the fuzzer who may do everything.
     """
-    asked, mine = (
+    asked, approved, mine = (
         [
             _asked(_create(others, "AES-256-GCM", f"{whose}-{n}", tags=["dual"]), by)
             for n in range(_APPROVALS)
         ]
-        for whose, by in (("theirs", others), ("mine", own))
+        for whose, by in (("theirs", others), ("agreed", others), ("mine", own))
     )
+    for name in approved:
+        body = {"digest": _digest(own, name)}
+        _done(own.request("POST", f"/api/v1/approvals/{name}/approve", body))
     seeds["keys"] |= {
-        "GetApproval": [*asked, *mine],
+        "GetApproval": [*asked, *approved, *mine],
         "Approve": asked,
         "Deny": asked,
-        "Withdraw": asked,
+        "Withdraw": approved,
         "CancelApproval": mine,
     }
     seeds["bodies"] |= {
-        "Approve": {name: {"comment": "agreed", "digest": "41" * 32} for name in asked},
+        "Approve": {
+            name: {"comment": "agreed", "digest": _digest(own, name)} for name in asked
+        },
         "Deny": {name: {"reason": "not now"} for name in asked},
     }
+
+
+def _digest(client: Client, approval_id: str) -> str:
+    """Return what who approves must have been shown."""
+    answer = _done(client.request("GET", f"/api/v1/approvals/{approval_id}"))
+    digest: str = answer.json["digest"]
+    return digest
 
 
 def choose(seeds: Seeds, operation: str, chance: random.Random) -> tuple[str, Any]:
