@@ -20,6 +20,8 @@ _MESSAGE: Final = base64.b64encode(b"a message").decode()
 _EXPENDABLE: Final = 60
 _WAITING: Final = 8
 _APPROVALS: Final = 20
+PLANTED: Final = {"Approve": _APPROVALS}
+"""How often the fuzzer did something before it began, by operation."""
 _SIGNERS: Final = (
     *("EC-P256", "EC-P384", "EC-P521", "Ed25519", "RSA-2048"),
     *("ML-DSA-65", "SLH-DSA-SHA2-128f", "MLDSA65-ECDSA-P256-SHA512"),
