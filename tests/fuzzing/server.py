@@ -115,6 +115,7 @@ _CHECKS: Final = (
 
 _LONGEST_SECONDS: Final = 30.0
 _UNLIMITED: Final = (
+    *("--audit-timeout-secs", "30"),
     *("--rate-limit-per-second", "0", "--address-limit-per-second", "0"),
     *("--lockout-after", "0"),
 )
