@@ -153,11 +153,14 @@ def test_deletes(records: Records) -> None:
 
 def test_abort_marks(records: Records) -> None:
     """
-    An abort mark can be put twice.
+    An abort mark can be put twice, and stays.
     """
+    mark = ABORTED + operation_of(1)
     with records.writing():
-        records.put(ABORTED + operation_of(1), b"aborted\n")
-        records.put(ABORTED + operation_of(1), b"aborted\n")
+        records.put(mark, b"aborted\n")
+        records.put(mark, b"aborted\n")
+
+    assert records.stored(mark) is not None
 
 
 def test_commit(medium: Medium) -> None:

@@ -51,6 +51,7 @@ _READ: Final = {
     USES: "SELECT value FROM uses WHERE material_id = ?",
     META: "SELECT value FROM meta WHERE name = ?",
     APPROVALS: "SELECT record FROM approvals WHERE approval_id = ?",
+    ABORTED: "SELECT CAST('aborted' AS BLOB) FROM aborted WHERE operation_id = ?",
 }
 _LIST: Final = {
     USES: "SELECT material_id FROM uses",
