@@ -75,6 +75,7 @@ class _Trying:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run each fault's tests in a fork, and note what became of it."""
+        gc.unfreeze()  # tests/conftest.py froze what `_swap` looks for.
         items = {item.nodeid: item for item in session.items}
         with self._noted.open("w", encoding="utf-8") as noted:
             for place, (path, mutant) in enumerate(self._chosen):
