@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Self-tests where they are not what is tested."""
 
+from functools import cache
+from typing import Any
+from unittest.mock import Mock, patch
+
 import pytest
 
+from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.crypto.selftest import known_answer_test
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
+from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.protocols import CryptoProvider
+from hsm_core.settings import Settings
 
 _passed: set[tuple[Algorithm, type[CryptoProvider]]] = set()
 
@@ -26,3 +34,19 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     place = "hsm_core._internal.crypto.registry.known_answer_test"
     monkeypatch.setattr(place, _unless_passed)
+
+
+@cache
+def tested_registry() -> CryptoRegistry:
+    """Return a registry that ran its self-tests, once for all that is opened."""
+    registry = default_registry(SystemEntropy(), {})
+    registry.power_up_test()
+    registry.power_up_test = Mock()  # type: ignore[method-assign]
+    return registry
+
+
+def open_tested(settings: Settings, **facts: Any) -> OpenHSM:
+    """Open an HSM with the keys of the tests and a registry that was tested before."""
+    keys = {"master_key": b"\x01" * 32, "hmac_key": b"\x02" * 32}
+    with patch("hsm_core.factory.default_registry", return_value=tested_registry()):
+        return open_hsm(settings, **keys | facts)

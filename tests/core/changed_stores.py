@@ -6,26 +6,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from abc import ABC, abstractmethod
-from functools import cache
 from pathlib import Path
-from unittest.mock import Mock, patch
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
-
-
-@cache
-def _tested() -> CryptoRegistry:
-    """Return a registry whose self-tests were run, once for all that is opened."""
-    registry = default_registry(SystemEntropy(), {})
-    registry.power_up_test()
-    registry.power_up_test = Mock()  # type: ignore[method-assign]
-    return registry
+from tests.self_tests import open_tested
 
 
 class Data(ABC):
@@ -59,13 +47,7 @@ class Data(ABC):
             approval_dir=self.folder / "approvals",
             policy_profile=profile,
         )
-        with patch("hsm_core.factory.default_registry", return_value=_tested()):
-            return open_hsm(
-                settings,
-                master_key=b"\x01" * 32,
-                hmac_key=b"\x02" * 32,
-                clock=clock,
-            )
+        return open_tested(settings, clock=clock)
 
     def keep(self, name: str) -> None:
         """Keep a copy of everything."""

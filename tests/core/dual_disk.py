@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
 
 import msgspec
 import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import ApprovalInfo
 from hsm_core.settings import (
@@ -26,6 +22,7 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.testing import caller
+from tests.self_tests import open_tested
 
 KINDS = ["filesystem", "sqlite"]
 CREATE = ops.CreateKey(algorithm="ML-KEM-768", name="twice-agreed")
@@ -60,17 +57,7 @@ def open_disk(
     settings = msgspec.structs.replace(
         settings_of(folder, kind), accept_changed_store=accept_changed_store
     )
-    with patch("hsm_core.factory.default_registry", return_value=_tested()):
-        return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
-
-
-@cache
-def _tested() -> CryptoRegistry:
-    """Return a registry whose self-tests were run, once for all that is opened."""
-    registry = default_registry(SystemEntropy(), {})
-    registry.power_up_test()
-    registry.power_up_test = Mock()  # type: ignore[method-assign]
-    return registry
+    return open_tested(settings)
 
 
 def ask(gateway: OpenHSM, operation: ops.Operation[Any] = CREATE) -> ApprovalInfo:

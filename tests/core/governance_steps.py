@@ -4,21 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Final
-from unittest.mock import Mock, patch
 
 import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.factory import (
     LedgerVerification,
     OpenHSM,
-    open_hsm,
     verify_ledger,
 )
 from hsm_core.model import ApprovalState, KeyState, Role
@@ -30,11 +25,11 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.testing import FakeClock, caller
+from tests.self_tests import open_tested
 
 KINDS: Final = ("filesystem", "sqlite")
 ANN: Final = caller(principal="ann")
 _DAY: Final = 86_400
-_MASTER_KEY: Final = b"\x01" * 32
 _HMAC_KEY: Final = b"\x02" * 32
 S = ApprovalState
 
@@ -58,13 +53,8 @@ class Site:
 
     def open(self) -> None:
         """Open what lies there; again, after the gateway was closed."""
-        with patch("hsm_core.factory.default_registry", return_value=_tested()):
-            self.gateway: OpenHSM = open_hsm(
-                _settings(self.folder, self.kind),
-                master_key=_MASTER_KEY,
-                hmac_key=_HMAC_KEY,
-                clock=self.clock,
-            )
+        settings = _settings(self.folder, self.kind)
+        self.gateway: OpenHSM = open_tested(settings, clock=self.clock)
         # A policy is believed when its file was seen twice.
         self.sweep()
         self.clock.advance(3)
@@ -149,15 +139,6 @@ def _settings(folder: Path, kind: str) -> Settings:
         retention_config=folder / "retention.yaml",
         retention_ledger=folder / "ledger.log",
     )
-
-
-@cache
-def _tested() -> CryptoRegistry:
-    """Return a registry whose self-tests were run, once for all that is opened."""
-    registry = default_registry(SystemEntropy(), {})
-    registry.power_up_test()
-    registry.power_up_test = Mock()  # type: ignore[method-assign]
-    return registry
 
 
 def create(name: str) -> ops.CreateKey:

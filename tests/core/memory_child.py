@@ -21,18 +21,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import Mock, patch
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.errors import HSMError
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.model import Caller, Role
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
+from tests.self_tests import open_tested, tested_registry
 
 OUT_OF_MEMORY: Final = 99
 _LONGEST_SECONDS: Final = 15
@@ -56,14 +54,6 @@ STEPS: Final[dict[str, ops.Operation[Any]]] = {
 """What is done, in this order; the name is the id of the request."""
 
 
-@cache
-def _tested() -> CryptoRegistry:
-    registry = default_registry(SystemEntropy(), {})
-    registry.power_up_test()
-    registry.power_up_test = Mock()  # type: ignore[method-assign]
-    return registry
-
-
 def open_again(folder: Path, kind: str) -> OpenHSM:
     """Open an HSM over what lies in a folder; *kind* is filesystem or sqlite."""
     is_sqlite = kind == "sqlite"
@@ -76,8 +66,7 @@ def open_again(folder: Path, kind: str) -> OpenHSM:
         audit_sqlite_path=folder / "audit.sqlite",
         audit_reserve_bytes=0,
     )
-    with patch("hsm_core.factory.default_registry", return_value=_tested()):
-        return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+    return open_tested(settings)
 
 
 def _live(folder: Path, kind: str, chance: random.Random) -> None:
@@ -131,7 +120,7 @@ def _end_of(work: Callable[[], None]) -> int:
 
 def main(folder: str, kind: str, seed: str, count: str) -> None:
     """Let one child after the other run out of memory."""
-    _tested()
+    tested_registry()
     for number in range(int(count)):
         place = Path(folder) / str(number)
         place.mkdir(mode=0o700)

@@ -14,7 +14,6 @@ import pytest
 from hsm_core import wire
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.concurrency import BackgroundWorker
@@ -50,20 +49,12 @@ from hsm_core.testing import (
     caller,
     faulty_key_store,
 )
+from tests.self_tests import tested_registry
 
 DAY = 86_400
 HMAC_KEY = b"\x02" * 32
 POLICY = b"default_days: 30\n"
 _ROOT = b"\x01" * 32
-_registries: list[CryptoRegistry] = []
-
-
-def _registry() -> CryptoRegistry:
-    if not _registries:
-        made = default_registry(SystemEntropy(), {})
-        made.power_up_test()
-        _registries.append(made)
-    return _registries[0]
 
 
 @pytest.fixture(autouse=True)
@@ -301,7 +292,7 @@ class World:
             hmac_key=HMAC_KEY,
             clock=self.clock,
             entropy=entropy,
-            registry=_registry(),
+            registry=tested_registry(),
             purges=ledger,
             approvals=open_approval_store(self.settings),
             desk=None if self._has_desk else self.people,

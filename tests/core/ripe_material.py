@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Caller, Role
 from hsm_core.operations import Approve, ListApprovals
 from hsm_core.protocols import Clock
 from hsm_core.session import Session
 from hsm_core.settings import ApprovalStoreKind, Settings
 from hsm_core.testing import caller
+from tests.self_tests import open_tested
 
 DAY = 86_400
-ROOT = b"\x01" * 32
 HMAC_KEY = b"\x02" * 32
 
 
@@ -58,7 +58,7 @@ def settings_of(folder: Path, key_store: str) -> Settings:
 
 def open_at(settings: Settings, clock: Clock) -> OpenHSM:
     """Open an HSM at a time."""
-    return open_hsm(settings, master_key=ROOT, hmac_key=HMAC_KEY, clock=clock)
+    return open_tested(settings, clock=clock)
 
 
 def adopt_policy(gateway: OpenHSM, clock: MovedClock) -> None:

@@ -20,16 +20,15 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.registry import default_registry
-from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, Role
 from hsm_core.testing import FakeClock, caller
 from tests.core.approval_histories import Model, Step, is_linearizable
 from tests.core.dual_crashes import Machine, SimulatedCrash
 from tests.core.dual_support import DemandingPolicy, ask, dual_hsm, ed25519, sign
+from tests.self_tests import tested_registry
 
-SCHEDULES = int(os.environ.get("FERROHSM_SCHEDULES", "5000"))
+SCHEDULES = int(os.environ.get("FERROHSM_SCHEDULES", "1000"))
 _PER_HSM = 250
 _MORTAL = 20
 """Of so many schedules there is another one in which the power goes."""
@@ -249,8 +248,7 @@ def test_schedules_with_a_loss_of_power() -> None:
     """Nor if the HSM dies in the middle of it, and is started again."""
     done = crashes = 0
     count = max(SCHEDULES // _MORTAL, 1)
-    registry = default_registry(SystemEntropy(), {})
-    registry.power_up_test()
+    registry = tested_registry()
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, count, _PER_MACHINE):
             clock, policy = FakeClock(), DemandingPolicy()

@@ -12,11 +12,11 @@ from tests.core.governance_kills import sweep
 from tests.core.governance_steps import KINDS, STEPS
 
 IS_LONG = os.environ.get("FERROHSM_FAULTS") == "1"
-SHORT = ("execute", "purge")
+ALL = [(kind, step) for kind in KINDS for step in STEPS]
+SHORT = [("filesystem", "purge"), ("sqlite", "execute")]
 
 
-@pytest.mark.parametrize("step", STEPS if IS_LONG else SHORT)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "step"), ALL if IS_LONG else SHORT)
 def test_a_kill_before_any_call(tmp_path: Path, kind: str, step: str) -> None:
     """
     G1: an approval is used once or still good; a purge and the ledger agree.

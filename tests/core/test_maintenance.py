@@ -12,7 +12,6 @@ from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import ApprovalRequiredError, StoreLockedError
-from hsm_core.factory import open_hsm
 from hsm_core.model import Phase
 from hsm_core.operations import CreateKey, Status
 from hsm_core.protocols import ApprovalStore, AuditDraft, AuditLog
@@ -25,6 +24,7 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.testing import FakeClock, caller, memory_hsm
+from tests.self_tests import open_tested
 
 DAY = 24 * 3600.0
 
@@ -167,11 +167,11 @@ def test_approvals_belong_to_one_hsm(tmp_path: Path, kind: ApprovalStoreKind) ->
     other = structs.replace(
         settings, key_dir=tmp_path / "k2", audit_log=tmp_path / "a2.log"
     )
-    with open_hsm(settings, master_key=b"1" * 32, hmac_key=b"2" * 32) as gateway:
+    with open_tested(settings) as gateway:
         gateway.act_as(caller()).execute(CreateKey(algorithm="Ed25519"))
         with pytest.raises(StoreLockedError):
-            open_hsm(other, master_key=b"1" * 32, hmac_key=b"2" * 32)
-    with open_hsm(settings, master_key=b"1" * 32, hmac_key=b"2" * 32) as gateway:
+            open_tested(other)
+    with open_tested(settings) as gateway:
         assert "operational" == gateway.act_as(caller()).execute(Status()).state
     if kind is ApprovalStoreKind.FILE:
         FileApprovalStore(tmp_path / "approvals").close()

@@ -17,7 +17,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.policy.engine import RuleEngine, decide_on
 from hsm_core._internal.policy.explaining import explain, was_decided
 from hsm_core._internal.policy.facts import asked_of, joined
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEvent, Caller, PolicyOutcome, Role
 from hsm_core.operations import Operation
 from hsm_core.policies import parse_policy
@@ -36,6 +36,7 @@ from tests.core.test_policy_engine import (
 )
 from tests.core.test_policy_engine import key as facts_of
 from tests.core.test_roles import sample
+from tests.self_tests import open_tested
 
 KINDS = [kind for kind in ops.OPERATIONS if kind is not ops.SelfTest]
 RULED = """version: 1
@@ -89,7 +90,7 @@ def opened(tmp_path: Path) -> Iterator[OpenHSM]:
         approval_dir=tmp_path / "approvals",
         policy_config=path,
     )
-    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32) as hsm:
+    with open_tested(settings) as hsm:
         yield hsm
 
 

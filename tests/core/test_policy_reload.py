@@ -15,7 +15,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.in_force import PolicyHolder, PolicyReloader
 from hsm_core.errors import AuditUnavailableError, ConfigurationError
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
 from hsm_core.operations import ExplainPolicy
 from hsm_core.policies import (
@@ -27,6 +27,7 @@ from hsm_core.policies import (
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
+from tests.self_tests import open_tested
 
 OPEN = "version: 1\nextends: default\n"
 SHUT = (
@@ -54,7 +55,7 @@ def hsm(path: Path) -> Iterator[OpenHSM]:
         policy_config=path,
         policy_reload_interval_seconds=0.05,
     )
-    with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as opened:
+    with open_tested(settings) as opened:
         yield opened
 
 
@@ -293,7 +294,7 @@ def test_a_bad_file_at_the_start(path: Path) -> None:
     )
 
     with pytest.raises(ConfigurationError, match=r"policy\.yaml .* line 3: rules"):
-        open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32))
+        open_tested(settings)
 
     assert [path] == list(path.parent.iterdir())
 

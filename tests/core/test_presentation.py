@@ -90,7 +90,7 @@ def shown(operation: AnyOp) -> str:
 
 @pytest.mark.parametrize("cls", OPERATIONS, ids=lambda cls: cls.__name__)
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=15)
 def test_no_two_alike(cls: type[AnyOp], data: st.DataObject) -> None:
     """Operations that differ in anything have two digests, and equal ones have one."""
     kind = described(cls)
@@ -209,7 +209,7 @@ class Planted(Operation[PublicKey], frozen=True, kw_only=True):
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_every_shape(data: st.DataObject) -> None:
     """Shapes that no operation has yet are told apart as well."""
     kind = described(Planted)

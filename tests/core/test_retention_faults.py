@@ -377,9 +377,7 @@ class TestClock:
         world.close()
 
     @pytest.mark.parametrize("sign", [1, -1])
-    @pytest.mark.parametrize(
-        "seconds", [1, 60, 3600, DAY - 1, 2 * DAY, 30 * DAY, 365 * DAY, 3650 * DAY]
-    )
+    @pytest.mark.parametrize("seconds", [1, DAY - 1, 2 * DAY, 3650 * DAY])
     @pytest.mark.parametrize("when", ["window", "grace"])
     def test_no_step_of_the_clock_purges_early(
         self, world: World, sign: int, seconds: float, when: str

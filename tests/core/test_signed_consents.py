@@ -23,12 +23,13 @@ from hsm_core.errors import (
     InvalidInputError,
     SignatureMismatchError,
 )
-from hsm_core.factory import OpenHSM, open_hsm, open_verifier
+from hsm_core.factory import OpenHSM, open_verifier
 from hsm_core.model import ApprovalState, AuditEvent, KeyState, Role
 from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import caller
+from tests.self_tests import open_tested
 
 BOB = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 EVE = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -70,7 +71,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHSM]:
         approval_dir=tmp_path / "approvals",
         policy_config=tmp_path / "policy.yaml",
     )
-    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC) as hsm:
+    with open_tested(settings) as hsm:
         yield hsm
 
 

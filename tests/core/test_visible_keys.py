@@ -8,12 +8,12 @@ from pathlib import Path
 
 from hsm_core import operations as ops
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
-from hsm_core.factory import open_hsm
 from hsm_core.model import KeyFilter, Role
 from hsm_core.protocols import IndexQuery, KeyClause, KeyScope, KeyTerms
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
+from tests.self_tests import open_tested
 
 POLICY = """\
 version: 1
@@ -37,7 +37,7 @@ def test_each_caller_sees_their_own(tmp_path: Path) -> None:
     path.write_text(POLICY)
     path.chmod(0o600)
     settings = Settings(key_store="memory", audit_log=None, policy_config=path)
-    with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway:
+    with open_tested(settings) as gateway:
         admin = gateway.act_as(caller(Role.ADMINISTRATOR))
         for number in range(9):
             admin.execute(

@@ -22,9 +22,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
-from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.service import LedgerFile
 from hsm_core.errors import HSMError
@@ -33,6 +31,7 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 from hsm_core.settings import ApprovalStoreKind, AuditSync, Settings
 from hsm_core.testing import FakeEntropy, Faults, FaultyAuditLog, faulty_key_store
+from tests.self_tests import tested_registry
 from tests.simulation.disk import (
     Disk,
     Life,
@@ -59,7 +58,6 @@ _POLICY: Final = Path(__file__).with_name("policy.yaml")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOOKER: Final = Caller(principal="onlooker", roles=frozenset({Role.AUDITOR}))
 
-_tested: list[CryptoRegistry] = []
 _of_nothing: dict[tuple[str, int], int] = {}
 _bucket_part = KeyRing.bucket_part
 
@@ -72,15 +70,6 @@ def _remembered_part(ring: KeyRing, bucket: int, value: int) -> int:
     if known not in _of_nothing:
         _of_nothing[known] = _bucket_part(ring, bucket, value)
     return _of_nothing[known]
-
-
-def _registry() -> CryptoRegistry:
-    """Return one set of algorithms for all worlds: testing them takes longest."""
-    if not _tested:
-        registry = default_registry(SystemEntropy(), {})
-        registry.power_up_test()
-        _tested.append(registry)
-    return _tested[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +191,7 @@ class World:
             hmac_key=_HMAC_KEY,
             clock=self.time,
             entropy=self._entropy,
-            registry=_registry(),
+            registry=tested_registry(),
             approvals=SimulatedApprovals(self._disk, self._life),
             new_worker=self._new_caretaker,
         )
