@@ -24,9 +24,9 @@ from tests.report import Counts, count
 SELECTION: Final = nox.project.load_toml("tests/sessions.toml")
 """Which tests a session runs, where it is not all of them, and why."""
 
-SIDE_BY_SIDE: Final = ("--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder")
+SIDE_BY_SIDE: Final = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 """
-Three at a time, for on two processors many wait for a server or a disk.
+Four at a time, for on two processors many wait for a server, a disk or a clock.
 
 Tests of one file share fixtures, and so stay in one process. tests/conftest.py says in
 which order the files come, and not how many tests there are in each.
@@ -38,9 +38,10 @@ MEMORY_BYTES: Final = 4 * 1024**3
 
 REPORTS: Final = Path(".nox/reports")
 
-nox.needs_version = ">=2025.10.16"
+nox.needs_version = ">=2026.8.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
+nox.options.allow_parallel = True
 nox.options.sessions = ["lint", "typecheck", "tests", "docs"]
 
 
@@ -143,7 +144,7 @@ def _folder_of_tests(*, in_memory: bool) -> Iterator[tuple[str, ...]]:
             yield (f"--basetemp={folder}/t",)
 
 
-@nox.session
+@nox.session(allow_parallel=False)
 def tests(session: nox.Session) -> None:
     """
     Run the tests of all three distributions.
@@ -151,12 +152,12 @@ def tests(session: nox.Session) -> None:
     With ``-- quick``, run those that show most in least time: `quick` in
     tests/sessions.toml.
     """
-    _install(session, "test", "lint")
+    _install(session, "test", "lint", "build")
     is_quick = session.posargs == ["quick"]
     _run_tests(session, chosen=SELECTION["quick"] if is_quick else None)
 
 
-@nox.session
+@nox.session(allow_parallel=False)
 def coverage(session: nox.Session) -> None:
     """
     Run the tests and say which lines and branches no test has run.
@@ -291,11 +292,13 @@ def typecheck(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation and run its examples; a warning is an error."""
     _install(session, "docs")
+    words = ("--nitpicky", "--fail-on-warning", "--show-traceback", "docs")
+    shutil.rmtree("docs/_build", ignore_errors=True)
     for builder in ("html", "doctest"):
+        # The second builder takes the pages as the first one has read them.
         session.run(
-            *("sphinx-build", "--builder", builder, "--nitpicky"),
-            *("--fail-on-warning", "--show-traceback", "--fresh-env"),
-            *("docs", f"docs/_build/{builder}"),
+            *("sphinx-build", "--builder", builder, *words, f"docs/_build/{builder}"),
+            *("--doctree-dir", "docs/_build/doctrees"),
         )
 
 

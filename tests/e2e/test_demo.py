@@ -6,22 +6,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.support import REPOSITORY, require_program
+from tests.support import REPOSITORY, require_program, require_service
 
 DEMO = REPOSITORY / "examples" / "demo" / "run.py"
-SECONDS = 90
+SECONDS = 270
 
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    """Give an artefact to sign, for the tools that build wheels are not here."""
+    """Give an artefact to sign in place of a wheel that is built first."""
     path = tmp_path / "artefact-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("artefact.py", "answer = 42\n" * 1000)
@@ -64,17 +64,15 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-def test_demo(scratch: Path, wheel: Path) -> None:
+def test_demo(scratch: Path) -> None:
     """
-    The demonstration shows every step, exits 0 in time, and leaves nothing behind.
+    The demonstration shows every step, exits 0, and leaves nothing behind.
     """
-    began = time.monotonic()
-    with start(scratch, "--wheel", str(wheel)) as demo:
+    require_service("The package hatchling", find_spec("hatchling"))
+    with start(scratch) as demo:
         told, _ = demo.communicate(timeout=SECONDS)
-    took = time.monotonic() - began
 
     assert 0 == demo.returncode, told
-    assert SECONDS > took
     assert 2 == told.count("Verified OK")
     assert "The treasure is buried under the third oak." in told
     assert "Both halves must be broken to read this." in told

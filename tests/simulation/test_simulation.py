@@ -2,7 +2,7 @@
 """
 Years of an HSM's life in seconds, each from a seed, judged after every step.
 
-``FERROHSM_SIMULATION_SEEDS`` says how many (100 by default) and
+``FERROHSM_SIMULATION_SEEDS`` says how many (60 by default) and
 ``FERROHSM_SIMULATION_FROM`` which is the first; ``nox -s simulate`` runs as many as one
 likes. A failure is seen again with ``python -m tests.simulation --seed N``.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from tests.simulation.run import Life, simulate
 
-SEEDS = int(os.environ.get("FERROHSM_SIMULATION_SEEDS", "100"))
+SEEDS = int(os.environ.get("FERROHSM_SIMULATION_SEEDS", "60"))
 FIRST = int(os.environ.get("FERROHSM_SIMULATION_FROM", "0"))
 PARTS = 10
 
