@@ -24,6 +24,7 @@ CHANGING = [
     "fsync",
     "ftruncate",
     "link",
+    "mkdir",
     "open",
     "posix_fallocate",
     "pwrite",

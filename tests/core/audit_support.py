@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import StoredHead
-from hsm_core._internal.audit.log import AuditOptions
+from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.lib.encoding import split
@@ -19,6 +20,8 @@ from hsm_core._internal.stores.filesystem.audit_files import open_reader
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
+from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync
@@ -54,43 +57,48 @@ def outcome(operation_id: str, set_digest: str = "") -> AuditDraft:
     )
 
 
-def open_log(
-    path: Path,
-    *,
-    key: bytes = KEY,
-    clock: Clock | None = None,
-    seed: int = 0,
-    sync: AuditSync = AuditSync.STRICT,
-    segment_bytes: int = 64 * 1024 * 1024,
-    timeout_seconds: float = 20.0,
-    reserve_bytes: int = 0,
-) -> FileAuditLog:
-    """Open the trail at *path*; the seed gives a new one its id."""
-    return FileAuditLog.open(
-        path,
-        AuditOptions(
-            hmac_key=key,
-            clock=clock or FakeClock(),
-            entropy=FakeEntropy(seed),
-            sync=sync,
-            timeout_seconds=timeout_seconds,
-            node="node-1",
-            reserve_bytes=reserve_bytes,
-        ),
-        segment_bytes=segment_bytes,
+class Given(TypedDict, total=False):
+    """How a log is opened, where that is not as usual; the seed gives its id."""
+
+    key: bytes
+    clock: Clock
+    seed: int
+    sync: AuditSync
+    timeout_seconds: float
+    reserve_bytes: int
+    segment_bytes: int
+
+
+def options(**given: Unpack[Given]) -> AuditOptions:
+    """Return how a log is written."""
+    return AuditOptions(
+        hmac_key=given.get("key", KEY),
+        clock=given.get("clock") or FakeClock(),
+        entropy=FakeEntropy(given.get("seed", 0)),
+        sync=given.get("sync", AuditSync.STRICT),
+        timeout_seconds=given.get("timeout_seconds", 20.0),
+        node="node-1",
+        reserve_bytes=given.get("reserve_bytes", 0),
     )
 
 
+def open_log(path: Path, **given: Unpack[Given]) -> FileAuditLog:
+    """Open the log in files at *path*."""
+    size = given.get("segment_bytes", 64 * 1024 * 1024)
+    return FileAuditLog.open(path, options(**given), segment_bytes=size)
+
+
+def open_any(path: Path, **given: Unpack[Given]) -> DurableAuditLog:
+    """Open the log at *path*: a database, or files, as the end of its name says."""
+    if path.suffix == ".sqlite":
+        return SqliteAuditLog.open(path, options(**given))
+    return open_log(path, **given)
+
+
 @contextmanager
-def opened(
-    path: Path,
-    *,
-    seed: int = 0,
-    sync: AuditSync = AuditSync.STRICT,
-    segment_bytes: int = 64 * 1024 * 1024,
-) -> Iterator[FileAuditLog]:
-    """Open the trail at *path* and close it in order."""
-    log = open_log(path, seed=seed, sync=sync, segment_bytes=segment_bytes)
+def opened(path: Path, **given: Unpack[Given]) -> Iterator[FileAuditLog]:
+    """Open the log in files at *path* and close it in order."""
+    log = open_log(path, **given)
     try:
         yield log
     finally:
@@ -127,7 +135,9 @@ def write_lines(path: Path, lines: list[bytes]) -> None:
 
 
 def verified(path: Path, key: bytes | None = KEY) -> OfflineVerification:
-    """Verify a trail offline."""
+    """Verify a log offline: a database, or files, as the end of its name says."""
+    if path.suffix == ".sqlite":
+        return SqliteAuditVerifier(path, key).verify()
     return AuditVerifier(path, key).verify()
 
 

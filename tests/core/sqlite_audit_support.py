@@ -6,52 +6,21 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Unpack
 
-from hsm_core._internal.audit.log import AuditOptions
-from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
-from hsm_core.protocols import Clock
-from hsm_core.settings import AuditSync
-from hsm_core.testing import FakeClock, FakeEntropy
-from tests.core.audit_support import KEY
+from tests.core.audit_support import Given, options
 
 
-def open_log(
-    path: Path,
-    *,
-    key: bytes = KEY,
-    clock: Clock | None = None,
-    seed: int = 0,
-    sync: AuditSync = AuditSync.STRICT,
-    timeout_seconds: float = 20.0,
-    reserve_bytes: int = 0,
-) -> SqliteAuditLog:
-    """Open the trail at *path*; the seed gives a new one its id."""
-    return SqliteAuditLog.open(
-        path,
-        AuditOptions(
-            hmac_key=key,
-            clock=clock or FakeClock(),
-            entropy=FakeEntropy(seed),
-            sync=sync,
-            timeout_seconds=timeout_seconds,
-            node="node-1",
-            reserve_bytes=reserve_bytes,
-        ),
-    )
+def open_log(path: Path, **given: Unpack[Given]) -> SqliteAuditLog:
+    """Open the log at *path*."""
+    return SqliteAuditLog.open(path, options(**given))
 
 
 @contextmanager
-def opened(
-    path: Path,
-    *,
-    clock: Clock | None = None,
-    seed: int = 0,
-    sync: AuditSync = AuditSync.STRICT,
-) -> Iterator[SqliteAuditLog]:
-    """Open the trail at *path* and close it in order."""
-    log = open_log(path, clock=clock, seed=seed, sync=sync)
+def opened(path: Path, **given: Unpack[Given]) -> Iterator[SqliteAuditLog]:
+    """Open the log at *path* and close it in order."""
+    log = open_log(path, **given)
     try:
         yield log
     finally:
@@ -69,8 +38,3 @@ def rows_of(path: Path) -> dict[int, bytes]:
     """Return all records of a trail that nobody has open."""
     with edited(path) as connection:
         return dict(connection.execute("SELECT seq, line FROM records ORDER BY seq"))
-
-
-def verified(path: Path, key: bytes | None = KEY) -> OfflineVerification:
-    """Verify a trail offline."""
-    return SqliteAuditVerifier(path, key).verify()

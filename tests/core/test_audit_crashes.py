@@ -1,124 +1,77 @@
-"""A writer is killed at every named point, and at random: nothing is lost."""
+"""Whoever works on a log is killed at every point, call and moment: nothing is lost."""
 
 from __future__ import annotations
 
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from hsm_core.settings import AuditSync
-from tests.core.audit_support import copy_of, events, fill, open_log, opened, verified
-from tests.support import REPOSITORY
-
-WRITING = [
-    "audit.before_write",
-    "audit.after_write",
-    "audit.before_sync",
-    "audit.after_sync",
-    "audit.after_mark",
-    "audit.rotate.before_rename",
-    "audit.rotate.after_rename",
-    "audit.rotate.after_directory_sync",
-    "audit.rotate.after_create",
-]
-OPENING = ["audit.open.after_mark", "audit.before_clean_mark"]
-REPAIRING = [
-    "audit.repair.after_fragment",
-    "audit.repair.after_truncate",
-    "audit.repair.after_sync",
-    "audit.repair.after_record",
-    "audit.open.after_mark",
-    "audit.after_write",
-    "audit.after_sync",
-]
+from tests.core.audit_faults import BEGINNINGS
+from tests.core.audit_kills import check_nothing_lost
+from tests.core.audit_support import copy_of, events, fill, open_any, open_log, opened
+from tests.support import REPOSITORY, require_program
 
 
-def _start(
-    path: Path,
-    *,
-    sync: AuditSync = AuditSync.STRICT,
-    count: int = 200,
-    point: str = "-",
-    hits: int = 1,
-    seed: int = 0,
-) -> subprocess.Popen[bytes]:
-    arguments = [str(path), sync.value, "4096", str(count), point, str(hits), str(seed)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.core.audit_writer", *arguments],
+def _kill(folder: Path, *scenario: str) -> int:
+    """Run a scenario of `audit_kills`, and return how many rounds it had."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.core.audit_kills", str(folder), *scenario],
         cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
+    assert 0 == result.returncode, result.stderr
+    return int(result.stdout)
 
 
-def _acknowledged(process: subprocess.Popen[bytes]) -> int:
-    output = process.communicate(timeout=60)[0]
-    return max((int(line) for line in output.splitlines()), default=-1)
-
-
-def _assert_nothing_lost(path: Path, acknowledged: int) -> None:
-    """Check a killed trail offline, reopen it, and check it once more."""
-    if path.with_name("audit.log.head").exists():
-        assert verified(path).head_seq >= acknowledged
-    with opened(path, segment_bytes=4096) as log:
-        kept = [event for event in events(log) if event.kind == "Sign"]
-        assert [f"request-{event.seq}" for event in kept] == [
-            event.request_id for event in kept
-        ]
-        assert log.head().seq >= acknowledged
-    assert verified(path).clean
-
-
+@pytest.mark.parametrize("suffix", [".log", ".sqlite"])
 @pytest.mark.parametrize("sync", list(AuditSync))
 def test_a_kill_at_each_point_of_writing_loses_nothing(
-    tmp_path: Path, sync: AuditSync
+    tmp_path: Path, suffix: str, sync: AuditSync
 ) -> None:
-    """One trail is killed at each point, early and late, and goes on every time."""
-    path = tmp_path / "log" / "audit.log"
-
-    for point in [*WRITING, *OPENING]:
-        hits = [1] if point in OPENING else [1, 3]
-        for hit in hits:
-            process = _start(path, sync=sync, count=60, point=point, hits=hit)
-            acknowledged = _acknowledged(process)
-            assert -signal.SIGKILL == process.returncode, point
-            _assert_nothing_lost(path, acknowledged)
+    """One log is killed at each point, early and late, and goes on every time."""
+    assert _kill(tmp_path, "points", suffix, sync.value) >= 12
 
 
+@pytest.mark.parametrize("suffix", [".log", ".sqlite"])
 @pytest.mark.parametrize("sync", list(AuditSync))
-def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, sync: AuditSync) -> None:
-    """A writer is killed at random moments, ten times on one trail."""
-    path = tmp_path / "log" / "audit.log"
-    moments = random.Random(20)
-
-    for run in range(10):
-        process = _start(path, sync=sync, count=100_000, seed=run)
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(moments.random() / 10)
-        process.kill()
-        acknowledged = max(int(first), _acknowledged(process))
-        assert -signal.SIGKILL == process.returncode
-        _assert_nothing_lost(path, acknowledged)
-
-
-def test_a_kill_while_a_trail_is_made_leaves_none_or_an_empty_one(
-    tmp_path: Path,
+def test_a_kill_at_any_moment_loses_nothing(
+    tmp_path: Path, suffix: str, sync: AuditSync
 ) -> None:
-    """The next start makes what the first one could not."""
-    for point in ("audit.create.after_head", "audit.open.after_mark"):
-        path = tmp_path / point / "audit.log"
-        process = _start(path, point=point)
-        assert -1 == _acknowledged(process)
-        assert -signal.SIGKILL == process.returncode
+    """A writer that prunes too is killed at random moments, six times on one log."""
+    assert 6 == _kill(tmp_path, "moments", suffix, sync.value)
 
-        with opened(path) as log:
-            fill(log, 3)
-        assert 3 == verified(path).records
+
+def test_a_kill_at_each_point_of_a_repair_is_repaired(tmp_path: Path) -> None:
+    """The fragment is kept and recorded once; of a log half made, the rest is made."""
+    assert 9 == _kill(tmp_path, "repairs")
+
+
+@pytest.mark.parametrize("state", ["new", "closed", "torn"])
+def test_every_call_that_changes_a_file_is_a_crash_point(
+    tmp_path: Path, state: str
+) -> None:
+    """A writer dies at its n-th call, for every n, and nothing is lost."""
+    assert _kill(tmp_path, "writing", state) > 40
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_a_kill_at_each_call_of_a_healing_loses_nothing(
+    tmp_path: Path, beginning: str
+) -> None:
+    """A writer dies while it heals, at every call, and all acknowledged is kept."""
+    assert _kill(tmp_path, "healing", beginning) > 8
+
+
+@pytest.mark.parametrize("scenario", ["first", "again"])
+def test_every_call_of_a_prune_is_a_crash_point(tmp_path: Path, scenario: str) -> None:
+    """A prune dies at its n-th call, for every n; it is finished or never was."""
+    assert _kill(tmp_path, "pruning", scenario) > 40
 
 
 @pytest.mark.parametrize("leftover", ["audit.log.head.new", "audit.log.torn.new"])
@@ -139,38 +92,15 @@ def test_a_half_written_temporary_file_is_no_obstacle(
         assert "system.repair" == events(log)[-1].kind
 
 
-def _torn(tmp_path: Path) -> tuple[Path, bytes]:
-    path = tmp_path / "log" / "audit.log"
-    log = open_log(path)
-    fill(log, 10)
-    killed = copy_of(path, tmp_path / "torn")
-    log.close()
-    fragment = b'{"event":{"format":1,"log_'
-    with killed.open("ab") as file:
-        file.write(fragment)
-    return killed, fragment
-
-
-@pytest.mark.parametrize("point", REPAIRING)
-def test_a_kill_at_each_point_of_a_repair_is_repaired(
-    tmp_path: Path, point: str
-) -> None:
-    """The fragment is kept once and its repair recorded once, wherever it broke off."""
-    path, fragment = _torn(tmp_path)
-    process = _start(path, count=0, point=point)
-    process.communicate(timeout=60)
-    assert -signal.SIGKILL == process.returncode
-    with opened(path) as log:
-        repairs = [event for event in events(log) if event.kind == "system.repair"]
-
-    assert [10] == [event.seq for event in repairs]
-    assert [fragment] == [kept.read_bytes() for kept in path.parent.glob("*.torn-*")]
-    assert verified(path).clean
-
-
 def test_a_repair_that_is_torn_itself_is_repaired(tmp_path: Path) -> None:
     """The record of a repair may be torn by the next crash."""
-    path, fragment = _torn(tmp_path)
+    log = open_log(tmp_path / "log" / "audit.log")
+    fill(log, 10)
+    path = copy_of(tmp_path / "log" / "audit.log", tmp_path / "torn")
+    log.close()
+    fragment = b'{"event":{"format":1,"log_'
+    with path.open("ab") as file:
+        file.write(fragment)
     head = path.with_name("audit.log.head").read_bytes()
     with opened(path):
         killed = copy_of(path, tmp_path / "again")
@@ -187,20 +117,92 @@ def test_a_repair_that_is_torn_itself_is_repaired(tmp_path: Path) -> None:
     assert {fragment, record[: len(record) - (len(record) + 1) // 2]} == kept
 
 
-@pytest.mark.parametrize("scenario", ["new", "closed", "torn"])
-@pytest.mark.parametrize("mode", ["before", "within"])
-def test_every_call_that_changes_a_file_is_a_crash_point(
-    tmp_path: Path, scenario: str, mode: str
-) -> None:
-    """A writer dies at its n-th call, for every n, and nothing is lost."""
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.core.audit_sweep", str(tmp_path), scenario, mode],
+def _write_under(
+    rule: str, path: Path, sync: AuditSync, count: int, prune: str = "-"
+) -> tuple[int, int, list[float]]:
+    """
+    Write a database while calls of the system fail, or kill the writer, as a rule says.
+
+    Returns:
+        How the writer ended, the last record that was acknowledged, and how long
+        refusals took.
+    """
+    strace = [require_program("strace"), "-f", "-qq"]
+    if "error" in rule:
+        # Quicker, but then strace sends no signals.
+        strace.append("--seccomp-bpf")
+    process = subprocess.run(
+        [
+            *(*strace, "-o", "/dev/null", "-e", f"trace={rule.split(':')[0]}"),
+            *("-e", f"inject={rule}", sys.executable, "-m", "tests.core.audit_writer"),
+            *(str(path), sync.value, str(count), prune),
+        ],
         cwd=REPOSITORY,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=240,
+        timeout=120,
     )
+    words = [line.split() for line in process.stdout.splitlines()]
+    acknowledged = [int(value) for word, value in words if word == "ack"]
+    refused = [float(value) for word, value in words if word == "refused"]
+    return process.returncode, max(acknowledged, default=-1), refused
 
-    assert 0 == result.returncode, result.stderr
-    assert int(result.stdout) > 100
+
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+def test_a_kill_before_a_call_that_changes_the_disk_loses_nothing(
+    tmp_path: Path, call: str
+) -> None:
+    """The n-th such call of the process is its last, for some n of each half."""
+    for number in (3, 9, 20):
+        path = tmp_path / str(number) / "audit.sqlite"
+        rule = f"{call}:signal=SIGKILL:when={number}"
+        ended, acknowledged, _ = _write_under(
+            rule, path, AuditSync.STRICT, 120, "prune"
+        )
+        assert ended
+        if acknowledged >= 0:
+            check_nothing_lost(path, acknowledged)
+        else:
+            open_any(path).close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "sync"),
+    [
+        ("fdatasync,fsync:error=EIO:when=6", AuditSync.STRICT),
+        ("fdatasync,fsync:error=EIO:when=6..9", AuditSync.BOUNDED),
+        ("pwrite64:error=EIO:when=20", AuditSync.BOUNDED),
+        ("pwrite64:error=ENOSPC:when=20..21", AuditSync.STRICT),
+    ],
+)
+def test_a_fault_of_the_disk_is_told_and_healed(
+    tmp_path: Path, rule: str, sync: AuditSync
+) -> None:
+    """Who waits is told within 2 s; later appends succeed, and a record tells it."""
+    path = tmp_path / "log" / "audit.sqlite"
+    open_any(path).close()
+    ended, acknowledged, refused = _write_under(rule, path, sync, 300)
+
+    assert 0 == ended
+    assert acknowledged >= 299
+    # In bounded mode a sync that nobody waits for may fail and heal in between.
+    assert refused or sync is AuditSync.BOUNDED
+    assert max(refused, default=0) < 2
+    log = open_any(path)
+    assert "system.resume" in {event.kind for event in events(log)}
+    log.close()
+    check_nothing_lost(path, acknowledged)
+
+
+def test_a_disk_that_stays_broken_gets_no_answer_and_keeps_what_it_had(
+    tmp_path: Path,
+) -> None:
+    """Once no sync succeeds any more nothing is acknowledged, and nothing is lost."""
+    path = tmp_path / "log" / "audit.sqlite"
+    rule = "fdatasync,fsync:error=EIO:when=22+"
+    _, acknowledged, refused = _write_under(rule, path, AuditSync.STRICT, 1000)
+
+    assert 0 <= acknowledged < 500
+    assert max(refused) < 2
+    check_nothing_lost(path, acknowledged)

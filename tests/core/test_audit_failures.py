@@ -563,7 +563,7 @@ def test_one_log_has_one_writer(path: Path) -> None:
 
 def test_two_processes_can_not_fork_the_chain(path: Path) -> None:
     """A second process is refused while the first lives, and may follow it."""
-    arguments = [str(path), "strict", "1000000", "1000000", "-", "1", "0"]
+    arguments = [str(path), "strict", "1000000", "-"]
     first = subprocess.Popen(
         [sys.executable, "-m", "tests.core.audit_writer", *arguments],
         cwd=REPOSITORY,

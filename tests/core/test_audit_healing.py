@@ -538,27 +538,6 @@ def test_a_failure_that_is_no_error_of_the_system_is_one_all_the_same(
     close_and_check(log, writer, path)
 
 
-@pytest.mark.parametrize("beginning", BEGINNINGS)
-def test_a_kill_at_each_call_of_a_healing_loses_nothing(
-    tmp_path: Path, beginning: str
-) -> None:
-    """A writer dies while it heals, at every call, and all acknowledged is kept."""
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.core.audit_healing_sweep"),
-            *(str(tmp_path), beginning),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-    assert 0 == result.returncode, result.stderr
-    assert int(result.stdout) > 8
-
-
 UNDER_STRACE = """
 import sys
 from pathlib import Path

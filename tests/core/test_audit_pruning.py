@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,28 +57,6 @@ def clock() -> FakeClock:
 def path(tmp_path: Path) -> Path:
     """Give the place of a trail."""
     return tmp_path / "log" / "audit.log"
-
-
-@pytest.mark.parametrize("mode", ["before", "within"])
-@pytest.mark.parametrize("scenario", ["first", "again"])
-def test_every_call_that_changes_a_file_is_a_crash_point(
-    tmp_path: Path, scenario: str, mode: str
-) -> None:
-    """A prune dies at its n-th call, for every n; it is finished or never was."""
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.core.audit_prune_sweep"),
-            *(str(tmp_path), scenario, mode),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-
-    assert 0 == result.returncode, result.stderr
-    assert int(result.stdout) > 40
 
 
 def test_whole_closed_segments_go_and_others_stay(path: Path, clock: FakeClock) -> None:

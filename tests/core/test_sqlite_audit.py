@@ -27,8 +27,17 @@ from hsm_core.factory import open_verifier
 from hsm_core.model import ResumeDetail
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock
-from tests.core.audit_support import copy_of, draft, events, fill, intent, outcome
-from tests.core.sqlite_audit_support import open_log, opened, verified
+from tests.core.audit_support import (
+    KEY,
+    copy_of,
+    draft,
+    events,
+    fill,
+    intent,
+    outcome,
+    verified,
+)
+from tests.core.sqlite_audit_support import open_log, opened
 
 PATIENCE = 10.0
 
@@ -259,7 +268,7 @@ def test_a_database_that_does_not_come_back_is_told_and_stays_closed(
     """Nothing is written to another file, and the state says why."""
     log = open_log(path)
     fill(log, 5)
-    kept = path.with_name("kept")
+    kept = path.with_name("kept.sqlite")
     path.rename(kept)
     if replaced:
         path.write_text("not ours")
@@ -363,7 +372,7 @@ def test_a_trail_of_any_name_is_verified(
     with opened(Path(name)) as log:
         fill(log, 5)
 
-    assert 5 == verified(Path(name)).records
+    assert 5 == open_verifier(Path(name), KEY).verify().records
 
 
 @pytest.mark.parametrize("name", ["", "..", "/", "a\0b", "pipe", "a" * 300, "nothing"])

@@ -19,13 +19,12 @@ from hsm_core.errors import (
 from hsm_core.model import Phase, PruneDetail
 from hsm_core.protocols import AuditDraft
 from hsm_core.testing import FakeClock
-from tests.core.audit_support import draft, fill, intent, outcome
+from tests.core.audit_support import draft, fill, intent, outcome, verified
 from tests.core.sqlite_audit_support import (
     edited,
     open_log,
     opened,
     rows_of,
-    verified,
 )
 
 

@@ -21,14 +21,13 @@ from hsm_core.errors import (
     WrongAuditKeyError,
 )
 from tests.core import record_attacks
-from tests.core.audit_support import KEY, copy_of, draft, fill, intent
+from tests.core.audit_support import KEY, copy_of, draft, fill, intent, verified
 from tests.core.record_attacks import RecordAttack
 from tests.core.sqlite_audit_support import (
     edited,
     open_log,
     opened,
     rows_of,
-    verified,
 )
 
 RECORDS = 60
@@ -461,7 +460,7 @@ def test_what_is_no_trail_is_refused(tmp_path: Path) -> None:
         open_log(path)
 
     with pytest.raises(ConfigurationError, match="can't be read"):
-        verified(tmp_path / "missing")
+        verified(tmp_path / "missing.sqlite")
 
 
 def test_a_row_of_any_size_does_not_fill_the_memory(trail: Path) -> None:
