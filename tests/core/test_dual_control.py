@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import context_of
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.policy.engine import RuleEngine
-from hsm_core.factory import OpenHSM
+from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import (
     ApprovalDemand,
     ApprovalState,
@@ -449,13 +450,15 @@ class TestEnds:
         ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
         approve(bob, ask(ann, sign(key)))
         who = replace_certificate(caller(principal="ann"), "")
-        pipeline = gateway._pipeline  # noqa: SLF001 (the batch has no public door yet)
-        with ThreadPoolExecutor(1) as pool:
-            batch = [Request(who, sign(key))] * 5
+        batch = [Request(who, sign(key))] * 5
 
-            outcomes = pool.submit(pipeline.execute_many, batch).result(30)
+        async def work() -> list[object]:
+            answers = open_async(gateway).execute_many(batch)
+            return await asyncio.gather(*answers, return_exceptions=True)
 
-        assert 3 == sum(outcome.error is None for outcome in outcomes)
+        answers = asyncio.run(asyncio.wait_for(work(), 30))
+
+        assert 3 == sum(not isinstance(answer, Exception) for answer in answers)
 
 
 class TestReview:

@@ -70,11 +70,7 @@ class OpenHSM:
         self._followers = LiveViews(services, self._gate)
         self._pools = Pools(settings.pool_threads)
         self._pipeline = Pipeline(
-            services,
-            handler_table(services),
-            self._pools.changes,
-            self._pools.slow,
-            store_check.journal,
+            services, handler_table(services), store_check.journal
         )
         self._refusals = Refusals(
             services.audit, services.clock, services.policy.policy_hash

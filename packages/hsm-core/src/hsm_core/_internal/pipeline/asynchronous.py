@@ -286,9 +286,13 @@ class AsyncGateway:
 
     def _record(self, group: _Group) -> None:
         """Append the records of a group; its answers go out when they are durable."""
-        ticket = self._pipeline.begin_record(group.outcomes)
-        if ticket is None or isinstance(ticket, AuditUnavailableError):
-            group.settle(ticket)
+        try:
+            ticket = self._pipeline.begin_record(group.outcomes)
+        except AuditUnavailableError as error:
+            group.settle(error)
+            return
+        if ticket is None:
+            group.settle(None)
         else:
             self._tell_when_durable(ticket, group.settle, group.abandon)
 

@@ -15,8 +15,6 @@ trail called. What it promises:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -74,12 +72,6 @@ class Outcome(msgspec.Struct, frozen=True):
     reserved: bool = False
     hold: ApprovalReservation | None = None
 
-    def get(self) -> Any:
-        """Return the result, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result
-
 
 class Pipeline:
     """
@@ -89,10 +81,6 @@ class Pipeline:
         services: Dependencies of the handlers.
 
         handlers: One per operation.
-
-        pool: Where operations of a batch run that are not quick.
-
-        slow_pool: Where its slow ones run.
 
         journal: Journal of the key changes.
 
@@ -104,52 +92,32 @@ class Pipeline:
         self,
         services: HandlerDependencies,
         handlers: Mapping[type[Operation[Any]], AnyHandler[Any]],
-        pool: ThreadPoolExecutor,
-        slow_pool: ThreadPoolExecutor,
         journal: KeyJournal,
     ) -> None:
         self._services = services
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, journal)
         self.desk = ApprovalDesk(self._admission, services.consents)
-        self._pool = pool
-        self._slow_pool = slow_pool
 
     def execute(self, request: Request) -> Any:
         """Execute one request in the calling thread."""
         if request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
-        (outcome,) = self.record([self.compute(request)])
-        return outcome.get()
-
-    def execute_many(self, requests: Sequence[Request]) -> list[Outcome]:
-        """
-        Execute requests together, and return their outcomes in the same order.
-
-        Quick ones are computed at once with one append, others on the pools.
-        """
-        requests = [
-            msgspec.structs.replace(request, caller=checked_caller(request.caller))
-            for request in requests
-        ]
-        longer: dict[int, Future[Outcome]] = {}
-        quick: list[Outcome] = []
-        for position, request in enumerate(requests):
-            if self.is_quick(request.operation):
-                # Whoever waits here for an approval or a disk, waits on a pool.
-                with suppress(NoRoomError):
-                    quick.append(self.compute(request, at_once=True))
-                    continue
-            pool = self._pool_for(request.operation)
-            longer[position] = pool.submit(self._outcome_of, request)
-        told = iter(self.record(quick))
-        return [
-            longer[position].result() if position in longer else next(told)
-            for position in range(len(requests))
-        ]
-
-    def _pool_for(self, operation: Operation[Any]) -> ThreadPoolExecutor:
-        return self._slow_pool if self.is_slow(operation) else self._pool
+        outcome = self.compute(request)
+        done: bool | None = False
+        try:
+            ticket = self.begin_record([outcome])
+            # The record may yet be written, so nobody may do it again.
+            done = None
+            if ticket is not None:
+                ticket.wait()
+            done = True
+        finally:
+            if outcome.hold is not None:
+                self._services.consents.settle(outcome.hold, done=done)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
 
     def is_quick(self, operation: Operation[Any]) -> bool:
         """Whether an event loop may compute it itself."""
@@ -163,12 +131,6 @@ class Pipeline:
     def weight(self, operation: Operation[Any]) -> int:
         """Return how many quick operations one is worth; see `OpenHSM.weight`."""
         return self._admission.handler(operation).weight(operation)
-
-    def _outcome_of(self, request: Request) -> Outcome:
-        try:
-            return Outcome(self.execute(request))
-        except Exception as error:
-            return Outcome(error=error)
 
     def compute(self, request: Request, *, at_once: bool = False) -> Outcome:
         """
@@ -303,31 +265,13 @@ class Pipeline:
         entry = self._services.inventory.entry(document.key_id)
         return entry is None or entry.generation > document.generation
 
-    def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Record outcomes with one append, wait, and return those that may be told."""
-        ticket = self.begin_record(outcomes)
-        if isinstance(ticket, AuditUnavailableError):
-            self._settle(outcomes, done=False)
-            return _withheld(outcomes, ticket)
-        if ticket is not None:
-            try:
-                ticket.wait()
-            except AuditUnavailableError as error:
-                # The record may yet be written, so nobody may do it again.
-                self._settle(outcomes, done=None)
-                return _withheld(outcomes, error)
-        self._settle(outcomes, done=True)
-        return list(outcomes)
+    def begin_record(self, outcomes: Sequence[Outcome]) -> AuditTicket | None:
+        """
+        Append the records of outcomes, without waiting for the disk.
 
-    def _settle(self, outcomes: Sequence[Outcome], *, done: bool | None) -> None:
-        for outcome in outcomes:
-            if outcome.hold is not None:
-                self._services.consents.settle(outcome.hold, done=done)
-
-    def begin_record(
-        self, outcomes: Sequence[Outcome]
-    ) -> AuditTicket | AuditUnavailableError | None:
-        """Append the records of outcomes, without waiting for the disk."""
+        Raises:
+            AuditUnavailableError: They can't be appended.
+        """
         drafts, reserved, durable = list[AuditDraft](), True, False
         for outcome in outcomes:
             if outcome.draft is not None:
@@ -341,13 +285,11 @@ class Pipeline:
             return self._services.audit.append(
                 drafts, reserved=reserved, durable=durable
             )
-        except AuditUnavailableError as error:
-            return error
+        except AuditUnavailableError:
+            raise
         except HSMError as error:
             # A record that can't be written down is a log that can't be written.
-            unavailable = AuditUnavailableError()
-            unavailable.__cause__ = error
-            return unavailable
+            raise AuditUnavailableError from error
 
 
 class BoundHSM:
@@ -384,13 +326,3 @@ def _is_refusal(context: RequestContext[Any], error: Exception) -> bool:
     refused = context.decision is not None and not context.decision.allowed
     about_a_key = context.document is not None
     return refused or about_a_key or isinstance(error, IntegrityError)
-
-
-def _withheld(
-    outcomes: Sequence[Outcome], error: AuditUnavailableError
-) -> list[Outcome]:
-    """Return *error* in the place of every outcome that should have been recorded."""
-    return [
-        outcome if outcome.draft is None else Outcome(error=error)
-        for outcome in outcomes
-    ]
