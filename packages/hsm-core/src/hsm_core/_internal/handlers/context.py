@@ -90,6 +90,12 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         return self.document
 
     @property
+    def documents(self) -> tuple[KeyDocument, ...]:
+        """Documents of all keys that the operation names."""
+        own = () if self.document is None else (self.document,)
+        return (*own, *self.others.values())
+
+    @property
     def spec(self) -> AlgorithmSpec:
         """Algorithm table row of the key."""
         return spec(Algorithm(self.key.algorithm))

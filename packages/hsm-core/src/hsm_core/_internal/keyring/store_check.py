@@ -30,6 +30,7 @@ from hsm_core._internal.keyring.rollback_check import (
 )
 from hsm_core._internal.keyring.stored_keys import tampering
 from hsm_core._internal.keyring.use_counters import UseAccounts
+from hsm_core._internal.keyring.versions import living
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.time.clock import instant
 from hsm_core.errors import (
@@ -38,7 +39,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from hsm_core.model import Integrity, KeyState, MessageDetail, Phase
+from hsm_core.model import Integrity, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, Clock, StoredKey
 from hsm_core.settings import KeyStoreKind
 
@@ -156,20 +157,20 @@ class Scrubber:
     def _compare_all(self, progress: _Progress) -> Iterator[None]:
         inventory = self._inventory
         progress.to_compare = inventory.census.keys
-        orphans, living = self._uses.orphans(), set[str]()
+        orphans, materials = self._uses.orphans(), set[str]()
         for bucket in sorted(inventory.census.unverified):
             self._compare_bucket(bucket)
             yield
         for stored in inventory.store.scan():
             document = self._compare(stored)
             if document is not None:
-                living |= _living(document)
+                materials |= living(document)
             progress.compared += 1
             yield
         problems = set(inventory.tampered.problems().values())
         if problems <= _WITH_DOCUMENT:
             # A document that is put right later must find its materials' counters.
-            self._uses.tidy(orphans - living)
+            self._uses.tidy(orphans - materials)
         self._compared_at = instant(self._clock.now())
 
     def _compare_bucket(self, bucket: int) -> None:
@@ -205,14 +206,6 @@ class Scrubber:
                 reason = "No audit record names this key."
                 error = tampering(key_id, reason, Integrity.TAMPERED, "foreign")
                 inventory.condemn(key_id, error)
-
-
-def _living(document: KeyDocument) -> set[str]:
-    return {
-        version.material_id
-        for version in document.versions
-        if version.state is not KeyState.DESTROYED
-    }
 
 
 class StoreCheck:

@@ -363,6 +363,17 @@ class AuthenticatedReader:
             return cached[1]
         return None
 
+    def has_moved(self, documents: Iterable[KeyDocument]) -> bool:
+        """Return whether the store has something newer, or nothing, of one of them."""
+        for document in documents:
+            cached = self._documents.get(document.key_id)
+            if cached is not None and cached[1] is document:
+                continue  # Every change replaces it before it is acknowledged.
+            entry = self.entry(document.key_id)
+            if entry is None or entry.generation > document.generation:
+                return True
+        return False
+
     def document(self, key_id: KeyId, entry: IndexEntry | None = None) -> KeyDocument:
         """
         Return a key's document, authenticated.

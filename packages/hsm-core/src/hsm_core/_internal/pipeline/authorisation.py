@@ -16,7 +16,7 @@ from hsm_core._internal.handlers.base import (
     HandlerDependencies,
 )
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.keyring.documents import KeyDocument, key_facts
+from hsm_core._internal.keyring.documents import key_facts
 from hsm_core._internal.policy.engine import decide_on
 from hsm_core._internal.policy.facts import joined
 from hsm_core.errors import (
@@ -33,10 +33,16 @@ from hsm_core.model import Approval, Caller, KeyId
 from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import Decision
 
-_KEYED: Final = frozenset(
-    kind for kind in HANDLERS if kind.names_key() and kind.effect is not Effect.RECOVERY
-)
-"""Operations on one existing key, named by key_id."""
+_KEY_FIELDS: Final = {
+    kind: (
+        "key_id",
+        *kind.other_keys,
+    )
+    if kind.names_key() and kind.effect is not Effect.RECOVERY
+    else kind.other_keys
+    for kind in HANDLERS
+}
+"""Fields of each operation that name existing keys, the one it is about first."""
 
 
 class Admission:
@@ -96,68 +102,47 @@ class Admission:
     def _resolve(
         self, context: RequestContext[Any], handler: AnyHandler[Any]
     ) -> HSMError | None:
+        """Find the keys of an operation, and fill its defaults; return what fails."""
         context.document, context.others, context.prepared = None, {}, []
         fault: HSMError | None = None
-        reference = getattr(context.operation, "key_id", None)
-        if reference is not None and type(context.operation) in _KEYED:
-            fault = self._find_key(context, reference)
-        if fault is None and context.operation.other_keys:
-            fault = self._find_others(context)
-        if fault is None:
-            try:
-                context.operation = handler.resolve(context.operation, context.document)
-            except HSMError as error:
-                fault = error
+        try:
+            for field in _KEY_FIELDS[type(context.operation)]:
+                self._find_key(context, field)
+            context.operation = handler.resolve(context.operation, context.document)
+        except HSMError as error:
+            fault = error
         context.digest = self.digest(context.operation)
         return fault
 
-    def _find_key(
-        self, context: RequestContext[Any], reference: str
-    ) -> HSMError | None:
-        context.key_id = reference
+    def _find_key(self, context: RequestContext[Any], field: str) -> None:
+        """
+        Resolve the key that a field names.
+
+        Raises:
+            KeyNotFoundError: There is none; of a further key, it names the field.
+            HSMError: It was tampered with, or can't be read.
+        """
         inventory = self._services.inventory
-        try:
-            entry = inventory.entry(reference)
-        except KeyTamperedError as error:
-            return error
+        reference: str = getattr(context.operation, field)
+        is_subject = field == "key_id"
+        if is_subject:
+            context.key_id = reference
+        entry = inventory.entry(reference)
         if entry is None:
-            return inventory.absence(reference)
-        context.key_id = entry.key_id
+            raise inventory.absence(reference) if is_subject else _missing(field)
+        if is_subject:
+            context.key_id = entry.key_id
         if reference != entry.key_id:
             context.operation = msgspec.structs.replace(
-                context.operation, key_id=entry.key_id
+                context.operation, **{field: entry.key_id}
             )
-        try:
-            document = inventory.document(KeyId(entry.key_id), entry)
-        except HSMError as error:
-            return error
+        document = inventory.document(KeyId(entry.key_id), entry)
         if reference not in (document.key_id, document.name):
-            return KeyNotFoundError()  # The index was wrong, and is put right by now.
-        context.document = document
-        return None
-
-    def _find_others(self, context: RequestContext[Any]) -> HSMError | None:
-        """Resolve the further keys; errors name the field."""
-        inventory = self._services.inventory
-        found: dict[str, KeyDocument] = {}
-        for field in context.operation.other_keys:
-            reference = getattr(context.operation, field)
-            try:
-                entry = inventory.entry(reference)
-                if entry is None:
-                    text = f"{field}: there is no such key."
-                    return KeyNotFoundError(text, field=field)
-                context.operation = msgspec.structs.replace(
-                    context.operation, **{field: entry.key_id}
-                )
-                document = inventory.document(KeyId(entry.key_id), entry)
-            except HSMError as error:
-                return error
-            if reference not in (document.key_id, document.name):
-                return KeyNotFoundError(f"{field}: there is no such key.", field=field)
-            found[field] = document
-        context.others = found
-        return None
+            raise _missing(field)  # The index was wrong, and is put right by now.
+        if is_subject:
+            context.document = document
+        else:
+            context.others = {**context.others, field: document}
 
     def authorise(self, context: RequestContext[Any]) -> None:
         """
@@ -251,12 +236,16 @@ def checked_caller(caller: Caller) -> Caller:
     return wire.checked(caller)
 
 
+def _missing(field: str) -> KeyNotFoundError:
+    if field in ("", "key_id"):
+        return KeyNotFoundError()
+    return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+
+
 def _refusal(context: RequestContext[Any], decision: Decision, field: str) -> HSMError:
     """Return the error for a denial because of the key, or the one in a field."""
-    if not decision.may_describe and field:
-        return KeyNotFoundError(f"{field}: there is no such key.", field=field)
-    if not decision.may_describe and context.key_id:
-        return KeyNotFoundError()
+    if not decision.may_describe and (field or context.key_id):
+        return _missing(field)
     return AccessDeniedError(
         f"The policy denies {type(context.operation).__name__} (rule {decision.rule}).",
         rule=decision.rule,

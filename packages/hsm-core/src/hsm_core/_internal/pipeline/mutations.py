@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -31,6 +30,7 @@ from hsm_core._internal.keyring.documents import (
     remember,
 )
 from hsm_core._internal.keyring.journal import KeyJournal
+from hsm_core._internal.keyring.versions import living
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.authorisation import Admission
@@ -43,7 +43,7 @@ from hsm_core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from hsm_core.model import KeyState, MessageDetail, Phase
+from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
@@ -131,7 +131,7 @@ class Mutations:
                     stack.enter_context(self._keys.held(name))
                 if plan is None:
                     plan = self._plan(attempt, handler, sent, locked)
-                elif self._has_moved(attempt):
+                elif self._services.inventory.has_moved(attempt.documents):
                     continue
                 if plan is None:
                     continue  # A name went over to another key meanwhile.
@@ -157,14 +157,6 @@ class Mutations:
         for use in handler.uses(subject):
             self._services.uses.take(use)
         return handler.plan(subject)
-
-    def _has_moved(self, attempt: RequestContext[Any]) -> bool:
-        """Return whether a key was changed since the plan was made."""
-        for document in filter(None, (attempt.document, *attempt.others.values())):
-            entry = self._services.inventory.entry(document.key_id)
-            if entry is None or entry.generation > document.generation:
-                return True
-        return False
 
     def _act(
         self, attempt: RequestContext[Any], plan: Plan, request_digest: str
@@ -198,7 +190,7 @@ class Mutations:
                 attempt.document.key_id
             )
         attempt.key_id = after.key_id
-        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
+        intent = attempt.draft(Phase.INTENT, version=plan.version)
         opened = self._begin(attempt, after, intent)
         failpoint("mutation.after_intent")
         try:
@@ -207,8 +199,7 @@ class Mutations:
                 try:
                     failpoint("mutation.after_store")
                     ticket = self._journal.conclude(
-                        self._draft(
-                            attempt,
+                        attempt.draft(
                             Phase.OUTCOME,
                             version=plan.version,
                             after=after,
@@ -227,7 +218,8 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._journal.close(attempt.operation_id)
         failpoint("mutation.after_outcome")
-        self._services.uses.discard(_destroyed_by(attempt.document, after))
+        if attempt.document is not None:
+            self._services.uses.discard(living(attempt.document) - living(after))
         return after
 
     def _begin(
@@ -235,14 +227,18 @@ class Mutations:
     ) -> list[str]:
         """Write the intent, and while it is synced the first use counters."""
         opened, problems = list[str](), list[Exception]()
+        before = attempt.document.versions if attempt.document else ()
+        known = {version.material_id for version in before}
+        fresh = [v for v in after.versions if v.material_id not in known]
 
         def open_accounts() -> None:
+            # A value that is missing later was removed.
             try:
-                opened.extend(self._open_accounts(attempt, after))
+                opened.extend(self._services.uses.open(after, fresh))
             except Exception as error:
                 problems.append(error)
 
-        given_up = self._draft(attempt, Phase.OUTCOME)
+        given_up = attempt.draft(Phase.OUTCOME)
         try:
             self._journal.begin(intent, given_up, meanwhile=open_accounts)
         except AuditUnavailableError:
@@ -252,14 +248,6 @@ class Mutations:
             self._record_outcome(attempt, problem)
             raise _SettledError(problem) from problem.__cause__
         return opened
-
-    def _open_accounts(
-        self, attempt: RequestContext[Any], after: KeyDocument
-    ) -> list[str]:
-        """Store first use counters before a document names their materials."""
-        known = _materials_of(attempt.document)
-        fresh = [v for v in after.versions if v.material_id not in known]
-        return self._services.uses.open(after, fresh)
 
     def _store(
         self,
@@ -331,10 +319,8 @@ class Mutations:
     def _record_repeat(self, attempt: RequestContext[Any], version: int) -> None:
         attempt.need_no_approval()  # The first time, it may have had one.
         attempt.digest = self._admission.digest(attempt.operation)
-        draft = replace(
-            self._draft(attempt, Phase.SINGLE, version=version),
-            detail=MessageDetail(text="answered again"),
-        )
+        detail = MessageDetail(text="answered again")
+        draft = attempt.draft(Phase.SINGLE, version=version, detail=detail)
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
     def _settle_outcome(self, attempt: RequestContext[Any]) -> None:
@@ -348,7 +334,7 @@ class Mutations:
 
     def _record_outcome(self, attempt: RequestContext[Any], error: Exception) -> None:
         """Close the intent of a mutation that did not happen."""
-        draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
+        draft = attempt.draft(Phase.OUTCOME, code=code_of(error))
         try:
             self._wait(attempt, self._journal.conclude(draft))
         except AuditUnavailableError:
@@ -358,7 +344,7 @@ class Mutations:
     def _record_failure(self, attempt: RequestContext[Any], error: Exception) -> None:
         if isinstance(error, AuditUnavailableError):
             return
-        draft = self._draft(attempt, Phase.SINGLE, code=code_of(error))
+        draft = attempt.draft(Phase.SINGLE, code=code_of(error))
         self._wait(attempt, self._services.audit.append([draft], durable=True))
 
     def _wait(self, attempt: RequestContext[Any], ticket: AuditTicket) -> None:
@@ -381,30 +367,11 @@ class Mutations:
         ring = self._services.inventory.ring
         return ring.operation_id(request.caller.principal, key)
 
-    def _draft(
-        self, attempt: RequestContext[Any], phase: Phase, **facts: Any
-    ) -> AuditDraft:
-        return attempt.draft(phase, **facts)
-
 
 def _keys_of(attempt: RequestContext[Any]) -> frozenset[str]:
     """Return the ids of all keys that an operation names."""
     others = (document.key_id for document in attempt.others.values())
     return frozenset(filter(None, (attempt.key_id, *others)))
-
-
-def _materials_of(document: KeyDocument | None, *, living: bool = False) -> set[str]:
-    versions = document.versions if document else ()
-    return {
-        version.material_id
-        for version in versions
-        if not living or version.state is not KeyState.DESTROYED
-    }
-
-
-def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> set[str]:
-    """Return the materials that no version has any more."""
-    return _materials_of(before, living=True) - _materials_of(after, living=True)
 
 
 class _RefusedError(Exception):

@@ -27,7 +27,6 @@ from hsm_core._internal.handlers.base import (
     HandlerDependencies,
 )
 from hsm_core._internal.handlers.context import RequestContext, code_of
-from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
@@ -192,19 +191,18 @@ class Pipeline:
         """
         if context.operation.effect is not Effect.USE:
             return self._compute_once(context, at_once=at_once)
-        sent = context.operation
+        sent, inventory = context.operation, self._services.inventory
         for _ in range(_TRIES):
             context.operation = sent
             try:
                 answer = self._compute_once(context, at_once=at_once)
             except HSMError:
-                if not self._has_moved(context):
+                if not inventory.has_moved(context.documents):
                     raise
                 continue
             try:
-                stands = not self._has_moved(context) or self._still_stands(
-                    context, answer
-                )
+                moved = inventory.has_moved(context.documents)
+                stands = not moved or self._still_stands(context, answer)
             except BaseException:
                 self._admission.settle_approval(context, done=False)
                 raise
@@ -216,12 +214,13 @@ class Pipeline:
     def _still_stands(self, context: RequestContext[Any], answer: Answer[Any]) -> bool:
         if context.document is None:
             return True
-        document = self._services.inventory.document(context.document.key_id)
+        inventory = self._services.inventory
+        document = inventory.document(context.document.key_id)
         context.document = document
         self._admission.authorise(context)
         if context.demands and context.hold is None:
             return False
-        if any(self._is_newer(other) for other in context.others.values()):
+        if inventory.has_moved(context.others.values()):
             return False
         used = [document.version(n) for n in (answer.version, answer.source) if n]
         return bool(used) and all(v and v.state in _STANDING for v in used)
@@ -245,25 +244,11 @@ class Pipeline:
             self._admission.settle_approval(context, done=False)
             raise
         if not uses and context.operation.usage is not None:
-            self._touch(context.document, answer.version)
+            # It is noted when a version was used for what is not counted.
+            version = context.key.version(answer.version)
+            if version is not None:
+                self._services.uses.touch(context.key, version)
         return answer
-
-    def _touch(self, document: KeyDocument | None, number: int) -> None:
-        """Note when a version was used for what is not counted."""
-        version = document.version(number) if document else None
-        if document is not None and version is not None:
-            self._services.uses.touch(document, version)
-
-    def _has_moved(self, context: RequestContext[Any]) -> bool:
-        for document in (context.document, *context.others.values()):
-            if document is not None and self._is_newer(document):
-                return True
-        return False
-
-    def _is_newer(self, document: KeyDocument) -> bool:
-        """Return whether the store has something newer, or nothing, of a key."""
-        entry = self._services.inventory.entry(document.key_id)
-        return entry is None or entry.generation > document.generation
 
     def begin_record(self, outcomes: Sequence[Outcome]) -> AuditTicket | None:
         """
