@@ -274,7 +274,7 @@ class TestFaultsOfTheWhole:
         All items together are bound by the limit of one payload, and the error says so.
         """
         key = session.create_key("hmac-sha-256").key_id
-        limit = gateway._services.limits.payload_bytes  # noqa: SLF001 (64 MiB)
+        limit = gateway._services.settings.limits.payload_bytes  # noqa: SLF001 (64 MiB)
         half = bytes(limit // 2)
         whole = [ops.MacInput(message=half), ops.MacInput(message=half)]
         assert 2 == len(session.mac_batch(key, whole).items)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from hsm_core.model import (
     ApprovalDemand,
@@ -14,6 +14,7 @@ from hsm_core.model import (
     AuditedKey,
     AuditEvent,
     KeyId,
+    MessageDetail,
     Parameters,
     Phase,
     PruneDetail,
@@ -55,6 +56,21 @@ class AuditDraft:
     approval_signatures: tuple[str, ...] = ()
     digest: str = ""
     detail: AuditDetail | None = None
+
+    @classmethod
+    def system(cls, kind: str, text: str = "", /, **facts: Any) -> Self:
+        """
+        Return a record of the HSM itself.
+
+        Args:
+            kind: Such as ``system.start``.
+
+            text: Message, if there is something to say.
+
+            facts: Further fields.
+        """
+        detail = MessageDetail(text=text) if text else None
+        return cls(phase=Phase.SINGLE, kind=kind, detail=detail, **facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ before the first operation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import msgspec
@@ -34,8 +34,7 @@ from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
 from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.pipeline.refusals import (
-    NearLimitRecorder,
-    TamperingRecorder,
+    SystemRecorder,
     record_stopped,
     record_system,
 )
@@ -231,15 +230,15 @@ class _Assembly:
         clock_guard = open_clock_guard(
             parts.store, ring, audit, parts.clock, policy.policy_hash
         )
-        recorder = TamperingRecorder(audit, policy.policy_hash)
+        self._recorder = SystemRecorder(audit, policy.policy_hash)
         inventory = KeyRepository(
             parts.store,
             ring,
             parts.registry,
             parts.entropy,
             cache_entries=settings.key_cache_entries,
-            on_tampering=recorder,
-            on_correction=recorder.correct,
+            on_tampering=self._recorder.tampered,
+            on_correction=self._recorder.corrected,
         )
         return Dependencies(
             settings=settings,
@@ -260,9 +259,7 @@ class _Assembly:
             parts.store,
             inventory.tampered,
             parts.clock,
-            on_near_limit=NearLimitRecorder(
-                parts.audit, self._ground.policy.policy_hash
-            ),
+            on_near_limit=self._recorder.near_limit,
             rules=parts.use_rules,
         )
 
@@ -277,20 +274,11 @@ class _Assembly:
         )
 
     def _services(self) -> HandlerDependencies:
-        settings, parts, ground = self._settings, self._parts, self._ground
-        scrubber = self._store_check.scrubber
+        ground, scrubber = self._ground, self._store_check.scrubber
         return HandlerDependencies(
-            inventory=ground.inventory,
+            **{part.name: getattr(ground, part.name) for part in fields(ground)},
             uses=self._uses,
-            crypto=parts.registry,
-            policy=ground.policy,
-            audit=ground.audit,
-            audit_sync=settings.audit_sync,
-            audit_timeout=settings.audit_timeout_seconds,
-            clock=ground.clock,
-            entropy=ground.entropy,
-            limits=settings.limits,
-            verify_range=ground.verify,
+            crypto=self._parts.registry,
             store_status=scrubber.status,
             store_refused=RecentEvent(ground.clock),
             verify_store=scrubber.verify,
@@ -300,12 +288,9 @@ class _Assembly:
             consents=self._dual.consents,
             approval_status=lambda: self._dual.care.status,
             started_at=ground.clock.now(),
-            clock_guard=ground.clock_guard,
             retention_status=self._slot.status,
             check_ledger_lost=self._slot.check_ledger_lost,
             begin_ledger=self._slot.begin_ledger,
-            destroy_waiting_days=settings.destroy_waiting_days,
-            list_cache_seconds=settings.list_cache_seconds,
         )
 
     def _backups(self) -> Backups:

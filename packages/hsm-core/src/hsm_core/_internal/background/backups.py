@@ -26,7 +26,6 @@ from hsm_core._internal.stores.filesystem.opening import (
 )
 from hsm_core._internal.time.clock import instant
 from hsm_core.errors import StoreUnavailableError, UnsupportedOperationError
-from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import BackedUpFile, BackUp
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
@@ -111,7 +110,8 @@ class Backups:
             def rest() -> None:
                 stack.enter_context(self._resting)
                 # Whoever waits for this record waits for all before it.
-                self._audit.append([_begin(name)], durable=True).wait()
+                draft = AuditDraft.system("system.backup", name)
+                self._audit.append([draft], durable=True).wait()
                 heads.append(self._audit.head().seq)
 
             # Each is called when the one after it has little left to copy.
@@ -126,12 +126,6 @@ class Backups:
         files = tuple(_described(folder / file) for file in self._copiers)
         sync_directory(folder)
         return BackUp(folder=name, head_seq=heads[0], files=files)
-
-
-def _begin(name: str) -> AuditDraft:
-    return AuditDraft(
-        phase=Phase.SINGLE, kind="system.backup", detail=MessageDetail(text=name)
-    )
 
 
 def _described(path: Path) -> BackedUpFile:

@@ -195,7 +195,7 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
     ) -> Answer[ops.AuditVerification]:
         """Check it, and say how far it got."""
         operation = context.operation
-        return Answer(self._services.verify_range(operation.start_seq, operation.limit))
+        return Answer(self._services.verify(operation.start_seq, operation.limit))
 
     def is_quick(self, operation: ops.VerifyAudit, /) -> bool:
         """Never: it reads files."""

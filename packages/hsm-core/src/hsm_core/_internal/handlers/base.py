@@ -16,12 +16,11 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.context import RequestContext
+from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use, UseAccounts
 from hsm_core._internal.lib.cache import RecentEvent
-from hsm_core._internal.policy.in_force import PolicyHolder
-from hsm_core._internal.time.clock_guard import ClockJumpGuard
 from hsm_core._json import bytes_fields
 from hsm_core.algorithms import (
     Algorithm,
@@ -37,9 +36,7 @@ from hsm_core.errors import (
     UnknownAlgorithmError,
 )
 from hsm_core.model import AuditDetail, Caller
-from hsm_core.operations import AuditVerification, Operation, ScheduleStatus
-from hsm_core.protocols import AuditLog, Clock, Entropy
-from hsm_core.settings import AuditSync, Limits
+from hsm_core.operations import Operation, ScheduleStatus
 
 
 @dataclass(slots=True)
@@ -90,14 +87,12 @@ PUBLIC_USAGES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerDependencies:
+class HandlerDependencies(Dependencies):
     """
     Dependencies of the handlers.
 
     Attributes:
         uses: Use counters of the key materials.
-        audit_timeout: Maximum time to wait for the audit log, in seconds.
-        verify_range: Verifies a range of the audit log with the audit key.
         store_status: Returns the state of the key store.
         store_refused: Whether the store rejected a change recently.
         verify_store: Verifies every key, unless the HSM is closed in between.
@@ -108,27 +103,14 @@ class HandlerDependencies:
         consents: Approval workflow.
         approval_status: Returns the state of the approvals.
         started_at: Time at which the HSM was opened, in microseconds since 1970.
-        clock_guard: Clock-jump guard.
-        schedule: Results of the schedulers.
         retention_status: Returns the retention report.
-        destroy_waiting_days: Minimum waiting period before a destruction, in days.
-        list_cache_seconds: Time for which a listing is cached, in seconds; 0 disables
-            the cache.
+        schedule: Results of the schedulers.
         closing: Set when the HSM begins to close; self-tests and store checks end then.
         overdue: Set when the HSM stops waiting for operations; batches end then.
     """
 
-    inventory: KeyRepository
     uses: UseAccounts
     crypto: CryptoRegistry
-    policy: PolicyHolder
-    audit: AuditLog
-    audit_sync: AuditSync
-    audit_timeout: float
-    clock: Clock
-    entropy: Entropy
-    limits: Limits
-    verify_range: Callable[[int, int], AuditVerification]
     store_status: Callable[[], ops.StoreStatus]
     store_refused: RecentEvent
     verify_store: Callable[[threading.Event], ops.StoreVerification]
@@ -140,13 +122,8 @@ class HandlerDependencies:
     consents: ApprovalWorkflow
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
-    clock_guard: ClockJumpGuard
+    retention_status: Callable[[], ops.RetentionReport]
     schedule: Schedule = field(default_factory=Schedule)
-    retention_status: Callable[[], ops.RetentionReport] = field(
-        default=lambda: ops.RetentionReport(enabled=False)
-    )
-    destroy_waiting_days: int = 0
-    list_cache_seconds: float = 0.0
     closing: threading.Event = field(default_factory=threading.Event)
     overdue: threading.Event = field(default_factory=threading.Event)
 

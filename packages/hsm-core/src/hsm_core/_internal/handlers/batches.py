@@ -190,7 +190,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
         raise error
 
     def _check_total(self, batch: AnyBatch) -> None:
-        limit = self._services.limits.payload_bytes
+        limit = self._services.settings.limits.payload_bytes
         limit += len(batch.items) * self.overhead_bytes
         total = _bytes_of(batch.items, self._fields)
         if total > limit:

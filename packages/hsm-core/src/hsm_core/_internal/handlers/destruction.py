@@ -129,7 +129,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         if operation.waiting_days is not None:
             return operation
         is_waiting = document is not None and document.destroy_at
-        usual = 0 if is_waiting else self._services.destroy_waiting_days
+        usual = 0 if is_waiting else self._services.settings.destroy_waiting_days
         return msgspec.structs.replace(operation, waiting_days=usual)
 
     def prepare(self, context: RequestContext[ops.DestroyKey], /) -> None:
@@ -138,7 +138,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         if document.is_destroyed:
             raise KeyStateError("The key is already destroyed.", state="destroyed")
         check_hold(document)
-        least = self._services.destroy_waiting_days
+        least = self._services.settings.destroy_waiting_days
         if not document.destroy_at:
             if days < least:
                 raise InvalidInputError(

@@ -206,7 +206,7 @@ class SealHandler(ProtectingHandler[ops.Seal, ops.Ciphertext]):
 
     def prepare(self, context: RequestContext[ops.Seal], /) -> None:
         """Check sizes, usage and state."""
-        operation, limits = context.operation, self._services.limits
+        operation, limits = context.operation, self._services.settings.limits
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
         self._check_size("aad", operation.aad, limits.aad_bytes)
         check_usage(context.key, ops.Seal.usage)
@@ -234,7 +234,7 @@ class OpenHandler(Handler[ops.Open, ops.Plaintext]):
 
     def prepare(self, context: RequestContext[ops.Open], /) -> None:
         """Check sizes and usage."""
-        operation, limits = context.operation, self._services.limits
+        operation, limits = context.operation, self._services.settings.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)

@@ -81,7 +81,7 @@ class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
 
     def prepare(self, context: RequestContext[ops.Encrypt], /) -> None:
         """Check sizes, usage, state and parameters."""
-        operation, limits = context.operation, self._services.limits
+        operation, limits = context.operation, self._services.settings.limits
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
         self._check_size("aad", operation.aad, limits.aad_bytes)
         check_usage(context.key, ops.Encrypt.usage)
@@ -138,7 +138,7 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
 
     def prepare(self, context: RequestContext[ops.Decrypt], /) -> None:
         """Check sizes, usage and parameters."""
-        operation, limits = context.operation, self._services.limits
+        operation, limits = context.operation, self._services.settings.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)
@@ -189,7 +189,7 @@ class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]
 
     def prepare(self, context: RequestContext[ops.GenerateDataKey], /) -> None:
         """Check size, usage and state."""
-        limit = self._services.limits.aad_bytes
+        limit = self._services.settings.limits.aad_bytes
         self._check_size("aad", context.operation.aad, limit)
         check_usage(context.key, ops.GenerateDataKey.usage)
         require_version(context.key, None, "GenerateDataKey")
@@ -223,7 +223,7 @@ class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
 
     def prepare(self, context: RequestContext[ops.Rewrap], /) -> None:
         """Check sizes, both usages, and that the current version may encrypt."""
-        operation, limits = context.operation, self._services.limits
+        operation, limits = context.operation, self._services.settings.limits
         longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)

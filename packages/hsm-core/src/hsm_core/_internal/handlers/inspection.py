@@ -143,7 +143,7 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
     def __init__(self, services: HandlerDependencies) -> None:
         super().__init__(services)
         self._listings = Listings(
-            services.list_cache_seconds, services.clock, self._state_of_keys
+            services.settings.list_cache_seconds, services.clock, self._state_of_keys
         )
 
     def _state_of_keys(self) -> object:

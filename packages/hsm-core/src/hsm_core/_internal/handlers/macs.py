@@ -30,7 +30,7 @@ class ComputeMacHandler(ProtectingHandler[ops.ComputeMac, ops.Mac]):
 
     def prepare(self, context: RequestContext[ops.ComputeMac], /) -> None:
         """Check size, usage and state."""
-        limit = self._services.limits.payload_bytes
+        limit = self._services.settings.limits.payload_bytes
         self._check_size("message", context.operation.message, limit)
         check_usage(context.key, ops.ComputeMac.usage)
         require_version(context.key, None, "ComputeMac")
@@ -61,7 +61,7 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
 
     def prepare(self, context: RequestContext[ops.VerifyMac], /) -> None:
         """Check sizes and usage."""
-        limit = self._services.limits.payload_bytes
+        limit = self._services.settings.limits.payload_bytes
         self._check_size("message", context.operation.message, limit)
         self._check_size("mac", context.operation.mac, limit)
         check_usage(context.key, ops.VerifyMac.usage)

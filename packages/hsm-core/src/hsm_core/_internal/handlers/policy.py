@@ -294,7 +294,7 @@ class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
         operation = context.operation
         policy = parse_policy(operation.policy)
         engine = RuleEngine(policy)
-        verified = self._services.verify_range(operation.start_seq, operation.limit)
+        verified = self._services.verify(operation.start_seq, operation.limit)
         changes, decided, seq = list[ops.PolicyChange](), 0, verified.start_seq
         end = verified.start_seq + verified.verified
         while seq < end and len(changes) < _MOST_CHANGES:

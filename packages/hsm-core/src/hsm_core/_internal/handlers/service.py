@@ -84,7 +84,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         head, health = audit.head(), audit.health
         return ops.AuditStatus(
             available=audit.available,
-            sync=self._services.audit_sync.value,
+            sync=self._services.settings.audit_sync.value,
             log_id=audit.log_id,
             head_seq=head.seq,
             head_hash=head.leaf_hash,

@@ -75,7 +75,7 @@ class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
     def prepare(self, context: RequestContext[ops.Sign], /) -> None:
         """Check size, usage, state and parameters."""
         operation, key = context.operation, context.key
-        limit = self._services.limits.payload_bytes
+        limit = self._services.settings.limits.payload_bytes
         self._check_size("message", operation.message, limit)
         check_usage(key, ops.Sign.usage)
         version = require_version(key, None, "Sign")
@@ -132,7 +132,7 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
     def prepare(self, context: RequestContext[ops.Verify], /) -> None:
         """Check size, usage, state and parameters."""
         operation, row = context.operation, context.spec
-        limit = self._services.limits.payload_bytes
+        limit = self._services.settings.limits.payload_bytes
         self._check_size("message", operation.message, limit)
         self._check_size("signature", operation.signature, limit)
         check_usage(context.key, ops.Verify.usage)

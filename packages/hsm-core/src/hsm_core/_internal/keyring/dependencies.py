@@ -20,7 +20,6 @@ from hsm_core._internal.time.clock_guard import (
     encode_look,
 )
 from hsm_core.errors import Fact, HSMLockedError
-from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, Entropy, KeyStore
 from hsm_core.settings import Settings
@@ -63,13 +62,8 @@ class Dependencies:
             AuditUnavailableError: It can't be recorded.
         """
         self.inventory.lock.set(reason, facts)
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.locked",
-            code=HSMLockedError.code,
-            policy=self.policy.policy_hash(),
-            detail=MessageDetail(text=reason),
-        )
+        policy, code = self.policy.policy_hash(), HSMLockedError.code
+        draft = AuditDraft.system("system.locked", reason, code=code, policy=policy)
         self.audit.append([draft], durable=True, reserved=True).wait()
 
 
@@ -94,12 +88,7 @@ def open_clock_guard(
     def keep(jumps: tuple[ClockJump, ...]) -> None:
         seconds = sum(jump.end - jump.begin for jump in jumps) // 1_000_000
         text = f"Ignored {seconds} s of wall-clock time after a clock jump."
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.clock-leap",
-            policy=policy_hash(),
-            detail=MessageDetail(text=text),
-        )
+        draft = AuditDraft.system("system.clock-leap", text, policy=policy_hash())
         audit.append([draft], durable=True, reserved=True).wait()
         store.write_meta(_META, encode_jumps(jumps, ring.jumps_mac))
 

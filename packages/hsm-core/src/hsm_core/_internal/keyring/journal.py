@@ -19,7 +19,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from hsm_core._internal.keyring.documents import audited_key, document_digest
@@ -34,6 +34,9 @@ COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 
 REMOVED: Final = "system.approvals-removed"
 """Record kind of a removal of completed approvals."""
+
+
+_OF_COMMIT: Final = frozenset({"code", "document_after", "set_digest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,27 +281,9 @@ def outcome_of(intent: AuditDraft, *, committed: bool) -> AuditDraft:
 
 
 def intent_of(event: AuditEvent) -> AuditDraft:
-    """Return the draft of an intent record."""
-    return AuditDraft(
-        phase=event.phase,
-        kind=event.kind,
-        request_id=event.request_id,
-        operation_id=event.operation_id,
-        key_id=event.key_id,
-        version=event.version,
-        generation=event.generation,
-        document_before=event.document_before,
-        caller=event.caller,
-        key=event.key,
-        parameters=event.parameters,
-        rule=event.rule,
-        policy=event.policy,
-        demands=event.demands,
-        approval_id=event.approval_id,
-        approval_signatures=event.approval_signatures,
-        digest=event.digest,
-        detail=event.detail,
-    )
+    """Return the draft of an intent record, without facts of its commit."""
+    names = {field.name for field in fields(AuditDraft)} - _OF_COMMIT
+    return AuditDraft(**{name: getattr(event, name) for name in names})
 
 
 def is_of_approvals(event: AuditEvent) -> bool:

@@ -39,7 +39,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from hsm_core.model import Integrity, MessageDetail, Phase
+from hsm_core.model import Integrity
 from hsm_core.protocols import AuditDraft, Clock, StoredKey
 from hsm_core.settings import KeyStoreKind
 
@@ -286,13 +286,10 @@ class StoreCheck:
         """Record all committed changes in the audit log; callers hold `committing`."""
         self.journal.heal()
         self.journal.append_pending()
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.store-compared",
+        draft = AuditDraft.system(
+            "system.store-compared",
+            "Part of the store does not match its set digest.",
             policy=self._ground.policy.policy_hash(),
-            detail=MessageDetail(
-                text="Part of the store does not match its set digest."
-            ),
         )
         # Once this is durable, all that was appended before it is.
         self._ground.audit.append([draft], durable=True, reserved=True).wait()

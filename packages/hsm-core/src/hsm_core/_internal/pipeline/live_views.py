@@ -105,7 +105,7 @@ class LiveViews:
             AuditUnavailableError: It does not become durable in time.
         """
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._services.audit_timeout
+        ends = loop.time() + self._services.settings.audit_timeout_seconds
         written = self._services.audit.head().seq
         while self._durable_head().seq < written:
             if loop.time() >= ends:

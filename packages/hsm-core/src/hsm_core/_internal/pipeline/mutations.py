@@ -96,7 +96,7 @@ class Mutations:
         try:
             attempt.name_approval(request.approval_id)
             attempt.expect_generation(request.expected_generation)
-            attempt.check(self._services.limits)
+            attempt.check(self._services.settings.limits)
             attempt.operation_id = self._operation_id(request)
             wait = partial(self._wait, attempt)
             with (
@@ -351,7 +351,9 @@ class Mutations:
         """Wait for the audit log, for what is left of the time that an answer has."""
         began = time.monotonic()
         try:
-            ticket.wait(max(self._services.audit_timeout - attempt.waited, 0))
+            ticket.wait(
+                max(self._services.settings.audit_timeout_seconds - attempt.waited, 0)
+            )
         finally:
             attempt.waited += time.monotonic() - began
 

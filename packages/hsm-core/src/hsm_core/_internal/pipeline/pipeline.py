@@ -160,7 +160,7 @@ class Pipeline:
                     "expected_generation applies only to operations that change a key.",
                     field="expected_generation",
                 )
-            context.check(self._services.limits)
+            context.check(self._services.settings.limits)
             answer = self._compute_stably(context, at_once=at_once)
         except NoRoomError:
             raise

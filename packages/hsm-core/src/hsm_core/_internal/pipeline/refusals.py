@@ -7,7 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from hsm_core.__about__ import __version__
 from hsm_core._internal.handlers.base import HandlerDependencies
@@ -16,7 +17,7 @@ from hsm_core._internal.keyring.stored_keys import Finding
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.policy.facts import audited_certificate
 from hsm_core.errors import HSMError, KeyTamperedError, SelfTestFailedError
-from hsm_core.model import Caller, CountedDetail, KeyId, MessageDetail, Phase
+from hsm_core.model import Caller, CountedDetail, KeyId, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 
 COUNTED_SECONDS: Final = 60.0
@@ -178,10 +179,8 @@ class Refusals:
 
     def _count_draft(self) -> AuditDraft:
         detail = CountedDetail(count=self._counted, since=self._counted_since)
-        return AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.refusals",
-            policy=self._policy_hash(),
+        return replace(
+            AuditDraft.system("system.refusals", policy=self._policy_hash()),
             detail=detail,
         )
 
@@ -192,100 +191,68 @@ class Refusals:
             return None
 
 
-class TamperingRecorder:
+class SystemRecorder:
     """
-    Records that a key was found tampered with, once for each.
+    Records what the HSM finds in keys.
 
     Args:
-        audit: The trail.
+        audit: The audit log.
 
-        policy_hash: Tells the hash of the policy in force.
+        policy_hash: Returns the hash of the policy in force.
     """
 
     def __init__(self, audit: AuditLog, policy_hash: Callable[[], str]) -> None:
         self._audit = audit
         self._policy_hash = policy_hash
 
-    def __call__(self, key_id: KeyId, finding: Finding) -> None:
-        """Append the record; the finding stands whether that succeeds or not."""
-        self._append(
-            "system.tampered",
-            KeyTamperedError.code,
-            key_id,
-            f"{finding.integrity}: {finding.problem}",
-        )
+    def tampered(self, key_id: KeyId, finding: Finding) -> None:
+        """Record a tampered key; the finding stands whether that succeeds or not."""
+        text = f"{finding.integrity}: {finding.problem}"
+        code = KeyTamperedError.code
+        self._try("system.tampered", text, code=code, key_id=key_id)
 
-    def correct(self, key_id: KeyId) -> None:
-        """Record that the index told something of a key that its document does not."""
-        self._append("system.index-corrected", "ok", key_id, "")
+    def corrected(self, key_id: KeyId) -> None:
+        """Record that an index entry of a key contradicted its document."""
+        self._try("system.index-corrected", key_id=key_id)
 
-    def _append(self, kind: str, code: str, key_id: KeyId, text: str) -> None:
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind=kind,
-            code=code,
-            key_id=key_id,
-            policy=self._policy_hash(),
-            detail=MessageDetail(text=text) if text else None,
-        )
-        with suppress(HSMError):
-            self._audit.append([draft], reserved=True)
-
-
-class NearLimitRecorder:
-    """
-    Puts on record that a key's material has little use left.
-
-    Args:
-        audit: The trail.
-
-        policy_hash: Tells the hash of the policy in force.
-    """
-
-    def __init__(self, audit: AuditLog, policy_hash: Callable[[], str]) -> None:
-        self._audit = audit
-        self._policy_hash = policy_hash
-
-    def __call__(self, use: Use, uses: int, limit: int) -> None:
+    def near_limit(self, use: Use, uses: int, limit: int) -> None:
         """
-        Append the record, before the use that comes near.
+        Record that a key's material has little use left, before that use.
 
         Raises:
             AuditUnavailableError: It can't be written.
         """
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.use-limit-near",
+        draft = AuditDraft.system(
+            "system.use-limit-near",
+            f"{uses} of {limit} uses",
             key_id=use.key.key_id,
             version=use.version.version,
             policy=self._policy_hash(),
-            detail=MessageDetail(text=f"{uses} of {limit} uses"),
         )
         self._audit.append([draft])
+
+    def _try(self, kind: str, text: str = "", **facts: Any) -> None:
+        draft = AuditDraft.system(kind, text, policy=self._policy_hash(), **facts)
+        with suppress(HSMError):
+            self._audit.append([draft], reserved=True)
 
 
 def record_system(services: HandlerDependencies, kind: str) -> None:
     """Record a start or a stop, with the digest over all keys."""
-    draft = AuditDraft(
-        phase=Phase.SINGLE,
-        kind=kind,
+    draft = AuditDraft.system(
+        kind,
+        f"hsm-core {__version__}",
         policy=services.policy.policy_hash(),
         set_digest=services.inventory.set_digest,
-        detail=MessageDetail(text=f"hsm-core {__version__}"),
     )
     services.audit.append([draft], durable=True, reserved=True).wait()
 
 
 def record_stopped(services: HandlerDependencies) -> None:
     """Record the algorithms whose power-up self-test failed."""
+    policy, code = services.policy.policy_hash(), SelfTestFailedError.code
     drafts = [
-        AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.self-test",
-            code=SelfTestFailedError.code,
-            policy=services.policy.policy_hash(),
-            detail=MessageDetail(text=row.algorithm.value),
-        )
+        AuditDraft.system("system.self-test", row.algorithm, code=code, policy=policy)
         for row in services.crypto.statuses()
         if row.status == "stopped"
     ]
