@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyUsage
 from hsm_core.factory import OpenHSM
@@ -395,6 +396,6 @@ def test_what_is_quick(session: Session, gateway: OpenHSM) -> None:
     ):
         key = session.create_key(algorithm).key_id
         batch = ops.SignBatch(key_id=key, items=tuple(items))
-        quick[algorithm, len(items)] = pipeline.is_quick(batch)
+        quick[algorithm, len(items)] = pipeline.speed_of(batch) is Speed.QUICK
 
     assert [("ed25519", 8)] == [which for which, is_quick in quick.items() if is_quick]

@@ -18,6 +18,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry, GeneratedKey
+from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.pipeline.asynchronous import Lane, Pools
 from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
@@ -101,8 +102,7 @@ def test_which_is_slow(gateway: OpenHSM, session: Session) -> None:
     }
 
     pipeline = pipeline_of(gateway)
-    assert wanted == {sent: pipeline.is_slow(sent) for sent in wanted}
-    assert not any(pipeline.is_quick(sent) for sent, slow in wanted.items() if slow)
+    assert wanted == {sent: pipeline.speed_of(sent) is Speed.SLOW for sent in wanted}
 
 
 def test_the_first_test_of_a_slow_algorithm(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_the_first_test_of_a_slow_algorithm(tmp_path: Path) -> None:
     with filesystem_hsm(tmp_path) as gateway:
         session, pipeline = Session(gateway.act_as(caller())), pipeline_of(gateway)
         check = ops.Verify(key_id=key, message=b"m", signature=signature)
-        assert pipeline.is_slow(check)
+        assert Speed.SLOW is pipeline.speed_of(check)
         session.verify(key, b"m", signature)
-        assert not pipeline.is_slow(check)
-        assert pipeline.is_slow(ops.Sign(key_id=key, message=b"m"))
+        assert Speed.QUICK is pipeline.speed_of(check)
+        assert Speed.SLOW is pipeline.speed_of(ops.Sign(key_id=key, message=b"m"))
 
 
 def test_nothing_waits_for_slow_work(

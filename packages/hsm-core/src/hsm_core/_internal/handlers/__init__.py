@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Handlers of the operations, one module per context."""
+"""Handlers of the operations, a module per subject; importing this registers all."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hsm_core._internal.handlers import (
+from hsm_core._internal.handlers import (  # noqa: F401 (each registers its handlers)
     approvals,
     audit,
     batches,
     destruction,
-    encapsulation,
     encryption,
     inspection,
     key_changes,
     key_creation,
-    macs,
     policy,
     retention,
     service,
@@ -24,25 +22,6 @@ from hsm_core._internal.handlers import (
 )
 from hsm_core._internal.handlers.base import HANDLERS, AnyHandler, HandlerDependencies
 from hsm_core.operations import Operation
-
-__all__ = [
-    "approvals",
-    "audit",
-    "batches",
-    "destruction",
-    "encapsulation",
-    "encryption",
-    "handler_table",
-    "inspection",
-    "key_changes",
-    "key_creation",
-    "macs",
-    "policy",
-    "retention",
-    "service",
-    "signatures",
-    "transfer",
-]
 
 
 def handler_table(

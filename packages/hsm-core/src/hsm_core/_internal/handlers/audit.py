@@ -12,6 +12,8 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
+    Speed,
+    answers,
     check_known,
     handles,
 )
@@ -161,6 +163,8 @@ def _answered(event: AuditEvent) -> str:
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     """Show events, newest or oldest first."""
 
+    speed = Speed.POOLED
+
     def prepare(self, context: RequestContext[ops.ListAuditEvents], /) -> None:
         """Refuse kinds that no record has, and to follow the trail backwards."""
         for kind in context.operation.kind:
@@ -181,25 +185,13 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         head = self._services.audit.head()
         return Answer(view.page(context.operation.start_seq, head))
 
-    def is_quick(self, operation: ops.ListAuditEvents, /) -> bool:
-        """Never: it reads files."""
-        return False
 
-
-@handles(ops.VerifyAudit)
-class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
-    """Verify a range of the trail."""
-
-    def perform(
-        self, context: RequestContext[ops.VerifyAudit], /
-    ) -> Answer[ops.AuditVerification]:
-        """Check it, and say how far it got."""
-        operation = context.operation
-        return Answer(self._services.verify(operation.start_seq, operation.limit))
-
-    def is_quick(self, operation: ops.VerifyAudit, /) -> bool:
-        """Never: it reads files."""
-        return False
+@answers(ops.VerifyAudit, Speed.POOLED)
+def verify_audit(
+    services: HandlerDependencies, context: RequestContext[ops.VerifyAudit]
+) -> ops.AuditVerification:
+    """Verify a range of the audit log."""
+    return services.verify(context.operation.start_seq, context.operation.limit)
 
 
 def _start(

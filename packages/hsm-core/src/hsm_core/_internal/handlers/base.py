@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import IntEnum
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
@@ -18,8 +19,8 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.keyring.use_counters import Use, UseAccounts
+from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._json import bytes_fields
 from hsm_core.algorithms import (
@@ -75,10 +76,20 @@ class Schedule:
 Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 
-QUICK_WEIGHT: Final = 1
-POOLED_WEIGHT: Final = 4
-SLOW_WEIGHT: Final = 50
-"""Weights of operations; see `AnyHandler.weight`."""
+
+class Speed(IntEnum):
+    """
+    Where an operation runs, as its weight: how many quick operations one is worth.
+
+    Quick ones, such as a signature with P-256, run on an event loop itself; those that
+    wait for the disk or take milliseconds run on a pool; slow ones have threads of
+    their own.
+    """
+
+    QUICK = 1
+    POOLED = 4
+    SLOW = 50
+
 
 PUBLIC_USAGES: Final = frozenset(
     {KeyUsage.VERIFY, KeyUsage.ENCRYPT, KeyUsage.ENCAPSULATE}
@@ -184,55 +195,45 @@ class AnyHandler(ABC, Generic[Op]):
         return ()
 
     @abstractmethod
-    def is_quick(self, operation: Op, /) -> bool:
-        """Whether it takes so little time that an event loop may do it itself."""
-
-    @abstractmethod
-    def is_slow(self, operation: Op, /) -> bool:
-        """Whether it takes so long that it has threads of its own."""
+    def speed_of(self, operation: Op, /) -> Speed:
+        """Return where an operation runs; nothing but memory is looked at."""
 
     def weight(self, operation: Op, /) -> int:
-        """
-        Return how many quick operations one is worth.
-
-        A signature by ML-DSA-65 or P-256 is 1; what goes to a pool, as mutations and
-        RSA's private keys do, is 4; what has threads of its own is 50.
-        """
-        if self.is_slow(operation):
-            return SLOW_WEIGHT
-        return QUICK_WEIGHT if self.is_quick(operation) else POOLED_WEIGHT
+        """Return how many quick operations one is worth."""
+        return self.speed_of(operation)
 
     def _algorithm_of(self, operation: Op) -> Algorithm | None:
         """Return the algorithm of the key that an operation names, if it is known."""
         entry = self._services.inventory.entry(getattr(operation, "key_id", ""))
         return Algorithm(entry.algorithm) if entry and entry.algorithm else None
 
-    def _check_size(self, field: str, data: bytes | None, limit: int) -> None:
-        if data is not None and len(data) > limit:
-            raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
-
 
 class Handler(AnyHandler[Op], Generic[Op, R]):
-    """Handler of an operation that changes no key."""
+    """
+    Handler of an operation that changes no key.
+
+    Attributes:
+        speed: Where it runs, unless it uses a key.
+    """
+
+    speed: ClassVar[Speed] = Speed.QUICK
 
     @abstractmethod
     def perform(self, context: RequestContext[Op], /) -> Answer[R]:
         """Do it."""
 
-    def is_quick(self, operation: Op, /) -> bool:
-        """Whether it uses no key, or one in memory with a short payload."""
+    def speed_of(self, operation: Op, /) -> Speed:
+        """Return *speed*, or what a use of the key takes."""
         if operation.usage is None:
-            return True
-        key_id: str = getattr(operation, "key_id", "")
+            return self.speed
+        if self._is_slow_use(operation):
+            return Speed.SLOW
         payload = (getattr(operation, name) for name in bytes_fields(type(operation)))
         size = sum(len(data) for data in payload if isinstance(data, bytes))
-        private = operation.usage not in PUBLIC_USAGES
-        return is_quick_use(self._services.inventory, key_id, size, private=private)
+        return self._speed_of_use(operation, size)
 
-    def is_slow(self, operation: Op, /) -> bool:
-        """Whether its algorithm is slow with the private key, or not tested yet."""
-        if operation.usage is None:
-            return False
+    def _is_slow_use(self, operation: Op) -> bool:
+        """Whether the algorithm is slow with the private key, or not tested yet."""
         algorithm = self._algorithm_of(operation)
         if algorithm is None:
             return False
@@ -241,17 +242,58 @@ class Handler(AnyHandler[Op], Generic[Op, R]):
         is_public = operation.usage in PUBLIC_USAGES
         return spec(algorithm).use_cost is Cost.SLOW and not is_public
 
+    def _speed_of_use(self, operation: Op, size: int) -> Speed:
+        """Return whether a use is sure to end soon: of a known key, and short."""
+        document = self._services.inventory.known(getattr(operation, "key_id", ""))
+        if document is None or size > INLINE_BYTES:
+            return Speed.POOLED
+        row = spec(Algorithm(document.algorithm))
+        is_quick = row.use_cost is Cost.QUICK and row.family is not Family.RSA
+        is_public = operation.usage in PUBLIC_USAGES
+        return Speed.QUICK if is_quick or is_public else Speed.POOLED
 
-class ProtectingHandler(Handler[Op, R]):
-    """Handler of an operation that protects data: one use of the current version."""
 
-    @abstractmethod
-    def protected_bytes(self, operation: Op, /) -> int:
-        """Return the number of bytes that the operation protects."""
+class UseHandler(Handler[Op, R]):
+    """
+    Handler of an operation that uses the material of its key.
+
+    Attributes:
+        protects: Fields with the data that one use of the current version protects, or
+            with its length; none where nothing is protected.
+        current_for: Operation that the current version must permit; empty where it is
+            not the one that is used.
+    """
+
+    protects: ClassVar[tuple[str, ...]] = ()
+    current_for: ClassVar[str] = ""
+
+    def prepare(self, context: RequestContext[Op], /) -> None:
+        """Check sizes, usage, state of the current version, and parameters."""
+        operation, key = context.operation, context.key
+        limits = self._services.settings.limits
+        for name in bytes_fields(type(operation)):
+            data = getattr(operation, name)
+            limit = limits.aad_bytes if name == "aad" else limits.payload_bytes
+            # A ciphertext is longer than its payload, and was checked before.
+            if data is not None and name != "ciphertext" and len(data) > limit:
+                raise PayloadTooLargeError(name, actual=len(data), maximum=limit)
+        check_usage(key, operation.usage)
+        if self.current_for:
+            require_version(key, None, self.current_for)
+        self.check(context)
+        self._services.crypto.require(Algorithm(key.algorithm))
+
+    def check(self, context: RequestContext[Op], /) -> None:
+        """Check what the algorithm allows."""
 
     def uses(self, context: RequestContext[Op], /) -> Sequence[Use]:
-        """Return one use of the current version."""
-        key, size = context.key, self.protected_bytes(context.operation)
+        """Return one use of the current version, if it protects something."""
+        if not self.protects:
+            return ()
+        key, size = context.key, 0
+        for name in self.protects:
+            data: bytes | int | None = getattr(context.operation, name)
+            size += data if isinstance(data, int) else len(data or b"")
         return (Use(key, key.current_version, 1, size),)
 
 
@@ -266,17 +308,14 @@ class MutationHandler(AnyHandler[Op], Generic[Op, R]):
     def answer(self, document: KeyDocument, version: int, /) -> R:
         """Build the answer from a committed document, now or for a repeated request."""
 
-    def is_quick(self, operation: Op, /) -> bool:
-        """Never: a mutation waits for the disk three times."""
-        return False
-
-    def is_slow(self, operation: Op, /) -> bool:
-        """Whether it makes a key of an algorithm that is slow in this, or untested."""
+    def speed_of(self, operation: Op, /) -> Speed:
+        """Return whether it makes a key of an algorithm that is slow, or untested."""
         algorithm = self.made_algorithm(operation)
         if algorithm is None:
-            return False
+            return Speed.POOLED
         is_slow = spec(algorithm).generate_cost is Cost.SLOW
-        return is_slow or not self._services.crypto.is_ready(algorithm)
+        is_slow = is_slow or not self._services.crypto.is_ready(algorithm)
+        return Speed.SLOW if is_slow else Speed.POOLED
 
     def made_algorithm(self, operation: Op, /) -> Algorithm | None:
         """Return the algorithm of the material that it makes; None if it makes none."""
@@ -310,6 +349,35 @@ def handles(
     return register
 
 
+class FunctionHandler(Handler[Any, Any]):
+    """Handler of an operation that is one function, and needs no preparation."""
+
+    work: ClassVar[Callable[[HandlerDependencies, RequestContext[Any]], Any]]
+
+    def perform(self, context: RequestContext[Any], /) -> Answer[Any]:
+        """Call the function."""
+        return Answer(type(self).work(self._services, context))
+
+
+def answers(
+    operation: type[Op], speed: Speed = Speed.QUICK
+) -> Callable[
+    [Callable[[HandlerDependencies, RequestContext[Op]], R]],
+    Callable[[HandlerDependencies, RequestContext[Op]], R],
+]:
+    """Let the decorated function answer an operation."""
+
+    def register(
+        work: Callable[[HandlerDependencies, RequestContext[Op]], R],
+    ) -> Callable[[HandlerDependencies, RequestContext[Op]], R]:
+        members = {"work": staticmethod(work), "speed": speed}
+        name = f"{operation.__name__}Handler"
+        handles(operation)(type(name, (FunctionHandler,), members))
+        return work
+
+    return register
+
+
 def check_known(name: str, known: Collection[str], /, *, field: str) -> None:
     """
     Check the name of an operation or of a kind of record in a request.
@@ -334,29 +402,3 @@ def check_known(name: str, known: Collection[str], /, *, field: str) -> None:
 
 INLINE_BYTES: Final = 64 * 1024
 """Maximum payload processed in one step, in bytes."""
-
-
-def is_quick_use(
-    inventory: KeyRepository, key_id: str, size: int, *, private: bool
-) -> bool:
-    """
-    Return whether a use of a key is sure to end soon.
-
-    Args:
-        inventory: Where the key is looked for, in memory alone.
-
-        key_id: Id or name of the key; if it isn't known, reading it takes time.
-
-        size: Length of the payload in bytes.
-
-        private: Whether the private half of the key computes.
-    """
-    document = inventory.known(key_id)
-    if document is None or size > INLINE_BYTES:
-        return False
-    return not private or _is_quick(document)
-
-
-def _is_quick(document: KeyDocument) -> bool:
-    row = spec(Algorithm(document.algorithm))
-    return row.use_cost is Cost.QUICK and row.family is not Family.RSA

@@ -11,20 +11,21 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core._internal.handlers.base import (
-    POOLED_WEIGHT,
     PUBLIC_USAGES,
-    QUICK_WEIGHT,
-    SLOW_WEIGHT,
     Answer,
     Handler,
     HandlerDependencies,
+    Speed,
     handles,
-    is_quick_use,
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.encryption import DecryptHandler, EncryptHandler
-from hsm_core._internal.handlers.macs import ComputeMacHandler, VerifyMacHandler
-from hsm_core._internal.handlers.signatures import SignHandler, VerifyHandler
+from hsm_core._internal.handlers.signatures import (
+    ComputeMacHandler,
+    SignHandler,
+    VerifyHandler,
+    VerifyMacHandler,
+)
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.keyring.versions import check_usage, is_short_walk
@@ -210,29 +211,28 @@ class BatchHandler(Handler[AnyBatch, Record]):
             if version is not None:
                 self._services.uses.touch(key, version)
 
-    def is_quick(self, operation: AnyBatch, /) -> bool:
-        """Only if it is small, and the algorithm takes microseconds."""
+    def speed_of(self, operation: AnyBatch, /) -> Speed:
+        """Return quick only if it is small, and the algorithm takes microseconds."""
+        if self._is_slow_use(operation):
+            return Speed.SLOW
         document = self._services.inventory.known(operation.key_id)
         if document is None or len(operation.items) > _QUICK_ITEMS:
-            return False
-        if spec(Algorithm(document.algorithm)).is_pqc:
-            return False
+            return Speed.POOLED
         version = getattr(operation, "version", None)
-        if not self.private and not is_short_walk(document, version):
-            return False
-        size = _bytes_of(operation.items, self._fields)
-        inventory, key_id = self._services.inventory, operation.key_id
-        return is_quick_use(inventory, key_id, size, private=self.private)
+        is_short = self.private or is_short_walk(document, version)
+        if spec(Algorithm(document.algorithm)).is_pqc or not is_short:
+            return Speed.POOLED
+        return self._speed_of_use(operation, _bytes_of(operation.items, self._fields))
 
     def weight(self, operation: AnyBatch, /) -> int:
         """Return the sum of the items' weights; no key has to be read."""
-        if self.is_slow(operation):
-            return SLOW_WEIGHT * len(operation.items)
-        algorithm = self._algorithm_of(operation)
-        is_quick = algorithm is None or operation.usage in PUBLIC_USAGES
-        if algorithm is not None and spec(algorithm).family is not Family.RSA:
-            is_quick = True
-        return (QUICK_WEIGHT if is_quick else POOLED_WEIGHT) * len(operation.items)
+        speed, algorithm = Speed.QUICK, self._algorithm_of(operation)
+        if self._is_slow_use(operation):
+            speed = Speed.SLOW
+        elif algorithm is not None and operation.usage not in PUBLIC_USAGES:
+            is_rsa = spec(algorithm).family is Family.RSA
+            speed = Speed.POOLED if is_rsa else Speed.QUICK
+        return speed * len(operation.items)
 
 
 def _good(context: RequestContext[Any]) -> Iterator[RequestContext[Any]]:

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Encrypt, Decrypt, Rewrap, GenerateDataKey."""
+"""Encryption, data keys and key encapsulation."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 import msgspec
 
 from hsm_core import operations as ops
+from hsm_core._internal.crypto.ciphertexts import (
+    NONCE_BYTES,
+    Header,
+    kind_of,
+    open_with,
+    seal_to,
+)
+from hsm_core._internal.crypto.ciphertexts import parse as parse_envelope
+from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core._internal.handlers.base import (
     Answer,
-    Handler,
-    ProtectingHandler,
+    HandlerDependencies,
+    UseHandler,
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.handlers.encapsulation import open_envelope, seal_envelope
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import (
@@ -27,11 +36,118 @@ from hsm_core.algorithms import (
     KeyUsage,
     spec,
 )
-from hsm_core.errors import InvalidInputError, UnsupportedOperationError
+from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
+from hsm_core.errors import (
+    DecryptionError,
+    InvalidInputError,
+    KeyNotFoundError,
+    UnsupportedOperationError,
+)
 from hsm_core.protocols import OAEPParameters
-from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 EncryptOrDecrypt = TypeVar("EncryptOrDecrypt", ops.Encrypt, ops.Decrypt)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A plaintext, and the header of the envelope that held it."""
+
+    header: Header
+    plaintext: bytes = field(repr=False)
+
+
+def seal_envelope(
+    services: HandlerDependencies,
+    key: KeyDocument,
+    plaintext: bytes,
+    aad: bytes,
+    *,
+    hash: HashAlgorithm = HashAlgorithm.SHA_256,
+    mgf_hash: HashAlgorithm = HashAlgorithm.SHA_256,
+) -> bytes:
+    """
+    Encrypt with the current version; nonces are ours, never the caller's.
+
+    Args:
+        services: Dependencies of the handlers.
+
+        key: A key of an AEAD, RSA or KEM.
+
+        plaintext: What to encrypt.
+
+        aad: Authenticated, not encrypted.
+
+        hash: RSAES-OAEP only.
+
+        mgf_hash: RSAES-OAEP only.
+
+    Raises:
+        InputSizeError: The plaintext is too long for RSAES-OAEP.
+    """
+    version, materials = key.current_version, services.inventory.materials
+    kind = kind_of(Algorithm(key.algorithm))
+    if kind == KEM_ENVELOPE:
+        public = materials.public_handle(key, version)
+        return seal_to(
+            services.crypto, public, key.key_id, version.version, plaintext, aad
+        )
+    if kind == RSAES_OAEP:
+        header = Header(kind, key.key_id, version.version, hash, mgf_hash)
+        parameters = _oaep(header, aad)
+        handle = materials.public_handle(key, version)
+        return header.encode() + handle.encrypt(plaintext, parameters)
+    header = Header(kind, key.key_id, version.version)
+    nonce = services.entropy.random_bytes(NONCE_BYTES)
+    sealed = materials.handle(key, version).seal(nonce, plaintext, header.bind(aad))
+    return header.encode() + nonce + sealed
+
+
+def open_envelope(
+    services: HandlerDependencies,
+    key: KeyDocument,
+    kind: str,
+    envelope: bytes,
+    aad: bytes,
+) -> Opened:
+    """
+    Decrypt with the version that the envelope names.
+
+    Args:
+        services: Dependencies of the handlers.
+
+        key: A key of an AEAD, RSA or KEM.
+
+        kind: The operation, which the version's state must permit.
+
+        envelope: As `seal_envelope` returned it.
+
+        aad: As it was given there.
+
+    Raises:
+        DecryptionError: Anything is wrong with the envelope; it is not said what.
+        KeyStateError: The version's state does not permit the operation.
+    """
+    header, body = parse_envelope(envelope)
+    algorithm = Algorithm(key.algorithm)
+    if header.key_id != key.key_id or header.kind != kind_of(algorithm):
+        raise DecryptionError
+    try:
+        version = require_version(key, header.version, kind)
+    except KeyNotFoundError:
+        raise DecryptionError from None
+    handle = services.inventory.materials.handle(key, version)
+    if header.kind == KEM_ENVELOPE:
+        return Opened(header, open_with(services.crypto, handle, envelope, aad))
+    if header.kind == RSAES_OAEP:
+        return Opened(header, handle.decrypt(body, _oaep(header, aad)))
+    nonce, sealed = body[:NONCE_BYTES], body[NONCE_BYTES:]
+    return Opened(header, handle.open(nonce, sealed, header.bind(aad)))
+
+
+def _oaep(header: Header, aad: bytes) -> OAEPParameters:
+    return OAEPParameters(
+        hash=header.hash, mgf_hash=header.mgf_hash, label=header.bind(aad)
+    )
 
 
 def _with_defaults(
@@ -46,15 +162,26 @@ def _with_defaults(
     )
 
 
-def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) -> None:
-    if row.is_kem:
-        kind = type(operation).__name__
-        other = "Seal" if isinstance(operation, ops.Encrypt) else "Open"
+_OF_KEMS: Final = {"Encrypt": "Seal", "Decrypt": "Open"}
+_OF_OTHERS: Final = {"Seal": "Encrypt", "Open": "Decrypt"}
+"""What does the same for the other kind of key."""
+
+
+def _check_family(
+    operation: ops.Encrypt | ops.Decrypt | ops.Seal | ops.Open, row: AlgorithmSpec
+) -> None:
+    kind = type(operation).__name__
+    other = (_OF_KEMS if row.is_kem else _OF_OTHERS).get(kind)
+    if other is not None:
         raise UnsupportedOperationError(
             f"key_id: {row.algorithm} keys don't support {kind}; use {other}.",
             algorithm=row.algorithm.value,
             field="key_id",
         )
+
+
+def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) -> None:
+    _check_family(operation, row)
     if row.family is Family.RSA:
         return
     if operation.encoding is CiphertextEncoding.RAW:
@@ -62,16 +189,34 @@ def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) 
             f"encoding: {row.algorithm} ciphertexts must be envelopes.",
             field="encoding",
         )
-    for field in ("hash", "mgf_hash"):
-        if getattr(operation, field) is not None:
+    for name in ("hash", "mgf_hash"):
+        if getattr(operation, name) is not None:
             raise UnsupportedOperationError(
-                f"{field} applies to RSAES-OAEP only.", field=field
+                f"{name} applies to RSAES-OAEP only.", field=name
             )
 
 
+def _encrypted(
+    key: KeyDocument, ciphertext: bytes, source: int = 0
+) -> Answer[ops.Ciphertext]:
+    result = ops.Ciphertext(
+        key_id=key.key_id, version=key.current, ciphertext=ciphertext
+    )
+    return Answer(result, key.current, source=source)
+
+
+def _decrypted(
+    key: KeyDocument, version: int, plaintext: bytes
+) -> Answer[ops.Plaintext]:
+    result = ops.Plaintext(key_id=key.key_id, version=version, plaintext=plaintext)
+    return Answer(result, version)
+
+
 @handles(ops.Encrypt)
-class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
+class EncryptHandler(UseHandler[ops.Encrypt, ops.Ciphertext]):
     """Encrypt with the current version."""
+
+    current_for, protects = "Encrypt", ("plaintext",)
 
     def resolve(
         self, operation: ops.Encrypt, document: KeyDocument | None, /
@@ -79,19 +224,9 @@ class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
         """Fill the hashes of RSAES-OAEP."""
         return _with_defaults(operation, document)
 
-    def prepare(self, context: RequestContext[ops.Encrypt], /) -> None:
-        """Check sizes, usage, state and parameters."""
-        operation, limits = context.operation, self._services.settings.limits
-        self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
-        self._check_size("aad", operation.aad, limits.aad_bytes)
-        check_usage(context.key, ops.Encrypt.usage)
-        require_version(context.key, None, "Encrypt")
-        _check_parameters(operation, context.spec)
-        self._services.crypto.require(context.spec.algorithm)
-
-    def protected_bytes(self, operation: ops.Encrypt, /) -> int:
-        """Return the length of the data."""
-        return len(operation.plaintext)
+    def check(self, context: RequestContext[ops.Encrypt], /) -> None:
+        """Check the parameters."""
+        _check_parameters(context.operation, context.spec)
 
     def perform(
         self, context: RequestContext[ops.Encrypt], /
@@ -99,33 +234,23 @@ class EncryptHandler(ProtectingHandler[ops.Encrypt, ops.Ciphertext]):
         """Encrypt; the nonce is ours, never the caller's."""
         key, operation = context.key, context.operation
         if operation.encoding is CiphertextEncoding.RAW:
-            ciphertext = self._raw(context)
-        else:
-            ciphertext = seal_envelope(
-                self._services,
-                key,
-                operation.plaintext,
-                operation.aad,
-                hash=operation.hash or HashAlgorithm.SHA_256,
-                mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
-            )
-        return Answer(
-            ops.Ciphertext(
-                key_id=key.key_id, version=key.current, ciphertext=ciphertext
-            ),
-            key.current,
+            materials = self._services.inventory.materials
+            handle = materials.public_handle(key, key.current_version)
+            parameters = _raw_parameters(operation)
+            return _encrypted(key, handle.encrypt(operation.plaintext, parameters))
+        ciphertext = seal_envelope(
+            self._services,
+            key,
+            operation.plaintext,
+            operation.aad,
+            hash=operation.hash or HashAlgorithm.SHA_256,
+            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
         )
-
-    def _raw(self, context: RequestContext[ops.Encrypt]) -> bytes:
-        handle = self._services.inventory.materials.public_handle(
-            context.key, context.key.current_version
-        )
-        operation = context.operation
-        return handle.encrypt(operation.plaintext, _raw_parameters(operation))
+        return _encrypted(key, ciphertext)
 
 
 @handles(ops.Decrypt)
-class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
+class DecryptHandler(UseHandler[ops.Decrypt, ops.Plaintext]):
     """Decrypt with the version that the envelope names."""
 
     def resolve(
@@ -136,43 +261,30 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             return _with_defaults(operation, document)
         return operation
 
-    def prepare(self, context: RequestContext[ops.Decrypt], /) -> None:
-        """Check sizes, usage and parameters."""
-        operation, limits = context.operation, self._services.settings.limits
-        longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
-        self._check_size("ciphertext", operation.ciphertext, longest)
-        self._check_size("aad", operation.aad, limits.aad_bytes)
-        check_usage(context.key, ops.Decrypt.usage)
+    def check(self, context: RequestContext[ops.Decrypt], /) -> None:
+        """Check the parameters; an envelope brings them."""
+        operation = context.operation
         _check_parameters(operation, context.spec)
         if operation.encoding is CiphertextEncoding.ENVELOPE:
-            for field in ("version", "hash", "mgf_hash"):
-                if getattr(operation, field) is not None:
+            for name in ("version", "hash", "mgf_hash"):
+                if getattr(operation, name) is not None:
                     raise InvalidInputError(
-                        f"{field} must be omitted: the envelope names it.", field=field
+                        f"{name} must be omitted: the envelope names it.", field=name
                     )
-        self._services.crypto.require(context.spec.algorithm)
 
     def perform(self, context: RequestContext[ops.Decrypt], /) -> Answer[ops.Plaintext]:
         """Decrypt; whatever is wrong with the ciphertext has one answer."""
         operation, key = context.operation, context.key
         if operation.encoding is CiphertextEncoding.RAW:
-            version, plaintext = self._open_raw(context)
-        else:
-            opened = open_envelope(
-                self._services, key, "Decrypt", operation.ciphertext, operation.aad
-            )
-            version, plaintext = opened.header.version, opened.plaintext
-        return Answer(
-            ops.Plaintext(key_id=key.key_id, version=version, plaintext=plaintext),
-            version,
+            version = require_version(key, operation.version, "Decrypt")
+            handle = self._services.inventory.materials.handle(key, version)
+            parameters = _raw_parameters(operation)
+            plaintext = handle.decrypt(operation.ciphertext, parameters)
+            return _decrypted(key, version.version, plaintext)
+        opened = open_envelope(
+            self._services, key, "Decrypt", operation.ciphertext, operation.aad
         )
-
-    def _open_raw(self, context: RequestContext[ops.Decrypt]) -> tuple[int, bytes]:
-        operation = context.operation
-        version = require_version(context.key, operation.version, "Decrypt")
-        handle = self._services.inventory.materials.handle(context.key, version)
-        plaintext = handle.decrypt(operation.ciphertext, _raw_parameters(operation))
-        return version.version, plaintext
+        return _decrypted(key, opened.header.version, opened.plaintext)
 
 
 def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
@@ -183,21 +295,45 @@ def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
     )
 
 
+@handles(ops.Seal)
+class SealHandler(UseHandler[ops.Seal, ops.Ciphertext]):
+    """Encrypt a message to the current version: encapsulate, derive, encrypt."""
+
+    current_for, protects = "Seal", ("plaintext",)
+
+    def check(self, context: RequestContext[ops.Seal], /) -> None:
+        """Check that it is a KEM key."""
+        _check_family(context.operation, context.spec)
+
+    def perform(self, context: RequestContext[ops.Seal], /) -> Answer[ops.Ciphertext]:
+        """Seal it."""
+        key, operation = context.key, context.operation
+        sealed = seal_envelope(self._services, key, operation.plaintext, operation.aad)
+        return _encrypted(key, sealed)
+
+
+@handles(ops.Open)
+class OpenHandler(UseHandler[ops.Open, ops.Plaintext]):
+    """Decrypt what was sealed, with the version that it names."""
+
+    def check(self, context: RequestContext[ops.Open], /) -> None:
+        """Check that it is a KEM key."""
+        _check_family(context.operation, context.spec)
+
+    def perform(self, context: RequestContext[ops.Open], /) -> Answer[ops.Plaintext]:
+        """Decapsulate, derive, decrypt; whatever is wrong has one answer."""
+        key, operation = context.key, context.operation
+        opened = open_envelope(
+            self._services, key, "Open", operation.ciphertext, operation.aad
+        )
+        return _decrypted(key, opened.header.version, opened.plaintext)
+
+
 @handles(ops.GenerateDataKey)
-class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]):
+class GenerateDataKeyHandler(UseHandler[ops.GenerateDataKey, ops.DataKey]):
     """Make a data key and encrypt it with the current version."""
 
-    def prepare(self, context: RequestContext[ops.GenerateDataKey], /) -> None:
-        """Check size, usage and state."""
-        limit = self._services.settings.limits.aad_bytes
-        self._check_size("aad", context.operation.aad, limit)
-        check_usage(context.key, ops.GenerateDataKey.usage)
-        require_version(context.key, None, "GenerateDataKey")
-        self._services.crypto.require(context.spec.algorithm)
-
-    def protected_bytes(self, operation: ops.GenerateDataKey, /) -> int:
-        """Return the length of the key."""
-        return operation.length
+    current_for, protects = "GenerateDataKey", ("length",)
 
     def perform(
         self, context: RequestContext[ops.GenerateDataKey], /
@@ -218,23 +354,14 @@ class GenerateDataKeyHandler(ProtectingHandler[ops.GenerateDataKey, ops.DataKey]
 
 
 @handles(ops.Rewrap)
-class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
+class RewrapHandler(UseHandler[ops.Rewrap, ops.Ciphertext]):
     """Decrypt with the version that made it, encrypt with the current one."""
 
-    def prepare(self, context: RequestContext[ops.Rewrap], /) -> None:
-        """Check sizes, both usages, and that the current version may encrypt."""
-        operation, limits = context.operation, self._services.settings.limits
-        longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
-        self._check_size("ciphertext", operation.ciphertext, longest)
-        self._check_size("aad", operation.aad, limits.aad_bytes)
-        for usage in (KeyUsage.DECRYPT, KeyUsage.ENCRYPT):
-            check_usage(context.key, usage)
-        require_version(context.key, None, "Encrypt")
-        self._services.crypto.require(context.spec.algorithm)
+    current_for, protects = "Encrypt", ("ciphertext",)
 
-    def protected_bytes(self, operation: ops.Rewrap, /) -> int:
-        """Return the length of the data."""
-        return len(operation.ciphertext)
+    def check(self, context: RequestContext[ops.Rewrap], /) -> None:
+        """Check the other usage that the key needs."""
+        check_usage(context.key, KeyUsage.ENCRYPT)
 
     def perform(self, context: RequestContext[ops.Rewrap], /) -> Answer[ops.Ciphertext]:
         """Do both; the plaintext stays here. One of the newest version is done too."""
@@ -242,15 +369,62 @@ class RewrapHandler(ProtectingHandler[ops.Rewrap, ops.Ciphertext]):
         opened = open_envelope(
             self._services, key, "Rewrap", operation.ciphertext, operation.aad
         )
+        header = opened.header
         ciphertext = seal_envelope(
             self._services,
             key,
             opened.plaintext,
             operation.aad,
-            hash=opened.header.hash,
-            mgf_hash=opened.header.mgf_hash,
+            hash=header.hash,
+            mgf_hash=header.mgf_hash,
         )
-        result = ops.Ciphertext(
-            key_id=key.key_id, version=key.current, ciphertext=ciphertext
+        return _encrypted(key, ciphertext, header.version)
+
+
+@handles(ops.Encapsulate)
+class EncapsulateHandler(UseHandler[ops.Encapsulate, ops.Encapsulation]):
+    """Make a shared secret for the current version."""
+
+    current_for = "Encapsulate"
+
+    def perform(
+        self, context: RequestContext[ops.Encapsulate], /
+    ) -> Answer[ops.Encapsulation]:
+        """Encapsulate to the public key."""
+        key, version = context.key, context.key.current_version
+        handle = self._services.inventory.materials.public_handle(key, version)
+        secret, ciphertext = handle.encapsulate()
+        return Answer(
+            ops.Encapsulation(
+                key_id=key.key_id,
+                version=key.current,
+                algorithm=Algorithm(key.algorithm),
+                ciphertext=ciphertext,
+                shared_secret=secret,
+            ),
+            key.current,
         )
-        return Answer(result, key.current, source=opened.header.version)
+
+
+@handles(ops.Decapsulate)
+class DecapsulateHandler(UseHandler[ops.Decapsulate, ops.SharedSecret]):
+    """Find the shared secret of an encapsulation."""
+
+    def check(self, context: RequestContext[ops.Decapsulate], /) -> None:
+        """Check state and length."""
+        require_version(context.key, context.operation.version, "Decapsulate")
+        check_encapsulation(context.spec.algorithm, context.operation.ciphertext)
+
+    def perform(
+        self, context: RequestContext[ops.Decapsulate], /
+    ) -> Answer[ops.SharedSecret]:
+        """Decapsulate; a changed encapsulation gives another secret."""
+        key, operation = context.key, context.operation
+        version = require_version(key, operation.version, "Decapsulate")
+        handle = self._services.inventory.materials.handle(key, version)
+        secret = handle.decapsulate(operation.ciphertext)
+        number = version.version
+        return Answer(
+            ops.SharedSecret(key_id=key.key_id, version=number, shared_secret=secret),
+            number,
+        )

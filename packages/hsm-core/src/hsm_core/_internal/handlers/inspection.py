@@ -18,6 +18,7 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     HandlerDependencies,
+    Speed,
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
@@ -119,6 +120,8 @@ class Listings:
 class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
     """Describe a key, after checking its stored form."""
 
+    speed = Speed.POOLED
+
     shows_tampered = True
 
     def perform(self, context: RequestContext[ops.DescribeKey], /) -> Answer[KeyInfo]:
@@ -131,14 +134,12 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
         use, found = self._services.uses.info(document, document.current_version)
         return Answer(key_info(document, _worse(integrity, found), use=use))
 
-    def is_quick(self, operation: ops.DescribeKey, /) -> bool:
-        """Never: it reads every blob of the key."""
-        return False
-
 
 @handles(ListKeys)
 class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
     """Show a page of keys."""
+
+    speed = Speed.POOLED
 
     def __init__(self, services: HandlerDependencies) -> None:
         super().__init__(services)
@@ -217,14 +218,12 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
             return None
         return key_info(document, integrity)
 
-    def is_quick(self, operation: ops.ListKeys, /) -> bool:
-        """Never: it reads every document of the page."""
-        return False
-
 
 @handles(ops.ListVersions)
 class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
     """Show the versions of a key."""
+
+    speed = Speed.POOLED
 
     shows_tampered = True
 
@@ -252,10 +251,6 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
         use, found = self._services.uses.info(document, version)
         integrity = _worse(materials.blob_integrity(document, version), found)
         return version_info(document, version, integrity, use)
-
-    def is_quick(self, operation: ops.ListVersions, /) -> bool:
-        """Never: a key may have thousands of versions."""
-        return False
 
 
 @handles(ops.GetPublicKey)

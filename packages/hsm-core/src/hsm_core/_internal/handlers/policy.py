@@ -14,6 +14,9 @@ from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
+    HandlerDependencies,
+    Speed,
+    answers,
     check_known,
     handles,
 )
@@ -46,32 +49,29 @@ _ABOUT_A_KEY: Final = KEYED - MAKING - {ops.ListKeys.__name__}
 """Operations that can be explained for an existing key."""
 
 
-@handles(ops.ShowPolicy)
-class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
-    """Show the policy in force."""
-
-    def perform(
-        self, context: RequestContext[ops.ShowPolicy], /
-    ) -> Answer[ops.PolicyInfo]:
-        """Show its text, and whether the file that lies there now is it."""
-        holder = self._services.policy
-        policy = holder.engine.policy
-        return Answer(
-            ops.PolicyInfo(
-                policy=policy.policy_hash,
-                source=holder.source,
-                text=policy.text,
-                warnings=policy.warnings,
-                loaded_at=instant(holder.loaded_at),
-                failures=holder.failures,
-                problem=holder.problem,
-            )
-        )
+@answers(ops.ShowPolicy)
+def show_policy(
+    services: HandlerDependencies, context: RequestContext[ops.ShowPolicy]
+) -> ops.PolicyInfo:
+    """Return the policy in force, and whether the present file is it."""
+    holder = services.policy
+    policy = holder.engine.policy
+    return ops.PolicyInfo(
+        policy=policy.policy_hash,
+        source=holder.source,
+        text=policy.text,
+        warnings=policy.warnings,
+        loaded_at=instant(holder.loaded_at),
+        failures=holder.failures,
+        problem=holder.problem,
+    )
 
 
 @handles(ops.ExplainPolicy)
 class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
     """Say what the policy would say."""
+
+    speed = Speed.POOLED
 
     def resolve(
         self, operation: ops.ExplainPolicy, document: KeyDocument | None, /
@@ -140,10 +140,6 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         if not described.allowed or described.approvals:
             raise KeyNotFoundError
         return facts
-
-    def is_quick(self, operation: ops.ExplainPolicy, /) -> bool:
-        """Never: a key's document may have to be read."""
-        return False
 
 
 def _check_facts(operation: ops.ExplainPolicy) -> None:
@@ -287,6 +283,8 @@ def _known(caller: Caller, engine: RuleEngine) -> Caller:
 class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
     """Replay the trail against a policy that is not in force."""
 
+    speed = Speed.SLOW
+
     def perform(
         self, context: RequestContext[ops.TestPolicy], /
     ) -> Answer[ops.PolicyTest]:
@@ -321,11 +319,3 @@ class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
         first, lines = lines_from(self._services.audit, seq, limit)
         numbered = enumerate(islice(lines, limit), first)
         return [event_of(line, number) for number, line in numbered]
-
-    def is_quick(self, operation: ops.TestPolicy, /) -> bool:
-        """Never: it reads files."""
-        return False
-
-    def is_slow(self, operation: ops.TestPolicy, /) -> bool:
-        """Always: it takes its time."""
-        return True

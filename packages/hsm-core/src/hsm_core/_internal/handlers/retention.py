@@ -12,7 +12,10 @@ from hsm_core._internal.handlers import destruction as internal
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
+    HandlerDependencies,
     Plan,
+    Speed,
+    answers,
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
@@ -189,31 +192,27 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
         return Plan(destroy_material(document, {material_id}, now), named)
 
 
-@handles(internal.AllowPurges)
-class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):
-    """Record that purges may go on; who asked knows what to do with it."""
-
-    def perform(
-        self, context: RequestContext[internal.AllowPurges], /
-    ) -> Answer[internal.PurgesAllowed]:
-        """Do nothing: that it is recorded is all."""
-        return Answer(internal.PurgesAllowed())
+@answers(internal.AllowPurges)
+def allow_purges(
+    services: HandlerDependencies, context: RequestContext[internal.AllowPurges]
+) -> internal.PurgesAllowed:
+    """Do nothing: that it is recorded is all."""
+    return internal.PurgesAllowed()
 
 
-@handles(ops.RetentionStatus)
-class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
-    """Tell how retention stands."""
-
-    def perform(
-        self, context: RequestContext[ops.RetentionStatus], /
-    ) -> Answer[ops.RetentionReport]:
-        """Return the result of the last sweep."""
-        return Answer(self._services.retention_status())
+@answers(ops.RetentionStatus)
+def retention_status(
+    services: HandlerDependencies, context: RequestContext[ops.RetentionStatus]
+) -> ops.RetentionReport:
+    """Return the result of the last sweep."""
+    return services.retention_status()
 
 
 @handles(ops.BeginLedger)
 class BeginLedgerHandler(Handler[ops.BeginLedger, ops.LedgerBegun]):
     """Let a new ledger take the place of a lost one."""
+
+    speed = Speed.POOLED
 
     def prepare(self, context: RequestContext[ops.BeginLedger], /) -> None:
         """Refuse where none is lost, before people are asked."""
@@ -225,10 +224,6 @@ class BeginLedgerHandler(Handler[ops.BeginLedger, ops.LedgerBegun]):
         """Have ledger and trail say so."""
         begin, reason = self._services.begin_ledger, context.operation.reason
         return Answer(begin(context.caller, reason))
-
-    def is_quick(self, operation: ops.BeginLedger, /) -> bool:
-        """Never: it waits for the disk."""
-        return False
 
 
 def _until(operation: ops.ExtendRetention) -> int:

@@ -6,10 +6,11 @@ from __future__ import annotations
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
 from hsm_core._internal.handlers.base import (
-    POOLED_WEIGHT,
-    SLOW_WEIGHT,
     Answer,
     Handler,
+    HandlerDependencies,
+    Speed,
+    answers,
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
@@ -115,16 +116,12 @@ def _counts(report: ops.RetentionReport) -> ops.RetentionCounts:
     )
 
 
-@handles(ops.ListAlgorithms)
-class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
-    """Tell what each algorithm is, and who serves it."""
-
-    def perform(
-        self, context: RequestContext[ops.ListAlgorithms], /
-    ) -> Answer[ops.AlgorithmList]:
-        """Join the table with the registry's last test results."""
-        statuses = self._services.crypto.statuses()
-        return Answer(ops.AlgorithmList(items=tuple(map(_describe, statuses))))
+@answers(ops.ListAlgorithms)
+def list_algorithms(
+    services: HandlerDependencies, context: RequestContext[ops.ListAlgorithms]
+) -> ops.AlgorithmList:
+    """Join the table with the registry's last test results."""
+    return ops.AlgorithmList(items=tuple(map(_describe, services.crypto.statuses())))
 
 
 @handles(ops.SelfTest)
@@ -135,6 +132,8 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     Between them the thread sleeps as long as it computed, up to 0.1 s. It is none of
     those that slow operations wait for.
     """
+
+    speed = Speed.POOLED
 
     def perform(
         self, context: RequestContext[ops.SelfTest], /
@@ -153,18 +152,10 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
         passed = all(result.passed for result in results)
         return Answer(ops.SelfTestReport(passed=passed, results=results))
 
-    def is_quick(self, operation: ops.SelfTest, /) -> bool:
-        """Never."""
-        return False
-
-    def is_slow(self, operation: ops.SelfTest, /) -> bool:
-        """Never: it would keep the slow threads for minutes."""
-        return False
-
     def weight(self, operation: ops.SelfTest, /) -> int:
         """Return the sum of its tests; a slow one takes about three signatures."""
         return sum(
-            POOLED_WEIGHT if row.use_cost is Cost.QUICK else 3 * SLOW_WEIGHT
+            Speed.POOLED if row.use_cost is Cost.QUICK else 3 * Speed.SLOW
             for row in ALGORITHMS.values()
         )
 
@@ -190,78 +181,34 @@ def _describe(status: ops.AlgorithmStatus) -> ops.AlgorithmInfo:
     )
 
 
-@handles(ops.VerifyStore)
-class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
-    """Compare the whole store."""
-
-    def perform(
-        self, context: RequestContext[ops.VerifyStore], /
-    ) -> Answer[ops.StoreVerification]:
-        """Look at the document and the blobs of every key."""
-        return Answer(self._services.verify_store(self._services.closing))
-
-    def is_quick(self, operation: ops.VerifyStore, /) -> bool:
-        """Never: it reads every file of the store."""
-        return False
-
-    def is_slow(self, operation: ops.VerifyStore, /) -> bool:
-        """Always."""
-        return True
+@answers(ops.VerifyStore, Speed.SLOW)
+def verify_store(
+    services: HandlerDependencies, context: RequestContext[ops.VerifyStore]
+) -> ops.StoreVerification:
+    """Check the document and the blobs of every key."""
+    return services.verify_store(services.closing)
 
 
-@handles(ops.BackUpStores)
-class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
-    """Copy the databases."""
-
-    def perform(
-        self, context: RequestContext[ops.BackUpStores], /
-    ) -> Answer[ops.BackUp]:
-        """Copy them while no key is changed."""
-        return Answer(self._services.back_up())
-
-    def is_quick(self, operation: ops.BackUpStores, /) -> bool:
-        """Never: it writes files."""
-        return False
-
-    def is_slow(self, operation: ops.BackUpStores, /) -> bool:
-        """Always."""
-        return True
+@answers(ops.BackUpStores, Speed.SLOW)
+def back_up_stores(
+    services: HandlerDependencies, context: RequestContext[ops.BackUpStores]
+) -> ops.BackUp:
+    """Copy the databases while no key is changed."""
+    return services.back_up()
 
 
-@handles(ops.RecoverStore)
-class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
-    """Accept the store as it is."""
-
-    def perform(
-        self, context: RequestContext[ops.RecoverStore], /
-    ) -> Answer[ops.Recovered]:
-        """Record what that means for each key, and unlock."""
-        return Answer(self._services.recover_store(context.operation.reason))
-
-    def is_quick(self, operation: ops.RecoverStore, /) -> bool:
-        """Never: it waits for the disk."""
-        return False
-
-    def is_slow(self, operation: ops.RecoverStore, /) -> bool:
-        """Always."""
-        return True
+@answers(ops.RecoverStore, Speed.SLOW)
+def recover_store(
+    services: HandlerDependencies, context: RequestContext[ops.RecoverStore]
+) -> ops.Recovered:
+    """Accept the store as it is: record what that means for each key, and unlock."""
+    return services.recover_store(context.operation.reason)
 
 
-@handles(ops.RecoverKey)
-class RecoverKeyHandler(Handler[ops.RecoverKey, ops.Recovered]):
-    """Accept one key as it is."""
-
-    def perform(
-        self, context: RequestContext[ops.RecoverKey], /
-    ) -> Answer[ops.Recovered]:
-        """Record what that means for it."""
-        asked = context.operation
-        return Answer(self._services.recover_key(asked.key_id, asked.reason))
-
-    def is_quick(self, operation: ops.RecoverKey, /) -> bool:
-        """Never: it waits for the disk."""
-        return False
-
-    def is_slow(self, operation: ops.RecoverKey, /) -> bool:
-        """Always."""
-        return True
+@answers(ops.RecoverKey, Speed.SLOW)
+def recover_key(
+    services: HandlerDependencies, context: RequestContext[ops.RecoverKey]
+) -> ops.Recovered:
+    """Accept one key as it is, and record what that means for it."""
+    asked = context.operation
+    return services.recover_key(asked.key_id, asked.reason)

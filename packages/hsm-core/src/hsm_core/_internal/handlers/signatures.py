@@ -1,39 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""Signatures: Sign, Verify."""
+"""Signatures, MACs and randomness."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import hmac
+from abc import abstractmethod
+from typing import ClassVar, TypeVar
 
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.parameters import (
-    signing_input,
-    verification_input,
-)
+from hsm_core._internal.crypto.parameters import signing_input, verification_input
 from hsm_core._internal.handlers.base import (
+    INLINE_BYTES,
     Answer,
     Handler,
-    ProtectingHandler,
+    Speed,
+    UseHandler,
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.keyring.documents import KeyDocument
-from hsm_core._internal.keyring.versions import (
-    check_usage,
-    is_short_walk,
-    require_version,
-    usable_versions,
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.versions import is_short_walk, usable_versions
+from hsm_core.algorithms import Algorithm, SignatureEncoding, spec
+from hsm_core.errors import (
+    MacMismatchError,
+    SignatureMismatchError,
+    VerificationError,
 )
-from hsm_core.algorithms import Algorithm, AlgorithmSpec, SignatureEncoding, spec
-from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import SignatureParameters
 
 SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)
+Check = TypeVar("Check", ops.Verify, ops.VerifyMac)
 
 
-def _with_defaults(operation: SignOrVerify, row: AlgorithmSpec) -> SignOrVerify:
+def _with_defaults(
+    operation: SignOrVerify, document: KeyDocument | None
+) -> SignOrVerify:
+    """Fill scheme, hash and encoding by the table."""
+    if document is None:
+        return operation
+    row = spec(Algorithm(document.algorithm))
     if not row.schemes:
         return operation
     return msgspec.structs.replace(
@@ -45,43 +52,21 @@ def _with_defaults(operation: SignOrVerify, row: AlgorithmSpec) -> SignOrVerify:
     )
 
 
-def _verify_input(
-    operation: ops.Verify, algorithm: Algorithm
-) -> tuple[bytes, SignatureParameters]:
-    return verification_input(
-        algorithm,
-        operation.message,
-        operation.digest,
-        operation.mu,
-        scheme=operation.scheme,
-        hash=operation.hash,
-        encoding=operation.encoding,
-        mgf_hash=operation.mgf_hash,
-        salt_bytes=operation.salt_bytes,
-        context=operation.context,
-    )
-
-
 @handles(ops.Sign)
-class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
+class SignHandler(UseHandler[ops.Sign, ops.Signature]):
     """Sign with the current version."""
+
+    current_for, protects = "Sign", ("message", "digest", "mu")
 
     def resolve(self, operation: ops.Sign, document: KeyDocument | None, /) -> ops.Sign:
         """Fill scheme, hash and encoding by the table."""
-        if document is None:
-            return operation
-        return _with_defaults(operation, spec(Algorithm(document.algorithm)))
+        return _with_defaults(operation, document)
 
-    def prepare(self, context: RequestContext[ops.Sign], /) -> None:
-        """Check size, usage, state and parameters."""
-        operation, key = context.operation, context.key
-        limit = self._services.settings.limits.payload_bytes
-        self._check_size("message", operation.message, limit)
-        check_usage(key, ops.Sign.usage)
-        version = require_version(key, None, "Sign")
-        algorithm = Algorithm(key.algorithm)
-        data, parameters = signing_input(
-            algorithm,
+    def check(self, context: RequestContext[ops.Sign], /) -> None:
+        """Prepare what is signed, and how."""
+        operation = context.operation
+        context.prepared[:] = signing_input(
+            Algorithm(context.key.algorithm),
             operation.message,
             operation.digest,
             operation.mu,
@@ -90,81 +75,157 @@ class SignHandler(ProtectingHandler[ops.Sign, ops.Signature]):
             encoding=operation.encoding,
             context=operation.context,
         )
-        context.prepared = [version, data, parameters]
-        self._services.crypto.require(algorithm)
-
-    def protected_bytes(self, operation: ops.Sign, /) -> int:
-        """Return the length of the data."""
-        return len(operation.message or operation.digest or operation.mu or b"")
 
     def perform(self, context: RequestContext[ops.Sign], /) -> Answer[ops.Signature]:
         """Sign."""
         operation, key = context.operation, context.key
-        version, data, parameters = context.prepared
-        handle = self._services.inventory.materials.handle(key, version)
-        signature = handle.sign(data, parameters)
+        data, parameters = context.prepared
+        handle = self._services.inventory.materials.handle(key, key.current_version)
         return Answer(
             ops.Signature(
                 key_id=key.key_id,
-                version=version.version,
+                version=key.current,
                 algorithm=Algorithm(key.algorithm),
                 scheme=parameters.scheme,
-                signature=signature,
+                signature=handle.sign(data, parameters),
                 hash=operation.hash,
                 encoding=operation.encoding,
             ),
-            version.version,
+            key.current,
         )
 
 
+class CheckHandler(UseHandler[Check, ops.Verified]):
+    """
+    Handler of a check that tries the versions that may have made it, newest first.
+
+    Attributes:
+        mismatch: Error if it fits none.
+    """
+
+    mismatch: ClassVar[type[VerificationError]]
+
+    @abstractmethod
+    def fits(self, context: RequestContext[Check], version: VersionDocument, /) -> bool:
+        """Whether a version made what is checked."""
+
+    def perform(self, context: RequestContext[Check], /) -> Answer[ops.Verified]:
+        """Return the newest version that made it."""
+        operation, key = context.operation, context.key
+        kind = type(operation).__name__
+        allowed = context.policy.allows_revoked(kind)
+        for version in usable_versions(
+            key, operation.version, kind, revoked_allowed=allowed
+        ):
+            if self.fits(context, version):
+                algorithm, number = Algorithm(key.algorithm), version.version
+                return Answer(
+                    ops.Verified(
+                        key_id=key.key_id, version=number, algorithm=algorithm
+                    ),
+                    number,
+                )
+        raise self.mismatch
+
+    def speed_of(self, operation: Check, /) -> Speed:
+        """Return more than for one use, where many versions may have to be tried."""
+        document = self._services.inventory.known(operation.key_id)
+        speed = super().speed_of(operation)
+        is_short = is_short_walk(document, operation.version)
+        return speed if is_short else max(speed, Speed.POOLED)
+
+
 @handles(ops.Verify)
-class VerifyHandler(Handler[ops.Verify, ops.Verified]):
+class VerifyHandler(CheckHandler[ops.Verify]):
     """Check a signature."""
+
+    mismatch = SignatureMismatchError
 
     def resolve(
         self, operation: ops.Verify, document: KeyDocument | None, /
     ) -> ops.Verify:
         """Fill scheme, hash and encoding by the table."""
-        if document is None:
-            return operation
-        return _with_defaults(operation, spec(Algorithm(document.algorithm)))
+        return _with_defaults(operation, document)
 
-    def prepare(self, context: RequestContext[ops.Verify], /) -> None:
-        """Check size, usage, state and parameters."""
-        operation, row = context.operation, context.spec
-        limit = self._services.settings.limits.payload_bytes
-        self._check_size("message", operation.message, limit)
-        self._check_size("signature", operation.signature, limit)
-        check_usage(context.key, ops.Verify.usage)
-        _verify_input(operation, row.algorithm)
-        self._services.crypto.require(row.algorithm)
-
-    def perform(self, context: RequestContext[ops.Verify], /) -> Answer[ops.Verified]:
-        """Try the versions that may verify, newest first."""
-        operation, key = context.operation, context.key
-        allowed = context.policy.allows_revoked("Verify")
-        versions = usable_versions(
-            key, operation.version, "Verify", revoked_allowed=allowed
+    def check(self, context: RequestContext[ops.Verify], /) -> None:
+        """Prepare what was signed, and how."""
+        operation = context.operation
+        context.prepared[:] = verification_input(
+            context.spec.algorithm,
+            operation.message,
+            operation.digest,
+            operation.mu,
+            scheme=operation.scheme,
+            hash=operation.hash,
+            encoding=operation.encoding,
+            mgf_hash=operation.mgf_hash,
+            salt_bytes=operation.salt_bytes,
+            context=operation.context,
         )
-        data, parameters = _verify_input(operation, context.spec.algorithm)
-        for version in versions:
-            handle = self._services.inventory.materials.public_handle(key, version)
-            try:
-                handle.verify(data, operation.signature, parameters)
-            except SignatureMismatchError:
-                continue
-            return Answer(
-                ops.Verified(
-                    key_id=key.key_id,
-                    version=version.version,
-                    algorithm=Algorithm(key.algorithm),
-                ),
-                version.version,
-            )
-        raise SignatureMismatchError
 
-    def is_quick(self, operation: ops.Verify, /) -> bool:
-        """Unless many versions may have to be tried."""
-        document = self._services.inventory.known(operation.key_id)
-        is_short = is_short_walk(document, operation.version)
-        return is_short and super().is_quick(operation)
+    def fits(
+        self, context: RequestContext[ops.Verify], version: VersionDocument, /
+    ) -> bool:
+        """Whether the version's public key verifies it."""
+        data: bytes
+        parameters: SignatureParameters
+        data, parameters = context.prepared
+        materials = self._services.inventory.materials
+        handle = materials.public_handle(context.key, version)
+        try:
+            handle.verify(data, context.operation.signature, parameters)
+        except SignatureMismatchError:
+            return False
+        return True
+
+
+@handles(ops.ComputeMac)
+class ComputeMacHandler(UseHandler[ops.ComputeMac, ops.Mac]):
+    """Compute a MAC with the current version."""
+
+    current_for, protects = "ComputeMac", ("message",)
+
+    def perform(self, context: RequestContext[ops.ComputeMac], /) -> Answer[ops.Mac]:
+        """Compute it, at full length."""
+        key = context.key
+        handle = self._services.inventory.materials.handle(key, key.current_version)
+        return Answer(
+            ops.Mac(
+                key_id=key.key_id,
+                version=key.current,
+                algorithm=Algorithm(key.algorithm),
+                mac=handle.mac(context.operation.message),
+            ),
+            key.current,
+        )
+
+
+@handles(ops.VerifyMac)
+class VerifyMacHandler(CheckHandler[ops.VerifyMac]):
+    """Check a MAC."""
+
+    mismatch = MacMismatchError
+
+    def fits(
+        self, context: RequestContext[ops.VerifyMac], version: VersionDocument, /
+    ) -> bool:
+        """Whether the version gives the same MAC, compared in constant time."""
+        operation = context.operation
+        handle = self._services.inventory.materials.handle(context.key, version)
+        return hmac.compare_digest(handle.mac(operation.message), operation.mac)
+
+
+@handles(ops.GenerateRandom)
+class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
+    """Return random bytes of the operating system."""
+
+    def perform(
+        self, context: RequestContext[ops.GenerateRandom], /
+    ) -> Answer[ops.RandomBytes]:
+        """Draw them."""
+        drawn = self._services.entropy.random_bytes(context.operation.length)
+        return Answer(ops.RandomBytes(random=drawn))
+
+    def speed_of(self, operation: ops.GenerateRandom, /) -> Speed:
+        """Return more where much is asked for."""
+        return Speed.QUICK if operation.length <= INLINE_BYTES else Speed.POOLED

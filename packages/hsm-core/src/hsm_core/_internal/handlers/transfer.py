@@ -19,6 +19,7 @@ from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
     Plan,
+    Speed,
     handles,
 )
 from hsm_core._internal.handlers.context import RequestContext
@@ -127,6 +128,8 @@ _KW_MINIMUM: Final = 16
 class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
     """Wrap a key that was made exportable."""
 
+    speed = Speed.POOLED
+
     def resolve(
         self, operation: ops.ExportKey, document: KeyDocument | None, /
     ) -> ops.ExportKey:
@@ -216,10 +219,6 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         return wrap_key(
             services.crypto, services.entropy, handle, mechanism, data, oaep
         )
-
-    def is_quick(self, operation: ops.ExportKey, /) -> bool:
-        """Never: it reads and unseals material."""
-        return False
 
 
 def required_strength(exported: AlgorithmSpec) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
@@ -267,14 +268,14 @@ class AsyncGateway:
             request = msgspec.structs.replace(
                 request, caller=checked_caller(request.caller)
             )
-            is_quick = self._pipeline.is_quick(request.operation)
+            speed = self._pipeline.speed_of(request.operation)
             self._gate.enter()
         except Exception as error:
             failed: asyncio.Future[Any] = loop.create_future()
             failed.set_exception(error)
             return failed
         try:
-            if is_quick:
+            if speed is Speed.QUICK:
                 with suppress(NoRoomError):
                     return group.add(self._pipeline.compute(request, at_once=True))
             task = loop.create_task(self._hand_over(request))
@@ -298,7 +299,7 @@ class AsyncGateway:
 
     async def _hand_over(self, request: Request) -> object:
         operation = request.operation
-        if self._pipeline.is_slow(operation):
+        if self._pipeline.speed_of(operation) is Speed.SLOW:
             lane = Lane.SLOW
         else:
             lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS

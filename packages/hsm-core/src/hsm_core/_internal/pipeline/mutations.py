@@ -21,7 +21,12 @@ from typing import Any, Final
 
 import msgspec
 
-from hsm_core._internal.handlers.base import HandlerDependencies, MutationHandler, Plan
+from hsm_core._internal.handlers.base import (
+    HandlerDependencies,
+    MutationHandler,
+    Plan,
+    Speed,
+)
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
@@ -123,7 +128,8 @@ class Mutations:
         self._admission.admit(attempt, handler)
         for number in count():
             # What is slow holds no lock that others wait for, unless it has to.
-            is_ahead = number < _TRIES_AHEAD and handler.is_slow(sent)
+            is_slow = handler.speed_of(sent) is Speed.SLOW
+            is_ahead = is_slow and number < _TRIES_AHEAD
             plan = self._plan(attempt, handler, sent) if is_ahead else None
             locked = _keys_of(attempt)
             with ExitStack() as stack:

@@ -25,6 +25,7 @@ from hsm_core._internal.handlers.base import (
     AnyHandler,
     Handler,
     HandlerDependencies,
+    Speed,
 )
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.journal import KeyJournal
@@ -118,14 +119,9 @@ class Pipeline:
             raise outcome.error
         return outcome.result
 
-    def is_quick(self, operation: Operation[Any]) -> bool:
-        """Whether an event loop may compute it itself."""
-        handler = self._admission.handler(operation)
-        return handler.is_quick(operation) and not handler.is_slow(operation)
-
-    def is_slow(self, operation: Operation[Any]) -> bool:
-        """Whether it takes so long that it has threads of its own."""
-        return self._admission.handler(operation).is_slow(operation)
+    def speed_of(self, operation: Operation[Any]) -> Speed:
+        """Return where an operation runs under an event loop."""
+        return self._admission.handler(operation).speed_of(operation)
 
     def weight(self, operation: Operation[Any]) -> int:
         """Return how many quick operations one is worth; see `OpenHSM.weight`."""
