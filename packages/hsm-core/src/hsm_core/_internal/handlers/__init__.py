@@ -15,7 +15,6 @@ from hsm_core._internal.handlers import (  # noqa: F401 (each registers its hand
     key_changes,
     key_creation,
     policy,
-    retention,
     service,
     signatures,
     transfer,

@@ -359,17 +359,15 @@ class FunctionHandler(Handler[Any, Any]):
         return Answer(type(self).work(self._services, context))
 
 
+Work = TypeVar("Work", bound=Callable[[HandlerDependencies, RequestContext[Any]], Any])
+
+
 def answers(
-    operation: type[Op], speed: Speed = Speed.QUICK
-) -> Callable[
-    [Callable[[HandlerDependencies, RequestContext[Op]], R]],
-    Callable[[HandlerDependencies, RequestContext[Op]], R],
-]:
+    operation: type[Operation[Any]], speed: Speed = Speed.QUICK
+) -> Callable[[Work], Work]:
     """Let the decorated function answer an operation."""
 
-    def register(
-        work: Callable[[HandlerDependencies, RequestContext[Op]], R],
-    ) -> Callable[[HandlerDependencies, RequestContext[Op]], R]:
+    def register(work: Work) -> Work:
         members = {"work": staticmethod(work), "speed": speed}
         name = f"{operation.__name__}Handler"
         handles(operation)(type(name, (FunctionHandler,), members))

@@ -25,12 +25,13 @@ from hsm_core._internal.keyring.versions import (
     check_living,
     check_room,
     move,
+    numbered_version,
     staged_version,
     with_versions,
 )
 from hsm_core._internal.time.clock import microseconds
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
+from hsm_core.errors import InvalidInputError, KeyStateError
 from hsm_core.model import KeyState
 
 
@@ -73,7 +74,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
         """Refuse unless the current version is active and the source retired."""
         _check_current(context.key, KeyState.ACTIVE)
         check_room(context.key)
-        source = _source(context)
+        source = numbered_version(context.key, context.operation.version)
         if source.version == context.key.current:
             raise KeyStateError(
                 f"Version {source.version} is already the current version.",
@@ -89,7 +90,8 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
 
     def plan(self, context: RequestContext[ops.Rollback], /) -> Plan:
         """Unseal the old key material and seal it for the new version."""
-        now, source = self._services.clock_guard.now(), _source(context)
+        now = self._services.clock_guard.now()
+        source = numbered_version(context.key, context.operation.version)
         material = self._services.inventory.materials.open_material(context.key, source)
         sealed = seal_version(
             self._services.inventory,
@@ -116,12 +118,9 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
                 "compromised_at must be after 1970 and not in the future.",
                 field="compromised_at",
             )
-        wanted, number = context.operation.version, context.operation.version
-        document = context.key
-        if number is not None and document.version(number) is None:
-            raise KeyNotFoundError(f"The key has no version {number}.", field="version")
-        if wanted is not None:
-            _check_revocable(document.versions[wanted - 1])
+        number, document = context.operation.version, context.key
+        if number is not None:
+            _check_revocable(numbered_version(document, number))
         elif not any(v.state in _REVOCABLE for v in document.versions):
             raise KeyStateError("The key has no version that can be revoked.")
 
@@ -171,14 +170,6 @@ def _check_current(document: KeyDocument, *wanted: KeyState) -> None:
             state=state.value,
             version=document.current,
         )
-
-
-def _source(context: RequestContext[ops.Rollback]) -> VersionDocument:
-    number = context.operation.version
-    source = context.key.version(number)
-    if source is None:
-        raise KeyNotFoundError(f"The key has no version {number}.", field="version")
-    return source
 
 
 _GIVES_WAY: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.REVOKED})
@@ -297,10 +288,7 @@ def _named(context: RequestContext[ops.ActivateKey]) -> VersionDocument:
     number = context.operation.version
     if number is None:
         raise KeyStateError("The key has no staged version.")
-    version = context.key.version(number)
-    if version is None:
-        raise KeyNotFoundError(f"The key has no version {number}.", field="version")
-    return version
+    return numbered_version(context.key, number)
 
 
 def _current_replaced(document: KeyDocument, moved: VersionDocument, now: int) -> Plan:

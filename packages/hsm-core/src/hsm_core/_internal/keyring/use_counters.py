@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, TypeAlias
 
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.key_ring import KeyRing
@@ -32,9 +32,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Integrity, KeyId, KeyState, UseInfo
 from hsm_core.protocols import Clock, KeyStore, UseCounters
-
-__all__ = ["NearLimit", "NoRoomError", "Use", "UseAccounts", "UseRules"]
-
 
 _START: Final = b"FHKU\x01"
 _COUNTS: Final = struct.Struct(">5sBQQQ")
@@ -249,12 +246,12 @@ class Use(NamedTuple):
     size: int = 0
 
 
-class NearLimit(Protocol):
-    """Callback for a material near its limit; its exceptions stop the use."""
+NearLimit: TypeAlias = Callable[[Use, int, int], None]
+"""
+Callback for a material near its limit: the use, its count, the limit.
 
-    def __call__(self, use: Use, uses: int, limit: int) -> None:
-        """Note that the material has *uses* of *limit* now."""
-        ...
+Its exceptions stop the use.
+"""
 
 
 class NoRoomError(Exception):

@@ -287,6 +287,21 @@ def check_usage(
         )
 
 
+def numbered_version(
+    document: KeyDocument, number: int, *, field: str = "version"
+) -> VersionDocument:
+    """
+    Return a version by its number.
+
+    Raises:
+        KeyNotFoundError: The key has no such version.
+    """
+    version = document.version(number)
+    if version is None:
+        raise KeyNotFoundError(f"The key has no version {number}.", field=field)
+    return version
+
+
 def require_version(
     document: KeyDocument,
     number: int | None,
@@ -313,9 +328,11 @@ def require_version(
         KeyNotFoundError: The key has no such version.
         KeyStateError: The version's state does not permit the operation.
     """
-    version = document.version(number if number is not None else document.current)
-    if version is None:
-        raise KeyNotFoundError(f"The key has no version {number}.", field=field)
+    version = (
+        document.current_version
+        if number is None
+        else numbered_version(document, number, field=field)
+    )
     if not permits(version.state, kind, revoked_allowed=revoked_allowed):
         raise KeyStateError(
             f"Version {version.version} is {version.state}, which does not permit "

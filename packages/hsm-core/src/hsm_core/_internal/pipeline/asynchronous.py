@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -52,6 +53,12 @@ class Lane(Enum):
     SLOW = "slow"
 
 
+@dataclass(slots=True)
+class _Queue:
+    most: int
+    waiting: int = 0
+
+
 class Pools:
     """
     Bounded threads: a pool for changes and long uses, one for long reads, a slow one.
@@ -78,10 +85,8 @@ class Pools:
         self.changes = ThreadPoolExecutor(threads, "hsm-core-changes")
         self.reads = ThreadPoolExecutor(threads, "hsm-core-reads")
         self.slow = ThreadPoolExecutor(_slow_threads(), "hsm-core-slow")
-        self._most_waiting = most_waiting
-        self._most_slow = most_slow
-        self._waiting = 0
-        self._waiting_slowly = 0
+        self._queue = _Queue(most_waiting)
+        self._slow_queue = _Queue(most_slow)
         self._is_closed = False
 
     async def run(self, work: Callable[[], R], lane: Lane) -> R:
@@ -92,25 +97,15 @@ class Pools:
             OverloadedError: Too much is waiting already.
             UnavailableError: The pools were closed before it was begun.
         """
-        if lane is Lane.SLOW:
-            return await self._run_slowly(work)
-        if self._waiting >= self._most_waiting:
+        queue = self._slow_queue if lane is Lane.SLOW else self._queue
+        if queue.waiting >= queue.most:
             raise OverloadedError
-        pool = self.changes if lane is Lane.CHANGES else self.reads
-        self._waiting += 1
+        pools = {Lane.CHANGES: self.changes, Lane.READS: self.reads}
+        queue.waiting += 1
         try:
-            return await self._run_on(pool, work)
+            return await self._run_on(pools.get(lane, self.slow), work)
         finally:
-            self._waiting -= 1
-
-    async def _run_slowly(self, work: Callable[[], R]) -> R:
-        if self._waiting_slowly >= self._most_slow:
-            raise OverloadedError
-        self._waiting_slowly += 1
-        try:
-            return await self._run_on(self.slow, work)
-        finally:
-            self._waiting_slowly -= 1
+            queue.waiting -= 1
 
     async def _run_on(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
         job = _Job(work)
