@@ -14,8 +14,14 @@ from hsm_core._internal.crypto import registry as served
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
-from hsm_core.errors import OverloadedError, StoreUnavailableError, UnavailableError
+from hsm_core.errors import (
+    AccessDeniedError,
+    OverloadedError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from hsm_core.factory import OpenHSM, open_async
+from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM, CryptoProvider
 from tests.core.crypto_samples import PYCA
 
@@ -186,3 +192,12 @@ def test_the_status_counts_opened_keys(hsm: HSM) -> None:
     assert before.stores + 1 == after.stores
     assert before.misses + 1 == after.misses
     assert before.hits + 2 == after.hits
+
+
+async def test_health_needs_no_grant() -> None:
+    """Health checks see the HSM where the policy lets nobody see its status."""
+    with testing.memory_hsm(policy=parse_policy("version: 1\n")) as gateway:
+        with pytest.raises(AccessDeniedError):
+            gateway.act_as(testing.caller()).execute(ops.Status())
+
+        assert "operational" == (await open_async(gateway).status()).state

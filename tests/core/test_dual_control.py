@@ -454,7 +454,7 @@ class TestEnds:
 
         async def work() -> list[object]:
             answers = open_async(gateway).execute_many(batch)
-            return await asyncio.gather(*answers, return_exceptions=True)
+            return list(await asyncio.gather(*answers, return_exceptions=True))
 
         answers = asyncio.run(asyncio.wait_for(work(), 30))
 

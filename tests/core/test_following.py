@@ -547,10 +547,10 @@ def test_reads_that_wait_already(memory: OpenHSM) -> None:
     async def follow() -> list[AuditEntry]:
         async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
             await anext(pages)
-            pools._waiting += 1024  # noqa: SLF001 (as if so much waited)
+            pools._queue.waiting += 1024  # noqa: SLF001 (as if so much waited)
             task = asyncio.ensure_future(anext(pages))
             assert await is_waiting(task)
-            pools._waiting -= 1024  # noqa: SLF001 (it is done)
+            pools._queue.waiting -= 1024  # noqa: SLF001 (it is done)
             async with asyncio.timeout(PATIENCE):
                 return list((await task).items)
 

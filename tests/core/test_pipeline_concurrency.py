@@ -22,7 +22,7 @@ def together(gateway: OpenHSM, *requests: Request) -> list[object]:
 
     async def work() -> list[object]:
         answers = open_async(gateway).execute_many(requests)
-        return await asyncio.gather(*answers, return_exceptions=True)
+        return list(await asyncio.gather(*answers, return_exceptions=True))
 
     return asyncio.run(work())
 

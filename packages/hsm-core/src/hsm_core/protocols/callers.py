@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from hsm_core.model import Caller, CertificateIdentity
-from hsm_core.operations import AuditPage, ListAuditEvents, Operation
+from hsm_core.operations import AuditPage, HSMStatus, ListAuditEvents, Operation
 
 __all__ = [
     "HSM",
@@ -228,6 +228,17 @@ class AsyncHSMGateway(Protocol):
             A future for each request, in the same order. It gives the operation's
             result or raises as `HSM.execute` does. Who cancels it gives up the answer;
             what was not begun is then never done.
+        """
+        ...
+
+    async def status(self) -> HSMStatus:
+        """
+        Return the health of the HSM, for health checks and metrics.
+
+        The HSM asks itself, so that no grant to a role is needed.
+
+        Raises:
+            HSMError: A rule denies `Status` to everybody, or the HSM is closed.
         """
         ...
 

@@ -19,7 +19,7 @@ from hsm_core.errors import (
     error_classes,
 )
 from hsm_core.model import Caller
-from hsm_core.operations import OPERATIONS, ListAuditEvents, Operation, Status
+from hsm_core.operations import OPERATIONS, ListAuditEvents, Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
 from hsm_core.rest import REQUEST_CODES
@@ -40,7 +40,6 @@ from hsm_server.ipc.frames import (
 from hsm_server.ipc.requests import Assemblies, IndividualRequests, Outbox
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.gatekeeper import Gatekeeper
-from hsm_server.vault.local_vault import PROBE
 
 __all__ = ["Dependencies", "VaultService"]
 
@@ -223,7 +222,7 @@ class FrontEnd:
             HSMError: It is answered with this error.
         """
         if frame.purpose is Purpose.STATUS:
-            self._ready[frame.id] = CoreRequest(PROBE, Status())
+            self._record(frame.id, self._individual.status(frame))
             return
         if frame.purpose is Purpose.PUBLIC_KEYS:
             self._outbox.send(Answer(frame.id, result=self._gatekeeper.public_keys()))
@@ -298,8 +297,8 @@ class FrontEnd:
         for number, asked, future in zip(numbers, batch, futures, strict=True):
             self._waiting[number] = future
             quota = self._quotas.pop(number, None)
-            principal = "" if asked.caller is PROBE else asked.caller.principal
-            future.add_done_callback(partial(self._answer, number, principal, quota))
+            answer = partial(self._answer, number, asked.caller.principal, quota)
+            future.add_done_callback(answer)
 
     def _record(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
         """Start an audit record, whether or not a caller waits for it."""

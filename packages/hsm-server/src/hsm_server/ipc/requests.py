@@ -223,6 +223,10 @@ class IndividualRequests:
         await self._gatekeeper.record_failure(visitor, error)
         return Answer(number, error=wire.error_record(error))
 
+    async def status(self, frame: Request) -> Answer:
+        """Return the health of the HSM."""
+        return Answer(frame.id, result=wire.encode_packed(await self._gateway.status()))
+
     async def refuse(self, frame: Request, caller: Caller) -> Answer:
         """Record what the front end itself has refused."""
         await self._gateway.record_refusal(

@@ -5,24 +5,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from hsm_core.model import Caller, Role
+from hsm_core.model import Caller
 from hsm_core.operations import (
     AuditPage,
     HSMStatus,
     ListAuditEvents,
     Operation,
-    Status,
 )
 from hsm_core.protocols import AsyncHSMGateway, Request
 from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
 from hsm_server.vault.gatekeeper import Gatekeeper
 
 R = TypeVar("R")
-
-PROBE: Final = Caller(principal="health-check", roles=frozenset({Role.SERVICE}))
-"""Caller of health checks, with the least role."""
 
 
 class LocalVault:
@@ -133,4 +129,4 @@ class LocalVault:
 
     async def status(self) -> HSMStatus:
         """See `VaultAccess.status`."""
-        return await self._gateway.act_as(PROBE).execute(Status())
+        return await self._gateway.status()

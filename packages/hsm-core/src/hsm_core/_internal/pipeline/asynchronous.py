@@ -28,6 +28,7 @@ from hsm_core._internal.pipeline.authorisation import checked_caller
 from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import Outcome, Pipeline
 from hsm_core._internal.pipeline.refusals import Refusals
+from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -35,7 +36,14 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.model import Caller, CertificateIdentity
-from hsm_core.operations import AuditPage, Effect, ListAuditEvents, Operation
+from hsm_core.operations import (
+    AuditPage,
+    Effect,
+    HSMStatus,
+    ListAuditEvents,
+    Operation,
+    Status,
+)
 from hsm_core.protocols import AuditTicket, Request
 
 R = TypeVar("R")
@@ -239,6 +247,15 @@ class AsyncGateway:
         (answer,) = self.execute_many([request])
         return await answer
 
+    async def status(self) -> HSMStatus:
+        """See `AsyncHSMGateway.status`."""
+        request = Request(system_caller(SystemPrincipal.HEALTH), Status())
+        group = _Group(self._gate)
+        answer = self._begin(request, group)
+        self._record(group)
+        found: HSMStatus = await answer
+        return found
+
     def follow(
         self, caller: Caller, operation: ListAuditEvents
     ) -> AsyncGenerator[AuditPage, None]:
@@ -252,28 +269,30 @@ class AsyncGateway:
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
         """See `AsyncHSMGateway.execute_many`."""
         group = _Group(self._gate)
-        answers = [self._begin(request, group) for request in requests]
+        answers = [self._admit(request, group) for request in requests]
         self._record(group)
         return answers
 
-    def _begin(self, request: Request, group: _Group) -> asyncio.Future[Any]:
-        """Compute a quick request, or hand over another."""
-        loop = asyncio.get_running_loop()
+    def _admit(self, request: Request, group: _Group) -> asyncio.Future[Any]:
+        """Check the caller of a request, and begin it."""
         try:
-            request = msgspec.structs.replace(
-                request, caller=checked_caller(request.caller)
-            )
-            speed = self._pipeline.speed_of(request.operation)
-            self._gate.enter()
+            caller = checked_caller(request.caller)
+            request = msgspec.structs.replace(request, caller=caller)
+            return self._begin(request, group)
         except Exception as error:
-            failed: asyncio.Future[Any] = loop.create_future()
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
+
+    def _begin(self, request: Request, group: _Group) -> asyncio.Future[Any]:
+        """Compute a quick request, or hand over another."""
+        speed = self._pipeline.speed_of(request.operation)
+        self._gate.enter()
         try:
             if speed is Speed.QUICK:
                 with suppress(NoRoomError):
                     return group.add(self._pipeline.compute(request, at_once=True))
-            task = loop.create_task(self._hand_over(request))
+            task = asyncio.get_running_loop().create_task(self._hand_over(request))
         except BaseException:
             self._gate.leave()
             raise

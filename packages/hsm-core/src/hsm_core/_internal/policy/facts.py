@@ -140,12 +140,14 @@ class SystemPrincipal(StrEnum):
     """Names under which the HSM itself acts."""
 
     DESTRUCTION = "system.destruction"
+    HEALTH = "system.health"
     RETENTION = "system.retention"
     ROTATION = "system.rotation"
 
 
 SYSTEM_GRANTS: Final[dict[str, frozenset[str]]] = {
     SystemPrincipal.DESTRUCTION: frozenset({"CompleteDestruction"}),
+    SystemPrincipal.HEALTH: frozenset({"Status"}),
     SystemPrincipal.RETENTION: frozenset(
         {"AllowPurges", "CancelPurge", "PurgeVersion", "SchedulePurge"}
     ),
@@ -155,7 +157,7 @@ SYSTEM_GRANTS: Final[dict[str, frozenset[str]]] = {
 
 
 def system_caller(principal: SystemPrincipal) -> Caller:
-    """Return the caller that a scheduler is."""
+    """Return the caller that a background job or health check is."""
     return Caller(principal=principal.value, roles=frozenset())
 
 
