@@ -37,7 +37,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def tested_registry() -> CryptoRegistry:
+def shared_registry() -> CryptoRegistry:
     """Return a registry that ran its self-tests, once for all that is opened."""
     registry = default_registry(SystemEntropy(), {})
     registry.power_up_test()
@@ -48,5 +48,5 @@ def tested_registry() -> CryptoRegistry:
 def open_tested(settings: Settings, **facts: Any) -> OpenHSM:
     """Open an HSM with the keys of the tests and a registry that was tested before."""
     keys = {"master_key": b"\x01" * 32, "hmac_key": b"\x02" * 32}
-    with patch("hsm_core.factory.default_registry", return_value=tested_registry()):
+    with patch("hsm_core.factory.default_registry", return_value=shared_registry()):
         return open_hsm(settings, **keys | facts)

@@ -30,7 +30,7 @@ from hsm_core.errors import HSMError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Caller, Role
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
-from tests.self_tests import open_tested, tested_registry
+from tests.self_tests import open_tested, shared_registry
 
 OUT_OF_MEMORY: Final = 99
 _LONGEST_SECONDS: Final = 15
@@ -120,7 +120,7 @@ def _end_of(work: Callable[[], None]) -> int:
 
 def main(folder: str, kind: str, seed: str, count: str) -> None:
     """Let one child after the other run out of memory."""
-    tested_registry()
+    shared_registry()
     for number in range(int(count)):
         place = Path(folder) / str(number)
         place.mkdir(mode=0o700)

@@ -49,7 +49,7 @@ from hsm_core.testing import (
     caller,
     faulty_key_store,
 )
-from tests.self_tests import tested_registry
+from tests.self_tests import shared_registry
 
 DAY = 86_400
 HMAC_KEY = b"\x02" * 32
@@ -292,7 +292,7 @@ class World:
             hmac_key=HMAC_KEY,
             clock=self.clock,
             entropy=entropy,
-            registry=tested_registry(),
+            registry=shared_registry(),
             purges=ledger,
             approvals=open_approval_store(self.settings),
             desk=None if self._has_desk else self.people,

@@ -26,7 +26,7 @@ from hsm_core.testing import FakeClock, caller
 from tests.core.approval_histories import Model, Step, is_linearizable
 from tests.core.dual_crashes import Machine, SimulatedCrash
 from tests.core.dual_support import DemandingPolicy, ask, dual_hsm, ed25519, sign
-from tests.self_tests import tested_registry
+from tests.self_tests import shared_registry
 
 SCHEDULES = int(os.environ.get("FERROHSM_SCHEDULES", "1000"))
 _PER_HSM = 250
@@ -248,7 +248,7 @@ def test_schedules_with_a_loss_of_power() -> None:
     """Nor if the HSM dies in the middle of it, and is started again."""
     done = crashes = 0
     count = max(SCHEDULES // _MORTAL, 1)
-    registry = tested_registry()
+    registry = shared_registry()
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, count, _PER_MACHINE):
             clock, policy = FakeClock(), DemandingPolicy()

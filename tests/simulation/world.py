@@ -31,7 +31,7 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 from hsm_core.settings import ApprovalStoreKind, AuditSync, Settings
 from hsm_core.testing import FakeEntropy, Faults, FaultyAuditLog, faulty_key_store
-from tests.self_tests import tested_registry
+from tests.self_tests import shared_registry
 from tests.simulation.disk import (
     Disk,
     Life,
@@ -191,7 +191,7 @@ class World:
             hmac_key=_HMAC_KEY,
             clock=self.time,
             entropy=self._entropy,
-            registry=tested_registry(),
+            registry=shared_registry(),
             approvals=SimulatedApprovals(self._disk, self._life),
             new_worker=self._new_caretaker,
         )
