@@ -164,7 +164,7 @@ def test_reservation_tried_again_while_it_is_settled(
         rotate = ops.RotateKey(key_id=ed25519(gateway))
         asked = ask(ann, rotate)
         approve(person(gateway, "bob"), asked)
-        users: Any = gateway._maintenance._care._users  # noqa: SLF001 (no other way)
+        users: Any = gateway._maintenance._care._consents  # noqa: SLF001 (no other way)
         store.refused.add(S.RESERVED)
         with monkeypatch.context() as patch, install(lambda name: fail(patch, name)):
             with pytest.raises(errors.StoreUnavailableError):

@@ -149,7 +149,7 @@ def record_sha256(stored: bytes) -> str:
 
 class ApprovalJournal(Journal):
     """
-    Approval journal, the `Witness` of an HSM's approvals. Thread-safe.
+    Approval journal, called under the lock of each approval. Thread-safe.
 
     Args:
         ledger: Set digest of the approvals.
@@ -223,7 +223,12 @@ class ApprovalJournal(Journal):
     # Steps
 
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
-        """Compare a stored form with what was written; see `Witness.vouch`."""
+        """
+        Compare an authentic stored form with what was written.
+
+        Raises:
+            ApprovalTamperedError: It is another state of the approval.
+        """
         approval_id = approval.approval_id
         known = self._ledger.get(approval_id)
         found = record_sha256(stored)
@@ -267,7 +272,22 @@ class ApprovalJournal(Journal):
         step: AuditDraft | None,
         /,
     ) -> AbstractContextManager[None]:
-        """Record a change round its commit; see `Witness.change`."""
+        """
+        Return a context that records a change around its commit.
+
+        Args:
+            before: None for a new approval.
+
+            after: As it becomes.
+
+            record: Its stored form.
+
+            step: Who does what; None for an expiry.
+
+        Raises:
+            AuditUnavailableError: On entry; nothing is to be committed.
+            OutcomeUnknownError: At the end; it was committed and not recorded.
+        """
         known = self._ledger.get(after.approval_id)
         anchor = ApprovalAnchor(after.generation, record_sha256(record), after.state)
         draft = step or AuditDraft(phase=Phase.INTENT, kind=EXPIRED)
@@ -311,7 +331,7 @@ class ApprovalJournal(Journal):
         failpoint("approval.after_outcome")
 
     def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
-        """Record a removal around it; see `Witness.removal`."""
+        """Return a context that records a removal of closed approvals around it."""
         return self._recorded(
             AuditDraft(
                 phase=Phase.INTENT,

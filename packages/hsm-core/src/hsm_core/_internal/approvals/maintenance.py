@@ -22,7 +22,6 @@ from hsm_core._internal.approvals.service import ApprovalService, CredentialChec
 from hsm_core._internal.approvals.signatures import SignatureCheck
 from hsm_core._internal.approvals.workflow import (
     ApprovalReservation,
-    ApprovalReservations,
     ApprovalWorkflow,
 )
 from hsm_core._internal.audit.record import event_of
@@ -69,7 +68,7 @@ class ApprovalMaintenance:
 
         audit: The audit log.
 
-        users: Reservations of running operations.
+        consents: Settles reservations of operations.
     """
 
     def __init__(
@@ -78,13 +77,13 @@ class ApprovalMaintenance:
         ledger: ApprovalSetDigest,
         steps: ApprovalJournal,
         audit: AuditLog,
-        users: ApprovalReservations,
+        consents: ApprovalWorkflow,
     ) -> None:
         self._register = register
         self._ledger = ledger
         self._steps = steps
         self._audit = audit
-        self._users = users
+        self._consents = consents
         self._looked_to: tuple[int, str] | None = None
 
     def heal(self) -> None:
@@ -99,7 +98,7 @@ class ApprovalMaintenance:
             store.reopen()
         self._steps.append_pending()
         self._steps.settle()
-        self._users.settle_again(self._was_done)
+        self._consents.settle_again(self._was_done)
 
     def expire(self) -> None:
         """
@@ -131,7 +130,7 @@ class ApprovalMaintenance:
                     approval.approval_id, approval.operation_id, _RECOVERY
                 )
                 # Unknown if its key can't be compared yet.
-                self._users.settle(hold, done=self._was_done(hold))
+                self._consents.settle(hold, done=self._was_done(hold))
 
     def _was_done(self, hold: ApprovalReservation) -> bool | None:
         """Return whether an operation was done, by the audit log; None if unknown."""
@@ -381,7 +380,6 @@ def open_dual_control(
     ahead = compare_approvals(
         register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
     )
-    users = ApprovalReservations(register, steps)
     known_people = Recogniser(policy, is_on=settings.certificate_identities)
     people = ApprovalService(
         register,
@@ -396,7 +394,7 @@ def open_dual_control(
     )
     consents = ApprovalWorkflow(
         register,
-        users,
+        steps,
         people,
         ring,
         entropy,
@@ -404,7 +402,7 @@ def open_dual_control(
         last_used_at=last_used_at,
         most_open=settings.approval_requests,
     )
-    care = ApprovalMaintenance(register, ledger, steps, audit, users)
+    care = ApprovalMaintenance(register, ledger, steps, audit, consents)
     if settings.accept_changed_store and ledger.condemned:
         care.forget("accept_changed_store")
     elif ahead and not ground.inventory.lock.reason:

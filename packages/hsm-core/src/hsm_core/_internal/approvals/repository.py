@@ -12,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from hsm_core._internal.approvals import states as rules
+from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.records import (
     MAX_RECORD_BYTES,
     decode_approval,
@@ -70,81 +71,24 @@ _DENIAL_BYTES: Final = 56 * 1024
 """Size limits that leave space for the later steps of an approval."""
 
 
-class Witness(Protocol):
-    """Called under the lock of the approval."""
-
-    def vouch(self, approval: Approval, stored: bytes, /) -> None:
-        """
-        Compare what lies in the store, authentic, with what was written.
-
-        Raises:
-            ApprovalTamperedError: It is another state of the approval.
-        """
-        ...
-
-    def tell(self, approval_id: str, reason: str, /) -> None:
-        """Handle a stored approval that differs from the last written state."""
-        ...
-
-    def change(
-        self,
-        before: Approval | None,
-        after: Approval,
-        record: bytes,
-        step: AuditDraft | None,
-        /,
-    ) -> AbstractContextManager[None]:
-        """
-        Return a context within which the change is committed.
-
-        Args:
-            before: None for a new one.
-
-            after: As it becomes.
-
-            record: Its stored form.
-
-            step: Who does what, for the audit log; None for what time does.
-
-        Raises:
-            AuditUnavailableError: On entry, and nothing is to be committed.
-            OutcomeUnknownError: At the end, where it was committed and not recorded.
-        """
-        ...
-
-    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
-        """Return a context within which approvals that ended are removed."""
-        ...
-
-
-class Unwitnessed:
-    """Null witness, for stores without an audit log."""
-
-    def vouch(self, approval: Approval, stored: bytes, /) -> None:
-        """Accept any stored state."""
-
-    def tell(self, approval_id: str, reason: str, /) -> None:
-        """Do nothing."""
-
-    def change(
-        self,
-        before: Approval | None,
-        after: Approval,
-        record: bytes,
-        step: AuditDraft | None,
-        /,
-    ) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
-
-    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
-
-
-class ApprovalReader:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredApprovalPage:
     """
-    Reader of stored approvals, each authenticated. Thread-safe.
+    Approvals, newest first.
+
+    Attributes:
+        tampered: Ids of records found that are not authentic.
+        after: Where to go on, for `ApprovalQuery.after`; None at the end.
+    """
+
+    approvals: tuple[Approval, ...]
+    tampered: tuple[str, ...] = ()
+    after: tuple[int, str] | None = None
+
+
+class ApprovalRegister:
+    """
+    Approvals of an HSM, each authenticated. Thread-safe.
 
     Args:
         store: Store of the approvals; not trusted.
@@ -162,7 +106,8 @@ class ApprovalReader:
 
     Attributes:
         store: As given.
-        witness: Observes every change and knows the last written state.
+        journal: Records every change and knows the last written state; None until the
+            store was compared with the audit log.
         time: Time for expiry.
         opened_at: When it was made, by that time.
     """
@@ -177,7 +122,7 @@ class ApprovalReader:
     ) -> None:
         self.store = store
         self.time = SteadyTime(clock, floor)
-        self.witness: Witness = Unwitnessed()
+        self.journal: ApprovalJournal | None = None
         self._mac_of = mac_of
         self._locks = Locks()
         self._tampered: set[str] = set()
@@ -207,10 +152,10 @@ class ApprovalReader:
             raise ApprovalNotFoundError
         try:
             approval = decode_approval(approval_id, stored, self._mac_of)
-            self.witness.vouch(approval, stored)
+            if self.journal is not None:
+                self.journal.vouch(approval, stored)
         except ApprovalTamperedError:
-            self._tampered.add(approval_id)
-            self.witness.tell(approval_id, "edited")
+            self._report(approval_id, "edited")
             raise
         self.time.seen(latest_instant(approval))
         return approval
@@ -273,36 +218,16 @@ class ApprovalReader:
 
     def _lying(self, approval_id: str) -> ApprovalTamperedError:
         # The store refuses a record that nobody else has changed.
-        self._tampered.add(approval_id)
-        self.witness.tell(approval_id, "index")
+        self._report(approval_id, "index")
         return ApprovalTamperedError(
             f"The index entry of approval {approval_id} was altered in the store.",
             approval_id=approval_id,
         )
 
-
-def place_of(entry: ApprovalEntry) -> tuple[int, str]:
-    """Return where an entry stands in the order of pages."""
-    return entry.created_at, entry.approval_id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredApprovalPage:
-    """
-    Approvals, newest first.
-
-    Attributes:
-        tampered: Ids of records found that are not authentic.
-        after: Where to go on, for `ApprovalQuery.after`; None at the end.
-    """
-
-    approvals: tuple[Approval, ...]
-    tampered: tuple[str, ...] = ()
-    after: tuple[int, str] | None = None
-
-
-class ApprovalRegister(ApprovalReader):
-    """Approval register of an HSM. Thread-safe."""
+    def _report(self, approval_id: str, reason: str) -> None:
+        self._tampered.add(approval_id)
+        if self.journal is not None:
+            self.journal.tell(approval_id, reason)
 
     def get(self, approval_id: str) -> Approval:
         """
@@ -322,7 +247,8 @@ class ApprovalRegister(ApprovalReader):
         Raises:
             StoreUnavailableError: Some may be deleted.
         """
-        with self.witness.removal(approval_ids):
+        journal = self.journal
+        with journal.removal(approval_ids) if journal else nullcontext():
             self.store.remove(approval_ids)
 
     def insert(
@@ -346,8 +272,7 @@ class ApprovalRegister(ApprovalReader):
         try:
             if self.store.get(request.approval_id) is not None:
                 raise GenerationConflictError
-            with self.witness.change(None, wanted, record, step):
-                self.store.commit(ApprovalChange(entry_of(wanted), record, 0))
+            self._commit(None, wanted, record, step)
         except GenerationConflictError:
             found = self._changed(request.approval_id, _unchanged)
             if (found.digest, found.requester) != (wanted.digest, wanted.requester):
@@ -617,14 +542,23 @@ class ApprovalRegister(ApprovalReader):
         limit: int = MAX_RECORD_BYTES,
         step: AuditDraft | None = None,
     ) -> bool:
-        record = self._encoded(after, limit)
-        change = ApprovalChange(entry_of(after), record, before.generation)
         try:
-            with self.witness.change(before, after, record, step):
-                self.store.commit(change)
+            self._commit(before, after, self._encoded(after, limit), step)
         except GenerationConflictError:
             return False
         return True
+
+    def _commit(
+        self,
+        before: Approval | None,
+        after: Approval,
+        record: bytes,
+        step: AuditDraft | None,
+    ) -> None:
+        generation, journal = before.generation if before else 0, self.journal
+        change = ApprovalChange(entry_of(after), record, generation)
+        with journal.change(before, after, record, step) if journal else nullcontext():
+            self.store.commit(change)
 
     def _encoded(self, approval: Approval, limit: int) -> bytes:
         record = encode_approval(approval, self._mac_of)
@@ -651,3 +585,8 @@ def _page(
     return StoredApprovalPage(
         approvals=tuple(found), tampered=tuple(tampered), after=after
     )
+
+
+def place_of(entry: ApprovalEntry) -> tuple[int, str]:
+    """Return where an entry stands in the order of pages."""
+    return entry.created_at, entry.approval_id

@@ -67,7 +67,7 @@ def compare_approvals(
 
         ledger: Knows the digest that was recorded last.
 
-        steps: The witness.
+        steps: Their journal.
 
         audit: The audit log, open.
 
@@ -82,7 +82,7 @@ def compare_approvals(
     if not is_lasting:
         ledger.adopt({})
         steps.settle()
-        register.witness = steps
+        register.journal = steps
         return ""
     intents = list(steps.open.values())
     for intent in intents:
@@ -98,7 +98,7 @@ def compare_approvals(
         pruned = bool(audit.first_seq)
         _judge(ledger, found, known, landed, pruned=pruned)
         ahead = _ahead(ledger, found, None if pruned else known.keys() | removed)
-    register.witness = steps
+    register.journal = steps
     steps.settle()
     for approval_id, reason in ledger.condemned.items():
         steps.tell(approval_id, reason)

@@ -29,7 +29,7 @@ from hsm_core._internal.keyring.documents import KeyDocument, audited_caller, ke
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.policy.changes import facts_after
+from hsm_core._internal.policy.facts import facts_after
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
@@ -51,7 +51,7 @@ from hsm_core.model import (
     Caller,
     Phase,
 )
-from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditTicket, Entropy
+from hsm_core.protocols import ApprovalQuery, AuditDraft, Entropy
 
 _S: Final = ApprovalState
 _OPEN: Final = frozenset({_S.PENDING, _S.GRANTED, _S.RESERVED})
@@ -79,25 +79,235 @@ class ApprovalReservation:
     stack: ExitStack = field(default_factory=ExitStack)
 
 
-class ApprovalReservations:
+def step_of(
+    kind: str, caller: Caller, *, rule: str = "", digest: str = ""
+) -> AuditDraft:
+    """Return what the audit log says of a step besides the approval itself."""
+    return AuditDraft(
+        phase=Phase.INTENT,
+        kind=kind,
+        caller=audited_caller(caller),
+        request_id=caller.request_id,
+        rule=rule,
+        digest=digest,
+    )
+
+
+class ApprovalContext(Protocol):
     """
-    Reserved approvals of running operations. Thread-safe.
+    Request that requires approval, resolved and authorized.
+
+    Attributes:
+        others: Documents of the further keys, by field.
+        named_approval: Approval named by the caller, or empty.
+    """
+
+    caller: Caller
+    document: KeyDocument | None
+    others: Mapping[str, KeyDocument]
+    named_approval: str
+
+    @property
+    def operation(self) -> ops.Operation[Any]:
+        """The resolved operation."""
+        ...
+
+    @property
+    def demands(self) -> tuple[ApprovalDemand, ...]:
+        """Approvals that the policy requires."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """Rule that allowed the operation."""
+        ...
+
+
+class ApprovalWorkflow:
+    """
+    Approval workflow: request, decide, reserve, consume. Thread-safe.
 
     Args:
         register: The approvals.
 
         steps: Their journal.
+
+        people: Approval service, which also checks approvers.
+
+        ring: Key ring for MACs and sealing.
+
+        entropy: For ids and salts.
+
+        policy: The one in force.
+
+        last_used_at: Returns the time of a key's last use, in microseconds since 1970,
+            or 0.
+
+        most_open: Maximum number of open requests per person, over all spellings of the
+            name.
     """
 
-    def __init__(self, register: ApprovalRegister, steps: ApprovalJournal) -> None:
-        self._register = register
+    def __init__(
+        self,
+        register: ApprovalRegister,
+        steps: ApprovalJournal,
+        people: ApprovalService,
+        ring: KeyRing,
+        entropy: Entropy,
+        policy: PolicyHolder,
+        *,
+        last_used_at: Callable[[KeyDocument], int],
+        most_open: int,
+    ) -> None:
+        self.people = people
         self.waiting = steps.waiting
-        self._locks = Locks()
+        self._register = register
+        self._ring = ring
+        self._entropy = entropy
+        self._policy = policy
+        self._last_used_at = last_used_at
+        self._most_open = most_open
+        self._requesters = Locks()
+        self._reserved = Locks()
         self._unsettled: dict[str, tuple[ApprovalReservation, bool | None]] = {}
+
+    def digest(self, asked: ApprovalContext) -> str:
+        """
+        Return the keyed digest that an approval binds, hex.
+
+        It covers the requester, every field of the operation with its defaults, and id,
+        algorithm and version of every key that it names: the version that it names too,
+        else the current one. So what is about an old version is not concerned where the
+        key is rotated. It also covers what the operation changes of the key as it is
+        now, as approvers see it: they consent to a change from one to the other.
+        """
+        named = getattr(asked.operation, "version", None)
+        first, others = asked.document, asked.others.values()
+        keys = [
+            wire.encode_packed([d.key_id, d.algorithm, version or d.current])
+            for d, version in [(first, named), *((d, None) for d in others)]
+            if d is not None
+        ]
+        if isinstance(asked.operation, ops.UpdateKey) and first is not None:
+            # A rule can match all of the first three, whichever changes.
+            facts = [first.name, first.owner, sorted(first.tags)]
+            if asked.operation.description is not None:
+                facts.append(first.description)
+            keys.append(wire.encode_packed(facts))
+        elif first is not None:
+            before = list(state_before(asked.operation, first).items())
+            done = _ENDS.get(type(asked.operation))
+            if done is not None:
+                # A later one may look the same.
+                ids = [r.id for r in first.operations if r.kind == done.__name__]
+                before.append(("ends", ids[-1:]))
+            if before:
+                keys.append(wire.encode_packed(before))
+        return self._ring.approval_digest(
+            asked.caller.principal.encode("utf-8", "surrogatepass"),
+            _every_field(asked.operation),
+            *keys,
+        )
+
+    def require(self, asked: ApprovalContext) -> Approval:
+        """
+        Return the granted approval that an operation may use.
+
+        Raises:
+            ApprovalRequiredError: Other people must approve first; a request is open.
+            AccessDeniedError: The named approval is for another operation.
+            ConflictError: The named approval is closed.
+            TooManyApprovalsError: The caller has too many open requests.
+            HSMError: Store or audit log can't be used.
+        """
+        digest = self.digest(asked)
+        for _ in range(_TRIES):
+            approval = self._matching(asked, digest)
+            if approval.state is _S.RESERVED:
+                # The operation that reserved it ends soon.
+                with self.held(approval.approval_id):
+                    approval = self._register.get(approval.approval_id)
+            if approval.state in {_S.PENDING, _S.GRANTED}:
+                approval = self._reviewed(asked, approval)
+            if approval.state is _S.GRANTED:
+                return approval
+            if approval.state in {_S.PENDING, _S.RESERVED}:
+                raise self._required(approval)
+            if asked.named_approval:
+                raise _ended(approval)
+        raise ConflictError("The approval is being changed by others. Try again.")
+
+    def reserve(self, asked: ApprovalContext, operation_id: str) -> ApprovalReservation:
+        """
+        Reserve the approval of an operation, exclusively.
+
+        Callers must `settle` it.
+
+        Raises:
+            HSMError: As `require`.
+        """
+        digest = self.digest(asked)
+        for _ in range(_TRIES):
+            approval = self.require(asked)
+            hold = ApprovalReservation(approval.approval_id, operation_id, asked.caller)
+            hold.stack.enter_context(self.held(approval.approval_id))
+            try:
+                approval = self._reviewed(asked, self._register.get(hold.approval_id))
+                if approval.state is _S.GRANTED:
+                    self._register.reserve(
+                        hold.approval_id,
+                        operation_id=operation_id,
+                        digest=digest,
+                        requester=asked.caller.principal,
+                        step=step_of("system.approval-reserved", asked.caller),
+                    )
+                    failpoint("approval.reserved")
+                    return hold
+            except UnavailableError:
+                # It may be reserved for what is not going to be done.
+                self.settle(hold, done=False)
+                raise
+            except BaseException:
+                hold.stack.close()
+                raise
+            # Another operation has used it, or it came to an end, since it was found.
+            hold.stack.close()
+        raise ConflictError("The approval is being changed by others. Try again.")
+
+    def state_of(self, approval_id: str) -> Approval:
+        """
+        Return the current state of an approval, for any caller.
+
+        Raises:
+            HSMError: There is none, or it can't be read or believed.
+        """
+        return self._register.get(approval_id)
+
+    def cancel(self, caller: Caller, approval_id: str) -> Approval:
+        """
+        Close a request of the caller's own.
+
+        Raises:
+            HSMError: It can't be; see `ApprovalService.cancel`.
+        """
+        step = step_of("system.approval-cancelled", caller)
+        return self._register.cancel(approval_id, requester=caller.principal, step=step)
+
+    def withdraw(
+        self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        """
+        Withdraw the caller's approval, after waiting for a running use.
+
+        Raises:
+            HSMError: It can't be; see `ApprovalService.withdraw`.
+        """
+        with self.held(operation.approval_id):
+            return self.people.withdraw(caller, operation, step)
 
     def held(self, approval_id: str) -> AbstractContextManager[None]:
         """Return a context that locks an approval for other users."""
-        return self._locks.held(approval_id)
+        return self._reserved.held(approval_id)
 
     def settle(self, hold: ApprovalReservation, *, done: bool | None) -> None:
         """
@@ -158,241 +368,6 @@ class ApprovalReservations:
                 operation_id=hold.operation_id,
                 step=step_of("system.approval-released", hold.caller),
             )
-
-
-def step_of(
-    kind: str, caller: Caller, *, rule: str = "", digest: str = ""
-) -> AuditDraft:
-    """Return what the audit log says of a step besides the approval itself."""
-    return AuditDraft(
-        phase=Phase.INTENT,
-        kind=kind,
-        caller=audited_caller(caller),
-        request_id=caller.request_id,
-        rule=rule,
-        digest=digest,
-    )
-
-
-class ApprovalContext(Protocol):
-    """
-    Request that requires approval, resolved and authorized.
-
-    Attributes:
-        others: Documents of the further keys, by field.
-        named_approval: Approval named by the caller, or empty.
-    """
-
-    caller: Caller
-    document: KeyDocument | None
-    others: Mapping[str, KeyDocument]
-    named_approval: str
-
-    @property
-    def operation(self) -> ops.Operation[Any]:
-        """The resolved operation."""
-        ...
-
-    @property
-    def demands(self) -> tuple[ApprovalDemand, ...]:
-        """Approvals that the policy requires."""
-        ...
-
-    @property
-    def rule(self) -> str:
-        """Rule that allowed the operation."""
-        ...
-
-
-class ApprovalWorkflow:
-    """
-    Approval workflow: request, decide, reserve, consume. Thread-safe.
-
-    Args:
-        register: The approvals.
-
-        users: Reservations of running operations.
-
-        people: Approval service, which also checks approvers.
-
-        ring: Key ring for MACs and sealing.
-
-        entropy: For ids and salts.
-
-        policy: The one in force.
-
-        last_used_at: Returns the time of a key's last use, in microseconds since 1970,
-            or 0.
-
-        most_open: Maximum number of open requests per person, over all spellings of the
-            name.
-    """
-
-    def __init__(
-        self,
-        register: ApprovalRegister,
-        users: ApprovalReservations,
-        people: ApprovalService,
-        ring: KeyRing,
-        entropy: Entropy,
-        policy: PolicyHolder,
-        *,
-        last_used_at: Callable[[KeyDocument], int],
-        most_open: int,
-    ) -> None:
-        self.people = people
-        self._register = register
-        self._users = users
-        self._ring = ring
-        self._entropy = entropy
-        self._policy = policy
-        self._last_used_at = last_used_at
-        self._most_open = most_open
-        self._requesters = Locks()
-
-    def waiting(
-        self, wait: Callable[[AuditTicket], None]
-    ) -> AbstractContextManager[None]:
-        """Return a context in which this thread waits for the audit log like this."""
-        return self._users.waiting(wait)
-
-    def digest(self, asked: ApprovalContext) -> str:
-        """
-        Return the keyed digest that an approval binds, hex.
-
-        It covers the requester, every field of the operation with its defaults, and id,
-        algorithm and version of every key that it names: the version that it names too,
-        else the current one. So what is about an old version is not concerned where the
-        key is rotated. It also covers what the operation changes of the key as it is
-        now, as approvers see it: they consent to a change from one to the other.
-        """
-        named = getattr(asked.operation, "version", None)
-        first, others = asked.document, asked.others.values()
-        keys = [
-            wire.encode_packed([d.key_id, d.algorithm, version or d.current])
-            for d, version in [(first, named), *((d, None) for d in others)]
-            if d is not None
-        ]
-        if isinstance(asked.operation, ops.UpdateKey) and first is not None:
-            # A rule can match all of the first three, whichever changes.
-            facts = [first.name, first.owner, sorted(first.tags)]
-            if asked.operation.description is not None:
-                facts.append(first.description)
-            keys.append(wire.encode_packed(facts))
-        elif first is not None:
-            before = list(state_before(asked.operation, first).items())
-            done = _ENDS.get(type(asked.operation))
-            if done is not None:
-                # A later one may look the same.
-                ids = [r.id for r in first.operations if r.kind == done.__name__]
-                before.append(("ends", ids[-1:]))
-            if before:
-                keys.append(wire.encode_packed(before))
-        return self._ring.approval_digest(
-            asked.caller.principal.encode("utf-8", "surrogatepass"),
-            _every_field(asked.operation),
-            *keys,
-        )
-
-    def require(self, asked: ApprovalContext) -> Approval:
-        """
-        Return the granted approval that an operation may use.
-
-        Raises:
-            ApprovalRequiredError: Other people must approve first; a request is open.
-            AccessDeniedError: The named approval is for another operation.
-            ConflictError: The named approval is closed.
-            TooManyApprovalsError: The caller has too many open requests.
-            HSMError: Store or audit log can't be used.
-        """
-        digest = self.digest(asked)
-        for _ in range(_TRIES):
-            approval = self._matching(asked, digest)
-            if approval.state is _S.RESERVED:
-                # The operation that reserved it ends soon.
-                with self._users.held(approval.approval_id):
-                    approval = self._register.get(approval.approval_id)
-            if approval.state in {_S.PENDING, _S.GRANTED}:
-                approval = self._reviewed(asked, approval)
-            if approval.state is _S.GRANTED:
-                return approval
-            if approval.state in {_S.PENDING, _S.RESERVED}:
-                raise self._required(approval)
-            if asked.named_approval:
-                raise _ended(approval)
-        raise ConflictError("The approval is being changed by others. Try again.")
-
-    def reserve(self, asked: ApprovalContext, operation_id: str) -> ApprovalReservation:
-        """
-        Reserve the approval of an operation, exclusively.
-
-        Callers must `settle` it.
-
-        Raises:
-            HSMError: As `require`.
-        """
-        digest = self.digest(asked)
-        for _ in range(_TRIES):
-            approval = self.require(asked)
-            hold = ApprovalReservation(approval.approval_id, operation_id, asked.caller)
-            hold.stack.enter_context(self._users.held(approval.approval_id))
-            try:
-                approval = self._reviewed(asked, self._register.get(hold.approval_id))
-                if approval.state is _S.GRANTED:
-                    self._register.reserve(
-                        hold.approval_id,
-                        operation_id=operation_id,
-                        digest=digest,
-                        requester=asked.caller.principal,
-                        step=step_of("system.approval-reserved", asked.caller),
-                    )
-                    failpoint("approval.reserved")
-                    return hold
-            except UnavailableError:
-                # It may be reserved for what is not going to be done.
-                self._users.settle(hold, done=False)
-                raise
-            except BaseException:
-                hold.stack.close()
-                raise
-            # Another operation has used it, or it came to an end, since it was found.
-            hold.stack.close()
-        raise ConflictError("The approval is being changed by others. Try again.")
-
-    def state_of(self, approval_id: str) -> Approval:
-        """
-        Return the current state of an approval, for any caller.
-
-        Raises:
-            HSMError: There is none, or it can't be read or believed.
-        """
-        return self._register.get(approval_id)
-
-    def cancel(self, caller: Caller, approval_id: str) -> Approval:
-        """
-        Close a request of the caller's own.
-
-        Raises:
-            HSMError: It can't be; see `ApprovalService.cancel`.
-        """
-        step = step_of("system.approval-cancelled", caller)
-        return self._register.cancel(approval_id, requester=caller.principal, step=step)
-
-    def withdraw(
-        self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
-    ) -> ops.ApprovalInfo:
-        """
-        Withdraw the caller's approval, after waiting for a running use.
-
-        Raises:
-            HSMError: It can't be; see `ApprovalService.withdraw`.
-        """
-        with self._users.held(operation.approval_id):
-            return self.people.withdraw(caller, operation, step)
-
-    def settle(self, hold: ApprovalReservation, *, done: bool | None) -> None:
-        """Consume an approval, or release it; see `ApprovalReservations.settle`."""
-        self._users.settle(hold, done=done)
 
     def _matching(self, asked: ApprovalContext, digest: str) -> Approval:
         if asked.named_approval:
