@@ -6,17 +6,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from hsm_core._policies.policy_file import IdentitySection, Path, policy_fault
 from hsm_core.errors import AuthenticationError
 from hsm_core.identities import identity, is_presentable, is_reserved
-from hsm_core.model import Caller, Role
+from hsm_core.model import Caller, Record, Role
 
+T = TypeVar("T")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ALTERNATIVE_NAMES: Final = ("dns:", "email:", "ip:", "uri:")
+
+
+def given(
+    section: Record, name: str, path: Path, read: Callable[[Any, Path], T]
+) -> T | None:
+    """Return the value of a field, read at its path; None where it is not given."""
+    value = getattr(section, name)
+    return None if value is None else read(value, (*path, name))
 
 
 def read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
@@ -156,32 +165,24 @@ def _read_person(section: IdentitySection, path: Path) -> KnownPerson:
     )
     if all(values is None for values in asked):
         raise policy_fault("At least one certificate condition is required.", path)
-    certificates = None
-    if section.certificates is not None:
-        certificates = read_certificates(section.certificates, (*path, "certificates"))
-    subjects = _read_whole(section.certificate_subjects, path, "certificate_subjects")
-    names = _read_whole(section.certificate_names, path, "certificate_names")
-    for place, name in enumerate(section.certificate_names or ()):
-        check_alternative_name(name, (*path, "certificate_names", place))
-    return KnownPerson(
+    person = KnownPerson(
         principal=section.principal,
         roles=frozenset(section.roles),
-        certificates=certificates,
-        subjects=subjects,
-        names=names,
+        certificates=given(section, "certificates", path, read_certificates),
+        subjects=given(section, "certificate_subjects", path, _read_whole),
+        names=given(section, "certificate_names", path, _read_whole),
     )
+    for place, name in enumerate(section.certificate_names or ()):
+        check_alternative_name(name, (*path, "certificate_names", place))
+    return person
 
 
-def _read_whole(
-    values: tuple[str, ...] | None, path: Path, field: str
-) -> frozenset[str] | None:
-    if values is None:
-        return None
+def _read_whole(values: tuple[str, ...], path: Path) -> frozenset[str]:
     for number, value in enumerate(values):
         if value.endswith("*"):
             raise policy_fault(
                 "The wildcard * is not allowed here. Give the whole value.",
-                (*path, field, number),
+                (*path, number),
             )
     return frozenset(values)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from hsm_core._policies.certificate_identities import (
     check_alternative_name,
+    given,
     read_certificates,
 )
 from hsm_core._policies.policy_file import (
@@ -47,6 +48,7 @@ Groups = Mapping[str, frozenset[str]]
 """Operations by group name."""
 
 _SELF: Final = "self"
+T = TypeVar("T")
 _FAMILIES: Final = {family.value.lower(): family for family in Family}
 
 
@@ -164,58 +166,52 @@ def _read_demand(name: str, section: ApprovalSection, path: Path) -> ApprovalDem
 
 
 def _read_conditions(section: MatchSection, groups: Groups, path: Path) -> Conditions:
-    operations, time = section.operations, section.time
     owners = None
     if section.owners is not None:
         owners = frozenset(identity(o) for o in section.owners if o != _SELF) or None
     return Conditions(
-        operations=None
-        if operations is None
-        else read_operations(operations, groups, (*path, "operations")),
+        operations=given(
+            section,
+            "operations",
+            path,
+            lambda names, at: read_operations(names, groups, at),
+        ),
         caller=_read_caller(section, path),
         key=KeyTerms(
             algorithms=_read_algorithms(section, path),
-            usages=_read_usages(section.usages, (*path, "usages")),
-            tags=None if section.tags is None else frozenset(section.tags),
+            usages=given(section, "usages", path, _read_usages),
+            tags=given(section, "tags", path, _as_set),
             owners=owners,
-            names=None
-            if section.key_names is None
-            else _read_names(section.key_names, (*path, "key_names")),
+            names=given(section, "key_names", path, _read_names),
         ),
         own=section.owners is not None and _SELF in section.owners,
-        window=None if time is None else read_window(time, (*path, "time")),
+        window=given(section, "time", path, read_window),
     )
 
 
 def _read_caller(section: MatchSection, path: Path) -> CallerTerms:
-    certificates = networks = principals = subjects = names = None
-    if section.certificates is not None:
-        certificates = read_certificates(section.certificates, (*path, "certificates"))
-    if section.certificate_subjects is not None:
-        at = (*path, "certificate_subjects")
-        subjects = _read_subjects(section.certificate_subjects, at)
-    if section.certificate_names is not None:
-        at = (*path, "certificate_names")
-        names = _read_alternative_names(section.certificate_names, at)
-    if section.networks is not None:
-        at = (*path, "networks")
-        networks = tuple(
-            sorted(
-                {_read_network(n, (*at, i)) for i, n in enumerate(section.networks)},
-                key=str,
-            )
-        )
-    if section.principals is not None:
-        principals = _read_principals(section.principals, (*path, "principals"))
     return CallerTerms(
-        principals=principals,
-        roles=None if section.roles is None else frozenset(section.roles),
-        certificates=certificates,
-        certificate_subjects=subjects,
-        certificate_names=names,
-        networks=networks,
+        principals=given(section, "principals", path, _read_principals),
+        roles=given(section, "roles", path, _as_set),
+        certificates=given(section, "certificates", path, read_certificates),
+        certificate_subjects=given(
+            section, "certificate_subjects", path, _read_subjects
+        ),
+        certificate_names=given(
+            section, "certificate_names", path, _read_alternative_names
+        ),
+        networks=given(section, "networks", path, _read_networks),
         single_use=section.single_use,
     )
+
+
+def _as_set(values: Iterable[T], path: Path) -> frozenset[T]:
+    return frozenset(values)
+
+
+def _read_networks(texts: tuple[str, ...], path: Path) -> tuple[Network, ...]:
+    found = {_read_network(text, (*path, n)) for n, text in enumerate(texts)}
+    return tuple(sorted(found, key=str))
 
 
 def _read_algorithms(section: MatchSection, path: Path) -> frozenset[str] | None:
@@ -272,9 +268,7 @@ def _read_family(name: str, path: Path) -> Family:
         ) from None
 
 
-def _read_usages(names: tuple[str, ...] | None, path: Path) -> frozenset[str] | None:
-    if names is None:
-        return None
+def _read_usages(names: tuple[str, ...], path: Path) -> frozenset[str]:
     for number, name in enumerate(names):
         if name not in set(KeyUsage):
             raise policy_fault(

@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -270,13 +270,7 @@ class Conditions:
         if not self.own:
             return self.key
         owners = (self.key.owners or frozenset()) | {identity(caller.principal)}
-        return KeyTerms(
-            algorithms=self.key.algorithms,
-            usages=self.key.usages,
-            tags=self.key.tags,
-            owners=owners,
-            names=self.key.names,
-        )
+        return replace(self.key, owners=owners)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Interfaces for callers and for implementers of stores, providers and policies.
+Interfaces for callers and for implementers of stores and providers.
 
 For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
 `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`, `RemoteKeyVault`,
-`CryptoProvider`, `ProviderPlugin`, `MasterKeySource`, `CredentialKeys`, `PolicyEngine`,
-`Clock`, `Entropy`. Conformance is shown by mypy and by the contract suites.
+`CryptoProvider`, `ProviderPlugin`, `MasterKeySource`, `CredentialKeys`, `Clock`,
+`Entropy`. Conformance is shown by mypy and by the contract suites.
 """
 
 from hsm_core.protocols import callers, keys, policy, providers, stores, trail

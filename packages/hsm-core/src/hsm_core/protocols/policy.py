@@ -10,8 +10,7 @@ import msgspec
 
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.identities import identity
-from hsm_core.model import ApprovalDemand, Caller, KeyState
-from hsm_core.operations import Operation
+from hsm_core.model import ApprovalDemand, KeyState
 
 __all__ = [
     "EVERY_KEY",
@@ -21,7 +20,6 @@ __all__ = [
     "KeyScope",
     "KeyTerms",
     "NameTerms",
-    "PolicyEngine",
     "ScopedKey",
     "algorithm_facts",
 ]
@@ -207,59 +205,3 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     may_describe: bool
     rule: str
     approvals: tuple[ApprovalDemand, ...] = ()
-
-
-class PolicyEngine(Protocol):
-    """A pure function of operation, caller and key facts; default deny."""
-
-    @property
-    def policy_hash(self) -> str:
-        """SHA-256 of the policy in force, hex; stands in every record."""
-        ...
-
-    def decide(
-        self,
-        operation: Operation[object],
-        caller: Caller,
-        key: KeyFacts | None,
-        /,
-        *,
-        at: int,
-    ) -> Decision:
-        """
-        Decide.
-
-        Args:
-            operation: Resolved as far as it could be.
-
-            caller: Who asks.
-
-            key: The key that it is about; None if it is about none, or if that key
-                is missing.
-
-            at: When, in microseconds since 1970.
-        """
-        ...
-
-    def visible(self, caller: Caller, /, *, at: int) -> KeyScope:
-        """Return which keys a listing may show to a caller."""
-        ...
-
-    def freed(self, before: KeyFacts, after: KeyFacts, /) -> tuple[ApprovalDemand, ...]:
-        """
-        Return the demands that a label change would remove from a key.
-
-        Args:
-            before: The key as it is.
-
-            after: As it would be.
-
-        Returns:
-            Demands of rules that hold for the one, for somebody at some time, and would
-            not hold for the other.
-        """
-        ...
-
-    def allows_revoked(self, kind: str, /) -> bool:
-        """Whether an operation of this name may use a revoked version."""
-        ...

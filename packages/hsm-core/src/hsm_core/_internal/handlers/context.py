@@ -18,6 +18,7 @@ from hsm_core._internal.keyring.documents import (
     audited_caller,
     audited_key,
 )
+from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.facts import audited_certificate
 from hsm_core._internal.time.clock import utc_text
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
@@ -32,7 +33,7 @@ from hsm_core.model import (
     Record,
 )
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
+from hsm_core.protocols import AuditDraft, Decision
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 Op = TypeVar("Op", bound=Operation[Any])
@@ -66,7 +67,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
 
     caller: Caller
     operation: Op
-    policy: PolicyEngine
+    policy: RuleEngine
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.policy.facts import joined
+from hsm_core._internal.policy.facts import facts_after, joined
 from hsm_core._policies.policy_file import RuleEffect
 from hsm_core._policies.rules import INTERNAL_OPERATIONS, Conditions, Policy, PolicyRule
 from hsm_core.identities import identity
@@ -20,26 +20,16 @@ UPDATE_GIVES: Final = "update-gives:"
 """Prefix of an operation's name in place of a rule, for a change that grants rights."""
 
 Decide: TypeAlias = Callable[[Operation[Any], KeyFacts], Decision]
-"""Decides one caller's operation, as `PolicyEngine` does."""
+"""Decides one caller's operation, as `RuleEngine` does."""
 
 Freed: TypeAlias = Callable[[KeyFacts, KeyFacts], Sequence[ApprovalDemand]]
 """
-Returns the rules that would no longer apply to others, as `PolicyEngine.freed` does.
+Returns the rules that would no longer apply to others, as `RuleEngine.freed` does.
 """
 
 
 def _nothing(before: KeyFacts, after: KeyFacts) -> Sequence[ApprovalDemand]:
     return ()
-
-
-def facts_after(operation: UpdateKey, key: KeyFacts) -> KeyFacts:
-    """Return what rules may match of a key when it has been updated."""
-    return msgspec.structs.replace(
-        key,
-        name=key.name if operation.name is None else operation.name,
-        owner=key.owner if operation.owner is None else operation.owner,
-        tags=key.tags if operation.tags is None else frozenset(operation.tags),
-    )
 
 
 def decide_update(

@@ -25,7 +25,7 @@ from hsm_core._policies.policy_file import RuleEffect
 from hsm_core._policies.rules import KNOWN_OPERATIONS, TWINS, Form, Policy, PolicyRule
 from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import Operation, UpdateKey
-from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope, PolicyEngine
+from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope
 from hsm_core.settings import PolicyProfile, Settings
 
 
@@ -56,20 +56,11 @@ def clause_of(
     return KeyClause(rule.match.key_terms(caller), unless)
 
 
-def applies_to_any(
-    rule: PolicyRule, clause: KeyClause, sides: Iterable[KeyFacts]
-) -> bool:
-    """Return whether a rule holds for one of the keys, or without any."""
+def applies(rule: PolicyRule, clause: KeyClause, sides: Iterable[KeyFacts]) -> bool:
+    """Return whether a rule holds: an allowance for every key, others for any."""
     found = [clause.covers(side) for side in sides]
-    return any(found) if found else not rule.is_about_keys
-
-
-def applies_to_all(
-    rule: PolicyRule, clause: KeyClause, sides: Iterable[KeyFacts]
-) -> bool:
-    """Return whether a rule holds for every one of the keys, or without any."""
-    found = [clause.covers(side) for side in sides]
-    return all(found) if found else not rule.is_about_keys
+    holds = all if rule.effect is RuleEffect.ALLOW else any
+    return holds(found) if found else not rule.is_about_keys
 
 
 _PURGE: Final = frozenset({"AllowPurges", "PurgeVersion"})
@@ -100,7 +91,7 @@ class HeldRule:
 
 class RuleEngine:
     """
-    `PolicyEngine` of a policy file.
+    Policy engine: decides on requests by a policy file.
 
     Args:
         policy: What to enforce; by default the built-in one.
@@ -153,7 +144,19 @@ class RuleEngine:
         *,
         at: int,
     ) -> Decision:
-        """Decide; a rule about keys says nothing where there is none."""
+        """
+        Decide; the default is to deny.
+
+        Args:
+            operation: Resolved as far as it could be.
+
+            caller: Who asks.
+
+            key: The key that it is about; None if it is about none, or if that key is
+                missing: rules about keys say nothing then.
+
+            at: When, in microseconds since 1970.
+        """
         return self.decide_asked(asked_of(operation), caller, key, at)
 
     def decide_asked(
@@ -302,7 +305,7 @@ class RuleEngine:
     ) -> Iterator[PolicyRule]:
         """Give the rules that hold for one of the keys, or without any."""
         for rule, clause, reached in self._holding(effect, question, sides):
-            if applies_to_any(rule, clause, reached):
+            if applies(rule, clause, reached):
                 yield rule
 
     def _granted_by(self, kind: str, caller: Caller) -> str | None:
@@ -325,7 +328,7 @@ class RuleEngine:
     ) -> str | None:
         """Return the rule that allows it; a listing shows only what it is about."""
         for rule, clause, _ in self._holding(RuleEffect.ALLOW, question):
-            if question.kind == _LIST or applies_to_all(rule, clause, sides):
+            if question.kind == _LIST or applies(rule, clause, sides):
                 return f"allow:{rule.name}"
         if question.kind in _WITHDRAWABLE:
             done = msgspec.structs.replace(question, kind=_WITHDRAWABLE[question.kind])
@@ -367,7 +370,7 @@ def _denial(rule: str, *, may_describe: bool) -> Decision:
 
 
 def decide_on(
-    engine: PolicyEngine,
+    engine: RuleEngine,
     operation: Operation[Any],
     caller: Caller,
     key: KeyFacts | None,

@@ -14,8 +14,7 @@ from hsm_core._internal.policy.changes import UPDATE_GIVES
 from hsm_core._internal.policy.engine import (
     HeldRule,
     RuleEngine,
-    applies_to_all,
-    applies_to_any,
+    applies,
     clause_of,
     decide_as_asked,
 )
@@ -141,12 +140,12 @@ def _explained(
     rule, kind = held.rule, held.form.kind
     clause = clause_of(rule, held.form, caller, at)
     reached = [r for each in sides if (r := held.form.reached(each)) is not None]
-    if clause is None or not reached:
-        holds = False
-    elif rule.effect is RuleEffect.ALLOW:
-        holds = all(applies_to_all(rule, clause, each) for each in reached)
-    else:
-        holds = any(applies_to_any(rule, clause, each) for each in reached)
+    hold_for = all if rule.effect is RuleEffect.ALLOW else any
+    holds = (
+        clause is not None
+        and bool(reached)
+        and hold_for(applies(rule, clause, each) for each in reached)
+    )
     every = tuple(dict.fromkeys(side for each in sides for side in each))
     missing: tuple[str, ...] = ()
     if not holds and not reached:

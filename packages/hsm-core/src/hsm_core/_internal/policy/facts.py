@@ -15,7 +15,7 @@ from hsm_core._policies.rules import MAKING
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.identities import SYSTEM_PREFIX
 from hsm_core.model import ApprovalDemand, Caller, KeyState, Parameters, PolicyOutcome
-from hsm_core.operations import Operation
+from hsm_core.operations import Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
 _CHANGING = "UpdateKey"
@@ -67,7 +67,7 @@ def sides_as_asked(
     if asked.kind in MAKING:
         return (_made(asked, caller), *present)
     if key is not None and asked.kind == _CHANGING:
-        return (key, _changed(asked, key))
+        return (key, facts_after(asked, key))
     return present
 
 
@@ -84,7 +84,8 @@ def _made(asked: StatedFacts, caller: Caller) -> KeyFacts:
     )
 
 
-def _changed(asked: StatedFacts, key: KeyFacts) -> KeyFacts:
+def facts_after(asked: StatedFacts | UpdateKey, key: KeyFacts) -> KeyFacts:
+    """Return what rules may match of a key when it has been updated."""
     return msgspec.structs.replace(
         key,
         name=key.name if asked.name is None else asked.name,
