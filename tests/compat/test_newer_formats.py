@@ -27,7 +27,7 @@ from hsm_core._internal.keyring import key_ring as ring
 from hsm_core._internal.keyring import use_counters as use_values
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
-from hsm_core._internal.stores.filesystem import saved_index
+from hsm_core._internal.stores.filesystem import stores
 from hsm_core._internal.stores.memory.records import MemoryKeyStore
 from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
 from hsm_core.consent import ShownOperation, check_shown
@@ -137,9 +137,9 @@ def form(module: Any) -> Change:
     return change
 
 
-def start(module: Any, name: str, value: bytes) -> Change:
+def start(module: Any, name: str, value: bytes | int) -> Change:
     """
-    Return what lets a module write other first bytes.
+    Return what lets a module write another number of its format.
 
     The known answers of the power-up test are those of this release's format.
     """
@@ -215,20 +215,20 @@ def test_use_counter(place: Place) -> None:
 
 def test_saved_index(tmp_path: Path) -> None:
     """
-    An index that is newer is made anew from the documents, by either release.
+    An index that is newer is made again from the documents.
     """
     place = Place(tmp_path / "site", "filesystem")
-    with place.opened_by_newer(start(saved_index, "_MAGIC", b"FHIX\x03")) as (
+    with place.opened_by_newer(start(stores, "_FORMAT", 4)) as (
         _,
         session,
     ):
         key_id = session.create_key("AES-256-GCM").key_id
     saved = place.folder / "keys" / "index"
-    assert saved.read_bytes().startswith(b"FHIX\x03")
+    assert saved.read_bytes()[63] == 4
 
     with place.opened() as (_, session):
         assert [key_id] == [found.key_id for found in session.keys()]
-    assert saved.read_bytes().startswith(b"FHIX\x02")
+    assert saved.read_bytes()[63] == 3
 
 
 def test_records_of_the_trail(place: Place) -> None:

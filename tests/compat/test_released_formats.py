@@ -54,11 +54,13 @@ class Site:
         return open_site(self.folder, self.kind, self.clock)
 
     def contents(self) -> dict[str, str]:
-        """Return a digest of every file that is not an empty lock."""
+        """Return digests of all files but empty locks and the saved index, a cache."""
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(content).hexdigest()
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and (content := path.read_bytes())
+            if path.is_file()
+            and path.name != "index"
+            and (content := path.read_bytes())
         }
 
 

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import threading
-import zlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -16,32 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.stores.filesystem import saved_index
+from hsm_core._internal.stores.filesystem import stores
+from hsm_core._internal.stores.filesystem.layout import Layout
 from hsm_core._internal.stores.filesystem.records import FileRecords
-from hsm_core._internal.stores.filesystem.saved_index import (
-    Begun,
-    Boot,
-    Gone,
-    IndexFiles,
-    Step,
-    decode_snapshot,
-    encode_snapshot,
-    entry_of,
-    frame,
-    put,
-    steps_of,
-)
 from hsm_core._internal.stores.filesystem.stores import (
     FilesystemKeyStore,
     SavedKeyIndex,
 )
+from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core.errors import (
     KeyTamperedError,
     OutcomeUnknownError,
     StoreUnavailableError,
     UnsafeFileModeError,
 )
-from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 from tests.core.filesystem_support import (
     SCENARIOS,
@@ -58,8 +43,6 @@ from tests.core.filesystem_support import (
     key_path,
     make_template,
     patched,
-    seen,
-    struck,
 )
 from tests.core.key_support import (
     change_of,
@@ -69,10 +52,12 @@ from tests.core.key_support import (
     operation_of,
     page,
 )
+from tests.core.sqlite_support import edited
 from tests.core.test_key_index import entries
 
 pytestmark = pytest.mark.usefixtures("private_umask")
 
+ALL = {key_id_of(n) for n in (1, 2, 3)}
 ODD = [as_link, as_fifo, as_directory, as_giant, as_junk, as_empty]
 
 
@@ -113,12 +98,23 @@ def without_index(directory: Path) -> Path:
     return bare
 
 
+def index_of(store: FilesystemKeyStore) -> SavedKeyIndex:
+    """Return the index of a store."""
+    index = store._index  # noqa: SLF001
+    assert isinstance(index, SavedKeyIndex)
+    return index
+
+
 def abandon(store: FilesystemKeyStore) -> None:
     """Leave a store as a kill does, without its saying goodbye."""
-    index, records = store._index, store._records  # noqa: SLF001
-    assert isinstance(index, SavedKeyIndex)
+    index, records = index_of(store), store._records  # noqa: SLF001
     assert isinstance(records, FileRecords)
-    index._files._wait()  # noqa: SLF001
+    if index._saved is not None:  # noqa: SLF001
+        files = {p: p.read_bytes() for p in records._layout.directory.glob("index*")}  # noqa: SLF001
+        index._saved.close()  # noqa: SLF001
+        for path, content in files.items():
+            path.write_bytes(content)
+            path.chmod(0o600)
     records._is_closed = True  # noqa: SLF001
     records._held.release()  # noqa: SLF001
 
@@ -133,7 +129,7 @@ class TestStart:
 
     def test_after_a_kill(self, directory: Path) -> None:
         """
-        After a kill it reads none either, as the journal says what has changed.
+        After a kill it reads none either, as each row was written after its change.
         """
         store = FilesystemKeyStore(directory)
         SCENARIOS["create"](store)
@@ -149,7 +145,7 @@ class TestStart:
         A key that was about to change when the process was killed is read again.
         """
         store = FilesystemKeyStore(directory)
-        with mock.patch.object(IndexFiles, "put"):
+        with mock.patch.object(SavedKeyIndex, "put"):
             SCENARIOS[scenario](store)
         abandon(store)
 
@@ -176,33 +172,20 @@ class TestStart:
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
-        A journal that a power cut may have shortened is not believed.
+        Rows that a power cut may have taken back are not believed.
         """
         store = FilesystemKeyStore(directory)
         SCENARIOS["edit"](store)
         abandon(store)
-        monkeypatch.setattr(saved_index, "_read_boot_id", lambda: "another")
+        monkeypatch.setattr(stores, "_read_boot_id", lambda: "another")
 
-        assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
+        assert ALL == reads_of(directory)
         assert all_of(without_index(directory)) == all_of(directory)
 
-    @pytest.mark.parametrize("cut", range(1, 60))
-    def test_torn_journal(self, directory: Path, cut: int) -> None:
-        """
-        Wherever a journal is torn, what was announced and not told is read again.
-        """
-        store = FilesystemKeyStore(directory)
-        SCENARIOS["edit"](store)
-        abandon(store)
-        journal = directory / "index.journal"
-        stored = journal.read_bytes()
-        os.truncate(journal, len(stored) - cut)
-
-        assert all_of(without_index(directory)) == all_of(directory)
-        assert set() == reads_of(directory)
-
-    @pytest.mark.parametrize("odd", ODD)
-    @pytest.mark.parametrize("name", ["index", "index.journal", "index.journal.old"])
+    @pytest.mark.parametrize(
+        ("name", "odd"),
+        [("index", odd) for odd in ODD] + [("index-wal", odd) for odd in ODD[:4]],
+    )
     def test_hostile_files(
         self, directory: Path, name: str, odd: Callable[[Path], None]
     ) -> None:
@@ -214,8 +197,6 @@ class TestStart:
         abandon(store)
         expected = all_of(without_index(directory))
         path = directory / name
-        if name.endswith("old"):
-            path.write_bytes(frame(Boot("?")))
         if odd is as_link:
             path.rename(directory.parent / "elsewhere")
             path.symlink_to(directory.parent / "elsewhere")
@@ -229,71 +210,56 @@ class TestStart:
         store.close()
         assert before == all_of(directory)[0]
 
-    def test_every_flipped_byte(self, directory: Path) -> None:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE keys SET key_id = '../../etc' WHERE n = 1",
+            "UPDATE keys SET tags = 'x'",
+            "UPDATE keys SET owner = x'ff'",
+            "UPDATE keys SET created_at = 'now'",
+            "DELETE FROM boot",
+            "INSERT INTO boot VALUES ('')",
+            "DROP TABLE keys",
+            "CREATE TRIGGER evil AFTER INSERT ON keys BEGIN DELETE FROM keys; END",
+            "PRAGMA application_id = 7",
+            "PRAGMA user_version = 4",
+        ],
+    )
+    def test_index_that_others_edited(self, directory: Path, statement: str) -> None:
         """
-        A snapshot with any byte changed is not used.
+        An index with anything in it that no store writes is made again from documents.
+        """
+        expected = all_of(without_index(directory))
+        edited(directory / "index", statement)
+
+        assert reads_of(copy(directory, directory.parent / "copy")) >= ALL
+        assert expected == all_of(directory)
+        assert set() == reads_of(directory)
+
+    @pytest.mark.parametrize("cut", [1, 100, 4096, 8192])
+    def test_cut_off(self, directory: Path, cut: int) -> None:
+        """
+        An index that lost its end is not believed.
         """
         index = directory / "index"
-        stored = index.read_bytes()
-        for position in range(len(stored)):
-            flipped = bytearray(stored)
-            flipped[position] ^= 0x40
-            assert decode_snapshot(bytes(flipped)) is None
-        for length in range(0, len(stored), 7):
-            assert decode_snapshot(stored[:length]) is None
-
-    def test_impossible_key(self, directory: Path) -> None:
-        """
-        A saved key that could be a path leads to a full reading, not to the path.
-        """
-        store = FilesystemKeyStore(directory)
-        entry = store.entry(key_id_of(1))
-        store.close()
-        assert entry is not None
-        hostile = IndexEntry(
-            key_id=KeyId("../../etc"),
-            created_at=1,
-            name="root",
-            algorithm="",
-            state="",
-            tags=frozenset(),
-            generation=1,
-        )
-        (directory / "index").write_bytes(encode_snapshot([entry, hostile]))
-
-        store = FilesystemKeyStore(directory)
-
-        assert store.entry("root") is None
-        assert {key_id_of(n) for n in (1, 2, 3)} == set(page(store))
-        store.close()
-
-    def test_whole_file_of_another_form(self, directory: Path) -> None:
-        """
-        A snapshot whose checksum is right and whose rows are none is not used.
-        """
-        payload = b"\x91\x01"
-        digest = hashlib.sha256(payload).digest()
-        (directory / "index").write_bytes(b"FHIX\x01" + digest + payload)
-
-        assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
-
-    def test_step_of_another_form(self, directory: Path) -> None:
-        """
-        A step whose checksum is right and that is none ends the journal.
-        """
-        store = FilesystemKeyStore(directory)
-        SCENARIOS["edit"](store)
-        abandon(store)
-        payload = b"\x91\x09"
-        step = len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big")
-        with (directory / "index.journal").open("ab") as journal:
-            journal.write(step + payload)
+        os.truncate(index, index.stat().st_size - cut)
 
         assert all_of(without_index(directory)) == all_of(directory)
 
+    def test_index_of_an_earlier_release(self, directory: Path) -> None:
+        """
+        The files of an earlier release are removed, and all documents are read.
+        """
+        (directory / "index").write_bytes(b"FHIX\x02" + bytes(40))
+        for name in ("index.journal", "index.journal.old"):
+            (directory / name).touch(mode=0o600)
+
+        assert reads_of(directory) >= ALL
+        assert ["index"] == [path.name for path in directory.glob("index*")]
+
     def test_key_that_is_forgotten(self, directory: Path) -> None:
         """
-        A key that nothing is stored of is forgotten, by the journal too.
+        A key that nothing is stored of is forgotten, in the saved index too.
         """
         store = FilesystemKeyStore(directory)
         folder = key_path(directory, 2)
@@ -313,20 +279,20 @@ class TestStart:
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
-        Where the system does not say which of its runs this is, no journal is believed.
+        Where the system does not tell its boots apart, only a clean end is believed.
         """
-        monkeypatch.setattr(saved_index, "_BOOT", directory / "absent")
+        monkeypatch.setattr(stores, "_BOOT", directory / "absent")
         store = FilesystemKeyStore(directory)
         SCENARIOS["edit"](store)
         abandon(store)
 
-        assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
-        monkeypatch.setattr(saved_index, "_BOOT", directory)
+        assert ALL == reads_of(directory)
+        monkeypatch.setattr(stores, "_BOOT", directory)
         assert all_of(without_index(directory)) == all_of(directory)
 
-    def test_stale_snapshot(self, directory: Path) -> None:
+    def test_older_index(self, directory: Path) -> None:
         """
-        An older snapshot that was put back is corrected by building the index anew.
+        An older index that was put back is corrected by building the index anew.
 
         The start can't know; who compares the digests with the trail does.
         """
@@ -356,7 +322,7 @@ class TestStart:
 
         store = FilesystemKeyStore(directory)
 
-        assert {key_id_of(n) for n in (1, 2, 3)} == set(page(store))
+        assert ALL == set(page(store))
         assert (key_id_of(2), b"") in {(s.key_id, s.document) for s in store.scan()}
         with pytest.raises(KeyTamperedError, match="missing"):
             store.get(key_id_of(2))
@@ -457,156 +423,6 @@ class TestFolders:
 
 
 class TestWriting:
-    def test_compaction(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A long journal makes place for a new snapshot, while changes go on.
-        """
-        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
-        store = FilesystemKeyStore(directory)
-        before = (directory / "index").stat().st_ino
-        for number in range(10, 40):
-            document = document_of(number, operations=(operation_of(number),))
-            store.commit(change_of(document, operation_of(number)))
-        abandon(store)
-
-        assert before != (directory / "index").stat().st_ino
-        assert not (directory / "index.journal.old").exists()
-        assert set() == reads_of(copy(directory, directory.parent / "copy"))
-        assert all_of(without_index(directory)) == all_of(directory)
-
-    def test_kill_while_a_snapshot_is_written(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """
-        Until the new snapshot is there, the old one and two journals say it all.
-        """
-        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
-        monkeypatch.setattr(threading.Thread, "start", lambda self: None)
-        monkeypatch.setattr(threading.Thread, "join", lambda self: None)
-        store = FilesystemKeyStore(directory)
-        for number in range(10, 40):
-            document = document_of(number, operations=(operation_of(number),))
-            store.commit(change_of(document, operation_of(number)))
-        abandon(store)
-        monkeypatch.undo()
-
-        assert (directory / "index.journal.old").exists()
-        assert (directory / "index.journal").exists()
-        assert set() == reads_of(copy(directory, directory.parent / "copy"))
-        assert all_of(without_index(directory)) == all_of(directory)
-        assert not (directory / "index.journal.old").exists()
-
-    @pytest.mark.parametrize("failing", ["rename", "fsync", "no thread"])
-    def test_compaction_that_fails(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-    ) -> None:
-        """
-        A snapshot that can't be begun or written disturbs no change and no later start.
-        """
-        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
-        compact = IndexFiles.compact
-
-        def failing_compact(files: IndexFiles, found: list[IndexEntry]) -> None:
-            fake = struck(errno.EIO, 1, sticky=False)
-            fake.names = frozenset({failing})
-            with patched(fake):
-                compact(files, found)
-                files._wait()  # noqa: SLF001
-
-        def no_thread(thread: threading.Thread) -> None:
-            raise RuntimeError
-
-        if failing == "no thread":
-            monkeypatch.setattr(threading.Thread, "start", no_thread)
-        monkeypatch.setattr(IndexFiles, "compact", failing_compact)
-        store = FilesystemKeyStore(directory)
-        for number in range(10, 40):
-            document = document_of(number, operations=(operation_of(number),))
-            store.commit(change_of(document, operation_of(number)))
-        abandon(store)
-
-        assert all_of(without_index(directory)) == all_of(directory)
-
-    def test_index_given_up_while_it_is_compacted(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """
-        A snapshot that is ready after the journal was given up is not written.
-        """
-        monkeypatch.setattr(saved_index, "_LEAST_JOURNAL_BYTES", 2000)
-        encoding = threading.Event()
-
-        def slow(found: list[IndexEntry]) -> bytes:
-            assert encoding.wait(60)
-            return encode_snapshot(found)
-
-        store = FilesystemKeyStore(directory)
-        monkeypatch.setattr(saved_index, "encode_snapshot", slow)
-        for number in range(10, 40):
-            document = document_of(number, operations=(operation_of(number),))
-            store.commit(change_of(document, operation_of(number)))
-        begin = IndexFiles.begin
-
-        def failing(files: IndexFiles, key_id: KeyId) -> None:
-            with patched(struck(errno.EIO, 1, sticky=False)):
-                begin(files, key_id)
-
-        with mock.patch.object(IndexFiles, "begin", failing):
-            SCENARIOS["edit"](store)
-        encoding.set()
-        abandon(store)
-
-        assert not (directory / "index").exists()
-        assert all_of(without_index(directory)) == all_of(directory)
-
-    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-    @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-    def test_no_change_fails_for_the_index(
-        self, directory: Path, number: int, *, sticky: bool
-    ) -> None:
-        """
-        Where the index can't be written changes are made, and the next start is right.
-        """
-        begin = IndexFiles.begin
-        for nth in range(1, 12):
-            folder = copy(directory, directory.parent / str(nth))
-            store = FilesystemKeyStore(folder)
-            fake = struck(number, nth, sticky=sticky)
-
-            def failing(
-                files: IndexFiles, key_id: KeyId, fake: FaultyOS = fake
-            ) -> None:
-                with patched(fake):
-                    begin(files, key_id)
-
-            with mock.patch.object(IndexFiles, "begin", failing):
-                SCENARIOS["edit"](store)
-            store.abort(operation_of(55))
-            abandon(store)
-            assert all_of(without_index(folder)) == all_of(folder)
-
-    @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-    def test_closing_never_fails(self, directory: Path, *, sticky: bool) -> None:
-        """
-        A snapshot that can't be written at the end costs the next start some reading.
-        """
-        nth = 0
-        while True:
-            nth += 1
-            folder = copy(directory, directory.parent / str(nth))
-            store = FilesystemKeyStore(folder)
-            SCENARIOS["create"](store)
-            before = seen(store)
-            fake = struck(errno.ENOSPC, nth, sticky=sticky)
-            with patched(fake):
-                store.close()
-            again = FilesystemKeyStore(folder)
-            assert before == seen(again)
-            again.close()
-            if fake.count < nth:
-                break
-        assert nth > 5
-
     def test_child_of_fork(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -637,43 +453,80 @@ class TestWriting:
         store = FilesystemKeyStore(directory)
 
         # The third is there, and unknown to that index.
-        assert {key_id_of(n) for n in (1, 2, 3)} == set(page(store))
+        assert ALL == set(page(store))
         store.close()
 
-    def test_same_index_again(self, directory: Path) -> None:
+    @pytest.mark.parametrize("nth", range(1, 5))
+    def test_no_change_fails_for_the_index(self, directory: Path, nth: int) -> None:
         """
-        Replacing an index by the same writes nothing; only the lock is checked.
+        Where the index can't be written changes are made, and the next start is right.
         """
         store = FilesystemKeyStore(directory)
-        found = [store.entry(key_id_of(n)) for n in (1, 2, 3)]
-        fake = FaultyOS()
-        with patched(fake):
-            store.reindex([entry for entry in found if entry])
-        store.close()
+        index = index_of(store)
+        real = index._saved  # noqa: SLF001
+        assert real is not None
+        calls = 0
 
-        assert {"lstat"} == {name for name, _ in fake.trace}
+        def execute(*arguments: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls >= nth:
+                raise sqlite3.OperationalError("disk I/O error")
+            return real.execute(*arguments)  # type: ignore[arg-type]
+
+        failing = mock.Mock(wraps=real, execute=execute)
+        with mock.patch.object(index, "_saved", failing):
+            SCENARIOS["create"](store)
+            store.commit(change_of(document_of(1, generation=2), operation_of(92)))
+            assert (failing is index._saved) == (calls < nth)  # noqa: SLF001
+        abandon(store)
+
+        assert all_of(without_index(directory)) == all_of(directory)
+
+    def test_index_that_can_not_be_deleted(self, directory: Path) -> None:
+        """
+        An index that failed and can't be deleted at once is deleted before a change.
+        """
+        store = FilesystemKeyStore(directory)
+        with mock.patch.object(
+            stores, "remove_file", side_effect=StoreUnavailableError
+        ):
+            index_of(store)._give_up()  # noqa: SLF001
+        kept = (directory / "index").exists()
+        SCENARIOS["edit"](store)
+        gone = not (directory / "index").exists()
+        abandon(store)
+
+        assert (kept, gone) == (True, True)
+        assert all_of(without_index(directory)) == all_of(directory)
+
+    def test_closing_never_fails(self, directory: Path) -> None:
+        """
+        An index that can't be finished costs the next start some reading.
+        """
+        store = FilesystemKeyStore(directory)
+        SCENARIOS["edit"](store)
+        with mock.patch.object(
+            connections, "checkpoint", side_effect=sqlite3.OperationalError
+        ):
+            store.close()
+
+        assert reads_of(copy(directory, directory.parent / "copy")) >= ALL
+        assert all_of(without_index(directory)) == all_of(directory)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(entries(), max_size=6, unique_by=lambda entry: entry.key_id))
-def test_snapshot_round_trip(found: list[IndexEntry]) -> None:
+def test_entries_come_back(found: list[IndexEntry]) -> None:
     """
     Entries come back as they were, in their order.
     """
-    assert found == decode_snapshot(encode_snapshot(found))
+    with folder_in_memory() as folder:
+        index = SavedKeyIndex(Layout(folder))
+        index.replace(found)
+        index.close(is_settled=True)
+        again = SavedKeyIndex(Layout(folder))
 
-
-@settings(max_examples=50, deadline=None)
-@given(entries(), st.binary(max_size=40))
-def test_journal_round_trip(entry: IndexEntry, torn: bytes) -> None:
-    """
-    Steps come back as they were, and what follows them and is none ends the reading.
-    """
-    steps: list[Step] = [Boot("b"), Begun(entry.key_id), put(entry), Gone(entry.key_id)]
-    stored = b"".join(frame(step) for step in steps)
-
-    read = list(steps_of(stored + torn))
-
-    assert steps == read[:4]
-    assert entry == entry_of(put(entry))
-    assert [None] * bool(torn) == read[4:]
+        assert again.load({entry.key_id for entry in found}) == set()
+        assert found == again.entries()
+        again.close(is_settled=True)

@@ -234,7 +234,7 @@ def test_layout(tmp_path: Path) -> None:
 
     absent = [p for p in patterns if not any(re.fullmatch(p, n) for n in names)]
 
-    assert 9 == len(patterns)
+    assert 8 == len(patterns)
     assert [] == [n for n in names if not any(re.fullmatch(p, n) for p in patterns)]
-    # Journals are there only while the store is open, or was killed.
-    assert ["index.journal", "index.journal.old"] == absent
+    # The log is there only while the store is open, or was killed.
+    assert ["index-wal"] == absent

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -34,17 +33,6 @@ from hsm_core._internal.retention.state import (
     LedgerAnchor,
     RetentionState,
     StateFile,
-)
-from hsm_core._internal.stores.filesystem.saved_index import (
-    Begun,
-    Boot,
-    Gone,
-    Step,
-    decode_snapshot,
-    encode_snapshot,
-    frame,
-    put,
-    steps_of,
 )
 from hsm_core._internal.stores.remote.leases import decode_lease, encode_lease
 from hsm_core._internal.stores.remote.objects import CheckedVault, RemoteDocuments
@@ -113,8 +101,6 @@ def targets() -> list[Target]:
         _ring(),
         _counter(),
         _approval(),
-        _snapshot(),
-        _journal(),
         _lease(),
         _retention_state(),
         _leaps(),
@@ -231,47 +217,6 @@ def _approval() -> Target:
         ),
         seeds=(stored, payload_of(b"approval", stored)),
         refusals=(IntegrityError, NothingReadError),
-    )
-
-
-def _snapshot() -> Target:
-    entries = [
-        read_index(d.key_id, encode_document(d, RING.document_mac))
-        for d in (_DOCUMENT, document_of(8, name="other"))
-    ]
-    stored = encode_snapshot(entries)
-
-    def read_rows(data: bytes) -> object:
-        return wanted(
-            decode_snapshot(stored[:5] + hashlib.sha256(data).digest() + data)
-        )
-
-    return Target(
-        name="index-snapshot",
-        readers=(lambda data: wanted(decode_snapshot(data)), read_rows),
-        seeds=(stored, stored[37:]),
-        refusals=(NothingReadError,),
-    )
-
-
-def _journal() -> Target:
-    entry = read_index(_KEY_ID, encode_document(_DOCUMENT, RING.document_mac))
-    steps: list[Step] = [Boot("some boot"), Begun(_KEY_ID), put(entry), Gone(_KEY_ID)]
-    stored = b"".join(frame(step) for step in steps)
-
-    def read(data: bytes) -> object:
-        found = list(steps_of(data))
-        return wanted(found and found[-1])
-
-    def read_step(data: bytes) -> object:
-        checksum = zlib.crc32(data).to_bytes(4, "big")
-        return read(len(data).to_bytes(4, "big") + checksum + data)
-
-    return Target(
-        name="index-journal",
-        readers=(read, read_step),
-        seeds=(stored, frame(put(entry))[8:]),
-        refusals=(NothingReadError,),
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
@@ -237,6 +238,15 @@ def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:
     return None
 
 
+_INTEGER_LIMIT: Final = 2**63
+_KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_key_id(text: str) -> bool:
+    """Return whether *text* is a UUID in lower-case canonical form (RFC 9562)."""
+    return _KEY_ID.fullmatch(text) is not None
+
+
 def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
     """
     Return index facts of a stored form, without authentication.
@@ -245,7 +255,11 @@ def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
     """
     document = peek(key_id, stored)
     digest = document_digest(stored)
-    if document is not None:
+    # A number that a database can't hold is none that we write.
+    if document is not None and all(
+        abs(number) < _INTEGER_LIMIT
+        for number in (document.created_at, document.generation)
+    ):
         return index_of(document, digest)
     return IndexEntry(
         key_id=key_id,

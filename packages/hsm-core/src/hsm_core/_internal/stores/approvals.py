@@ -16,11 +16,11 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 from hsm_core._internal.approvals.records import MAX_RECORD_BYTES, read_entry
+from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.records import (
     APPROVALS,
     Records,
-    is_key_id,
     unknown_outcome,
 )
 from hsm_core.errors import (

@@ -19,7 +19,6 @@ from functools import wraps
 from operator import attrgetter
 from typing import Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
-from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.keyring.names import Claims
 from hsm_core._internal.stores.keys import KeyEntries
 from hsm_core.errors import (
@@ -84,10 +83,6 @@ class KeyIndex(KeyEntries):
     def leads_to(self, key_id: KeyId) -> bool:
         """Return True: what leads to a key is made of its entry."""
         return True
-
-    def read(self, key_id: KeyId, stored: bytes) -> IndexEntry:
-        """Return the entry that a document makes, which nobody has authenticated."""
-        return read_index(key_id, stored)
 
     def rebuild(self, entries: Iterable[IndexEntry]) -> None:
         """Replace all entries; the oldest key comes first."""

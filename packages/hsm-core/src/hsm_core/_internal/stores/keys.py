@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
+from hsm_core._internal.keyring.documents import is_key_id, read_index
 from hsm_core._internal.stores.records import (
     ABORTED,
     KEYS,
@@ -27,7 +28,6 @@ from hsm_core._internal.stores.records import (
     check_operation_id,
     check_versions,
     document_name,
-    is_key_id,
     key_of,
     unknown_outcome,
 )
@@ -117,10 +117,6 @@ class KeyEntries(Protocol):
 
     def key_ids(self) -> Iterable[KeyId]:
         """Return the ids of all keys, oldest key first."""
-        ...
-
-    def read(self, key_id: KeyId, stored: bytes, /) -> IndexEntry:
-        """Return the entry that a document makes, which nobody has authenticated."""
         ...
 
     def entry(self, reference: str, /) -> IndexEntry | None:
@@ -218,7 +214,7 @@ class RecordKeyStore(KeyStore):
         if stored is None:
             self._index.remove(key_id)
             return None
-        entry = self._index.read(key_id, stored)
+        entry = read_index(key_id, stored)
         self._index.put(entry)
         return entry
 
@@ -368,9 +364,7 @@ class RecordKeyStore(KeyStore):
         self._load_aborted()
         found = self._records.read_documents(self._key_ids(), again=True)
         self._index.rebuild(
-            self._index.read(key_id, stored)
-            for key_id, stored in found
-            if stored is not None
+            read_index(key_id, stored) for key_id, stored in found if stored is not None
         )
 
     def _load_aborted(self) -> None:

@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, peek
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, is_key_id, peek
 from hsm_core.errors import (
     IntegrityError,
     InvalidInputError,
@@ -48,15 +48,9 @@ class DamagedRecordError(IntegrityError):
     """What lies in the place of a record is none, or longer than any."""
 
 
-_KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _META_NAME: Final = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _LAST_VERSION: Final = 99_999_999
-
-
-def is_key_id(text: str) -> bool:
-    """Return whether *text* is a UUID in lower-case canonical form (RFC 9562)."""
-    return _KEY_ID.fullmatch(text) is not None
 
 
 def check_material_id(material_id: str) -> None:

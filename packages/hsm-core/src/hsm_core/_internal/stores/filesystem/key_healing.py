@@ -9,7 +9,6 @@ and rewritten, and the sync then covers this new write.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import threading
@@ -31,7 +30,6 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core._internal.stores.filesystem.layout import FlatLayout, Layout
 from hsm_core._internal.stores.filesystem.opening import (
-    open_no_follow,
     path_exists,
     storage_errors,
     sync_directory,
@@ -102,62 +100,6 @@ def swap_directory(staged: Path, path: Path) -> None:
     except StoreUnavailableError as error:
         raise UnsettledError from error
     discard_directory(old)
-
-
-def move_file(path: Path, to: Path) -> None:
-    """
-    Give a file another name, not durably.
-
-    Raises:
-        StoreUnavailableError: It may have been done or not.
-    """
-    with storage_errors():
-        os.rename(path, to)
-
-
-class AppendFile:
-    """
-    A file that grows by whole writes, each of which is there or not.
-
-    Args:
-        path: Made with mode 0600 if absent.
-
-    Raises:
-        StoreUnavailableError: It can't be opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        with storage_errors():
-            self._descriptor = open_no_follow(path, flags)
-
-    def append(self, data: bytes) -> None:
-        """
-        Write at the end; it is in the system's memory then, not on the disk.
-
-        Raises:
-            StoreUnavailableError: Nothing, or only a part, was written.
-        """
-        with storage_errors():
-            if os.write(self._descriptor, data) != len(data):
-                raise OSError(errno.EIO, "the file was written only in part")
-
-    def sync(self) -> None:
-        """
-        Make durable what was appended.
-
-        Raises:
-            StoreUnavailableError: It may not be.
-        """
-        with storage_errors():
-            os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        """Close it; nothing is made durable by that. Doing it twice does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            with storage_errors():
-                os.close(descriptor)
 
 
 _BLOB_BYTES: Final = MAX_DOCUMENT_BYTES

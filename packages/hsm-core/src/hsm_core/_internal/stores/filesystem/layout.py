@@ -11,9 +11,8 @@ Directory layout of a key store, and its preparation at opening.
     <directory>/keys/<key id>/vNNNNNNNN  the sealed blobs of its versions
     <directory>/uses/<material id>       how often a key's material was used
     <directory>/staging/                 files on their way to their place
-    <directory>/index                    what is known of all keys; see `saved_index`
-    <directory>/index.journal            what has changed since then
-    <directory>/index.journal.old        the same, while a new index is written
+    <directory>/index                    what is known of all keys; see `SavedKeyIndex`
+    <directory>/index-wal                its write-ahead log
 
 Everything is mode 0700 or 0600. Names of any other form are left alone, whatever they
 are.
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, is_key_id
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     check_private_files,
@@ -46,7 +45,6 @@ from hsm_core._internal.stores.records import (
     KEYS,
     META,
     USES,
-    is_key_id,
     key_of,
 )
 from hsm_core.errors import (
@@ -89,18 +87,14 @@ class Layout:
 
     @property
     def index(self) -> Path:
-        """Snapshot of the index."""
+        """Saved index of the keys, a SQLite database."""
         return self.directory / "index"
 
     @property
-    def journal(self) -> Path:
-        """What has changed since the snapshot."""
-        return self.directory / "index.journal"
-
-    @property
-    def older_journal(self) -> Path:
-        """The journal before, while its snapshot is not written yet."""
-        return self.directory / "index.journal.old"
+    def index_files(self) -> list[Path]:
+        """Files of a saved index, in either form that there has been."""
+        sides = ("", "-wal", "-shm", "-journal", ".journal", ".journal.old")
+        return [self.directory / f"index{side}" for side in sides]
 
     def folder(self, key_id: KeyId) -> Path:
         """Directory of a key."""
@@ -123,7 +117,7 @@ class Layout:
             check_private_files(self.directory / folder)
         # What is no regular file in the place of an index is not read.
         names = set(list_directory(self.directory)[1])
-        for path in (self.index, self.journal, self.older_journal):
+        for path in self.index_files:
             if path.name in names:
                 check_private(path)
         return self.remove_temporaries()

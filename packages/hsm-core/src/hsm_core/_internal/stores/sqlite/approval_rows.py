@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.stores.approvals import ApprovalEntries
-from hsm_core._internal.stores.records import is_key_id
 from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Database, Row
 from hsm_core.errors import GenerationConflictError

@@ -138,12 +138,22 @@ def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
             f"{name} has schema version {found}; this release supports up to "
             f"{schema.version}. Use the newer release."
         )
-    # What has no pages of its own runs code: a trigger, a view, a virtual table.
+    refuse_foreign(connection, name)
+    if found < schema.version:
+        _apply(connection, schema, found)
+
+
+def refuse_foreign(connection: sqlite3.Connection, name: str) -> None:
+    """
+    Check that nothing in a database runs code, as a trigger, view or virtual table may.
+
+    Raises:
+        IntegrityError: Something does; none of it is ours.
+    """
+    # Each of them has no pages of its own.
     foreign = "SELECT 1 FROM sqlite_schema WHERE coalesce(rootpage, 0) = 0"
     if connection.execute(foreign).fetchone() is not None:
         raise IntegrityError(f"{name} holds unknown triggers, views or virtual tables.")
-    if found < schema.version:
-        _apply(connection, schema, found)
 
 
 def _apply(connection: sqlite3.Connection, schema: Schema, found: int) -> None:
@@ -203,7 +213,19 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
         StoreLockedError: Another program has it open.
         StoreUnavailableError: It can't be opened now.
     """
+    connection = open_exclusively(path, schema.application_id)
     try:
+        with _opening_errors(path):
+            migrate(connection, schema, str(path))
+    except BaseException:
+        close(connection, fold_log=False)
+        raise
+    return connection
+
+
+def open_exclusively(path: Path, application_id: int) -> sqlite3.Connection:
+    """Open a prepared file, whatever tables it has; errors as of `connect`."""
+    with _opening_errors(path):
         connection = sqlite3.connect(
             path,
             timeout=_PATIENCE_SECONDS,
@@ -213,16 +235,21 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
         )
         _connections.add(connection)
         try:
-            _set_up(connection, schema)
-            migrate(connection, schema, str(path))
+            _set_up(connection, application_id)
         except BaseException:
             close(connection, fold_log=False)
             raise
+    return connection
+
+
+@contextmanager
+def _opening_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except sqlite3.Error as error:
         raise _opening_error(error, path) from error
     except UnicodeDecodeError as error:
         raise IntegrityError("The database is damaged.") from error
-    return connection
 
 
 def _opening_error(error: sqlite3.Error, path: Path) -> HSMError:
@@ -234,7 +261,7 @@ def _opening_error(error: sqlite3.Error, path: Path) -> HSMError:
     return translate(error)
 
 
-def _set_up(connection: sqlite3.Connection, schema: Schema) -> None:
+def _set_up(connection: sqlite3.Connection, application_id: int) -> None:
     # Exclusive before the log is first touched: its index is then in our memory, and
     # no -shm file lets another process in.
     for name, value in (
@@ -253,14 +280,14 @@ def _set_up(connection: sqlite3.Connection, schema: Schema) -> None:
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_BYTES)
     if not connection.execute("PRAGMA page_count").fetchone()[0]:
         # Before there is a log, so that the header always tells whose file it is.
-        connection.execute(f"PRAGMA application_id = {schema.application_id}")
+        connection.execute(f"PRAGMA application_id = {application_id}")
     mode: object = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreUnavailableError(
             "The database does not support write-ahead logging."
         )
     found: object = connection.execute("PRAGMA application_id").fetchone()[0]
-    if found != schema.application_id:
+    if found != application_id:
         raise IntegrityError(
             "The database's write-ahead log belongs to another database."
         )

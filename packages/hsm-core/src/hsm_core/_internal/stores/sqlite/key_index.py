@@ -13,8 +13,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.stores.keys import KeyEntries
-from hsm_core._internal.stores.records import is_key_id
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
 from hsm_core._internal.stores.sqlite.database import Database, Row
@@ -28,7 +28,6 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     claimed,
     is_listed,
     read_entry,
-    untrusted_entry,
     values_of,
 )
 from hsm_core.errors import (
@@ -128,10 +127,6 @@ class KeyRows(KeyEntries):
             for _, key_id in page:
                 if isinstance(key_id, str) and is_key_id(key_id):
                     yield KeyId(key_id)
-
-    def read(self, key_id: KeyId, stored: bytes, /) -> IndexEntry:
-        """Return the entry that a document makes, which nobody has authenticated."""
-        return untrusted_entry(key_id, stored)
 
     def entry(self, reference: str, /) -> IndexEntry | None:
         """

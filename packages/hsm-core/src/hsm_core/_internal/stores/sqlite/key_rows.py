@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from functools import lru_cache
+from sys import intern
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from hsm_core._internal.keyring.documents import peek, read_index
-from hsm_core._internal.stores.records import is_key_id
+from hsm_core._internal.keyring.documents import is_key_id, peek
 from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core.errors import KeyTamperedError
@@ -104,41 +104,36 @@ KEYS_SCHEMA: Final = Schema(application_id=0x46484B31, steps=(_first, _second))
 """Keys: ``FHK1``."""
 
 
-BY_ID: Final = (
-    "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest, owner, usages FROM keys WHERE key_id = ?"
+COLUMNS: Final = (
+    "key_id, created_at, name, algorithm, state, tags, generation, operations, "
+    "digest, owner, usages"
 )
-BY_CLAIM: Final = (
-    "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest, owner, usages FROM keys WHERE claim = ?"
-)
-BEHIND: Final = (
-    "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest, owner, usages FROM keys WHERE n > ? ORDER BY n LIMIT ?"
-)
+"""What `values_of` returns."""
+_SELECT: Final = f"SELECT n, claim, {COLUMNS} FROM keys "  # noqa: S608 (our own names)
+BY_ID: Final = _SELECT + "WHERE key_id = ?"
+BY_CLAIM: Final = _SELECT + "WHERE claim = ?"
+BEHIND: Final = _SELECT + "WHERE n > ? ORDER BY n LIMIT ?"
 NUMBERED: Final = (
     "SELECT n, key_id FROM keys WHERE n > ? AND key_id NOT GLOB '*[^0-9a-f-]*' "
     "ORDER BY n LIMIT ?"
 )
 # Nothing that lies there for a row that others removed may pass to a new key.
 INSERT: Final = (
-    "INSERT INTO keys (n, key_id, created_at, name, algorithm, state, tags, "
-    "generation, operations, digest, owner, usages, claim) VALUES (1 + max("
+    f"INSERT INTO keys (n, {COLUMNS}, claim) VALUES (1 + max("  # noqa: S608
     "coalesce((SELECT max(n) FROM keys WHERE n < 1 << 35), 0), "
     "coalesce((SELECT max(n) FROM documents WHERE n < 1 << 35), 0), "
     "coalesce((SELECT max(id) FROM blobs WHERE id < 1 << 62), 0) >> 27"
     "), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE: Final = (
-    "UPDATE keys SET key_id = ?, created_at = ?, name = ?, algorithm = ?, state = ?, "
-    "tags = ?, generation = ?, operations = ?, digest = ?, owner = ?, "
-    "usages = ?, claim = ? WHERE n = ?"
+    f"UPDATE keys SET ({COLUMNS}, claim) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+    "WHERE n = ?"
 )
 
 _TYPES: Final = (str, int, str, str, str, str, int, str, str, str, str)
 _STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
+_SETS_REMEMBERED: Final = 4096
 _ENCODER: Final = msgspec.json.Encoder()
-_INTEGER_LIMIT: Final = 2**63
 
 
 def is_listed(row: Row) -> bool:
@@ -160,22 +155,28 @@ def read_entry(row: Row) -> IndexEntry:
                 key_id=KeyId(facts[0]),
                 created_at=facts[1],
                 name=facts[2],
-                algorithm=facts[3],
-                state=facts[4],
-                tags=frozenset(_STRINGS.decode(facts[5])),
+                algorithm=intern(facts[3]),
+                state=intern(facts[4]),
+                tags=_set_of(facts[5]),
                 generation=facts[6],
                 operations=_STRINGS.decode(facts[7]),
                 digest=facts[8],
-                owner=facts[9],
-                usages=frozenset(_STRINGS.decode(facts[10])),
+                owner=intern(facts[9]),
+                usages=_set_of(facts[10]),
             )
         except (msgspec.DecodeError, UnicodeError):
             pass
     raise KeyTamperedError("The index of the key store was tampered with.")
 
 
+@lru_cache(_SETS_REMEMBERED)
+def _set_of(text: str) -> frozenset[str]:
+    """Decode tags or usages; those of many keys are equal and lie in memory once."""
+    return frozenset(_STRINGS.decode(text))
+
+
 def values_of(entry: IndexEntry) -> Row:
-    """Return what `INSERT` and `UPDATE` begin with: all but claim and number."""
+    """Return the values of `COLUMNS`."""
     return (
         entry.key_id,
         entry.created_at,
@@ -194,13 +195,3 @@ def values_of(entry: IndexEntry) -> Row:
 def claimed(entry: IndexEntry) -> str | None:
     """Return the name that a key would have for itself, if any."""
     return entry.name or None if entry.state != KeyState.DESTROYED else None
-
-
-def untrusted_entry(key_id: KeyId, document: bytes) -> IndexEntry:
-    """Return index facts of a document that nobody has authenticated."""
-    entry = read_index(key_id, document)
-    if all(abs(n) < _INTEGER_LIMIT for n in (entry.created_at, entry.generation)):
-        return entry
-    # No number that we write is as long: it gets what an unreadable document gets.
-    unreadable = read_index(key_id, b"")
-    return replace(unreadable, digest=entry.digest)

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from hsm_core._internal.stores.records import is_key_id
+from hsm_core._internal.keyring.documents import is_key_id
 from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core.errors import IntegrityError, InvalidInputError
 from hsm_core.model import KeyFilter, KeyId, KeyState
