@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
 from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.changed_stores import SqliteData, session_on
+from tests.core.sqlite_support import edited
 
 
 def accepting(folder: Path) -> OpenHSM:
@@ -172,6 +175,21 @@ def test_changes_beside_a_tampered_key_are_no_false_alarm(folder: Path) -> None:
     with filesystem_hsm(folder) as gateway:
         session = Session(gateway.act_as(caller()))
         assert {Integrity.OK} == {key.integrity for key in session.keys()}
+
+
+def test_a_name_whose_row_makes_no_sense(tmp_path: Path) -> None:
+    """
+    A name that leads to a row without a time is tampered with, for every operation.
+    """
+    data = SqliteData(tmp_path)
+    with closing(data.open()) as gateway:
+        session_on(gateway).create_key("aes", name="name")
+    edited(tmp_path / "keys.sqlite", "UPDATE keys SET created_at = NULL")
+    with closing(data.open()) as gateway:
+        session = session_on(gateway)
+        for use in (session.describe, session.versions, session.public_key):
+            with pytest.raises(errors.KeyTamperedError):
+                use("name")
 
 
 class TestForgedDocuments:

@@ -16,7 +16,7 @@ from hsm_core._internal.handlers.base import (
     HandlerDependencies,
 )
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.keyring.documents import key_facts
+from hsm_core._internal.keyring.documents import is_key_id, key_facts
 from hsm_core._internal.policy.engine import decide_on
 from hsm_core._internal.policy.facts import joined
 from hsm_core.errors import (
@@ -78,8 +78,11 @@ class Admission:
         self.check_lock(context.operation)
         fault = self._resolve(context, handler)
         self.authorise(context)
+        # Where a name leads to no readable entry, there is no key to show.
         if fault is not None and not (
-            handler.shows_tampered and isinstance(fault, KeyTamperedError)
+            handler.shows_tampered
+            and isinstance(fault, KeyTamperedError)
+            and is_key_id(context.key_id)
         ):
             raise fault
         deadline = context.caller.deadline
