@@ -106,6 +106,7 @@ def commit_of(
     before: dict[str, bytes] | None = None,
     after: tuple[str, ...] = (),
     check: Callable[[], None] = lambda: None,
+    tenures_ago: int = 0,
 ) -> Commit:
     """Return the change that makes a generation of the key."""
     document = document_of(1, generation=generation, versions=versions)
@@ -115,6 +116,7 @@ def commit_of(
         name=document_name(KEY),
         data=change.document,
         is_new=generation == 1,
+        tenure=medium.records.tenure - tenures_ago,
         expected=lambda: replaced.digest if replaced else "",
         before=before or {},
         after=after,
@@ -204,6 +206,20 @@ def test_refused(medium: Medium, generation: int) -> None:
     assert before == records.read(document_name(KEY))
     assert records.read(BLOBS[1]) is None
     assert generation - 1 == len(list(medium.index.digests(None)))
+
+
+def test_change_of_a_former_tenure(medium: Medium) -> None:
+    """
+    A change that was prepared under another lease is refused; only vaults have leases.
+    """
+    records = medium.records
+
+    with pytest.raises(StoreUnavailableError, match="lease"):
+        records.commit(commit_of(medium, 1, tenures_ago=1))
+
+    assert [] == list(medium.index.digests(None))
+    assert records.available
+    assert records.is_remote == (records.tenure > 0)
 
 
 def test_named_blobs_are_immutable(medium: Medium) -> None:

@@ -266,6 +266,7 @@ class RecordKeyStore(KeyStore):
             name=document_name(key_id),
             data=change.document,
             is_new=not change.expected_generation,
+            tenure=self._records.tenure,
             expected=lambda: self._digest(key_id),
             before={blob_name(key_id, n): blob for n, blob in change.blobs.items()},
             after=[blob_name(key_id, n) for n in change.removed_blobs],

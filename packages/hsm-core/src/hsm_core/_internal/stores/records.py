@@ -168,6 +168,8 @@ class Commit:
         name: The document; its replacement is the commit point.
         data: Its new content.
         is_new: Whether it is the document of a new key.
+        tenure: That of the records when the change was prepared; a change of an earlier
+            one is refused.
         expected: Returns the SHA-256 of the document that it replaces, hex; empty for a
             new key.
         before: Sealed blobs that no document names yet; written first.
@@ -180,6 +182,7 @@ class Commit:
     name: str
     data: bytes
     is_new: bool
+    tenure: int
     expected: Callable[[], str]
     before: Mapping[str, bytes] = field(default_factory=dict)
     after: Sequence[str] = ()
@@ -239,6 +242,25 @@ class Records(ABC):
 
     is_remote = False
     """Whether each read is a request, and lists may lag behind."""
+
+    @property
+    def tenure(self) -> int:
+        """
+        Number of the lease that this process writes under.
+
+        It is 0 where a lock of the operating system keeps other processes out.
+        """
+        return 0
+
+    def check_tenure(self, commit: Commit) -> None:
+        """
+        Check that a change was prepared in the tenure that goes on.
+
+        Raises:
+            StoreUnavailableError: Others may have written since.
+        """
+        if commit.tenure != self.tenure:
+            raise StoreUnavailableError("The writer lease changed; try again.")
 
     @property
     def available(self) -> bool:

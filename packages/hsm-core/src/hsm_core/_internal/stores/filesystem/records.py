@@ -233,6 +233,7 @@ class FileRecords(Records):
     def commit(self, commit: Commit, /) -> None:
         """See `Records.commit`."""
         with self._changing(commit.name):
+            self.check_tenure(commit)
             commit.check()
             if commit.is_new:
                 self._create(commit)

@@ -63,6 +63,7 @@ class MemoryRecords(Records):
     def commit(self, commit: Commit, /) -> None:
         """See `Records.commit`."""
         with self.writing():
+            self.check_tenure(commit)
             commit.check()
             self.put_blobs(commit)
             self._found[commit.name] = commit.data

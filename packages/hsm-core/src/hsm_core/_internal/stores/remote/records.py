@@ -111,6 +111,11 @@ class VaultRecords(Records):
     def __repr__(self) -> str:
         return f"<VaultRecords in {self._vault!r}>"
 
+    @property
+    def tenure(self) -> int:
+        """See `Records.tenure`."""
+        return self._lease.epoch
+
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
         self._check_open()
@@ -199,13 +204,13 @@ class VaultRecords(Records):
         key on its way.
         """
         found = self._documents.read(key_of(name))
-        if found.epoch != self._lease.epoch:
+        if found.epoch != self.tenure:
             found = self._fence(name)
         self._tags[name] = found.tag
         return found.document
 
     def _fence(self, name: str) -> FoundDocument:
-        found = self._documents.fence(key_of(name), epoch=self._lease.epoch)
+        found = self._documents.fence(key_of(name), epoch=self.tenure)
         self._tags[name] = found.tag
         return found
 
@@ -214,6 +219,7 @@ class VaultRecords(Records):
     def commit(self, commit: Commit, /) -> None:
         """See `Records.commit`."""
         with self.writing():
+            self.check_tenure(commit)
             commit.check()
             failpoint("store.before_blobs")
             for name, blob in commit.before.items():
@@ -259,7 +265,7 @@ class VaultRecords(Records):
             tag = self._tags.get(commit.name, ABSENT)
             try:
                 self._tags[commit.name] = self._documents.write(
-                    key_of(commit.name), commit.data, tag=tag, epoch=self._lease.epoch
+                    key_of(commit.name), commit.data, tag=tag, epoch=commit.tenure
                 )
             except VaultConflictError:
                 if not self._is_as_expected(commit):

@@ -123,6 +123,7 @@ class SqliteRecords(Records):
     def commit(self, commit: Commit, /) -> None:
         """See `Records.commit`."""
         with self._database.transaction() as connection:
+            self.check_tenure(commit)
             commit.check()
             commit.made()
             _write(connection, commit)
