@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event, leaf_hash
 from hsm_core._internal.lib.encoding import split
-from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import AuditUnavailableError, InvalidInputError
 from hsm_core.model import (
     AuditedCaller,
@@ -24,66 +20,10 @@ from hsm_core.model import (
     CountedDetail,
     Phase,
 )
-from hsm_core.protocols import AuditDraft, AuditHead, AuditHealth, AuditLog, Clock
-from hsm_core.settings import AuditSync
-from hsm_core.testing import FakeClock, FakeEntropy
-from tests.core.audit_support import followed
-
-KEY = bytes(range(32))
-
-
-def _memory(folder: Path, clock: Clock) -> AuditLog:
-    return MemoryAuditLog(KEY, clock=clock, entropy=FakeEntropy(), node="node-1")
-
-
-def _strict(folder: Path, clock: Clock) -> AuditLog:
-    return _file(folder, clock, AuditSync.STRICT, 64 * 1024 * 1024)
-
-
-def _bounded(folder: Path, clock: Clock) -> AuditLog:
-    return _file(folder, clock, AuditSync.BOUNDED, 64 * 1024 * 1024)
-
-
-def _segmented(folder: Path, clock: Clock) -> AuditLog:
-    return _file(folder, clock, AuditSync.STRICT, 4096)
-
-
-def _sqlite(folder: Path, clock: Clock) -> AuditLog:
-    return _database(folder, clock, AuditSync.STRICT)
-
-
-def _sqlite_bounded(folder: Path, clock: Clock) -> AuditLog:
-    return _database(folder, clock, AuditSync.BOUNDED)
-
-
-def _database(folder: Path, clock: Clock, sync: AuditSync) -> AuditLog:
-    return SqliteAuditLog.open(
-        folder / "audit.sqlite",
-        AuditOptions(
-            hmac_key=KEY,
-            clock=clock,
-            entropy=FakeEntropy(),
-            sync=sync,
-            timeout_seconds=20.0,
-            node="node-1",
-            reserve_bytes=4096,
-        ),
-    )
-
-
-def _file(folder: Path, clock: Clock, sync: AuditSync, segment_bytes: int) -> AuditLog:
-    return FileAuditLog.open(
-        folder / "audit.log",
-        AuditOptions(
-            hmac_key=KEY,
-            clock=clock,
-            entropy=FakeEntropy(),
-            sync=sync,
-            timeout_seconds=20.0,
-            node="node-1",
-        ),
-        segment_bytes=segment_bytes,
-    )
+from hsm_core.protocols import AuditDraft, AuditHead, AuditHealth, AuditLog
+from hsm_core.testing import FakeClock
+from tests.contract.audit_rows import LOGS
+from tests.core.audit_support import KEY, followed
 
 
 @pytest.fixture
@@ -92,16 +32,12 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(
-    params=[_memory, _strict, _bounded, _segmented, _sqlite, _sqlite_bounded],
-    ids=["memory", "strict", "bounded", "segmented", "sqlite", "sqlite-bounded"],
-)
+@pytest.fixture(params=LOGS)
 def log(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 ) -> Iterator[AuditLog]:
     """Give an empty log of each kind."""
-    build: Callable[[Path, Clock], AuditLog] = request.param
-    log = build(tmp_path, clock)
+    log = LOGS[request.param](tmp_path, clock)
     yield log
     log.close()
 

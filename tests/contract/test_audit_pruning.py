@@ -11,57 +11,19 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.baseline import ACCEPTED
-from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.audit.merkle import CompactRange
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import event_of, leaf_hash
 from hsm_core._internal.audit.verify import verify_range
-from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import AuditUnavailableError, InvalidInputError
 from hsm_core.factory import open_verifier
 from hsm_core.model import KeyId, Phase, PruneDetail
-from hsm_core.protocols import AuditDraft, AuditLog, Clock, KnownKey
-from hsm_core.settings import AuditSync
-from hsm_core.testing import FakeClock, FakeEntropy
+from hsm_core.protocols import AuditDraft, AuditLog, KnownKey
+from hsm_core.testing import FakeClock
+from tests.contract.audit_rows import LOGS
+from tests.core.audit_support import KEY
 
-KEY = bytes(range(32))
 DAY = 24 * 3600
-
-
-def _memory(folder: Path, clock: Clock) -> AuditLog:
-    return MemoryAuditLog(KEY, clock=clock, entropy=FakeEntropy(), node="node-1")
-
-
-def _files(folder: Path, clock: Clock) -> AuditLog:
-    return FileAuditLog.open(
-        folder / "audit.log",
-        AuditOptions(
-            hmac_key=KEY,
-            clock=clock,
-            entropy=FakeEntropy(),
-            sync=AuditSync.STRICT,
-            timeout_seconds=20.0,
-            node="node-1",
-        ),
-        segment_bytes=4096,
-    )
-
-
-def _sqlite(folder: Path, clock: Clock) -> AuditLog:
-    return SqliteAuditLog.open(
-        folder / "audit.sqlite",
-        AuditOptions(
-            hmac_key=KEY,
-            clock=clock,
-            entropy=FakeEntropy(),
-            sync=AuditSync.STRICT,
-            timeout_seconds=20.0,
-            node="node-1",
-            reserve_bytes=4096,
-        ),
-    )
 
 
 @pytest.fixture
@@ -70,7 +32,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=[_memory, _files, _sqlite])
+@pytest.fixture(params=["memory", "segmented", "sqlite"])
 def make(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 ) -> Iterator[Callable[[], AuditLog]]:
@@ -78,7 +40,7 @@ def make(
     opened: list[AuditLog] = []
 
     def build() -> AuditLog:
-        opened.append(request.param(tmp_path, clock))
+        opened.append(LOGS[request.param](tmp_path, clock))
         return opened[-1]
 
     yield build
@@ -252,7 +214,7 @@ def test_the_newest_record_is_never_pruned(log: AuditLog, clock: FakeClock) -> N
     assert log.lines(log.first_seq, 1)
 
 
-@pytest.mark.parametrize("make", [_files, _sqlite], indirect=True)
+@pytest.mark.parametrize("make", ["segmented", "sqlite"], indirect=True)
 def test_a_pruned_log_is_reopened_as_it_was(
     make: Callable[[], AuditLog], clock: FakeClock
 ) -> None:
@@ -275,7 +237,7 @@ def test_a_pruned_log_is_reopened_as_it_was(
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(_files, "audit.log"), (_sqlite, "audit.sqlite")],
+    [("segmented", "audit.log"), ("sqlite", "audit.sqlite")],
     indirect=["make"],
 )
 def test_who_verifies_a_pruned_log_counts_what_is_there(

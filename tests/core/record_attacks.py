@@ -37,6 +37,13 @@ def changed(line: bytes, **fields: Any) -> bytes:
     return encoding.join(FRAME, encode_event(event), mac)
 
 
+def chained_anew(lines: list[bytes], start: int) -> list[bytes]:
+    """Make every record from a place on follow from the one before it."""
+    for at in range(start, len(lines)):
+        lines[at] = changed(lines[at], prev=leaf_hash(lines[at - 1]))
+    return lines
+
+
 def edit(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Put another caller into a record (1)."""
     lines[at] = changed(lines[at], caller=AuditedCaller(principal="mallory"))
@@ -53,8 +60,7 @@ def edit_and_sign_without_key(lines: list[bytes], at: int, foreign: list[bytes])
 def edit_and_chain_anew(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Edit a record and make every later one follow from it (2)."""
     edit(lines, at, foreign)
-    for later in range(at + 1, len(lines)):
-        lines[later] = changed(lines[later], prev=leaf_hash(lines[later - 1]))
+    chained_anew(lines, at + 1)
     return at
 
 
