@@ -17,6 +17,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.pipeline import live_views
 from hsm_core._internal.pipeline.live_views import MOST_FOLLOWERS
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.factory import OpenHSM, open_hsm
@@ -28,7 +29,8 @@ from hsm_core.testing import Faults, caller, memory_hsm
 from tests.core.hsm_support import session_of
 
 PATIENCE = 30.0
-LONGER_THAN_A_PAUSE = 0.6
+PAUSE = 0.02
+LONGER_THAN_A_PAUSE = 0.1
 STRANGER = Caller(principal="stranger", roles=frozenset(), request_id="test")
 
 Pages: TypeAlias = AsyncGenerator[ops.AuditPage, None]
@@ -51,6 +53,12 @@ def on_disk(
         audit_timeout_seconds=timeout_seconds,
     )
     return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a view look at the log more often than five times a second."""
+    monkeypatch.setattr(live_views, "_PAUSE_SECONDS", PAUSE)
 
 
 OPENERS: dict[str, Callable[[Path], OpenHSM]] = {
@@ -231,13 +239,13 @@ def test_every_event_once_whoever_writes(gateway: OpenHSM) -> None:
     assert 1 == len(views)
 
 
-def test_another_view_goes_on_where_one_ended(gateway: OpenHSM) -> None:
+def test_another_view_goes_on_where_one_ended(memory: OpenHSM) -> None:
     """From the last page's next_seq on nothing is missed and nothing comes twice."""
-    session = session_of(gateway)
+    session = session_of(memory)
 
     async def follow(start: int) -> tuple[list[int], int]:
         asked = ops.ListAuditEvents(ascending=True, start_seq=start, limit=2)
-        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+        async with aclosing(as_caller(memory).follow(asked)) as pages:
             page = await anext(pages)
             return seqs_of(list(page.items)), page.next_seq or 0
 
@@ -250,16 +258,16 @@ def test_another_view_goes_on_where_one_ended(gateway: OpenHSM) -> None:
     assert list(range(len(found))) == found
 
 
-def test_the_same_filters(gateway: OpenHSM) -> None:
+def test_the_same_filters(memory: OpenHSM) -> None:
     """What another does, what is done otherwise, and other keys do not come."""
-    mine = session_of(gateway)
-    other = type(mine)(gateway.act_as(caller(principal="other")))
+    mine = session_of(memory)
+    other = type(mine)(memory.act_as(caller(principal="other")))
     for name in ("k", "l"):
         mine.create_key("ed25519", name=name)
-    asked = from_now(gateway, key_id="k", kind=("Sign",), principal="tester")
+    asked = from_now(memory, key_id="k", kind=("Sign",), principal="tester")
 
     async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+        async with aclosing(as_caller(memory).follow(asked)) as pages:
             assert () == (await anext(pages)).items
             for session, key, message in (
                 (other, "k", b"1"),
@@ -276,13 +284,13 @@ def test_the_same_filters(gateway: OpenHSM) -> None:
     assert "tester" == entry.event.caller.principal
 
 
-def test_a_name_that_comes_and_goes(gateway: OpenHSM) -> None:
+def test_a_name_that_comes_and_goes(memory: OpenHSM) -> None:
     """A key that gets a name later is followed by it, to its end."""
-    session = session_of(gateway)
-    asked = from_now(gateway, key_id="later")
+    session = session_of(memory)
+    asked = from_now(memory, key_id="later")
 
     async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+        async with aclosing(as_caller(memory).follow(asked)) as pages:
             await anext(pages)
             await asyncio.to_thread(session.create_key, "ed25519", name="later")
             await until(pages, lambda e: e.event.phase == "outcome")
@@ -334,20 +342,20 @@ def test_there_is_a_limit(memory: OpenHSM) -> None:
     assert before + 1 == head().seq
 
 
-def test_whoever_may_not_look(gateway: OpenHSM) -> None:
+def test_whoever_may_not_look(memory: OpenHSM) -> None:
     """They are refused, recorded, and take nobody's place."""
-    asked = from_now(gateway)
+    asked = from_now(memory)
 
     async def follow() -> None:
         for who in (STRANGER, caller(Role.OPERATOR)) * MOST_FOLLOWERS:
             with pytest.raises(errors.AccessDeniedError):
-                await anext(as_caller(gateway, who).follow(asked))
-        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+                await anext(as_caller(memory, who).follow(asked))
+        async with aclosing(as_caller(memory).follow(asked)) as pages:
             await anext(pages)
 
     asyncio.run(follow())
 
-    codes = [entry.event.code for entry in everything(gateway)[asked.start_seq :]]
+    codes = [entry.event.code for entry in everything(memory)[asked.start_seq :]]
     assert ["access_denied"] * (2 * MOST_FOLLOWERS) + ["ok"] == codes
 
 
@@ -392,15 +400,15 @@ def test_a_locked_hsm_is_followed(memory: OpenHSM) -> None:
     assert "RecoverStore" in {entry.event.kind for entry in asyncio.run(follow())}
 
 
-def test_the_end_of_the_hsm(gateway: OpenHSM) -> None:
+def test_the_end_of_the_hsm(memory: OpenHSM) -> None:
     """Who waits for the next page is told, and holds nobody up."""
 
     async def follow() -> None:
-        pages = as_caller(gateway).follow(from_now(gateway))
+        pages = as_caller(memory).follow(from_now(memory))
         await anext(pages)
         await until(pages, lambda e: e.event.kind == "ListAuditEvents")
         task = asyncio.ensure_future(anext(pages))
-        await asyncio.to_thread(gateway.close)
+        await asyncio.to_thread(memory.close)
         with pytest.raises(errors.UnavailableError, match="closed") as caught:
             async with asyncio.timeout(PATIENCE):
                 await task
@@ -408,7 +416,7 @@ def test_the_end_of_the_hsm(gateway: OpenHSM) -> None:
         with pytest.raises(StopAsyncIteration):
             await anext(pages)
         with pytest.raises(errors.UnavailableError, match="closed"):
-            await anext(as_caller(gateway).follow(from_now(gateway)))
+            await anext(as_caller(memory).follow(from_now(memory)))
 
     asyncio.run(follow())
 
