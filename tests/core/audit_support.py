@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TypedDict, Unpack
+
+import pytest
 
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.head_mark import StoredHead
@@ -22,6 +25,7 @@ from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
+from hsm_core.errors import AuditTamperedError
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync
@@ -139,6 +143,27 @@ def verified(path: Path, key: bytes | None = KEY) -> OfflineVerification:
     if path.suffix == ".sqlite":
         return SqliteAuditVerifier(path, key).verify()
     return AuditVerifier(path, key).verify()
+
+
+def check_named(path: Path, seq: int, *reasons: str, key: bytes | None = KEY) -> None:
+    """
+    Check that offline verification and, with the key, a start name a bad record.
+
+    Args:
+        path: The log.
+
+        seq: The first bad record.
+
+        reasons: Of these, one is told; none accepts any.
+
+        key: As for `verified`.
+    """
+    refusing: list[Callable[[Path], object]] = [partial(verified, key=key)]
+    for refuse in [*refusing, open_any] if key else refusing:
+        with pytest.raises(AuditTamperedError) as caught:
+            refuse(path)
+        assert seq == caught.value.facts["seq"]
+        assert not reasons or caught.value.facts["reason"] in reasons
 
 
 def events(log: AuditLog) -> list[AuditEvent]:

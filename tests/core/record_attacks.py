@@ -107,6 +107,24 @@ def blank_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     return at
 
 
+def add_a_blank_line(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Put an empty line between two records."""
+    lines.insert(at, b"")
+    return at
+
+
+def add_a_carriage_return(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """End a record as other systems end lines."""
+    lines[at] += b"\r"
+    return at
+
+
+def add_a_name_again(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Give a member of a record twice, so that readers may differ."""
+    lines[at] = lines[at].replace(b'"code":"ok"', b'"code":"no","code":"ok"')
+    return at
+
+
 def append_again(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Repeat the newest record (5)."""
     lines.append(lines[-1])
@@ -153,6 +171,9 @@ IN_THE_MIDDLE: tuple[RecordAttack, ...] = (
     splice,
     strip_a_mac,
     blank_a_mac,
+    add_a_blank_line,
+    add_a_carriage_return,
+    add_a_name_again,
 )
 """What is done at one place, in whichever segment that is."""
 
@@ -166,3 +187,26 @@ ENDINGS: tuple[RecordAttack, ...] = (
     remove_the_head,
 )
 """What is about a log as a whole."""
+
+REASONS: dict[RecordAttack, str] = {
+    edit: "mac",
+    edit_and_sign_without_key: "mac",
+    edit_and_chain_anew: "mac",
+    delete: "sequence",
+    reorder: "sequence",
+    duplicate: "sequence",
+    replay: "sequence",
+    splice: "mac",
+    strip_a_mac: "framing",
+    blank_a_mac: "mac",
+    add_a_blank_line: "framing",
+    add_a_carriage_return: "framing",
+    add_a_name_again: "mac",
+    append_again: "sequence",
+    truncate: "shorter",
+    truncate_more: "shorter",
+    empty: "shorter",
+    replace_by_another: "mac",
+    remove_the_head: "sequence",
+}
+"""What is told of each attack on a log whose records lie in one place."""

@@ -38,3 +38,10 @@ def rows_of(path: Path) -> dict[int, bytes]:
     """Return all records of a trail that nobody has open."""
     with edited(path) as connection:
         return dict(connection.execute("SELECT seq, line FROM records ORDER BY seq"))
+
+
+def replace_rows(path: Path, rows: dict[int, bytes]) -> None:
+    """Overwrite all records of a log that nobody has open."""
+    with edited(path) as connection:
+        connection.execute("DELETE FROM records")
+        connection.executemany("INSERT INTO records VALUES (?, ?)", rows.items())
