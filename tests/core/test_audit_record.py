@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.audit.chain import Chain, Follower, OpenIntents
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core._internal.audit.record import (
     FRAME,
     MAX_LINE_BYTES,
@@ -22,7 +22,12 @@ from hsm_core._internal.audit.record import (
 )
 from hsm_core._internal.audit.recovery import IntentReplay
 from hsm_core._internal.lib import encoding
-from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
+from hsm_core.errors import (
+    AuditTamperedError,
+    InputSizeError,
+    InvalidInputError,
+    WrongAuditKeyError,
+)
 from hsm_core.model import (
     AuditedCaller,
     AuditedKey,
@@ -418,3 +423,72 @@ def test_no_clock_stops_the_trail(now: int, time: int) -> None:
     (line,) = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign")], now)
 
     assert time == Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1]).time
+
+
+OLDER = HeadMark(seq=5, leaf_hash="ab" * 32, floor=6, set_digest="11")
+NEWEST = HeadMark(seq=7, leaf_hash="cd" * 32, floor=3, clean=True, set_digest="22")
+
+
+def _head_file(key: bytes = KEY, log_id: str = LOG_ID) -> bytes:
+    """Return a file with two marks, the newest in the first slot."""
+    codec = HeadCodec(key, log_id)
+    content = bytearray(codec.new_file())
+    for counter, mark in ((3, OLDER), (4, NEWEST)):
+        offset, slot = codec.slot(counter, mark)
+        content[offset : offset + len(slot)] = slot
+    return bytes(content)
+
+
+def _told(content: bytes) -> object:
+    """Return the mark that a file tells, or why it is not believed."""
+    try:
+        return HeadCodec.read(content, KEY).mark
+    except AuditTamperedError as error:
+        return error.facts["seq"], error.facts["reason"]
+
+
+DAMAGED = (0, "head_damaged")
+
+
+def test_no_byte_of_a_head_file_can_become_another_one() -> None:
+    """A slot that is not whole does not count; all else must be as it was written."""
+    content, told = _head_file(), []
+    for position in range(HEAD_BYTES):
+        changed = bytearray(content)
+        changed[position] ^= 0x10
+        told.append(_told(bytes(changed)))
+
+    assert NEWEST == _told(content)
+    assert {DAMAGED} == set(told[:512])
+    # Body, MAC and padding of the newest slot.
+    assert {OLDER} == set(told[512:1024])
+    assert {NEWEST} == set(told[1024:])
+
+
+def test_another_key_of_a_head_file_is_not_taken_for_damage() -> None:
+    """Nor is another trail's head under our own key taken for a wrong key."""
+    with pytest.raises(WrongAuditKeyError):
+        HeadCodec.read(_head_file(bytes(32)), KEY)
+    moved = bytearray(_head_file())
+    moved[16:32] = bytes(16)
+
+    assert DAMAGED == _told(bytes(moved))
+    assert "f" * 32 == HeadCodec.read(_head_file(log_id="f" * 32), KEY).log_id
+
+
+def test_a_slot_of_a_head_file_counts_in_its_own_place_only() -> None:
+    """Marks that change places, or stand there twice, were moved by somebody else."""
+    content = _head_file()
+    header, first, second = content[:512], content[512:1024], content[1024:]
+
+    assert DAMAGED == _told(header + second + first)
+    assert DAMAGED == _told(header + second + bytes(512))
+    assert NEWEST == HeadCodec.read(header + first + first, KEY).mark
+
+
+def test_a_newer_format_of_a_head_file_is_not_taken_for_damage() -> None:
+    """Who has gone back to an older release is told to use the newer one."""
+    content = _head_file()
+
+    assert (0, "format") == _told(content.replace(b"head 1\n", b"head 2\n"))
+    assert DAMAGED == _told(content.replace(b"head 1\n", b"head 0\n"))

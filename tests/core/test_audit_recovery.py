@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from hsm_core._internal.stores.filesystem.audit_files import (
     ClosedName,
+    FragmentName,
     closed_names,
     fragment_names,
 )
@@ -282,26 +284,38 @@ def test_segments_are_named_by_number_and_first_seq(tmp_path: Path) -> None:
         assert b'"seq":%d,' % name.first_seq in file.read_bytes().splitlines()[0]
 
 
-def test_names_of_other_files_are_not_taken_for_segments() -> None:
-    """Only exact names of this trail count."""
+def test_only_exact_names_of_a_log_are_its_files() -> None:
+    """Segments and fragments are found in their order, whatever else lies there."""
     live = "audit.log"
-    names = [
-        "audit.log",
-        "audit.log.head",
+    closed = [ClosedName(1, 0), ClosedName(2, 40), ClosedName(10, 9 * 10**15)]
+    fragments = [
+        FragmentName(0, 7),
+        FragmentName(9, 5, "fork"),
+        FragmentName(10, 1),
+    ]
+    ours = [n.of(live) for n in closed] + [n.of(live) for n in fragments]
+    others = [
+        *("audit.log", "audit.log.head", "audit.log.1.0"),
         "audit.log.00000001.000000000000000",
+        "audit.log.00000001.00000000000000000",
         "audit.log.00000001.0000000000000000.gz",
+        "audit.log.00000001.0000000000000000\n",
+        "audit.log.0000000x.0000000000000000",
         "audit.log.0000000\u0661.0000000000000000",
         "other.log.00000001.0000000000000000",
-        "audit.log.00000002.0000000000000007",
-        "audit.log.torn-7-1",
-        "audit.log.torn-07-1",
-        "audit.log.torn-7-1.gz",
-        "audit.log.fork-9-2",
-        "audit.log.tork-9-2",
+        *("audit.log.torn-01-5", "audit.log.torn-1-05", "audit.log.torn--1-5"),
+        *("audit.log.torn-7-1.gz", "audit.log.tork-9-2", "audit.log.torn-1-5x"),
+        f"audit.log.torn-1-{10**16}",
     ]
+    names = random.Random(1).sample([*ours, *others], len(ours) + len(others))
 
-    assert [ClosedName(2, 7)] == closed_names(live, names)
-    assert [(7, 1, "torn"), (9, 2, "fork")] == fragment_names(live, names)
+    assert "audit.log.00000002.0000000000000040" == ours[1]
+    assert "audit.log.fork-9-5" == ours[4]
+    assert closed == closed_names(live, names)
+    assert fragments == fragment_names(live, names)
+    for other in ("other", "audit.lo", "log", "xaudit.log"):
+        assert [] == closed_names(other, ours)
+        assert [] == fragment_names(other, ours)
 
 
 def test_a_rotation_whose_name_is_taken_fails_closed(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_every_byte_cut_off_the_end_is_detected(path: Path) -> None:
 
     for cut in (1, 2, *range(3, last, 29), last):
         path.write_bytes(original[:-cut])
-        check_named(path, RECORDS - 1)
+        check_named(path, RECORDS - 1, "torn" if cut < last else "shorter")
 
 
 def test_a_missing_log_is_refused(path: Path) -> None:

@@ -67,8 +67,9 @@ AREAS: Final = {
             f"{_CORE}/_internal/stores/filesystem/audit_stored.py",
         ),
         _core(
-            *("audit_baseline", "audit_format", "audit_head", "audit_merkle"),
-            *("audit_naming", "audit_record", "audit_retention_rule", "audit_stored"),
+            *("audit_baseline", "audit_format", "audit_merkle"),
+            *("audit_record", "audit_recovery", "audit_retention_rule"),
+            *("audit_stored", "audit_tampering"),
             *("audit_verify", "audit_pruned_attacks"),
             *("trail_filters", "trail_sieve", "trail_walk"),
         )
