@@ -6,19 +6,23 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
+import msgspec
 import pytest
 
-from hsm_core.errors import KeyNotFoundError
+from hsm_core.algorithms import ALGORITHMS
+from hsm_core.errors import KeyNotFoundError, SignatureMismatchError
 from hsm_core.factory import open_async
-from hsm_core.model import KeyInfo, KeyState, Role
+from hsm_core.model import KeyInfo, KeyState, Role, UseInfo
 from hsm_core.operations import (
     Approve,
     CreateKey,
     DescribeKey,
     DestroyKey,
+    Encrypt,
     GetApproval,
     GetPublicKey,
     ListKeys,
@@ -28,10 +32,12 @@ from hsm_core.operations import (
     Sign,
     SuspendKey,
     UpdateKey,
+    Verify,
 )
 from hsm_core.policies import parse_policy
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.ui.keys import PAGES
+from hsm_server.ui.keys.presenters import key_values
 from tests.server.ui_support import Browser, Shown, open_browser
 
 HOSTILE = "</p><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -78,6 +84,14 @@ async def act(browser: Browser, key: KeyInfo, action: str, **fields: str) -> Sho
     return await browser.submit(page, path_of(key, f"/{action}"), fields)
 
 
+async def offers(browser: Browser, key: KeyInfo) -> set[str]:
+    """Return the actions that a key's page offers."""
+    page = await browser.get(path_of(key))
+    actions = page.text.partition('aria-label="Actions on this key"')[2]
+    links = re.findall(r'href="[^"]*/([a-z-]+)"', actions.partition("</nav>")[0])
+    return set(links)
+
+
 async def attempt(browser: Browser, key: KeyInfo, what: str, **fields: str) -> Shown:
     """Run a test operation with a key."""
     path = path_of(key, f"/try/{what}")
@@ -96,7 +110,7 @@ class TestList:
         """Filters combine, and the form keeps them."""
         make(signed_in, "payments-a", tags=("prod",))
         make(signed_in, "payments-b", algorithm="AES-256-GCM", tags=("prod",))
-        make(signed_in, "other")
+        unnamed = make(signed_in, "")
         signed_in.execute(SuspendKey(key_id="payments-a"))
 
         searched = await signed_in.get("/ui/keys?search=PAYMENTS")
@@ -108,7 +122,8 @@ class TestList:
 
         assert "2 keys" in searched.words
         assert "0 keys" in none.words
-        assert "other" not in searched.words
+        assert f">{unnamed.key_id[:8]}…<" in (await signed_in.get("/ui/keys")).text
+        assert unnamed.key_id not in searched.text
         assert "1 key" in both.words
         assert "payments-a" in both.words
         assert 'value="pay"' in both.text
@@ -130,6 +145,8 @@ class TestList:
         assert 30 == len({name for found in names for name in found})
         assert 'rel="prev"' in second.text
         assert 'rel="next"' not in second.text
+        beyond = await signed_in.get("/ui/keys?search=key-&page=9")
+        assert 'rel="prev" href="/ui/keys?search=key-&amp;page=2"' in beyond.text
 
     async def test_fragment_for_scripts(self, signed_in: Browser) -> None:
         """A script gets only the table."""
@@ -152,7 +169,7 @@ class TestList:
     async def test_empty(self, signed_in: Browser) -> None:
         """An empty store and an empty result have different messages."""
         nothing = await signed_in.get("/ui/keys")
-        none = await signed_in.get("/ui/keys?search=x")
+        none = await signed_in.get("/ui/keys?search=nothing")
 
         assert "No keys yet." in nothing.words
         assert "No key matches." in none.words
@@ -224,6 +241,9 @@ class TestPage:
         key = make(signed_in)
         sign = Sign(key_id=key.key_id, message=b"x")
         signed_in.execute(sign, principal="carol")
+        bad = Verify(key_id=key.key_id, message=b"x", signature=bytes(64))
+        with pytest.raises(SignatureMismatchError):
+            signed_in.execute(bad, principal="dave")
         signed_in.execute(RotateKey(key_id=key.key_id))
 
         whole = await signed_in.get(path_of(key, "/history"))
@@ -280,6 +300,18 @@ class TestPage:
         assert "Decapsulate denied" in page.words
         assert "Also evaluated as Open. The strictest decision applies." in page.words
 
+    @pytest.mark.parametrize(
+        ("uses", "percent"), [(0, 0), (79, 79), (100, 100), (150, 100)]
+    )
+    async def test_usage_limit(
+        self, signed_in: Browser, uses: int, percent: int
+    ) -> None:
+        """A usage meter shows at most 100 percent."""
+        use = UseInfo(uses=uses, limit=100)
+        key = msgspec.structs.replace(make(signed_in), use=use)
+
+        assert percent == key_values(key)["used_percent"]
+
     async def test_every_state(self, signed_in: Browser) -> None:
         """A key's page works in every state."""
         states = {}
@@ -293,6 +325,9 @@ class TestPage:
                 signed_in.execute(DestroyKey(key_id=name, waiting_days=0))
             page = await signed_in.get(path_of(key))
             states[name] = (page.status, described(signed_in, key).state)
+            if name == "gone":
+                dates = re.findall(r'<li><span class="hint">(\w+)</span>', page.text)
+                assert ["created", "retired", "destroyed"] == dates
             assert 200 == (await signed_in.get(path_of(key, "/history"))).status
 
         assert {
@@ -310,6 +345,8 @@ class TestCreation:
         assert 'href="/ui/keys/new?algorithm=ML-KEM-768"' in choice.text
         page = await signed_in.get("/ui/keys/new?algorithm=ML-KEM-768")
         assert "AES-192" in page.words
+        for algorithm in ALGORITHMS:
+            assert 1 == choice.text.count(f">{algorithm.value}<")
         fields = {"name": "inbox", "tags": "a b", "description": "x\r\ny"}
 
         sent = [("form_token", page.hidden("form_token"))]
@@ -356,40 +393,121 @@ class TestCreation:
 
 class TestActions:
     async def test_every_action(self, signed_in: Browser) -> None:
-        """Every action has a form, is executed and shows a message."""
+        """Every action is offered where it fits, executed, and shows a message."""
         key = make(signed_in)
-        steps: list[tuple[str, dict[str, str], KeyState]] = [
-            ("suspend", {"reason": "audit"}, KeyState.SUSPENDED),
-            ("resume", {}, KeyState.ACTIVE),
-            ("rotate", {}, KeyState.ACTIVE),
-            ("rollback", {"version": "1"}, KeyState.ACTIVE),
-            ("rotate", {"staged": "yes"}, KeyState.ACTIVE),
-            ("activate", {}, KeyState.ACTIVE),
-            ("rotation", {"max_age_days": "90"}, KeyState.ACTIVE),
-            ("edit", {"name": "renamed", "owner": "bob"}, KeyState.ACTIVE),
+        active = "rotate suspend edit rotation revoke destroy"
+        steps: list[tuple[str, dict[str, str], KeyState, str]] = [
+            ("suspend", {"reason": "audit"}, KeyState.SUSPENDED, active),
+            (
+                "resume",
+                {},
+                KeyState.ACTIVE,
+                "rotate resume edit rotation revoke destroy",
+            ),
+            ("rotate", {}, KeyState.ACTIVE, active),
+            ("rollback", {"version": "1"}, KeyState.ACTIVE, f"{active} rollback"),
+            ("rotate", {"staged": "yes"}, KeyState.ACTIVE, f"{active} rollback"),
+            (
+                "activate",
+                {},
+                KeyState.ACTIVE,
+                "activate rollback suspend edit rotation revoke destroy",
+            ),
+            (
+                "rotation",
+                {"max_age_days": "90", "max_uses": "1"},
+                KeyState.ACTIVE,
+                f"{active} rollback",
+            ),
+            (
+                "edit",
+                {"name": "renamed", "owner": "bob", "tags": "a, b c"},
+                KeyState.ACTIVE,
+                f"{active} rollback",
+            ),
             (
                 "destroy",
-                {"waiting_days": "7", "confirm": "renamed"},
+                {"waiting_days": "7", "confirm": " renamed "},
                 KeyState.PURGE_SCHEDULED,
+                f"{active} rollback",
             ),
-            ("cancel-destroy", {}, KeyState.ACTIVE),
-            ("revoke", {"reason": "lost", "confirm": "renamed"}, KeyState.REVOKED),
+            ("cancel-destroy", {}, KeyState.ACTIVE, "cancel-destroy edit destroy"),
+            (
+                "revoke",
+                {
+                    "version": "1",
+                    "compromised_at": "2026-01-31T12:00",
+                    "confirm": "renamed",
+                },
+                KeyState.ACTIVE,
+                f"{active} rollback",
+            ),
+            (
+                "revoke",
+                {"reason": "lost", "confirm": "renamed"},
+                KeyState.REVOKED,
+                f"{active} rollback",
+            ),
             (
                 "destroy",
                 {"waiting_days": "0", "confirm": "renamed"},
                 KeyState.DESTROYED,
+                "rotate edit rotation revoke destroy",
             ),
         ]
 
-        for action, fields, state in steps:
+        for action, fields, state, offered in steps:
+            assert set(offered.split()) == await offers(signed_in, key)
             shown = await act(signed_in, key, action, **fields)
             assert (303, path_of(key)) == (shown.status, shown.location), shown.words
             assert state is described(signed_in, key).state
-            assert 200 == (await signed_in.follow(shown)).status
+            followed = await signed_in.follow(shown)
+            assert 200 == followed.status
+            if action == "rotation":
+                assert "after 90 days or 1 use" in followed.words
 
+        assert set() == await offers(signed_in, key)
         done = described(signed_in, key)
         assert ("renamed", "bob") == (done.name, done.owner)
-        assert 4 == len(signed_in.execute(ListVersions(key_id=key.key_id)).items)
+        assert ("a", "b", "c") == done.tags
+        versions = signed_in.execute(ListVersions(key_id=key.key_id)).items
+        compromised = datetime(2026, 1, 31, 12, tzinfo=UTC)
+        assert [compromised, None] == [v.compromised_at for v in versions[:2]]
+        assert 4 == len(versions)
+
+    @pytest.mark.parametrize(
+        ("action", "fields", "field"),
+        [
+            ("destroy", {"confirm": "signers"}, "confirm"),
+            ("destroy", {"confirm": "signer", "waiting_days": "-1"}, "waiting_days"),
+            ("destroy", {"confirm": "signer", "waiting_days": "9999"}, "waiting_days"),
+            ("suspend", {"reason": "a\nb"}, "reason"),
+            ("rotation", {"max_uses": "1e3"}, "max_uses"),
+            (
+                "revoke",
+                {"confirm": "signer", "compromised_at": "then"},
+                "compromised_at",
+            ),
+            ("edit", {"owner": "alice", "name": "Upper"}, "name"),
+            ("edit", {"owner": ""}, "owner"),
+        ],
+    )
+    async def test_invalid_fields(
+        self, signed_in: Browser, action: str, fields: dict[str, str], field: str
+    ) -> None:
+        """A rejected form names the field in words, and keeps its input."""
+        key = make(signed_in)
+
+        shown = await act(signed_in, key, action, **fields)
+
+        assert 422 == shown.status
+        assert f'id="error-{field}"' in shown.text
+        assert "Expected" not in shown.words
+        # Who sees nothing is led to what was wrong.
+        assert re.search(rf'id="field-{field}"[^>]* autofocus', shown.text)
+        for value in fields.values():
+            assert value in unescape(shown.text)
+        assert key.generation == described(signed_in, key).generation
 
     async def test_a_double_click(self, signed_in: Browser) -> None:
         """A form submitted twice is executed once, with equal responses."""
@@ -419,19 +537,6 @@ class TestActions:
         assert "No change was made" in shown.words
         assert f'href="{path_of(key)}"' in shown.text
         assert before.generation == described(signed_in, key).generation
-
-    @pytest.mark.parametrize("action", ["revoke", "destroy"])
-    async def test_unconfirmed(self, signed_in: Browser, action: str) -> None:
-        """Irreversible actions need confirmation by name."""
-        key = make(signed_in)
-
-        shown = await act(signed_in, key, action, confirm="signe", reason="stays")
-
-        assert 422 == shown.status
-        assert 'id="error-confirm"' in shown.text
-        # Who sees nothing is led to what was wrong.
-        assert re.search(r'id="field-confirm"[^>]* autofocus', shown.text)
-        assert KeyState.ACTIVE is described(signed_in, key).state
 
     async def test_conflict_with_state(self, signed_in: Browser) -> None:
         """The HSM rejects actions that the state does not allow."""
@@ -696,6 +801,55 @@ class TestUsage:
         assert "Location" not in shown.headers
         assert "uncommon-input" not in signed_in.log.getvalue()
         assert part(shown) not in signed_in.log.getvalue()
+
+    @pytest.mark.parametrize(
+        ("text", "encoding", "message"),
+        [
+            ("héllo", "text", "héllo".encode()),
+            ("aGk=\n", "base64", b"hi"),
+            ("68 69", "hex", b"hi"),
+            ("", "hex", b""),
+        ],
+    )
+    async def test_encodings(
+        self, signed_in: Browser, text: str, encoding: str, message: bytes
+    ) -> None:
+        """An input is decoded by its encoding."""
+        key = make(signed_in)
+
+        shown = await attempt(
+            signed_in, key, "sign", message=text, message_form=encoding
+        )
+
+        signed = signed_in.execute(Sign(key_id=key.key_id, message=message))
+        assert signed.signature == base64.b64decode(part(shown))
+
+    @pytest.mark.parametrize(
+        ("data", "is_text"),
+        [(b"hi\n", True), (b"\xff", False), (b"a\x1b[2J", False)],
+        ids=["text", "bytes", "escape"],
+    )
+    async def test_outputs(
+        self, signed_in: Browser, data: bytes, is_text: bool
+    ) -> None:
+        """Bytes are shown as text only if printable."""
+        key = make(signed_in, algorithm="AES-256-GCM")
+        made = signed_in.execute(Encrypt(key_id=key.key_id, plaintext=data))
+        fields = {"ciphertext": made.ciphertext.hex(), "ciphertext_form": "hex"}
+
+        shown = await attempt(signed_in, key, "decrypt", **fields)
+
+        assert data == base64.b64decode(part(shown))
+        assert f">{data.hex()}<" in shown.text
+        assert is_text is ('id="part-1-text"' in shown.text)
+
+    async def test_too_long(self, signed_in: Browser) -> None:
+        """Inputs have a maximum length."""
+        key = make(signed_in)
+
+        shown = await attempt(signed_in, key, "sign", message="x" * 65_537)
+
+        assert 413 == shown.status
 
     @pytest.mark.parametrize(
         ("text", "encoding"),
