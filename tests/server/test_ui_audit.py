@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from html import unescape
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
-from yarl import URL
 
 from hsm_core import operations as ops
 from hsm_core.errors import AuditTamperedError, KeyNotFoundError
@@ -17,7 +18,6 @@ from hsm_core.factory import open_async
 from hsm_core.model import Role
 from hsm_core.testing import Faults, memory_hsm
 from hsm_server.ui import audit
-from hsm_server.ui.audit import AuditFilters, progress, read_filters
 from tests.server.support import claims, mint
 from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import Browser, open_browser
@@ -218,31 +218,47 @@ class TestVerification:
 
 
 @pytest.mark.parametrize(
-    ("begun", "next_seq", "head", "checked", "total", "percent"),
+    ("begun", "next_seq", "words"),
     [
-        (0, 10, 99, 10, 100, 10),
-        (50, None, 99, 50, 50, 100),
-        (0, 150, 99, 100, 100, 100),
+        (0, 10, "10 of 100 records, 10 %"),
+        (50, None, "Verified 50 records, from record 50"),
+        (0, 150, "100 of 100 records, 100 %"),
     ],
     ids=["part", "end-of-a-pruned-one", "grown"],
 )
-def test_progress_numbers(
-    begun: int, next_seq: int | None, head: int, checked: int, total: int, percent: int
+async def test_progress_numbers(
+    signed_in: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: int,
+    next_seq: int | None,
+    words: str,
 ) -> None:
     """Progress counts from the first verified record."""
-    found = progress(begun, next_seq, head, "00")
+    result = ops.AuditVerification(
+        start_seq=begun, verified=1, next_seq=next_seq, head_seq=99, head_hash="00"
+    )
 
-    assert (checked, total, percent) == (found.checked, found.total, found.percent)
+    async def execute(*args: object, **facts: object) -> ops.AuditVerification:
+        return result
+
+    page = await signed_in.get("/ui/audit/verify")
+    monkeypatch.setattr("hsm_server.ui.view.View.execute", execute)
+    shown = await signed_in.submit(page, "/ui/audit/verify")
+
+    assert words in shown.words
 
 
-def test_filters_survive_the_query() -> None:
-    """Page links keep the filters."""
-    typed = AuditFilters(principal="a&b=c", kind="Sign", since="2026-01-01T10:00")
+async def test_filters_survive_the_query(signed_in: Browser) -> None:
+    """The form and the links of a page keep the filters."""
+    query = urlencode(
+        {"principal": "a&b=c", "kind": "Sign", "since": "2026-01-01T10:00"}
+    )
 
-    query = dict(URL(f"/?{typed.query()}").query)
+    page = await signed_in.get(f"/ui/audit?{query}")
 
-    assert typed == read_filters(query)
-    assert "2026-01-01T10:00:00+00:00" == str(typed.operation().since).replace(" ", "T")
+    for value in ("a&amp;b=c", "Sign", "2026-01-01T10:00"):
+        assert f'value="{value}"' in page.text
+    assert f"/ui/audit/live?{query}" in unescape(page.text)
 
 
 class TestLiveView:

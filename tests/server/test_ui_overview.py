@@ -59,7 +59,7 @@ def status() -> HSMStatus:
         return hsm.act_as(caller()).execute(Status())
 
 
-def shown(found: Sequence[Card]) -> dict[str, tuple[str, str]]:
+def shown(found: Sequence[Card]) -> dict[str, tuple[object, str]]:
     """Return value and tone of every row, by title and label."""
     return {
         f"{card.title}: {row.label}": (row.value, row.kind)
@@ -143,10 +143,11 @@ def test_failed_self_test(status: HSMStatus) -> None:
     first, *others = (a for a in status.algorithms if a.provider)
     stopped = msgspec.structs.replace(first, status="stopped")
 
-    found = {p.name: p for p in providers([stopped, *others])}
+    found = providers([stopped, *others])
 
-    assert (first.algorithm.value,) == found[first.provider].stopped
-    assert sum(p.algorithms for p in found.values()) == 1 + len(others)
+    failed = {name: names for name, _, _, names in found if names}
+    assert {first.provider: [first.algorithm.value]} == failed
+    assert 1 + len(others) == sum(number for _, _, number, _ in found)
 
 
 def test_requests_that_others_decide() -> None:
@@ -229,8 +230,8 @@ async def test_rates() -> None:
 
     await sampler.look()
 
-    (rate,) = sampler.rates
-    assert (5.0, 4.0) == (rate.per_second, round(rate.milliseconds, 6))
+    ((per_second, milliseconds),) = sampler.rates
+    assert (5.0, 4.0) == (per_second, round(milliseconds, 6))
 
 
 async def test_chart_starts_again_after_a_pause() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,8 +18,6 @@ from aiohttp import web
 
 from hsm_core import wire
 from hsm_core.consent import (
-    Headline,
-    ShownChange,
     ShownContext,
     ShownField,
     ShownOperation,
@@ -53,7 +51,13 @@ from hsm_core.operations import (
     Withdraw,
     result_type,
 )
-from hsm_server.ui.actions import Action, RejectedFormError, Tree, fields_of, submit
+from hsm_server.ui.actions import (
+    Action,
+    FormPages,
+    RejectedFormError,
+    Tree,
+    fields_of,
+)
 from hsm_server.ui.forms import Field, Form
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
@@ -170,73 +174,29 @@ class FieldRow:
     is_hidden: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ShownApproval:
-    """
-    An approval request, as a page shows it.
-
-    Attributes:
-        info: The request.
-        digest: Computed here from the fields shown; empty if it can't be approved.
-        problem: Why the request can't be approved here, or empty.
-        subject: Name of the key, or of the key to create.
-        headline: The request in one sentence: requester, action, facts, reversal.
-        about: More facts on requester and key: name and value.
-    """
-
-    info: ApprovalInfo
-    digest: str
-    problem: str
-    badge: str
-    noun: str
-    meaning: str
-    subject: str
-    headline: Headline
-    changes: tuple[ShownChange, ...]
-    about: tuple[tuple[str, str], ...]
-    fields: tuple[FieldRow, ...]
-    demands: tuple[str, ...]
-
-    @property
-    def names_version(self) -> bool:
-        """Whether the operation names a key version."""
-        return any(field.name == "version" for field in self.info.operation.fields)
-
-    @property
-    def frees_from(self) -> tuple[str, ...]:
-        """Policy rules that no longer apply to the key afterwards."""
-        context = self.info.operation.context
-        return context.frees_from if context else ()
-
-    @property
-    def needs_signature(self) -> bool:
-        """Whether approvers must sign with a key of their own."""
-        return any(demand.signed for demand in self.info.demands)
-
-
-def present(approval: ApprovalInfo) -> ShownApproval:
-    """Return an approval request as a page shows it, with its digest."""
+def present(approval: ApprovalInfo) -> dict[str, Any]:
+    """Return an approval request as its page shows it, with its digest."""
     shown = approval.operation
     digest, problem = _checked_digest(approval)
-    return ShownApproval(
-        info=approval,
-        digest=digest,
-        problem=problem,
-        badge=_BADGES[approval.state],
-        noun=_NOUNS.get(shown.kind, "request"),
-        meaning=_MEANINGS.get(shown.kind, "Unknown operation."),
-        subject=shown.key_name or shown.key_id or _new_name(shown),
-        headline=headline(shown, datetime.now(UTC)),
-        changes=tuple(changes(shown)),
-        about=tuple((name, text) for name, text in _about(shown.context) if text),
-        fields=tuple(_field_rows(shown)),
-        demands=tuple(map(demand_words, approval.demands)),
-    )
+    return {
+        "info": approval,
+        "digest": digest,
+        "problem": problem,
+        "badge": _BADGES[approval.state],
+        "noun": _NOUNS.get(shown.kind, "request"),
+        "meaning": _MEANINGS.get(shown.kind, "Unknown operation."),
+        "headline": headline(shown, datetime.now(UTC)),
+        "changes": list(changes(shown)),
+        "about": [(name, text) for name, text in _about(shown.context) if text],
+        "fields": list(_field_rows(shown)),
+        "demands": list(map(demand_words, approval.demands)),
+    }
 
 
-def _new_name(shown: ShownOperation) -> str:
+def _subject(shown: ShownOperation) -> str:
+    """Return the name of the key, or of the key to create."""
     named = (f.text or "" for f in shown.fields if f.name == "name")
-    return next(named, "")
+    return shown.key_name or shown.key_id or next(named, "")
 
 
 def _about(context: ShownContext | None) -> list[tuple[str, str]]:
@@ -284,10 +244,7 @@ def _checked_digest(approval: ApprovalInfo) -> tuple[str, str]:
     except HSMError as error:
         return "", f"The request can't be shown completely. {error}"
     if not hmac.compare_digest(digest, approval.digest):
-        return (
-            "",
-            "Integrity check failed: the digest differs from the HSM's.",
-        )
+        return "", "Integrity check failed: the digest differs from the HSM's."
     return digest, ""
 
 
@@ -355,35 +312,21 @@ def _may_decide(approval: ApprovalInfo, who: Who) -> bool:
     return is_open and not decision_of(approval, who.principal)
 
 
-def _text_field(name: str, label: str, hint: str, *, is_required: bool) -> Field:
-    return Field(
-        name=name, label=label, hint=hint, is_required=is_required, longest=256
-    )
+def _text_field(name: str, hint: str, *, is_required: bool = False) -> Sequence[Field]:
+    label = name.capitalize()
+    return [
+        Field(name=name, label=label, hint=hint, is_required=is_required, longest=256)
+    ]
 
 
-def _read_decision(name: str, missing: str = "") -> Callable[[Form, Any], Tree]:
-    """
-    Return the reader of a decision: its text, digest and generation of the request.
-
-    Args:
-        name: Field with the text.
-
-        missing: Error message if the text is required and missing.
-    """
-
-    def read(form: Form, _: ApprovalInfo) -> Tree:
-        digest, generation = form["digest"], form.number("generation")
-        if not digest or not generation:
-            raise InvalidInputError(
-                "The form has no digest or generation. Reload the page.",
-                field="digest",
-            )
-        text = form.get(name).strip()
-        if missing and not text:
-            raise InvalidInputError(missing, field=name)
-        return {"digest": digest, "generation": generation, name: text}
-
-    return read
+def _read_shown(form: Form, _: ApprovalInfo) -> Tree:
+    """Return digest and generation of the request that the form was shown with."""
+    digest, generation = form["digest"], form.number("generation")
+    if not digest or not generation:
+        raise InvalidInputError(
+            "The form has no digest or generation. Reload the page.", field="digest"
+        )
+    return {"digest": digest, "generation": generation}
 
 
 class _Execution(Action[ApprovalInfo]):
@@ -430,15 +373,8 @@ _ROWS: Final[tuple[Action[ApprovalInfo], ...]] = (
         is_offered=lambda approval, who: (
             approval.state is ApprovalState.PENDING and _may_decide(approval, who)
         ),
-        fields=lambda _: [
-            _text_field(
-                "comment",
-                "Comment",
-                "Optional. Recorded in the audit log.",
-                is_required=False,
-            )
-        ],
-        read=_read_decision("comment"),
+        fields=lambda _: _text_field("comment", "Optional. Recorded in the audit log."),
+        read=_read_shown,
     ),
     _action(
         name="deny",
@@ -446,15 +382,12 @@ _ROWS: Final[tuple[Action[ApprovalInfo], ...]] = (
         verb="Deny",
         done="Request denied.",
         is_offered=_may_decide,
-        fields=lambda _: [
-            _text_field(
-                "reason",
-                "Reason",
-                "Recorded in the audit log. One denial closes the request.",
-                is_required=True,
-            )
-        ],
-        read=_read_decision("reason", "Enter a reason for the denial."),
+        fields=lambda _: _text_field(
+            "reason",
+            "Recorded in the audit log. One denial closes the request.",
+            is_required=True,
+        ),
+        read=_read_shown,
         tone="danger",
     ),
     _Execution(
@@ -467,6 +400,7 @@ _ROWS: Final[tuple[Action[ApprovalInfo], ...]] = (
             and approval.state is ApprovalState.GRANTED
             and rebuild_operation(approval.operation) is not None
         ),
+        approval_id=lambda approval: approval.approval_id,
     ),
     _action(
         name="cancel",
@@ -512,7 +446,10 @@ async def _list(view: View) -> web.Response:
         tab=tab,
         filters=filters,
         is_filtered=any(filters.values()),
-        approvals=[present(approval) for approval in page.items],
+        approvals=[
+            (approval, _BADGES[approval.state], _subject(approval.operation))
+            for approval in page.items
+        ],
         tampered=page.tampered,
         key_tampered=page.key_tampered,
         is_first=not query.get("cursor"),
@@ -548,22 +485,19 @@ def _encoded(fields: Mapping[str, str]) -> str:
 
 
 async def _show(view: View) -> web.Response:
-    return await _render_request(view, await _fetch(view))
+    return await _show_request(view, await _find(view))
 
 
-async def _fetch(view: View) -> ApprovalInfo:
+async def _find(view: View, _: Form | None = None) -> ApprovalInfo:
+    tree = {"approval_id": view.request.match_info["approval_id"]}
     try:
-        wanted = wire.convert({"approval_id": _id(view)}, GetApproval)
+        wanted = wire.convert(tree, GetApproval)
     except InvalidInputError:
         raise ApprovalNotFoundError from None
     return await view.execute(wanted)
 
 
-def _id(view: View) -> str:
-    return view.request.match_info["approval_id"]
-
-
-async def _render_request(
+async def _show_request(
     view: View, approval: ApprovalInfo, rejected: RejectedFormError | None = None
 ) -> web.Response:
     """Show a request, or its rejected form."""
@@ -575,7 +509,7 @@ async def _render_request(
     return view.render_form(
         "approvals/show.html",
         rejected.error if rejected else None,
-        approval=present(approval),
+        **present(approval),
         is_own=_is_own(approval, view.who),
         decision=decision_of(approval, view.who.principal),
         actions=ACTIONS,
@@ -596,34 +530,18 @@ async def _key_generation(view: View, approval: ApprovalInfo) -> int:
     return 0
 
 
-async def _submit(view: View) -> web.Response:
-    """Execute the action of a submitted form; show the request if it is rejected."""
-    form = await view.form()
-    action, approval = ACTIONS[view.request.match_info["action"]], await _fetch(view)
-    is_execution = action.name == "execute"
-    try:
-        result = await submit(
-            view,
-            action,
-            approval,
-            form,
-            approval_id=approval.approval_id if is_execution else "",
-        )
-    except RejectedFormError as rejected:
-        return await _render_request(view, await _fetch(view), rejected)
-    if is_execution and isinstance(result, KeyInfo):
-        return view.see_other(f"{HOME}/keys/{result.key_id}", action.done)
-    return view.see_other(f"{_LIST}/{approval.approval_id}", action.done)
+def _target(approval: ApprovalInfo, result: object) -> str:
+    if isinstance(result, KeyInfo):
+        return f"{HOME}/keys/{result.key_id}"
+    return f"{_LIST}/{approval.approval_id}"
 
 
 _ONE: Final = "/approvals/{approval_id}"
+_FORMS: Final = FormPages(_ONE, "approvals.{}", _find, _show_request, _target)
 
 PAGES: Final = (
     Page("GET", "/approvals", _list, "approvals.list"),
     Page("GET", _ONE, _show, "approvals.show"),
-    *(
-        Page("POST", f"{_ONE}/{{action:{name}}}", _submit, f"approvals.{name}")
-        for name in ACTIONS
-    ),
+    *map(_FORMS.page, ACTIONS.values()),
 )
 """The pages of this module."""

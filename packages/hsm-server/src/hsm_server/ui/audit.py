@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -36,60 +35,43 @@ PER_PAGE: Final = 50
 _NAMES: Final = ("principal", "key_id", "kind", "outcome", "since", "until")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFilters:
+_Filters: TypeAlias = Mapping[str, str]
+"""
+Filters of the audit log, as typed.
+
+*kind*: operations, separated by commas or spaces. *outcome*: empty, `FAILED`, ``ok`` or
+the code of an error. *since*, *until*: date, or date and time, in UTC.
+"""
+
+
+def _filters(view: View) -> _Filters:
+    query = view.query
+    return {name: query.get(name, "").strip() for name in _NAMES}
+
+
+def _query(filters: _Filters, **more: str) -> str:
+    fields = {**filters, **more}
+    return urlencode({name: value for name, value in fields.items() if value})
+
+
+def _operation(filters: _Filters, **more: Any) -> ListAuditEvents:
     """
-    Filters of the audit log, as typed.
+    Return the operation that lists the matching records.
 
-    Attributes:
-        kind: Operations, separated by commas or spaces.
-        outcome: Empty, `FAILED`, ``ok`` or the code of an error.
-        since: Date, or date and time, in UTC, as browsers send them.
-        until: As *since*.
+    Raises:
+        InvalidInputError: A filter is invalid; the message names it.
     """
-
-    principal: str = ""
-    key_id: str = ""
-    kind: str = ""
-    outcome: str = ""
-    since: str = ""
-    until: str = ""
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether any filter is set."""
-        return any(getattr(self, name) for name in _NAMES)
-
-    def query(self, **more: str) -> str:
-        """Return a query string of these filters and more parameters."""
-        fields = {name: getattr(self, name) for name in _NAMES} | more
-        return urlencode({name: value for name, value in fields.items() if value})
-
-    def operation(self, **more: Any) -> ListAuditEvents:
-        """
-        Return the operation that lists the matching records.
-
-        Raises:
-            InvalidInputError: A filter is invalid; the message names it.
-        """
-        tree: dict[str, Any] = {
-            "principal": self.principal,
-            "key_id": self.key_id,
-            "kind": self.kind.replace(",", " ").split(),
-            "since": _instant("since", self.since),
-            "until": _instant("until", self.until),
-            **more,
-        }
-        if self.outcome == FAILED:
-            tree["failed"] = True
-        else:
-            tree["code"] = self.outcome
-        return wire.convert(tree, ListAuditEvents)
-
-
-def read_filters(query: Mapping[str, str]) -> AuditFilters:
-    """Return the filters of a query; other parameters are ignored."""
-    return AuditFilters(**{name: query.get(name, "").strip() for name in _NAMES})
+    outcome = filters["outcome"]
+    tree: dict[str, Any] = {
+        "principal": filters["principal"],
+        "key_id": filters["key_id"],
+        "kind": filters["kind"].replace(",", " ").split(),
+        "since": _instant("since", filters["since"]),
+        "until": _instant("until", filters["until"]),
+        **({"failed": True} if outcome == FAILED else {"code": outcome}),
+        **more,
+    }
+    return wire.convert(tree, ListAuditEvents)
 
 
 def _instant(name: str, text: str) -> str | None:
@@ -110,76 +92,37 @@ def record_text(entry: AuditEntry) -> str:
     return json.dumps(tree, indent=2, ensure_ascii=True)
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationProgress:
-    """
-    Progress of a verification.
-
-    Attributes:
-        begun_seq: First verified record.
-        next_seq: Next record to verify; None at the end.
-        checked: Records verified since *begun_seq*.
-        total: Records from *begun_seq* to the newest.
-        percent: Share of verified records, rounded down.
-    """
-
-    begun_seq: int
-    next_seq: int | None
-    checked: int
-    total: int
-    percent: int
-    head_seq: int
-    head_hash: str
-
-
-def progress(
-    begun_seq: int, next_seq: int | None, head_seq: int, head_hash: str
-) -> VerificationProgress:
-    """Return the progress of a verification that started at *begun_seq*."""
-    total = head_seq + 1 - begun_seq
-    end = head_seq + 1 if next_seq is None else next_seq
-    checked = min(end - begun_seq, total)
-    percent = 100 * checked // total if total > 0 else 100
-    return VerificationProgress(
-        begun_seq, next_seq, checked, total, percent, head_seq, head_hash
-    )
-
-
 _LIST: Final = f"{HOME}/audit"
 _OUTCOMES: Final = (("", "any"), ("ok", "ok"), (FAILED, "any error"))
 _VERIFIED_AT_ONCE: Final = 5000
 
 
 async def _list(view: View) -> web.Response:
-    query = view.query
-    filters = read_filters(query)
-    start = query.get("start", "")
+    filters, start = _filters(view), view.query.get("start", "")
     more = {"start_seq": _number("start", start)} if start else {}
-    operation = filters.operation(limit=PER_PAGE, **more)
+    operation = _operation(filters, limit=PER_PAGE, **more)
     try:
         page = await view.execute(operation)
     except (AuditUnavailableError, AuditTamperedError) as error:
         return await _unavailable(view, error)
-    state = await _state(view)
-    outcomes = dict(_OUTCOMES)
+    other = filters["outcome"]
     older = page.next_seq
     return view.render(
         "audit/list.html",
         filters=filters,
+        is_filtered=any(filters.values()),
         outcomes=(
-            _OUTCOMES
-            if filters.outcome in outcomes
-            else (*_OUTCOMES, (filters.outcome, filters.outcome))
+            _OUTCOMES if other in dict(_OUTCOMES) else (*_OUTCOMES, (other, other))
         ),
         events=[entry.event for entry in page.items],
-        state=state,
+        state=await _state(view),
         head_seq=page.head_seq,
         head_hash=page.head_hash,
         is_newest=not start,
         reached=older,
-        newest=f"{_LIST}?{filters.query()}",
-        older="" if older is None else f"{_LIST}?{filters.query(start=str(older))}",
-        live=f"{_LIST}/live?{filters.query()}",
+        newest=f"{_LIST}?{_query(filters)}",
+        older="" if older is None else f"{_LIST}?{_query(filters, start=str(older))}",
+        live=f"{_LIST}/live?{_query(filters)}",
     )
 
 
@@ -231,9 +174,7 @@ async def _live(view: View) -> web.StreamResponse:
     start = last_event_id(view.request)
     if start is None and query.get("start"):
         start = _number("start", query["start"])
-    operation = read_filters(query).operation(
-        start_seq=start, ascending=True, follow=True
-    )
+    operation = _operation(_filters(view), start_seq=start, ascending=True, follow=True)
     view.exchange.operation = LIVE_VIEW
 
     def row(entry: AuditEntry) -> bytes:
@@ -265,15 +206,17 @@ async def _verify(view: View) -> web.Response:
             facts=error.facts,
             is_damaged=isinstance(error, AuditTamperedError),
         )
-    begun = form.get("begun")
+    begun = _number("begun", form.get("begun") or str(found.start_seq))
+    total = found.head_seq + 1 - begun
+    end = found.head_seq + 1 if found.next_seq is None else found.next_seq
+    checked = min(end - begun, total)
     return view.render(
         template,
-        found=progress(
-            _number("begun", begun) if begun else found.start_seq,
-            found.next_seq,
-            found.head_seq,
-            found.head_hash,
-        ),
+        found=found,
+        begun_seq=begun,
+        checked=checked,
+        total=total,
+        percent=100 * checked // total if total > 0 else 100,
     )
 
 

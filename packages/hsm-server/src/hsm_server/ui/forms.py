@@ -7,9 +7,11 @@ import asyncio
 import hmac
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from datetime import UTC, datetime, time
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import aiohttp
@@ -17,7 +19,12 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 
-from hsm_core.errors import HSMError, InvalidInputError, MalformedError
+from hsm_core.errors import (
+    HSMError,
+    InvalidInputError,
+    MalformedError,
+    PayloadTooLargeError,
+)
 from hsm_server.http.problems import RequestRefusedError
 from hsm_server.http.requests import read_body
 from hsm_server.http.state import SETTINGS
@@ -242,10 +249,12 @@ class Field:
     A form field.
 
     Attributes:
-        kind: ``text``, ``number``, ``area``, ``select``, ``boxes``, ``box`` (a single
-            checkbox), ``date``, ``instant`` or ``file``.
+        kind: ``text``, ``number``, ``area``, ``select``, ``version`` (a selected key
+            version), ``boxes``, ``box`` (a single checkbox), ``tags``, ``date``,
+            ``instant``, ``bytes``, ``context`` or ``file``.
+        is_required: Whether it must not be empty.
         longest: Maximum number of characters, or 0 for no limit.
-        is_beside: Whether it belongs to the previous field.
+        is_beside: Whether it belongs to the previous field, which reads it.
         error: Error of its value, or empty.
     """
 
@@ -296,14 +305,92 @@ def error_message(error: HSMError) -> str:
     return f"{_BOUNDS[bound['sign']]} {bound['number']}{unit}."
 
 
-def read_utc(form: Form, name: str) -> str | None:
+def read_fields(fields: Iterable[Field], form: Form) -> dict[str, Any]:
+    """
+    Return the values of fields by name; None means not given.
+
+    Raises:
+        InvalidInputError: A value is missing or invalid.
+        PayloadTooLargeError: An input is longer than `MOST_INPUT_BYTES`.
+    """
+    found = {}
+    for field in fields:
+        if field.is_beside:
+            continue
+        value = _READERS.get(field.kind, _text)(form, field.name)
+        if field.is_required and not value:
+            problem = f"Required: {field.label.lower()}."
+            raise InvalidInputError(problem, field=field.name)
+        found[field.name] = value
+    return found
+
+
+def _text(form: Form, name: str) -> str:
+    return form.get(name).strip()
+
+
+def _utc(form: Form, name: str) -> str | None:
     """Return an instant without a zone as UTC (RFC 3339)."""
-    text = form.get(name).strip()
+    text = _text(form, name)
     if not text:
         return None
     return f"{text}:00Z" if text.count(":") == 1 else f"{text}Z"
 
 
-def read_tags(form: Form, name: str) -> list[str]:
-    """Return tags separated by commas or spaces."""
-    return form.get(name).replace(",", " ").split()
+def _end_of_day(form: Form, name: str) -> str:
+    try:
+        day = datetime.strptime(form[name], "%Y-%m-%d").date()
+    except ValueError:
+        raise InvalidInputError(
+            f"{name} must be a date, such as 2031-12-31.", field=name
+        ) from None
+    return datetime.combine(day, time(23, 59, 59), UTC).isoformat()
+
+
+MOST_INPUT_BYTES: Final = 64 * 1024
+"""Maximum length of an input of bytes."""
+
+_ENCODINGS: Final[Mapping[str, Callable[[str], bytes]]] = {
+    "text": str.encode,
+    "base64": lambda text: b64decode("".join(text.split()), validate=True),
+    "hex": bytes.fromhex,
+}
+ENCODINGS: Final = tuple(_ENCODINGS)
+"""Encodings of an input of bytes."""
+
+
+def _bytes(form: Form, name: str) -> bytes:
+    """
+    Return the bytes of a field, or of the file ``<name>_file``.
+
+    ``<name>_form`` is the field's encoding.
+    """
+    text, data = form.get(name), form.file(f"{name}_file")
+    encoding = form.get(f"{name}_form", "text")
+    if text and data:
+        raise InvalidInputError("Enter text or choose a file, not both.", field=name)
+    if encoding not in _ENCODINGS:
+        raise InvalidInputError("Encoding must be text, base64 or hex.", field=name)
+    try:
+        data = data or _ENCODINGS[encoding](text)
+    except ValueError:
+        raise InvalidInputError(f"Not valid {encoding}.", field=name) from None
+    if len(data) > MOST_INPUT_BYTES:
+        raise PayloadTooLargeError(name, actual=len(data), maximum=MOST_INPUT_BYTES)
+    return data
+
+
+_READERS: Final[Mapping[str, Callable[[Form, str], Any]]] = {
+    "area": Form.get,
+    "box": Form.__contains__,
+    "boxes": lambda form, name: list(form.all(name)),
+    "bytes": _bytes,
+    "context": lambda form, name: form.get(name).encode() or None,
+    "date": _end_of_day,
+    "instant": _utc,
+    "number": Form.number_or_none,
+    "select": lambda form, name: form.get(name) or None,
+    "tags": lambda form, name: form.get(name).replace(",", " ").split(),
+    "version": Form.number_or_none,
+}
+"""Reader of each kind of field; others are text."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -24,16 +25,10 @@ from hsm_core.operations import (
     Status,
 )
 from hsm_server.__about__ import __version__
+from hsm_server.http.problems import problem_of
 from hsm_server.http.state import HEALTH
 from hsm_server.observability.metrics import Figures
-from hsm_server.ui.view import (
-    ErrorPage,
-    Page,
-    View,
-    answer_events,
-    error_page_of,
-    event,
-)
+from hsm_server.ui.view import Page, View, answer_events, event
 from hsm_server.vault.access import Who
 
 WIDTH: Final = 240
@@ -106,11 +101,12 @@ class Row:
     One value of a card.
 
     Attributes:
+        value: Text; numbers are grouped by thousands.
         kind: ``ok``, ``warn``, ``bad`` or ``info`` shows a badge; empty shows text.
     """
 
     label: str
-    value: str
+    value: str | int
     kind: str = ""
 
 
@@ -119,17 +115,7 @@ class Card:
     """A group of values."""
 
     title: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderRow:
-    """A provider, its number of algorithms, and those with failed self-tests."""
-
-    name: str
-    version: str
-    algorithms: int
-    stopped: tuple[str, ...]
+    rows: Sequence[Row]
 
 
 def concern(status: HSMStatus | None) -> str:
@@ -161,114 +147,90 @@ def cards(figures: Figures, now: datetime) -> Sequence[Card]:
 
 def _of_hsm(status: HSMStatus) -> list[Card]:
     retention, cache = status.retention, status.key_cache
+    queue = (
+        Row("Scheduler", *_scheduler(status)),
+        Row("Queue", retention.queue),
+        Row("Scheduled", retention.scheduled_total),
+        Row("Completed", retention.completed_total),
+    )
+    loads = (
+        Row("Hits", cache.hits),
+        Row("Misses", cache.misses),
+        Row("Stores", cache.stores),
+    )
     return [
         Card("Health", _health(status)),
         Card("Audit log and stores", _stores(status)),
-        Card(
-            "Retention",
-            (
-                Row("Scheduler", *_scheduler(status)),
-                Row("Queue", f"{retention.queue:,}"),
-                Row("Scheduled", f"{retention.scheduled_total:,}"),
-                Row("Completed", f"{retention.completed_total:,}"),
-            ),
-        ),
-        Card(
-            "Key cache",
-            (
-                Row("Hits", f"{cache.hits:,}"),
-                Row("Misses", f"{cache.misses:,}"),
-                Row("Stores", f"{cache.stores:,}"),
-            ),
-        ),
+        Card("Retention", queue),
+        Card("Key cache", loads),
     ]
 
 
-def _health(status: HSMStatus) -> tuple[Row, ...]:
+def _health(status: HSMStatus) -> Sequence[Row]:
     stopped = sum(a.status == "stopped" for a in status.algorithms)
     available = sum(a.status == "available" for a in status.algorithms)
     is_locked = status.state == "locked"
     is_sound = not (status.tampered_keys or status.store.findings)
+    tests = f"{stopped} failed" if stopped else f"{available} passed"
     return (
         Row("State", status.state, _good(status.state == "operational")),
         Row("Seal", "locked" if is_locked else "unlocked", _good(not is_locked)),
         Row("Integrity", _integrity(status), _good(is_sound)),
-        Row(
-            "Self-tests",
-            f"{stopped} failed" if stopped else f"{available} passed",
-            _good(not stopped),
-        ),
-        Row("Keys", f"{status.keys:,}"),
+        Row("Self-tests", tests, _good(not stopped)),
+        Row("Keys", status.keys),
     )
 
 
-def _stores(status: HSMStatus) -> tuple[Row, ...]:
-    policy = (
-        Row("Policy", status.policy.source)
-        if status.policy.current
-        else Row("Policy", "invalid policy file", "warn")
-    )
+def _stores(status: HSMStatus) -> Sequence[Row]:
+    policy = status.policy
     return (
         Row("Audit log", status.audit.state, _good(_takes_all(status))),
         Row("Key store", *_availability(status.store.available)),
         Row("Approvals", *_availability(status.approvals.available)),
-        policy,
+        Row("Policy", policy.source)
+        if policy.current
+        else Row("Policy", "invalid policy file", "warn"),
     )
 
 
 def _of_server(figures: Figures, now: datetime) -> list[Card]:
     unexpected = figures.unexpected
+    limiter = (
+        Row("Allowed", figures.rate_allowed),
+        Row("Blocked", figures.rate_blocked),
+        Row("Active buckets", figures.rate_buckets),
+    )
+    requests = (
+        Row("Operations", sum(figures.operations.values())),
+        Row("Error responses", sum(figures.failures.values())),
+        Row("JWT failures", figures.jwt_failures),
+        Row("Internal errors", unexpected, "bad" if unexpected else ""),
+    )
+    expiries = (
+        *_expiries("Certificate", figures.certificates, now, _SOON_SECONDS),
+        *_expiries("OCSP staple", figures.staples, now, _STAPLE_SOON_SECONDS),
+    )
+    uptime = Row("Uptime", _duration(figures.uptime_seconds))
     return [
-        Card(
-            "Rate limiter",
-            (
-                Row("Allowed", f"{figures.rate_allowed:,}"),
-                Row("Blocked", f"{figures.rate_blocked:,}"),
-                Row("Active buckets", f"{figures.rate_buckets:,}"),
-            ),
-        ),
-        Card(
-            "Requests",
-            (
-                Row("Operations", f"{sum(figures.operations.values()):,}"),
-                Row("Error responses", f"{sum(figures.failures.values()):,}"),
-                Row("JWT failures", f"{figures.jwt_failures:,}"),
-                Row("Internal errors", f"{unexpected:,}", "bad" if unexpected else ""),
-            ),
-        ),
-        Card(
-            "TLS",
-            (
-                *_expiries("Certificate", figures.certificates, now, _SOON_SECONDS),
-                *_expiries("OCSP staple", figures.staples, now, _STAPLE_SOON_SECONDS),
-            )
-            or (Row("Certificate", "none on this listener"),),
-        ),
-        Card(
-            "Server",
-            (
-                Row("Uptime", _duration(figures.uptime_seconds)),
-                Row("Version", __version__),
-            ),
-        ),
+        Card("Rate limiter", limiter),
+        Card("Requests", requests),
+        Card("TLS", expiries or (Row("Certificate", "none on this listener"),)),
+        Card("Server", (uptime, Row("Version", __version__))),
     ]
 
 
-def providers(algorithms: Iterable[AlgorithmStatus]) -> Sequence[ProviderRow]:
-    """Return the providers, by name."""
+def providers(
+    algorithms: Iterable[AlgorithmStatus],
+) -> Sequence[tuple[str, str, int, Sequence[str]]]:
+    """Return name, version, number of algorithms and failed ones of each provider."""
     found: dict[tuple[str, str], list[AlgorithmStatus]] = {}
     for algorithm in algorithms:
         if algorithm.provider:
             key = (algorithm.provider, algorithm.provider_version)
             found.setdefault(key, []).append(algorithm)
     return [
-        ProviderRow(
-            name,
-            version,
-            len(served),
-            tuple(a.algorithm.value for a in served if a.status == "stopped"),
-        )
-        for (name, version), served in sorted(found.items())
+        (*key, len(rows), [a.algorithm.value for a in rows if a.status == "stopped"])
+        for key, rows in sorted(found.items())
     ]
 
 
@@ -354,23 +316,8 @@ def _count(number: int, noun: str) -> str:
 PERIOD_SECONDS: Final = 2.0
 """Minimum interval between two reads of the figures, shared by all viewers."""
 
-_MOST_RATES: Final = 60
 _MAX_GAP_SECONDS: Final = 30.0
 _LIVE: Final = "live_view"
-
-
-@dataclass(frozen=True, slots=True)
-class OperationRate:
-    """
-    Rates between two samples.
-
-    Attributes:
-        per_second: Operations per second.
-        milliseconds: Mean latency; 0 without operations.
-    """
-
-    per_second: float
-    milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,36 +347,25 @@ class FigureSampler:
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._figures: Figures | None = None
-        self._last: _Sample | None = None
-        self._rates: deque[OperationRate] = deque(maxlen=_MOST_RATES)
+        self._samples: deque[_Sample] = deque(maxlen=_MOST_POINTS + 1)
 
     @property
-    def rates(self) -> Sequence[OperationRate]:
-        """Rates of the last two minutes, newest last."""
-        return tuple(self._rates)
+    def rates(self) -> Sequence[tuple[float, float]]:
+        """Operations per second and mean latency in ms of two minutes, newest last."""
+        return [_rate(*pair) for pair in pairwise(self._samples)]
 
     async def look(self) -> Figures:
         """Return figures no older than `PERIOD_SECONDS`."""
         async with self._lock:
             now = self._monotonic()
-            if (
-                self._figures is None
-                or self._last is None
-                or now - self._last.at >= PERIOD_SECONDS
-            ):
+            age = now - self._samples[-1].at if self._samples else float("inf")
+            if self._figures is None or age >= PERIOD_SECONDS:
                 self._figures = await asyncio.to_thread(self._snapshot)
-                self._note(_sample(self._figures, now))
+                if age > _MAX_GAP_SECONDS:
+                    # No samples in between: the chart starts again.
+                    self._samples.clear()
+                self._samples.append(_sample(self._figures, now))
             return self._figures
-
-    def _note(self, sample: _Sample) -> None:
-        last, self._last = self._last, sample
-        if last is None:
-            return
-        if sample.at - last.at > _MAX_GAP_SECONDS:
-            # No samples in between: the chart starts again.
-            self._rates.clear()
-            return
-        self._rates.append(_rate(last, sample))
 
 
 def _sample(figures: Figures, now: float) -> _Sample:
@@ -439,13 +375,11 @@ def _sample(figures: Figures, now: float) -> _Sample:
     return _Sample(now, operations, timed, figures.mean_seconds * timed)
 
 
-def _rate(last: _Sample, sample: _Sample) -> OperationRate:
+def _rate(last: _Sample, sample: _Sample) -> tuple[float, float]:
     timed = sample.timed - last.timed
     busy = max(0.0, sample.busy_seconds - last.busy_seconds)
-    return OperationRate(
-        per_second=max(0, sample.operations - last.operations) / (sample.at - last.at),
-        milliseconds=busy / timed * 1000 if timed > 0 else 0.0,
-    )
+    rate = max(0, sample.operations - last.operations) / (sample.at - last.at)
+    return rate, busy / timed * 1000 if timed > 0 else 0.0
 
 
 SAMPLER: Final = web.AppKey("SAMPLER", FigureSampler)
@@ -471,15 +405,15 @@ async def _show(view: View) -> web.Response:
     )
 
 
-async def _approvals(view: View) -> tuple[tuple[ApprovalInfo, ...], ErrorPage | None]:
+async def _approvals(view: View) -> tuple[tuple[ApprovalInfo, ...], str]:
     """Return pending approval requests, or the error of listing them."""
     operation = ListApprovals(states=(ApprovalState.PENDING,), per_page=_LOOKED_AT)
     try:
-        return (await view.execute(operation)).items, None
+        return (await view.execute(operation)).items, ""
     except AuthenticationError:
         raise
     except HSMError as error:
-        return (), error_page_of(error)
+        return (), problem_of(error, "").detail
 
 
 async def _live_values(view: View, status: HSMStatus | None) -> dict[str, Any]:
@@ -494,8 +428,8 @@ async def _live_values(view: View, status: HSMStatus | None) -> dict[str, Any]:
         "concern": concern(figures.status),
         "cards": cards(figures, datetime.now(UTC)),
         "charts": [
-            chart("Operations per second", [rate.per_second for rate in rates]),
-            chart("Mean latency, ms", [rate.milliseconds for rate in rates]),
+            chart("Operations per second", [rate for rate, _ in rates]),
+            chart("Mean latency, ms", [latency for _, latency in rates]),
         ],
     }
 

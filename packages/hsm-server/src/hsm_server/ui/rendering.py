@@ -17,7 +17,7 @@ from typing import Any, Final
 import jinja2
 from aiohttp import ETag, web
 
-from hsm_core.model import AuditEvent, KeyInfo, KeyState, Phase
+from hsm_core.model import AuditEvent, KeyInfo, KeyState, Phase, PolicyOutcome
 from hsm_server.http.state import begin_operation
 
 STATIC_PATH: Final = "/ui/static/{name}"
@@ -143,6 +143,13 @@ _STATES: Final = {
 }
 
 
+_DECISIONS: Final = {
+    PolicyOutcome.ALLOW: ("allowed", "ok"),
+    PolicyOutcome.APPROVAL: ("needs approval", "warn"),
+    PolicyOutcome.DENY: ("denied", "bad"),
+}
+
+
 def state_badge(state: KeyState | None) -> tuple[str, str]:
     """Return text and tone of a key's state; None is the state of an altered key."""
     return ("unknown", "bad") if state is None else _STATES[state]
@@ -177,6 +184,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals["asset_url"] = asset_url
     environment.filters |= {
+        "decision": _DECISIONS.__getitem__,
         "iso": _iso,
         "key_title": key_title,
         "lines": _lines,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, time
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -29,11 +28,10 @@ from hsm_core.operations import (
 )
 from hsm_server.ui.actions import (
     Action,
+    FormPages,
     KeyWithVersions,
     RejectedFormError,
-    Tree,
     fields_of,
-    submit,
 )
 from hsm_server.ui.forms import Field, Form, Option, error_message
 from hsm_server.ui.security import HOME
@@ -76,41 +74,17 @@ def _reason_fields(hint: str) -> Callable[[Any], Sequence[Field]]:
     return lambda _: [field]
 
 
-def _read_reason(form: Form, _: object) -> Tree:
-    reason = form["reason"].strip()
-    if not reason:
-        raise InvalidInputError(
-            "Enter a reason. It is recorded in the audit log.", field="reason"
-        )
-    return {"reason": reason}
-
-
 def _extension_fields(subject: KeyWithVersions) -> Sequence[Field]:
-    options = [
+    options = tuple(
         Option(str(version.version), f"{version.version}, {version.state.value}")
         for version in reversed(subject.versions)
         if version.state is not KeyState.DESTROYED
-    ]
+    )
+    label = "Retain until end of day (UTC)"
     return [
-        Field(name="version", label="Version", kind="select", options=tuple(options)),
-        Field(
-            name="until",
-            label="Retain until end of day (UTC)",
-            kind="date",
-            is_required=True,
-        ),
+        Field(name="version", label="Version", kind="version", options=options),
+        Field(name="until", label=label, kind="date", is_required=True),
     ]
-
-
-def _read_extension(form: Form, _: object) -> Tree:
-    try:
-        day = datetime.strptime(form["until"], "%Y-%m-%d").date()
-    except ValueError:
-        raise InvalidInputError(
-            "until must be a date, such as 2031-12-31.", field="until"
-        ) from None
-    until = datetime.combine(day, time(23, 59, 59), UTC).isoformat()
-    return {"version": form.number("version"), "until": until}
 
 
 def _is_sound(subject: KeyWithVersions) -> bool:
@@ -121,7 +95,7 @@ def _is_sound(subject: KeyWithVersions) -> bool:
 _action: Final[Callable[..., Action[KeyWithVersions]]] = partial(
     Action, target=lambda subject: {"key_id": subject.key.key_id}
 )
-_ROWS: Final[tuple[Action[KeyWithVersions], ...]] = (
+ACTIONS: Final[Sequence[Action[KeyWithVersions]]] = (
     _action(
         name="release",
         operation=ReleaseKey,
@@ -130,7 +104,6 @@ _ROWS: Final[tuple[Action[KeyWithVersions], ...]] = (
         done="Released the legal hold.",
         is_offered=lambda subject, _: bool(subject.key.hold),
         fields=_reason_fields("Recorded in the audit log."),
-        read=_read_reason,
         tone="danger",
     ),
     _action(
@@ -143,7 +116,6 @@ _ROWS: Final[tuple[Action[KeyWithVersions], ...]] = (
         done="Placed the legal hold.",
         is_offered=lambda subject, _: _is_sound(subject) and not subject.key.hold,
         fields=_reason_fields("Shown with the key and recorded in the audit log."),
-        read=_read_reason,
     ),
     _action(
         name="extend",
@@ -157,12 +129,9 @@ _ROWS: Final[tuple[Action[KeyWithVersions], ...]] = (
             and any(v.state is not KeyState.DESTROYED for v in subject.versions)
         ),
         fields=_extension_fields,
-        read=_read_extension,
     ),
 )
-
-ACTIONS: Final = {action.name: action for action in _ROWS}
-"""Actions on a key by name, in display order."""
+"""Actions on a key, in display order."""
 
 NEW_LEDGER: Final[Action[None]] = Action(
     name="ledger",
@@ -170,7 +139,6 @@ NEW_LEDGER: Final[Action[None]] = Action(
     verb="Start a new ledger",
     done="Started a new ledger.",
     fields=_reason_fields(""),
-    read=_read_reason,
     tone="danger",
     has_generation=False,
 )
@@ -199,12 +167,9 @@ def _ledger_problem(ledger: LedgerStatus | None) -> str:
     return ledger.problem or "the ledger can't be written"
 
 
-async def _overview(view: View) -> web.Response:
-    return await _report(view)
-
-
 async def _report(
     view: View,
+    _: None = None,
     rejected: RejectedFormError | None = None,
     *,
     key: Field = _KEY,
@@ -257,11 +222,7 @@ async def _holds(view: View) -> web.Response:
     )
 
 
-async def _key(view: View) -> web.Response:
-    return _render_key(view, await _subject(view))
-
-
-async def _subject(view: View) -> KeyWithVersions:
+async def _subject(view: View, _: Form | None = None) -> KeyWithVersions:
     key = await _describe(view, view.request.match_info["key_id"])
     versions = await view.execute(ListVersions(key_id=key.key_id))
     return KeyWithVersions(key, versions.items)
@@ -271,7 +232,11 @@ async def _describe(view: View, key_id: str) -> KeyInfo:
     return await view.execute(wire.convert({"key_id": key_id}, DescribeKey))
 
 
-def _render_key(
+async def _key(view: View) -> web.Response:
+    return await _show_key(view, await _subject(view))
+
+
+async def _show_key(
     view: View, subject: KeyWithVersions, rejected: RejectedFormError | None = None
 ) -> web.Response:
     """Show a key's retention, or a rejected form."""
@@ -282,43 +247,38 @@ def _render_key(
         versions=subject.versions[::-1],
         actions=[
             (action, fields_of(action, subject, rejected))
-            for action in ACTIONS.values()
+            for action in ACTIONS
             if action.is_offered(subject, view.who)
         ],
     )
 
 
-async def _execute(view: View) -> web.Response:
-    """Execute an action, unless the key has changed since the page was rendered."""
-    form = await view.form()
-    action, subject = ACTIONS[view.request.match_info["action"]], await _subject(view)
-    try:
-        await submit(view, action, subject, form)
-    except RejectedFormError as rejected:
-        return _render_key(view, await _subject(view), rejected)
-    return view.see_other(f"{_LIST}/keys/{subject.key.key_id}", action.done)
-
-
-async def _begin_ledger(view: View) -> web.Response:
-    form = await view.form()
-    try:
-        await submit(view, NEW_LEDGER, None, form)
-    except RejectedFormError as rejected:
-        return await _report(view, rejected)
-    return view.see_other(_LIST, NEW_LEDGER.done)
+async def _nothing(_: View, __: Form) -> None:
+    """Return the subject of a new ledger."""
 
 
 _ONE: Final = "/retention/keys/{key_id}"
+_FORMS: Final = FormPages(
+    _ONE,
+    "retention.{}",
+    find=_subject,
+    show=_show_key,
+    target=lambda subject, _: f"{_LIST}/keys/{subject.key.key_id}",
+)
+_LEDGER_FORM: Final = FormPages(
+    "/retention",
+    "retention.begin_ledger",
+    find=_nothing,
+    show=_report,
+    target=lambda *_: _LIST,
+)
 
 PAGES: Final = (
-    Page("GET", "/retention", _overview, "retention.overview"),
+    Page("GET", "/retention", _report, "retention.overview"),
     Page("GET", "/retention/find", _find, "retention.find"),
     Page("GET", "/retention/holds", _holds, "retention.holds"),
-    Page("POST", "/retention/ledger", _begin_ledger, "retention.begin_ledger"),
     Page("GET", _ONE, _key, "retention.key"),
-    *(
-        Page("POST", f"{_ONE}/{{action:{name}}}", _execute, f"retention.{name}")
-        for name in ACTIONS
-    ),
+    _LEDGER_FORM.page(NEW_LEDGER),
+    *map(_FORMS.page, ACTIONS),
 )
 """Pages of this module."""

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -51,48 +51,18 @@ _ENTRIES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MenuEntry:
-    """A menu entry."""
-
-    label: str
-    path: str
-    is_here: bool
-
-
-def navigation(who: Who | None, path: str) -> Sequence[MenuEntry]:
-    """Return the menu for a signed-in user; empty for others."""
-    if who is None:
-        return ()
+def _navigation(who: Who | None, path: str) -> Sequence[tuple[str, str, bool]]:
+    """Return the menu of a user: label, path, and whether the page is there."""
+    roles = set(who.roles) if who else set()
     return [
-        MenuEntry(label, target, _is_here(target, path))
-        for label, target, roles in _ENTRIES
-        if roles & set(who.roles)
+        (label, target, _is_here(target, path))
+        for label, target, allowed in _ENTRIES
+        if allowed & roles
     ]
 
 
 def _is_here(target: str, path: str) -> bool:
     return path == target or (target != HOME and path.startswith(target + "/"))
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorPage:
-    """
-    An error, as its page shows it.
-
-    Attributes:
-        title: Short title.
-        detail: One sentence on this case.
-        code: Stable error code.
-        status: HTTP status.
-        headers: Additional headers.
-    """
-
-    title: str
-    detail: str
-    code: str
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 _TITLES = {
@@ -106,15 +76,6 @@ _TITLES = {
     500: "Internal error",
     503: "HSM unavailable",
 }
-
-
-def error_page_of(error: HSMError | RequestRefusedError) -> ErrorPage:
-    """Return an error as a page; it reveals no more than a problem document."""
-    problem = problem_of(error, "")
-    title = _TITLES.get(problem.status, "Invalid request")
-    headers = headers_of(error, problem)
-    return ErrorPage(title, problem.detail, error.code, problem.status, headers)
-
 
 R = TypeVar("R")
 
@@ -197,8 +158,13 @@ class Visit:
     def render(
         self, template: str, /, *, status: int = 200, **values: Any
     ) -> web.Response:
-        """Return a page."""
-        response = self._answer(template, status, values)
+        """Return a page, or a fragment of one."""
+        response = web.Response(
+            text=self.markup(template, **values),
+            status=status,
+            content_type="text/html",
+            headers=PAGE_HEADERS,
+        )
         if FLASH_COOKIE in self.request.cookies:
             drop_cookie(response, FLASH_COOKIE)
         return response
@@ -226,14 +192,8 @@ class Visit:
             **values,
         )
 
-    def fragment(
-        self, template: str, /, *, status: int = 200, **values: Any
-    ) -> web.Response:
-        """Return a fragment of a page."""
-        return self._answer(template, status, values)
-
     def markup(self, template: str, /, **values: Any) -> str:
-        """Return a fragment of a page as text, for an event."""
+        """Return a page or a fragment of one as text."""
         return render(template, {**self._common(), **values})
 
     def see_other(self, path: str, flash: str = "") -> web.Response:
@@ -254,26 +214,21 @@ class Visit:
         return response
 
     def problem(self, error: HSMError | RequestRefusedError) -> web.Response:
-        """Return an error page, or a fragment."""
+        """
+        Return an error page, or a fragment.
+
+        It reveals no more than a problem document.
+        """
         self.exchange.code = error.code
-        return self.fault(error_page_of(error))
-
-    def fault(self, fault: ErrorPage) -> web.Response:
-        """Return an error page, or a fragment."""
-        template = "_fault.html" if self.is_part else "fault.html"
-        response = self.render(template, status=fault.status, fault=fault)
-        response.headers.update(fault.headers)
-        return response
-
-    def _answer(
-        self, template: str, status: int, values: dict[str, Any]
-    ) -> web.Response:
-        return web.Response(
-            text=render(template, {**self._common(), **values}),
-            status=status,
-            content_type="text/html",
-            headers=PAGE_HEADERS,
+        problem = problem_of(error, "")
+        response = self.render(
+            "_fault.html" if self.is_part else "fault.html",
+            status=problem.status,
+            title=_TITLES.get(problem.status, "Invalid request"),
+            problem=problem,
         )
+        response.headers.update(headers_of(error, problem))
+        return response
 
     def _common(self) -> dict[str, Any]:
         cookie = self.request.cookies.get(FLASH_COOKIE, "")
@@ -281,7 +236,7 @@ class Visit:
             "who": self.who,
             "form_token": form_token(self._secret),
             "new_operation_id": _new_operation_id,
-            "nav": navigation(self.who, self.request.path),
+            "nav": _navigation(self.who, self.request.path),
             "now": time.time_ns() // 1000,
             "flash": unpack_flash(self._secret, cookie) if cookie else "",
             "request_id": self.exchange.request_id,

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui.keys import actions, creation, pages, policy, usage
+from hsm_server.ui.keys import actions, creation, pages, usage
 from hsm_server.ui.view import Page
 
 PAGES: Final[tuple[Page, ...]] = (
     *creation.PAGES,
     *pages.PAGES,
-    *policy.PAGES,
     *actions.PAGES,
     *usage.PAGES,
 )

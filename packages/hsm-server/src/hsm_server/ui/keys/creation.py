@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,12 +17,11 @@ from hsm_core.algorithms import (
     Family,
     parse_algorithm,
 )
-from hsm_core.errors import InvalidInputError
 from hsm_core.operations import AlgorithmInfo, CreateKey, ListAlgorithms
-from hsm_server.ui.actions import Action, RejectedFormError, Tree, fields_of, submit
-from hsm_server.ui.forms import Field, Form, Option, read_tags
-from hsm_server.ui.keys.policy import explain_for_caller
-from hsm_server.ui.keys.presenters import CATEGORIES, path_of
+from hsm_server.ui.actions import Action, FormPages, RejectedFormError, fields_of
+from hsm_server.ui.forms import Field, Form, Option
+from hsm_server.ui.keys.actions import metadata_fields
+from hsm_server.ui.keys.presenters import CATEGORIES, explain, path_of
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import Page, View
 
@@ -106,154 +105,79 @@ _USUAL: Final = frozenset(
 """Typical choice of each family."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """
-    An algorithm to choose.
-
-    Attributes:
-        sizes: Sizes in bytes, such as ``signature 64 bytes``.
-        warning: A caveat, or empty.
-        hint: Why it is not available, or empty.
-    """
+    """An algorithm to choose."""
 
     info: AlgorithmInfo
-    spec: AlgorithmSpec
-    explanation: str
-    sizes: tuple[str, ...]
-    warning: str
-    hint: str
 
     @property
-    def is_available(self) -> bool:
-        """Whether keys of the algorithm can be created."""
-        return self.info.status == "available"
+    def spec(self) -> AlgorithmSpec:
+        """Its row of the algorithm table."""
+        return ALGORITHMS[self.info.algorithm]
+
+    @property
+    def explanation(self) -> str:
+        """Explanation of its family."""
+        return _FAMILIES[self.spec.family]
 
     @property
     def is_usual(self) -> bool:
         """Whether it is the typical choice of its family."""
         return self.info.algorithm in _USUAL
 
-
-@dataclass(frozen=True, slots=True)
-class FamilyChoices:
-    """The algorithms of one family."""
-
-    family: str
-    explanation: str
-    choices: tuple[Choice, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPurpose:
-    """A purpose of keys, and its families of algorithms."""
-
-    name: str
-    title: str
-    explanation: str
-    families: tuple[FamilyChoices, ...]
-
-
-def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[KeyPurpose]:
-    """Return all algorithms by main purpose."""
-    by_family: dict[str, list[Choice]] = {}
-    for info in infos:
-        by_family.setdefault(info.family, []).append(choice_of(info))
-    return [
-        KeyPurpose(
-            name,
-            title,
-            explanation,
-            tuple(
-                FamilyChoices(
-                    family.value, _FAMILIES[family], tuple(by_family[family.value])
-                )
-                for family in families
-                if family.value in by_family
-            ),
+    @property
+    def sizes(self) -> Sequence[str]:
+        """Sizes in bytes, such as ``signature 64 bytes``."""
+        row = self.spec
+        sizes = (
+            ("key", row.key_bytes),
+            ("public key", row.public_bytes or row.modulus_bits // 8),
+            ("signature", row.signature_bytes),
+            ("encapsulation", row.ciphertext_bytes),
+            ("MAC", row.mac_bytes),
         )
-        for name, title, explanation, families in _PURPOSES
-    ]
+        return [f"{what} {size:,} bytes" for what, size in sizes if size]
 
-
-def choice_of(info: AlgorithmInfo) -> Choice:
-    """Return an algorithm as a choice."""
-    row = ALGORITHMS[info.algorithm]
-    return Choice(
-        info=info,
-        spec=row,
-        explanation=_FAMILIES[row.family],
-        sizes=tuple(_sizes(row)),
-        warning=_warning(row),
-        hint=_hint(info),
-    )
-
-
-def _sizes(row: AlgorithmSpec) -> Iterable[str]:
-    modulus = row.modulus_bits // 8
-    sizes = (
-        ("key", row.key_bytes),
-        ("public key", row.public_bytes or modulus),
-        ("signature", row.signature_bytes),
-        ("encapsulation", row.ciphertext_bytes),
-        ("MAC", row.mac_bytes),
-    )
-    return (f"{what} {size:,} bytes" for what, size in sizes if size)
-
-
-def _warning(row: AlgorithmSpec) -> str:
-    if row.draft:
-        return f"Defined by a draft: {row.draft}. The key stores the revision."
-    if row.strength_bits < _ENOUGH_BITS:
-        return f"{row.strength_bits} bits of strength: do not use beyond 2030."
-    if row.use_cost is Cost.SLOW:
-        return "Signing may take up to a second."
-    if row.generate_cost is Cost.SLOW:
-        return "Key generation may take seconds."
-    return ""
-
-
-def _hint(info: AlgorithmInfo) -> str:
-    if info.status == "available":
+    @property
+    def warning(self) -> str:
+        """A caveat, or empty."""
+        row = self.spec
+        if row.draft:
+            return f"Defined by a draft: {row.draft}. The key stores the revision."
+        if row.strength_bits < _ENOUGH_BITS:
+            return f"{row.strength_bits} bits of strength: do not use beyond 2030."
+        if row.use_cost is Cost.SLOW:
+            return "Signing may take up to a second."
+        if row.generate_cost is Cost.SLOW:
+            return "Key generation may take seconds."
         return ""
-    if info.status == "stopped":
-        return "Stopped: a self-test failed."
-    return info.hint or "No provider on this server."
+
+    @property
+    def hint(self) -> str:
+        """Why keys of it can't be created, or empty."""
+        if self.info.status == "available":
+            return ""
+        if self.info.status == "stopped":
+            return "Stopped: a self-test failed."
+        return self.info.hint or "No provider on this server."
 
 
 def _fields(choice: Choice) -> Sequence[Field]:
     """Return the fields of a new key of an algorithm."""
-    spec = choice.spec
     usages = tuple(
-        Option(usage.value, usage.value, usage in spec.default_usages)
-        for usage in sorted(spec.usages)
+        Option(usage.value, usage.value, usage in choice.spec.default_usages)
+        for usage in sorted(choice.spec.usages)
     )
     return [
-        Field(
-            name="name",
-            label="Name",
-            hint="Optional. Lowercase letters, digits, dots, hyphens and underscores. "
-            "Unique.",
-            longest=64,
-        ),
-        Field(name="description", label="Description", kind="area", longest=1024),
-        Field(
-            name="tags",
-            label="Tags",
-            hint="Separated by spaces or commas. Policy rules may depend on them.",
-        ),
-        Field(
-            name="owner",
-            label="Owner",
-            hint="Default: you.",
-            longest=128,
-        ),
+        *metadata_fields(),
         Field(
             name="usages",
             label="Usages",
             kind="boxes",
             options=usages,
             hint="Can't be changed later.",
+            is_required=True,
         ),
         Field(
             name="exportable",
@@ -272,30 +196,13 @@ def _fields(choice: Choice) -> Sequence[Field]:
     ]
 
 
-def _read(form: Form, choice: Choice) -> Tree:
-    """Return the fields of a creation; an empty list would mean the default usages."""
-    usages = list(form.all("usages"))
-    if not usages:
-        raise InvalidInputError("Select at least one usage.", field="usages")
-    return {
-        "algorithm": choice.info.algorithm.value,
-        "name": form.get("name").strip(),
-        "description": form.get("description"),
-        "owner": form.get("owner").strip(),
-        "tags": read_tags(form, "tags"),
-        "usages": usages,
-        "exportable": "exportable" in form,
-        "staged": "staged" in form,
-    }
-
-
 CREATE: Final[Action[Choice]] = Action(
     name="new",
     operation=CreateKey,
     verb="Create key",
     done="Key created.",
+    target=lambda choice: {"algorithm": choice.info.algorithm.value},
     fields=_fields,
-    read=_read,
     has_generation=False,
 )
 """Creation of a key."""
@@ -305,38 +212,36 @@ _PATH: Final = f"{HOME}/keys/new"
 
 async def _show(view: View) -> web.StreamResponse:
     """Show the algorithms, or the form of the chosen one."""
-    infos = (await view.execute(ListAlgorithms())).items
     wanted = view.query.get("algorithm", "")
     if wanted:
-        return await _form(view, choice_of(_info(infos, wanted)))
+        return await _show_form(view, await _choice(view, wanted))
+    by_family: dict[Family, list[Choice]] = {}
+    for info in (await view.execute(ListAlgorithms())).items:
+        choice = Choice(info)
+        by_family.setdefault(choice.spec.family, []).append(choice)
     return view.render(
         "keys/choose.html",
         categories=CATEGORIES.items(),
-        purposes=purposes(infos),
+        purposes=_PURPOSES,
+        by_family=by_family,
         path=_PATH,
     )
 
 
-async def _create(view: View) -> web.StreamResponse:
-    """Create the key of a submitted form."""
-    form = await view.form()
-    infos = (await view.execute(ListAlgorithms())).items
-    choice = choice_of(_info(infos, form["algorithm"]))
-    try:
-        key = await submit(view, CREATE, choice, form)
-    except RejectedFormError as rejected:
-        return await _form(view, choice, rejected)
-    return view.see_other(path_of(key.key_id), CREATE.done)
-
-
-def _info(infos: Sequence[AlgorithmInfo], name: str) -> AlgorithmInfo:
+async def _choice(view: View, name: str) -> Choice:
     algorithm = parse_algorithm(name)
-    return next(info for info in infos if info.algorithm is algorithm)
+    infos = (await view.execute(ListAlgorithms())).items
+    return next(Choice(info) for info in infos if info.algorithm is algorithm)
 
 
-async def _form(
+async def _chosen(view: View, form: Form) -> Choice:
+    return await _choice(view, form["algorithm"])
+
+
+async def _show_form(
     view: View, choice: Choice, rejected: RejectedFormError | None = None
 ) -> web.Response:
+    name = choice.info.algorithm.value
     return view.render_form(
         "keys/create.html",
         rejected.error if rejected else None,
@@ -344,14 +249,18 @@ async def _form(
         choice=choice,
         category=CATEGORIES[choice.info.category],
         fields=fields_of(CREATE, choice, rejected),
-        explained=await explain_for_caller(
-            view, CreateKey.__name__, algorithm=choice.info.algorithm.value
-        ),
+        explained=await explain(view, CreateKey.__name__, algorithm=name),
         path=_PATH,
     )
 
 
 PAGES: Final = (
     Page("GET", "/keys/new", _show, "keys.new"),
-    Page("POST", "/keys/new", _create, "keys.create"),
+    FormPages(
+        "/keys",
+        "keys.create",
+        find=_chosen,
+        show=_show_form,
+        target=lambda _, key: path_of(key.key_id),
+    ).page(CREATE),
 )

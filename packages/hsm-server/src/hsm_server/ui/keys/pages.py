@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Pages that show keys: list, one key, public key and history."""
+"""Pages that show keys: list, one key, public key, history and policy."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -14,23 +13,25 @@ from aiohttp import web
 from hsm_core import wire
 from hsm_core.algorithms import ALGORITHMS, spec
 from hsm_core.errors import HSMError, InvalidInputError
-from hsm_core.model import ApprovalState, KeyInfo, KeyState
+from hsm_core.model import ApprovalState, KeyInfo, KeyState, Role
 from hsm_core.operations import (
+    OPERATIONS,
     ApprovalInfo,
-    AuditPage,
     GetPublicKey,
     KeyPage,
     ListApprovals,
     ListAuditEvents,
     ListKeys,
     PublicKey,
+    RotateKey,
 )
-from hsm_core.wire import encode_json
 from hsm_server.ui.forms import whole_number
 from hsm_server.ui.keys.actions import offered_actions
 from hsm_server.ui.keys.presenters import (
     KEY,
+    READERS,
     event_detail,
+    explain,
     find_key,
     find_key_with_versions,
     history_events,
@@ -50,60 +51,16 @@ _PATH: Final = f"{HOME}/keys"
 _CREATORS: Final = frozenset({"Administrator", "Operator"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """
-    One page of the key list.
-
-    Attributes:
-        previous: Path of the previous page, or empty.
-        next: Path of the next page, or empty.
-    """
-
-    rows: Sequence[KeyInfo]
-    total: int
-    page: int
-    pages: int
-    previous: str
-    next: str
-
-
-def build_query(given: Mapping[str, str]) -> ListKeys:
-    """
-    Return the operation of a query.
-
-    Raises:
-        InvalidInputError: A filter is invalid.
-    """
-    tree: dict[str, Any] = {"per_page": _KEYS_PER_PAGE, "page": _page_number(given)}
-    for name in ("search", "algorithm", "state"):
-        if given.get(name, "").strip():
-            tree[name] = given[name].strip()
-    tags = given.get("tag", "").replace(",", " ").split()
-    return wire.convert({**tree, "tags": tags}, ListKeys)
-
-
-def _page_number(given: Mapping[str, str]) -> int:
+def _query(given: Mapping[str, str]) -> ListKeys:
+    tree: dict[str, Any] = {
+        name: given[name].strip()
+        for name in ("search", "algorithm", "state")
+        if given.get(name, "").strip()
+    }
+    tree["tags"] = given.get("tag", "").replace(",", " ").split()
     problem = "page must be a positive number."
-    return whole_number(given.get("page", "1"), "page", problem)
-
-
-def build_listing(found: KeyPage, given: Mapping[str, str]) -> Listing:
-    """Return a page of keys, with the paths to the previous and next one."""
-    pages = max(1, -(-found.total // found.per_page))
-    return Listing(
-        rows=found.items,
-        total=found.total,
-        page=found.page,
-        pages=pages,
-        previous=_path(given, min(found.page - 1, pages)) if found.page > 1 else "",
-        next=_path(given, found.page + 1) if found.page < pages else "",
-    )
-
-
-def _path(given: Mapping[str, str], page: int) -> str:
-    kept = {name: given[name] for name in _FILTERS if given.get(name)}
-    return f"{_PATH}?{urlencode({**kept, 'page': page})}"
+    tree["page"] = whole_number(given.get("page", "1"), "page", problem)
+    return wire.convert({**tree, "per_page": _KEYS_PER_PAGE}, ListKeys)
 
 
 async def show_list(view: View) -> web.StreamResponse:
@@ -111,18 +68,27 @@ async def show_list(view: View) -> web.StreamResponse:
     given = view.query
     wrong, found = "", KeyPage(items=(), total=0, page=1, per_page=_KEYS_PER_PAGE)
     try:
-        found = await view.execute(build_query(given))
+        found = await view.execute(_query(given))
     except InvalidInputError as error:
         wrong = str(error)
+    kept = {name: given[name] for name in _FILTERS if given.get(name)}
+    pages = max(1, -(-found.total // found.per_page))
+
+    def path(page: int) -> str:
+        return f"{_PATH}?{urlencode({**kept, 'page': page})}"
+
     values: dict[str, Any] = {
-        "listing": build_listing(found, given),
+        "found": found,
+        "pages": pages,
+        "previous": path(min(found.page - 1, pages)) if found.page > 1 else "",
+        "next": path(found.page + 1) if found.page < pages else "",
         "given": {name: given.get(name, "") for name in _FILTERS},
         "wrong": wrong,
-        "is_narrowed": any(given.get(name) for name in _FILTERS),
+        "is_narrowed": bool(kept),
         "may_create": bool(_CREATORS & set(view.who.roles)),
     }
     if view.is_part:
-        return view.fragment("keys/_inventory.html", **values)
+        return view.render("keys/_inventory.html", **values)
     return view.render(
         "keys/list.html",
         status=422 if wrong else 200,
@@ -133,7 +99,6 @@ async def show_list(view: View) -> web.StreamResponse:
 
 
 _MOST_APPROVALS: Final = 20
-_READERS: Final = frozenset({"Administrator", "Auditor"})
 _SHOW_PUBLIC: Final = frozenset(KeyState) - {
     KeyState.PURGE_SCHEDULED,
     KeyState.DESTROYED,
@@ -158,7 +123,7 @@ async def show_key(view: View) -> web.StreamResponse:
         usages=usages_for(key) if key.state is not KeyState.DESTROYED else (),
         public=await _public_key(view, key),
         approvals=await _approvals(view, key),
-        may_read_trail=bool(_READERS & set(view.who.roles)),
+        may_read_trail=bool(READERS & set(view.who.roles)),
     )
 
 
@@ -202,7 +167,7 @@ async def send_public_key(view: View) -> web.StreamResponse:
     bodies = {
         "pem": found.pem.encode(),
         "der": found.der,
-        "jwk": encode_json(found.jwk),
+        "jwk": wire.encode_json(found.jwk),
     }
     name = f"{key.name or key.key_id}-v{found.version}.{form}"
     return web.Response(
@@ -216,16 +181,22 @@ _RECORDS_PER_PAGE: Final = 20
 
 
 async def show_history(view: View) -> web.StreamResponse:
-    """Show a key's audit records and last use."""
+    """
+    Show a key's audit records and last use.
+
+    One call searches a limited number of records: a page may be empty while there are
+    older matches.
+    """
     text = view.query.get("start", "")
     problem = "start must be the number of an audit record."
     start = whole_number(text, "start", problem) if text else None
     key = await find_key(view)
-    page = await _events(view, key, start)
+    page = await view.execute(
+        ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_RECORDS_PER_PAGE)
+    )
     events = history_events(page.items)
     template = "keys/_history.html" if view.is_part else "keys/history.html"
-    answer = view.fragment if view.is_part else view.render
-    return answer(
+    return view.render(
         template,
         key=key,
         events=[(event, event_detail(event)) for event in events],
@@ -236,15 +207,41 @@ async def show_history(view: View) -> web.StreamResponse:
     )
 
 
-async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:
-    """
-    Return the newest audit records of a key, from *start* back.
+_ABOUT_KEYS: Final = tuple(
+    operation.__name__
+    for operation in OPERATIONS
+    if "key_id" in operation.__struct_fields__
+    and not operation.other_keys
+    and operation.__name__
+    not in {"ListApprovals", "ListAuditEvents", "ExplainPolicy", "RecoverKey"}
+)
 
-    One call searches a limited number of records: a page may be empty while there are
-    older matches.
-    """
-    return await view.execute(
-        ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_RECORDS_PER_PAGE)
+
+async def show_policy(view: View) -> web.StreamResponse:
+    """Explain the policy decision for an operation on a key."""
+    key, query = await find_key(view), view.query
+    usages = usages_for(key)
+    usual = usages[0].operation_for(key) if usages else RotateKey
+    given = {
+        "operation": query.get("operation", "") or usual.__name__,
+        "principal": query.get("principal", "") or view.who.principal,
+        "role": query.get("role", ""),
+    }
+    wrong, found = "", None
+    try:
+        found = await explain(view, **given, key_id=key.key_id)
+    except InvalidInputError as error:
+        wrong = str(error)
+    return view.render(
+        "keys/policy.html",
+        status=422 if wrong else 200,
+        key=key,
+        explained=found,
+        wrong=wrong,
+        given=given,
+        operations=[(name, name) for name in _ABOUT_KEYS],
+        roles=[("", "my roles"), *((role.value, role.value) for role in Role)],
+        path=path_of(key.key_id),
     )
 
 
@@ -253,4 +250,5 @@ PAGES: Final = (
     Page("GET", KEY, show_key, "keys.key"),
     Page("GET", f"{KEY}/public-key", send_public_key, "keys.public-key"),
     Page("GET", f"{KEY}/history", show_history, "keys.history"),
+    Page("GET", f"{KEY}/policy", show_policy, "keys.policy"),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys, versions and their audit records, as pages show them."""
+"""Keys, versions, audit records and policy decisions, as pages show them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from hsm_core import wire
 from hsm_core.algorithms import spec
-from hsm_core.errors import KeyTamperedError
+from hsm_core.errors import AccessDeniedError, KeyTamperedError
 from hsm_core.model import (
     AuditEntry,
     AuditEvent,
@@ -20,7 +21,15 @@ from hsm_core.model import (
     UseInfo,
     VersionInfo,
 )
-from hsm_core.operations import OPERATIONS, DescribeKey, Effect, ListVersions
+from hsm_core.operations import (
+    OPERATIONS,
+    DescribeKey,
+    Effect,
+    ExplainPolicy,
+    ListVersions,
+    PolicyExplanation,
+)
+from hsm_server.tls.certificates import readable_facts
 from hsm_server.ui.actions import KeyWithVersions
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import View
@@ -36,6 +45,9 @@ CATEGORIES: Final = {
     5: "At least as hard to break as AES-256, also with a quantum computer.",
 }
 """Descriptions of NIST's security categories."""
+
+READERS: Final = frozenset({"Administrator", "Auditor"})
+"""Roles that may read the audit log and explain policy decisions."""
 
 _USES: Final = frozenset(
     operation.__name__ for operation in OPERATIONS if operation.effect is Effect.USE
@@ -134,3 +146,50 @@ async def find_key_with_versions(view: View) -> KeyWithVersions:
     except KeyTamperedError:
         versions = ()  # The page reports it for the key.
     return KeyWithVersions(key, versions)
+
+
+async def explain(
+    view: View, operation: str, principal: str = "", role: str = "", **facts: Any
+) -> PolicyExplanation | None:
+    """
+    Explain the policy decision for an operation.
+
+    Args:
+        view: The browser's request.
+
+        operation: Name of the operation.
+
+        principal: Its caller; the signed-in user by default.
+
+        role: Their only role; by default those of the signed-in user.
+
+        facts: Other fields of `ExplainPolicy`.
+
+    Returns:
+        None if the signed-in user may not ask. Roles that never may are not tried,
+        since each denial is recorded.
+
+    Raises:
+        InvalidInputError: The operation or the role is unknown.
+    """
+    who = view.who
+    if not READERS & set(who.roles):
+        return None
+    if principal in {"", who.principal} and not role:
+        shown = readable_facts(view.visitor.certificate)
+        facts |= {
+            "certificate_sha256": shown.sha256,
+            "certificate_subject": shown.subject,
+            "certificate_names": list(shown.names),
+            "source_address": view.visitor.address,
+        }
+    tree = {
+        "operation": operation,
+        "principal": principal or who.principal,
+        "roles": [role] if role else list(who.roles),
+        **facts,
+    }
+    try:
+        return await view.execute(wire.convert(tree, ExplainPolicy))
+    except AccessDeniedError:
+        return None
