@@ -16,6 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+from hsm_server.config.settings import MAX_TOKEN_BYTES
 from tests.server.support import SECRET, b64url, claims, mint, sign_parts
 
 Tokens = Iterator[str]
@@ -99,7 +100,10 @@ def _raw_payloads() -> Iterator[bytes]:
         yield f'{good[:-1]}, "x": {opened}1{"}" * depth}}}'.encode()
     yield good.encode("utf-16")
     yield b"\xef\xbb\xbf" + good.encode()
-    for number in ("1e400", "NaN", "-Infinity", "1" * 400):
+    yield from (b'"text"', good.encode() + b"x")
+    for text in (b'"\xff"', b'"\\ud800"'):
+        yield good[:-1].encode() + b', "x": ' + text + b"}"
+    for number in ("1e400", "NaN", "Infinity", "-Infinity", "1" * 400):
         yield json.dumps(claims(exp=0)).replace('"exp": 0', f'"exp": {number}').encode()
 
 
@@ -107,7 +111,22 @@ def _payload_tokens() -> Tokens:
     return (sign_parts(b'{"alg":"HS256"}', payload) for payload in _raw_payloads())
 
 
+def _header_tokens() -> Tokens:
+    payload = json.dumps(claims()).encode()
+    for header in (
+        *(b"", b"[]", b'"HS256"', b'{"alg":"HS256"'),
+        *(b'{"alg":"none","alg":"HS256"}', b'{"alg":"HS256","alg":"none"}'),
+        b'{"alg":"HS256","x":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ):
+        yield sign_parts(header, payload)
+
+
 def _bit_flips() -> Tokens:
+    token = mint().encode()
+    for position in range(len(token) * 7):
+        changed = bytearray(token)
+        changed[position // 7] ^= 1 << position % 7
+        yield changed.decode("ascii")
     for number in range(40):
         token = mint(claims(jti=str(number)))
         head, _, signature = token.rpartition(".")
@@ -131,7 +150,10 @@ def _spellings() -> Tokens:
     head, payload, signature = token.split(".")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     yield from (token[:-1] + c for c in alphabet if c != token[-1])
-    yield from (f"{head}.{payload}.{signature}{end}" for end in ("=", "==", "A", "+"))
+    for end in ("=", "==", "A", "+", "\n", "\u00e9"):
+        yield token + end
+    yield from (f"{head}.{payload}.+{signature[1:]}", "a" * 1_000_000)
+    yield mint({**claims(), "x": "x" * MAX_TOKEN_BYTES})
     for position in range(0, len(token), 3):
         for inserted in (" ", "\t", "%", "=", "+", "/", "."):
             yield token[:position] + inserted + token[position:]
@@ -145,6 +167,7 @@ def _segments() -> Tokens:
     body = {"payload": payload, "protected": head, "signature": signature}
     yield json.dumps(body)
     yield json.dumps({"payload": payload, "signatures": [body]})
+    yield json.dumps({**body, "header": {"alg": "HS256"}})
     yield b64url(json.dumps(body).encode())
 
 
@@ -165,6 +188,10 @@ def _times() -> Tokens:
     now = int(time.time())
     yield from _with_claim("exp", *range(now - 4000, now - 120, 40))
     yield from _with_claim("exp", "soon", str(now + 99), now - 4000.5, -1, True, [], {})
+    yield from _with_claim("exp", 2**53, 2**63, 10**19, now + 86401, 1e300, [now])
+    yield from _with_claim(
+        "iat", -1, str(now), 1.5, True, now + 99, now - 86400, 2**53, None
+    )
     yield mint(claims(exp=None))
 
 
@@ -176,7 +203,12 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
     "ALG-01": lambda: iter([mint(header={"alg": "none"}).rpartition(".")[0] + "."]),
     "ALG-02": lambda: (
         text
-        for alg in ("None", "NONE", "nOnE", " none", "none ", "")
+        for alg in _values(
+            *("None", "NONE", "nOnE", " none", "none ", "", "hs256", "HS256 "),
+            *("HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256"),
+            *("ES384", "ES256K", "EdDSA", "Ed25519", "A256GCMKW", "dir"),
+            *(["HS256"], {"HS256": 1}, 256, None, True),
+        )
         for token in [mint(header={"alg": alg})]
         for text in (token, token.rpartition(".")[0] + ".")
     ),
@@ -234,7 +266,9 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
         mint(header=_header(**{name: value}))
         for name, value in (("x5c", ["MIIB"]), ("x5u", "https://localhost/"))
     ),
-    "KEY-13": lambda: _signed_with(*(SECRET[:n] for n in range(32))),
+    "KEY-13": lambda: _signed_with(
+        *(SECRET[:n] for n in range(len(SECRET))), SECRET + b"x", bytes(len(SECRET))
+    ),
     "SIG-01": _bit_flips,
     "SIG-02": _lengths,
     "SIG-03": lambda: (
@@ -255,14 +289,17 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
         for crit in ([], ["x"], ["exp"], ["b64"], ["b64", "b64"], "b64", None)
     ),
     "STR-04": lambda: (
-        mint(header=_header(b64=False, **more)) for more in ({}, {"crit": ["b64"]})
+        mint(header=_header(**more))
+        for more in ({"b64": False}, {"b64": True}, {"b64": False, "crit": ["b64"]})
     ),
     "STR-05": _payload_tokens,
-    "STR-06": _payload_tokens,
+    "STR-06": _header_tokens,
     "STR-07": _random_garbage,
     "CLM-01": _times,
     "CLM-02": lambda: _with_claim("exp", *(int(time.time()) - n for n in (60, 61, 99))),
-    "CLM-03": lambda: _with_claim("nbf", int(time.time()) + 3600, "1", -1, None, True),
+    "CLM-03": lambda: _with_claim(
+        "nbf", int(time.time()) + 3600, "1", -1, None, True, 2**60
+    ),
     "CLM-04": lambda: (
         mint(claims(iat=iat, exp=exp))
         for now in [int(time.time())]
@@ -276,31 +313,38 @@ CLASSES: dict[str, Callable[[], Tokens]] = {
     ),
     "CLM-05": lambda: _with_claim("iss", 1, [], ["a"], {}, None),
     "CLM-06": lambda: _with_claim(
-        "aud", "x", ["x"], ["ferrohsm", "x"], "", [], 1, None
+        "aud", "x", ["x"], ["ferrohsm", "x"], "", [], 1, {"a": "b"}, None
     ),
     "CLM-07": lambda: (
         mint(header=_header(typ=typ))
-        for typ in ("dpop+jwt", "approval+jwt", "", "JWE", 1, None)
+        for typ in _values(
+            *("dpop+jwt", "approval+jwt", "text/jwt", "", "JWE", "JOSE"),
+            *(1, None, ["JWT"]),
+        )
     ),
     "CLM-08": lambda: _with_claim(
         "sub",
-        *("", "x" * 129, "x" * 100_000, "a\nb", "a\0", " a", 1, None, [], {}),
-        *("system", "System", "retention-scheduler", "system.purge"),
+        *("", "x" * 129, "x" * 100_000, "a\nb", "a\0", " a", "a ", 1, None, ["a"], {}),
+        *("system", "System", "SYSTEM", "retention-scheduler", "system.purge"),
+        *("System.anything", "unauthenticated", "\uff53ystem", "a\u202eb", "e\u0301va"),
+        *("a\u2800b", "a\u2800", "a\ufe0fb", "ann\ufe0f", "a\u3164b", "\u3164"),
+        *("a\U000e0100b", "a\u034fb", "\u1160"),
     ),
     "CLM-09": lambda: _with_claim(
         "roles",
-        *([], "Administrator", ["root"], ["Root", "root"], None, {}, 1),
+        *([], "Administrator", ["root"], ["Root", "root"], None, {}, 1, [""], [1]),
         *(["Operator"] * 2, ["aDMINISTRATOR"], [["Administrator"]], [None]),
+        *(["Operator", 1], ["Operator", "operator"], ["OPERATOR"]),
+        *({"Operator": True}, ["Administrator "]),
     ),
     "CLM-11": lambda: (
         mint(claims(**binding))
         for binding in _values(
-            {"fp": "00" * 32},
-            {"fp": ""},
+            *({"fp": fp} for fp in _values("00" * 32, "", 7)),
+            *({"cnf": cnf} for cnf in _values({}, [], "x", {"jkt": "a" * 43})),
+            *({"cnf": {"x5t#S256": x5t}} for x5t in _values("", "%%%", 1)),
             {"cnf": {"x5t#S256": b64url(bytes(32))}},
-            {"cnf": {"jkt": b64url(bytes(32))}},
-            {"cnf": {}},
-            {"cnf": []},
+            {"cnf": {"x5t#S256": b64url(bytes(32)), "jkt": "a"}},
         )
     ),
 }
