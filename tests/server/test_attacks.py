@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from hsm_core import wire
-from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
+from hsm_core.errors import AuthenticationError, InvalidInputError
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_keys import (
     Algorithm,
@@ -24,7 +23,7 @@ from hsm_server.identity.token_keys import (
     key_from_pem,
     key_from_secret,
 )
-from hsm_server.identity.token_verifier import _SHAPE, TokenVerifier, _canonical
+from hsm_server.identity.token_verifier import TokenVerifier
 from tests.server.attacks import CLASSES, NOT_OFFERED
 from tests.server.support import API, SECRET, mint
 from tests.server.token_kit import signer
@@ -194,16 +193,9 @@ def opens(key: TokenKey, token: object) -> bool:
     """Return whether a signature is good, whatever it signs."""
     if not isinstance(token, str):
         return False  # It is no compact serialisation, so no header holds it.
-    match = _SHAPE.match(token)
-    verifier = TokenVerifier(TokenTrust((key,), TokenRules()), time.time)
-    try:
-        if match is not None:
-            header, payload, signature = map(_canonical, match.groups())
-            head = wire.scan_json(header)
-            verifier._signer(token, head, payload, len(signature))  # noqa: SLF001
-            return True
-    except (HSMError, ValueError):
-        pass
+    with contextlib.suppress(AuthenticationError):
+        TokenTrust((key,), TokenRules()).open(token, {"jwt", "at+jwt"})
+        return True
     return False
 
 

@@ -7,16 +7,14 @@ All faults of a token raise the same error, which reveals no details.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from joserfc.errors import JoseError
+import msgspec
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
@@ -31,17 +29,24 @@ from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_config import load_key_set, still_in_key_set
 from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
-from hsm_server.identity.token_verifier import checked_subject
+from hsm_server.identity.token_verifier import Time, checked_subject
 
-_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
-_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _MOST_REMEMBERED: Final = 4096
-_MAX_TIME: Final = 2**53
 _MAX_AGE_SECONDS: Final = 600
 """Maximum age of an ID token at sign-in."""
 
-_ALGORITHMS: Final = frozenset(Algorithm) - {Algorithm.HS256}
+
+class _Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Claims with fixed names; others are allowed."""
+
+    iss: str
+    aud: str | list[str]
+    exp: Time
+    iat: Time
+    nonce: str
+    nbf: Time = 0
+    azp: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ class IDTokens:
 
     def use(self, keys: Sequence[TokenKey]) -> None:
         """Replace the keys; HS256 secrets are ignored, because clients know them."""
-        self._keys = tuple(key for key in keys if key.algorithm in _ALGORITHMS)
+        public = tuple(key for key in keys if key.algorithm is not Algorithm.HS256)
+        self._trust = TokenTrust(public, TokenRules())
 
     def redeem(self, token: str, nonce: str) -> Person:
         """
@@ -108,78 +114,47 @@ class IDTokens:
         if len(token) > MAX_TOKEN_BYTES or not _NONCE.match(nonce):
             raise AuthenticationError
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        claims = self._verified(token)
+        _, payload = self._trust.open(token, {"jwt"})
+        try:
+            tree = wire.scan_json(payload)
+            claims = msgspec.convert(tree, _Claims)
+        except (HSMError, msgspec.ValidationError):
+            raise AuthenticationError from None
         usable_until = self._check_times(claims)
         self._check_parties(claims)
-        said = claims.get("nonce")
         # The nonce binds the token to the redirected browser.
-        if not isinstance(said, str) or not hmac.compare_digest(
-            said.encode("utf-8", "surrogatepass"), nonce.encode()
+        if not hmac.compare_digest(
+            claims.nonce.encode("utf-8", "surrogatepass"), nonce.encode()
         ):
             raise AuthenticationError
+        principal = tree.get(self._settings.principal_claim)
+        if not isinstance(principal, str):
+            raise AuthenticationError
         person = Person(
-            principal=checked_subject(_text(claims, self._settings.principal_claim)),
-            roles=self._roles(claims),
+            principal=checked_subject(principal),
+            roles=self._roles(tree),
             credential_id=f"sha256:{digest.hex()[:16]}",
             key_name=self._name,
         )
         self._note_use(digest, usable_until)
         return person
 
-    def _verified(self, token: str) -> dict[str, Any]:
-        shape = _SHAPE.match(token)
-        if shape is None:
-            raise AuthenticationError
-        try:
-            header, payload, signature = map(_canonical, shape.groups())
-            self._check_signature(token, wire.scan_json(header), payload, signature)
-            claims = wire.scan_json(payload)
-        except (HSMError, ValueError):
-            raise AuthenticationError from None
-        if not isinstance(claims, dict):
-            raise AuthenticationError
-        return claims
-
-    def _check_signature(
-        self, token: str, header: Any, payload: bytes, signature: bytes
-    ) -> None:
-        if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
-            raise AuthenticationError
-        if str(header.get("typ", "JWT")).upper() != "JWT":
-            raise AuthenticationError
-        for key in self._keys:
-            if key.algorithm.value != header.get("alg"):
-                continue
-            if "kid" in header and header["kid"] != key.kid:
-                continue
-            if key.signature_bytes != len(signature):
-                continue
-            try:
-                if key.open(token) == payload:
-                    return
-            except (JoseError, ValueError):
-                continue
-        raise AuthenticationError
-
-    def _check_times(self, claims: dict[str, Any]) -> float:
+    def _check_times(self, claims: _Claims) -> float:
         """Return the end of the time in which a token may be redeemed."""
         now, leeway = self._now(), self._settings.leeway_seconds
-        expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
-        begins_at = _time(claims, "nbf") if "nbf" in claims else 0
-        if now < max(issued_at, begins_at) - leeway:
+        if now < max(claims.iat, claims.nbf) - leeway:
             raise AuthenticationError
-        until = min(expires_at, issued_at + _MAX_AGE_SECONDS) + leeway
+        until = min(claims.exp, claims.iat + _MAX_AGE_SECONDS) + leeway
         if now >= until:
             raise AuthenticationError
         return until
 
-    def _check_parties(self, claims: dict[str, Any]) -> None:
+    def _check_parties(self, claims: _Claims) -> None:
         own = self._settings.client_id
-        audience = claims.get("aud")
-        audiences = audience if isinstance(audience, list) else [audience]
-        if claims.get("iss") != self._settings.issuer or own not in audiences:
+        audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
+        if claims.iss != self._settings.issuer or own not in audiences:
             raise AuthenticationError
-        if claims.get("azp", own if len(audiences) == 1 else None) != own:
+        if claims.azp != own and (claims.azp is not None or len(audiences) > 1):
             raise AuthenticationError
 
     def _roles(self, claims: dict[str, Any]) -> frozenset[Role]:
@@ -211,81 +186,23 @@ def provider_name(settings: OIDCSettings) -> str:
     return hashlib.sha256(b"FerroHSM OIDC provider 1" + named.encode()).hexdigest()
 
 
-def _canonical(segment: str) -> bytes:
-    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
-        raise AuthenticationError
-    return data
-
-
 def _steps(claims: dict[str, Any], path: str) -> list[str]:
     """Return the path to a claim; a claim's own name may contain dots."""
     return [path] if path in claims else path.split(".")
 
 
-def _text(claims: dict[str, Any], name: str) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str):
-        raise AuthenticationError
-    return value
-
-
-def _time(claims: dict[str, Any], name: str) -> float:
-    value = claims.get(name)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value < _MAX_TIME
-    ):
-        raise AuthenticationError
-    return float(value)
-
-
-def keys_of(settings: OIDCSettings) -> ProviderKeys | TokenSource:
+def keys_of(settings: OIDCSettings) -> TokenSource:
     """Return the key source of a provider: its file, or the fetched keys."""
-    if settings.jwks_file is not None:
-        return ProviderKeys(settings.jwks_file)
-    fetched = TokenConfig(key_set_url=settings.issuer)
-    return TokenSource(fetched, bytes, TokenRules())
-
-
-class ProviderKeys:
-    """
-    Keys of a provider in a file that may change: a `KeySource`.
-
-    Args:
-        path: The file, a JWK Set.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a file, which may change at any time."""
-        return True
-
-    @property
-    def trouble(self) -> str:
-        """Always empty: a readable file has no other fault."""
-        return ""
-
-    def read(self) -> TokenTrust:
-        """
-        Return the current keys, without token rules.
-
-        Raises:
-            HSMError: The file can't be read or is not valid.
-        """
-        return TokenTrust(load_key_set(self._path), TokenRules())
-
-    def still_named(self, former: TokenTrust) -> TokenTrust:
-        """See `KeySource`."""
-        try:
-            kept = still_in_key_set(self._path, former.keys)
-        except HSMError:
-            return former
-        return former.of_names({key.name for key in kept})
+    rules = TokenRules()
+    if settings.jwks_file is None:
+        return TokenSource(TokenConfig(key_set_url=settings.issuer), bytes, rules)
+    return TokenSource(
+        TokenConfig(path=settings.jwks_file),
+        bytes,
+        rules,
+        load=load_key_set,
+        still=still_in_key_set,
+    )
 
 
 class ProviderTrust:
@@ -328,8 +245,7 @@ class ProviderTrust:
 
     def take(self, data: bytes | None, problem: str) -> None:
         """Use the result of a fetch of the keys; then call `look`."""
-        if isinstance(self._source, TokenSource):
-            self._source.take(data, problem)
+        self._source.take(data, problem)
 
     async def look(self) -> str:
         """Apply the current keys; return the fault, or an empty text."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -94,12 +94,16 @@ def load_token_config(path: Path, rules: TokenRules, *, least: int = 1) -> Token
     return trust
 
 
-def load_key_set(path: Path) -> tuple[TokenKey, ...]:
+def load_key_set(path: Path, rules: TokenRules, *, least: int = 1) -> TokenTrust:
     """
     Return the keys of a JWK Set that are for signatures.
 
     Args:
         path: The file, JSON.
+
+        rules: Token rules.
+
+        least: Minimum number of keys.
 
     Raises:
         ConfigurationError: It can't be read, is none, or holds no key, or too many.
@@ -107,12 +111,12 @@ def load_key_set(path: Path) -> tuple[TokenKey, ...]:
     """
     try:
         keys = tuple(_key_set(path))
-        _check_set(keys, 1)
+        _check_set(keys, least)
     except InvalidInputError as error:
         raise ConfigurationError(
             f"The JWK Set {path} is not valid: {error}", field="jwks_file"
         ) from None
-    return keys
+    return TokenTrust(keys, rules)
 
 
 def _check_modes(path: Path, file: SettingFile, config: _Config) -> None:
@@ -146,34 +150,26 @@ def _rules(config: _Config, rules: TokenRules) -> TokenRules:
 
 
 def _keys(path: Path, config: _Config) -> Iterator[TokenKey]:
-    usual = None
-    if config.algorithm is not None:
-        usual = _algorithm(config.algorithm, "algorithm")
-    yield from _section(path, config.keys, usual, "keys")
-    for number, group in enumerate(config.algorithms):
-        place = f"algorithms[{number}]"
-        chosen = _algorithm(group.algorithm, f"{place}.algorithm")
-        yield from _section(path, group.keys, chosen, f"{place}.keys")
+    groups = [(config.algorithm, config.keys, "")]
+    groups += [
+        (group.algorithm, group.keys, f"algorithms[{number}].")
+        for number, group in enumerate(config.algorithms)
+    ]
+    for name, keys, where in groups:
+        usual = _algorithm(name, f"{where}algorithm")
+        for number, section in enumerate(keys):
+            place = f"{where}keys[{number}]"
+            try:
+                yield _key(path, section, usual, place)
+            except InvalidInputError as error:
+                raise _fault(place, str(error)) from None
     if config.jwks_file is not None:
         for key in _key_set(path.parent / config.jwks_file):
             yield replace(key, origin=config.jwks_file)
 
 
-def _section(
-    path: Path, keys: Iterable[_Key], usual: Algorithm | None, where: str
-) -> Iterator[TokenKey]:
-    for number, section in enumerate(keys):
-        place = f"{where}[{number}]"
-        chosen = usual
-        if section.algorithm is not None:
-            chosen = _algorithm(section.algorithm, f"{place}.algorithm")
-        try:
-            yield _key(path, section, chosen, place)
-        except InvalidInputError as error:
-            raise _fault(place, str(error)) from None
-
-
-def _key(path: Path, section: _Key, chosen: Algorithm | None, place: str) -> TokenKey:
+def _key(path: Path, section: _Key, usual: Algorithm | None, place: str) -> TokenKey:
+    chosen = _algorithm(section.algorithm, "algorithm") or usual
     given = (section.secret, section.public_key_pem, section.jwk)
     if sum(one is not None for one in given) != 1:
         raise InvalidInputError(
@@ -320,9 +316,8 @@ def still_in_config(
             section = msgspec.convert(entry, _Key)
         except msgspec.ValidationError:
             continue
-        said = section.algorithm or usual
         try:
-            chosen = None if said is None else _algorithm(str(said), "algorithm")
+            chosen = None if section.algorithm else _algorithm(usual, "algorithm")
             names.add(_key(path, section, chosen, "keys").name)
         except ConfigurationError as error:
             if error.facts.get("unreadable"):
@@ -339,7 +334,9 @@ def still_in_config(
     return [key for key in former if key.name in names or key.origin in unread]
 
 
-def still_in_key_set(path: Path, former: Sequence[TokenKey]) -> Sequence[TokenKey]:
+def still_in_key_set(
+    path: Path, former: Sequence[TokenKey], _: TokenRules
+) -> Sequence[TokenKey]:
     """
     Return the keys of *former* that an invalid JWK Set file still names.
 
@@ -414,12 +411,15 @@ def _check_set(keys: tuple[TokenKey, ...], least: int) -> None:
         names.add(key.name)
 
 
-def _algorithm(name: str, where: str) -> Algorithm:
-    try:
-        return _NAMES[name.upper()]
-    except KeyError:
+def _algorithm(name: object, where: str) -> Algorithm | None:
+    """Return the algorithm of a name, or None for None."""
+    if name is None:
+        return None
+    found = _NAMES.get(str(name).upper())
+    if found is None:
         known = ", ".join(Algorithm)
-        raise _fault(where, f"{name[:32]!r} is unknown. Allowed: {known}.") from None
+        raise _fault(where, f"{str(name)[:32]!r} is unknown. Allowed: {known}.")
+    return found
 
 
 def _fault(place: str, problem: str) -> InvalidInputError:

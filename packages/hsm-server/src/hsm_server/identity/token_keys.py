@@ -14,9 +14,11 @@ Standard:
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,7 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from joserfc import jwk, jws
 from joserfc.errors import JoseError
 
-from hsm_core.errors import InvalidInputError
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
 from hsm_server.config.settings import TokenRules
 
 _GENERATOR: Final = 65537
@@ -82,6 +85,31 @@ _TYPES: Final = {
     "OKP": Algorithm.EDDSA,
 }
 """Algorithm of each key type."""
+
+
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+"""Thumbprints are ignored: keys are chosen by ``kid`` alone."""
+
+_MAX_KID_CHARACTERS: Final = 128
+
+
+def _read_header(header: Any, types: Collection[str]) -> tuple[object, str | None]:
+    """Return ``alg`` and ``kid``."""
+    if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
+        # Others would change the meaning: crit, b64, jwk, jku, x5c, x5u.
+        raise AuthenticationError
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str):
+        raise AuthenticationError
+    if kind.lower().removeprefix("application/") not in types:
+        raise AuthenticationError
+    if "kid" not in header:
+        return header.get("alg"), None
+    kid = header["kid"]
+    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID_CHARACTERS:
+        raise AuthenticationError
+    return header.get("alg"), kid
 
 
 class _Registry(jws.JWSRegistry):
@@ -235,10 +263,18 @@ def _present(members: Mapping[str, Any]) -> list[str]:
 
 
 def _octets(members: Mapping[str, Any], name: str) -> bytes:
-    """Decode canonical base64url (RFC 7515, section 2)."""
-    text = members[name]
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
+    return canonical(members[name])
+
+
+def canonical(segment: str) -> bytes:
+    """
+    Decode canonical base64url (RFC 7515, section 2).
+
+    Raises:
+        ValueError: It is not.
+    """
+    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
         raise ValueError
     return data
 
@@ -355,21 +391,56 @@ class TokenTrust:
         keys = tuple(key for key in self.keys if key.name in names)
         return TokenTrust(keys, self.rules)
 
-    def candidates(self, algorithm: object, kid: str | None) -> Sequence[TokenKey]:
+    def open(self, token: str, types: Collection[str]) -> tuple[TokenKey, bytes]:
         """
-        Return the keys that may have signed a token.
+        Return the key that has signed a token, and its payload.
 
         Args:
-            algorithm: ``alg`` of its header. It selects keys and never changes the
-                algorithm of one.
+            token: JWS compact serialisation.
 
-            kid: Its ``kid``; without one, all keys of the algorithm are candidates.
+            types: Accepted types, in lower case without ``application/``.
+
+        Raises:
+            AuthenticationError: No trusted key has signed it, or it is malformed.
         """
-        return [
+        shape = _SHAPE.match(token)
+        if shape is None:
+            raise AuthenticationError
+        try:
+            # Older releases of joserfc accept signatures with unused bits set.
+            header, payload, signature = map(canonical, shape.groups())
+            algorithm, kid = _read_header(wire.scan_json(header), types)
+            key = self._signer(token, payload, algorithm, kid, len(signature))
+        except (HSMError, ValueError):
+            raise AuthenticationError from None
+        return key, payload
+
+    def _signer(
+        self,
+        token: str,
+        payload: bytes,
+        algorithm: object,
+        kid: str | None,
+        signature_bytes: int,
+    ) -> TokenKey:
+        """
+        Return the key that has signed a token.
+
+        The algorithm in its header selects keys and never changes the algorithm of one.
+        """
+        fitting = [
             key
             for key in self.keys
-            if key.algorithm.value == algorithm and (kid is None or key.kid == kid)
+            if key.algorithm.value == algorithm
+            and key.signature_bytes == signature_bytes
         ]
+        named = [key for key in fitting if kid is None or key.kid == kid]
+        # Unknown kids take as long as known ones.
+        for key in named or fitting[:1]:
+            with contextlib.suppress(JoseError, ValueError):
+                if key.open(token) == payload and key in named:
+                    return key
+        raise AuthenticationError
 
     def public_keys(self) -> bytes:
         """Return the JWK Set of the public keys."""

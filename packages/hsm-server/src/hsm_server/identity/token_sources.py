@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from hsm_core.errors import (
     ConfigurationError,
@@ -36,38 +36,6 @@ _FETCHED: Final = "https://"
 """Origin of fetched keys; no file's name."""
 
 
-class KeySource(Protocol):
-    """Source of the current keys."""
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a file, which may change at any time."""
-        ...
-
-    @property
-    def trouble(self) -> str:
-        """Fault of a readable source, such as a failed fetch; or empty."""
-        ...
-
-    def read(self) -> TokenTrust:
-        """
-        Return the current keys and rules.
-
-        Raises:
-            HSMError: It can't be read or is not valid.
-        """
-        ...
-
-    def still_named(self, former: TokenTrust) -> TokenTrust:
-        """
-        Return *former* without the keys that the source no longer names.
-
-        It is used when `read` raises: removed keys lose trust even then. A source that
-        can't be read keeps all keys.
-        """
-        ...
-
-
 class TokenSource:
     """
     Reader of the current token keys.
@@ -83,11 +51,25 @@ class TokenSource:
         read_secret: Reads the single secret.
 
         rules: Token rules of the command line.
+
+        load: Reads the key file; see `load_token_config`.
+
+        still: Reads the key file if it is invalid; see `still_in_config`.
     """
 
     def __init__(
-        self, config: TokenConfig, read_secret: Callable[[], bytes], rules: TokenRules
+        self,
+        config: TokenConfig,
+        read_secret: Callable[[], bytes],
+        rules: TokenRules,
+        *,
+        load: Callable[..., TokenTrust] = load_token_config,
+        still: Callable[
+            [Path, Sequence[TokenKey], TokenRules], Sequence[TokenKey]
+        ] = still_in_config,
     ) -> None:
+        self._load = load
+        self._still = still
         self._path: Path | None = config.path
         self._is_fetching = bool(config.key_set_url)
         self._has_no_keys = config.has_no_keys
@@ -148,7 +130,7 @@ class TokenSource:
         """
         if self._path is not None:
             least = 0 if self._is_fetching else 1
-            found = load_token_config(self._path, self._rules, least=least)
+            found = self._load(self._path, self._rules, least=least)
         elif self._is_fetching or self._has_no_keys:
             found = TokenTrust((), self._rules)
         else:
@@ -156,12 +138,17 @@ class TokenSource:
         return with_keys(found, self._fetched) if self._is_fetching else found
 
     def still_named(self, former: TokenTrust) -> TokenTrust:
-        """See `KeySource`."""
+        """
+        Return *former* without the keys that the source no longer names.
+
+        It is used when `read` raises: removed keys lose trust even then. A source that
+        can't be read keeps all keys.
+        """
         fetched = {key.name for key in self._fetched}
         kept: Sequence[TokenKey] = [k for k in former.keys if k.origin != _FETCHED]
         try:
             if self._path is not None:
-                kept = still_in_config(self._path, kept, former.rules)
+                kept = self._still(self._path, kept, former.rules)
             elif not self._is_fetching:
                 kept = TokenTrust.of_secret(self._read_secret(), self._rules).keys
         except (InvalidInputError, UnsafeFileModeError):
@@ -198,7 +185,7 @@ class TokenWatch:
 
     def __init__(
         self,
-        source: KeySource,
+        source: TokenSource,
         trust: TokenTrust,
         use: Callable[[TokenTrust], None],
         on_change: Callable[[str], None],
