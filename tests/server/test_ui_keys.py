@@ -16,7 +16,7 @@ import pytest
 from hsm_core.algorithms import ALGORITHMS
 from hsm_core.errors import KeyNotFoundError, SignatureMismatchError
 from hsm_core.factory import open_async
-from hsm_core.model import KeyInfo, KeyState, Role, UseInfo
+from hsm_core.model import KeyInfo, KeyState, Phase, Role, UseInfo
 from hsm_core.operations import (
     Approve,
     CreateKey,
@@ -25,6 +25,7 @@ from hsm_core.operations import (
     Encrypt,
     GetApproval,
     GetPublicKey,
+    ListAuditEvents,
     ListKeys,
     ListVersions,
     RevokeKey,
@@ -37,7 +38,7 @@ from hsm_core.operations import (
 from hsm_core.policies import parse_policy
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.ui.keys import PAGES
-from hsm_server.ui.keys.presenters import key_values
+from hsm_server.ui.keys.presenters import history_events, key_values
 from tests.server.ui_support import Browser, Shown, open_browser
 
 HOSTILE = "</p><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -253,6 +254,10 @@ class TestPage:
         assert "RotateKey" in whole.words
         assert "<html" not in fragment.text
         assert "Last used by carol" in fragment.words
+        listed = signed_in.execute(ListAuditEvents(key_id=key.key_id)).items
+        unfinished = [e for e in listed if e.event.phase is Phase.INTENT]
+        assert [e.event for e in unfinished] == list(history_events(unfinished))
+        assert len(listed) - len(unfinished) == len(history_events(listed))
 
     async def test_older_history(self, signed_in: Browser) -> None:
         """The history pages back to the first record."""
@@ -465,6 +470,7 @@ class TestActions:
             assert 200 == followed.status
             if action == "rotation":
                 assert "after 90 days or 1 use" in followed.words
+                assert "1 uses" not in followed.words
 
         assert set() == await offers(signed_in, key)
         done = described(signed_in, key)
@@ -871,11 +877,16 @@ class TestUsage:
 
     async def test_usage_not_allowed(self, signed_in: Browser) -> None:
         """Test operations are limited to the key's usages."""
-        key = make(signed_in)
+        key = make(signed_in, usages=("sign",))
 
-        shown = await signed_in.get(path_of(key, "/try/encrypt"))
+        page = await signed_in.get(path_of(key))
+        answers = [
+            (await signed_in.get(path_of(key, f"/try/{name}"))).status
+            for name in ("sign", "verify", "encrypt")
+        ]
 
-        assert 409 == shown.status
+        assert [200, 409, 409] == answers
+        assert ["sign"] == re.findall(r"/try/([a-z-]+)", page.text)
 
 
 class TestHostileText:

@@ -74,43 +74,52 @@ async def answer_live_view(
     """
     pages = await _follow(request, visitor, operation, exchange)
     async with contextlib.aclosing(pages):
-        first = await anext(pages)
-        response = web.StreamResponse(headers=_HEADERS)
-        with contextlib.suppress(ConnectionError):
-            await response.prepare(request)
-            if request.method != "HEAD":
-                await write_part(request, response, _events(first, encode))
-                await _go_on(request, response, pages, exchange, encode)
+        first = _events(await anext(pages), encode)
+
+        async def parts() -> AsyncGenerator[bytes, None]:
+            yield first
+            async for page in pages:
+                yield _events(page, encode)
+
+        return await answer_events(request, exchange, parts())
+
+
+async def answer_events(
+    request: web.Request, exchange: Exchange, parts: AsyncGenerator[bytes, None]
+) -> web.StreamResponse:
+    """
+    Send events until they end, the client leaves, or the server stops.
+
+    An error is the last event.
+
+    Args:
+        request: The request.
+
+        exchange: Log and metrics data of the request.
+
+        parts: The events.
+    """
+    response = web.StreamResponse(headers=_HEADERS)
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        if request.method == "HEAD":
+            await parts.aclose()
+            return response
+        try:
+            with request.app[IN_FLIGHT].endless(request.protocol) as ends:
+                paced = with_pauses(parts, lambda: _KEEP_ALIVE_SECONDS, ends=ends)
+                async with contextlib.aclosing(paced):
+                    async for part in paced:
+                        data = _KEEP_ALIVE if part is None else part
+                        await _write(request, response, data)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            known = note_failure(request, error, exchange)
+            problem = problem_response(known, exchange.request_id).body
+            assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
+            await _write(request, response, event("problem", problem))
     return response
-
-
-async def _go_on(
-    request: web.Request,
-    response: web.StreamResponse,
-    pages: AsyncGenerator[AuditPage, None],
-    exchange: Exchange,
-    encode: Encode,
-) -> None:
-    """
-    Send pages until they end, the server does, or something is wrong.
-
-    Raises:
-        ConnectionError: The client is gone.
-    """
-    try:
-        with request.app[IN_FLIGHT].endless(request.protocol) as ends:
-            paced = with_pauses(pages, lambda: _KEEP_ALIVE_SECONDS, ends=ends)
-            async with contextlib.aclosing(paced):
-                async for page in paced:
-                    data = _KEEP_ALIVE if page is None else _events(page, encode)
-                    await write_part(request, response, data)
-    except ConnectionError:
-        raise
-    except Exception as error:
-        known = note_failure(request, error, exchange)
-        problem = problem_response(known, exchange.request_id).body
-        assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
-        await write_part(request, response, _event("problem", problem))
 
 
 async def _follow(
@@ -128,7 +137,7 @@ async def _follow(
     return vault.follow(visitor, operation, known=exchange.know)
 
 
-async def write_part(
+async def _write(
     request: web.Request, response: web.StreamResponse, data: bytes
 ) -> None:
     """
@@ -149,13 +158,14 @@ async def write_part(
 def _events(page: AuditPage, encode: Encode) -> bytes:
     """Return entries as events, and where to go on, which is no event by itself."""
     entries = (
-        f"id: {entry.event.seq + 1}\n".encode() + _event("entry", encode(entry))
+        f"id: {entry.event.seq + 1}\n".encode() + event("entry", encode(entry))
         for entry in page.items
     )
     return b"".join(entries) + f"id: {page.next_seq}\n\n".encode()
 
 
-def _event(kind: str, data: bytes) -> bytes:
+def event(kind: str, data: bytes) -> bytes:
+    """Return an event; each line of the data is one of the event."""
     # Whatever is written down, no line of it may become a field of its own.
     lines = b"".join(b"data: " + line + b"\n" for line in _LINE_BREAK.split(data))
     return f"event: {kind}\n".encode() + lines + b"\n"

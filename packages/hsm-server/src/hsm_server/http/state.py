@@ -99,9 +99,9 @@ class HealthCheck:
         await self.refresh()
         return self._health("ok" if self._serving else "unavailable"), self._serving
 
-    def alive(self) -> Health:
+    async def check_alive(self) -> tuple[Health, bool]:
         """Return that this process responds, regardless of the vault."""
-        return self._health("ok")
+        return self._health("ok"), True
 
     def _health(self, status: str) -> Health:
         return Health(

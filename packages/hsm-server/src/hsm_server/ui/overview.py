@@ -25,10 +25,11 @@ from hsm_core.operations import (
     Status,
 )
 from hsm_server.__about__ import __version__
+from hsm_server.api.live_view import answer_events, event
 from hsm_server.http.problems import problem_of
-from hsm_server.http.state import HEALTH
+from hsm_server.http.state import HEALTH, VAULT
 from hsm_server.observability.metrics import Figures
-from hsm_server.ui.view import Page, View, answer_events, event
+from hsm_server.ui.view import Page, View
 from hsm_server.vault.access import Who
 
 WIDTH: Final = 240
@@ -435,15 +436,17 @@ async def _live_values(view: View, status: HSMStatus | None) -> dict[str, Any]:
 
 
 async def _live(view: View) -> web.StreamResponse:
-    """Stream the live part."""
-    return await answer_events(view, _parts(view))
+    """Stream the live part until the session ends."""
+    return await answer_events(view.request, view.exchange, _parts(view))
 
 
 async def _parts(view: View) -> AsyncGenerator[bytes, None]:
     while True:
         values = await _live_values(view, None)
-        yield event("part", view.markup("overview/_live.html", **values))
+        yield event("part", view.markup("overview/_live.html", **values).encode())
         await asyncio.sleep(PERIOD_SECONDS)
+        vault = view.request.app[VAULT]
+        await vault.who(view.visitor, known=view.exchange.know)
 
 
 PAGES: Final = (

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Pages: requests of browsers, responses, menu, error pages and live parts."""
+"""Pages: requests of browsers, responses, menu and error pages."""
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias, TypeVar
@@ -16,7 +15,6 @@ from aiohttp import web
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
 from hsm_core.wire import asked_approval
-from hsm_server.api.live_view import write_part
 from hsm_server.http.problems import (
     RequestRefusedError,
     headers_of,
@@ -24,8 +22,7 @@ from hsm_server.http.problems import (
     status_of,
 )
 from hsm_server.http.requests import query_pairs
-from hsm_server.http.state import IN_FLIGHT, VAULT, Exchange
-from hsm_server.limits.pacing import with_pauses
+from hsm_server.http.state import VAULT, Exchange
 from hsm_server.ui.forms import Form, error_message, has_form_token, read_form
 from hsm_server.ui.rendering import PAGE_HEADERS, render
 from hsm_server.ui.security import (
@@ -367,47 +364,3 @@ class OpenPage:
     handler: Callable[[Visit], Awaitable[web.StreamResponse]]
     name: str
     has_effect: bool = False
-
-
-_LOOK_SECONDS: Final = 2.0
-
-_HEADERS: Final = {
-    "Content-Type": "text/event-stream",
-    # Proxies must not buffer the response.
-    "X-Accel-Buffering": "no",
-}
-
-
-def event(kind: str, text: str) -> bytes:
-    """Return an event; each line of the text is one line of data."""
-    lines = "".join(f"data: {line}\n" for line in text.splitlines())
-    return f"event: {kind}\n{lines}\n".encode()
-
-
-async def answer_events(
-    view: View, parts: AsyncGenerator[bytes, None]
-) -> web.StreamResponse:
-    """
-    Send events until the events, the connection, the server or the session ends.
-
-    Args:
-        view: The browser's request.
-
-        parts: Events.
-    """
-    request = view.request
-    response = web.StreamResponse(headers=_HEADERS)
-    with request.app[IN_FLIGHT].endless(request.protocol) as ends:
-        paced = with_pauses(parts, lambda: _LOOK_SECONDS, ends=ends)
-        async with contextlib.aclosing(paced):
-            with contextlib.suppress(ConnectionError, HSMError):
-                await response.prepare(request)
-                if request.method == "HEAD":
-                    return response
-                async for part in paced:
-                    # Stop when the session has ended.
-                    known = view.exchange.know
-                    await request.app[VAULT].who(view.visitor, known=known)
-                    if part is not None:
-                        await write_part(request, response, part)
-    return response

@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -66,31 +65,15 @@ def _handler(
         if not request.content.is_eof():
             # Nobody sends us much before we know that they may.
             await vault.greet(visitor, known=exchange.know)
-        asked = await _read(request, reader, kind, visitor, exchange.know)
+        operation, options = await _read(request, reader, kind, visitor, exchange.know)
         result = await vault.execute(
-            visitor,
-            asked.operation,
-            idempotency_key=asked.idempotency_key,
-            known=exchange.know,
-            told=exchange.limit,
-            approval_id=asked.approval_id,
-            expected_generation=asked.expected_generation,
+            visitor, operation, known=exchange.know, told=exchange.limit, **options
         )
         raw = bool(route.raw_response) and _wants(request, BYTES)
         answer = _encode(kind, result, raw=raw)
         return _not_modified(request, answer) or answer
 
     return handle
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Operation with the options from its headers."""
-
-    operation: Operation[Any]
-    idempotency_key: str | None
-    approval_id: str
-    expected_generation: int
 
 
 async def _answer_live(
@@ -112,17 +95,16 @@ async def _read(
     kind: type[Operation[Any]],
     visitor: Visitor,
     known: Known,
-) -> _Asked:
-    """Read what is asked for; a refusal that concerns a key is recorded."""
+) -> tuple[Operation[Any], dict[str, Any]]:
+    """Read an operation and its options; a refusal that names a key is recorded."""
     vault = request.app[VAULT]
     try:
         operation = await reader.read(request)
-        return _Asked(
-            operation,
-            _idempotency_key(request),
-            _approval_id(request),
-            expected_generation(request, kind),
-        )
+        return operation, {
+            "idempotency_key": _once(request, "Idempotency-Key", "idempotency_key"),
+            "approval_id": _approval_id(request),
+            "expected_generation": expected_generation(request, kind),
+        }
     except (HSMError, RequestRefusedError) as error:
         if "key_id" not in kind.route.path_fields:
             # An unauthenticated client gets no details of the fault.
@@ -138,27 +120,21 @@ async def _read(
         raise
 
 
-def _idempotency_key(request: web.Request) -> str | None:
-    given = request.headers.getall("Idempotency-Key", [])
+def _once(request: web.Request, name: str, field: str) -> str | None:
+    given = request.headers.getall(name, [])
     if len(given) > 1:
-        raise InvalidInputError(
-            "Idempotency-Key must be given only once.", field="idempotency_key"
-        )
+        raise InvalidInputError(f"{name} must be given only once.", field=field)
     return given[0] if given else None
 
 
 def _approval_id(request: web.Request) -> str:
-    given = request.headers.getall(APPROVAL_HEADER, [])
-    if len(given) > 1:
-        raise InvalidInputError(
-            f"{APPROVAL_HEADER} must be given only once.", field="approval_id"
-        )
-    if given and not _APPROVAL_ID.match(given[0]):
+    given = _once(request, APPROVAL_HEADER, "approval_id")
+    if given is not None and not _APPROVAL_ID.match(given):
         raise InvalidInputError(
             f"{APPROVAL_HEADER} must be the ID of an approval (UUID).",
             field="approval_id",
         )
-    return given[0] if given else ""
+    return given or ""
 
 
 def _wants(request: web.Request, form: str) -> bool:
@@ -183,7 +159,8 @@ def _encode(kind: type[Operation[Any]], result: Any, *, raw: bool) -> web.Respon
     headers = {}
     route = kind.route
     if route.location:
-        headers["Location"] = API_PREFIX + route.location.format_map(_Fields(result))
+        fields = {name: getattr(result, name) for name in result.__struct_fields__}
+        headers["Location"] = API_PREFIX + route.location.format_map(fields)
     if not raw:
         body = wire.encode_json(result)
         answer = web.Response(
@@ -208,14 +185,3 @@ def _not_modified(request: web.Request, answer: web.Response) -> web.Response | 
     short = web.Response(status=HTTPStatus.NOT_MODIFIED)
     short.etag = tag
     return short
-
-
-class _Fields(dict[str, str]):
-    """Fields of a result, for a template."""
-
-    def __init__(self, result: object) -> None:
-        super().__init__()
-        self._result = result
-
-    def __missing__(self, name: str) -> str:
-        return str(getattr(self._result, name))

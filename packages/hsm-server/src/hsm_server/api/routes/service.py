@@ -21,11 +21,13 @@ from hsm_server.http.state import (
     SETTINGS,
     VAULT,
     Health,
+    HealthCheck,
     begin_operation,
 )
 from hsm_server.observability.metrics import METRICS_CONTENT_TYPE
 
 _LONGEST_CACHE_SECONDS: Final = 300
+_Answer = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
@@ -38,68 +40,60 @@ def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
         document: The OpenAPI document, JSON.
     """
 
-    async def openapi(request: web.Request) -> web.Response:
-        _begin(request, "openapi")
+    async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
 
-    _add(router, "/healthz", _healthz)
-    _add(router, "/livez", _livez)
-    _add(router, "/readyz", _readyz)
-    _add(router, "/.well-known/jwks.json", _token_keys)
-    _add(router, f"{API_PREFIX}/openapi.json", openapi)
+    _add(router, "/healthz", "healthz", _health_page(HealthCheck.check))
+    _add(router, "/livez", "livez", _health_page(HealthCheck.check_alive))
+    _add(router, "/readyz", "readyz", _health_page(HealthCheck.check_ready))
+    _add(router, "/.well-known/jwks.json", "token_keys", _token_keys)
+    _add(router, f"{API_PREFIX}/openapi.json", "openapi", openapi)
 
 
 def add_metrics_route(router: web.UrlDispatcher) -> None:
     """Add the page of metrics, which may ask for a token."""
-    _add(router, "/metrics", _metrics)
+    _add(router, "/metrics", "metrics", _metrics)
 
 
-def _add(
-    router: web.UrlDispatcher,
-    path: str,
-    handler: Callable[[web.Request], Awaitable[web.Response]],
-) -> None:
-    add_route(router, "GET", path, handler)
+def _add(router: web.UrlDispatcher, path: str, name: str, answer: _Answer) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        begin_operation(request, name)
+        if request.query_string:
+            raise InvalidInputError(
+                "This endpoint accepts no query parameters.", field="query"
+            )
+        if request.body_exists:
+            raise MalformedError("A GET request must not have a body.")
+        return await answer(request)
+
+    add_route(router, "GET", path, handle)
 
 
-def _begin(request: web.Request, name: str) -> None:
-    begin_operation(request, name)
-    if request.query_string:
-        raise InvalidInputError(
-            "This endpoint accepts no query parameters.", field="query"
+def _health_page(
+    check: Callable[[HealthCheck], Awaitable[tuple[Health, bool]]],
+) -> _Answer:
+    async def answer(request: web.Request) -> web.Response:
+        health, is_good = await check(request.app[HEALTH])
+        return web.Response(
+            body=wire.encode_json(health),
+            status=200 if is_good else 503,
+            content_type="application/json",
         )
-    if request.body_exists:
-        raise MalformedError("A GET request must not have a body.")
 
-
-async def _healthz(request: web.Request) -> web.Response:
-    _begin(request, "healthz")
-    health, serving = await request.app[HEALTH].check()
-    return _show(health, serving)
-
-
-async def _livez(request: web.Request) -> web.Response:
-    _begin(request, "livez")
-    return _show(request.app[HEALTH].alive(), True)
-
-
-async def _readyz(request: web.Request) -> web.Response:
-    _begin(request, "readyz")
-    health, serving = await request.app[HEALTH].check_ready()
-    return _show(health, serving)
-
-
-def _show(health: Health, is_good: bool) -> web.Response:
-    return web.Response(
-        body=wire.encode_json(health),
-        status=200 if is_good else 503,
-        content_type="application/json",
-    )
+    return answer
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    _begin(request, "metrics")
-    _check_token(request)
+    """
+    Return the metrics, to those who show their token, if there is one.
+
+    Raises:
+        AuthenticationError: The request does not show it.
+    """
+    wanted = request.app[SETTINGS].metrics.token_sha256
+    shown = hashlib.sha256(visitor_of(request).credential.encode()).hexdigest()
+    if wanted and not hmac.compare_digest(wanted, shown):
+        raise AuthenticationError
     await request.app[HEALTH].refresh()
     return web.Response(
         body=request.app[METRICS].exposition(),
@@ -107,21 +101,7 @@ async def _metrics(request: web.Request) -> web.Response:
     )
 
 
-def _check_token(request: web.Request) -> None:
-    """
-    Raise unless the request shows the token of metrics, where there is one.
-
-    Raises:
-        AuthenticationError: It doesn't.
-    """
-    wanted = request.app[SETTINGS].metrics.token_sha256
-    shown = hashlib.sha256(visitor_of(request).credential.encode()).hexdigest()
-    if wanted and not hmac.compare_digest(wanted, shown):
-        raise AuthenticationError
-
-
 async def _token_keys(request: web.Request) -> web.Response:
-    _begin(request, "token_keys")
     body = await request.app[VAULT].token_keys()
     tag = hashlib.sha256(body).hexdigest()[:32]
     seconds = int(request.app[SETTINGS].token_config.reload_seconds)
