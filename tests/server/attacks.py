@@ -122,9 +122,9 @@ def _header_tokens() -> Tokens:
 
 
 def _bit_flips() -> Tokens:
-    token = mint().encode()
-    for position in range(len(token) * 7):
-        changed = bytearray(token)
+    whole = mint().encode()
+    for position in range(len(whole) * 7):
+        changed = bytearray(whole)
         changed[position // 7] ^= 1 << position % 7
         yield changed.decode("ascii")
     for number in range(40):
