@@ -278,10 +278,36 @@ def remove_the_baseline(site: Site) -> int:
 
 def put_an_older_baseline_back(site: Site) -> int:
     """Put back what was kept after an earlier prune."""
-    older = site.older / site.baseline.name
-    header = msgspec.json.decode(older.read_bytes().splitlines()[0])
-    shutil.copy(older, site.baseline)
+    shutil.copy(site.older / site.baseline.name, site.baseline)
+    return _next_seq(site.baseline)
+
+
+def _next_seq(baseline: Path) -> int:
+    header = msgspec.json.decode(baseline.read_bytes().splitlines()[0])
     return int(header["next_seq"])
+
+
+def remove_all_closed_segments(site: Site) -> int:
+    """Leave the live segment and what is kept of pruned records."""
+    for segment in segments_of(site.path):
+        segment.unlink()
+    return _next_seq(site.baseline)
+
+
+def leave_the_baseline_alone(site: Site) -> int:
+    """Leave no record but what is kept of pruned ones."""
+    site.path.write_bytes(b"")
+    return remove_all_closed_segments(site)
+
+
+def put_all_but_the_baseline_back(site: Site) -> int:
+    """Put the log as it was before the last prune beside what that kept."""
+    for segment in site.segments:
+        segment.unlink()
+    for older in site.older.glob("audit.log*"):
+        if older.name != site.baseline.name:
+            shutil.copy(older, site.path.parent)
+    return 0
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -304,5 +330,8 @@ BASELINE_ATTACKS: tuple[Attack, ...] = (
     lose_a_key,
     remove_the_baseline,
     put_an_older_baseline_back,
+    remove_all_closed_segments,
+    leave_the_baseline_alone,
+    put_all_but_the_baseline_back,
 )
 """Attacks on what is kept of pruned records."""

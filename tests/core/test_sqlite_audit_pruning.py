@@ -14,12 +14,10 @@ from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
-    InvalidInputError,
 )
 from hsm_core.model import Phase, PruneDetail
 from hsm_core.protocols import AuditDraft
-from hsm_core.testing import FakeClock
-from tests.core.audit_support import draft, fill, intent, outcome, verified
+from tests.core.audit_support import draft, fill, verified
 from tests.core.sqlite_audit_support import (
     edited,
     open_log,
@@ -66,81 +64,6 @@ def test_a_prune_removes_a_prefix_and_records_it(path: Path) -> None:
     assert (31, 70, 100) == (found.records, found.first_seq, found.head_seq)
     assert (tree.roots, True) == (found.pruned_roots, found.baseline_checked)
     assert 31 == verified(path, None).records
-
-
-def test_prunes_follow_each_other_over_restarts(path: Path) -> None:
-    """Each goes on where the one before ended, and the tree goes on too."""
-    tree = CompactRange()
-    with opened(path) as log:
-        fill(log, 50)
-        everything = log.lines(0, 50)
-    for end in (10, 11, 30, 45):
-        with opened(path) as log:
-            detail = log.prune(end, "test")
-            assert detail is not None
-            assert end == log.first_seq
-            for line in everything[tree.size : end]:
-                tree.append(leaf_hash(line))
-            assert tree.roots == detail.roots
-        assert verified(path).clean
-    with opened(path) as log:
-        assert 45 == log.first_seq
-        assert log.prune(45, "test") is None
-
-
-def test_the_last_state_of_each_key_is_kept(path: Path) -> None:
-    """What the pruned records said of keys is known after them, merged over prunes."""
-    with opened(path) as log:
-        for generation in (1, 2, 3):
-            log.append([_changed(number, generation) for number in range(5)]).wait()
-        fill(log, 3)
-        log.prune(7, "test")
-        assert [2, 2, 1, 1, 1] == [known.generation for known in log.baseline()]
-    with opened(path) as log:
-        assert [2, 2, 1, 1, 1] == [known.generation for known in log.baseline()]
-        log.prune(14, "test")
-        found = list(log.baseline())
-    assert [3, 3, 3, 3, 2] == [known.generation for known in found]
-    assert f"{4:032x}{2:032x}" == found[4].digest
-
-
-def test_an_open_intent_and_the_head_stay(path: Path) -> None:
-    """No more is removed than what no start will ask for."""
-    with opened(path) as log:
-        fill(log, 5)
-        log.append([intent("open")]).wait()
-        fill(log, 5)
-        assert log.prune(10, "test") is not None
-        assert 5 == log.first_seq
-        log.append([outcome("open")]).wait()
-        log.prune(1000, "test")
-        assert log.head().seq - 2 == log.first_seq - 1
-    assert verified(path).clean
-
-
-def test_reading_what_was_pruned_is_refused(path: Path) -> None:
-    """A reader is told where the trail begins."""
-    with opened(path) as log:
-        fill(log, 20)
-        log.prune(10, "test")
-        with pytest.raises(InvalidInputError, match="at least 10"):
-            log.lines(9, 1)
-        assert 11 == len(log.lines(10, 100))
-
-
-def test_only_records_older_than_the_limit_can_be_pruned(path: Path) -> None:
-    """Age decides, in order of seq; a record that is young keeps all after it."""
-    clock = FakeClock()
-    with opened(path, clock=clock) as log:
-        for _ in range(10):
-            clock.advance(3600)
-            fill(log, 2)
-        limit = clock.now() - 5 * 3_600_000_000 + 1
-        assert 10 == log.prunable(limit)
-        assert log.first_seq == log.prunable(0)
-        log.prune(log.prunable(limit), "test")
-        assert 10 == log.first_seq
-    assert verified(path).clean
 
 
 def test_a_bad_record_is_not_washed_clean(path: Path) -> None:

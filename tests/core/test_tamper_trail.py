@@ -23,6 +23,8 @@ from tests.core.tamper_kit import (
     attacked_site,
     edit,
     edit_and_chain_anew,
+    put_all_but_the_baseline_back,
+    put_an_older_baseline_back,
 )
 
 HISTORIES = 10
@@ -112,8 +114,9 @@ def test_what_is_kept_of_pruned_records_can_not_be_changed(
     for refuse in (verified, lambda path: open_aged(path, FakeClock())):
         with pytest.raises(AuditTamperedError) as caught:
             refuse(site.path)
-        assert seq == caught.value.facts["seq"]
-        assert caught.value.facts["reason"] in ("baseline", "pruned")
+        # A start looks for the record of the prune first.
+        assert caught.value.facts["seq"] in (0, seq)
+        assert caught.value.facts["reason"] in ("baseline", "pruned", "shorter")
 
 
 def test_an_attack_under_a_running_server_is_found_by_verifying(
@@ -136,20 +139,55 @@ def test_an_attack_under_a_running_server_is_found_by_verifying(
     log.close()
 
 
-def test_segments_that_were_pruned_can_not_come_back(
-    copy: Callable[[str], Site],
-) -> None:
-    """Files of removed records that are put back are no part of the trail."""
-    site = copy("pruned")
-    first = verified(site.path)
+def _stage_the_older_baseline(site: Site) -> None:
+    shutil.copy(site.older / site.baseline.name, f"{site.baseline}.new")
+
+
+def _stage_the_baseline_of_now(site: Site) -> None:
+    shutil.copy(site.baseline, f"{site.baseline}.new")
+
+
+def _put_removed_segments_back(site: Site) -> None:
     for segment in site.older.glob("audit.log.0*"):
         if not (site.path.parent / segment.name).exists():
             shutil.copy(segment, site.path.parent)
 
-    assert first == verified(site.path)
+
+@pytest.mark.parametrize(
+    "leave",
+    [_stage_the_older_baseline, _stage_the_baseline_of_now, _put_removed_segments_back],
+)
+def test_what_a_prune_has_left_behind_counts_for_nothing(
+    copy: Callable[[str], Site], leave: Callable[[Site], None]
+) -> None:
+    """Old files that are put back neither change the log nor stop a start."""
+    site = copy("pruned")
+    before = verified(site.path)
+    leave(site)
+
+    assert before == verified(site.path)
     _start(site.path)
-    assert first.first_seq == verified(site.path).first_seq
-    assert first.first_seq == int(segments_of(site.path)[0].name[-16:])
+    assert before.first_seq == verified(site.path).first_seq
+    assert before.first_seq == int(segments_of(site.path)[0].name[-16:])
+    assert not site.path.with_name("audit.log.baseline.new").exists()
+
+
+def test_the_baseline_of_a_prune_to_come_counts_for_nothing(
+    copy: Callable[[str], Site],
+) -> None:
+    """Its record is not in the log yet, so a start throws it away."""
+    site = copy("pruned")
+    newest = site.baseline.read_bytes()
+    put_all_but_the_baseline_back(site)
+    put_an_older_baseline_back(site)
+    staged = site.path.with_name("audit.log.baseline.new")
+    staged.touch(0o600)
+    staged.write_bytes(newest)
+    before = verified(site.path)
+    _start(site.path)
+
+    assert not staged.exists()
+    assert before.first_seq == verified(site.path).first_seq == site.first_seq
 
 
 def test_no_prune_washes_a_forgery_clean(tmp_path: Path) -> None:

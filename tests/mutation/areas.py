@@ -70,7 +70,7 @@ AREAS: Final = {
             *("audit_baseline", "audit_format", "audit_merkle"),
             *("audit_record", "audit_recovery", "audit_retention_rule"),
             *("audit_stored", "audit_tampering"),
-            *("audit_verify", "audit_pruned_attacks"),
+            *("audit_verify", "tamper_trail"),
             *("trail_filters", "trail_sieve", "trail_walk"),
         )
         + _contract("audit_pruning"),
