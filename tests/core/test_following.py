@@ -171,26 +171,22 @@ def held_sync() -> Iterator[tuple[threading.Event, threading.Event]]:
         go_on.set()
 
 
-def test_one_record_and_then_events(gateway: OpenHSM) -> None:
+async def test_one_record_and_then_events(gateway: OpenHSM) -> None:
     """A view from now on begins empty; its record and all later events follow."""
     session = session_of(gateway)
     session.create_key("ed25519", name="k")
     asked = from_now(gateway)
 
-    async def follow() -> tuple[ops.AuditPage, list[AuditEntry]]:
-        async with aclosing(as_caller(gateway).follow(asked)) as pages:
-            first = await anext(pages)
-            found = await until(pages, lambda e: e.event.kind == "ListAuditEvents")
-            await asyncio.to_thread(session.sign, "k", b"m")
-            found += await until(pages, lambda e: e.event.kind == "Sign")
-            await asyncio.to_thread(session.revoke, "k")
-            found += await until(
-                pages,
-                lambda e: (e.event.kind, e.event.phase) == ("RevokeKey", "outcome"),
-            )
-            return first, found
-
-    first, found = asyncio.run(follow())
+    async with aclosing(as_caller(gateway).follow(asked)) as pages:
+        first = await anext(pages)
+        found = await until(pages, lambda e: e.event.kind == "ListAuditEvents")
+        await asyncio.to_thread(session.sign, "k", b"m")
+        found += await until(pages, lambda e: e.event.kind == "Sign")
+        await asyncio.to_thread(session.revoke, "k")
+        found += await until(
+            pages,
+            lambda e: (e.event.kind, e.event.phase) == ("RevokeKey", "outcome"),
+        )
 
     start = asked.start_seq
     assert start is not None
@@ -203,7 +199,7 @@ def test_one_record_and_then_events(gateway: OpenHSM) -> None:
     assert {"follow": 1, "ascending": 1, "start_seq": start} == recorded
 
 
-def test_every_event_once_whoever_writes(gateway: OpenHSM) -> None:
+async def test_every_event_once_whoever_writes(gateway: OpenHSM) -> None:
     """Under concurrent writers nothing is left out, doubled or out of order."""
     session = session_of(gateway)
     session.create_key("ed25519", name="k")
@@ -213,52 +209,45 @@ def test_every_event_once_whoever_writes(gateway: OpenHSM) -> None:
         for _ in range(40):
             session.sign("k", b"m")
 
-    async def follow() -> list[ops.AuditPage]:
-        with ThreadPoolExecutor(4) as writers:
-            async with aclosing(as_caller(gateway).follow(asked)) as pages:
-                found = [await anext(pages)]
-                written = [writers.submit(write) for _ in range(4)]
-                async with asyncio.timeout(PATIENCE):
-                    while (
-                        not all(work.done() for work in written)
-                        or found[-1].items[-1].event.seq < trail_of(gateway).head().seq
-                    ):
-                        found.append(await anext(pages))
-                return found
+    with ThreadPoolExecutor(4) as writers:
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            seen = [await anext(pages)]
+            written = [writers.submit(write) for _ in range(4)]
+            async with asyncio.timeout(PATIENCE):
+                while (
+                    not all(work.done() for work in written)
+                    or seen[-1].items[-1].event.seq < trail_of(gateway).head().seq
+                ):
+                    seen.append(await anext(pages))
 
-    pages = asyncio.run(follow())
-
-    found = [entry for page in pages for entry in page.items]
+    found = [entry for page in seen for entry in page.items]
     assert everything(gateway) == found
-    assert all(1 <= len(page.items) <= 7 for page in pages)
-    assert all(page.head_seq >= page.items[-1].event.seq for page in pages)
-    assert [page.items[-1].event.seq + 1 for page in pages] == [
-        page.next_seq for page in pages
+    assert all(1 <= len(page.items) <= 7 for page in seen)
+    assert all(page.head_seq >= page.items[-1].event.seq for page in seen)
+    assert [page.items[-1].event.seq + 1 for page in seen] == [
+        page.next_seq for page in seen
     ]
     views = [entry for entry in found if entry.event.kind == "ListAuditEvents"]
     assert 1 == len(views)
 
 
-def test_another_view_goes_on_where_one_ended(memory: OpenHSM) -> None:
+async def test_another_view_goes_on_where_one_ended(memory: OpenHSM) -> None:
     """From the last page's next_seq on nothing is missed and nothing comes twice."""
     session = session_of(memory)
-
-    async def follow(start: int) -> tuple[list[int], int]:
+    found: list[int] = []
+    start = 0
+    for _ in range(4):
         asked = ops.ListAuditEvents(ascending=True, start_seq=start, limit=2)
         async with aclosing(as_caller(memory).follow(asked)) as pages:
             page = await anext(pages)
-            return seqs_of(list(page.items)), page.next_seq or 0
-
-    found, start = asyncio.run(follow(0))
-    for _ in range(3):
+        found += seqs_of(list(page.items))
+        start = page.next_seq or 0
         session.random(8)
-        seqs, start = asyncio.run(follow(start))
-        found += seqs
 
     assert list(range(len(found))) == found
 
 
-def test_the_same_filters(memory: OpenHSM) -> None:
+async def test_the_same_filters(memory: OpenHSM) -> None:
     """What another does, what is done otherwise, and other keys do not come."""
     mine = session_of(memory)
     other = type(mine)(memory.act_as(caller(principal="other")))
@@ -266,171 +255,139 @@ def test_the_same_filters(memory: OpenHSM) -> None:
         mine.create_key("ed25519", name=name)
     asked = from_now(memory, key_id="k", kind=("Sign",), principal="tester")
 
-    async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(memory).follow(asked)) as pages:
-            assert () == (await anext(pages)).items
-            for session, key, message in (
-                (other, "k", b"1"),
-                (mine, "l", b"22"),
-                (mine, "k", b"333"),
-            ):
-                await asyncio.to_thread(session.sign, key, message)
-            return await until(pages, lambda e: e.event.kind == "Sign")
-
-    (entry,) = asyncio.run(follow())
+    async with aclosing(as_caller(memory).follow(asked)) as pages:
+        assert () == (await anext(pages)).items
+        for session, key, message in (
+            (other, "k", b"1"),
+            (mine, "l", b"22"),
+            (mine, "k", b"333"),
+        ):
+            await asyncio.to_thread(session.sign, key, message)
+        (entry,) = await until(pages, lambda e: e.event.kind == "Sign")
 
     assert 3 == entry.event.parameters["message_bytes"]
     assert entry.event.caller is not None
     assert "tester" == entry.event.caller.principal
 
 
-def test_a_name_that_comes_and_goes(memory: OpenHSM) -> None:
+async def test_a_name_that_comes_and_goes(memory: OpenHSM) -> None:
     """A key that gets a name later is followed by it, to its end."""
     session = session_of(memory)
     asked = from_now(memory, key_id="later")
 
-    async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(memory).follow(asked)) as pages:
-            await anext(pages)
-            await asyncio.to_thread(session.create_key, "ed25519", name="later")
-            await until(pages, lambda e: e.event.phase == "outcome")
-            await asyncio.to_thread(session.destroy, "later")
-            return await until(pages, lambda e: e.event.phase == "outcome")
-
-    found = asyncio.run(follow())
+    async with aclosing(as_caller(memory).follow(asked)) as pages:
+        await anext(pages)
+        await asyncio.to_thread(session.create_key, "ed25519", name="later")
+        await until(pages, lambda e: e.event.phase == "outcome")
+        await asyncio.to_thread(session.destroy, "later")
+        found = await until(pages, lambda e: e.event.phase == "outcome")
 
     assert ["DestroyKey"] * 2 == [entry.event.kind for entry in found]
 
 
-def test_closing_ends_it(memory: OpenHSM) -> None:
+async def test_closing_ends_it(memory: OpenHSM) -> None:
     """A closed view gives no page, even if there is something new."""
-
-    async def follow() -> None:
-        pages = as_caller(memory).follow(from_now(memory))
+    pages = as_caller(memory).follow(from_now(memory))
+    await anext(pages)
+    await pages.aclose()
+    with pytest.raises(StopAsyncIteration):
         await anext(pages)
-        await pages.aclose()
-        with pytest.raises(StopAsyncIteration):
-            await anext(pages)
-
-    asyncio.run(follow())
 
 
-def test_there_is_a_limit(memory: OpenHSM) -> None:
+async def test_there_is_a_limit(memory: OpenHSM) -> None:
     """One too many is refused before anything is recorded; one less makes room."""
     head = trail_of(memory).head
 
-    async def follow() -> tuple[int, int]:
-        views = [
-            as_caller(memory).follow(from_now(memory)) for _ in range(MOST_FOLLOWERS)
-        ]
-        for pages in views:
-            await anext(pages)
-        before = head().seq
-        with pytest.raises(errors.OverloadedError, match="16 clients"):
-            await anext(as_caller(memory).follow(from_now(memory)))
-        after = head().seq
-        await views[0].aclose()
-        async with aclosing(as_caller(memory).follow(from_now(memory))) as another:
-            await anext(another)
-        for pages in views:
-            await pages.aclose()
-        return before, after
-
-    before, after = asyncio.run(follow())
+    views = [as_caller(memory).follow(from_now(memory)) for _ in range(MOST_FOLLOWERS)]
+    for pages in views:
+        await anext(pages)
+    before = head().seq
+    with pytest.raises(errors.OverloadedError, match="16 clients"):
+        await anext(as_caller(memory).follow(from_now(memory)))
+    after = head().seq
+    await views[0].aclose()
+    async with aclosing(as_caller(memory).follow(from_now(memory))) as another:
+        await anext(another)
+    for pages in views:
+        await pages.aclose()
 
     assert before == after
     assert before + 1 == head().seq
 
 
-def test_whoever_may_not_look(memory: OpenHSM) -> None:
+async def test_whoever_may_not_look(memory: OpenHSM) -> None:
     """They are refused, recorded, and take nobody's place."""
     asked = from_now(memory)
 
-    async def follow() -> None:
-        for who in (STRANGER, caller(Role.OPERATOR)) * MOST_FOLLOWERS:
-            with pytest.raises(errors.AccessDeniedError):
-                await anext(as_caller(memory, who).follow(asked))
-        async with aclosing(as_caller(memory).follow(asked)) as pages:
-            await anext(pages)
-
-    asyncio.run(follow())
+    for who in (STRANGER, caller(Role.OPERATOR)) * MOST_FOLLOWERS:
+        with pytest.raises(errors.AccessDeniedError):
+            await anext(as_caller(memory, who).follow(asked))
+    async with aclosing(as_caller(memory).follow(asked)) as pages:
+        await anext(pages)
 
     codes = [entry.event.code for entry in everything(memory)[asked.start_seq :]]
     assert ["access_denied"] * (2 * MOST_FOLLOWERS) + ["ok"] == codes
 
 
-def test_it_does_not_go_backwards(memory: OpenHSM) -> None:
+async def test_it_does_not_go_backwards(memory: OpenHSM) -> None:
     """A view that follows the trail is ascending; refusing another is recorded."""
     start = trail_of(memory).head().seq + 1
 
-    async def follow() -> None:
-        await anext(as_caller(memory).follow(ops.ListAuditEvents()))
-
     with pytest.raises(errors.InvalidInputError) as caught:
-        asyncio.run(follow())
+        await anext(as_caller(memory).follow(ops.ListAuditEvents()))
 
     assert "ascending" == caught.value.facts["field"]
     (entry,) = everything(memory)[start:]
     assert ("ListAuditEvents", "invalid_input") == (entry.event.kind, entry.event.code)
 
 
-def test_a_field_out_of_its_limits(memory: OpenHSM) -> None:
+async def test_a_field_out_of_its_limits(memory: OpenHSM) -> None:
     """What is no page size is refused as by any other call."""
-
-    async def follow() -> None:
-        asked = ops.ListAuditEvents(ascending=True, limit=0)
-        await anext(as_caller(memory).follow(asked))
+    asked = ops.ListAuditEvents(ascending=True, limit=0)
 
     with pytest.raises(errors.InvalidInputError, match="limit"):
-        asyncio.run(follow())
+        await anext(as_caller(memory).follow(asked))
 
 
-def test_a_locked_hsm_is_followed(memory: OpenHSM) -> None:
+async def test_a_locked_hsm_is_followed(memory: OpenHSM) -> None:
     """Views of the trail are served while the HSM is locked, and show its recovery."""
     services = memory._services  # noqa: SLF001 (to lock it)
     services.inventory.lock.set("A test.", {"reason": "test"})
     hsm = memory.act_as(caller())
 
-    async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
-            await anext(pages)
-            await asyncio.to_thread(hsm.execute, ops.RecoverStore(reason="fine"))
-            return await until(pages, lambda e: e.event.kind == "RecoverStore")
-
-    assert "RecoverStore" in {entry.event.kind for entry in asyncio.run(follow())}
-
-
-def test_the_end_of_the_hsm(memory: OpenHSM) -> None:
-    """Who waits for the next page is told, and holds nobody up."""
-
-    async def follow() -> None:
-        pages = as_caller(memory).follow(from_now(memory))
+    async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
         await anext(pages)
-        await until(pages, lambda e: e.event.kind == "ListAuditEvents")
-        task = asyncio.ensure_future(anext(pages))
-        await asyncio.to_thread(memory.close)
-        with pytest.raises(errors.UnavailableError, match="closed") as caught:
-            async with asyncio.timeout(PATIENCE):
-                await task
-        assert errors.UnavailableError is type(caught.value)
-        with pytest.raises(StopAsyncIteration):
-            await anext(pages)
-        with pytest.raises(errors.UnavailableError, match="closed"):
-            await anext(as_caller(memory).follow(from_now(memory)))
+        await asyncio.to_thread(hsm.execute, ops.RecoverStore(reason="fine"))
+        assert await until(pages, lambda e: e.event.kind == "RecoverStore")
 
-    asyncio.run(follow())
+
+async def test_the_end_of_the_hsm(memory: OpenHSM) -> None:
+    """Who waits for the next page is told, and holds nobody up."""
+    pages = as_caller(memory).follow(from_now(memory))
+    await anext(pages)
+    await until(pages, lambda e: e.event.kind == "ListAuditEvents")
+    task = asyncio.ensure_future(anext(pages))
+    await asyncio.to_thread(memory.close)
+    with pytest.raises(errors.UnavailableError, match="closed") as caught:
+        async with asyncio.timeout(PATIENCE):
+            await task
+    assert errors.UnavailableError is type(caught.value)
+    with pytest.raises(StopAsyncIteration):
+        await anext(pages)
+    with pytest.raises(errors.UnavailableError, match="closed"):
+        await anext(as_caller(memory).follow(from_now(memory)))
 
 
 @pytest.mark.parametrize("trail", AuditStoreKind)
-def test_nothing_is_shown_that_a_power_cut_could_undo(
+async def test_nothing_is_shown_that_a_power_cut_could_undo(
     trail: AuditStoreKind, tmp_path: Path
 ) -> None:
     """An event that is written waits for its sync before it is shown."""
     sync = AuditSync.BOUNDED
-
-    async def follow(
-        gateway: OpenHSM, hold: threading.Event, go: threading.Event
-    ) -> None:
+    with (
+        on_disk(tmp_path, trail=trail, sync=sync) as gateway,
+        held_sync() as (hold, go_on),
+    ):
         head = trail_of(gateway).head
         async with aclosing(as_caller(gateway).follow(from_now(gateway))) as pages:
             await anext(pages)
@@ -441,67 +398,53 @@ def test_nothing_is_shown_that_a_power_cut_could_undo(
             assert before + 1 == head().seq
             task = asyncio.ensure_future(anext(pages))
             assert await is_waiting(task)
-            go.set()
+            go_on.set()
             async with asyncio.timeout(PATIENCE):
                 assert [before + 1] == seqs_of(list((await task).items))
 
-    with on_disk(tmp_path, trail=trail, sync=sync) as gateway, held_sync() as events:
-        asyncio.run(follow(gateway, *events))
 
-
-def test_the_record_of_the_view_is_durable_first(tmp_path: Path) -> None:
+async def test_the_record_of_the_view_is_durable_first(tmp_path: Path) -> None:
     """Even where answers do not wait for the sync, the first page does."""
-
-    async def follow(
-        gateway: OpenHSM, hold: threading.Event, go: threading.Event
-    ) -> None:
+    with (
+        on_disk(tmp_path, sync=AuditSync.BOUNDED) as gateway,
+        held_sync() as (hold, go_on),
+    ):
         asked = from_now(gateway)
         hold.set()
         pages = as_caller(gateway).follow(asked)
         task = asyncio.ensure_future(anext(pages))
         await come_true(lambda: trail_of(gateway).head().seq == asked.start_seq)
         assert await is_waiting(task)
-        go.set()
+        go_on.set()
         async with asyncio.timeout(PATIENCE):
             await task
         assert trail_of(gateway).durable_head().seq == asked.start_seq
         await pages.aclose()
 
-    sync = AuditSync.BOUNDED
-    with on_disk(tmp_path, sync=sync) as gateway, held_sync() as events:
-        asyncio.run(follow(gateway, *events))
 
-
-def test_a_record_that_does_not_become_durable(tmp_path: Path) -> None:
+async def test_a_record_that_does_not_become_durable(tmp_path: Path) -> None:
     """No page is shown where the record of the view is not durable in time."""
-
-    async def follow(gateway: OpenHSM, hold: threading.Event) -> None:
+    with held_sync() as (hold, go_on):
+        gateway = on_disk(tmp_path, sync=AuditSync.BOUNDED, timeout_seconds=1.0)
         hold.set()
         with pytest.raises(errors.AuditUnavailableError):
             async with asyncio.timeout(PATIENCE):
                 await anext(as_caller(gateway).follow(from_now(gateway)))
-
-    with held_sync() as (hold, go_on):
-        gateway = on_disk(tmp_path, sync=AuditSync.BOUNDED, timeout_seconds=1.0)
-        asyncio.run(follow(gateway, hold))
         go_on.set()
         gateway.close()
 
 
-def test_one_that_falls_behind_a_prune(memory: OpenHSM) -> None:
+async def test_one_that_falls_behind_a_prune(memory: OpenHSM) -> None:
     """It goes on with the oldest record that is left."""
     session, trail = session_of(memory), trail_of(memory)
     asked = ops.ListAuditEvents(ascending=True, limit=1)
 
-    async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(memory).follow(asked)) as pages:
-            assert [0] == seqs_of(list((await anext(pages)).items))
-            for _ in range(10):
-                session.random(8)
-            trail.prune(8, "for a test")
-            return await until(pages, lambda e: e.event.kind == "system.prune")
-
-    found = asyncio.run(follow())
+    async with aclosing(as_caller(memory).follow(asked)) as pages:
+        assert [0] == seqs_of(list((await anext(pages)).items))
+        for _ in range(10):
+            session.random(8)
+        trail.prune(8, "for a test")
+        found = await until(pages, lambda e: e.event.kind == "system.prune")
 
     assert list(range(8, trail.head().seq + 1)) == seqs_of(found)
 
@@ -509,60 +452,50 @@ def test_one_that_falls_behind_a_prune(memory: OpenHSM) -> None:
 @pytest.mark.parametrize(
     "error", [errors.AuditUnavailableError(), errors.AuditTamperedError(seq=3)]
 )
-def test_a_trail_that_cannot_be_read(error: errors.HSMError) -> None:
+async def test_a_trail_that_cannot_be_read(error: errors.HSMError) -> None:
     """The view ends with what a call would raise; the place in it is free again."""
     faults = Faults()
-
-    async def follow(gateway: OpenHSM) -> None:
-        pages = as_caller(gateway).follow(from_now(gateway))
-        await anext(pages)
-        faults.plan("audit.lines", error)
-        with pytest.raises(type(error)) as caught:
-            async with asyncio.timeout(PATIENCE):
-                await anext(pages)
-        assert caught.value is error
-        with pytest.raises(StopAsyncIteration):
-            await anext(pages)
-
     with memory_hsm(faults=faults) as gateway:
         for _ in range(MOST_FOLLOWERS + 1):
-            asyncio.run(follow(gateway))
+            pages = as_caller(gateway).follow(from_now(gateway))
+            await anext(pages)
+            faults.plan("audit.lines", error)
+            with pytest.raises(type(error)) as caught:
+                async with asyncio.timeout(PATIENCE):
+                    await anext(pages)
+            assert caught.value is error
+            with pytest.raises(StopAsyncIteration):
+                await anext(pages)
 
 
-def test_a_store_that_fails_meanwhile() -> None:
+async def test_a_store_that_fails_meanwhile() -> None:
     """The records of a key are followed though the key can't be looked up."""
     faults = Faults()
-
-    async def follow(gateway: OpenHSM) -> list[AuditEntry]:
+    with memory_hsm(faults=faults) as gateway:
         session = session_of(gateway)
+        session.create_key("ed25519", name="k")
         asked = from_now(gateway, key_id="k")
         async with aclosing(as_caller(gateway).follow(asked)) as pages:
             await anext(pages)
             await asyncio.to_thread(session.sign, "k", b"m")
             faults.plan("store.entry", errors.StoreUnavailableError(), times=1000)
-            return await until(pages, lambda e: e.event.kind == "Sign")
-
-    with memory_hsm(faults=faults) as gateway:
-        session_of(gateway).create_key("ed25519", name="k")
-        assert 1 == len(asyncio.run(follow(gateway)))
+            assert 1 == len(await until(pages, lambda e: e.event.kind == "Sign"))
         faults.clear()
 
 
-def test_reads_that_wait_already(memory: OpenHSM) -> None:
+async def test_reads_that_wait_already(memory: OpenHSM) -> None:
     """Where too much waits, a view that has begun looks later, and does not end."""
     pools = memory._pools  # noqa: SLF001 (to fill it)
 
-    async def follow() -> list[AuditEntry]:
-        async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
-            await anext(pages)
-            pools._queue.waiting += 1024  # noqa: SLF001 (as if so much waited)
-            task = asyncio.ensure_future(anext(pages))
-            assert await is_waiting(task)
-            pools._queue.waiting -= 1024  # noqa: SLF001 (it is done)
-            async with asyncio.timeout(PATIENCE):
-                return list((await task).items)
-
-    assert ["ListAuditEvents"] == [e.event.kind for e in asyncio.run(follow())]
+    async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
+        await anext(pages)
+        pools._queue.waiting += 1024  # noqa: SLF001 (as if so much waited)
+        task = asyncio.ensure_future(anext(pages))
+        assert await is_waiting(task)
+        pools._queue.waiting -= 1024  # noqa: SLF001 (it is done)
+        async with asyncio.timeout(PATIENCE):
+            found = (await task).items
+    assert ["ListAuditEvents"] == [e.event.kind for e in found]
 
 
 def test_executed_it_is_one_page(memory: OpenHSM) -> None:
@@ -579,20 +512,17 @@ def test_executed_it_is_one_page(memory: OpenHSM) -> None:
         assert [start - 1, start] == [page.head_seq for page in pages]
 
 
-def test_a_start_that_is_not_there_yet(memory: OpenHSM) -> None:
+async def test_a_start_that_is_not_there_yet(memory: OpenHSM) -> None:
     """A view from a later record on shows what comes from that record on."""
     start = trail_of(memory).head().seq + 4
     asked = ops.ListAuditEvents(ascending=True, start_seq=start)
     session = session_of(memory)
 
-    async def follow() -> tuple[ops.AuditPage, list[AuditEntry]]:
-        async with aclosing(as_caller(memory).follow(asked)) as pages:
-            first = await anext(pages)
-            for _ in range(4):
-                session.random(8)
-            return first, await until(pages, lambda e: e.event.seq == start + 1)
-
-    first, found = asyncio.run(follow())
+    async with aclosing(as_caller(memory).follow(asked)) as pages:
+        first = await anext(pages)
+        for _ in range(4):
+            session.random(8)
+        first, found = first, await until(pages, lambda e: e.event.seq == start + 1)
 
     assert ((), start) == (first.items, first.next_seq)
     assert [start, start + 1] == seqs_of(found)
