@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The retention policy: what is accepted, and which window concerns which version."""
+"""Retention policy: its file, its windows, and purges where it is bad or missing."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,8 +23,43 @@ from hsm_core.retention_policy import (
 )
 from hsm_core.testing import FakeClock
 from tests.core.key_support import document_of, key_id_of
-from tests.core.refused_policies import REFUSED
+from tests.core.retention_support import World, keep_pipeline
 from tests.support import REPOSITORY
+
+_BOMB = b"tags: &a {x: 1}\noverrides: [*a, *a, *a]\n"
+
+REFUSED: dict[str, bytes] = {
+    "nothing": b"",
+    "a comment alone": b"# later\n",
+    "half a line": b"default_days: [",
+    "no days": b"default_days: 0",
+    "negative days": b"default_days: -1",
+    "negative days of a tag": b"tags: {a: -30}",
+    "too many days": b"default_days: 36501",
+    "days that are none": b"default_days: soon",
+    "a number in quotes": b'default_days: "30"',
+    "part of a day": b"default_days: 1.5",
+    "an empty value": b"default_days: 30\ntags:\n",
+    "an unknown field": b"default_day: 30",
+    "an unknown field of an override": b"overrides: [{key_id: a, day: 1, days: 2}]",
+    "an override without key": b"overrides: [{days: 2}]",
+    "an override without days": b"overrides: [{key_id: a}]",
+    "version 0": b"overrides: [{key_id: a, version: 0, days: 2}]",
+    "a repeated tag": b"tags:\n  a: 1\n  a: 2\n",
+    "a repeated override of a version": (
+        b"overrides: [{key_id: a, version: 1, days: 1},"
+        b" {key_id: a, version: 1, days: 2}]"
+    ),
+    "huge days": b"default_days: " + b"9" * 400,
+    "a repeated override": b"overrides: [{key_id: a, days: 1}, {key_id: a, days: 2}]",
+    "a bomb": _BOMB,
+    "a constructor": b"default_days: !!python/object/apply:os.getpid []",
+    "two documents": b"default_days: 1\n---\ndefault_days: 2\n",
+    "a list": b"- 1\n",
+    "Latin 1": b"tags: {\xe4: 1}",
+    "a long text": b"#" * 70_000,
+}
+"""By what is wrong with each; none of it is ever taken for a shorter window."""
 
 SAMPLE = REPOSITORY / "examples" / "config" / "retention.yaml"
 
@@ -152,9 +190,7 @@ class TestFile:
         found: object = (file.policy, file.problem)
         assert (RetentionPolicy(default_days=3), "") == found
 
-    @pytest.mark.parametrize(
-        "text", [*REFUSED.values(), None], ids=[*REFUSED, "no file"]
-    )
+    @pytest.mark.parametrize("text", [b"", REFUSED["no days"], None])
     def test_the_last_good_policy_is_kept(
         self, tmp_path: Path, text: bytes | None
     ) -> None:
@@ -231,3 +267,142 @@ class TestFile:
         self.look(file, clock)
 
         assert file.policy is None
+
+
+__all__ = ["keep_pipeline"]
+
+RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
+ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
+GOOD = b"default_days: 30\ntags:\n  long: 300\n"
+BAD: dict[str, bytes | None] = {
+    **{name: REFUSED[name] for name in ("nothing", "no days", "a bomb")},
+    "cut in a word": GOOD[:-13],
+    "cut in a tag": GOOD[:-6],
+    "no file": None,
+}
+
+
+@pytest.fixture(params=list(BAD.values()), ids=list(BAD))
+def bad(request: pytest.FixtureRequest) -> bytes | None:
+    """Return what the file holds; None for no file."""
+    content: bytes | None = request.param
+    return content
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Return an HSM in memory with a good policy."""
+    made = World(tmp_path, policy=GOOD)
+    yield made
+    made.close()
+
+
+def spoil(world: World, content: bytes | None) -> None:
+    """Put something in the place of the policy, and let it stand."""
+    if content is None:
+        world.policy_path.unlink()
+    else:
+        world.policy_path.write_bytes(content)
+    world.adopt()
+
+
+def asked_for(world: World) -> list[str]:
+    """Return the keys that people were asked about."""
+    return [world.people.asked[a.approval_id].key_id for a in world.people.made]
+
+
+def test_the_last_good_policy_goes_on(world: World, bad: bytes | None) -> None:
+    """Its windows count, not none: what is young or long-lived is not asked for."""
+    old = world.old_key()
+    long = world.old_key(tags=["long"])
+    world.pass_time(31, every=15.5)
+    young = world.old_key()
+    spoil(world, bad)
+    world.sweep()
+    report = world.session.retention()
+
+    assert report.problem
+    assert parse_retention_policy(GOOD).sha256 == report.policy_sha256
+    assert not world.session.status().retention.healthy
+    assert [old] == [
+        world.people.asked[a.approval_id].key_id for a in world.people.made
+    ]
+
+    world.people.grant()
+    world.pass_time(3)
+
+    assert [DESTROYED, ACTIVE] == world.states(old)
+    assert [RETIRED, ACTIVE] == world.states(long) == world.states(young)
+    assert 1 == len(world.people.made)
+    assert 2 == len(world.attested())
+
+
+def test_where_there_never_was_a_good_one(tmp_path: Path, bad: bytes | None) -> None:
+    """Nobody is asked, nothing is scheduled and nothing purged; all else goes on."""
+    world = World(tmp_path, policy=bad)
+    key = world.old_key()
+    world.pass_time(400, every=100)
+    world.people.grant()
+    world.sweep()
+    report = world.session.retention()
+
+    assert ("", 0) == (report.policy_sha256, report.default_days)
+    assert report.problem
+    assert [] == world.people.made
+    assert [] == world.attested()
+    assert [RETIRED, ACTIVE] == world.states(key)
+    assert b"x" == world.session.decrypt(key, world.session.encrypt(key, b"x"))
+    world.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", None, REFUSED["no days"]], ids=["empty", "no file", "no days"]
+)
+def test_what_is_scheduled_waits_for_a_policy_after_a_restart(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """A start knows no policy from before: ripe material is kept until there is one."""
+    world = World(tmp_path, memory=False)
+    key = world.old_key()
+    world.pass_time(31, every=15.5)
+    world.people.grant()
+    world.sweep()
+    world.close()
+    spoil_file(world.policy_path, content)
+    world.open()
+    world.pass_time(3)
+
+    assert [SCHEDULED, ACTIVE] == world.states(key)
+    assert [] == world.attested()
+
+    world.policy_path.write_bytes(GOOD)
+    world.adopt()
+    world.sweep()
+
+    assert [DESTROYED, ACTIVE] == world.states(key)
+    world.close()
+
+
+def spoil_file(path: Path, content: bytes | None) -> None:
+    """Put something in the place of a file, or remove it."""
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+def test_a_tag_that_no_key_has_changes_nothing(world: World) -> None:
+    """However short its window, and however long."""
+    keys = [world.old_key(), world.old_key(tags=["other"])]
+    world.pass_time(20)
+    spoil(world, GOOD + b"  nobody: 1\n  nobody.else: 36500\n")
+    world.pass_time(9)
+
+    assert "" == world.session.retention().problem
+    assert (
+        parse_retention_policy(GOOD).sha256 != world.session.retention().policy_sha256
+    )
+    assert [] == world.people.made
+
+    world.pass_time(2)
+
+    assert sorted(keys) == sorted(asked_for(world))

@@ -1,14 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Retention: what is old is purged once, with consent, and nothing else ever is."""
+"""Retention: what is old is purged once, with consent, and attested as it was done."""
 
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.retention.service import removal_method
 from hsm_core.errors import HSMError, KeyStateError
-from hsm_core.model import ApprovalState, KeyState
+from hsm_core.model import ApprovalState, AuditEvent, KeyState
+from hsm_core.settings import KeyStoreKind
+from tests.core.audit_support import read_lines
+from tests.core.governance_steps import KINDS, Site, make_template
 from tests.core.retention_support import DAY, World, events_of, keep_pipeline
 
 __all__ = ["keep_pipeline"]
@@ -218,32 +230,6 @@ class TestWhatIsKept:
 
 
 class TestConsent:
-    @pytest.mark.parametrize("end", [ApprovalState.DENIED, ApprovalState.CANCELLED])
-    def test_consent_that_ends_in_the_grace_period_gives_the_version_back(
-        self, world: World, end: ApprovalState
-    ) -> None:
-        """The version decrypts again, and nobody is asked for 30 days."""
-        key = world.old_key(1)
-        old = world.session.encrypt(key, b"old")
-        world.session.rotate(key)
-        world.pass_time(31)
-        world.people.grant()
-        world.sweep()
-        world.people.end(world.people.made[0], end)
-        world.pass_time(0.1)
-
-        assert [RETIRED, ACTIVE] == world.states(key)
-        assert b"old" == world.session.decrypt(key, old)
-
-        world.pass_time(29)
-
-        assert 1 == len(world.people.made)
-
-        world.pass_time(2)
-
-        assert 2 == len(world.people.made)
-        assert [] == world.attested()
-
     def test_a_request_that_nobody_answers_is_made_again(self, world: World) -> None:
         """After it has expired, and a day."""
         key = world.old_key()
@@ -254,24 +240,6 @@ class TestConsent:
         states = [found.state for found in world.people.made]
         assert {ApprovalState.EXPIRED} == set(states[:-1])
         assert ApprovalState.PENDING is states[-1]
-
-    def test_consent_outlives_the_longest_grace_period(self, tmp_path: Path) -> None:
-        """It is given as late as people may; the purge completes all the same."""
-        world = World(tmp_path, retention_grace_seconds=200 * DAY)
-        key = world.old_key()
-        world.pass_time(31)
-        world.pass_time(13, every=6.5)
-        world.people.grant()
-        world.sweep()
-        world.pass_time(199, every=50)
-
-        assert [SCHEDULED, ACTIVE] == world.states(key)
-
-        world.pass_time(2)
-
-        assert [DESTROYED, ACTIVE] == world.states(key)
-        assert 1 == len(world.people.made)
-        world.close()
 
     def test_without_a_demand_for_consent_nothing_is_purged(
         self, tmp_path: Path
@@ -339,3 +307,176 @@ class TestTrail:
         assert 2 == len(anchors)
         assert head.head_hash == anchors[0].parameters["leaf_hash"]
         assert [0, 1] == [e.seq for e in events_of(world.retention.ledger.log)]
+
+
+PLACES = ["purge.after_ledger_intent", "purge.after_mutation"]
+KEYS, VERSIONS = 3, 71
+PURGES = KEYS * (VERSIONS - 1)
+
+
+def interrupt_at(world: World, place: str, count: int) -> None:
+    """Let the process end when it comes to a place for the so-manieth time."""
+    seen = 0
+
+    def strike(name: str) -> None:
+        nonlocal seen
+        seen += name == place
+        if seen == count:
+            raise KeyboardInterrupt
+
+    with install(strike), pytest.raises(KeyboardInterrupt):
+        world.sweep()
+
+
+def reopen(world: World) -> None:
+    """Close it and open it again, without the thread that sweeps by itself."""
+    world.close()
+    world.open()
+    world.hsm.worker.stop(10)
+
+
+def test_each_purge_is_attested_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted between steps, after an intent and after a removal."""
+    # A process ends here, and no machine: what was written is there afterwards.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    world = World(tmp_path, memory=False, retention_max_purges=PURGES)
+    world.hsm.worker.stop(10)
+    keys = [world.old_key(VERSIONS) for _ in range(KEYS)]
+    world.pass_time(31, every=15.5)
+    world.people.grant()
+    world.sweep()
+    world.clock.advance(1.5 * DAY)
+    while not world.session.retention().completed_total:
+        world.retention.step()  # A part of a sweep, as the HSM's thread does it.
+    reopen(world)
+    for number, place in enumerate(PLACES, 20):
+        before = len(world.attested())
+        interrupt_at(world, place, number)
+        assert before + number < len(world.attested()) < 2 * PURGES
+        reopen(world)
+    for _ in range(2):
+        world.sweep()
+
+    wanted = [KeyState.DESTROYED] * (VERSIONS - 1) + [KeyState.ACTIVE]
+    assert [wanted] * KEYS == [world.states(key) for key in keys]
+    check_ledger(world, keys)
+    world.close()
+
+
+def check_ledger(world: World, keys: list[str]) -> None:
+    """Check that each version has one intent and one outcome that is well."""
+    assert world.ledger_log is not None
+    events = [e for e in events_of(world.ledger_log) if e.kind == "purge"]
+    intents = {e.operation_id: e for e in events if e.phase == "intent"}
+    ends = [e for e in events if e.phase == "outcome"]
+    done = Counter(
+        (intents[e.operation_id].key_id, intents[e.operation_id].version)
+        for e in ends
+        if e.code == "ok"
+    )
+    versions = [(key, n) for key in keys for n in range(1, VERSIONS)]
+
+    assert Counter(versions) == done
+    assert len(intents) == len(ends) == PURGES
+    assert {"ok"} == {e.code for e in ends}
+
+
+COPIES = "Backups, snapshots and what a medium, such as an SSD, keeps"
+OPENED = "Whoever has an old copy and the root key can still open it."
+ONLY_REMOVED = "has a second name, was only removed"
+
+
+def attested(site: Site) -> list[AuditEvent]:
+    """Return what the ledger says of purges."""
+    assert site.gateway.retention is not None
+    log = site.gateway.retention.ledger.log
+    return [event for event in events_of(log) if event.kind == "purge"]
+
+
+def sealed_forms(folder: Path, kind: str) -> dict[str, bytes]:
+    """Return all sealed forms in a store that is closed, by their SHA-256."""
+    if kind == "filesystem":
+        found = [path.read_bytes() for path in (folder / "keys").rglob("v0000*")]
+    else:
+        with closing(sqlite3.connect(folder / "keys.sqlite")) as database:
+            found = [row[0] for row in database.execute("SELECT blob FROM blobs")]
+    return {hashlib.sha256(content).hexdigest(): content for content in found}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_intent_claims_what_is_done(tmp_path: Path, kind: str) -> None:
+    """The very sealed form that it names is there before, and in no file after."""
+    now = make_template(tmp_path, kind)
+    before = sealed_forms(tmp_path, kind)
+    site = Site(tmp_path, kind, now)
+    site.sweep()
+    intent, outcome = attested(site)
+    digests = intent.parameters["blob_sha256"]
+    assert isinstance(digests, list)
+    gone = before[digests[0]]
+    site.gateway.close()
+
+    wanted = {"filesystem": "overwritten-and-removed", "sqlite": "row-deleted"}
+    for event in (intent, outcome):
+        note = str(event.parameters["note"])
+        assert wanted[kind] == event.parameters["method"]
+        assert COPIES in note
+        assert OPENED in note
+        assert (kind == "filesystem") is (ONLY_REMOVED in note)
+    assert [str(len(gone))] == intent.parameters["blob_bytes"]
+    # What is secret in it is the end; a page may break the whole of it in two.
+    for path in (p for p in tmp_path.rglob("*") if p.is_file()):
+        assert gone[-48:] not in path.read_bytes(), path.name
+
+
+def test_in_memory_no_file_is_claimed(tmp_path: Path) -> None:
+    """Nothing was overwritten, and nothing is said to have been."""
+    world = World(tmp_path)
+    world.old_key()
+    world.pass_time(31, every=15.5)
+    world.people.grant()
+    world.sweep()
+    world.clock.advance(1.5 * DAY)
+    world.sweep()
+    events = world.attested()
+    world.close()
+
+    assert ["forgotten"] * 2 == [event.parameters["method"] for event in events]
+    for event in events:
+        assert OPENED in str(event.parameters["note"])
+        assert ONLY_REMOVED not in str(event.parameters["note"])
+
+
+@pytest.mark.parametrize("store", ["vault", "vault:secret/hsm", "elsewhere:x"])
+def test_only_a_file_is_said_to_be_overwritten(store: str) -> None:
+    """A store that nobody knows here was told to delete, and no more."""
+    assert "object-deleted" == removal_method(store)
+    assert "overwritten-and-removed" == removal_method(KeyStoreKind.FILESYSTEM)
+
+
+def test_a_file_with_a_second_name_is_said_not_to_be_reached(tmp_path: Path) -> None:
+    """The other name keeps the sealed form, and the ledger says that this may be."""
+    site = Site(tmp_path, "filesystem", make_template(tmp_path, "filesystem"))
+    (blob,) = (p for p in (tmp_path / "keys").rglob("v00000001") if p.is_file())
+    kept = blob.read_bytes()
+    os.link(blob, tmp_path / "second-name")
+    site.sweep()
+    (intent, _) = attested(site)
+
+    assert KeyState.DESTROYED is site.oldest()
+    assert not blob.exists()
+    assert kept == (tmp_path / "second-name").read_bytes()
+    assert ONLY_REMOVED in str(intent.parameters["note"])
+    site.gateway.close()
+
+
+def test_the_claims_are_in_the_file_itself(tmp_path: Path) -> None:
+    """Whoever reads the ledger without the HSM reads them in plain words."""
+    site = Site(tmp_path, "filesystem", make_template(tmp_path, "filesystem"))
+    site.sweep()
+    site.gateway.close()
+    lines = [str(line) for line in read_lines(tmp_path / "ledger.log")]
+
+    assert 2 == sum(COPIES in line and OPENED in line for line in lines)
