@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""How much time has passed, whatever the wall clock says."""
+"""Clocks, and how much time has passed, whatever the wall clock says."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsm_core._internal.time.clock import SteadyTime, SystemClock, instant
 from hsm_core._internal.time.clock_guard import (
     OFF,
     SLACK,
@@ -17,8 +20,35 @@ from hsm_core._internal.time.clock_guard import (
     encode_jumps,
     encode_look,
 )
-from hsm_core.testing import FakeClock
+from hsm_core.session import Session
+from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core.key_support import RING
+
+
+def test_an_instant_is_aware() -> None:
+    """A stored time becomes a datetime in UTC."""
+    assert datetime(2025, 6, 15, 15, 6, 40, 5, UTC) == instant(1_750_000_000_000_005)
+
+
+@pytest.mark.parametrize(("time", "year"), [(2**60, 9999), (-(2**60), 1)])
+def test_times_out_of_this_world(time: int, year: int) -> None:
+    """A clock beyond the calendar is shown at the calendar's end, and stops nothing."""
+    with memory_hsm(clock=FakeClock(time)) as gateway:
+        session = Session(gateway.act_as(caller()))
+        session.create_key("ed25519")
+        (key,) = session.keys()
+
+    assert key.created_at is not None
+    assert year == key.created_at.year
+
+
+def test_the_system_clock_moves() -> None:
+    """Both times go on."""
+    clock = SystemClock()
+
+    assert clock.now() <= clock.now()
+    assert clock.monotonic() <= clock.monotonic()
+
 
 DAY = 24 * 3600
 US = 1_000_000
@@ -311,3 +341,33 @@ class TestStoredForm:
         It says what it is.
         """
         assert "<ClockJumpGuard>" == repr(ClockJumpGuard(FakeClock()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["wait", "step", "seen"]), st.integers(-100_000, 100_000)
+        ),
+        max_size=20,
+    )
+)
+def test_steady_time(steps: list[tuple[str, int]]) -> None:
+    """
+    It is never earlier than the clock, nor than before, and passes as time does.
+    """
+    clock = FakeClock()
+    time = SteadyTime(clock)
+    latest = time.now()
+    for what, seconds in steps:
+        if what == "wait":
+            clock.advance(abs(seconds))
+            assert time.now() >= latest + abs(seconds) * 1_000_000
+        elif what == "step":
+            clock.step(seconds)
+            assert time.now() == max(latest, clock.now())
+        else:
+            time.seen(latest + seconds * 1_000_000)
+            assert time.now() == max(latest, latest + seconds * 1_000_000)
+        latest = time.now()
+        assert latest >= clock.now()

@@ -55,9 +55,8 @@ AREAS: Final = {
         (f"{_CORE}/_internal/approvals/*.py",),
         _core(
             *("approval_binding", "approval_format", "approval_ledger"),
-            *("approval_register", "approval_retention", "approval_rules", "consent"),
-            *("consent_signatures", "dual_control", "signed_consents"),
-            "withdrawn_approvers",
+            *("consent", "consent_signatures", "dual_control", "maintenance"),
+            *("signed_consents", "withdrawn_approvers"),
         )
         + _contract("approval_machine", "approval_register"),
     ),
