@@ -20,12 +20,11 @@ from hsm_core._internal.policy.facts import (
 )
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, KeyState, PolicyOutcome, Role
-from hsm_core.operations import OPERATIONS, Operation
-from hsm_core.policies import built_in_policy, parse_policy
+from hsm_core.operations import Operation
+from hsm_core.policies import parse_policy
 from hsm_core.protocols import Decision, KeyFacts
-from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
-from tests.core.test_roles import EXPECTED, LETTERS, sample
+from tests.core.test_roles import sample
 
 O = PolicyOutcome  # noqa: E741 (read in tables)
 SIGN = ops.Sign(key_id="k", message=b"")
@@ -78,22 +77,6 @@ def outcome(
     assert (found is not O.DENY) == decision.allowed
     assert (found is O.APPROVAL) == bool(decision.approvals)
     return found
-
-
-@pytest.mark.parametrize("profile", PolicyProfile)
-@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
-def test_roles_and_profiles(kind: type[Operation[Any]], profile: PolicyProfile) -> None:
-    """Every role may do in every built-in policy what the table of roles says."""
-    rules = RuleEngine(built_in_policy(profile))
-    granted = {LETTERS[x] for x in EXPECTED[kind.__name__] if x in LETTERS}
-
-    allowed = {
-        role
-        for role in Role
-        if rules.decide(sample(kind, "k"), person("x", role), None, at=0).allowed
-    }
-
-    assert granted == allowed
 
 
 CONDITIONS = {
