@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An HSM that is killed in any step of governance is whole, and sees it through."""
+"""Approvals and purges: kills in any step, and honest histories that accuse nobody."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.governance_histories import honest_governance
 from tests.core.governance_kills import sweep
 from tests.core.governance_steps import KINDS, STEPS
 
@@ -32,3 +33,15 @@ def test_a_kill_before_any_call(tmp_path: Path, kind: str, step: str) -> None:
     # Two threads may share the same work otherwise than in the run that was counted.
     assert found.killed >= 0.95 * found.tried - 1
     assert 0 < found.undone < found.killed
+
+
+HISTORIES = 1
+
+
+def test_honest_histories_raise_no_alarm(tmp_path: Path) -> None:
+    """
+    G6: over crashes, refusals, purges and clock steps, nothing is called changed.
+    """
+    told = honest_governance(tmp_path, HISTORIES)
+
+    assert not told.startswith("0 crashes")
