@@ -306,6 +306,8 @@ class TestCommit:
             store.commit(replace(change, entry=entry))
         with pytest.raises(KeyNotFoundError):
             store.get(KeyId(key_id))
+        with pytest.raises(InvalidInputError):
+            store.discard_blobs(KeyId(key_id), (1,))
 
         assert store.get_blob(KeyId(key_id), 1) is None
         assert store.entry(key_id) is None
@@ -321,6 +323,8 @@ class TestCommit:
             store.commit(replace(change, blobs={version: b""}))
         with pytest.raises(InvalidInputError):
             store.commit(replace(change, removed_blobs=(version,)))
+        with pytest.raises(InvalidInputError):
+            store.discard_blobs(change.entry.key_id, (1, version))
 
     def test_many_threads(self, store: KeyStore) -> None:
         """
@@ -1143,18 +1147,6 @@ class TestGuard:
             store.commit(change_of(document_of(1), operation_of(1)))
 
         assert {"operation_id": operation_of(1)} == caught.value.facts
-
-    def test_foreign_exception_in_close(self) -> None:
-        """
-        Closing is guarded too.
-        """
-
-        class Unclosable(MemoryKeyStore):
-            def close(self) -> None:
-                raise RuntimeError
-
-        with pytest.raises(StoreUnavailableError):
-            guarded(Unclosable()).close()
 
     def test_foreign_exception_in_available(self) -> None:
         """

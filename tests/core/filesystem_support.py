@@ -25,7 +25,7 @@ from hsm_core._internal.keyring.documents import peek
 from hsm_core._internal.stores.filesystem import files, key_healing, opening
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.model import KeyId, KeyState
-from hsm_core.protocols import KeyStore
+from hsm_core.protocols import KeyStore, OperationMark
 from tests.core.key_support import (
     change_of,
     document_of,
@@ -248,6 +248,75 @@ SCENARIOS: dict[str, Callable[[KeyStore], None]] = {
     "destroy": destroy,
 }
 """Mutations of a template store; the operation id of each is number 90."""
+
+
+COUNTER = key_id_of(40)
+OTHER_COUNTER = key_id_of(41)
+
+
+def _mark(store: FilesystemKeyStore) -> object:
+    return store.find_operation(operation_of(90))
+
+
+def _counter(store: FilesystemKeyStore) -> object:
+    return store.uses.get(COUNTER)
+
+
+@dataclass(frozen=True)
+class SmallWrite:
+    """
+    A write of one file that is no document.
+
+    Attributes:
+        run: Makes it, where `prepare_small` was called.
+        read: Returns what it changes.
+        old: What that is before.
+        new: What that is afterwards.
+    """
+
+    run: Callable[[FilesystemKeyStore], object]
+    read: Callable[[FilesystemKeyStore], object]
+    old: object
+    new: object
+
+
+SMALL_WRITES = {
+    "abort": SmallWrite(
+        lambda store: store.abort(operation_of(90)),
+        _mark,
+        None,
+        OperationMark(key_id=None, aborted=True),
+    ),
+    "value": SmallWrite(
+        lambda store: store.write_meta("ring", b"another" * 50),
+        lambda store: store.read_meta("ring"),
+        b"sealed",
+        b"another" * 50,
+    ),
+    "counter": SmallWrite(
+        lambda store: store.uses.put(COUNTER, b"new"), _counter, b"old", b"new"
+    ),
+    "discarded counter": SmallWrite(
+        lambda store: store.uses.discard(COUNTER), _counter, b"old", None
+    ),
+    "discarded blob": SmallWrite(
+        lambda store: store.discard_blobs(key_id_of(1), [1]),
+        lambda store: store.get_blob(key_id_of(1), 1),
+        b"blob-1",
+        None,
+    ),
+    "first counter": SmallWrite(
+        lambda store: store.uses.put_first(OTHER_COUNTER, b"first"),
+        lambda store: store.uses.get(OTHER_COUNTER),
+        None,
+        b"first",
+    ),
+}
+
+
+def prepare_small(store: FilesystemKeyStore) -> None:
+    """Make what some of the small writes replace."""
+    store.uses.put(COUNTER, b"old")
 
 
 def key_path(directory: Path, number: int) -> Path:

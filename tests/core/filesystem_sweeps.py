@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
@@ -34,6 +34,8 @@ from tests.core.filesystem_support import (
 )
 from tests.core.key_support import operation_of
 from tests.support import REPOSITORY
+
+S = TypeVar("S")
 
 NUMBERS: Final = {
     name: getattr(errno, name)
@@ -76,9 +78,7 @@ def both_states(
     return old, new
 
 
-def attempt(
-    store: KeyStore, run: Callable[[KeyStore], None], fake: FaultyOS
-) -> HSMError | None:
+def attempt(store: S, run: Callable[[S], object], fake: FaultyOS) -> HSMError | None:
     """Run a mutation under a fault and return its error, which must be one of ours."""
     with patched(fake):
         try:

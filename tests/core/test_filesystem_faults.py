@@ -12,20 +12,20 @@ import pytest
 
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
-    OutcomeUnknownError,
     StorageFullError,
     StoreUnavailableError,
 )
-from hsm_core.protocols import KeyStore
 from tests.core.filesystem_support import (
     CHANGES,
     SCENARIOS,
+    SMALL_WRITES,
     FaultyOS,
     copy,
-    failing_sync_of_directories,
     folder_in_memory,
+    leftovers,
     make_template,
     patched,
+    prepare_small,
     seen,
     struck,
 )
@@ -36,7 +36,7 @@ from tests.core.filesystem_sweeps import (
     fail_every_call,
     reopened,
 )
-from tests.core.key_support import key_id_of, operation_of
+from tests.core.key_support import key_id_of
 
 COMMON = ("EIO", "ENOSPC", "EMFILE")
 
@@ -78,121 +78,51 @@ def test_full_disk_is_told(template: Path, tmp_path: Path, scenario: str) -> Non
     _, new = both_states(template, tmp_path, run)
     store = FilesystemKeyStore(copy(template, tmp_path / "full"))
     fake = FaultyOS(struck(errno.ENOSPC, 1, sticky=True).strike, 1, 10**9)
-    fake.names = frozenset({"write"})
+    fake.names = frozenset({"write", "mkdir"})
 
     error = attempt(store, run, fake)
-    run(store)
 
     assert StorageFullError is type(error)
+    assert store.available
+    run(store)
     assert new == seen(store)
     store.close()
 
 
-@pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_poisoned_or_as_before(
-    template: Path, tmp_path: Path, scenario: str, *, sticky: bool
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize(
+    ("name", "sticky"),
+    [(name, sticky) for name in ("abort", "value", "counter") for sticky in (0, 1)]
+    + [("first counter", 0)],
+)
+def test_small_writes(
+    template: Path, tmp_path: Path, name: str, number: int, sticky: int
 ) -> None:
     """
-    After a failure, the open store shows the old state and works, or shows nothing.
+    Abort marks, values and counters are old or new too, and never falsely answered.
     """
-    run = SCENARIOS[scenario]
-    old, new = both_states(template, tmp_path, run)
-    nth, poisoned = 0, 0
-    while True:
-        nth += 1
-        store = FilesystemKeyStore(copy(template, tmp_path / str(nth)))
-        fake = struck(errno.EIO, nth, sticky=sticky)
-        error = attempt(store, run, fake)
-        if error is not None:
-            try:
-                found = seen(store)
-            except StoreUnavailableError:
-                poisoned += 1
-                with pytest.raises(StoreUnavailableError):
-                    run(store)
-            else:
-                assert not isinstance(error, OutcomeUnknownError)
-                assert old == found
-                run(store)
-                assert new == seen(store)
-        store.close()
-        if fake.count < nth:
-            break
-    assert poisoned
-
-
-def test_failed_sync_is_not_tried_again(template: Path, tmp_path: Path) -> None:
-    """
-    After a directory could not be synced no success is reported on this handle.
-    """
-    store = FilesystemKeyStore(copy(template, tmp_path / "store"))
-    fake = failing_sync_of_directories()
-    with patched(fake), pytest.raises(OutcomeUnknownError):
-        SCENARIOS["edit"](store)
-
-    with pytest.raises(StoreUnavailableError, match="reopen"):
-        SCENARIOS["create"](store)
-
-    store.close()
-    assert reopened(tmp_path / "store")[1]
-
-
-@pytest.mark.parametrize("call", ["rotate", "abort", "write_meta"])
-def test_failed_sync_before_the_commit(
-    template: Path, tmp_path: Path, call: str
-) -> None:
-    """
-    Nor after the directory of a blob, an abort mark or a small value could not be.
-    """
-    calls: dict[str, Callable[[KeyStore], None]] = {
-        "rotate": SCENARIOS["rotate"],
-        "abort": lambda store: store.abort(operation_of(90)),
-        "write_meta": lambda store: store.write_meta("ring", b"another"),
-    }
-    store = FilesystemKeyStore(copy(template, tmp_path / "store"))
-    fake = failing_sync_of_directories()
-
-    error = attempt(store, calls[call], fake)
-
-    assert StoreUnavailableError is type(error)
-    with pytest.raises(StoreUnavailableError, match="reopen"):
-        SCENARIOS["create"](store)
-    store.close()
-
-
-@pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("call", ["abort", "write_meta"])
-def test_small_values(
-    template: Path, tmp_path: Path, call: str, *, sticky: bool
-) -> None:
-    """
-    Abort marks and small values are old or new too, and never acknowledged wrongly.
-    """
-    calls: dict[str, Callable[[KeyStore], None]] = {
-        "abort": lambda store: store.abort(operation_of(90)),
-        "write_meta": lambda store: store.write_meta("ring", b"another" * 50),
-    }
-    nth = 0
+    write = SMALL_WRITES[name]
+    failures = nth = 0
     while True:
         nth += 1
         directory = copy(template, tmp_path / str(nth))
         store = FilesystemKeyStore(directory)
-        fake = struck(errno.EIO, nth, sticky=sticky)
-        error = attempt(store, calls[call], fake)
+        prepare_small(store)
+        fake = struck(number, nth, sticky=bool(sticky))
+        error = attempt(store, write.run, fake)
+        store.reopen()
+        found = write.read(store)
         store.close()
         store = FilesystemKeyStore(directory)
-        mark = store.find_operation(operation_of(90))
-        value = store.read_meta("ring")
-        store.close()
 
-        assert mark is None or mark.aborted
-        assert value in {b"sealed", b"another" * 50}
-        if error is None:
-            assert mark is not None if call == "abort" else value != b"sealed"
+        assert found == write.read(store)
+        assert found in ([write.new] if error is None else [write.old, write.new])
+        assert [] == leftovers(directory)
+        store.close()
+        failures += error is not None
         if fake.count < nth:
             break
-    assert nth > 5
+    assert failures >= 3
 
 
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])

@@ -17,16 +17,16 @@ import pytest
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core.errors import (
-    HSMError,
     KeyTamperedError,
     OutcomeUnknownError,
-    StorageFullError,
     StoreUnavailableError,
 )
 from hsm_core.protocols import KeyStore
 from tests.core.filesystem_support import (
     CHANGES,
+    COUNTER,
     SCENARIOS,
+    SMALL_WRITES,
     FaultyOS,
     Seen,
     as_directory,
@@ -39,9 +39,11 @@ from tests.core.filesystem_support import (
     make_template,
     patched,
     path_of,
+    prepare_small,
     seen,
     struck,
 )
+from tests.core.filesystem_sweeps import attempt, both_states
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
 from tests.support import REPOSITORY
 
@@ -65,28 +67,6 @@ def store(template: Path, tmp_path: Path) -> Iterator[FilesystemKeyStore]:
     opened = FilesystemKeyStore(copy(template, tmp_path / "store"))
     yield opened
     opened.close()
-
-
-def states(template: Path, folder: Path, scenario: str) -> tuple[Seen, Seen]:
-    """Return what is there before and after a mutation."""
-    store = FilesystemKeyStore(copy(template, folder / "whole"))
-    old = seen(store)
-    SCENARIOS[scenario](store)
-    new = seen(store)
-    store.close()
-    return old, new
-
-
-def attempt(
-    store: KeyStore, run: Callable[[KeyStore], None], fake: FaultyOS
-) -> HSMError | None:
-    """Run something under a fault and return its error."""
-    with patched(fake):
-        try:
-            run(store)
-        except HSMError as error:
-            return error
-    return None
 
 
 def is_in(store: KeyStore) -> bool:
@@ -122,7 +102,10 @@ def unavailable(store: FilesystemKeyStore) -> None:
         lambda: store.discard_blobs(key_id_of(1), [1]),
         lambda: store.read_meta("ring"),
         lambda: store.write_meta("ring", b""),
-        lambda: store.uses.material_ids(),
+        store.uses.material_ids,
+        lambda: store.uses.get(COUNTER),
+        lambda: store.uses.put(COUNTER, b""),
+        lambda: store.uses.discard(COUNTER),
         store.rebuild,
         lambda: store.reindex([]),
         lambda: store.commit(change_of(document_of(8), operation_of(8))),
@@ -140,7 +123,7 @@ def test_every_failure_is_healed(
     """
     Whichever call failed, opening again gives the old or the new state, and works.
     """
-    old, new = states(template, tmp_path, scenario)
+    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
     run, nth, healed = SCENARIOS[scenario], 0, 0
     while True:
         nth += 1
@@ -154,7 +137,8 @@ def test_every_failure_is_healed(
             store.reopen()
             assert [] == leftovers(directory)
         elif error is not None:
-            assert not is_in(store)
+            assert not isinstance(error, OutcomeUnknownError)
+            assert old == seen(store)
         assert store.available
         if not is_in(store):
             run(store)
@@ -174,7 +158,7 @@ def test_fault_while_opening_again(
     """
     A failure of the repair leaves the store unavailable, and the next one is whole.
     """
-    old, new = states(template, tmp_path, scenario)
+    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
     nth = 0
     while True:
         nth += 1
@@ -229,42 +213,76 @@ def test_what_is_found_is_written_afresh(
     assert 3 == len(set(synced[:-1])) if scenario == "create" else 2 == len(synced)
 
 
-@pytest.mark.parametrize("call", ["abort", "write_meta"])
-def test_small_values(store: FilesystemKeyStore, tmp_path: Path, call: str) -> None:
+@pytest.mark.parametrize("name", list(SMALL_WRITES)[:-1])
+def test_small_writes(store: FilesystemKeyStore, tmp_path: Path, name: str) -> None:
     """
-    Abort marks and small values are settled too, and then what a start would find.
+    Marks, values, counters and deletes are settled too, to what a start would find.
     """
-    calls: dict[str, Callable[[KeyStore], None]] = {
-        "abort": lambda store: store.abort(operation_of(90)),
-        "write_meta": lambda store: store.write_meta("ring", b"another"),
-    }
-    error = attempt(store, calls[call], failing_sync_of_directories())
-    assert StoreUnavailableError is type(error)
+    write = SMALL_WRITES[name]
+    prepare_small(store)
+    error = attempt(store, write.run, failing_sync_of_directories())
+    assert isinstance(error, StoreUnavailableError)
+    assert not isinstance(error, OutcomeUnknownError)
     unavailable(store)
 
     store.reopen()
 
-    mark, value = store.find_operation(operation_of(90)), store.read_meta("ring")
-    assert (call == "abort") == (mark is not None and mark.aborted)
-    assert (b"another" if call == "write_meta" else b"sealed") == value
+    assert write.new == write.read(store)
     assert [] == leftovers(tmp_path)
 
 
-def test_removal_that_is_not_durable(store: FilesystemKeyStore, tmp_path: Path) -> None:
+def test_blob_before_the_commit(store: FilesystemKeyStore) -> None:
     """
-    A blob whose removal could not be synced is gone when that is settled.
+    A blob whose directory could not be synced leaves the document as it was.
     """
-    SCENARIOS["destroy"](store)
-    blob = key_path(tmp_path / "store", 1) / "v00000001"
-    blob.write_bytes(b"kept by a crash")
-    fake = failing_sync_of_directories()
-
-    error = attempt(store, lambda s: s.discard_blobs(key_id_of(1), [1]), fake)
+    before = seen(store)
+    error = attempt(store, SCENARIOS["rotate"], failing_sync_of_directories())
+    assert StoreUnavailableError is type(error)
     unavailable(store)
+
     store.reopen()
 
-    assert StoreUnavailableError is type(error)
-    assert not blob.exists()
+    assert before == seen(store)
+
+
+POINTS = (
+    "store.before_blobs",
+    "store.after_blobs",
+    "store.before_document",
+    "store.after_document",
+    "store.after_remove",
+)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_foreign_exception(
+    store: FilesystemKeyStore, scenario: str, point: str, error: type[BaseException]
+) -> None:
+    """
+    An unforeseen exception before the commit changes nothing; after it, it is settled.
+    """
+    before = seen(store)
+    passed: list[str] = []
+
+    def fail(name: str) -> None:
+        passed.append(name)
+        if name == point:
+            raise error
+
+    committed = point in POINTS[3:]
+    told = committed and error is RuntimeError
+    with install(fail), pytest.raises(OutcomeUnknownError if told else error):
+        SCENARIOS[scenario](store)
+
+    assert POINTS[: len(passed)] == tuple(passed)
+    if committed:
+        unavailable(store)
+        store.reopen()
+    else:
+        assert before == seen(store)
+    assert committed == is_in(store)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -301,42 +319,6 @@ def test_file_that_could_not_be_synced(
 
     assert [False] == [os.path.exists(path) for path in failed]
     assert not set(failed) & set(opened)
-    assert is_in(store)
-
-
-def test_no_room(store: FilesystemKeyStore) -> None:
-    """
-    A full disk is told as such, closes nothing, and is forgotten when there is room.
-    """
-    fake = struck(errno.ENOSPC, 1, sticky=True)
-    fake.names = frozenset({"write", "mkdir"})
-
-    error = attempt(store, SCENARIOS["create"], fake)
-
-    assert StorageFullError is type(error)
-    assert store.available
-    SCENARIOS["create"](store)
-    assert is_in(store)
-
-
-@pytest.mark.parametrize("point", ["store.after_document", "store.after_remove"])
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_unforeseen_exception(
-    store: FilesystemKeyStore, scenario: str, point: str
-) -> None:
-    """
-    An unforeseen exception after the commit is settled like a failed sync.
-    """
-
-    def fail(name: str) -> None:
-        if name == point:
-            raise RuntimeError
-
-    with install(fail), pytest.raises(OutcomeUnknownError):
-        SCENARIOS[scenario](store)
-    unavailable(store)
-    store.reopen()
-
     assert is_in(store)
 
 
@@ -431,21 +413,6 @@ def test_interrupted_write(store: FilesystemKeyStore) -> None:
     assert nth > 4
 
 
-def test_nothing_failed(store: FilesystemKeyStore) -> None:
-    """
-    Opening again what is whole does nothing; what is closed stays so.
-    """
-    fake = FaultyOS()
-    with patched(fake):
-        store.reopen()
-    assert 0 == fake.count
-
-    store.close()
-
-    with pytest.raises(StoreUnavailableError, match="closed"):
-        store.reopen()
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kill_while_opening_again(
     template: Path, tmp_path: Path, scenario: str
@@ -453,7 +420,7 @@ def test_kill_while_opening_again(
     """
     SIGKILL before each changing call of the repair: old state or new, and tidy.
     """
-    old, new = states(template, tmp_path, scenario)
+    old, new = both_states(template, tmp_path, SCENARIOS[scenario])
     answer = subprocess.run(
         [
             sys.executable,
