@@ -18,64 +18,12 @@ from hsm_core.errors import (
     LeaseHeldError,
     LeaseLostError,
     StoreUnavailableError,
-    VaultConflictError,
 )
-from hsm_core.protocols import ABSENT, Lease, Leases, RemoteKeyVault, VaultObject
+from hsm_core.protocols import Lease, Leases, RemoteKeyVault
 from hsm_core.testing import FakeClock, FakeEntropy
 
 NAME = "writer"
 HOUR = 3600.0
-
-
-class SmallVault(RemoteKeyVault):
-    """
-    A vault in a dictionary, whose next puts may lose their answer or never arrive.
-
-    Attributes:
-        plan: For each put to come: ``ok``, ``lost`` (stored, and not answered) or
-            ``dropped`` (neither).
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: dict[str, VaultObject] = {}
-        self._tags = 0
-        self.plan: list[str] = []
-        self.before_put: Callable[[], None] = lambda: None
-
-    def get(self, name: str, /) -> VaultObject | None:
-        """Return an object."""
-        with self._lock:
-            return self._found.get(name)
-
-    def put(self, name: str, data: bytes, /, *, expected: str | None = None) -> str:
-        """Store an object, unless the plan says otherwise."""
-        self.before_put()
-        with self._lock:
-            fate = self.plan.pop(0) if self.plan else "ok"
-            if fate == "dropped":
-                raise StoreUnavailableError
-            found = self._found.get(name)
-            tag = ABSENT if found is None else found.tag
-            if expected is not None and expected != tag:
-                raise VaultConflictError
-            self._tags += 1
-            self._found[name] = VaultObject(data, f"t{self._tags}")
-            if fate == "lost":
-                raise StoreUnavailableError
-            return f"t{self._tags}"
-
-    def list(self, prefix: str, /, *, after: str = "", limit: int = 1000) -> list[str]:
-        """Return nothing: lists may lag behind as far as they like."""
-        return []
-
-    def delete(self, name: str, /) -> None:
-        """Delete an object."""
-        with self._lock:
-            self._found.pop(name, None)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class Row:
@@ -83,9 +31,7 @@ class Row:
 
     def __init__(self, name: str) -> None:
         self.clock = FakeClock()
-        self._vault: RemoteKeyVault = SmallVault()
-        if name == "memory":
-            self._vault = MemoryVault()
+        self._vault: RemoteKeyVault = MemoryVault()
         if name == "s3":
             from tests.core.s3_server import shared_storage
 
@@ -96,7 +42,7 @@ class Row:
         return RemoteLeases(self._vault, self.clock, SystemEntropy())
 
 
-@pytest.fixture(params=["small", "memory", "s3"])
+@pytest.fixture(params=["memory", "s3"])
 def row(request: pytest.FixtureRequest) -> Row:
     """Give one vault after the other."""
     return Row(request.param)
@@ -197,7 +143,7 @@ class TestEveryImplementation:
         """
         A lease that these leases never gave is lost.
         """
-        elsewhere = Row("small").open().acquire(NAME, "a", 10)
+        elsewhere = Row("memory").open().acquire(NAME, "a", 10)
 
         leases.release(elsewhere)
         with pytest.raises(LeaseLostError):
@@ -302,7 +248,7 @@ class TestRemote:
         ],
     )
     def test_unreadable(
-        self, vault: SmallVault, leases: RemoteLeases, content: bytes
+        self, vault: MemoryVault, leases: RemoteLeases, content: bytes
     ) -> None:
         """
         An object that is no lease of this name is not taken for a free name.
@@ -315,77 +261,76 @@ class TestRemote:
         assert 1 == leases.acquire("other", "a", 10).epoch
 
     @pytest.fixture
-    def vault(self) -> SmallVault:
+    def vault(self) -> MemoryVault:
         """Give an empty vault."""
-        return SmallVault()
+        return MemoryVault()
 
     @pytest.fixture
-    def leases(self, vault: SmallVault) -> RemoteLeases:
+    def leases(self, vault: MemoryVault) -> RemoteLeases:
         """Give leases in it."""
         return RemoteLeases(vault, FakeClock(), FakeEntropy())
 
-    @pytest.mark.parametrize("plan", [["lost"], ["dropped"], ["dropped", "lost"]])
+    @pytest.mark.parametrize("fail", [MemoryVault.lose_answers, MemoryVault.refuse])
+    @pytest.mark.parametrize("times", [1, 2])
     def test_lost_answers(
-        self, vault: SmallVault, leases: RemoteLeases, plan: list[str]
+        self,
+        vault: MemoryVault,
+        leases: RemoteLeases,
+        fail: Callable[..., None],
+        times: int,
     ) -> None:
         """
         An answer that got lost is found, and a request that got lost is repeated.
         """
-        vault.plan = list(plan)
+        fail(vault, "put", times=times)
         lease = leases.acquire(NAME, "a", 10)
-        vault.plan = list(plan)
+        fail(vault, "put", times=times)
         renewed = leases.renew(lease, 20)
-        vault.plan = list(plan)
+        fail(vault, "put", times=times)
         leases.release(renewed)
 
         assert 1 == renewed.epoch
         assert 2 == leases.acquire(NAME, "b", 10).epoch
 
-    def test_gone(self, vault: SmallVault, leases: RemoteLeases) -> None:
+    def test_gone(self, vault: MemoryVault, leases: RemoteLeases) -> None:
         """
         A vault that stays away is told after three attempts.
         """
-        vault.plan = ["dropped"] * 9
+        vault.refuse("put", times=9)
 
         with pytest.raises(StoreUnavailableError):
             leases.acquire(NAME, "a", 10)
 
-        assert 6 == len(vault.plan)
+        assert 3 == [call for call, _ in vault.calls].count("put")
 
     @pytest.mark.parametrize("holder", ["a", "b"])
     def test_lost_to_another(
-        self, vault: SmallVault, leases: RemoteLeases, holder: str
+        self, vault: MemoryVault, leases: RemoteLeases, holder: str
     ) -> None:
         """
         A lease of another caller, even of the same name, isn't taken for a lost answer.
         """
         other = RemoteLeases(vault, FakeClock(), FakeEntropy(1))
 
-        def overtake() -> None:
-            vault.before_put = lambda: None
-            other.acquire(NAME, holder, 10)
+        put = vault.put
 
-        vault.before_put = overtake
-        vault.plan = ["ok", "dropped"]
+        def overtaken(name: str, data: bytes, /, *, expected: str | None = None) -> str:
+            vault.put = put  # type: ignore[method-assign]
+            other.acquire(NAME, holder, 10)
+            return put(name, data, expected=expected)
+
+        vault.put = overtaken  # type: ignore[method-assign]
+        vault.refuse("put", after=1)
 
         with pytest.raises(LeaseHeldError, match=f"held by {holder}"):
             leases.acquire(NAME, "a", 10)
 
-    def test_late_arrival(self, vault: SmallVault, leases: RemoteLeases) -> None:
+    def test_late_arrival(self, vault: MemoryVault, leases: RemoteLeases) -> None:
         """
         A request that arrives after it was repeated changes nothing any more.
         """
-        requests: list[tuple[bytes, str | None]] = []
-        put = vault.put
-
-        def record(name: str, data: bytes, /, *, expected: str | None = None) -> str:
-            requests.append((data, expected))
-            return put(name, data, expected=expected)
-
-        vault.put = record  # type: ignore[method-assign]
-        vault.plan = ["dropped"]
+        vault.hold("put")
         lease = leases.acquire(NAME, "a", 10)
 
-        with pytest.raises(VaultConflictError):
-            put("leases/writer", requests[0][0], expected=requests[0][1])
+        assert 0 == vault.deliver()
         assert lease == replace(leases.renew(lease, 10), expires_at=lease.expires_at)

@@ -25,7 +25,6 @@ from hsm_core.errors import (
     StorageFullError,
     StoreLockedError,
     StoreUnavailableError,
-    VaultConflictError,
 )
 from hsm_core.protocols import OperationMark, VaultObject
 from hsm_core.testing import FakeClock
@@ -795,42 +794,3 @@ class TestFormat:
         assert document == store.get(ONE).document
         for text in ("`ferrohsm-document 1 EPOCH TOKEN`", "`keys/KEY-ID/document`"):
             assert text in page_text
-
-
-class TestMemoryVault:
-    def test_plans(self, vault: MemoryVault) -> None:
-        """
-        A plan says which call of which object fails, and how.
-        """
-        vault.refuse("put", name="b", after=1)
-        vault.put("a", b"")
-        vault.put("b1", b"")
-        with pytest.raises(StoreUnavailableError):
-            vault.put("b2", b"")
-        vault.lose_answers("put")
-        with pytest.raises(StoreUnavailableError):
-            vault.put("c", b"", expected="")
-        vault.hold("put")
-        with pytest.raises(StoreUnavailableError):
-            vault.put("d", b"")
-
-        assert ["a", "b1", "c"] == vault.list("")
-        assert 1 == vault.deliver()
-        assert ["a", "b1", "c", "d"] == vault.list("")
-        with pytest.raises(VaultConflictError):
-            vault.put("d", b"", expected="")
-
-    def test_slowness(
-        self, vault: MemoryVault, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """
-        A call may take its time.
-        """
-        slept: list[float] = []
-        monkeypatch.setattr("time.sleep", slept.append)
-        vault.delay("get", 3.0)
-
-        vault.get("a")
-        vault.put("a", b"")
-
-        assert [3.0] == slept
