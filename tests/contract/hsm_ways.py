@@ -15,8 +15,9 @@ from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSM, Clock
+from hsm_core.session import Session
 from hsm_core.settings import Settings
-from hsm_core.testing import memory_hsm
+from hsm_core.testing import caller, memory_hsm
 
 R = TypeVar("R")
 Connect: TypeAlias = Callable[[Caller], HSM]
@@ -38,6 +39,13 @@ def filesystem_hsm(folder: Path, clock: Clock | None = None) -> OpenHSM:
     return open_hsm(
         settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32, clock=clock
     )
+
+
+@contextmanager
+def disk_session(folder: Path) -> Iterator[Session]:
+    """Open an HSM on disk, and give a session."""
+    with filesystem_hsm(folder) as gateway:
+        yield Session(gateway.act_as(caller()))
 
 
 class _BlockingHSM:

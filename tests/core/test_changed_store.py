@@ -20,7 +20,7 @@ from hsm_core.model import Integrity, KeyState, MessageDetail
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.contract.hsm_ways import filesystem_hsm
+from tests.contract.hsm_ways import disk_session, filesystem_hsm
 from tests.core.changed_stores import SqliteData, session_on
 from tests.core.sqlite_support import edited
 
@@ -38,8 +38,7 @@ def accepting(folder: Path) -> OpenHSM:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Give the data of an HSM with two keys, and an older copy of its store."""
-    with filesystem_hsm(tmp_path) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(tmp_path) as session:
         session.create_key("ed25519", name="first")
         session.create_key("ed25519", name="second")
     shutil.copytree(tmp_path / "keys", tmp_path / "older")
@@ -50,8 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def check_locked(folder: Path, reason: str) -> Session:
     """Open the HSM: it is locked for this reason, and uses no key."""
-    with filesystem_hsm(folder) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(folder) as session:
         status = session.status()
         assert "locked" == status.state
         assert status.store.locked
@@ -89,8 +87,7 @@ def test_an_older_store_is_locked(folder: Path) -> None:
 
 def test_an_older_key_is_locked(folder: Path) -> None:
     """Nor with yesterday's copy of that key alone; the others are served."""
-    with filesystem_hsm(folder) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(folder) as session:
         first = session.describe("first").key_id
         session.rotate("second")
     document = Path("keys") / first / "key.json"
@@ -106,8 +103,7 @@ def test_an_older_key_is_locked(folder: Path) -> None:
 
 def test_a_removed_key_is_noticed(folder: Path) -> None:
     """A key that is gone with its folder is not forgotten; the others are served."""
-    with filesystem_hsm(folder) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(folder) as session:
         first = session.describe("first").key_id
         session.rotate("second")
     shutil.rmtree(folder / "keys" / "keys" / first)
@@ -140,8 +136,7 @@ def test_a_restore_can_be_accepted(folder: Path) -> None:
         events = [entry.event for entry in session.audit_events(limit=2)]
         first = session.describe("first").key_id
         session.rotate("second")
-    with filesystem_hsm(folder) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(folder) as session:
         assert KeyState.ACTIVE is session.describe("first").state
 
     assert ["system.start", "system.key-accepted"] == [e.kind for e in events]
@@ -165,15 +160,13 @@ def test_changes_beside_a_tampered_key_are_no_false_alarm(folder: Path) -> None:
     path = folder / "keys" / "keys" / first / "key.json"
     original = path.read_bytes()
     path.write_bytes(b"junk")
-    with filesystem_hsm(folder) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(folder) as session:
         session.rotate("second")
         session.create_key("aes", name="third")
 
     path.write_bytes(original)
 
-    with filesystem_hsm(folder) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with disk_session(folder) as session:
         assert {Integrity.OK} == {key.integrity for key in session.keys()}
 
 
@@ -207,8 +200,7 @@ class TestForgedDocuments:
         """A forged name leads nobody away from the key that really has it."""
         forged = self.edit(folder, "first", {"name": "second"})
 
-        with filesystem_hsm(folder) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(folder) as session:
             second = session.describe("second")
             session.sign("second", b"m")
 
@@ -222,8 +214,7 @@ class TestForgedDocuments:
         forged = text.replace('"state":"active"', '"state":"destroyed"')
         (key_folder / stored / "key.json").write_text(forged)
 
-        with filesystem_hsm(folder) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(folder) as session:
             shown = {str(key.key_id): key.integrity for key in session.keys()}
             with pytest.raises(errors.NameTakenError):
                 session.create_key("aes", name="second")
@@ -326,14 +317,12 @@ class TestNoFalseAlarm:
         path = folder / "keys" / "keys" / key / "key.json"
         original = path.read_bytes()
         path.write_bytes(b"junk")
-        with filesystem_hsm(folder) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(folder) as session:
             session.create_key("aes", name="third")
 
         path.write_bytes(original)
 
-        with filesystem_hsm(folder) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(folder) as session:
             assert {Integrity.OK} == {k.integrity for k in session.keys()}
             codes = {
                 entry.event.code
@@ -400,8 +389,7 @@ class TestNoFalseAlarm:
             shutil.copytree(tmp_path, tmp_path / "killed")
 
         for data in (tmp_path, tmp_path / "killed"):
-            with filesystem_hsm(data) as gateway:
-                session = Session(gateway.act_as(caller()))
+            with disk_session(data) as session:
                 outcomes = [
                     e.event.operation_id
                     for e in session.audit_events(limit=50)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,23 @@ from hsm_core.factory import open_async
 from hsm_core.model import Integrity, MessageDetail, UseInfo
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, Faults, caller, memory_hsm
-from tests.contract.hsm_ways import filesystem_hsm
+from tests.contract.hsm_ways import disk_session, filesystem_hsm
 
 NEAR = "system.use-limit-near"
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """Give a session of an HSM in memory."""
+    with memory_session() as found:
+        yield found
+
+
+@contextmanager
+def memory_session(**facts: Any) -> Iterator[Session]:
+    """Open an HSM in memory, and give a session."""
+    with memory_hsm(**facts) as gateway:
+        yield Session(gateway.act_as(caller()))
 
 
 def used(session: Session, key_id: str) -> UseInfo:
@@ -43,8 +58,7 @@ class TestShown:
         What protects is counted with its bytes; what only reads is noted as last use.
         """
         clock = FakeClock()
-        with memory_hsm(clock=clock) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with memory_session(clock=clock) as session:
             key = session.create_key("aes").key_id
             assert UseInfo(uses=0, limit=3_865_470_566) == used(session, key)
 
@@ -71,89 +85,77 @@ class TestShown:
         ],
     )
     def test_every_kind(
-        self, algorithm: str, work: Callable[[Session, str], object]
+        self, algorithm: str, work: Callable[[Session, str], object], session: Session
     ) -> None:
         """
         Signatures, MACs, sealing and encryption count alike.
         """
-        with memory_hsm() as gateway:
-            session = Session(gateway.act_as(caller()))
-            key = session.create_key(algorithm).key_id
-            work(session, key)
-            work(session, key)
+        key = session.create_key(algorithm).key_id
+        work(session, key)
+        work(session, key)
 
-            assert (2, 6) == (used(session, key).uses, used(session, key).bytes)
+        assert (2, 6) == (used(session, key).uses, used(session, key).bytes)
 
-    def test_checks_count_nothing(self) -> None:
+    def test_checks_count_nothing(self, session: Session) -> None:
         """
         Checking signatures and MACs is the last use, and no use that protects.
         """
-        with memory_hsm() as gateway:
-            session = Session(gateway.act_as(caller()))
-            key = session.create_key("hmac-sha-256").key_id
-            session.verify_mac(key, b"m", session.mac(key, b"m").mac)
-            with suppress(errors.MacMismatchError):
-                session.verify_mac(key, b"m", bytes(32))
+        key = session.create_key("hmac-sha-256").key_id
+        session.verify_mac(key, b"m", session.mac(key, b"m").mac)
+        with suppress(errors.MacMismatchError):
+            session.verify_mac(key, b"m", bytes(32))
 
-            assert 1 == used(session, key).uses
+        assert 1 == used(session, key).uses
 
-    def test_versions(self) -> None:
+    def test_versions(self, session: Session) -> None:
         """
         A rotation begins anew; a rollback goes on with the count of its source.
         """
-        with memory_hsm() as gateway:
-            session = Session(gateway.act_as(caller()))
-            key = session.create_key("aes").key_id
-            for _ in range(3):
-                session.encrypt(key, b"m")
-            session.rotate(key)
+        key = session.create_key("aes").key_id
+        for _ in range(3):
             session.encrypt(key, b"m")
-            session.rollback(key, 1)
-            session.encrypt(key, b"m")
+        session.rotate(key)
+        session.encrypt(key, b"m")
+        session.rollback(key, 1)
+        session.encrypt(key, b"m")
 
-            counts = [v.use.uses if v.use else None for v in session.versions(key)]
-            assert [4, 1, 4] == counts
-            assert 4 == used(session, key).uses
+        counts = [v.use.uses if v.use else None for v in session.versions(key)]
+        assert [4, 1, 4] == counts
+        assert 4 == used(session, key).uses
 
-    def test_destroyed(self) -> None:
+    def test_destroyed(self, session: Session) -> None:
         """
         Of material that is destroyed no use is shown any more.
         """
-        with memory_hsm() as gateway:
-            session = Session(gateway.act_as(caller()))
-            key = session.create_key("aes").key_id
-            session.encrypt(key, b"m")
-            session.destroy(key)
+        key = session.create_key("aes").key_id
+        session.encrypt(key, b"m")
+        session.destroy(key)
 
-            assert session.describe(key).use is None
-            assert [None] == [version.use for version in session.versions(key)]
+        assert session.describe(key).use is None
+        assert [None] == [version.use for version in session.versions(key)]
 
-    def test_wrapping_and_deriving(self) -> None:
+    def test_wrapping_and_deriving(self, session: Session) -> None:
         """
         An export counts for the wrapping key, a derivation for the base key.
         """
-        with memory_hsm() as gateway:
-            session = Session(gateway.act_as(caller()))
-            wrapping = session.create_key("aes-256-kw").key_id
-            base = session.create_key("hkdf-sha-256").key_id
-            key = session.create_key("aes", exportable=True).key_id
-            wrapped = session.export_key(key, wrapping)
-            session.import_key("aes", wrapping, wrapped.wrapped)
-            session.derive_key("aes", base)
+        wrapping = session.create_key("aes-256-kw").key_id
+        base = session.create_key("hkdf-sha-256").key_id
+        key = session.create_key("aes", exportable=True).key_id
+        wrapped = session.export_key(key, wrapping)
+        session.import_key("aes", wrapping, wrapped.wrapped)
+        session.derive_key("aes", base)
 
-            assert [1, 1, 0] == [used(session, k).uses for k in (wrapping, base, key)]
+        assert [1, 1, 0] == [used(session, k).uses for k in (wrapping, base, key)]
 
-    def test_data_keys(self) -> None:
+    def test_data_keys(self, session: Session) -> None:
         """
         A data key is one encryption of the key that wraps it, and so is a rewrap.
         """
-        with memory_hsm() as gateway:
-            session = Session(gateway.act_as(caller()))
-            key = session.create_key("aes").key_id
-            made = session.data_key(key)
-            session.rewrap(key, made.ciphertext)
+        key = session.create_key("aes").key_id
+        made = session.data_key(key)
+        session.rewrap(key, made.ciphertext)
 
-            assert 2 == used(session, key).uses
+        assert 2 == used(session, key).uses
 
 
 class TestLimit:
@@ -161,8 +163,7 @@ class TestLimit:
         """
         Exactly so many encryptions; then the error says what to do, and that helps.
         """
-        with memory_hsm(use_limit=5) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with memory_session(use_limit=5) as session:
             key = session.create_key("aes").key_id
             made = [session.encrypt(key, b"m") for _ in range(5)]
             with pytest.raises(errors.UseLimitError, match="Rotate the key") as caught:
@@ -184,8 +185,7 @@ class TestLimit:
         """
         Keys that sign have no limit.
         """
-        with memory_hsm(use_limit=2) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with memory_session(use_limit=2) as session:
             key = session.create_key("ed25519").key_id
             for _ in range(5):
                 session.sign(key, b"m")
@@ -196,8 +196,7 @@ class TestLimit:
         """
         At four fifths the trail says so once, before the use that came near.
         """
-        with memory_hsm(use_limit=10) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with memory_session(use_limit=10) as session:
             key = session.create_key("aes").key_id
             near = []
             for _ in range(10):
@@ -220,8 +219,7 @@ class TestFailingDisk:
         If the count can't be stored nothing is encrypted, and later all is well.
         """
         faults = Faults()
-        with memory_hsm(faults=faults) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with memory_session(faults=faults) as session:
             key = session.create_key("aes").key_id
             for error in (errors.StorageFullError(), errors.StoreUnavailableError()):
                 faults.plan("counters.put", error)
@@ -237,8 +235,7 @@ class TestFailingDisk:
         If the first count can't be stored no key is made, and its name stays free.
         """
         faults = Faults()
-        with memory_hsm(faults=faults) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with memory_session(faults=faults) as session:
             faults.plan("counters.put", errors.StorageFullError())
             with pytest.raises(errors.StorageFullError):
                 session.create_key("aes", name="vault")
@@ -295,33 +292,28 @@ class TestOnDisk:
         """
         A clean end keeps exact counts, bytes and the last use, decryptions included.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             key = session.create_key("aes").key_id
             signer = session.create_key("ed25519").key_id
             ciphertext = session.encrypt(key, b"12345")
             signature = session.sign(signer, b"m").signature
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             assert (1, 5) == (used(session, key).uses, used(session, key).bytes)
             session.decrypt(key, ciphertext)
             session.verify(signer, b"m", signature)
             last = used(session, key), used(session, signer)
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             assert last == (used(session, key), used(session, signer))
 
     def test_a_crash(self, tmp_path: Path) -> None:
         """
         After a crash the whole block counts as used.
         """
-        with filesystem_hsm(tmp_path / "live") as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path / "live") as session:
             key = session.create_key("aes").key_id
             session.encrypt(key, b"m")
             shutil.copytree(tmp_path / "live", tmp_path / "crashed")
-        with filesystem_hsm(tmp_path / "crashed") as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path / "crashed") as session:
             assert 1024 == used(session, key).uses
             session.encrypt(key, b"m")
             assert 1025 == used(session, key).uses
@@ -331,8 +323,7 @@ class TestOnDisk:
         """
         Such a key protects nothing more, still decrypts, and a rotation heals it.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             bad, good = (session.create_key("aes").key_id for _ in range(2))
             ciphertext = session.encrypt(bad, b"m")
             (version,) = session.versions(bad)
@@ -346,8 +337,7 @@ class TestOnDisk:
             path.write_bytes((path.parent / other.material_id).read_bytes())
         wanted = Integrity.MISSING if way == "missing" else Integrity.TAMPERED
 
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             for _ in range(2):
                 with pytest.raises(errors.KeyTamperedError, match="counter") as caught:
                     session.encrypt(bad, b"m")
@@ -376,20 +366,17 @@ class TestOnDisk:
         """
         Where there is no limit a missing counter is 0, and a changed one is refused.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             key = session.create_key("ed25519").key_id
             assert [] == counter_files(tmp_path)
             session.sign(key, b"m")
         (path,) = counter_files(tmp_path)
         path.unlink()
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             session.sign(key, b"m")
             assert 1 == used(session, key).uses
         path.write_bytes(b"junk")
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             with pytest.raises(errors.KeyTamperedError):
                 session.sign(key, b"m")
 
@@ -397,8 +384,7 @@ class TestOnDisk:
         """
         Destroying a key removes its counters; a scrub removes what a crash has left.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             key = session.create_key("aes", usages=[KeyUsage.ENCRYPT]).key_id
             session.rotate(key)
             session.encrypt(key, b"m")
@@ -416,8 +402,7 @@ class TestOnDisk:
         """
         While a document can't be read no counter is removed: it may be put right.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             key = session.create_key("aes").key_id
         path = tmp_path / "keys" / "keys" / key / "key.json"
         whole = path.read_bytes()
@@ -426,6 +411,5 @@ class TestOnDisk:
             pass
         path.write_bytes(whole)
 
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with disk_session(tmp_path) as session:
             assert session.encrypt(key, b"m")
