@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +20,10 @@ from hsm_core.algorithms import (
     KeyUsage,
 )
 from hsm_core.model import Role
+from hsm_core.protocols import Clock
 from hsm_core.session import Session
-from hsm_core.testing import caller
+from hsm_core.testing import caller, memory_hsm
+from tests.contract.hsm_ways import filesystem_hsm
 from tests.support import require_service
 
 WRAP = (KeyUsage.WRAP, KeyUsage.UNWRAP)
@@ -35,6 +40,20 @@ NEW_SIGNERS = [
 def session_of(gateway: Any, *roles: Role) -> Session:
     """Return a session of somebody who may do everything, or what *roles* may."""
     return Session(gateway.act_as(caller(*roles)))
+
+
+@contextmanager
+def session_in_memory(**given: Any) -> Iterator[Session]:
+    """Open an HSM in memory for somebody who may do everything; see `memory_hsm`."""
+    with memory_hsm(**given) as gateway:
+        yield session_of(gateway)
+
+
+@contextmanager
+def session_on_disk(folder: Path, clock: Clock | None = None) -> Iterator[Session]:
+    """Open an HSM on disk for somebody who may do everything."""
+    with filesystem_hsm(folder, clock) as gateway:
+        yield session_of(gateway)
 
 
 def require_algorithm(session: Session, algorithm: Algorithm) -> None:

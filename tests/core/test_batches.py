@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,13 +21,6 @@ from hsm_core.protocols import HSM
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
 from tests.core.hsm_support import require_algorithm
-
-
-@pytest.fixture
-def gateway() -> Iterator[OpenHSM]:
-    """Give an open HSM."""
-    with memory_hsm() as opened:
-        yield opened
 
 
 @pytest.fixture

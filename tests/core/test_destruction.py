@@ -18,6 +18,7 @@ from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.hsm_support import session_in_memory, session_on_disk
 from tests.core.test_staging import states, told
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
@@ -36,12 +37,6 @@ def gateway(clock: FakeClock) -> Iterator[OpenHSM]:
     """Give a fresh HSM in memory."""
     with memory_hsm(clock=clock) as opened:
         yield opened
-
-
-@pytest.fixture
-def session(gateway: OpenHSM) -> Session:
-    """Give a session of somebody who may do everything."""
-    return Session(gateway.act_as(caller()))
 
 
 def make_all_states(session: Session, *, suspended: bool) -> str:
@@ -149,8 +144,7 @@ class TestWaiting:
         """
         A later process knows that a key waits, and can give it back.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with session_on_disk(tmp_path) as session:
             key = session.create_key("aes").key_id
             sealed = session.encrypt(key, b"m")
             session.destroy(key, waiting_days=7)
@@ -168,8 +162,7 @@ class TestLeast:
         """
         An HSM may ask for a waiting time, which holds where nothing else is asked for.
         """
-        with memory_hsm(clock=clock, settings=WAIT) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with session_in_memory(clock=clock, settings=WAIT) as session:
             key = session.create_key("aes").key_id
 
             due = session.destroy(key).destroy_at
@@ -181,8 +174,7 @@ class TestLeast:
         """
         Nobody gets round it by asking for less.
         """
-        with memory_hsm(settings=WAIT) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with session_in_memory(settings=WAIT) as session:
             key = session.create_key("aes").key_id
             with pytest.raises(errors.InvalidInputError, match="at least 30"):
                 session.destroy(key, waiting_days=days)

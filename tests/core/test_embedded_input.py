@@ -9,6 +9,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core.factory import OpenHSM
 from hsm_core.model import Caller
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
@@ -39,27 +40,25 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize("operation", BAD, ids=lambda o: type(o).__name__)
-def test_bad_operations_are_refused(operation: ops.Operation[Any]) -> None:
+def test_bad_operations_are_refused(
+    gateway: OpenHSM, session: Session, operation: ops.Operation[Any]
+) -> None:
     """A record that breaks its own type is a clear error, whoever built it."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
-        session.create_key("ed25519", name="k")
+    session.create_key("ed25519", name="k")
 
-        with pytest.raises(errors.InvalidInputError):
-            gateway.act_as(caller()).execute(operation)
+    with pytest.raises(errors.InvalidInputError):
+        gateway.act_as(caller()).execute(operation)
 
-        session.verify_audit()
+    session.verify_audit()
 
 
-def test_bytes_like_objects_are_bytes() -> None:
+def test_bytes_like_objects_are_bytes(session: Session) -> None:
     """A program may hand over a bytearray or a memoryview."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
-        session.create_key("ed25519", name="k")
+    session.create_key("ed25519", name="k")
 
-        made = session.sign("k", bytearray(b"m")).signature  # type: ignore[arg-type]
+    made = session.sign("k", bytearray(b"m")).signature  # type: ignore[arg-type]
 
-        session.verify("k", memoryview(b"m"), made)  # type: ignore[arg-type]
+    session.verify("k", memoryview(b"m"), made)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core._internal.lib.failpoints import install
+from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
@@ -76,46 +77,46 @@ def test_using_while_it_is_destroyed(tmp_path: Path) -> None:
         assert "operational" == session.status().state
 
 
-def test_a_handle_that_was_opened_too_late_is_not_kept() -> None:
+def test_a_handle_that_was_opened_too_late_is_not_kept(
+    gateway: OpenHSM, session: Session
+) -> None:
     """What was opened while its version was revoked is dropped again."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
-        key = session.create_key("ed25519").key_id
-        inventory = gateway._services.inventory  # noqa: SLF001 (the race is in there)
-        before = inventory.document(key)
-        session.revoke(key)
+    key = session.create_key("ed25519").key_id
+    inventory = gateway._services.inventory  # noqa: SLF001 (the race is in there)
+    before = inventory.document(key)
+    session.revoke(key)
 
-        inventory.materials.handle(before, before.versions[0])
+    inventory.materials.handle(before, before.versions[0])
 
-        assert {} == dict(inventory.materials._handles._items)  # noqa: SLF001
+    assert {} == dict(inventory.materials._handles._items)  # noqa: SLF001
 
 
 @pytest.mark.parametrize("change", ["rotate", "revoke"])
-def test_a_change_during_a_use(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_during_a_use(
+    gateway: OpenHSM, session: Session, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A use stands if its version was retired meanwhile, and not if it was revoked."""
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
-        key = session.create_key("hmac-sha256").key_id
-        inventory = gateway._services.inventory  # noqa: SLF001 (to meddle in between)
-        real, left = inventory.materials.handle, [getattr(session, change)]
+    key = session.create_key("hmac-sha256").key_id
+    inventory = gateway._services.inventory  # noqa: SLF001 (to meddle in between)
+    real, left = inventory.materials.handle, [getattr(session, change)]
 
-        def meddling(*arguments: Any) -> object:
-            if left:
-                left.pop()(key)
-            return real(*arguments)
+    def meddling(*arguments: Any) -> object:
+        if left:
+            left.pop()(key)
+        return real(*arguments)
 
-        monkeypatch.setattr(inventory.materials, "handle", meddling)
-        if change == "rotate":
-            made = session.mac(key, b"m")
-            assert (1, 1) == (
-                made.version,
-                session.verify_mac(key, b"m", made.mac).version,
-            )
-        else:
-            with pytest.raises(errors.KeyStateError):
-                session.mac(key, b"m")
+    monkeypatch.setattr(inventory.materials, "handle", meddling)
+    if change == "rotate":
+        made = session.mac(key, b"m")
+        assert (1, 1) == (
+            made.version,
+            session.verify_mac(key, b"m", made.mac).version,
+        )
+    else:
+        with pytest.raises(errors.KeyStateError):
+            session.mac(key, b"m")
 
-        assert [] == left
+    assert [] == left
 
 
 class TestClosing:

@@ -26,24 +26,11 @@ from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import KeyState
 from hsm_core.protocols import AsyncHSM, Request
 from hsm_core.session import Session
-from hsm_core.testing import caller, memory_hsm
+from hsm_core.testing import caller
 from tests.contract.hsm_ways import filesystem_hsm
-from tests.core.hsm_support import require_algorithm
+from tests.core.hsm_support import require_algorithm, session_on_disk
 
 SLOW = Algorithm.SLH_DSA_SHA2_128S
-
-
-@pytest.fixture
-def gateway() -> Iterator[OpenHSM]:
-    """Give an open HSM."""
-    with memory_hsm() as opened:
-        yield opened
-
-
-@pytest.fixture
-def session(gateway: OpenHSM) -> Session:
-    """Give it for an administrator who is an operator as well."""
-    return Session(gateway.act_as(caller()))
 
 
 def pipeline_of(gateway: OpenHSM) -> Pipeline:
@@ -109,8 +96,7 @@ def test_the_first_test_of_a_slow_algorithm(tmp_path: Path) -> None:
     """
     Until an algorithm has been tested even its checks are slow; then they are not.
     """
-    with filesystem_hsm(tmp_path) as gateway:
-        session = Session(gateway.act_as(caller()))
+    with session_on_disk(tmp_path) as session:
         require_algorithm(session, Algorithm.SLH_DSA_SHA2_128F)
         key = session.create_key("slh-dsa-sha2-128f").key_id
         signature = session.sign(key, b"m").signature
@@ -384,31 +370,31 @@ def test_signatures_that_take_long(gateway: OpenHSM, session: Session) -> None:
     asyncio.run(work())
 
 
-def test_closing_does_not_wait_for_a_long_batch() -> None:
+def test_closing_does_not_wait_for_a_long_batch(
+    gateway: OpenHSM, session: Session
+) -> None:
     """
     A batch that nobody waits for any more ends with the item that is being computed.
     """
-    with memory_hsm() as gateway:
-        session = Session(gateway.act_as(caller()))
-        require_algorithm(session, SLOW)
-        key = session.create_key(SLOW).key_id
-        began = time.perf_counter()
-        session.sign(key, b"m")
-        one = time.perf_counter() - began
-        batch = ops.SignBatch(key_id=key, items=(ops.SignItem(message=b"m"),) * 200)
+    require_algorithm(session, SLOW)
+    key = session.create_key(SLOW).key_id
+    began = time.perf_counter()
+    session.sign(key, b"m")
+    one = time.perf_counter() - began
+    batch = ops.SignBatch(key_id=key, items=(ops.SignItem(message=b"m"),) * 200)
 
-        async def work() -> None:
-            hsm = open_async(gateway).act_as(caller())
-            running = asyncio.ensure_future(hsm.execute(batch))
-            await asyncio.sleep(2 * one)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+    async def work() -> None:
+        hsm = open_async(gateway).act_as(caller())
+        running = asyncio.ensure_future(hsm.execute(batch))
+        await asyncio.sleep(2 * one)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
-        asyncio.run(work())
-        began = time.perf_counter()
-        gateway.close()
+    asyncio.run(work())
+    began = time.perf_counter()
+    gateway.close()
 
-        assert time.perf_counter() - began < 50 * one
+    assert time.perf_counter() - began < 50 * one
 
 
 async def test_cancelled_work_is_let_go() -> None:

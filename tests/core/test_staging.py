@@ -13,7 +13,7 @@ from hsm_core import errors
 from hsm_core.model import KeyState
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, caller, memory_hsm
-from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.hsm_support import session_on_disk
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 
@@ -154,14 +154,12 @@ class TestStaged:
         """
         A staged version can be activated by a later process.
         """
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with session_on_disk(tmp_path) as session:
             key = session.create_key("aes").key_id
             sealed = session.encrypt(key, b"m")
             session.rotate(key, staged=True)
 
-        with filesystem_hsm(tmp_path) as gateway:
-            session = Session(gateway.act_as(caller()))
+        with session_on_disk(tmp_path) as session:
             session.activate(key)
             assert b"m" == session.decrypt(key, sealed)
             assert b"n" == session.decrypt(key, session.encrypt(key, b"n"))

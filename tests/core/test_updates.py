@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,6 @@ from hsm_core.protocols import Decision, KeyFacts
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
-
-
-@pytest.fixture
-def gateway() -> Iterator[OpenHSM]:
-    """Give a fresh HSM in memory."""
-    with memory_hsm() as opened:
-        yield opened
-
-
-@pytest.fixture
-def session(gateway: OpenHSM) -> Session:
-    """Give a session of somebody who may do everything."""
-    return Session(gateway.act_as(caller()))
 
 
 class TestFacts:
