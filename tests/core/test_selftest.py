@@ -54,10 +54,10 @@ PAIR_FAULTS = [
 
 QUICK = [a for a, row in ALGORITHMS.items() if row.use_cost is Cost.QUICK]
 SLOW = [a for a in ALGORITHMS if a not in QUICK]
-SAMPLE = {row.family: name for name, row in reversed(ALGORITHMS.items())}.values()
-"""The first algorithm of each family."""
 PROMPT = [a for a in Algorithm if a in QUICK or a.endswith("f")]
 """All but the sets of SLH-DSA whose signatures take longest."""
+SAMPLE = {ALGORITHMS[name].family: name for name in reversed(PROMPT)}.values()
+"""The first algorithm of each family."""
 
 
 def material(algorithm: Algorithm) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hmac
 from abc import abstractmethod
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -34,33 +34,30 @@ SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)
 Check = TypeVar("Check", bound=ops.Verify | ops.VerifyMac)
 
 
-def _with_defaults(
-    operation: SignOrVerify, document: KeyDocument | None
-) -> SignOrVerify:
-    """Fill scheme, hash and encoding by the table."""
-    if document is None:
-        return operation
-    row = spec(Algorithm(document.algorithm))
-    if not row.schemes:
-        return operation
-    return msgspec.structs.replace(
-        operation,
-        scheme=operation.scheme or row.schemes[0],
-        hash=operation.hash or (row.hashes[0] if row.hashes else None),
-        encoding=operation.encoding
-        or (SignatureEncoding.DER if row.coordinate_bytes else None),
-    )
+class SignatureDefaults:
+    """Defaults of the parameters of signatures."""
+
+    def resolve(self, operation: SignOrVerify, document: KeyDocument | None, /) -> Any:
+        """Fill scheme, hash and encoding by the table."""
+        if document is None:
+            return operation
+        row = spec(Algorithm(document.algorithm))
+        if not row.schemes:
+            return operation
+        return msgspec.structs.replace(
+            operation,
+            scheme=operation.scheme or row.schemes[0],
+            hash=operation.hash or (row.hashes[0] if row.hashes else None),
+            encoding=operation.encoding
+            or (SignatureEncoding.DER if row.coordinate_bytes else None),
+        )
 
 
 @handles(ops.Sign)
-class SignHandler(UseHandler[ops.Sign, ops.Signature]):
+class SignHandler(SignatureDefaults, UseHandler[ops.Sign, ops.Signature]):
     """Sign with the current version."""
 
     current_for, protects = "Sign", ("message", "digest", "mu")
-
-    def resolve(self, operation: ops.Sign, document: KeyDocument | None, /) -> ops.Sign:
-        """Fill scheme, hash and encoding by the table."""
-        return _with_defaults(operation, document)
 
     def check(self, context: RequestContext[ops.Sign], /) -> None:
         """Prepare what is signed, and how."""
@@ -136,16 +133,10 @@ class CheckHandler(UseHandler[Check, ops.Verified]):
 
 
 @handles(ops.Verify)
-class VerifyHandler(CheckHandler[ops.Verify]):
+class VerifyHandler(SignatureDefaults, CheckHandler[ops.Verify]):
     """Check a signature."""
 
     mismatch = SignatureMismatchError
-
-    def resolve(
-        self, operation: ops.Verify, document: KeyDocument | None, /
-    ) -> ops.Verify:
-        """Fill scheme, hash and encoding by the table."""
-        return _with_defaults(operation, document)
 
     def check(self, context: RequestContext[ops.Verify], /) -> None:
         """Prepare what was signed, and how."""

@@ -316,7 +316,9 @@ class UseAccounts:
             GenerationConflictError: The key was changed meanwhile.
             StoreUnavailableError: The counter can't be read or written.
         """
-        account = self._account(use.key, use.version)
+        account = self._accounts.get(use.version.material_id)
+        if account is None:
+            account = self._account(use.key, use.version)
         if account.take(use.uses, use.size, self._clock.now()):
             return
         if at_once:

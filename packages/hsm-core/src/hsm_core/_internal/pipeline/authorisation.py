@@ -75,7 +75,8 @@ class Admission:
         self, context: RequestContext[Any], handler: AnyHandler[Any]
     ) -> RequestContext[Any]:
         """Resolve and authorize; nothing is disclosed before the policy decision."""
-        self.check_lock(context.operation)
+        if not context.operation.while_locked:
+            self._services.inventory.lock.check()
         fault = self._resolve(context, handler)
         self.authorise(context)
         # Where a name leads to no readable entry, there is no key to show.
@@ -91,16 +92,6 @@ class Admission:
                 "The request's deadline passed while it was queued."
             )
         return context
-
-    def check_lock(self, operation: Operation[Any]) -> None:
-        """
-        Refuse what a locked HSM does not serve.
-
-        Raises:
-            HSMLockedError: It is locked.
-        """
-        if not operation.while_locked:
-            self._services.inventory.lock.check()
 
     def _resolve(
         self, context: RequestContext[Any], handler: AnyHandler[Any]

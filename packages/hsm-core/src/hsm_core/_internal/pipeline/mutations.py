@@ -119,7 +119,7 @@ class Mutations:
     def _mutate_once(self, attempt: RequestContext[Any], sent: Operation[Any]) -> Any:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
-        self._admission.check_lock(sent)
+        self._services.inventory.lock.check()
         self._journal.heal()
         request_digest = self._admission.digest(sent)
         repeated = self._repeat(attempt, handler, request_digest)

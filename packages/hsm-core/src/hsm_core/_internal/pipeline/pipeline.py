@@ -230,7 +230,8 @@ class Pipeline:
         handler.prepare(context)
         if at_once and context.demands:
             raise NoRoomError  # Approvals are read from the disk, and written to it.
-        self._admission.take_approval(context)
+        if context.demands:
+            self._admission.take_approval(context)
         try:
             uses = handler.uses(context)
             for use in uses:
