@@ -11,13 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from hsm_core.factory import OpenHSM, open_async, open_hsm
+from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSM, Clock
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
+from tests.self_tests import open_tested
 
 R = TypeVar("R")
 Connect: TypeAlias = Callable[[Caller], HSM]
@@ -36,9 +37,7 @@ WAYS = (
 def filesystem_hsm(folder: Path, clock: Clock | None = None) -> OpenHSM:
     """Open an HSM on disk with fixed keys."""
     settings = Settings(key_dir=folder / "keys", audit_log=folder / "audit.log")
-    return open_hsm(
-        settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32, clock=clock
-    )
+    return open_tested(settings, clock=clock)
 
 
 @contextmanager

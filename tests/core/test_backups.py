@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
 from hsm_core._internal.background.backups import Backups
 from hsm_core._internal.lib.entropy import SystemEntropy
@@ -18,13 +17,13 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnsupportedOperationError,
 )
-from hsm_core.factory import open_hsm
 from hsm_core.model import Role
 from hsm_core.operations import BackUpStores, CreateKey, ListKeys, Status, VerifyStore
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
+from tests.self_tests import open_tested
 
-MASTER, AUDIT = b"\1" * 32, b"\2" * 32
+AUDIT = b"\2" * 32
 
 
 def settings_in(folder: Path, backups: Path | None) -> Settings:
@@ -43,7 +42,7 @@ def test_copies_agree_while_keys_are_made(tmp_path: Path) -> None:
     settings = settings_in(tmp_path / "data", tmp_path / "copies")
     stop = threading.Event()
     made = []
-    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+    with open_tested(settings) as gateway:
         hsm = gateway.act_as(caller())
 
         def work() -> None:
@@ -61,7 +60,7 @@ def test_copies_agree_while_keys_are_made(tmp_path: Path) -> None:
     counts = []
     for backup in made:
         copy = settings_in(tmp_path / "copies" / backup.folder, None)
-        with open_hsm(copy, master_key=MASTER, hmac_key=AUDIT) as gateway:
+        with open_tested(copy) as gateway:
             hsm = gateway.act_as(caller())
             status = hsm.execute(Status())
             assert ("operational", "") == (status.state, status.store.locked)
@@ -132,7 +131,7 @@ def test_a_name_that_only_a_complete_backup_has(tmp_path: Path) -> None:
 def test_one_folder_for_each(tmp_path: Path) -> None:
     """A backup that would have the folder of another fails, and the other stays."""
     settings, clock = settings_in(tmp_path / "data", tmp_path / "copies"), FakeClock()
-    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT, clock=clock) as gateway:
+    with open_tested(settings, clock=clock) as gateway:
         hsm = gateway.act_as(caller())
         made = hsm.execute(BackUpStores())
         with pytest.raises(HSMError):
@@ -146,7 +145,7 @@ def test_one_folder_for_each(tmp_path: Path) -> None:
 def test_no_directory(tmp_path: Path) -> None:
     """Who has not said where copies may lie gets none."""
     settings = settings_in(tmp_path / "data", None)
-    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+    with open_tested(settings) as gateway:
         with pytest.raises(UnsupportedOperationError, match="No backup directory"):
             gateway.act_as(caller()).execute(BackUpStores())
 
@@ -162,18 +161,18 @@ def test_failed_copy_leaves_nothing(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     settings = settings_in(tmp_path / "data", blocked / "below")
-    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+    with open_tested(settings) as gateway:
         hsm = gateway.act_as(caller())
         with pytest.raises(HSMError):
             hsm.execute(BackUpStores())
         hsm.execute(CreateKey(algorithm="Ed25519"))
 
 
-@pytest.mark.parametrize("role", [Role.OPERATOR, Role.AUDITOR, Role.SERVICE])
-def test_only_administrators(tmp_path: Path, role: Role) -> None:
+def test_only_administrators(tmp_path: Path) -> None:
     """A copy holds everything there is, sealed."""
-    settings = structs.replace(settings_in(tmp_path / "d", tmp_path / "c"))
-    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
-        with pytest.raises(AccessDeniedError):
-            gateway.act_as(caller(role)).execute(BackUpStores())
+    settings = settings_in(tmp_path / "d", tmp_path / "c")
+    with open_tested(settings) as gateway:
+        for role in (Role.OPERATOR, Role.AUDITOR, Role.SERVICE):
+            with pytest.raises(AccessDeniedError):
+                gateway.act_as(caller(role)).execute(BackUpStores())
     assert not (tmp_path / "c").exists()

@@ -61,11 +61,10 @@ def is_accepted(stored: bytes) -> bool:
 
 
 def single_byte_changes(whole: bytes) -> Iterator[bytes]:
-    """Return every byte string that differs from *whole* in one byte."""
-    for position in range(len(whole)):
-        for value in range(256):
-            if whole[position] != value:
-                yield whole[:position] + bytes([value]) + whole[position + 1 :]
+    """Return byte strings that differ from *whole* in one byte: each bit, and zero."""
+    for position, byte in enumerate(whole):
+        for value in {0, *(byte ^ 1 << bit for bit in range(8))}:
+            yield whole[:position] + bytes([value]) + whole[position + 1 :]
 
 
 class TestDecode:

@@ -18,7 +18,7 @@ from hsm_core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from hsm_core.factory import open_hsm, open_verifier
+from hsm_core.factory import open_verifier
 from hsm_core.model import KeyState, Role
 from hsm_core.operations import RecoverKey, VerifyAudit, VerifyStore
 from hsm_core.protocols import VaultObject
@@ -26,6 +26,7 @@ from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, MemoryVault, caller
 from tests.core.remote_support import no_pauses
+from tests.self_tests import open_tested
 
 EVERYBODY = caller(Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR)
 HMAC_KEY = bytes(range(32))
@@ -41,12 +42,9 @@ class World:
 
     def open(self) -> OpenHSM:
         """Open an HSM."""
-        return open_hsm(
-            Settings(audit_log=self.trail),
-            master_key=bytes(32),
-            hmac_key=HMAC_KEY,
-            vault=self.vault,
-            clock=self.clock,
+        settings = Settings(audit_log=self.trail)
+        return open_tested(
+            settings, hmac_key=HMAC_KEY, vault=self.vault, clock=self.clock
         )
 
     def open_next(self) -> OpenHSM:

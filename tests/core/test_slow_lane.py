@@ -22,12 +22,12 @@ from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.pipeline.asynchronous import Lane, Pools
 from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
-from hsm_core.factory import OpenHSM, open_async
+from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_core.model import KeyState
 from hsm_core.protocols import AsyncHSM, Request
 from hsm_core.session import Session
+from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.contract.hsm_ways import filesystem_hsm
 from tests.core.hsm_support import require_algorithm, session_on_disk
 
 SLOW = Algorithm.SLH_DSA_SHA2_128S
@@ -100,7 +100,9 @@ def test_the_first_test_of_a_slow_algorithm(tmp_path: Path) -> None:
         require_algorithm(session, Algorithm.SLH_DSA_SHA2_128F)
         key = session.create_key("slh-dsa-sha2-128f").key_id
         signature = session.sign(key, b"m").signature
-    with filesystem_hsm(tmp_path) as gateway:
+    settings = Settings(key_dir=tmp_path / "keys", audit_log=tmp_path / "audit.log")
+    keys = {"master_key": b"\x01" * 32, "hmac_key": b"\x02" * 32}
+    with open_hsm(settings, **keys) as gateway:  # with a registry of its own
         session, pipeline = Session(gateway.act_as(caller())), pipeline_of(gateway)
         check = ops.Verify(key_id=key, message=b"m", signature=signature)
         assert Speed.SLOW is pipeline.speed_of(check)
