@@ -42,6 +42,17 @@ from hsm_core.model import KeyOrigin
 from hsm_core.protocols import OAEPParameters
 
 
+def _usual_format(row: AlgorithmSpec) -> KeyFormat:
+    return KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
+
+
+def _oaep(operation: ops.ImportKey | ops.ExportKey) -> OAEPParameters:
+    return OAEPParameters(
+        hash=operation.hash or HashAlgorithm.SHA_256,
+        mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+    )
+
+
 @handles(ops.ImportKey)
 class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
     """Unwrap, check, keep."""
@@ -51,32 +62,30 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
     ) -> ops.ImportKey:
         """Fill algorithm, usages and format by the table."""
         filled = super().resolve(operation, document)
-        row = spec(Algorithm(filled.algorithm))
-        usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
+        usual = _usual_format(spec(Algorithm(filled.algorithm)))
         return msgspec.structs.replace(filled, format=filled.format or usual)
 
     def prepare(self, context: RequestContext[ops.ImportKey], /) -> None:
         """Check the new key's facts, and that the wrapping key may unwrap this way."""
         super().prepare(context)
         operation = context.operation
-        check_format(spec(Algorithm(operation.algorithm)), operation.format)
+        format = check_format(spec(Algorithm(operation.algorithm)), operation.format)
         wrapping = context.others["wrapping_key_id"]
         check_usage(wrapping, KeyUsage.UNWRAP, field="wrapping_key_id")
-        require_version(
+        version = require_version(
             wrapping, operation.wrapping_version, "unwrap", field="wrapping_version"
         )
         row = spec(Algorithm(wrapping.algorithm))
-        check_mechanism(row, operation.mechanism, operation.hash, operation.mgf_hash)
+        mechanism = check_mechanism(
+            row, operation.mechanism, operation.hash, operation.mgf_hash
+        )
+        context.prepared[:] = version, mechanism, format
         self._services.crypto.require(row.algorithm)
         self._services.crypto.require(Algorithm.AES_256_KW)
 
     def uses(self, context: RequestContext[ops.ImportKey], /) -> Sequence[Use]:
         """Note that the wrapping key was used; unwrapping protects nothing."""
-        wrapping = context.others["wrapping_key_id"]
-        version = require_version(
-            wrapping, context.operation.wrapping_version, "unwrap"
-        )
-        return (Use(wrapping, version, 0),)
+        return (Use(context.others["wrapping_key_id"], context.prepared[0], 0),)
 
     def plan(self, context: RequestContext[ops.ImportKey], /) -> Plan:
         """
@@ -85,28 +94,16 @@ class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
         What is wrong with the wrapping has one answer; what is wrong with the material
         is said, since only who can wrap for this HSM gets so far.
         """
-        algorithm = Algorithm(context.operation.algorithm)
-        data = self._unwrap(context)
-        format = check_format(spec(algorithm), context.operation.format)
-        material = usable_form(algorithm, format, data)
-        return self._new_key(
-            context,
-            self._services.crypto.adopt(algorithm, material),
-            KeyOrigin.IMPORTED,
-        )
-
-    def _unwrap(self, context: RequestContext[ops.ImportKey]) -> bytes:
-        operation, crypto = context.operation, self._services.crypto
+        operation, services = context.operation, self._services
+        version, mechanism, format = context.prepared
         wrapping = context.others["wrapping_key_id"]
-        version = require_version(wrapping, operation.wrapping_version, "unwrap")
-        row = spec(Algorithm(wrapping.algorithm))
-        oaep = OAEPParameters(
-            hash=operation.hash or HashAlgorithm.SHA_256,
-            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+        handle = services.inventory.materials.handle(wrapping, version)
+        data = unwrap_key(
+            services.crypto, handle, mechanism, operation.wrapped, _oaep(operation)
         )
-        handle = self._services.inventory.materials.handle(wrapping, version)
-        mechanism = check_mechanism(row, operation.mechanism)
-        return unwrap_key(crypto, handle, mechanism, operation.wrapped, oaep)
+        algorithm = Algorithm(operation.algorithm)
+        made = services.crypto.adopt(algorithm, usable_form(algorithm, format, data))
+        return self._new_key(context, made, KeyOrigin.IMPORTED)
 
 
 _ENOUGH_BITS: Final = 128
@@ -136,20 +133,16 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         """Fill the format by the table."""
         if document is None:
             return operation
-        row = spec(Algorithm(document.algorithm))
-        usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
+        usual = _usual_format(spec(Algorithm(document.algorithm)))
         return msgspec.structs.replace(operation, format=operation.format or usual)
 
     def prepare(self, context: RequestContext[ops.ExportKey], /) -> None:
         """Check that the key may leave, and that the other may and can wrap it."""
         operation, key = context.operation, context.key
         if not key.exportable:
-            raise KeyUsageError(
-                "The key is not exportable.",
-                field="key_id",
-            )
-        require_version(key, operation.version, "ExportKey")
-        check_format(context.spec, operation.format)
+            raise KeyUsageError("The key is not exportable.", field="key_id")
+        version = require_version(key, operation.version, "ExportKey")
+        format = check_format(context.spec, operation.format)
         wrapping = context.others["wrapping_key_id"]
         if wrapping.key_id == key.key_id:
             raise InvalidInputError(
@@ -159,33 +152,43 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         check_usage(wrapping, KeyUsage.WRAP, field="wrapping_key_id")
         require_version(wrapping, None, "wrap")
         row = spec(Algorithm(wrapping.algorithm))
-        check_mechanism(row, operation.mechanism, operation.hash, operation.mgf_hash)
+        mechanism = check_mechanism(
+            row, operation.mechanism, operation.hash, operation.mgf_hash
+        )
         _check_strength(row, context.spec)
+        context.prepared[:] = version, mechanism, format
         self._services.crypto.require(row.algorithm)
         self._services.crypto.require(Algorithm.AES_256_KW)
 
     def uses(self, context: RequestContext[ops.ExportKey], /) -> Sequence[Use]:
         """Count one wrapping, and note that the exported version was used."""
         wrapping = context.others["wrapping_key_id"]
-        version = require_version(context.key, context.operation.version, "ExportKey")
         return (
             Use(wrapping, wrapping.current_version),
-            Use(context.key, version, 0),
+            Use(context.key, context.prepared[0], 0),
         )
 
     def perform(
         self, context: RequestContext[ops.ExportKey], /
     ) -> Answer[ops.WrappedKey]:
         """Open the material, and wrap it in the form that was asked for."""
-        operation, key = context.operation, context.key
-        wrapping = context.others["wrapping_key_id"]
-        row = spec(Algorithm(wrapping.algorithm))
-        version = require_version(key, operation.version, "ExportKey")
-        format = check_format(context.spec, operation.format)
-        mechanism = check_mechanism(row, operation.mechanism)
-        material = self._services.inventory.materials.open_material(key, version)
+        key, services = context.key, self._services
+        version, mechanism, format = context.prepared
+        materials = services.inventory.materials
+        material = materials.open_material(key, version)
         data = shown_form(context.spec.algorithm, format, material)
         _check_block(mechanism, data)
+        wrapping = context.others["wrapping_key_id"]
+        is_public = spec(Algorithm(wrapping.algorithm)).is_asymmetric
+        load = materials.public_handle if is_public else materials.handle
+        wrapped = wrap_key(
+            services.crypto,
+            services.entropy,
+            load(wrapping, wrapping.current_version),
+            mechanism,
+            data,
+            _oaep(context.operation),
+        )
         return Answer(
             ops.WrappedKey(
                 key_id=key.key_id,
@@ -195,29 +198,9 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
                 wrapping_key_id=wrapping.key_id,
                 wrapping_version=wrapping.current,
                 mechanism=mechanism,
-                wrapped=self._wrap(context, mechanism, data),
+                wrapped=wrapped,
             ),
             version.version,
-        )
-
-    def _wrap(
-        self,
-        context: RequestContext[ops.ExportKey],
-        mechanism: WrapMechanism,
-        data: bytes,
-    ) -> bytes:
-        operation, services = context.operation, self._services
-        wrapping = context.others["wrapping_key_id"]
-        materials = services.inventory.materials
-        is_symmetric = not spec(Algorithm(wrapping.algorithm)).is_asymmetric
-        load = materials.handle if is_symmetric else materials.public_handle
-        oaep = OAEPParameters(
-            hash=operation.hash or HashAlgorithm.SHA_256,
-            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
-        )
-        handle = load(wrapping, wrapping.current_version)
-        return wrap_key(
-            services.crypto, services.entropy, handle, mechanism, data, oaep
         )
 
 

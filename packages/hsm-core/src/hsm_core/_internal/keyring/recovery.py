@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import msgspec
@@ -242,7 +242,8 @@ class StoreRecovery:
         digest = document_digest(stored.document)
         after = KnownKey(key_id, document.generation, digest)
         before = pinned.get(key_id) if key_id in pinned else after
-        before = None if before is None else KnownKey(*_counted(before))
+        if before is not None:
+            before = replace(before, destroyed=False)
         if before == after and self._inventory.materials.find_changed(document):
             return None
         self._inventory.store.refresh(key_id)
@@ -345,7 +346,3 @@ class StoreRecovery:
             )
         )
         self._inventory.materials.forget(former, document)
-
-
-def _counted(known: KnownKey) -> tuple[KeyId, int, str]:
-    return known.key_id, known.generation, known.digest

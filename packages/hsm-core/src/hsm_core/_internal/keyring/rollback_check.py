@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hsm_core._internal.audit.reading import AuditWalk
+from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import document_digest, read_index
 from hsm_core._internal.keyring.repository import KeyRepository, Present
 from hsm_core._internal.keyring.set_digest import Sums
@@ -27,7 +28,6 @@ from hsm_core.errors import (
     KeyTamperedError,
 )
 from hsm_core.model import AuditEvent, Integrity, KeyId
-from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 
 _AHEAD: Final = frozenset({"newer", "foreign"})
@@ -68,27 +68,20 @@ class RollbackCheck:
     facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
-def compare(
-    inventory: KeyRepository,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-) -> RollbackCheck:
+def compare(ground: Dependencies) -> RollbackCheck:
     """
     Compare the store with the audit log, and disable the keys that differ.
 
     Afterwards the set digest follows the audit log, whatever the store holds.
 
     Args:
-        inventory: Of a store that was just opened.
-
-        audit: Open, before recovery.
-
-        verify: Verifies a range of the audit log.
+        ground: Over a store that was just opened, before recovery.
 
     Raises:
         AuditTamperedError: A record is bad.
         UnavailableError: Store or audit log can't be read.
     """
+    inventory, audit = ground.inventory, ground.audit
     store, census = inventory.store, inventory.census
     recorded = f"{int(audit.set_digest_at_open[:_KEYS] or '0', 16):064x}"
     kept = store.read_account()
@@ -100,7 +93,7 @@ def compare(
         store.rebuild()
         judgement = RollbackCheck()
         if not _counts_equal(inventory, audit, recorded):
-            judgement = _judge(inventory, audit, verify, recorded)
+            judgement = _judge(ground, recorded)
         for key_id in sorted(false - judgement.problems.keys()):
             inventory.note_corrected(key_id)
         if judgement.problems:
@@ -152,18 +145,14 @@ def _before(intent: AuditEvent) -> KnownKey | None:
     return KnownKey(key_id, intent.generation, intent.document_before)
 
 
-def _judge(
-    inventory: KeyRepository,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-    recorded: str,
-) -> RollbackCheck:
+def _judge(ground: Dependencies, recorded: str) -> RollbackCheck:
+    inventory, audit = ground.inventory, ground.audit
     census, store = inventory.census, inventory.store
     raw = f"{census.sums(store.digests()).total:064x}"
     loaded = inventory.load()
     present, unreadable = loaded.present, loaded.unreadable
     readable = f"{census.sums(_counted(present)).total:064x}"
-    walk = AuditWalk(audit, verify, {raw, readable} - {recorded})
+    walk = AuditWalk(audit, ground.verify, {raw, readable} - {recorded})
     known = walk.known()
     open_ids = {intent.operation_id for intent in audit.open_intents()}
     census.adopt(census.sums(known.values()), verified=True)
@@ -288,21 +277,12 @@ def condemn(
     inventory.condemn(key_id, tampering(key_id, why, kind, problem))
 
 
-def judge_doubtful(
-    inventory: KeyRepository,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-    settle: Callable[[], None],
-) -> None:
+def judge_doubtful(ground: Dependencies, settle: Callable[[], None]) -> None:
     """
     Compare the keys of buckets with wrong sums with the audit log.
 
     Args:
-        inventory: Of the store.
-
-        audit: The audit log.
-
-        verify: Verifies a range of it.
+        ground: Over the store.
 
         settle: Records all committed changes in the audit log, durably.
 
@@ -310,9 +290,10 @@ def judge_doubtful(
         AuditTamperedError: A record is bad.
         UnavailableError: Store or audit log can't be read or written.
     """
+    inventory = ground.inventory
     if not inventory.doubtful:
         return
-    walk = AuditWalk(audit, verify)
+    walk = AuditWalk(ground.audit, ground.verify)
     with inventory.committing:
         # What nobody has recorded yet would look as if somebody else had made it.
         settle()

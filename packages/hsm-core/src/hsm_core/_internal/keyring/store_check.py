@@ -240,9 +240,7 @@ class StoreCheck:
         self._ground = ground
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
         self._ledger = ledger
-        self._judge = partial(
-            judge_doubtful, inventory, audit, ground.verify, self._settle_all
-        )
+        self._judge = partial(judge_doubtful, ground, self._settle_all)
         self.journal = KeyJournal(inventory, audit)
         self.scrubber = Scrubber(
             inventory,
@@ -262,13 +260,11 @@ class StoreCheck:
 
     def _compare(self) -> None:
         """Compare keys and audit log; settle open intents, or lock the HSM."""
-        inventory, audit = self._ground.inventory, self._ground.audit
         judgement = RollbackCheck()
         if self._is_lasting:
-            judgement = self._ledger.compare(
-                compare(inventory, audit, self._ground.verify)
-            )
+            judgement = self._ledger.compare(compare(self._ground))
         else:
+            inventory = self._ground.inventory
             inventory.census.adopt(inventory.census.sums(()), verified=True)
         if judgement.lock:
             self._ground.lock(judgement.lock, judgement.facts)
