@@ -1,21 +1,85 @@
 # SPDX-License-Identifier: MIT
-"""Sessions say all that their operations say."""
+"""Public tables: errors, routes, and methods of sessions."""
 
 from __future__ import annotations
 
 import ast
+import re
+import string
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from hsm_core import _sessions, operations
+from hsm_core import _sessions, errors, operations
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm, KeyUsage
-from hsm_core.errors import DecryptionError
+from hsm_core.errors import DecryptionError, HSMError
+from hsm_core.operations import OPERATIONS, Effect, Operation, result_type
 from hsm_core.testing import memory_hsm
 from tests.core.hsm_support import session_of
+
+
+def drawn_tree() -> set[tuple[str, str, str]]:
+    """Return class, parent and builtin of every line of the drawing."""
+    lines = re.findall(
+        r"^    ([│├└─ ]*)(\w+Error)(?: \((\w+)\))?$", errors.__doc__ or "", re.M
+    )
+    path: list[str] = []
+    rows = set()
+    for indent, name, builtin in lines:
+        depth = len(indent) // 4
+        path[depth:] = [name]
+        rows.add((name, path[depth - 1] if depth else "", builtin))
+    return rows
+
+
+def row_of(cls: type[HSMError]) -> tuple[str, str, str]:
+    """Return class, parent and the builtin that a class adds to its parent."""
+    parent, *others = (base.__name__ for base in cls.__bases__)
+    return cls.__name__, parent if cls is not HSMError else "", "".join(others)
+
+
+def test_the_drawing_is_the_tree() -> None:
+    """The drawing has each public error once, under its parent, with its builtin."""
+    expected = {row_of(cls) for cls in errors.error_classes().values()}
+
+    assert expected == drawn_tree()
+
+
+def test_no_two_routes_are_the_same() -> None:
+    """Method and path, whatever the parameters are called, name one route."""
+    shapes = {
+        (
+            route.method,
+            "/".join("{}" if p[:1] == "{" else p for p in route.path.split("/")),
+        )
+        for route in (kind.route for kind in OPERATIONS)
+    }
+
+    assert len(OPERATIONS) == len(shapes)
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
+def test_a_route_is_true(kind: type[Operation[Any]]) -> None:
+    """Its fields exist, and its method fits what the operation does."""
+    route = kind.route
+    fields = {field.name for field in msgspec.structs.fields(kind)}
+    result = {f.name for f in msgspec.structs.fields(result_type(kind))}
+    located = {name for _, name, *_ in string.Formatter().parse(route.location) if name}
+
+    assert set(route.path_fields) <= fields
+    assert located <= result
+    assert {route.raw_request} - {""} <= fields
+    assert {route.raw_response} - {""} <= result
+    assert not route.events or {"follow", "start_seq"} <= fields
+    assert (route.method == "GET") == (
+        kind.effect is not Effect.MUTATION and not route.has_body
+    )
+
 
 H = HashAlgorithm
 PARTIAL = {"ExplainPolicy", "ListApprovals", "ListKeys", "TestPolicy"}
