@@ -52,40 +52,6 @@ def record_of(session: Session, key_id: str, kind: str) -> tuple[str, int, Batch
 
 
 class TestEveryBatch:
-    @pytest.mark.parametrize("algorithm", ["ed25519", "p256", "rsa2048", "ml-dsa-44"])
-    def test_signatures(self, session: Session, algorithm: str) -> None:
-        """
-        Signatures of a batch are those of single requests, and are checked by one.
-        """
-        key = session.create_key(algorithm).key_id
-        texts = [b"message %d" % number for number in range(5)]
-        signed = session.sign_batch(
-            key,
-            [
-                ops.SignItem(reference=name, message=text)
-                for name, text in zip(references(5), texts, strict=True)
-            ],
-        )
-        assert references(5) == [item.reference for item in signed.items]
-        assert (key, 1) == (signed.key_id, signed.version)
-        for text, item in zip(texts, signed.items, strict=True):
-            session.verify(key, text, item.signature)
-
-        checked = session.verify_batch(
-            key,
-            [
-                ops.VerifyItem(
-                    reference=item.reference, message=text, signature=item.signature
-                )
-                for text, item in zip([*texts[:4], b"x"], signed.items, strict=True)
-            ],
-        )
-
-        assert references(5) == [item.reference for item in checked.items]
-        assert [1, 1, 1, 1, 0] == [item.version for item in checked.items]
-        codes = [item.error and item.error.code for item in checked.items]
-        assert [None, None, None, None, "signature_mismatch"] == codes
-
     def test_ciphertexts_of_several_versions(self, session: Session) -> None:
         """
         Envelopes of different versions are opened together, each with its own.
@@ -111,27 +77,6 @@ class TestEveryBatch:
         assert [b"0", b"1", b"2"] == [item.plaintext for item in opened.items]
         assert [1, 2, 3] == [item.version for item in opened.items]
         assert references(3) == [item.reference for item in opened.items]
-
-    def test_macs(self, session: Session) -> None:
-        """
-        MACs of a batch are those of single requests, and are checked by one.
-        """
-        key = session.create_key("hmac-sha-256").key_id
-        made = session.mac_batch(key, [ops.MacInput(reference="a", message=b"m")])
-
-        checked = session.verify_mac_batch(
-            key,
-            [
-                ops.VerifyMacItem(message=b"m", mac=made.items[0].mac),
-                ops.VerifyMacItem(message=b"n", mac=made.items[0].mac),
-            ],
-        )
-
-        assert session.mac(key, b"m").mac == made.items[0].mac
-        assert "a" == made.items[0].reference
-        assert [1, 0] == [item.version for item in checked.items]
-        assert checked.items[1].error is not None
-        assert "mac_mismatch" == checked.items[1].error.code
 
 
 class TestFaultsOfItems:

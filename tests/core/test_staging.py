@@ -42,20 +42,6 @@ def told(clock: FakeClock) -> datetime:
 
 
 class TestStaged:
-    def test_new_key(self, session: Session) -> None:
-        """
-        A staged key shows its public key and does nothing else until it is activated.
-        """
-        made = session.create_key("ed25519", staged=True)
-        key = made.key_id
-
-        assert (STAGED, 1) == (made.state, made.version)
-        assert session.public_key(key).der
-        with pytest.raises(errors.KeyStateError, match="staged"):
-            session.sign(key, b"m")
-        assert ACTIVE is session.activate(key).state
-        session.verify(key, b"m", session.sign(key, b"m").signature)
-
     def test_next_version(self, session: Session) -> None:
         """
         A staged version leaves the current one in its place, and retires it in the end.
