@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,10 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import present
-from hsm_core._internal.policy.changes import decide_update
 from hsm_core.consent import shown_sha256
 from hsm_core.factory import OpenHSM
-from hsm_core.model import ApprovalDemand, ApprovalState, Caller, KeyState, Role
-from hsm_core.operations import Operation
+from hsm_core.model import ApprovalState, Role
 from hsm_core.policies import parse_policy
-from hsm_core.protocols import Decision, KeyFacts
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
@@ -208,118 +206,76 @@ def open_approvals(gateway: OpenHSM) -> tuple[ops.ApprovalInfo, ...]:
     return hsm.execute(ops.ListApprovals(states=pending)).items
 
 
-class Tags:
-    """
-    A policy of tags: what needs two people, what is denied, and the owner's own keys.
-
-    ``dual`` asks for an approval before a destruction, ``watched`` before an update;
-    ``keep`` denies destruction; only the owner signs.
-    """
-
-    policy_hash = "00" * 32
-
-    def decide(
-        self,
-        operation: Operation[object],
-        caller: Caller,
-        key: KeyFacts | None,
-        /,
-        *,
-        at: int = 0,
-    ) -> Decision:
-        """Decide by the tags and the owner of the key."""
-        kind = type(operation).__name__
-        tags = key.tags if key else frozenset()
-        denied = (kind == "DestroyKey" and "keep" in tags) or (
-            kind == "Sign" and key is not None and key.owner != caller.principal
-        )
-        denied |= kind == "UpdateKey" and "frozen" in tags
-        asks = {"dual": "DestroyKey", "watched": "UpdateKey"}
-        approvals = tuple(
-            ApprovalDemand(rule=tag)
-            for tag, asked in asks.items()
-            if tag in tags and kind == asked
-        )
-        return Decision(
-            allowed=not denied, may_describe=True, rule="tags", approvals=approvals
-        )
-
-    def allows_revoked(self, kind: str, /) -> bool:
-        """Nothing."""
-        return False
-
-
-def decided(before: set[str], after: set[str] | None, **facts: str) -> Decision:
-    """Decide whether bob may give a key of alice other tags."""
-    policy, bob = Tags(), caller(principal="bob")
-    operation = ops.UpdateKey(
-        key_id="k", tags=None if after is None else tuple(after), **facts
-    )
-    key = KeyFacts(
-        key_id="k",
-        algorithm="Ed25519",
-        state=KeyState.ACTIVE,
-        owner="alice",
-        tags=frozenset(before),
-    )
-    return decide_update(lambda op, k: policy.decide(op, bob, k), operation, key)
+TAGS = """
+version: 1
+extends: default
+rules:
+  - name: pair
+    effect: require-approval
+    match: {operations: [DestroyKey], tags: [pair]}
+  - name: watched
+    effect: require-approval
+    match: {operations: [UpdateKey], tags: [watched]}
+  - {name: keep, effect: deny, match: {operations: [DestroyKey], tags: [keep]}}
+  - {name: frozen, effect: deny, match: {operations: [UpdateKey], tags: [frozen]}}
+  - name: own
+    effect: deny
+    match: {operations: [Sign]}
+    except: {owners: [self]}
+"""
 
 
 class TestPolicy:
     @pytest.mark.parametrize(
         ("before", "after", "rules"),
         [
-            ({"a"}, {"b"}, set()),
+            ("a", "b", ""),
             # What a tag demands of a destruction, it demands of its own removal.
-            ({"dual"}, {"a"}, {"dual"}),
-            ({"dual"}, {"dual", "a"}, set()),
-            ({"a"}, {"a", "dual"}, set()),
+            ("pair", "a", "pair"),
+            ("pair", "pair a", ""),
+            ("a", "a pair", ""),
             # A rule about updates holds before and after.
-            ({"watched"}, {"a"}, {"watched"}),
-            ({"a"}, {"watched"}, {"watched"}),
-            ({"dual", "watched"}, set(), {"dual", "watched"}),
+            ("watched", "a", "watched"),
+            ("a", "watched", "watched"),
+            ("pair watched", "", "pair watched"),
         ],
     )
-    def test_approvals(
-        self, before: set[str], after: set[str], rules: set[str]
-    ) -> None:
+    def test_approvals(self, before: str, after: str, rules: str) -> None:
         """
         What old and new facts ask is asked, and whatever the change would spare.
         """
-        found = decided(before, after)
+        with memory_hsm(policy=parse_policy(TAGS)) as gateway:
+            session = Session(gateway.act_as(caller(principal="bob")))
+            key = session.create_key("ed25519", tags=before.split()).key_id
+            asks = pytest.raises(errors.ApprovalRequiredError)
+            with asks if rules else nullcontext():
+                session.update(key, tags=after.split())
 
-        assert found.allowed
-        assert rules == {demand.rule for demand in found.approvals}
-
-    def test_nobody_frees_themselves(self) -> None:
-        """
-        To whom something is denied, they can't allow it to themselves by a tag.
-        """
-        found = decided({"keep"}, {"a"})
-
-        assert (False, "update-gives:DestroyKey") == (found.allowed, found.rule)
-
-    def test_nobody_takes_a_key_for_their_own(self) -> None:
-        """
-        Who signs with keys of their own may make none their own, but somebody else's.
-        """
-        assert "update-gives:Sign" == decided(set(), None, owner="bob").rule
-        assert decided(set(), None, owner="carol").allowed
+            found = open_approvals(gateway)
+            assert set(rules.split()) == {d.rule for i in found for d in i.demands}
 
     @pytest.mark.parametrize(
-        ("before", "after"), [({"frozen"}, {"a"}), ({"a"}, {"frozen"})]
+        ("before", "change"),
+        [
+            # To whom something is denied, they can't allow it to themselves.
+            ("keep", {"tags": ["a"]}),
+            ("a", {"owner": "bob"}),
+            # What the old or the new facts deny is denied.
+            ("frozen", {"tags": ["a"]}),
+            ("a", {"tags": ["frozen"]}),
+        ],
     )
-    def test_denied_by_either(self, before: set[str], after: set[str]) -> None:
+    def test_denied(self, before: str, change: dict[str, Any]) -> None:
         """
-        What the old or the new facts deny is denied.
+        Nobody frees a key from what is denied to them, or makes one their own.
         """
-        assert not decided(before, after).allowed
+        with memory_hsm(policy=parse_policy(TAGS)) as gateway:
+            session = Session(gateway.act_as(caller(principal="bob")))
+            key = session.create_key("ed25519", owner="alice", tags=[before]).key_id
+            with pytest.raises(errors.AccessDeniedError):
+                session.update(key, **change)
 
-    def test_description_alone(self) -> None:
-        """
-        A change that no rule can match is decided as any operation is.
-        """
-        assert () == decided({"dual"}, None, description="d").approvals
+            assert "frozen" == before or session.update(key, owner="carol")
 
     def test_in_the_pipeline(self) -> None:
         """
