@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +19,8 @@ from hsm_core.algorithms import (
     KeyUsage,
 )
 from hsm_core.model import Role
-from hsm_core.protocols import Clock
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
-from tests.contract.hsm_ways import filesystem_hsm
 from tests.support import require_service
 
 WRAP = (KeyUsage.WRAP, KeyUsage.UNWRAP)
@@ -43,16 +40,9 @@ def session_of(gateway: Any, *roles: Role) -> Session:
 
 
 @contextmanager
-def session_in_memory(**given: Any) -> Iterator[Session]:
+def memory_session(**given: Any) -> Iterator[Session]:
     """Open an HSM in memory for somebody who may do everything; see `memory_hsm`."""
     with memory_hsm(**given) as gateway:
-        yield session_of(gateway)
-
-
-@contextmanager
-def session_on_disk(folder: Path, clock: Clock | None = None) -> Iterator[Session]:
-    """Open an HSM on disk for somebody who may do everything."""
-    with filesystem_hsm(folder, clock) as gateway:
         yield session_of(gateway)
 
 

@@ -17,8 +17,8 @@ from hsm_core.model import AuditEvent, KeyState, Phase, Role
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
-from tests.contract.hsm_ways import filesystem_hsm
-from tests.core.hsm_support import session_in_memory, session_on_disk
+from tests.contract.hsm_ways import disk_session, filesystem_hsm
+from tests.core.hsm_support import memory_session
 from tests.core.test_staging import states, told
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
@@ -144,7 +144,7 @@ class TestWaiting:
         """
         A later process knows that a key waits, and can give it back.
         """
-        with session_on_disk(tmp_path) as session:
+        with disk_session(tmp_path) as session:
             key = session.create_key("aes").key_id
             sealed = session.encrypt(key, b"m")
             session.destroy(key, waiting_days=7)
@@ -162,7 +162,7 @@ class TestLeast:
         """
         An HSM may ask for a waiting time, which holds where nothing else is asked for.
         """
-        with session_in_memory(clock=clock, settings=WAIT) as session:
+        with memory_session(clock=clock, settings=WAIT) as session:
             key = session.create_key("aes").key_id
 
             due = session.destroy(key).destroy_at
@@ -174,7 +174,7 @@ class TestLeast:
         """
         Nobody gets round it by asking for less.
         """
-        with session_in_memory(settings=WAIT) as session:
+        with memory_session(settings=WAIT) as session:
             key = session.create_key("aes").key_id
             with pytest.raises(errors.InvalidInputError, match="at least 30"):
                 session.destroy(key, waiting_days=days)

@@ -18,7 +18,7 @@ from hsm_core import errors
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import KeyState
 from hsm_core.session import Session
-from tests.core.hsm_support import session_on_disk
+from tests.contract.hsm_ways import disk_session
 
 CHANGES = int(os.environ.get("FERROHSM_KEY_LIFE", "50"))
 ALGORITHMS = ("aes", "ed25519", "p256", "hmac-sha256")
@@ -60,14 +60,14 @@ def test_everything_is_processed_until_the_end(algorithm: str, tmp_path: Path) -
     """After all changes and a restart everything issued is good; then nothing."""
     rng = random.Random(4711)
     issued: list[tuple[bytes, bytes]] = []
-    with session_on_disk(tmp_path) as session:
+    with disk_session(tmp_path) as session:
         key = session.create_key(algorithm).key_id
         for number in range(CHANGES):
             message = b"message %d" % number
             issued.append((message, issue(session, key, algorithm, message)))
             change(session, key, rng)
 
-    with session_on_disk(tmp_path) as session:
+    with disk_session(tmp_path) as session:
         for message, made in issued:
             check(session, key, algorithm, message, made)
         assert CHANGES + 1 == len(session.versions(key))
@@ -81,7 +81,7 @@ def test_everything_is_processed_until_the_end(algorithm: str, tmp_path: Path) -
 def test_a_revoked_material_never_comes_back(tmp_path: Path) -> None:
     """No chain of rotations and rollbacks makes compromised material active again."""
     rng = random.Random(42)
-    with session_on_disk(tmp_path) as session:
+    with disk_session(tmp_path) as session:
         key = session.create_key("ed25519", usages=[KeyUsage.SIGN]).key_id
         for _ in range(10):
             change(session, key, rng)

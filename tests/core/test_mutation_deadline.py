@@ -20,7 +20,7 @@ from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import Faults
 from tests.core.audit_faults import until
-from tests.core.hsm_support import session_in_memory, session_of
+from tests.core.hsm_support import memory_session, session_of
 
 LIMIT = 0.6
 
@@ -114,7 +114,7 @@ def test_changes_that_the_store_refuses_wait_beside_each_other(
         return slow if drafts[0].code == errors.StorageFullError.code else ticket
 
     monkeypatch.setattr(MemoryAuditLog, "append", append)
-    with session_in_memory(faults=faults) as session:
+    with memory_session(faults=faults) as session:
         faults.plan("store.commit", errors.StorageFullError())
         refused: list[errors.HSMError] = []
 
@@ -141,7 +141,7 @@ def test_changes_that_the_store_refuses_wait_beside_each_other(
 def test_the_outcome_of_a_refused_change_is_owed() -> None:
     """What the store refused and the trail could not take is recorded when it can."""
     faults = Faults()
-    with session_in_memory(faults=faults) as session:
+    with memory_session(faults=faults) as session:
         faults.plan("store.commit", errors.StorageFullError())
         faults.plan("audit.append.outcome", errors.AuditUnavailableError())
         with pytest.raises(errors.OutcomeUnknownError) as refused:

@@ -9,7 +9,7 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
-from tests.core.hsm_support import session_in_memory
+from tests.core.hsm_support import memory_session
 
 NO_TRAIL = errors.AuditUnavailableError()
 
@@ -52,7 +52,7 @@ class TestTrailFails:
     def test_public_facts_are_still_told(self) -> None:
         """Reads that are not recorded go on while the trail is away."""
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             key = session.create_key("ed25519").key_id
             faults.plan("audit.append", NO_TRAIL, times=1000)
 
@@ -69,7 +69,7 @@ class TestTrailFails:
         without doing it twice.
         """
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             faults.plan("audit.append.outcome", NO_TRAIL, times=2)
 
             with pytest.raises(errors.OutcomeUnknownError) as first:
@@ -98,7 +98,7 @@ class TestStoreFails:
     def test_a_failed_commit_has_its_outcome(self, error: errors.HSMError) -> None:
         """The intent of a change that the store refused is closed with the code."""
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             faults.plan("store.commit", error)
 
             with pytest.raises(type(error)):
@@ -115,7 +115,7 @@ class TestStoreFails:
     def test_a_counter_that_cannot_be_stored_has_its_outcome(self) -> None:
         """A key without its first use counter is not made, and the trail says so."""
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             faults.plan("counters.put", errors.StorageFullError())
 
             with pytest.raises(errors.StorageFullError):
@@ -133,7 +133,7 @@ class TestStoreFails:
     def test_an_unknown_commit_leaves_the_intent_open(self) -> None:
         """If the store itself does not know, the trail does not pretend to."""
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             faults.plan("store.commit", errors.OutcomeUnknownError("Lost."))
 
             with pytest.raises(errors.OutcomeUnknownError):
@@ -145,7 +145,7 @@ class TestStoreFails:
     def test_an_unreadable_store_is_not_a_missing_key(self) -> None:
         """EIO is 'unavailable', never 'not found'."""
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             key = session.create_key("ed25519").key_id
             faults.plan("store.entry", errors.StoreUnavailableError())
 
@@ -155,7 +155,7 @@ class TestStoreFails:
     def test_unexpected_exceptions_are_recorded_and_not_hidden(self) -> None:
         """A bug is recorded as internal and raised as it is."""
         faults = Faults()
-        with session_in_memory(faults=faults) as session:
+        with memory_session(faults=faults) as session:
             key = session.create_key("ed25519").key_id
             faults.plan("store.get_blob", ZeroDivisionError())
 

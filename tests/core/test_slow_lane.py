@@ -28,7 +28,8 @@ from hsm_core.protocols import AsyncHSM, Request
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
-from tests.core.hsm_support import require_algorithm, session_on_disk
+from tests.contract.hsm_ways import disk_session
+from tests.core.hsm_support import require_algorithm
 
 SLOW = Algorithm.SLH_DSA_SHA2_128S
 
@@ -96,7 +97,7 @@ def test_the_first_test_of_a_slow_algorithm(tmp_path: Path) -> None:
     """
     Until an algorithm has been tested even its checks are slow; then they are not.
     """
-    with session_on_disk(tmp_path) as session:
+    with disk_session(tmp_path) as session:
         require_algorithm(session, Algorithm.SLH_DSA_SHA2_128F)
         key = session.create_key("slh-dsa-sha2-128f").key_id
         signature = session.sign(key, b"m").signature

@@ -13,7 +13,7 @@ from hsm_core import errors
 from hsm_core.model import KeyState
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, caller, memory_hsm
-from tests.core.hsm_support import session_on_disk
+from tests.contract.hsm_ways import disk_session
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 
@@ -140,12 +140,12 @@ class TestStaged:
         """
         A staged version can be activated by a later process.
         """
-        with session_on_disk(tmp_path) as session:
+        with disk_session(tmp_path) as session:
             key = session.create_key("aes").key_id
             sealed = session.encrypt(key, b"m")
             session.rotate(key, staged=True)
 
-        with session_on_disk(tmp_path) as session:
+        with disk_session(tmp_path) as session:
             session.activate(key)
             assert b"m" == session.decrypt(key, sealed)
             assert b"n" == session.decrypt(key, session.encrypt(key, b"n"))

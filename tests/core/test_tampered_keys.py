@@ -13,8 +13,7 @@ from hsm_core import operations as ops
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.session import Session
 from hsm_core.testing import caller
-from tests.contract.hsm_ways import filesystem_hsm
-from tests.core.hsm_support import session_on_disk
+from tests.contract.hsm_ways import disk_session, filesystem_hsm
 
 pytestmark = pytest.mark.usefixtures("private_umask")
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("private_umask")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Give the data of an HSM with two keys, of two versions each."""
-    with session_on_disk(tmp_path / "data") as session:
+    with disk_session(tmp_path / "data") as session:
         for name in ("good", "bad"):
             key = session.create_key("aes", name=name).key_id
             session.rotate(key)
@@ -146,7 +145,7 @@ def test_a_revoked_state_can_not_be_edited_away(folder: Path) -> None:
 def test_a_change_under_a_running_hsm(folder: Path) -> None:
     """A listing looks at the documents, a description at the blobs too."""
     good, bad = ((folder / name).read_text() for name in ("good", "bad"))
-    with session_on_disk(folder / "data") as session:
+    with disk_session(folder / "data") as session:
         for path in (
             key_folder(folder, "bad") / "v00000001",
             key_folder(folder, "good") / "key.json",
@@ -171,7 +170,7 @@ def test_tampering_does_not_spread_to_the_next_start(folder: Path) -> None:
 
     path.write_bytes(original)
 
-    with session_on_disk(folder / "data") as session:
+    with disk_session(folder / "data") as session:
         assert {Integrity.OK} == {key.integrity for key in session.keys()}
 
 

@@ -7,9 +7,8 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +20,7 @@ from hsm_core.model import Integrity, MessageDetail, UseInfo
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, Faults, caller, memory_hsm
 from tests.contract.hsm_ways import disk_session, filesystem_hsm
+from tests.core.hsm_support import memory_session
 
 NEAR = "system.use-limit-near"
 
@@ -30,13 +30,6 @@ def session() -> Iterator[Session]:
     """Give a session of an HSM in memory."""
     with memory_session() as found:
         yield found
-
-
-@contextmanager
-def memory_session(**facts: Any) -> Iterator[Session]:
-    """Open an HSM in memory, and give a session."""
-    with memory_hsm(**facts) as gateway:
-        yield Session(gateway.act_as(caller()))
 
 
 def used(session: Session, key_id: str) -> UseInfo:
