@@ -18,14 +18,7 @@ from prometheus_client.samples import Sample
 
 from hsm_core.model import Record
 from hsm_core.operations import OPERATIONS, HSMStatus
-from hsm_server.observability.instruments import (
-    AuthorityInstruments,
-    LimitInstruments,
-    ProcessInstruments,
-    RequestInstruments,
-    TLSInstruments,
-    TokenInstruments,
-)
+from hsm_server.observability.instruments import Instruments
 from hsm_server.observability.vault_state import StateCollector
 
 _LIVE: Final = "live_view"
@@ -183,27 +176,114 @@ METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
 
 
-class Metrics(
-    AuthorityInstruments,
-    TLSInstruments,
-    ProcessInstruments,
-    LimitInstruments,
-    TokenInstruments,
-    RequestInstruments,
-):
+class Metrics:
     """
     All metrics of ``/metrics``. No label contains a key ID or a principal.
 
     Args:
         started: Start of the service on the monotonic clock; now by default.
+
+    Attributes:
+        registry: Registry of this object alone.
     """
 
     def __init__(self, started: float | None = None) -> None:
-        super().__init__()
+        self._instruments = Instruments()
+        self.registry = self._instruments.registry
         began = time.monotonic() if started is None else started
         self._state = StateCollector(began)
         self.registry.register(self._state)
         self._folder = shared_folder()
+        self._shown_buckets: dict[str, int] = {}
+
+    def count_request(self, operation: str, code: str, seconds: float) -> None:
+        """Count one answer."""
+        self._count("ferrohsm_requests_total", operation, code)
+        self._instruments["ferrohsm_request_seconds", operation].observe(seconds)
+
+    def count_unexpected(self) -> None:
+        """Count an unexpected exception."""
+        self._count("ferrohsm_unexpected_exceptions_total")
+
+    def count_jwt_failure(self) -> None:
+        """Count one request without valid token."""
+        self._count("ferrohsm_auth_jwt_failure_total")
+
+    def show_jwt_alarm(self, *, is_on: bool) -> None:
+        """Show whether the keys of tokens can't be read; count it if so."""
+        self._show("ferrohsm_auth_jwt_alarm", "keys", value=is_on)
+        if is_on:
+            self._count("ferrohsm_auth_jwt_reload_failures_total")
+
+    def show_clock_behind(self, seconds: float) -> None:
+        """Show how far the wall clock is behind the time of tokens."""
+        self._show("ferrohsm_clock_behind_seconds", value=seconds)
+
+    def count_allowed(self, limit: str) -> None:
+        """Count one request that was let through."""
+        self._count("ferrohsm_rate_limit_allowed_total", limit)
+
+    def count_blocked(self, limit: str) -> None:
+        """Count one request that was refused."""
+        self._count("ferrohsm_rate_limit_blocked_total", limit)
+
+    def show_buckets(self, limit: str, number: int) -> None:
+        """Show how many buckets there are."""
+        if self._shown_buckets.get(limit) != number:
+            self._shown_buckets[limit] = number
+            self._show("ferrohsm_rate_limit_buckets", limit, value=number)
+
+    def count_violation(self, reason: str) -> None:
+        """Count one connection that broke the rules between our processes."""
+        self._count("ferrohsm_vault_violations_total", reason)
+
+    def count_restart(self, process: str) -> None:
+        """Count one process that had to be started again."""
+        self._count("ferrohsm_process_restarts_total", process)
+
+    def count_handshake(self, outcome: str, group: str) -> None:
+        """Count one TLS handshake, however it ended."""
+        self._count("ferrohsm_tls_handshakes_total", outcome, group)
+
+    def count_tls_alarm(self, part: str) -> None:
+        """Count one alarm about TLS."""
+        self._count("ferrohsm_tls_alarms_total", part)
+
+    def show_tls_alarm(self, part: str, *, is_on: bool) -> None:
+        """Show whether something is wrong with a part of TLS."""
+        self._show("ferrohsm_tls_alarm", part, value=is_on)
+
+    def count_refused_client(self, reason: str) -> None:
+        """Count one connection that was ended because of a client's certificate."""
+        self._count("ferrohsm_ocsp_clients_refused_total", reason)
+
+    def count_ocsp(self, about: str, result: str) -> None:
+        """Count one question to an OCSP responder."""
+        self._count("ferrohsm_ocsp_questions_total", about, result)
+
+    def show_staple(self, kind: str, expires_at: float) -> None:
+        """Show until when a staple is good, in Unix time; 0 for none."""
+        self._show("ferrohsm_ocsp_staple_expires_seconds", kind, value=expires_at)
+
+    def count_order(self, outcome: str) -> None:
+        """Count one certificate that was ordered, or should have been."""
+        self._count("ferrohsm_acme_orders_total", outcome)
+
+    def show_next_order(self, authority: str, instant: float) -> None:
+        """Show when a CA is next asked for a certificate, in Unix time."""
+        self._show("ferrohsm_acme_next_order_seconds", authority, value=instant)
+
+    def _count(self, *key: str) -> None:
+        self._instruments[key].inc()
+
+    def _show(self, *key: str, value: float) -> None:
+        self._instruments[key].set(value)
+
+    @property
+    def unexpected(self) -> int:
+        """How many unexpected exceptions there were."""
+        value = self.registry.get_sample_value("ferrohsm_unexpected_exceptions_total")
+        return int(value or 0)
 
     @property
     def uptime_seconds(self) -> float:
