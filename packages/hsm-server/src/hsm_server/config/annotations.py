@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from hsm_core.model import Record
 
@@ -155,6 +155,16 @@ def parse_network(text: str) -> str:
         raise ValueError(f"{error}.") from None
 
 
+def split_url(text: str) -> SplitResult | None:
+    """Return the parts of a URL; None if it is malformed."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
 def parse_key_set_url(text: str) -> str:
     """
     Return a URL of HTTPS, or nothing.
@@ -164,11 +174,9 @@ def parse_key_set_url(text: str) -> str:
     """
     if not text:
         return text
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("not a valid URL.") from None
+    parts = split_url(text)
+    if parts is None:
+        raise ValueError("not a valid URL.")
     if (
         parts.scheme != "https"
         or not parts.hostname

@@ -15,11 +15,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from hsm_core.errors import ConfigurationError
 from hsm_core.secret_input import read_secret_text
-from hsm_server.config.annotations import build
+from hsm_server.config.annotations import build, split_url
 from hsm_server.config.core import core_settings
 from hsm_server.config.settings import (
     SAMPLERS,
@@ -214,15 +214,10 @@ def _standard_endpoint(environment: Mapping[str, str]) -> str:
 
 
 def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        has_secret = parts.username is not None or parts.password is not None
-    except ValueError:
-        is_good = has_secret = False
-    if has_secret:
+    parts = split_url(url)
+    if parts is not None and "@" in parts.netloc:
         raise ConfigurationError("otel-endpoint must not contain a password.")
-    if not is_good:
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigurationError("otel-endpoint must be an http:// or https:// URL.")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +21,7 @@ from hsm_server.config.annotations import (
     build,
     parse_address,
     settings_in,
+    split_url,
 )
 
 ACME_PRODUCTION: Final = "https://acme-v02.api.letsencrypt.org/directory"
@@ -428,12 +428,8 @@ def _contact(text: str) -> str:
 
 
 def _check_directory(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme == "https" and bool(parts.hostname)
-    except ValueError:
-        is_good = False
-    if not is_good:
+    parts = split_url(url)
+    if parts is None or parts.scheme != "https" or not parts.hostname:
         raise ConfigurationError(
             f"--acme-directory-url {url!r} must be an https:// URL."
         )
