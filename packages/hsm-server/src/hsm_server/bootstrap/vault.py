@@ -11,25 +11,28 @@ import asyncio
 import contextlib
 import os
 import socket
+from functools import partial
 from typing import Final
 
 from hsm_server.bootstrap.services import VaultServices
 from hsm_server.ipc.control import (
-    Alarm,
     Beat,
-    Control,
     FromSupervisor,
     KeySet,
     Link,
     Ready,
     Reload,
-    Reloaded,
     ResetClock,
-    Stop,
 )
 from hsm_server.ipc.front_end import Dependencies, VaultService
-from hsm_server.observability.logs import location, loop_exception_handler
-from hsm_server.processes.child import Child, Pulse, begin_child, end_without_memory
+from hsm_server.observability.logs import location
+from hsm_server.processes.child import (
+    Child,
+    ChildProgram,
+    Pulse,
+    begin_child,
+    end_without_memory,
+)
 from hsm_server.system.hardening import (
     drop_capabilities,
     lock_memory,
@@ -40,7 +43,6 @@ from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box
 from hsm_server.system.sockets import pass_over_what_stays, run
 
 _FRAME_SPARE: Final = 1024 * 1024
-_LONGEST_TEXT: Final = 4096
 
 
 def main() -> None:
@@ -77,20 +79,15 @@ def _drop_capabilities() -> None:
             drop_capabilities()
 
 
-class _Vault:
-    """Vault process: executes the supervisor's messages."""
+class _Vault(ChildProgram):
+    """Vault process."""
 
     def __init__(self, child: Child, services: VaultServices) -> None:
-        self._child = child
+        super().__init__(child)
         self._services = services
 
     async def run(self) -> None:
         """Serve front ends from the first order to the last."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(
-            loop_exception_handler(self._child.logger, end_without_memory)
-        )
-        self._stopping = asyncio.Event()
         limits = self._child.plan.settings.limits
         self._service = VaultService(
             self._services.gateway,
@@ -98,15 +95,13 @@ class _Vault:
             _longest(limits.raw_bytes, limits.json_bytes),
             Dependencies(self._on_violation, self._on_unexpected),
         )
-        self._control: Control[FromSupervisor] = Control(
-            self._child.control, FromSupervisor, self._take, self._stopping.set
-        )
-        self._services.on_alarm = self._tell_alarm
+        self._connect()
+        self._services.on_alarm = partial(self._tell_alarm, "tokens")
         watching = [asyncio.create_task(watch) for watch in self._services.watches()]
         pass_over_what_stays()
         pulse = Pulse(self._child.control)
         pulse.start()
-        self._tell_alarm(False)
+        self._tell_alarm("tokens", False)
         self._control.send(Ready())
         await self._stopping.wait()
         pulse.stop()
@@ -116,7 +111,7 @@ class _Vault:
         # Cancelled requests get their turn to notice it.
         await asyncio.sleep(0)
 
-    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+    def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
         match message:
             case Link():
                 end = socket.socket(fileno=descriptors.pop())
@@ -129,21 +124,14 @@ class _Vault:
                 self._services.take_provider_keys(message.data, message.problem)
             case KeySet():
                 self._services.take_keys(message.data, message.problem)
-            case Stop():
-                self._stopping.set()
             case Beat():
                 pass  # `Pulse` answers, however busy the loop is.
             case _:
-                self._stopping.set()
-        for descriptor in descriptors:
-            os.close(descriptor)
+                return False
+        return True
 
     async def _reload(self) -> None:
-        problem = await self._services.reload()
-        self._control.send(Reloaded(problem[:_LONGEST_TEXT]))
-
-    def _tell_alarm(self, is_active: bool) -> None:
-        self._control.send(Alarm("tokens", is_active))
+        self._tell_reloaded(await self._services.reload())
 
     def _on_violation(self, reason: str) -> None:
         self._child.metrics.count_violation(reason)

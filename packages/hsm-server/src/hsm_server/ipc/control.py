@@ -20,6 +20,9 @@ from msgspec import Meta
 
 T = TypeVar("T")
 
+LONGEST_TEXT: Final = 4096
+"""Maximum length of a sentence in a message, in characters."""
+
 _MOST_BYTES: Final = 128 * 1024
 _MOST_DESCRIPTORS: Final = 64
 
@@ -87,7 +90,7 @@ class UsingTLS(_Message, frozen=True, tag="using_tls"):
     """The TLS state is in use; with an *error*, the previous one is."""
 
     serial: int
-    error: Annotated[str, Meta(max_length=4096)] = ""
+    error: Annotated[str, Meta(max_length=LONGEST_TEXT)] = ""
 
 
 class Publish(_Message, frozen=True, tag="publish"):
@@ -105,7 +108,7 @@ class Published(_Message, frozen=True, tag="published"):
     """All front ends use a state; with an *error*, none does."""
 
     generation: int
-    error: Annotated[str, Meta(max_length=4096)] = ""
+    error: Annotated[str, Meta(max_length=LONGEST_TEXT)] = ""
 
 
 class KeySet(_Message, frozen=True, tag="key_set"):
@@ -119,7 +122,7 @@ class KeySet(_Message, frozen=True, tag="key_set"):
     """
 
     data: Annotated[bytes, Meta(max_length=64 * 1024)] | None = None
-    problem: Annotated[str, Meta(max_length=4096)] = ""
+    problem: Annotated[str, Meta(max_length=LONGEST_TEXT)] = ""
     is_providers: bool = False
 
 
@@ -171,14 +174,14 @@ class Failed(_Message, frozen=True, tag="failed"):
         status: Exit status of the server.
     """
 
-    message: Annotated[str, Meta(max_length=4096)]
+    message: Annotated[str, Meta(max_length=LONGEST_TEXT)]
     status: int
 
 
 class Reloaded(_Message, frozen=True, tag="reloaded"):
     """The reload is complete; with an *error*, the previous state stays in force."""
 
-    error: Annotated[str, Meta(max_length=4096)] = ""
+    error: Annotated[str, Meta(max_length=LONGEST_TEXT)] = ""
 
 
 FromSupervisor: TypeAlias = (

@@ -21,8 +21,23 @@ import msgspec
 from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
 from hsm_server.config.plan import Plan, read_plan
-from hsm_server.ipc.control import Beat, Failed, receive_begin
-from hsm_server.observability.logs import Logger, capture_foreign, location, make_logger
+from hsm_server.ipc.control import (
+    LONGEST_TEXT,
+    Alarm,
+    Beat,
+    Control,
+    Failed,
+    FromSupervisor,
+    Reloaded,
+    receive_begin,
+)
+from hsm_server.observability.logs import (
+    Logger,
+    capture_foreign,
+    location,
+    loop_exception_handler,
+    make_logger,
+)
 from hsm_server.observability.metrics import Metrics, share_metrics
 from hsm_server.system.hardening import (
     die_with_parent,
@@ -64,7 +79,9 @@ class Child:
             message = f"unexpected {type(error).__name__} at {place}."
             status = ExitCode.FAILED
         self.control.setblocking(True)
-        self.control.send(msgspec.msgpack.encode(Failed(message[:4096], status)))
+        self.control.send(
+            msgspec.msgpack.encode(Failed(message[:LONGEST_TEXT], status))
+        )
         os._exit(status)
 
 
@@ -90,6 +107,51 @@ def begin_child() -> Child:
     )
     capture_foreign(logger)
     return Child(control, begin.slot, plan, descriptors, logger, Metrics(plan.started))
+
+
+class ChildProgram:
+    """
+    Program of a child process: executes the supervisor's messages to the last one.
+
+    Args:
+        child: The current child process.
+    """
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    def _connect(self) -> None:
+        """Take messages from now on, on the running event loop."""
+        asyncio.get_running_loop().set_exception_handler(
+            loop_exception_handler(self._child.logger, end_without_memory)
+        )
+        self._stopping = asyncio.Event()
+        self._control: Control[FromSupervisor] = Control(
+            self._child.control, FromSupervisor, self._take, self._stopping.set
+        )
+
+    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+        if not self._heed(message, descriptors):
+            self._stopping.set()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
+        """
+        Execute a message; return whether to go on.
+
+        Args:
+            message: Any message; one that is not expected ends the process.
+
+            descriptors: Its descriptors; those left in the list are closed.
+        """
+        raise NotImplementedError
+
+    def _tell_reloaded(self, problem: str) -> None:
+        self._control.send(Reloaded(problem[:LONGEST_TEXT]))
+
+    def _tell_alarm(self, source: str, is_active: bool) -> None:
+        self._control.send(Alarm(source, is_active))
 
 
 class Pulse:

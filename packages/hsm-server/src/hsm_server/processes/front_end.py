@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -24,9 +23,9 @@ from hsm_server.config.settings import ServerSettings
 from hsm_server.http.listener import Listener
 from hsm_server.http.state import HEALTH
 from hsm_server.ipc.control import (
+    LONGEST_TEXT,
     Alarm,
     Beat,
-    Control,
     FromSupervisor,
     Link,
     Ready,
@@ -36,16 +35,19 @@ from hsm_server.ipc.control import (
     UsingTLS,
 )
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.observability.logs import loop_exception_handler
 from hsm_server.observability.tracing import open_tracing
-from hsm_server.processes.child import Child, begin_child, end_without_memory
+from hsm_server.processes.child import (
+    Child,
+    ChildProgram,
+    begin_child,
+    end_without_memory,
+)
 from hsm_server.system.hardening import drop_capabilities, give_back_memory
 from hsm_server.system.sockets import pass_over_what_stays, run
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.state import ends_by_kind, unseal_state
 
-_LONGEST_TEXT: Final = 4096
 _TIDY_SECONDS: Final = 20.0
 
 
@@ -84,11 +86,11 @@ async def _tidy() -> None:
         give_back_memory()
 
 
-class _FrontEnd:
-    """Front end: executes the supervisor's messages."""
+class _FrontEnd(ChildProgram):
+    """Front end."""
 
     def __init__(self, child: Child, settings: ServerSettings) -> None:
-        self._child = child
+        super().__init__(child)
         self._settings = settings
         self._context: AdapterContext | None = None
         self._listeners: list[Listener] = []
@@ -97,11 +99,6 @@ class _FrontEnd:
 
     async def run(self) -> None:
         """Serve from the first order to the last."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(
-            loop_exception_handler(self._logger, end_without_memory)
-        )
-        self._stopping = asyncio.Event()
         self._vault = RemoteVault(lambda event: self._logger.warning(event))
         tracing = open_tracing(self._settings.tracing)
         app = create_app(
@@ -113,9 +110,7 @@ class _FrontEnd:
         )
         app.middlewares.append(_need_memory)
         self._app = app
-        self._control: Control[FromSupervisor] = Control(
-            self._child.control, FromSupervisor, self._take, self._stopping.set
-        )
+        self._connect()
         pass_over_what_stays()
         self._control.send(Ready())
         tidying = asyncio.ensure_future(_tidy())
@@ -128,7 +123,7 @@ class _FrontEnd:
         tracing.close()
         self._control.close()
 
-    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+    def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
         match message:
             case Link():
                 self._vault.attach(socket.socket(fileno=descriptors.pop()))
@@ -136,18 +131,17 @@ class _FrontEnd:
                 self._serving = asyncio.ensure_future(self._serve())
             case UseTLS():
                 self._use_tls(message.serial, descriptors[0])
-            case Stop():
-                self._stop_seconds = message.seconds
-                self._stopping.set()
             case Alarm():
                 health = self._app[HEALTH]
                 health.note_alarm(message.source, is_active=message.is_active)
             case Beat():
                 self._control.send(Beat(self._vault.is_linked))
+            case Stop():
+                self._stop_seconds = message.seconds
+                return False
             case _:
-                self._stopping.set()
-        for descriptor in descriptors:
-            os.close(descriptor)
+                return False
+        return True
 
     async def _serve(self) -> None:
         if not self._listeners:
@@ -169,7 +163,7 @@ class _FrontEnd:
         except HSMError as error:
             if self._context is None:
                 self._child.fail(error)
-            self._control.send(UsingTLS(serial, sentence(error)[:_LONGEST_TEXT]))
+            self._control.send(UsingTLS(serial, sentence(error)[:LONGEST_TEXT]))
         else:
             self._child.metrics.show_certificates(ends_by_kind(state))
             self._control.send(UsingTLS(serial))

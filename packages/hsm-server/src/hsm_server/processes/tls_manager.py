@@ -20,26 +20,20 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import TLSSettings
 from hsm_server.identity.key_sets import key_set_tasks
 from hsm_server.ipc.control import (
-    Alarm,
+    LONGEST_TEXT,
     Beat,
-    Control,
     FromSupervisor,
     KeySet,
     Publish,
     Published,
     Ready,
     Reload,
-    Reloaded,
-    Stop,
 )
-from hsm_server.observability.logs import loop_exception_handler
-from hsm_server.processes.child import Child, begin_child, end_without_memory
+from hsm_server.processes.child import Child, ChildProgram, begin_child
 from hsm_server.system.hardening import drop_capabilities
 from hsm_server.tls.manager import TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, seal_state, unseal_state
-
-_LONGEST_TEXT = 4096
 
 
 def main() -> None:
@@ -76,8 +70,8 @@ def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
     return state
 
 
-class _TLSManagerProcess:
-    """TLS manager: executes the supervisor's messages."""
+class _TLSManagerProcess(ChildProgram):
+    """TLS manager."""
 
     def __init__(
         self,
@@ -86,7 +80,7 @@ class _TLSManagerProcess:
         state: TLSState,
         http: socket.socket | None,
     ) -> None:
-        self._child = child
+        super().__init__(child)
         self._settings = settings
         self._first = state
         self._http = http
@@ -95,12 +89,8 @@ class _TLSManagerProcess:
 
     async def run(self) -> None:
         """Run from the first message to the last."""
-        loop = asyncio.get_running_loop()
-        logger = self._child.logger
-        loop.set_exception_handler(loop_exception_handler(logger, end_without_memory))
-        self._stopping = asyncio.Event()
-        alarms = Alarms(logger, self._child.metrics, self._tell_alarm)
-        metrics = self._child.metrics
+        logger, metrics = self._child.logger, self._child.metrics
+        alarms = Alarms(logger, metrics, partial(self._tell_alarm, "tls"))
         tasks = [
             *tasks_for(self._settings, alarms, metrics, logger, self._http),
             *key_set_tasks(
@@ -110,9 +100,7 @@ class _TLSManagerProcess:
             ),
         ]
         self._tls_manager = TLSManager(self._first, tasks, self._publish, logger)
-        self._control: Control[FromSupervisor] = Control(
-            self._child.control, FromSupervisor, self._take, self._stopping.set
-        )
+        self._connect()
         keeping = asyncio.create_task(self._keep())
         await self._stopping.wait()
         keeping.cancel()
@@ -125,11 +113,11 @@ class _TLSManagerProcess:
         except Exception as error:
             # The supervisor checks liveness only after `Ready`.
             self._child.fail(error)
-        self._tell_alarm(False)
+        self._tell_alarm("tls", False)
         self._control.send(Ready())
         await self._tls_manager.run()
 
-    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+    def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
         match message:
             case Published():
                 self._note(message)
@@ -139,12 +127,9 @@ class _TLSManagerProcess:
                 reload.add_done_callback(self._reloads.discard)
             case Beat():
                 self._control.send(Beat())
-            case Stop():
-                self._stopping.set()
             case _:
-                self._stopping.set()
-        for descriptor in descriptors:
-            os.close(descriptor)
+                return False
+        return True
 
     async def _publish(self, state: TLSState) -> None:
         """Distribute a state through the supervisor; see `ActiveState`."""
@@ -160,10 +145,7 @@ class _TLSManagerProcess:
             raise ListenError(error)
 
     def _pass_on(self, is_providers: bool, data: bytes | None, problem: str) -> None:
-        self._control.send(KeySet(data, problem[:_LONGEST_TEXT], is_providers))
-
-    def _tell_alarm(self, is_active: bool) -> None:
-        self._control.send(Alarm("tls", is_active))
+        self._control.send(KeySet(data, problem[:LONGEST_TEXT], is_providers))
 
     def _note(self, message: Published) -> None:
         answer = self._answers.pop(message.generation, None)
@@ -172,8 +154,7 @@ class _TLSManagerProcess:
 
     async def _reload(self) -> None:
         """Check for changes at once."""
-        problem = await self._tls_manager.reload()
-        self._control.send(Reloaded(problem[:_LONGEST_TEXT]))
+        self._tell_reloaded(await self._tls_manager.reload())
 
 
 if __name__ == "__main__":
