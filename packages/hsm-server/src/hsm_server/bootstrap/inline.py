@@ -36,7 +36,7 @@ from hsm_server.system.sockets import (
 )
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.contexts import try_state
-from hsm_server.tls.manager import Task, TLSManager, tasks_for
+from hsm_server.tls.manager import TLSManager, tasks_for
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import Alarms, TLSState, ends_by_kind
 from hsm_server.vault.local_vault import LocalVault
@@ -86,45 +86,11 @@ def serve(
         services = VaultServices(settings, secrets, read_token_secret, logger, metrics)
         with services.hsm:
             server = _InlineServer(settings, services, logger, metrics)
-            tls = _InlineTLS(
-                settings.tls,
-                state,
-                logger,
-                metrics,
-                partial(server.note_alarm, "tls"),
-                http[0] if http else None,
-                key_set_tasks(
-                    settings, services.take_keys, services.take_provider_keys
-                ),
-            )
-            serving = server.run(bound, shown, tls, on_ready)
+            server.use_tls(settings.tls, state, http[0] if http else None)
+            serving = server.run(bound, shown, on_ready)
             pass_over_what_stays()
             run(serving, settings.event_loop)
         logger.info("stopped")
-
-
-class _InlineTLS:
-    """TLS manager whose only front end is this process."""
-
-    def __init__(
-        self,
-        settings: TLSSettings,
-        state: TLSState,
-        logger: Logger,
-        metrics: Metrics,
-        on_alarm: Callable[[bool], None],
-        http: socket.socket | None,
-        more: Sequence[Task],
-    ) -> None:
-        self._metrics = metrics
-        self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
-        alarms = Alarms(logger, metrics, on_alarm)
-        tasks = tasks_for(settings, alarms, metrics, logger, http)
-        self.manager = TLSManager(state, [*tasks, *more], self._publish, logger)
-
-    async def _publish(self, state: TLSState) -> None:
-        self.context.use(state)
-        self._metrics.show_certificates(ends_by_kind(state))
 
 
 class _InlineServer:
@@ -141,13 +107,31 @@ class _InlineServer:
         self._services = services
         self._logger = logger
         self._metrics = metrics
-        services.on_alarm = partial(self.note_alarm, "tokens")
+        services.on_alarm = partial(self._note_alarm, "tokens")
+
+    def use_tls(
+        self, settings: TLSSettings, state: TLSState, http: socket.socket | None
+    ) -> None:
+        """Make the TLS manager, whose only front end is this process."""
+        logger, metrics, services = self._logger, self._metrics, self._services
+        self._context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
+        alarms = Alarms(logger, metrics, partial(self._note_alarm, "tls"))
+        tasks = [
+            *tasks_for(settings, alarms, metrics, logger, http),
+            *key_set_tasks(
+                self._settings, services.take_keys, services.take_provider_keys
+            ),
+        ]
+        self._tls_manager = TLSManager(state, tasks, self._publish, logger)
+
+    async def _publish(self, state: TLSState) -> None:
+        self._context.use(state)
+        self._metrics.show_certificates(ends_by_kind(state))
 
     async def run(
         self,
         bound: Sequence[socket.socket],
         shown: Sequence[socket.socket],
-        tls: _InlineTLS,
         on_ready: Callable[[str], None],
     ) -> None:
         """Serve until a signal says that it is enough."""
@@ -162,16 +146,15 @@ class _InlineServer:
             metrics=self._metrics,
             tracing=tracing,
         )
-        await tls.manager.begin()
-        serving = Listener(app, bound, tls.context)
+        await self._tls_manager.begin()
+        serving = Listener(app, bound, self._context)
         showing = Listener(create_metrics_app(app), shown, None)
-        self._tls = tls
         signals = self._heed_signals(loop, stop)
         await serving.start()
         await showing.start()
         for one in shown:
             self._logger.info("metrics", port=one.getsockname()[1])
-        work = [tls.manager.run(), *self._services.watches()]
+        work = [self._tls_manager.run(), *self._services.watches()]
         keeping = [asyncio.create_task(one) for one in work]
         try:
             on_ready(url_of(bound[0]))
@@ -205,7 +188,7 @@ class _InlineServer:
             loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         return signals
 
-    def note_alarm(self, source: str, is_active: bool) -> None:
+    def _note_alarm(self, source: str, is_active: bool) -> None:
         """Report degraded health while an alarm lasts."""
         self._app[HEALTH].note_alarm(source, is_active=is_active)
 
@@ -213,7 +196,7 @@ class _InlineServer:
         self._services.begin(self._reload())
 
     async def _reload(self) -> None:
-        problems = [await self._tls.manager.reload(), await self._services.reload()]
+        problems = [await self._tls_manager.reload(), await self._services.reload()]
         reason = " ".join(filter(None, problems))
         if reason:
             self._logger.error("reload failed", reason=reason)
