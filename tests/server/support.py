@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the server's tests share: tokens, certificates, a client over a memory HSM."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -44,6 +45,17 @@ Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]
 
 SECRET = b"tests only: 32 bytes or more of it"
 EVERYBODY = ("Administrator", "Operator", "Service", "Auditor")
+
+
+PATIENCE = 60.0
+"""How long a test waits for what must come, in seconds."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def b64(data: bytes) -> str:

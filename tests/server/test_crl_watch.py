@@ -16,7 +16,7 @@ from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.config.tls import StatusCheck
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
-from hsm_server.tls.sources import CRLWatch
+from hsm_server.tls.sources import ExpiryWatch
 from hsm_server.tls.state import ActiveState, Alarms, ClientRules, TLSState
 from tests.pki import SERVER, self_signed_root
 from tests.server.ocsp_support import FakeClock, settle
@@ -39,7 +39,7 @@ class Place:
         self.active = ActiveState(
             state_of(SHOWN.pair, client=rules(timedelta(hours=10))), self._publish
         )
-        self.watch = CRLWatch(self.alarms, logger, self.clock)
+        self.watch = ExpiryWatch(self.alarms, logger, self.clock)
 
     async def _publish(self, state: TLSState) -> None:
         """Stand in for who serves."""

@@ -31,7 +31,9 @@ from hsm_server.tls.sources import (
 )
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
 from tests.pki import Issued, Issuer, self_signed_root
+from tests.server.ocsp_support import FakeClock
 from tests.server.pem_files import pem, serve_by, write_pair
+from tests.server.support import until
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -116,13 +118,6 @@ async def kept(world: World, *tasks: Task) -> AsyncIterator[TLSManager]:
         await asyncio.wait([running])
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     """Give files that are looked at when a reload is asked for."""
@@ -131,17 +126,6 @@ def world(tmp_path: Path) -> World:
 
 class TestReload:
     """What happens when somebody asks."""
-
-    async def test_a_new_pair_is_published(self, world: World) -> None:
-        """It is the second state, of a later generation."""
-        async with kept(world) as tls_manager:
-            new = world.put(serve_by(world.issuer))
-            answer = await tls_manager.reload()
-            generations = [state.generation for state in world.published]
-
-        assert "" == answer
-        assert new == world.shown
-        assert [0, 1] == generations
 
     async def test_content_counts_and_not_time(self, world: World) -> None:
         """The same once more is no news; a change within the same tick is."""
@@ -184,17 +168,6 @@ class TestReload:
 
         assert b"staple" == kept_staple
         assert b"" == world.published[-1].pairs[0].staple
-
-    async def test_rules_about_clients_are_read_too(self, world: World) -> None:
-        """A list that revokes somebody is in force afterwards."""
-        async with kept(world) as tls_manager:
-            world.put_list(end=2 * DAY)
-            answer = await tls_manager.reload()
-            rules = world.published[-1].client
-
-        assert "" == answer
-        assert rules is not None
-        assert (world.crl.read_bytes(),) == rules.revocation_lists
 
 
 def _mismatched(world: World) -> None:
@@ -595,11 +568,11 @@ class TestExpiry:
         own = Issued(issued.certificate, issued.key)
         world.put(own)
         ends = own.certificate.not_valid_after_utc
-        watch = ExpiryWatch(world.alarms, now=lambda: ends - left)
+        watch = ExpiryWatch(world.alarms, world.logger, FakeClock(ends - left))
         settings = msgspec.structs.replace(world.settings, client=None)
         active = ActiveState(first_state(settings), world.publish)
-        watch.look(active)
-        watch.look(active)
+        await watch.reload(active)
+        await watch.reload(active)
 
         assert bool(words) == bool(world.alarm("expiry"))
         told = [line["reason"] for line in world.log("tls alarm")]
@@ -610,14 +583,14 @@ class TestExpiry:
         """Nobody is told by his alert that it is the CA that has expired."""
         state = first_state(world.settings)
         ends = world.issuer.certificate.not_valid_after_utc
-        now = ends - timedelta(seconds=1)
-        watch = ExpiryWatch(world.alarms, now=lambda: now)
+        clock = FakeClock(ends - timedelta(seconds=1))
+        watch = ExpiryWatch(world.alarms, world.logger, clock)
         # The server's own, of the same age, is left out of this.
         active = ActiveState(msgspec.structs.replace(state, pairs=()), world.publish)
-        watch.look(active)
+        await watch.reload(active)
         assert not world.alarm("expiry")
-        now = ends
-        watch.look(active)
+        clock.at = ends
+        await watch.reload(active)
 
         assert 1.0 == world.alarm("expiry")
         assert "All client CAs have expired" in world.log("tls alarm")[0]["reason"]

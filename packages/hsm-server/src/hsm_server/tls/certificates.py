@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import hashlib
-import re
 from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -45,6 +44,61 @@ Exceptions for malformed names or extensions of a certificate.
 
 cryptography raises `KeyError` for an unknown TLS feature (RFC 7633).
 """
+
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+def der_of(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as DER."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def extension_of(
+    holder: x509.Certificate | x509.CertificateRevocationList, kind: type[E]
+) -> E | None:
+    """
+    Return the value of an extension, or None without it.
+
+    Raises:
+        Exception: One of `UNREADABLE`: an extension is malformed.
+    """
+    try:
+        return holder.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def readable_extension_of(holder: x509.Certificate, kind: type[E]) -> E | None:
+    """Return the value of an extension; None without it, or if any is malformed."""
+    try:
+        return extension_of(holder, kind)
+    except UNREADABLE:
+        return None
+
+
+def has_signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Return whether an issuer has signed a certificate, and is named in it."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
+
+
+def pem_body(label: str, data: bytes) -> bytes | None:
+    """
+    Return the content of the first PEM block with a label; None without one.
+
+    Raises:
+        binascii.Error: It is not base64.
+    """
+    begin, end = (f"-----{word} {label}-----".encode() for word in ("BEGIN", "END"))
+    _, found, rest = data.partition(begin)
+    body, closed, _ = rest.partition(end)
+    if not found or not closed:
+        return None
+    return base64.b64decode(b"".join(body.split()), validate=True)
 
 
 class CertificateFacts(Record, frozen=True, kw_only=True):
@@ -117,13 +171,7 @@ def readable_facts(certificate: bytes) -> CertificateFacts:
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        )
-    except x509.ExtensionNotFound:
-        return ()
-    found = map(_name, extension.value)
+    found = map(_name, extension_of(certificate, x509.SubjectAlternativeName) or ())
     return tuple(_printable(name) for name in found if name)
 
 
@@ -205,25 +253,17 @@ def check_chain(
             f"{_MOST_CERTIFICATES} are allowed."
         )
     for certificate, issuer in pairwise(chain):
-        _check_signed(certificate, issuer, name)
+        if not has_signed(issuer, certificate):
+            raise ListenError(
+                f"{name} is not a chain: {_called(certificate)} is not signed by the "
+                f"next certificate, {_called(issuer)}."
+            )
     for certificate in chain:
         _check_dates(certificate, name, now)
     _check_purpose(chain[0], name)
     if len(chain) > 1 and chain[-1].subject == chain[-1].issuer:
         return chain[:-1]
     return chain
-
-
-def _check_signed(
-    certificate: x509.Certificate, issuer: x509.Certificate, name: str
-) -> None:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        raise ListenError(
-            f"{name} is not a chain: {_called(certificate)} is not signed by the "
-            f"next certificate, {_called(issuer)}."
-        ) from None
 
 
 def _check_dates(certificate: x509.Certificate, name: str, now: datetime) -> None:
@@ -242,14 +282,12 @@ def _check_dates(certificate: x509.Certificate, name: str, now: datetime) -> Non
 
 def _check_purpose(certificate: x509.Certificate, name: str) -> None:
     try:
-        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    except x509.ExtensionNotFound:
-        return
+        usage = extension_of(certificate, x509.ExtendedKeyUsage)
     except UNREADABLE:
         raise ListenError(
             f"The extensions of a certificate in {name} are malformed."
         ) from None
-    if not _SERVERS & set(usage.value):
+    if usage is not None and not _SERVERS & set(usage):
         raise ListenError(
             f"The certificate {_called(certificate)} in {name} is not a server "
             "certificate."
@@ -267,9 +305,6 @@ _FORM: Final = (
     serialization.Encoding.DER,
     serialization.PrivateFormat.PKCS8,
     serialization.NoEncryption(),
-)
-_PKCS8: Final = re.compile(
-    rb"-----BEGIN PRIVATE KEY-----\s(.*?)\s?-----END PRIVATE KEY-----", re.DOTALL
 )
 
 
@@ -322,14 +357,13 @@ def _as_openssl_writes_it(data: bytes, path: Path) -> bytes:
     Keys of ML-DSA are written with what is expanded from their seed. Whose key it is
     shows when it is put beside its certificate.
     """
-    found = _PKCS8.search(data)
-    try:
+    found = None
+    with contextlib.suppress(crypto.Error, ValueError):
         crypto.load_privatekey(crypto.FILETYPE_PEM, data, b"")
-        if found is not None:
-            return base64.b64decode(b"".join(found[1].split()), validate=True)
-    except (crypto.Error, ValueError, binascii.Error):
-        pass
-    raise ListenError(f"{path} contains no PEM private key.")
+        found = pem_body("PRIVATE KEY", data)
+    if found is None:
+        raise ListenError(f"{path} contains no PEM private key.")
+    return found
 
 
 def _public_key(files: PairFiles, certificate: x509.Certificate) -> PublicKeyTypes:

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.config.exit_codes import ListenError
+from hsm_server.tls.certificates import der_of
 from hsm_server.tls.openssl import SSL, crypto, reason_of
 from hsm_server.tls.state import Challenge, ClientRules, ServerPair, TLSState
 
@@ -61,7 +62,7 @@ class Staples:
         shown = connection.get_certificate(as_cryptography=True)
         if shown is None:
             return b""
-        return self._by_certificate.get(shown.public_bytes(Encoding.DER), b"")
+        return self._by_certificate.get(der_of(shown), b"")
 
 
 def server_context(
@@ -255,7 +256,7 @@ def _shake_hands(context: SSL.Context) -> bytes:
             _carry(side, other)
         if not waiting:
             seen = client.get_peer_certificate(as_cryptography=True)
-            return seen.public_bytes(Encoding.DER) if seen is not None else b""
+            return der_of(seen) if seen is not None else b""
     raise ListenError("A test connection with the new certificate did not complete.")
 
 

@@ -23,8 +23,11 @@ from hsm_server.config.tls import ClientSettings, PairFiles
 from hsm_server.tls.certificates import (
     UNREADABLE,
     check_chain,
+    der_of,
+    extension_of,
     kind_of,
     read_private_key,
+    readable_extension_of,
 )
 from hsm_server.tls.state import ClientRules, ServerPair
 
@@ -136,9 +139,9 @@ def parse_pairs(
         kinds[kind] = files.cert
         parsed.append(
             ServerPair(
-                chain=tuple(map(_der, chain)),
+                chain=tuple(map(der_of, chain)),
                 key=key,
-                issuer=_der(issuer) if issuer is not None else b"",
+                issuer=der_of(issuer) if issuer is not None else b"",
             )
         )
     return tuple(parsed)
@@ -186,7 +189,7 @@ def parse_client(
         for path in settings.crls
         for crl in _usable_lists(path, contents[path], authorities, now, problems)
     )
-    named = tuple(map(_der, authorities))
+    named = tuple(map(der_of, authorities))
     if problems and former is not None:
         named = tuple(ca for ca in former.authorities if ca in named)
         both = sorted((*former.revocation_lists, *lists), key=_last_update)
@@ -265,10 +268,10 @@ def _scope(der: bytes) -> tuple[bytes, ...]:
         x509.DeltaCRLIndicator,
     ):
         try:
-            found = crl.extensions.get_extension_for_class(kind)
-            scope.append(found.value.public_bytes())
-        except (x509.ExtensionNotFound, *UNREADABLE):
-            scope.append(b"")
+            found = extension_of(crl, kind)
+        except UNREADABLE:
+            found = None
+        scope.append(found.public_bytes() if found is not None else b"")
     return tuple(scope)
 
 
@@ -370,18 +373,12 @@ def _has_signed(ca: x509.Certificate, crl: x509.CertificateRevocationList) -> bo
 
 def _may_sign(certificate: x509.Certificate) -> bool:
     """Return whether OpenSSL will take it for a CA; it is strict about that."""
-    try:
-        found = certificate.extensions
-        constraints = found.get_extension_for_class(x509.BasicConstraints)
-        usage = found.get_extension_for_class(x509.KeyUsage)
-        found.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (x509.ExtensionNotFound, *UNREADABLE):
+    constraints = readable_extension_of(certificate, x509.BasicConstraints)
+    usage = readable_extension_of(certificate, x509.KeyUsage)
+    identifier = readable_extension_of(certificate, x509.SubjectKeyIdentifier)
+    if constraints is None or usage is None or identifier is None:
         return False
-    return constraints.value.ca and usage.value.key_cert_sign
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.DER)
+    return constraints.ca and usage.key_cert_sign
 
 
 _PAUSE_SECONDS: Final = 0.02

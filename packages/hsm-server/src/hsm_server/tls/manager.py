@@ -21,7 +21,7 @@ from hsm_server.observability.metrics import Metrics
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.ocsp.stapler import Stapler
-from hsm_server.tls.sources import CRLWatch, ExpiryWatch, file_sources
+from hsm_server.tls.sources import ExpiryWatch, file_sources
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
 
 _AGAIN_SECONDS: Final = 1.0
@@ -163,8 +163,7 @@ def tasks_for(
             metrics,
             logger,
         ),
-        ExpiryWatch(alarms),
-        CRLWatch(alarms, logger),
+        ExpiryWatch(alarms, logger),
     ]
 
 

@@ -37,6 +37,7 @@ from hsm_server.tls.state import (
     SystemClock,
     TLSState,
     first_of,
+    with_staples,
 )
 
 Edit = Callable[[TLSState], TLSState]
@@ -190,9 +191,12 @@ def _edit_pairs(
     settings: TLSSettings, contents: Contents, state: TLSState
 ) -> tuple[Edit, str]:
     pairs = parse_pairs(settings.pairs, contents, now_utc())
-    return lambda state: msgspec.structs.replace(
-        state, pairs=_with_staples(pairs, state.pairs)
-    ), ""
+
+    def edit(state: TLSState) -> TLSState:
+        staples = {pair.chain[0]: pair.staple for pair in state.pairs}
+        return msgspec.structs.replace(state, pairs=with_staples(pairs, staples))
+
+    return edit, ""
 
 
 def _edit_client(
@@ -202,91 +206,24 @@ def _edit_client(
     return lambda state: msgspec.structs.replace(state, client=rules), problem
 
 
-def _with_staples(
-    pairs: Sequence[ServerPair], before: Sequence[ServerPair]
-) -> tuple[ServerPair, ...]:
-    """Return pairs with the staples that their certificates have had."""
-    staples = {pair.chain[0]: pair.staple for pair in before}
-    return tuple(
-        msgspec.structs.replace(pair, staple=staples.get(pair.chain[0], b""))
-        for pair in pairs
-    )
-
-
-_PERIOD_SECONDS: Final = 60.0
+_TICK_SECONDS: Final = 60.0
 _LONGEST: Final = timedelta(days=14)
 _EXPIRY: Final = "expiry"
+_CLIENT_CRL: Final = "client_crl"
+_SOON: Final = 0.1
+"""Part of a list's lifetime that remains when its end is logged."""
 
 
 class ExpiryWatch:
     """
     Expiry watch, a task of the TLS manager that changes nothing.
 
-    The alarm starts when less than a tenth of a certificate's lifetime remains, at most
-    14 days, and when all client CAs have expired.
+    An alarm starts when less than a tenth of a certificate's lifetime remains, at most
+    14 days, and when all client CAs have expired. Another is for revocation lists that
+    have expired, or belong to no client CA.
 
     Args:
-        alarms: Receive the alarm.
-
-        now: Returns the wall time.
-    """
-
-    def __init__(self, alarms: Alarms, now: Callable[[], datetime] = now_utc) -> None:
-        self._alarms = alarms
-        self._now = now
-        alarms.watch(_EXPIRY)
-
-    async def run(self, active: ActiveState, /) -> None:
-        """See `Task`."""
-        while True:
-            self.look(active)
-            await asyncio.sleep(_PERIOD_SECONDS)
-
-    async def reload(self, active: ActiveState, /) -> None:
-        """See `Task`."""
-        self.look(active)
-
-    def look(self, active: ActiveState) -> None:
-        """Begin or end the alarm, as it is now."""
-        complaints = [self._complaint(pair) for pair in active.state.pairs]
-        complaints.append(self._complaint_about(active.state.client))
-        reason = " ".join(filter(None, complaints))
-        if reason:
-            self._alarms.begin(_EXPIRY, reason)
-        else:
-            self._alarms.end(_EXPIRY)
-
-    def _complaint_about(self, rules: ClientRules | None) -> str:
-        if rules is None or not rules.authorities:
-            # Files that name no CA are an alarm of their own.
-            return ""
-        found = map(x509.load_der_x509_certificate, rules.authorities)
-        if any(ca.not_valid_after_utc > self._now() for ca in found):
-            return ""
-        return "All client CAs have expired. All client certificates are rejected."
-
-    def _complaint(self, pair: ServerPair) -> str:
-        chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
-        first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
-        ends, begins = first.not_valid_after_utc, first.not_valid_before_utc
-        if ends - self._now() > min(_LONGEST, (ends - begins) / 10):
-            return ""
-        verb = "expires" if ends > self._now() else "expired"
-        return f"The {kind_of(chain[0])} certificate {verb} at {ends.isoformat()}."
-
-
-_CLIENT_CRL: Final = "client_crl"
-_TICK_SECONDS: Final = 60.0
-_SOON: Final = 0.1
-"""Part of a list's lifetime that remains when its end is logged."""
-
-
-class CRLWatch:
-    """
-    CRL watch, a task of the TLS manager: checks issuers and dates of CRLs.
-
-    Args:
-        alarms: Receive expired lists and lists of no client CA.
+        alarms: Receive the alarms.
 
         logger: Logs once that a list expires soon.
 
@@ -300,6 +237,7 @@ class CRLWatch:
         self._logger = logger
         self._clock = clock or SystemClock()
         self._warned: set[bytes] = set()
+        alarms.watch(_EXPIRY)
         alarms.watch(_CLIENT_CRL)
 
     async def run(self, active: ActiveState, /) -> None:
@@ -310,54 +248,80 @@ class CRLWatch:
             await first_of(active.past(generation), self._clock.sleep(wait))
 
     async def reload(self, active: ActiveState, /) -> None:
-        """See `Task`; the lists are read by another."""
+        """See `Task`."""
         self._look(active)
 
     def _look(self, active: ActiveState) -> float:
-        """Show what is wrong with lists; return when to look again, in seconds."""
-        client = active.state.client
+        """Begin or end the alarms; return when to look again, in seconds."""
+        pairs, client, now = active.state.pairs, active.state.client, self._clock.now()
+        problems = [_pair_problem(pair, now) for pair in pairs]
+        problems.append(_client_problem(client, now))
+        self._alarms.report(_EXPIRY, " ".join(filter(None, problems)))
         lists = client.revocation_lists if client is not None else ()
         issuers = _names(client.authorities if client is not None else ())
-        now, wait, complaints = self._clock.now(), _TICK_SECONDS, []
+        wait, problems = _TICK_SECONDS, []
         for der in lists:
             crl = x509.load_der_x509_crl(der)
-            ends_at = crl.next_update_utc
-            if crl.issuer not in issuers:
-                complaints.append(
-                    f"The revocation list of {_issuer_of(crl)} belongs to no "
-                    "client CA. Remove it from --client-crl."
-                )
-            elif ends_at is not None and ends_at <= now:
-                complaints.append(
-                    f"The revocation list of {_issuer_of(crl)} expired at "
-                    f"{_moment(ends_at)}. Client certificates of this issuer are "
-                    "rejected."
-                )
-            elif ends_at is not None:
-                wait = min(wait, (ends_at - now).total_seconds())
-                self._warn_in_time(der, crl, ends_at - now)
+            problem = _list_problem(crl, issuers, now)
+            problems.append(problem)
+            if not problem and crl.next_update_utc is not None:
+                left = crl.next_update_utc - now
+                wait = min(wait, left.total_seconds())
+                self._warn_in_time(der, crl, left)
         self._warned &= set(lists)
-        self._tell(complaints)
+        self._alarms.report(_CLIENT_CRL, " ".join(filter(None, problems)))
         return wait
-
-    def _tell(self, complaints: Sequence[str]) -> None:
-        if complaints:
-            self._alarms.begin(_CLIENT_CRL, " ".join(complaints))
-        else:
-            self._alarms.end(_CLIENT_CRL)
 
     def _warn_in_time(
         self, der: bytes, crl: x509.CertificateRevocationList, left: timedelta
     ) -> None:
-        if crl.next_update_utc is None or der in self._warned:
+        ends_at = crl.next_update_utc
+        if ends_at is None or der in self._warned:
             return
-        if left <= (crl.next_update_utc - crl.last_update_utc) * _SOON:
+        if left <= (ends_at - crl.last_update_utc) * _SOON:
             self._warned.add(der)
             self._logger.warning(
                 "revocation list ends soon",
                 issuer=_issuer_of(crl),
-                ends_at=_moment(crl.next_update_utc),
+                ends_at=ends_at.isoformat(),
             )
+
+
+def _pair_problem(pair: ServerPair, now: datetime) -> str:
+    chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
+    first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
+    ends, begins = first.not_valid_after_utc, first.not_valid_before_utc
+    if ends - now > min(_LONGEST, (ends - begins) / 10):
+        return ""
+    verb = "expires" if ends > now else "expired"
+    return f"The {kind_of(chain[0])} certificate {verb} at {ends.isoformat()}."
+
+
+def _client_problem(rules: ClientRules | None, now: datetime) -> str:
+    if rules is None or not rules.authorities:
+        # Files that name no CA are an alarm of their own.
+        return ""
+    found = map(x509.load_der_x509_certificate, rules.authorities)
+    if any(ca.not_valid_after_utc > now for ca in found):
+        return ""
+    return "All client CAs have expired. All client certificates are rejected."
+
+
+def _list_problem(
+    crl: x509.CertificateRevocationList, issuers: set[x509.Name], now: datetime
+) -> str:
+    ends_at = crl.next_update_utc
+    if crl.issuer not in issuers:
+        return (
+            f"The revocation list of {_issuer_of(crl)} belongs to no client CA. Remove "
+            "it from --client-crl."
+        )
+    if ends_at is not None and ends_at <= now:
+        return (
+            f"The revocation list of {_issuer_of(crl)} expired at "
+            f"{ends_at.isoformat()}. Client certificates of this issuer are rejected."
+        )
+    return ""
 
 
 def _names(authorities: Sequence[bytes]) -> set[x509.Name]:
@@ -366,7 +330,3 @@ def _names(authorities: Sequence[bytes]) -> set[x509.Name]:
 
 def _issuer_of(crl: x509.CertificateRevocationList) -> str:
     return crl.issuer.rfc4514_string()[:128]
-
-
-def _moment(instant: datetime | None) -> str:
-    return instant.isoformat() if instant else "ever"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Protocol
 
@@ -95,6 +95,16 @@ class TLSState(Record, frozen=True, kw_only=True):
     pairs: Annotated[tuple[ServerPair, ...], Meta(min_length=1)]
     client: ClientRules | None = None
     challenges: tuple[Challenge, ...] = ()
+
+
+def with_staples(
+    pairs: Sequence[ServerPair], staples: Mapping[bytes, bytes]
+) -> tuple[ServerPair, ...]:
+    """Return pairs with the staples of their certificates, where there are some."""
+    return tuple(
+        msgspec.structs.replace(pair, staple=staples.get(pair.chain[0], pair.staple))
+        for pair in pairs
+    )
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -255,6 +265,13 @@ class Alarms:
         self._metrics.show_tls_alarm(part, is_on=True)
         if is_first:
             self._on_change(True)
+
+    def report(self, part: str, reason: str) -> None:
+        """Begin or change the alarm of a part; end it if there is no reason."""
+        if reason:
+            self.begin(part, reason)
+        else:
+            self.end(part)
 
     def end(self, part: str) -> None:
         """End the alarm."""

@@ -39,7 +39,12 @@ from hsm_core.model import Record
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ACMESettings
-from hsm_server.tls.certificates import UNREADABLE, check_chain
+from hsm_server.tls.certificates import (
+    UNREADABLE,
+    check_chain,
+    der_of,
+    readable_extension_of,
+)
 from hsm_server.tls.files import open_regular
 from hsm_server.tls.state import ServerPair
 
@@ -129,13 +134,8 @@ class Stored:
 
     def has_names(self, names: Sequence[str]) -> bool:
         """Return whether it is for all of these names, and no others."""
-        try:
-            found = self.leaf.extensions.get_extension_for_class(
-                x509.SubjectAlternativeName
-            )
-        except (x509.ExtensionNotFound, ValueError):
-            return False
-        return set(found.value) == set(general_names(names))
+        found = readable_extension_of(self.leaf, x509.SubjectAlternativeName)
+        return found is not None and set(found) == set(general_names(names))
 
     def pair(self, now: datetime) -> ServerPair:
         """
@@ -147,17 +147,11 @@ class Stored:
         if self.key.public_key() != self.leaf.public_key():
             raise ListenError("The CA issued a certificate for another key.")
         chain = check_chain(list(self.chain), "the issued certificate", now)
-        pair = ServerPair(
-            chain=tuple(map(_der, chain)),
+        return ServerPair(
+            chain=tuple(map(der_of, chain)),
             key=key_der(self.key),
+            issuer=b"".join(map(der_of, self.chain[1:2])),
         )
-        if len(self.chain) == 1:
-            return pair
-        return msgspec.structs.replace(pair, issuer=_der(self.chain[1]))
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
 
 
 _MOST_BYTES: Final = 256 * 1024

@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 from cryptography import x509
 
+from hsm_server.tls.ocsp.fetch import ResponderClient
 from hsm_server.tls.ocsp.request import Subject, UnusableError, subject_of
 from hsm_server.tls.ocsp.response import Status, VerifiedResponse
 from hsm_server.tls.state import Clock
@@ -39,13 +40,6 @@ class Ruling(StrEnum):
     GOOD = "good"
     UNKNOWN = "unknown"
     REVOKED = "revoked"
-
-
-class ResponderClient(Protocol):
-    """Interface to responders; see `Responders`."""
-
-    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
-        """Return a checked answer, or raise `UnusableError`."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import asyncio
 import socket
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -144,6 +144,16 @@ class _RefusedError(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
         self.fault = fault
+
+
+class ResponderClient(Protocol):
+    """Interface to responders."""
+
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
+        """Return a checked answer, or raise `UnusableError`."""
+
+    async def close(self) -> None:
+        """Cancel queries in progress."""
 
 
 class Responders:

@@ -13,13 +13,12 @@ from typing import Final
 from urllib.parse import quote
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.ocsp import OCSPRequestBuilder
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from hsm_server.tls.certificates import UNREADABLE
+from hsm_server.tls.certificates import der_of, has_signed, readable_extension_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,8 @@ def subject_of(chain: Sequence[bytes | x509.Certificate]) -> Subject | None:
     """
     certificate, *others = map(_parsed, chain)
     for issuer in others:
-        if _has_signed(issuer, certificate):
-            both = _der(certificate) + _der(issuer)
+        if has_signed(issuer, certificate):
+            both = der_of(certificate) + der_of(issuer)
             return Subject(
                 certificate,
                 issuer,
@@ -71,15 +70,10 @@ def responders_of(certificate: x509.Certificate) -> tuple[str, ...]:
     Standard:
         RFC 5280, section 4.2.2.1 (authority information access).
     """
-    try:
-        access = certificate.extensions.get_extension_for_class(
-            x509.AuthorityInformationAccess
-        ).value
-    except (x509.ExtensionNotFound, *UNREADABLE):
-        return ()
+    access = readable_extension_of(certificate, x509.AuthorityInformationAccess)
     return tuple(
         one.access_location.value
-        for one in access
+        for one in access or ()
         if one.access_method == AuthorityInformationAccessOID.OCSP
         and isinstance(one.access_location, x509.UniformResourceIdentifier)
     )
@@ -92,29 +86,14 @@ def is_must_staple(certificate: x509.Certificate) -> bool:
     Standard:
         RFC 7633 (TLS feature *status_request*).
     """
-    try:
-        features = certificate.extensions.get_extension_for_class(x509.TLSFeature)
-    except (x509.ExtensionNotFound, *UNREADABLE):
-        return False
-    return x509.TLSFeatureType.status_request in features.value
+    features = readable_extension_of(certificate, x509.TLSFeature)
+    return x509.TLSFeatureType.status_request in (features or ())
 
 
 def _parsed(certificate: bytes | x509.Certificate) -> x509.Certificate:
     if isinstance(certificate, x509.Certificate):
         return certificate
     return x509.load_der_x509_certificate(certificate)
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
-
-
-def _has_signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
-        return False
-    return True
 
 
 NONCE_BYTES: Final = 32

@@ -31,6 +31,7 @@ from cryptography.x509.ocsp import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
+from hsm_server.tls.certificates import has_signed, readable_extension_of
 from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError
 
 _DIGEST_BYTES: Final = 32
@@ -98,19 +99,10 @@ def _named_signers(
 def _is_delegate(
     signer: x509.Certificate, issuer: x509.Certificate, now: datetime
 ) -> bool:
-    try:
-        signer.verify_directly_issued_by(issuer)
-        usages = signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (
-        InvalidSignature,
-        UnsupportedAlgorithm,
-        ValueError,
-        TypeError,
-        x509.ExtensionNotFound,
-    ):
-        return False
     return (
-        ExtendedKeyUsageOID.OCSP_SIGNING in usages
+        has_signed(issuer, signer)
+        and ExtendedKeyUsageOID.OCSP_SIGNING
+        in (readable_extension_of(signer, x509.ExtendedKeyUsage) or ())
         and signer.not_valid_before_utc <= now <= signer.not_valid_after_utc
         and _may_sign(signer.extensions)
     )

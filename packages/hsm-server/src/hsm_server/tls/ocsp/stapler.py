@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -15,9 +15,8 @@ from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
-from hsm_server.tls.ocsp.fetch import Responders
-from hsm_server.tls.ocsp.request import Subject, UnusableError
-from hsm_server.tls.ocsp.response import VerifiedResponse
+from hsm_server.tls.ocsp.fetch import ResponderClient, Responders
+from hsm_server.tls.ocsp.request import UnusableError
 from hsm_server.tls.ocsp.staples import (
     CertificateStatus,
     ServerCertificate,
@@ -31,6 +30,7 @@ from hsm_server.tls.state import (
     SystemClock,
     TLSState,
     first_of,
+    with_staples,
 )
 
 _ASK_SECONDS: Final = 15.0
@@ -40,16 +40,6 @@ _TICK_SECONDS: Final = 60.0
 REVOKED: Final = "revocation"
 MISSING: Final = "staple"
 FILES: Final = "staple_file"
-
-
-class StapleSource(Protocol):
-    """Interface to responders; see `Responders`."""
-
-    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
-        """Return a checked answer, or raise `UnusableError`."""
-
-    async def close(self) -> None:
-        """Cancel queries in progress."""
 
 
 class Stapler:
@@ -84,7 +74,7 @@ class Stapler:
         metrics: Metrics,
         logger: Logger,
         clock: Clock | None = None,
-        asking: Callable[[Clock], StapleSource] = Responders,
+        asking: Callable[[Clock], ResponderClient] = Responders,
     ) -> None:
         self._longest = longest
         self._files = files
@@ -173,10 +163,10 @@ class Stapler:
             f"The OCSP response {path} is not usable ({fault})."
             for path, fault in found.useless.items()
         )
-        self._complain(FILES, useless)
+        self._alarms.report(FILES, useless)
         return useless
 
-    def _ask_where_due(self, asking: StapleSource) -> None:
+    def _ask_where_due(self, asking: ResponderClient) -> None:
         for leaf, question in list(self._questions.items()):
             if question.done():
                 del self._questions[leaf]
@@ -191,7 +181,7 @@ class Stapler:
     def _asks(self, one: ServerCertificate) -> bool:
         return bool(self._longest and one.watch and one.watch.subject.urls)
 
-    async def _ask(self, asking: StapleSource, watch: CertificateStatus) -> None:
+    async def _ask(self, asking: ResponderClient, watch: CertificateStatus) -> None:
         try:
             answer = await asking.ask(watch.subject, _ASK_SECONDS)
         except UnusableError as error:
@@ -211,7 +201,11 @@ class Stapler:
             for leaf, one in self._shown.items()
         }
         try:
-            await active.change(lambda state: _with_staples(state, staples))
+            await active.change(
+                lambda state: msgspec.structs.replace(
+                    state, pairs=with_staples(state.pairs, staples)
+                )
+            )
         except HSMError as error:
             self._logger.warning("staple not used", reason=str(error))
 
@@ -219,12 +213,12 @@ class Stapler:
         """Show what is wrong, and how many staples there are."""
         shown = self._shown.values()
         revoked = [one for one in shown if one.watch and one.watch.is_revoked]
-        self._complain(
+        self._alarms.report(
             REVOKED,
             " ".join(f"The certificate {one.name} is revoked." for one in revoked),
         )
         problems = [one.problem(is_asking=bool(self._longest)) for one in shown]
-        self._complain(MISSING, " ".join(filter(None, problems)))
+        self._alarms.report(MISSING, " ".join(filter(None, problems)))
         self._show_staples()
 
     def _show_staples(self) -> None:
@@ -235,12 +229,6 @@ class Stapler:
         for kind, instant in ends.items():
             self._metrics.show_staple(kind, instant)
         self._kinds = set(ends)
-
-    def _complain(self, part: str, problem: str) -> None:
-        if problem:
-            self._alarms.begin(part, problem)
-        else:
-            self._alarms.end(part)
 
     async def _rest(self, active: ActiveState, generation: int) -> None:
         """Wait until there may be something to do."""
@@ -256,11 +244,3 @@ class Stapler:
         await first_of(
             active.past(generation), self._news.wait(), self._clock.sleep(min(seconds))
         )
-
-
-def _with_staples(state: TLSState, staples: Mapping[bytes, bytes]) -> TLSState:
-    pairs = tuple(
-        msgspec.structs.replace(pair, staple=staples.get(pair.chain[0], pair.staple))
-        for pair in state.pairs
-    )
-    return msgspec.structs.replace(state, pairs=pairs)

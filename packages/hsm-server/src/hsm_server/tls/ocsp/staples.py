@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import contextlib
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Final
 
 from cryptography import x509
 
-from hsm_server.tls.certificates import kind_of
+from hsm_server.tls.certificates import kind_of, pem_body
 from hsm_server.tls.files import open_regular
 from hsm_server.tls.ocsp.request import (
     Fault,
@@ -269,9 +267,6 @@ def server_certificate(
 
 
 _MAX_FILE_BYTES: Final = 2 * MAX_RESPONSE_BYTES
-_PEM: Final = re.compile(
-    rb"-----BEGIN OCSP RESPONSE-----\s(.*?)\s?-----END OCSP RESPONSE-----", re.DOTALL
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,10 +336,8 @@ def _read(path: Path) -> bytes:
         raise UnusableError(Fault.UNREADABLE) from None
     if len(data) > _MAX_FILE_BYTES:
         raise UnusableError(Fault.TOO_LARGE)
-    pem = _PEM.search(data)
-    if pem is None:
-        return data
     try:
-        return base64.b64decode(b"".join(pem[1].split()), validate=True)
+        body = pem_body("OCSP RESPONSE", data)
     except binascii.Error:
         raise UnusableError(Fault.GARBAGE) from None
+    return data if body is None else body
