@@ -10,8 +10,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import ocsp as ocsp_messages
 
+from tests.server.family import wait_until
 from tests.server.pebble import Pebble, free_port
 from tests.server.process import Running, Site, client_context
 from tests.support import overriding
@@ -223,7 +222,7 @@ class Visitors:
     def check(self) -> None:
         """See that all has gone well, and goes on."""
         count = self.count
-        until(lambda: self.count > count + 1 or self.failures)
+        wait_until(lambda: self.count > count + 1 or self.failures)
         assert [] == self.failures
 
     def pause(self) -> None:
@@ -278,13 +277,3 @@ def children(running: Running, module: str) -> list[int]:
 def reload(running: Running) -> None:
     """Have the server look at once."""
     running.process.send_signal(signal.SIGHUP)
-
-
-def until(
-    condition: Callable[[], object], seconds: float = 30.0, pause: float = 0.02
-) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "It never was so."
-        time.sleep(pause)

@@ -34,10 +34,7 @@ from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
-from tests.server.support import SECRET, mint
-
-PATIENCE: Final = 20.0
-"""How long a test waits for what must come, in seconds."""
+from tests.server.support import PATIENCE, SECRET, mint
 
 HELLO: Final = packed(Hello(PROTOCOL, "test"))
 LONGEST: Final = 4 * 1024 * 1024
@@ -69,13 +66,6 @@ def result(answer: Answer, kind: Any) -> Any:
     """Return the result in an answer."""
     assert answer.error is None, answer.error.code
     return wire.decode_packed(answer.result, kind)
-
-
-async def until(condition: Any) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Raw:

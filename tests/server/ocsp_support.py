@@ -22,7 +22,8 @@ from cryptography.x509.oid import (
     ExtendedKeyUsageOID,
 )
 
-from hsm_server.tls.ocsp.request import Subject, subject_of
+from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError, subject_of
+from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
 from hsm_server.tls.state import ServerPair
 from tests.pki import SERVER, Issued, digest_for, self_signed_root
 
@@ -337,3 +338,56 @@ async def settle() -> None:
     """Let everything run that can, without time passing."""
     for _ in range(30):
         await asyncio.sleep(0)
+
+
+class Responder:
+    """
+    Answers by a test's clock, by default that all is well for a day.
+
+    Attributes:
+        fault: Why there is no answer, if there is none.
+        status: What is said.
+        valid: For how long.
+        age: How old that is.
+        takes: Seconds until there is an answer; for ever, if it hangs.
+        asked: When it was asked.
+        most_at_once: How many questions there were at one time, at most.
+    """
+
+    def __init__(self, ca: CA, clock: FakeClock) -> None:
+        self._ca = ca
+        self._clock = clock
+        self.fault: Fault | None = None
+        self.status = ocsp.OCSPCertStatus.GOOD
+        self.valid = timedelta(days=1)
+        self.age = timedelta(0)
+        self.takes = 0.0
+        self.hangs = False
+        self.asked: list[float] = []
+        self._at_once = self.most_at_once = 0
+
+    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
+        """Answer."""
+        self.asked.append(self._clock.run)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            if self.hangs:
+                await self._clock.sleep(seconds)
+                raise UnusableError(Fault.SLOW)
+            if self.takes:
+                await self._clock.sleep(self.takes)
+        finally:
+            self._at_once -= 1
+        if self.fault:
+            raise UnusableError(self.fault)
+        der = self._ca.answer(
+            Issued(subject.certificate, None),
+            status=self.status,
+            this_update=self._clock.at.replace(microsecond=0) - self.age,
+            valid=self.valid,
+        )
+        return check_response(der, subject, self._clock.at)
+
+    async def close(self) -> None:
+        """Do nothing."""

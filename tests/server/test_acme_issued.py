@@ -16,7 +16,8 @@ from hsm_server.tls.acme.cache import Stored, first_pair
 from tests.pki import CLIENT, SERVER, self_signed_root
 from tests.server.acme_hostile import HostileCA, hostile_ca
 from tests.server.acme_issuer import issue_by
-from tests.server.test_acme_task import World, stored, until
+from tests.server.support import until
+from tests.server.test_acme_task import World, stored
 
 DAY = timedelta(days=1)
 ROOT = self_signed_root("Issuer")

@@ -32,8 +32,8 @@ from tests.server.acme_support import (
     Visitors,
     children,
     reload,
-    until,
 )
+from tests.server.family import wait_until
 from tests.server.pebble import Names, names_served
 from tests.server.process import Running
 from tests.support import require_mounts, require_program
@@ -97,12 +97,12 @@ def server(site: ACMESite) -> Iterator[tuple[Running, Visitors]]:
         site.serve("--workers", "2") as running,
         Visitors(site) as visitors,
     ):
-        until(site.alarms)
+        wait_until(site.alarms)
         assert not site.has_issued()
         assert site.alarms() == ["Cannot connect to the CA."]
         site.pebble.start()
         reload(running)
-        until(site.has_issued)
+        wait_until(site.has_issued)
         yield running, visitors
 
 
@@ -110,7 +110,7 @@ def server(site: ACMESite) -> Iterator[tuple[Running, Visitors]]:
 def running(server: tuple[Running, Visitors], site: ACMESite) -> Iterator[Running]:
     """Give a server with a certificate, and see that nobody was turned away."""
     running, visitors = server
-    until(lambda: site.metric(running, "ferrohsm_tls_alarm{", 'part="acme"') == 0)
+    wait_until(lambda: site.metric(running, "ferrohsm_tls_alarm{", 'part="acme"') == 0)
     yield running
     visitors.check()
 
@@ -183,7 +183,7 @@ class TestIssuing:
                 command, input="", capture_output=True, text=True, check=True
             ).stdout
 
-        until(lambda: "Cert Status: good" in output())
+        wait_until(lambda: "Cert Status: good" in output())
         assert "Verify return code: 0 (ok)" in output()
 
     def test_what_is_kept_is_its_owners(self, running: Running, site: ACMESite) -> None:
@@ -217,7 +217,7 @@ class TestFaults:
         site.pebble.wait_for(step, seen + 1)
         os.kill(tls_manager, signal.SIGKILL)
 
-        until(has_another(site, before))
+        wait_until(has_another(site, before))
         assert [tls_manager] != children(running, TLS_MANAGER)
 
     def test_a_ca_dies_and_forgets(self, running: Running, site: ACMESite) -> None:
@@ -228,12 +228,12 @@ class TestFaults:
         order(site, running)
         site.pebble.wait_for("Added order", seen + 1)
         site.pebble.stop()
-        until(lambda: len(site.alarms()) > alarms)
+        wait_until(lambda: len(site.alarms()) > alarms)
         during = site.shown()
         site.pebble.start()
         reload(running)
 
-        until(has_another(site, before))
+        wait_until(has_another(site, before))
         assert before.serial_number == during.serial_number
         assert account != (site.folder_of_ca() / "account.json").read_bytes()
 
@@ -244,7 +244,7 @@ class TestFaults:
         path.unlink()
         order(site, running)
 
-        until(has_another(site, before))
+        wait_until(has_another(site, before))
         assert key != path.read_bytes()
         assert 0o600 == path.stat().st_mode & 0o777
 
@@ -254,8 +254,8 @@ class TestFaults:
         path.write_bytes(path.read_bytes()[:500])
         reload(running)
 
-        until(has_another(site, before))
-        until(lambda: b"END CERTIFICATE" in path.read_bytes())
+        wait_until(has_another(site, before))
+        wait_until(lambda: b"END CERTIFICATE" in path.read_bytes())
 
     def test_a_challenge_is_blocked(
         self, running: Running, site: ACMESite, names: Names
@@ -265,7 +265,9 @@ class TestFaults:
         names.point(NAME, "127.0.0.2")
         try:
             order(site, running)
-            until(lambda: any("Validation failed" in text for text in site.alarms()))
+            wait_until(
+                lambda: any("Validation failed" in text for text in site.alarms())
+            )
             wait = site.metric(running, "ferrohsm_acme_next_order_seconds")
         finally:
             names.point_back(NAME)
@@ -275,7 +277,7 @@ class TestFaults:
         assert NAME in site.alarms()[-1]
         assert seen + 1 == site.pebble.has_logged("Added order")
         reload(running)
-        until(has_another(site, before))
+        wait_until(has_another(site, before))
 
     def test_the_disk_is_full(
         self, running: Running, site: ACMESite, small: tuple[Path, str]
@@ -286,13 +288,13 @@ class TestFaults:
         certificate_file(site).unlink()
         fill(filler)
         reload(running)
-        until(lambda: site.alarms("acme_cache"))
-        until(lambda: site.shown().serial_number != before.serial_number)
+        wait_until(lambda: site.alarms("acme_cache"))
+        wait_until(lambda: site.shown().serial_number != before.serial_number)
         used, seen = site.shown(), site.pebble.has_logged("Added order")
         filler.unlink()
         reload(running)
 
-        until(certificate_file(site).exists)
+        wait_until(certificate_file(site).exists)
         reload(running)
         assert used.serial_number == site.shown().serial_number
         assert used in x509.load_pem_x509_certificates(
@@ -311,12 +313,12 @@ class TestFaults:
         (site.folder_of_ca() / "account-key.pem").unlink()
         fill(filler)
         reload(running)
-        until(lambda: "Cannot write" in site.alarms()[-1])
+        wait_until(lambda: "Cannot write" in site.alarms()[-1])
         orders = site.pebble.has_logged("Added order")
         filler.unlink()
         reload(running)
 
-        until(has_another(site, before))
+        wait_until(has_another(site, before))
         assert seen == orders
 
 
@@ -329,7 +331,7 @@ class TestRenewal:
         revoke(site, before)
         reload(running)
 
-        until(has_another(site, before))
+        wait_until(has_another(site, before))
 
 
 def revoke(site: ACMESite, certificate: x509.Certificate) -> None:
@@ -366,9 +368,9 @@ class TestNextStart:
             orders = site.metric(again, "ferrohsm_acme_orders_total")
             site.pebble.start(validity_seconds=12)
             order(site, again)
-            until(has_another(site, before))
+            wait_until(has_another(site, before))
             short = site.shown()
-            until(has_another(site, short))
+            wait_until(has_another(site, short))
             renewed, now = site.shown(), datetime.now(UTC)
             challenges = site.metric(
                 again, "ferrohsm_tls_handshakes_total", 'outcome="challenge"'
@@ -393,7 +395,7 @@ def test_all_in_one_process(tmp_path: Path, names: Names) -> None:
     try:
         more = ("--acme-http-bind", f"127.0.0.1:{site.http_port}")
         with site.serve(*more) as running:
-            until(site.has_issued)
+            wait_until(site.has_issued)
             plain = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=20)
             with contextlib.closing(plain):
                 plain.request("GET", "/.well-known/acme-challenge/x")

@@ -40,6 +40,7 @@ from hsm_server.tls.contexts import try_state
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
 from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.acme_hostile import HostileCA, Reply, hostile_ca
+from tests.server.support import until
 
 NAMES = ("localhost", "127.0.0.1")
 DAY = timedelta(days=1)
@@ -105,13 +106,6 @@ class World:
         """Wait for an alarm; return its reason."""
         await until(lambda: "acme" in self.alarms.reasons)
         return self.alarms.reasons["acme"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def stored(life: timedelta = 90 * DAY, age: timedelta = DAY) -> Stored:
@@ -342,8 +336,7 @@ class TestTask:
         world = World(tmp_path, ca)
         shown = world.active.state.pairs[0].chain[0]
         async with world.running():
-            await until(lambda: ca.seen)
-            await asyncio.sleep(0.2)
+            await until(lambda: world.next_order)
             days = (world.next_order - time.time()) / DAY.total_seconds()
 
         assert shown == cached.leaf.public_bytes(serialization.Encoding.DER)

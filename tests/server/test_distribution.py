@@ -4,22 +4,15 @@
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hsm_server.config.plan import Plan
-from hsm_server.config.settings import LogLevel, ServerSettings
 from hsm_server.processes import distribution
 from hsm_server.processes.child_process import Roles
-from hsm_server.processes.launch import HELD_SIGNALS
-from hsm_server.processes.runtime_folder import RuntimeFolder
-from hsm_server.processes.supervisor import Supervisor
-from hsm_server.system.secret_handover import SecretBox, fill_box
+from tests.server.supervised import supervise
 
 _BEGIN = """
 import os, signal, socket, sys, time
@@ -117,17 +110,6 @@ def tls_manager(then: str) -> tuple[str, str]:
     return "-c", _BEGIN + _TLS_MANAGER.format(then=then)
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """Keep what a supervisor does to signals from the other tests."""
-    handlers = {number: signal.getsignal(number) for number in HELD_SIGNALS}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 class Scene:
     """A supervisor over such children, and what they have said."""
 
@@ -145,33 +127,13 @@ class Scene:
 
         Whatever is wrong then has a moment to show itself.
         """
-        settings = ServerSettings(
-            log_level=LogLevel.ERROR, drain_timeout_seconds=0.5, workers=2
-        )
-        plan = Plan(settings=settings, url="https://here", runtime_folder=self._folder)
         place = str(self._folder)
         roles = Roles(
             vault=_VAULT_ROLE,
             front_end=[word.replace("FOLDER", place) for word in front],
             tls_manager=[word.replace("FOLDER", place) for word in tls_manager],
         )
-        box = fill_box(SecretBox(values={}, files={}, environment={}))
-
-        async def supervise(shared: RuntimeFolder, bound: socket.socket) -> int:
-            watching = asyncio.create_task(self._watch(ends))
-            try:
-                return await Supervisor(plan, box, [bound], shared, roles).run()
-            finally:
-                watching.cancel()
-
-        try:
-            with (
-                socket.create_server(("127.0.0.1", 0)) as bound,
-                RuntimeFolder(plan) as shared,
-            ):
-                self.status = asyncio.run(supervise(shared, bound))
-        finally:
-            os.close(box)
+        self.status = supervise(self._folder, roles, self._watch(ends), workers=2)
         return self._lines()
 
     async def _watch(self, ends: tuple[str, ...]) -> None:

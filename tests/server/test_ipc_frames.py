@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The frames between front ends and vault."""
+"""Frames between front ends and vault, and operations that arrive in pieces."""
 
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_core.errors import HSMError
 from hsm_core.wire import ErrorRecord
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
@@ -23,6 +23,7 @@ from hsm_server.ipc.frames import (
     cut,
     packed,
 )
+from hsm_server.ipc.requests import Assemblies
 from hsm_server.vault.access import Visitor
 from tests.server.ipc_support import BACK, FRONT
 
@@ -80,20 +81,6 @@ def test_what_vaults_send(frame: Any) -> None:
     assert frame == unpacked(packed(frame), FRONT)
 
 
-@pytest.mark.parametrize("frame", [Answer(1), Event(1, "", b"")])
-def test_a_front_end_sends_no_answers(frame: Any) -> None:
-    """What only a vault sends is unknown to it."""
-    with pytest.raises(msgspec.ValidationError):
-        unpacked(packed(frame), BACK)
-
-
-@pytest.mark.parametrize("frame", [Request(1, Purpose.STATUS, Visitor()), Cancel(1)])
-def test_a_vault_sends_no_requests(frame: Any) -> None:
-    """What only a front end sends is unknown to it."""
-    with pytest.raises(msgspec.ValidationError):
-        unpacked(packed(frame), FRONT)
-
-
 @given(st.integers(0, 5 * CHUNK_BYTES))
 def test_cutting(size: int) -> None:
     """Pieces and rest are the whole, in order, and none is longer than allowed."""
@@ -128,12 +115,47 @@ def test_a_frame_shows_nothing_of_itself(frame: Any) -> None:
     assert f"<{type(frame).__name__}>" == repr(frame)
 
 
-@pytest.mark.parametrize("field", ["address", "request_id"])
-@pytest.mark.parametrize("text", ["x" * 129, "a\nb", "\x9b2J"])
-def test_what_the_trail_can_not_hold(field: str, text: str) -> None:
-    """A visitor's address or request id that is no short line is not read."""
-    who = msgspec.structs.replace(Visitor(), **{field: text})
-    frame = Request(1, Purpose.STATUS, who)
+def test_pieces_in_order() -> None:
+    """Pieces of several operations come together, each in its own order."""
+    assemblies = Assemblies(100)
 
-    with pytest.raises(msgspec.ValidationError):
-        unpacked(packed(frame), BACK)
+    for piece in (b"a", b"b", b"c"):
+        assemblies.add(1, piece)
+        assemblies.add(2, piece.upper())
+
+    assert b"abcd" == assemblies.complete(1, b"d")
+    assert b"ABCD" == assemblies.complete(2, b"D")
+    assert 1 not in assemblies
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "complete", "drop"]),
+        st.integers(1, 12),
+        st.integers(0, 12),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_accounts(steps: list[tuple[str, int, int]]) -> None:
+    """Whatever comes, all that is dropped leaves room for as much as at the start."""
+    assemblies = Assemblies(10)
+    for name, number, size in steps:
+        try:
+            match name:
+                case "add":
+                    assemblies.add(number, b"x" * size)
+                case "complete":
+                    assert 10 >= len(assemblies.complete(number, b"x" * size))
+                case _:
+                    assemblies.drop(number)
+        except HSMError:
+            assert number not in assemblies
+
+    for number in range(1, 13):
+        assemblies.drop(number)
+
+    for number in range(21, 29):
+        assert 10 == len(assemblies.complete(number, b"y" * 10))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connections: how many there may be, and how long each may stay silent."""
+"""Limits of connections: their number, and the time for a request's head."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ import io
 import os
 import resource
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,7 +16,6 @@ from hsm_core.testing import memory_hsm
 from hsm_server.config.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
 from hsm_server.http import listener
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.limits.guard import peer_of
 from hsm_server.observability.logs import make_logger
 from tests.server.support import API, local_app, open_api
 
@@ -61,33 +59,6 @@ def limited(**limits: float) -> ServerSettings:
     """Return settings with these limits."""
     values = {"head_timeout_seconds": 0.3, **limits}
     return ServerSettings(limits=HTTPLimits(**values))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("sent", [b"", b"G", HALF])
-async def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
-    """Half a head, or none at all, holds no connection."""
-    async with open_api(limited()) as api, connected(api) as (reader, writer):
-        began = time.monotonic()
-        writer.write(sent)
-        rest = await asyncio.wait_for(reader.read(), 5)
-        seconds = time.monotonic() - began
-
-    assert b"" == rest
-    assert 0.2 < seconds < 2
-
-
-async def test_a_head_that_trickles_ends_the_connection() -> None:
-    """Each byte wins no more time."""
-    async with open_api(limited()) as api, connected(api) as (reader, writer):
-        began = time.monotonic()
-        for byte in HALF:
-            writer.write(bytes([byte]))
-            await asyncio.sleep(0.05)
-            if reader.at_eof():
-                break
-        seconds = time.monotonic() - began
-
-    assert seconds < 1
 
 
 async def test_a_later_head_has_its_own_time() -> None:
@@ -183,28 +154,6 @@ async def test_what_waits_is_left_to_others_too() -> None:
     assert min(len(taken), mine_too) >= 5
 
 
-@pytest.mark.parametrize(
-    ("peer", "counted"),
-    [
-        (("192.0.2.1", 5), "192.0.2.1"),
-        (("::ffff:192.0.2.1", 5, 0, 0), "192.0.2.1"),
-        (("2001:db8:1:2:3:4:5:6", 5, 0, 0), "2001:db8:1:2::/64"),
-        (("fe80::1%lo", 5, 0, 1), "fe80::/64"),
-        ("", ""),
-    ],
-)
-def test_what_counts_as_one_address(peer: object, counted: str) -> None:
-    """A machine has one address of IPv4, and a whole network of IPv6."""
-
-    class Accepted:
-        def getpeername(self) -> object:
-            return peer
-
-    found = peer_of(listener._address_of(Accepted()))  # type: ignore[arg-type]  # noqa: SLF001 (no peer here has such addresses)
-
-    assert counted == found
-
-
 async def test_connections_leave_descriptors_to_the_stores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -220,3 +169,50 @@ async def test_connections_leave_descriptors_to_the_stores(
                 assert not await is_answered(*second)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+IDLE, SLOW = 300, 50
+HEAD_SECONDS = 1.5
+
+
+async def drip(api: API) -> float:
+    """Send a byte of a head now and then; return after how long it was ended."""
+    loop = asyncio.get_running_loop()
+    reader, writer = await asyncio.open_connection(*api.address)
+    began = loop.time()
+    head = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+    ending = asyncio.create_task(reader.read())
+    for at in range(10_000):
+        writer.write(head[at : at + 1] or b"a")
+        await asyncio.wait({ending}, timeout=0.1)
+        if ending.done():
+            break
+    writer.close()
+    return loop.time() - began
+
+
+async def test_idle_and_slow_connections_stop_nobody() -> None:
+    """Requests are answered beside them; they are ended, and nothing stays behind."""
+    settings = limited(head_timeout_seconds=HEAD_SECONDS, max_connections=500)
+    async with open_api(settings) as api:
+        await _with_idle_and_slow(api)
+
+
+async def _with_idle_and_slow(api: API) -> None:
+    idle = [await asyncio.open_connection(*api.address) for _ in range(IDLE)]
+    slow = [asyncio.create_task(drip(api)) for _ in range(SLOW)]
+    try:
+        answers = [await api.send("GET", "/status") for _ in range(20)]
+        ended = await asyncio.wait_for(asyncio.gather(*slow), timeout=60)
+        rests = await asyncio.wait_for(
+            asyncio.gather(*(reader.read() for reader, _ in idle)), timeout=60
+        )
+        after = await api.send("GET", "/status")
+    finally:
+        for _, writer in idle:
+            writer.close()
+
+    assert {200} == {answer.status for answer in [*answers, after]}
+    assert all(seconds >= HEAD_SECONDS / 2 for seconds in ended)
+    assert {b""} == set(rests)
+    assert 0 == api.unexpected

@@ -3,6 +3,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -154,3 +156,27 @@ def test_the_event_itself_is_cleaned_too() -> None:
 
     assert 1 == len(text.splitlines())
     assert mint().split(".")[0] not in text
+
+
+PROGRAM = """
+import logging, sys, warnings
+from hsm_server.observability.logs import capture_foreign, make_logger
+from hsm_server.config.settings import (LogFormat, LogLevel)
+capture_foreign(make_logger(sys.stderr, LogLevel.INFO, LogFormat.JSON))
+logging.getLogger("x").error("of %s", "somebody")
+warnings.warn("of somebody")
+"""
+
+
+def test_warnings_are_lines_of_the_log() -> None:
+    """Libraries warn of strange certificates, and anybody may show one."""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", PROGRAM],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+
+    assert ["x", "py.warnings"] == [line["library"] for line in lines]
+    assert "somebody" not in done.stderr

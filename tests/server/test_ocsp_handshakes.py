@@ -3,12 +3,10 @@
 
 import asyncio
 import contextlib
-import re
-import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -17,11 +15,6 @@ from typing import Any, Final
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -31,10 +24,10 @@ from hsm_server.http.state import METRICS
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
 from hsm_server.tls.ocsp import client_check
-from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.state import ActiveState, Alarms, ClientRules, TLSState
 from tests.pki import Issued
+from tests.server.family import wait_until
 from tests.server.ocsp_support import (
     CA,
     HOUR,
@@ -45,9 +38,12 @@ from tests.server.ocsp_support import (
     http,
     now_utc,
 )
+from tests.server.pebble import free_port
 from tests.server.tls_support import (
     REQUEST,
     Server,
+    answer,
+    client_context,
     connected,
     curl,
     s_client,
@@ -57,7 +53,6 @@ from tests.server.tls_support import (
 from tests.support import require_program
 
 CA_: Final = CA()
-STRANGER: Final = CA("stranger")
 CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LOOPS: Final = ["asyncio", "uvloop"]
 HANDSHAKES: Final = 8
@@ -111,27 +106,6 @@ class Stapled:
         self.server.run(asyncio.sleep(0.05))
 
 
-def read_answer(tls: ssl.SSLSocket) -> None:
-    """Read one good answer from a connection."""
-    text = b""
-    while b"\r\n\r\n" not in text:
-        text += tls.recv(65536)
-    head, _, body = text.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200")
-    length = re.search(rb"Content-Length: (\d+)", head)
-    assert length is not None
-    while len(body) < int(length[1]):
-        body += tls.recv(65536)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @contextlib.contextmanager
 def running(server: Server, coroutine: Any) -> Iterator[None]:
     """Run something on a server's loop for a while."""
@@ -155,12 +129,6 @@ def answering(server: Server, web: Web) -> Iterator[None]:
     with running(server, serve()):
         wait_until(lambda: web.is_up)
         yield
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
 
 
 def good(holder: Issued, valid: timedelta = HOUR) -> Reply:
@@ -202,74 +170,25 @@ def place(request: pytest.FixtureRequest) -> Iterator[Stapled]:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the CA's certificate as a file."""
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    path.write_bytes(CA_.certificate.public_bytes(Encoding.PEM))
-    return path
-
-
-def by_delegate(holder: Issued, **changes: Any) -> bytes:
-    """Return what somebody says whom the CA has given a certificate."""
-    delegate = CA_.delegate(**changes)
-    return CA_.answer(holder, signer=delegate, shows=(delegate,))
+    return CA_.root.write(tmp_path_factory.mktemp("ca"), "ca")[0]
 
 
 def faults(holder: Issued) -> dict[str, tuple[bytes, str]]:
     """Return answers that are wrong each in one way, and what that is called."""
-    other = CA_.issue("other")
-    shown = (STRANGER.root,)
-    tries = failure(ocsp.OCSPResponseStatus.TRY_LATER)
-    past, future = now_utc() - 2 * HOUR, now_utc() + HOUR
-    unknown = ocsp.OCSPCertStatus.UNKNOWN
-    for_servers = ExtendedKeyUsageOID.SERVER_AUTH
+    past = now_utc() - 2 * HOUR
     return {
-        "wrong serial": (http(CA_.answer(other)), "other_certificate"),
-        "wrong issuer": (
-            http(CA_.answer(holder, issuer=STRANGER.certificate)),
-            "other_certificate",
-        ),
-        "wrong signer": (
-            http(CA_.answer(holder, signer=STRANGER.root, shows=shown)),
-            "responder",
-        ),
+        "stale": (http(CA_.answer(holder, this_update=past)), "stale"),
         "wrong signature": (
             http(CA_.answer(holder, signer=CA().root, by_name=True)),
             "signature",
         ),
-        "delegate for servers": (
-            http(by_delegate(holder, usage=for_servers)),
-            "responder",
-        ),
-        "delegate expired": (http(by_delegate(holder, days=(-2, -1))), "responder"),
-        "huge": (http(bytes(MAX_RESPONSE_BYTES + 1)), "too_large"),
         "chunks without end": (CHUNKED + b"5\r\nab", "unreachable"),
-        "try later": (http(tries), "try_later"),
-        "status 500": (http(b"", "500 Oh"), "http_status"),
-        "redirects without end": (
-            http(b"", "302 Found", "Location: /\r\n"),
-            "redirect",
-        ),
-        "stale": (http(CA_.answer(holder, this_update=past)), "stale"),
-        "future": (http(CA_.answer(holder, this_update=future)), "future"),
-        "unknown": (http(CA_.answer(holder, status=unknown)), "unknown"),
-        "other nonce": (http(CA_.answer(holder, nonce=bytes(32))), "nonce"),
-        "garbage": (http(b"<html>"), "garbage"),
-        "empty": (http(b""), "garbage"),
-        "connection closed": (b"", "unreachable"),
     }
-
-
-FAULTS: Final = list(faults(CA_.issue()))
-ON_EITHER_LOOP: Final = [
-    *((LOOPS[0], kind) for kind in FAULTS),
-    *((LOOPS[1], kind) for kind in ("stale", "chunks without end", "wrong signature")),
-]
-"""What the answer says does not depend on the loop, and is tried on one."""
 
 
 def shake_hands(server: Server, count: int = HANDSHAKES) -> int:
     """Return how many of so many requests on new connections are answered."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=CA_.certificate.public_bytes(Encoding.DER))
+    context = client_context(CA_.root)
 
     def ask(_: int) -> bool:
         with connected(server, context) as tls:
@@ -296,9 +215,13 @@ class TestForeignClients:
 
 
 class TestFaults:
-    @pytest.mark.parametrize(("place", "kind"), ON_EITHER_LOOP, indirect=["place"])
+    @pytest.mark.parametrize("kind", ["stale", "wrong signature", "chunks without end"])
     def test_fault(self, place: Stapled, kind: str) -> None:
-        """A good staple stays, no handshake fails, and the fault is told."""
+        """
+        A good staple stays, no handshake fails, and the fault is told.
+
+        Which answers are wrong is the subject of the tests of responses and fetching.
+        """
         reply, name = faults(place.holder)[kind]
         before = place.staple
         place.ask_again(lambda asked: reply)
@@ -352,15 +275,8 @@ class OpenSSLResponder:
         self.port = port
         self._folder = folder
         self._index = folder / "index.txt"
-        delegate = CA_.delegate()
-        for name, holder in {"ca": CA_.root, "signer": delegate}.items():
-            certificate = holder.certificate.public_bytes(Encoding.PEM)
-            (folder / f"{name}.pem").write_bytes(certificate)
-            (folder / f"{name}.key").write_bytes(
-                holder.key.private_bytes(
-                    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-                )
-            )
+        CA_.root.write(folder, "ca")
+        CA_.delegate().write(folder, "signer", is_alone=True)
 
     def know(self, certificate: x509.Certificate, *, revoked: bool = False) -> None:
         """Write down a certificate, in OpenSSL's form."""
@@ -379,7 +295,7 @@ class OpenSSLResponder:
         with subprocess.Popen(
             [
                 *(openssl, "ocsp", "-port", str(self.port), "-index", "index.txt"),
-                *("-rsigner", "signer.pem", "-rkey", "signer.key", "-CA", "ca.pem"),
+                *("-rsigner", "signer.pem", "-rkey", "signer-key.pem", "-CA", "ca.pem"),
                 *("-nmin", "5"),
             ],
             cwd=self._folder,
@@ -432,12 +348,7 @@ class Guarded:
         self.server = server
         self.web = web
         self.client = client
-        paths = folder / "client.pem", folder / "client.key"
-        paths[0].write_bytes(client.certificate.public_bytes(Encoding.PEM))
-        paths[1].write_bytes(
-            client.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
-        self.paths = paths
+        self.paths = client.write(folder, "client", is_alone=True)
 
     def curl(self) -> int:
         """Ask for a page, and return curl's status."""
@@ -453,8 +364,7 @@ class Guarded:
 
     def context(self) -> ssl.SSLContext:
         """Return a context of Python's client."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=CA_.certificate.public_bytes(Encoding.DER))
+        context = client_context(CA_.root)
         context.load_cert_chain(*self.paths)
         return context
 
@@ -505,10 +415,9 @@ class TestClients:
             assert 0 == place.curl()
             assert 1 == len(place.web.asked)
 
-    @pytest.mark.parametrize("check", [StatusCheck.SOFT, StatusCheck.HARD])
-    def test_revoked(self, kind: str, check: StatusCheck, tmp_path: Path) -> None:
+    def test_revoked(self, kind: str, tmp_path: Path) -> None:
         """Who is revoked gets no answer, and is counted."""
-        with guarded(kind, check, tmp_path) as place:
+        with guarded(kind, StatusCheck.SOFT, tmp_path) as place:
             place.web.reply = place.say(ocsp.OCSPCertStatus.REVOKED)
             assert place.curl() in CLOSED
             registry = place.server.app[METRICS].registry
@@ -516,19 +425,17 @@ class TestClients:
 
         assert 1 == registry.get_sample_value(name, labels)
 
-    @pytest.mark.parametrize(
-        "reply",
-        [http(b"", "500 Oh"), http(failure(ocsp.OCSPResponseStatus.TRY_LATER))],
-        ids=["500", "tryLater"],
-    )
-    def test_nothing_learnt(self, kind: str, reply: bytes, tmp_path: Path) -> None:
+    def test_nothing_learnt(self, kind: str, tmp_path: Path) -> None:
         """If nothing can be learnt, hard refuses and soft doesn't."""
-        with guarded(kind, StatusCheck.HARD, tmp_path) as place:
-            place.web.reply = lambda asked: reply
-            assert place.curl() in CLOSED
-        with guarded(kind, StatusCheck.SOFT, tmp_path) as place:
-            place.web.reply = lambda asked: reply
-            assert 0 == place.curl()
+        tries = http(failure(ocsp.OCSPResponseStatus.TRY_LATER))
+        found = []
+        for check in (StatusCheck.HARD, StatusCheck.SOFT):
+            with guarded(kind, check, tmp_path) as place:
+                place.web.reply = lambda asked: tries
+                found.append(place.curl())
+
+        assert found[0] in CLOSED
+        assert 0 == found[1]
 
     def test_responder_that_hangs(
         self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -552,7 +459,7 @@ class TestClients:
             place.web.reply = place.say(ocsp.OCSPCertStatus.GOOD)
             with connected(place.server, place.context()) as tls:
                 tls.sendall(request)
-                read_answer(tls)
+                answer(tls)
                 place.web.reply = place.say(ocsp.OCSPCertStatus.REVOKED)
                 assert b"" == tls.recv(1)
             assert place.curl() in CLOSED

@@ -16,56 +16,21 @@ import msgspec
 import pytest
 from cryptography.x509 import ocsp
 
-from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.observability.logs import make_logger
 from hsm_server.observability.metrics import Metrics
-from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError
-from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
+from hsm_server.tls.ocsp.request import Fault
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.ocsp.staples import Retries
 from hsm_server.tls.state import ActiveState, Alarms, ServerPair, TLSState
-from tests.pki import Issued
-from tests.server.ocsp_support import CA, HOUR, FakeClock, settle
+from tests.server.ocsp_support import CA, HOUR, FakeClock, Responder, settle
 
 CA_: Final = CA()
 REVOKED: Final = ocsp.OCSPCertStatus.REVOKED
 ECDSA: Final = "ECDSA"
 DAY: Final = timedelta(days=1)
 LONGEST: Final = 4 * HOUR
-
-
-class Responder:
-    """Says what a test wants; by default that all is well for a day."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
-        self.fault: Fault | None = None
-        self.status = ocsp.OCSPCertStatus.GOOD
-        self.valid = DAY
-        self.age = timedelta(0)
-        self.asked: list[float] = []
-        self.hangs = False
-
-    async def ask(self, subject: Subject, seconds: float) -> VerifiedResponse:
-        """Answer."""
-        self.asked.append(self.clock.run)
-        if self.hangs:
-            await self.clock.sleep(seconds)
-            raise UnusableError(Fault.SLOW)
-        if self.fault:
-            raise UnusableError(self.fault)
-        der = CA_.answer(
-            Issued(subject.certificate, None),
-            status=self.status,
-            this_update=self.clock.at.replace(microsecond=0) - self.age,
-            valid=self.valid,
-        )
-        return check_response(der, subject, self.clock.at)
-
-    async def close(self) -> None:
-        """Do nothing."""
 
 
 class Place:
@@ -77,7 +42,7 @@ class Place:
         logger = make_logger(StringIO(), LogLevel.DEBUG, LogFormat.JSON)
         self._logger = logger
         self._alarms = Alarms(logger, self.metrics)
-        self.responder = Responder(self.clock)
+        self.responder = Responder(CA_, self.clock)
         self.published: list[TLSState] = []
         self.refuses = False
 
@@ -433,22 +398,30 @@ class TestFiles:
             assert b"" == place.staple
             assert "expired" in place.alarms["staple"]
 
-    async def test_pipe_in_place_of_a_file(self, place: Place, tmp_path: Path) -> None:
-        """It is not waited for: nobody may ever write into it."""
+    @pytest.mark.parametrize(
+        ("put", "words"),
+        [
+            # Nobody may ever write into a pipe.
+            (os.mkfifo, "unreadable"),
+            (lambda path: path.write_bytes(bytes(200_000)), "too_large"),
+            (
+                lambda path: path.write_bytes(CA_.answer(CA_.issue())),
+                "other_certificate",
+            ),
+        ],
+        ids=["pipe", "huge", "about another"],
+    )
+    async def test_file_of_no_use(
+        self, place: Place, tmp_path: Path, put: Callable[[Path], object], words: str
+    ) -> None:
+        """It is not waited for, read or shown; a responder is asked in its place."""
         path = tmp_path / "staple"
-        os.mkfifo(path)
+        put(path)
         place.begin(CA_.pair(CA_.issue()), files=(path,))
         async with place.work():
-            assert "unreadable" in place.alarms["staple_file"]
-
-    async def test_file_about_another(self, place: Place, tmp_path: Path) -> None:
-        """A response about another certificate is not shown."""
-        path = tmp_path / "staple"
-        path.write_bytes(CA_.answer(CA_.issue()))
-        place.begin(CA_.pair(CA_.issue(urls=())), files=(path,))
-        async with place.work():
-            assert b"" == place.staple
-            assert "other_certificate" in place.alarms["staple_file"]
+            assert words in place.alarms["staple_file"]
+            assert 1 == len(place.responder.asked)
+            assert place.staple
 
     async def test_revoked_by_file(self, place: Place, tmp_path: Path) -> None:
         """A file that says that the certificate is revoked is believed, too."""
@@ -458,32 +431,3 @@ class TestFiles:
         async with place.work():
             assert b"" == place.staple
             assert "revocation" in place.alarms
-
-    async def test_huge_file(self, place: Place, tmp_path: Path) -> None:
-        """A huge file is not read."""
-        path = tmp_path / "staple"
-        path.write_bytes(bytes(200_000))
-        place.begin(CA_.pair(CA_.issue()), files=(path,))
-        async with place.work():
-            assert "too_large" in place.alarms["staple_file"]
-            assert place.staple
-
-
-async def test_board_tells_of_changes() -> None:
-    """Who waits for a change of the active state is told of it."""
-
-    async def publish(state: TLSState) -> None:
-        if not state.pairs[0].staple:
-            raise HSMError("No.")
-
-    pair = CA_.pair(CA_.issue())
-    active = ActiveState(TLSState(generation=1, pairs=(pair,)), publish)
-    waiting = asyncio.create_task(active.past(1))
-    changed = msgspec.structs.replace(pair, staple=b"x")
-    with pytest.raises(HSMError):
-        await active.change(lambda state: with_pairs(state, (pair, pair)))
-    await settle()
-    assert not waiting.done()
-    await active.change(lambda state: with_pairs(state, (changed,)))
-
-    assert 2 == (await waiting).generation

@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""How a server of several processes starts, or does not."""
+"""Start of a server of several processes, its event loops and its collector."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hsm_server.config.settings import EventLoop
 from hsm_server.processes.child_process import Backoff
 from hsm_server.system.secret_handover import SecretBox, empty_box, fill_box, pour
+from hsm_server.system.sockets import pass_over_what_stays, run
 from tests.server.family import create
 from tests.server.process import Site
 from tests.server.support import b64
@@ -75,16 +81,6 @@ def test_a_signal_at_the_start_ends_it_in_order(site: Site, delay: float) -> Non
         os.killpg(process.pid, 0)
 
 
-def test_a_start_that_fails_says_one_line(site: Site) -> None:
-    """The vault's reason and status are the server's, and nothing else is said."""
-    site.keys.mkdir(parents=True)
-    site.keys.chmod(0o755)
-    code, message = site.fails("--workers", "2")
-
-    assert 3 == code
-    assert 1 == message.count("\n")
-
-
 def test_a_deleted_folder_is_as_good_as_any(site: Site) -> None:
     """A server whose current folder is gone serves, and starts again what dies."""
     gone = site.folder / "gone"
@@ -107,3 +103,43 @@ def test_large_surroundings_reach_the_vault_alone(site: Site) -> None:
 
     assert 2 == code
     assert 1 == message.count("\n")
+
+
+class Knot:
+    """Something that only the collector can free."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture
+def _thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_thawed")
+def test_what_stays_is_passed_over() -> None:
+    """Modules are looked at no more; what comes after is still collected."""
+    pass_over_what_stays()
+    tracked = len(gc.get_objects())
+    knot = Knot()
+    gone = weakref.ref(knot)
+    del knot
+    gc.collect()
+
+    assert gc.get_freeze_count() > 10_000
+    assert tracked < 1_000
+    assert gone() is None
+
+
+def test_a_tls_connection_has_room_for_two_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not for 256 KiB: strangers have as many as they have connections."""
+    monkeypatch.setattr(SSLProtocol, "max_size", SSLProtocol.max_size)
+
+    async def room() -> int:
+        return SSLProtocol.max_size
+
+    assert 32 * 1024 == run(room(), EventLoop.ASYNCIO)

@@ -4,19 +4,12 @@
 import asyncio
 import os
 import signal
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hsm_server.config.plan import Plan
-from hsm_server.config.settings import LogLevel, ServerSettings
 from hsm_server.processes.child_process import Roles
-from hsm_server.processes.launch import HELD_SIGNALS
-from hsm_server.processes.runtime_folder import RuntimeFolder
-from hsm_server.processes.supervisor import Supervisor
-from hsm_server.system.secret_handover import SecretBox, fill_box
+from tests.server.supervised import supervise
 
 _STUB = """
 import socket, sys
@@ -52,37 +45,15 @@ _DYING = ("-c", "raise SystemExit(3)")
 _STOPPED = ("-c", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """Keep what a supervisor does to signals from the other tests."""
-    handlers = {number: signal.getsignal(number) for number in HELD_SIGNALS}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def run(folder: Path, roles: Roles, seconds: float | None = None) -> int:
-    """Run a supervisor over such children, and return its status."""
-    settings = ServerSettings(log_level=LogLevel.ERROR, drain_timeout_seconds=0.5)
-    plan = Plan(settings=settings, url="https://here", runtime_folder=folder)
-    box = fill_box(SecretBox(values={}, files={}, environment={}))
+    """Run a supervisor over such children for a while, and return its status."""
 
-    async def supervise(shared: RuntimeFolder, bound: socket.socket) -> int:
-        loop = asyncio.get_running_loop()
+    async def end() -> None:
         if seconds is not None:
-            loop.call_later(seconds, os.kill, os.getpid(), signal.SIGTERM)
-        return await Supervisor(plan, box, [bound], shared, roles).run()
+            await asyncio.sleep(seconds)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    try:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as bound,
-            RuntimeFolder(plan) as shared,
-        ):
-            return asyncio.run(supervise(shared, bound))
-    finally:
-        os.close(box)
+    return supervise(folder, roles, end())
 
 
 @pytest.mark.parametrize("which", ["vault", "front_end", "tls_manager"])

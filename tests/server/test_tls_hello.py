@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The reader of ClientHellos: right about good ones, calm about all others."""
+"""ClientHellos, good and malformed, and the labels of handshakes in metrics."""
 
 import contextlib
 import ssl
@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_server.tls.handshakes import (
+    ALERTS,
+    GROUPS,
     MAX_HELLO_BYTES,
     ClientHello,
     MalformedHelloError,
+    Outcome,
+    channel_of,
+    group_label,
     read_hello,
 )
 
@@ -172,3 +177,45 @@ def test_the_limit_leaves_room_for_real_ones() -> None:
     """With ML-KEM they are some 1.5 kB."""
     assert len(REAL) * 4 < MAX_HELLO_BYTES
     assert ClientHello("a.b", (b"acme-tls/1",)) == read_hello(message([SNI, ALPN]))
+
+
+def test_alerts_have_the_names_of_the_standard() -> None:
+    """Ours and the client's are told apart; unknown ones are all the same."""
+    names = {
+        Outcome.by_alert(number, is_ours=is_ours).name
+        for number in range(256)
+        for is_ours in (True, False)
+    }
+
+    assert "refused_certificate_required" in names
+    assert "rejected_unknown_ca" in names
+    assert 2 * (len(ALERTS) + 1) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ConnectionAbortedError(), "timeout"),
+        (TimeoutError(), "timeout"),
+        (ConnectionResetError(), "disconnected"),
+        (BrokenPipeError(), "disconnected"),
+        (OSError(), "disconnected"),
+    ],
+)
+def test_what_no_alert_has_ended_has_a_name(error: OSError, name: str) -> None:
+    """Somebody was too slow, or went away; nobody was refused."""
+    outcome = Outcome.by_error(error)
+
+    assert name == outcome.name
+    assert not outcome.is_refusal
+
+
+@given(st.text())
+def test_groups_are_of_a_known_few(name: str) -> None:
+    """Whatever a later OpenSSL may call one."""
+    assert group_label(name) in {*GROUPS, "none", "other"}
+
+
+def test_without_tls_nothing_is_known() -> None:
+    """Of no transport, and of one without handshake."""
+    assert channel_of(None) is None

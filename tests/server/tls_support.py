@@ -256,3 +256,21 @@ def connected(server: Server, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket
         ) as tls,
     ):
         yield tls
+
+
+def answer(tls: ssl.SSLSocket) -> bytes:
+    """Read one answer, whole."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        piece = tls.recv(65536)
+        assert piece, got
+        got += piece
+    head, _, body = got.partition(b"\r\n\r\n")
+    (length,) = [
+        int(line.partition(b":")[2])
+        for line in head.splitlines()
+        if line.lower().startswith(b"content-length")
+    ]
+    while len(body) < length:
+        body += tls.recv(65536)
+    return head + b"\r\n\r\n" + body
