@@ -3,7 +3,9 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -18,12 +20,35 @@ from hsm_core.errors import (
     WrongAuditKeyError,
     WrongMasterKeyError,
 )
-from hsm_core.settings import AuditSync, KeyStoreKind
+from hsm_core.settings import AuditSync, KeyStoreKind, Settings
 from hsm_server import main as program
+from hsm_server.config.annotations import Setting
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.config.options import UNAVAILABLE, environment_name, secret_flags
-from hsm_server.config.settings import Isolation, Secrets, ServerSettings
-from hsm_server.config.tls import ClientSettings, PairFiles, StatusCheck, TLSSettings
+from hsm_server.config.options import (
+    GROUPS,
+    UNAVAILABLE,
+    environment_name,
+    options,
+    secret_flags,
+)
+from hsm_server.config.settings import (
+    ConsoleSettings,
+    HTTPLimits,
+    Isolation,
+    LaunchSettings,
+    ProxySettings,
+    RateLimits,
+    Secrets,
+    ServerSettings,
+    TokenConfig,
+    TokenRules,
+)
+from hsm_server.config.tls import (
+    ACMESettings,
+    ClientSettings,
+    PairFiles,
+    TLSSettings,
+)
 from hsm_server.starting import Start
 from hsm_server.system.standard_streams import announce
 from tests.server.support import b64
@@ -267,22 +292,6 @@ def test_the_original_names_of_variables_are_known() -> None:
     assert "FERROHSM_HMAC_KEY" == environment_name("hmac-key")
 
 
-@pytest.mark.parametrize(
-    ("bind", "address"),
-    [
-        ("0.0.0.0:443", ("0.0.0.0", 443)),  # noqa: S104 (parsed, not bound)
-        ("[::1]:8443", ("::1", 8443)),
-        ("localhost:0", ("localhost", 0)),
-    ],
-)
-def test_an_address_is_host_and_port(
-    server: Server, bind: str, address: tuple[str, int]
-) -> None:
-    """IPv6 stands in brackets."""
-    assert 0 == run("--bind", bind).exit_code
-    assert address == server.settings.bind
-
-
 @pytest.mark.parametrize("bind", ["", "8443", ":8443", "::1:8443", "a:b", "a:65536"])
 def test_another_address_is_refused(server: Server, bind: str) -> None:
     """Nothing is guessed."""
@@ -300,45 +309,95 @@ def test_a_memory_store_keeps_its_trail_in_memory(server: Server) -> None:
     assert Path("x.log") == server.settings.core.audit_log
 
 
-def test_every_flag_reaches_the_settings(server: Server) -> None:
-    """No declared flag is without effect."""
-    result = run(
-        *("--client-ca", "ca.pem", "--key-dir", "k", "--audit-log", "a.log"),
-        *("--audit-sync", "bounded", "--auth-jwt-issuer", "me"),
-        *("--auth-jwt-audience", "us", "--auth-jwt-leeway-secs", "5"),
-        *("--auth-jwt-max-lifetime-secs", "600", "--max-json-bytes", "2048"),
-        *("--max-payload-bytes", "7", "--max-raw-bytes", "8", "--max-aad-bytes", "9"),
-        *("--drain-timeout-secs", "1.5", "--log-level", "error"),
-        *("--log-format", "console", "--tls-mode", "manual"),
-        *("--isolation", "inline", "--accept-changed-store"),
-        *("--scrub-interval-secs", "61"),
-    )
-    settings = server.settings
-    assert 0 == result.exit_code, result.output
-    assert settings.tls is not None
+PLACES: dict[type, Callable[[Start], Any]] = {
+    ServerSettings: lambda start: start.settings,
+    Settings: lambda start: start.settings.core,
+    TLSSettings: lambda start: start.settings.tls,
+    ACMESettings: lambda start: start.settings.tls and start.settings.tls.acme,
+    ClientSettings: lambda start: start.settings.tls and start.settings.tls.client,
+    TokenConfig: lambda start: start.settings.token_config,
+    TokenRules: lambda start: start.settings.tokens,
+    ConsoleSettings: lambda start: start.settings.console,
+    HTTPLimits: lambda start: start.settings.limits,
+    RateLimits: lambda start: start.settings.rates,
+    ProxySettings: lambda start: start.settings.proxies,
+    LaunchSettings: lambda start: start.launch,
+}
+"""Where what a flag says is found; secrets, metrics and traces have their own tests."""
 
-    assert Path("ca.pem") == (settings.tls.client and settings.tls.client.ca)
-    assert Path("k") == settings.core.key_dir
-    assert Path("a.log") == settings.core.audit_log
-    assert AuditSync.BOUNDED is settings.core.audit_sync
-    assert settings.core.accept_changed_store
-    assert 61 == settings.core.scrub_interval_seconds
-    assert ("me", "us") == (settings.tokens.issuer, settings.tokens.audience)
-    assert 5 == settings.tokens.leeway_seconds
-    assert 600 == settings.tokens.max_lifetime_seconds
-    limits = settings.limits
-    assert (2048, 7, 8, 9) == (
-        limits.json_bytes,
-        limits.payload_bytes,
-        limits.raw_bytes,
-        limits.aad_bytes,
+ACME = ("--tls-mode=acme", "--acme-domain=hsm.example.com")
+SAMPLES: dict[str, tuple[str, Any]] = {
+    "bind": ("[::1]:1", ("::1", 1)),
+    "key-store": ("sqlite", "sqlite"),
+    "approval-store": ("memory", "memory"),
+    "provider": ("p256 = pyca", {"p256": ("pyca",)}),
+    "trusted-proxy": ("192.0.2.0/24", ("192.0.2.0/24",)),
+    "auth-jwt-jwks-url": ("https://a.example/k", "https://a.example/k"),
+    "acme-domain": ("a.example", ("hsm.example.com", "a.example")),
+    "acme-contact": ("a@b.example", ("mailto:a@b.example",)),
+    "acme-directory-url": ("https://ca.example/", "https://ca.example/"),
+    "acme-http-bind": ("[::]:80", ("::", 80)),
+    "session-idle-secs": ("60", 60),
+}
+"""Values whose form is their own, with what is made of them."""
+
+APART = {"auth-jwt-jwks-ca", "oidc-config", "vault-user", "front-end-user"}
+"""Flags that need another flag, a file, or root."""
+
+
+def _sample(option: click.Option, setting: Setting) -> tuple[list[str], Any]:
+    """Return words of a command line that are not the default, and their value."""
+    flag = f"--{setting.flag}"
+    if setting.flag in SAMPLES:
+        text, value = SAMPLES[setting.flag]
+        return [f"{flag}={text}"], value
+    match option.type:
+        case click.Choice(choices=choices):
+            text = next(str(one) for one in choices if one != option.default)
+            return [f"{flag}={text}"], setting.texts.get(text, text)
+        case click.IntRange() | click.FloatRange():
+            known = (option.default, option.type.min)
+            number = 1 + next(
+                (int(one) for one in known if isinstance(one, int | float)), 0
+            )
+            return [f"{flag}={number}"], number
+        case click.Path():
+            path = Path("other.file")
+            return [f"{flag}={path}"], (path,) if option.multiple else path
+        case _ if option.is_flag:
+            return [flag], True
+        case _:
+            return [f"{flag}=text"], "text"
+
+
+FLAGS = [
+    pytest.param(group, field, setting, id=setting.flag)
+    for groups in GROUPS.values()
+    for group, settings in groups
+    for field, setting in settings.items()
+    if group in PLACES and setting.flag not in APART
+]
+
+
+@pytest.mark.parametrize(("group", "field", "setting"), FLAGS)
+def test_every_flag_reaches_its_field(
+    server: Server, group: type, field: str, setting: Setting
+) -> None:
+    """No declared flag is without effect."""
+    (option,) = (
+        p for p in options() if isinstance(p, click.Option) and p.name == setting.name
     )
-    assert (8, 9) == (
-        settings.core.limits.payload_bytes,
-        settings.core.limits.aad_bytes,
-    )
-    assert 1.5 == settings.drain_timeout_seconds
-    assert ("error", "console") == (settings.log_level, settings.log_format)
+    words, value = _sample(option, setting)
+    changes: dict[str, str | None] = {}
+    if group is ACMESettings:
+        words = [*ACME, *words]
+        changes = {"FERROHSM_CERT": None, "FERROHSM_KEY": None}
+    elif group is ClientSettings and field != "ca":
+        words.append("--client-ca=ca.pem")
+    result = run(*words, **changes)
+
+    assert 0 == result.exit_code, result.output
+    assert value == getattr(PLACES[group](server.start), field)
 
 
 @pytest.mark.parametrize(
@@ -417,38 +476,6 @@ class TestTLS:
             == server.settings.tls
         )
 
-    def test_flags_reach_the_settings(self, server: Server) -> None:
-        """Pairs belong together by their order."""
-        result = run(
-            *("--cert", "a.pem", "--cert", "b.pem", "--key", "1.pem", "--key", "2.pem"),
-            *("--client-ca", "ca.pem", "--client-auth", "optional"),
-            *("--client-crl", "x.crl", "--client-crl", "y.crl"),
-            *("--client-ocsp", "soft", "--cert-reload-interval-secs", "0.5"),
-            *("--ocsp-response", "a.ocsp", "--ocsp-response", "b.ocsp"),
-            *("--ocsp-refresh-interval-secs", "0"),
-            "--client-cert-identities",
-        )
-        pairs = (("a.pem", "1.pem"), ("b.pem", "2.pem"))
-
-        assert 0 == result.exit_code, result.output
-        assert (
-            TLSSettings(
-                pairs=tuple(PairFiles(cert=Path(c), key=Path(k)) for c, k in pairs),
-                client=ClientSettings(
-                    ca=Path("ca.pem"),
-                    is_required=False,
-                    crls=(Path("x.crl"), Path("y.crl")),
-                    status_check=StatusCheck.SOFT,
-                    has_identities=True,
-                ),
-                reload_interval_seconds=0.5,
-                ocsp_responses=(Path("a.ocsp"), Path("b.ocsp")),
-                ocsp_refresh_interval_seconds=0,
-            )
-            == server.settings.tls
-        )
-        assert server.settings.core.certificate_identities
-
     def test_variables_hold_several(self, server: Server) -> None:
         """With colons between."""
         result = run(FERROHSM_CERT="a.pem:b.pem", FERROHSM_KEY="1.pem:2.pem")
@@ -490,49 +517,6 @@ class TestTLS:
 
         assert 2 == result.exit_code
         assert words in result.stderr
-
-
-def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:
-    """Whatever the original had for SQLite and retention is there."""
-    result = run(
-        *("--key-store", "sqlite", "--sqlite-path", "k.db"),
-        *("--audit-store", "sqlite", "--audit-sqlite-path", "t.db"),
-        *(
-            "--backup-dir",
-            "copies",
-            "--audit-timeout-secs",
-            "0.5",
-            "--audit-reserve-bytes",
-            "4096",
-        ),
-        *("--audit-retention-days", "7", "--audit-retention-interval-secs", "60"),
-        *("--approval-store", "sqlite", "--approval-sqlite-path", "a.db"),
-        *("--approval-dir", "approvals", "--approval-retention-days", "8"),
-        *("--approval-retention-interval-secs", "90"),
-        *("--destroy-waiting-days", "30", "--destroy-interval-secs", "61"),
-        *("--rotation-interval-secs", "62"),
-    )
-    core = server.settings.core
-    assert 0 == result.exit_code, result.output
-
-    assert ("sqlite", Path("k.db")) == (core.key_store, core.sqlite_path)
-    assert ("sqlite", Path("t.db")) == (core.audit_store, core.audit_sqlite_path)
-    assert (0.5, 4096) == (core.audit_timeout_seconds, core.audit_reserve_bytes)
-    assert (7, 60) == (
-        core.audit_retention_days,
-        core.audit_retention_interval_seconds,
-    )
-    assert ("sqlite", Path("a.db")) == (core.approval_store, core.approval_sqlite_path)
-    assert (Path("approvals"), Path("copies")) == (core.approval_dir, core.backup_dir)
-    assert (8, 90) == (
-        core.approval_retention_days,
-        core.approval_retention_interval_seconds,
-    )
-    assert (30, 61, 62) == (
-        core.destroy_waiting_days,
-        core.destruction_interval_seconds,
-        core.rotation_interval_seconds,
-    )
 
 
 @pytest.mark.parametrize("flag", ["key-store", "approval-store"])
