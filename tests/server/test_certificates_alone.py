@@ -6,8 +6,6 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from tests.server.process import Running, Site, client_context
 from tests.server.support import SECRET, b64url, mint
 from tests.server.token_kit import signer
@@ -33,10 +31,9 @@ def ask(site: Site, server: Running, pair: tuple[Path, Path], token: str) -> int
         return connection.getresponse().status
 
 
-@pytest.mark.parametrize("isolation", ["process", "inline"])
-def test_it_needs_no_key_of_tokens(tmp_path: Path, isolation: str) -> None:
+def test_it_needs_no_key_of_tokens(tmp_path: Path) -> None:
     """Known people come in by certificate; no token does, whatever signed it."""
-    site = Site(tmp_path, isolation)
+    site = Site(tmp_path)
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
     ada, eve = (site.authority.issue(name, server=False) for name in ("ada", "eve"))

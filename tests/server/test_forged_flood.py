@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ten thousand forged tokens over HTTP, and what the trail says of them."""
+"""Two thousand forged tokens over HTTP, and what the trail says of them."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from tests.server.support import API
 from tests.server.test_attacks import SENDABLE
 
 
-async def test_ten_thousand_forgeries_are_counted(api: API) -> None:
+async def test_a_flood_of_forgeries_is_counted(api: API) -> None:
     """
     None gets in, and all are answered alike; the trail accounts for every one.
 
@@ -18,7 +18,7 @@ async def test_ten_thousand_forgeries_are_counted(api: API) -> None:
     together are as many as there were.
     """
     tokens = [t for make in CLASSES.values() for t in make() if SENDABLE.fullmatch(t)]
-    sent = [tokens[number % len(tokens)] for number in range(10_000)]
+    sent = [tokens[number % len(tokens)] for number in range(2_000)]
     answers, began = Counter[tuple[int, str]](), time.monotonic()
     for begin in range(0, len(sent), 100):
         asking = (
@@ -27,17 +27,17 @@ async def test_ten_thousand_forgeries_are_counted(api: API) -> None:
         )
         for answer in await asyncio.gather(*asking):
             answers[answer.status, answer.code] += 1
-        if begin % 2000 == 0:
+        if begin % 400 == 0:
             api.hsm._refusals.flush()  # noqa: SLF001 (what a minute does)
     api.hsm._refusals.flush()  # noqa: SLF001 (what closing does)
 
-    assert {(401, "authentication_failed"): 10_000} == answers
+    assert {(401, "authentication_failed"): 2_000} == answers
     events = await api.events()
     single = [e for e in events if e["kind"] == "Authenticate"]
     counts = [e["detail"]["count"] for e in events if e["kind"] == "system.refusals"]
     minutes = int((time.monotonic() - began) // 60) + 2
     assert 10 <= len(single) <= 10 * minutes
     assert 2 <= len(counts) <= 6 + minutes
-    assert 10_000 == len(single) + sum(counts)
+    assert 2_000 == len(single) + sum(counts)
     metrics = (await api.send("GET", "//metrics", token="")).body.decode()
-    assert "ferrohsm_auth_jwt_failure_total 10000.0\n" in metrics
+    assert "ferrohsm_auth_jwt_failure_total 2000.0\n" in metrics

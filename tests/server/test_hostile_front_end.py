@@ -41,10 +41,9 @@ from tests.server.ipc_support import (
     open_bench,
     recorded,
     result,
-    until,
     visitor,
 )
-from tests.server.support import b64url, claims, mint, sign_parts
+from tests.server.support import b64url, claims, mint, sign_parts, until
 
 NOBODY: Final = 65534
 CHANNEL: Final = "hsm_server.ipc.channel"
@@ -376,15 +375,19 @@ class TestOthersAnswers:
 
 class TestStrangers:
     async def test_descriptors(self, bench: Bench) -> None:
-        """Descriptors that are sent along are not taken."""
+        """Descriptors that are sent along are not taken, nor kept open."""
         end = bench.end()
-        with open(os.devnull, "rb") as file:
-            socket.send_fds(end, [HELLO + packed(GOOD)], [file.fileno()])
+        read, write = os.pipe()
+        socket.send_fds(end, [HELLO + packed(GOOD)], [write])
+        os.close(write)
         await until(lambda: bench.violations)
         end.close()
 
         assert ["from a strange user"] == bench.violations
         assert [] == recorded(bench.hsm, "CreateKey")
+        # Nobody else has the pipe's other end.
+        assert b"" == os.read(read, 1)
+        os.close(read)
         await check_others(bench)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="Only root can become others.")

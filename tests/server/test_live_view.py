@@ -213,12 +213,17 @@ def steered() -> Steered:
     return Steered()
 
 
-@pytest.fixture(params=["inline", "sockets"])
+both = pytest.mark.parametrize("viewer", ["inline", "sockets"], indirect=True)
+"""Runs tests in one process, and with sockets between front end and vault."""
+
+
+@pytest.fixture
 async def viewer(
     request: pytest.FixtureRequest, steered: Steered
 ) -> AsyncIterator[Viewer]:
-    """Give a viewer of a fresh HSM, in this process or behind sockets."""
-    sockets = OverSockets() if request.param == "sockets" else None
+    """Give a viewer of a fresh HSM, behind sockets unless something else is said."""
+    is_inline = getattr(request, "param", "sockets") == "inline"
+    sockets = None if is_inline else OverSockets()
     between: Between = sockets or LocalVault
     async with (
         open_api(clock=steered.clock(), between=between) as api,
@@ -243,6 +248,7 @@ async def come_true(condition: Any) -> None:
             await asyncio.sleep(0.05)
 
 
+@both
 class TestEvents:
     async def test_what_is_recorded_arrives(self, viewer: Viewer) -> None:
         """A view begins with its own record, and goes on with all that follows."""
@@ -446,6 +452,7 @@ class TestRefusals:
 
 
 class TestEnds:
+    @both
     async def test_when_the_token_expires(
         self, viewer: Viewer, steered: Steered
     ) -> None:
@@ -557,24 +564,6 @@ class TestSlowReaders:
 
 
 class TestPauses:
-    async def test_a_step_outlives_a_pause(self) -> None:
-        """Nothing is lost while somebody says that nothing came."""
-        go_on = asyncio.Event()
-
-        async def slow() -> AsyncGenerator[int, None]:
-            yield 1
-            await go_on.wait()
-            yield 2
-
-        found: list[int | None] = []
-        async for item in with_pauses(slow(), lambda: 0.01):
-            found.append(item)
-            if len(found) == 4:
-                go_on.set()
-
-        assert [1, None, None, None] == found[:4]
-        assert [2] == [item for item in found[4:] if item is not None]
-
     async def test_the_generator_is_closed(self) -> None:
         """However it ends, what was opened is closed at once."""
         closed: list[str] = []

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.x509 import ocsp
@@ -22,9 +21,6 @@ from hsm_server.tls.ocsp.request import (
     UnusableError,
     build_request,
     get_url,
-    is_must_staple,
-    responders_of,
-    subject_of,
 )
 from hsm_server.tls.ocsp.response import (
     MAX_RESPONSE_BYTES,
@@ -297,26 +293,6 @@ class TestBad:
 
 
 class TestRequest:
-    def test_request(self) -> None:
-        """A request names the certificate, and has a fresh nonce of 32 bytes."""
-        first, second = build_request(SUBJECT), build_request(SUBJECT)
-        parsed = ocsp.load_der_ocsp_request(first.der)
-        nonce = parsed.extensions.get_extension_for_class(x509.OCSPNonce)
-
-        assert SERVER.certificate.serial_number == parsed.serial_number
-        assert first.nonce == nonce.value.nonce
-        assert (32, False) == (len(first.nonce), first.nonce == second.nonce)
-
-    def test_request_for_get(self) -> None:
-        """What fits into an address is asked by GET, percent-encoded, without nonce."""
-        request = build_request(SUBJECT, has_nonce=False)
-        url = get_url("http://responder.test/ocsp", request)
-
-        assert url is not None
-        assert url.startswith("http://responder.test/ocsp/M")
-        assert not {"+", "="} & set(url)
-        assert b"" == request.nonce
-
     def test_request_too_long_for_get(self) -> None:
         """A longer one is not."""
         assert get_url("http://responder.test", build_request(SUBJECT)) is not None
@@ -325,22 +301,3 @@ class TestRequest:
         padded = type(request)(request.der + bytes(100), b"")
 
         assert get_url("http://responder.test", padded) is None
-
-
-class TestSubject:
-    def test_chain_without_issuer(self) -> None:
-        """Without its issuer nothing can be checked."""
-        assert subject_of([SERVER.der]) is None
-        assert subject_of([SERVER.der, STRANGER.der]) is None
-
-    def test_addresses(self) -> None:
-        """All OCSP addresses are found, in order."""
-        urls = ("http://one.test/", "http://two.test/")
-
-        assert urls == responders_of(CA_.issue(urls=urls).certificate)
-        assert () == responders_of(CA_.issue(urls=()).certificate)
-
-    def test_must_staple(self) -> None:
-        """The TLS feature is seen."""
-        assert is_must_staple(CA_.issue(must_staple=True).certificate)
-        assert not is_must_staple(SERVER.certificate)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import ssl
@@ -48,12 +49,41 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return Site(tmp_path, getattr(request, "param", "process"))
 
 
+@pytest.fixture(scope="module")
+def seed(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Give a folder that a server has served from, with two keys."""
+    seed = Site(tmp_path_factory.mktemp("seed"))
+    with seed.serve() as server:
+        create(server, "signer")
+        create(server, "other")
+        assert 0 == server.stop()
+    return seed
+
+
+@pytest.fixture
+def sown(site: Site, seed: Site) -> Site:
+    """Give a folder of its own with the same stores."""
+    shutil.copytree(seed.folder / "data", site.folder / "data")
+    return site
+
+
 @both
 def test_it_serves_drains_and_starts_again(site: Site) -> None:
-    """A key outlives the server; SIGTERM and SIGINT end with 0."""
+    """A key outlives the server; SIGTERM and SIGINT end with 0, however often sent."""
+    token = mint()
     with site.serve() as server:
         create(server, "signer")
-        assert 0 == server.stop()
+        server.send("GET", "/api/v1/status", token=token)
+        server.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "clock reset" in {line["event"] for line in site.log()})
+        assert 0.0 == counter(server, "ferrohsm_clock_behind_seconds")
+        arguments = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        assert 0 == server.process.returncode
+    assert "stopped" == site.log()[-1]["event"]
     with site.serve() as server:
         answer = server.send("GET", "/api/v1/keys/signer")
         assert 200 == answer.status
@@ -64,11 +94,28 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
 
     log = site.log()
     assert "stopped" == log[-1]["event"]
-    assert not [line for line in log if line["level"] in {"warning", "error"}]
+    told = [line["event"] for line in log if line["level"] in {"warning", "error"}]
+    assert {"clock reset"} >= {*told}
+    assert MASTER.encode() not in arguments
+    everything = b"".join(
+        path.read_bytes() for path in site.folder.rglob("*") if path.is_file()
+    )
+    assert token.encode() not in everything
+    assert MASTER.encode() not in everything
+    for path in (site.folder / "data").rglob("*"):
+        assert 0 == stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
-@both
-@pytest.mark.parametrize("flags", [(), ("--tls-allow-1-2",)], ids=["no", "yes"])
+@pytest.mark.parametrize(
+    ("site", "flags"),
+    [
+        ("process", ("--tls-allow-1-2",)),
+        ("inline", ("--tls-allow-1-2",)),
+        ("inline", ()),
+    ],
+    ids=["process", "inline", "by default"],
+    indirect=["site"],
+)
 def test_an_older_tls_is_spoken_on_demand_alone(
     site: Site, flags: tuple[str, ...]
 ) -> None:
@@ -86,29 +133,6 @@ def test_an_older_tls_is_spoken_on_demand_alone(
                 found.append(tls.version())
 
     assert (["TLSv1.2"] if flags else []) + ["TLSv1.3"] == found
-
-
-@both
-def test_a_hangup_ends_nothing(site: Site) -> None:
-    """After SIGHUP it goes on, and says that it has read again what may change."""
-    with site.serve() as server:
-        server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "reloaded" in {line["event"] for line in site.log()})
-        create(server, "signer")
-        assert 0 == server.stop()
-
-    assert "stopped" == site.log()[-1]["event"]
-
-
-@both
-def test_the_clock_of_tokens_is_reset(site: Site) -> None:
-    """After SIGUSR1 tokens expire by the wall clock, and the log says so."""
-    with site.serve() as server:
-        server.process.send_signal(signal.SIGUSR1)
-        wait_until(lambda: "clock reset" in {line["event"] for line in site.log()})
-        create(server, "signer")
-        assert 0.0 == counter(server, "ferrohsm_clock_behind_seconds")
-        assert 0 == server.stop()
 
 
 def test_a_clock_reset_ends_no_start() -> None:
@@ -133,9 +157,7 @@ def test_a_clock_reset_ends_no_start() -> None:
     assert b"--auth-jwt-secret" in ended.stderr
 
 
-@pytest.mark.parametrize(
-    "streams", ["0<&-", "2>&-", "0<&- 1>&- 2>&-", ">/dev/full 2>&1", "| true"]
-)
+@pytest.mark.parametrize("streams", ["0<&- 1>&- 2>&-", ">/dev/full 2>&1", "| true"])
 def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
     """Without standard streams it serves, and nothing is written into its files."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -153,10 +175,10 @@ def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
         context = client_context(site.authority)
         body = {"algorithm": "Ed25519", "name": "signer"}
         status = 0
-        for _ in range(600):
+        end = time.monotonic() + 300
+        while not status and time.monotonic() < end:
             with contextlib.suppress(OSError):
                 status = request(address, context, "POST", "/api/v1/keys", body).status
-                break
             time.sleep(0.1)
         (server,) = [
             int(path.parent.name)
@@ -170,50 +192,6 @@ def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
     assert "0" == (site.folder / "code").read_text().strip()
     with site.serve() as again:
         assert 200 == again.send("GET", "/api/v1/keys/signer").status
-
-
-@both
-def test_nothing_secret_is_in_its_log_or_files(site: Site) -> None:
-    """Neither secrets nor tokens are written anywhere, and files are ours alone."""
-    token = mint()
-    with site.serve() as server:
-        server.send("GET", "/api/v1/status", token=token)
-        create(server, "signer")
-        environment = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
-        assert MASTER.encode() not in environment
-        assert 0 == server.stop()
-
-    everything = b"".join(
-        path.read_bytes() for path in site.folder.rglob("*") if path.is_file()
-    )
-    assert token.encode() not in everything
-    assert MASTER.encode() not in everything
-    for path in (site.folder / "data").rglob("*"):
-        assert 0 == stat.S_IMODE(path.stat().st_mode) & 0o077, path
-
-
-def test_only_tls_1_3_is_accepted(site: Site) -> None:
-    """An older client is refused in the handshake."""
-    old = client_context(site.authority)
-    old.minimum_version = ssl.TLSVersion.TLSv1_2
-    old.maximum_version = ssl.TLSVersion.TLSv1_2
-    with site.serve() as server:
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            connect(server.address, old)
-        with connect(server.address, client_context(site.authority)) as tls:
-            assert "TLSv1.3" == tls.version()
-
-
-def test_plain_http_gets_nothing(site: Site) -> None:
-    """Without TLS no byte of an answer is sent."""
-    with site.serve() as server, socket.create_connection(server.address, 20) as plain:
-        plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        try:
-            answer = plain.recv(1000)
-        except ConnectionResetError:
-            answer = b""
-
-    assert b"HTTP" not in answer
 
 
 @both
@@ -242,13 +220,6 @@ def test_client_certificates_are_demanded(site: Site) -> None:
 
     callers = [entry["event"].get("caller", {}) for entry in again.json["items"]]
     assert digest.hex() in {caller.get("certificate_sha256") for caller in callers}
-
-
-def test_a_bound_token_without_certificate_is_refused(site: Site) -> None:
-    """A binding is not ignored where no certificates are asked for."""
-    bound = mint(claims(cnf={"x5t#S256": b64url(bytes(32))}))
-    with site.serve() as server:
-        assert 401 == server.send("GET", "/api/v1/status", token=bound).status
 
 
 @both
@@ -298,20 +269,6 @@ def test_a_drain_has_an_end(site: Site) -> None:
 
 
 @both
-def test_signals_while_it_ends_change_nothing(site: Site) -> None:
-    """However often it is told, the trail is closed in order."""
-    with site.serve() as server:
-        create(server, "signer")
-        while server.process.poll() is None:
-            server.process.send_signal(signal.SIGTERM)
-            server.process.send_signal(signal.SIGINT)
-            time.sleep(0.001)
-        assert 0 == server.process.returncode
-
-    assert "stopped" == site.log()[-1]["event"]
-
-
-@both
 def test_everything_acknowledged_under_load_is_there(site: Site) -> None:
     """SIGTERM in the middle of work loses nothing that was answered."""
     made: list[str] = []
@@ -345,7 +302,6 @@ def test_everything_acknowledged_under_load_is_there(site: Site) -> None:
     assert "next_seq" not in verified or verified["next_seq"] is None
 
 
-@both
 def test_a_second_server_is_locked_out(site: Site) -> None:
     """One writer: exit code 7."""
     with site.serve():
@@ -423,17 +379,14 @@ def _written(site: Site) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("variable", "code"), [("FERROHSM_MASTER_KEY", 4), ("FERROHSM_HMAC_KEY", 5)]
 )
-def test_a_wrong_key_is_recognised(site: Site, variable: str, code: int) -> None:
+def test_a_wrong_key_is_recognised(sown: Site, variable: str, code: int) -> None:
     """Each has its exit code, and nothing was written."""
-    with site.serve() as server:
-        create(server, "signer")
-        server.stop()
-    before = _written(site)
-    found, message = site.fails(**{variable: b64(b"\x63" * 32)})
+    before = _written(sown)
+    found, message = sown.fails(**{variable: b64(b"\x63" * 32)})
 
     assert code == found, message
     assert 1 == message.count("\n")
-    assert before == _written(site)
+    assert before == _written(sown)
 
 
 def _flip_byte(path: Path, position: int) -> None:
@@ -458,14 +411,11 @@ def _cut_tail(path: Path) -> None:
     ids=["first record", "last record", "tail", "gone"],
 )
 def test_a_damaged_log_is_recognised(
-    site: Site, damage: Callable[[Path], None]
+    sown: Site, damage: Callable[[Path], None]
 ) -> None:
     """Exit code 6, with record and reason."""
-    with site.serve() as server:
-        create(server, "signer")
-        server.stop()
-    damage(site.audit)
-    code, message = site.fails()
+    damage(sown.audit)
+    code, message = sown.fails()
 
     assert 6 == code, message
     assert 1 == message.count("\n")
@@ -488,31 +438,16 @@ def test_unsafe_modes_are_recognised(site: Site, which: str) -> None:
     code, message = site.fails(**changes)
 
     assert 3 == code, message
+    assert 1 == message.count("\n")
 
 
-def test_a_damaged_ring_is_recognised(site: Site) -> None:
+def test_a_damaged_ring_is_recognised(sown: Site) -> None:
     """Damaged is not the same as a wrong key, but neither starts."""
-    with site.serve() as server:
-        create(server, "signer")
-        server.stop()
-    (ring,) = (path for path in site.keys.rglob("*ring*") if path.is_file())
+    (ring,) = (path for path in sown.keys.rglob("*ring*") if path.is_file())
     ring.write_bytes(b"")
-    code, message = site.fails()
+    code, message = sown.fails()
 
     assert 8 == code, message
-
-
-def test_a_mismatched_pair_is_recognised(site: Site) -> None:
-    """Exit code 9 with both files named."""
-    own = site.key
-    _, site.key = site.authority.issue("other", server=True)
-    try:
-        code, message = site.fails()
-    finally:
-        site.key = own
-
-    assert 9 == code
-    assert "does not match the certificate" in message
 
 
 @pytest.mark.parametrize("isolation", ["process", "inline"])
@@ -530,22 +465,17 @@ def test_no_server_starts_with_an_expired_certificate(
     assert not (site.folder / "data").exists()
 
 
-def test_a_tampered_key_does_not_stop_the_others(site: Site) -> None:
+def test_a_tampered_key_does_not_stop_the_others(sown: Site) -> None:
     """It is listed as tampered, and its neighbours go on."""
-    with site.serve() as server:
-        create(server, "good")
-        answer = server.send(
-            "POST", "/api/v1/keys", {"algorithm": "Ed25519", "name": "bad"}
-        )
-        key_id = answer.json["key_id"]
-        server.stop()
-    (document,) = site.keys.rglob(f"*{key_id}*/key.json")
+    documents = sown.keys.rglob("key.json")
+    (document,) = (path for path in documents if b'"other"' in path.read_bytes())
     _flip_byte(document, document.stat().st_size // 2)
-    with site.serve() as server:
+    with sown.serve() as server:
         listing = server.send("GET", "/api/v1/keys").json["items"]
+        (bad_id,) = (k["key_id"] for k in listing if k["integrity"] == "tampered")
         message = {"message": b64(b"x")}
-        good = server.send("POST", "/api/v1/keys/good/sign", message)
-        bad = server.send("POST", f"/api/v1/keys/{key_id}/sign", message)
+        good = server.send("POST", "/api/v1/keys/signer/sign", message)
+        bad = server.send("POST", f"/api/v1/keys/{bad_id}/sign", message)
         health = server.send("GET", "/healthz")
 
     assert {"ok", "tampered"} == {key["integrity"] for key in listing}

@@ -211,7 +211,7 @@ def test_memory_is_locked_as_the_log_says(site: Site, family: Family) -> None:
     assert told["memory_locked"] == (locked > 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 def test_a_crash_leaves_no_core_file(
     site: Site, server: Running, family: Family, number: signal.Signals
 ) -> None:

@@ -120,17 +120,6 @@ async def test_live_without_a_vault() -> None:
     assert ["ok", "unavailable", "degraded"] == [a.json["status"] for a in answers]
 
 
-async def test_a_live_page_asks_nobody(
-    api: API, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A vault that gives no answer at all doesn't hold it up."""
-    vault = Stuck()
-    monkeypatch.setattr(api.app[HEALTH], "_vault", vault)
-    answer = await api.send("GET", "//livez", token="")
-
-    assert (200, 0) == (answer.status, vault.asked)
-
-
 async def test_a_stuck_vault_is_not_waited_for(
     api: API, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,17 +176,6 @@ async def test_health_asks_the_hsm_once_a_second(api: API) -> None:
 
     assert calls <= 1
     assert before + 1 == len(await api.events())
-
-
-async def test_a_broken_hsm_is_not_healthy() -> None:
-    """503 takes the server out of a balancer."""
-    async with open_api(gateway=Broken(StoreUnavailableError())) as api:
-        answer = await api.send("GET", "//healthz", token="")
-        metrics = await api.send("GET", "//metrics", token="")
-
-    assert 503 == answer.status
-    assert "degraded" == answer.json["status"]
-    assert "ferrohsm_audit_available 0.0" in metrics.body.decode()
 
 
 async def test_a_locked_hsm_is_not_healthy(api: API) -> None:
@@ -368,15 +346,6 @@ async def test_an_unexpected_exception_tells_nothing() -> None:
     assert "RuntimeError" == line["error"]
     assert line["place"].startswith("test_service.py:")
     assert "S3CRET" not in json.dumps(log) + answer.body.decode()
-
-
-async def test_unavailability_is_503() -> None:
-    """A known fault is no 500."""
-    async with open_api(gateway=Broken(StoreUnavailableError())) as api:
-        answer = await api.send("GET", "/status")
-
-        assert (503, "store_unavailable") == (answer.status, answer.code)
-        assert 0 == api.unexpected
 
 
 async def test_the_log_tells_what_happened_and_no_secret(api: API) -> None:

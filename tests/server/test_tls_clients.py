@@ -248,19 +248,6 @@ def test_an_authority_may_be_narrowed_to_names(
     assert not is_let_in(unlisted, tmp_path, outside)
 
 
-def test_a_list_that_is_out_of_date_lets_nobody_in(
-    people: People, tmp_path: Path
-) -> None:
-    """Who was revoked since, nobody knows."""
-    late = people.root.revocation_list(end=-HOUR)
-    rules = people.rules(revocation_lists=(late,))
-    with serving(state_of(people.server.pair, client=rules), "asyncio") as server:
-        sent = ask(server, tmp_path, people.alice)
-
-    assert "HTTP/1.1" not in sent.output
-    assert "alert" in sent.errors
-
-
 def test_curl_is_let_in_and_told_why_not(
     server: Server, people: People, tmp_path: Path
 ) -> None:
@@ -318,20 +305,6 @@ def test_the_names_of_authorities_are_told(people: People, server: Server) -> No
     assert (
         "Acceptable client certificate CA names\nCN=Root\n" in s_client(server).output
     )
-
-
-def test_a_revocation_takes_effect_at_once(people: People, tmp_path: Path) -> None:
-    """For the next connection, after the state is replaced."""
-    state = state_of(
-        people.server.pair, client=people.rules(revocation_lists=people.lists())
-    )
-    with serving(state, "asyncio") as server:
-        assert "CN=alice" == told(ask(server, tmp_path, people.alice))["subject"]
-        lists = people.lists(people.alice.certificate)
-        rules = people.rules(revocation_lists=lists)
-        server.use(state_of(people.server.pair, client=rules))
-
-        assert "certificate revoked:" in ask(server, tmp_path, people.alice).errors
 
 
 def test_the_old_protocol_refuses_by_alert_too(people: People, tmp_path: Path) -> None:

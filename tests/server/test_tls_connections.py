@@ -19,6 +19,7 @@ from tests.server.support import mint
 from tests.server.tls_support import (
     REQUEST,
     Server,
+    answer,
     client_context,
     connected,
     curl,
@@ -76,24 +77,6 @@ def strict(people: People, kind: str) -> Iterator[Server]:
     """Give a server that demands them."""
     with serving(state_of(people.pair, client=people.rules), kind) as running:
         yield running
-
-
-def answer(tls: ssl.SSLSocket) -> bytes:
-    """Read one answer, whole."""
-    got = b""
-    while b"\r\n\r\n" not in got:
-        piece = tls.recv(65536)
-        assert piece, got
-        got += piece
-    head, _, body = got.partition(b"\r\n\r\n")
-    (length,) = [
-        int(line.partition(b":")[2])
-        for line in head.splitlines()
-        if line.lower().startswith(b"content-length")
-    ]
-    while len(body) < length:
-        body += tls.recv(65536)
-    return head + b"\r\n\r\n" + body
 
 
 def ends_in_order(tls: ssl.SSLSocket) -> bool:

@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -134,12 +133,6 @@ class TestPair:
         assert 2 == len(both.pairs)
         assert "same key type ECDSA" in refusal
 
-    def test_a_mismatched_pair_is_told(self, folder: Folder) -> None:
-        """The message names both files."""
-        folder.files.key.write_bytes(serve_by(folder.issuer).key_pem)
-
-        assert "key.pem does not match the certificate" in folder.refusal()
-
     @pytest.mark.parametrize("form", ["seed-priv", "seed-only", "priv-only"])
     def test_a_key_of_openssls_is_read(self, folder: Folder, form: str) -> None:
         """OpenSSL writes what is expanded from the seed of a key of ML-DSA, too."""
@@ -198,19 +191,6 @@ class TestPair:
         )
 
         assert "is encrypted" in folder.refusal()
-
-    @pytest.mark.parametrize(
-        ("begin", "end", "words"),
-        [(DAY, 2 * DAY, "is not valid before"), (-2 * DAY, -DAY, "expired at")],
-        ids=["not-yet", "no-more"],
-    )
-    def test_one_that_is_not_valid_now_is_refused(
-        self, folder: Folder, begin: timedelta, end: timedelta, words: str
-    ) -> None:
-        """The message says until when, or from when on."""
-        folder.put(serve_by(folder.issuer, begin=begin, end=end))
-
-        assert words in folder.refusal()
 
     def test_a_chain_in_disorder_is_refused(self, folder: Folder) -> None:
         """Each is to be followed by who has signed it."""
@@ -287,25 +267,9 @@ class TestFiles:
         assert 1 == len(folder.state().pairs)
 
     @pytest.mark.parametrize("which", ["cert", "key"])
-    def test_a_missing_file_is_named(self, folder: Folder, which: str) -> None:
-        """The message says which file, and why."""
-        absent = {which: folder.path / "absent.pem"}
-        folder.files = msgspec.structs.replace(folder.files, **absent)
-
-        assert "absent.pem (No such file" in folder.refusal()
-
-    @pytest.mark.parametrize("which", ["cert", "key"])
     def test_a_file_that_is_not_pem_is_told(self, folder: Folder, which: str) -> None:
         """Garbage is no certificate."""
         getattr(folder.files, which).write_text("garbage")
-
-        assert "PEM" in folder.refusal()
-
-    @pytest.mark.parametrize("which", ["cert", "key"])
-    def test_a_truncated_file_is_told(self, folder: Folder, which: str) -> None:
-        """Half of it is nothing."""
-        path = getattr(folder.files, which)
-        path.write_bytes(path.read_bytes()[:100])
 
         assert "PEM" in folder.refusal()
 
@@ -372,25 +336,6 @@ class TestClients:
         client.ca.write_bytes(pem(serve_by(folder.issuer).certificate))
 
         assert "contains no CA certificate" in folder.refusal(client=client)
-
-    def test_a_ca_file_that_is_none_is_told(self, folder: Folder) -> None:
-        """Garbage and nothing at all are no certificates."""
-        client = folder.client()
-        client.ca.write_text("garbage")
-        garbage = folder.refusal(client=client)
-        client.ca.unlink()
-
-        assert "contains no PEM certificates" in garbage
-        assert "(No such file" in folder.refusal(client=client)
-
-    @pytest.mark.parametrize("data", [b"garbage", b"-----BEGIN X509 CRL-----\nAA"])
-    def test_a_list_that_is_none_is_told(self, folder: Folder, data: bytes) -> None:
-        """It is not passed over: somebody may be revoked in it."""
-        client = folder.client(data)
-
-        assert "contains no revocation list in PEM or DER" in folder.refusal(
-            client=client
-        )
 
     @pytest.mark.parametrize(
         ("changes", "words"),

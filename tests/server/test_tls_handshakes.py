@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -281,21 +281,6 @@ def test_certificates_stand_side_by_side(
     assert "Cert Status: good" in sent.output
 
 
-def test_a_staple_satisfies_curl(two: Server, bundle: str) -> None:
-    """Who insists on an OCSP response gets one that verifies."""
-    sent = curl(two, "--cacert", bundle, "--cert-status")
-
-    assert 0 == sent.status, sent.text
-
-
-def test_without_a_staple_there_is_none(server: Server, bundle: str) -> None:
-    """A certificate without one is shown alone."""
-    sent = s_client(server, "-CAfile", bundle, "-status")
-
-    assert "OCSP response: no response sent" in sent.output
-    assert "HTTP/1.1 200" in sent.output
-
-
 def test_more_cas_than_can_be_named_let_clients_in(
     root: Issuer, bundle: str, tmp_path: Path
 ) -> None:
@@ -329,22 +314,6 @@ def test_another_state_is_used_from_the_next_connection_on(
         assert "subject=CN=other" in s_client(server, "-CAfile", bundle).output
     finally:
         server.use(before)
-
-
-@pytest.mark.parametrize("kind", ["rsa", "p384", "ed25519"])
-def test_keys_of_other_kinds_are_usable(root: Issuer, bundle: str, kind: str) -> None:
-    """What a CA signs for, the listener shows."""
-    key: object
-    match kind:
-        case "rsa":
-            key = rsa.generate_private_key(65537, 2048)
-        case "p384":
-            key = ec.generate_private_key(ec.SECP384R1())
-        case _:
-            key = ed25519.Ed25519PrivateKey.generate()
-    state = state_of(root.issue("server", use=SERVER, key=key).pair)
-    with serving(state, "asyncio") as server:
-        assert "Verification: OK" in s_client(server, "-CAfile", bundle).output
 
 
 @pytest.mark.parametrize("which", ["chain", "key", "garbage"])

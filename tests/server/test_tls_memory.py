@@ -20,7 +20,7 @@ from hsm_server.tls.state import ClientRules, TLSState, pack_state, read_state
 from tests.pki import SERVER, self_signed_root
 from tests.server.tls_support import state_of
 
-ROUNDS: Final = int(os.environ.get("FERROHSM_TLS_ROUNDS", "600"))
+ROUNDS: Final = int(os.environ.get("FERROHSM_TLS_ROUNDS", "300"))
 MIB: Final = 1024 * 1024
 
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.pki import Issued, Issuer, self_signed_root
 from tests.server.family import wait_until
@@ -94,26 +92,3 @@ def test_a_revoked_client_is_let_in_no_more(
     assert 200 == answer.status
     assert [True, True] == before
     assert is_let_in(server, contexts[0])
-
-
-def test_a_withdrawn_authority_lets_nobody_in(
-    site: Site, server: Running, clients: Clients
-) -> None:
-    """Though its list is still configured; others are let in."""
-    partner = self_signed_root("Partner")
-    clients.ca.write_bytes(pem(clients.issuer.certificate, partner.certificate))
-    clients.crl.write_bytes(_pem_lists(clients.issuer, partner))
-    contexts = [
-        client_context(site.authority, issuer.issue(name).write(site.folder, name))
-        for name, issuer in {"known": clients.issuer, "lost": partner}.items()
-    ]
-    wait_until(lambda: is_let_in(server, contexts[1]))
-    clients.ca.write_bytes(pem(clients.issuer.certificate))
-    wait_until(lambda: not any(is_let_in(server, contexts[1]) for _ in range(4)))
-
-    assert is_let_in(server, contexts[0])
-
-
-def _pem_lists(*issuers: Issuer) -> bytes:
-    lists = [x509.load_der_x509_crl(each.revocation_list()) for each in issuers]
-    return b"".join(crl.public_bytes(Encoding.PEM) for crl in lists)
