@@ -4,12 +4,17 @@
 import asyncio
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from hsm_server.processes.child_process import Roles
 from tests.server.supervised import supervise
+from tests.server.support import PATIENCE
+
+LINKED = "linked"
 
 _STUB = """
 import socket, sys
@@ -45,15 +50,21 @@ _DYING = ("-c", "raise SystemExit(3)")
 _STOPPED = ("-c", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
 
 
-def run(folder: Path, roles: Roles, seconds: float | None = None) -> int:
-    """Run a supervisor over such children for a while, and return its status."""
+async def _end(capfd: pytest.CaptureFixture[str], links: int, seconds: float) -> None:
+    """End the server a while after so many connections; tell them all."""
+    found = 0
+    async with asyncio.timeout(PATIENCE):
+        while found < links:
+            found += capfd.readouterr().err.count(LINKED)
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(seconds)
+    sys.stderr.write(LINKED * found)
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGTERM)
 
-    async def end() -> None:
-        if seconds is not None:
-            await asyncio.sleep(seconds)
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    return supervise(folder, roles, end())
+async def _nothing() -> None:
+    """Leave the server alone."""
 
 
 @pytest.mark.parametrize("which", ["vault", "front_end", "tls_manager"])
@@ -63,7 +74,7 @@ def test_a_child_that_dies_at_once_ends_the_start(
     """One line says which, and how; the status is 1, and nothing remains."""
     good = {"vault": _GOOD, "front_end": _GOOD, "tls_manager": _TLS_MANAGER}
     roles = Roles(**{**good, which: _DYING})
-    status = run(tmp_path, roles)
+    status = supervise(tmp_path, roles, _nothing())
     out, err = capfd.readouterr()
     lines = [line for line in err.splitlines() if line != "linked"]
 
@@ -80,7 +91,7 @@ def test_a_child_that_is_stopped_at_its_start_is_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Opening may take long; who can't go on at all is not waited for."""
-    status = run(tmp_path, Roles(_STOPPED, _GOOD, _TLS_MANAGER))
+    status = supervise(tmp_path, Roles(_STOPPED, _GOOD, _TLS_MANAGER), _nothing())
 
     assert 1 == status
     assert "vault did not respond and was killed" in capfd.readouterr().err
@@ -90,18 +101,20 @@ def test_a_front_end_that_lost_its_vault_gets_another_connection(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It says so when it is asked, and is connected again, at most once a second."""
-    status = run(tmp_path, Roles(_GOOD, _UNLINKED, _TLS_MANAGER), seconds=4.5)
-    linked = capfd.readouterr().err.count("linked") / 2
+    began = time.monotonic()
+    roles = Roles(_GOOD, _UNLINKED, _TLS_MANAGER)
+    status = supervise(tmp_path, roles, _end(capfd, links=6, seconds=0))
 
     assert 0 == status
-    assert 2 <= linked <= 5
+    assert time.monotonic() - began > 1.9
 
 
 def test_who_is_linked_is_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Both are given one connection, and no more."""
-    status = run(tmp_path, Roles(_GOOD, _GOOD, _TLS_MANAGER), seconds=3.5)
+    roles = Roles(_GOOD, _GOOD, _TLS_MANAGER)
+    status = supervise(tmp_path, roles, _end(capfd, links=2, seconds=2.5))
 
     assert 0 == status
-    assert 2 == capfd.readouterr().err.count("linked")
+    assert 2 == capfd.readouterr().err.count(LINKED)
