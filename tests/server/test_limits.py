@@ -270,27 +270,6 @@ class TestLockouts:
         assert 200 == known.status
 
 
-@pytest.mark.parametrize(
-    ("rates", "token", "let_through"),
-    [
-        (RateLimits(per_second=0.001, burst=3), None, [200] * 3),
-        (RateLimits(address_per_second=0.001, address_burst=4), "forged", [401] * 4),
-        (RateLimits(free_failures=2), "forged", [401] * 3),
-    ],
-)
-async def test_a_restart_begins_anew_and_gives_no_more(
-    rates: RateLimits, token: str | None, let_through: list[int]
-) -> None:
-    """A server that was started again lets through what it did the first time."""
-    lives = []
-    for _ in range(2):
-        async with open_api(ServerSettings(rates=rates)) as api:
-            lives.append([(await status(api, token)).status for _ in range(6)])
-
-    refused = [429] * (6 - len(let_through))
-    assert [let_through + refused] * 2 == lives
-
-
 async def test_a_flood_of_forgeries_stops_nobody() -> None:
     """Thousands of bad tokens at once; whoever was known is served meanwhile."""
     rates = RateLimits(

@@ -121,13 +121,6 @@ def test_everything_shown_is_documented(shown: set[str]) -> None:
     assert {name for name in shown if name.startswith("ferrohsm_")} <= set(LABELS)
 
 
-def test_a_name_that_is_not_there_is_found() -> None:
-    """The test itself looks into every part of an expression."""
-    text = "sum by (x) (rate(a_total[5m])) / (b > 0) or -c and on (x) d{y!='z'}"
-
-    assert {"a_total", "b", "c", "d"} == _names(text)
-
-
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
 def test_an_alert_says_what_is_wrong(rule: dict[str, Any]) -> None:
     """It has a severity, a sentence with the server, and what to do."""
@@ -143,16 +136,6 @@ def test_an_alert_says_what_is_wrong(rule: dict[str, Any]) -> None:
     assert "instance" in shown
     for name in _names(rule["expr"]):
         assert shown <= LABELS[name] | {"instance", "job"}
-
-
-def test_alerts_have_names_of_their_own() -> None:
-    """Two of one name would be one to whoever is woken by them."""
-    names = [rule["alert"] for rule in ALERTS]
-
-    assert len(set(names)) == len(names)
-    assert {"groups"} == set(RULES)
-    for group in RULES["groups"]:
-        assert {"name", "rules"} == set(group)
 
 
 def test_alerts_cover_what_impairs_an_hsm() -> None:
