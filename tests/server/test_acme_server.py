@@ -237,26 +237,6 @@ class TestFaults:
         assert before.serial_number == during.serial_number
         assert account != (site.folder_of_ca() / "account.json").read_bytes()
 
-    def test_the_accounts_key_is_lost(self, running: Running, site: ACMESite) -> None:
-        """Then there is another account."""
-        before, path = site.shown(), site.folder_of_ca() / "account-key.pem"
-        key = path.read_bytes()
-        path.unlink()
-        order(site, running)
-
-        wait_until(has_another(site, before))
-        assert key != path.read_bytes()
-        assert 0o600 == path.stat().st_mode & 0o777
-
-    def test_what_is_kept_is_damaged(self, running: Running, site: ACMESite) -> None:
-        """Then it counts as absent, and what is in force stays so meanwhile."""
-        before, path = site.shown(), certificate_file(site)
-        path.write_bytes(path.read_bytes()[:500])
-        reload(running)
-
-        wait_until(has_another(site, before))
-        wait_until(lambda: b"END CERTIFICATE" in path.read_bytes())
-
     def test_a_challenge_is_blocked(
         self, running: Running, site: ACMESite, names: Names
     ) -> None:
