@@ -9,7 +9,7 @@ ledger attests shows that both were rolled back.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,6 +89,57 @@ def unknown_purge(
     return None
 
 
+def _material_of(event: AuditEvent) -> str:
+    return str(event.parameters.get("material_id", ""))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Ledger records read so far."""
+
+    leaves: dict[int, str] = field(default_factory=dict)
+    begun: dict[str, AuditEvent] = field(default_factory=dict)
+    ended: dict[str, AuditEvent] = field(default_factory=dict)
+
+    def look(self, event: AuditEvent) -> None:
+        if event.seq == 0:
+            self.leaves, self.begun, self.ended = {}, {}, {}
+        self.leaves[event.seq - 1] = event.prev
+        if event.kind != PURGE_KIND:
+            return
+        if event.phase is Phase.INTENT:
+            self.begun.setdefault(event.operation_id, event)
+            return
+        begun = self.begun.get(event.operation_id)
+        ended = self.ended.get(event.operation_id, event)
+        if begun is None or ended.seq != event.seq:
+            raise LedgerTamperedError(
+                f"Record {event.seq} of the retention ledger ends a purge that "
+                "was not started.",
+                seq=event.seq,
+            )
+        self.ended[event.operation_id] = event
+
+    @property
+    def done(self) -> dict[str, tuple[AuditEvent, AuditEvent]]:
+        """Intent and outcome of each purge that was done, by its id, in order."""
+        ended = self.ended.items()
+        return {i: (self.begun[i], event) for i, event in ended if event.code == "ok"}
+
+    def check(self) -> None:
+        """
+        Check that no material was purged twice.
+
+        Raises:
+            LedgerTamperedError: One was.
+        """
+        done = self.done.values()
+        if len({(e.key_id, _material_of(e)) for _, e in done}) != len(done):
+            raise LedgerTamperedError(
+                "The retention ledger records the purge of the same key material twice."
+            )
+
+
 class LedgerCheck:
     """
     Compares the ledger with the keys and with the audit log.
@@ -133,7 +184,7 @@ class LedgerCheck:
             trail.note(event)
         if trail.newest is not None and trail.newest.log_id != self._log.log_id:
             return found  # It is not the ledger that the trail knows.
-        unknown = unknown_purge(self._purges(), trail)
+        unknown = unknown_purge(self._read().done, trail)
         if unknown is None:
             return found
         self._is_ahead = True
@@ -184,23 +235,14 @@ class LedgerCheck:
                     yield event_of(lines[seq - start], seq)
                 end = start
 
-    def _events(self) -> Iterator[AuditEvent]:
-        """Return the records of the ledger; a damaged one has none after that."""
+    def _read(self) -> _Reading:
+        """Read the ledger; of a damaged one, the records before the first bad one."""
+        reading = _Reading()
         if self._log is not None and self._verify is not None:
-            with suppress(AuditTamperedError):
-                yield from verified_events(self._log, self._verify, 0)
-
-    def _purges(self) -> dict[str, tuple[AuditEvent, AuditEvent]]:
-        begun: dict[str, AuditEvent] = {}
-        done: dict[str, tuple[AuditEvent, AuditEvent]] = {}
-        for event in self._events():
-            if event.kind != PURGE_KIND:
-                continue
-            if event.phase is Phase.INTENT:
-                begun[event.operation_id] = event
-            elif event.code == "ok" and event.operation_id in begun:
-                done[event.operation_id] = begun[event.operation_id], event
-        return done
+            with suppress(AuditTamperedError, LedgerTamperedError):
+                for event in verified_events(self._log, self._verify, 0):
+                    reading.look(event)
+        return reading
 
     def _condemn_living(self) -> Iterator[KeyId]:
         """Disable the keys that have purged material, and return them."""
@@ -239,24 +281,14 @@ class LedgerCheck:
         Raises:
             AuditUnavailableError: It can't be read now.
         """
-        found, begun = defaultdict[KeyId, set[str]](set), dict[str, AuditEvent]()
-        for event in self._events():
-            if event.kind != PURGE_KIND:
-                continue
-            if event.phase is Phase.INTENT:
-                begun[event.operation_id] = event
-                continue
-            begun.pop(event.operation_id, None)
-            if event.code == "ok":
-                found[KeyId(event.key_id)].add(_material_of(event))
-        for event in begun.values():
-            if (KeyId(event.key_id), event.version) in done:
-                found[KeyId(event.key_id)].add(_material_of(event))
+        found, reading = defaultdict[KeyId, set[str]](set), self._read()
+        for begun in reading.begun.values():
+            key_id = KeyId(begun.key_id)
+            ended = reading.ended.get(begun.operation_id)
+            known = (key_id, begun.version) in done
+            if (ended.code == "ok") if ended else known:
+                found[key_id].add(_material_of(begun))
         return found
-
-
-def _material_of(event: AuditEvent) -> str:
-    return str(event.parameters.get("material_id", ""))
 
 
 class _Verifier(Protocol):
@@ -288,44 +320,6 @@ class LedgerVerification:
     unfinished: int
     anchors: int | None = None
     former: int = 0
-
-
-@dataclass(slots=True)
-class _Reading:
-    """Ledger records read so far."""
-
-    leaves: dict[int, str] = field(default_factory=dict)
-    begun: dict[str, AuditEvent] = field(default_factory=dict)
-    ended: dict[str, AuditEvent] = field(default_factory=dict)
-
-    def look(self, event: AuditEvent) -> None:
-        if event.seq == 0:
-            self.leaves, self.begun, self.ended = {}, {}, {}
-        self.leaves[event.seq - 1] = event.prev
-        if event.kind != PURGE_KIND:
-            return
-        if event.phase is Phase.INTENT:
-            self.begun.setdefault(event.operation_id, event)
-            return
-        begun = self.begun.get(event.operation_id)
-        ended = self.ended.get(event.operation_id, event)
-        if begun is None or ended.seq != event.seq:
-            raise LedgerTamperedError(
-                f"Record {event.seq} of the retention ledger ends a purge that "
-                "was not started.",
-                seq=event.seq,
-            )
-        self.ended[event.operation_id] = event
-
-    def done(self) -> list[AuditEvent]:
-        """Return the outcomes of purges that were done; each material has one."""
-        found = [event for event in self.ended.values() if event.code == "ok"]
-        materials = {(e.key_id, str(e.parameters.get("material_id"))) for e in found}
-        if len(materials) != len(found):
-            raise LedgerTamperedError(
-                "The retention ledger records the purge of the same key material twice."
-            )
-        return found
 
 
 @dataclass(slots=True)
@@ -381,11 +375,12 @@ def verify_ledger(
         facts = {"seq": error.facts.get("seq", 0)}
         raise LedgerTamperedError(damaged_ledger(error), **facts) from error
     reading.leaves[chain.head_seq] = chain.head_hash
-    done = reading.done()
+    reading.check()
+    done = reading.done
     anchors, told = None, _Trail()
     if trail is not None:
         trail.verify(progress, told.look)
-        _compare(chain, reading, done, told)
+        _compare(chain, reading, told)
         anchors = len(told.reaches)
     return LedgerVerification(
         chain=chain,
@@ -400,7 +395,6 @@ def verify_ledger(
 def _compare(
     chain: OfflineVerification,
     reading: _Reading,
-    done: Iterable[AuditEvent],
     told: _Trail,
 ) -> None:
     for anchor in (known.anchor for known in told.reaches):
@@ -417,8 +411,7 @@ def _compare(
                 f"Record {anchor.seq} of the retention ledger is {what}.",
                 seq=anchor.seq,
             )
-    made = {e.operation_id: (reading.begun[e.operation_id], e) for e in done}
-    unknown = unknown_purge(made, told.reach)
+    unknown = unknown_purge(reading.done, told.reach)
     if unknown is not None:
         raise LedgerTamperedError(
             "The audit log is older than the retention ledger: it lacks ledger "

@@ -216,19 +216,6 @@ class Retention:
         """Start a sweep now, or right after the running one."""
         self._is_wanted = True
 
-    def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
-        """
-        Replace a lost ledger by the new one.
-
-        Raises:
-            ConflictError: Nothing is known to be wrong with the ledger, or the one that
-                lies there is not new.
-            AuditUnavailableError: Ledger or audit log can't be written; it is not done.
-            StoreUnavailableError: It can't be remembered; it is to be done again.
-        """
-        with self.ledger.purging:
-            return self.ledger.begin_anew(caller, reason)
-
     def _begin(self) -> float | None:
         """Begin a sweep, or return the seconds until the next attempt."""
         self._is_wanted = False
@@ -378,13 +365,15 @@ class RetentionSlot:
 
     def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
         """
-        Replace a lost ledger by a new one; see `Retention.begin_ledger`.
+        Replace a lost ledger by a new one; see `RetentionLedger.begin_anew`.
 
         Raises:
             ConflictError: See `check_ledger_lost`.
             HSMError: See there.
         """
-        done = self._sound().begin_ledger(caller, reason)
+        ledger = self._sound().ledger
+        with ledger.purging:
+            done = ledger.begin_anew(caller, reason)
         self.hurry()
         return done
 

@@ -40,14 +40,6 @@ _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _SECOND: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Ripe:
-    """Material past its grace period."""
-
-    key_id: KeyId
-    material_id: str
-
-
 @dataclass(slots=True)
 class Totals:
     """Totals since the HSM was opened."""
@@ -68,7 +60,8 @@ class Tally:
         jumped: Materials that would be due if clock jumps counted as time.
         asked: How many approvals were asked for.
         cannot_ask: Whether no more can be asked for now.
-        ripe: Those whose grace period is over, up to what is purged in a sweep.
+        ripe: Key and material of those whose grace period is over, up to what is purged
+            in a sweep.
         ripe_count: How many there are.
     """
 
@@ -77,7 +70,7 @@ class Tally:
     jumped: int = 0
     asked: int = 0
     cannot_ask: bool = False
-    ripe: list[Ripe] = field(default_factory=list)
+    ripe: list[tuple[KeyId, str]] = field(default_factory=list)
     ripe_count: int = 0
     items: list[PurgeItem] = field(default_factory=list)
 
@@ -229,8 +222,8 @@ class Sweeper:
         failpoint("purge.after_schedule")
 
     def _handle_scheduled(self, candidate: Candidate, tally: Tally) -> None:
-        reason, approval_id = self._why_not(candidate)
-        if reason:
+        reason, approval = self._standing(candidate)
+        if approval is None:
             self.execute(
                 Request(
                     _CALLER,
@@ -246,28 +239,29 @@ class Sweeper:
             failpoint("purge.after_cancel")
             return
         is_ripe = self._is_ripe(candidate)
-        tally.show(candidate, "ripe" if is_ripe else "scheduled", approval_id)
+        state = "ripe" if is_ripe else "scheduled"
+        tally.show(candidate, state, approval.approval_id)
         if is_ripe:
             tally.ripe_count += 1
             if len(tally.ripe) < max(self.most, self.pauses.allowed):
-                found = Ripe(candidate.document.key_id, candidate.material_id)
-                tally.ripe.append(found)
+                document = candidate.document
+                tally.ripe.append((document.key_id, candidate.material_id))
 
-    def _why_not(self, candidate: Candidate) -> tuple[str, str]:
-        """Return the reason not to purge scheduled material, or its approval's id."""
+    def _standing(self, candidate: Candidate) -> tuple[str, Approval | None]:
+        """Return the approval of scheduled material, or why it is not purged."""
         if candidate.kept:
-            return candidate.kept, ""
+            return candidate.kept, None
         if not candidate.is_due(self._known(candidate)):
-            return "extended", ""
+            return "extended", None
         try:
             answer = self.consents.look(purge_of(candidate), self.time.now())
         except IntegrityError:
-            return "tampered", ""
+            return "tampered", None
         if answer is None:
-            return "ended", ""
+            return "ended", None
         if answer.consent is not Consent.GRANTED:
-            return str(answer.approval.state), ""
-        return "", answer.approval.approval_id
+            return str(answer.approval.state), None
+        return "", answer.approval
 
     def _is_ripe(self, candidate: Candidate) -> bool:
         """Return whether the grace period is over, without counting clock jumps."""
@@ -282,7 +276,7 @@ class Sweeper:
             found = candidate_of(policy, document, material_id)
             if found is None or not found.is_scheduled:
                 return False
-            return not self._why_not(found)[0] and self._is_ripe(found)
+            return self._standing(found)[1] is not None and self._is_ripe(found)
 
         with self.purger.lock:
             tally.failures += self.purger.settle_purges(is_ripe)
@@ -295,9 +289,9 @@ class Sweeper:
         yield from self.trail.verify()
         if self.pauses.notice_loss(self.trail.known):
             return
-        for ripe in tally.ripe:
+        for key_id, material_id in tally.ripe:
             try:
-                if self._purge(ripe, policy):
+                if self._purge(key_id, material_id, policy):
                     self.totals.completed += 1
                     tally.queue -= 1
                     self.pauses.count_purge()
@@ -309,18 +303,16 @@ class Sweeper:
                     raise
             yield
 
-    def _purge(self, ripe: Ripe, policy: RetentionPolicy) -> bool:
+    def _purge(self, key_id: KeyId, material_id: str, policy: RetentionPolicy) -> bool:
         with self.purger.lock:
             # Another sweep, or a person, may have been quicker.
-            document = self.inventory.document(KeyId(ripe.key_id))
-            candidate = candidate_of(policy, document, ripe.material_id)
+            document = self.inventory.document(key_id)
+            candidate = candidate_of(policy, document, material_id)
             if candidate is None or not candidate.is_scheduled:
                 return False
-            if self._why_not(candidate)[0] or not self._is_ripe(candidate):
+            _, approval = self._standing(candidate)
+            if approval is None or not self._is_ripe(candidate):
                 return False
-            answer = self.consents.look(purge_of(candidate), self.time.now())
-            if answer is None or answer.consent is not Consent.GRANTED:
-                return False
-            self.purger.purge(candidate, answer.approval, policy.sha256)
+            self.purger.purge(candidate, approval, policy.sha256)
             self.consents.forget(purge_of(candidate))
             return True
