@@ -15,7 +15,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -109,29 +111,39 @@ def assert_old_or_new(kind: str, name: str, folder: Path, trials: list[Trial]) -
     assert {(True, False), (False, True)} <= outcomes
 
 
-def _child(row: ApprovalRow, folder: Path, name: str, go: int, said: int) -> None:
-    store = row.open(folder)
-    os.write(said, b"open\n")
-    os.read(go, 1)
-    step(store, name)
-    os.write(said, b"done\n")
-    os._exit(0)
+def struck(
+    prepare: Callable[[], Callable[[], object]], rules: Callable[[list[int]], list[str]]
+) -> tuple[list[int], int, bool]:
+    """
+    Let strace strike a step in a child of its own.
 
+    Args:
+        prepare: Opens what is needed, and returns the step; called in the child.
 
-def _trial(row: ApprovalRow, folder: Path, name: str, rule: str) -> tuple[bool, bool]:
+        rules: Options of strace, for the child's threads before the step.
+
+    Returns:
+        These threads, the child's status, and whether the step had returned.
+    """
     (go, wake), (hear, said) = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
         try:
-            _child(row, folder, name, go, said)
+            step = prepare()
+            os.write(said, b"open\n")
+            os.read(go, 1)
+            step()
+            # The end is told by a call that nobody counts, and nothing is closed.
+            os.writev(said, [b"done\n"])
+            os._exit(0)
         finally:
             os._exit(1)
     os.close(go)
     os.close(said)
     assert b"open\n" == os.read(hear, 16)
+    threads = sorted(map(int, os.listdir(f"/proc/{child}/task")))
     with subprocess.Popen(
-        ["strace", "-f", "-p", str(child), "-o", os.devnull, "-e", rule],
-        stderr=subprocess.PIPE,
+        ["strace", *rules(threads)], stderr=subprocess.PIPE
     ) as strace:
         assert strace.stderr is not None
         line = strace.stderr.readline()
@@ -142,7 +154,21 @@ def _trial(row: ApprovalRow, folder: Path, name: str, rule: str) -> tuple[bool, 
     os.close(wake)
     os.close(hear)
     assert status in {0, -signal.SIGKILL}, status
-    return status != 0, acknowledged
+    return threads, status, acknowledged
+
+
+def filled(rules: list[str], thread: int) -> list[str]:
+    """Return options of strace about a thread."""
+    return [rule.format(thread) for rule in rules]
+
+
+def _of_the_first(rules: list[str], threads: list[int]) -> list[str]:
+    return filled(rules, threads[0])
+
+
+def _prepared(row: ApprovalRow, folder: Path, name: str) -> Callable[[], None]:
+    store = row.open(folder)
+    return lambda: step(store, name)
 
 
 def main(kind: str, name: str, folder: Path, calls: list[str]) -> None:
@@ -155,7 +181,11 @@ def main(kind: str, name: str, folder: Path, calls: list[str]) -> None:
             place = f"{call}-{nth}"
             copy = shutil.copytree(folder / "template", folder / place)
             rule = f"inject={call}:signal=KILL:when={nth}"
-            killed, acknowledged = _trial(row, copy, name, rule)
+            rules = ["-f", "-p", "{}", "-o", os.devnull, "-e", rule]
+            _, status, acknowledged = struck(
+                partial(_prepared, row, copy, name), partial(_of_the_first, rules)
+            )
+            killed = status != 0
             sys.stdout.write(f"{place} {killed} {acknowledged}\n")
 
 

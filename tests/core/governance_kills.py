@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import traceback
@@ -23,6 +22,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.core.approval_kills import filled, struck
 from tests.core.governance_steps import STEPS, Site, check_whole, finish, make_template
 from tests.support import REPOSITORY, require_program
 
@@ -107,7 +107,9 @@ class _Sweeper:
         log = self.folder / "calls"
         copy = shutil.copytree(self.template, self.folder / "whole")
         rules = ["-e", f"trace={','.join(CALLS)}", "-o", str(log), "-f", "-p", "{}"]
-        threads, status, _ = self._trial(copy, lambda ids: _filled(rules, ids[0]))
+        threads, status, _ = struck(
+            lambda: self._prepared(copy), lambda ids: filled(rules, ids[0])
+        )
         assert status == 0, status
         self._see_through(copy, acknowledged=True)
         numbers, found = Counter[tuple[int, str]](), []
@@ -130,10 +132,9 @@ class _Sweeper:
             *("-e", f"trace={point.call}", "-o", os.devnull),
             *("-e", f"inject={point.call}:signal=KILL:when={point.nth}", "-p", "{}"),
         ]
-        _, status, acknowledged = self._trial(
-            copy, lambda ids: _filled(rules, ids[point.thread])
+        _, status, acknowledged = struck(
+            lambda: self._prepared(copy), lambda ids: filled(rules, ids[point.thread])
         )
-        assert status in {0, -signal.SIGKILL}, (point, status)
         was_in = self._see_through(copy, acknowledged=acknowledged)
         shutil.rmtree(copy)
         return status != 0, was_in
@@ -148,42 +149,9 @@ class _Sweeper:
 
         return bool(self._elsewhere(look))
 
-    def _trial(
-        self, copy: Path, rules: Callable[[list[int]], list[str]]
-    ) -> tuple[list[int], int, bool]:
-        """Make the step; return threads, status, and whether it was over."""
-        (go, wake), (hear, said) = os.pipe(), os.pipe()
-        child = os.fork()
-        if not child:
-            try:
-                self._make(copy, go, said)
-            finally:
-                os._exit(1)
-        os.close(go)
-        os.close(said)
-        assert b"open\n" == os.read(hear, 16)
-        threads = sorted(map(int, os.listdir(f"/proc/{child}/task")))
-        with subprocess.Popen(
-            ["strace", *rules(threads)], stderr=subprocess.PIPE
-        ) as strace:
-            assert strace.stderr is not None
-            line = strace.stderr.readline()
-            assert b"attached" in line, line
-            os.write(wake, b"x")
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        acknowledged = os.read(hear, 16) == b"done\n"
-        os.close(wake)
-        os.close(hear)
-        return threads, status, acknowledged
-
-    def _make(self, copy: Path, go: int, said: int) -> None:
+    def _prepared(self, copy: Path) -> Callable[[], object]:
         site = Site(copy, self.kind, self.now)
-        os.write(said, b"open\n")
-        os.read(go, 1)
-        STEPS[self.step](site)
-        # The end is told by a call that is no point, and nothing is closed.
-        os.writev(said, [b"done\n"])
-        os._exit(0)
+        return lambda: STEPS[self.step](site)
 
     @staticmethod
     def _elsewhere(look: Callable[[], int]) -> int:
@@ -203,10 +171,6 @@ class _Sweeper:
         os.close(hear)
         assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return int(answer)
-
-
-def _filled(rules: list[str], thread: int) -> list[str]:
-    return [rule.format(thread) for rule in rules]
 
 
 def main(kind: str, step: str, folder: Path, most: int) -> None:

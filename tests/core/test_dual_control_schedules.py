@@ -290,32 +290,3 @@ class TestChecker:
             Model(1, "granted"),
             "consumed",
         )
-
-    def test_a_self_approval(self) -> None:
-        """What the requester granted themselves has no order."""
-        steps = [Step("approve", "ann", "granted", 0, 1)]
-
-        assert not is_linearizable(steps, Model(1), "granted")
-
-    def test_a_revived_expiry(self) -> None:
-        """What was done after it had expired has no order; before, it has."""
-        late = [
-            Step("expire", "", "passed", 0, 1),
-            Step("execute", "ann", "done", 2, 3),
-        ]
-        mixed = [
-            Step("expire", "", "passed", 0, 3),
-            Step("execute", "ann", "done", 1, 2),
-        ]
-
-        assert not is_linearizable(late, Model(1, "granted"), "consumed")
-        assert is_linearizable(mixed, Model(1, "granted"), "consumed")
-
-    def test_an_acknowledged_denial(self) -> None:
-        """AP-05: a denial that was acknowledged wins over what comes later."""
-        steps = [
-            Step("deny", "bob", "denied", 0, 1),
-            Step("approve", "carl", "granted", 2, 3),
-        ]
-
-        assert not is_linearizable(steps, Model(1), "granted")

@@ -294,28 +294,6 @@ def test_another_demand_is_another_outcome(approval: str) -> None:
     assert [] == [c for c in (change_of(e, same) for e in events) if c]
 
 
-def test_twenty_planted_demands() -> None:
-    """Of 2,000 requests the 20 that need one person more are listed, and no other."""
-    rng = random.Random(8)
-    before = ASKING.replace("@", "quorum: 1")
-    engine = RuleEngine(parse_policy(before))
-    events = [_record(seq, engine, rng) for seq in range(2000)]
-    asked = [e for e in events if "approval:asking" == e.rule]
-    planted = sorted(e.seq for e in rng.sample(asked, 20))
-    names = ", ".join(f"key-{seq}" for seq in planted)
-    other = RuleEngine(
-        parse_policy(
-            before + "  - {name: two, effect: require-approval, match: {operations: "
-            f"[Sign], key_names: [{names}]}}, approval: {{quorum: 2}}}}\n"
-        )
-    )
-
-    found = [c for c in (change_of(e, other) for e in events) if c]
-
-    assert planted == [change.seq for change in found]
-    assert {"approval:asking+two"} == {change.after_rule for change in found}
-
-
 def test_the_trail_says_what_was_asked_for() -> None:
     """The demands stand in the record of the request, so that they can be compared."""
     with memory_hsm() as gateway:

@@ -11,7 +11,6 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.explaining import change_of
-from hsm_core._policies.rules import TWINS
 from hsm_core.algorithms import Algorithm, KeyUsage, spec
 from hsm_core.factory import OpenHSM
 from hsm_core.model import PolicyOutcome, Role
@@ -32,20 +31,6 @@ ALL_USAGES = {
     "mac": "ComputeMac",
     "derive": "DeriveKey",
     "unwrap": "ImportKey",
-}
-# The table, written out a second time: request, usage of the key, decided as, granted.
-EXPECTED = {
-    *(
-        (f"{kind}Batch", None, kind, True)
-        for kind in ("Sign", "Verify", "Encrypt", "Decrypt", "ComputeMac", "VerifyMac")
-    ),
-    ("Decapsulate", "decrypt", "Open", True),
-    ("RecoverStore", None, "RecoverKey", True),
-    *(
-        ("ExportKey", usage, kind, False)
-        for usage, kinds in ALL_USAGES.items()
-        for kind in kinds.split()
-    ),
 }
 KEY_FOR = {
     "SignBatch": "Ed25519",
@@ -108,11 +93,6 @@ def decapsulation(gateway: OpenHSM, key: str) -> ops.Decapsulate:
     size = spec(Algorithm(KEM)).ciphertext_bytes
     cut = sealed.ciphertext[HEADER_BYTES : HEADER_BYTES + size]
     return ops.Decapsulate(key_id=key, ciphertext=cut)
-
-
-def test_the_table() -> None:
-    """The twins are these, each with the usage of the key and whether grants count."""
-    assert EXPECTED == {(t.requested, t.usage, t.kind, t.needs_grant) for t in TWINS}
 
 
 @pytest.mark.parametrize("batch", [name for name in KEY_FOR if "Batch" in name])
