@@ -100,16 +100,21 @@ def status_of(error: type[HSMError]) -> int:
 
 def problem_of(error: HSMError | RequestRefusedError, request_id: str) -> Problem:
     """Return an error as a problem document."""
+    is_silent = isinstance(error, _SILENT)
+    facts: dict[str, Fact] = {}
     if isinstance(error, RequestRefusedError):
         status = REQUEST_CODES[error.code]
-        return _problem(error.code, status, str(error), request_id, {})
-    silent = isinstance(error, _SILENT)
-    return _problem(
-        error.code,
-        status_of(type(error)),
-        error.sentence if silent else str(error),
-        request_id,
-        {} if silent else error.facts,
+    else:
+        status = status_of(type(error))
+        facts = {} if is_silent else error.facts
+    return Problem(
+        type=f"urn:ferrohsm:error:{error.code}",
+        title=error.code.replace("_", " ").capitalize(),
+        status=status,
+        detail=error.sentence if is_silent else str(error),
+        code=error.code,
+        request_id=request_id,
+        facts=facts,
     )
 
 
@@ -135,18 +140,4 @@ def problem_response(
         status=problem.status,
         content_type=PROBLEM_TYPE,
         headers=headers_of(error, problem),
-    )
-
-
-def _problem(
-    code: str, status: int, detail: str, request_id: str, facts: dict[str, Fact]
-) -> Problem:
-    return Problem(
-        type=f"urn:ferrohsm:error:{code}",
-        title=code.replace("_", " ").capitalize(),
-        status=status,
-        detail=detail,
-        code=code,
-        request_id=request_id,
-        facts=facts,
     )

@@ -317,6 +317,19 @@ class RequestReader:
         return await read_body(request, "body", most_bytes=limit, seconds=seconds)
 
 
+def header_given_once(request: web.Request, name: str, field: str) -> str | None:
+    """
+    Return the value of a header, if there is one.
+
+    Raises:
+        InvalidInputError: It is repeated; the error names *field*.
+    """
+    given = request.headers.getall(name, [])
+    if len(given) > 1:
+        raise InvalidInputError(f"{name} must be given only once.", field=field)
+    return given[0] if given else None
+
+
 def last_event_id(request: web.Request) -> int | None:
     """
     Return the event after which a live view resumes, if the request names one.
@@ -324,18 +337,14 @@ def last_event_id(request: web.Request) -> int | None:
     Raises:
         InvalidInputError: The header is repeated, or not the ID of an event.
     """
-    given = request.headers.getall("Last-Event-ID", [])
-    if not given:
+    given = header_given_once(request, "Last-Event-ID", "start_seq")
+    if given is None:
         return None
-    if len(given) > 1:
-        raise InvalidInputError(
-            "Last-Event-ID must be given only once.", field="start_seq"
-        )
-    if not _EVENT_ID.match(given[0]):
+    if not _EVENT_ID.match(given):
         raise InvalidInputError(
             "Last-Event-ID must be the ID of an event.", field="start_seq"
         )
-    return int(given[0])
+    return int(given)
 
 
 def _parser(info: msgspec.inspect.Type) -> Callable[[str, str], Any]:

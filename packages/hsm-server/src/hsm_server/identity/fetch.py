@@ -12,12 +12,15 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
+from hsm_core.errors import HSMError
+from hsm_core.wire import scan_json
 from hsm_server.tls.ocsp.fetch import BoundedResolver
 
 _CHUNK_BYTES: Final = 8192
@@ -100,9 +103,8 @@ async def fetch(
     except (aiohttp.ClientError, OSError, ValueError):
         raise FetchError("the connection failed.") from None
     finally:
-        await asyncio.sleep(
-            0
-        )  # The socket of a closed session closes in the next turn.
+        # The socket of a closed session closes in the next turn.
+        await asyncio.sleep(0)
 
 
 async def _bounded_body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
@@ -114,6 +116,35 @@ async def _bounded_body(response: aiohttp.ClientResponse, most_bytes: int) -> by
         if len(body) > most_bytes:
             raise FetchError(f"the response is longer than {most_bytes} bytes.")
     return bytes(body)
+
+
+METADATA_PATH: Final = "/.well-known/openid-configuration"
+"""Path of a provider's metadata, below its issuer."""
+
+
+def metadata_url(issuer: str) -> URL:
+    """Return the URL of a provider's metadata (OpenID Connect Discovery, section 4)."""
+    return URL(issuer.rstrip("/") + METADATA_PATH)
+
+
+def read_metadata(response: Fetched, issuer: str) -> dict[str, Any]:
+    """
+    Return the metadata of a provider.
+
+    Raises:
+        FetchError: They are not valid, or another provider's.
+    """
+    if response.status != HTTPStatus.OK:
+        raise FetchError(f"the response status is HTTP {response.status}.")
+    try:
+        tree = scan_json(response.body)
+    except HSMError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise FetchError("the provider metadata is not valid.")
+    if tree.get("issuer") != issuer:
+        raise FetchError("the metadata names another issuer.")
+    return tree
 
 
 def trust_context(authorities: Path | None) -> ssl.SSLContext:

@@ -13,14 +13,20 @@ import contextlib
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from yarl import URL
 
-from hsm_core.errors import HSMError
-from hsm_core.wire import scan_json
 from hsm_server.config.settings import OIDCSettings, ServerSettings, TokenConfig
-from hsm_server.identity.fetch import FetchError, fetch, trust_context
+from hsm_server.identity.fetch import (
+    Fetched,
+    FetchError,
+    fetch,
+    metadata_url,
+    read_metadata,
+    trust_context,
+)
+from hsm_server.identity.oidc_config import is_https
 from hsm_server.tls.manager import Task
 from hsm_server.tls.state import ActiveState
 
@@ -34,7 +40,6 @@ _SECONDS: Final = 10.0
 _AHEAD_SECONDS: Final = 1.0
 _LONGEST_TAG: Final = 256
 _LONGEST_URL: Final = 2048
-_METADATA_PATH: Final = "/.well-known/openid-configuration"
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])", re.I)
 _HEADERS: Final = {"Accept": "application/jwk-set+json, application/json"}
 
@@ -125,16 +130,19 @@ class KeySetTask:
             self._tag = tag if len(tag) <= _LONGEST_TAG else ""
         return data, max_age
 
-    async def _ask(self, url: URL, known: str) -> tuple[bytes | None, float, str]:
-        """Fetch unless the tag matches; return content or None, freshness, tag."""
+    async def _get(self, url: URL, known: str = "") -> Fetched:
         headers = {**_HEADERS, "If-None-Match": known} if known else _HEADERS
-        response = await fetch(
+        return await fetch(
             url,
             trust_context(self._authorities),
             headers=headers,
             seconds=_SECONDS,
             most_bytes=MAX_SET_BYTES,
         )
+
+    async def _ask(self, url: URL, known: str) -> tuple[bytes | None, float, str]:
+        """Fetch unless the tag matches; return content or None, freshness, tag."""
+        response = await self._get(url, known)
         max_age = _max_age(response.headers.get("Cache-Control", ""))
         if response.status == HTTPStatus.NOT_MODIFIED and known:
             return None, max_age, ""
@@ -164,7 +172,7 @@ class ProviderKeysTask(KeySetTask):
         self, provider: OIDCSettings, interval_seconds: float, deliver: Deliver
     ) -> None:
         place = TokenConfig(
-            key_set_url=provider.issuer.rstrip("/") + _METADATA_PATH,
+            key_set_url=str(metadata_url(provider.issuer)),
             key_set_authorities=provider.ca_bundle,
             reload_seconds=interval_seconds,
         )
@@ -173,38 +181,24 @@ class ProviderKeysTask(KeySetTask):
         self._metadata_url = self._url
 
     async def _fetch(self) -> tuple[bytes | None, float]:
-        data, *_ = await self._ask(self._metadata_url, "")
-        url = _place_of_keys(data or b"", self._issuer)
+        response = await self._get(self._metadata_url)
+        url = _place_of_keys(read_metadata(response, self._issuer))
         if url != self._url:
             self._url, self._tag = url, ""
         return await super()._fetch()
 
 
-def _place_of_keys(metadata: bytes, issuer: str) -> URL:
+def _place_of_keys(metadata: dict[str, Any]) -> URL:
     """
     Return ``jwks_uri`` of a provider's metadata.
 
     Raises:
-        FetchError: They are another provider's, or have no valid jwks_uri.
+        FetchError: It is not a valid https URL.
     """
-    try:
-        tree = scan_json(metadata)
-    except HSMError:
-        tree = None
-    if not isinstance(tree, dict):
-        raise FetchError("the provider metadata is not valid.")
-    if tree.get("issuer") != issuer:
-        raise FetchError("the metadata names another issuer.")
-    text = tree.get("jwks_uri")
-    try:
-        if not isinstance(text, str) or not 1 <= len(text) <= _LONGEST_URL:
-            raise ValueError
-        url = URL(text)
-        if url.scheme != "https" or not url.host or url.user or url.fragment:
-            raise ValueError
-    except ValueError:
-        raise FetchError("jwks_uri in the metadata is not an https URL.") from None
-    return url
+    text = metadata.get("jwks_uri")
+    if isinstance(text, str) and len(text) <= _LONGEST_URL and is_https(text):
+        return URL(text)
+    raise FetchError("jwks_uri in the metadata is not an https URL.")
 
 
 def _max_age(text: str) -> float:

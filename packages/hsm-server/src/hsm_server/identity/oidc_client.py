@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from authlib.oauth2.auth import ClientAuth
@@ -27,10 +27,16 @@ from hsm_core.model import Record
 from hsm_core.secret_input import read_secret_text
 from hsm_core.wire import scan_json
 from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
-from hsm_server.identity.fetch import Fetched, FetchError, fetch, trust_context
+from hsm_server.identity.fetch import (
+    Fetched,
+    FetchError,
+    fetch,
+    metadata_url,
+    read_metadata,
+    trust_context,
+)
 from hsm_server.identity.oidc_config import is_https
 
-_METADATA_PATH: Final = "/.well-known/openid-configuration"
 _METADATA_SECONDS: Final = 3600.0
 """Lifetime of cached provider metadata."""
 
@@ -66,8 +72,7 @@ class SignInState(Record, frozen=True, kw_only=True):
     onward: str = ""
 
 
-class _Metadata(Record, frozen=True, kw_only=True):
-    issuer: str
+class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
     authorization_endpoint: _URL
     token_endpoint: _URL
     authorization_response_iss_parameter_supported: bool = False
@@ -220,7 +225,7 @@ class Provider:
 
     async def _read_metadata(self) -> _Metadata:
         """Fetch the provider metadata (OpenID Connect Discovery 1.0, section 4)."""
-        url = self._settings.issuer.rstrip("/") + _METADATA_PATH
+        issuer = self._settings.issuer
         try:
             # Reading the system's CA certificates takes long.
             self._context = await asyncio.to_thread(
@@ -230,19 +235,16 @@ class Provider:
             raise ProviderError(
                 "Cannot read the CA certificates of the provider."
             ) from None
-        response = await self._fetch(url, {"Accept": "application/json"})
+        response = await self._fetch(
+            str(metadata_url(issuer)), {"Accept": "application/json"}
+        )
         try:
-            if response.status != HTTPStatus.OK:
-                raise ValueError
-            metadata = msgspec.convert(
-                _without_strangers(scan_json(response.body)), _Metadata
-            )
-        except (msgspec.ValidationError, HSMError, ValueError):
-            raise ProviderError("The provider metadata is not available.") from None
-        if metadata.issuer != self._settings.issuer:
+            metadata = msgspec.convert(read_metadata(response, issuer), _Metadata)
+        except (FetchError, msgspec.ValidationError) as error:
+            reason = error if isinstance(error, FetchError) else "a field is not valid."
             raise ProviderError(
-                "The issuer in the provider metadata differs from the configuration."
-            )
+                f"The provider metadata is not available: {reason}"
+            ) from None
         for endpoint in (metadata.authorization_endpoint, metadata.token_endpoint):
             if not is_https(endpoint):
                 raise ProviderError(
@@ -279,11 +281,3 @@ class Provider:
             )
         except FetchError as error:
             raise ProviderError(f"Cannot reach the provider: {error}") from None
-
-
-def _without_strangers(tree: Any) -> Any:
-    """Return the known fields of the metadata."""
-    if not isinstance(tree, dict):
-        return tree
-    known = _Metadata.__struct_fields__
-    return {name: value for name, value in tree.items() if name in known}

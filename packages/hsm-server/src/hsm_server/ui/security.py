@@ -52,10 +52,23 @@ def form_token(secret: str) -> str:
     return _mac(secret, b"form")
 
 
-def set_cookie(response: web.StreamResponse, name: str, value: str) -> None:
-    """Set a session cookie that scripts can't read."""
+def set_cookie(
+    response: web.StreamResponse,
+    name: str,
+    value: str,
+    *,
+    samesite: str = "Strict",
+    seconds: int | None = None,
+) -> None:
+    """Set a cookie that scripts can't read, by default until the browser closes."""
     response.set_cookie(
-        name, value, path="/", secure=True, httponly=True, samesite="Strict"
+        name,
+        value,
+        max_age=seconds,
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite=samesite,
     )
 
 

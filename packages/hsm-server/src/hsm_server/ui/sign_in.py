@@ -41,7 +41,7 @@ from hsm_server.ui.security import (
     set_cookie,
 )
 from hsm_server.ui.view import OpenPage, Page, View, Visit
-from hsm_server.vault.access import SignedIn
+from hsm_server.vault.access import Visitor
 
 _SIGN_IN: Final = "/sign-in"
 
@@ -93,17 +93,8 @@ async def _sign_in(visit: Visit) -> web.Response:
     visitor = msgspec.structs.replace(
         visit.visitor, credential=credential[: MAX_TOKEN_BYTES + 1]
     )
-    vault = visit.request.app[VAULT]
-    try:
-        signed_in = await vault.sign_in(visitor, known=visit.exchange.know)
-    except AuthenticationError as error:
-        visit.exchange.code = error.code
-        return sign_in_page(
-            visit,
-            target,
-            error="Sign-in failed. Check the token or certificate.",
-        )
-    return await begin_session(visit, signed_in, target)
+    error = "Sign-in failed. Check the token or certificate."
+    return await _begin_session(visit, visitor, target, error)
 
 
 async def _end_former(visit: Visit) -> None:
@@ -117,12 +108,20 @@ async def _end_former(visit: Visit) -> None:
         return
 
 
-async def begin_session(visit: Visit, signed_in: SignedIn, target: str) -> web.Response:
+async def _begin_session(
+    visit: Visit, visitor: Visitor, target: str, error: str
+) -> web.Response:
     """
-    Set the session cookie and redirect.
+    Sign in, set the session cookie and redirect, or show the error.
 
     Any previous session ends, which prevents session fixation.
     """
+    vault = visit.request.app[VAULT]
+    try:
+        signed_in = await vault.sign_in(visitor, known=visit.exchange.know)
+    except AuthenticationError as failure:
+        visit.exchange.code = failure.code
+        return sign_in_page(visit, target, error=error)
     await _end_former(visit)
     response = visit.see_other(target)
     set_cookie(response, SESSION_COOKIE, signed_in.session)
@@ -152,15 +151,8 @@ async def _redirect_to_provider(visit: Visit) -> web.Response:
     response = web.Response(
         status=HTTPStatus.SEE_OTHER, headers={**PAGE_HEADERS, "Location": url}
     )
-    response.set_cookie(
-        STATE_COOKIE,
-        _pack(started),
-        max_age=_AWAY_SECONDS,
-        path="/",
-        secure=True,
-        httponly=True,
-        samesite="Lax",
-    )
+    state = base64.urlsafe_b64encode(msgspec.json.encode(started)).decode()
+    set_cookie(response, STATE_COOKIE, state, samesite="Lax", seconds=_AWAY_SECONDS)
     return response
 
 
@@ -216,15 +208,8 @@ async def _begin(
 ) -> web.Response:
     nonce = started.nonce if started else ""
     visitor = msgspec.structs.replace(visit.visitor, credential=token, nonce=nonce)
-    try:
-        signed_in = await visit.request.app[VAULT].sign_in(
-            visitor, known=visit.exchange.know
-        )
-    except AuthenticationError as error:
-        visit.exchange.code = error.code
-        text = "This server does not accept the identity from the provider."
-        return sign_in_page(visit, onward, error=text)
-    return await begin_session(visit, signed_in, onward)
+    error = "This server does not accept the identity from the provider."
+    return await _begin_session(visit, visitor, onward, error)
 
 
 def _provider(visit: Visit) -> Provider:
@@ -238,10 +223,6 @@ def _failed(visit: Visit, onward: str, error: ProviderError) -> web.Response:
     visit.request.app[LOGGER].warning("provider failed", reason=str(error))
     visit.exchange.code = AuthenticationError.code
     return sign_in_page(visit, onward, error=str(error))
-
-
-def _pack(started: SignInState) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(started)).decode()
 
 
 def _unpack(cookie: str) -> SignInState | None:

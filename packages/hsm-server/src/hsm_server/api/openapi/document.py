@@ -288,7 +288,7 @@ def _responses(cls: _Kind) -> Schema:
     if not takes_condition(cls):
         left_out = left_out | _NO_CONDITION
     problems = {
-        str(status): _problem_answer(words)
+        str(status): _answer(words, _PROBLEM)
         for status, words in _PROBLEMS.items()
         if status not in left_out
     }
@@ -320,11 +320,12 @@ def _reference(cls: type) -> Schema:
     return {"$ref": f"#/components/schemas/{cls.__name__}"}
 
 
-def _problem_answer(description: str) -> Schema:
-    return {
-        "description": description,
-        "content": {PROBLEM_TYPE: {"schema": _reference(Problem)}},
-    }
+_PROBLEM: Final[Schema] = {PROBLEM_TYPE: {"schema": _reference(Problem)}}
+
+
+def _answer(description: str, content: Schema) -> Schema:
+    found: Schema = {"description": description}
+    return {**found, "content": content} if content else found
 
 
 def _service_paths() -> dict[str, Schema]:
@@ -332,65 +333,54 @@ def _service_paths() -> dict[str, Schema]:
     text = {"text/plain": {"schema": {"type": "string"}}}
     anything = {_JSON: {"schema": {"type": "object"}}}
     key_set = {"application/jwk-set+json": {"schema": {"type": "object"}}}
-    return {
-        "/healthz": _page(
-            "Healthz",
-            "Readiness of the server.",
-            {
-                "200": {"description": "Ready.", "content": health},
-                "503": {"description": "Not ready.", "content": health},
-            },
-        ),
-        "/livez": _page(
+    ready = {"200": ("Ready.", health), "503": ("Not ready.", health)}
+    rows: tuple[tuple[str, str, str, dict[str, tuple[str, Schema]]], ...] = (
+        ("/healthz", "Healthz", "Readiness of the server.", ready),
+        (
+            "/livez",
             "Livez",
             "Liveness of this process, independent of the vault process.",
-            {"200": {"description": "Alive.", "content": health}},
+            {"200": ("Alive.", health)},
         ),
-        "/readyz": _page(
-            "Readyz",
-            "Readiness, for load balancers.",
-            {
-                "200": {"description": "Ready.", "content": health},
-                "503": {"description": "Not ready.", "content": health},
-            },
-        ),
-        "/metrics": _page(
+        ("/readyz", "Readyz", "Readiness, for load balancers.", ready),
+        (
+            "/metrics",
             "Metrics",
             "Metrics in the Prometheus text format.",
             {
-                "200": {"description": "All metrics.", "content": text},
-                "401": _problem_answer(
-                    "A token is required, and it is missing or invalid."
-                ),
+                "200": ("All metrics.", text),
+                "401": ("A token is required, and it is missing or invalid.", _PROBLEM),
             },
         ),
-        "/.well-known/jwks.json": _page(
+        (
+            "/.well-known/jwks.json",
             "TokenKeys",
             "Public keys that verify tokens (RFC 7517).",
             {
-                "200": {"description": "The key set.", "content": key_set},
-                "304": {"description": "Not modified: it matches If-None-Match."},
+                "200": ("The key set.", key_set),
+                "304": ("Not modified: it matches If-None-Match.", {}),
             },
         ),
-        f"{API_PREFIX}/openapi.json": _page(
+        (
+            f"{API_PREFIX}/openapi.json",
             "OpenAPI",
             "This document.",
-            {"200": {"description": "OpenAPI 3.1.", "content": anything}},
+            {"200": ("OpenAPI 3.1.", anything)},
         ),
-    }
-
-
-def _page(name: str, summary: str, responses: Schema) -> Schema:
-    refused = {
-        "400": _problem_answer(_PROBLEMS[400]),
-        "422": _problem_answer(_PROBLEMS[422]),
-    }
+    )
+    refused = {str(status): (_PROBLEMS[status], _PROBLEM) for status in (400, 422)}
     return {
-        "get": {
-            "operationId": name,
-            "summary": summary,
-            "tags": ["service"],
-            "security": [],
-            "responses": {**responses, **refused},
+        path: {
+            "get": {
+                "operationId": name,
+                "summary": summary,
+                "tags": ["service"],
+                "security": [],
+                "responses": {
+                    status: _answer(*answer)
+                    for status, answer in {**answers, **refused}.items()
+                },
+            }
         }
+        for path, name, summary, answers in rows
     }

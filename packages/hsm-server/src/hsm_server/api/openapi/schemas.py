@@ -155,50 +155,38 @@ def _spread_docstring(schema: Schema) -> None:
             schema["properties"][field]["description"] = " ".join(words)
 
 
-_EVENT_ID: Final[Schema] = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "description": (
-        "Resume a live view after the event with this ID. Overrides start_seq."
-    ),
-    "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"},
-}
-_APPROVAL: Final[Schema] = {
-    "name": APPROVAL_HEADER,
-    "in": "header",
-    "description": "ID of a granted approval. By default the server finds it.",
-    "schema": {"type": "string", "format": "uuid"},
-}
-_IDEMPOTENCY_KEY: Final[Schema] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": (
-        "Idempotency key. Repeating it with the same request returns the same "
-        "response without executing again; with another request it is a conflict."
-    ),
-    "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-}
-_IF_MATCH: Final[Schema] = {
-    "name": "If-Match",
-    "in": "header",
-    "description": (
-        "Execute only if the key is at this generation: an ETag of the key, or its "
-        "generation in quotes."
-    ),
-    "schema": {
-        "type": "string",
-        "pattern": '^("[1-9][0-9]{0,14}(-[0-9a-f]{32})?"|[*])$',
-    },
-}
-_IF_NONE_MATCH: Final[Schema] = {
-    "name": "If-None-Match",
-    "in": "header",
-    "description": (
-        "Comma-separated ETags that the client already has, or *. Other values are "
-        "ignored."
-    ),
-    "schema": {"type": "string"},
-}
+def _header(name: str, description: str, **rules: str) -> Schema:
+    schema = {"type": "string", **rules}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+_EVENT_ID: Final = _header(
+    "Last-Event-ID",
+    "Resume a live view after the event with this ID. Overrides start_seq.",
+    pattern="^(0|[1-9][0-9]{0,15})$",
+)
+_APPROVAL: Final = _header(
+    APPROVAL_HEADER,
+    "ID of a granted approval. By default the server finds it.",
+    format="uuid",
+)
+_IDEMPOTENCY_KEY: Final = _header(
+    "Idempotency-Key",
+    "Idempotency key. Repeating it with the same request returns the same "
+    "response without executing again; with another request it is a conflict.",
+    pattern="^[!-~]{1,128}$",
+)
+_IF_MATCH: Final = _header(
+    "If-Match",
+    "Execute only if the key is at this generation: an ETag of the key, or its "
+    "generation in quotes.",
+    pattern='^("[1-9][0-9]{0,14}(-[0-9a-f]{32})?"|[*])$',
+)
+_IF_NONE_MATCH: Final = _header(
+    "If-None-Match",
+    "Comma-separated ETags that the client already has, or *. Other values are "
+    "ignored.",
+)
 
 
 def parameters_of(cls: type[Operation[Any]], schema: Schema) -> list[Schema]:

@@ -32,6 +32,7 @@ from hsm_server.http.requests import (
     RequestReader,
     add_route,
     expected_generation,
+    header_given_once,
     is_known,
     key_tag,
 )
@@ -101,7 +102,9 @@ async def _read(
     try:
         operation = await reader.read(request)
         return operation, {
-            "idempotency_key": _once(request, "Idempotency-Key", "idempotency_key"),
+            "idempotency_key": header_given_once(
+                request, "Idempotency-Key", "idempotency_key"
+            ),
             "approval_id": _approval_id(request),
             "expected_generation": expected_generation(request, kind),
         }
@@ -120,15 +123,8 @@ async def _read(
         raise
 
 
-def _once(request: web.Request, name: str, field: str) -> str | None:
-    given = request.headers.getall(name, [])
-    if len(given) > 1:
-        raise InvalidInputError(f"{name} must be given only once.", field=field)
-    return given[0] if given else None
-
-
 def _approval_id(request: web.Request) -> str:
-    given = _once(request, APPROVAL_HEADER, "approval_id")
+    given = header_given_once(request, APPROVAL_HEADER, "approval_id")
     if given is not None and not _APPROVAL_ID.match(given):
         raise InvalidInputError(
             f"{APPROVAL_HEADER} must be the ID of an approval (UUID).",
