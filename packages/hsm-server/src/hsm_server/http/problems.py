@@ -100,18 +100,21 @@ def status_of(error: type[HSMError]) -> int:
 
 def problem_of(error: HSMError | RequestRefusedError, request_id: str) -> Problem:
     """Return an error as a problem document."""
-    is_silent = isinstance(error, _SILENT)
     facts: dict[str, Fact] = {}
+    detail = str(error)
     if isinstance(error, RequestRefusedError):
         status = REQUEST_CODES[error.code]
     else:
         status = status_of(type(error))
-        facts = {} if is_silent else error.facts
+        if isinstance(error, _SILENT):
+            detail = error.sentence
+        else:
+            facts = error.facts
     return Problem(
         type=f"urn:ferrohsm:error:{error.code}",
         title=error.code.replace("_", " ").capitalize(),
         status=status,
-        detail=error.sentence if is_silent else str(error),
+        detail=detail,
         code=error.code,
         request_id=request_id,
         facts=facts,
