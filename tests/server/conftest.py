@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Fixtures of the server's tests."""
 
-from collections.abc import AsyncIterator
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.server.support import API, open_api
 from tests.server.ui_support import Browser, open_browser
+
+if TYPE_CHECKING:
+    from tests.server.oidc_issuer import OIDCIssuer
 
 
 @pytest.fixture
@@ -29,3 +36,12 @@ async def signed_in(browser: Browser) -> Browser:
     shown = await browser.sign_in()
     assert 303 == shown.status, shown.text
     return browser
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
+    """Give an OpenID Connect provider that runs."""
+    from tests.server.oidc_issuer import OIDCIssuer
+
+    with OIDCIssuer(tmp_path / "issuer") as running:
+        yield running

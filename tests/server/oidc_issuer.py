@@ -31,10 +31,14 @@ from authlib.oidc.core.grants import OpenIDCode
 from joserfc.jwk import RSAKey
 from werkzeug.serving import make_server
 
+from hsm_core.model import Role
+from hsm_server.config.settings import OIDCSettings
+from hsm_server.identity.oidc_config import RETURN_PATH
 from tests.pki import SERVER, self_signed_root
 
 CLIENT_ID: Final = "ferrohsm"
 CLIENT_SECRET: Final = "client secret, of tests only"
+REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
 _CODE_SECONDS: Final = 60
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -130,7 +134,7 @@ class OIDCIssuer:
     """
 
     def __init__(
-        self, folder: Path, redirect_uri: str, host: str = "localhost"
+        self, folder: Path, redirect_uri: str = REDIRECT, host: str = "localhost"
     ) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.redirect_uri = redirect_uri
@@ -247,6 +251,24 @@ class OIDCIssuer:
                 }
             )
         )
+
+
+def settings_for(issuer: OIDCIssuer, folder: Path, **changes: Any) -> OIDCSettings:
+    """Return the settings of a server for a provider, with its secret in a file."""
+    secret, keys = folder / "client-secret", folder / "keys.json"
+    for path, text in ((secret, f"{CLIENT_SECRET}\n"), (keys, issuer.key_set())):
+        path.touch(mode=0o600)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    given = {
+        "issuer": issuer.url,
+        "client_id": CLIENT_ID,
+        "redirect_uri": REDIRECT,
+        "client_secret_file": secret,
+        "ca_bundle": issuer.bundle,
+        "jwks_file": keys,
+        "roles": {"hsm-operators": Role.OPERATOR, "hsm-auditors": Role.AUDITOR},
+    }
+    return OIDCSettings(**{**given, **changes})
 
 
 @cache

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,37 +11,17 @@ import flask
 import msgspec
 import pytest
 
-from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
 from hsm_server.identity.oidc_client import Provider, ProviderError, SignInState
-from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
+from tests.server.oidc_issuer import CLIENT_SECRET, OIDCIssuer, settings_for
 
-REDIRECT: Final = "https://hsm.example.com/ui/sign-in/oidc/answer"
 METADATA: Final = "/.well-known/openid-configuration"
 
 
 @pytest.fixture
-def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
-    """Yield a running provider."""
-    with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
-        yield running
-
-
-@pytest.fixture
 def settings(tmp_path: Path, issuer: OIDCIssuer) -> OIDCSettings:
-    """Return the settings of a server for it."""
-    secret = tmp_path / "client-secret"
-    secret.touch(mode=0o600)
-    secret.write_text(CLIENT_SECRET + "\n")
-    return OIDCSettings(
-        issuer=issuer.url,
-        client_id=CLIENT_ID,
-        redirect_uri=REDIRECT,
-        client_secret_file=secret,
-        ca_bundle=issuer.bundle,
-        jwks_file=tmp_path / "keys.json",
-        roles={"hsm-operators": Role.OPERATOR},
-    )
+    """Return the settings of a server for the provider."""
+    return settings_for(issuer, tmp_path)
 
 
 @pytest.fixture
@@ -155,38 +134,7 @@ async def test_hostile_metadata(
         await provider.begin("")
 
 
-def endless() -> flask.Response:
-    """Respond with too many bytes."""
-    return flask.Response(b"x" * 65536 for _ in range(1000))
-
-
-def slow() -> flask.Response:
-    """Respond a byte at a time."""
-
-    def pieces() -> Iterator[bytes]:
-        for _ in range(600):
-            time.sleep(0.05)
-            yield b" "
-
-    return flask.Response(pieces())
-
-
-def moved() -> flask.Response:
-    """Redirect."""
-    answer: Any = flask.redirect("/elsewhere")
-    return answer  # type: ignore[no-any-return]
-
-
-def zipped() -> flask.Response:
-    """Respond with compressed data."""
-    return flask.Response(b"\x1f\x8b" * 100, headers={"Content-Encoding": "gzip"})
-
-
 ANSWERS: Final[dict[str, Callable[[], flask.Response]]] = {
-    "endless": endless,
-    "slow": slow,
-    "moved": moved,
-    "zipped": zipped,
     "empty": lambda: flask.Response(b""),
     "list": lambda: flask.jsonify([1]),
     "no token": lambda: flask.jsonify({"access_token": "x", "token_type": "Bearer"}),
@@ -209,7 +157,7 @@ async def test_hostile_answers(
     Every malformed response is an error without secrets.
     """
     issuer.answers[path] = answer
-    provider = Provider(settings, answer_seconds=1.0)
+    provider = Provider(settings)
 
     with pytest.raises(ProviderError) as caught:
         await provider.exchange(*(await code_for(issuer, provider)))
@@ -236,7 +184,7 @@ async def test_untrusted_certificate(settings: OIDCSettings, tmp_path: Path) -> 
     """
     A provider with an untrusted certificate is rejected.
     """
-    with OIDCIssuer(tmp_path / "stranger", REDIRECT) as stranger:
+    with OIDCIssuer(tmp_path / "stranger") as stranger:
         elsewhere = msgspec.structs.replace(settings, issuer=stranger.url)
 
         with pytest.raises(ProviderError):

@@ -15,28 +15,22 @@ import requests
 from joserfc.jwk import RSAKey
 
 from hsm_core.errors import AuthenticationError
-from hsm_core.model import Role
-from hsm_server.config.settings import OIDCSettings, ServerSettings
+from hsm_server.config.settings import ServerSettings
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.id_tokens import ProviderTrust
 from hsm_server.identity.key_sets import ProviderKeysTask, key_set_tasks
-from hsm_server.identity.oidc_config import RETURN_PATH
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
 from tests.server.family import wait_until
-from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
+from tests.server.oidc_issuer import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    REDIRECT,
+    OIDCIssuer,
+)
 from tests.server.process import Running, Site
 from tests.server.test_id_tokens import KID, NONCE, token
 from tests.server.test_id_tokens import settings as provider
 from tests.server.token_kit import signer
-
-REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
-
-
-@pytest.fixture
-def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
-    """Give a provider that runs."""
-    with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
-        yield running
 
 
 class Fetching:
@@ -44,13 +38,7 @@ class Fetching:
 
     def __init__(self, issuer: OIDCIssuer) -> None:
         self.delivered: list[tuple[bytes | None, str]] = []
-        settings = OIDCSettings(
-            issuer=issuer.url,
-            client_id=CLIENT_ID,
-            redirect_uri=REDIRECT,
-            ca_bundle=issuer.bundle,
-            roles={"hsm-operators": Role.OPERATOR},
-        )
+        settings = provider(issuer=issuer.url, ca_bundle=issuer.bundle)
         self.task = ProviderKeysTask(
             settings, 30.0, lambda *found: self.delivered.append(found)
         )

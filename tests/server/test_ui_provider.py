@@ -5,53 +5,32 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from hsm_core.model import Role
 from hsm_core.operations import ListAuditEvents
 from hsm_core.testing import caller
-from hsm_server.config.settings import OIDCSettings, ServerSettings
+from hsm_server.config.settings import ServerSettings
 from hsm_server.http.state import PROVIDER
-from hsm_server.identity.oidc_config import RETURN_PATH
-from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
+from tests.server.oidc_issuer import OIDCIssuer, settings_for
 from tests.server.ui_support import SESSION, Browser, Shown, open_browser
 
 DEPARTURE: Final = "__Host-ferrohsm-started"
-REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
-
-
-@pytest.fixture
-def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
-    """Yield a running provider."""
-    with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
-        yield running
 
 
 @pytest.fixture
 async def browser(tmp_path: Path, issuer: OIDCIssuer) -> AsyncIterator[Browser]:
     """Yield a browser for a console with the provider."""
-    secret = tmp_path / "client-secret"
-    secret.touch(mode=0o600)
-    secret.write_text(CLIENT_SECRET)
-    keys = tmp_path / "keys.json"
-    keys.touch(mode=0o600)
-    keys.write_bytes(issuer.key_set())
-    oidc = OIDCSettings(
-        issuer=issuer.url,
-        client_id=CLIENT_ID,
-        redirect_uri=REDIRECT,
-        client_secret_file=secret,
-        ca_bundle=issuer.bundle,
-        jwks_file=keys,
+    oidc = settings_for(
+        issuer,
+        tmp_path,
         title="Example ID",
         principal_claim="preferred_username",
         roles_claim="groups",
-        roles={"hsm-operators": Role.OPERATOR, "hsm-auditors": Role.AUDITOR},
     )
     async with open_browser(ServerSettings(oidc=oidc)) as made:
         yield made
