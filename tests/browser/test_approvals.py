@@ -8,7 +8,6 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.browser.hall import Desk, Hall
-from tests.browser.scene import HOSTILE
 
 
 def asked(hall: Hall, name: str) -> str:
@@ -69,66 +68,6 @@ def test_second_person(hall: Hall) -> None:
     assert "consumed" == state_of(hall, path)
     assert "destroyed" == hall.ask("adam", "GET", f"/keys/{key_id}")["state"]
     asker.check()
-
-
-def test_refused(hall: Hall) -> None:
-    """
-    A denial closes the request, and its reason is shown as text.
-    """
-    path = asked(hall, "not-agreed")
-    desk = seated(hall, "olga")
-    page = desk.open(path)
-    page.get_by_label("Reason").fill(HOSTILE)
-    page.get_by_role("button", name="Deny").click()
-    badge(page, "denied")
-
-    expect(page.get_by_text(HOSTILE)).to_be_visible()
-    assert "denied" == state_of(hall, path)
-    desk.check()
-    desk.open("/ui/approvals?tab=history")
-    desk.check()
-
-
-def test_stale_page(hall: Hall) -> None:
-    """
-    A stale page can't approve another request.
-    """
-    path, other = asked(hall, "stale-one"), asked(hall, "stale-two")
-    desk = seated(hall, "olga")
-    page = desk.open(path)
-    shown = page.locator("input[name=digest]").first.input_value()
-    # As if the page had been of the other request all the time.
-    page.evaluate(
-        """path => { for (const form of document.querySelectorAll("main form"))
-          form.action = form.action.replace(/approvals\\/[^/]+/, path) }""",
-        other.removeprefix("/ui/"),
-    )
-    desk.expect_refusals(400, 403, 409, 412)
-    page.get_by_role("button", name="Approve destruction").click()
-    expect(page.get_by_text("No change was made")).to_be_visible()
-
-    assert shown
-    assert ["pending", "pending"] == [state_of(hall, path), state_of(hall, other)]
-    assert [] == hall.ask("anton", "GET", other.removeprefix("/ui")).get(
-        "decisions", []
-    )
-    desk.check()
-
-
-def test_decided_meanwhile(hall: Hall) -> None:
-    """
-    Approving a request that was denied meanwhile shows an error.
-    """
-    path = asked(hall, "meanwhile")
-    desk = seated(hall, "olga")
-    page = desk.open(path)
-    hall.ask("anton", "POST", f"{path.removeprefix('/ui')}/deny", {"reason": "No"})
-    desk.expect_refusals(400, 403, 409, 410, 412)
-    page.get_by_role("button", name="Approve destruction").click()
-
-    expect(page.get_by_role("alert").first).to_be_visible()
-    assert "denied" == state_of(hall, path)
-    desk.check()
 
 
 def test_with_the_keyboard(hall: Hall) -> None:

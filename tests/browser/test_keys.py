@@ -162,47 +162,6 @@ def test_double_click(hall: Hall) -> None:
     assert 2 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])
 
 
-def test_form_sent_twice(hall: Hall) -> None:
-    """
-    A form submitted again from the previous page executes once.
-    """
-    key_id = hall.create("again")["key_id"]
-    desk = hall.seated("ada")
-    page = desk.open(f"/ui/keys/{key_id}/rotate")
-    twin = desk.context.new_page()
-    sent: list[str] = []
-    page.on(
-        "request",
-        lambda r: sent.append(r.post_data or "") if r.method == "POST" else None,
-    )
-    page.get_by_role("button", name="Rotate", exact=True).click()
-    heading(page, "again")
-    twin.goto(f"{desk.origin}/ui")
-    twin.evaluate(
-        """([path, body]) => fetch(path, {method: "POST", body, headers:
-          {"Content-Type": "application/x-www-form-urlencoded"}})""",
-        [f"/ui/keys/{key_id}/rotate", sent[0]],
-    )
-
-    assert 2 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])
-
-
-def test_stale_page(hall: Hall) -> None:
-    """
-    A stale page is rejected.
-    """
-    key_id = hall.create("stale")["key_id"]
-    desk = hall.seated("ada")
-    page = desk.open(f"/ui/keys/{key_id}/rotate")
-    hall.ask("ada", "POST", f"/keys/{key_id}/rotate", {})
-    desk.expect_refusals(409, 412)
-    page.get_by_role("button", name="Rotate", exact=True).click()
-
-    expect(page.get_by_role("alert")).to_contain_text("No change was made")
-    assert 2 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])
-    desk.check()
-
-
 def test_with_the_keyboard(hall: Hall) -> None:
     """
     A key is created and rotated with the keyboard alone.
@@ -240,22 +199,3 @@ def test_hostile_text(hall: Hall) -> None:
     expect(page.get_by_text(HOSTILE).first).to_be_visible()
 
     assert 0 == page.locator("main img, main script, main b").count()
-
-
-def test_what_roles_do_not_see(hall: Hall) -> None:
-    """
-    An auditor is offered no actions, and the core denies them.
-    """
-    key_id = hall.create("looked-at")["key_id"]
-    desk = hall.seated("anton")
-    page = desk.open(f"/ui/keys/{key_id}")
-    expect(page.get_by_role("link", name="Rotate", exact=True)).to_have_count(0)
-    desk.check()
-    page = desk.open(f"/ui/keys/{key_id}/rotate", status=200)
-    desk.expect_refusals(403)
-    button = page.get_by_role("button", name="Rotate", exact=True)
-    if button.count():
-        button.click()
-        expect(page.get_by_role("heading", level=1)).to_be_visible()
-
-    assert 1 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])

@@ -70,24 +70,6 @@ def test_by_certificate(
     expect(other.page.get_by_role("button", name="Sign out")).to_have_count(0)
 
 
-def test_unknown_certificate(hall_of: Callable[..., Hall], tmp_path: Path) -> None:
-    """
-    An unknown certificate is rejected.
-    """
-    policy = private(tmp_path / "policy.yaml", POLICY)
-    hall = hall_of(
-        *("--isolation", "inline"),
-        *("--client-cert-identities", "--policy-config", str(policy)),
-    )
-    desk = hall.desk(certificate_of="olga")
-    desk.open("/ui/sign-in")
-    desk.expect_refusals(401)
-    desk.page.get_by_role("button", name="Sign in with this certificate").click()
-
-    expect(desk.page.get_by_role("alert")).to_be_visible()
-    desk.check()
-
-
 def by_provider(hall: Hall, issuer: OIDCIssuer, user: str) -> Desk:
     """Sign in at the provider as a chosen user."""
     desk = hall.desk(certificate_of=user)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.hall import Hall
@@ -79,22 +78,6 @@ def test_without_scripts(hall: Hall) -> None:
     expect(desk.page.get_by_role("heading", name="Sign in", level=1)).to_be_visible()
 
 
-@pytest.mark.parametrize("token", ["nonsense", "a.b.c"])
-def test_bad_token(hall: Hall, token: str) -> None:
-    """
-    An invalid token shows an error.
-    """
-    desk = hall.desk()
-    desk.open("/ui/sign-in")
-    desk.expect_refusals(401)
-    desk.page.get_by_label("Access token").fill(token)
-    desk.page.get_by_role("button", name="Sign in", exact=True).click()
-
-    expect(desk.page.get_by_role("alert")).to_be_visible()
-    assert token not in desk.page.content()
-    desk.check()
-
-
 def test_sign_out(hall: Hall) -> None:
     """
     After sign-out, the previous page and the old cookie show nothing.
@@ -111,16 +94,3 @@ def test_sign_out(hall: Hall) -> None:
     desk.page.goto(f"{desk.origin}/ui")
 
     expect(desk.page.get_by_role("heading", name="Sign in", level=1)).to_be_visible()
-
-
-def test_where_somebody_wanted_to_go(hall: Hall) -> None:
-    """
-    Sign-in redirects to the requested console page only.
-    """
-    desk = hall.desk()
-    desk.page.goto(f"{desk.origin}/ui/sign-in?next=//elsewhere.test/")
-    desk.page.get_by_label("Access token").fill(hall.token("ada"))
-    desk.page.get_by_role("button", name="Sign in", exact=True).click()
-
-    overview(desk.page)
-    desk.check()

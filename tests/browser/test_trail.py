@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 
@@ -76,43 +75,6 @@ def test_verify(hall: Hall) -> None:
     ).to_be_visible()
 
     desk.check()
-
-
-def test_who_may_not_read_it(hall: Hall) -> None:
-    """
-    Without audit rights, the page is denied and not in the menu.
-    """
-    desk = hall.seated("sam")
-    expect(desk.page.get_by_role("link", name="Audit", exact=True)).to_have_count(0)
-    desk.open("/ui/audit", status=403)
-
-    desk.check()
-
-
-def test_sink_that_is_down(hall_of: Callable[..., Hall]) -> None:
-    """
-    An unavailable audit log is an error, not an empty list.
-    """
-    hall = hall_of("--isolation", "inline")
-    hall.create("before")
-    desk = hall.seated("anton")
-    live = hall.site.audit_log
-    aside = live.with_name("moved-aside")
-    os.rename(live, aside)
-    live.touch(mode=0o600)
-    live.write_text("not ours\n")
-    desk.expect_refusals(503)
-    page = desk.page
-    page.goto(f"{desk.origin}/ui/audit")
-    expect(
-        page.get_by_role("heading", name="The audit log is unavailable")
-    ).to_be_visible()
-    assert 0 == page.get_by_text(re.compile(r"\b0 (events|records)")).count()
-    desk.check()
-    page.goto(f"{desk.origin}/ui")
-    expect(page.get_by_role("alert").first).to_contain_text("audit log")
-    desk.check()
-    os.rename(aside, live)
 
 
 def test_expired_session(hall_of: Callable[..., Hall]) -> None:

@@ -54,36 +54,6 @@ def test_every_error_becomes_a_problem(error: type[HSMError]) -> None:
     assert body["detail"]
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (errors.MalformedError, 400),
-        (errors.AuthenticationError, 401),
-        (errors.AccessDeniedError, 403),
-        (errors.ApprovalNotFoundError, 404),
-        (errors.KeyNotFoundError, 404),
-        (errors.KeyStateError, 409),
-        (errors.KeyUsageError, 409),
-        (errors.IdempotencyConflictError, 409),
-        (errors.KeyTamperedError, 409),
-        (errors.PayloadTooLargeError, 413),
-        (errors.InputSizeError, 422),
-        (errors.UnknownAlgorithmError, 422),
-        (errors.SignatureMismatchError, 422),
-        (errors.DecryptionError, 422),
-        (errors.AuditUnavailableError, 503),
-        (errors.StorageFullError, 503),
-        (errors.OutcomeUnknownError, 503),
-        (errors.ApprovalRequiredError, 202),
-    ],
-)
-def test_the_usual_errors_have_the_usual_statuses(
-    error: type[HSMError], status: int
-) -> None:
-    """The statuses are written out a second time here."""
-    assert status == status_of(error)
-
-
 def test_facts_travel() -> None:
     """What a program needs is in facts."""
     error = errors.PayloadTooLargeError("message", actual=3, maximum=2)
