@@ -85,6 +85,12 @@ class Console:
         assert isinstance(found, ApprovalInfo)
         return found
 
+    async def review(self) -> tuple[str, Shown]:
+        """Request a key as ann, and open the request's page as bob."""
+        path = self.ask(CREATE)
+        await self.become("bob")
+        return path, await self.browser.get(path)
+
     async def say(self, page: Shown, path: str, verb: str, **fields: str) -> Shown:
         """Submit a form of an approval page."""
         return await self.browser.submit(page, f"{path}/{verb}", fields)
@@ -163,10 +169,7 @@ class TestPages:
 
     async def test_every_field_is_shown(self, office: Console) -> None:
         """The page shows every field and their digest."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-
-        page = await office.browser.get(path)
+        path, page = await office.review()
 
         approval = office.state(path)
         for words in ("ML-KEM-768", "agreed", "team:a", "team:b", "tags.1", "ann"):
@@ -178,9 +181,7 @@ class TestPages:
 
     async def test_hostile_text_stays_text(self, office: Console) -> None:
         """Input is neither markup nor able to hide text."""
-        await office.become("bob")
-
-        page = await office.browser.get(office.ask(CREATE))
+        _, page = await office.review()
 
         assert "<script>alert" not in page.text
         assert "<script>alert(1)</script>⟨U+202E⟩gnp.exe" in page.text.replace(
@@ -190,9 +191,7 @@ class TestPages:
 
     async def test_stale_page(self, office: Console) -> None:
         """A stale page is rejected and shows the current state."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
         office.do(ops.Deny(approval_id=path[-36:], reason="not now"), "carl")
 
         late = await office.say(page, path, "approve")
@@ -204,9 +203,7 @@ class TestPages:
 
     async def test_a_page_of_an_older_generation(self, office: Console) -> None:
         """A decision on an older generation is rejected."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
         digest = office.state(path).digest
         office.do(ops.Approve(approval_id=path[-36:], digest=digest), "carl")
 
@@ -218,9 +215,7 @@ class TestPages:
 
     async def test_another_digest_is_refused(self, office: Console) -> None:
         """Another digest is rejected."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
 
         for digest, status in (("00" * 32, 409), ("", 422), ("x", 422)):
             said = await office.say(page, path, "approve", digest=digest)
@@ -230,9 +225,7 @@ class TestPages:
 
     async def test_a_double_click(self, office: Console) -> None:
         """A form submitted twice is one decision and no error."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
 
         answers = [await office.say(page, path, "approve") for _ in range(2)]
 
@@ -241,9 +234,7 @@ class TestPages:
 
     async def test_the_back_button(self, office: Console) -> None:
         """AP-12: an old page can't overwrite a decision."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
         await office.say(page, path, "approve")
 
         back = await office.say(page, path, "deny", reason="changed my mind")
@@ -294,9 +285,7 @@ class TestPages:
 
     async def test_denial_needs_a_reason(self, office: Console) -> None:
         """A denial needs a reason."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
 
         silent = await office.say(page, path, "deny", reason=" ")
         refused = await office.say(page, path, "deny", reason="too early")
@@ -308,9 +297,7 @@ class TestPages:
 
     async def test_rejected_comment_is_kept(self, office: Console) -> None:
         """A rejected form keeps its input and shows the error at its field."""
-        path = office.ask(CREATE)
-        await office.become("bob")
-        page = await office.browser.get(path)
+        path, page = await office.review()
         words = "a long tale " * 30
 
         agreed = await office.say(page, path, "approve", comment=words)
