@@ -127,7 +127,7 @@ def test_a_broken_file_is_an_alarm(server: Running, site: Site) -> None:
     wait_until(lambda: health(server) == "ok")
 
 
-def test_a_signal_reads_it_at_once(tmp_path: Path, site: Site) -> None:
+def test_a_signal_reads_it_at_once(tmp_path: Path) -> None:
     """Even with a very long interval."""
     config = write_config(tmp_path / "jwt.json", [signer("ES256").section("a")])
     other = Site(tmp_path, "process")
@@ -141,20 +141,15 @@ def test_a_signal_reads_it_at_once(tmp_path: Path, site: Site) -> None:
         assert 0 == server.stop()
 
 
-@pytest.mark.parametrize(
-    ("keys", "code", "words"),
-    [([], 2, "1 to 32 keys"), ([{"secret": "text:short"}], 2, "at least 32 bytes")],
-    ids=["no-keys", "short"],
-)
-def test_a_bad_file_ends_the_start(
-    site: Site, tmp_path: Path, keys: list[dict[str, str]], code: int, words: str
-) -> None:
+def test_a_bad_file_ends_the_start(tmp_path: Path) -> None:
     """One message that names the field."""
-    config = write_config(tmp_path / "jwt.json", keys)
-    status_, message = site.fails("--auth-jwt-config", str(config))
+    folder = tmp_path / "site"
+    folder.mkdir()
+    config = write_config(tmp_path / "jwt.json", [])
+    code, message = Site(folder).fails("--auth-jwt-config", str(config))
 
-    assert code == status_
-    assert words in message
+    assert 2 == code
+    assert "1 to 32 keys" in message
 
 
 def test_a_file_open_to_others_ends_the_start(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from hsm_server.api.openapi import openapi_document
-from hsm_server.api.routes.api import add_api_routes
-from hsm_server.api.routes.service import add_metrics_route, add_service_routes
+from hsm_server.api.routes import (
+    add_api_routes,
+    add_metrics_route,
+    add_service_routes,
+)
 from hsm_server.config.settings import ServerSettings
 from hsm_server.http.middleware import answer_everything, set_common_headers
 from hsm_server.http.state import (

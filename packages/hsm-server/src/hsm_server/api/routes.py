@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""REST API: one handler per operation."""
+"""REST API: one handler per operation, health, metrics and the OpenAPI document."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import math
 import re
@@ -11,18 +13,20 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import ETag, web
 
 from hsm_core import wire
-from hsm_core.errors import HSMError, InvalidInputError
-from hsm_core.operations import OPERATIONS, Operation
-from hsm_core.rest import (
-    API_PREFIX,
-    APPROVAL_HEADER,
+from hsm_core.errors import (
+    AuthenticationError,
+    HSMError,
+    InvalidInputError,
+    MalformedError,
 )
+from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.rest import API_PREFIX, APPROVAL_HEADER
 from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.config.settings import HTTPLimits
-from hsm_server.http.credentials import api_visitor_of
+from hsm_server.http.credentials import api_visitor_of, visitor_of
 from hsm_server.http.problems import RequestRefusedError
 from hsm_server.http.requests import (
     BYTES,
@@ -36,7 +40,16 @@ from hsm_server.http.requests import (
     is_known,
     key_tag,
 )
-from hsm_server.http.state import VAULT, begin_operation
+from hsm_server.http.state import (
+    HEALTH,
+    METRICS,
+    SETTINGS,
+    VAULT,
+    Health,
+    HealthCheck,
+    begin_operation,
+)
+from hsm_server.observability.metrics import METRICS_CONTENT_TYPE
 from hsm_server.vault.access import Known, Visitor
 
 RESULT_HEADER: Final = "FerroHSM-Result"
@@ -181,3 +194,95 @@ def _not_modified(request: web.Request, answer: web.Response) -> web.Response | 
     short = web.Response(status=HTTPStatus.NOT_MODIFIED)
     short.etag = tag
     return short
+
+
+_LONGEST_CACHE_SECONDS: Final = 300
+_Answer = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
+    """
+    Add the open pages.
+
+    Args:
+        router: Where to add them.
+
+        document: The OpenAPI document, JSON.
+    """
+
+    async def openapi(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    _add(router, "/healthz", "healthz", _health_page(HealthCheck.check))
+    _add(router, "/livez", "livez", _health_page(HealthCheck.check_alive))
+    _add(router, "/readyz", "readyz", _health_page(HealthCheck.check_ready))
+    _add(router, "/.well-known/jwks.json", "token_keys", _token_keys)
+    _add(router, f"{API_PREFIX}/openapi.json", "openapi", openapi)
+
+
+def add_metrics_route(router: web.UrlDispatcher) -> None:
+    """Add the page of metrics, which may ask for a token."""
+    _add(router, "/metrics", "metrics", _metrics)
+
+
+def _add(router: web.UrlDispatcher, path: str, name: str, answer: _Answer) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        begin_operation(request, name)
+        if request.query_string:
+            raise InvalidInputError(
+                "This endpoint accepts no query parameters.", field="query"
+            )
+        if request.body_exists:
+            raise MalformedError("A GET request must not have a body.")
+        return await answer(request)
+
+    add_route(router, "GET", path, handle)
+
+
+def _health_page(
+    check: Callable[[HealthCheck], Awaitable[tuple[Health, bool]]],
+) -> _Answer:
+    async def answer(request: web.Request) -> web.Response:
+        health, is_good = await check(request.app[HEALTH])
+        return web.Response(
+            body=wire.encode_json(health),
+            status=200 if is_good else 503,
+            content_type="application/json",
+        )
+
+    return answer
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    """
+    Return the metrics, to those who show their token, if there is one.
+
+    Raises:
+        AuthenticationError: The request does not show it.
+    """
+    wanted = request.app[SETTINGS].metrics.token_sha256
+    shown = hashlib.sha256(visitor_of(request).credential.encode()).hexdigest()
+    if wanted and not hmac.compare_digest(wanted, shown):
+        raise AuthenticationError
+    await request.app[HEALTH].refresh()
+    return web.Response(
+        body=request.app[METRICS].exposition(),
+        headers={"Content-Type": METRICS_CONTENT_TYPE},
+    )
+
+
+async def _token_keys(request: web.Request) -> web.Response:
+    body = await request.app[VAULT].token_keys()
+    tag = hashlib.sha256(body).hexdigest()[:32]
+    seconds = int(request.app[SETTINGS].token_config.reload_seconds)
+    known = {shown.value for shown in request.if_none_match or ()}
+    answer = web.Response(
+        body=b"" if tag in known else body,
+        status=304 if tag in known else 200,
+        content_type="application/jwk-set+json",
+        headers={
+            "Cache-Control": f"public, max-age={min(seconds, _LONGEST_CACHE_SECONDS)}"
+        },
+    )
+    answer.etag = ETag(tag)
+    return answer
