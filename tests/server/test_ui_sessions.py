@@ -78,6 +78,7 @@ async def test_a_bad_token_says_nothing(browser: Browser) -> None:
     shown = await browser.sign_in(token=token)
 
     assert 401 == shown.status
+    assert "Check the token or certificate." in shown.words
     assert token not in shown.text
     assert token not in browser.log.getvalue()
     assert SESSION not in browser.cookies
