@@ -24,11 +24,11 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from hsm_core._internal.lib.plugins import load_plugin, plugin_names
 from hsm_core._internal.stores.filesystem import opening
 from hsm_core._internal.stores.filesystem.audit_files import (
-    baseline_name,
-    head_name,
-    lock_name,
-    new_name,
-    reserve_name,
+    BASELINE,
+    HEAD,
+    LOCK,
+    NEW,
+    RESERVE,
 )
 from hsm_core._internal.stores.filesystem.stores import (
     FileApprovalStore,
@@ -53,23 +53,9 @@ from hsm_core.protocols import (
 )
 from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
 
-_Naming: TypeAlias = Callable[[str], str]
-
-
-def _ending(suffix: str) -> _Naming:
-    return lambda name: name + suffix
-
-
-_DATABASE: Final = tuple(map(_ending, ("", "-wal", "-shm", "-journal", ".lock")))
-_DATABASE_TRAIL: Final = (*_DATABASE, head_name, reserve_name)
-_FILE_TRAIL: Final = (
-    _ending(""),
-    baseline_name,
-    head_name,
-    lock_name,
-    new_name,
-    reserve_name,
-)
+_DATABASE: Final = ("", "-wal", "-shm", "-journal", LOCK)
+_DATABASE_TRAIL: Final = (*_DATABASE, HEAD, RESERVE)
+_FILE_TRAIL: Final = ("", BASELINE, HEAD, LOCK, NEW, RESERVE)
 
 
 class _Files(NamedTuple):
@@ -79,13 +65,13 @@ class _Files(NamedTuple):
     Attributes:
         field: The setting that says so.
         path: What it says.
-        names: Which files it has there, after the name of the path; none if the path
+        names: How the names of its files end, after that of the path; none if the path
             is a directory.
     """
 
     field: str
     path: Path
-    names: tuple[_Naming, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def check_apart(settings: Settings) -> None:
@@ -134,7 +120,7 @@ def check_unlocked(settings: Settings) -> None:
         StoreLockedError: One has.
     """
     for place in _files_of_stores(settings):
-        name = lock_name(place.path.name)
+        name = place.path.name + LOCK
         is_file = bool(place.names)
         path = place.path.with_name(name) if is_file else place.path / "lock"
         opening.check_unlocked(path)
@@ -172,7 +158,7 @@ def _files_of_stores(settings: Settings) -> Iterator[_Files]:
     if settings.retention_ledger is not None:
         yield _Files("retention_ledger", settings.retention_ledger, _FILE_TRAIL)
     if settings.retention_config is not None:
-        yield _Files("retention_config", settings.retention_config, (_ending(""),))
+        yield _Files("retention_config", settings.retention_config, ("",))
     if settings.backup_dir is not None:
         yield _Files("backup_dir", settings.backup_dir)
 
@@ -201,7 +187,7 @@ def _paths(place: _Files) -> list[Path]:
     if not place.names:
         return [Path(os.path.realpath(place.path))]
     folder = Path(os.path.realpath(place.path.parent))
-    return [folder / naming(place.path.name) for naming in place.names]
+    return [folder / (place.path.name + end) for end in place.names]
 
 
 APPROVAL_STORES: Final = "hsm_core.approval_stores"

@@ -13,18 +13,17 @@ from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import (
+    HEAD,
+    LOCK,
+    RESERVE,
     DiskReserve,
     audit_errors,
     check_file,
     closed_names,
-    head_name,
-    lock_name,
-    reserve_name,
 )
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
     create_head,
-    head_path,
     read_head,
 )
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
@@ -39,6 +38,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     LockFile,
     lock_file,
     make_private_directory,
+    sibling,
     storage_errors,
 )
 from hsm_core.errors import (
@@ -88,9 +88,7 @@ class FileAuditLog(DurableAuditLog):
             head = _head(path, options)
             stack.callback(head.close)
             stored = head.stored
-            reserve = DiskReserve(
-                path.with_name(reserve_name(path.name)), options.reserve_bytes
-            )
+            reserve = DiskReserve(sibling(path, RESERVE), options.reserve_bytes)
             stack.callback(reserve.close)
             now = options.clock.now()
             recovered = reserve.run(
@@ -134,7 +132,7 @@ class FileAuditLog(DurableAuditLog):
         """
         path = path.absolute()
         with ExitStack() as stack, audit_errors():
-            if not (check_file(path) and check_file(head_path(path))):
+            if not (check_file(path) and check_file(sibling(path, HEAD))):
                 raise ConfigurationError(
                     "No file audit log found here.", path=str(path)
                 )
@@ -166,11 +164,11 @@ class FileAuditLog(DurableAuditLog):
 
 def _lock(path: Path, hmac_key: bytes) -> LockFile:
     check_file(path)
-    check_file(path.with_name(reserve_name(path.name)))
+    check_file(sibling(path, RESERVE))
     make_private_directory(path.parent)
     # The key is judged before anything is written, the lock's file included.
-    read_head(head_path(path), hmac_key)
-    lock_path = path.with_name(lock_name(path.name))
+    read_head(sibling(path, HEAD), hmac_key)
+    lock_path = sibling(path, LOCK)
     check_file(lock_path)
     return lock_file(lock_path)
 
@@ -192,7 +190,7 @@ def _begin(head: HeadFile, mark: HeadMark) -> None:
 
 
 def _head(path: Path, options: AuditOptions) -> HeadFile:
-    place = head_path(path)
+    place = sibling(path, HEAD)
     if not check_file(place):
         closed = closed_names(path.name, list_directory(path.parent)[1])
         if closed or (check_file(path) and path.stat().st_size):
@@ -215,4 +213,4 @@ def log_exists(path: Path) -> bool:
         except FileNotFoundError:
             return False
     name = path.name
-    return name in names or head_name(name) in names or bool(closed_names(name, names))
+    return name in names or name + HEAD in names or bool(closed_names(name, names))

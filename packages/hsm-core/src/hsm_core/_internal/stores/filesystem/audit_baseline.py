@@ -18,7 +18,7 @@ from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
-    baseline_name,
+    BASELINE,
     check_file,
     closed_names,
     fragment_names,
@@ -26,7 +26,11 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     write_all,
 )
 from hsm_core._internal.stores.filesystem.files import list_directory
-from hsm_core._internal.stores.filesystem.opening import open_no_follow, sync_directory
+from hsm_core._internal.stores.filesystem.opening import (
+    open_no_follow,
+    sibling,
+    sync_directory,
+)
 from hsm_core.errors import AuditTamperedError
 
 _CHUNK: Final = 1024 * 1024
@@ -45,7 +49,7 @@ class BaselineFile:
     """
 
     def __init__(self, live: Path, log_id: str, hmac_key: bytes) -> None:
-        self._path = live.with_name(baseline_name(live.name))
+        self._path = sibling(live, BASELINE)
         self._staged = live.with_name(f"{self._path.name}.new")
         self._log_id = log_id
         self._hmac_key = hmac_key

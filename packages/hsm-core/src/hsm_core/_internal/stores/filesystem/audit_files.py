@@ -38,6 +38,13 @@ from hsm_core.errors import (
     UnsafeFileModeError,
 )
 
+HEAD: Final = ".head"
+BASELINE: Final = ".baseline"
+LOCK: Final = ".lock"
+NEW: Final = ".new"
+RESERVE: Final = ".reserve"
+"""Suffixes of the files beside a live segment; `LOCK` and `HEAD` of databases, too."""
+
 FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers that say that there is no room."""
 
@@ -341,31 +348,6 @@ class FragmentName(NamedTuple):
     def of(self, live: str) -> str:
         """Return the name, given that of the live segment."""
         return f"{live}.{self.kind}-{self.seq}-{self.microseconds}"
-
-
-def head_name(live: str) -> str:
-    """Return the name of the head mark's file."""
-    return f"{live}.head"
-
-
-def baseline_name(live: str) -> str:
-    """Return the name of the baseline file."""
-    return f"{live}.baseline"
-
-
-def lock_name(live: str) -> str:
-    """Return the name of the writer's lock file."""
-    return f"{live}.lock"
-
-
-def new_name(live: str) -> str:
-    """Return the name of a live segment that is being made."""
-    return f"{live}.new"
-
-
-def reserve_name(live: str) -> str:
-    """Return the name of the file that reserves disk space."""
-    return f"{live}.reserve"
 
 
 def closed_names(live: str, names: list[str]) -> list[ClosedName]:

@@ -21,7 +21,6 @@ from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     close_quietly,
-    head_name,
     is_still_at,
     replace_file,
 )
@@ -30,11 +29,6 @@ from hsm_core._internal.stores.filesystem.opening import lock_descriptor, open_n
 from hsm_core.errors import IntegrityError
 
 _SYNC_SECONDS: Final = 1.0
-
-
-def head_path(path: Path) -> Path:
-    """Return the path of the head file beside a live segment or a database."""
-    return path.with_name(head_name(path.name))
 
 
 def read_head(path: Path, hmac_key: bytes) -> StoredHead | None:

@@ -56,12 +56,12 @@ from hsm_core._internal.stores.filesystem.audit_baseline import (
     remove_files,
 )
 from hsm_core._internal.stores.filesystem.audit_files import (
+    NEW,
     audit_errors,
     close_quietly,
     is_still_at,
     is_vacant,
     medium_errors,
-    new_name,
     write_all,
 )
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
@@ -70,6 +70,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     LockFile,
     check_private,
     open_no_follow,
+    sibling,
     sync_directory,
 )
 
@@ -258,7 +259,7 @@ def _discarding(path: Path, descriptor: int) -> Iterator[None]:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(new_name(path.name))
+    return sibling(path, NEW)
 
 
 def _link(path: Path, closed: Path) -> None:

@@ -48,12 +48,12 @@ from hsm_core._internal.stores.filesystem.audit_baseline import (
     remove_files,
 )
 from hsm_core._internal.stores.filesystem.audit_files import (
+    NEW,
     FragmentName,
     check_file,
     closed_names,
     create_file,
     fragment_names,
-    new_name,
     open_reader,
     replace_file,
     write_all,
@@ -64,6 +64,7 @@ from hsm_core._internal.stores.filesystem.files import list_directory
 from hsm_core._internal.stores.filesystem.opening import (
     open_no_follow,
     path_exists,
+    sibling,
     sync_directory,
 )
 from hsm_core.errors import AuditTamperedError, ConfigurationError
@@ -412,7 +413,7 @@ def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> N
     if found.twin is not None:
         os.unlink(found.twin)
     content = b"".join(line + b"\n" for line in ours)
-    replace_file(path.with_name(new_name(path.name)), path, content)
+    replace_file(sibling(path, NEW), path, content)
 
 
 def _damage(path: Path, hmac_key: bytes, head: StoredHead) -> AuditTamperedError:

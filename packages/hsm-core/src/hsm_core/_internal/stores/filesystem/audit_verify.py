@@ -24,14 +24,15 @@ from hsm_core._internal.audit.record import MAX_LINE_BYTES, RecordCodec
 from hsm_core._internal.audit.verify import OfflineVerification, verify_log
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
+    BASELINE,
+    HEAD,
+    LOCK,
     ClosedName,
-    baseline_name,
     closed_names,
-    head_name,
-    lock_name,
 )
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, segments_of
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
+from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
 
@@ -121,7 +122,7 @@ class AuditVerifier:
     def _is_in_use(self) -> bool:
         """Return whether a process holds the writer's lock."""
         try:
-            file = _open_regular(self._path.with_name(lock_name(self._path.name)))
+            file = _open_regular(sibling(self._path, LOCK))
         except (OSError, ConfigurationError):
             return False
         if file is None:
@@ -137,14 +138,14 @@ class AuditVerifier:
     def _read_head(self) -> StoredHead | None:
         if self._hmac_key is None:
             return None
-        file = _open_regular(self._path.with_name(head_name(self._path.name)))
+        file = _open_regular(sibling(self._path, HEAD))
         if file is None:
             return None
         with file:
             return HeadCodec.read(file.read(HEAD_BYTES + 1), self._hmac_key)
 
     def _read_baseline(self, log_id: str) -> Baseline | None:
-        file = _open_regular(self._path.with_name(baseline_name(self._path.name)))
+        file = _open_regular(sibling(self._path, BASELINE))
         if file is None:
             return None
         with file:
@@ -153,7 +154,7 @@ class AuditVerifier:
 
     def _places(self) -> tuple[list[ClosedName], int | None, int | None]:
         """Return the current files, with the inodes of baseline and live segment."""
-        baseline = self._path.with_name(baseline_name(self._path.name))
+        baseline = sibling(self._path, BASELINE)
         return self._closed_names(), _inode(baseline), _inode(self._path)
 
     def _open_segments(self, stack: ExitStack) -> tuple[list[Segment], BinaryIO | None]:

@@ -176,6 +176,11 @@ def find_directory(path: Path) -> bool | None:
     return True
 
 
+def sibling(path: Path, suffix: str) -> Path:
+    """Return the path of a file beside another, named after it."""
+    return path.with_name(path.name + suffix)
+
+
 def path_exists(path: Path) -> bool:
     """Return whether there is anything of this name, a dangling link included."""
     with storage_errors():

@@ -14,17 +14,18 @@ from hsm_core._internal.audit.medium import Reserve
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.audit.recovery import RecoveredLog, recover
 from hsm_core._internal.stores.filesystem.audit_files import (
+    HEAD,
+    RESERVE,
     DiskReserve,
     audit_errors,
     check_file,
-    reserve_name,
 )
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
     create_head,
-    head_path,
     read_head,
 )
+from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
@@ -99,20 +100,18 @@ class SqliteAuditLog(DurableAuditLog):
         """
         path, hmac_key = path.absolute(), options.hmac_key
         with ExitStack() as stack, audit_errors():
-            check_file(path.with_name(reserve_name(path.name)))
-            stored = read_head(head_path(path), hmac_key)
+            check_file(sibling(path, RESERVE))
+            stored = read_head(sibling(path, HEAD), hmac_key)
             database = _open(path, options, stored)
             stack.callback(database.close)
             recovered, has_leftovers = _recover(database, hmac_key, stored)
             log_id = recovered.head.log_id
             if stored is None:
-                create_head(head_path(path), hmac_key, log_id)
-            beside = HeadFile(head_path(path), hmac_key)
+                create_head(sibling(path, HEAD), hmac_key, log_id)
+            beside = HeadFile(sibling(path, HEAD), hmac_key)
             stack.callback(beside.close)
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
-            reserve = DiskReserve(
-                path.with_name(reserve_name(path.name)), options.reserve_bytes
-            )
+            reserve = DiskReserve(sibling(path, RESERVE), options.reserve_bytes)
             stack.callback(reserve.close)
             reserve.run(lambda: medium.begin(recovered.mark))
             if has_leftovers and recovered.baseline is not None:
@@ -136,7 +135,7 @@ def _recover(
 ) -> tuple[RecoveredLog, bool]:
     """Recover; return whether pruned records are left too."""
     # It may have been read before another process let go of the log.
-    beside = beside and read_head(head_path(database.path), hmac_key)
+    beside = beside and read_head(sibling(database.path, HEAD), hmac_key)
     try:
         with database.reading() as connection:
             stored = StoredRows(connection, hmac_key)

@@ -23,7 +23,8 @@ from urllib.parse import quote
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
 from hsm_core._internal.audit.verify import OfflineVerification, verify_log
-from hsm_core._internal.stores.filesystem.audit_head import head_path
+from hsm_core._internal.stores.filesystem.audit_files import HEAD
+from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -225,7 +226,7 @@ def _read_beside(path: Path, hmac_key: bytes) -> StoredHead | None:
         OSError: It can't be read.
     """
     try:
-        with head_path(path).open("rb") as file:
+        with sibling(path, HEAD).open("rb") as file:
             return HeadCodec.read(file.read(HEAD_BYTES + 1), hmac_key)
     except FileNotFoundError:
         return None

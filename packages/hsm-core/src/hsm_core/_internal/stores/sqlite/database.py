@@ -24,7 +24,11 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.opening import lock_file, storage_errors
+from hsm_core._internal.stores.filesystem.opening import (
+    lock_file,
+    sibling,
+    storage_errors,
+)
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
@@ -146,7 +150,7 @@ class Database:
         # SQLite would take some relative names for an address of something else.
         path = path.absolute()
         self.path = path
-        self._log = files.beside(path, "-wal")
+        self._log = sibling(path, "-wal")
         self._schema = schema
         self._turn = ConnectionLock()
         self._process = os.getpid()
@@ -157,7 +161,7 @@ class Database:
         self._commits = 0
         self._anchor = FileAnchor()
         files.make_parent(path)
-        self._lock = lock_file(files.beside(path, ".lock"))
+        self._lock = lock_file(sibling(path, ".lock"))
         try:
             files.prepare_file(path, schema.application_id)
             self._connection = self._connect()

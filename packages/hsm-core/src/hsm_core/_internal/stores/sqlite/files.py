@@ -23,6 +23,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     make_private_directory,
     open_no_follow,
     path_exists,
+    sibling,
     storage_errors,
     sync_directory,
 )
@@ -35,11 +36,6 @@ _COPY_BYTES: Final = 1024 * 1024
 _LOG: Final = "-wal"
 _SIDES: Final = (_LOG, "-shm", "-journal")
 _TEMPORARY: Final = ".tmp-"
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """Return the path of a file that SQLite or we keep beside a database."""
-    return path.with_name(path.name + suffix)
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
@@ -78,7 +74,7 @@ def prepare_file(path: Path, application_id: int) -> None:
     _check_modes(path)
     # The first page is durable before there is a log, so a log without one means that
     # the database was cut off. SQLite would delete that log and start over.
-    if size_of(beside(path, _LOG)):
+    if size_of(sibling(path, _LOG)):
         raise IntegrityError(
             f"{path} is empty, but its write-ahead log is not. Restore the database "
             "from a backup."
@@ -118,7 +114,7 @@ def check_files(path: Path, application_id: int) -> None:
 
 
 def _check_modes(path: Path) -> None:
-    for found in (path, *(beside(path, side) for side in _SIDES)):
+    for found in (path, *(sibling(path, side) for side in _SIDES)):
         if path_exists(found):
             _check_file(found)
 
@@ -158,7 +154,7 @@ def rewrite_log(path: Path) -> None:
     Raises:
         StoreUnavailableError: The old log is there, as it was.
     """
-    log = beside(path, _LOG)
+    log = sibling(path, _LOG)
     if not path_exists(log):
         return
     temporary = create_temporary(log)
@@ -172,7 +168,7 @@ def rewrite_log(path: Path) -> None:
 
 def create_temporary(path: Path) -> Path:
     """Create an empty file of mode 0600 in the directory of *path*."""
-    temporary = beside(path, _TEMPORARY + os.urandom(8).hex())
+    temporary = sibling(path, _TEMPORARY + os.urandom(8).hex())
     with storage_errors():
         os.close(open_no_follow(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     return temporary
