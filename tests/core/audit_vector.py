@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 
 from hsm_core._internal.audit.baseline import FORMAT, BaselineHeader, encode_baseline
-from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.head_mark import HeadCodec
 from hsm_core._internal.audit.record import key_check_value, leaf_hash
 from hsm_core.algorithms import (
     Algorithm,
@@ -61,11 +61,9 @@ def example() -> str:
         log_id=LOG_ID,
         hmac_key=HMAC_KEY,
         node="node-1",
-        mark=HeadMark(),
-        intents=OpenIntents(),
     )
     lines = [line[:-1] for line in chain.extend(DRAFTS, TIME)]
-    offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.mark())
+    offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.end.mark())
     baseline, kept = encode_baseline(
         BaselineHeader(
             format=FORMAT,

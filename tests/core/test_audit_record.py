@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.chain import Chain, Follower, OpenIntents
+from hsm_core._internal.audit.chain import Chain, Follower, LogEnd
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core._internal.audit.record import (
     FRAME,
@@ -20,7 +20,6 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
     record_mac_function,
 )
-from hsm_core._internal.audit.recovery import IntentReplay
 from hsm_core._internal.lib import encoding
 from hsm_core.errors import (
     AuditTamperedError,
@@ -96,8 +95,6 @@ def _chain() -> Chain:
         log_id=LOG_ID,
         hmac_key=KEY,
         node="node-1",
-        mark=HeadMark(),
-        intents=OpenIntents(),
     )
 
 
@@ -267,21 +264,6 @@ def test_the_leaf_hash_is_that_of_rfc_6962() -> None:
     assert hashlib.sha256(b"\0line").hexdigest() == leaf_hash(b"line")
 
 
-def test_intents_give_the_floor() -> None:
-    """The floor is the oldest open intent; without one, the next record."""
-    intents = OpenIntents()
-    assert 6 == intents.floor(5)
-    intents.note(Phase.INTENT, "a", 6)
-    intents.note(Phase.INTENT, "b", 7)
-    intents.note(Phase.INTENT, "a", 8)
-    assert 6 == intents.floor(8)
-    intents.note(Phase.OUTCOME, "a", 9)
-    assert 7 == intents.floor(9)
-    intents.note(Phase.OUTCOME, "b", 10)
-
-    assert 11 == intents.floor(10)
-
-
 @given(
     st.integers(-1, SAFE),
     st.binary(min_size=32, max_size=32),
@@ -318,54 +300,41 @@ def test_a_torn_slot_leaves_the_other_one() -> None:
         assert seq in (-1, 7)
 
 
-def test_the_set_digest_of_the_newest_record_that_has_one_is_in_the_mark() -> None:
-    """Records without set digest leave the one before in force."""
-    chain = _chain()
-    for digest in ("11", "22", ""):
-        chain.extend(
-            [AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest=digest)], 0
-        )
-
-    assert "22" == chain.mark().set_digest
-
-
-def test_who_opens_a_trail_goes_on_with_the_mark_of_who_wrote_it() -> None:
-    """The records after a mark lead to the one that their writer would have made."""
-    chain, replay = _chain(), IntentReplay(HeadMark())
-    drafts = [
-        AuditDraft(phase=Phase.INTENT, kind="CreateKey", operation_id="a"),
-        AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest="11"),
-        AuditDraft(phase=Phase.INTENT, kind="CreateKey", operation_id="b"),
-        AuditDraft(phase=Phase.OUTCOME, kind="CreateKey", operation_id="a"),
-        AuditDraft(phase=Phase.INTENT, kind="RotateKey", operation_id="c"),
-        AuditDraft(phase=Phase.OUTCOME, kind="CreateKey", operation_id="b"),
-    ]
+def test_who_opens_a_log_goes_on_with_the_mark_of_who_wrote_it() -> None:
+    """Floor, open intents and set digest are found again from the records."""
+    chain, end = _chain(), LogEnd(HeadMark())
     found = []
-    for draft in drafts:
+    for phase, operation_id, set_digest in (
+        (Phase.INTENT, "a", ""),
+        (Phase.SINGLE, "", "11"),
+        (Phase.INTENT, "b", ""),
+        (Phase.INTENT, "a", "22"),
+        (Phase.OUTCOME, "a", ""),
+        (Phase.INTENT, "c", ""),
+        (Phase.OUTCOME, "b", "33"),
+    ):
+        draft = AuditDraft(
+            phase=phase, kind="k", operation_id=operation_id, set_digest=set_digest
+        )
         (line,) = chain.extend([draft], 0)
         event = decode_event(encoding.split(FRAME, line[:-1])[0])
         assert event is not None
-        replay.note(event)
-        found.append([event.operation_id for event in replay.open_events()])
+        end.note(event, event.seq, leaf_hash(line[:-1]))
+        assert chain.end.mark() == end.mark()
+        names = "".join(event.operation_id for event in end.open_events())
+        found.append((names, end.mark().floor, end.mark().set_digest))
 
-        assert chain.mark() == replay.mark(chain.seq, chain.leaf_hash)
-
-    assert [["a"], ["a"], ["a", "b"], ["b"], ["b", "c"], ["c"]] == found
-    assert "11" == replay.mark(chain.seq, chain.leaf_hash).set_digest
+    assert [
+        *(("a", 0, ""), ("a", 0, "11"), ("ab", 0, "11"), ("ab", 0, "22")),
+        *(("b", 2, "22"), ("bc", 2, "22"), ("c", 5, "33")),
+    ] == found
 
 
 def test_the_set_digest_of_a_mark_counts_until_a_record_has_another() -> None:
-    """Records without one leave it in force."""
-    replay = IntentReplay(HeadMark(set_digest="11"))
-    for digest, expected in (("", "11"), ("22", "22"), ("", "22")):
-        (line,) = _chain().extend(
-            [AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest=digest)], 0
-        )
-        event = decode_event(encoding.split(FRAME, line[:-1])[0])
-        assert event is not None
-        replay.note(event)
+    """A log that is opened begins with the digest of its head mark."""
+    end = LogEnd(HeadMark(seq=7, set_digest="11"))
 
-        assert expected == replay.mark(0, "").set_digest
+    assert ("11", 8, 7) == (end.mark().set_digest, end.mark().floor, end.mark().seq)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +364,7 @@ def test_what_no_reader_would_accept_is_not_written(fields: dict[str, Any]) -> N
 
     with pytest.raises(InvalidInputError):
         chain.extend([good, bad], 0)
-    assert HeadMark() == chain.mark()
+    assert HeadMark() == chain.end.mark()
     assert 1 == len(chain.extend([good], 0))
 
 

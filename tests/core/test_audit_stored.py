@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from hsm_core._internal.audit.chain import Chain, Follower, OpenIntents
+from hsm_core._internal.audit.chain import Chain, Follower
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.audit.verify import follow
@@ -23,8 +23,6 @@ def _lines(count: int = 6, log_id: str = LOG_ID) -> list[bytes]:
         log_id=log_id,
         hmac_key=KEY,
         node="node-1",
-        mark=HeadMark(),
-        intents=OpenIntents(),
     )
     return chain.extend([draft(number) for number in range(count)], 5)
 

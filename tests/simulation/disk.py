@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hsm_core._internal.audit.baseline import Baseline
-from hsm_core._internal.audit.chain import Chain, OpenIntents
+from hsm_core._internal.audit.chain import Chain, LogEnd
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule
 from hsm_core._internal.audit.record import GENESIS, event_of, leaf_hash
@@ -264,8 +264,8 @@ class SimulatedTrail(MemoryAuditLog):
             stored, log_id=disk.log_id, hmac_key=hmac_key, baseline=disk.baseline
         )
         self._open_seqs, self._chain = _resume(disk, hmac_key)
-        self._rule = RetentionRule(self._clock, self._chain.seq, self._times)
-        self._set_digest = self._chain.mark().set_digest
+        self._rule = RetentionRule(self._clock, self._chain.end.seq, self._times)
+        self._set_digest = self._chain.end.mark().set_digest
 
     @property
     def set_digest_at_open(self) -> str:
@@ -356,24 +356,25 @@ class _Ticket:
         callback(None)
 
 
+def _draft_of(note: _Note) -> AuditDraft:
+    return AuditDraft(
+        phase=note.phase,
+        kind="",
+        operation_id=note.operation_id,
+        set_digest=note.set_digest,
+    )
+
+
 def _resume(disk: Disk, hmac_key: bytes) -> tuple[list[int], Chain]:
     """Return the intents without outcome, and the chain where the lines end."""
-    intents, waiting, set_digest = OpenIntents(), dict[str, int](), ""
+    waiting, end = dict[str, int](), LogEnd(HeadMark())
     for seq, note in enumerate(disk.notes):
-        intents.note(note.phase, note.operation_id, seq)
-        set_digest = note.set_digest or set_digest
+        end.note(_draft_of(note), seq, GENESIS)
         if note.phase is Phase.INTENT:
             waiting.setdefault(note.operation_id, seq)
         elif note.phase is Phase.OUTCOME:
             waiting.pop(note.operation_id, None)
-    newest = len(disk.notes) - 1
-    mark = HeadMark(
-        seq=newest,
-        leaf_hash=leaf_hash(disk.lines[-1]) if disk.lines else GENESIS,
-        floor=intents.floor(newest),
-        set_digest=set_digest,
-    )
-    chain = Chain(
-        log_id=disk.log_id, hmac_key=hmac_key, node="", mark=mark, intents=intents
-    )
+    if disk.lines:
+        end.leaf_hash = leaf_hash(disk.lines[-1])
+    chain = Chain(log_id=disk.log_id, hmac_key=hmac_key, node="", end=end)
     return list(waiting.values()), chain

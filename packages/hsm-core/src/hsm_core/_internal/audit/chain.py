@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Chain of audit records: the writing end, the checking end, and the open intents."""
+"""Chain of audit records: its end, the writing side, and the checking side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import (
@@ -19,22 +19,46 @@ from hsm_core.model import AuditEvent, Phase
 from hsm_core.protocols import AuditDraft
 
 
-class OpenIntents:
-    """Intents without outcome, in the order of their records."""
+class LogEnd:
+    """
+    End of an audit log: its newest record, open intents and newest set digest.
 
-    def __init__(self) -> None:
-        self._seqs: dict[str, int] = {}
+    Args:
+        mark: Where it ends now; no intent is open, unless one is noted again.
 
-    def note(self, phase: Phase, operation_id: str, seq: int) -> None:
-        """Update the open intents with one record."""
-        if phase is Phase.INTENT:
-            self._seqs.setdefault(operation_id, seq)
-        elif phase is Phase.OUTCOME:
-            self._seqs.pop(operation_id, None)
+    Attributes:
+        seq: The newest record, -1 for none.
+        leaf_hash: Its leaf hash, hex.
+    """
 
-    def floor(self, seq: int) -> int:
-        """Return the lowest seq of an open intent, or *seq* + 1 if there is none."""
-        return next(iter(self._seqs.values()), seq + 1)
+    def __init__(self, mark: HeadMark) -> None:
+        self.seq = mark.seq
+        self.leaf_hash = mark.leaf_hash
+        self._set_digest = mark.set_digest
+        self._open: dict[str, tuple[int, AuditEvent | AuditDraft]] = {}
+
+    def note(self, record: AuditEvent | AuditDraft, seq: int, leaf_hash: str) -> None:
+        """Move on to the next record."""
+        if record.phase is Phase.INTENT:
+            self._open.setdefault(record.operation_id, (seq, record))
+        elif record.phase is Phase.OUTCOME:
+            self._open.pop(record.operation_id, None)
+        self._set_digest = record.set_digest or self._set_digest
+        self.seq, self.leaf_hash = seq, leaf_hash
+
+    def mark(self) -> HeadMark:
+        """Return the head mark for when all records are synced."""
+        return HeadMark(
+            seq=self.seq,
+            leaf_hash=self.leaf_hash,
+            floor=next((seq for seq, _ in self._open.values()), self.seq + 1),
+            set_digest=self._set_digest,
+        )
+
+    def open_events(self) -> list[AuditEvent]:
+        """Return the events of the intents without outcome, oldest first."""
+        found = (record for _, record in self._open.values())
+        return [record for record in found if isinstance(record, AuditEvent)]
 
 
 class Chain:
@@ -48,26 +72,15 @@ class Chain:
 
         node: Name of this node, written to each record.
 
-        mark: End of the log.
-
-        intents: Intents without outcome up to there.
+        end: End of the log; taken over. None begins one.
     """
 
     def __init__(
-        self,
-        *,
-        log_id: str,
-        hmac_key: bytes,
-        node: str,
-        mark: HeadMark,
-        intents: OpenIntents,
+        self, *, log_id: str, hmac_key: bytes, node: str, end: LogEnd | None = None
     ) -> None:
         self.log_id = log_id
-        self.seq = mark.seq
-        self.leaf_hash = mark.leaf_hash
-        self._set_digest = mark.set_digest
+        self.end = end or LogEnd(HeadMark())
         self._node = node
-        self._intents = intents
         self._codec = RecordCodec(log_id, hmac_key)
 
     def extend(self, drafts: Sequence[AuditDraft], now: int) -> list[bytes]:
@@ -85,32 +98,18 @@ class Chain:
         if not drafts:
             raise InvalidInputError("No records to append.", field="drafts")
         time = min(max(now, 0), MAX_INTEGER)
-        seq, leaf = self.seq, self.leaf_hash
-        lines = []
-        for draft in drafts:
-            seq += 1
+        end, leaf = self.end, self.end.leaf_hash
+        lines, leaves = [], []
+        for seq, draft in enumerate(drafts, end.seq + 1):
             line = self._codec.encode(
                 draft, node=self._node, seq=seq, prev=leaf, time=time
             )
             leaf = leaf_hash(line)
             lines.append(line + b"\n")
-        self._commit(drafts)
-        self.seq, self.leaf_hash = seq, leaf
+            leaves.append(leaf)
+        for draft, leaf in zip(drafts, leaves, strict=True):
+            end.note(draft, end.seq + 1, leaf)
         return lines
-
-    def mark(self) -> HeadMark:
-        """Return the head mark for when all records are synced."""
-        return HeadMark(
-            seq=self.seq,
-            leaf_hash=self.leaf_hash,
-            floor=self._intents.floor(self.seq),
-            set_digest=self._set_digest,
-        )
-
-    def _commit(self, drafts: Iterable[AuditDraft]) -> None:
-        for seq, draft in enumerate(drafts, self.seq + 1):
-            self._intents.note(draft.phase, draft.operation_id, seq)
-            self._set_digest = draft.set_digest or self._set_digest
 
 
 class Follower:

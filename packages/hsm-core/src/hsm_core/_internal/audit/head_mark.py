@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +74,7 @@ class HeadCodec:
     """
 
     def __init__(self, hmac_key: bytes, log_id: str) -> None:
+        self.log_id = log_id
         self._mac_of = mark_mac_function(hmac_key, log_id)
         self.header = _HEADER.pack(
             _MAGIC, bytes.fromhex(log_id), key_check_value(hmac_key)
@@ -127,31 +129,46 @@ class HeadCodec:
             WrongAuditKeyError: It was written with another HMAC key.
             AuditTamperedError: It was altered by another program.
         """
-        log_id, check = _read_header(content)
-        codec = cls(hmac_key, log_id)
+        if _NEWER.match(content):
+            raise tampered(Reason.FORMAT, 0)
+        if len(content) != HEAD_BYTES:
+            raise _damaged()
+        slots = {at: content[at : at + _SECTOR] for at in (_SECTOR, 2 * _SECTOR)}
+        found = cls.authenticate(content[: _HEADER.size], slots, hmac_key)
+        if any(content[_HEADER.size : _SECTOR]):
+            raise _damaged()
+        return found
+
+    @classmethod
+    def authenticate(
+        cls, header: bytes, slots: Mapping[int, bytes], hmac_key: bytes
+    ) -> StoredHead:
+        """
+        Return the newest mark of slots, given by their offsets; -1 stands for any.
+
+        Raises:
+            WrongAuditKeyError: They were written with another HMAC key.
+            AuditTamperedError: They were altered by another program.
+        """
+        if len(header) != _HEADER.size or not header.startswith(_MAGIC):
+            raise _damaged()
+        _, log_id, check = _HEADER.unpack(header)
+        codec = cls(hmac_key, log_id.hex())
         found = []
-        for offset in (_SECTOR, 2 * _SECTOR):
-            slot = content[offset : offset + _SECTOR]
+        for offset, slot in slots.items():
             read = codec.read_slot(slot)
             # Padding and place are not under the MAC. Where they are wrong the other
             # slot counts, as after a torn write.
-            if read is not None and codec.slot(*read) == (offset, slot):
-                found.append(read)
-        if not hmac.compare_digest(check, key_check_value(hmac_key)) and not found:
+            if read is not None:
+                place, whole = codec.slot(*read)
+                if offset in (place, -1) and slot == whole:
+                    found.append(read)
+        if not found and not hmac.compare_digest(check, key_check_value(hmac_key)):
             raise WrongAuditKeyError
-        if not found or content[:_SECTOR] != codec.header.ljust(_SECTOR, b"\0"):
+        if not found or header != codec.header:
             raise _damaged()
         counter, mark = max(found, key=lambda slot: slot[0])
-        return StoredHead(log_id, counter, mark)
-
-
-def _read_header(content: bytes) -> tuple[str, bytes]:
-    if _NEWER.match(content):
-        raise tampered(Reason.FORMAT, 0)
-    if len(content) != HEAD_BYTES or not content.startswith(_MAGIC):
-        raise _damaged()
-    _, log_id, check = _HEADER.unpack_from(content)
-    return log_id.hex(), check
+        return StoredHead(codec.log_id, counter, mark)
 
 
 def _damaged() -> AuditTamperedError:

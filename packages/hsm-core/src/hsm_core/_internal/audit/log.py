@@ -16,7 +16,7 @@ from hsm_core._internal.audit.medium import AuditMedium, BaselineStore, Reserve
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.record import event_of
-from hsm_core._internal.audit.recovery import RecoveredLog
+from hsm_core._internal.audit.verify import RecoveredLog
 from hsm_core._internal.audit.writer import Flusher
 from hsm_core.errors import (
     AuditTamperedError,
@@ -104,7 +104,7 @@ class BaseAuditLog(ABC):
         self._lock = threading.Lock()
         self._chain = chain
         self._clock = WatchedClock(clock)
-        self._rule = RetentionRule(self._clock, chain.seq, self._times)
+        self._rule = RetentionRule(self._clock, chain.end.seq, self._times)
         self._pruning = threading.Lock()
         self._pruner = Pruner(
             store, log_id=chain.log_id, hmac_key=hmac_key, baseline=baseline
@@ -147,7 +147,7 @@ class BaseAuditLog(ABC):
     def _floor(self) -> int:
         """Return the first record that no prune may reach: that of an open intent."""
         with self._lock:
-            return self._chain.mark().floor
+            return self._chain.end.mark().floor
 
     def _times(self, seq: int, limit: int) -> list[int]:
         lines = self.lines(seq, limit)
@@ -228,8 +228,7 @@ class DurableAuditLog(BaseAuditLog):
             log_id=recovered.head.log_id,
             hmac_key=options.hmac_key,
             node=options.node,
-            mark=recovered.mark,
-            intents=recovered.intents,
+            end=recovered.end,
         )
         super().__init__(
             chain,
@@ -241,8 +240,8 @@ class DurableAuditLog(BaseAuditLog):
         self._process = os.getpid()
         self._medium = medium
         self._reserve = reserve
-        self._open_events = recovered.open_events
-        self._set_digest_at_open = recovered.mark.set_digest
+        self._open_events = recovered.end.open_events()
+        self._set_digest_at_open = recovered.end.mark().set_digest
         self._closed = False
         self._flusher = Flusher(
             self._lock,
@@ -321,7 +320,7 @@ class DurableAuditLog(BaseAuditLog):
             self._flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
             if announce is not None:
-                announce(self._chain.seq)
+                announce(self._chain.end.seq)
             return self._flusher.enqueue(lines, durable=durable, lazy=lazy)
 
     def head(self) -> AuditHead:

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Verification of an audit log: a range of records, or a whole log offline."""
+"""
+Verification of an audit log: a range of records, or a whole log offline.
+
+Recovery at opening is a verification from the first record that is still needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
-from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.chain import Follower, LogEnd
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.record import GENESIS, Reason, leaf_hash, tampered
 from hsm_core.errors import AuditTamperedError, InvalidInputError
@@ -206,6 +210,67 @@ def first_follower(stored: StoredLog, hmac_key: bytes | None) -> Follower:
         leaf_hash=leaf_hash,
         mark=head.mark if head else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredLog:
+    """
+    Verified audit log, ready for appending.
+
+    Attributes:
+        head: Stored head mark.
+        end: End of the log.
+        baseline: Baseline of pruned records.
+    """
+
+    head: StoredHead
+    end: LogEnd
+    baseline: Baseline | None
+
+
+def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
+    """
+    Verify an audit log from the first record that the head mark needs; write nothing.
+
+    Args:
+        stored: The audit log.
+
+        hmac_key: Key of the audit log.
+
+    Raises:
+        AuditTamperedError: It was altered.
+        AuditUnavailableError: It can't be read.
+    """
+    head = stored.head
+    if head is None:
+        raise tampered(Reason.HEAD_MISSING, 0)
+    follower = skip_to_needed(stored, hmac_key)
+    end = LogEnd(replace(head.mark, seq=follower.seq, leaf_hash=follower.leaf_hash))
+    follow(
+        stored, follower, lambda event: end.note(event, event.seq, follower.leaf_hash)
+    )
+    return RecoveredLog(head, end, stored.baseline)
+
+
+def skip_to_needed(stored: StoredLog, hmac_key: bytes) -> Follower:
+    """
+    Return a follower before the first record that the head mark or an intent needs.
+
+    Raises:
+        AuditTamperedError: Records are missing that the baseline does not cover.
+    """
+    follower = first_follower(stored, hmac_key)
+    start = follower.seq, follower.leaf_hash
+    mark = follower.mark or HeadMark()
+    needed = min(mark.floor, max(mark.seq, 0))
+    for seq, line in stored.anchors(needed):
+        if follower.codec.is_record(line):
+            follower.start_after(line, seq)
+            if follower.seq < needed:
+                return follower
+    # Records are read from the start, so that the first bad one is named.
+    follower.seq, follower.leaf_hash = start
+    return follower
 
 
 def verify_log(

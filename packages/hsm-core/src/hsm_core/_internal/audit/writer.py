@@ -261,7 +261,7 @@ class Flusher:
         self._bell.acquire()
         self._chain = chain
         self._medium = medium
-        self._backlog = Backlog(medium, chain.mark())
+        self._backlog = Backlog(medium, chain.end.mark())
         self._reserve = reserve
         self._reserve_at = _NEVER if reserve.take() else time.monotonic()
         self._clock = clock
@@ -434,7 +434,7 @@ class Flusher:
         group = self._pending
         if not group.lines:
             return None
-        group.mark = self._chain.mark()
+        group.mark = self._chain.end.mark()
         self._pending = self._new_group()
         return group
 
@@ -448,7 +448,7 @@ class Flusher:
             self._failures += 1
             self._resumes += 1
             since = self._clock.now() - int(took * 1_000_000)
-            resume = Outage(Cause.HANGING, since).draft(self._chain.seq + 1)
+            resume = Outage(Cause.HANGING, since).draft(self._chain.end.seq + 1)
             self._pending.add(self._extend([resume]))
             self._pending.must_sync = True
 
@@ -513,8 +513,8 @@ class Flusher:
         """Record the outage, durably, before anything else is appended."""
         group = self._new_group()
         with self._lock:
-            group.add(self._extend([outage.draft(self._chain.seq + 1)]))
-            group.mark = self._chain.mark()
+            group.add(self._extend([outage.draft(self._chain.end.seq + 1)]))
+            group.mark = self._chain.end.mark()
         group.must_sync = True
         self._backlog.write(group)
         self._backlog.sync()

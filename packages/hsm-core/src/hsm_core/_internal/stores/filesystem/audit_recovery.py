@@ -41,7 +41,7 @@ from hsm_core._internal.audit.record import (
     may_tell_of_prune,
     tampered,
 )
-from hsm_core._internal.audit.recovery import RecoveredLog, recover, skip_to_needed
+from hsm_core._internal.audit.verify import RecoveredLog, recover, skip_to_needed
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_baseline import (
     BaselineFile,
@@ -119,7 +119,8 @@ def recover_files(
         descriptor = open_no_follow(path, os.O_RDWR | os.O_APPEND)
     else:
         descriptor = create_file(path)
-    next_seq = log.mark.seq + 1
+    end = log.end
+    next_seq = end.seq + 1
     try:
         if stored.torn_bytes:
             set_aside(path, descriptor, stored.live.size, next_seq, now)
@@ -128,7 +129,7 @@ def recover_files(
         if found.twin is not None:
             os.unlink(found.twin)
         if stored.unmarked is not None:
-            write_again(path, stored.unmarked, stored.live.size, log.mark.leaf_hash)
+            write_again(path, stored.unmarked, stored.live.size, end.leaf_hash)
         os.fsync(descriptor)
         sync_directory(path.parent)
         failpoint("audit.repair.after_sync")

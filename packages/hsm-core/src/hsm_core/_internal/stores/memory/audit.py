@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from hsm_core._internal.audit.chain import Chain, OpenIntents
-from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.log import BaseAuditLog
 from hsm_core._internal.audit.reading import pruned_before
 from hsm_core.errors import AuditUnavailableError
@@ -122,8 +121,6 @@ class MemoryAuditLog(BaseAuditLog):
             log_id=entropy.random_bytes(16).hex(),
             hmac_key=hmac_key,
             node=node,
-            mark=HeadMark(),
-            intents=OpenIntents(),
         )
         super().__init__(chain, self._stored, None, clock=clock, hmac_key=hmac_key)
 
@@ -173,14 +170,14 @@ class MemoryAuditLog(BaseAuditLog):
             self._check_open()
             lines = self._chain.extend(drafts, self._clock.now())
             if announce is not None:
-                announce(self._chain.seq)
+                announce(self._chain.end.seq)
             self._stored.add(lines)
         return _DoneTicket()
 
     def head(self) -> AuditHead:
         """Return the newest record's position and leaf hash."""
         with self._lock:
-            return AuditHead(self._chain.seq, self._chain.leaf_hash)
+            return AuditHead(self._chain.end.seq, self._chain.end.leaf_hash)
 
     def durable_head(self) -> AuditHead:
         """Return the same: nothing is more durable later than at once."""

@@ -12,7 +12,7 @@ from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.medium import Reserve
 from hsm_core._internal.audit.record import Reason, tampered
-from hsm_core._internal.audit.recovery import RecoveredLog, recover
+from hsm_core._internal.audit.verify import RecoveredLog, recover
 from hsm_core._internal.stores.filesystem.audit_files import (
     HEAD,
     RESERVE,
@@ -113,7 +113,7 @@ class SqliteAuditLog(DurableAuditLog):
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
             reserve = DiskReserve(sibling(path, RESERVE), options.reserve_bytes)
             stack.callback(reserve.close)
-            reserve.run(lambda: medium.begin(recovered.mark))
+            reserve.run(lambda: medium.begin(recovered.end.mark()))
             if has_leftovers and recovered.baseline is not None:
                 with suppress(AuditUnavailableError):
                     medium.remove(recovered.baseline.header.next_seq)

@@ -217,14 +217,8 @@ class SqliteMedium:
         count = min(limit, self._written.seq + 1 - start_seq)
         if count <= 0:
             return []
-        try:
+        with _own_errors(start_seq, "The audit log can't be read."):
             return read_records(self._database, start_seq, count)
-        except AuditTamperedError:
-            raise
-        except IntegrityError as error:
-            raise tampered(Reason.DATABASE, start_seq) from error
-        except UnavailableError as error:
-            raise AuditUnavailableError("The audit log can't be read.") from error
 
     def boundary(self, seq: int, /) -> int:
         """Return *seq*: every record can be removed by itself."""
@@ -387,12 +381,12 @@ def _medium_errors(database: Database, cause: Cause) -> Iterator[None]:
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
+def _own_errors(seq: int = 0, message: str = "") -> Iterator[None]:
     try:
         yield
     except AuditTamperedError:
         raise
     except IntegrityError as error:
-        raise tampered(Reason.DATABASE, 0) from error
+        raise tampered(Reason.DATABASE, seq) from error
     except UnavailableError as error:
-        raise AuditUnavailableError from error
+        raise AuditUnavailableError(message) from error

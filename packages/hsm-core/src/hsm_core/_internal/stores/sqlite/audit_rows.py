@@ -11,7 +11,6 @@ of that prune is.
 
 from __future__ import annotations
 
-import hmac
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -24,7 +23,6 @@ from hsm_core._internal.audit.record import (
     Reason,
     RecordCodec,
     event_of,
-    key_check_value,
     leaf_hash,
     tampered,
 )
@@ -34,7 +32,6 @@ from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
     HSMError,
-    WrongAuditKeyError,
 )
 
 APPLICATION_ID: Final = 0x46485441
@@ -131,25 +128,8 @@ def read_head(connection: sqlite3.Connection, hmac_key: bytes) -> StoredHead:
     content = rows[0][1]
     if len(rows) > 1 or rows[0][0] != 0 or not isinstance(content, bytes):
         raise tampered(Reason.HEAD_DAMAGED, 0)
-    return _parse(content, hmac_key)
-
-
-def _parse(content: bytes, hmac_key: bytes) -> StoredHead:
     header, slot = content[:HEADER_BYTES], content[HEADER_BYTES:]
-    log_id, check = header[16:32].hex(), header[32:]
-    if len(log_id) != 32 or len(check) != 32:
-        raise tampered(Reason.HEAD_DAMAGED, 0)
-    codec = HeadCodec(hmac_key, log_id)
-    if header[:16] != codec.header[:16]:
-        raise tampered(Reason.HEAD_DAMAGED, 0)
-    found = codec.read_slot(slot)
-    if found is None:
-        if not hmac.compare_digest(check, key_check_value(hmac_key)):
-            raise WrongAuditKeyError
-        raise tampered(Reason.HEAD_DAMAGED, 0)
-    if content != head_row(codec, *found):
-        raise tampered(Reason.HEAD_DAMAGED, 0)
-    return StoredHead(log_id, *found)
+    return HeadCodec.authenticate(header, {-1: slot}, hmac_key)
 
 
 def read_rows(
