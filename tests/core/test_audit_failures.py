@@ -10,8 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +23,6 @@ import pytest
 
 from hsm_core._internal.audit.head_mark import HeadCodec
 from hsm_core._internal.audit.medium import MediumError
-from hsm_core._internal.audit.tickets import Ticket
 from hsm_core._internal.audit.writer import MAX_PENDING_BYTES
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
@@ -98,22 +95,6 @@ def test_a_failed_write_or_sync_closes_the_log(
     assert [MediumError] == [type(error) for error in told]
 
 
-@pytest.mark.parametrize("point", [*WRITING, *SYNCING])
-def test_a_log_that_failed_goes_on_after_the_next_start(path: Path, point: str) -> None:
-    """What was acknowledged is there, and the rest whole or not at all."""
-    log = open_log(path)
-    fill(log, 3)
-    with install(_failing(point, errno.EIO)):
-        with pytest.raises(AuditUnavailableError):
-            log.append([draft(3)]).wait()
-        _close_broken(log)
-
-    with opened(path) as log:
-        assert log.head().seq >= 2
-        fill(log, 1)
-    assert verified(path).clean
-
-
 def test_the_head_mark_is_never_ahead_of_the_sync(path: Path) -> None:
     """A record whose sync failed is not in the mark; one that was synced is."""
     log = open_log(path)
@@ -170,20 +151,6 @@ def test_a_failure_while_opening_is_an_error_and_releases_the_lock(
 
     with opened(path) as log:
         fill(log, 1)
-
-
-def test_in_bounded_mode_a_failed_sync_is_told_to_whom_it_concerns(path: Path) -> None:
-    """A use was answered after the write; later appends and durable ones fail."""
-    log = open_log(path, sync=AuditSync.BOUNDED)
-    with install(_failing("audit.before_sync", errno.EIO)):
-        log.append([draft(0)]).wait()
-        with pytest.raises(AuditUnavailableError):
-            log.append([draft(1)], durable=True).wait()
-
-        assert log.available is False
-        _close_broken(log)
-    with opened(path) as log:
-        assert log.head().seq >= 0
 
 
 def test_bounded_records_are_synced_soon(path: Path) -> None:
@@ -259,18 +226,6 @@ def _appended_until_refused(log: FileAuditLog, large: AuditDraft, most: int) -> 
         except AuditUnavailableError:
             return accepted
     return most
-
-
-def test_a_replaced_file_is_noticed(path: Path) -> None:
-    """A copy in its place is another file."""
-    log = open_log(path)
-    fill(log, 3)
-    shutil.copy2(path, path.with_name("copy"))
-    path.with_name("copy").rename(path)
-
-    with pytest.raises(AuditUnavailableError):
-        log.append([draft(3)]).wait()
-    _close_broken(log)
 
 
 def test_an_unlinked_file_is_noticed_on_closing(path: Path) -> None:
@@ -443,19 +398,6 @@ def test_lines_lost_before_a_segment_was_read_are_noticed(path: Path) -> None:
             assert {"seq": bad, "reason": "shorter"} == caught.value.facts
 
 
-def test_write_all_repeats_short_writes() -> None:
-    """All bytes are written in order, however few each call takes."""
-    taken = bytearray()
-
-    def write(descriptor: int, data: memoryview) -> int:
-        taken.extend(data[:3])
-        return min(3, len(data))
-
-    write_all(0, bytes(range(100)), write)
-
-    assert bytes(range(100)) == bytes(taken)
-
-
 def test_write_all_gives_up_when_nothing_is_taken() -> None:
     """A call that writes nothing does not make an endless loop."""
     with pytest.raises(OSError, match="nothing was written"):
@@ -549,39 +491,6 @@ def test_a_short_hmac_key_is_refused(path: Path, length: int) -> None:
         open_log(path, key=KEY[:length])
 
 
-def test_one_log_has_one_writer(path: Path) -> None:
-    """A second writer in this process is refused until the first has closed."""
-    log = open_log(path)
-    fill(log, 3)
-    with pytest.raises(StoreLockedError):
-        open_log(path)
-    log.close()
-
-    with opened(path) as log:
-        assert 2 == log.head().seq
-
-
-def test_two_processes_can_not_fork_the_chain(path: Path) -> None:
-    """A second process is refused while the first lives, and may follow it."""
-    arguments = [str(path), "strict", "1000000", "-"]
-    first = subprocess.Popen(
-        [sys.executable, "-m", "tests.core.audit_writer", *arguments],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-    )
-    assert first.stdout is not None
-    assert first.stdout.readline()
-    with pytest.raises(StoreLockedError):
-        open_log(path)
-    assert verified(path).records > 0
-    first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=60)
-
-    with opened(path) as log:
-        fill(log, 1)
-    assert verified(path).clean
-
-
 def test_a_forked_child_writes_nothing(path: Path) -> None:
     """A child that inherits the log may neither append nor close it."""
     log = open_log(path)
@@ -624,12 +533,3 @@ def test_a_lack_of_descriptors_is_no_damage(path: Path) -> None:
 
     assert 3 == len(log.lines(0, 3))
     log.close()
-
-
-def test_a_ticket_is_completed_once() -> None:
-    """The first outcome of a group is its only one."""
-    ticket = Ticket(1.0)
-    ticket.complete()
-    ticket.complete(OSError())
-
-    ticket.wait()

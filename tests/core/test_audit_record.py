@@ -112,7 +112,7 @@ def test_what_is_written_is_read_back(drafts: list[AuditDraft], now: int) -> Non
             assert getattr(draft, name) == getattr(event, name)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(_drafts(), st.data())
 def test_any_flipped_bit_in_a_line_is_refused(
     draft: AuditDraft, data: st.DataObject

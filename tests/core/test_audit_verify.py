@@ -225,7 +225,7 @@ def test_a_trail_in_use_verifies_at_every_moment(
         while (acknowledged := log.head().seq) < 300:
             answer = verified(path)
             assert answer.head_seq >= acknowledged
-            assert not answer.clean
+            assert (answer.clean, answer.in_use) == (False, True)
             assert verified(path, None).head_seq >= answer.head_seq
     finally:
         stop.set()
@@ -270,15 +270,15 @@ def test_a_segment_closed_while_the_trail_is_verified_is_no_damage(path: Path) -
 
 
 def test_memory_does_not_grow_with_the_trail(tmp_path: Path) -> None:
-    """Verifying 20,000 records takes no more memory than a few lines."""
+    """Verifying 12,000 records takes no more memory than a few lines."""
     path = tmp_path / "log" / "audit.log"
     with opened(path) as log:
-        for _ in range(20):
+        for _ in range(12):
             fill(log, 1000)
     assert path.stat().st_size > 5_000_000
     told: list[int] = []
     AuditVerifier(path, KEY).verify(told.append)
-    assert [10_000, 20_000, 20_000] == told
+    assert [10_000, 12_000] == told
     tracemalloc.start()
     try:
         verified(path)

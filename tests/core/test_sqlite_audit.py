@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -20,13 +19,11 @@ from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
     ConfigurationError,
-    StoreLockedError,
     UnsafeFileModeError,
 )
 from hsm_core.factory import open_verifier
 from hsm_core.model import ResumeDetail
 from hsm_core.settings import AuditSync
-from hsm_core.testing import FakeClock
 from tests.core.audit_support import (
     KEY,
     copy_of,
@@ -53,32 +50,6 @@ def _eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
-
-
-def test_ten_thousand_records_and_one_verify_after_a_restart(path: Path) -> None:
-    """No number of records, and no restart, changes the key of the MACs."""
-    with opened(path, sync=AuditSync.BOUNDED) as log:
-        for start in range(0, 10_001, 73):
-            numbers = range(start, min(start + 73, 10_001))
-            log.append([draft(number) for number in numbers])
-    with opened(path) as log:
-        log.append([draft(10_001)]).wait()
-
-    assert (10_002, True) == (verified(path).records, verified(path).clean)
-
-
-def test_a_clock_that_goes_back_or_stands_still_changes_nothing(path: Path) -> None:
-    """Order is by seq: equal times and an hour back verify, also after a restart."""
-    clock = FakeClock()
-    for step in (0, -3600, 0, -3600):
-        with opened(path, clock=clock) as log:
-            clock.step(step)
-            fill(log, 3, one_by_one=True)
-            assert log.head().seq == events(log)[-1].seq
-
-    assert 12 == verified(path).records
-    with opened(path) as log:
-        assert list(range(12)) == [event.seq for event in events(log)]
 
 
 def test_a_restart_goes_on_where_the_trail_ended(path: Path) -> None:
@@ -111,14 +82,6 @@ def test_a_copy_of_a_running_trail_verifies_with_its_log(
     assert (20, False, True) == (found.records, found.clean, found.mark_checked)
 
 
-def test_two_servers_do_not_share_a_trail(path: Path) -> None:
-    """The second one is refused, and the first goes on."""
-    with opened(path) as log:
-        with pytest.raises(StoreLockedError):
-            open_log(path)
-        fill(log, 1)
-
-
 def test_a_trail_that_others_may_write_is_refused(path: Path) -> None:
     """A database that is open to the group is not trusted."""
     with opened(path):
@@ -127,13 +90,6 @@ def test_a_trail_that_others_may_write_is_refused(path: Path) -> None:
 
     with pytest.raises(UnsafeFileModeError):
         open_log(path)
-
-
-def test_a_short_key_is_refused(path: Path) -> None:
-    """A key of 31 bytes makes no trail."""
-    with pytest.raises(ConfigurationError, match="32 bytes"):
-        open_log(path, key=bytes(31))
-    assert not path.exists()
 
 
 def test_another_database_is_refused(path: Path) -> None:
@@ -320,31 +276,6 @@ def test_a_log_that_is_deleted_under_a_running_trail_costs_nothing(path: Path) -
         _eventually(lambda: log.available)
         fill(log, 1)
     assert 8 == verified(path).records
-
-
-def test_readers_see_what_was_written_and_nothing_else(path: Path) -> None:
-    """While many write, a reader never sees a gap or an unfinished group."""
-    with opened(path, sync=AuditSync.BOUNDED) as log:
-        stop = threading.Event()
-
-        def write() -> None:
-            while not stop.is_set():
-                log.append([draft(n) for n in range(9)]).wait()
-
-        writers = [threading.Thread(target=write) for _ in range(3)]
-        for writer in writers:
-            writer.start()
-        try:
-            for _ in range(15):
-                head = log.head().seq
-                found = events(log)
-                assert head <= found[-1].seq if found else head == -1
-                assert list(range(len(found))) == [event.seq for event in found]
-        finally:
-            stop.set()
-            for writer in writers:
-                writer.join()
-    assert verified(path).clean
 
 
 def test_a_trail_is_verified_from_a_folder_that_can_not_be_written(
