@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
 import pytest
 
@@ -132,18 +131,6 @@ def test_keys_cut_short_after_the_check_are_not_taken_for_all() -> None:
     for cut in (lines[:2], [], [lines[0], b"[]\n", *lines[2:]]):
         with pytest.raises(AuditTamperedError):
             list(known_keys(cut))
-
-
-def test_a_hundred_thousand_keys_are_quick() -> None:
-    """A baseline of 100,000 keys is written and read within seconds."""
-    keys = [KnownKey(KeyId(f"{n:032x}"), 1, f"{n:064x}") for n in range(100_000)]
-    begun = time.perf_counter()
-    lines = encode_baseline(_header(len(keys)), KnownKeys(keys), KEY)[1]
-    _check(lines)
-    count = sum(1 for _ in known_keys(lines))
-
-    assert 100_000 == count
-    assert time.perf_counter() - begun < 20
 
 
 def test_the_last_committed_change_of_a_key_counts() -> None:
