@@ -238,9 +238,9 @@ class Writer:
         return True
 
 
-def until(done: Callable[[], object], seconds: float = 5.0) -> float:
+def until(done: Callable[[], object], seconds: float = 60.0) -> None:
     """
-    Wait until something is so; return how long that took.
+    Wait until something is so.
 
     Raises:
         TimeoutError: It is not so in time.
@@ -250,7 +250,6 @@ def until(done: Callable[[], object], seconds: float = 5.0) -> float:
         if time.monotonic() - began > seconds:
             raise TimeoutError
         time.sleep(0.002)
-    return time.monotonic() - began
 
 
 def _move(path: Path, faults: Faults) -> None:

@@ -20,7 +20,7 @@ from hsm_core.errors import AuditUnavailableError
 from hsm_core.settings import AuditSync
 from tests.core.audit_support import draft, open_any
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 10.0
 
 
 def _write(log: DurableAuditLog, count: int, *, prunes: bool) -> None:
