@@ -13,7 +13,7 @@ import pytest
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.background.maintenance import prune_trail
 from hsm_core._internal.lib.failpoints import install
-from hsm_core._internal.stores.filesystem import audit_baseline
+from hsm_core._internal.stores.filesystem import audit_head
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -254,7 +254,7 @@ def test_what_is_kept_is_read_though_its_name_could_not_be_synced(
 
         def arm(reached: str) -> None:
             if reached == "audit.prune.after_record":
-                patch.setattr(audit_baseline, "sync_directory", fail)
+                patch.setattr(audit_head, "sync_directory", fail)
 
         with install(arm), pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)

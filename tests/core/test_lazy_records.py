@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.tickets import Group, Ticket
+from hsm_core._internal.audit.medium import Group, Ticket
 from hsm_core._internal.audit.writer import Backlog
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import open_hsm

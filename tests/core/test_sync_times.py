@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.tickets import SYNC_BOUNDS_SECONDS, SyncClock
+from hsm_core._internal.audit.medium import SYNC_BOUNDS_SECONDS, SyncClock
 from hsm_core.operations import SyncTimes
 from hsm_core.protocols import AuditLog
 from tests.core import audit_support, sqlite_audit_support

@@ -20,11 +20,13 @@ from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import (
     AuditMedium,
     Cause,
+    Group,
     MediumError,
     Reserve,
+    SyncClock,
     Tail,
+    Ticket,
 )
-from hsm_core._internal.audit.tickets import Group, SyncClock, Ticket
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase, ResumeDetail

@@ -11,7 +11,6 @@ from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.record import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import (
     HEAD,
     LOCK,
@@ -22,6 +21,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     closed_names,
 )
 from hsm_core._internal.stores.filesystem.audit_head import (
+    BaselineFile,
     HeadFile,
     create_head,
     read_head,

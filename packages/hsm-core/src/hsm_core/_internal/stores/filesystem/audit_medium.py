@@ -51,10 +51,6 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
 )
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_baseline import (
-    BaselineFile,
-    remove_files,
-)
 from hsm_core._internal.stores.filesystem.audit_files import (
     NEW,
     audit_errors,
@@ -64,7 +60,11 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     medium_errors,
     write_all,
 )
-from hsm_core._internal.stores.filesystem.audit_head import HeadFile
+from hsm_core._internal.stores.filesystem.audit_head import (
+    BaselineFile,
+    HeadFile,
+    remove_files,
+)
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, Segments
 from hsm_core._internal.stores.filesystem.opening import (
     LockFile,

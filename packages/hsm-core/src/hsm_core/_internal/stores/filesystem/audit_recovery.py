@@ -43,10 +43,6 @@ from hsm_core._internal.audit.record import (
 )
 from hsm_core._internal.audit.verify import RecoveredLog, recover, skip_to_needed
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_baseline import (
-    BaselineFile,
-    remove_files,
-)
 from hsm_core._internal.stores.filesystem.audit_files import (
     NEW,
     FragmentName,
@@ -58,6 +54,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     replace_file,
     write_all,
 )
+from hsm_core._internal.stores.filesystem.audit_head import BaselineFile, remove_files
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, segments_of
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments, first_seq
 from hsm_core._internal.stores.filesystem.files import list_directory
