@@ -1,10 +1,14 @@
-"""What is kept of pruned records, and that nobody can change it unseen."""
+# SPDX-License-Identifier: MIT
+"""Baseline of pruned records, the tree over them, and the rule that finds them."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hsm_core._internal.audit.baseline import (
     ACCEPTED,
@@ -17,9 +21,13 @@ from hsm_core._internal.audit.baseline import (
     encode_baseline,
     known_keys,
 )
-from hsm_core.errors import AuditTamperedError
+from hsm_core._internal.audit.merkle import CompactRange
+from hsm_core._internal.audit.pruning import IDLE, RetentionRule, WatchedClock
+from hsm_core._internal.audit.record import leaf_hash
+from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent, KeyId, Phase, PruneDetail
 from hsm_core.protocols import KnownKey
+from hsm_core.testing import FakeClock
 
 KEY = bytes(range(32))
 LOG_ID = "00112233445566778899aabbccddeeff"
@@ -208,3 +216,285 @@ def test_what_is_still_there_must_be_what_the_baseline_means() -> None:
         prefix.visit(_event(1), "ef" * 32)
     assert {"seq": 1, "reason": "baseline"} == caught.value.facts
     prefix.visit(_event(1), "ab" * 32)
+
+
+# The leaves that Certificate Transparency's own tests use.
+LEAVES = [
+    bytes.fromhex(text)
+    for text in (
+        "",
+        "00",
+        "10",
+        "2021",
+        "3031",
+        "40414243",
+        "5051525354555657",
+        "606162636465666768696a6b6c6d6e6f",
+    )
+]
+ROOTS = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+
+
+def _tree_hash(leaves: list[bytes]) -> bytes:
+    """Return MTH(D[n]) by the very words of RFC 6962, section 2.1."""
+    if not leaves:
+        return hashlib.sha256().digest()
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\0" + leaves[0]).digest()
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    left, right = _tree_hash(leaves[:split]), _tree_hash(leaves[split:])
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def _range_of(leaves: list[bytes]) -> CompactRange:
+    found = CompactRange()
+    for leaf in leaves:
+        found.append(leaf_hash(leaf))
+    return found
+
+
+def test_the_published_roots_come_out() -> None:
+    """Trees of one to eight leaves have the roots that are known of them."""
+    assert hashlib.sha256().hexdigest() == CompactRange().root()
+    assert ROOTS == [_range_of(LEAVES[: n + 1]).root() for n in range(len(LEAVES))]
+    assert ROOTS == [_tree_hash(LEAVES[: n + 1]).hex() for n in range(len(LEAVES))]
+
+
+@given(st.lists(st.binary(max_size=8), max_size=70))
+def test_any_tree_has_the_root_of_the_definition(leaves: list[bytes]) -> None:
+    """The root of a compact range is that of the recursive definition."""
+    assert _tree_hash(leaves).hex() == _range_of(leaves).root()
+
+
+@given(st.lists(st.binary(max_size=8), max_size=70), st.integers(0, 70))
+def test_a_range_goes_on_from_its_roots_alone(leaves: list[bytes], cut: int) -> None:
+    """Roots that were stored lead to the same tree as never having stopped."""
+    cut = min(cut, len(leaves))
+    stored = _range_of(leaves[:cut])
+    resumed = CompactRange(cut, stored.roots)
+    for leaf in leaves[cut:]:
+        resumed.append(leaf_hash(leaf))
+
+    assert cut.bit_count() == len(stored.roots)
+    assert _range_of(leaves).roots == resumed.roots
+    assert len(leaves) == resumed.size
+
+
+def test_the_roots_are_those_of_complete_subtrees() -> None:
+    """Of seven leaves those of the first four, the next two and the last are kept."""
+    found = _range_of(LEAVES[:7]).roots
+
+    assert (ROOTS[3], _tree_hash(LEAVES[4:6]).hex(), leaf_hash(LEAVES[6])) == found
+
+
+@pytest.mark.parametrize(
+    ("size", "roots"),
+    [
+        (1, ()),
+        (0, (ROOTS[0],)),
+        (3, (ROOTS[0],)),
+        (-1, (ROOTS[0],)),
+        (1, (ROOTS[0][:-2],)),
+        (1, (ROOTS[0].upper(),)),
+        (1, ("g" * 64,)),
+    ],
+)
+def test_roots_that_can_not_be_are_refused(size: int, roots: tuple[str, ...]) -> None:
+    """There are as many roots as the size has bits set, each of 64 hex digits."""
+    with pytest.raises(MalformedError):
+        CompactRange(size, roots)
+
+
+DAY = 24 * 3600 * 1_000_000
+START = 1_750_000_000_000_000
+
+
+class _Trail:
+    """Times of records under a clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(START)
+        self.times: list[int] = []
+        self.rule = self._opened()
+
+    def _opened(self) -> RetentionRule:
+        def read(seq: int, limit: int) -> list[int]:
+            return self.times[seq : seq + limit]
+
+        self.watched = WatchedClock(self.clock)
+        return RetentionRule(self.watched, len(self.times) - 1, read)
+
+    def record(self) -> None:
+        """Write a record now."""
+        self.times.append(self.watched.now())
+
+    def days(self, count: int, per_day: int = 2) -> None:
+        """Let days pass, with records on each of them."""
+        for _ in range(count * per_day):
+            self.clock.advance(24 * 3600 / per_day)
+            self.record()
+
+    def reopen(self) -> None:
+        """Begin anew, with a monotonic clock that knows nothing."""
+        self.clock = FakeClock(self.clock.now())
+        self.rule = self._opened()
+
+    def prunable(self, days: int) -> int:
+        """Return how many records are older than so many days."""
+        before = self.clock.now() - days * DAY
+        head = len(self.times) - 1
+        return self.rule.prunable(0, len(self.times), head, before)
+
+
+def test_what_is_older_than_the_limit_may_go() -> None:
+    """Of 100 days with two records each, those of the first 70 are over 30 days old."""
+    trail = _Trail()
+    trail.days(100)
+
+    assert 139 == trail.prunable(30)
+    trail.reopen()
+    assert 139 == trail.prunable(30)
+    assert 0 == trail.prunable(100)
+
+
+def test_the_newest_record_always_stays() -> None:
+    """Even if every record is too old the last one is kept."""
+    trail = _Trail()
+    trail.days(3)
+    trail.clock.advance(400 * 24 * 3600)
+
+    assert 5 == trail.prunable(30)
+
+
+def test_nothing_goes_from_an_open_intent_on() -> None:
+    """The end that is given is a limit, and so is the beginning."""
+    trail = _Trail()
+    trail.days(100)
+    before = trail.clock.now() - 30 * DAY
+
+    assert 17 == trail.rule.prunable(0, 17, 199, before)
+    assert 5 == trail.rule.prunable(5, 3, 199, before)
+
+
+def test_a_time_of_the_future_keeps_all_that_follow() -> None:
+    """Records after one that seems younger stay: order is by sequence, not by time."""
+    trail = _Trail()
+    trail.days(10)
+    trail.clock.step(3600 * 24 * 365)
+    trail.days(1)
+    trail.clock.step(-3600 * 24 * 365)
+    trail.days(100)
+
+    assert 20 == trail.prunable(30)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("years", [1, 10])
+def test_a_clock_that_steps_forwards_removes_nothing_early(
+    years: int, restart: bool
+) -> None:
+    """After a step of years the records of the last weeks stay, also over a restart."""
+    trail = _Trail()
+    trail.days(20)
+    trail.clock.step(years * 365 * 24 * 3600)
+    if restart:
+        trail.reopen()
+    trail.days(5)
+
+    assert 0 == trail.prunable(33)
+    trail.reopen()
+    trail.days(40)
+    assert trail.prunable(33) > 0
+
+
+def test_the_present_before_the_newest_record_removes_nothing() -> None:
+    """A clock that stands before the newest record is wrong now or was wrong then."""
+    trail = _Trail()
+    trail.days(100)
+    trail.clock.step(-2 * 24 * 3600)
+
+    assert 0 == trail.prunable(30)
+    trail.days(3)
+    assert trail.prunable(30) > 0
+
+
+def test_silence_while_the_trail_is_open_counts_wholly() -> None:
+    """What the monotonic clock has counted has passed, records or not."""
+    trail = _Trail()
+    trail.days(10)
+    trail.clock.advance(60 * 24 * 3600)
+    trail.record()
+
+    assert 20 == trail.prunable(30)
+
+
+def test_silence_before_the_trail_was_opened_counts_for_a_week() -> None:
+    """A machine that was off for 60 days may have had a wrong clock instead."""
+    trail = _Trail()
+    trail.days(10)
+    trail.clock.advance(60 * 24 * 3600)
+    trail.reopen()
+    trail.record()
+
+    assert 0 == trail.prunable(30)
+    trail.days(22)
+    assert 17 == trail.prunable(30)
+
+
+@pytest.mark.parametrize(("beyond", "gone"), [(0, 1), (1, 0)])
+def test_a_week_of_silence_counts_to_the_microsecond(beyond: int, gone: int) -> None:
+    """All of a week is believed, and of what is longer no more than the week."""
+    opened = START + IDLE + beyond
+    times = [START, opened, opened]
+    rule = RetentionRule(
+        WatchedClock(FakeClock(opened)), 0, lambda seq, limit: times[seq : seq + limit]
+    )
+
+    # By the time that it bears, the first record is older, if by a microsecond.
+    assert gone == rule.prunable(0, 2, 2, START + 1)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_nothing_goes_before_its_time_has_passed(seed: int, days: int) -> None:
+    """However clocks step, real age is the limit, but for a week a step at most."""
+    generator = random.Random(seed)
+    trail = _Trail()
+    real, hidden, written = 0, 0, []
+    for _ in range(generator.randrange(1, 60)):
+        step = generator.choice([0, 0, 0, -5, 3, 400, -400, 3650]) * DAY
+        passed = generator.choice([1, 3, 20]) * DAY
+        trail.clock.step(step // 1_000_000)
+        hidden += min(max(step, 0), IDLE)
+        if generator.random() < 0.3:
+            trail.reopen()
+        trail.clock.advance(passed // 1_000_000)
+        real += passed
+        trail.record()
+        written.append(real + hidden)
+        gone = trail.prunable(days)
+        assert all(real + hidden - then >= days * DAY for then in written[:gone])
+
+
+def test_a_record_whose_time_went_back_goes_with_a_later_one() -> None:
+    """After a step back a record's time tells nothing of its age."""
+    trail = _Trail()
+    trail.days(10)
+    trail.clock.step(-400 * 24 * 3600)
+    trail.record()
+    trail.clock.step(400 * 24 * 3600)
+    trail.days(1)
+    trail.reopen()
+    trail.days(29)
+
+    assert 19 == trail.prunable(30)
+    trail.days(1)
+    assert 22 == trail.prunable(30)

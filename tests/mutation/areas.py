@@ -66,11 +66,9 @@ AREAS: Final = {
             f"{_CORE}/_internal/stores/filesystem/audit_stored.py",
         ),
         _core(
-            *("audit_baseline", "audit_format", "audit_merkle"),
-            *("audit_record", "audit_recovery", "audit_retention_rule"),
-            *("audit_stored", "audit_tampering"),
-            *("audit_verify", "tamper_trail"),
-            *("trail_filters", "trail_sieve", "trail_walk"),
+            *("audit_baseline", "audit_format", "audit_record", "audit_recovery"),
+            *("audit_stored", "audit_tampering", "audit_verify", "tamper_trail"),
+            *("trail_filters", "trail_walk"),
         )
         + _contract("audit_pruning"),
     ),
