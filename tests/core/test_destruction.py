@@ -85,27 +85,6 @@ class TestWaiting:
             (v.state, v.reason, v.retired_at, v.purge_at) for v in session.versions(key)
         ]
 
-    def test_serves_nothing(self, session: Session) -> None:
-        """
-        A key that waits does nothing at all, and everything again when it is back.
-        """
-        key = session.create_key("aes").key_id
-        sealed = session.encrypt(key, b"m")
-        session.destroy(key, waiting_days=7)
-
-        for attempt in (
-            lambda: session.decrypt(key, sealed),
-            lambda: session.encrypt(key, b"m"),
-            lambda: session.rotate(key),
-            lambda: session.suspend(key),
-            lambda: session.activate(key),
-            lambda: session.revoke(key),
-        ):
-            with pytest.raises(errors.KeyStateError):
-                attempt()
-        session.cancel_destroy(key)
-        assert b"m" == session.decrypt(key, sealed)
-
     def test_name_stays_taken(self, session: Session) -> None:
         """
         The name of a key that waits is its own, until it is destroyed.

@@ -173,20 +173,6 @@ class TestBothWays:
             session.import_key("hs256", by, out.wrapped, wrapping_version=3)
         assert "wrapping_version" == caught.value.facts["field"]
 
-    def test_a_repeated_import_happens_once(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """An import is idempotent like every mutation."""
-        by = wrapping[A.ML_KEM_768]
-        wrapped = wrap_for(session, by, bytes(range(16)))
-
-        made = [
-            session.import_key("aes128gcm", by, wrapped, idempotency_key="once")
-            for _ in range(2)
-        ]
-
-        assert made[0].key_id == made[1].key_id
-
     def test_by_aes_kw_without_padding(
         self, session: Session, wrapping: dict[Algorithm, str]
     ) -> None:
@@ -206,18 +192,6 @@ class TestBothWays:
 
 
 class TestExportIsRefused:
-    def test_unless_made_exportable(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """A key stays unless it was made exportable; rotation doesn't change that."""
-        key = session.create_key("aes").key_id
-        session.rotate(key)
-
-        with pytest.raises(errors.KeyUsageError, match="exportable") as caught:
-            session.export_key(key, wrapping[A.AES_256_KW])
-
-        assert "key_id" == caught.value.facts["field"]
-
     @pytest.mark.parametrize(
         ("by", "algorithm"),
         [

@@ -206,19 +206,6 @@ class TestCompromised:
             outcome.parameters["compromised_at"],
         )
 
-    @pytest.mark.parametrize("delta", [timedelta(microseconds=1), timedelta(days=9)])
-    def test_not_in_the_future(
-        self, session: Session, clock: FakeClock, delta: timedelta
-    ) -> None:
-        """
-        A compromise that has not been yet is a mistake.
-        """
-        key = session.create_key("ed25519").key_id
-
-        with pytest.raises(errors.InvalidInputError, match="compromised_at"):
-            session.revoke(key, compromised_at=told(clock) + delta)
-        assert ACTIVE is session.describe(key).state
-
     @pytest.mark.parametrize(
         "instant",
         [datetime(2020, 1, 1), datetime(1969, 12, 31, tzinfo=UTC)],
