@@ -265,35 +265,36 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
         InvalidInputError: A field breaks its type or its limits; the message names it.
         PayloadTooLargeError: A byte string is longer than *longest*.
     """
-    long = {}
-    for name in bytes_fields(type(record)):
-        value = getattr(record, name)
-        if not isinstance(value, bytes | bytearray | memoryview):
-            continue
-        if longest is not None and len(value) > longest:
-            raise PayloadTooLargeError(name, actual=len(value), maximum=longest)
-        if len(value) > _SHORT_BYTES:
-            long[name] = bytes(value)
+    long = _long_fields(record, longest)
     if longest is not None:
         for field in item_types(type(record)):
-            _check_items(field, getattr(record, field), longest)
+            items = getattr(record, field)
+            # What is no list of records is refused below.
+            for number, item in enumerate(
+                items if isinstance(items, tuple | list) else ()
+            ):
+                if isinstance(item, Record):
+                    _long_fields(item, longest, f"{field}[{number}].")
     if not long:
         return _written_and_read(record)
     short = msgspec.structs.replace(record, **dict.fromkeys(long, b""))
     return msgspec.structs.replace(_written_and_read(short), **long)
 
 
-def _check_items(field: str, items: object, longest: int) -> None:
-    """Find long byte strings; type errors are reported later."""
-    for number, item in enumerate(items if isinstance(items, tuple | list) else ()):
-        for name in bytes_fields(type(item)) if isinstance(item, Record) else ():
-            value = getattr(item, name)
-            if not isinstance(value, bytes | bytearray | memoryview):
-                continue
-            if len(value) > longest:
-                raise PayloadTooLargeError(
-                    f"{field}[{number}].{name}", actual=len(value), maximum=longest
-                )
+def _long_fields(
+    record: Record, longest: int | None, place: str = ""
+) -> dict[str, bytes]:
+    """Return the long byte strings of a record; type errors are reported later."""
+    long = {}
+    for name in bytes_fields(type(record)):
+        value = getattr(record, name)
+        if not isinstance(value, bytes | bytearray | memoryview):
+            continue
+        if longest is not None and len(value) > longest:
+            raise PayloadTooLargeError(place + name, actual=len(value), maximum=longest)
+        if len(value) > _SHORT_BYTES:
+            long[name] = bytes(value)
+    return long
 
 
 def _written_and_read(record: RecordT) -> RecordT:

@@ -245,28 +245,6 @@ class KeyRing:
         retention_mac: The same over what retention remembers.
     """
 
-    __slots__ = (
-        "_approval_digest_mac",
-        "_approval_mac",
-        "_approval_set_mac",
-        "_bucket_mac",
-        "_contents",
-        "_counter_mac",
-        "_credential_mac",
-        "_operation_mac",
-        "_payload_mac",
-        "_set_mac",
-        "account_mac",
-        "document_mac",
-        "jumps_mac",
-        "retention_mac",
-    )
-
-    account_mac: Callable[[bytes], bytes]
-    document_mac: Callable[[bytes], bytes]
-    jumps_mac: Callable[[bytes], bytes]
-    retention_mac: Callable[[bytes], bytes]
-
     def __init__(self, contents: _Contents) -> None:
         self._contents = contents
         self.document_mac = self._mac(_DOCUMENT_LABEL)
@@ -424,15 +402,8 @@ class KeyRing:
         self, data: bytes, *, approval_id: str, entropy: Entropy
     ) -> bytes:
         """Return *data* sealed under the current KEK for one approval."""
-        kek_id = self._contents.current_kek
-        return seal(
-            self._contents.keks[kek_id],
-            data,
-            label=_APPROVAL_SEAL_LABEL,
-            start=_APPROVAL_START + bytes.fromhex(kek_id),
-            bound=length_prefixed(_utf8(self.store_id), _utf8(approval_id)),
-            entropy=entropy,
-        )
+        bound = self._bind_approval(approval_id)
+        return self._seal(_APPROVAL_START, _APPROVAL_SEAL_LABEL, data, bound, entropy)
 
     def open_approval(self, blob: bytes, *, approval_id: str) -> bytes:
         """
@@ -441,17 +412,8 @@ class KeyRing:
         Raises:
             ApprovalTamperedError: It was altered, or belongs to another approval.
         """
-        start_bytes = len(_APPROVAL_START) + _KEK_ID_BYTES
-        kek = self._contents.keks.get(blob[len(_APPROVAL_START) : start_bytes].hex())
-        data = None
-        if kek is not None and blob.startswith(_APPROVAL_START):
-            data = open_sealed(
-                kek,
-                blob,
-                label=_APPROVAL_SEAL_LABEL,
-                start_bytes=start_bytes,
-                bound=length_prefixed(_utf8(self.store_id), _utf8(approval_id)),
-            )
+        bound = self._bind_approval(approval_id)
+        data = self._open(_APPROVAL_START, _APPROVAL_SEAL_LABEL, blob, bound)
         if data is None:
             raise ApprovalTamperedError(
                 _flaw(f"The approval {approval_id}", blob, _APPROVAL_START),
@@ -467,15 +429,8 @@ class KeyRing:
 
         The result is 73 bytes longer.
         """
-        kek_id = self._contents.current_kek
-        return seal(
-            self._contents.keks[kek_id],
-            material,
-            label=_BLOB_LABEL,
-            start=_BLOB_START + bytes.fromhex(kek_id),
-            bound=self._bind(context),
-            entropy=entropy,
-        )
+        bound = self._bind(context)
+        return self._seal(_BLOB_START, _BLOB_LABEL, material, bound, entropy)
 
     def open_material(self, blob: bytes, *, context: BlobContext) -> bytes:
         """
@@ -485,18 +440,8 @@ class KeyRing:
             KeyTamperedError: The blob was changed, or belongs to another store, key,
                 version, material, algorithm or set of usages.
         """
-        start_bytes = len(_BLOB_START) + _KEK_ID_BYTES
-        kek_id = blob[len(_BLOB_START) : start_bytes].hex()
-        kek = self._contents.keks.get(kek_id)
-        material = None
-        if kek is not None and blob.startswith(_BLOB_START):
-            material = open_sealed(
-                kek,
-                blob,
-                label=_BLOB_LABEL,
-                start_bytes=start_bytes,
-                bound=self._bind(context),
-            )
+        bound = self._bind(context)
+        material = self._open(_BLOB_START, _BLOB_LABEL, blob, bound)
         if material is None:
             what = f"Version {context.version} of key {context.key_id}"
             raise KeyTamperedError(
@@ -505,6 +450,33 @@ class KeyRing:
                 version=context.version,
             )
         return material
+
+    def _seal(
+        self, start: bytes, label: bytes, data: bytes, bound: bytes, entropy: Entropy
+    ) -> bytes:
+        """Seal under the current KEK, whose id follows the start of the blob."""
+        kek_id = self._contents.current_kek
+        return seal(
+            self._contents.keks[kek_id],
+            data,
+            label=label,
+            start=start + bytes.fromhex(kek_id),
+            bound=bound,
+            entropy=entropy,
+        )
+
+    def _open(
+        self, start: bytes, label: bytes, blob: bytes, bound: bytes
+    ) -> bytes | None:
+        """Open with the KEK that the blob names; None if it is not as it was sealed."""
+        end = len(start) + _KEK_ID_BYTES
+        kek = self._contents.keks.get(blob[len(start) : end].hex())
+        if kek is None or not blob.startswith(start):
+            return None
+        return open_sealed(kek, blob, label=label, start_bytes=end, bound=bound)
+
+    def _bind_approval(self, approval_id: str) -> bytes:
+        return length_prefixed(_utf8(self.store_id), _utf8(approval_id))
 
     def _bind(self, context: BlobContext) -> bytes:
         return length_prefixed(

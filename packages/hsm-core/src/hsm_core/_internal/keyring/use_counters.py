@@ -127,24 +127,6 @@ class UseAccount:
         warned: Whether the audit log has the warning near the limit.
     """
 
-    __slots__ = (
-        "_ceiling",
-        "_lock",
-        "_more_bytes",
-        "_more_uses",
-        "_near",
-        "_rules",
-        "_size",
-        "_stored",
-        "_uses",
-        "growing",
-        "is_closed",
-        "is_loaded",
-        "last_used_at",
-        "limit",
-        "warned",
-    )
-
     def __init__(self, limit: int, rules: UseRules) -> None:
         self.limit = limit
         self.growing = threading.Lock()
