@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hsm_core._internal.keyring.documents import KeyDocument, Tombstone
 from hsm_core._internal.keyring.versions import (
-    MOVES,
     PERMITTED,
     REVOKED_BY_POLICY,
     check_move,
@@ -83,15 +80,6 @@ class TestMoves:
 
         assert expected == [is_legal(before, after, origin) for origin in origins]
 
-    @pytest.mark.parametrize("state", KeyState)
-    def test_table(self, state: KeyState) -> None:
-        """
-        The public table of moves says the same.
-        """
-        row = zip(KeyState, MATRIX[state], strict=True)
-
-        assert {after for after, mark in row if mark != "."} == MOVES[state]
-
     def test_refusal_names_both_states(self) -> None:
         """
         A refused move tells a program what was there and what was wanted.
@@ -130,58 +118,6 @@ class TestUses:
         named = frozenset().union(*PERMITTED.values(), REVOKED_BY_POLICY)
 
         assert set(USES) == named
-
-
-class VersionMachine(RuleBasedStateMachine):
-    """A version that is pushed about, against a model with the rules in words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = STAGED
-        self.came_from: KeyState | None = None
-        self.was_revoked = False
-
-    @rule(wanted=st.sampled_from(KeyState))
-    def move(self, wanted: KeyState) -> None:
-        """Try any move, and keep what a document would keep."""
-        if not is_legal(self.state, wanted, self.came_from):
-            return
-        if wanted is SCHEDULED:
-            self.came_from = self.state
-        elif self.state is SCHEDULED:
-            self.came_from = None
-        self.was_revoked |= wanted is REVOKED
-        self.state = wanted
-
-    @invariant()
-    def revoked_stays_revoked(self) -> None:
-        """What was compromised never protects or processes anything again."""
-        if self.was_revoked:
-            assert self.state in {REVOKED, SCHEDULED, DESTROYED}
-
-    @invariant()
-    def origin_is_known(self) -> None:
-        """A purge that is waiting knows what to go back to."""
-        before = {STAGED, RETIRED, REVOKED}
-        assert (self.state is SCHEDULED) == (self.came_from in before)
-
-    @precondition(lambda self: self.state is DESTROYED)
-    @rule(wanted=st.sampled_from(KeyState), origin=st.sampled_from(KeyState))
-    def destroyed_is_the_end(self, wanted: KeyState, origin: KeyState) -> None:
-        """Nothing leads out of destroyed."""
-        assert not is_legal(DESTROYED, wanted, origin)
-
-    @precondition(lambda self: self.state is SCHEDULED)
-    @rule()
-    def cancelling_goes_back(self) -> None:
-        """A purge that is cancelled leaves the version as it was."""
-        assert self.came_from is not None
-        back = [s for s in KeyState if is_legal(SCHEDULED, s, self.came_from)]
-
-        assert {self.came_from, DESTROYED} == set(back)
-
-
-TestVersionMachine = VersionMachine.TestCase
 
 
 ACTIVE, RETIRED, DESTROYED = KeyState.ACTIVE, KeyState.RETIRED, KeyState.DESTROYED
