@@ -39,20 +39,30 @@ def pipeline_of(gateway: OpenHSM) -> Pipeline:
     return gateway._pipeline  # noqa: SLF001 (is asked directly)
 
 
+def before_generating(
+    monkeypatch: pytest.MonkeyPatch, note: Callable[[Algorithm], object]
+) -> None:
+    """Have a function called before a key is generated, in the same thread."""
+    generate = CryptoRegistry.generate
+
+    def noted(
+        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
+    ) -> GeneratedKey:
+        note(algorithm)
+        return generate(self, algorithm, agrees=agrees)
+
+    monkeypatch.setattr(CryptoRegistry, "generate", noted)
+
+
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Let RSA keys be generated only once what is given was called."""
     release = threading.Event()
-    generate = CryptoRegistry.generate
 
-    def wait(
-        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
-    ) -> GeneratedKey:
-        if algorithm is Algorithm.RSA_2048:
-            assert release.wait(30)
-        return generate(self, algorithm, agrees=agrees)
+    def wait(algorithm: Algorithm) -> None:
+        assert algorithm is not Algorithm.RSA_2048 or release.wait(30)
 
-    monkeypatch.setattr(CryptoRegistry, "generate", wait)
+    before_generating(monkeypatch, wait)
     yield release.set
     release.set()
 
@@ -160,16 +170,12 @@ def test_a_key_that_is_being_rotated(
     held()
     key = session.create_key("rsa2048").key_id
     release, began = threading.Event(), threading.Event()
-    generate = CryptoRegistry.generate
 
-    def wait(
-        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
-    ) -> GeneratedKey:
+    def wait(_: Algorithm) -> None:
         began.set()
         assert release.wait(30)
-        return generate(self, algorithm, agrees=agrees)
 
-    monkeypatch.setattr(CryptoRegistry, "generate", wait)
+    before_generating(monkeypatch, wait)
     hsm = open_async(gateway).act_as(caller())
 
     async def work() -> None:
@@ -299,15 +305,11 @@ def test_together(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
     Requests that are executed together have their lanes as well.
     """
     names: dict[str, str] = {}
-    generate = CryptoRegistry.generate
 
-    def note(
-        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
-    ) -> GeneratedKey:
+    def note(algorithm: Algorithm) -> None:
         names[algorithm.value] = threading.current_thread().name
-        return generate(self, algorithm, agrees=agrees)
 
-    monkeypatch.setattr(CryptoRegistry, "generate", note)
+    before_generating(monkeypatch, note)
     me = caller()
     requests = [
         Request(me, ops.CreateKey(algorithm="rsa2048")),
