@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from hsm_core._internal.audit.log import DurableAuditLog
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, ResumeDetail
-from tests.core.audit_support import draft, events, opened, verified
+from tests.core.audit_support import (
+    Given,
+    draft,
+    events,
+    open_log,
+    opened,
+    verified,
+)
 
 CHANGING = [
     "fdatasync",
@@ -236,6 +244,17 @@ class Writer:
             return False
         self.acknowledged.append(given.request_id)
         return True
+
+
+def begun(
+    path: Path, count: int = 0, *, durable: bool = False, **given: Unpack[Given]
+) -> tuple[FileAuditLog, Writer]:
+    """Open a log in files, and append so many uses, each acknowledged."""
+    log = open_log(path, **given)
+    writer = Writer(log)
+    for _ in range(count):
+        assert writer.append(durable=durable)
+    return log, writer
 
 
 def until(done: Callable[[], object], seconds: float = 60.0) -> None:

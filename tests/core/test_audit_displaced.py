@@ -30,6 +30,7 @@ from hsm_core.errors import (
 from hsm_core.settings import AuditSync
 from tests.core.audit_faults import (
     Writer,
+    begun,
     close_and_check,
     detail_of,
     is_well,
@@ -77,10 +78,7 @@ def test_a_file_that_is_gone_is_made_again(
     path: Path, disturb: Callable[[Path], None], sync: AuditSync
 ) -> None:
     """Moved, rotated or removed: noticed by the next append, and mended."""
-    log = open_log(path, sync=sync)
-    writer = Writer(log)
-    for _ in range(5):
-        writer.append(durable=True)
+    log, writer = begun(path, 5, durable=True, sync=sync)
     disturb(path)
 
     assert not writer.append()
@@ -101,9 +99,7 @@ def test_an_idle_trail_sees_that_a_file_is_gone(
 ) -> None:
     """Nobody has to append something for that."""
     monkeypatch.setattr(audit_medium, "_LOOK_SECONDS", 0.05)
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     disturb(path)
     until(lambda: log.health.resumes)
 
@@ -119,8 +115,7 @@ def test_a_busy_trail_sees_that_a_file_is_gone(
     path: Path, disturb: Callable[[Path], None]
 ) -> None:
     """However often something is appended, it looks; so nobody else gets the lock."""
-    log = open_log(path)
-    writer = Writer(log)
+    log, writer = begun(path)
     disturb(path)
 
     def written() -> int:
@@ -136,9 +131,7 @@ def test_a_busy_trail_sees_that_a_file_is_gone(
 
 def test_a_file_that_is_put_back_is_gone_on_with(path: Path, hasty: None) -> None:
     """Who moved it by mistake undoes that; a file of others is never overwritten."""
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     aside = path.with_name("aside")
     path.rename(aside)
     path.write_bytes(b"not ours")
@@ -159,9 +152,7 @@ def test_a_foreign_file_that_is_taken_away_is_waited_for(
     path: Path, hasty: None
 ) -> None:
     """A copy, a link, a directory: all stay until somebody removes them."""
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     for make in (
         lambda: shutil.copy2(path.with_name("aside"), path),
         lambda: path.symlink_to("aside"),
@@ -182,10 +173,7 @@ def test_a_truncated_file_is_noticed_and_not_gone_on_with(
     path: Path, hasty: None
 ) -> None:
     """A rotation by copying empties the file; only its content helps."""
-    log = open_log(path)
-    writer = Writer(log)
-    for _ in range(3):
-        writer.append()
+    log, writer = begun(path, 3)
     content = path.read_bytes()
     os.truncate(path, 0)
 
@@ -203,9 +191,7 @@ def test_a_truncated_file_is_noticed_and_not_gone_on_with(
 
 def test_lines_of_others_are_cut_off(path: Path) -> None:
     """What another program appended is no part of the trail, and is noticed."""
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     with path.open("ab") as file:
         file.write(b"hello\n")
 
@@ -341,9 +327,7 @@ def test_what_is_not_forked_is_not_recovered(path: Path) -> None:
 
 def test_a_directory_that_is_gone_is_waited_for(path: Path, hasty: None) -> None:
     """When it is back, file, head mark and lock are made again."""
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     shutil.rmtree(path.parent)
 
     assert not writer.append()
@@ -363,8 +347,7 @@ def test_a_directory_without_its_closed_segments_is_not_enough(
     path: Path, hasty: None
 ) -> None:
     """A trail does not go on without its beginning."""
-    log = open_log(path, segment_bytes=4096)
-    writer = Writer(log)
+    log, writer = begun(path, segment_bytes=4096)
     while not path.with_name(CLOSED).exists():
         writer.append()
     writer.append()  # Into the next segment, which is there then.
@@ -383,9 +366,7 @@ def test_a_directory_without_its_closed_segments_is_not_enough(
 
 def test_lost_permission_is_waited_for(path: Path) -> None:
     """A directory that may not be looked into hides the file; then it is back."""
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     forbidden = True
     whole = os.stat
 

@@ -16,14 +16,14 @@ from hsm_core.errors import AuditUnavailableError
 from hsm_core.factory import open_hsm
 from hsm_core.settings import Settings
 from tests.core.audit_faults import (
-    Writer,
+    begun,
     close_and_check,
     detail_of,
     is_well,
     resumes,
     until,
 )
-from tests.core.audit_support import draft, open_log, verified
+from tests.core.audit_support import draft, verified
 from tests.core.hsm_support import session_of
 
 
@@ -38,9 +38,7 @@ def test_a_hanging_disk_refuses_at_once_and_resumes(
     path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Waiting ends in time, then nobody waits any more; all goes on when it does."""
-    log = open_log(path, timeout_seconds=0.3)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1, timeout_seconds=0.3)
     release = threading.Event()
     whole = getattr(os, call)
 
@@ -81,9 +79,7 @@ def test_a_disk_that_hangs_and_then_fails_heals(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two faults at once are two causes, and one outage after the other."""
-    log = open_log(path, timeout_seconds=0.2)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1, timeout_seconds=0.2)
 
     def hanging(descriptor: int) -> None:
         time.sleep(0.4)

@@ -30,6 +30,7 @@ from tests.core.audit_faults import (
     CHANGING,
     Faults,
     Writer,
+    begun,
     check_all_there,
     close_and_check,
     detail_of,
@@ -80,10 +81,7 @@ def test_what_failed_once_heals(
 ) -> None:
     """The caller is told, appends are refused, and soon all goes on by itself."""
     names, code, at, short, cause = FAULTS[fault]
-    log = open_log(path, sync=sync)
-    writer = Writer(log)
-    for _ in range(3):
-        assert writer.append(durable=True)
+    log, writer = begun(path, 3, durable=True, sync=sync)
     faults.fail(*names, code=code, at=at, short=short)
     seen = threading.Event()
 
@@ -117,9 +115,7 @@ def test_what_fails_for_a_time_heals_when_that_is_over(
 ) -> None:
     """It goes on failing, tries ever more rarely, and heals when the cause is gone."""
     names, code, at, short, _cause = FAULTS[fault]
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     faults.fail(*names, code=code, at=at, short=short, times=float("inf"))
     if "fdatasync" in names:
         faults.fail("fsync", code=code, times=float("inf"))
@@ -143,8 +139,7 @@ def test_what_bounded_mode_has_acknowledged_outlives_a_failure(
 ) -> None:
     """Records that were written and not synced are written again."""
     names, code, at, short, _cause = FAULTS[fault]
-    log = open_log(path, sync=AuditSync.BOUNDED)
-    writer = Writer(log)
+    log, writer = begun(path, sync=AuditSync.BOUNDED)
     if names == ["write"]:
         # The sync of what comes before must be pending when the write fails.
         faults.fail(*names, code=code, at=at, short=short, skip=5)
@@ -164,9 +159,7 @@ def test_after_a_failed_sync_the_file_is_left_behind(
     path: Path, faults: Faults
 ) -> None:
     """What is not known to be durable goes to a new segment; the old one is closed."""
-    log = open_log(path)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1)
     old = path.stat().st_ino
     faults.fail("fdatasync", code=errno.EIO, at="audit.log")
     writer.append()
@@ -185,8 +178,7 @@ def test_a_segment_without_anything_durable_is_not_closed(
     path: Path, faults: Faults
 ) -> None:
     """The new file takes its place."""
-    log = open_log(path)
-    writer = Writer(log)
+    log, writer = begun(path)
     faults.fail("fdatasync", code=errno.EIO, at="audit.log")
     assert not writer.append()
     until(lambda: is_well(log))
@@ -200,8 +192,7 @@ def test_a_disk_that_never_syncs_does_not_fill_the_trail(
     path: Path, faults: Faults, calls: list[str]
 ) -> None:
     """Records of outages are at most as frequent as attempts, and those get rarer."""
-    log = open_log(path)
-    writer = Writer(log)
+    log, writer = begun(path)
     faults.fail(*calls, code=errno.EIO, times=float("inf"))
     writer.append()
     time.sleep(0.7)
@@ -232,23 +223,20 @@ def test_a_fault_while_it_heals_is_healed(
 
 def _reaches(path: Path, beginning: str, number: int, times: int) -> bool:
     """Let the healing's n-th call fail, check all, and return whether there was one."""
-    log = open_log(path, sync=AuditSync.BOUNDED)
-    writer = Writer(log)
-    for _ in range(2):
-        writer.append(durable=True)
+    log, writer = begun(path, 2, durable=True, sync=AuditSync.BOUNDED)
     with Faults().installed() as faults:
-        begun: list[int] = []
+        before: list[int] = []
 
         def handler(reached: str) -> None:
-            if reached == "audit.outage" and not begun:
-                begun.append(faults.failed)
+            if reached == "audit.outage" and not before:
+                before.append(faults.failed)
                 faults.fail(*CHANGING, code=errno.EIO, skip=number, times=times)
 
         BEGINNINGS[beginning](path, faults)
         with install(handler):
             writer.append(durable=True)
             until(lambda: is_well(log))
-        reached = faults.failed > begun[0]
+        reached = faults.failed > before[0]
         faults.lift()
         assert writer.append()
         close_and_check(log, writer, path)
@@ -305,10 +293,7 @@ def test_syncs_that_fail_for_hours_leave_few_files(
     path: Path, hasty: None, faults: Faults
 ) -> None:
     """Each try ends where the one before began: files and handles do not add up."""
-    log = open_log(path)
-    writer = Writer(log)
-    for _ in range(3):
-        assert writer.append()
+    log, writer = begun(path, 3)
     held = len(os.listdir("/proc/self/fd")), threading.active_count()
     faults.fail("fdatasync", code=errno.EIO, at="audit.log", times=float("inf"))
     assert not writer.append()
@@ -327,9 +312,7 @@ def test_a_leftover_that_reads_otherwise_is_not_copied(
     path: Path, hasty: None, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was durable stays in its file if the disk no longer gives it back right."""
-    log = open_log(path)
-    writer = Writer(log)
-    assert writer.append()
+    log, writer = begun(path, 1)
     faults.fail("fdatasync", code=errno.EIO, at="audit.log")
     assert not writer.append()
     until(lambda: is_well(log))
@@ -356,8 +339,7 @@ def test_a_segment_that_can_not_be_closed_is_closed_later(
     path: Path, faults: Faults, call: str
 ) -> None:
     """Without a free descriptor, say, the trail fails and heals, and loses nothing."""
-    log = open_log(path, segment_bytes=4096)
-    writer = Writer(log)
+    log, writer = begun(path, segment_bytes=4096)
     faults.fail(call, code=errno.EMFILE, times=3)
     for _ in range(40):
         while not writer.append():
@@ -371,8 +353,7 @@ def test_a_segment_that_can_not_be_closed_is_closed_later(
 
 def test_a_taken_name_of_a_segment_is_waited_for(path: Path) -> None:
     """What lies there is not overwritten; when it is gone the trail goes on."""
-    log = open_log(path, segment_bytes=4096)
-    writer = Writer(log)
+    log, writer = begun(path, segment_bytes=4096)
     closed = path.with_name(CLOSED)
     closed.write_bytes(b"not ours")
     closed.chmod(0o600)
@@ -397,9 +378,7 @@ def test_records_whose_sync_failed_before_a_restart_are_written_again(
     The kernel holds such records for clean and may drop them; only if they are written
     once more does a sync mean anything.
     """
-    log = open_log(path)
-    writer = Writer(log)
-    assert writer.append()
+    log, writer = begun(path, 1)
     begins = path.stat().st_size
     faults.fail("fdatasync", "fsync", code=errno.EIO, times=float("inf"))
     assert not writer.append()
@@ -440,10 +419,7 @@ def test_a_trail_that_is_closed_while_it_fails_is_as_after_a_crash(
 ) -> None:
     """Closing does not wait for a disk that is broken; the lock is released."""
     names, code, at, short, _cause = FAULTS[fault]
-    log = open_log(path, sync=AuditSync.BOUNDED)
-    writer = Writer(log)
-    for _ in range(3):
-        assert writer.append(durable=True)
+    log, writer = begun(path, 3, durable=True, sync=AuditSync.BOUNDED)
     faults.fail(*names, code=code, at=at, short=short, times=float("inf"))
     faults.fail("fsync", "ftruncate", code=code, times=float("inf"))
     assert not writer.append(durable=True)
@@ -460,8 +436,7 @@ def test_a_trail_that_is_closed_while_it_fails_is_as_after_a_crash(
 
 def test_who_reads_while_it_heals_sees_no_damage(path: Path, hasty: None) -> None:
     """A reader gets whole lines or is told to come back; never an alarm."""
-    log = open_log(path, sync=AuditSync.BOUNDED)
-    writer = Writer(log)
+    log, writer = begun(path, sync=AuditSync.BOUNDED)
     over = threading.Event()
     alarms: list[Exception] = []
 
@@ -496,10 +471,7 @@ def test_who_reads_while_a_segment_is_made_again_sees_all_or_is_told(
     path: Path, hasty: None, faults: Faults
 ) -> None:
     """No page lacks the newest records as if they had never been."""
-    log = open_log(path, sync=AuditSync.BOUNDED)
-    writer = Writer(log)
-    for _ in range(5):
-        writer.append(durable=True)
+    log, writer = begun(path, 5, durable=True, sync=AuditSync.BOUNDED)
     writer.append()
     seen: list[int] = []
 
@@ -523,8 +495,7 @@ def test_a_failure_that_is_no_error_of_the_system_is_one_all_the_same(
     path: Path, hasty: None
 ) -> None:
     """Whatever stops the thread, who waits is told, and the trail goes on."""
-    log = open_log(path)
-    writer = Writer(log)
+    log, writer = begun(path)
     times = iter([True])
 
     def handler(reached: str) -> None:

@@ -17,7 +17,7 @@ from hsm_core._internal.stores.filesystem.audit_files import DiskReserve
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft
-from tests.core.audit_faults import Faults, Writer, until
+from tests.core.audit_faults import Faults, Writer, begun, until
 from tests.core.audit_support import (
     copy_of,
     draft,
@@ -188,9 +188,7 @@ def test_on_a_full_disk_only_what_must_be_recorded_is_taken(
     path: Path, faults: Faults
 ) -> None:
     """Outcomes, the system's own and reserved records go on; uses wait for room."""
-    log = open_log(path, reserve_bytes=SIZE)
-    writer = Writer(log)
-    writer.append()
+    log, writer = begun(path, 1, reserve_bytes=SIZE)
     log.append([intent("operation")]).wait()
     _fill_up(faults)
     assert not writer.append()
@@ -227,8 +225,7 @@ def test_a_reserve_that_is_used_up_is_the_end_until_there_is_room(
     path: Path, faults: Faults
 ) -> None:
     """Then nothing is taken any more, and all goes on when there is room again."""
-    log = open_log(path, reserve_bytes=SIZE)
-    writer = Writer(log)
+    log, writer = begun(path, reserve_bytes=SIZE)
     _fill_up(faults)
     writer.append()
     until(lambda: log.health.state == "reserve")
@@ -248,8 +245,7 @@ def test_a_reserve_that_is_used_up_is_the_end_until_there_is_room(
 
 def test_a_trail_without_reserve_waits_for_room(path: Path, faults: Faults) -> None:
     """With a size of 0 there is no state between working and failing."""
-    log = open_log(path)
-    writer = Writer(log)
+    log, writer = begun(path)
     faults.fail("write", code=errno.ENOSPC, at="audit.log", times=3)
     assert not writer.append()
     assert ("failing", "full") == (log.health.state, log.health.cause)
