@@ -166,7 +166,7 @@ def test_a_prune_that_can_not_be_recorded_removes_nothing(
         raise AuditUnavailableError
 
     with monkeypatch.context() as patched:
-        patched.setattr(log, "_append", refuse)
+        patched.setattr(log, "append", refuse)
         with pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)
     assert 0 == log.first_seq

@@ -282,19 +282,8 @@ class SimulatedTrail(MemoryAuditLog):
         lazy: bool = False,
     ) -> AuditTicket:
         """Append records; whoever waits for the ticket has them durable."""
-        return self._append(drafts, durable=durable)
-
-    def _append(
-        self,
-        drafts: Sequence[AuditDraft],
-        *,
-        durable: bool = False,
-        reserved: bool = False,
-        lazy: bool = False,
-        announce: Callable[[int], None] | None = None,
-    ) -> AuditTicket:
         self._life.step("audit.before_write")
-        super()._append(drafts, announce=announce)
+        super().append(drafts)
         self._disk.notes += [
             _Note(draft.phase, draft.operation_id, draft.set_digest) for draft in drafts
         ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -170,21 +170,24 @@ class BaseAuditLog(ABC):
 
     def _append_prune(self, detail: PruneDetail) -> AuditTicket:
         draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
-        return self._append(
-            [draft], durable=True, reserved=True, announce=self._pruner.announce
-        )
+        return self.append([draft], durable=True, reserved=True)
+
+    def _announce(self, drafts: Sequence[AuditDraft]) -> None:
+        """Tell the pruner about the record of its prune, before it can be written."""
+        if isinstance(drafts[-1].detail, PruneDetail):
+            self._pruner.announce(self._chain.end.seq)
 
     @abstractmethod
-    def _append(
+    def append(
         self,
         drafts: Sequence[AuditDraft],
+        /,
         *,
         durable: bool = False,
         reserved: bool = False,
         lazy: bool = False,
-        announce: Callable[[int], None] | None = None,
     ) -> AuditTicket:
-        """Append records; *announce* gets the last seq before they can be written."""
+        """Append records; see `AuditLog.append`."""
 
     @abstractmethod
     def head(self) -> AuditHead:
@@ -303,24 +306,12 @@ class DurableAuditLog(BaseAuditLog):
             AuditUnavailableError: The log can't be written.
             InvalidInputError: A draft can't be recorded; none of them was.
         """
-        return self._append(drafts, durable=durable, reserved=reserved, lazy=lazy)
-
-    def _append(
-        self,
-        drafts: Sequence[AuditDraft],
-        *,
-        durable: bool = False,
-        reserved: bool = False,
-        lazy: bool = False,
-        announce: Callable[[int], None] | None = None,
-    ) -> AuditTicket:
         self._check_process()
         reserved = reserved or all(map(_uses_the_reserve, drafts))
         with self._lock:
             self._flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
-            if announce is not None:
-                announce(self._chain.end.seq)
+            self._announce(drafts)
             return self._flusher.enqueue(lines, durable=durable, lazy=lazy)
 
     def head(self) -> AuditHead:

@@ -155,22 +155,10 @@ class MemoryAuditLog(BaseAuditLog):
             AuditUnavailableError: The log is closed.
             InvalidInputError: A draft can't be recorded; none of them was.
         """
-        return self._append(drafts)
-
-    def _append(
-        self,
-        drafts: Sequence[AuditDraft],
-        *,
-        durable: bool = False,
-        reserved: bool = False,
-        lazy: bool = False,
-        announce: Callable[[int], None] | None = None,
-    ) -> AuditTicket:
         with self._lock:
             self._check_open()
             lines = self._chain.extend(drafts, self._clock.now())
-            if announce is not None:
-                announce(self._chain.end.seq)
+            self._announce(drafts)
             self._stored.add(lines)
         return _DoneTicket()
 
