@@ -648,17 +648,6 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def bench_more(session: nox.Session) -> None:
-    """Measure stores, starts, pages of the console, and processes, one by one."""
-    _install(session, "test", "bench")
-    session.run(
-        *("pytest", "--benchmark-columns=min,median,rounds", "-s", "--timeout=1200"),
-        *("-o", "addopts=--import-mode=importlib", "-o", "python_files=bench_*.py"),
-        *("tests/bench", *session.posargs),
-    )
-
-
-@nox.session
 def kill(session: nox.Session) -> None:
     """Kill a busy server again and again; nothing acknowledged may be lost."""
     _install(session, "test")

@@ -12,8 +12,8 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.model import KeyFilter, KeyState
 from hsm_core.protocols import IndexQuery
 from hsm_core.settings import KeyStoreKind
-from tests.bench.bench_start import _make, _start
 from tests.bench.figures import Finding, at_most
+from tests.bench.filled_stores import make, start
 from tests.bench.harness import interleave, repeated
 from tests.bench.processes import cpu_seconds
 from tests.bench.rig import PATIENT, Rig
@@ -39,7 +39,7 @@ def listings(rig: Rig) -> list[Finding]:
 
 def keys_in(rig: Rig, count: int) -> Path:
     """Return the folder of an HSM with so many keys; rows share it."""
-    return rig.once(f"{count}-keys", lambda path: _make(KIND, path, count))
+    return rig.once(f"{count}-keys", lambda path: make(KIND, path, count))
 
 
 def _store(path: Path) -> list[Finding]:
@@ -93,7 +93,7 @@ def _over_rest(rig: Rig, folder: Path) -> Finding:
 
 def _starts(one: Path, many: Path) -> list[Finding]:
     pairs = [
-        (_start(KIND, one, "stop"), _start(KIND, many, "stop")) for _ in range(_STARTS)
+        (start(KIND, one, "stop"), start(KIND, many, "stop")) for _ in range(_STARTS)
     ]
     seconds = statistics.median(of_many.seconds for _, of_many in pairs)
     room = statistics.median(of_many.resident for _, of_many in pairs)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""How long a start takes, and what memory a key costs, where there are many keys."""
+"""Stores with many keys, and starts of an HSM over them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-import pytest
 
 from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.keyring.documents import KeyDocument, document_digest, index_of
@@ -40,9 +38,6 @@ from hsm_core.testing import caller
 
 _AT_ONCE: Final = 10_000
 _BLOB: Final = bytes(200)
-_STARTS: Final = 5
-_GOAL_SECONDS: Final = 2
-_KEYS: Final = {KeyStoreKind.FILESYSTEM: 100_000, KeyStoreKind.SQLITE: 1_000_000}
 
 _START: Final = """
 import json, os, pathlib, sys, time
@@ -74,7 +69,7 @@ hsm.close()
 """
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """Seconds, seconds of processor, and bytes that are resident after it."""
 
     seconds: float
@@ -82,7 +77,7 @@ class _Start(NamedTuple):
     resident: float
 
 
-def _make(kind: KeyStoreKind, directory: Path, count: int) -> Path:
+def make(kind: KeyStoreKind, directory: Path, count: int) -> Path:
     """Make an HSM with many keys, and close it."""
     directory.mkdir(mode=0o700)
     settings = Settings(
@@ -96,14 +91,14 @@ def _make(kind: KeyStoreKind, directory: Path, count: int) -> Path:
     return directory
 
 
-def _start(kind: KeyStoreKind, directory: Path, end: str) -> _Start:
+def start(kind: KeyStoreKind, directory: Path, end: str) -> Start:
     """Start an HSM in a process of its own, and stop or kill it."""
     done = subprocess.run(
         [sys.executable, "-c", _START, kind.value, str(directory), end],
         stdout=subprocess.PIPE,
         check=end != "kill",
     )
-    return _Start(*json.loads(done.stdout))
+    return Start(*json.loads(done.stdout))
 
 
 def _fill(opened: OpenHSM, kind: KeyStoreKind, count: int) -> None:
@@ -223,43 +218,3 @@ def _write(path: Path, content: bytes) -> None:
         os.write(descriptor, content)
     finally:
         os.close(descriptor)
-
-
-@pytest.mark.parametrize("kind", list(_KEYS))
-@pytest.mark.timeout(3600)
-def test_start(
-    kind: KeyStoreKind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """
-    A start of a whole HSM, after a clean stop and after a kill; goal: two seconds.
-
-    The baseline is a start with one key; half of the keys have a use counter.
-    """
-    count = int(os.environ.get("FERROHSM_BENCH_KEYS", _KEYS[kind]))
-    few = _make(kind, tmp_path / "few", 1)
-    many = _make(kind, tmp_path / "many", count)
-
-    for end in ("stop", "kill"):
-        for directory in (few, many):
-            _start(kind, directory, end)
-        pairs = [
-            (_start(kind, few, end), _start(kind, many, end)) for _ in range(_STARTS)
-        ]
-        base, took, used, few_bytes, many_bytes = map(
-            statistics.median,
-            zip(
-                *(
-                    (one.seconds, all_.seconds, all_.used, one.resident, all_.resident)
-                    for one, all_ in pairs
-                ),
-                strict=True,
-            ),
-        )
-        memory = many_bytes - few_bytes
-        with capsys.disabled():
-            print(  # noqa: T201
-                f"\n{kind}, {count} keys, after a {end}: {took:.3f} s "
-                f"({used:.3f} s of processor), {took / base:.1f} starts "
-                f"with one key (goal: {_GOAL_SECONDS} s); "
-                f"{memory / 2**20:.0f} MiB, {memory / count:.0f} bytes a key"
-            )
