@@ -13,7 +13,6 @@ copyright = author
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
 ]
 source_suffix = {".md": "markdown"}
@@ -31,10 +30,6 @@ python_use_unqualified_type_names = True
 
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Standard", "notes_style")]
-
-# Examples in docstrings run under pytest, with their module's names; Sphinx would run
-# them without.
-doctest_test_doctest_blocks = ""
 
 # Types of other projects, whose inventories would have to be fetched, type variables,
 # and what is private.
