@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,10 @@ from hsm_cli.io.files import Source
 from hsm_cli.io.output import print_note
 from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
 from hsm_core.algorithms import HashAlgorithm
+
+if TYPE_CHECKING:
+    from hsm_core.model import KeyInfo
+    from hsm_core.operations import Operation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -169,10 +173,18 @@ out_option = click.option(
 )
 
 
-def version_option(text: str) -> Callable[[F], F]:
+def version_option(text: str, *, required: bool = False) -> Callable[[F], F]:
     """Add the option ``--version`` with this help."""
     kind = click.IntRange(min=1)
-    return click.option("--version", type=kind, metavar="N", help=text)
+    return click.option(
+        "--version", type=kind, required=required, metavar="N", help=text
+    )
+
+
+def reason_option(where: str, *, required: bool = False) -> Callable[[F], F]:
+    """Add the option ``--reason``; *where* is how and where the reason is kept."""
+    given: dict[str, Any] = {"required": True} if required else {"default": ""}
+    return click.option("--reason", metavar="TEXT", help=f"Reason; {where}.", **given)
 
 
 OAEP_OPTIONS: Final = (
@@ -235,6 +247,34 @@ def key_operand(function: F) -> Callable[..., Any]:
         return function(*args, key_id=key_id, **kwargs)
 
     return wrapper
+
+
+def change_command(
+    name: str, operation: Callable[..., Operation[KeyInfo]], *options: Callable[[F], F]
+) -> Callable[[Callable[[], None]], click.Command]:
+    """
+    Make a command that changes a key: the decorated function has only its help.
+
+    Args:
+        name: Of the command.
+
+        operation: What it executes; its fields are *key_id* and the options.
+
+        options: Added to the command, in the order of the help.
+    """
+
+    def decorate(described: Callable[[], None]) -> click.Command:
+        @click.pass_obj
+        def change(invocation: Invocation, /, **fields: Any) -> None:
+            invocation.change_key(operation(**fields))
+
+        function: Callable[..., Any] = change
+        for option in reversed(options):
+            function = option(function)
+        command = click.command(name, cls=ChangeCommand, help=described.__doc__)
+        return command(key_operand(function))
+
+    return decorate
 
 
 def text_or_hex(text: str | None, digits: str | None, *, name: str) -> bytes:

@@ -53,7 +53,7 @@ def run_batch(
     invocation: Invocation,
     source: Source,
     item_type: type[Item],
-    request: Callable[[tuple[Item, ...]], Operation[Found]],
+    request: Callable[..., Operation[Found]],
     out: str | None = None,
     *,
     private: bool = False,
@@ -69,7 +69,7 @@ def run_batch(
 
         item_type: Type of an item.
 
-        request: Creates an operation with up to *most_items* items.
+        request: Creates an operation with up to *most_items* as its *items*.
 
         out: File for the results; None and ``-`` are standard output.
 
@@ -87,7 +87,7 @@ def run_batch(
     try:
         with Progress("items done") as progress:
             for items in _requests(source, item_type, most_items):
-                found = invocation.execute(request(items))
+                found = invocation.execute(request(items=items))
                 for answer in found.items:
                     sink.write(answer)
                     failed += answer.error is not None

@@ -36,6 +36,7 @@ from hsm_core.settings import Limits
 _WHOLE_BYTES: Final = 1024 * 1024
 """Longest payload that is sent whole; longer ones are hashed if possible."""
 
+_IN_OPERATIONS: Final = ("scheme", "hash", "encoding", "context")
 _VERIFYING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.REVOKED})
 
 
@@ -53,6 +54,10 @@ class SignatureOptions:
     hash: HashAlgorithm | None = None
     encoding: SignatureEncoding | None = None
     context: bytes = b""
+
+    def fields(self) -> dict[str, Any]:
+        """Return them under the field names of the operations."""
+        return {name: getattr(self, name) for name in _IN_OPERATIONS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,11 @@ class SignatureInput:
     hash: HashAlgorithm | None = None
     context: bytes = b""
     version: int | None = None
+
+    def fields(self, options: SignatureOptions) -> dict[str, Any]:
+        """Return it, and what else *options* say, under the operations' field names."""
+        names = ("message", "digest", "mu", "hash", "context")
+        return options.fields() | {name: getattr(self, name) for name in names}
 
 
 def signature_options(function: Callable[..., Any]) -> Callable[..., Any]:

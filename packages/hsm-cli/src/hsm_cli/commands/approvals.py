@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 import click
+from msgspec import structs
 
 from hsm_cli.actions.approvals import (
     APPROVAL_HEADER,
@@ -28,7 +29,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.output import neutral, render_pairs, render_table
 from hsm_cli.options import Group, ListOption, choice
-from hsm_cli.parameters import HSMCommand
+from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.consent import changes, headline, statement
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import ApprovalState
@@ -89,25 +90,18 @@ def approvals() -> None:
 @click.pass_obj
 def list_approvals(
     invocation: Invocation,
+    /,
     states: tuple[ApprovalState, ...],
     every: bool,
-    kind: str,
-    key_id: str,
-    requester: str,
     limit: int,
-    cursor: str,
+    **filters: str,
 ) -> None:
     """List open approval requests, newest first."""
     if every and states:
         raise click.UsageError("--state and --all are mutually exclusive.")
-    operation = ListApprovals(
-        states=states or (() if every else _OPEN),
-        kind=kind,
-        key_id=key_id,
-        requester=requester,
-        per_page=min(limit, _LONGEST_PAGE),
-        cursor=cursor,
-    )
+    wanted = states or (() if every else _OPEN)
+    most = min(limit, _LONGEST_PAGE)
+    operation = ListApprovals(states=wanted, per_page=most, **filters)
     page = _collect(invocation, operation, limit)
     notes = [f"{len(page.items)} shown"]
     if page.next_cursor:
@@ -131,33 +125,18 @@ def _collect(
     invocation: Invocation, operation: ListApprovals, limit: int
 ) -> ApprovalPage:
     """Return up to *limit* approvals from as many pages as needed."""
-    items: list[ApprovalInfo] = []
-    tampered: list[str] = []
-    key_tampered: list[str] = []
-    cursor = operation.cursor
-    while True:
-        page = invocation.execute(
-            ListApprovals(
-                states=operation.states,
-                kind=operation.kind,
-                key_id=operation.key_id,
-                requester=operation.requester,
-                per_page=min(limit - len(items), _LONGEST_PAGE),
-                cursor=cursor,
-            )
+    found = invocation.execute(operation)
+    while found.next_cursor and len(found.items) < limit:
+        most = min(limit - len(found.items), _LONGEST_PAGE)
+        following = structs.replace(operation, per_page=most, cursor=found.next_cursor)
+        page = invocation.execute(following)
+        found = ApprovalPage(
+            items=found.items + page.items,
+            tampered=found.tampered + page.tampered,
+            key_tampered=found.key_tampered + page.key_tampered,
+            next_cursor=page.next_cursor,
         )
-        items += page.items
-        tampered += page.tampered
-        key_tampered += page.key_tampered
-        cursor = page.next_cursor
-        if not cursor or len(items) >= limit:
-            break
-    return ApprovalPage(
-        items=tuple(items),
-        tampered=tuple(tampered),
-        key_tampered=tuple(key_tampered),
-        next_cursor=cursor,
-    )
+    return found
 
 
 @approvals.command("show", cls=HSMCommand)
@@ -369,9 +348,7 @@ def deny(
 
 @approvals.command("withdraw", cls=HSMCommand)
 @approval_operand
-@click.option(
-    "--reason", default="", metavar="TEXT", help="Reason; stored with the decision."
-)
+@reason_option("stored with the decision")
 @click.pass_obj
 def withdraw(invocation: Invocation, approval_id: str, reason: str) -> None:
     """

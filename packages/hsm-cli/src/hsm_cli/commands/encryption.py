@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypedDict, Unpack
 
 import click
@@ -90,10 +91,7 @@ def _encrypt_batch(
     **options: Unpack[EncryptionOptions],
 ) -> None:
     refuse_in_batch(options)
-
-    def request(items: tuple[EncryptItem, ...]) -> EncryptBatch:
-        return EncryptBatch(key_id=key_id, items=items)
-
+    request = partial(EncryptBatch, key_id=key_id)
     run_batch(invocation, source, EncryptItem, request, out)
 
 
@@ -114,13 +112,8 @@ def encrypt(
 
     The ciphertext identifies its key and version for decrypt.
     """
-    found = invocation.execute(
-        Encrypt(
-            key_id=key_id,
-            plaintext=source.read(),
-            **options,
-        )
-    )
+    operation = Encrypt(key_id=key_id, plaintext=source.read(), **options)
+    found = invocation.execute(operation)
     deliver(invocation.output, found, found.ciphertext, out, private=False)
 
 
@@ -136,10 +129,7 @@ def _decrypt_batch(
     **options: Unpack[EncryptionOptions],
 ) -> None:
     refuse_in_batch(options, version)
-
-    def request(items: tuple[DecryptItem, ...]) -> DecryptBatch:
-        return DecryptBatch(key_id=key_id, items=items)
-
+    request = partial(DecryptBatch, key_id=key_id)
     run_batch(invocation, source, DecryptItem, request, out, private=True)
 
 
@@ -162,13 +152,9 @@ def decrypt(
 
     CIPHERTEXT is base64; a file holds the raw ciphertext unless --base64 is given.
     """
+    ciphertext = source.read()
     found = invocation.execute(
-        Decrypt(
-            key_id=key_id,
-            ciphertext=source.read(),
-            version=version,
-            **options,
-        )
+        Decrypt(key_id=key_id, ciphertext=ciphertext, version=version, **options)
     )
     if out is None and not invocation.output.json:
         out = "-"

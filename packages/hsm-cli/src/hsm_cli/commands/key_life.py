@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 
 import click
 
@@ -13,7 +12,10 @@ from hsm_cli.io.output import neutral
 from hsm_cli.options import Instant
 from hsm_cli.parameters import (
     ChangeCommand,
+    change_command,
     key_operand,
+    reason_option,
+    version_option,
 )
 from hsm_core.operations import (
     ActivateKey,
@@ -28,112 +30,71 @@ from hsm_core.operations import (
     SuspendKey,
 )
 
+_KEPT = reason_option("stored with the key and in the audit log")
 
-@click.command("rotate", cls=ChangeCommand)
-@key_operand
-@click.option(
-    "--staged",
-    is_flag=True,
-    help="Stage the new version; the old one stays current until activate.",
+
+@change_command(
+    "rotate",
+    RotateKey,
+    click.option(
+        "--staged",
+        is_flag=True,
+        help="Stage the new version; the old one stays current until activate.",
+    ),
 )
-@click.pass_obj
-def rotate(invocation: Invocation, key_id: str, staged: bool) -> None:
+def rotate() -> None:
     """Rotate a key: create a new version. Old versions still decrypt and verify."""
-    invocation.change_key(RotateKey(key_id=key_id, staged=staged))
 
 
-@click.command("activate", cls=ChangeCommand)
-@key_operand
-@click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Activate only if this is the staged version.",
+@change_command(
+    "activate",
+    ActivateKey,
+    version_option("Activate only if this is the staged version."),
 )
-@click.pass_obj
-def activate(
-    invocation: Invocation,
-    key_id: str,
-    version: int | None,
-) -> None:
+def activate() -> None:
     """Activate the staged version of a key. The previous version is retired."""
-    invocation.change_key(ActivateKey(key_id=key_id, version=version))
 
 
-@click.command("rollback", cls=ChangeCommand)
-@key_operand
-@click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    required=True,
-    metavar="N",
-    help="Version whose material to reuse.",
+@change_command(
+    "rollback",
+    Rollback,
+    version_option("Version whose material to reuse.", required=True),
 )
-@click.pass_obj
-def rollback(invocation: Invocation, key_id: str, version: int) -> None:
+def rollback() -> None:
     """Roll back to an older version: create a new version with its material."""
-    invocation.change_key(Rollback(key_id=key_id, version=version))
 
 
-@click.command("suspend", cls=ChangeCommand)
-@key_operand
-@click.option(
-    "--reason",
-    default="",
-    metavar="TEXT",
-    help="Reason; stored with the key and in the audit log.",
-)
-@click.pass_obj
-def suspend(invocation: Invocation, key_id: str, reason: str) -> None:
+@change_command("suspend", SuspendKey, _KEPT)
+def suspend() -> None:
     """
     Suspend the current version.
 
     Only its public key stays available until you resume it.
     """
-    invocation.change_key(SuspendKey(key_id=key_id, reason=reason))
 
 
-@click.command("resume", cls=ChangeCommand)
-@key_operand
-@click.pass_obj
-def resume(invocation: Invocation, key_id: str) -> None:
+@change_command("resume", ResumeKey)
+def resume() -> None:
     """Resume a suspended key version."""
-    invocation.change_key(ResumeKey(key_id=key_id))
 
 
-@click.command("revoke", cls=ChangeCommand)
-@key_operand
-@click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Revoke only this version and others with the same material. Default: all.",
+@change_command(
+    "revoke",
+    RevokeKey,
+    version_option(
+        "Revoke only this version and others with the same material. Default: all."
+    ),
+    _KEPT,
+    click.option(
+        "--compromised-at",
+        type=Instant(),
+        metavar="TIME",
+        help="Time of the compromise, such as 2026-01-31T12:00:00Z; stored with the "
+        "key.",
+    ),
 )
-@click.option(
-    "--reason",
-    default="",
-    metavar="TEXT",
-    help="Reason; stored with the key and in the audit log.",
-)
-@click.option(
-    "--compromised-at",
-    type=Instant(),
-    metavar="TIME",
-    help="Time of the compromise, such as 2026-01-31T12:00:00Z; stored with the key.",
-)
-@click.pass_obj
-def revoke(
-    invocation: Invocation,
-    key_id: str,
-    version: int | None,
-    reason: str,
-    compromised_at: datetime | None,
-) -> None:
+def revoke() -> None:
     """Revoke a key version or a whole key as compromised. Irreversible."""
-    operation = RevokeKey(
-        key_id=key_id, version=version, reason=reason, compromised_at=compromised_at
-    )
-    invocation.change_key(operation)
 
 
 @click.command("destroy", cls=ChangeCommand)
@@ -178,12 +139,9 @@ def _confirm_destruction(invocation: Invocation, key_id: str) -> None:
         raise click.UsageError("Nothing was destroyed: the name does not match.")
 
 
-@click.command("cancel-destroy", cls=ChangeCommand)
-@key_operand
-@click.pass_obj
-def cancel_destroy(invocation: Invocation, key_id: str) -> None:
+@change_command("cancel-destroy", CancelDestroy)
+def cancel_destroy() -> None:
     """Cancel a scheduled destruction. The key returns to its previous state."""
-    invocation.change_key(CancelDestroy(key_id=key_id))
 
 
 @click.command("set-rotation", cls=ChangeCommand)

@@ -20,8 +20,8 @@ from hsm_cli.io.results import (
 )
 from hsm_cli.options import ListOption, choice, none_unless_given
 from hsm_cli.parameters import (
-    ChangeCommand,
     HSMCommand,
+    change_command,
     key_operand,
     version_option,
 )
@@ -118,24 +118,26 @@ def versions(invocation: Invocation, key_id: str) -> None:
     invocation.output.table(found, VERSION_HEADER, rows)
 
 
-@click.command("update", cls=ChangeCommand)
-@key_operand
-@click.option("--name", metavar="NAME", help="New unique name; empty removes the name.")
-@click.option("--description", metavar="TEXT", help="New description.")
-@click.option("--owner", metavar="NAME", help="New owner.")
-@click.option(
-    "--tags",
-    cls=ListOption,
-    may_be_empty=True,
-    callback=none_unless_given,
-    metavar="TAGS",
-    help="New tags, which replace all others; repeatable or comma-separated. Empty "
-    "removes all tags.",
+@change_command(
+    "update",
+    UpdateKey,
+    click.option(
+        "--name", metavar="NAME", help="New unique name; empty removes the name."
+    ),
+    click.option("--description", metavar="TEXT", help="New description."),
+    click.option("--owner", metavar="NAME", help="New owner."),
+    click.option(
+        "--tags",
+        cls=ListOption,
+        may_be_empty=True,
+        callback=none_unless_given,
+        metavar="TAGS",
+        help="New tags, which replace all others; repeatable or comma-separated. Empty "
+        "removes all tags.",
+    ),
 )
-@click.pass_obj
-def update(invocation: Invocation, /, **fields: Any) -> None:
+def update() -> None:
     """Edit a key's name, description, owner or tags. Other fields stay unchanged."""
-    invocation.change_key(UpdateKey(**fields))
 
 
 @click.command("public-key", cls=HSMCommand)
@@ -156,18 +158,14 @@ def public_key(
 ) -> None:
     """Print the public key of a key version. Default: the current version."""
     key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
-    data = _encode_public_key(key, form)
-    deliver_public(invocation.output, data, out, key)
-
-
-def _encode_public_key(key: PublicKey, form: str) -> bytes:
     match form:
         case "pem":
-            return key.pem.encode()
+            data = key.pem.encode()
         case "der":
-            return key.der
+            data = key.der
         case _:
-            return f"{encode_record(key.jwk)}\n".encode()
+            data = f"{encode_record(key.jwk)}\n".encode()
+    deliver_public(invocation.output, data, out, key)
 
 
 @click.command("jwk", cls=HSMCommand)

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -26,7 +24,10 @@ from hsm_cli.parameters import (
     ChangeCommand,
     HSMCommand,
     LocalCommand,
+    change_command,
     key_operand,
+    reason_option,
+    version_option,
     warn_of_literal_secrets,
 )
 from hsm_core.operations import (
@@ -40,11 +41,6 @@ from hsm_core.operations import (
 )
 
 _HEADER = ("Key", "Versions", "State", "Due", "Window", "Purge", "Approval")
-
-
-def _reason_option(where: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    text = f"Reason; recorded in {where}."
-    return click.option("--reason", required=True, metavar="TEXT", help=text)
 
 
 @click.group("retention", cls=Group, no_args_is_help=False)
@@ -64,13 +60,7 @@ def status(invocation: Invocation) -> None:
 
 @retention.command("extend", cls=ChangeCommand)
 @key_operand
-@click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    required=True,
-    metavar="N",
-    help="Key version to keep.",
-)
+@version_option("Key version to keep.", required=True)
 @click.option(
     "--until",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
@@ -101,22 +91,22 @@ def extend(
     invocation.change_key(ExtendRetention(key_id=key_id, version=version, until=wanted))
 
 
-@retention.command("hold", cls=ChangeCommand)
-@key_operand
-@_reason_option("the key's metadata")
-@click.pass_obj
-def hold(invocation: Invocation, key_id: str, reason: str) -> None:
+@change_command(
+    "hold", HoldKey, reason_option("recorded in the key's metadata", required=True)
+)
+def hold() -> None:
     """Place a legal hold on a key: it can't be purged or destroyed."""
-    invocation.change_key(HoldKey(key_id=key_id, reason=reason))
 
 
-@retention.command("release", cls=ChangeCommand)
-@key_operand
-@_reason_option("the audit log")
-@click.pass_obj
-def release(invocation: Invocation, key_id: str, reason: str) -> None:
+@change_command(
+    "release", ReleaseKey, reason_option("recorded in the audit log", required=True)
+)
+def release() -> None:
     """Release the legal hold on a key."""
-    invocation.change_key(ReleaseKey(key_id=key_id, reason=reason))
+
+
+retention.add_command(hold)
+retention.add_command(release)
 
 
 @retention.group("ledger", cls=Group, no_args_is_help=False)
@@ -125,7 +115,7 @@ def ledger() -> None:
 
 
 @ledger.command("begin", cls=HSMCommand)
-@_reason_option("the new ledger and in the audit log")
+@reason_option("recorded in the new ledger and in the audit log", required=True)
 @click.pass_obj
 def begin(invocation: Invocation, reason: str) -> None:
     """

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from hsm_cli.actions.batches import most_signatures, run_batch
@@ -60,17 +62,7 @@ def _sign_batch(
             "--prehash can't be used with --batch; put a message or a digest in each "
             "item."
         )
-
-    def request(items: tuple[SignItem, ...]) -> SignBatch:
-        return SignBatch(
-            key_id=key_id,
-            items=items,
-            scheme=options.scheme,
-            hash=options.hash,
-            encoding=options.encoding,
-            context=options.context,
-        )
-
+    request = partial(SignBatch, key_id=key_id, **options.fields())
     most_items = most_signatures(invocation, key_id)
     run_batch(invocation, source, SignItem, request, out, most_items=most_items)
 
@@ -94,18 +86,7 @@ def sign(
     can have any size. Ed25519, Ed448 and SLH-DSA sign at most 64 MiB.
     """
     signed = signing_input(invocation, key_id, source, options)
-    found = invocation.execute(
-        Sign(
-            key_id=key_id,
-            message=signed.message,
-            digest=signed.digest,
-            mu=signed.mu,
-            scheme=options.scheme,
-            hash=signed.hash,
-            encoding=options.encoding,
-            context=signed.context,
-        )
-    )
+    found = invocation.execute(Sign(key_id=key_id, **signed.fields(options)))
     if signed.version is not None and signed.version != found.version:
         raise GenerationConflictError(
             f"The key was rotated to version {found.version} while the payload was "
@@ -132,18 +113,8 @@ def _verify_batch(
             "--prehash, --signature and --signature-base64 can't be used with --batch; "
             "put a signature, and a message or a digest, in each item."
         )
-
-    def request(items: tuple[VerifyItem, ...]) -> VerifyBatch:
-        return VerifyBatch(
-            key_id=key_id,
-            items=items,
-            version=version,
-            scheme=options.scheme,
-            hash=options.hash,
-            encoding=options.encoding,
-            context=options.context,
-        )
-
+    fields = options.fields()
+    request = partial(VerifyBatch, key_id=key_id, version=version, **fields)
     run_batch(invocation, source, VerifyItem, request, out)
 
 
@@ -189,14 +160,8 @@ def _verify_any(
         operation = Verify(
             key_id=key_id,
             signature=signature,
-            message=signed.message,
-            digest=signed.digest,
-            mu=signed.mu,
             version=signed.version if version is None else version,
-            scheme=options.scheme,
-            hash=signed.hash,
-            encoding=options.encoding,
-            context=signed.context,
+            **signed.fields(options),
         )
         try:
             return invocation.execute(operation)
@@ -210,9 +175,7 @@ def _verify_any(
 def _mac_batch(
     invocation: Invocation, *, key_id: str, source: Source, out: str | None
 ) -> None:
-    def request(items: tuple[MacInput, ...]) -> ComputeMacBatch:
-        return ComputeMacBatch(key_id=key_id, items=items)
-
+    request = partial(ComputeMacBatch, key_id=key_id)
     run_batch(invocation, source, MacInput, request, out)
 
 
@@ -241,10 +204,7 @@ def _verify_mac_batch(
         raise click.UsageError(
             "--mac and --mac-base64 can't be used with --batch; put a MAC in each item."
         )
-
-    def request(items: tuple[VerifyMacItem, ...]) -> VerifyMacBatch:
-        return VerifyMacBatch(key_id=key_id, items=items, version=version)
-
+    request = partial(VerifyMacBatch, key_id=key_id, version=version)
     run_batch(invocation, source, VerifyMacItem, request, out)
 
 

@@ -11,11 +11,10 @@ import click
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import neutral
 from hsm_cli.options import Group
-from hsm_cli.parameters import HSMCommand
+from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.errors import StoreMismatchError
 from hsm_core.operations import (
     BackUpStores,
-    KeyFinding,
     Recovered,
     RecoverKey,
     RecoverStore,
@@ -45,7 +44,8 @@ def verify(invocation: Invocation) -> None:
     invocation.raise_timeout(_SECONDS)
     report = invocation.execute(VerifyStore())
     count = f"{report.keys} keys verified"
-    invocation.output.table(report, ("Key", "Problem"), _rows(report.findings), count)
+    rows = [(finding.key_id, finding.problem) for finding in report.findings]
+    invocation.output.table(report, ("Key", "Problem"), rows, count)
     if report.findings:
         raise StoreMismatchError(
             f"{len(report.findings)} of {report.keys} keys failed verification."
@@ -72,9 +72,7 @@ def back_up(invocation: Invocation) -> None:
 
 
 @store.command("recover", cls=HSMCommand)
-@click.option(
-    "--reason", required=True, metavar="TEXT", help="Reason; recorded in the audit log."
-)
+@reason_option("recorded in the audit log", required=True)
 @click.option("--key-id", metavar="KEY", help="Recover only this key (ID).")
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @click.pass_obj
@@ -117,10 +115,6 @@ def _confirm(invocation: Invocation, key_id: str | None) -> None:
         raise click.UsageError(
             "Nothing was recovered. Use --yes to skip the confirmation."
         )
-
-
-def _rows(findings: tuple[KeyFinding, ...]) -> list[tuple[str, str]]:
-    return [(finding.key_id, finding.problem) for finding in findings]
 
 
 def _states(found: Recovered) -> list[tuple[str, str]]:
