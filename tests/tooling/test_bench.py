@@ -10,119 +10,57 @@ from typing import Final
 
 import pytest
 
-from tests.bench.figures import Absent, Finding, at_least, at_most
+from tests.bench.figures import Absent, Figure, Finding, at_least, at_most
 from tests.bench.goals import GOALS, Goal, chosen
-from tests.bench.harness import Loop, interleave, repeated
+from tests.bench.harness import Loop, interleave
 from tests.bench.peers.native import AbsentError, compiled
 from tests.bench.report import METHOD, page, summary, table
-from tests.bench.rig import OWN, RAW, SOFTHSM, Rivals
 from tests.support import REPOSITORY
 
 
-class _Machine:
-    """A machine whose operations take as long as they are said to."""
+@pytest.mark.parametrize(
+    ("finding", "is_met"),
+    [
+        (at_least(0.87, "ratio", 0.86), False),
+        (at_least(0.87, "ratio", 0.87), True),
+        (at_most(2, "start", 2, "s"), True),
+        (at_most(2, "start", 2.0001, "s"), False),
+    ],
+)
+def test_figure(finding: Figure, *, is_met: bool) -> None:
+    """A goal is reached by its own value; what misses it by little misses it."""
+    assert is_met == finding.is_met
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.turns: list[str] = []
 
-    def loop(self, name: str, *seconds: float) -> Loop:
-        """Return a loop whose turns take these seconds an operation, over and over."""
-        count = 0
+def test_interleave_tells_the_median_of_one_operation() -> None:
+    """Rivals take turns, and a round in which the machine was busy does not count."""
+    now, turns = 0.0, list[str]()
+
+    def loop(name: str, *seconds: float) -> Loop:
+        left = iter(seconds)
 
         def run(times: int) -> None:
-            nonlocal count
-            self.turns.append(name)
-            self.now += times * seconds[count % len(seconds)]
-            count += 1
+            nonlocal now
+            turns.append(name)
+            now += times * next(left)
 
         return run
 
-    def clock(self) -> float:
-        """Return the seconds that were worked."""
-        return self.now
+    rivals = {"a": loop("a", 2.0, 2.0, 90.0, 3.0), "b": loop("b", 1.0, 1.0, 1.0, 1.0)}
+    took = interleave(rivals, rounds=3, clock=lambda: now)
+
+    assert {"a": 3.0, "b": 1.0} == took
+    assert ["a", "b"] * 4 == turns  # one turn each is the warm-up
 
 
-class TestInterleave:
-    def test_takes_turns(self) -> None:
-        """Rivals follow each other in every round."""
-        machine = _Machine()
-        rivals = {name: machine.loop(name, 1.0) for name in "ab"}
+def test_loops_of_c_are_absent_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A rival that can't run here is told apart from one that lost."""
+    monkeypatch.setenv("PATH", str(tmp_path))
 
-        interleave(rivals, rounds=3, clock=machine.clock)
-
-        assert ["a", "b"] * 4 == machine.turns  # one turn each is the warm-up
-
-    def test_tells_the_median_of_one_operation(self) -> None:
-        """A round in which the machine was busy does not count."""
-        machine = _Machine()
-        rivals = {"a": machine.loop("a", 2.0, 2.0, 90.0, 3.0)}
-
-        took = interleave(rivals, rounds=3, clock=machine.clock)
-
-        assert {"a": 3.0} == took
-
-    def test_fills_a_turn(self) -> None:
-        """A quick operation is done so often that the clock can tell."""
-        machine = _Machine()
-        rivals = {"a": machine.loop("a", 0.001)}
-
-        took = interleave(rivals, rounds=1, turn_seconds=1.0, clock=machine.clock)
-
-        assert took["a"] == pytest.approx(0.001)
-        assert machine.now == pytest.approx(1.0 + 1.0, rel=0.25)  # warm-up and turn
-
-    def test_ends_where_the_clock_stands_still(self) -> None:
-        """What takes no time at all is not done for ever."""
-        assert {"a": 0.0} == interleave(
-            {"a": lambda times: None}, rounds=1, clock=lambda: 0.0
-        )
-
-
-def test_repeated_calls_as_often_as_it_is_told() -> None:
-    """A loop calls its function once for each operation."""
-    calls: list[int] = []
-
-    repeated(lambda: calls.append(1))(3)
-
-    assert [1, 1, 1] == calls
-
-
-class TestRivals:
-    def test_absent_rival_is_left_out(self) -> None:
-        """Who can't run here is not measured, and the reason is kept."""
-        rivals = Rivals(repeated(int), raw=repeated(int))
-
-        def refuse() -> Loop:
-            raise AbsentError("SoftHSM2 is not installed")
-
-        rivals.invite(SOFTHSM, refuse)
-
-        assert [OWN, RAW] == list(rivals)
-        assert {SOFTHSM: "SoftHSM2 is not installed"} == rivals.missing
-
-    def test_no_compiler(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Loops of C are absent where nothing compiles them."""
-        monkeypatch.setenv("PATH", str(tmp_path))
-
-        with pytest.raises(AbsentError, match="no C compiler"):
-            compiled("openssl_loops", tmp_path)
-
-
-class TestFigure:
-    @pytest.mark.parametrize(
-        ("value", "is_met"), [(0.86, False), (0.87, True), (1.2, True)]
-    )
-    def test_floor(self, value: float, *, is_met: bool) -> None:
-        """A floor is reached by its own value and by more."""
-        assert is_met == at_least(0.87, "ratio", value).is_met
-
-    @pytest.mark.parametrize(
-        ("value", "is_met"), [(1.9, True), (2, True), (2.0001, False)]
-    )
-    def test_ceiling(self, value: float, *, is_met: bool) -> None:
-        """A ceiling is kept by its own value and by less."""
-        assert is_met == at_most(2, "start", value, "s").is_met
+    with pytest.raises(AbsentError, match="no C compiler"):
+        compiled("openssl_loops", tmp_path)
 
 
 _FOUND: Final[Mapping[Goal, Sequence[Finding]]] = {
@@ -157,19 +95,10 @@ class TestReport:
         assert table(_FOUND) in text
 
 
-class TestGoals:
-    def test_all_are_there(self) -> None:
-        """There are sixteen goals, in their order."""
-        assert [f"P{number}" for number in range(1, 17)] == [g.number for g in GOALS]
-
-    def test_some_are_chosen(self) -> None:
-        """One command measures some rows."""
-        assert ["P4", "P16"] == [goal.number for goal in chosen(["P16", "P4"])]
-
-    def test_unknown_goal(self) -> None:
-        """A row that does not exist is not passed over in silence."""
-        with pytest.raises(ValueError, match="no goal P17"):
-            chosen(["P1", "P17"])
+def test_unknown_goal() -> None:
+    """A row that does not exist is not passed over in silence."""
+    with pytest.raises(ValueError, match="no goal P17"):
+        chosen(["P1", "P17"])
 
 
 def test_published_page_has_every_row() -> None:

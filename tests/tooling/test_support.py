@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,85 +16,38 @@ from tests.support import (
     vectors_folder,
 )
 
-
-class TestRequireService:
-    def test_present(self) -> None:
-        """
-        Nothing happens when the thing is there.
-        """
-        require_service("something", "/a/path")
-
-    def test_absent_skips(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        An absent thing skips the test and says which thing it is.
-        """
-        monkeypatch.delenv("FERROHSM_REQUIRE_SERVICES", raising=False)
-
-        with pytest.raises(pytest.skip.Exception, match="something is not available"):
-            require_service("something", None)
-
-    def test_absent_but_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        Where services are required, an absent one fails the test.
-        """
-        monkeypatch.setenv("FERROHSM_REQUIRE_SERVICES", "1")
-
-        with pytest.raises(pytest.fail.Exception, match="something is not available"):
-            require_service("something", None)
-
-    def test_absent_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A program that is not on the PATH is named.
-        """
-        monkeypatch.delenv("FERROHSM_REQUIRE_SERVICES", raising=False)
-
-        with pytest.raises(pytest.skip.Exception, match="no-such-program"):
-            require_program("no-such-program")
+NEEDS: dict[str, Callable[[], object]] = {
+    "something": lambda: require_service("something", None),
+    "no-such-program": lambda: require_program("no-such-program"),
+    "some-set": lambda: vectors_folder("some-set"),
+    "only root may": lambda: require_mounts("only root may"),
+}
+"""What is not there, by the word that names it."""
 
 
-class TestVectorsFolder:
-    def test_present(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """
-        A set is a folder below the one that the environment names.
-        """
-        monkeypatch.setenv("FERROHSM_VECTORS", str(tmp_path))
-        (tmp_path / "some-set").mkdir()
-
-        assert tmp_path / "some-set" == vectors_folder("some-set")
-
-    @pytest.mark.parametrize("value", [None, "", "/no/such/folder"])
-    def test_absent(self, monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-        """
-        Without the folder the test is skipped, whatever the variable says.
-        """
-        monkeypatch.delenv("FERROHSM_REQUIRE_SERVICES", raising=False)
-        if value is None:
-            monkeypatch.delenv("FERROHSM_VECTORS", raising=False)
-        else:
-            monkeypatch.setenv("FERROHSM_VECTORS", value)
-
-        with pytest.raises(pytest.skip.Exception, match="some-set"):
-            vectors_folder("some-set")
+@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("vectors", ["", "/no/such/folder"])
+def test_absent(monkeypatch: pytest.MonkeyPatch, name: str, vectors: str) -> None:
+    """What is absent skips a test, or fails it where nothing may be, and is named."""
+    monkeypatch.setenv("FERROHSM_VECTORS", vectors)
+    for variable in ("FERROHSM_REQUIRE_SERVICES", "FERROHSM_REQUIRE_MOUNTS"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(pytest.skip.Exception, match=name):
+        NEEDS[name]()
+    for variable in ("FERROHSM_REQUIRE_SERVICES", "FERROHSM_REQUIRE_MOUNTS"):
+        monkeypatch.setenv(variable, "1")
+    with pytest.raises(pytest.fail.Exception, match=name):
+        NEEDS[name]()
 
 
-class TestRequireMounts:
-    def test_possible(self) -> None:
-        """Where nothing speaks against it, the test goes on."""
-        require_mounts("")
+def test_present(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is there is no reason to skip; vectors are a folder of the named one."""
+    monkeypatch.setenv("FERROHSM_VECTORS", str(tmp_path))
+    (tmp_path / "some-set").mkdir()
 
-    def test_impossible_skips(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the kernel forbids it, the test is skipped with the reason."""
-        monkeypatch.delenv("FERROHSM_REQUIRE_MOUNTS", raising=False)
-
-        with pytest.raises(pytest.skip.Exception, match="only root may"):
-            require_mounts("only root may")
-
-    def test_impossible_but_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where it was found to work, a test can't pass by skipping."""
-        monkeypatch.setenv("FERROHSM_REQUIRE_MOUNTS", "1")
-
-        with pytest.raises(pytest.fail.Exception, match="only root may"):
-            require_mounts("only root may")
+    require_service("something", "/a/path")
+    require_mounts("")
+    assert tmp_path / "some-set" == vectors_folder("some-set")
 
 
 def test_programs_heed_signals_under_nohup() -> None:
