@@ -7,13 +7,17 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+from unittest import mock
 
 import pytest
 
 from hsm_cli.client import RemoteHSM
 from hsm_cli.main import run
+from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
+
+R = TypeVar("R")
 
 Remote: TypeAlias = Callable[..., RemoteHSM]
 """Makes clients of the stub, with other arguments where they are given."""
@@ -55,18 +59,77 @@ class Outcome:
         return self.text.splitlines()
 
 
+class Answering:
+    """
+    HSM that keeps every operation, and whose answers a function gives.
+
+    Args:
+        answer: Returns a result, or raises.
+    """
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self.answer = answer
+        self.seen: list[Operation[Any]] = []
+
+    def execute(
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
+        expected_generation: int = 0,
+    ) -> R:
+        """Answer an operation."""
+        self.seen.append(operation)
+        found: R = self.answer(operation)
+        return found
+
+
+def run_here(
+    *args: str,
+    hsm: HSM | None = None,
+    stdin: bytes = b"",
+    terminal: bool = False,
+    typing: bool = False,
+) -> Outcome:
+    """
+    Run one command in this process and return how it ended.
+
+    Args:
+        args: Its words.
+
+        hsm: What executes operations; None means the server of the settings.
+
+        stdin: What it finds on standard input.
+
+        terminal: Whether it writes to a terminal.
+
+        typing: Whether somebody types on standard input.
+    """
+    out, err = _Stream(terminal=terminal), _Stream(terminal=terminal)
+    with (
+        mock.patch.object(sys, "stdin", _Stream(stdin, terminal=typing)),
+        mock.patch.object(sys, "stdout", out),
+        mock.patch.object(sys, "stderr", err),
+    ):
+        code = run(args, hsm=hsm)
+        out.flush()
+        err.flush()
+    return Outcome(code, out.memory.getvalue(), err.memory.getvalue().decode())
+
+
 class Shell:
     """
     Run command lines of hsm-cli.
 
     Args:
-        monkeypatch: Replaces the streams, and forgets the caller's FERROHSM variables.
+        monkeypatch: Forgets the caller's FERROHSM variables.
 
         hsm: What executes operations; None means the server of the settings.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, hsm: HSM | None) -> None:
-        self._monkeypatch = monkeypatch
         self.hsm = hsm
         for name in list(os.environ):
             if name.startswith(("FERROHSM_", "NO_COLOR", "_HSM_CLI")):
@@ -81,27 +144,10 @@ class Shell:
         terminal: bool = False,
         typing: bool = False,
     ) -> Outcome:
-        """
-        Run one command and return how it ended.
-
-        Args:
-            args: Its words.
-
-            stdin: What it finds on standard input.
-
-            terminal: Whether it writes to a terminal.
-
-            typing: Whether somebody types on standard input.
-        """
-        out, err = _Stream(terminal=terminal), _Stream(terminal=terminal)
-        with self._monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", _Stream(stdin, terminal=typing))
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            code = run(args, hsm=self.hsm)
-            out.flush()
-            err.flush()
-        return Outcome(code, out.memory.getvalue(), err.memory.getvalue().decode())
+        """Run one command; see `run_here`."""
+        return run_here(
+            *args, hsm=self.hsm, stdin=stdin, terminal=terminal, typing=typing
+        )
 
     def ok(self, *args: str, stdin: bytes = b"") -> Outcome:
         """Run a command that must succeed without output on standard error."""

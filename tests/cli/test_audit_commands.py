@@ -7,58 +7,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pytest
 
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Role
 from hsm_core.operations import (
-    AuditVerification,
     Operation,
     VerifyAudit,
 )
-from hsm_core.protocols import HSM
 from hsm_core.session import Session
 from hsm_core.settings import AuditStoreKind, Settings
 from hsm_core.testing import caller
-from tests.cli.support import Shell
-
-R = TypeVar("R")
-
+from tests.cli.support import Answering, Shell
 
 HMAC_KEY = base64.b64encode(b"\x02" * 32).decode()
-
-
-class _Bounded:
-    """HSM that verifies three records a call."""
-
-    def __init__(self, hsm: HSM) -> None:
-        self.hsm = hsm
-        self.calls: list[int] = []
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Execute it, with a lower bound."""
-        if isinstance(operation, VerifyAudit):
-            self.calls.append(operation.start_seq)
-            bounded = VerifyAudit(start_seq=operation.start_seq, limit=3)
-            found = self.hsm.execute(bounded)
-            assert isinstance(found, AuditVerification)
-            return found  # type: ignore[return-value]
-        return self.hsm.execute(
-            operation,
-            idempotency_key=idempotency_key,
-            approval_id=approval_id,
-            expected_generation=expected_generation,
-        )
 
 
 class TestAuditEvents:
@@ -151,15 +115,22 @@ class TestAuditVerify:
 
     def test_server(self, shell: Shell, gateway: OpenHSM) -> None:
         """The server's audit log is verified range by range up to its head."""
-        bounded = _Bounded(gateway.act_as(caller()))
-        shell.hsm = bounded
+        inner, calls = gateway.act_as(caller()), list[int]()
+
+        def three_at_a_time(operation: Operation[Any]) -> object:
+            if not isinstance(operation, VerifyAudit):
+                return inner.execute(operation)
+            calls.append(operation.start_seq)
+            return inner.execute(VerifyAudit(start_seq=operation.start_seq, limit=3))
+
+        shell.hsm = Answering(three_at_a_time)
         for name in ("a", "b", "c"):
             shell.ok("create", "aes", "--name", name)
         record = shell.ok("audit", "verify", "--json").json
         terminal = shell("audit", "verify", terminal=True)
 
         assert record["verified"] == record["head_seq"] + 1
-        assert bounded.calls[:3] == [0, 3, 6]
+        assert calls[:3] == [0, 3, 6]
         assert "records verified" in terminal.err
         assert terminal.err.endswith("\r\x1b[K")
 

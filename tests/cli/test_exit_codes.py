@@ -3,17 +3,15 @@
 
 import json
 import os
-from typing import TypeVar
+from unittest.mock import Mock
 
 import pytest
 
 from hsm_cli import main
 from hsm_cli.exit_codes import EXIT_CODES, ExitCode, exit_code
 from hsm_core import errors
-from hsm_core.operations import Operation
-from tests.cli.support import Shell
+from tests.cli.support import Answering, Shell
 
-R = TypeVar("R")
 PUBLIC = list(errors.error_classes().values())
 EXPECTED = {
     "internal": 1,
@@ -62,28 +60,16 @@ def test_codes_of_the_program() -> None:
     assert own | {source["_OUTPUT_CLOSED"]} <= set(ExitCode)
 
 
-class _Raising:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Raise the error."""
-        raise self.error
+def raising(error: BaseException) -> Answering:
+    """Return an HSM that raises an error."""
+    return Answering(Mock(side_effect=error))
 
 
 @pytest.mark.parametrize("error", PUBLIC, ids=lambda error: error.code)
 def test_one_line(shell: Shell, error: type[errors.HSMError]) -> None:
     """An error is one line with its code, however many lines its message has."""
     raised = error.from_wire("What\nhappened\x1b[31m.", {"field": "x"})
-    shell.hsm = _Raising(raised)
+    shell.hsm = raising(raised)
     outcome = shell("status")
 
     assert (exit_code(raised), b"") == (outcome.code, outcome.out)
@@ -101,7 +87,7 @@ def test_names_that_are_not_unicode(shell: Shell) -> None:
 
 def test_unexpected_error(shell: Shell) -> None:
     """A fault of ours is told by its kind alone, without traceback or data."""
-    shell.hsm = _Raising(RuntimeError("secret detail"))
+    shell.hsm = raising(RuntimeError("secret detail"))
     outcome = shell("status")
 
     assert (1, "hsm-cli: unexpected error: RuntimeError\n") == (
@@ -112,7 +98,7 @@ def test_unexpected_error(shell: Shell) -> None:
 
 def test_interrupted_mutation(shell: Shell) -> None:
     """Ctrl-C in a mutation says how to repeat it safely."""
-    shell.hsm = _Raising(KeyboardInterrupt())
+    shell.hsm = raising(KeyboardInterrupt())
     outcome = shell("create", "aes", "--idempotency-key", "the-key")
 
     assert 130 == outcome.code
@@ -122,7 +108,7 @@ def test_interrupted_mutation(shell: Shell) -> None:
 
 def test_interrupted_read(shell: Shell) -> None:
     """Ctrl-C in a read is told in one line."""
-    shell.hsm = _Raising(KeyboardInterrupt())
+    shell.hsm = raising(KeyboardInterrupt())
     outcome = shell("list")
 
     assert (130, "hsm-cli: interrupted\n") == (outcome.code, outcome.err)

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Tests of files that are hashed here, so that a few bytes are sent for them."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import pytest
@@ -11,52 +9,15 @@ import pytest
 from hsm_core import primitives
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import GetPublicKey, Operation, RotateKey, Sign, Verify
-from hsm_core.protocols import HSM
-from tests.cli.support import Shell
-
-R = TypeVar("R")
+from tests.cli.support import Answering, Shell
 
 MiB = 1024 * 1024
 LONG = 9 * MiB + 5
 HASHED = ["rsa2048", "p256", "ML-DSA-44", "P-256 + ML-DSA-44", "ed25519-mldsa65"]
 
 
-class Watching:
-    """
-    Passes operations on to an HSM, and keeps them.
-
-    Args:
-        hsm: The HSM.
-
-        before: Called with each operation before it is executed.
-    """
-
-    def __init__(
-        self, hsm: HSM, before: Callable[[Operation[object]], None] | None = None
-    ) -> None:
-        self.hsm = hsm
-        self.seen: list[Operation[object]] = []
-        self._before = before
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Remember and pass on."""
-        self.seen.append(operation)
-        if self._before is not None:
-            self._before(operation)
-        return self.hsm.execute(
-            operation,
-            idempotency_key=idempotency_key,
-            approval_id=approval_id,
-            expected_generation=expected_generation,
-        )
+class Watching(Answering):
+    """HSM that keeps what passes through it on its way to another one."""
 
     def longest(self, kind: type[Operation[object]]) -> int:
         """Return the length of the longest byte string that was sent but signatures."""
@@ -72,7 +33,7 @@ class Watching:
 def watched(shell: Shell) -> Watching:
     """Put a watcher between the shell and its HSM."""
     assert shell.hsm is not None
-    watching = Watching(shell.hsm)
+    watching = Watching(shell.hsm.execute)
     shell.hsm = watching
     return watching
 
@@ -179,11 +140,12 @@ def test_rotation_meanwhile(shell: Shell, tmp_path: Path) -> None:
     hsm = shell.hsm
     assert hsm is not None
 
-    def rotate(operation: Operation[object]) -> None:
+    def rotate_first(operation: Operation[object]) -> object:
         if isinstance(operation, Sign):
             hsm.execute(RotateKey(key_id="k"))
+        return hsm.execute(operation)
 
-    shell.hsm = Watching(hsm, rotate)
+    shell.hsm = Answering(rotate_first)
     path = sparse(tmp_path / "long", LONG)
     outcome = shell("sign", "k", "--in", str(path))
 

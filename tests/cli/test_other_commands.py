@@ -4,7 +4,7 @@
 import shutil
 import subprocess
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 import cryptography
 import pytest
@@ -22,30 +22,16 @@ from hsm_core.protocols import HSM
 from tests import self_tests
 from tests.cli.certificates import Certificates
 from tests.cli.stub import TOKEN, Stub
-from tests.cli.support import Shell
+from tests.cli.support import Answering, Shell
 from tests.support import require_program
 
-R = TypeVar("R")
 
-
-class _FailingSelfTest:
-    """An HSM of which one algorithm fails its self-test."""
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Answer the self-test and nothing else."""
-        assert isinstance(operation, SelfTest)
-        result = SelfTestResult(
-            algorithm=Algorithm.ED25519, provider="p", passed=False, reason="sign"
-        )
-        return SelfTestReport(passed=False, results=(result,))  # type: ignore[return-value]
+def self_tested(*, passed: bool, reason: str = "") -> SelfTestReport:
+    """Return the report of a self-test of one algorithm."""
+    result = SelfTestResult(
+        algorithm=Algorithm.ED25519, provider="p", passed=passed, reason=reason
+    )
+    return SelfTestReport(passed=passed, results=(result,))
 
 
 class TestHealth:
@@ -73,7 +59,8 @@ class TestHealth:
 
     def test_failing_self_test(self, shell: Shell) -> None:
         """A failing self-test is shown, named and gives exit code 8."""
-        shell.hsm = _FailingSelfTest()
+        report = self_tested(passed=False, reason="sign")
+        shell.hsm = Answering({SelfTest(): report}.__getitem__)
         outcome = shell("selftest")
 
         assert 8 == outcome.code
@@ -81,22 +68,10 @@ class TestHealth:
         assert "Self-tests failed: Ed25519. [self_test_failed]" in outcome.err
 
 
-class _SlowHSM:
-    """An HSM that passes its self-test after a while."""
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Answer every operation as if it were the self-test."""
-        time.sleep(0.4)
-        result = SelfTestResult(algorithm=Algorithm.ED25519, provider="p", passed=True)
-        return SelfTestReport(passed=True, results=(result,))  # type: ignore[return-value]
+def slow(operation: object) -> SelfTestReport:
+    """Answer every operation as if it were the self-test, after a while."""
+    time.sleep(0.4)
+    return self_tested(passed=True)
 
 
 def test_self_test_may_take_long(
@@ -106,7 +81,7 @@ def test_self_test_may_take_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The self-test is waited for longer than other answers are."""
-    stub.hsm = _SlowHSM()
+    stub.hsm = Answering(slow)
     monkeypatch.setenv("FERROHSM_ENDPOINT", stub.endpoint)
     monkeypatch.setenv("FERROHSM_CA_BUNDLE", str(certificates.ca))
     monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
@@ -116,40 +91,30 @@ def test_self_test_may_take_long(
     assert "0.2 seconds" in bare_shell("status").err
 
 
-class _PoorHSM:
-    """An HSM of which one algorithm is not installed, and one is stopped."""
+def poor(hsm: HSM) -> Answering:
+    """Return an HSM of which one algorithm is not installed, and one is stopped."""
 
-    def __init__(self, hsm: HSM) -> None:
-        self._hsm = hsm
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Answer as the whole one, but for the two algorithms."""
-        answer: Any = self._hsm.execute(operation)
+    def answer(operation: Operation[Any]) -> Any:
+        found = hsm.execute(operation)
         field = "items" if isinstance(operation, ListAlgorithms) else "algorithms"
-        rows = tuple(map(self._poor, getattr(answer, field)))
-        poor: R = structs.replace(answer, **{field: rows})
-        return poor
+        rows = tuple(map(_poor, getattr(found, field)))
+        return structs.replace(found, **{field: rows})
 
-    def _poor(self, row: Any) -> Any:
-        if row.algorithm is Algorithm.ML_KEM_512:
-            return structs.replace(
-                row,
-                status="unavailable",
-                provider="",
-                provider_version="",
-                hint="Install X.",
-            )
-        if row.algorithm is Algorithm.ED25519:
-            return structs.replace(row, status="stopped")
-        return row
+    return Answering(answer)
+
+
+def _poor(row: Any) -> Any:
+    if row.algorithm is Algorithm.ML_KEM_512:
+        return structs.replace(
+            row,
+            status="unavailable",
+            provider="",
+            provider_version="",
+            hint="Install X.",
+        )
+    if row.algorithm is Algorithm.ED25519:
+        return structs.replace(row, status="stopped")
+    return row
 
 
 class TestAlgorithms:
@@ -192,7 +157,7 @@ class TestAlgorithms:
     def test_what_to_install(self, shell: Shell) -> None:
         """What is not available says what to install; it can be left out."""
         assert shell.hsm is not None
-        shell.hsm = _PoorHSM(shell.hsm)
+        shell.hsm = poor(shell.hsm)
         lines = shell.ok("algorithms").lines
         available = shell.ok("algorithms", "--available").text
 

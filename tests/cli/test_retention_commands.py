@@ -4,7 +4,6 @@
 import base64
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import KeyId
@@ -12,7 +11,6 @@ from hsm_core.operations import (
     BeginLedger,
     LedgerBegun,
     LedgerStatus,
-    Operation,
     PurgeItem,
     RetentionReport,
     RetentionStatus,
@@ -20,9 +18,7 @@ from hsm_core.operations import (
 from hsm_core.session import Session
 from hsm_core.settings import ApprovalStoreKind, Settings
 from hsm_core.testing import caller
-from tests.cli.support import Shell
-
-R = TypeVar("R")
+from tests.cli.support import Answering, Shell
 
 KEY = KeyId("0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11")
 HMAC_KEY = b"\x02" * 32
@@ -40,46 +36,25 @@ ITEM = PurgeItem(
 )
 
 
-class Retained:
-    """An HSM that tells of its retention."""
-
-    def __init__(self, report: RetentionReport) -> None:
-        self.report = report
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Answer what the commands ask."""
-        assert isinstance(operation, RetentionStatus)
-        return self.report  # type: ignore[return-value]
-
-
 def test_status_shows_the_queue_and_what_is_wrong(shell: Shell) -> None:
     """A line for each material, and why purges are kept back."""
-    shell.hsm = Retained(
-        RetentionReport(
-            enabled=True,
-            policy_sha256="ab" * 32,
-            problem="The retention policy can't be read: No such file. \x1b[31m",
-            paused="limit",
-            pause_approval_id="b" * 8,
-            queue=1,
-            items=(ITEM,),
-            ledger=LedgerStatus(
-                available=False,
-                log_id="0" * 32,
-                head_seq=3,
-                head_hash="cd",
-                problem="The retention ledger is damaged at record 2.",
-            ),
-        )
+    report = RetentionReport(
+        enabled=True,
+        policy_sha256="ab" * 32,
+        problem="The retention policy can't be read: No such file. \x1b[31m",
+        paused="limit",
+        pause_approval_id="b" * 8,
+        queue=1,
+        items=(ITEM,),
+        ledger=LedgerStatus(
+            available=False,
+            log_id="0" * 32,
+            head_seq=3,
+            head_hash="cd",
+            problem="The retention ledger is damaged at record 2.",
+        ),
     )
+    shell.hsm = Answering({RetentionStatus(): report}.__getitem__)
     outcome = shell.ok("retention", "status")
     shown = outcome.text + outcome.err
 
@@ -125,31 +100,16 @@ def test_hold_extend_and_release(shell: Shell, gateway: OpenHSM) -> None:
     assert 2 == shell("retention", "extend", "payroll", "--version", "1", *days).code
 
 
-class Losing:
-    """An HSM whose ledger is lost."""
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Answer what the command asks."""
-        assert operation == BeginLedger(reason="the disk failed")
-        return LedgerBegun(  # type: ignore[return-value]
-            log_id="1" * 32,
-            former_log_id="2" * 32,
-            former_head_seq=41,
-            former_head_hash="ab" * 32,
-        )
-
-
 def test_a_new_ledger_takes_the_place_of_a_lost_one(shell: Shell) -> None:
     """The new and the lost ledger are shown, with the last known record."""
-    shell.hsm = Losing()
+    begun = LedgerBegun(
+        log_id="1" * 32,
+        former_log_id="2" * 32,
+        former_head_seq=41,
+        former_head_hash="ab" * 32,
+    )
+    asked = BeginLedger(reason="the disk failed")
+    shell.hsm = Answering({asked: begun}.__getitem__)
     begin = ("retention", "ledger", "begin")
     shown = shell.ok(*begin, "--reason", "the disk failed").text
 

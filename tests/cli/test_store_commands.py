@@ -2,7 +2,6 @@
 """Commands of ``store``, and the store in status."""
 
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import pytest
 
@@ -10,7 +9,6 @@ from hsm_core.operations import (
     AuditStatus,
     HSMStatus,
     KeyFinding,
-    Operation,
     Recovered,
     RecoverKey,
     RecoverStore,
@@ -19,9 +17,7 @@ from hsm_core.operations import (
     StoreVerification,
     VerifyStore,
 )
-from tests.cli.support import Shell
-
-R = TypeVar("R")
+from tests.cli.support import Answering, Shell
 
 KEY = "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11"
 OTHER = "9c1d7a3e-2f0c-4a39-9a1d-5d9d6b1f7c22"
@@ -31,10 +27,11 @@ FINDINGS = (
 )
 
 
-class ChangedStore:
+class ChangedStore(Answering):
     """HSM with a changed store that records recoveries."""
 
     def __init__(self) -> None:
+        super().__init__(self._state)
         self.asked: list[RecoverStore | RecoverKey] = []
         self.findings: tuple[KeyFinding, ...] = FINDINGS
         self.locked = "The store is a copy from record 12."
@@ -42,19 +39,7 @@ class ChangedStore:
             available=True, sync="strict", log_id="0" * 32, head_seq=3, head_hash="ab"
         )
 
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Answer what the commands ask."""
-        return self._answer(operation)  # type: ignore[return-value]
-
-    def _answer(self, operation: object) -> object:
+    def _state(self, operation: object) -> object:
         match operation:
             case Status():
                 return HSMStatus(

@@ -3,19 +3,18 @@
 
 import json
 import unicodedata
-from typing import TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from hsm_cli.io.output import neutral, neutral_json, render_table
 from hsm_core.model import KeyInfo
 from hsm_core.operations import DescribeKey, ListKeys, Operation
 from hsm_core.protocols import HSM
-from tests.cli.support import Shell
-
-R = TypeVar("R")
+from tests.cli.support import Answering, Shell
 
 HOSTILE = "a\x1b]0;t\x07\x1b[2J\r\x9b31m\u202egnp\u2066\u200f\u2028[red]b[/red]\x00\n"
 
@@ -53,45 +52,22 @@ def test_neutral_json(name: str, value: str) -> None:
     assert not any(map(acts, shown))
 
 
-class _Hostile:
-    """An HSM whose keys have hostile descriptions, as a bad server may send them."""
+def hostile(hsm: HSM) -> Answering:
+    """Return an HSM whose keys have such descriptions, as a bad server may send."""
 
-    def __init__(self, hsm: HSM) -> None:
-        self.hsm = hsm
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Execute it, and spoil what comes back."""
-        result = self.hsm.execute(
-            operation,
-            idempotency_key=idempotency_key,
-            approval_id=approval_id,
-            expected_generation=expected_generation,
-        )
+    def answer(operation: Operation[Any]) -> Any:
+        result = hsm.execute(operation)
         if isinstance(operation, DescribeKey):
-            assert isinstance(result, KeyInfo)
-            return _spoilt(result)  # type: ignore[return-value]
+            return _spoilt(result)
         if isinstance(operation, ListKeys):
-            items = tuple(map(_spoilt, result.items))  # type: ignore[attr-defined]
-            return _replace(result, items=items)
+            return structs.replace(result, items=tuple(map(_spoilt, result.items)))
         return result
 
-
-def _replace(record: R, **changes: object) -> R:
-    import msgspec
-
-    return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]
+    return Answering(answer)
 
 
 def _spoilt(key: KeyInfo) -> KeyInfo:
-    return _replace(key, description=HOSTILE, name=HOSTILE, tags=(HOSTILE,))
+    return structs.replace(key, description=HOSTILE, name=HOSTILE, tags=(HOSTILE,))
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
@@ -104,7 +80,7 @@ def test_hostile_server(shell: Shell, line: list[str], terminal: bool) -> None:
     """Escapes in a server's text are shown, not obeyed, and markup is just text."""
     shell.ok("create", "aes", "--name", "k")
     assert shell.hsm is not None
-    shell.hsm = _Hostile(shell.hsm)
+    shell.hsm = hostile(shell.hsm)
     outcome = shell("--no-color", *line, terminal=terminal)
 
     assert 0 == outcome.code

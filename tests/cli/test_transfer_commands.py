@@ -5,45 +5,15 @@ import base64
 import hmac
 import subprocess
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from hsm_core.operations import ImportKey, Operation
-from hsm_core.protocols import HSM
-from tests.cli.support import Outcome, Shell
+from hsm_core.operations import ImportKey
+from tests.cli.support import Answering, Outcome, Shell
 from tests.support import require_program
-
-R = TypeVar("R")
 
 WRAPPING = ["rsa3072", "ML-KEM-1024", "P-256 + ML-KEM-768"]
 PASSPHRASE = "correct horse"
-
-
-class Watching:
-    """Keeps what passes on its way to an HSM."""
-
-    def __init__(self, hsm: HSM) -> None:
-        self.hsm = hsm
-        self.seen: list[Operation[object]] = []
-
-    def execute(
-        self,
-        operation: Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-        expected_generation: int = 0,
-    ) -> R:
-        """Remember and pass on."""
-        self.seen.append(operation)
-        return self.hsm.execute(
-            operation,
-            idempotency_key=idempotency_key,
-            approval_id=approval_id,
-            expected_generation=expected_generation,
-        )
 
 
 def openssl(*words: str, data: bytes = b"") -> bytes:
@@ -89,7 +59,7 @@ def test_private_key(shell: Shell, key_file: Path, wrapping: str) -> None:
     """A key of openssl's is wrapped here, imported, and signs as it did before."""
     wrapping_key(shell, wrapping)
     assert shell.hsm is not None
-    watching = Watching(shell.hsm)
+    watching = Answering(shell.hsm.execute)
     shell.hsm = watching
     outcome = imported(shell, key_file, "--algorithm", "ed25519", "--json")
     public = openssl("pkey", "-in", str(key_file), "-pubout")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A server of its own for each test that asks for one."""
+"""Servers: one for each test that asks for it, or one for all tests of a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,3 +21,17 @@ def server(site: Site) -> Iterator[ServerProcess]:
     """Give a running server over the site."""
     with site.start() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Give the site of a file's tests."""
+    return Site(tmp_path_factory.mktemp("shared") / "site")
+
+
+@pytest.fixture(scope="module")
+def shared_server(shared_site: Site) -> Iterator[ServerProcess]:
+    """Give the running server of a file's tests, which must end in order."""
+    with shared_site.start() as running:
+        yield running
+        assert 0 == running.stop()

@@ -37,7 +37,7 @@ class PeopleSite(Site):
         return Client(port, context, self.token(principal, *roles), timeout_seconds)
 
     def tell(self, port: int, who: str, *words: str, data: bytes = b"") -> Done:
-        """Run the real client as ``NAME/ROLE``, with a certificate of their own."""
+        """Run the client as ``NAME/ROLE``, with a certificate of their own."""
         actor, _, roles = who.partition("/")
         self.client_pair = self.pair(actor)
         return self.cli(port, *words, actor=actor, roles=roles, data=data)

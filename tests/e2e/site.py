@@ -8,7 +8,9 @@ import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
+from tests.cli.support import run_here
 from tests.e2e.certificates import Authority, Pair, make_authority
 from tests.e2e.https import Client, client_context
 from tests.e2e.processes import ServerProcess, program
@@ -172,42 +174,39 @@ class Site:
         data: bytes = b"",
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the real client as a process of its own, with *data* on its input."""
-        return subprocess.run(
-            [
-                *program("hsm-cli"),
-                *("--endpoint", f"https://localhost:{port}"),
-                *("--ca-bundle", str(self.authority.bundle)),
-                *("--client-cert", str(self.client_pair.certificate)),
-                *("--client-key", str(self.client_pair.key)),
-                *("--actor", actor, "--roles", roles),
-                *words,
-            ],
-            env=environment if environment is not None else self.environment(),
-            input=data,
-            capture_output=True,
-            timeout=60,
-            check=False,
+        """Run the client in this process, with *data* on its input."""
+        command = self.cli_words(port, *words, actor=actor, roles=roles)
+        variables = environment if environment is not None else self.environment()
+        with mock.patch.dict(os.environ, variables, clear=True):
+            done = run_here(*command, stdin=data)
+        return subprocess.CompletedProcess(
+            command, done.code, done.out, done.err.encode()
         )
+
+    def cli_words(
+        self, port: int, *words: str, actor: str = "ada", roles: str = "operator"
+    ) -> list[str]:
+        """Return a command line of the client, without the program."""
+        return [
+            *("--endpoint", f"https://localhost:{port}"),
+            *("--ca-bundle", str(self.authority.bundle)),
+            *("--client-cert", str(self.client_pair.certificate)),
+            *("--client-key", str(self.client_pair.key)),
+            *("--actor", actor, "--roles", roles),
+            *words,
+        ]
 
     def verify_log(self, *, path: Path | None = None) -> None:
         """
-        Verify the trail offline with the real client.
+        Verify the trail offline with the client.
 
         Raises:
             AssertionError: It is not whole.
         """
-        done = subprocess.run(
-            [
-                *program("hsm-cli"),
+        with mock.patch.dict(os.environ, self.environment(), clear=True):
+            done = run_here(
                 *("audit", "verify", "--audit-path", str(path or self.audit_log)),
                 *("--hmac-key", f"@{self.secret_file('hmac-key')}"),
-            ],
-            env=self.environment(),
-            capture_output=True,
-            timeout=300,
-            check=False,
-        )
-        if done.returncode:
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            raise AssertionError(f"The trail does not verify: {said}")
+            )
+        if done.code:
+            raise AssertionError(f"The trail does not verify: {done.text}{done.err}")

@@ -4,7 +4,6 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,10 @@ class Shell:
         return str(json.loads(done.stderr or done.stdout)["code"])
 
 
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+@pytest.fixture
+def shell(shared_site: Site, shared_server: ServerProcess) -> Shell:
     """Give a client of one server for all tests of this file."""
-    site = Site(tmp_path_factory.mktemp("cli") / "site")
-    with site.start() as server:
-        yield Shell(site, server.port)
-        assert 0 == server.stop()
+    return Shell(shared_site, shared_server.port)
 
 
 def test_signature_in_files(shell: Shell, tmp_path: Path) -> None:
@@ -129,7 +125,8 @@ def test_reports(shell: Shell) -> None:
     Status, self-test, random bytes, algorithms and the trail are shown as JSON.
     """
     status = shell.json("status")
-    selftest = shell.json("selftest", roles="administrator")
+    patient = ("--timeout", "300", "selftest")
+    selftest = shell.json(*patient, roles="administrator")
     events = shell.json("audit", "events", "--limit", "5", roles="auditor")
     verified = shell.json("audit", "verify", roles="auditor")
     random = shell.run("random", "33", "--out", "-").stdout
@@ -224,44 +221,44 @@ def test_refusals(
     assert code in {None, found}
 
 
-def test_no_server(site: Site) -> None:
+def test_no_server(shared_site: Site) -> None:
     """
     Where no server is, the client says so, with an exit code of its own.
     """
-    done = site.cli(9, "list")
+    done = shared_site.cli(9, "list")
 
     assert TRANSPORT == done.returncode
     assert b"Traceback" not in done.stderr
 
 
-def test_other_authority(site: Site, server: ServerProcess, tmp_path: Path) -> None:
+def test_other_authority(shell: Shell, tmp_path: Path) -> None:
     """
     A server whose certificate is not trusted, or that mistrusts ours, is not spoken to.
     """
     stranger = Site(tmp_path / "stranger")
 
-    mistrusting = stranger.cli(server.port, "list")
-    stranger.authority.bundle.write_bytes(site.authority.bundle.read_bytes())
-    mistrusted = stranger.cli(server.port, "list")
+    mistrusting = stranger.cli(shell.port, "list")
+    stranger.authority.bundle.write_bytes(shell.site.authority.bundle.read_bytes())
+    mistrusted = stranger.cli(shell.port, "list")
 
     assert TRANSPORT == mistrusting.returncode
     assert b"not trusted" in mistrusting.stderr
     assert TRANSPORT == mistrusted.returncode
 
 
-def test_no_client_certificate(site: Site, server: ServerProcess) -> None:
+def test_no_client_certificate(shell: Shell) -> None:
     """
     Without the certificate that is demanded the client says what the server did.
     """
     command = [
         *program("hsm-cli"),
-        *("--endpoint", f"https://localhost:{server.port}"),
-        *("--ca-bundle", str(site.authority.bundle), "status"),
+        *("--endpoint", f"https://localhost:{shell.port}"),
+        *("--ca-bundle", str(shell.site.authority.bundle), "status"),
     ]
 
-    for _ in range(5):
+    for _ in range(3):
         done = subprocess.run(
-            command, env=site.environment(), capture_output=True, check=False
+            command, env=shell.site.environment(), capture_output=True, check=False
         )
 
         assert TRANSPORT == done.returncode
@@ -270,13 +267,13 @@ def test_no_client_certificate(site: Site, server: ServerProcess) -> None:
         )
 
 
-def test_wrong_secret(site: Site, server: ServerProcess) -> None:
+def test_wrong_secret(shell: Shell) -> None:
     """
     A token made with another secret is refused, and it is not said why.
     """
-    other = site.environment() | {"FERROHSM_JWT_SECRET": "text:" + "x" * 32}
+    other = shell.site.environment() | {"FERROHSM_JWT_SECRET": "text:" + "x" * 32}
 
-    done = site.cli(server.port, "list", environment=other)
+    done = shell.site.cli(shell.port, "list", environment=other)
 
     assert DENIED == done.returncode
     assert b"Authentication failed" in done.stderr

@@ -36,12 +36,15 @@ def lasting(newcomer: Newcomer) -> Iterator[subprocess.Popen[bytes]]:
         yield shell
 
 
-def test_server_and_client_blocks(
+def test_client_blocks_and_certificates_of_a_ca(
     newcomer: Newcomer, lasting: subprocess.Popen[bytes]
 ) -> None:
     """
-    The server of the first block serves the client of the second.
+    The client's blocks work; with certificates of a CA only its clients are let in.
     """
+    require_program("curl")
+    serve, ask = readme_blocks("Use certificates of a CA")
+
     status, told = newcomer.run(SHELL + CLIENT)
 
     assert 0 == status, told
@@ -50,17 +53,6 @@ def test_server_and_client_blocks(
     assert "intact" in told
     assert (newcomer.folder / "README.sig").stat().st_size > 60
     assert [] == packed_secrets(newcomer.folder / "data")
-
-
-def test_certificates_of_a_ca(
-    newcomer: Newcomer, lasting: subprocess.Popen[bytes]
-) -> None:
-    """
-    With the keys of the first server, it lets in clients of its CA, and nobody else.
-    """
-    require_program("curl")
-    serve, ask = readme_blocks("Use certificates of a CA")
-    newcomer.run(SHELL + CLIENT)
     os.killpg(lasting.pid, signal.SIGINT)
     lasting.communicate(timeout=READY_SECONDS)
     with newcomer.serving(serve):

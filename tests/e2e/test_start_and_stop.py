@@ -8,7 +8,7 @@ import shutil
 import signal
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,10 @@ USAGE, UNSAFE, WRONG_MASTER, WRONG_AUDIT = 2, 3, 4, 5
 TAMPERED, LOCKED, DAMAGED, LISTEN = 6, 7, 8, 9
 
 
-@pytest.fixture
-def used(site: Site) -> Site:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Give a site whose server has made two keys, and was stopped in order."""
+    site = Site(tmp_path_factory.mktemp("used") / "site")
     with site.start() as server:
         with site.client(server.port, "ada", "operator") as client:
             for name in ("one", "two"):
@@ -31,6 +32,18 @@ def used(site: Site) -> Site:
                 assert 201 == client.request("POST", "/api/v1/keys", body).status
         assert 0 == server.stop()
     return site
+
+
+@pytest.fixture
+def used(original: Site, tmp_path: Path) -> Iterator[Site]:
+    """Give that site, of which the next test finds nothing changed."""
+    kept = tmp_path / "kept"
+    shutil.copytree(original.folder, kept)
+    secrets = dict(original.secrets)
+    yield original
+    original.secrets = secrets
+    shutil.rmtree(original.folder)
+    shutil.copytree(kept, original.folder)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -197,48 +210,50 @@ def test_unknown_and_early_flags_are_refused(
 
 
 def test_client_certificate_is_demanded(
-    site: Site, server: ServerProcess, tmp_path: Path
+    shared_site: Site, shared_server: ServerProcess, tmp_path: Path
 ) -> None:
     """
     Without a certificate of the right authority no request is answered.
     """
     stranger = Site(tmp_path / "stranger")
-    bundle, token = site.authority.bundle, site.token("ada", "operator")
+    bundle, token = shared_site.authority.bundle, shared_site.token("ada", "operator")
 
     for pair in (None, stranger.client_pair):
         context = client_context(bundle, pair)
-        with Client(server.port, context, token) as client:
+        with Client(shared_server.port, context, token) as client:
             with pytest.raises(NoAnswerError):
                 client.request("GET", "/healthz")
 
 
-def test_old_tls_is_refused(site: Site, server: ServerProcess) -> None:
+def test_old_tls_is_refused(shared_site: Site, shared_server: ServerProcess) -> None:
     """
     TLS 1.2 is not spoken.
     """
-    context = client_context(site.authority.bundle, site.client_pair)
+    context = client_context(shared_site.authority.bundle, shared_site.client_pair)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
 
-    with Client(server.port, context) as client:
+    with Client(shared_server.port, context) as client:
         with pytest.raises(NoAnswerError):
             client.request("GET", "/healthz")
 
 
-def test_secrets_are_not_in_arguments_or_log(site: Site, server: ServerProcess) -> None:
+def test_secrets_are_not_in_arguments_or_log(
+    shared_site: Site, shared_server: ServerProcess
+) -> None:
     """
     What comes by ``@path`` is neither in the process list nor in the log.
     """
-    with site.client(server.port, "ada", "operator") as client:
+    with shared_site.client(shared_server.port, "ada", "operator") as client:
         client.request("GET", "/api/v1/keys")
-    process = Path("/proc") / str(server.pid)
+    process = Path("/proc") / str(shared_server.pid)
 
-    seen = (process / "cmdline").read_bytes() + server.output.encode()
+    seen = (process / "cmdline").read_bytes() + shared_server.output.encode()
     seen += (process / "environ").read_bytes()
 
     for name in SECRETS:
-        assert base64.b64encode(site.secrets[name]) not in seen
-        assert site.secrets[name] not in seen
-        assert site.secrets[name].hex().encode() not in seen
+        assert base64.b64encode(shared_site.secrets[name]) not in seen
+        assert shared_site.secrets[name] not in seen
+        assert shared_site.secrets[name].hex().encode() not in seen
 
 
 def test_secret_on_the_command_line_warns(site: Site) -> None:
