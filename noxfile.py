@@ -24,12 +24,18 @@ from tests.report import Counts, count
 SELECTION: Final = nox.project.load_toml("tests/sessions.toml")
 """Which tests a session runs, where it is not all of them, and why."""
 
-SIDE_BY_SIDE: Final = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+PROCESSES: Final = 4
 """
-Four at a time, for on two processors many wait for a server, a disk or a clock.
+How many tests run at a time: on two processors many wait for a server, a disk or a
+clock. Sessions that run beside another one take half of them each.
+"""
 
-Tests of one file share fixtures, and so stay in one process. tests/conftest.py says in
-which order the files come, and not how many tests there are in each.
+BY_FILES: Final = ("--dist=loadfile", "--no-loadscope-reorder")
+"""
+Tests of one file share fixtures, and so stay in one process.
+
+tests/conftest.py says in which order the files come, and not how many tests there are
+in each.
 """
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108
@@ -81,7 +87,10 @@ def _all_of(table: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _run_tests(
-    session: nox.Session, *options: str, chosen: Iterable[str] | None = None
+    session: nox.Session,
+    *options: str,
+    chosen: Iterable[str] | None = None,
+    processes: int = PROCESSES,
 ) -> list[Path]:
     """
     Run tests side by side, then those that must be alone; return the reports.
@@ -95,6 +104,8 @@ def _run_tests(
         options: Of pytest.
 
         chosen: Patterns of the tests to run; all that there are if it is not given.
+
+        processes: How many tests run at a time.
     """
     files = None if chosen is None else _paths(chosen)
     if session.posargs and session.posargs not in (["all"], ["quick"]):
@@ -111,7 +122,8 @@ def _run_tests(
         together = [path for path in files if path not in alone]
         alone = [path for path in alone if path in files]
     reports, failures = [], 0
-    for part, words in (("", (*SIDE_BY_SIDE, *together)), ("-alone", tuple(alone))):
+    side_by_side = (f"--numprocesses={processes}", *BY_FILES, *together)
+    for part, words in (("", side_by_side), ("-alone", tuple(alone))):
         if part and not alone:
             continue
         reports.append(_report(session, part))
@@ -207,7 +219,8 @@ def isolated(session: nox.Session, dist: str) -> None:
     chosen = SELECTION["isolated"][dist]
     if session.posargs == ["all"]:
         chosen = SELECTION["own"][dist]
-    _refuse_many_skips(session, _run_tests(session, chosen=chosen))
+    reports = _run_tests(session, chosen=chosen, processes=PROCESSES // 2)
+    _refuse_many_skips(session, reports)
 
 
 def _refuse_many_skips(session: nox.Session, reports: Iterable[Path]) -> None:
@@ -228,9 +241,9 @@ def lowest(session: nox.Session) -> None:
     that there are.
     """
     _install(session, "test", options=["--resolution", "lowest-direct"])
-    chosen = _all_of(SELECTION["lowest"])
     everything = session.posargs == ["all"]
-    reports = _run_tests(session, chosen=None if everything else chosen)
+    chosen = None if everything else _all_of(SELECTION["lowest"])
+    reports = _run_tests(session, chosen=chosen, processes=PROCESSES // 2)
     _refuse_many_skips(session, reports)
 
 
@@ -436,9 +449,10 @@ def browser(session: nox.Session) -> None:
     """Use the console in the system's Chromium, and look for what no page may do."""
     _install(session, "test", "browser")
     session.run(
-        *("pytest", "-o", "addopts=-ra --import-mode=importlib", *SIDE_BY_SIDE),
+        *("pytest", "-o", "addopts=-ra --import-mode=importlib", *BY_FILES),
         # A browser, too, is several processes.
-        *("--numprocesses=2", f"--junit-xml={_report(session)}", "tests/browser"),
+        *(f"--numprocesses={PROCESSES // 2}", f"--junit-xml={_report(session)}"),
+        "tests/browser",
         *session.posargs,
     )
 
