@@ -27,28 +27,6 @@ class Times:
         self.wall, self.monotonic = 1000.0, 50.0
 
 
-def test_a_clock_set_back_changes_nothing() -> None:
-    """An expired token does not become valid again."""
-    times = Times()
-    clock = FlooredClock(lambda: times.wall, lambda: times.monotonic)
-    times.wall, times.monotonic = 1010.0, 60.0
-    assert 1010.0 == clock.now()
-    times.wall, times.monotonic = 1010.0 - 3600, 65.0
-
-    assert 1015.0 == clock.now()
-
-
-def test_a_clock_set_forward_is_believed() -> None:
-    """Tokens expire by the time that it is."""
-    times = Times()
-    clock = FlooredClock(lambda: times.wall, lambda: times.monotonic)
-    times.wall = 5000.0
-    assert 5000.0 == clock.now()
-    times.wall, times.monotonic = 1020.0, 70.0
-
-    assert 5020.0 == clock.now()
-
-
 async def test_a_step_over_http() -> None:
     """
     Who sets the clock back revives no token, and who sets it forward ends them.
@@ -159,8 +137,3 @@ async def test_a_token_that_expires_meanwhile() -> None:
 
     assert is_under_way
     assert (201, 401) == (made.status, after.status)
-
-
-def test_the_default_is_the_system() -> None:
-    """Without arguments it is the machine's time."""
-    assert FlooredClock().now() > 1_700_000_000

@@ -14,11 +14,8 @@ import ssl
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,6 @@ from tests.server.family import counter, create, wait_until
 from tests.server.pem_files import serve_by, write_pair
 from tests.server.process import (
     MASTER,
-    Running,
     Site,
     client_context,
     connect,
@@ -268,40 +264,6 @@ def test_a_drain_has_an_end(site: Site) -> None:
     assert time.monotonic() - began < 60
 
 
-@both
-def test_everything_acknowledged_under_load_is_there(site: Site) -> None:
-    """SIGTERM in the middle of work loses nothing that was answered."""
-    made: list[str] = []
-
-    def work(server: Running, worker: int) -> None:
-        context = client_context(site.authority)
-        for number in range(10_000):
-            name = f"k{worker}-{number}"
-            body = {"algorithm": "Ed25519", "name": name}
-            try:
-                answer = request(server.address, context, "POST", "/api/v1/keys", body)
-            except (OSError, HTTPException):
-                return
-            if answer.status == 201:
-                made.append(name)
-
-    with site.serve() as server:
-        threads = [threading.Thread(target=work, args=(server, n)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(1.5)
-        assert 0 == server.stop()
-        for thread in threads:
-            thread.join()
-    with site.serve() as server:
-        listing = server.send("GET", "/api/v1/keys?per_page=1000").json
-        verified = server.send("POST", "/api/v1/audit/verify", {}).json
-
-    assert made
-    assert set(made) <= {key["name"] for key in listing["items"]}
-    assert "next_seq" not in verified or verified["next_seq"] is None
-
-
 def test_a_second_server_is_locked_out(site: Site) -> None:
     """One writer: exit code 7."""
     with site.serve():
@@ -311,39 +273,14 @@ def test_a_second_server_is_locked_out(site: Site) -> None:
     assert message.startswith("hsm-server: error: ")
 
 
-@pytest.mark.parametrize(
-    ("order", "words"),
-    [
-        (
-            "Ed25519=nobody",
-            "'nobody' for Ed25519, which is not available. Available: pyca",
-        ),
-        ("ML-KEM-768=oqs", "'oqs' for ML-KEM-768, which is not enabled."),
-        ("ML-DSA-135=pyca", "ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"),
-    ],
-)
-def test_a_wrong_provider_is_told(site: Site, order: str, words: str) -> None:
+def test_a_wrong_provider_is_told(site: Site) -> None:
     """An order of providers that can't be kept starts no server, writes nothing."""
-    code, message = site.fails("--provider", order)
+    code, message = site.fails("--provider", "Ed25519=nobody")
 
     assert 2 == code
-    assert words in message
+    assert "'nobody' for Ed25519, which is not available. Available: pyca" in message
     assert not site.keys.exists()
     assert not site.audit.exists()
-
-
-def test_an_order_of_providers_is_kept(site: Site) -> None:
-    """Whom the command line doesn't name serves nothing, and the list says why."""
-    with site.serve("--provider", "SLH-DSA-SHA2-128s=pyca") as server:
-        answer = server.send("GET", "/api/v1/algorithms")
-    items = {item["algorithm"]: item for item in answer.json["items"]}
-
-    assert ("pyca", "available") == (
-        items["EC-P256"]["provider"],
-        items["EC-P256"]["status"],
-    )
-    assert "unavailable" == items["SLH-DSA-SHA2-128s"]["status"]
-    assert "allows only pyca" in items["SLH-DSA-SHA2-128s"]["hint"]
 
 
 def test_an_address_in_use_is_told(site: Site) -> None:
@@ -395,26 +332,9 @@ def _flip_byte(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
-def _cut_tail(path: Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:-2]))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: _flip_byte(path, 200),
-        lambda path: _flip_byte(path, -5),
-        _cut_tail,
-        lambda path: path.unlink(),
-    ],
-    ids=["first record", "last record", "tail", "gone"],
-)
-def test_a_damaged_log_is_recognised(
-    sown: Site, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_log_is_recognised(sown: Site) -> None:
     """Exit code 6, with record and reason."""
-    damage(sown.audit)
+    _flip_byte(sown.audit, -5)
     code, message = sown.fails()
 
     assert 6 == code, message

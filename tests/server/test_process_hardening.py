@@ -124,11 +124,6 @@ def test_no_file_is_open_to_others(site: Site, family: Family) -> None:
     assert [] == opened
 
 
-def test_no_session_keys_are_written_down(site: Site, family: Family) -> None:
-    """What SSLKEYLOGFILE names is not written; it would show what is said over TLS."""
-    assert not (site.folder / "cwd" / "keys-of-sessions").exists()
-
-
 def test_every_process_has_given_up_what_it_can(family: Family) -> None:
     """No new privileges, no core files, a strict mask, and no look inside."""
     for pid in family.everybody:

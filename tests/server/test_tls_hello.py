@@ -113,14 +113,6 @@ def test_any_other_is_read_or_refused(
         assert found is None or isinstance(found, ClientHello)
 
 
-@given(st.binary(max_size=256))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """Bare or in a record."""
-    for form in (data, record(data), record(b"\x01\0" + data)):
-        with contextlib.suppress(MalformedHelloError):
-            read_hello(form)
-
-
 @given(st.lists(st.tuples(st.sampled_from([0, 16, 43]), st.binary(max_size=24))))
 def test_any_extensions_are_read_or_refused(
     extensions: list[tuple[int, bytes]],
