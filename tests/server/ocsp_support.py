@@ -25,7 +25,7 @@ from cryptography.x509.oid import (
 from hsm_server.tls.ocsp.request import Fault, Subject, UnusableError, subject_of
 from hsm_server.tls.ocsp.response import VerifiedResponse, check_response
 from hsm_server.tls.state import ServerPair
-from tests.pki import SERVER, Issued, digest_for, self_signed_root
+from tests.pki import SERVER, Issued, Issuer, digest_for, self_signed_root
 
 URL = "http://responder.test/"
 HOUR = timedelta(hours=1)
@@ -40,8 +40,13 @@ def now_utc() -> datetime:
 class CA:
     """Issues certificates, and speaks of them."""
 
-    def __init__(self, common_name: str = "test CA", key: Any = None) -> None:
-        self.root = self_signed_root(common_name, below=0, key=key)
+    def __init__(
+        self,
+        common_name: str = "test CA",
+        key: Any = None,
+        issuer: Issuer | None = None,
+    ) -> None:
+        self.root = issuer or self_signed_root(common_name, below=0, key=key)
         self.key: Any = self.root.key
         self.certificate = self.root.certificate
 

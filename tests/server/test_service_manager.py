@@ -31,6 +31,21 @@ os.environ["LISTEN_FDS"] = str(count)
 os.execv(sys.argv[2 + count], sys.argv[2 + count :])
 """
 
+_HANGS_UP = """
+import os, signal, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        with open(f"/proc/{parent}/cmdline", "rb") as file:
+            if b"supervisor" in file.read():
+                break
+        time.sleep(0.01)
+    os.kill(parent, signal.SIGHUP)
+    os._exit(0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
@@ -146,30 +161,10 @@ async def test_a_manager_that_does_not_read_holds_up_nothing(tmp_path: Path) -> 
 def test_a_reload_that_comes_too_early_is_not_lost(site: Site) -> None:
     """SIGHUP before it serves is heeded as soon as it does."""
     address = str(site.folder / "notify")
-    early = (
-        *(sys.executable, "-c"),
-        "import os, signal, sys\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n"
-        "if os.fork() == 0:\n"
-        "    import time\n"
-        "    while os.getppid() == int(sys.argv[1]):\n"
-        "        with open(f'/proc/{sys.argv[1]}/cmdline', 'rb') as file:\n"
-        "            if b'supervisor' in file.read():\n"
-        "                break\n"
-        "        time.sleep(0.01)\n"
-        "    os.kill(int(sys.argv[1]), signal.SIGHUP)\n"
-        "    os._exit(0)\n",
-    )
-    program = (
-        early[2]
-        .replace("sys.argv[1]", "parent")
-        .replace("if os.fork()", "parent = os.getpid()\nif os.fork()")
-    )
-    program += "os.execv(sys.argv[1], sys.argv[1:])\n"
     with (
         notes(address) as listener,
         site.serve(
-            before=(*early[:2], program), changes={"NOTIFY_SOCKET": address}
+            before=(sys.executable, "-c", _HANGS_UP), changes={"NOTIFY_SOCKET": address}
         ) as server,
     ):
         told = [next(iter(heard(listener))) for _ in range(3)]

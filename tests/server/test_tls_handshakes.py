@@ -4,20 +4,17 @@
 import socket
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import mldsa
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import ocsp
 
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.contexts import TLSStateError, try_state
 from hsm_server.tls.state import ClientRules, ServerPair
 from tests.pki import SERVER, Issued, Issuer, self_signed_root
+from tests.server.ocsp_support import CA
 from tests.server.tls_support import (
     REQUEST,
     Server,
@@ -60,24 +57,8 @@ def server(root: Issuer, request: pytest.FixtureRequest) -> Iterator[Server]:
 
 def stapled(subject: Issued, issuer: Issuer) -> ServerPair:
     """Return a pair with a good OCSP response."""
-    now = datetime.now(UTC)
-    response = (
-        ocsp.OCSPResponseBuilder()
-        .add_response(
-            cert=subject.certificate,
-            issuer=issuer.certificate,
-            algorithm=hashes.SHA1(),  # noqa: S303 (as responders name certificates)
-            cert_status=ocsp.OCSPCertStatus.GOOD,
-            this_update=now - timedelta(hours=1),
-            next_update=now + timedelta(hours=1),
-            revocation_time=None,
-            revocation_reason=None,
-        )
-        .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer.certificate)
-        .sign(issuer.key, hashes.SHA256())
-    )
-    der = response.public_bytes(Encoding.DER)
-    return msgspec.structs.replace(subject.pair, staple=der)
+    staple = CA(issuer=issuer).answer(subject)
+    return msgspec.structs.replace(subject.pair, staple=staple)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
