@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from hsm_core._internal.approvals.records import entry_of
-from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import missing, reviewed
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
 from hsm_core.errors import (
@@ -44,6 +43,7 @@ from tests.core.approval_support import (
     ROWS,
     START,
     ApprovalRow,
+    Register,
     approval_id_of,
     approval_of,
     change_of,
@@ -80,14 +80,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def register(store: ApprovalStore, clock: FakeClock) -> ApprovalRegister:
+def register(store: ApprovalStore, clock: FakeClock) -> Register:
     """Give a register with nothing in it."""
     return register_of(store, clock)
 
 
-def reserve(
-    register: ApprovalRegister, number: int = 1, operation: str = "op"
-) -> Approval:
+def reserve(register: Register, number: int = 1, operation: str = "op") -> Approval:
     """Reserve the n-th approval as its requester does."""
     return register.reserve(
         approval_id_of(number),
@@ -97,7 +95,7 @@ def reserve(
     )
 
 
-def bring(register: ApprovalRegister, state: ApprovalState, number: int = 1) -> None:
+def bring(register: Register, state: ApprovalState, number: int = 1) -> None:
     """Make the n-th approval and bring it into a state that time has no part in."""
     approval_id = approval_id_of(number)
     register.insert(request_of(number))
@@ -127,7 +125,7 @@ class TestMoves:
     )
     def test_steps(
         self,
-        register: ApprovalRegister,
+        register: Register,
         clock: FakeClock,
         step: str,
         wanted: ApprovalState,
@@ -160,7 +158,7 @@ class TestMoves:
             assert state is register.get(name).state
 
     @pytest.mark.parametrize("operation", ["", "other"])
-    def test_other_operation(self, register: ApprovalRegister, operation: str) -> None:
+    def test_other_operation(self, register: Register, operation: str) -> None:
         """
         Only the operation that has an approval gives it back or uses it up.
         """
@@ -175,7 +173,7 @@ class TestMoves:
         with pytest.raises(ConflictError):
             register.consume(ONE, operation_id="other")
 
-    def test_unknown(self, register: ApprovalRegister) -> None:
+    def test_unknown(self, register: Register) -> None:
         """
         What isn't there, or can't be an id, is not found by any step.
         """
@@ -191,7 +189,7 @@ class TestMoves:
 
 
 class TestInsert:
-    def test_twice(self, register: ApprovalRegister) -> None:
+    def test_twice(self, register: Register) -> None:
         """
         The same request again is the one that is there; another of its id is refused.
         """
@@ -216,9 +214,7 @@ class TestInsert:
             ("demands", ()),
         ],
     )
-    def test_fields(
-        self, register: ApprovalRegister, field: str, value: object
-    ) -> None:
+    def test_fields(self, register: Register, field: str, value: object) -> None:
         """
         A request that can't be one is refused by the name of its field.
         """
@@ -228,7 +224,7 @@ class TestInsert:
         assert field == caught.value.facts["field"]
 
     @pytest.mark.parametrize("comment", ["a\n", "\x00", "x" * 257])
-    def test_comments(self, register: ApprovalRegister, comment: str) -> None:
+    def test_comments(self, register: Register, comment: str) -> None:
         """
         A comment is one line of bounded length.
         """
@@ -239,7 +235,7 @@ class TestInsert:
         assert {"field": "comment"} == caught.value.facts
 
     @pytest.mark.parametrize("operation", ["", "A", "a/b", "x" * 65])
-    def test_operation_ids(self, register: ApprovalRegister, operation: str) -> None:
+    def test_operation_ids(self, register: Register, operation: str) -> None:
         """
         What is no operation's id reserves nothing.
         """
@@ -261,7 +257,7 @@ class TestTampering:
 
     @pytest.mark.parametrize("state", [S.PENDING, S.GRANTED, S.CONSUMED])
     def test_edits(
-        self, register: ApprovalRegister, store: ApprovalStore, state: ApprovalState
+        self, register: Register, store: ApprovalStore, state: ApprovalState
     ) -> None:
         """
         After a change of a byte anywhere a record is never believed, and is named.
@@ -292,9 +288,7 @@ class TestTampering:
 
         assert (ONE,) == register_of(store).check()
 
-    def test_index_that_refuses(
-        self, register: ApprovalRegister, store: ApprovalStore
-    ) -> None:
+    def test_index_that_refuses(self, register: Register, store: ApprovalStore) -> None:
         """
         An index whose generation is wrong is told from a race, and at once.
         """
@@ -506,7 +500,10 @@ def test_room(step: str, kib: int) -> None:
             return len(store.get(ONE) or b"")
         register.insert(request_of(1, quorum=2))
         if step == "review":
-            register.review(ONE, [ApprovalDemand(rule=name)], lambda decision: True)
+            demands = [ApprovalDemand(rule=name)]
+            register.change(
+                ONE, lambda found, now: reviewed(found, demands, lambda d: True, now)
+            )
         else:
             bob = Caller(principal="bob", roles=frozenset(), credential_id=name)
             register.decide(ONE, bob, granted=step == "grant")

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core.protocols import ApprovalQuery, ApprovalStore
 from tests.core.approval_support import (
     ROWS,
+    Register,
     approval_id_of,
     digest_of,
     person,
@@ -28,13 +28,13 @@ Seen: TypeAlias = dict[str, bytes | None]
 """Of each approval its record."""
 
 
-def _reserve(register: ApprovalRegister) -> None:
+def _reserve(register: Register) -> None:
     register.reserve(
         approval_id_of(2), operation_id="op", digest=digest_of(2), requester="ann"
     )
 
 
-STEPS: dict[str, Callable[[ApprovalRegister], object]] = {
+STEPS: dict[str, Callable[[Register], object]] = {
     "insert": lambda register: register.insert(request_of(9)),
     "decide": lambda register: register.decide(
         approval_id_of(1), person("bob"), granted=True

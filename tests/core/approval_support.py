@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hsm_core._internal.approvals import states
 from hsm_core._internal.approvals.records import encode_approval, entry_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import ApprovalRequest
@@ -113,8 +114,39 @@ def change_of(approval: Approval) -> ApprovalChange:
     )
 
 
+class Register(ApprovalRegister):
+    """A register, and the steps that the approval workflow makes on it."""
+
+    def reserve(
+        self, approval_id: str, *, operation_id: str, digest: str, requester: str
+    ) -> Approval:
+        """Reserve a granted approval for one operation."""
+        return self.change(
+            approval_id,
+            lambda found, now: states.reserved(found, operation_id, digest, requester),
+        )
+
+    def release(self, approval_id: str, *, operation_id: str) -> Approval:
+        """Release a reserved approval unused."""
+        return self.change(
+            approval_id, lambda found, now: states.released(found, operation_id)
+        )
+
+    def consume(self, approval_id: str, *, operation_id: str) -> Approval:
+        """Consume a reserved approval."""
+        return self.change(
+            approval_id, lambda found, now: states.consumed(found, operation_id, now)
+        )
+
+    def cancel(self, approval_id: str, *, requester: str) -> Approval:
+        """Cancel an approval."""
+        return self.change(
+            approval_id, lambda found, now: states.cancelled(found, requester, now)
+        )
+
+
 def register_of(
     store: ApprovalStore, clock: FakeClock | None = None, *, floor: int = 0
-) -> ApprovalRegister:
+) -> Register:
     """Return a register over a store."""
-    return ApprovalRegister(store, MAC, clock or FakeClock(), floor=floor)
+    return Register(store, MAC, clock or FakeClock(), floor=floor)

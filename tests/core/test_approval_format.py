@@ -13,7 +13,6 @@ from hsm_core._internal.approvals.records import (
     encode_approval,
     read_entry,
 )
-from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.lib.encoding import join, length_prefixed, split
@@ -24,6 +23,7 @@ from hsm_core.model import ApprovalDemand, ApprovalState, Caller, Role
 from hsm_core.protocols import ApprovalEntry
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core import key_vectors
+from tests.core.approval_support import Register
 from tests.core.approval_vectors import APPROVAL_ID, block, vectors
 from tests.support import REPOSITORY
 
@@ -62,7 +62,7 @@ def test_life(tmp_path: Path) -> None:
     """
     clock = FakeClock()
     store = FileApprovalStore(tmp_path / "approvals")
-    register = ApprovalRegister(store, RING.approval_mac, clock)
+    register = Register(store, RING.approval_mac, clock)
     file = tmp_path / "approvals" / f"{APPROVAL_ID}.json"
     register.insert(
         ApprovalRequest(

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from hsm_core._internal.approvals.maintenance import prune_approvals
-from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.locations import open_approval_store
@@ -32,6 +31,7 @@ from hsm_core.settings import (
 )
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core.approval_support import (
+    Register,
     approval_id_of,
     approval_of,
     change_of,
@@ -196,13 +196,13 @@ def test_approvals_belong_to_one_hsm(tmp_path: Path, kind: ApprovalStoreKind) ->
 S = ApprovalState
 
 
-def end(register: ApprovalRegister, number: int) -> None:
+def end(register: Register, number: int) -> None:
     """Make an approval and close it at once."""
     register.insert(request_of(number))
     register.cancel(approval_id_of(number), requester="ann")
 
 
-def removed(register: ApprovalRegister, days: int) -> set[int]:
+def removed(register: Register, days: int) -> set[int]:
     """Prune, and return the numbers of what is gone."""
     known = {approval_id_of(number): number for number in range(100)}
     pruned = prune_approvals(register, days)

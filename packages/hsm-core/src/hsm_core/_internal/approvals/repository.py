@@ -42,7 +42,6 @@ from hsm_core.errors import (
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
-    ApprovalDemand,
     ApprovalState,
     Caller,
     Role,
@@ -238,7 +237,7 @@ class ApprovalRegister:
             ApprovalTamperedError: The stored approval was altered.
             StoreUnavailableError: It can't be read, or its expiry can't be stored.
         """
-        return self._change(approval_id, _unchanged)
+        return self.change(approval_id, _unchanged)
 
     def remove(self, approval_ids: Sequence[str]) -> None:
         """
@@ -336,130 +335,24 @@ class ApprovalRegister:
                 )
             return after
 
-        return self._change(approval_id, rule, limit, step)
+        return self.change(approval_id, rule, limit=limit, step=step)
 
-    def withdraw(
+    def change(
         self,
         approval_id: str,
+        rule: Rule,
         *,
-        principal: str,
-        distinct_certificates: bool = True,
+        limit: int = MAX_RECORD_BYTES,
         step: AuditDraft | None = None,
     ) -> Approval:
         """
-        Withdraw a decision; see `rules.withdrawn`.
+        Make one step of an approval: read, check the rule, replace if unchanged.
 
         Raises:
-            AccessDeniedError: They have not approved it.
-            ConflictError: It is reserved or closed.
-            HSMError: As `get` and `insert`.
+            HSMError: As *rule*, `get` and `insert`.
         """
-        return self._change(
-            approval_id,
-            lambda found, now: rules.withdrawn(
-                found, principal, now, distinct_certificates=distinct_certificates
-            ),
-            step=step,
-        )
-
-    def review(
-        self,
-        approval_id: str,
-        demands: Sequence[ApprovalDemand],
-        is_trusted: Callable[[ApprovalDecision], bool],
-        *,
-        distinct_certificates: bool = True,
-        step: AuditDraft | None = None,
-    ) -> Approval:
-        """
-        Review an approval under the current policy; see `rules.reviewed`.
-
-        Raises:
-            HSMError: As `get` and `insert`.
-        """
-        return self._change(
-            approval_id,
-            lambda found, now: rules.reviewed(
-                found,
-                demands,
-                is_trusted,
-                now,
-                distinct_certificates=distinct_certificates,
-            ),
-            step=step,
-        )
-
-    def reserve(
-        self,
-        approval_id: str,
-        *,
-        operation_id: str,
-        digest: str,
-        requester: str,
-        step: AuditDraft | None = None,
-    ) -> Approval:
-        """
-        Reserve a granted approval for one operation, exclusively.
-
-        Raises:
-            AccessDeniedError: It is for another operation, or for another person.
-            ConflictError: It is not granted, or not any more.
-            HSMError: As `get` and `insert`.
-        """
-        return self._change(
-            approval_id,
-            lambda found, now: rules.reserved(found, operation_id, digest, requester),
-            step=step,
-        )
-
-    def release(
-        self, approval_id: str, *, operation_id: str, step: AuditDraft | None = None
-    ) -> Approval:
-        """
-        Release a reserved approval whose operation was not done.
-
-        Raises:
-            ConflictError: It is reserved for another operation, or closed.
-            HSMError: As `get` and `insert`.
-        """
-        return self._change(
-            approval_id,
-            lambda found, now: rules.released(found, operation_id),
-            step=step,
-        )
-
-    def consume(
-        self, approval_id: str, *, operation_id: str, step: AuditDraft | None = None
-    ) -> Approval:
-        """
-        Consume an approval whose operation was done.
-
-        Raises:
-            ConflictError: It is not reserved for this operation.
-            HSMError: As `get` and `insert`.
-        """
-        return self._change(
-            approval_id,
-            lambda found, now: rules.consumed(found, operation_id, now),
-            step=step,
-        )
-
-    def cancel(
-        self, approval_id: str, *, requester: str, step: AuditDraft | None = None
-    ) -> Approval:
-        """
-        Cancel an approval of the requester.
-
-        Raises:
-            AccessDeniedError: The caller is not the requester.
-            ConflictError: It is reserved or closed.
-            HSMError: As `get` and `insert`.
-        """
-        return self._change(
-            approval_id,
-            lambda found, now: rules.cancelled(found, requester, now),
-            step=step,
-        )
+        with self._locks.held(approval_id):
+            return self._changed(approval_id, rule, limit, step)
 
     def find(self, query: ApprovalQuery) -> StoredApprovalPage:
         """
@@ -493,16 +386,6 @@ class ApprovalRegister:
             return self.get(approval_id)
         except (ApprovalTamperedError, ApprovalNotFoundError):
             return None
-
-    def _change(
-        self,
-        approval_id: str,
-        rule: Rule,
-        limit: int = MAX_RECORD_BYTES,
-        step: AuditDraft | None = None,
-    ) -> Approval:
-        with self._locks.held(approval_id):
-            return self._changed(approval_id, rule, limit, step)
 
     def _changed(
         self,

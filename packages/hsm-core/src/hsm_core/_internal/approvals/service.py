@@ -11,6 +11,7 @@ from typing import Final
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops
+from hsm_core._internal.approvals import states
 from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.signatures import (
@@ -18,7 +19,6 @@ from hsm_core._internal.approvals.signatures import (
     SignatureCheck,
     consent_text,
 )
-from hsm_core._internal.approvals.states import missing
 from hsm_core._internal.keyring.documents import key_facts
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
@@ -257,10 +257,12 @@ class ApprovalService:
         approval = self._visible(caller, operation.approval_id)
         if operation.reason:
             step = replace(step, parameters={"reason": operation.reason})
-        withdrawn = self._register.withdraw(
+        distinct = self._policy.engine.policy.distinct_certificates
+        withdrawn = self._register.change(
             approval.approval_id,
-            principal=caller.principal,
-            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+            lambda found, now: states.withdrawn(
+                found, caller.principal, now, distinct_certificates=distinct
+            ),
             step=step,
         )
         return self._answer(approval, withdrawn, step)
@@ -277,8 +279,10 @@ class ApprovalService:
             HSMError: Store or audit log can't be used.
         """
         approval = self._visible(caller, approval_id)
-        cancelled = self._register.cancel(
-            approval_id, requester=caller.principal, step=step
+        cancelled = self._register.change(
+            approval_id,
+            lambda found, now: states.cancelled(found, caller.principal, now),
+            step=step,
         )
         return self._answer(approval, cancelled, step)
 
@@ -402,7 +406,7 @@ class ApprovalService:
         packed = self._ring.open_approval(
             approval.sealed, approval_id=approval.approval_id
         )
-        short = missing(
+        short = states.missing(
             approval.demands,
             approval.decisions,
             distinct_certificates=self._policy.engine.policy.distinct_certificates,

@@ -20,6 +20,7 @@ import msgspec
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops
+from hsm_core._internal.approvals import states
 from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.presentation import context_of, present, state_before
 from hsm_core._internal.approvals.repository import ApprovalRegister
@@ -254,11 +255,11 @@ class ApprovalWorkflow:
             try:
                 approval = self._reviewed(asked, self._register.get(hold.approval_id))
                 if approval.state is _S.GRANTED:
-                    self._register.reserve(
+                    self._register.change(
                         hold.approval_id,
-                        operation_id=operation_id,
-                        digest=digest,
-                        requester=asked.caller.principal,
+                        lambda found, now: states.reserved(
+                            found, operation_id, digest, asked.caller.principal
+                        ),
                         step=step_of("system.approval-reserved", asked.caller),
                     )
                     failpoint("approval.reserved")
@@ -291,7 +292,11 @@ class ApprovalWorkflow:
             HSMError: It can't be; see `ApprovalService.cancel`.
         """
         step = step_of("system.approval-cancelled", caller)
-        return self._register.cancel(approval_id, requester=caller.principal, step=step)
+        return self._register.change(
+            approval_id,
+            lambda found, now: states.cancelled(found, caller.principal, now),
+            step=step,
+        )
 
     def withdraw(
         self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
@@ -356,18 +361,16 @@ class ApprovalWorkflow:
 
     def _settle(self, hold: ApprovalReservation, *, done: bool) -> None:
         failpoint("approval.before_settling")
-        if done:
-            self._register.consume(
-                hold.approval_id,
-                operation_id=hold.operation_id,
-                step=step_of("system.approval-used", hold.caller),
-            )
-        else:
-            self._register.release(
-                hold.approval_id,
-                operation_id=hold.operation_id,
-                step=step_of("system.approval-released", hold.caller),
-            )
+        used, kind = hold.operation_id, "used" if done else "released"
+        self._register.change(
+            hold.approval_id,
+            lambda found, now: (
+                states.consumed(found, used, now)
+                if done
+                else states.released(found, used)
+            ),
+            step=step_of(f"system.approval-{kind}", hold.caller),
+        )
 
     def _matching(self, asked: ApprovalContext, digest: str) -> Approval:
         if asked.named_approval:
@@ -489,11 +492,16 @@ class ApprovalWorkflow:
             )
 
     def _reviewed(self, asked: ApprovalContext, approval: Approval) -> Approval:
-        return self._register.review(
+        distinct = self._policy.engine.policy.distinct_certificates
+        return self._register.change(
             approval.approval_id,
-            asked.demands,
-            lambda decision: self._trusts(approval, decision, asked.demands),
-            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+            lambda found, now: states.reviewed(
+                found,
+                asked.demands,
+                lambda decision: self._trusts(approval, decision, asked.demands),
+                now,
+                distinct_certificates=distinct,
+            ),
             step=step_of("system.approval-reviewed", asked.caller),
         )
 
