@@ -225,6 +225,7 @@ _Names: TypeAlias = Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=1
 _Clock: TypeAlias = Annotated[
     str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)\Z")
 ]
+_Roles: TypeAlias = Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)]
 _Instant: TypeAlias = Annotated[str, Meta(min_length=1, max_length=40)]
 _Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
 _RuleName: TypeAlias = Annotated[
@@ -332,7 +333,7 @@ class MatchSection(Record, frozen=True, kw_only=True):
     owners: _Names | None = None
     key_names: _Names | None = None
     principals: _Names | None = None
-    roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)] | None = None
+    roles: _Roles | None = None
     certificates: _Names | None = None
     certificate_subjects: _Names | None = None
     certificate_names: _Names | None = None
@@ -355,10 +356,8 @@ class ApprovalSection(Record, frozen=True, kw_only=True):
     """
 
     quorum: Annotated[int, Meta(ge=1, le=100)] | None = None
-    roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)] | None = None
-    distinct_roles: (
-        Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)] | None
-    ) = None
+    roles: _Roles | None = None
+    distinct_roles: _Roles | None = None
     ttl_seconds: Annotated[int, Meta(ge=1, le=366 * 24 * 3600)] = 3600
     uses: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     signed: bool = False
@@ -402,7 +401,7 @@ class IdentitySection(Record, frozen=True, kw_only=True):
     """
 
     principal: _Name
-    roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)]
+    roles: _Roles
     certificates: _Names | None = None
     certificate_subjects: _Names | None = None
     certificate_names: _Names | None = None
