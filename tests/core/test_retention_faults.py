@@ -18,6 +18,7 @@ import pytest
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.evidence import LedgerVerification, verify_ledger
 from hsm_core._internal.retention.purger import Purger
+from hsm_core._internal.retention.sweeper import Tally
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import (
     ApprovalRequiredError,
@@ -28,6 +29,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import ApprovalState, KeyId, KeyState, Phase
 from hsm_core.protocols import AuditTicket
+from hsm_core.retention_policy import RetentionPolicy
 from hsm_core.testing import FakeClock
 from tests.core.retention_support import DAY, HMAC_KEY, World, keep_pipeline
 
@@ -433,14 +435,24 @@ class TestTwoSchedulers:
         other.close()
 
 
-def test_requests_go_on_during_a_sweep_over_5_000_versions(tmp_path: Path) -> None:
+def test_a_sweep_can_rest_after_each_version(world: World) -> None:
+    """However many there are, a step handles one."""
+    for _ in range(3):
+        world.old_key(20)
+    sweeper = world.retention._sweeper  # noqa: SLF001 (its steps)
+    steps = list(sweeper.sweep(RetentionPolicy(default_days=365), Tally()))
+
+    assert len(steps) > 3 * 20
+
+
+def test_requests_go_on_during_a_sweep_over_1_000_versions(tmp_path: Path) -> None:
     """Each step is short, rests thrice as long as it worked, and ends bounded work."""
     # Its own thread, which begins after five seconds, would make a second sweep.
     world = World(tmp_path, is_idle=True)
     session = world.session
     key = world.old_key(1)
-    for _ in range(50):
-        world.old_key(100)
+    for _ in range(20):
+        world.old_key(50)
     world.clock.advance(31 * DAY)
     retention, worked, latencies = world.retention, [], [0.0]
     done = threading.Event()
