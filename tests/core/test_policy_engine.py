@@ -216,17 +216,6 @@ def test_any_instant(at: int) -> None:
     assert outcome(rules, person(), at=at) in {O.ALLOW, O.DENY}
 
 
-def test_own_keys_only() -> None:
-    """Who may use their own keys alone may not use another's, by any spelling."""
-    rules = engine("effect: deny, match: {operations: [use]}, except: {owners: [self]}")
-
-    assert O.ALLOW is outcome(rules, person("Alice"))
-    assert O.DENY is outcome(rules, person("bob"))
-    # Nothing is said of what is about no key.
-    keyless = rules.decide(ops.GenerateRandom(length=1), person("bob"), None, at=0)
-    assert keyless.allowed
-
-
 def test_an_allowance_needs_every_side() -> None:
     """Who may derive to a name may not derive to it from any key."""
     rules = engine(

@@ -222,8 +222,8 @@ def _record(seq: int, engine: RuleEngine, rng: random.Random) -> AuditEvent:
     )
 
 
-def test_ten_thousand_requests() -> None:
-    """The same policy changes nothing of 10,000; another its 20, which are listed."""
+def test_a_thousand_requests() -> None:
+    """The same policy changes nothing of 1,000; another its 20, which are listed."""
     rng = random.Random(6)
     busy = (
         DEFAULT.replace("default", PolicyProfile.STRICT.value)
@@ -236,7 +236,7 @@ def test_ten_thousand_requests() -> None:
         "{owners: [self]}}\n"
     )
     engine = RuleEngine(parse_policy(busy))
-    events = [_record(seq, engine, rng) for seq in range(10_000)]
+    events = [_record(seq, engine, rng) for seq in range(1000)]
     outcomes = {e.rule.partition(":")[0] for e in events}
     assert {"approval", "default-deny", "office", "own", "role"} <= outcomes
     allowed = [e for e in events if e.rule.startswith("role:")]

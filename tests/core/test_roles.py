@@ -407,17 +407,6 @@ def test_a_locked_store_is_recovered_by_two(
     assert ApprovalState.CONSUMED is state
 
 
-def test_use_is_not_restricted() -> None:
-    """Whoever may sign may sign with a key that only an Administrator may make."""
-    facts = KeyFacts(key_id="k", algorithm="ML-DSA-87", state=KeyState.ACTIVE)
-
-    decision = decide(
-        RuleEngine(), ops.Sign(key_id="k", message=b""), caller(Role.SERVICE), facts
-    )
-
-    assert decision.allowed
-
-
 def test_an_operator_is_told_which_rule_refused() -> None:
     """The refusal names the rule, and so does its record."""
     with memory_hsm() as gateway:
