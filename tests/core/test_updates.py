@@ -15,7 +15,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals.presentation import present
 from hsm_core.consent import shown_sha256
 from hsm_core.factory import OpenHSM
-from hsm_core.model import ApprovalState, Role
+from hsm_core.model import ApprovalState
 from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.testing import Faults, caller, memory_hsm
@@ -358,16 +358,6 @@ class TestPolicy:
             session.update(key, tags=["t"])
 
             assert () == session.update(key, tags=[]).tags
-
-    def test_roles(self, gateway: OpenHSM, session: Session) -> None:
-        """
-        By the built-in policy an Administrator changes facts, and nobody else.
-        """
-        key = session.create_key("aes").key_id
-        for role in (Role.OPERATOR, Role.AUDITOR, Role.SERVICE):
-            with pytest.raises(errors.AccessDeniedError):
-                Session(gateway.act_as(caller(role))).update(key, tags=["a"])
-        Session(gateway.act_as(caller(Role.ADMINISTRATOR))).update(key, tags=["a"])
 
 
 def test_shown_to_approvers() -> None:

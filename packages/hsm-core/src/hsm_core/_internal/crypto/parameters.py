@@ -289,9 +289,9 @@ def verification_input(
 
 
 def _the_one(message: bytes | None, digest: bytes | None, mu: bytes | None) -> bytes:
-    given = [data for data in (message, digest, mu) if data is not None]
-    if len(given) != 1:
+    data = message if message is not None else mu if digest is None else digest
+    if data is None or (message, digest, mu).count(None) != 2:
         raise InvalidInputError(
             "Pass exactly one of message, digest and mu.", field="message"
         )
-    return given[0]
+    return data
