@@ -13,7 +13,7 @@ from hsm_core import testing
 from hsm_core._internal.crypto import registry as served
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
+from hsm_core.algorithms import Algorithm, Cost, spec
 from hsm_core.errors import (
     AccessDeniedError,
     OverloadedError,
@@ -38,22 +38,6 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> OpenHSM:
 def hsm(gateway: OpenHSM) -> HSM:
     """Give it to somebody who may do everything."""
     return gateway.act_as(testing.caller())
-
-
-def test_algorithms(hsm: HSM) -> None:
-    """The list is the table: sizes, usages, standard, and who serves it."""
-    items = hsm.execute(ops.ListAlgorithms()).items
-
-    assert list(ALGORITHMS) == [item.algorithm for item in items]
-    for item, row in zip(items, ALGORITHMS.values(), strict=True):
-        assert row.family == item.family
-        assert (row.standard, row.category) == (item.standard, item.category)
-        assert row.usages == set(item.usages)
-        assert row.public_bytes == item.public_key_bytes
-        assert (row.private_bytes or row.key_bytes) == item.private_key_bytes
-        assert row.signature_bytes == item.signature_bytes
-        assert row.ciphertext_bytes == item.ciphertext_bytes
-        assert row.draft == item.draft
 
 
 def test_what_to_install(hsm: HSM) -> None:

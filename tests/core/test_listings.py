@@ -65,15 +65,6 @@ class TestListings:
 
         assert (1, 2) == (before, kept.made)
 
-    def test_a_change_ends_it(self) -> None:
-        """Whatever key has changed."""
-        kept = Kept()
-        kept.ask()
-        kept.state += 1
-        kept.ask()
-
-        assert 2 == kept.made
-
     def test_what_changes_meanwhile_is_noticed(self) -> None:
         """A page that was made while a key changed is not shown again."""
         kept = Kept()
