@@ -28,7 +28,7 @@ from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import mac_function
 from hsm_core.errors import InputSizeError, KeyTamperedError
-from hsm_core.model import KeyOrigin, KeyState
+from hsm_core.model import KeyOrigin
 from hsm_core.protocols import IndexEntry
 from hsm_core.testing import FakeEntropy
 from tests.core.key_support import (
@@ -283,15 +283,6 @@ class TestDocument:
 
         assert [None, None, *DOCUMENT.versions, None] == found
         assert DOCUMENT.versions[1] == DOCUMENT.current_version
-
-    def test_is_destroyed(self) -> None:
-        """
-        A key is destroyed when its last material is.
-        """
-        half = document_of(1, versions=2, state=KeyState.DESTROYED)
-        whole = document_of(1, state=KeyState.DESTROYED)
-
-        assert (False, True) == (half.is_destroyed, whole.is_destroyed)
 
     def test_repr_gives_nothing_away(self) -> None:
         """
