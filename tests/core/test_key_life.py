@@ -2,7 +2,7 @@
 """
 A key that lives long: whatever it ever made is processed until it is destroyed.
 
-``FERROHSM_KEY_LIFE`` sets how many rotations and rollbacks each key goes through (50 by
+``FERROHSM_KEY_LIFE`` sets how many rotations and rollbacks each key goes through (25 by
 default; ``nox -s key_life`` runs 1000).
 """
 
@@ -20,7 +20,7 @@ from hsm_core.model import KeyState
 from hsm_core.session import Session
 from tests.contract.hsm_ways import disk_session
 
-CHANGES = int(os.environ.get("FERROHSM_KEY_LIFE", "50"))
+CHANGES = int(os.environ.get("FERROHSM_KEY_LIFE", "25"))
 ALGORITHMS = ("aes", "ed25519", "p256", "hmac-sha256")
 
 

@@ -25,7 +25,7 @@ from hsm_core.protocols import HSM
 from tests.core.filesystem_support import folder_in_memory
 from tests.support import REPOSITORY
 
-CHILDREN = 400 if os.environ.get("FERROHSM_FAULTS") == "1" else 16
+CHILDREN = 400 if os.environ.get("FERROHSM_FAULTS") == "1" else 10
 SEED = os.environ.get("FERROHSM_MEMORY_SEED", "1")
 EVERYBODY = frozenset({Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR})
 
