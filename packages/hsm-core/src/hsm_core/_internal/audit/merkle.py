@@ -57,15 +57,6 @@ class CompactRange:
         self._roots.append(node)
         self.size += 1
 
-    def root(self) -> str:
-        """Return the hash of the whole tree, hex; that of nothing for no leaves."""
-        if not self._roots:
-            return hashlib.sha256().hexdigest()
-        *larger, node = self._roots
-        for root in reversed(larger):
-            node = _node(root, node)
-        return node.hex()
-
 
 def _node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
