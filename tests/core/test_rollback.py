@@ -401,6 +401,24 @@ SWAPPED_CLAIMS = [
 
 BOTH = ["first", "second"]
 INDEX_CORRECTED = "system.index-corrected"
+FORGERIES: dict[str, tuple[list[str], list[str]]] = {
+    "names": (["UPDATE keys SET claim = name || 'x'", *SWAPPED_CLAIMS], BOTH),
+    "claims": (["UPDATE keys SET claim = NULL"], BOTH),
+    "places": (["DELETE FROM places WHERE hex(key_id) = '{1}'"], ["first"]),
+    "all-places": (["DELETE FROM places"], BOTH),
+    "facets": (["DELETE FROM facets WHERE tag = 't'"], BOTH),
+    "numbers": (["UPDATE facets SET number = 1"], ["first"]),
+    "operations": (["DELETE FROM operations"], BOTH),
+    "operations-too": (
+        ["UPDATE keys SET operations = '[]'", "DELETE FROM operations"],
+        BOTH,
+    ),
+    "tags": (["UPDATE keys SET tags = '[]' WHERE key_id = '{0}'"], ["first"]),
+    "state": (["UPDATE keys SET state = 'destroyed' WHERE key_id = '{0}'"], ["first"]),
+    "algorithm": (["UPDATE keys SET algorithm = 'AES-256-GCM'"], BOTH),
+    "owner": (["UPDATE keys SET owner = 'me' WHERE key_id = '{0}'"], ["first"]),
+}
+"""Statements that edit an index, and the keys that they hide."""
 
 
 class TestForgedIndex:
@@ -457,41 +475,10 @@ class TestForgedIndex:
             session.verify(first, b"m", signature)
             session.sign("second", b"m")
 
-    @pytest.mark.parametrize(
-        ("statements", "hidden"),
-        [
-            (["UPDATE keys SET claim = name || 'x'", *SWAPPED_CLAIMS], BOTH),
-            (["UPDATE keys SET claim = NULL"], BOTH),
-            (["DELETE FROM places WHERE hex(key_id) = '{1}'"], ["first"]),
-            (["DELETE FROM places"], BOTH),
-            (["DELETE FROM facets WHERE tag = 't'"], BOTH),
-            (["UPDATE facets SET number = 1"], ["first"]),
-            (["DELETE FROM operations"], BOTH),
-            (["UPDATE keys SET operations = '[]'", "DELETE FROM operations"], BOTH),
-            (["UPDATE keys SET tags = '[]' WHERE key_id = '{0}'"], ["first"]),
-            (["UPDATE keys SET state = 'destroyed' WHERE key_id = '{0}'"], ["first"]),
-            (["UPDATE keys SET algorithm = 'AES-256-GCM'"], BOTH),
-            (["UPDATE keys SET owner = 'me' WHERE key_id = '{0}'"], ["first"]),
-        ],
-        ids=[
-            "names",
-            "claims",
-            "places",
-            "all-places",
-            "facets",
-            "numbers",
-            "operations",
-            "operations-too",
-            "tags",
-            "state",
-            "algorithm",
-            "owner",
-        ],
-    )
-    def test_all_leads_to_a_key_again(
-        self, data: SqliteData, statements: list[str], hidden: list[str]
-    ) -> None:
+    @pytest.mark.parametrize("forgery", FORGERIES)
+    def test_all_leads_to_a_key_again(self, data: SqliteData, forgery: str) -> None:
         """No key is hidden from names, listings or repeated requests for long."""
+        statements, hidden = FORGERIES[forgery]
         first = id_of(data, "first")
         for statement in statements:
             self.do(data, statement.format(first, first.replace("-", "").upper()))
