@@ -217,8 +217,9 @@ def test_a_draft_that_can_not_be_recorded_leaves_no_trace(log: AuditLog) -> None
 
 def test_nothing_to_append_is_refused(log: AuditLog) -> None:
     """An append without drafts is a mistake of the caller."""
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError) as caught:
         log.append([])
+    assert "drafts" == caught.value.facts["field"]
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.audit.baseline import (
-    ACCEPTED,
     FORMAT,
     Baseline,
     BaselineHeader,
-    KnownKeys,
     PrunedPrefix,
     check_baseline,
     encode_baseline,
@@ -139,36 +137,6 @@ def test_keys_cut_short_after_the_check_are_not_taken_for_all() -> None:
     for cut in (lines[:2], [], [lines[0], b"[]\n", *lines[2:]]):
         with pytest.raises(AuditTamperedError):
             list(known_keys(cut))
-
-
-def test_the_last_committed_change_of_a_key_counts() -> None:
-    """Outcomes that were committed count, also those found by recovery; no others."""
-    known = KnownKeys([KnownKey(KeyId("old"), 4, "d4")])
-    for fields in (
-        {"generation": 1, "document_after": "d1"},
-        {"generation": 2, "document_after": "d2", "code": "recovered-committed"},
-        {"generation": 3, "document_after": "d3", "code": "recovered-aborted"},
-        {"generation": 3, "document_after": "d3", "phase": Phase.INTENT},
-        {"generation": 3, "document_after": "", "kind": "Sign"},
-        {"key_id": "new", "generation": 1, "document_after": "n1"},
-        {"key_id": "gone", "generation": 1, "document_after": "g1"},
-        {"key_id": "gone", "kind": ACCEPTED, "phase": Phase.SINGLE},
-        {
-            "key_id": "old",
-            "kind": ACCEPTED,
-            "phase": Phase.SINGLE,
-            "generation": 3,
-            "document_after": "d3",
-        },
-    ):
-        known.note(_event(**fields))
-
-    assert len(known) == 3
-    assert list(known) == [
-        KnownKey(KeyId("k"), 2, "d2"),
-        KnownKey(KeyId("new"), 1, "n1"),
-        KnownKey(KeyId("old"), 3, "d3"),
-    ]
 
 
 def test_a_trail_may_begin_where_a_baseline_tells_or_before() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.record import event_of
-from hsm_core._internal.background.maintenance import prune_trail
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_head
 from hsm_core.errors import (
@@ -336,23 +335,6 @@ def test_offline_verification_bears_a_prune_under_way(
     log.close()
 
 
-def test_repeated_prunes_leave_what_a_trail_without_them_would_tell(
-    path: Path, clock: FakeClock
-) -> None:
-    """After each of many prunes the roots are those of the trail that kept all."""
-    twin: list[bytes] = []
-    for _ in range(6):
-        log = open_aged(path, clock)
-        age(log, clock, 8)
-        twin += log.lines(len(twin), 1000)
-        prune(log, clock, 3)
-        twin += log.lines(len(twin), 1000)
-        log.close()
-        found = verified(path)
-        assert roots_of(twin[: found.first_seq]) == found.pruned_roots
-        assert len(twin) == found.head_seq + 1
-
-
 def test_an_intent_without_outcome_is_found_after_prunes_and_restarts(
     path: Path, clock: FakeClock
 ) -> None:
@@ -372,30 +354,6 @@ def test_an_intent_without_outcome_is_found_after_prunes_and_restarts(
     assert ["open"] == [event.operation_id for event in log.open_intents()]
     assert log.prunable(ago(clock, 5)) <= floor
     log.close()
-
-
-@pytest.mark.parametrize("step", [3650 * DAY, -3650 * DAY])
-def test_a_clock_that_steps_for_years_and_back_prunes_nothing_early(
-    path: Path, clock: FakeClock, step: int
-) -> None:
-    """Neither while the trail is open nor after a restart under the wrong clock."""
-    log = open_aged(path, clock)
-    age(log, clock, 12)
-    for restart in (False, True):
-        clock.step(step)
-        if restart:
-            log.close()
-            # A restart: the monotonic clock begins anew.
-            clock = FakeClock(clock.now())
-            log = open_aged(path, clock)
-        log.append([draft(0)]).wait()
-        assert prune_trail(log, clock, 20) is None
-        clock.step(-step)
-        log.append([draft(1)]).wait()
-        assert prune_trail(log, clock, 20) is None
-    assert 0 == log.first_seq
-    log.close()
-    verified(path)
 
 
 JOINT = 12

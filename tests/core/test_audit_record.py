@@ -368,12 +368,6 @@ def test_what_no_reader_would_accept_is_not_written(fields: dict[str, Any]) -> N
     assert 1 == len(chain.extend([good], 0))
 
 
-def test_nothing_is_no_record() -> None:
-    """Whoever records nothing has made a mistake."""
-    with pytest.raises(InvalidInputError):
-        _chain().extend([], 0)
-
-
 def test_no_record_is_longer_than_a_line_may_be() -> None:
     """The longest that is accepted makes a line that is read; one byte more none."""
     empty = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)

@@ -152,18 +152,6 @@ def test_a_reserve_is_written_where_it_can_not_be_allocated(
     reserve.close()
 
 
-def test_a_reserve_that_is_not_wanted_makes_no_file(tmp_path: Path) -> None:
-    """A size of 0 is always held and never given up."""
-    path = tmp_path / "reserve"
-    reserve = DiskReserve(path, 0)
-
-    assert reserve.take()
-    assert not reserve.give_up()
-    assert reserve.held
-    reserve.close()
-    assert not path.exists()
-
-
 @pytest.mark.parametrize("kind", ["link", "open"])
 def test_a_reserve_is_a_private_file(tmp_path: Path, kind: str) -> None:
     """Neither a link nor a file open to others is taken for it."""

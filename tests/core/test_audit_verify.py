@@ -48,40 +48,6 @@ def _lines(path: Path) -> tuple[str, list[bytes]]:
         return log.log_id, log.lines(0, 1000)
 
 
-def test_a_trail_is_verified_a_range_at_a_time(path: Path) -> None:
-    """Each range begins where the one before ended."""
-    log_id, lines = _lines(path)
-    start = (-1, GENESIS)
-    for first in range(0, 100, 7):
-        done = followed(lines[first : first + 7], log_id=log_id, start=start)
-        start = (done.seq, done.leaf_hash)
-
-    assert (99, leaf_hash(lines[-1])) == start
-
-
-def test_a_range_must_follow_from_its_start(path: Path) -> None:
-    """A range that begins elsewhere, or after another record, is refused."""
-    log_id, lines = _lines(path)
-
-    for start, reason in [
-        ((-1, GENESIS), "sequence"),
-        ((8, leaf_hash(lines[8])), "sequence"),
-        ((9, leaf_hash(lines[8])), "chain"),
-    ]:
-        with pytest.raises(AuditTamperedError) as caught:
-            followed(lines[10:], log_id=log_id, start=start)
-        assert reason == caught.value.facts["reason"]
-
-
-def test_a_range_of_another_trail_is_refused(path: Path) -> None:
-    """The trail that is asked for is the trail that is checked."""
-    _, lines = _lines(path)
-
-    with pytest.raises(AuditTamperedError) as caught:
-        followed(lines, log_id="0" * 32, hmac_key=None)
-    assert {"seq": 0, "reason": "log_id"} == caught.value.facts
-
-
 def test_without_a_log_id_the_first_record_names_it(path: Path) -> None:
     """All later records must belong to the same trail."""
     log_id, lines = _lines(path)
