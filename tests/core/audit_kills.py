@@ -51,6 +51,7 @@ from tests.core.audit_support import (
     open_any,
     open_log,
     opened,
+    torn_log,
     verified,
 )
 
@@ -474,12 +475,7 @@ def kill_at_any_moment(folder: Path, suffix: str, sync: str) -> int:
 def kill_at_repairs(folder: Path) -> int:
     """Kill a start at each point of a repair, and of the making of a log."""
     for number, point in enumerate(REPAIRING):
-        log = open_log(folder / f"{number}" / "audit.log")
-        fill(log, 10)
-        path = copy_of(folder / f"{number}" / "audit.log", folder / f"torn-{number}")
-        log.close()
-        with path.open("ab") as file:
-            file.write(TORN)
+        path = torn_log(folder / f"{number}", TORN, 10)
         _die_opening(path, point)
         with opened(path) as log:
             repairs = [event for event in events(log) if event.kind == "system.repair"]

@@ -128,6 +128,19 @@ def copy_of(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
+def torn_log(
+    folder: Path, tail: bytes, records: int = 3, **given: Unpack[Given]
+) -> Path:
+    """Return what a kill leaves of a log in files whose last line was torn."""
+    log = open_log(folder / "whole" / "audit.log", **given)
+    fill(log, records)
+    path = copy_of(folder / "whole" / "audit.log", folder / "torn")
+    log.close()
+    with path.open("ab") as file:
+        file.write(tail)
+    return path
+
+
 def read_lines(path: Path) -> list[bytes]:
     """Return the lines of one segment, without newlines."""
     return path.read_bytes().splitlines()

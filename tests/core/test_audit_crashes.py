@@ -11,7 +11,15 @@ import pytest
 from hsm_core.settings import AuditSync
 from tests.core.audit_faults import BEGINNINGS
 from tests.core.audit_kills import check_nothing_lost
-from tests.core.audit_support import copy_of, events, fill, open_any, open_log, opened
+from tests.core.audit_support import (
+    copy_of,
+    events,
+    fill,
+    open_any,
+    open_log,
+    opened,
+    torn_log,
+)
 from tests.support import REPOSITORY, require_program
 
 
@@ -94,13 +102,8 @@ def test_a_half_written_temporary_file_is_no_obstacle(
 
 def test_a_repair_that_is_torn_itself_is_repaired(tmp_path: Path) -> None:
     """The record of a repair may be torn by the next crash."""
-    log = open_log(tmp_path / "log" / "audit.log")
-    fill(log, 10)
-    path = copy_of(tmp_path / "log" / "audit.log", tmp_path / "torn")
-    log.close()
     fragment = b'{"event":{"format":1,"log_'
-    with path.open("ab") as file:
-        file.write(fragment)
+    path = torn_log(tmp_path, fragment, 10)
     head = path.with_name("audit.log.head").read_bytes()
     with opened(path):
         killed = copy_of(path, tmp_path / "again")

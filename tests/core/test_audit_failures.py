@@ -38,13 +38,13 @@ from hsm_core.protocols import AuditDraft
 from hsm_core.settings import AuditSync
 from tests.core.audit_support import (
     KEY,
-    copy_of,
     draft,
     events,
     fill,
     open_log,
     opened,
     read_lines,
+    torn_log,
     verified,
 )
 from tests.support import REPOSITORY
@@ -326,15 +326,10 @@ def test_the_head_mark_is_synced_without_being_asked(path: Path) -> None:
 
 
 def test_a_repair_that_can_not_be_recorded_is_recorded_by_the_next_start(
-    path: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """Opening fails, nothing stays locked, and the fragment is not forgotten."""
-    log = open_log(path)
-    fill(log, 3)
-    killed = copy_of(path, tmp_path / "killed")
-    log.close()
-    with killed.open("ab") as file:
-        file.write(b"torn")
+    killed = torn_log(tmp_path, b"torn")
     with install(_failing("audit.before_write", errno.EIO)):
         with pytest.raises(AuditUnavailableError):
             open_log(killed)

@@ -39,6 +39,7 @@ from tests.core.audit_support import (
     open_log,
     outcome,
     read_lines,
+    torn_log,
     verified,
     write_lines,
 )
@@ -116,15 +117,10 @@ def test_all_closed_segments_may_go(path: Path, clock: FakeClock) -> None:
 
 
 def test_fragments_go_with_the_records_that_tell_of_them(
-    path: Path, clock: FakeClock
+    tmp_path: Path, clock: FakeClock
 ) -> None:
     """What a repair set aside is removed once its record is."""
-    log = open_aged(path, clock)
-    fill(log, 2)
-    torn = copy_of(path, path.parent.with_name("torn"))
-    log.close()
-    with torn.open("ab") as file:
-        file.write(b'{"event":{"format":1')
+    torn = torn_log(tmp_path, b'{"event":{"format":1', 2, clock=clock)
     log = open_aged(torn, clock)
     assert len(list(torn.parent.glob("*.torn-*"))) == 1
     age(log, clock, 20)

@@ -19,7 +19,6 @@ from hsm_core.model import Phase
 from hsm_core.protocols import AuditDraft
 from tests.core.audit_faults import Faults, Writer, begun, until
 from tests.core.audit_support import (
-    copy_of,
     draft,
     events,
     fill,
@@ -27,6 +26,7 @@ from tests.core.audit_support import (
     open_log,
     opened,
     outcome,
+    torn_log,
     verified,
 )
 from tests.support import REPOSITORY, require_mounts, require_program
@@ -245,15 +245,10 @@ def test_a_trail_without_reserve_waits_for_room(path: Path, faults: Faults) -> N
 
 
 def test_a_start_on_a_full_disk_uses_the_reserve(
-    path: Path, tmp_path: Path, faults: Faults
+    tmp_path: Path, faults: Faults
 ) -> None:
     """A torn tail is set aside with the room that an earlier process kept back."""
-    log = open_log(path, reserve_bytes=SIZE)
-    fill(log, 3)
-    killed = copy_of(path, tmp_path / "killed")
-    log.close()
-    with killed.open("ab") as file:
-        file.write(b"torn")
+    killed = torn_log(tmp_path, b"torn", reserve_bytes=SIZE)
     faults.fail("write", code=errno.ENOSPC, at=".torn.new")
     faults.fail("posix_fallocate", code=errno.ENOSPC, skip=1, times=float("inf"))
 
