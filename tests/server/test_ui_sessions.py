@@ -318,6 +318,7 @@ async def test_the_button_needs_a_certificate() -> None:
         shown = await browser.submit(page, "/ui/sign-in", {"how": "certificate"})
 
     assert "this client certificate" not in page.words
+    assert "Check the token or certificate." in shown.words
     assert 401 == shown.status
 
 
