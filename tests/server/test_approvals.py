@@ -11,12 +11,11 @@ import pytest
 from hsm_core import consent, wire
 from hsm_core.errors import ApprovalRequiredError
 from hsm_core.factory import open_async
-from hsm_core.operations import ApprovalInfo, Approve, CreateKey, Operation
+from hsm_core.operations import ApprovalInfo, CreateKey
 from hsm_core.policies import parse_policy
 from hsm_core.rest import APPROVAL_HEADER
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import caller, memory_hsm
-from tests.server.ipc_support import open_bench, visitor
 from tests.server.support import API, Answer, b64, claims, mint, open_api
 
 CREATE = {"algorithm": "ML-KEM-768", "name": "agreed"}
@@ -217,34 +216,6 @@ def test_over_the_wire() -> None:
     assert isinstance(error, ApprovalRequiredError)
     assert caught.value.approval == error.approval
     assert caught.value.facts == error.facts
-
-
-async def test_between_two_processes() -> None:
-    """A front end gets the approval of the vault, and names it when it comes back."""
-    create = CreateKey(algorithm="ML-KEM-768")
-    with memory_hsm(settings=STRICT) as hsm:
-        async with open_bench(open_async(hsm)) as bench:
-            vault = bench.front_end()
-
-            async def ask(who: str, operation: Operation[Any], named: str = "") -> Any:
-                return await vault.execute(
-                    visitor(mint(claims(sub=who))),
-                    operation,
-                    idempotency_key=None,
-                    known=lambda principal: None,
-                    approval_id=named,
-                )
-
-            with pytest.raises(ApprovalRequiredError) as caught:
-                await ask("ann", create)
-            asked = caught.value.approval
-            assert isinstance(asked, ApprovalInfo)
-            await ask(
-                "bob", Approve(approval_id=asked.approval_id, digest=asked.digest)
-            )
-            done = await ask("ann", create, asked.approval_id)
-
-    assert 1 == done.version
 
 
 async def test_metrics(api: API) -> None:
