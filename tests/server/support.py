@@ -94,6 +94,22 @@ def mint(
     )
 
 
+class SetClock(FlooredClock):
+    """A clock that a test sets; it can also be called."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def now(self) -> float:
+        """Return the time that was set."""
+        return self.seconds
+
+    def __call__(self) -> float:
+        """Return it, too."""
+        return self.seconds
+
+
 @dataclass
 class Answer:
     """What came back."""

@@ -36,7 +36,7 @@ from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 from tests.pki import self_signed_root
 from tests.server.process import Running, Site, client_context
-from tests.server.support import SECRET, b64url, claims, mint, open_api
+from tests.server.support import SECRET, SetClock, b64url, claims, mint, open_api
 from tests.server.token_kit import signer
 
 ROOT = self_signed_root("Root")
@@ -220,19 +220,9 @@ async def test_a_token_says_who_it_is() -> None:
         assert "bob" == (await keeper.admit(visitor)).principal
 
 
-class Clock(FlooredClock):
-    """A clock that a test sets."""
-
-    seconds: float = 0.0
-
-    def now(self) -> float:
-        """Return that time."""
-        return self.seconds
-
-
 async def test_a_certificate_that_has_expired_meanwhile() -> None:
     """A connection may live longer than the certificate that it was opened with."""
-    facts, clock = certificate_facts(ANN.der), Clock()
+    facts, clock = certificate_facts(ANN.der), SetClock(0.0)
     visitor = Visitor(certificate=ANN.der)
     with opened(policy(), clock=clock) as (_, keeper, _):
         for seconds in (facts.begins_at, facts.ends_at):

@@ -14,6 +14,7 @@ from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
 from hsm_server.identity.id_tokens import IDTokens, Person, provider_name
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, key_from_secret
+from tests.server.support import SetClock
 from tests.server.token_kit import signer
 
 ISSUER: Final = "https://id.example.com/realms/hsm"
@@ -21,17 +22,6 @@ CLIENT: Final = "ferrohsm"
 NONCE: Final = "n" * 43
 ASYMMETRIC: Final = ("RS256", "ES256", "EdDSA")
 KID: Final = "one"
-
-
-class Clock:
-    """Time that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.seconds = time.time()
-
-    def __call__(self) -> float:
-        """Return it."""
-        return self.seconds
 
 
 def settings(**changes: Any) -> OIDCSettings:
@@ -47,12 +37,12 @@ def settings(**changes: Any) -> OIDCSettings:
     return OIDCSettings(**{**given, **changes})
 
 
-def verifier(clock: Clock | None = None, **changes: Any) -> IDTokens:
+def verifier(clock: SetClock | None = None, **changes: Any) -> IDTokens:
     """Return what checks tokens of three keys."""
     keys = [
         key_from_pem(signer(name).pem(), Algorithm(name), KID) for name in ASYMMETRIC
     ]
-    return IDTokens(settings(**changes), keys, clock or Clock())
+    return IDTokens(settings(**changes), keys, clock or SetClock(time.time()))
 
 
 def said(**changes: Any) -> dict[str, Any]:
@@ -174,7 +164,7 @@ def test_times(seconds: int, *, is_good: bool) -> None:
     """
     A clock may be a minute off, and no more.
     """
-    clock = Clock()
+    clock = SetClock(time.time())
     made, checks = token(), verifier(clock)
     clock.seconds = int(clock.seconds) + seconds
     if is_good:
@@ -188,7 +178,7 @@ def test_old_token() -> None:
     """
     A token that was made long ago is refused, however long it is good for.
     """
-    clock = Clock()
+    clock = SetClock(time.time())
     made, checks = token(exp=int(clock()) + 86400), verifier(clock)
     clock.seconds += 670
 
@@ -231,7 +221,7 @@ def test_secret_is_no_key() -> None:
     Who knows the client's secret can't make tokens with it.
     """
     shared = signer("HS256")
-    checks = IDTokens(settings(), [key_from_secret(shared.key)], Clock())
+    checks = IDTokens(settings(), [key_from_secret(shared.key)], SetClock(time.time()))
 
     with pytest.raises(AuthenticationError):
         checks.redeem(shared.token_of({"alg": "HS256"}, said()), NONCE)
@@ -294,7 +284,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     Where too many were redeemed, more are refused, until the first are too old.
     """
     monkeypatch.setattr("hsm_server.identity.id_tokens._MOST_REMEMBERED", 2)
-    clock = Clock()
+    clock = SetClock(time.time())
     checks = verifier(clock)
     for number in "12":
         checks.redeem(token(jti=number), NONCE)

@@ -12,26 +12,22 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from hsm_core.errors import AuthenticationError, ConfigurationError
-from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.errors import ConfigurationError
 from hsm_server.config.settings import TokenConfig, TokenRules
 from hsm_server.identity import key_sets
 from hsm_server.identity.key_sets import MAX_SET_BYTES, KeySetTask
 from hsm_server.identity.token_keys import (
     Algorithm,
-    TrustedNames,
     key_from_pem,
     public_key_set,
 )
-from hsm_server.identity.token_sources import TokenSource, TokenWatch
+from hsm_server.identity.token_sources import TokenSource
 from hsm_server.tls.state import ActiveState
-from hsm_server.vault.access import Visitor
-from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.family import counter, wait_until
 from tests.server.issuer_thread import issuing
 from tests.server.process import Running, Site
 from tests.server.support import Authority, b64url
-from tests.server.token_kit import Signer, signer, write_config
+from tests.server.token_kit import Signer, Watched, signer, write_config
 
 OLD, NEW, RSA = signer("ES256"), signer("EdDSA"), signer("RS256")
 NOWHERE = cast("ActiveState", None)
@@ -325,31 +321,17 @@ async def test_it_goes_on_and_can_be_hurried(
     assert 3 == len({data for data, _ in fetching.delivered[:3]})
 
 
-class Vault:
-    """The side that verifies: a gatekeeper whose keys were fetched by somebody else."""
+class Vault(Watched):
+    """The side that verifies: keys were fetched by somebody else."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.told: list[str] = []
-        config = TokenConfig(path=path, key_set_url="https://issuer.example/keys")
-        self.source = TokenSource(config, lambda: b"", TokenRules())
-        trust = self.source.read()
-        nobody = cast("AsyncHSMGateway", None)
-        self.names = TrustedNames(trust)
-        self.keeper = Gatekeeper(nobody, trust, lambda: None, names=self.names)
-        self.watch = TokenWatch(self.source, trust, self.keeper.use, self.told.append)
+        url = "https://issuer.example/keys"
+        super().__init__(TokenConfig(path=path, key_set_url=url))
 
     async def take(self, data: bytes | None, problem: str = "") -> str:
         """Be given what was fetched; return what is wrong then."""
         self.source.take(data, problem)
         return await self.watch.look()
-
-    def accepts(self, token: str) -> bool:
-        """Return whether a token is good now."""
-        try:
-            self.keeper.caller(Visitor(credential=token))
-        except AuthenticationError:
-            return False
-        return True
 
 
 async def test_nobody_before_there_are_keys() -> None:

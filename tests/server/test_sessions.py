@@ -6,29 +6,19 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_server.config.settings import ConsoleSettings
 from hsm_server.identity.sessions import SessionEndedError, Sessions
+from tests.server.support import SetClock
 
 HERS = "a" * 64
 
 
-class Hands:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.time = 1_000_000.0
-
-    def now(self) -> float:
-        """Return the time."""
-        return self.time
-
-
 @pytest.fixture
-def hands() -> Hands:
+def hands() -> SetClock:
     """Give a clock."""
-    return Hands()
+    return SetClock(1_000_000.0)
 
 
 @pytest.fixture
-def sessions(hands: Hands) -> Sessions:
+def sessions(hands: SetClock) -> Sessions:
     """Give a memory of four sessions, two of each principal."""
     settings = ConsoleSettings(idle_seconds=60, absolute_seconds=600)
     return Sessions(settings, hands.now, most=4, most_of_one=2)
@@ -65,39 +55,41 @@ def test_a_session_belongs_to_its_certificate(sessions: Sessions, shown: str) ->
     assert "alice" == sessions.find(secret, HERS).principal
 
 
-def test_an_idle_session_ends(sessions: Sessions, hands: Hands) -> None:
+def test_an_idle_session_ends(sessions: Sessions, hands: SetClock) -> None:
     """It lives as long as it is used within the time, and not a second longer."""
     secret = sessions.begin("alice", "token", "")
     for _ in range(3):
-        hands.time += 59
+        hands.seconds += 59
         sessions.find(secret, "")
 
-    hands.time += 60
+    hands.seconds += 60
 
     with pytest.raises(SessionEndedError):
         sessions.find(secret, "")
     assert 0 == len(sessions)
 
 
-def test_a_page_that_asks_by_itself_is_no_use(sessions: Sessions, hands: Hands) -> None:
+def test_a_page_that_asks_by_itself_is_no_use(
+    sessions: Sessions, hands: SetClock
+) -> None:
     """What goes on without anybody doing something keeps no session alive."""
     secret = sessions.begin("alice", "token", "")
-    hands.time += 40
+    hands.seconds += 40
     sessions.find(secret, "", is_used=False)
-    hands.time += 20
+    hands.seconds += 20
 
     with pytest.raises(SessionEndedError):
         sessions.find(secret, "")
 
 
-def test_a_busy_session_ends_too(sessions: Sessions, hands: Hands) -> None:
+def test_a_busy_session_ends_too(sessions: Sessions, hands: SetClock) -> None:
     """However much it is used, it does not outlast its absolute time."""
     secret = sessions.begin("alice", "token", "")
     for _ in range(11):
-        hands.time += 50
+        hands.seconds += 50
         sessions.find(secret, "")
 
-    hands.time += 50
+    hands.seconds += 50
 
     with pytest.raises(SessionEndedError):
         sessions.find(secret, "")
@@ -135,25 +127,25 @@ def test_there_are_not_too_many(sessions: Sessions) -> None:
 
 
 def test_what_ended_is_swept_after_a_clock_reset(
-    sessions: Sessions, hands: Hands
+    sessions: Sessions, hands: SetClock
 ) -> None:
     """A clock that was ahead and is set back doesn't stop the sweeps."""
-    hands.time += 86_400
+    hands.seconds += 86_400
     sessions.begin("alice", "token", "")
-    hands.time -= 86_400
+    hands.seconds -= 86_400
     sessions.end_all()
     sessions.begin("alice", "token", "")
-    hands.time += 61
+    hands.seconds += 61
 
     sessions.begin("bob", "token", "")
 
     assert 1 == len(sessions)
 
 
-def test_what_ended_is_swept(sessions: Sessions, hands: Hands) -> None:
+def test_what_ended_is_swept(sessions: Sessions, hands: SetClock) -> None:
     """A token does not stay in memory because nobody comes back to its session."""
     sessions.begin("alice", "token", "")
-    hands.time += 61
+    hands.seconds += 61
 
     sessions.begin("bob", "token", "")
 

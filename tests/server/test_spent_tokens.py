@@ -18,13 +18,12 @@ from hsm_core.policies import Policy, built_in_policy, parse_policy
 from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.config.settings import TokenRules
-from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.identity.token_verifier import Identity, ReplayCache
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
-from tests.server.support import SECRET, claims, mint, open_api
+from tests.server.support import SECRET, SetClock, claims, mint, open_api
 
 ONCE = parse_policy(
     "version: 1\nextends: default\nrules:\n"
@@ -34,16 +33,9 @@ ONCE = parse_policy(
 USUAL = parse_policy("version: 1\nextends: default\n")
 
 
-class Clock(FlooredClock):
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = float(int(time.time()))
-
-    def now(self) -> float:
-        """Return that time."""
-        return self.seconds
+def now_clock() -> SetClock:
+    """Return a clock that stands still at this second."""
+    return SetClock(float(int(time.time())))
 
 
 class Place:
@@ -51,7 +43,7 @@ class Place:
 
     def __init__(self, hsm: OpenHSM) -> None:
         self.hsm = hsm
-        self.clock = Clock()
+        self.clock = now_clock()
         self.keeper = self.begin()
         self.clock.seconds += 100
 
@@ -110,7 +102,7 @@ def test_any_request_spends_it(place: Place) -> None:
 
 def test_the_first_request_of_a_quiet_server() -> None:
     """It is let, long after the start: nobody can have used its token before."""
-    clock = Clock()
+    clock = now_clock()
     with memory_hsm(policy=ONCE) as hsm:
         trust = TokenTrust.of_secret(SECRET, TokenRules(leeway_seconds=60))
         keeper = Gatekeeper(open_async(hsm), trust, lambda: None, clock)
@@ -256,7 +248,7 @@ def test_another_policy_hash() -> None:
 
 async def test_over_http() -> None:
     """The second request is denied, and the first of another token is not."""
-    clock = Clock()
+    clock = now_clock()
     with memory_hsm(policy=ONCE) as hsm:
         async with open_api(gateway=open_async(hsm), clock=clock) as api:
 
@@ -277,7 +269,7 @@ async def test_over_http() -> None:
 
 async def test_what_is_not_done_spends_it_too() -> None:
     """What can't be read of a request that names a key is no second chance."""
-    clock = Clock()
+    clock = now_clock()
     with memory_hsm(policy=ONCE) as hsm:
         async with open_api(gateway=open_async(hsm), clock=clock) as api:
             clock.seconds += 100

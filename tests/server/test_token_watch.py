@@ -16,46 +16,32 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.secret_input import read_secret
 from hsm_server.config.settings import TokenConfig, TokenRules
-from hsm_server.identity.token_keys import TokenTrust, TrustedNames
+from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import claims, mint
-from tests.server.token_kit import signer, write_config
+from tests.server.token_kit import Watched, signer, write_config
 
 OLD, NEW = signer("ES256"), signer("ES256", 1)
 RULES = TokenRules(issuer="", audience="")
 
 
-class Watched:
-    """A gatekeeper whose keys lie in a file."""
+class File(Watched):
+    """A watched file with one key."""
 
     def __init__(self, path: Path) -> None:
         self.path = write_config(path, [OLD.section("old")])
-        self.told: list[str] = []
-        source = TokenSource(TokenConfig(path=path), lambda: b"", RULES)
-        trust = source.read()
-        self.names = TrustedNames(trust)
-        nobody = cast("AsyncHSMGateway", None)
-        self.gatekeeper = Gatekeeper(nobody, trust, lambda: None, names=self.names)
-        self.watch = TokenWatch(source, trust, self.gatekeeper.use, self.told.append)
-
-    def accepts(self, token: str) -> bool:
-        """Return whether a token is good now."""
-        try:
-            self.gatekeeper.caller(Visitor(credential=token))
-        except AuthenticationError:
-            return False
-        return True
+        super().__init__(TokenConfig(path=path))
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Watched:
+def watched(tmp_path: Path) -> File:
     """Give a gatekeeper with one key."""
-    return Watched(tmp_path / "jwt.json")
+    return File(tmp_path / "jwt.json")
 
 
-async def test_a_key_is_added_and_the_former_removed(watched: Watched) -> None:
+async def test_a_key_is_added_and_the_former_removed(watched: File) -> None:
     """Tokens of a removed key are rejected, even if accepted before."""
     old, new = OLD.token("old"), NEW.token("new")
     former = watched.names.trusted()
@@ -73,7 +59,7 @@ async def test_a_key_is_added_and_the_former_removed(watched: Watched) -> None:
     assert ["", ""] == watched.told
 
 
-async def test_a_change_takes_effect_within_the_interval(watched: Watched) -> None:
+async def test_a_change_takes_effect_within_the_interval(watched: File) -> None:
     """The watch applies it without a call."""
     running = asyncio.create_task(watched.watch.run(2.0))
     await asyncio.sleep(0)
@@ -112,7 +98,7 @@ def _by_link(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [_same_time, _back_in_time, _in_place, _by_link])
 async def test_the_content_counts(
-    watched: Watched, change: Callable[[Path], None]
+    watched: File, change: Callable[[Path], None]
 ) -> None:
     """Whatever the file's time, and however it came there."""
     change(watched.path)
@@ -143,7 +129,7 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_the_last_good_keys_stay(watched: Watched, name: str) -> None:
+async def test_the_last_good_keys_stay(watched: File, name: str) -> None:
     """The fault is reported once, and so is its end; then the new keys count."""
     BROKEN[name](watched.path)
     reason = await watched.watch.look()
@@ -180,7 +166,7 @@ WITHDRAWN: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", WITHDRAWN)
-async def test_a_withdrawn_key_counts_no_more(watched: Watched, name: str) -> None:
+async def test_a_withdrawn_key_counts_no_more(watched: File, name: str) -> None:
     """Even in an invalid file; new keys in it are not used."""
     assert watched.accepts(OLD.token("old"))
     WITHDRAWN[name](watched.path)
@@ -196,7 +182,7 @@ async def test_a_withdrawn_key_counts_no_more(watched: Watched, name: str) -> No
     assert watched.accepts(OLD.token("old"))
 
 
-async def test_keys_that_are_still_named_stay(watched: Watched) -> None:
+async def test_keys_that_are_still_named_stay(watched: File) -> None:
     """Beside a fault, and where their own file can't be read for now."""
     more = watched.path.with_name("secret")
     more.touch(mode=0o600)
@@ -244,7 +230,7 @@ def _as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-async def test_a_file_that_nobody_may_read(watched: Watched) -> None:
+async def test_a_file_that_nobody_may_read(watched: File) -> None:
     """Mode 000 is an alarm, and the last good keys stay until it can be read."""
     write_config(watched.path, [NEW.section("new")]).chmod(0)
     with _as_nobody():
@@ -262,7 +248,7 @@ async def test_a_file_that_nobody_may_read(watched: Watched) -> None:
     assert not watched.accepts(OLD.token("old"))
 
 
-async def test_the_former_content_ends_an_alarm(watched: Watched) -> None:
+async def test_the_former_content_ends_an_alarm(watched: File) -> None:
     """Restoring the former content clears the alarm."""
     whole = watched.path.read_bytes()
     watched.path.write_bytes(b"{")
@@ -274,7 +260,7 @@ async def test_the_former_content_ends_an_alarm(watched: Watched) -> None:
 
 
 async def test_a_fault_of_ours_does_not_end_the_looking(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    watched: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told like every reason, and the next look is a new one."""
     with monkeypatch.context() as patch:
@@ -285,7 +271,7 @@ async def test_a_fault_of_ours_does_not_end_the_looking(
     assert ["unexpected ZeroDivisionError.", ""] == watched.told
 
 
-async def test_a_file_that_is_being_written(watched: Watched) -> None:
+async def test_a_file_that_is_being_written(watched: File) -> None:
     """Content that is present only briefly is never applied."""
     forms = [[OLD.section(f"k{n}")] for n in range(3)]
     last = [NEW.section("new")]

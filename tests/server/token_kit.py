@@ -6,12 +6,19 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from hsm_core.errors import AuthenticationError
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.identity.token_keys import TrustedNames
+from hsm_server.identity.token_sources import TokenSource, TokenWatch
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import b64url, claims, mint
 
 SECOND_SECRET = b"another secret of thirty-two bytes or more"
@@ -99,3 +106,26 @@ def write_config(path: Path, keys: list[dict[str, Any]], **members: Any) -> Path
     fresh.write_text(json.dumps({**members, "keys": keys}))
     fresh.rename(path)
     return path
+
+
+class Watched:
+    """A gatekeeper whose keys are watched, and what the watch has told."""
+
+    def __init__(self, config: TokenConfig) -> None:
+        self.told: list[str] = []
+        self.source = TokenSource(config, bytes, TokenRules())
+        trust = self.source.read()
+        self.names = TrustedNames(trust)
+        nobody = cast("AsyncHSMGateway", None)
+        self.gatekeeper = Gatekeeper(nobody, trust, lambda: None, names=self.names)
+        self.watch = TokenWatch(
+            self.source, trust, self.gatekeeper.use, self.told.append
+        )
+
+    def accepts(self, token: str) -> bool:
+        """Return whether a token is good now."""
+        try:
+            self.gatekeeper.caller(Visitor(credential=token))
+        except AuthenticationError:
+            return False
+        return True
