@@ -54,9 +54,9 @@ def add_console(app: web.Application) -> None:
     """Add the pages under ``/ui``; ``/`` redirects there."""
     app[FAILURE_PAGES] = _failure_page
     app[SAMPLER] = FigureSampler(app[METRICS].snapshot)
-    _add(app.router, "GET", "/", _go_home)
-    _add(app.router, "GET", f"{HOME}/", _go_home)
-    _add(app.router, "GET", STATIC_PATH, serve_asset)
+    add_route(app.router, "GET", "/", _go_home)
+    add_route(app.router, "GET", f"{HOME}/", _go_home)
+    add_route(app.router, "GET", STATIC_PATH, serve_asset)
     for open_page in sign_in.OPEN_PAGES:
         add_route(
             app.router,
@@ -66,11 +66,7 @@ def add_console(app: web.Application) -> None:
             has_effect=open_page.has_effect,
         )
     for page in PAGES:
-        _add(app.router, page.method, HOME + page.path, _page_handler(page))
-
-
-def _add(router: web.UrlDispatcher, method: str, path: str, answer: _Answer) -> None:
-    add_route(router, method, path, answer)
+        add_route(app.router, page.method, HOME + page.path, _page_handler(page))
 
 
 async def _go_home(request: web.Request) -> web.Response:

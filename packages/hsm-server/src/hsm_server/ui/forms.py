@@ -10,6 +10,7 @@ import warnings
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as default
 from datetime import UTC, datetime, time
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -67,26 +68,21 @@ _MOST_FIELDS: Final = 256
 _TYPE: Final = "application/x-www-form-urlencoded"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Form:
     """
     A submitted form.
 
-    Args:
+    Attributes:
         fields: Names and values, in order.
-
         files: Names of file fields, and their contents.
     """
 
-    def __init__(
-        self,
-        fields: Mapping[str, Sequence[str]],
-        files: Mapping[str, bytes] | None = None,
-    ) -> None:
-        self._fields = fields
-        self._files = files or {}
+    fields: Mapping[str, Sequence[str]]
+    files: Mapping[str, bytes] = default(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._fields
+        return name in self.fields
 
     def __getitem__(self, name: str) -> str:
         """
@@ -95,7 +91,7 @@ class Form:
         Raises:
             InvalidInputError: It is missing or repeated.
         """
-        if name not in self._fields:
+        if name not in self.fields:
             raise InvalidInputError(f"{name} is missing.", field=name)
         return self.get(name)
 
@@ -106,14 +102,14 @@ class Form:
         Raises:
             InvalidInputError: It is repeated.
         """
-        given = self._fields.get(name, [default])
+        given = self.fields.get(name, [default])
         if len(given) > 1:
             raise InvalidInputError(f"{name} must be given once.", field=name)
         return given[0]
 
     def all(self, name: str) -> Sequence[str]:
         """Return all values of a field, such as selected checkboxes."""
-        return self._fields.get(name, ())
+        return self.fields.get(name, ())
 
     def number(self, name: str) -> int:
         """
@@ -136,7 +132,7 @@ class Form:
 
     def file(self, name: str) -> bytes:
         """Return the content of a file; empty if none was chosen."""
-        return self._files.get(name, b"")
+        return self.files.get(name, b"")
 
     @property
     def operation_id(self) -> str:

@@ -79,34 +79,23 @@ R = TypeVar("R")
 _OPERATION_ID_BYTES: Final = 18
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Visit:
     """
     A browser request, possibly without sign-in.
 
-    Args:
+    Attributes:
         request: The HTTP request.
-
         visitor: Credentials and address of the sender.
-
         exchange: Log and metrics data of the request.
-
         secret: Secret of the cookie that forms are bound to; empty if the request has
             a credential of its own, which other sites can't add.
     """
 
-    who: Who | None = None
-
-    def __init__(
-        self,
-        request: web.Request,
-        visitor: Visitor,
-        exchange: Exchange,
-        secret: str,
-    ) -> None:
-        self.request = request
-        self.visitor = visitor
-        self.exchange = exchange
-        self._secret = secret
+    request: web.Request
+    visitor: Visitor
+    exchange: Exchange
+    secret: str
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -139,7 +128,7 @@ class Visit:
                 "cross_site", "Another site sent this form. No change was made."
             )
         form = await read_form(self.request)
-        if self._secret and not has_form_token(form, form_token(self._secret)):
+        if self.secret and not has_form_token(form, form_token(self.secret)):
             raise RequestRefusedError(
                 "stale_form",
                 "This form belongs to another session. No change was made. "
@@ -207,7 +196,7 @@ class Visit:
             headers={**PAGE_HEADERS, "Location": safe_path(path)},
         )
         if flash:
-            set_cookie(response, FLASH_COOKIE, pack_flash(self._secret, flash))
+            set_cookie(response, FLASH_COOKIE, pack_flash(self.secret, flash))
         return response
 
     def problem(self, error: HSMError | RequestRefusedError) -> web.Response:
@@ -229,46 +218,29 @@ class Visit:
 
     def _common(self) -> dict[str, Any]:
         cookie = self.request.cookies.get(FLASH_COOKIE, "")
+        who: Who | None = getattr(self, "who", None)
         return {
-            "who": self.who,
-            "form_token": form_token(self._secret),
+            "who": who,
+            "form_token": form_token(self.secret),
             "new_operation_id": _new_operation_id,
-            "nav": _navigation(self.who, self.request.path),
+            "nav": _navigation(who, self.request.path),
             "now": time.time_ns() // 1000,
-            "flash": unpack_flash(self._secret, cookie) if cookie else "",
+            "flash": unpack_flash(self.secret, cookie) if cookie else "",
             "request_id": self.exchange.request_id,
             "home": HOME,
         }
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class View(Visit):
     """
     A browser request of a signed-in user.
 
-    Args:
-        request: The HTTP request.
-
-        visitor: Credentials and address of the sender.
-
-        exchange: Log and metrics data of the request.
-
-        secret: See `Visit`.
-
+    Attributes:
         who: The authenticated user.
     """
 
     who: Who
-
-    def __init__(
-        self,
-        request: web.Request,
-        visitor: Visitor,
-        exchange: Exchange,
-        secret: str,
-        who: Who,
-    ) -> None:
-        super().__init__(request, visitor, exchange, secret)
-        self.who = who
 
     async def execute(
         self,
@@ -311,7 +283,7 @@ class View(Visit):
         """
         asked = asked_approval(error) if isinstance(error, HSMError) else None
         if asked is None:
-            return super().problem(error)
+            return Visit.problem(self, error)
         self.exchange.code = error.code
         path = f"{HOME}/approvals/{asked.approval_id}"
         flash = "Approval required. Nothing was executed yet."
