@@ -1,29 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""What every `CryptoProvider` promises of uses: limits, refusals, wrong lengths."""
+"""Uses of keys by every `CryptoProvider`: limits, refusals, and other providers."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from hsm_core._internal.crypto.der import read_public_key_info
+from hsm_core._internal.crypto.der import (
+    read_public_key_info,
+    subject_public_key_info,
+)
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, HashAlgorithm, spec
 from hsm_core.errors import (
+    AlgorithmUnavailableError,
     DecryptionError,
     InputSizeError,
     InvalidInputError,
     SignatureMismatchError,
     UnsupportedOperationError,
 )
-from hsm_core.protocols import OAEPParameters, SignatureParameters
+from hsm_core.protocols import OAEPParameters
 from tests.contract.provider_rows import (
     MESSAGE,
+    PROVIDERS,
+    ROWS,
     SIGNING,
     Row,
     altered,
+    flow,
+    is_prompt,
+    keeps_seeds,
     label,
+    material,
     private,
     public,
     rows,
@@ -34,6 +45,16 @@ WITH_CONTEXT = [r for r in rows() if ALGORITHMS[r[1]].max_context_bytes]
 HEDGED = [
     r for r in rows() if ALGORITHMS[r[1]].is_signature and ALGORITHMS[r[1]].is_pqc
 ]
+LOW_ORDER = [
+    "00" * 32,
+    "01" + "00" * 31,
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+"""Points of Curve25519 whose multiples by any private key are zero."""
 
 
 class TestSignatures:
@@ -92,13 +113,7 @@ class TestSignatures:
         """
         A context of 256 bytes is refused, to sign and to verify, and the limit named.
         """
-        good = signature_parameters(row[1])
-        long = SignatureParameters(
-            scheme=good.scheme,
-            hash=good.hash,
-            mgf_hash=good.mgf_hash,
-            context=bytes(256),
-        )
+        long = replace(signature_parameters(row[1]), context=bytes(256))
         for attempt in (
             lambda: private(row).sign(MESSAGE, long),
             lambda: public(row).verify(MESSAGE, b"", long),
@@ -155,6 +170,23 @@ class TestKEM:
             assert spec(row[1]).ciphertext_bytes == len(ciphertext)
             assert secret == private(row).decapsulate(ciphertext)
 
+    def test_coefficients_are_reduced(self, row: Row) -> None:
+        """
+        A public key with a coefficient of 3329 or more is refused when it is loaded.
+        """
+        provider = PROVIDERS[row[0]]
+        raw = read_public_key_info(row[1], public(row).public_der())
+        for coefficient in (3328, 3329, 4095):
+            low, high = coefficient & 0xFF, raw[1] & 0xF0 | coefficient >> 8
+            changed = bytes([low, high]) + raw[2:]
+            der = subject_public_key_info(row[1], changed)
+            if coefficient == 3328:
+                assert der == provider.load_public(row[1], der).public_der()
+                continue
+            with pytest.raises(InvalidInputError) as caught:
+                provider.load_public(row[1], der)
+            assert "public_key" == caught.value.facts["field"]
+
     def test_implicit_rejection(self, row: Row) -> None:
         """
         A changed encapsulation gives another secret, always the same, and no error.
@@ -196,14 +228,20 @@ class TestSymmetric:
         """
         handle, nonce = private(row), bytes(range(12))
         sealed = handle.seal(nonce, MESSAGE, b"aad")
-        wrong = [altered(sealed, at) for at in (0, len(MESSAGE), -1)]
-        wrong += [b"", sealed[:15], sealed[:-1], sealed + b"\0"]
+        wrong = [altered(sealed, place) for place in range(len(sealed))]
+        wrong += [*(sealed[:size] for size in range(len(sealed))), sealed + b"\0"]
 
-        for bad in (*((nonce, w, b"aad") for w in wrong), (nonce, sealed, b"dad")):
-            with pytest.raises(DecryptionError):
+        assert len(MESSAGE) + 16 == len(sealed)
+        for bad in (
+            *((nonce, w, b"aad") for w in wrong),
+            (nonce, sealed, b"dad"),
+            (bytes(12), sealed, b"aad"),
+        ):
+            with pytest.raises(DecryptionError) as refused:
                 handle.open(*bad)
+            assert {} == refused.value.facts
         for size in (0, 11, 13, 16):
-            with pytest.raises(InputSizeError):
+            with pytest.raises(InputSizeError, match="nonce must be 12 bytes, got"):
                 handle.seal(bytes(size), MESSAGE, b"")
             with pytest.raises(DecryptionError):
                 handle.open(bytes(size), sealed, b"aad")
@@ -214,14 +252,19 @@ class TestSymmetric:
         Lengths are those of the mechanisms, and what was changed is not unwrapped.
         """
         handle = private(row)
-        for size in (0, 8, 17):
-            with pytest.raises(InputSizeError):
-                handle.wrap(bytes(size), padded=False)
-        with pytest.raises(InputSizeError):
-            handle.wrap(b"", padded=True)
+        for size, padded, rule, least in (
+            *((size, False, "a multiple of 8", 16) for size in (0, 8, 15, 17, 31)),
+            (0, True, "bytes", 1),
+        ):
+            with pytest.raises(InputSizeError, match=rule) as caught:
+                handle.wrap(bytes(size), padded=padded)
+            facts = caught.value.facts
+            assert ("data", least) == (facts["field"], facts["minimum"])
         for padded in (False, True):
             wrapped = handle.wrap(bytes(24), padded=padded)
-            for wrong in (altered(wrapped, 3), wrapped[:-8], b"", wrapped[:-1]):
+            cut = (wrapped[:size] for size in range(len(wrapped)))
+            changed = (altered(wrapped, place) for place in range(len(wrapped)))
+            for wrong in (*cut, *changed, wrapped + bytes(8)):
                 with pytest.raises(DecryptionError):
                     handle.unwrap(wrong, padded=padded)
             with pytest.raises(DecryptionError):
@@ -239,9 +282,11 @@ class TestSymmetric:
         assert longest[:1] == handle.derive(b"salt", b"info", 1)
         assert longest[:32] != handle.derive(b"salt", b"", 32)
         assert longest[:32] != handle.derive(b"", b"info", 32)
-        for size in (0, most + 1):
-            with pytest.raises(InputSizeError):
+        for size in (-1, 0, most + 1):
+            with pytest.raises(InputSizeError) as caught:
                 handle.derive(b"", b"", size)
+            facts = caught.value.facts
+            assert ("length", most) == (facts["field"], facts["maximum"])
 
 
 class TestClassical:
@@ -262,28 +307,135 @@ class TestClassical:
             *(public(r).public_der() for r in others),
         ]
         if row[1] is Algorithm.X25519:
-            wrong.append(handle.public_der()[:-32] + bytes(32))
+            start = handle.public_der()[:-32]
+            wrong += [start + bytes.fromhex(point) for point in LOW_ORDER]
 
         for peer in wrong:
-            with pytest.raises(InvalidInputError):
+            with pytest.raises(InvalidInputError) as caught:
                 handle.agree(peer)
+            assert "peer_public_key" == caught.value.facts["field"]
 
     @pytest.mark.parametrize("row", rows(Family.RSA), ids=label)
-    def test_oaep(self, row: Row) -> None:
+    @pytest.mark.parametrize("hashed", HashAlgorithm)
+    @pytest.mark.parametrize("mgf_hash", HashAlgorithm)
+    def test_oaep(
+        self, row: Row, hashed: HashAlgorithm, mgf_hash: HashAlgorithm
+    ) -> None:
         """
-        What RSA encrypts it decrypts, and nothing that was changed or cut.
+        What RSA encrypts it decrypts, up to the limit, and nothing that was changed.
         """
-        oaep = OAEPParameters(label=b"label")
-        ciphertext = public(row).encrypt(b"secret", oaep)
+        oaep = OAEPParameters(hash=hashed, mgf_hash=mgf_hash, label=b"label")
+        size = spec(row[1]).modulus_bits // 8
+        most = size - 2 * hashed.digest_bytes - 2
+        for plaintext in (b"", b"secret", bytes(most)):
+            ciphertext = public(row).encrypt(plaintext, oaep)
+            assert size == len(ciphertext)
+            assert plaintext == private(row).decrypt(ciphertext, oaep)
 
-        assert b"secret" == private(row).decrypt(ciphertext, oaep)
-        for wrong in (
-            b"",
-            ciphertext[:-1],
-            ciphertext + b"\0",
-            altered(ciphertext, -1),
+        with pytest.raises(InputSizeError) as caught:
+            public(row).encrypt(bytes(most + 1), oaep)
+        facts = caught.value.facts
+        assert ("plaintext", most) == (facts["field"], facts["maximum"])
+        others = set(HashAlgorithm)
+        for wrong, parameters in (
+            *((bytes(length), oaep) for length in (0, 1, size - 1, size, size + 1)),
+            (b"\xff" * size, oaep),
+            (altered(ciphertext, -1), oaep),
+            (ciphertext, replace(oaep, label=b"")),
+            (ciphertext, replace(oaep, hash=min(others - {hashed}))),
+            (ciphertext, replace(oaep, mgf_hash=min(others - {mgf_hash}))),
         ):
-            with pytest.raises(DecryptionError):
-                private(row).decrypt(wrong, oaep)
-        with pytest.raises(DecryptionError):
-            private(row).decrypt(ciphertext, OAEPParameters())
+            with pytest.raises(DecryptionError) as refused:
+                private(row).decrypt(wrong, parameters)
+            assert {} == refused.value.facts
+
+
+Pair = tuple[Row, Row]
+
+PAIRS = [
+    (one, other)
+    for one in ROWS
+    for other in ROWS
+    if one != other and one[1] is other[1]
+]
+"""Every ordered pair of providers of one algorithm."""
+
+
+def pair_label(value: object) -> str | None:
+    """Return a readable id of a pair."""
+    if isinstance(value, tuple):
+        (one, algorithm), (other, _) = value
+        return f"{algorithm}-{one}-{other}"
+    return None
+
+
+def pairs(*, is_kem: bool) -> list[Pair]:
+    """Return the pairs of KEMs, or of signatures that are made here."""
+    return [
+        (one, other)
+        for one, other in PAIRS
+        if ALGORITHMS[one[1]].is_kem is is_kem and (is_kem or one in SIGNING)
+    ]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=pair_label)
+def test_same_key(pair: Pair) -> None:
+    """Material of one provider is the same key to the other, and works there."""
+    one, other = pair
+    provider = PROVIDERS[other[0]]
+    if not keeps_seeds(*other):
+        with pytest.raises(AlgorithmUnavailableError, match="stored as a seed"):
+            provider.load(other[1], material(one))
+        return
+    loaded = provider.load(other[1], material(one))
+
+    assert private(one).public_der() == loaded.public_der()
+    if is_prompt(other):
+        flow(loaded)
+
+
+@pytest.mark.parametrize("pair", pairs(is_kem=False), ids=pair_label)
+def test_signed_here_verified_there(pair: Pair) -> None:
+    """A signature of one provider verifies with the other."""
+    one, other = pair
+    verifier = PROVIDERS[other[0]].load_public(other[1], private(one).public_der())
+
+    verifier.verify(MESSAGE, signature(one), signature_parameters(one[1]))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [p for p in pairs(is_kem=False) if is_prompt(p[0])],
+    ids=pair_label,
+)
+def test_with_context(pair: Pair) -> None:
+    """So does one with the longest context."""
+    one, other = pair
+    parameters = signature_parameters(one[1], context=bytes(range(255)))
+    made = private(one).sign(MESSAGE, parameters)
+    verifier = PROVIDERS[other[0]].load_public(other[1], private(one).public_der())
+
+    verifier.verify(MESSAGE, made, parameters)
+
+
+@pytest.mark.parametrize("pair", pairs(is_kem=True), ids=pair_label)
+def test_encapsulated_there_decapsulated_here(pair: Pair) -> None:
+    """What the other provider encapsulates to a public key, its owner finds."""
+    one, other = pair
+    sender = PROVIDERS[other[0]].load_public(other[1], private(one).public_der())
+    secret, ciphertext = sender.encapsulate()
+
+    assert secret == private(one).decapsulate(ciphertext)
+
+
+@pytest.mark.parametrize(
+    "pair", [p for p in pairs(is_kem=True) if keeps_seeds(*p[1])], ids=pair_label
+)
+def test_same_rejection(pair: Pair) -> None:
+    """Both reject a changed encapsulation with the same secret."""
+    one, other = pair
+    _, ciphertext = private(one).encapsulate()
+    changed = altered(ciphertext, -1)
+    loaded = PROVIDERS[other[0]].load(other[1], material(one))
+
+    assert private(one).decapsulate(changed) == loaded.decapsulate(changed)
