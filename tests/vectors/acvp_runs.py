@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from hsm_core import primitives
 from hsm_core._internal.crypto.der import (
+    expanded_key_info,
     private_key_info,
     read_public_key_info,
     subject_public_key_info,
 )
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
-from tests.vectors.key_forms import expanded_key_info
 from tests.vectors.tally import LOADING, Tally, Test
 from tests.vectors.wycheproof import Group, octets, read_groups
 from tests.vectors.wycheproof_quantum import (

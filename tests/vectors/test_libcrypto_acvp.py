@@ -2,8 +2,7 @@
 """
 NIST's ACVP vectors against the provider over the system's OpenSSL.
 
-These are the groups whose inputs no user may give: the randomness of an encapsulation,
-of a key or of a signature, and expanded private keys.
+These are the groups whose inputs no user may give: expanded private keys.
 """
 
 from __future__ import annotations
@@ -16,11 +15,6 @@ from typing import Any
 
 import pytest
 
-from hsm_core._internal.crypto.der import (
-    private_key_info,
-    read_public_key_info,
-    subject_public_key_info,
-)
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.libcrypto.library import (
     Libcrypto,
@@ -29,14 +23,12 @@ from hsm_core._internal.crypto.libcrypto.library import (
 )
 from hsm_core._internal.crypto.libcrypto.provider import (
     KEMPrivateHandle,
-    KEMPublicHandle,
     LibcryptoSignaturePrivateHandle,
 )
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import InvalidInputError
 from tests.support import require_service, vectors_folder
-from tests.vectors.deterministic import encapsulate_from, sign_deterministic
+from tests.vectors.deterministic import sign_deterministic
 
 PROVIDER = LibcryptoProvider()
 
@@ -72,74 +64,6 @@ def data(case: dict[str, Any], *names: str) -> Iterator[bytes]:
     """Give the values of a case, as bytes."""
     for name in names:
         yield bytes.fromhex(case[name])
-
-
-@pytest.mark.parametrize(
-    ("name", "parts", "public", "count"),
-    [
-        ("ML-KEM-keyGen-FIPS203", ("d", "z"), "ek", 75),
-        ("ML-DSA-keyGen-FIPS204", ("seed",), "pk", 75),
-        ("SLH-DSA-keyGen-FIPS205", ("skSeed", "skPrf", "pkSeed"), "pk", 120),
-    ],
-)
-@pytest.mark.usefixtures("openssl")
-def test_key_generation(
-    name: str, parts: tuple[str, ...], public: str, count: int
-) -> None:
-    """
-    From a seed follows the one key.
-    """
-    ran = 0
-    for algorithm, case in cases(name):
-        material = PROVIDER.material_from_seed(algorithm, b"".join(data(case, *parts)))
-
-        der = PROVIDER.load(algorithm, material).public_der()
-        assert [read_public_key_info(algorithm, der)] == [*data(case, public)]
-        if "skSeed" in case:
-            (octets,) = data(case, "sk")
-            assert private_key_info(algorithm, octets) == material
-        ran += 1
-    assert count == ran
-
-
-@pytest.mark.usefixtures("openssl")
-def test_encapsulation() -> None:
-    """
-    From a chosen m follow the one secret and encapsulation.
-    """
-    ran = 0
-    for algorithm, case in cases("ML-KEM-encapDecap-FIPS203", function="encapsulation"):
-        raw, message, secret, ciphertext = data(case, "ek", "m", "k", "c")
-        public = PROVIDER.load_public(
-            algorithm, subject_public_key_info(algorithm, raw)
-        )
-        assert isinstance(public, KEMPublicHandle)
-
-        assert (secret, ciphertext) == encapsulate_from(public, message)
-        ran += 1
-    assert 75 == ran
-
-
-@pytest.mark.usefixtures("openssl")
-def test_encapsulation_keys() -> None:
-    """
-    A key is loaded if it passes the check of FIPS 203, section 7.2, and else refused.
-    """
-    outcomes = []
-    for algorithm, case in cases(
-        "ML-KEM-encapDecap-FIPS203", function="encapsulationKeyCheck"
-    ):
-        (raw,) = data(case, "ek")
-        try:
-            PROVIDER.load_public(algorithm, subject_public_key_info(algorithm, raw))
-        except InvalidInputError:
-            outcomes.append((False, case["testPassed"]))
-        else:
-            outcomes.append((True, case["testPassed"]))
-
-    assert 30 == len(outcomes)
-    assert all(ours == expected for ours, expected in outcomes)
-    assert {True, False} == {expected for _, expected in outcomes}
 
 
 def test_decapsulation(openssl: Libcrypto) -> None:

@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from hsm_core import primitives
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from tests.vectors.pages import PAGES, REFUSALS, rendered
 from tests.vectors.sets import PACKAGE, file_names, published, run
 
@@ -49,3 +55,26 @@ def test_every_refusal_is_explained() -> None:
     counts = [of_file for of_set in published().values() for of_file in of_set.values()]
 
     assert set(REFUSALS) == {reason for c in counts for reason in c["refused"]}
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [a for a, row in ALGORITHMS.items() if row.family is Family.COMPOSITE_SIGNATURE],
+)
+def test_composite_certificate(
+    vectors: Callable[[str], Path], algorithm: Algorithm
+) -> None:
+    """The draft's certificates are signed by their own composite keys."""
+    file = vectors("composite") / "composite-sigs_testvectors.json"
+    tests = json.loads(file.read_text("utf-8"))["tests"]
+    case = next(test for test in tests if test["tcId"] == f"id-{algorithm}")
+    certificate = x509.load_der_x509_certificate(base64.b64decode(case["x5c"]))
+    public = primitives.public_key(algorithm, base64.b64decode(case["sk_pkcs8"]))
+
+    assert certificate.signature_algorithm_oid.dotted_string == spec(algorithm).oid
+    primitives.verify(
+        algorithm,
+        public,
+        certificate.signature,
+        certificate.tbs_certificate_bytes,
+    )

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from hsm_core import primitives
 from hsm_core._internal.crypto.der import (
+    expanded_key_info,
     read_public_key_info,
     seed_key_info,
     subject_public_key_info,
@@ -26,7 +27,7 @@ from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, InvalidInputError
 from tests.vectors.deterministic import encapsulate_from, sign_deterministic
-from tests.vectors.key_forms import both_key_info, expanded_key_info, libcrypto
+from tests.vectors.key_forms import both_key_info, libcrypto
 from tests.vectors.tally import LOADING, Tally, Test
 from tests.vectors.wycheproof import Group, octets
 
