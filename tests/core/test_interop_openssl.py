@@ -5,7 +5,7 @@ Made here and accepted by OpenSSL's command line, and the other way round.
 Every round has a fresh key, made here and there by turns (but for RSA), and data,
 contexts and labels of random lengths. ``FERROHSM_INTEROP`` says how many rounds there
 are for each way to use an algorithm; the sets of SLH-DSA that sign slowly have at most
-20.
+20, and the slowest of them sign only where it is set.
 
 The command line has no AES-GCM and no ChaCha20-Poly1305 (``openssl enc`` takes no AEAD)
 and no composites: these are not here. Where the algorithm is served by the operating
@@ -41,8 +41,9 @@ from hsm_core.errors import InvalidInputError, SignatureMismatchError
 from hsm_core.protocols import KeyHandle
 from tests.core.openssl_program import OpenSSL
 
-ROUNDS = int(os.environ.get("FERROHSM_INTEROP", "5"))
-SLOW_ROUNDS = min(ROUNDS, 20) if "FERROHSM_INTEROP" in os.environ else 1
+IS_LONG = "FERROHSM_INTEROP" in os.environ
+ROUNDS = int(os.environ.get("FERROHSM_INTEROP", "3"))
+SLOW_ROUNDS = min(ROUNDS, 20) if IS_LONG else 1
 
 PROVIDER = LibcryptoProvider()
 HASHES = tuple(HashAlgorithm)
@@ -61,6 +62,7 @@ SIGNING = [
         Family.RSA, Family.ECDSA, Family.EDDSA, Family.ML_DSA, Family.SLH_DSA
     )
     for scheme in spec(algorithm).schemes
+    if IS_LONG or not algorithm.endswith(("192s", "256s"))
 ]
 AGREEING = [
     *(a for a in of_family(Family.ECDSA) if spec(a).shared_secret_bytes),
@@ -388,7 +390,6 @@ class TestPrivateForms:
             public = openssl.public_key(theirs)
 
             assert public == primitives.public_key(algorithm, theirs)
-            assert public == PROVIDER.load_foreign(algorithm, theirs).public_der()
 
     @pytest.mark.parametrize("algorithm", SEEDED)
     def test_expanded_key_alone(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
@@ -397,11 +398,8 @@ class TestPrivateForms:
         """
         theirs = openssl.private_key(algorithm, "priv-only")
 
-        for load in (primitives.load_private_key, PROVIDER.load_foreign):
-            with pytest.raises(
-                InvalidInputError, match="the expanded key without its seed"
-            ):
-                load(algorithm, theirs)
+        with pytest.raises(InvalidInputError, match="expanded key without its seed"):
+            primitives.load_private_key(algorithm, theirs)
 
     @pytest.mark.parametrize("algorithm", SEEDED)
     def test_a_half_of_another(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
@@ -417,9 +415,8 @@ class TestPrivateForms:
             *("pkey", "-in", openssl.file("mixed.der", mixed), "-inform", "DER"),
             "-noout",
         )
-        for load in (primitives.load_private_key, PROVIDER.load_foreign):
-            with pytest.raises(InvalidInputError, match="does not match its seed"):
-                load(algorithm, mixed)
+        with pytest.raises(InvalidInputError, match="does not match its seed"):
+            primitives.load_private_key(algorithm, mixed)
 
     @pytest.mark.parametrize("algorithm", [*SEEDED, *of_family(Family.SLH_DSA)])
     def test_ours(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
@@ -441,12 +438,48 @@ class TestPrivateForms:
         assert public == openssl.public_key(material)
 
 
+class TestOtherForms:
+    """Keys that OpenSSL writes and that have another form here."""
+
+    @pytest.mark.parametrize(
+        "form", [("-ec_param_enc", "explicit"), ("-ec_conv_form", "compressed")]
+    )
+    def test_points(self, openssl: OpenSSL, form: tuple[str, str]) -> None:
+        """
+        A curve by its parameters, and a compressed point, are refused.
+        """
+        ours = own_pair(Algorithm.EC_P256).public_der
+        theirs = openssl.run(
+            *("pkey", "-pubin", "-in", openssl.file("public.der", ours)),
+            *("-inform", "DER", "-pubout", "-outform", "DER", *form),
+        )
+
+        assert theirs != ours
+        with pytest.raises(InvalidInputError):
+            primitives.load_public_key(Algorithm.EC_P256, theirs)
+
+    def test_key_bound_to_pss(self, openssl: OpenSSL) -> None:
+        """
+        A key that may be used for RSASSA-PSS only is refused in both halves.
+        """
+        private = openssl.run(
+            *("genpkey", "-algorithm", "RSA-PSS", "-outform", "DER"),
+            *("-pkeyopt", "rsa_keygen_bits:2048"),
+        )
+
+        with pytest.raises(InvalidInputError):
+            primitives.load_private_key(Algorithm.RSA_2048, private)
+        with pytest.raises(InvalidInputError):
+            primitives.load_public_key(Algorithm.RSA_2048, openssl.public_key(private))
+
+
 def test_every_algorithm_is_covered() -> None:
     """
     Every algorithm of the table is exchanged here, or OpenSSL's program has it not.
     """
     covered = {
         *(algorithm for algorithm, _ in SIGNING),
+        *of_family(Family.SLH_DSA),  # the slowest sets in `test_ours` alone
         *AGREEING,
         *SEEDED,
         *of_family(Family.MAC, Family.KDF, Family.KEY_WRAP),
