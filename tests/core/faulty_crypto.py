@@ -231,6 +231,26 @@ class FaultyProvider:
         return handle
 
 
+class Partial(FaultyProvider):
+    """A good provider of some algorithms only, under a name of its own if given."""
+
+    def __init__(
+        self, inner: CryptoProvider, *served: Algorithm, name: str = ""
+    ) -> None:
+        super().__init__(inner, Algorithm.AES_256_GCM, "none")
+        self._name = name or inner.name
+        self._served = frozenset(served)
+
+    @property
+    def name(self) -> str:
+        """Name of the fake."""
+        return self._name
+
+    def algorithms(self) -> frozenset[Algorithm]:
+        """Return what it serves."""
+        return self._served
+
+
 class StuckProvider(FaultyProvider):
     """A provider whose generator gives the same key of one algorithm again."""
 
