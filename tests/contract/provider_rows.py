@@ -111,10 +111,10 @@ def signature(row: Row) -> bytes:
     return private(row).sign(MESSAGE, signature_parameters(row[1]))
 
 
-def altered(value: bytes, position: int) -> bytes:
-    """Return *value* with one bit of one byte the other way round."""
+def altered(value: bytes, position: int, bits: int = 1) -> bytes:
+    """Return *value* with some bits of one byte the other way round."""
     changed = bytearray(value)
-    changed[position] ^= 1
+    changed[position % len(value)] ^= bits
     return bytes(changed)
 
 

@@ -232,6 +232,7 @@ class TestSymmetric:
         wrong += [*(sealed[:size] for size in range(len(sealed))), sealed + b"\0"]
 
         assert len(MESSAGE) + 16 == len(sealed)
+        assert MESSAGE == handle.open(nonce, sealed, b"aad")
         for bad in (
             *((nonce, w, b"aad") for w in wrong),
             (nonce, sealed, b"dad"),

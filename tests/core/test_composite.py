@@ -23,21 +23,19 @@ from hsm_core._internal.crypto.composite.serialization import (
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.registry import (
-    CryptoRegistry,
     GeneratedKey,
     default_registry,
 )
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, spec
 from hsm_core.errors import (
     DecryptionError,
-    InputSizeError,
     InvalidInputError,
     SelfTestFailedError,
     SignatureMismatchError,
-    UnsupportedOperationError,
 )
 from hsm_core.protocols import KeyHandle, SignatureParameters
+from tests.contract.provider_rows import altered
 from tests.core.faulty_crypto import StuckProvider, faulty_registry
 
 COMPOSITES = [algorithm for algorithm, row in ALGORITHMS.items() if row.is_hybrid]
@@ -46,7 +44,6 @@ SIGNATURES = [algorithm for algorithm in COMPOSITES if spec(algorithm).is_signat
 CURVE_KEMS = [a for a in KEMS if spec(a).components[1] is not Algorithm.X25519]
 
 MESSAGE = b"a message"
-MODULUS = 3329
 REGISTRY = default_registry(SystemEntropy())
 
 each_composite = pytest.mark.parametrize("algorithm", COMPOSITES)
@@ -82,13 +79,6 @@ def border(algorithm: Algorithm, size: str) -> int:
     return int(getattr(spec(spec(algorithm).components[0]), size))
 
 
-def altered(value: bytes, position: int, bits: int = 1) -> bytes:
-    """Return *value* with some bits of one byte the other way round."""
-    position %= len(value)
-    changed = bytes([value[position] ^ bits])
-    return value[:position] + changed + value[position + 1 :]
-
-
 def near(*borders: int) -> st.SearchStrategy[int]:
     """Return positions, many of them within a few bytes of a border or an end."""
     close = [b + d for b in (*borders, 0) for d in range(-4, 4)]
@@ -106,80 +96,6 @@ def refused(algorithm: Algorithm, message: bytes, signature: bytes) -> bool:
 
 
 # Sizes and forms
-
-
-@each_composite
-def test_sizes_are_those_of_the_table(algorithm: Algorithm) -> None:
-    """Public and private key are as long as the table says."""
-    key, row = key_of(algorithm), spec(algorithm)
-
-    octets = der.read_private_key_info(algorithm, key.material)
-
-    assert len(raw_public(algorithm, key.public_der)) == row.public_bytes
-    assert len(octets) == row.private_bytes
-
-
-@each_kem
-def test_an_encapsulation_is_found_again(algorithm: Algorithm) -> None:
-    """Both sides have one secret, of the table's sizes, and every one is new."""
-    row = spec(algorithm)
-
-    secret, ciphertext = public_of(algorithm).encapsulate()
-    other, _ = private_of(algorithm).encapsulate()
-
-    assert private_of(algorithm).decapsulate(ciphertext) == secret != other
-    assert len(ciphertext) == row.ciphertext_bytes
-    assert len(secret) == row.shared_secret_bytes
-
-
-@each_signature
-def test_a_signature_is_good(algorithm: Algorithm) -> None:
-    """What the private half signed the public half accepts, within its longest size."""
-    parameters = signature_parameters(algorithm, context=b"purpose")
-
-    signature = private_of(algorithm).sign(MESSAGE, parameters)
-
-    public_of(algorithm).verify(MESSAGE, signature, parameters)
-    assert len(signature) <= spec(algorithm).signature_bytes
-
-
-@each_signature
-def test_a_digest_is_signed_as_its_message(algorithm: Algorithm) -> None:
-    """The pre-hash can be computed elsewhere; other lengths than its are refused."""
-    hashed = spec(algorithm).hashes[0]
-    name = hashed.value.replace("-", "").lower()
-    prehashed = signature_parameters(algorithm, prehashed=True)
-
-    signature = private_of(algorithm).sign(
-        hashlib.new(name, MESSAGE).digest(), prehashed
-    )
-
-    assert not refused(algorithm, MESSAGE, signature)
-    with pytest.raises(InputSizeError, match="digest"):
-        private_of(algorithm).sign(bytes(hashed.digest_bytes - 1), prehashed)
-
-
-@each_signature
-def test_another_hash_is_refused(algorithm: Algorithm) -> None:
-    """A composite's pre-hash is part of its name and can't be chosen."""
-    others = set(HashAlgorithm) - set(spec(algorithm).hashes)
-
-    for hashed in others:
-        parameters = signature_parameters(algorithm, hash=hashed)
-        with pytest.raises(UnsupportedOperationError):
-            private_of(algorithm).sign(MESSAGE, parameters)
-        with pytest.raises(UnsupportedOperationError):
-            public_of(algorithm).verify(MESSAGE, bytes(4000), parameters)
-
-
-@each_composite
-def test_a_key_comes_back_from_its_material(algorithm: Algorithm) -> None:
-    """Loaded as our own or as foreign, material gives the same public key."""
-    key = key_of(algorithm)
-
-    for load in (REGISTRY.load, REGISTRY.load_foreign):
-        assert load(algorithm, key.material).public_der() == key.public_der
-    assert public_of(algorithm).public_der() == key.public_der
 
 
 @each_composite
@@ -223,18 +139,6 @@ def test_a_scalar_must_be_one(scalar: int) -> None:
 
 
 # Halves
-
-
-@each_composite
-def test_a_key_is_of_one_algorithm(algorithm: Algorithm) -> None:
-    """Neither material nor public key is taken for another algorithm's."""
-    key = key_of(algorithm)
-
-    for other in (*set(COMPOSITES) - {algorithm}, *spec(algorithm).components):
-        with pytest.raises(InvalidInputError):
-            REGISTRY.load_foreign(other, key.material)
-        with pytest.raises(InvalidInputError):
-            REGISTRY.load_public(other, key.public_der)
 
 
 @each_composite
@@ -372,42 +276,6 @@ def test_halves_of_two_ciphertexts_do_not_mix(algorithm: Algorithm) -> None:
 # Contexts
 
 
-@given(
-    st.sampled_from(SIGNATURES),
-    st.binary(max_size=255),
-    st.binary(max_size=255),
-    st.binary(max_size=40),
-)
-def test_a_context_is_signed(
-    algorithm: Algorithm, context: bytes, other: bytes, message: bytes
-) -> None:
-    """A signature holds under its own context, and under no other."""
-    parameters = signature_parameters(algorithm, context=context)
-    signature = private_of(algorithm).sign(message, parameters)
-
-    public_of(algorithm).verify(message, signature, parameters)
-    if other != context:
-        with pytest.raises(SignatureMismatchError):
-            public_of(algorithm).verify(
-                message, signature, signature_parameters(algorithm, context=other)
-            )
-
-
-@each_signature
-def test_longest_context(algorithm: Algorithm) -> None:
-    """255 bytes are taken, 256 refused with field and limit."""
-    longest = signature_parameters(algorithm, context=bytes(255))
-    signature = private_of(algorithm).sign(MESSAGE, longest)
-
-    public_of(algorithm).verify(MESSAGE, signature, longest)
-    with pytest.raises(InputSizeError) as caught:
-        signature_parameters(algorithm, context=bytes(256))
-    assert (caught.value.facts["field"], caught.value.facts["maximum"]) == (
-        "context",
-        255,
-    )
-
-
 # Changed bytes
 
 
@@ -540,54 +408,6 @@ def test_the_unused_bit_of_x25519_counts() -> None:
     secret, ciphertext = public_of(algorithm).encapsulate()
 
     assert private_of(algorithm).decapsulate(altered(ciphertext, -1, 0x80)) != secret
-
-
-@each_kem
-@pytest.mark.parametrize("coefficient", [MODULUS, 4095])
-def test_the_modulus_is_checked(algorithm: Algorithm, coefficient: int) -> None:
-    """An ML-KEM half with a coefficient of q or more is refused (FIPS 203, 7.2)."""
-    raw = raw_public(algorithm, key_of(algorithm).public_der)
-    wrong = coefficient.to_bytes(3, "little") + raw[3:]
-
-    with pytest.raises(InvalidInputError) as caught:
-        REGISTRY.load_public(algorithm, der.subject_public_key_info(algorithm, wrong))
-
-    assert caught.value.facts["field"] == "public_key"
-
-
-@each_kem
-def test_the_length_of_a_ciphertext(algorithm: Algorithm) -> None:
-    """Any other length is refused with field and length, before anything is done."""
-    size = spec(algorithm).ciphertext_bytes
-
-    for wrong in (0, 1, border(algorithm, "ciphertext_bytes"), size - 1, size + 1):
-        with pytest.raises(InputSizeError) as caught:
-            private_of(algorithm).decapsulate(bytes(wrong))
-        assert caught.value.facts == {
-            "field": "ciphertext",
-            "actual": wrong,
-            "minimum": size,
-            "maximum": size,
-        }
-
-
-@each_composite
-def test_a_composite_does_what_its_family_does(algorithm: Algorithm) -> None:
-    """A KEM doesn't sign, a signature key doesn't encapsulate; halves do nothing."""
-    private, public = private_of(algorithm), public_of(algorithm)
-
-    with pytest.raises(UnsupportedOperationError):
-        private.agree(key_of(algorithm).public_der)
-    if spec(algorithm).is_kem:
-        with pytest.raises(UnsupportedOperationError):
-            private.sign(MESSAGE, signature_parameters(SIGNATURES[0]))
-        with pytest.raises(UnsupportedOperationError):
-            public.decapsulate(bytes(spec(algorithm).ciphertext_bytes))
-    else:
-        with pytest.raises(UnsupportedOperationError):
-            private.encapsulate()
-        with pytest.raises(UnsupportedOperationError):
-            public.sign(MESSAGE, signature_parameters(algorithm))
 
 
 # Components
@@ -750,12 +570,3 @@ def test_the_version_names_the_drafts() -> None:
     for algorithm in COMPOSITES:
         assert statuses[algorithm].provider == "composite"
         assert spec(algorithm).draft in statuses[algorithm].provider_version
-
-
-def test_a_composite_without_its_component_is_not_served() -> None:
-    """Where nobody serves a half, the composite is unavailable."""
-    lonely = CryptoRegistry((CompositeProvider(Halves()),), SystemEntropy())
-
-    statuses = {status.algorithm: status for status in lonely.statuses()}
-
-    assert {statuses[algorithm].status for algorithm in COMPOSITES} == {"unavailable"}

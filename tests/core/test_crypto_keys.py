@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What a provider takes for a key, and what it refuses."""
+"""The provider over cryptography: keys that it refuses, and what it serves."""
 
 from __future__ import annotations
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -17,107 +18,13 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._internal.crypto.pyca import PycaCryptoProvider, provider, symmetric
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
-from hsm_core.errors import InvalidInputError, UnsupportedOperationError
-from hsm_core.protocols import CryptoProvider
-from tests.core.crypto_samples import (
-    ASYMMETRIC,
-    PYCA,
-    RSA,
-    SERVED,
-    material,
-    public_der,
-)
-
-OTHERS = [
-    (wanted, given_)
-    for wanted in map(ALGORITHMS.__getitem__, SERVED)
-    for given_ in map(ALGORITHMS.__getitem__, SERVED)
-    if wanted is not given_
-    and not (wanted.key_bytes and wanted.key_bytes == given_.key_bytes)
-    and not (wanted.key_bytes == 48 and given_.family in {Family.EDDSA, Family.ECDH})
-]
-"""
-Pairs of algorithms whose material can be told apart.
-
-Any bytes of the right length are a symmetric key; 48 are also PKCS#8 of Ed25519.
-"""
-
-
-@pytest.fixture(params=[PYCA], ids=lambda provider: provider.name)
-def provider(request: pytest.FixtureRequest) -> CryptoProvider:
-    """Give each provider in turn."""
-    chosen: CryptoProvider = request.param
-    return chosen
-
-
-class TestGenerate:
-    @pytest.mark.parametrize("algorithm", SERVED)
-    def test_can_be_loaded(
-        self, provider: CryptoProvider, algorithm: Algorithm
-    ) -> None:
-        """
-        Fresh material loads as ours and as foreign, and gives the same public key.
-        """
-        made = provider.generate(algorithm, SystemEntropy())
-
-        own = provider.load(algorithm, made)
-        foreign = provider.load_foreign(algorithm, made)
-
-        assert algorithm is own.algorithm
-        assert algorithm is foreign.algorithm
-        assert own.public_der() == foreign.public_der()
-
-    @pytest.mark.parametrize("algorithm", SERVED)
-    def test_is_fresh(self, provider: CryptoProvider, algorithm: Algorithm) -> None:
-        """
-        Two keys differ.
-        """
-        assert material(algorithm) != provider.generate(algorithm, SystemEntropy())
-
-    @pytest.mark.parametrize("algorithm", RSA)
-    def test_rsa_numbers(self, algorithm: Algorithm) -> None:
-        """
-        An RSA key has exactly the length of its name, and exponent 65537.
-        """
-        key = load_der_public_key(public_der(algorithm))
-        assert isinstance(key, rsa.RSAPublicKey)
-
-        assert ALGORITHMS[algorithm].modulus_bits == key.key_size
-        assert 65537 == key.public_numbers().e
+from hsm_core.errors import InputSizeError, InvalidInputError
+from tests.core.crypto_samples import ASYMMETRIC, PYCA, SERVED, material, public_der
 
 
 class TestLoad:
-    @pytest.mark.parametrize(
-        ("wanted", "given_"),
-        [(w.algorithm, g.algorithm) for w, g in OTHERS],
-    )
-    def test_other_algorithm(
-        self, provider: CryptoProvider, wanted: Algorithm, given_: Algorithm
-    ) -> None:
-        """
-        A key of another algorithm is refused, whichever way it comes.
-        """
-        with pytest.raises(InvalidInputError):
-            provider.load(wanted, material(given_))
-        with pytest.raises(InvalidInputError):
-            provider.load_foreign(wanted, material(given_))
-
-    @pytest.mark.parametrize("algorithm", SERVED)
-    def test_truncated(self, provider: CryptoProvider, algorithm: Algorithm) -> None:
-        """
-        Material that is cut off anywhere, or longer, is refused.
-        """
-        whole = material(algorithm)
-        for length in (*range(min(len(whole), 64)), len(whole) - 1):
-            with pytest.raises(InvalidInputError):
-                provider.load(algorithm, whole[:length])
-            with pytest.raises(InvalidInputError):
-                provider.load_foreign(algorithm, whole[:length])
-        with pytest.raises(InvalidInputError):
-            provider.load(algorithm, whole + b"\0")
-
     @given(algorithm=st.sampled_from(ASYMMETRIC), data=st.binary(max_size=200))
     def test_garbage(self, algorithm: Algorithm, data: bytes) -> None:
         """
@@ -129,9 +36,7 @@ class TestLoad:
             PYCA.load_public(algorithm, data)
 
     @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-    def test_traditional_form(
-        self, provider: CryptoProvider, algorithm: Algorithm
-    ) -> None:
+    def test_traditional_form(self, algorithm: Algorithm) -> None:
         """
         PKCS#1 and SEC 1 keys are refused: material is PKCS#8.
         """
@@ -148,11 +53,11 @@ class TestLoad:
             )
         for form in forms:
             with pytest.raises(InvalidInputError, match="not a private key"):
-                provider.load(algorithm, form)
+                PYCA.load(algorithm, form)
             with pytest.raises(InvalidInputError, match="not a private key"):
-                provider.load_foreign(algorithm, form)
+                PYCA.load_foreign(algorithm, form)
 
-    def test_foreign_rsa_is_checked(self, provider: CryptoProvider) -> None:
+    def test_foreign_rsa_is_checked(self) -> None:
         """
         Foreign RSA numbers that don't belong together are refused.
         """
@@ -165,9 +70,9 @@ class TestLoad:
         assert spoiled != material(algorithm)
 
         with pytest.raises(InvalidInputError):
-            provider.load_foreign(algorithm, spoiled)
+            PYCA.load_foreign(algorithm, spoiled)
 
-    def test_other_exponent(self, provider: CryptoProvider) -> None:
+    def test_other_exponent(self) -> None:
         """
         An RSA key with public exponent 3 is refused in both halves.
         """
@@ -178,54 +83,14 @@ class TestLoad:
         )
 
         with pytest.raises(InvalidInputError):
-            provider.load(Algorithm.RSA_2048, private)
+            PYCA.load(Algorithm.RSA_2048, private)
         with pytest.raises(InvalidInputError):
-            provider.load_public(Algorithm.RSA_2048, public)
+            PYCA.load_public(Algorithm.RSA_2048, public)
 
 
 class TestLoadPublic:
     @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-    def test_same_form_back(
-        self, provider: CryptoProvider, algorithm: Algorithm
-    ) -> None:
-        """
-        A public key comes back as it went in.
-        """
-        handle = provider.load_public(algorithm, public_der(algorithm))
-
-        assert algorithm is handle.algorithm
-        assert public_der(algorithm) == handle.public_der()
-
-    @pytest.mark.parametrize("wanted", ASYMMETRIC)
-    @pytest.mark.parametrize("given_", ASYMMETRIC)
-    def test_other_algorithm(
-        self, provider: CryptoProvider, wanted: Algorithm, given_: Algorithm
-    ) -> None:
-        """
-        A public key of another algorithm is refused, and so is a private one.
-        """
-        if wanted is not given_:
-            with pytest.raises(InvalidInputError, match="not a SubjectPublicKeyInfo"):
-                provider.load_public(wanted, public_der(given_))
-        with pytest.raises(InvalidInputError, match="not a SubjectPublicKeyInfo"):
-            provider.load_public(wanted, material(given_))
-
-    @pytest.mark.parametrize(
-        "algorithm", [Algorithm.AES_256_GCM, Algorithm.HMAC_SHA_256]
-    )
-    def test_symmetric(self, provider: CryptoProvider, algorithm: Algorithm) -> None:
-        """
-        Symmetric algorithms have no public keys.
-        """
-        with pytest.raises(UnsupportedOperationError, match="no public keys"):
-            provider.load_public(algorithm, bytes(32))
-
-        assert b"" == provider.load(algorithm, bytes(32)).public_der()
-
-    @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-    def test_every_changed_byte(
-        self, provider: CryptoProvider, algorithm: Algorithm
-    ) -> None:
+    def test_every_changed_byte(self, algorithm: Algorithm) -> None:
         """
         A public key with one byte changed is another key or an error of our own.
         """
@@ -234,52 +99,58 @@ class TestLoadPublic:
             changed = bytearray(good)
             changed[place] ^= 0x01
             try:
-                loaded = provider.load_public(algorithm, bytes(changed)).public_der()
+                loaded = PYCA.load_public(algorithm, bytes(changed)).public_der()
             except InvalidInputError:
                 continue
             assert bytes(changed) == loaded
 
-    def test_compressed_point(self, provider: CryptoProvider) -> None:
+    def test_other_forms(self) -> None:
         """
-        A compressed point is refused, though the library would take it.
+        A compressed point, one off the curve and a bare RSA key are refused.
         """
-        good = public_der(Algorithm.EC_P256)
+        good, rsa_key = public_der(Algorithm.EC_P256), public_der(Algorithm.RSA_2048)
         key = load_der_public_key(good)
         assert isinstance(key, ec.EllipticCurvePublicKey)
         point = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
         header = bytes.fromhex("3039") + good[2:23] + bytes.fromhex("032200")
-        load_der_public_key(header + point)
+        load_der_public_key(header + point)  # the library would take it
+        bare = load_der_public_key(rsa_key).public_bytes(
+            Encoding.DER, PublicFormat.PKCS1
+        )
 
-        with pytest.raises(InvalidInputError):
-            provider.load_public(Algorithm.EC_P256, header + point)
+        for algorithm, wrong in (
+            (Algorithm.EC_P256, header + point),
+            (Algorithm.EC_P256, good[:-64] + b"\x01" * 64),
+            (Algorithm.RSA_2048, bare),
+        ):
+            with pytest.raises(InvalidInputError):
+                PYCA.load_public(algorithm, wrong)
 
-    def test_point_off_the_curve(self, provider: CryptoProvider) -> None:
-        """
-        A point that is not on the curve is refused.
-        """
-        good = public_der(Algorithm.EC_P256)
 
-        with pytest.raises(InvalidInputError):
-            provider.load_public(Algorithm.EC_P256, good[:-64] + b"\x01" * 64)
+@pytest.mark.parametrize("field", ["plaintext", "aad"])
+def test_longest_message(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    """More than the library can encrypt in one call is refused by name."""
+    monkeypatch.setattr(symmetric, "MOST_BYTES", 20)
+    data = {"plaintext": b"", "aad": b""} | {field: bytes(21)}
 
-    @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-    def test_trailing_byte(
-        self, provider: CryptoProvider, algorithm: Algorithm
-    ) -> None:
-        """
-        Nothing may follow the key.
-        """
-        with pytest.raises(InvalidInputError):
-            provider.load_public(algorithm, public_der(algorithm) + b"\0")
+    with pytest.raises(InputSizeError) as caught:
+        PYCA.load(Algorithm.AES_256_GCM, bytes(32)).seal(bytes(12), *data.values())
 
-    def test_bare_rsa_key(self, provider: CryptoProvider) -> None:
-        """
-        A PKCS#1 public key is refused: it doesn't name its algorithm.
-        """
-        key = load_der_public_key(public_der(Algorithm.RSA_2048))
+    assert (field, 20) == (caught.value.facts["field"], caught.value.facts["maximum"])
 
-        with pytest.raises(InvalidInputError):
-            provider.load_public(
-                Algorithm.RSA_2048,
-                key.public_bytes(Encoding.DER, PublicFormat.PKCS1),
-            )
+
+@pytest.mark.parametrize("family", [Family.ML_KEM, Family.ML_DSA])
+def test_build_without_a_family(
+    monkeypatch: pytest.MonkeyPatch, family: Family
+) -> None:
+    """A build of the library without a family serves all else, and raises nothing."""
+
+    def missing(seed: bytes) -> object:
+        raise UnsupportedAlgorithm("not in this build")
+
+    left_out = {a for a in SERVED if ALGORITHMS[a].family is family}
+    for algorithm in left_out:
+        monkeypatch.setitem(provider.FROM_SEED, algorithm, missing)
+
+    assert left_out
+    assert PYCA.algorithms() - left_out == PycaCryptoProvider().algorithms()

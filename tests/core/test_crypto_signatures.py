@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -18,11 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hsm_core._internal.crypto.parameters import (
-    check_signing,
-    check_verifying,
-    signature_parameters,
-)
+from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pyca.curves import der_to_p1363, p1363_to_der
 from hsm_core.algorithms import (
     ALGORITHMS,
@@ -39,7 +34,14 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import SignatureParameters
-from tests.core.crypto_samples import PYCA, SIGNING, label, material, public_der
+from tests.contract.provider_rows import altered
+from tests.core.crypto_samples import (
+    PYCA,
+    SIGNING,
+    label,
+    material,
+    public_der,
+)
 
 MESSAGE = b"a message"
 
@@ -76,94 +78,61 @@ def digest(parameters: SignatureParameters) -> bytes:
     return hashlib.new(name, MESSAGE).digest()
 
 
-class TestSign:
+class TestEveryWay:
     @EVERY_WAY
-    def test_verifies(
+    def test_signature(
         self, algorithm: Algorithm, parameters: SignatureParameters
     ) -> None:
         """
-        What is signed verifies, with either half of the key.
+        A signature has the standard's length and is of one message, byte by byte.
         """
-        signature = sign(algorithm, parameters)
-
-        verify(algorithm, signature, parameters)
-        PYCA.load(algorithm, material(algorithm)).verify(MESSAGE, signature, parameters)
-
-    @EVERY_WAY
-    def test_length(
-        self, algorithm: Algorithm, parameters: SignatureParameters
-    ) -> None:
-        """
-        Signatures have the length that the standard says.
-        """
-        row = ALGORITHMS[algorithm]
-        length = len(sign(algorithm, parameters))
-
-        if row.family is not Family.ECDSA:
-            assert row.signature_bytes == length
-        elif parameters.encoding is SignatureEncoding.P1363:
-            assert 2 * row.coordinate_bytes == length
+        row, good = ALGORITHMS[algorithm], sign(algorithm, parameters)
+        handle = PYCA.load_public(algorithm, public_der(algorithm))
+        if parameters.encoding is SignatureEncoding.P1363:
+            assert 2 * row.coordinate_bytes == len(good)
+        elif row.family is Family.ECDSA:
+            assert len(good) <= row.signature_bytes
         else:
-            assert length <= row.signature_bytes
+            assert row.signature_bytes == len(good)
+
+        handle.verify(MESSAGE, good, parameters)
+        PYCA.load(algorithm, material(algorithm)).verify(MESSAGE, good, parameters)
+        places = (*range(0, len(good), 1 + len(good) // 100), -1)
+        wrong = [altered(good, place) for place in places]
+        wrong += [b"", good[:-1], good[1:], good + b"\0", b"\0" + good, good * 2]
+        for message, signature in (
+            (b"another", good),
+            *((MESSAGE, each) for each in wrong),
+        ):
+            with pytest.raises(SignatureMismatchError):
+                handle.verify(message, signature, parameters)
 
     @PREHASHABLE
-    def test_digest_is_message(
+    def test_digest(
         self, algorithm: Algorithm, parameters: SignatureParameters
     ) -> None:
         """
-        A signature over the digest is one over the message, both ways.
+        A digest stands for its message, and is exactly as long as its hash.
         """
         prehashed = replace(parameters, prehashed=True)
+        handle = PYCA.load(algorithm, material(algorithm))
+        size = parameters.hash.digest_bytes
 
         verify(algorithm, sign(algorithm, prehashed), parameters)
         verify(algorithm, sign(algorithm, parameters), prehashed, digest(parameters))
+        for wrong in (size - 1, size + 1):
+            for attempt in (
+                partial(handle.sign, bytes(wrong), prehashed),
+                partial(handle.verify, bytes(wrong), b"", prehashed),
+            ):
+                with pytest.raises(InputSizeError) as caught:
+                    attempt()
+                expected = {"field": "digest", "actual": wrong}
+                limits = {"minimum": size, "maximum": size}
+                assert expected | limits == caught.value.facts
 
-    @PREHASHABLE
-    @pytest.mark.parametrize("change", [-1, 1])
-    def test_digest_of_wrong_length(
-        self, algorithm: Algorithm, parameters: SignatureParameters, change: int
-    ) -> None:
-        """
-        A digest must be exactly as long as its hash.
-        """
-        size = parameters.hash.digest_bytes
-        prehashed = replace(parameters, prehashed=True)
-        handle = PYCA.load(algorithm, material(algorithm))
-        for attempt in (
-            lambda: handle.sign(bytes(size + change), prehashed),
-            lambda: handle.verify(bytes(size + change), b"", prehashed),
-        ):
-            with pytest.raises(InputSizeError) as caught:
-                attempt()
 
-            assert {
-                "field": "digest",
-                "actual": size + change,
-                "minimum": size,
-                "maximum": size,
-            } == caught.value.facts
-
-    @pytest.mark.parametrize(
-        ("algorithm", "parameters"),
-        [
-            (Algorithm.ED25519, signature_parameters(Algorithm.ED25519)),
-            (
-                Algorithm.RSA_2048,
-                signature_parameters(
-                    Algorithm.RSA_2048, scheme=SignatureScheme.RSASSA_PKCS1_V1_5
-                ),
-            ),
-        ],
-        ids=label,
-    )
-    def test_deterministic(
-        self, algorithm: Algorithm, parameters: SignatureParameters
-    ) -> None:
-        """
-        Ed25519 and PKCS#1 v1.5 sign a message the same way every time.
-        """
-        assert sign(algorithm, parameters) == sign(algorithm, parameters)
-
+class TestECDSA:
     @pytest.mark.parametrize("algorithm", ECDSA)
     def test_unpaired_hash(self, algorithm: Algorithm) -> None:
         """
@@ -176,61 +145,6 @@ class TestSign:
                 sign(algorithm, parameters)
             with pytest.raises(SignatureMismatchError):
                 verify(algorithm, b"", parameters)
-
-    def test_threads_share_a_key(self) -> None:
-        """
-        Many threads sign with one handle at a time.
-        """
-        parameters = signature_parameters(Algorithm.EC_P256)
-        handle = PYCA.load(Algorithm.EC_P256, material(Algorithm.EC_P256))
-        messages = [str(number).encode() for number in range(200)]
-
-        with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(lambda m: handle.sign(m, parameters), messages))
-
-        for message, signature in zip(messages, made, strict=True):
-            verify(Algorithm.EC_P256, signature, parameters, message)
-
-
-class TestVerify:
-    @EVERY_WAY
-    def test_other_message(
-        self, algorithm: Algorithm, parameters: SignatureParameters
-    ) -> None:
-        """
-        A signature is over one message only.
-        """
-        with pytest.raises(SignatureMismatchError):
-            verify(algorithm, sign(algorithm, parameters), parameters, b"another")
-
-    @EVERY_WAY
-    def test_every_changed_byte(
-        self, algorithm: Algorithm, parameters: SignatureParameters
-    ) -> None:
-        """
-        A signature with any one byte changed is a mismatch and nothing else.
-
-        Of long signatures every few bytes are tried.
-        """
-        good = sign(algorithm, parameters)
-        handle = PYCA.load_public(algorithm, public_der(algorithm))
-        for place in range(0, len(good), 1 + len(good) // 600):
-            changed = bytearray(good)
-            changed[place] ^= 0x80
-            with pytest.raises(SignatureMismatchError):
-                handle.verify(MESSAGE, bytes(changed), parameters)
-
-    @EVERY_WAY
-    def test_wrong_length(
-        self, algorithm: Algorithm, parameters: SignatureParameters
-    ) -> None:
-        """
-        A signature that is shorter or longer, even by zeros, is a mismatch.
-        """
-        good = sign(algorithm, parameters)
-        for wrong in (b"", good[:-1], good[1:], good + b"\0", b"\0" + good, good * 2):
-            with pytest.raises(SignatureMismatchError):
-                verify(algorithm, wrong, parameters)
 
     @pytest.mark.parametrize("algorithm", ECDSA)
     def test_other_encoding(self, algorithm: Algorithm) -> None:
@@ -247,7 +161,9 @@ class TestVerify:
         with pytest.raises(SignatureMismatchError):
             verify(algorithm, sign(algorithm, p1363), der)
 
-    def test_pss_salt(self) -> None:
+
+class TestPSS:
+    def test_salt(self) -> None:
         """
         The salt's length may be given, and then it must be that one.
         """
@@ -261,7 +177,7 @@ class TestVerify:
     @pytest.mark.parametrize(
         ("salt_bytes", "is_usual"), [(0, True), (20, True), (33, False), (222, False)]
     )
-    def test_pss_salt_of_others(self, salt_bytes: int, *, is_usual: bool) -> None:
+    def test_salt_of_others(self, salt_bytes: int, *, is_usual: bool) -> None:
         """
         A salt that is longer than the hash is taken only if its length is given.
         """
@@ -275,7 +191,7 @@ class TestVerify:
         with nullcontext() if is_usual else unusual:
             verify(Algorithm.RSA_2048, signature, PSS)
 
-    def test_pss_salt_costs_no_more(self) -> None:
+    def test_salt_costs_no_more(self) -> None:
         """
         A salt of unusual length is verified with one hash of the message, too.
         """
@@ -303,7 +219,7 @@ class TestVerify:
         assert "salt_bytes" == caught.value.facts["field"]
         assert 222 == caught.value.facts["maximum"]
 
-    def test_pss_mgf_hash(self) -> None:
+    def test_mgf_hash(self) -> None:
         """
         Another MGF1 hash is another signature.
         """
@@ -311,6 +227,24 @@ class TestVerify:
 
         with pytest.raises(SignatureMismatchError):
             verify(Algorithm.RSA_2048, sign(Algorithm.RSA_2048, PSS), other)
+
+    @pytest.mark.parametrize(
+        "wrong", [{"mgf_hash": HashAlgorithm.SHA_512}, {"salt_bytes": 20}]
+    )
+    def test_signs_one_way(self, wrong: dict[str, object]) -> None:
+        """
+        PSS signs with one hash for both, and a salt as long as it.
+        """
+        with pytest.raises(UnsupportedOperationError):
+            sign(Algorithm.RSA_2048, replace(PSS, **wrong))  # type: ignore[arg-type]
+
+    def test_salt_as_long_as_the_hash(self) -> None:
+        """
+        Asking to sign with the salt's usual length is allowed.
+        """
+        asked = replace(PSS, salt_bytes=32)
+
+        verify(Algorithm.RSA_2048, sign(Algorithm.RSA_2048, asked), asked)
 
 
 class TestSignatureParameters:
@@ -406,92 +340,6 @@ class TestSignatureParameters:
             handle.sign(bytes(32), parameters)
         with pytest.raises(UnsupportedOperationError):
             handle.verify(bytes(32), b"", parameters)
-
-    @pytest.mark.parametrize(
-        "wrong", [{"mgf_hash": HashAlgorithm.SHA_512}, {"salt_bytes": 20}]
-    )
-    def test_pss_signs_one_way(self, wrong: dict[str, object]) -> None:
-        """
-        PSS signs with one hash for both, and a salt as long as it.
-        """
-        with pytest.raises(UnsupportedOperationError):
-            sign(Algorithm.RSA_2048, replace(PSS, **wrong))  # type: ignore[arg-type]
-
-    def test_pss_salt_as_long_as_the_hash(self) -> None:
-        """
-        Asking to sign with the salt's usual length is allowed.
-        """
-        asked = replace(PSS, salt_bytes=32)
-
-        verify(Algorithm.RSA_2048, sign(Algorithm.RSA_2048, asked), asked)
-
-    @pytest.mark.parametrize(
-        "algorithm",
-        [
-            Algorithm.ML_DSA_44,
-            Algorithm.SLH_DSA_SHAKE_256F,
-            Algorithm.MLDSA44_ECDSA_P256_SHA256,
-        ],
-    )
-    def test_context(self, algorithm: Algorithm) -> None:
-        """
-        A context has at most 255 bytes.
-        """
-        longest = signature_parameters(algorithm, context=bytes(255))
-        check_signing(algorithm, b"", longest)
-        check_verifying(algorithm, b"", longest)
-
-        attempts: list[Callable[[], object]] = [
-            lambda: signature_parameters(algorithm, context=bytes(256)),
-            lambda: check_signing(algorithm, b"", replace(longest, context=bytes(256))),
-            lambda: check_verifying(
-                algorithm, b"", replace(longest, context=bytes(256))
-            ),
-        ]
-        for attempt in attempts:
-            with pytest.raises(InputSizeError) as caught:
-                attempt()
-
-            assert "context" == caught.value.facts["field"]
-            assert 255 == caught.value.facts["maximum"]
-
-    @pytest.mark.parametrize("size", [0, 63, 65])
-    def test_mu_of_wrong_length(self, size: int) -> None:
-        """
-        An external mu has exactly 64 bytes.
-        """
-        parameters = signature_parameters(Algorithm.ML_DSA_44, external_mu=True)
-        for check in (check_signing, check_verifying):
-            check(Algorithm.ML_DSA_44, bytes(64), parameters)
-            with pytest.raises(InputSizeError) as caught:
-                check(Algorithm.ML_DSA_44, bytes(size), parameters)
-
-            assert "mu" == caught.value.facts["field"]
-
-    @pytest.mark.parametrize(
-        ("algorithm", "paired"),
-        [
-            (Algorithm.MLDSA44_ECDSA_P256_SHA256, HashAlgorithm.SHA_256),
-            (Algorithm.MLDSA65_ED25519_SHA512, HashAlgorithm.SHA_512),
-        ],
-    )
-    def test_composites_prehash_one_way(
-        self, algorithm: Algorithm, paired: HashAlgorithm
-    ) -> None:
-        """
-        A composite takes a digest of its own hash, to sign and to verify.
-        """
-        own = signature_parameters(algorithm, prehashed=True)
-        assert paired is own.hash
-        for check in (check_signing, check_verifying):
-            check(algorithm, bytes(paired.digest_bytes), own)
-            for other in set(HashAlgorithm) - {paired}:
-                with pytest.raises(UnsupportedOperationError, match=paired):
-                    check(
-                        algorithm,
-                        bytes(other.digest_bytes),
-                        replace(own, hash=other),
-                    )
 
 
 class TestEncodings:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -18,9 +17,7 @@ from hsm_core.algorithms import (
     Cost,
     Family,
     HashAlgorithm,
-    KeyUsage,
     SignatureEncoding,
-    SignatureScheme,
     WrapMechanism,
 )
 from hsm_core.errors import (
@@ -52,7 +49,6 @@ RSA = [algorithm for algorithm in QUICK if ALGORITHMS[algorithm].modulus_bits]
 KEMS = [algorithm for algorithm in QUICK if ALGORITHMS[algorithm].is_kem]
 AEADS = [a for a in QUICK if ALGORITHMS[a].family is Family.AEAD]
 MACS = [a for a in QUICK if ALGORITHMS[a].family is Family.MAC]
-WITH_CONTEXT = [a for a in SIGNING if ALGORITHMS[a].max_context_bytes]
 KEY_ID = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
 
 
@@ -164,26 +160,6 @@ class TestSignatures:
         with pytest.raises(SignatureMismatchError):
             primitives.verify(algorithm, public_der(algorithm), signature, b"another")
 
-    @pytest.mark.parametrize("scheme", ALGORITHMS[Algorithm.RSA_2048].schemes)
-    @pytest.mark.parametrize("hashed", HashAlgorithm)
-    def test_rsa_ways(self, scheme: SignatureScheme, hashed: HashAlgorithm) -> None:
-        """
-        RSA signs in both schemes with each hash, and verifies in no other.
-        """
-        algorithm = Algorithm.RSA_2048
-        signature = primitives.sign(
-            algorithm, material(algorithm), b"message", scheme=scheme, hash=hashed
-        )
-
-        for other_scheme in ALGORITHMS[algorithm].schemes:
-            for other_hash in HashAlgorithm:
-                arguments = (algorithm, public_der(algorithm), signature, b"message")
-                if (other_scheme, other_hash) == (scheme, hashed):
-                    primitives.verify(*arguments, scheme=scheme, hash=hashed)
-                    continue
-                with pytest.raises(SignatureMismatchError):
-                    primitives.verify(*arguments, scheme=other_scheme, hash=other_hash)
-
     def test_digest(self) -> None:
         """
         A digest stands for its message.
@@ -212,57 +188,6 @@ class TestSignatures:
             encoding=SignatureEncoding.P1363,
         )
 
-    @pytest.mark.parametrize(
-        ("message", "digest"), [(None, None), (b"message", bytes(32))]
-    )
-    def test_message_or_digest(
-        self, message: bytes | None, digest: bytes | None
-    ) -> None:
-        """
-        Exactly one of message and digest must be given.
-        """
-        algorithm = Algorithm.EC_P256
-
-        with pytest.raises(InvalidInputError, match="exactly one of"):
-            primitives.sign(algorithm, material(algorithm), message, digest=digest)
-        with pytest.raises(InvalidInputError, match="exactly one of"):
-            primitives.verify(
-                algorithm, public_der(algorithm), b"", message, digest=digest
-            )
-
-    def test_empty_message(self) -> None:
-        """
-        An empty message is a message.
-        """
-        algorithm = Algorithm.ED25519
-        signature = primitives.sign(algorithm, material(algorithm), b"")
-
-        primitives.verify(algorithm, public_der(algorithm), signature, b"")
-
-    def test_no_digest_for_ed25519(self) -> None:
-        """
-        Ed25519 signs whole messages.
-        """
-        with pytest.raises(UnsupportedOperationError, match="never digests"):
-            primitives.sign(
-                Algorithm.ED25519, material(Algorithm.ED25519), digest=bytes(64)
-            )
-
-    @pytest.mark.parametrize("algorithm", WITH_CONTEXT)
-    def test_contexts(self, algorithm: Algorithm) -> None:
-        """
-        A signature is for its context, of up to 255 bytes.
-        """
-        key, public, context = material(algorithm), public_der(algorithm), bytes(255)
-        signature = primitives.sign(algorithm, key, b"m", context=context)
-
-        primitives.verify(algorithm, public, signature, b"m", context=context)
-        for wrong in (b"", context[1:], context[1:] + b"\1"):
-            with pytest.raises(SignatureMismatchError):
-                primitives.verify(algorithm, public, signature, b"m", context=wrong)
-        with pytest.raises(InputSizeError, match="between 0 and 255 bytes"):
-            primitives.sign(algorithm, key, b"m", context=bytes(256))
-
     @given(
         pieces=st.lists(st.binary(max_size=300), max_size=5),
         context=st.binary(max_size=255),
@@ -284,23 +209,6 @@ class TestSignatures:
         assert expected == hasher.digest()
         assert expected == primitives.external_mu(algorithm, public, message, context)
 
-    @pytest.mark.parametrize(
-        "algorithm", [Algorithm.ML_DSA_44, Algorithm.ML_DSA_65, Algorithm.ML_DSA_87]
-    )
-    def test_mu_stands_for_its_message(self, algorithm: Algorithm) -> None:
-        """
-        A signature over mu verifies over message and context, and the other way.
-        """
-        key, public = material(algorithm), public_der(algorithm)
-        mu = primitives.external_mu(algorithm, public, b"m", b"c")
-        by_mu = primitives.sign(algorithm, key, mu=mu)
-        by_message = primitives.sign(algorithm, key, b"m", context=b"c")
-
-        primitives.verify(algorithm, public, by_mu, b"m", context=b"c")
-        primitives.verify(algorithm, public, by_message, mu=mu)
-        with pytest.raises(InputSizeError, match="mu must be 64 bytes"):
-            primitives.sign(algorithm, key, mu=mu[1:])
-
     def test_no_mu_elsewhere(self) -> None:
         """
         Other algorithms have no mu, and a context of 256 bytes gives none.
@@ -315,20 +223,6 @@ class TestSignatures:
             )
         with pytest.raises(InvalidInputError, match="ML-DSA-44"):
             primitives.MuHasher(Algorithm.ML_DSA_44, public_der(Algorithm.ML_DSA_65))
-
-    def test_pss_parameters(self) -> None:
-        """
-        MGF1's hash and the salt's length are checked where they are given.
-        """
-        algorithm = Algorithm.RSA_2048
-        signature = primitives.sign(algorithm, material(algorithm), b"message")
-        arguments = (algorithm, public_der(algorithm), signature, b"message")
-
-        primitives.verify(*arguments, mgf_hash=HashAlgorithm.SHA_256, salt_bytes=32)
-        with pytest.raises(SignatureMismatchError):
-            primitives.verify(*arguments, salt_bytes=20)
-        with pytest.raises(SignatureMismatchError):
-            primitives.verify(*arguments, mgf_hash=HashAlgorithm.SHA_384)
 
 
 class TestSecrecy:
@@ -418,19 +312,6 @@ class TestKems:
                 primitives.decapsulate(algorithm, material(algorithm), wrong)
 
     @pytest.mark.parametrize("algorithm", KEMS)
-    def test_public_keys_of_another_length(self, algorithm: Algorithm) -> None:
-        """
-        A public key that is cut, or one coefficient of which is too large, is refused.
-        """
-        good = public_der(algorithm)
-        start = len(good) - ALGORITHMS[algorithm].public_bytes
-        too_large = good[:start] + b"\xff\xff" + good[start + 2 :]
-
-        for wrong in (good[:-1], good + b"\0", b"", too_large):
-            with pytest.raises(InvalidInputError, match=algorithm):
-                primitives.encapsulate(algorithm, wrong)
-
-    @pytest.mark.parametrize("algorithm", KEMS)
     def test_seal(self, algorithm: Algorithm) -> None:
         """
         A sealed message opens with its own key and aad only.
@@ -451,8 +332,11 @@ class TestKems:
         """
         algorithm = Algorithm.ML_KEM_768
         for key_id, version, field in (
-            ("pay", 1, "key_id"),
+            ("", 1, "key_id"),
             (KEY_ID.upper(), 1, "key_id"),
+            (KEY_ID.replace("-", ""), 1, "key_id"),
+            (f"{{{KEY_ID}}}", 1, "key_id"),
+            (KEY_ID, -1, "version"),
             (KEY_ID, 0, "version"),
             (KEY_ID, 2**32, "version"),
         ):
@@ -477,28 +361,6 @@ class TestTransfer:
         else:
             with pytest.raises(InvalidInputError):
                 primitives.key_wrap(algorithm, KEY, data, padded=False)
-
-    @pytest.mark.parametrize("padded", [True, False])
-    def test_wrong_wrappings(self, padded: bool) -> None:
-        """
-        Whatever is wrong with a wrapped key has one answer.
-        """
-        algorithm = Algorithm.AES_256_KW
-        good = primitives.key_wrap(algorithm, KEY, bytes(32), padded=padded)
-
-        for wrong in (b"", good[:-1], good[:-8], bytes(len(good)), good + bytes(8)):
-            with pytest.raises(DecryptionError):
-                primitives.key_unwrap(algorithm, KEY, wrong, padded=padded)
-        with pytest.raises(DecryptionError):
-            primitives.key_unwrap(algorithm, KEY, good, padded=not padded)
-
-    @pytest.mark.parametrize("length", [0, 255 * 32 + 1])
-    def test_hkdf_has_limits(self, length: int) -> None:
-        """
-        HKDF gives 1 to 255 blocks.
-        """
-        with pytest.raises(InputSizeError, match="length must be between 1 and 8160"):
-            primitives.hkdf(HashAlgorithm.SHA_256, KEY, length=length)
 
     def test_hkdf(self) -> None:
         """
@@ -543,42 +405,3 @@ class TestTransfer:
             primitives.wrap_for_import(
                 Algorithm.ED25519, public_der(Algorithm.ED25519), b"m"
             )
-
-
-class TestUnsupported:
-    @pytest.mark.parametrize("algorithm", QUICK)
-    def test_other_families(self, algorithm: Algorithm) -> None:
-        """
-        What an algorithm doesn't do is refused by that name.
-        """
-        row = ALGORITHMS[algorithm]
-        key = primitives.load_private_key(algorithm, material(algorithm))
-        attempts: list[tuple[bool, Callable[[], object]]] = [
-            (
-                row.family is Family.AEAD,
-                lambda: primitives.aead_encrypt(algorithm, key, NONCE, b""),
-            ),
-            (
-                row.family is Family.RSA,
-                lambda: primitives.oaep_encrypt(algorithm, key, b""),
-            ),
-            (row.family is Family.MAC, lambda: primitives.mac(algorithm, key, b"")),
-            (row.is_signature, lambda: primitives.sign(algorithm, key, b"")),
-            (row.is_kem, lambda: primitives.encapsulate(algorithm, key)),
-            (row.is_kem, lambda: primitives.seal(algorithm, key, KEY_ID, 1, b"")),
-            (
-                row.family is Family.KEY_WRAP,
-                lambda: primitives.key_wrap(algorithm, key, bytes(16)),
-            ),
-            (
-                KeyUsage.DERIVE in row.usages and row.is_asymmetric,
-                lambda: primitives.ecdh(algorithm, key, public_der(algorithm)),
-            ),
-        ]
-
-        for is_offered, attempt in attempts:
-            if is_offered:
-                attempt()
-                continue
-            with pytest.raises(UnsupportedOperationError):
-                attempt()
