@@ -328,6 +328,7 @@ class TestClassical:
         oaep = OAEPParameters(hash=hashed, mgf_hash=mgf_hash, label=b"label")
         size = spec(row[1]).modulus_bits // 8
         most = size - 2 * hashed.digest_bytes - 2
+        ciphertext = b""
         for plaintext in (b"", b"secret", bytes(most)):
             ciphertext = public(row).encrypt(plaintext, oaep)
             assert size == len(ciphertext)
