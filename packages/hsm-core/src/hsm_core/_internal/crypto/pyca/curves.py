@@ -13,20 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import (
     check_signature,
     check_signing,
     check_verifying,
 )
 from hsm_core._internal.crypto.pyca.encoding import (
+    PublicKeyHandle,
     hash_of,
     load_peer,
-    load_private,
-    load_public,
     not_a_peer,
     private_der,
-    subject_public_key_info,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, SignatureEncoding, spec
 from hsm_core.errors import MalformedError, SignatureMismatchError
@@ -47,22 +44,13 @@ CURVES: Final[dict[Algorithm, ec.EllipticCurve]] = {
 _HEALTH_BYTES: Final = 32
 
 
-class ECDSAPublicHandle(BaseHandle):
+class ECDSAPublicHandle(PublicKeyHandle[ec.EllipticCurvePublicKey]):
     """
     An ECDSA public key.
 
     Standard:
         FIPS 186-5, section 6.4.2.
     """
-
-    def __init__(self, algorithm: Algorithm, key: ec.EllipticCurvePublicKey) -> None:
-        super().__init__(algorithm)
-        self._public = key
-        self._coordinate_bytes = spec(algorithm).coordinate_bytes
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 5480), the point uncompressed."""
-        return subject_public_key_info(self._public)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
@@ -71,7 +59,9 @@ class ECDSAPublicHandle(BaseHandle):
         check_verifying(self._algorithm, data, parameters)
         try:
             if parameters.encoding is SignatureEncoding.P1363:
-                signature = p1363_to_der(signature, self._coordinate_bytes)
+                signature = p1363_to_der(
+                    signature, spec(self._algorithm).coordinate_bytes
+                )
             self._public.verify(signature, data, ec.ECDSA(hash_of(parameters)))
         except (InvalidSignature, MalformedError, ValueError):
             raise SignatureMismatchError from None
@@ -95,7 +85,7 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
         check_signing(self._algorithm, data, parameters)
         signature = self._private.sign(data, ec.ECDSA(hash_of(parameters)))
         if parameters.encoding is SignatureEncoding.P1363:
-            return der_to_p1363(signature, self._coordinate_bytes)
+            return der_to_p1363(signature, spec(self._algorithm).coordinate_bytes)
         return signature
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
@@ -146,20 +136,6 @@ def generate_ecdsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
     return private_der(ec.generate_private_key(CURVES[algorithm]))
 
 
-def load_ecdsa(
-    algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> ECDSAPrivateHandle:
-    """Load PKCS#8."""
-    key = load_private(algorithm, material, trusted=trusted)
-    return ECDSAPrivateHandle(algorithm, cast("ec.EllipticCurvePrivateKey", key))
-
-
-def load_ecdsa_public(algorithm: Algorithm, public_der: bytes) -> ECDSAPublicHandle:
-    """Load SubjectPublicKeyInfo; the point is checked to be on the curve."""
-    key = load_public(algorithm, public_der)
-    return ECDSAPublicHandle(algorithm, cast("ec.EllipticCurvePublicKey", key))
-
-
 def _malformed() -> MalformedError:
     return MalformedError("signature is not in the requested encoding.")
 
@@ -168,21 +144,13 @@ _PrivateKey: TypeAlias = ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 _PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
 
 
-class EdDSAPublicHandle(BaseHandle):
+class EdDSAPublicHandle(PublicKeyHandle[_PublicKey]):
     """
     An Ed25519 or Ed448 public key.
 
     Standard:
         RFC 8032, sections 5.1.7 and 5.2.7; Ed448 with an empty context.
     """
-
-    def __init__(self, algorithm: Algorithm, key: _PublicKey) -> None:
-        super().__init__(algorithm)
-        self._public = key
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 8410)."""
-        return subject_public_key_info(self._public)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
@@ -213,38 +181,7 @@ class EdDSAPrivateHandle(EdDSAPublicHandle):
         return self._private.sign(data)
 
 
-def load_eddsa(
-    algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> EdDSAPrivateHandle:
-    """Load PKCS#8."""
-    key = load_private(algorithm, material, trusted=trusted)
-    return EdDSAPrivateHandle(algorithm, cast("_PrivateKey", key))
-
-
-def load_eddsa_public(algorithm: Algorithm, public_der: bytes) -> EdDSAPublicHandle:
-    """Load SubjectPublicKeyInfo."""
-    key = load_public(algorithm, public_der)
-    return EdDSAPublicHandle(algorithm, cast("_PublicKey", key))
-
-
-class X25519PublicHandle(BaseHandle):
-    """
-    An X25519 public key.
-
-    Standard:
-        RFC 7748, section 5.
-    """
-
-    def __init__(self, algorithm: Algorithm, key: x25519.X25519PublicKey) -> None:
-        super().__init__(algorithm)
-        self._public = key
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo (RFC 8410)."""
-        return subject_public_key_info(self._public)
-
-
-class X25519PrivateHandle(X25519PublicHandle):
+class X25519Handle(PublicKeyHandle[x25519.X25519PublicKey]):
     """
     An X25519 key pair.
 
@@ -265,20 +202,6 @@ class X25519PrivateHandle(X25519PublicHandle):
             return self._private.exchange(peer)
         except ValueError:
             raise not_a_peer(self._algorithm) from None
-
-
-def load_xdh(
-    algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> X25519PrivateHandle:
-    """Load PKCS#8."""
-    key = load_private(algorithm, material, trusted=trusted)
-    return X25519PrivateHandle(algorithm, cast("x25519.X25519PrivateKey", key))
-
-
-def load_xdh_public(algorithm: Algorithm, public_der: bytes) -> X25519PublicHandle:
-    """Load SubjectPublicKeyInfo."""
-    key = load_public(algorithm, public_der)
-    return X25519PublicHandle(algorithm, cast("x25519.X25519PublicKey", key))
 
 
 FROM_SEED: Final[

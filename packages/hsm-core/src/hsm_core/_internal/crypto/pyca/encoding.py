@@ -9,7 +9,7 @@ table in PKCS#8, and a public key must be what we would have written ourselves.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -32,6 +32,7 @@ from hsm_core._internal.crypto.der import (
     not_material,
     not_public_key,
 )
+from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import SignatureParameters
@@ -111,6 +112,28 @@ def load_peer(algorithm: Algorithm, public_der: bytes) -> PublicKeyTypes:
         return load_public(algorithm, public_der)
     except InvalidInputError:
         raise not_a_peer(algorithm) from None
+
+
+PublicKey = TypeVar("PublicKey", bound=PublicKeyTypes)
+
+
+class PublicKeyHandle(BaseHandle, Generic[PublicKey]):
+    """
+    A public key of the library.
+
+    Args:
+        algorithm: What it is a key of.
+
+        key: As `load_public` returns it.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: PublicKey) -> None:
+        super().__init__(algorithm)
+        self._public = key
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo, DER; points are uncompressed."""
+        return subject_public_key_info(self._public)
 
 
 def private_der(key: PrivateKeyTypes) -> bytes:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import cryptography
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,6 +12,11 @@ from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hsm_core._internal.crypto.pyca import curves, lattice, rsa, symmetric
+from hsm_core._internal.crypto.pyca.encoding import (
+    PublicKeyHandle,
+    load_private,
+    load_public,
+)
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import Entropy, KeyHandle
@@ -31,18 +36,33 @@ class _Functions(NamedTuple):
     load_public: Callable[[Algorithm, bytes], KeyHandle]
 
 
+def _curve(
+    generate: Callable[[Algorithm, Entropy], bytes],
+    private: Callable[[Algorithm, Any], KeyHandle],
+    public: Callable[[Algorithm, Any], KeyHandle],
+) -> _Functions:
+    """Return the functions of a family whose keys the library checks wholly."""
+
+    def load(algorithm: Algorithm, material: bytes, *, trusted: bool) -> KeyHandle:
+        return private(algorithm, load_private(algorithm, material, trusted=trusted))
+
+    return _Functions(
+        generate,
+        load,
+        lambda algorithm, der: public(algorithm, load_public(algorithm, der)),
+    )
+
+
 _LATTICE: Final = _Functions(lattice.generate, lattice.load, lattice.load_public)
 _ASYMMETRIC: Final = {
     Family.RSA: _Functions(rsa.generate, rsa.load, rsa.load_public_key),
-    Family.ECDSA: _Functions(
-        curves.generate_ecdsa, curves.load_ecdsa, curves.load_ecdsa_public
+    Family.ECDSA: _curve(
+        curves.generate_ecdsa, curves.ECDSAPrivateHandle, curves.ECDSAPublicHandle
     ),
-    Family.EDDSA: _Functions(
-        curves.generate_seeded, curves.load_eddsa, curves.load_eddsa_public
+    Family.EDDSA: _curve(
+        curves.generate_seeded, curves.EdDSAPrivateHandle, curves.EdDSAPublicHandle
     ),
-    Family.ECDH: _Functions(
-        curves.generate_seeded, curves.load_xdh, curves.load_xdh_public
-    ),
+    Family.ECDH: _curve(curves.generate_seeded, curves.X25519Handle, PublicKeyHandle),
     Family.ML_KEM: _LATTICE,
     Family.ML_DSA: _LATTICE,
 }

@@ -10,16 +10,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from hsm_core._internal.crypto.der import not_material, not_public_key
-from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import check_signature, check_signing
 from hsm_core._internal.crypto.pyca.encoding import (
     HASHES,
+    PublicKeyHandle,
     hash_of,
     load_private,
     load_public,
     mgf1,
     private_der,
-    subject_public_key_info,
 )
 from hsm_core.algorithms import Algorithm, SignatureScheme, spec
 from hsm_core.errors import DecryptionError, InputSizeError, SignatureMismatchError
@@ -39,7 +38,7 @@ _ROCA_POWERS: Final = {
 """Powers of 65537 modulo small primes; one key in 2^27 has none but them by chance."""
 
 
-class RSAPublicHandle(BaseHandle):
+class RSAPublicHandle(PublicKeyHandle[rsa.RSAPublicKey]):
     """
     An RSA public key.
 
@@ -48,13 +47,8 @@ class RSAPublicHandle(BaseHandle):
     """
 
     def __init__(self, algorithm: Algorithm, key: rsa.RSAPublicKey) -> None:
-        super().__init__(algorithm)
-        self._public = key
+        super().__init__(algorithm, key)
         self._modulus_bytes = spec(algorithm).modulus_bits // 8
-
-    def public_der(self) -> bytes:
-        """Return SubjectPublicKeyInfo with rsaEncryption (RFC 3279)."""
-        return subject_public_key_info(self._public)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
