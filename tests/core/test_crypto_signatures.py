@@ -281,12 +281,6 @@ class TestSignatureParameters:
             (Algorithm.EC_P256, {"mgf_hash": HashAlgorithm.SHA_256}),
             (Algorithm.ML_DSA_65, {"hash": HashAlgorithm.SHA_512}),
             (Algorithm.SLH_DSA_SHA2_128S, {"hash": HashAlgorithm.SHA_256}),
-            (Algorithm.RSA_2048, {"context": b"c"}),
-            (Algorithm.ED448, {"context": b"c"}),
-            (Algorithm.EC_P256, {"external_mu": True}),
-            (Algorithm.SLH_DSA_SHA2_128S, {"external_mu": True}),
-            (Algorithm.MLDSA65_ED25519_SHA512, {"external_mu": True}),
-            (Algorithm.ML_DSA_65, {"external_mu": True, "context": b"c"}),
             (
                 Algorithm.RSA_2048,
                 {

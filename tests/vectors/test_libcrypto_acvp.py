@@ -19,7 +19,7 @@ from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.libcrypto.library import (
     Libcrypto,
     find_libcrypto,
-    key_from_expanded,
+    key_from_private,
 )
 from hsm_core._internal.crypto.libcrypto.provider import (
     KEMPrivateHandle,
@@ -73,7 +73,7 @@ def test_decapsulation(openssl: Libcrypto) -> None:
     ran = 0
     for algorithm, case in cases("ML-KEM-encapDecap-FIPS203", function="decapsulation"):
         raw, ciphertext, secret = data(case, "dk", "c", "k")
-        key = key_from_expanded(openssl, algorithm, raw)
+        key = key_from_private(openssl, algorithm, raw)
         handle = KEMPrivateHandle(key, key.public_bytes())
 
         assert secret == handle.decapsulate(ciphertext)
@@ -97,7 +97,7 @@ def test_deterministic_signatures(openssl: Libcrypto, external_mu: bool) -> None
         parameters = signature_parameters(
             algorithm, context=context, external_mu=external_mu
         )
-        key = key_from_expanded(openssl, algorithm, raw)
+        key = key_from_private(openssl, algorithm, raw)
         handle = LibcryptoSignaturePrivateHandle(key, key.public_bytes())
 
         assert signature == sign_deterministic(handle, message, parameters)

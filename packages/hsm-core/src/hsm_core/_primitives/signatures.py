@@ -9,9 +9,9 @@ from hsm_core._internal.crypto.der import read_public_key_info
 from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.parameters import (
     MU_BYTES,
+    check_verifying,
+    signature_input,
     signature_parameters,
-    signing_input,
-    verification_input,
 )
 from hsm_core._primitives.keys import (
     Key,
@@ -94,11 +94,12 @@ def sign(
         ... )
         64
     """
-    data, parameters = signing_input(
+    data, parameters = signature_input(
         member(Algorithm, algorithm, "algorithm"),
         message,
         digest,
         mu,
+        is_signing=True,
         scheme=member_or_none(SignatureScheme, scheme, "scheme"),
         hash=member_or_none(HashAlgorithm, hash, "hash"),
         encoding=member_or_none(SignatureEncoding, encoding, "encoding"),
@@ -173,11 +174,12 @@ def verify(
         ...
         hsm_core.errors.SignatureMismatchError: The signature does not match.
     """
-    data, parameters = verification_input(
+    data, parameters = signature_input(
         member(Algorithm, algorithm, "algorithm"),
         message,
         digest,
         mu,
+        is_signing=False,
         scheme=member_or_none(SignatureScheme, scheme, "scheme"),
         hash=member_or_none(HashAlgorithm, hash, "hash"),
         encoding=member_or_none(SignatureEncoding, encoding, "encoding"),
@@ -227,8 +229,10 @@ class MuHasher:
         else:
             public_der = key.public_der()
         context = octets(context)
-        signature_parameters(algorithm, external_mu=True)
-        signature_parameters(algorithm, context=context)
+        by_mu = signature_parameters(algorithm, external_mu=True)
+        check_verifying(algorithm, bytes(MU_BYTES), by_mu)
+        plain = signature_parameters(algorithm, context=context)
+        check_verifying(algorithm, b"", plain)
         public = read_public_key_info(algorithm, public_der)
         self._hash = hashlib.shake_256(hashlib.shake_256(public).digest(MU_BYTES))
         self._hash.update(bytes([0, len(context)]) + context)

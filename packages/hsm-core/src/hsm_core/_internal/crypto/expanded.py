@@ -76,20 +76,7 @@ _KEM: Final = _Ring(3329, _zetas(17, 3329, 7), 2)
 _DSA: Final = _Ring(8380417, _zetas(1753, 8380417, 8), 1)
 
 
-def read_own_seed(algorithm: Algorithm, material: bytes) -> bytes:
-    """
-    Return the seed of material in the one form that is kept.
-
-    Raises:
-        InvalidInputError: It is not PKCS#8 of this algorithm with a seed alone.
-    """
-    form = read_foreign_form(algorithm, material)
-    if form.expanded:
-        raise bad_material(algorithm, "holds more than the seed")
-    return form.seed
-
-
-def read_foreign_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
+def read_seeded_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
     """
     Return seed and expanded key of PKCS#8 from elsewhere, not compared yet.
 
@@ -105,11 +92,15 @@ def read_foreign_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
     return form
 
 
-def read_foreign_seed(
-    algorithm: Algorithm, material: bytes, public_of: Callable[[bytes], bytes]
+def read_seed(
+    algorithm: Algorithm,
+    material: bytes,
+    public_of: Callable[[bytes], bytes],
+    *,
+    trusted: bool,
 ) -> bytes:
     """
-    Return the seed of PKCS#8 from elsewhere.
+    Return the seed of PKCS#8.
 
     Args:
         algorithm: An ML-KEM or ML-DSA algorithm.
@@ -118,11 +109,15 @@ def read_foreign_seed(
 
         public_of: Gives the raw public key of a seed, as the provider makes it.
 
+        trusted: It is our own, of which the seed alone is kept.
+
     Raises:
         InvalidInputError: It is not PKCS#8 of this algorithm, has no seed, or its
             expanded key is not the seed's in every byte.
     """
-    form = read_foreign_form(algorithm, material)
+    form = read_seeded_form(algorithm, material)
+    if form.expanded and trusted:
+        raise bad_material(algorithm, "holds more than the seed")
     if form.expanded:
         own = expand(algorithm, form.seed, public_of(form.seed))
         if not hmac.compare_digest(own, form.expanded):
@@ -132,17 +127,17 @@ def read_foreign_seed(
     return form.seed
 
 
-def read_seed(
-    algorithm: Algorithm,
-    material: bytes,
-    public_of: Callable[[bytes], bytes],
-    *,
-    trusted: bool,
-) -> bytes:
-    """Return the seed by `read_own_seed` if *trusted*, else by `read_foreign_seed`."""
-    if trusted:
-        return read_own_seed(algorithm, material)
-    return read_foreign_seed(algorithm, material, public_of)
+def seed_bytes(algorithm: Algorithm) -> int:
+    """
+    Return the length of the seed that a key is made from.
+
+    Standard:
+        FIPS 203, algorithm 16 (d ‖ z); FIPS 204, algorithm 6 (ξ); FIPS 205, algorithm
+        18 (SK.seed ‖ SK.prf ‖ PK.seed).
+    """
+    row = spec(algorithm)
+    whole = row.private_bytes
+    return whole // 4 * 3 if row.family is Family.SLH_DSA else whole
 
 
 def expand(algorithm: Algorithm, seed: bytes, raw_public: bytes) -> bytes:

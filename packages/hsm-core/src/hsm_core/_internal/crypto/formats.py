@@ -24,7 +24,7 @@ from hsm_core._internal.crypto.der import (
     read_public_key_info,
     seed_key_info,
 )
-from hsm_core._internal.crypto.expanded import read_foreign_form
+from hsm_core._internal.crypto.expanded import read_seeded_form
 from hsm_core._internal.crypto.pyca.encoding import (
     load_private,
     load_public,
@@ -160,7 +160,7 @@ def kept_form(algorithm: Algorithm, material: bytes) -> bytes:
     if not row.is_asymmetric:
         return material
     if row.family in _SEEDED:
-        return seed_key_info(algorithm, read_foreign_form(algorithm, material).seed)
+        return seed_key_info(algorithm, read_seeded_form(algorithm, material).seed)
     if row.is_pqc:
         octets = read_private_key_info(algorithm, material)
         return private_key_info(algorithm, octets)

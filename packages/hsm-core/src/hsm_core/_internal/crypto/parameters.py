@@ -38,7 +38,7 @@ def signature_parameters(
     external_mu: bool = False,
 ) -> SignatureParameters:
     """
-    Fill the defaults of an algorithm.
+    Fill the defaults of an algorithm; `check_signing` and `check_verifying` check.
 
     Args:
         algorithm: What will sign.
@@ -61,7 +61,6 @@ def signature_parameters(
 
     Raises:
         UnsupportedOperationError: The algorithm doesn't sign, or has no such parameter.
-        InputSizeError: *context* is too long.
     """
     row = spec(algorithm)
     if not row.schemes:
@@ -75,7 +74,6 @@ def signature_parameters(
         raise _unsupported(algorithm, "hashes internally and takes no hash", "hash")
     if mgf_hash is not None and chosen is not SignatureScheme.RSASSA_PSS:
         raise _unsupported(algorithm, "takes an MGF1 hash only with PSS", "mgf_hash")
-    _check_context(row, context, external_mu=external_mu)
     digest = hash or (row.hashes[0] if row.hashes else HashAlgorithm.SHA_512)
     return SignatureParameters(
         scheme=chosen,
@@ -181,7 +179,7 @@ def _check_common(
     is_pss = parameters.scheme is SignatureScheme.RSASSA_PSS
     if parameters.salt_bytes is not None and not is_pss:
         raise _unsupported(algorithm, "takes a salt length only with PSS", "salt_bytes")
-    _check_context(row, parameters.context, external_mu=parameters.external_mu)
+    _check_context(row, parameters)
     if parameters.prehashed and not row.hashes:
         raise _unsupported(algorithm, "signs whole messages, never digests", "digest")
     if parameters.prehashed:
@@ -190,21 +188,20 @@ def _check_common(
         _check_length("mu", data, MU_BYTES)
 
 
-def _check_context(row: AlgorithmSpec, context: bytes, *, external_mu: bool) -> None:
-    if external_mu and not row.takes_mu:
+def _check_context(row: AlgorithmSpec, parameters: SignatureParameters) -> None:
+    size, most = len(parameters.context), row.max_context_bytes
+    if parameters.external_mu and not row.takes_mu:
         raise _unsupported(row.algorithm, "does not support external mu", "mu")
-    if context and external_mu:
+    if size and parameters.external_mu:
         raise _unsupported(
             row.algorithm,
             "takes no context with mu, which already includes it",
             "context",
         )
-    if context and not row.max_context_bytes:
+    if size and not most:
         raise _unsupported(row.algorithm, "takes no context", "context")
-    if len(context) > row.max_context_bytes:
-        raise InputSizeError(
-            "context", actual=len(context), maximum=row.max_context_bytes
-        )
+    if size > most:
+        raise InputSizeError("context", actual=size, maximum=most)
 
 
 def _check_length(field: str, data: bytes, size: int) -> None:
@@ -220,57 +217,28 @@ def _unsupported(
     )
 
 
-def signing_input(
+def signature_input(
     algorithm: Algorithm,
     message: bytes | None,
     digest: bytes | None,
     mu: bytes | None,
     *,
+    is_signing: bool,
     scheme: SignatureScheme | None,
     hash: HashAlgorithm | None,
     encoding: SignatureEncoding | None,
     context: bytes,
+    mgf_hash: HashAlgorithm | None = None,
+    salt_bytes: int | None = None,
 ) -> tuple[bytes, SignatureParameters]:
     """
-    Return what a handle signs, and how.
+    Return what a handle signs, or verifies a signature of, and how.
 
     Raises:
         InvalidInputError: Not exactly one of the three is given.
         UnsupportedOperationError: The algorithm is not used that way.
-        InputSizeError: *digest*, *mu* or *context* is of another length.
-    """
-    parameters = signature_parameters(
-        algorithm,
-        scheme=scheme,
-        hash=hash,
-        encoding=encoding,
-        prehashed=digest is not None,
-        context=context,
-        external_mu=mu is not None,
-    )
-    data = _the_one(message, digest, mu)
-    check_signing(algorithm, data, parameters)
-    return data, parameters
-
-
-def verification_input(
-    algorithm: Algorithm,
-    message: bytes | None,
-    digest: bytes | None,
-    mu: bytes | None,
-    *,
-    scheme: SignatureScheme | None,
-    hash: HashAlgorithm | None,
-    encoding: SignatureEncoding | None,
-    mgf_hash: HashAlgorithm | None,
-    salt_bytes: int | None,
-    context: bytes,
-) -> tuple[bytes, SignatureParameters]:
-    """
-    Return what a handle verifies a signature of, and how; errors as `signing_input`.
-
-    Raises:
-        InputSizeError: Besides, *salt_bytes* doesn't fit into the modulus.
+        InputSizeError: *digest*, *mu* or *context* is of another length, or
+            *salt_bytes* doesn't fit into the modulus.
     """
     parameters = signature_parameters(
         algorithm,
@@ -284,7 +252,7 @@ def verification_input(
         external_mu=mu is not None,
     )
     data = _the_one(message, digest, mu)
-    check_verifying(algorithm, data, parameters)
+    (check_signing if is_signing else check_verifying)(algorithm, data, parameters)
     return data, parameters
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.parameters import signing_input, verification_input
+from hsm_core._internal.crypto.parameters import signature_input
 from hsm_core._internal.handlers.base import (
     INLINE_BYTES,
     Answer,
@@ -62,11 +62,12 @@ class SignHandler(SignatureDefaults, UseHandler[ops.Sign, ops.Signature]):
     def check(self, context: RequestContext[ops.Sign], /) -> None:
         """Prepare what is signed, and how."""
         operation = context.operation
-        context.prepared[:] = signing_input(
+        context.prepared[:] = signature_input(
             Algorithm(context.key.algorithm),
             operation.message,
             operation.digest,
             operation.mu,
+            is_signing=True,
             scheme=operation.scheme,
             hash=operation.hash,
             encoding=operation.encoding,
@@ -141,11 +142,12 @@ class VerifyHandler(SignatureDefaults, CheckHandler[ops.Verify]):
     def check(self, context: RequestContext[ops.Verify], /) -> None:
         """Prepare what was signed, and how."""
         operation = context.operation
-        context.prepared[:] = verification_input(
+        context.prepared[:] = signature_input(
             context.spec.algorithm,
             operation.message,
             operation.digest,
             operation.mu,
+            is_signing=False,
             scheme=operation.scheme,
             hash=operation.hash,
             encoding=operation.encoding,

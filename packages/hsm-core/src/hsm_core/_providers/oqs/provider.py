@@ -21,6 +21,7 @@ from hsm_core._internal.crypto.expanded import (
     encapsulation_key,
     expanded_alone,
     read_seed,
+    seed_bytes,
 )
 from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.parameters import (
@@ -238,19 +239,6 @@ class OqsSignaturePrivateHandle(OqsSignaturePublicHandle):
         return exactly(signature, size)
 
 
-def seed_bytes(algorithm: Algorithm) -> int:
-    """
-    Return the length of the seed that a key is made from.
-
-    Standard:
-        FIPS 204, algorithm 6 (ξ); FIPS 205, algorithm 18 (three parts of n bytes).
-    """
-    row = spec(algorithm)
-    if row.family is Family.SLH_DSA:
-        return row.private_bytes // 4 * 3
-    return row.private_bytes
-
-
 def make_pair(algorithm: Algorithm, engine: Engine, seed: bytes) -> tuple[bytes, bytes]:
     """Return the public and the expanded private key that follow from a seed."""
     maker = engine.binding.Signature(mechanism_name(algorithm))
@@ -309,11 +297,8 @@ class OqsProvider:
     def generate(self, algorithm: Algorithm, entropy: Entropy, /) -> bytes:
         """Return fresh material, whose seed is drawn from *entropy*."""
         engine = self._require(algorithm)
-        row = spec(algorithm)
-        if row.family is Family.ML_KEM:
-            return seed_key_info(algorithm, entropy.random_bytes(row.private_bytes))
         seed = entropy.random_bytes(seed_bytes(algorithm))
-        if row.family is Family.ML_DSA:
+        if spec(algorithm).family is not Family.SLH_DSA:
             return seed_key_info(algorithm, seed)
         _, private = make_pair(algorithm, engine, seed)
         return private_key_info(algorithm, private)

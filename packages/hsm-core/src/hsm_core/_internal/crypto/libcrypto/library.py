@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from hsm_core.algorithms import Algorithm, Family, spec
+from hsm_core._internal.crypto.expanded import seed_bytes
+from hsm_core.algorithms import Algorithm, spec
 
 MINIMUM_VERSION: Final = 0x3050_0000
 """OpenSSL 3.5.0, the first with the algorithms, as OPENSSL_VERSION_NUMBER."""
@@ -290,19 +291,6 @@ def operation(key: EVPKey) -> Iterator[int]:
         functions.EVP_PKEY_CTX_free(context)
 
 
-def seed_bytes(algorithm: Algorithm) -> int:
-    """
-    Return the length of the seed that a key is made from.
-
-    Standard:
-        FIPS 203, algorithm 16 (d ‖ z); FIPS 204, algorithm 6 (ξ); FIPS 205, algorithm
-        18 (SK.seed ‖ SK.prf ‖ PK.seed).
-    """
-    row = spec(algorithm)
-    whole = row.private_bytes
-    return whole // 4 * 3 if row.family is Family.SLH_DSA else whole
-
-
 def key_from_seed(library: Libcrypto, algorithm: Algorithm, seed: bytes) -> EVPKey:
     """
     Make the key that follows from a seed.
@@ -332,31 +320,19 @@ def key_from_seed(library: Libcrypto, algorithm: Algorithm, seed: bytes) -> EVPK
 
 def key_from_private(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EVPKey:
     """
-    Take the four parts of an SLH-DSA private key, unchecked (FIPS 205, figure 15).
+    Take a raw private key: the four parts of SLH-DSA, or the expanded key of ML-KEM.
+
+    The parts are unchecked (FIPS 205, figure 15); of an expanded key, the hash of its
+    public part is checked.
 
     Raises:
         ValueError: It is of another length.
-    """
-    _check_size(raw, spec(algorithm).private_bytes)
-    name = algorithm.value.encode()
-    pointer = library.functions.EVP_PKEY_new_raw_private_key_ex(
-        None, name, None, raw, len(raw)
-    )
-    return _owned(library, algorithm, pointer, "EVP_PKEY_new_raw_private_key_ex")
-
-
-def key_from_expanded(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EVPKey:
-    """
-    Take the expanded private key of ML-KEM; its hash of its public part is checked.
-
-    Raises:
         LibcryptoError: It is not a private key.
     """
-    name = algorithm.value.encode()
-    pointer = library.functions.EVP_PKEY_new_raw_private_key_ex(
-        None, name, None, raw, len(raw)
-    )
-    return _owned(library, algorithm, pointer, "EVP_PKEY_new_raw_private_key_ex")
+    row = spec(algorithm)
+    _check_size(raw, row.expanded_bytes or row.private_bytes)
+    call = "EVP_PKEY_new_raw_private_key_ex"
+    return _raw_key(library, algorithm, raw, call)
 
 
 def key_from_public(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EVPKey:
@@ -368,11 +344,14 @@ def key_from_public(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EVP
         LibcryptoError: It is not a public key.
     """
     _check_size(raw, spec(algorithm).public_bytes)
-    name = algorithm.value.encode()
-    pointer = library.functions.EVP_PKEY_new_raw_public_key_ex(
-        None, name, None, raw, len(raw)
-    )
-    return _owned(library, algorithm, pointer, "EVP_PKEY_new_raw_public_key_ex")
+    call = "EVP_PKEY_new_raw_public_key_ex"
+    return _raw_key(library, algorithm, raw, call)
+
+
+def _raw_key(library: Libcrypto, algorithm: Algorithm, raw: bytes, call: str) -> EVPKey:
+    function = getattr(library.functions, call)
+    pointer = function(None, algorithm.value.encode(), None, raw, len(raw))
+    return _owned(library, algorithm, pointer, call)
 
 
 def _owned(

@@ -19,6 +19,7 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.expanded import (
     expanded_alone,
     read_seed,
+    seed_bytes,
 )
 from hsm_core._internal.crypto.handle import RawPublicHandle
 from hsm_core._internal.crypto.libcrypto.library import (
@@ -28,13 +29,11 @@ from hsm_core._internal.crypto.libcrypto.library import (
     LibcryptoError,
     Parameter,
     find_libcrypto,
-    key_from_expanded,
     key_from_private,
     key_from_public,
     key_from_seed,
     operation,
     ossl_parameters,
-    seed_bytes,
 )
 from hsm_core._internal.crypto.parameters import (
     check_encapsulation,
@@ -234,7 +233,7 @@ class LibcryptoProvider:
         Args:
             algorithm: What to make a key of.
 
-            seed: As long as `evp.seed_bytes` says.
+            seed: As long as `seed_bytes` says.
 
         Raises:
             ValueError: It is of another length.
@@ -321,7 +320,7 @@ def _read_seed(
 ) -> EVPKey:
     """Read ML-KEM or ML-DSA."""
     if trusted and (expanded := expanded_alone(algorithm, material)):
-        return key_from_expanded(library, algorithm, expanded)
+        return key_from_private(library, algorithm, expanded)
     seed = read_seed(
         algorithm,
         material,
