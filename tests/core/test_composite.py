@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.crypto import der
-from hsm_core._internal.crypto.composite import CompositeProvider
-from hsm_core._internal.crypto.composite.serialization import (
+from hsm_core._internal.crypto.composite import (
+    CompositeProvider,
     join_private,
     split_private,
     split_public,

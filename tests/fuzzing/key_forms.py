@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core._internal.approvals.signatures import verify_consent
-from hsm_core._internal.crypto.composite.serialization import (
+from hsm_core._internal.crypto.composite import (
     join_private,
     join_public,
     split_private,
