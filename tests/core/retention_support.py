@@ -45,8 +45,8 @@ from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import (
     FakeClock,
     Faults,
-    FaultyAuditLog,
     caller,
+    faulty_audit_log,
     faulty_key_store,
 )
 from tests.self_tests import shared_registry
@@ -276,7 +276,7 @@ class World:
         try:
             log = open_ledger(self.settings, HMAC_KEY, self.clock, entropy)
             ledger = LedgerFile(
-                FaultyAuditLog(log, self.ledger_faults) if log else None
+                faulty_audit_log(log, self.ledger_faults) if log else None
             )
         except AuditTamperedError as error:
             seq = error.facts.get("seq", 0)
@@ -286,7 +286,7 @@ class World:
         parts = Parts(
             store=faulty_key_store(opened.keys, self.faults),
             counters=opened.uses,
-            audit=FaultyAuditLog(trail, self.faults),
+            audit=faulty_audit_log(trail, self.faults),
             ring=ring,
             root=root,
             hmac_key=HMAC_KEY,

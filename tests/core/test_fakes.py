@@ -20,7 +20,7 @@ from hsm_core.testing import (
     FakeClock,
     FakeEntropy,
     Faults,
-    FaultyAuditLog,
+    faulty_audit_log,
     faulty_key_store,
 )
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
@@ -85,7 +85,7 @@ def test_failing_trail() -> None:
     """
     faults = Faults()
     log = MemoryAuditLog(bytes(32), clock=FakeClock(), entropy=FakeEntropy())
-    trail = FaultyAuditLog(log, faults)
+    trail = faulty_audit_log(log, faults)
     faults.fail_trail("full")
     failing = trail.health, trail.available
     with pytest.raises(AuditUnavailableError):

@@ -30,7 +30,7 @@ from hsm_core.model import Caller, KeyInfo, KeyState, Role
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 from hsm_core.settings import ApprovalStoreKind, AuditSync, Settings
-from hsm_core.testing import FakeEntropy, Faults, FaultyAuditLog, faulty_key_store
+from hsm_core.testing import FakeEntropy, Faults, faulty_audit_log, faulty_key_store
 from tests.self_tests import shared_registry
 from tests.simulation.disk import (
     Disk,
@@ -185,7 +185,7 @@ class World:
             purges=LedgerFile(self._open_trail(self._ledger)),
             store=faulty_key_store(store, self.faults),
             counters=store.uses,
-            audit=FaultyAuditLog(trail, self.faults),
+            audit=faulty_audit_log(trail, self.faults),
             ring=open_ring(store, self._root),
             root=self._root,
             hmac_key=_HMAC_KEY,

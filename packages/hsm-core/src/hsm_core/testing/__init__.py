@@ -9,7 +9,7 @@ like any other, and forgets everything at the end.
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.testing.faults import (
     Faults,
-    FaultyAuditLog,
+    faulty_audit_log,
     faulty_key_store,
     faulty_use_counters,
 )
@@ -19,9 +19,9 @@ __all__ = [
     "FakeClock",
     "FakeEntropy",
     "Faults",
-    "FaultyAuditLog",
     "MemoryVault",
     "caller",
+    "faulty_audit_log",
     "faulty_key_store",
     "faulty_use_counters",
     "memory_hsm",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +14,15 @@ from hsm_core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from hsm_core.model import AuditEvent, PruneDetail
 from hsm_core.protocols import (
-    AuditDraft,
-    AuditHead,
     AuditHealth,
     AuditLog,
-    AuditTicket,
     KeyChange,
     KeyStore,
-    KnownKey,
     UseCounters,
 )
 
-__all__ = ["Faults", "FaultyAuditLog", "faulty_key_store", "faulty_use_counters"]
+__all__ = ["Faults", "faulty_audit_log", "faulty_key_store", "faulty_use_counters"]
 
 
 class Faults:
@@ -166,95 +161,27 @@ def faulty_use_counters(counters: UseCounters, faults: Faults) -> UseCounters:
     return wrapped(counters, around)
 
 
-class FaultyAuditLog:
-    """`AuditLog` with planned failures of appends and reads."""
+def faulty_audit_log(log: AuditLog, faults: Faults) -> AuditLog:
+    """Return an `AuditLog` whose appends and reads fail when a test has planned it."""
 
-    def __init__(self, log: AuditLog, faults: Faults) -> None:
-        self._log = log
-        self._faults = faults
-
-    @property
-    def log_id(self) -> str:
-        """See `AuditLog.log_id`."""
-        return self._log.log_id
-
-    @property
-    def available(self) -> bool:
-        """See `AuditLog.available`."""
-        return not self._faults.trail_health.cause and self._log.available
-
-    @property
-    def set_digest_at_open(self) -> str:
-        """See `AuditLog.set_digest_at_open`."""
-        return self._log.set_digest_at_open
-
-    @property
-    def health(self) -> AuditHealth:
-        """See `AuditLog.health`."""
-        inner, planned = self._log.health, self._faults.trail_health
-        worse = planned if planned.cause else inner
-        return replace(
-            worse,
-            failures=inner.failures + planned.failures,
-            resumes=inner.resumes + planned.resumes,
-        )
-
-    @property
-    def first_seq(self) -> int:
-        """See `AuditLog.first_seq`."""
-        return self._log.first_seq
-
-    def baseline(self) -> Iterator[KnownKey]:
-        """See `AuditLog.baseline`."""
-        self._faults.strike("audit.baseline")
-        return self._log.baseline()
-
-    def prunable(self, before: int, /) -> int:
-        """See `AuditLog.prunable`."""
-        self._faults.strike("audit.prunable")
-        return self._log.prunable(before)
-
-    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """See `AuditLog.prune`."""
-        self._faults.strike("audit.prune")
-        if self._faults.trail_health.cause:
+    def around(name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        planned = faults.trail_health
+        if name == "available":
+            return not planned.cause and call()
+        if name == "health":
+            inner: AuditHealth = call()
+            return replace(
+                planned if planned.cause else inner,
+                failures=inner.failures + planned.failures,
+                resumes=inner.resumes + planned.resumes,
+            )
+        if name in {"append", "baseline", "lines", "prunable", "prune"}:
+            faults.strike(f"audit.{name}")
+        if name in {"append", "prune"} and planned.cause:
             raise AuditUnavailableError
-        return self._log.prune(seq, policy)
+        if name == "append":
+            for draft in arguments[0]:
+                faults.strike(f"audit.append.{draft.phase}")
+        return call(*arguments)
 
-    def append(
-        self,
-        drafts: Sequence[AuditDraft],
-        /,
-        *,
-        durable: bool = False,
-        reserved: bool = False,
-        lazy: bool = False,
-    ) -> AuditTicket:
-        """See `AuditLog.append`."""
-        self._faults.strike("audit.append")
-        if self._faults.trail_health.cause:
-            raise AuditUnavailableError
-        for draft in drafts:
-            self._faults.strike(f"audit.append.{draft.phase}")
-        return self._log.append(drafts, durable=durable, reserved=reserved, lazy=lazy)
-
-    def head(self) -> AuditHead:
-        """See `AuditLog.head`."""
-        return self._log.head()
-
-    def durable_head(self) -> AuditHead:
-        """See `AuditLog.durable_head`."""
-        return self._log.durable_head()
-
-    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
-        """See `AuditLog.lines`."""
-        self._faults.strike("audit.lines")
-        return self._log.lines(start_seq, limit)
-
-    def open_intents(self) -> list[AuditEvent]:
-        """See `AuditLog.open_intents`."""
-        return self._log.open_intents()
-
-    def close(self) -> None:
-        """See `AuditLog.close`."""
-        self._log.close()
+    return wrapped(log, around)

@@ -29,7 +29,7 @@ from hsm_core.protocols import (
 from hsm_core.settings import KeyStoreKind, Settings
 from hsm_core.testing.faults import (
     Faults,
-    FaultyAuditLog,
+    faulty_audit_log,
     faulty_key_store,
     faulty_use_counters,
 )
@@ -105,7 +105,7 @@ def memory_hsm(
     parts = Parts(
         store=faulty_key_store(opened.keys, planned),
         counters=faulty_use_counters(opened.uses, planned),
-        audit=FaultyAuditLog(trail, planned),
+        audit=faulty_audit_log(trail, planned),
         ring=None,
         root=RootKey(b"\x01" * 32, entropy=entropy),
         hmac_key=hmac_key,

@@ -9,7 +9,7 @@ The guard is such a wrapper: an exception of a store that is not an `HSMError` b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 from hsm_core.errors import HSMError, OutcomeUnknownError, StoreUnavailableError
@@ -52,8 +52,9 @@ class _Wrapper:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    def call(self: Any, *arguments: Any) -> Any:
-        return self._around(name, getattr(self._inner, name), arguments)
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = getattr(self._inner, name)
+        return self._around(name, partial(found, **options), arguments)
 
     return call
 
