@@ -6,12 +6,16 @@ from __future__ import annotations
 import hmac
 
 from hsm_core._internal.crypto.ciphertexts import open_with, seal_to
-from hsm_core._internal.crypto.guard import octets
-from hsm_core._primitives.keys import Key, member, private_half, public_half, registry
+from hsm_core._primitives.keys import (
+    Key,
+    oaep_parameters,
+    private_half,
+    public_half,
+    registry,
+)
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InputSizeError, MacMismatchError
 from hsm_core.model import Record, Secret
-from hsm_core.protocols import OAEPParameters
 
 _NONCE_BYTES = 12
 
@@ -137,7 +141,7 @@ def oaep_encrypt(
         >>> oaep_decrypt(Algorithm.RSA_2048, pair.material, sent)
         b'hello'
     """
-    parameters = _oaep(hash, mgf_hash, label)
+    parameters = oaep_parameters(hash, mgf_hash, label)
     return public_half(algorithm, key).encrypt(plaintext, parameters)
 
 
@@ -172,7 +176,7 @@ def oaep_decrypt(
     Standard:
         RFC 8017, section 7.1.2.
     """
-    parameters = _oaep(hash, mgf_hash, label)
+    parameters = oaep_parameters(hash, mgf_hash, label)
     return private_half(algorithm, key).decrypt(ciphertext, parameters)
 
 
@@ -229,14 +233,6 @@ def verify_mac(algorithm: Algorithm, key: Key, message: bytes, tag: bytes) -> No
     """
     if not hmac.compare_digest(mac(algorithm, key, message), tag):
         raise MacMismatchError
-
-
-def _oaep(hash: HashAlgorithm, mgf_hash: HashAlgorithm, label: bytes) -> OAEPParameters:
-    return OAEPParameters(
-        hash=member(HashAlgorithm, hash, "hash"),
-        mgf_hash=member(HashAlgorithm, mgf_hash, "mgf_hash"),
-        label=octets(label),
-    )
 
 
 class Encapsulated(Record, frozen=True, kw_only=True):

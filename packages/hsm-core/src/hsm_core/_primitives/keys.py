@@ -12,10 +12,10 @@ from hsm_core._internal.crypto.der import seed_key_info
 from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import Algorithm, Family, spec
+from hsm_core.algorithms import Algorithm, Family, HashAlgorithm, spec
 from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Record, Secret
-from hsm_core.protocols import KeyHandle
+from hsm_core.protocols import KeyHandle, OAEPParameters
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -36,6 +36,20 @@ def member(kind: type[E], value: E, field: str) -> E:
 def member_or_none(kind: type[E], value: E | None, field: str) -> E | None:
     """Return what `member` does, and None for None."""
     return None if value is None else member(kind, value, field)
+
+
+def oaep_parameters(
+    hash: HashAlgorithm | None, mgf_hash: HashAlgorithm | None, label: bytes = b""
+) -> OAEPParameters:
+    """Return checked parameters of RSAES-OAEP; None means SHA-256."""
+    usual = HashAlgorithm.SHA_256
+    return OAEPParameters(
+        hash=member(HashAlgorithm, usual if hash is None else hash, "hash"),
+        mgf_hash=member(
+            HashAlgorithm, usual if mgf_hash is None else mgf_hash, "mgf_hash"
+        ),
+        label=octets(label),
+    )
 
 
 Key: TypeAlias = bytes | KeyHandle

@@ -15,6 +15,7 @@ from hsm_core._primitives.keys import (
     Key,
     member,
     member_or_none,
+    oaep_parameters,
     private_half,
     public_half,
     registry,
@@ -26,7 +27,6 @@ from hsm_core.algorithms import (
     WrapMechanism,
     spec,
 )
-from hsm_core.protocols import OAEPParameters
 
 
 def key_wrap(
@@ -207,7 +207,7 @@ def wrap_for_import(
     row = spec(member(Algorithm, algorithm, "algorithm"))
     chosen = _mechanism(row, mechanism, hash, mgf_hash)
     handle = (public_half if row.is_asymmetric else private_half)(algorithm, key)
-    parameters = _oaep(hash, mgf_hash)
+    parameters = oaep_parameters(hash, mgf_hash)
     return wrap_key(registry(), SystemEntropy(), handle, chosen, material, parameters)
 
 
@@ -248,7 +248,9 @@ def unwrap_exported(
     row = spec(member(Algorithm, algorithm, "algorithm"))
     chosen = _mechanism(row, mechanism, hash, mgf_hash)
     handle = private_half(algorithm, key)
-    return unwrap_key(registry(), handle, chosen, wrapped, _oaep(hash, mgf_hash))
+    return unwrap_key(
+        registry(), handle, chosen, wrapped, oaep_parameters(hash, mgf_hash)
+    )
 
 
 def _mechanism(
@@ -259,11 +261,3 @@ def _mechanism(
 ) -> WrapMechanism:
     wanted = member_or_none(WrapMechanism, mechanism, "mechanism")
     return check_mechanism(row, wanted, hash, mgf_hash)
-
-
-def _oaep(hash: HashAlgorithm | None, mgf_hash: HashAlgorithm | None) -> OAEPParameters:
-    usual = HashAlgorithm.SHA_256
-    return OAEPParameters(
-        hash=member(HashAlgorithm, hash or usual, "hash"),
-        mgf_hash=member(HashAlgorithm, mgf_hash or usual, "mgf_hash"),
-    )

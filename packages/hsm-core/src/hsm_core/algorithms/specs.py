@@ -90,10 +90,10 @@ class AlgorithmSpec:
     algorithm: Algorithm
     family: Family
     standard: str
-    category: int
     strength_bits: int
     usages: frozenset[KeyUsage]
     default_usages: frozenset[KeyUsage]
+    category: int = 0
     schemes: tuple[SignatureScheme, ...] = ()
     hashes: tuple[HashAlgorithm, ...] = ()
     verify_hashes: tuple[HashAlgorithm, ...] = ()

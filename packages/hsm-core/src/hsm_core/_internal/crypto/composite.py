@@ -377,13 +377,11 @@ class CompositeProvider:
         components: Who serves these.
     """
 
+    name: Final = "composite"
+    """Short name, used in settings."""
+
     def __init__(self, components: Components) -> None:
         self._components = components
-
-    @property
-    def name(self) -> str:
-        """Short name, used in settings."""
-        return "composite"
 
     @property
     def version(self) -> str:

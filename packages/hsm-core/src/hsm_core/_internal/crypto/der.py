@@ -44,13 +44,16 @@ class PrivateForm:
     expanded: bytes = field(repr=False)
 
 
+def invalid_key(algorithm: Algorithm, field: str, words: str) -> InvalidInputError:
+    """Return the error for a key that can't be used, and why."""
+    return InvalidInputError(
+        f"{field} {words}.", field=field, algorithm=algorithm.value
+    )
+
+
 def bad_material(algorithm: Algorithm, reason: str) -> InvalidInputError:
     """Return the error for unusable private-key material."""
-    return InvalidInputError(
-        f"material of {algorithm} {reason}.",
-        field="material",
-        algorithm=algorithm.value,
-    )
+    return invalid_key(algorithm, "material", f"of {algorithm} {reason}")
 
 
 def wrong_root(algorithm: Algorithm) -> InvalidInputError:
@@ -60,29 +63,20 @@ def wrong_root(algorithm: Algorithm) -> InvalidInputError:
 
 def not_material(algorithm: Algorithm) -> InvalidInputError:
     """Return the error for material of another algorithm or form."""
-    return InvalidInputError(
-        f"material is not a private key of {algorithm} in PKCS#8, DER.",
-        field="material",
-        algorithm=algorithm.value,
-    )
+    words = f"is not a private key of {algorithm} in PKCS#8, DER"
+    return invalid_key(algorithm, "material", words)
 
 
 def not_public_key(algorithm: Algorithm) -> InvalidInputError:
     """Return the error for a public key of another algorithm or form."""
-    return InvalidInputError(
-        f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
-        field="public_key",
-        algorithm=algorithm.value,
-    )
+    words = f"is not a SubjectPublicKeyInfo of {algorithm}, in DER"
+    return invalid_key(algorithm, "public_key", words)
 
 
 def bad_public_key(algorithm: Algorithm) -> InvalidInputError:
     """Return the error for a well-formed public key with an invalid value."""
-    return InvalidInputError(
-        f"public_key is not a valid public key of {algorithm}.",
-        field="public_key",
-        algorithm=algorithm.value,
-    )
+    words = f"is not a valid public key of {algorithm}"
+    return invalid_key(algorithm, "public_key", words)
 
 
 def subject_public_key_info(algorithm: Algorithm, raw: bytes) -> bytes:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from hsm_core._internal.crypto.der import (
+    bad_material,
     not_public_key,
     private_key_info,
     read_private_form,
@@ -146,11 +147,9 @@ def check_random(algorithm: Algorithm, kept: bytes) -> None:
         x = key.public_key().public_numbers().x
         is_known = x in {public.public_numbers().x for public in small}
     if is_known or any(len(set(part)) == 1 for part in parts):
-        raise InvalidInputError(
-            f"material of {algorithm} is a constant, such as one byte repeated; a key "
-            "must be random.",
-            field="material",
-            algorithm=algorithm.value,
+        raise bad_material(
+            algorithm,
+            "is a constant, such as one byte repeated; a key must be random",
         )
 
 

@@ -17,6 +17,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
+from hsm_core._internal.crypto.der import bad_material
 from hsm_core._internal.crypto.formats import check_random, explained, kept_form
 from hsm_core._internal.crypto.guard import Guard, GuardedHandle
 from hsm_core._internal.crypto.providers import (
@@ -178,11 +179,8 @@ class CryptoRegistry:
             try:
                 public_der = pairwise_consistency_test(algorithm, slot.provider, kept)
             except SelfTestFailedError:
-                raise InvalidInputError(
-                    f"material of {algorithm} fails the pairwise consistency test.",
-                    field="material",
-                    algorithm=algorithm.value,
-                ) from None
+                reason = "fails the pairwise consistency test"
+                raise bad_material(algorithm, reason) from None
         return GeneratedKey(kept, public_der)
 
     def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:

@@ -267,6 +267,9 @@ class OqsProvider:
             None means pyca.
     """
 
+    name: Final = "oqs"
+    """Short name, used in settings."""
+
     def __init__(
         self,
         open_library: Callable[[], OqsLibrary | Absent] = open_library,
@@ -274,11 +277,6 @@ class OqsProvider:
     ) -> None:
         self._open = open_library
         self._given_mu_provider = mu_provider
-
-    @property
-    def name(self) -> str:
-        """Short name, used in settings."""
-        return "oqs"
 
     @property
     def version(self) -> str:

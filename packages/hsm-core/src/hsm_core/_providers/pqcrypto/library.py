@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from hsm_core.algorithms import Algorithm
 
@@ -78,13 +78,13 @@ class PqcryptoWheel:
         """Return the module of a signature algorithm, if there is one."""
         from pqcrypto import sign
 
-        return cast("SignatureModule | None", _find(sign, algorithm))
+        return getattr(sign, module_name(algorithm), None)
 
     def kem(self, algorithm: Algorithm) -> KEMModule | None:
         """Return the module of a KEM, if there is one."""
         from pqcrypto import kem
 
-        return cast("KEMModule | None", _find(kem, algorithm))
+        return getattr(kem, module_name(algorithm), None)
 
 
 def open_wheel() -> PqcryptoWheel | None:
@@ -107,7 +107,3 @@ def open_wheel() -> PqcryptoWheel | None:
 def module_name(algorithm: Algorithm) -> str:
     """Return what the wheel calls an algorithm."""
     return algorithm.value.lower().replace("-", "_")
-
-
-def _find(package: object, algorithm: Algorithm) -> object:
-    return getattr(package, module_name(algorithm), None)

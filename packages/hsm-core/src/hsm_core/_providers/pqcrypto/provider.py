@@ -290,13 +290,11 @@ class PqcryptoProvider:
         pool: Children to use instead of the process's own.
     """
 
+    name: Final = "pqcrypto"
+    """Short name, used in settings."""
+
     def __init__(self, pool: WorkerPool = _POOL) -> None:
         self._pool = pool
-
-    @property
-    def name(self) -> str:
-        """Short name, used in settings."""
-        return "pqcrypto"
 
     @property
     def version(self) -> str:

@@ -204,13 +204,11 @@ class LibcryptoProvider:
         path: A library to open instead of the operating system's.
     """
 
+    name: Final = "libcrypto"
+    """Short name, used in settings."""
+
     def __init__(self, path: str | None = None) -> None:
         self._path = path
-
-    @property
-    def name(self) -> str:
-        """Short name, used in settings."""
-        return "libcrypto"
 
     @property
     def version(self) -> str:

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_core._internal.crypto.der import (
     algorithm_identifier,
+    invalid_key,
     not_material,
     not_public_key,
 )
@@ -44,11 +45,8 @@ REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
 
 def not_a_peer(algorithm: Algorithm) -> InvalidInputError:
     """Return the one error for a public key that no secret can be agreed on with."""
-    return InvalidInputError(
-        f"peer_public_key is not a valid SubjectPublicKeyInfo of {algorithm}, in DER.",
-        field="peer_public_key",
-        algorithm=algorithm.value,
-    )
+    words = f"is not a valid SubjectPublicKeyInfo of {algorithm}, in DER"
+    return invalid_key(algorithm, "peer_public_key", words)
 
 
 def load_private(

@@ -82,13 +82,11 @@ FROM_SEED: Final[dict[Algorithm, Callable[[bytes], object]]] = {
 class PycaCryptoProvider:
     """`CryptoProvider` over pyca/cryptography; every algorithm is probed once."""
 
+    name: Final = "pyca"
+    """Short name, used in settings."""
+
     def __init__(self) -> None:
         self._algorithms = frozenset(filter(_is_served, Algorithm))
-
-    @property
-    def name(self) -> str:
-        """Short name, used in settings."""
-        return "pyca"
 
     @property
     def version(self) -> str:
