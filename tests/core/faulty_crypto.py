@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from hsm_core._internal.crypto.providers import (
     composite_provider,
@@ -24,7 +24,6 @@ from hsm_core.protocols import (
     CryptoProvider,
     Entropy,
     KeyHandle,
-    OAEPParameters,
     SignatureParameters,
 )
 from tests.support import require_service
@@ -63,10 +62,12 @@ class FaultyHandle:
         self._method = method
         self._made: tuple[bytes, bytes] | None = None
 
-    @property
-    def algorithm(self) -> Algorithm:
-        """The key's algorithm."""
-        return self._handle.algorithm
+    def __getattr__(self, name: str) -> Any:
+        """Return what the true handle has; what a method returns may be spoiled."""
+        true = getattr(self._handle, name)
+        if not callable(true):
+            return true
+        return lambda *given, **named: self._spoil(name, true(*given, **named))
 
     def public_der(self) -> bytes:
         """Return what the true handle returns, or another key."""
@@ -91,10 +92,6 @@ class FaultyHandle:
         else:
             self._handle.verify(data, signature, parameters)
 
-    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
-        """Return a ciphertext."""
-        return self._spoil("seal", self._handle.seal(nonce, plaintext, aad))
-
     def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
         """Return a plaintext; or never look at the tag, if that is the fault."""
         if self._method == "skip tag":
@@ -103,18 +100,6 @@ class FaultyHandle:
             pairs = zip(stream, ciphertext[:length], strict=False)
             return bytes(a ^ b for a, b in pairs)
         return self._spoil("open", self._handle.open(nonce, ciphertext, aad))
-
-    def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
-        """Return a ciphertext."""
-        return self._spoil("encrypt", self._handle.encrypt(plaintext, parameters))
-
-    def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
-        """Return a plaintext."""
-        return self._spoil("decrypt", self._handle.decrypt(ciphertext, parameters))
-
-    def mac(self, data: bytes, /) -> bytes:
-        """Return a MAC."""
-        return self._spoil("mac", self._handle.mac(data))
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """Return a secret and its encapsulation; always the same, if so asked."""
@@ -136,18 +121,6 @@ class FaultyHandle:
             known = known_answers(self.algorithm)
             return known["shared_secret"]
         return self._spoil("decapsulate", secret)
-
-    def agree(self, peer_public_der: bytes, /) -> bytes:
-        """Return a secret."""
-        return self._spoil("agree", self._handle.agree(peer_public_der))
-
-    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
-        """Return a derived key."""
-        return self._spoil("derive", self._handle.derive(salt, info, length))
-
-    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
-        """Return wrapped data."""
-        return self._spoil("wrap", self._handle.wrap(data, padded=padded))
 
     def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
         """Return unwrapped data; something for anything, if that is the fault."""
@@ -227,7 +200,7 @@ class FaultyProvider:
 
     def _wrap(self, algorithm: Algorithm, handle: KeyHandle) -> KeyHandle:
         if self.broken and algorithm is self._algorithm:
-            return FaultyHandle(handle, self._method)
+            return cast("KeyHandle", FaultyHandle(handle, self._method))
         return handle
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import cast
 
 import pytest
 
@@ -79,7 +80,8 @@ class Disagreeing(FaultyProvider):
         super().__init__(provider_of(algorithm), algorithm, "none")
 
     def _wrap(self, algorithm: Algorithm, handle: KeyHandle) -> KeyHandle:
-        return _DisagreeingHandle(handle, "none") if self.broken else handle
+        made = _DisagreeingHandle(handle, "none") if self.broken else handle
+        return cast("KeyHandle", made)
 
 
 class _DisagreeingHandle(FaultyHandle):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core import errors, primitives
-from hsm_core._internal.crypto.der import private_key_info
+from hsm_core._internal.crypto.der import element, private_key_info
 from hsm_core._internal.handlers import key_creation
 from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat, KeyUsage
 from hsm_core.session import Session
@@ -61,7 +61,7 @@ def rsa_key(p: int, q: int, times: int = 0) -> bytes:
     totient = (p - 1) * (q - 1)
     d = pow(E, -1, totient) + times * totient
     numbers = (0, p * q, E, d, p, q, d % (p - 1), d % (q - 1), pow(q, -1, p))
-    inner = element(0x30, b"".join(map(integer, numbers)))
+    inner = element(0x30, *map(integer, numbers))
     identifier = bytes.fromhex("300d06092a864886f70d0101010500")
     return element(0x30, integer(0) + identifier + element(4, inner))
 
@@ -71,12 +71,14 @@ def integer(number: int) -> bytes:
     return element(2, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
-def element(tag: int, body: bytes) -> bytes:
-    """Return an element in DER."""
-    size = len(body)
-    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    length = bytes([size]) if size < 0x80 else bytes([0x80 | len(octets)]) + octets
-    return bytes([tag]) + length + body
+def import_key(
+    session: Session, algorithm: Algorithm, material: bytes, **more: Any
+) -> None:
+    """Import material, wrapped for a key of the HSM."""
+    carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
+    public = session.public_key(carrier)
+    wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
+    session.import_key(algorithm, carrier, wrapped, **more)
 
 
 def rsa_public(modulus: int) -> bytes:
@@ -124,11 +126,8 @@ class TestRSA:
             primitives.load_private_key(A.RSA_2048, material)
         assert "material" == facts_of(caught)[0]
 
-        carrier = session.create_key("ML-KEM-768", usages=[U.UNWRAP]).key_id
-        public = session.public_key(carrier)
-        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
         with pytest.raises(errors.InvalidInputError, match="neither close") as refused:
-            session.import_key("rsa2048", carrier, wrapped)
+            import_key(session, A.RSA_2048, material)
         assert "material" == facts_of(refused)[0]
 
     @pytest.mark.parametrize("q", [APART, FAR])
@@ -170,23 +169,17 @@ class TestRepeatedByte:
         row = ALGORITHMS[algorithm]
         form = KeyFormat.SEED if row.is_asymmetric else KeyFormat.RAW
         material = byte * (row.key_bytes or row.private_bytes)
-        carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
-        public = session.public_key(carrier)
-        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
 
         with pytest.raises(errors.InvalidInputError, match="repeated") as caught:
-            session.import_key(algorithm, carrier, wrapped, format=form)
+            import_key(session, algorithm, material, format=form)
         assert "material" == facts_of(caught)[0]
 
     def test_a_private_key_of_one_byte(self, session: Session) -> None:
         """The same goes for PKCS#8 of a curve whose private key is any bytes."""
-        carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
-        public = session.public_key(carrier)
         material = bytes.fromhex("302e020100300506032b657004220420") + bytes(32)
-        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
 
         with pytest.raises(errors.InvalidInputError, match="repeated"):
-            session.import_key("Ed25519", carrier, wrapped)
+            import_key(session, A.ED25519, material)
 
     @pytest.mark.parametrize("curve", [ec.SECP256R1, ec.SECP521R1, ec.SECP256K1])
     @pytest.mark.parametrize("scalar", ["1", "2", "-1", "-2", "repeated"])
@@ -199,7 +192,8 @@ class TestRepeatedByte:
         if scalar != "repeated":
             value = int(scalar) % ORDERS[curve().name]
         key = ec.derive_private_key(value, curve())
-        self.refuse(session, ALGORITHM_OF_CURVE[curve().name], private_der(key))
+        with pytest.raises(errors.InvalidInputError, match="repeated"):
+            import_key(session, ALGORITHM_OF_CURVE[curve().name], private_der(key))
 
     @pytest.mark.parametrize("half", [0, 1])
     def test_half_a_seed_of_one_byte(self, session: Session, half: int) -> None:
@@ -207,18 +201,8 @@ class TestRepeatedByte:
         parts = [bytes(range(32)), bytes(range(32))]
         parts[half] = bytes(32)
         seed = b"".join(parts)
-        self.refuse(session, A.ML_KEM_768, seed, format=KeyFormat.SEED)
-
-    @staticmethod
-    def refuse(
-        session: Session, algorithm: Algorithm, material: bytes, **more: Any
-    ) -> None:
-        """Import material that must be refused."""
-        carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
-        public = session.public_key(carrier)
-        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
         with pytest.raises(errors.InvalidInputError, match="repeated"):
-            session.import_key(algorithm, carrier, wrapped, **more)
+            import_key(session, A.ML_KEM_768, seed, format=KeyFormat.SEED)
 
 
 class TestSeedAndExpandedKey:
@@ -284,16 +268,8 @@ class TestOnePurpose:
 
     def test_imported_keys_neither(self, session: Session) -> None:
         """The same goes for a key that comes from elsewhere."""
-        carrier = session.create_key("ML-KEM-768", usages=[U.UNWRAP]).key_id
-        public = session.public_key(carrier)
-        seed = bytes(64)
-        wrapped = primitives.wrap_for_import(
-            public.algorithm,
-            public.der,
-            primitives.private_key_from_seed(A.ML_KEM_768, seed).material,
-        )
+        pair = primitives.private_key_from_seed(A.ML_KEM_768, bytes(64))
+        usages = [U.UNWRAP, U.DECAPSULATE]
         with pytest.raises(errors.InvalidInputError) as caught:
-            session.import_key(
-                "ML-KEM-768", carrier, wrapped, usages=[U.UNWRAP, U.DECAPSULATE]
-            )
+            import_key(session, A.ML_KEM_768, pair.material, usages=usages)
         assert "usages" == facts_of(caught)[0]
