@@ -15,11 +15,8 @@ import pytest
 
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
-    discard_directory,
-    list_directory,
     publish_directory,
     read_file,
-    remove_file,
     remove_temporaries,
     stage_directory,
 )
@@ -34,7 +31,6 @@ from hsm_core._internal.stores.filesystem.opening import (
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import (
     IntegrityError,
-    StoreLockedError,
     StoreUnavailableError,
     UnsafeFileModeError,
 )
@@ -64,21 +60,6 @@ def umask(mask: int) -> Iterator[None]:
 
 
 class TestAtomicWrite:
-    @pytest.mark.parametrize(
-        "data", [b"", b"x", bytes(3_000_000)], ids=["empty", "short", "long"]
-    )
-    def test_create_and_replace(self, tmp_path: Path, data: bytes) -> None:
-        """
-        The file has the new content and nothing else is left.
-        """
-        path = tmp_path / "file"
-        atomic_write(path, b"old content")
-
-        atomic_write(path, data)
-
-        assert data == path.read_bytes()
-        assert [path] == list(tmp_path.iterdir())
-
     @pytest.mark.parametrize("mask", [0, 0o022, 0o077])
     def test_mode(self, tmp_path: Path, mask: int) -> None:
         """
@@ -217,22 +198,8 @@ class TestStagedDirectory:
 
         assert b"1" == (tmp_path / "key" / "a").read_bytes()
 
-    def test_discard(self, tmp_path: Path) -> None:
-        """
-        Discarding says whether there was something to discard.
-        """
-        staged = stage_directory(tmp_path, {"a": b"1"})
-
-        assert [True, False] == [discard_directory(staged) for _ in range(2)]
-
 
 class TestReadFile:
-    def test_absent(self, tmp_path: Path) -> None:
-        """
-        A file that is not there is None, and no error.
-        """
-        assert read_file(tmp_path / "absent", 10) is None
-
     @pytest.mark.parametrize("length", [0, 1, 9, 10])
     def test_content(self, tmp_path: Path, length: int) -> None:
         """
@@ -279,30 +246,6 @@ class TestReadFile:
 
         assert b"0123456789" == found
 
-    @pytest.mark.parametrize(
-        "kind", ["link", "dangling", "fifo", "directory", "device"]
-    )
-    def test_no_regular_file(self, tmp_path: Path, kind: str) -> None:
-        """
-        Links, FIFOs, directories and devices are refused at once, never followed.
-        """
-        path = tmp_path / "odd"
-        (tmp_path / "real").write_bytes(b"theirs")
-        match kind:
-            case "link":
-                path.symlink_to(tmp_path / "real")
-            case "dangling":
-                path.symlink_to(tmp_path / "absent")
-            case "fifo":
-                os.mkfifo(path)
-            case "directory":
-                path.mkdir()
-            case _:
-                path = Path("/dev/zero")
-
-        with pytest.raises(IntegrityError, match="not a regular file"):
-            read_file(path, 10)
-
     def test_no_directory(self, tmp_path: Path) -> None:
         """
         A file where a directory of the path should be is damage, not absence.
@@ -334,41 +277,6 @@ class TestOpenNoFollow:
 
 
 class TestCheckPrivate:
-    @pytest.mark.parametrize("bit", [1 << n for n in range(6)])
-    def test_any_access_for_others(self, tmp_path: Path, bit: int) -> None:
-        """
-        Any permission for group or others is refused, and the mode is told.
-        """
-        path = tmp_path / "file"
-        path.write_bytes(b"")
-        path.chmod(0o600 | bit)
-
-        with pytest.raises(UnsafeFileModeError, match=f"mode {0o600 | bit:04o}"):
-            check_private(path)
-
-    @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700, 0o000])
-    def test_private(self, tmp_path: Path, mode: int) -> None:
-        """
-        What only the owner may touch passes.
-        """
-        path = tmp_path / "file"
-        path.write_bytes(b"")
-        path.chmod(mode)
-
-        check_private(path)
-
-    def test_link(self, tmp_path: Path) -> None:
-        """
-        A link is refused, whatever it points to.
-        """
-        (tmp_path / "real").mkdir(mode=0o700)
-        (tmp_path / "link").symlink_to(tmp_path / "real")
-
-        with pytest.raises(UnsafeFileModeError, match="symbolic link") as caught:
-            check_private(tmp_path / "link")
-
-        assert {"path": str(tmp_path / "link")} == caught.value.facts
-
     def test_another_owner(self, tmp_path: Path) -> None:
         """
         A directory of another user is refused; one of root is not.
@@ -466,21 +374,6 @@ class TestMakePrivateDirectory:
 
 
 class TestLockFile:
-    def test_exclusive(self, tmp_path: Path) -> None:
-        """
-        A lock is held once, until it is released; releasing twice does nothing.
-        """
-        path = tmp_path / "lock"
-        lock = lock_file(path)
-        with pytest.raises(StoreLockedError, match=str(path)):
-            lock_file(path)
-        lock.release()
-        lock.release()
-
-        lock_file(path).release()
-
-        assert 0o600 == mode_of(path)
-
     def test_link(self, tmp_path: Path) -> None:
         """
         A link is not locked, nor what it points to created.
@@ -512,17 +405,6 @@ class TestLockFile:
 
 
 class TestNames:
-    def test_listing(self, tmp_path: Path) -> None:
-        """
-        Directories and regular files are told apart; links and FIFOs are neither.
-        """
-        (tmp_path / "directory").mkdir()
-        (tmp_path / "file").write_bytes(b"")
-        (tmp_path / "link").symlink_to(tmp_path / "file")
-        os.mkfifo(tmp_path / "fifo")
-
-        assert (["directory"], ["file"]) == list_directory(tmp_path)
-
     def test_exists(self, tmp_path: Path) -> None:
         """
         A dangling link is there; what can't be examined is an error, not absence.
@@ -534,30 +416,6 @@ class TestNames:
         with patched(struck(errno.EIO, 1, sticky=False)):
             with pytest.raises(StoreUnavailableError):
                 path_exists(tmp_path / "link")
-
-    def test_remove(self, tmp_path: Path) -> None:
-        """
-        Removing tells whether there was something; a link goes, not its target.
-        """
-        (tmp_path / "file").write_bytes(b"")
-        (tmp_path / "link").symlink_to(tmp_path / "file")
-
-        removed = [remove_file(tmp_path / "link") for _ in range(2)]
-
-        assert [True, False] == removed
-        assert (tmp_path / "file").exists()
-
-    def test_remove_temporaries(self, tmp_path: Path) -> None:
-        """
-        Leftovers go, whole directories too, and nothing else.
-        """
-        stage_directory(tmp_path, {"a": b"1"})
-        (tmp_path / ".tmp-file").write_bytes(b"")
-        (tmp_path / "file.tmp-").write_bytes(b"")
-
-        remove_temporaries(tmp_path)
-
-        assert ["file.tmp-"] == os.listdir(tmp_path)
 
     def test_leftover_with_foreign_contents(self, tmp_path: Path) -> None:
         """

@@ -413,6 +413,17 @@ def test_interrupted_write(store: FilesystemKeyStore) -> None:
     assert nth > 4
 
 
+def test_nothing_failed(store: FilesystemKeyStore) -> None:
+    """
+    Opening again what is whole makes no call.
+    """
+    fake = FaultyOS()
+    with patched(fake):
+        store.reopen()
+
+    assert 0 == fake.count
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kill_while_opening_again(
     template: Path, tmp_path: Path, scenario: str
