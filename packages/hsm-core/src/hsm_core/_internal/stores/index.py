@@ -20,19 +20,12 @@ from operator import attrgetter
 from typing import Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from hsm_core._internal.keyring.names import Claims
-from hsm_core._internal.stores.keys import KeyEntries
-from hsm_core.errors import (
-    ConflictError,
-    GenerationConflictError,
-    NameTakenError,
-    OperationAbortedError,
-)
+from hsm_core._internal.stores.keys import KeyEntries, claimed
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import (
     IndexEntry,
     IndexPage,
     IndexQuery,
-    KeyChange,
     KeyDigest,
     OperationMark,
     bucket_of,
@@ -155,7 +148,7 @@ class KeyIndex(KeyEntries):
         bucket.remove(key_id)
         if not bucket:
             del self._buckets[bucket_of(key_id)]
-        if name := _claimed(entry):
+        if name := claimed(entry):
             self._names.release(name, key_id)
         for operation_id in set(entry.operations):
             self._operations.release(operation_id, key_id)
@@ -182,42 +175,18 @@ class KeyIndex(KeyEntries):
         return None
 
     @_locked
-    def check(self, change: KeyChange) -> None:
-        """
-        Check that a change may be made.
-
-        Raises:
-            OperationAbortedError: The operation id was aborted, or used before.
-            GenerationConflictError: The key is not at the expected generation.
-            NameTakenError: Another key, not destroyed, has this name.
-        """
-        if change.operation_id in self._aborted:
-            raise OperationAbortedError
-        new = change.entry
-        present = self._entries.get(new.key_id)
-        # A key whose document can't be read has generation 0 here, as one that is not
-        # there; it must not be overwritten as if it were new.
-        expected = change.expected_generation
-        if (present.generation if present else 0) != expected or (
-            present is not None and expected == 0
-        ):
-            raise GenerationConflictError
-        if self._operations.holder(change.operation_id) is not None:
-            raise OperationAbortedError("The operation id was already used.")
-        name = _claimed(new)
-        if name and self._names.holder(name) not in {None, new.key_id}:
-            raise NameTakenError
+    def generation(self, key_id: KeyId) -> int | None:
+        """Return the generation of a key; None if it has no entry."""
+        entry = self._entries.get(key_id)
+        return None if entry is None else entry.generation
 
     @_locked
-    def check_abort(self, operation_id: str) -> None:
-        """
-        Check that an operation id may be marked as aborted.
+    def holder(self, name: str) -> KeyId | None:
+        """Return the key, not destroyed, that has a name."""
+        return self._names.holder(name)
 
-        Raises:
-            ConflictError: It stands in a document: it was committed.
-        """
-        if self._operations.holder(operation_id) is not None:
-            raise ConflictError("The operation was already committed.")
+    def mark(self, key_id: KeyId) -> None:
+        """Do nothing: a change that does not come about leaves nothing here."""
 
     @_locked
     def abort(self, operation_id: str) -> None:
@@ -247,14 +216,14 @@ class KeyIndex(KeyEntries):
         self.put(entry)
 
     def _claim(self, entry: IndexEntry) -> None:
-        if name := _claimed(entry):
+        if name := claimed(entry):
             self._names.claim(name, entry.key_id)
         # A hostile document may name one operation twice.
         for operation_id in dict.fromkeys(entry.operations):
             self._operations.claim(operation_id, entry.key_id)
 
     def _claim_again(self, before: IndexEntry, after: IndexEntry) -> None:
-        key_id, old, new = after.key_id, _claimed(before), _claimed(after)
+        key_id, old, new = after.key_id, claimed(before), claimed(after)
         if old != new:
             if old:
                 self._names.release(old, key_id)
@@ -335,10 +304,6 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _claimed(entry: IndexEntry) -> str:
-    return "" if entry.state == KeyState.DESTROYED else entry.name
 
 
 def _is_live(entry: IndexEntry) -> bool:

@@ -32,13 +32,16 @@ from hsm_core._internal.stores.records import (
     unknown_outcome,
 )
 from hsm_core.errors import (
+    ConflictError,
     GenerationConflictError,
     InvalidInputError,
     KeyNotFoundError,
     KeyTamperedError,
+    NameTakenError,
+    OperationAbortedError,
     StoreUnavailableError,
 )
-from hsm_core.model import Integrity, KeyId
+from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
     IndexEntry,
     IndexPage,
@@ -99,12 +102,16 @@ _MOST_REMEMBERED: Final = 4096
 """How many operations are known not to be aborted, without being asked for again."""
 
 
+def claimed(entry: IndexEntry) -> str:
+    """Return the name that a key has for itself alone; empty if none."""
+    return "" if entry.state == KeyState.DESTROYED else entry.name
+
+
 class KeyEntries(Protocol):
     """
     Index of a key store: in memory, or tables of a database. Thread-safe.
 
-    Changes are made in the ``with`` block of `Records.writing`. What raises here is
-    written at `KeyIndex`.
+    Changes are made in the ``with`` block of `Records.writing`.
     """
 
     def knows(self, key_id: KeyId, /) -> bool:
@@ -135,12 +142,16 @@ class KeyEntries(Protocol):
         """Return where an operation id stands."""
         ...
 
-    def check(self, change: KeyChange, /) -> None:
-        """Check that a change may be made."""
+    def generation(self, key_id: KeyId, /) -> int | None:
+        """Return the generation of a key; None if it has no entry."""
         ...
 
-    def check_abort(self, operation_id: str, /) -> None:
-        """Check that an operation id may be marked as aborted."""
+    def holder(self, name: str, /) -> KeyId | None:
+        """Return the key, not destroyed, that has a name."""
+        ...
+
+    def mark(self, key_id: KeyId, /) -> None:
+        """Note that a key is about to change."""
         ...
 
     def abort(self, operation_id: str, /) -> None:
@@ -294,8 +305,29 @@ class RecordKeyStore(KeyStore):
         return entry.digest if entry else ""
 
     def _check(self, change: KeyChange) -> None:
-        self._look_for_abort(change.operation_id)
-        self._index.check(change)
+        """
+        Check that a change may be made.
+
+        Raises:
+            OperationAbortedError: The operation id was aborted, or used before.
+            GenerationConflictError: The key is not at the expected generation.
+            NameTakenError: Another key, not destroyed, has this name.
+        """
+        new, expected = change.entry, change.expected_generation
+        mark = self.find_operation(change.operation_id)
+        if mark is not None and mark.aborted:
+            raise OperationAbortedError
+        present = self._index.generation(new.key_id)
+        # A key whose document can't be read has generation 0 here, as one that is not
+        # there; it must not be overwritten as if it were new.
+        if (present or 0) != expected or (present is not None and not expected):
+            raise GenerationConflictError
+        if mark is not None:
+            raise OperationAbortedError("The operation id was already used.")
+        name = claimed(new)
+        if name and self._index.holder(name) not in {None, new.key_id}:
+            raise NameTakenError
+        self._index.mark(new.key_id)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""
@@ -407,7 +439,9 @@ class RecordKeyStore(KeyStore):
         """Mark an operation id as aborted; see `KeyStore.abort`."""
         check_operation_id(operation_id)
         with self._changing():
-            self._index.check_abort(operation_id)
+            mark = self._index.find_operation(operation_id)
+            if mark is not None and not mark.aborted:
+                raise ConflictError("The operation was already committed.")
             self._not_aborted.discard(operation_id)
             self._records.put(
                 ABORTED + operation_id,

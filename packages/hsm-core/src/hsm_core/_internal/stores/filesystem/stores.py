@@ -28,7 +28,7 @@ from hsm_core._internal.stores.sqlite.key_rows import (
 )
 from hsm_core.errors import HSMError, IntegrityError, StoreUnavailableError
 from hsm_core.model import KeyId
-from hsm_core.protocols import IndexEntry, KeyChange
+from hsm_core.protocols import IndexEntry
 
 _FEW: Final = 1000
 """So many keys are checked at opening; of more, each is when it is read."""
@@ -99,7 +99,7 @@ class SavedKeyIndex(KeyIndex):
 
         def load() -> None:
             nonlocal doubtful
-            self._check(len(folders))
+            self._check_files(len(folders))
             self._saved = connections.open_exclusively(
                 self._layout.index, _APPLICATION_ID
             )
@@ -108,7 +108,7 @@ class SavedKeyIndex(KeyIndex):
 
         return doubtful if self._unless_failed(load) else None
 
-    def _check(self, keys: int) -> None:
+    def _check_files(self, keys: int) -> None:
         # What is much larger than an index of so many keys is not read.
         limit = _ROW_BYTES * (keys + _LEAST_ROWS)
         if any(size_of(path) > limit for path in self._layout.index_files):
@@ -157,10 +157,9 @@ class SavedKeyIndex(KeyIndex):
 
         self._unless_failed(save)
 
-    def check(self, change: KeyChange) -> None:
-        """Check that a change may be made, and mark the key's row."""
-        super().check(change)
-        self._save(_MARK, lambda: (change.entry.key_id,))
+    def mark(self, key_id: KeyId) -> None:
+        """Mark the row of a key that is about to change."""
+        self._save(_MARK, lambda: (key_id,))
 
     def put(self, entry: IndexEntry) -> None:
         """Add or replace the entry of a key."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hsm_core._internal.keyring.documents import is_key_id
-from hsm_core._internal.stores.keys import KeyEntries
+from hsm_core._internal.stores.keys import KeyEntries, claimed
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
 from hsm_core._internal.stores.sqlite.database import Database, Row
@@ -25,17 +25,12 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     INSERT,
     NUMBERED,
     UPDATE,
-    claimed,
     is_listed,
     read_entry,
     values_of,
 )
 from hsm_core.errors import (
-    ConflictError,
-    GenerationConflictError,
     KeyTamperedError,
-    NameTakenError,
-    OperationAbortedError,
 )
 from hsm_core.model import KeyId
 from hsm_core.protocols import (
@@ -43,7 +38,6 @@ from hsm_core.protocols import (
     IndexEntry,
     IndexPage,
     IndexQuery,
-    KeyChange,
     KeyDigest,
     OperationMark,
 )
@@ -68,7 +62,7 @@ _UNREADABLE: Final = {
     BY_CLAIM: _BARE + "FROM keys WHERE claim = ?",
 }
 """Of a row with a value that can't be read: what is needed to replace it."""
-_PRESENT: Final = "SELECT created_at, generation FROM keys WHERE key_id = ?"
+_PRESENT: Final = "SELECT generation FROM keys WHERE key_id = ? AND created_at NOT NULL"
 _ROWS_AT_ONCE: Final = 256
 _LISTED: Final = "SELECT 1 FROM keys WHERE key_id = ? AND created_at NOT NULL"
 _MARK: Final = (
@@ -179,23 +173,22 @@ class KeyRows(KeyEntries):
             return OperationMark(key_id=None, aborted=True)
         return None
 
-    def check(self, change: KeyChange, /) -> None:
-        """Check that a change may be made; see `KeyIndex.check`."""
+    def generation(self, key_id: KeyId, /) -> int | None:
+        """Return the generation of a key, or what stands there; None without entry."""
+        found = self._database.row(_PRESENT, (key_id,))
+        return None if found is None else found[0]
+
+    def holder(self, name: str, /) -> KeyId | None:
+        """Return the key, not destroyed, that has a name."""
         with self._database.reading() as connection:
-            check(connection, change)
+            found = find_row(connection, BY_CLAIM, name)
+        return None if found is None else KeyId(found[2])
 
-    def check_abort(self, operation_id: str, /) -> None:
-        """
-        Check that an operation id may be marked as aborted.
-
-        Raises:
-            ConflictError: It stands in a document: it was committed.
-        """
-        if self._database.row(_OPERATION, (operation_id,)) is not None:
-            raise ConflictError("The operation was already committed.")
+    def mark(self, key_id: KeyId, /) -> None:
+        """Do nothing: a change that does not come about is rolled back."""
 
     def abort(self, operation_id: str, /) -> None:
-        """Do nothing: the abort mark is a row that `check` looks for."""
+        """Do nothing: the abort mark is a row that `find_operation` looks for."""
 
     def put(self, entry: IndexEntry, /) -> None:
         """Add or replace the entry of a key."""
@@ -244,34 +237,6 @@ def _digest_of(key_id: KeyId, generation: object, digest: object) -> KeyDigest:
     )
 
 
-def check(connection: sqlite3.Connection, change: KeyChange) -> None:
-    """
-    Check that a change may be made.
-
-    Raises:
-        OperationAbortedError: The operation id was aborted, or used before.
-        GenerationConflictError: The key is not at the expected generation.
-        NameTakenError: Another key, not destroyed, has this name.
-    """
-    operation = (change.operation_id,)
-    if connection.execute(_ABORTED, operation).fetchone():
-        raise OperationAbortedError
-    new, expected = change.entry, change.expected_generation
-    present: Row | None = connection.execute(_PRESENT, (new.key_id,)).fetchone()
-    if present is not None and present[0] is None:
-        present = None
-    # A key whose document can't be read has generation 0 here, as one that is not
-    # there; it must not be overwritten as if it were new.
-    if (present[1] if present else 0) != expected or (present and not expected):
-        raise GenerationConflictError
-    if connection.execute(_OPERATION, operation).fetchone():
-        raise OperationAbortedError("The operation id was already used.")
-    if name := claimed(new):
-        holder = find_row(connection, BY_CLAIM, name)
-        if holder and holder[2] != new.key_id:
-            raise NameTakenError
-
-
 def find_row(connection: sqlite3.Connection, statement: str, value: str) -> Row | None:
     """
     Return the row of `BY_ID` or `BY_CLAIM`, or None.
@@ -300,7 +265,7 @@ def put(connection: sqlite3.Connection, entry: IndexEntry) -> int:
     """
     found = find_row(connection, BY_ID, entry.key_id)
     before = _entry_before(connection, found) if found else None
-    name = claimed(entry)
+    name = claimed(entry) or None
     if name and (found is None or name != found[1]):
         holder = find_row(connection, BY_CLAIM, name)
         if holder and holder[2] != entry.key_id:
@@ -389,7 +354,7 @@ class Listing:
         if row is None or entry is None:
             return True
         return (
-            _has_its_name(connection, row[1], claimed(entry))
+            _has_its_name(connection, row[1], claimed(entry) or None)
             and all(
                 connection.execute(_OPERATION, (operation_id,)).fetchone() == (row[0],)
                 for operation_id in entry.operations
@@ -434,7 +399,7 @@ def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:
 
 
 def _enter(connection: sqlite3.Connection, number: int, entry: IndexEntry) -> None:
-    name = claimed(entry)
+    name = claimed(entry) or None
     connection.execute(_CLAIM, (name, number, name))
     connection.executemany(
         _ADD_OPERATION, [(each, number) for each in entry.operations]

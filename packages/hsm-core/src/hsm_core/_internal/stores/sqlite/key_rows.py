@@ -14,7 +14,7 @@ from hsm_core._internal.keyring.documents import is_key_id, peek
 from hsm_core._internal.stores.sqlite.connection import Schema
 from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core.errors import KeyTamperedError
-from hsm_core.model import KeyId, KeyState
+from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 
 if TYPE_CHECKING:
@@ -190,8 +190,3 @@ def values_of(entry: IndexEntry) -> Row:
         entry.owner,
         _ENCODER.encode(sorted(entry.usages)).decode(),
     )
-
-
-def claimed(entry: IndexEntry) -> str | None:
-    """Return the name that a key would have for itself, if any."""
-    return entry.name or None if entry.state != KeyState.DESTROYED else None
