@@ -28,7 +28,7 @@ from hsm_core._internal.stores.filesystem.files import (
     temporary_in,
     write_new,
 )
-from hsm_core._internal.stores.filesystem.layout import FlatLayout, Layout
+from hsm_core._internal.stores.filesystem.layout import Layout
 from hsm_core._internal.stores.filesystem.opening import (
     path_exists,
     storage_errors,
@@ -116,7 +116,7 @@ class Unsettled:
         layout: Of the store.
     """
 
-    def __init__(self, layout: Layout | FlatLayout) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
         self._paths: dict[Path, bool] = {}

@@ -58,7 +58,7 @@ DOCUMENT_NAME: Final = "key.json"
 _SUFFIX: Final = ".json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Paths of a key store."""
 
@@ -138,7 +138,7 @@ class Layout:
             StoreUnavailableError: A leftover can't be removed.
         """
         left = {path: remove_temporaries(path) for path in self._directories}
-        return set(left[self.keys])
+        return set(left.get(self.keys, ()))
 
     def read(
         self, name: str, most: int = MAX_DOCUMENT_BYTES, *, private: bool = True
@@ -220,16 +220,17 @@ def file_name(name: str) -> str:
     return DOCUMENT_NAME if last == DOCUMENT else last
 
 
-@dataclass(frozen=True, slots=True)
-class FlatLayout:
+class FlatLayout(Layout):
     """Paths of an approval store: one file per approval."""
 
-    directory: Path
-    staging: None = None
+    @property
+    def staging(self) -> Path:
+        """Directory of temporary files: that of the approvals."""
+        return self.directory
 
     @property
-    def keys(self) -> None:
-        """Return nothing: there are no keys."""
+    def _directories(self) -> tuple[Path, ...]:
+        return (self.directory,)
 
     def path(self, name: str) -> Path:
         """Return where a record lies."""
@@ -246,17 +247,3 @@ class FlatLayout:
         for approval_id in filter(is_key_id, self.ids(APPROVALS)):
             check_private(self.path(approval_id))
         return set()
-
-    def remove_temporaries(self) -> set[str]:
-        """Remove what interrupted writes left."""
-        return set(remove_temporaries(self.directory))
-
-    def read(
-        self, name: str, most: int = MAX_DOCUMENT_BYTES, *, private: bool = True
-    ) -> bytes | None:
-        """Return a record, or None; see `Layout.read`."""
-        return read_file(self.path(name), most, private=private)
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Create or replace a file of the store; see `atomic_write`."""
-        atomic_write(path, data)

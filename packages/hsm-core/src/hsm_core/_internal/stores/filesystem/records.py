@@ -28,7 +28,7 @@ from hsm_core._internal.stores.filesystem.files import (
     stage_directory,
 )
 from hsm_core._internal.stores.filesystem.key_healing import Unsettled
-from hsm_core._internal.stores.filesystem.layout import FlatLayout, Layout, file_name
+from hsm_core._internal.stores.filesystem.layout import Layout, file_name
 from hsm_core._internal.stores.filesystem.opening import (
     lock_directory,
     make_private_directory,
@@ -73,7 +73,7 @@ class FileRecords(Records):
         before_close: Called before the lock is released, with whether all is settled.
     """
 
-    def __init__(self, layout: Layout | FlatLayout, what: str) -> None:
+    def __init__(self, layout: Layout, what: str) -> None:
         self._layout = layout
         self._what = what
         self._unsettled = Unsettled(layout)
@@ -166,7 +166,7 @@ class FileRecords(Records):
         return self._read_again(name)
 
     def _read_again(self, name: str) -> bytes | None:
-        if name.startswith(KEYS) and isinstance(self._layout, Layout):
+        if name.startswith(KEYS):
             return self._layout.read_document(name)
         try:
             return self._read(name)
@@ -206,7 +206,8 @@ class FileRecords(Records):
         if not names:
             return
         with self._changing(names[0]):
-            if names[0].startswith(KEYS) and not self._has_folder(names[0]):
+            key = key_of(names[0]) if names[0].startswith(KEYS) else None
+            if key is not None and not self._layout.has_folder(key):
                 return
             self._remove(names, gone)
 
@@ -224,11 +225,6 @@ class FileRecords(Records):
         finally:
             for path in removed:
                 gone(paths[path])
-
-    def _has_folder(self, name: str) -> bool:
-        return isinstance(self._layout, Layout) and self._layout.has_folder(
-            key_of(name)
-        )
 
     def commit(self, commit: Commit, /) -> None:
         """See `Records.commit`."""
@@ -258,7 +254,7 @@ class FileRecords(Records):
         self._after_commit(commit)
 
     def _replace(self, commit: Commit) -> None:
-        if not self._has_folder(commit.name):
+        if not self._layout.has_folder(key_of(commit.name)):
             raise StoreUnavailableError
         failpoint("store.before_blobs")
         for name, blob in commit.before.items():
