@@ -15,7 +15,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.lib.failpoints import install
-from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity, KeyState, MessageDetail
 from hsm_core.session import Session
 from hsm_core.settings import Settings
@@ -23,6 +23,7 @@ from hsm_core.testing import caller
 from tests.contract.hsm_ways import disk_session, filesystem_hsm
 from tests.core.changed_stores import SqliteData, session_on
 from tests.core.sqlite_support import edited
+from tests.self_tests import open_tested
 
 
 def accepting(folder: Path) -> OpenHSM:
@@ -32,7 +33,7 @@ def accepting(folder: Path) -> OpenHSM:
         audit_log=folder / "audit.log",
         accept_changed_store=True,
     )
-    return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+    return open_tested(settings)
 
 
 @pytest.fixture

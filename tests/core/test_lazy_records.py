@@ -11,9 +11,9 @@ from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import Group, Ticket
 from hsm_core._internal.audit.writer import Backlog
 from hsm_core.errors import AuthenticationError
-from hsm_core.factory import open_hsm
 from hsm_core.model import Caller
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
+from tests.self_tests import open_tested
 
 
 class Medium:
@@ -86,7 +86,7 @@ def test_a_flood_is_on_record_after_a_close(
         audit_sqlite_path=tmp_path / "audit.sqlite",
     )
     code = AuthenticationError.code
-    with open_hsm(settings, master_key=b"m" * 32, hmac_key=b"h" * 32) as hsm:
+    with open_tested(settings) as hsm:
         for number in range(100_000):
             stranger = Caller(
                 principal="",
@@ -94,7 +94,7 @@ def test_a_flood_is_on_record_after_a_close(
                 source_address=f"192.0.2.{number % 7}",
             )
             hsm.record_refusal(stranger, code)
-    with open_hsm(settings, master_key=b"m" * 32, hmac_key=b"h" * 32) as hsm:
+    with open_tested(settings) as hsm:
         log = hsm._services.audit  # noqa: SLF001 (the trail as it lies there)
         lines = log.lines(log.first_seq, 10_000)
     single = sum(code.encode() in line for line in lines)

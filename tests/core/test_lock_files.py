@@ -36,6 +36,7 @@ from hsm_core.settings import (
 )
 from tests.contract.store_rows import ROWS, StoreRow
 from tests.core import approval_support, key_support
+from tests.self_tests import open_tested
 
 _FLOCK = fcntl.flock
 HMAC_KEY = b"\x02" * 32
@@ -68,7 +69,7 @@ def _settings(folder: Path, *, sqlite: bool) -> Settings:
 
 
 def _open(settings: Settings) -> factory.OpenHSM:
-    return factory.open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY)
+    return open_tested(settings)
 
 
 def _locks(folder: Path) -> list[Path]:
@@ -270,6 +271,6 @@ def test_a_locked_store_is_refused_before_the_self_tests(
         monkeypatch.setattr(CryptoRegistry, "power_up_test", pytest.fail)
 
         with pytest.raises(StoreLockedError) as caught:
-            _open(settings)
+            factory.open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY)
 
     assert Path(str(caught.value.facts["path"])) in _locks(tmp_path / "first")

@@ -20,11 +20,11 @@ from hsm_core.errors import (
     StoreUnavailableError,
     UnsafeFileModeError,
 )
-from hsm_core.factory import open_hsm
 from hsm_core.protocols import OpenedStore
 from hsm_core.session import Session
 from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import FakeClock, MemoryVault, caller
+from tests.self_tests import open_tested
 
 BODY = """
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
@@ -327,14 +327,13 @@ class TestVaultOfAProgram:
         """
         vault = MemoryVault()
         settings = Settings(audit_log=tmp_path / "audit.log")
-        keys = {"master_key": bytes(32), "hmac_key": bytes(32)}
-        with open_hsm(settings, vault=vault, **keys) as gateway:  # type: ignore[arg-type]
+        with open_tested(settings, vault=vault) as gateway:
             session = Session(gateway.act_as(caller()))
             session.create_key("AES-256-GCM", name="disk")
             sealed = session.encrypt("disk", b"attack at dawn")
             session.rotate("disk")
 
-        with open_hsm(settings, vault=vault, **keys) as gateway:  # type: ignore[arg-type]
+        with open_tested(settings, vault=vault) as gateway:
             session = Session(gateway.act_as(caller()))
             assert b"attack at dawn" == session.decrypt("disk", sealed)
 
@@ -345,21 +344,15 @@ class TestVaultOfAProgram:
         A vault and a store in memory exclude each other.
         """
         with pytest.raises(ConfigurationError, match="key_store"):
-            open_hsm(
-                Settings(key_store="memory", audit_log=None),
-                vault=MemoryVault(),
-                master_key=bytes(32),
-                hmac_key=bytes(32),
+            open_tested(
+                Settings(key_store="memory", audit_log=None), vault=MemoryVault()
             )
-
-
-KEY = bytes(range(32))
 
 
 def refused(settings: Settings) -> ConfigurationError:
     """Return the error that such settings get."""
     with pytest.raises(ConfigurationError) as caught:
-        open_hsm(settings, master_key=b"\1" * 32, hmac_key=b"\2" * 32)
+        open_tested(settings)
     assert type(caught.value) is ConfigurationError
     return caught.value
 
@@ -448,7 +441,7 @@ def test_the_others(tmp_path: Path) -> None:
     for settings in cases:
         assert "must not share a path" in str(refused(settings))
     # Where approvals are in memory, nothing lies in their directory.
-    with open_hsm(in_files, master_key=b"\1" * 32, hmac_key=b"\2" * 32):
+    with open_tested(in_files):
         pass
 
 
@@ -545,7 +538,7 @@ def test_empty_folders_become_private(
         for name in made[1:]:
             (tmp_path / name).chmod(mode)
 
-    with open_hsm(_files(tmp_path / "data"), master_key=KEY, hmac_key=KEY[::-1]):
+    with open_tested(_files(tmp_path / "data")):
         pass
 
     assert {0o700} == {(tmp_path / name).stat().st_mode & 0o777 for name in made}
@@ -561,13 +554,13 @@ def test_a_folder_with_something_in_it_stays_open(tmp_path: Path) -> None:
     (folder / "something").touch()
 
     with pytest.raises(UnsafeFileModeError) as caught:
-        open_hsm(_files(folder), master_key=KEY, hmac_key=KEY[::-1])
+        open_tested(_files(folder))
 
     assert str(caught.value).endswith(f"Run: chmod 700 '{folder}'")
     assert 0o755 == folder.stat().st_mode & 0o777
     command = str(caught.value).partition("Run: ")[2]
     subprocess.run(shlex.split(command), check=True)
-    with open_hsm(_files(folder), master_key=KEY, hmac_key=KEY[::-1]):
+    with open_tested(_files(folder)):
         pass
 
 
@@ -582,6 +575,6 @@ def test_a_folder_of_somebody_else_stays_open(
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
 
     with pytest.raises(ConfigurationError):
-        open_hsm(_files(tmp_path / "data"), master_key=KEY, hmac_key=KEY[::-1])
+        open_tested(_files(tmp_path / "data"))
 
     assert 0o755 == (tmp_path / "data").stat().st_mode & 0o777
