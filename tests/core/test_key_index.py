@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -191,29 +189,3 @@ def claimed(entry: IndexEntry) -> set[str]:
 
 IndexMachine.TestCase.settings = settings(max_examples=60, deadline=None)
 TestIndexMachine = IndexMachine.TestCase
-
-
-@given(entries(), entries())
-def test_first_claim_holds(one: IndexEntry, other: IndexEntry) -> None:
-    """
-    Of two keys that claim one name, which only an attacker brings about, one has it.
-    """
-    one = replace(one, key_id=key_id_of(1), name="a", state="active")
-    other = replace(other, key_id=key_id_of(2), name="a", state="active")
-    index = KeyIndex()
-    index.put(one)
-    index.put(other)
-
-    assert one == index.entry("a")
-
-
-def test_id_before_name() -> None:
-    """
-    A reference that is the id of one key and the name of another means the id.
-    """
-    index = KeyIndex()
-    one = read_index(key_id_of(1), b"")
-    index.put(one)
-    index.put(replace(one, key_id=key_id_of(2), name=key_id_of(1), state="active"))
-
-    assert one == index.entry(key_id_of(1))

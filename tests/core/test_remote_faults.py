@@ -23,7 +23,7 @@ from hsm_core.errors import (
     VaultConflictError,
 )
 from hsm_core.protocols import ABSENT
-from tests.core.key_support import everything, key_id_of
+from tests.core.key_support import key_id_of
 from tests.core.remote_support import change, create, no_pauses, open_remote
 from tests.core.s3_server import ObjectStorage, object_storage
 
@@ -202,44 +202,6 @@ class TestRequests:
 
 
 class TestStore:
-    @pytest.mark.parametrize("fate", ["lose", "refuse", "500", "409"])
-    @pytest.mark.parametrize("nth", [1, 2])
-    def test_one_failure(
-        self, storage: ObjectStorage, store: RemoteKeyStore, fate: str, nth: int
-    ) -> None:
-        """
-        One put that fails, answered or not, is neither an error nor done twice.
-        """
-        storage.fault = failing(fate, "PUT", nth=nth, times=1)
-
-        store.commit(change(1, 2))
-
-        assert {ONE: (change(1, 2).document, {1: b"blob-1", 2: b"second"})} == (
-            everything(store)
-        )
-
-    @pytest.mark.parametrize("fate", ["lose", "refuse", "500"])
-    def test_until_opened_again(
-        self, storage: ObjectStorage, store: RemoteKeyStore, fate: str
-    ) -> None:
-        """
-        With no answer at all the outcome is unknown, and known when all is well again.
-        """
-        old = store.get(ONE).document
-        puts = failing(fate, "PUT", of="/document")
-        gets = failing(fate, "GET", of="/document")
-        storage.fault = lambda method, path: puts(method, path) or gets(method, path)
-        with pytest.raises(OutcomeUnknownError):
-            store.commit(change(1, 2))
-        with pytest.raises(StoreUnavailableError):
-            store.reopen()
-        storage.fault = lambda method, path: ""
-
-        store.reopen()
-
-        new = change(1, 2).document if fate == "lose" else old
-        assert new == store.get(ONE).document
-
     @pytest.mark.parametrize("fate", ["lose", "refuse"])
     def test_every_request(
         self, storage: ObjectStorage, vault: S3Vault, fate: str

@@ -244,18 +244,6 @@ class TestTwoProcesses:
 
         assert store.available
 
-    def test_after_closing(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
-        """
-        A closed store can be opened at once.
-        """
-        before = everything(store)
-        store.close()
-
-        second = open_remote(vault, holder="second")
-
-        assert before == everything(second)
-        second.close()
-
     def test_paused_process(
         self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
     ) -> None:

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -478,28 +477,6 @@ class TestTransactions:
 
         with opened(path) as database, pytest.raises(IntegrityError):
             database.rows("SELECT value FROM things")
-
-    def test_after_closing(self, path: Path) -> None:
-        """
-        A closed database refuses everything, and closing it again does nothing.
-        """
-        with opened(path) as database:
-            pass
-        database.close()
-        calls: list[Callable[[], object]] = [
-            lambda: count(database),
-            lambda: add(database),
-            database.check_usable,
-            database.checkpoint,
-            database.verify,
-            database.reopen,
-            lambda: database.backup(path.with_name("copy")),
-        ]
-
-        for call in calls:
-            with pytest.raises(StoreUnavailableError, match="closed"):
-                call()
-        assert not database.available
 
 
 @pytest.mark.parametrize(

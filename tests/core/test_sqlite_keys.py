@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,13 +31,11 @@ from hsm_core.errors import (
 from hsm_core.model import Integrity, KeyFilter, KeyId, KeyState
 from hsm_core.protocols import (
     BUCKETS,
-    AccountChange,
     IndexQuery,
     KeyDigest,
     KeyStore,
     StoreAccount,
     StoredKey,
-    bucket_of,
 )
 from tests.core.key_support import (
     change_of,
@@ -424,35 +421,6 @@ def sound(store: SqliteKeyStore) -> bool:
 class TestAccount:
     ACCOUNT = StoreAccount(values=(b"\x01" * 32,) * BUCKETS, seal=b"seal")
 
-    def test_none_at_first(self, store: SqliteKeyStore) -> None:
-        """
-        A new store has no account.
-        """
-        assert store.read_account() is None
-
-    def test_changes_with_the_commit(self, store: SqliteKeyStore) -> None:
-        """
-        One sum and the seal change with a key, and only if the key does.
-        """
-        store.write_account(self.ACCOUNT)
-        new = AccountChange(bucket=5, value=b"\x02" * 32, seal=b"new")
-        change = change_of(document_of(9), operation_of(9))
-        changes = [
-            replace(change, account=new),
-            replace(change, account=replace(new, bucket=6)),
-        ]
-
-        store.commit(changes[0])
-        with pytest.raises(HSMError):
-            store.commit(changes[1])
-
-        found = store.read_account()
-        assert found is not None
-        assert b"new" == found.seal
-        assert {5: b"\x02" * 32} == {
-            n: value for n, value in enumerate(found.values) if value != b"\x01" * 32
-        }
-
     @pytest.mark.parametrize(
         "statement",
         [
@@ -479,24 +447,6 @@ class TestAccount:
 
 
 class TestCommit:
-    def test_kept_over_a_restart(self, path: Path) -> None:
-        """
-        All of it is there again: documents, blobs, index, aborted ids, counters.
-        """
-        with closing(SqliteKeyStore(path)) as store:
-            store.abort("dead")
-            store.uses.put(MATERIAL, b"more")
-            before = everything(store)
-        with closing(SqliteKeyStore(path)) as store:
-            mark = store.find_operation("dead")
-
-            assert before == everything(store)
-            assert mark is not None
-            assert mark.aborted
-            assert b"more" == store.uses.get(MATERIAL)
-            assert b"sealed" == store.read_meta("ring")
-            assert sound(store)
-
     def test_undone_as_a_whole(self, store: SqliteKeyStore) -> None:
         """
         A change whose last part fails leaves nothing of its first.
@@ -582,23 +532,6 @@ class TestReading:
             ids = [item.key_id for item in [begun, *walk]]
             assert {key_id_of(n) for n in (1, 2, 3)} <= set(ids)
             assert len(set(ids)) == len(ids)
-
-    def test_digests_of_each_bucket(self, store: SqliteKeyStore) -> None:
-        """
-        Buckets share the keys among them, those at both ends too.
-        """
-        ends = ["000", "fff", "0ff", "100"]
-        for number, end in enumerate(ends, 10):
-            change = change_of(document_of(number), operation_of(number))
-            key_id = KeyId(f"{end}00000-0000-4000-8000-00000000000f")
-            store.commit(replace(change, entry=replace(change.entry, key_id=key_id)))
-        buckets: dict[int, list[KeyDigest]] = {}
-        for digest in store.digests():
-            buckets.setdefault(bucket_of(digest.key_id), []).append(digest)
-
-        assert 7 == sum(map(len, buckets.values()))
-        for bucket in (0, 1, 0xFF, 0x100, 0xFFE, 0xFFF):
-            assert buckets.get(bucket, []) == list(store.digests(bucket))
 
 
 # The index is the same as in memory

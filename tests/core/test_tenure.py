@@ -152,25 +152,6 @@ def test_resumption(others: int, *, is_news: bool) -> None:
     tenure.end(release=True)
 
 
-def test_resumption_while_others_write() -> None:
-    """
-    A tenure can't begin again during another.
-    """
-    clock = FakeClock()
-    leases = FaultyLeases(clock)
-    tenure = begun(leases, clock)
-    clock.advance(60)
-    second = begun(leases, clock, "second")
-
-    with pytest.raises(StoreUnavailableError):
-        tenure.resume()
-
-    assert not is_held(tenure)
-    assert is_held(second)
-    second.end(release=True)
-    tenure.end(release=True)
-
-
 def passing(
     monkeypatch: pytest.MonkeyPatch,
     clock: FakeClock,
