@@ -191,7 +191,7 @@ class KeyScheduler(ABC):
     def _note_jumps(self) -> None:
         jumps = self._services.clock_guard.look()
         left_out = sum(jump.end - jump.begin for jump in jumps)
-        self._services.schedule.left_out_seconds = left_out // 1_000_000
+        self._services.schedule.note(left_out_seconds=left_out // 1_000_000)
 
 
 class RotationScheduler(KeyScheduler):
@@ -237,8 +237,7 @@ class RotationScheduler(KeyScheduler):
         return False
 
     def _end_round(self) -> None:
-        shown = self._services.schedule
-        shown.rotating, shown.rotations_due = self._rotating, self._due
+        self._services.schedule.note(rotating=self._rotating, rotations_due=self._due)
 
 
 class DestructionScheduler(KeyScheduler):
@@ -278,9 +277,9 @@ class DestructionScheduler(KeyScheduler):
         return True
 
     def _end_round(self) -> None:
-        shown = self._services.schedule
-        shown.destructions, shown.destructions_due = self._waiting, self._due
-        shown.held = self._held
+        self._services.schedule.note(
+            destructions=self._waiting, destructions_due=self._due, held=self._held
+        )
 
 
 class Schedulers:

@@ -35,7 +35,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         policy, approvals = services.policy, services.approval_status()
         impaired = (
             bool(tampered or services.store_refused or policy.problem)
-            or services.schedule.held > 0
+            or services.schedule.status.held > 0
             or audit.state != "ok"
             or approvals.findings > 0
             or not approvals.available
@@ -59,7 +59,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 audit=audit,
                 algorithms=algorithms,
                 store=store,
-                schedules=services.schedule.status(),
+                schedules=services.schedule.status,
                 policy=ops.PolicyStatus(
                     policy=policy.policy_hash(),
                     source=policy.source,
@@ -68,7 +68,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 ),
                 approvals=approvals,
                 retention=_counts(services.retention_status()),
-                key_cache=self._key_cache(),
+                key_cache=services.inventory.materials.opened,
             )
         )
 
@@ -95,12 +95,6 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
             resumes=health.resumes,
             first_seq=audit.first_seq,
             syncs=health.syncs,
-        )
-
-    def _key_cache(self) -> ops.KeyCacheStatus:
-        opened = self._services.inventory.materials.opened
-        return ops.KeyCacheStatus(
-            hits=opened.hits, misses=opened.misses, stores=opened.stores
         )
 
 

@@ -10,10 +10,11 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
 from hsm_core._internal.keyring.stored_keys import TamperedKeys, tampering
-from hsm_core._internal.lib.cache import BoundedCache, CacheCounts
+from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import KeyStateError, KeyTamperedError
 from hsm_core.model import Integrity, KeyState
+from hsm_core.operations import KeyCacheStatus
 from hsm_core.protocols import Entropy, KeyHandle, KeyStore
 
 _OPENED: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
@@ -60,7 +61,7 @@ class Materials:
         )
 
     @property
-    def opened(self) -> CacheCounts:
+    def opened(self) -> KeyCacheStatus:
         """Cache hits and misses of opened keys."""
         return self._handles.counts
 

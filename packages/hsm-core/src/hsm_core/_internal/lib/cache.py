@@ -5,22 +5,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from hsm_core.operations import KeyCacheStatus
 from hsm_core.protocols import Clock
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-@dataclass(frozen=True, slots=True)
-class CacheCounts:
-    """Cache statistics: hits, misses and insertions."""
-
-    hits: int
-    misses: int
-    stores: int
 
 
 class BoundedCache(Generic[K, V]):
@@ -38,10 +29,12 @@ class BoundedCache(Generic[K, V]):
         self._hits = self._misses = self._stores = 0
 
     @property
-    def counts(self) -> CacheCounts:
+    def counts(self) -> KeyCacheStatus:
         """Statistics so far."""
         with self._lock:
-            return CacheCounts(self._hits, self._misses, self._stores)
+            return KeyCacheStatus(
+                hits=self._hits, misses=self._misses, stores=self._stores
+            )
 
     def get(self, key: K) -> V | None:
         """Return the value of *key*, or None."""
