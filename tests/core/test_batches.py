@@ -35,11 +35,6 @@ def session(hsm: HSM) -> Session:
     return Session(hsm)
 
 
-def references(count: int) -> list[str]:
-    """Return references of items."""
-    return [f"item-{number}" for number in range(count)]
-
-
 def record_of(session: Session, key_id: str, kind: str) -> tuple[str, int, BatchDetail]:
     """Return code, version and detail of the one record of a kind."""
     (event,) = (
@@ -49,34 +44,6 @@ def record_of(session: Session, key_id: str, kind: str) -> tuple[str, int, Batch
     )
     assert isinstance(event.detail, BatchDetail)
     return event.code, event.version, event.detail
-
-
-class TestEveryBatch:
-    def test_ciphertexts_of_several_versions(self, session: Session) -> None:
-        """
-        Envelopes of different versions are opened together, each with its own.
-        """
-        key = session.create_key("aes").key_id
-        made = []
-        for number in range(3):
-            batch = session.encrypt_batch(
-                key, [ops.EncryptItem(plaintext=b"%d" % number, aad=b"a")]
-            )
-            assert number + 1 == batch.version
-            made.append(batch.items[0].ciphertext)
-            session.rotate(key)
-
-        opened = session.decrypt_batch(
-            key,
-            [
-                ops.DecryptItem(reference=name, ciphertext=one, aad=b"a")
-                for name, one in zip(references(3), made, strict=True)
-            ],
-        )
-
-        assert [b"0", b"1", b"2"] == [item.plaintext for item in opened.items]
-        assert [1, 2, 3] == [item.version for item in opened.items]
-        assert references(3) == [item.reference for item in opened.items]
 
 
 class TestFaultsOfItems:

@@ -175,17 +175,6 @@ class TestSuspended:
         session.verify(key, b"m", new)
         assert "" == session.versions(key)[1].reason
 
-    def test_revoked_from_rest(self, session: Session) -> None:
-        """
-        What rested and was revoked does not come back.
-        """
-        key = session.create_key("ed25519").key_id
-        session.suspend(key)
-        session.revoke(key)
-
-        with pytest.raises(errors.KeyStateError, match="it must be suspended"):
-            session.resume(key)
-
 
 class TestCompromised:
     def test_since_when(self, session: Session, clock: FakeClock) -> None:
