@@ -273,16 +273,16 @@ async def _metrics(request: web.Request) -> web.Response:
 
 async def _token_keys(request: web.Request) -> web.Response:
     body = await request.app[VAULT].token_keys()
-    tag = hashlib.sha256(body).hexdigest()[:32]
+    tag = ETag(hashlib.sha256(body).hexdigest()[:32])
     seconds = int(request.app[SETTINGS].token_config.reload_seconds)
-    known = {shown.value for shown in request.if_none_match or ()}
+    is_same = is_known(request, tag)
     answer = web.Response(
-        body=b"" if tag in known else body,
-        status=304 if tag in known else 200,
+        body=b"" if is_same else body,
+        status=304 if is_same else 200,
         content_type="application/jwk-set+json",
         headers={
             "Cache-Control": f"public, max-age={min(seconds, _LONGEST_CACHE_SECONDS)}"
         },
     )
-    answer.etag = ETag(tag)
+    answer.etag = tag
     return answer

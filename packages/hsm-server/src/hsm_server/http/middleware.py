@@ -65,11 +65,6 @@ FailurePages: TypeAlias = Callable[
 FAILURE_PAGES: Final[web.AppKey[FailurePages]] = web.AppKey("FAILURE_PAGES")
 """Renderer of failures, if there is a console."""
 
-_CODES: Final = {
-    404: "route_not_found",
-    405: "method_not_allowed",
-}
-
 
 def answer_failure(
     request: web.Request, error: Exception, exchange: Exchange
@@ -116,19 +111,13 @@ def _accepted(asked: ApprovalInfo) -> web.Response:
 
 
 def _refusal(error: web.HTTPException) -> RequestRefusedError:
-    code = _CODES.get(error.status, "internal")
-    match code:
-        case "route_not_found":
-            return RequestRefusedError(code, "No such route.")
-        case "method_not_allowed":
-            allowed = error.headers.get("Allow", "")
-            return RequestRefusedError(
-                code,
-                f"Method not allowed. This route accepts {allowed}.",
-                {"Allow": allowed},
-            )
-        case _:
-            return RequestRefusedError(code, "The request cannot be answered.")
+    if error.status == HTTPStatus.NOT_FOUND:
+        return RequestRefusedError("route_not_found", "No such route.")
+    if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = error.headers.get("Allow", "")
+        words = f"Method not allowed. This route accepts {allowed}."
+        return RequestRefusedError("method_not_allowed", words, {"Allow": allowed})
+    return RequestRefusedError("internal", "The request cannot be answered.")
 
 
 def _unexpected(
