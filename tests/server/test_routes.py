@@ -58,28 +58,6 @@ async def test_a_bad_idempotency_key_is_refused(api: API, key: str) -> None:
     assert "idempotency_key" == answer.json["facts"]["field"]
 
 
-async def test_a_raw_body_is_the_payload(api: API) -> None:
-    """A message, a plaintext or a ciphertext may travel bare, and come back bare."""
-    await api.create("AES-256-GCM", name="cipher")
-    data = bytes(range(256)) * 8
-    raw = {
-        "Content-Type": "application/octet-stream",
-        "Accept": "application/octet-stream",
-    }
-    aad = f"aad={b64(b'case 7').replace('+', '%2B').replace('/', '%2F')}"
-    sealed = await api.send(
-        "POST", "/keys/cipher/encrypt", data=data, headers=raw, query=aad
-    )
-    opened = await api.send(
-        "POST", "/keys/cipher/decrypt", data=sealed.body, headers=raw, query=aad
-    )
-
-    assert data == opened.body
-    assert "application/octet-stream" == opened.headers["Content-Type"]
-    assert 1 == json.loads(opened.headers["FerroHSM-Result"])["version"]
-    assert "plaintext" not in opened.headers["FerroHSM-Result"]
-
-
 async def test_a_raw_body_may_have_a_json_answer(api: API) -> None:
     """Only Accept decides the form of the answer."""
     await api.create("Ed25519", name="signer")
