@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import click
 
@@ -23,84 +23,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class HSMCommand(Command):
-    """
-    Command with the options ``--json``, ``--wait`` and ``--approval-id``.
-
-    Commands on an approval define their own ``--approval-id``.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += [*self._own_options(), _json_option(), *_waiting_options()]
-        if all("--approval-id" not in param.opts for param in self.params):
-            self.params.append(_approval_option())
-
-    def _own_options(self) -> list[click.Option]:
-        """Return the options of this class of commands."""
-        return []
+def _kept(flag: str, attribute: str, **facts: Any) -> click.Option:
+    """Return an option whose value goes to an attribute of the invocation."""
+    names = [flag, attribute]
+    return click.Option(names, expose_value=False, callback=_keep, **facts)
 
 
-class ChangeCommand(HSMCommand):
-    """Command on a key with ``--idempotency-key`` and ``--if-generation`` as well."""
-
-    def _own_options(self) -> list[click.Option]:
-        return [_idempotency_option(), _generation_option()]
-
-
-class NewKeyCommand(HSMCommand):
-    """Command that makes a key, with ``--idempotency-key`` as well."""
-
-    def _own_options(self) -> list[click.Option]:
-        return [_idempotency_option()]
-
-
-class LocalCommand(Command):
-    """Offline command with the option ``--json``."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.append(_json_option())
-
-
-def _json_option() -> click.Option:
-    return click.Option(
-        ["--json", "as_json"],
-        is_flag=True,
-        expose_value=False,
-        callback=_switch_to_json,
-        help="Print the result as JSON.",
-    )
-
-
-def _waiting_options() -> list[click.Option]:
-    return [
-        click.Option(
-            ["--wait"],
-            is_flag=True,
-            expose_value=False,
-            callback=_wait,
-            help="Wait for approval if the command needs it.",
-        ),
-        click.Option(
-            ["--wait-seconds"],
-            type=click.FloatRange(min=0),
-            metavar="SECONDS",
-            expose_value=False,
-            callback=_wait,
-            help="Maximum time to wait for approval, in seconds.",
-        ),
-    ]
-
-
-def _approval_option() -> click.Option:
-    return click.Option(
-        ["--approval-id"],
-        metavar="ID",
-        expose_value=False,
-        callback=_select_approval,
-        help="Use this granted approval (UUID).",
-    )
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value is not None and invocation is not None:
+        setattr(invocation, str(param.name), value)
 
 
 def _switch_to_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -123,49 +55,84 @@ def _wait(
         invocation.set_approval_wait()
 
 
-def _select_approval(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> None:
-    invocation = ctx.find_object(Invocation)
-    if value and invocation is not None:
-        invocation.approval_id = value
+_JSON: Final = click.Option(
+    ["--json", "as_json"],
+    is_flag=True,
+    expose_value=False,
+    callback=_switch_to_json,
+    help="Print the result as JSON.",
+)
+_WAIT: Final = click.Option(
+    ["--wait"],
+    is_flag=True,
+    expose_value=False,
+    callback=_wait,
+    help="Wait for approval if the command needs it.",
+)
+_WAIT_SECONDS: Final = click.Option(
+    ["--wait-seconds"],
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    expose_value=False,
+    callback=_wait,
+    help="Maximum time to wait for approval, in seconds.",
+)
+_APPROVAL: Final = _kept(
+    "--approval-id",
+    "approval_id",
+    metavar="ID",
+    help="Use this granted approval (UUID).",
+)
+_IDEMPOTENCY: Final = _kept(
+    "--idempotency-key",
+    "idempotency_key",
+    metavar="TEXT",
+    help="Idempotency key. Pass the one from the error message to retry safely.",
+)
+_GENERATION: Final = _kept(
+    "--if-generation",
+    "expected_generation",
+    type=click.IntRange(min=1, max=10**15 - 1),
+    metavar="NUMBER",
+    help="Apply the change only if the key has this generation (see `describe`).",
+)
 
 
-def _set_idempotency_key(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> None:
-    invocation = ctx.find_object(Invocation)
-    if invocation is not None:
-        invocation.idempotency_key = value
+class HSMCommand(Command):
+    """
+    Command with the options ``--json``, ``--wait`` and ``--approval-id``.
+
+    Commands on an approval define their own ``--approval-id``.
+    """
+
+    OWN: ClassVar[tuple[click.Option, ...]] = ()
+    """More options of a class of commands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [*self.OWN, _JSON, _WAIT, _WAIT_SECONDS]
+        if all("--approval-id" not in param.opts for param in self.params):
+            self.params.append(_APPROVAL)
 
 
-def _idempotency_option() -> click.Option:
-    return click.Option(
-        ["--idempotency-key"],
-        metavar="TEXT",
-        expose_value=False,
-        callback=_set_idempotency_key,
-        help="Idempotency key. Pass the one from the error message to retry safely.",
-    )
+class ChangeCommand(HSMCommand):
+    """Command on a key with ``--idempotency-key`` and ``--if-generation`` as well."""
+
+    OWN = (_IDEMPOTENCY, _GENERATION)
 
 
-def _expect_generation(
-    ctx: click.Context, param: click.Parameter, value: int | None
-) -> None:
-    invocation = ctx.find_object(Invocation)
-    if value is not None and invocation is not None:
-        invocation.expected_generation = value
+class NewKeyCommand(HSMCommand):
+    """Command that makes a key, with ``--idempotency-key`` as well."""
+
+    OWN = (_IDEMPOTENCY,)
 
 
-def _generation_option() -> click.Option:
-    return click.Option(
-        ["--if-generation"],
-        type=click.IntRange(min=1, max=10**15 - 1),
-        metavar="NUMBER",
-        expose_value=False,
-        callback=_expect_generation,
-        help="Apply the change only if the key has this generation (see `describe`).",
-    )
+class LocalCommand(Command):
+    """Offline command with the option ``--json``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_JSON)
 
 
 out_option = click.option(

@@ -27,7 +27,7 @@ from hsm_cli.actions.approvals import (
 from hsm_cli.exit_codes import FileDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
-from hsm_cli.io.output import neutral, render_pairs, render_table
+from hsm_cli.io.output import ask, neutral, render_pairs, render_table
 from hsm_cli.options import Group, ListOption, choice
 from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.consent import changes, headline, statement
@@ -265,7 +265,8 @@ def approve(
     """
     found = _review(invocation, approval_id, digest)
     if not yes and _is_interactive():
-        _confirm()
+        if ask("Approve? Type yes to continue: ").strip().lower() != "yes":
+            raise click.UsageError("Not approved. Nothing was sent.")
     signature = signer.sign(approval_id, found, granted=True)
     after = invocation.execute(
         Approve(
@@ -295,20 +296,13 @@ def _is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _confirm() -> None:
-    click.echo("Approve? Type yes to continue: ", nl=False, err=True)
-    if sys.stdin.readline().strip().lower() != "yes":
-        raise click.UsageError("Not approved. Nothing was sent.")
-
-
 def _prompt_reason() -> str:
     if not _is_interactive():
         return _NO_REASON
-    click.echo("Reason: ", nl=False, err=True)
-    typed = sys.stdin.readline()
-    if not typed.strip():
+    typed = ask("Reason: ").strip()
+    if not typed:
         raise click.UsageError("Nothing was sent: a denial requires a reason.")
-    return typed.strip()
+    return typed
 
 
 @approvals.command("deny", cls=HSMCommand)

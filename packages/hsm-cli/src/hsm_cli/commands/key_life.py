@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.output import neutral
+from hsm_cli.io.output import ask, neutral
 from hsm_cli.options import Instant
 from hsm_cli.parameters import (
     ChangeCommand,
@@ -123,14 +121,11 @@ def destroy(
 def _confirm_destruction(invocation: Invocation, key_id: str) -> None:
     key = invocation.execute(DescribeKey(key_id=key_id))
     wanted = key.name or key.key_id
-    click.echo(
+    typed = ask(
         f"All {key.version} versions of the {key.algorithm} key {neutral(wanted)} "
         "will be destroyed. This can't be undone.\n"
-        f"Type {neutral(wanted)} to continue: ",
-        nl=False,
-        err=True,
+        f"Type {neutral(wanted)} to continue: "
     )
-    typed = sys.stdin.readline() if sys.stdin is not None else ""
     if not typed:
         raise click.UsageError(
             "Nothing was destroyed: no confirmation on standard input. Use --yes."

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Final
 
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.output import neutral
+from hsm_cli.io.output import ask, neutral
 from hsm_cli.options import Group
 from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.errors import StoreMismatchError
@@ -105,12 +104,9 @@ def _confirm(invocation: Invocation, key_id: str | None) -> None:
         if key_id in {None, finding.key_id}:
             click.echo(neutral(f"{finding.key_id}: {finding.problem}"), err=True)
     what = f"Key {neutral(key_id)}" if key_id else "The whole key store"
-    click.echo(
-        f"{what} will be accepted in its current state.\nType {_ANSWER} to continue: ",
-        nl=False,
-        err=True,
+    typed = ask(
+        f"{what} will be accepted in its current state.\nType {_ANSWER} to continue: "
     )
-    typed = sys.stdin.readline() if sys.stdin is not None else ""
     if typed.strip() != _ANSWER:
         raise click.UsageError(
             "Nothing was recovered. Use --yes to skip the confirmation."

@@ -141,6 +141,14 @@ def print_note(message: str) -> None:
         return
 
 
+def ask(prompt: str) -> str:
+    """Print a prompt on standard error; return the typed line, empty at the end."""
+    if sys.stderr is not None:
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+    return sys.stdin.readline() if sys.stdin is not None else ""
+
+
 def wants_colour() -> bool:
     """Whether the environment allows colored output."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
