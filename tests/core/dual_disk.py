@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from hsm_core import errors
@@ -14,13 +13,7 @@ from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import ApprovalInfo
-from hsm_core.settings import (
-    ApprovalStoreKind,
-    AuditStoreKind,
-    KeyStoreKind,
-    PolicyProfile,
-    Settings,
-)
+from hsm_core.settings import AuditStoreKind, PolicyProfile, Settings
 from hsm_core.testing import caller
 from tests.self_tests import open_tested
 
@@ -29,35 +22,29 @@ CREATE = ops.CreateKey(algorithm="ML-KEM-768", name="twice-agreed")
 ANN = caller(principal="ann")
 
 
-def settings_of(folder: Path, kind: str) -> Settings:
-    """Return where everything lies."""
-    is_sqlite = kind == "sqlite"
+def settings_of(folder: Path, kind: str, **facts: Any) -> Settings:
+    """Return where everything lies, and further settings."""
+    form = AuditStoreKind.SQLITE if kind == "sqlite" else AuditStoreKind.FILE
     return Settings(
-        key_store=KeyStoreKind.SQLITE if is_sqlite else KeyStoreKind.FILESYSTEM,
+        key_store=kind,
         key_dir=folder / "keys",
         sqlite_path=folder / "keys.sqlite",
-        audit_store=AuditStoreKind.SQLITE if is_sqlite else AuditStoreKind.FILE,
+        audit_store=form,
         audit_log=folder / "audit.log",
         audit_sqlite_path=folder / "audit.sqlite",
-        approval_store=ApprovalStoreKind.SQLITE
-        if is_sqlite
-        else ApprovalStoreKind.FILE,
+        approval_store=form.value,
         approval_dir=folder / "approvals",
         approval_sqlite_path=folder / "approvals.sqlite",
         policy_profile=PolicyProfile.STRICT,
         audit_retention_days=0,
         approval_retention_days=0,
+        **facts,
     )
 
 
-def open_disk(
-    folder: Path, kind: str = "filesystem", *, accept_changed_store: bool = False
-) -> OpenHSM:
+def open_disk(folder: Path, kind: str = "filesystem", **facts: Any) -> OpenHSM:
     """Open the HSM of a folder."""
-    settings = msgspec.structs.replace(
-        settings_of(folder, kind), accept_changed_store=accept_changed_store
-    )
-    return open_tested(settings)
+    return open_tested(settings_of(folder, kind, **facts))
 
 
 def ask(gateway: OpenHSM, operation: ops.Operation[Any] = CREATE) -> ApprovalInfo:

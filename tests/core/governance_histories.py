@@ -22,7 +22,8 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import HSMError
 from hsm_core.model import ApprovalState, KeyInfo, Role
 from hsm_core.testing import caller
-from tests.core.governance_steps import KINDS, Site, check_whole, create
+from tests.core.dual_disk import KINDS
+from tests.core.governance_steps import Site, check_whole, create
 
 STEPS = 40
 DAY = 86_400

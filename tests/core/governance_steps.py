@@ -17,18 +17,10 @@ from hsm_core.factory import (
     verify_ledger,
 )
 from hsm_core.model import ApprovalState, KeyState, Role
-from hsm_core.settings import (
-    ApprovalStoreKind,
-    AuditStoreKind,
-    KeyStoreKind,
-    PolicyProfile,
-    Settings,
-)
 from hsm_core.testing import FakeClock, caller
+from tests.core.dual_disk import ANN, settings_of
 from tests.self_tests import open_tested
 
-KINDS: Final = ("filesystem", "sqlite")
-ANN: Final = caller(principal="ann")
 _DAY: Final = 86_400
 _HMAC_KEY: Final = b"\x02" * 32
 S = ApprovalState
@@ -53,7 +45,14 @@ class Site:
 
     def open(self) -> None:
         """Open what lies there; again, after the gateway was closed."""
-        settings = _settings(self.folder, self.kind)
+        settings = settings_of(
+            self.folder,
+            self.kind,
+            # A disk that is copied meanwhile is no disk that hangs.
+            audit_timeout_seconds=60,
+            retention_config=self.folder / "retention.yaml",
+            retention_ledger=self.folder / "ledger.log",
+        )
         self.gateway: OpenHSM = open_tested(settings, clock=self.clock)
         # A policy is believed when its file was seen twice.
         self.sweep()
@@ -117,28 +116,6 @@ class Site:
         assert "wrong_state" == caught.value.code
         (key,) = (k for k in hsm.execute(ops.ListKeys()).items if k.name == "aged")
         return hsm.execute(ops.ListVersions(key_id=key.key_id)).items[0].state
-
-
-def _settings(folder: Path, kind: str) -> Settings:
-    in_files = kind == "filesystem"
-    return Settings(
-        key_store=KeyStoreKind.FILESYSTEM if in_files else KeyStoreKind.SQLITE,
-        key_dir=folder / "keys",
-        sqlite_path=folder / "keys.sqlite",
-        audit_store=AuditStoreKind.FILE if in_files else AuditStoreKind.SQLITE,
-        audit_log=folder / "audit.log",
-        audit_sqlite_path=folder / "audit.sqlite",
-        approval_store=ApprovalStoreKind.FILE if in_files else ApprovalStoreKind.SQLITE,
-        approval_dir=folder / "approvals",
-        approval_sqlite_path=folder / "approvals.sqlite",
-        policy_profile=PolicyProfile.STRICT,
-        audit_retention_days=0,
-        approval_retention_days=0,
-        # A disk that is copied meanwhile is no disk that hangs.
-        audit_timeout_seconds=60,
-        retention_config=folder / "retention.yaml",
-        retention_ledger=folder / "ledger.log",
-    )
 
 
 def create(name: str) -> ops.CreateKey:

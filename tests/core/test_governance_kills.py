@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.dual_disk import KINDS
 from tests.core.governance_histories import honest_governance
 from tests.core.governance_kills import sweep
-from tests.core.governance_steps import KINDS, STEPS
+from tests.core.governance_steps import STEPS
 
 IS_LONG = os.environ.get("FERROHSM_FAULTS") == "1"
 ALL = [(kind, step) for kind in KINDS for step in STEPS]

@@ -13,7 +13,8 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import ApprovalRequiredError, HSMLockedError, IntegrityError
 from hsm_core.model import KeyState, Role
 from hsm_core.testing import caller
-from tests.core.governance_steps import ANN, KINDS, Site, check_whole, make_template
+from tests.core.dual_disk import ANN, KINDS
+from tests.core.governance_steps import Site, check_whole, make_template
 
 NAMES = {"filesystem": ["keys"], "sqlite": ["keys.sqlite*"]}
 

@@ -20,7 +20,8 @@ from hsm_core.errors import HSMError, KeyStateError
 from hsm_core.model import ApprovalState, AuditEvent, KeyState
 from hsm_core.settings import KeyStoreKind
 from tests.core.audit_support import read_lines
-from tests.core.governance_steps import KINDS, Site, make_template
+from tests.core.dual_disk import KINDS
+from tests.core.governance_steps import Site, make_template
 from tests.core.retention_support import DAY, World, events_of, keep_pipeline
 
 __all__ = ["keep_pipeline"]

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from tests.core.audit_histories import honest_histories
+from tests.core.dual_disk import KINDS
 from tests.core.governance_histories import honest_governance
-from tests.core.governance_steps import KINDS
 
 
 def main() -> int:
