@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,6 @@ from tests.core.approval_support import (
     digest_of,
     person,
     register_of,
-    request_of,
 )
 
 S = ApprovalState
@@ -97,8 +97,8 @@ class Machine(RuleBasedStateMachine):
         now = self.now()
         if number not in self.model:
             self.model[number] = Wanted(quorum, now + seconds * 1_000_000)
-        request = request_of(number, quorum=quorum, seconds=seconds)
-        self.compare(number, lambda: self.register.insert(request), None)
+        ask = partial(self.register.ask, number, quorum=quorum, seconds=seconds)
+        self.compare(number, ask, None)
 
     @rule(number=NUMBERS, name=PEOPLE, granted=st.booleans())
     def decide(self, number: int, name: str, granted: bool) -> None:

@@ -50,7 +50,6 @@ from tests.core.approval_support import (
     digest_of,
     person,
     register_of,
-    request_of,
 )
 
 S = ApprovalState
@@ -98,7 +97,7 @@ def reserve(register: Register, number: int = 1, operation: str = "op") -> Appro
 def bring(register: Register, state: ApprovalState, number: int = 1) -> None:
     """Make the n-th approval and bring it into a state that time has no part in."""
     approval_id = approval_id_of(number)
-    register.insert(request_of(number))
+    register.ask(number)
     if state is S.DENIED:
         register.decide(approval_id, person("bob"), granted=False)
     if state is S.CANCELLED:
@@ -137,7 +136,7 @@ class TestMoves:
         for number, state in enumerate(sorted(set(S) - {S.EXPIRED}), 1):
             bring(register, state, number)
         expired = len(S)
-        register.insert(request_of(expired, seconds=1))
+        register.ask(expired, seconds=1)
         clock.advance(1)
         for number, state in enumerate([*sorted(set(S) - {S.EXPIRED}), S.EXPIRED], 1):
             name = approval_id_of(number)
@@ -193,15 +192,15 @@ class TestInsert:
         """
         The same request again is the one that is there; another of its id is refused.
         """
-        made = register.insert(request_of(1))
+        made = register.ask(1)
         granted = register.decide(ONE, person("bob"), granted=True)
 
-        assert granted == register.insert(request_of(1))
+        assert granted == register.ask(1)
         assert made.created_at == granted.created_at
         with pytest.raises(ConflictError):
-            register.insert(request_of(1, digest=digest_of(2)))
+            register.ask(1, digest=digest_of(2))
         with pytest.raises(ConflictError):
-            register.insert(request_of(1, requester="bob"))
+            register.ask(1, requester="bob")
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -214,12 +213,12 @@ class TestInsert:
             ("demands", ()),
         ],
     )
-    def test_fields(self, register: Register, field: str, value: object) -> None:
+    def test_fields(self, register: Register, field: str, value: Any) -> None:
         """
         A request that can't be one is refused by the name of its field.
         """
         with pytest.raises(InvalidInputError) as caught:
-            register.insert(request_of(1, **{field: value}))
+            register.ask(1, **{field: value})
 
         assert field == caught.value.facts["field"]
 
@@ -332,7 +331,7 @@ def odd() -> OddStore:
     """Give a store with one pending approval, and nothing in the way yet."""
     found = OddStore()
     register = register_of(found)
-    register.insert(request_of(1, quorum=50))
+    register.ask(1, quorum=50)
     return found
 
 
@@ -471,13 +470,13 @@ def test_bounds(
     What a request counts is between 1 and its maximum, and those are told.
     """
     for value in (1, most):
-        made = register_of(MemoryApprovalStore()).insert(request_of(1, **facts(value)))
+        made = register_of(MemoryApprovalStore()).ask(1, **facts(value))
         assert 1 == made.generation
     for value in (0, most + 1):
         store = MemoryApprovalStore()
         words = f"^{field} must be between 1 and {most} {unit}, got {value}"
         with pytest.raises(InputSizeError, match=words) as caught:
-            register_of(store).insert(request_of(1, **facts(value)))
+            register_of(store).ask(1, **facts(value))
         limits = {"actual": value, "minimum": 1, "maximum": most}
         assert {"field": field, **limits} == caught.value.facts
         assert [] == list(store.approval_ids())
@@ -496,9 +495,9 @@ def test_room(step: str, kib: int) -> None:
         register = register_of(store)
         name = "n" * length
         if step == "insert":
-            register.insert(request_of(1, key_id=name))
+            register.ask(1, key_id=name)
             return len(store.get(ONE) or b"")
-        register.insert(request_of(1, quorum=2))
+        register.ask(1, quorum=2)
         if step == "review":
             demands = [ApprovalDemand(rule=name)]
             register.change(

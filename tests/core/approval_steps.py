@@ -21,7 +21,6 @@ from tests.core.approval_support import (
     digest_of,
     person,
     register_of,
-    request_of,
 )
 
 Seen: TypeAlias = dict[str, bytes | None]
@@ -35,7 +34,7 @@ def _reserve(register: Register) -> None:
 
 
 STEPS: dict[str, Callable[[Register], object]] = {
-    "insert": lambda register: register.insert(request_of(9)),
+    "insert": lambda register: register.ask(9),
     "decide": lambda register: register.decide(
         approval_id_of(1), person("bob"), granted=True
     ),
@@ -63,7 +62,7 @@ def make_template(store: ApprovalStore) -> None:
     """Put three approvals into a store: one pending, one granted, one reserved."""
     register = register_of(store)
     for number in (1, 2, 3):
-        register.insert(request_of(number))
+        register.ask(number)
     for number in (2, 3):
         register.decide(approval_id_of(number), person("bob"), granted=True)
     register.reserve(

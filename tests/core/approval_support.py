@@ -11,7 +11,6 @@ from pathlib import Path
 from hsm_core._internal.approvals import states
 from hsm_core._internal.approvals.records import encode_approval, entry_of
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.lib.encoding import mac_function
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.guard import guarded
@@ -76,21 +75,6 @@ def person(name: str) -> Caller:
     return Caller(principal=name, roles=frozenset(), credential_id=f"token-{name}")
 
 
-def request_of(number: int, **facts: object) -> ApprovalRequest:
-    """Return a request for the n-th approval, by ann, for an hour, of one person."""
-    quorum = facts.pop("quorum", 1)
-    assert isinstance(quorum, int)
-    usual: dict[str, object] = {
-        "approval_id": approval_id_of(number),
-        "kind": "DestroyKey",
-        "digest": digest_of(number),
-        "requester": "ann",
-        "demands": (ApprovalDemand(rule="two-people", quorum=quorum),),
-        "seconds": 3600,
-    }
-    return ApprovalRequest(**usual | facts)  # type: ignore[arg-type]
-
-
 def approval_of(number: int, **facts: object) -> Approval:
     """Return the n-th approval, made n seconds after the start, by ann."""
     usual: dict[str, object] = {
@@ -116,6 +100,18 @@ def change_of(approval: Approval) -> ApprovalChange:
 
 class Register(ApprovalRegister):
     """A register, and the steps that the approval workflow makes on it."""
+
+    def ask(
+        self, number: int, *, seconds: int = 3600, quorum: int = 1, **facts: object
+    ) -> Approval:
+        """Let ann ask for the n-th approval, for an hour, by one person."""
+        now = self.time.now()
+        usual: dict[str, object] = {
+            "demands": (ApprovalDemand(rule="two-people", quorum=quorum),),
+            "created_at": now,
+            "expires_at": now + seconds * 1_000_000,
+        }
+        return self.insert(approval_of(number, **usual | facts))
 
     def reserve(
         self, approval_id: str, *, operation_id: str, digest: str, requester: str

@@ -13,13 +13,12 @@ from hsm_core._internal.approvals.records import (
     encode_approval,
     read_entry,
 )
-from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.keyring.key_ring import KeyRing, RootKey
 from hsm_core._internal.lib.encoding import join, length_prefixed, split
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.sqlite.approval_rows import APPROVALS_SCHEMA
 from hsm_core.errors import ApprovalTamperedError
-from hsm_core.model import ApprovalDemand, ApprovalState, Caller, Role
+from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller, Role
 from hsm_core.protocols import ApprovalEntry
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core import key_vectors
@@ -65,13 +64,16 @@ def test_life(tmp_path: Path) -> None:
     register = Register(store, RING.approval_mac, clock)
     file = tmp_path / "approvals" / f"{APPROVAL_ID}.json"
     register.insert(
-        ApprovalRequest(
+        Approval(
             approval_id=APPROVAL_ID,
+            generation=1,
+            state=ApprovalState.PENDING,
             kind="DestroyKey",
             digest="41" * 32,
             requester="alice",
             demands=(ApprovalDemand(rule="destroy", distinct_roles=(Role.AUDITOR,)),),
-            seconds=86400,
+            created_at=clock.now(),
+            expires_at=clock.now() + 86_400_000_000,
             salt=bytes(range(32)),
             shown_sha256="44" * 32,
             sealed=b"sealed",

@@ -38,7 +38,6 @@ from tests.core.approval_support import (
     digest_of,
     person,
     register_of,
-    request_of,
 )
 from tests.self_tests import open_tested
 
@@ -198,7 +197,7 @@ S = ApprovalState
 
 def end(register: Register, number: int) -> None:
     """Make an approval and close it at once."""
-    register.insert(request_of(number))
+    register.ask(number)
     register.cancel(approval_id_of(number), requester="ann")
 
 
@@ -250,7 +249,7 @@ def test_states() -> None:
     clock = FakeClock()
     register = register_of(MemoryApprovalStore(), clock)
     for number in range(1, 7):
-        register.insert(request_of(number, seconds=3600))
+        register.ask(number, seconds=3600)
     for number in (1, 2, 3):
         register.decide(approval_id_of(number), person("bob"), granted=True)
     for number in (1, 2):

@@ -25,11 +25,7 @@ from hsm_core._internal.approvals.records import (
     entry_of,
     latest_instant,
 )
-from hsm_core._internal.approvals.states import (
-    ApprovalRequest,
-    is_approval_id,
-    new_approval,
-)
+from hsm_core._internal.approvals.states import is_approval_id
 from hsm_core._internal.lib.concurrency import Locks
 from hsm_core._internal.time.clock import SteadyTime
 from hsm_core.errors import (
@@ -250,9 +246,7 @@ class ApprovalRegister:
         with journal.removal(approval_ids) if journal else nullcontext():
             self.store.remove(approval_ids)
 
-    def insert(
-        self, request: ApprovalRequest, *, step: AuditDraft | None = None
-    ) -> Approval:
+    def insert(self, wanted: Approval, *, step: AuditDraft | None = None) -> Approval:
         """
         Store a new request; repeating it changes nothing.
 
@@ -262,23 +256,20 @@ class ApprovalRegister:
             StoreUnavailableError: It was not written, unless it is an
                 OutcomeUnknownError.
         """
-        with self._locks.held(request.approval_id):
-            return self._insert(request, step)
-
-    def _insert(self, request: ApprovalRequest, step: AuditDraft | None) -> Approval:
-        wanted = new_approval(request, self.time.now())
+        rules.check_new(wanted)
         record = self._encoded(wanted, _REQUEST_BYTES)
-        try:
-            if self.store.get(request.approval_id) is not None:
-                raise GenerationConflictError
-            self._commit(None, wanted, record, step)
-        except GenerationConflictError:
-            found = self._changed(request.approval_id, _unchanged)
-            if (found.digest, found.requester) != (wanted.digest, wanted.requester):
-                raise ConflictError(
-                    "An approval with this ID already exists."
-                ) from None
-            return found
+        with self._locks.held(wanted.approval_id):
+            try:
+                if self.store.get(wanted.approval_id) is not None:
+                    raise GenerationConflictError
+                self._commit(None, wanted, record, step)
+            except GenerationConflictError:
+                found = self._changed(wanted.approval_id, _unchanged)
+                if (found.digest, found.requester) != (wanted.digest, wanted.requester):
+                    raise ConflictError(
+                        "An approval with this ID already exists."
+                    ) from None
+                return found
         return wanted
 
     def decide(

@@ -25,7 +25,6 @@ from hsm_core._internal.approvals.journal import ApprovalJournal
 from hsm_core._internal.approvals.presentation import context_of, present, state_before
 from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core._internal.approvals.service import ApprovalService
-from hsm_core._internal.approvals.states import ApprovalRequest
 from hsm_core._internal.keyring.documents import KeyDocument, audited_caller, key_facts
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.lib.concurrency import Locks
@@ -428,13 +427,18 @@ class ApprovalWorkflow:
             wire.encode_packed(shown), approval_id=approval_id, entropy=self._entropy
         )
         seconds = min(demand.seconds for demand in asked.demands)
-        request = ApprovalRequest(
+        now = self._register.time.now()
+        wanted = Approval(
             approval_id=approval_id,
+            generation=1,
+            state=ApprovalState.PENDING,
             kind=type(asked.operation).__name__,
             digest=digest,
             requester=asked.caller.principal,
             demands=tuple(dict.fromkeys(asked.demands)),
-            seconds=max(seconds, minimum_seconds),
+            created_at=now,
+            expires_at=now + max(seconds, minimum_seconds) * 1_000_000,
+            uses_left=min(demand.uses for demand in asked.demands),
             salt=salt,
             shown_sha256=consent.shown_sha256(salt, shown),
             sealed=sealed,
@@ -446,7 +450,7 @@ class ApprovalWorkflow:
         step = step_of(
             "system.approval-requested", asked.caller, rule=asked.rule, digest=digest
         )
-        return self._register.insert(request, step=step)
+        return self._register.insert(wanted, step=step)
 
     def _shown(self, asked: ApprovalContext, salt: bytes) -> ShownOperation:
         document, operation = asked.document, asked.operation
