@@ -130,7 +130,9 @@ def test_seed_of_another_length(row: Row) -> None:
             assert "material" == caught.value.facts["field"]
 
 
-@pytest.mark.parametrize("row", rows(Family.SLH_DSA), ids=label)
+@pytest.mark.parametrize(
+    "row", [r for r in rows(Family.SLH_DSA) if r[1].endswith("128f")], ids=label
+)
 def test_root_of_another_seed(row: Row) -> None:
     """A foreign key of SLH-DSA has the root that its seeds give, or is refused."""
     octets = read_private_key_info(row[1], material(row))
