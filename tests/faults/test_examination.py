@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.processes import ServerProcess
 from tests.faults.consents import ExpectedApproval
 from tests.faults.crew import Crew
-from tests.faults.expectation import ExpectedKey, ExpectedVersion, Use, Violation
+from tests.faults.expectation import ExpectedKey, Use, Violation
 
 AGREED_SECONDS = 60.0
 
@@ -36,11 +36,6 @@ def lost_generation(key: ExpectedKey) -> None:
     key.generation += 1
 
 
-def lost_version(key: ExpectedKey) -> None:
-    """Act as if one more version had been acknowledged."""
-    key.versions.append(ExpectedVersion("active", 99))
-
-
 def lost_revocation(key: ExpectedKey) -> None:
     """Act as if a revocation had been acknowledged."""
     key.current.state = "revoked"
@@ -53,27 +48,13 @@ def forged_output(key: ExpectedKey) -> None:
     key.uses.append(Use(made, len(key.versions), b"never seen", bytes(64)))
 
 
-def lost_hold(key: ExpectedKey) -> None:
-    """Act as if a hold had been acknowledged, or its end."""
-    key.hold = "" if key.hold else "another"
-
-
-def lost_description(key: ExpectedKey) -> None:
-    """Act as if something else had been said of it last."""
-    key.description += "!"
-
-
 def lost_extension(key: ExpectedKey) -> None:
     """Act as if a version were kept for longer."""
     key.kept[1] = "2199-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
-    "pretend",
-    [
-        *(lost_generation, lost_version, lost_revocation, forged_output),
-        *(lost_hold, lost_description, lost_extension),
-    ],
+    "pretend", [lost_generation, lost_revocation, forged_output, lost_extension]
 )
 def test_lost_change_is_noticed(
     busy: tuple[Crew, ServerProcess], pretend: Callable[[ExpectedKey], None]
@@ -96,19 +77,9 @@ def test_lost_change_is_noticed(
         expected.keys[name] = kept
 
 
-def used_otherwise(approval: ExpectedApproval) -> ExpectedApproval | None:
-    """Act as if it had not been used."""
-    return replace(approval, state="granted", used_by=0)
-
-
 def denied(approval: ExpectedApproval) -> ExpectedApproval | None:
     """Act as if it had been denied."""
     return replace(approval, state="denied")
-
-
-def used_unseen(approval: ExpectedApproval) -> ExpectedApproval | None:
-    """Act as if only the trail knew that it was used."""
-    return replace(approval, used_by=0)
 
 
 def unasked(approval: ExpectedApproval) -> ExpectedApproval | None:
@@ -116,7 +87,7 @@ def unasked(approval: ExpectedApproval) -> ExpectedApproval | None:
     return None
 
 
-@pytest.mark.parametrize("pretend", [used_otherwise, denied, used_unseen, unasked])
+@pytest.mark.parametrize("pretend", [denied, unasked])
 def test_an_approval_that_went_otherwise_is_noticed(
     busy: tuple[Crew, ServerProcess],
     pretend: Callable[[ExpectedApproval], ExpectedApproval | None],
