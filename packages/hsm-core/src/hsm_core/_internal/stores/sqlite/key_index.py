@@ -212,12 +212,20 @@ class KeyRows(KeyEntries):
     def remove(self, key_id: KeyId, /) -> None:
         """Remove a key; what is stored of it stays."""
         with self._database.transaction(join=True) as connection:
-            remove(connection, key_id)
+            found = find_row(connection, BY_ID, key_id)
+            if found is not None:
+                before = _entry_before(connection, found)
+                _move_operations(connection, found[0], before, None)
+                places.move(connection, before, None)
+                connection.execute(_CLEAR, (found[0],))
 
     def replace(self, entries: Iterable[IndexEntry], /) -> None:
         """Replace all entries by these, of keys that are stored; aborts stay."""
         with self._database.transaction(join=True) as connection:
-            replace_all(connection, entries)
+            _forget_places(connection)
+            connection.execute(_CLEAR, (None,))
+            for entry in entries:
+                put(connection, entry)
 
     def rebuild(self, entries: Iterable[IndexEntry], /) -> None:
         """Replace all entries, in any order."""
@@ -306,28 +314,9 @@ def _move_operations(
         connection.execute(_ADD_OPERATION, (operation_id, number))
 
 
-def remove(connection: sqlite3.Connection, key_id: KeyId) -> None:
-    """Forget the entry of a key; what is stored of it stays."""
-    found = find_row(connection, BY_ID, key_id)
-    if found is None:
-        return
-    before = _entry_before(connection, found)
-    _move_operations(connection, found[0], before, None)
-    places.move(connection, before, None)
-    connection.execute(_CLEAR, (found[0],))
-
-
-def replace_all(connection: sqlite3.Connection, entries: Iterable[IndexEntry]) -> None:
-    """Forget all entries, and put these, of keys that are stored; aborts stay."""
-    for statement in (
-        "DELETE FROM places",
-        "DELETE FROM facets",
-        "DELETE FROM operations",
-    ):
-        connection.execute(statement)
-    connection.execute(_CLEAR, (None,))
-    for entry in entries:
-        put(connection, entry)
+def _forget_places(connection: sqlite3.Connection) -> None:
+    for table in ("places", "facets", "operations"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
 
 
 class Listing:
@@ -383,8 +372,7 @@ def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:
 
         first: Has its name and operations before all others.
     """
-    for table in ("places", "facets", "operations"):
-        connection.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
+    _forget_places(connection)
     connection.execute("UPDATE keys SET claim = NULL")
     row = find_row(connection, BY_ID, first.key_id)
     if row is not None:

@@ -175,20 +175,15 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
     if query.after is not None:
         condition += _BEHIND
         values += _position(*query.after)
-        rows = _fetch(
-            connection, condition + _NEWEST, values, query.limit, query.offset
-        )
-    elif query.offset <= total // 2:
-        rows = _fetch(
-            connection, condition + _NEWEST, values, query.limit, query.offset
-        )
+    if query.after is not None or query.offset <= total // 2:
+        condition += _NEWEST
+        rows = _fetch(connection, condition, values, query.limit, query.offset)
     else:
         # From the other end it is nearer.
         last = total - query.offset
         first = max(0, last - query.limit)
-        rows = _fetch(connection, condition + _OLDEST, values, last - first, first)[
-            ::-1
-        ]
+        condition += _OLDEST
+        rows = _fetch(connection, condition, values, last - first, first)[::-1]
     return IndexPage(keys=_unpack(rows), total=total)
 
 
