@@ -101,6 +101,7 @@ class BaseAuditLog(ABC):
         clock: Clock,
         hmac_key: bytes,
     ) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._chain = chain
         self._clock = WatchedClock(clock)
@@ -162,11 +163,17 @@ class BaseAuditLog(ABC):
             AuditUnavailableError: It can't be recorded, and nothing was removed; or a
                 removal failed, which the next start or prune finishes.
         """
+        self._check_process()
         with self._pruning:
             head = self.head().seq
             end = min(seq, self._floor(), head)
             self._pruner.finish(self.durable_head().seq)
             return self._pruner.prune(end, policy, head, self.lines, self._append_prune)
+
+    def _check_process(self) -> None:
+        # A child made by fork shares the files, but has no thread that writes them.
+        if self._process != os.getpid():
+            raise AuditUnavailableError("The audit log was opened by another process.")
 
     def _append_prune(self, detail: PruneDetail) -> AuditTicket:
         draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
@@ -240,7 +247,6 @@ class DurableAuditLog(BaseAuditLog):
             clock=options.clock,
             hmac_key=options.hmac_key,
         )
-        self._process = os.getpid()
         self._medium = medium
         self._reserve = reserve
         self._open_events = recovered.end.open_events()
@@ -277,18 +283,6 @@ class DurableAuditLog(BaseAuditLog):
     def set_digest_at_open(self) -> str:
         """The newest set digest that the log held when it was opened, or empty."""
         return self._set_digest_at_open
-
-    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """
-        Remove records before *seq*, as far as none is needed; see `AuditLog.prune`.
-
-        Raises:
-            AuditTamperedError: A record that would be removed is bad; none was.
-            AuditUnavailableError: It can't be recorded, and nothing was removed; or a
-                removal failed, which the next start or prune finishes.
-        """
-        self._check_process()
-        return super().prune(seq, policy)
 
     def append(
         self,
@@ -376,11 +370,6 @@ class DurableAuditLog(BaseAuditLog):
         failure = self._flusher.failure
         if failure is not None:
             raise AuditUnavailableError from failure
-
-    def _check_process(self) -> None:
-        # A child made by fork shares the files, but has no thread that writes them.
-        if self._process != os.getpid():
-            raise AuditUnavailableError("The audit log was opened by another process.")
 
 
 def _uses_the_reserve(draft: AuditDraft) -> bool:
