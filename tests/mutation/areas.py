@@ -67,7 +67,7 @@ AREAS: Final = {
         ),
         _core(
             *("audit_baseline", "audit_format", "audit_record", "audit_recovery"),
-            *("audit_stored", "audit_tampering", "audit_verify", "tamper_trail"),
+            *("audit_tampering", "audit_verify", "tamper_trail"),
             *("trail_filters", "trail_walk"),
         )
         + _contract("audit_pruning"),
