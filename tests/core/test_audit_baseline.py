@@ -119,17 +119,6 @@ def test_the_baseline_of_another_trail_or_key_is_refused() -> None:
     check_baseline(other, log_id="", hmac_key=KEY)
 
 
-def test_a_baseline_of_a_newer_format_is_not_taken_for_a_forgery() -> None:
-    """Who has gone back to an older release is told to use the newer one."""
-    lines = encode_baseline(_header(3), KEYS, KEY)[1]
-
-    for number, reason in ((b"2", "format"), (b"0", "baseline")):
-        first = lines[0].replace(b'"format":1', b'"format":' + number)
-        with pytest.raises(AuditTamperedError) as caught:
-            _check([first, *lines[1:]])
-        assert {"seq": 0, "reason": reason} == caught.value.facts
-
-
 def test_keys_cut_short_after_the_check_are_not_taken_for_all() -> None:
     """A baseline that shrinks while it is read raises."""
     lines = encode_baseline(_header(3), KEYS, KEY)[1]
