@@ -95,6 +95,7 @@ class Pipeline:
         journal: KeyJournal,
     ) -> None:
         self._services = services
+        self._handlers = handlers
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, journal)
         self.desk = ApprovalDesk(self._admission, services.consents)
@@ -121,11 +122,11 @@ class Pipeline:
 
     def speed_of(self, operation: Operation[Any]) -> Speed:
         """Return where an operation runs under an event loop."""
-        return self._admission.handler(operation).speed_of(operation)
+        return self._handlers[type(operation)].speed_of(operation)
 
     def weight(self, operation: Operation[Any]) -> int:
         """Return how many quick operations one is worth; see `OpenHSM.weight`."""
-        return self._admission.handler(operation).weight(operation)
+        return self._handlers[type(operation)].weight(operation)
 
     def compute(self, request: Request, *, at_once: bool = False) -> Outcome:
         """
@@ -224,7 +225,7 @@ class Pipeline:
     def _compute_once(
         self, context: RequestContext[Any], *, at_once: bool
     ) -> Answer[Any]:
-        handler = self._admission.handler(context.operation)
+        handler = self._handlers[type(context.operation)]
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
         self._admission.admit(context, handler)
         handler.prepare(context)
