@@ -119,7 +119,7 @@ class Action(Generic[S]):
         fields = self.own_fields(subject)
         tree = read_fields(fields, form)
         if self.is_partial:
-            shown = Form({field.name: [field.value] for field in fields})
+            shown = Form({field.name: [field.value] for field in fields}, {})
             before = read_fields(fields, shown)
             tree = {name: v for name, v in tree.items() if v != before[name]}
         tree |= self.read(form, subject) | self.target(subject)

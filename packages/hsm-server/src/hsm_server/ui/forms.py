@@ -10,7 +10,6 @@ import warnings
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from dataclasses import field as default
 from datetime import UTC, datetime, time
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -79,7 +78,7 @@ class Form:
     """
 
     fields: Mapping[str, Sequence[str]]
-    files: Mapping[str, bytes] = default(default_factory=dict)
+    files: Mapping[str, bytes]
 
     def __contains__(self, name: str) -> bool:
         return name in self.fields
@@ -173,7 +172,7 @@ async def read_form(request: web.Request) -> Form:
     fields: dict[str, list[str]] = {}
     for name, text in pairs:
         fields.setdefault(name, []).append(_pasted(text))
-    return Form(fields)
+    return Form(fields, {})
 
 
 async def read_multipart(content_type: str, body: bytes) -> Form:

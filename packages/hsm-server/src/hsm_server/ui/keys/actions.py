@@ -120,8 +120,15 @@ def _source_fields(subject: KeyWithVersions) -> Sequence[Field]:
         Option(str(version.version), f"Version {version.version}")
         for version in subject.sources
     )
-    kind, label = "version", "Roll back to"
-    return [Field(name=kind, label=label, kind=kind, options=options, is_required=True)]
+    return [
+        Field(
+            name="version",
+            label="Roll back to",
+            kind="version",
+            options=options,
+            is_required=True,
+        )
+    ]
 
 
 def _revocation_fields(subject: KeyWithVersions) -> Sequence[Field]:
