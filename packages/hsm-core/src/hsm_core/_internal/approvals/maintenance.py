@@ -29,7 +29,6 @@ from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.journal import COMMITTED
 from hsm_core._internal.policy.in_force import Recogniser
-from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import (
     Approval,
     ApprovalDetail,
@@ -236,55 +235,36 @@ def _is_reservation(event: AuditEvent, hold: ApprovalReservation) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrunedApprovals:
-    """
-    What a prune did.
-
-    Attributes:
-        removed: Ids of the approvals that are gone.
-        tampered: Ids of those that are not authentic, and stay.
-    """
-
-    removed: tuple[str, ...]
-    tampered: tuple[str, ...]
-
-
-def prune_approvals(register: ApprovalRegister, days: int) -> PrunedApprovals:
+def prune_approvals(register: ApprovalRegister, days: int) -> tuple[str, ...]:
     """
     Remove approvals that were closed more than so many days ago.
 
-    Pending, granted and reserved ones stay, however old; so do unauthentic ones, which
-    are returned. Expiry is stored.
+    Pending, granted and reserved ones stay, however old; so do unauthentic ones. Expiry
+    is stored.
 
     Args:
         register: All approvals.
 
-        days: Age, counted from the end; 0 removes nothing.
+        days: Age, counted from the end.
+
+    Returns:
+        Ids of the approvals that are gone.
 
     Raises:
         StoreUnavailableError: Some may have been removed.
         OutcomeUnknownError: The same; the store must be reopened.
     """
-    if days <= 0:
-        return PrunedApprovals(removed=(), tampered=())
     closed: dict[str, int] = {}
-    tampered: list[str] = []
     instants = {register.opened_at}
     for approval_id in register.store.approval_ids():
-        try:
-            approval = register.get(approval_id)
-        except ApprovalTamperedError:
-            tampered.append(approval_id)
-            continue
-        except ApprovalNotFoundError:
-            continue
-        _note(approval, register.opened_at, closed, instants)
+        approval = register.current(approval_id)
+        if approval is not None:
+            _note(approval, register.opened_at, closed, instants)
     age = _Age(register, sorted(instants))
     old = [name for name, end in closed.items() if age.of(end) > days * _DAY]
     for start in range(0, len(old), _BATCH):
         register.remove(old[start : start + _BATCH])
-    return PrunedApprovals(removed=tuple(old), tampered=tuple(tampered))
+    return tuple(old)
 
 
 def _note(
