@@ -15,7 +15,6 @@ from hsm_core import operations as ops
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import ApprovalState, Role
 from hsm_core.policies import parse_policy
-from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
 from tests.core.dual_support import (
     TWO_PEOPLE,
@@ -180,43 +179,6 @@ def test_a_change_from_what_was_shown(case: str) -> None:
         ann.execute(operation)
 
     assert asked.approval_id != again.approval_id
-
-
-def test_a_flood_of_many_people() -> None:
-    """AP-10: each has a limit, pages have one, and whoever comes next may ask."""
-    settings = Settings(approval_requests=5)
-    policy = DemandingPolicy(Sign=TWO_PEOPLE)
-    with dual_hsm(policy, settings=settings) as gateway:
-        key, asked = ed25519(gateway), set()
-        for number in range(60):
-            one = person(gateway, f"flood-{number}", Role.SERVICE)
-            asked |= {ask(one, sign(key, bytes([n]))).approval_id for n in range(5)}
-            with pytest.raises(errors.TooManyApprovalsError):
-                one.execute(sign(key, b"more"))
-
-        ann, bob = person(gateway, "ann"), person(gateway, "bob")
-        mine = ask(ann, sign(key))
-        with pytest.raises(errors.InvalidInputError, match="per_page"):
-            bob.execute(ops.ListApprovals(per_page=101))
-        pages = [bob.execute(ops.ListApprovals(states=(S.PENDING,), per_page=100))]
-        while pages[-1].next_cursor:
-            pages.append(
-                bob.execute(
-                    ops.ListApprovals(
-                        states=(S.PENDING,),
-                        per_page=100,
-                        cursor=pages[-1].next_cursor,
-                    )
-                )
-            )
-        approve(bob, mine)
-        assert ann.execute(sign(key)).signature
-
-    found = [item.approval_id for page in pages for item in page.items]
-    assert mine.approval_id == found[0]
-    assert 301 == len(found) == len(asked | {mine.approval_id})
-    assert asked | {mine.approval_id} == set(found)
-    assert all(len(page.items) <= 100 for page in pages)
 
 
 def test_another_credential_of_the_same_person() -> None:

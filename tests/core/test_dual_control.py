@@ -689,8 +689,9 @@ class TestVisibility:
             if not cursor:
                 break
         assert sorted([*signs, other]) == sorted(walked)
-        with pytest.raises(errors.InvalidInputError, match="cursor"):
-            bob.execute(ops.ListApprovals(cursor="x"))
+        for facts, field in (({"cursor": "x"}, "cursor"), ({"per_page": 101}, "per_p")):
+            with pytest.raises(errors.InvalidInputError, match=field):
+                bob.execute(ops.ListApprovals(**facts))
 
     def test_a_flood_is_dammed(self, policy: DemandingPolicy) -> None:
         """AP-10: one person has so many open requests, and others are not concerned."""
