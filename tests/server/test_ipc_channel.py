@@ -84,16 +84,6 @@ class TestReading:
 
         assert [[Cancel(7)]] == other.batches
 
-    async def test_many_frames_at_once(self, other: Other) -> None:
-        """Frames that have arrived together are handed on together, in order."""
-        _, end = other.open()
-
-        end.send(b"".join(packed(Cancel(n)) for n in range(1, 101)) + b"\0\0")
-        await until(lambda: other.batches)
-
-        assert [[Cancel(n) for n in range(1, 101)]] == other.batches
-        assert [] == other.lost
-
     async def test_the_longest_frame(self, other: Other) -> None:
         """A frame of the greatest length is read."""
         _, end = other.open()
@@ -189,16 +179,6 @@ class TestStrangers:
 
 
 class TestWriting:
-    async def test_order(self, other: Other) -> None:
-        """Frames arrive in order, much as there is of them."""
-        channel, end = other.open()
-        frames = [packed(Chunk(n, bytes([n]) * 100_000)) for n in range(1, 60)]
-
-        for frame in frames:
-            channel.send(frame)
-
-        assert b"".join(frames) == await drained(end, sum(map(len, frames)))
-
     async def test_room(self, other: Other) -> None:
         """There is room until much is unsent, and again once it was read."""
         channel, end = other.open()

@@ -92,18 +92,6 @@ async def request(raw: Raw) -> Request:
 
 
 class TestAnswers:
-    async def test_out_of_order(self, scripted: Scripted) -> None:
-        """Answers may come in any order; each goes to who asked."""
-        raw = await scripted.attach()
-        asked = [scripted.ask() for _ in range(3)]
-        numbers = [(await request(raw)).id for _ in asked]
-
-        await raw.send(*(told(n, bytes([n])) for n in reversed(numbers)))
-        found = await asyncio.gather(*asked)
-
-        assert [bytes([n]) for n in numbers] == [bytes(f.random) for f in found]
-        assert ["bob"] * 3 == scripted.known
-
     async def test_an_answer_that_nobody_waits_for(self, scripted: Scripted) -> None:
         """What was given up may be answered all the same, to nobody."""
         raw = await scripted.attach()
@@ -255,23 +243,6 @@ class TestLoss:
             await first
         assert b"new" == bytes((await second).random)
         assert [] == scripted.troubles
-
-    async def test_half_an_answer(self, scripted: Scripted) -> None:
-        """Pieces of the old connection are no part of an answer of the new one."""
-        old = await scripted.attach()
-        first = scripted.ask()
-        number = (await request(old)).id
-        await old.send(Chunk(number, b"old"))
-        await asyncio.sleep(0.05)
-
-        new = await scripted.attach()
-        second = scripted.ask()
-        await request(new)
-        await new.send(told(number, b"new"))
-
-        with pytest.raises(errors.UnavailableError):
-            await first
-        assert b"new" == bytes((await second).random)
 
 
 class TestCancelling:

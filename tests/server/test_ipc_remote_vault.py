@@ -238,18 +238,6 @@ class TestRefuse:
         assert ["alice"] == heard
         assert [("alice", "malformed")] == recorded(bench.hsm, "Sign")
 
-    async def test_by_a_stranger(self, bench: Bench) -> None:
-        """A stranger's refusal is a failure to authenticate, and nothing else."""
-        vault = bench.front_end()
-
-        with pytest.raises(AuthenticationError):
-            await vault.refuse(
-                visitor(""), "malformed", kind="Sign", key_id="", known=Heard()
-            )
-
-        assert [] == recorded(bench.hsm, "Sign")
-        assert 1 == bench.failures
-
 
 class TestFollow:
     async def test_pages(self, bench: Bench) -> None:

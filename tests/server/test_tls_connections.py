@@ -315,19 +315,6 @@ def test_who_takes_it_slowly_gets_it(
         assert time.monotonic() - began > 1.5
 
 
-def test_a_last_answer_comes_to_its_end(people: People, kind: str) -> None:
-    """Who begins to read it late gets all of it, before the connection ends."""
-    with (
-        serving(state_of(people.pair), kind) as server,
-        connected(server, client_context(people.root)) as tls,
-    ):
-        ask_much(tls, 1)
-        ask_much(tls, 1, ends=True)
-        time.sleep(1.5)
-
-        assert 2 * 4 * MIB == sum(take(tls))
-
-
 def test_a_last_answer_that_nobody_takes_is_cut_off(
     people: People, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
