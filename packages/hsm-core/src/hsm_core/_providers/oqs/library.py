@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, cast
 
@@ -168,28 +169,16 @@ class Absent:
     reason: str
 
 
-class _Once:
-    """Result of the one import in this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: OqsLibrary | Absent | None = None
-
-    def open(self) -> OqsLibrary | Absent:
-        with self._lock:
-            if self._found is None:
-                self._found = _open()
-            return self._found
-
-
-_ONCE: Final = _Once()
+_OPENING: Final = threading.Lock()
 
 
 def open_library() -> OqsLibrary | Absent:
     """Return liboqs, or why it can't be used; the first answer is kept."""
-    return _ONCE.open()
+    with _OPENING:
+        return _open()
 
 
+@cache
 def _open() -> OqsLibrary | Absent:
     try:
         wrapper = importlib.metadata.version(_DISTRIBUTION)
