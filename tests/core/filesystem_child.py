@@ -69,6 +69,13 @@ def heal(template: Path, folder: Path, scenario: str) -> int:
         with patched(FaultyOS(lambda name, args: die(), nth, nth, CHANGES)):
             store.reopen()
 
+    return at_every_call(template, folder, at_call)
+
+
+def at_every_call(
+    template: Path, folder: Path, at_call: Callable[[Path, int], None]
+) -> int:
+    """Make a copy for each call that can be killed, and return their number."""
     nth = 1
     while was_killed(
         lambda n=nth: at_call(copy(template, folder / f"call-{n}"), n)  # type: ignore[misc]
@@ -94,12 +101,7 @@ def main(template: Path, folder: Path, scenario: str) -> int:
     for point in POINTS:
         directory = copy(template, folder / f"point-{point}")
         assert was_killed(lambda d=directory, p=point: at_point(d, p))  # type: ignore[misc]
-    nth = 1
-    while was_killed(
-        lambda n=nth: at_call(copy(template, folder / f"call-{n}"), n)  # type: ignore[misc]
-    ):
-        nth += 1
-    return len(POINTS) + nth
+    return len(POINTS) + at_every_call(template, folder, at_call)
 
 
 if __name__ == "__main__":

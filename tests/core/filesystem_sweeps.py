@@ -42,8 +42,15 @@ NUMBERS: Final = {
     for name in ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EACCES")
 } | {"ESTALE": errno.ESTALE}
 
-SYSTEM_CALLS: Final = ("write", "fsync", "rename", "unlink", "mkdir", "rmdir")
-"""What changes a file system; a file that is made is written next, or has no name."""
+SYSTEM_CALLS: Final = (
+    *("write", "fsync", "rename", "unlink", "mkdir", "rmdir"),
+    *("pwrite64", "fdatasync", "ftruncate"),
+)
+"""
+What changes a file system; a file that is made is written next, or has no name.
+
+The last of them are calls of SQLite, for the saved index.
+"""
 
 
 def reopened(directory: Path) -> tuple[Seen, bool]:

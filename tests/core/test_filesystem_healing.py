@@ -22,6 +22,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.protocols import KeyStore
+from tests.core.filesystem_child import POINTS
 from tests.core.filesystem_support import (
     CHANGES,
     COUNTER,
@@ -245,15 +246,6 @@ def test_blob_before_the_commit(store: FilesystemKeyStore) -> None:
     assert before == seen(store)
 
 
-POINTS = (
-    "store.before_blobs",
-    "store.after_blobs",
-    "store.before_document",
-    "store.after_document",
-    "store.after_remove",
-)
-
-
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -276,7 +268,7 @@ def test_foreign_exception(
     with install(fail), pytest.raises(OutcomeUnknownError if told else error):
         SCENARIOS[scenario](store)
 
-    assert POINTS[: len(passed)] == tuple(passed)
+    assert POINTS[: len(passed)] == passed
     if committed:
         unavailable(store)
         store.reopen()
