@@ -32,7 +32,6 @@ from tests.core.key_support import everything, key_id_of, operation_of, page
 from tests.core.remote_support import (
     change,
     create,
-    new_key,
     no_pauses,
     open_remote,
     settle,
@@ -127,24 +126,6 @@ class TestLostAnswers:
         assert before == list(store.scan())
         assert store.find_operation(operation_of(2)) is None
         store.commit(change(1, 2))
-
-    @pytest.mark.parametrize("number", [1, 2])
-    def test_late_put(
-        self, store: RemoteKeyStore, vault: MemoryVault, number: int
-    ) -> None:
-        """
-        A put that arrives after the store was opened again is refused, new key or old.
-        """
-        before = list(store.scan())
-        vault.hold("put", name=f"keys/{key_id_of(number)}/document", times=99)
-        with pytest.raises(OutcomeUnknownError):
-            store.commit(change(1, 7) if number == 1 else new_key(2, 7))
-
-        settle(store, vault)
-
-        assert 0 == vault.deliver()
-        assert before == list(store.scan())
-        store.abort(operation_of(7))
 
     def test_of_a_blob(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
         """
@@ -270,26 +251,6 @@ class TestTwoProcesses:
         assert OperationMark(key_id=None, aborted=True) == store.find_operation(
             operation_of(2)
         )
-
-    def test_paused_creation(
-        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
-    ) -> None:
-        """
-        The same holds for a key that is not there yet.
-        """
-        vault.hold("put", name=f"keys/{key_id_of(2)}/document", times=99)
-        with pytest.raises(OutcomeUnknownError):
-            create(store, 2)
-        vault.clear()
-        clock.advance(31)
-        second = open_remote(vault, clock=clock, holder="second")
-
-        assert second.refresh(key_id_of(2)) is None
-
-        assert 0 == vault.deliver()
-        assert [ONE] == page(second)
-        assert [ONE] == list(everything(second))
-        second.close()
 
     def test_lost_lease(
         self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
