@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hsm_core._internal.approvals import repository
 from hsm_core._internal.approvals.records import entry_of
 from hsm_core._internal.approvals.states import missing, reviewed
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
@@ -268,7 +269,8 @@ class TestTampering:
             edited = bytearray(record)
             edited[place] ^= 1
             self.put(store, ONE, bytes(edited))
-            with pytest.raises(ApprovalTamperedError) as caught:
+            words = f"^Approval {ONE} was tampered with"
+            with pytest.raises(ApprovalTamperedError, match=words) as caught:
                 register.get(ONE)
             assert {"approval_id": ONE} == caught.value.facts
             with pytest.raises(ApprovalTamperedError):
@@ -399,10 +401,11 @@ def test_index_in_the_making(odd: OddStore, monkeypatch: pytest.MonkeyPatch) -> 
     assert () == register.check()
 
 
-def test_many_lies() -> None:
+def test_many_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A listing of records whose index lies ends soon, and says where to go on.
+    A listing of lies in the index ends soon and says where; a check names them all.
     """
+    monkeypatch.setattr(repository, "_PAGE", 10)
     store = MemoryApprovalStore()
     for number in range(1, 50):
         change = change_of(approval_of(number, state=S.DENIED, closed_at=1))
@@ -414,6 +417,9 @@ def test_many_lies() -> None:
 
     assert () == page.approvals
     assert (approval_of(30).created_at, approval_id_of(30)) == page.after
+    assert {approval_id_of(number) for number in range(1, 50)} == set(
+        register_of(store).check()
+    )
 
 
 @pytest.mark.parametrize(

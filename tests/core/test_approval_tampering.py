@@ -40,11 +40,9 @@ def findings(gateway: OpenHSM) -> tuple[str, int]:
 def alarms(gateway: OpenHSM) -> set[str]:
     """Return the approvals that the trail tells of as changed."""
     events = gateway.act_as(AUDITOR).execute(ops.ListAuditEvents(limit=200)).items
-    return {
-        entry.event.approval_id
-        for entry in events
-        if entry.event.kind == "system.approval-tampered"
-    }
+    found = [e.event for e in events if e.event.kind == "system.approval-tampered"]
+    assert {event.parameters["reason"] for event in found} <= REASONS
+    return {event.approval_id for event in found}
 
 
 def recover(gateway: OpenHSM) -> ops.Recovered:
@@ -54,6 +52,7 @@ def recover(gateway: OpenHSM) -> ops.Recovered:
     return gateway.act_as(ANN).execute(RECOVER)
 
 
+REASONS = {"edited", "foreign", "index", "missing", "newer", "older"}
 RECOVER = ops.RecoverStore(reason="a test")
 WAITING = ops.CreateKey(algorithm="ML-KEM-768", name="waiting")
 
