@@ -21,6 +21,7 @@ from hsm_server.tls.ocsp.request import (
     UnusableError,
     build_request,
     get_url,
+    subject_of,
 )
 from hsm_server.tls.ocsp.response import (
     MAX_RESPONSE_BYTES,
@@ -301,3 +302,8 @@ class TestRequest:
         padded = type(request)(request.der + bytes(100), b"")
 
         assert get_url("http://responder.test", padded) is None
+
+    def test_chain_without_issuer(self) -> None:
+        """Without its issuer nothing can be checked."""
+        assert subject_of([SERVER.der]) is None
+        assert subject_of([SERVER.der, STRANGER.der]) is None
