@@ -89,7 +89,7 @@ AREAS: Final = {
         ),
         _core(
             *("lifecycle", "documents", "states", "staging", "destruction"),
-            "scheduled_rotation",
+            *("scheduled_rotation", "retention_policy", "retention_purges"),
         ),
     ),
     "tokens": Area(
