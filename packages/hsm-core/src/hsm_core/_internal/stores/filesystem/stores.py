@@ -100,13 +100,17 @@ class SavedKeyIndex(KeyIndex):
         def load() -> None:
             nonlocal doubtful
             self._check_files(len(folders))
-            self._saved = connections.open_exclusively(
-                self._layout.index, _APPLICATION_ID
-            )
+            self._saved = self._open()
             entries, doubtful = _read(self._saved, self._boot_id, folders)
             super(SavedKeyIndex, self).replace(entries)
 
         return doubtful if self._unless_failed(load) else None
+
+    def _open(self) -> sqlite3.Connection:
+        # A start waits for nobody who reads it: it can do without.
+        return connections.open_exclusively(
+            self._layout.index, _APPLICATION_ID, patience_seconds=0
+        )
 
     def _check_files(self, keys: int) -> None:
         # What is much larger than an index of so many keys is not read.
@@ -189,9 +193,7 @@ class SavedKeyIndex(KeyIndex):
         def save() -> None:
             if self._saved is None:
                 prepare_file(self._layout.index, _APPLICATION_ID)
-                self._saved = connections.open_exclusively(
-                    self._layout.index, _APPLICATION_ID
-                )
+                self._saved = self._open()
                 for statement in _CREATE:
                     self._saved.execute(statement)
                 self._saved.execute(f"PRAGMA user_version = {_FORMAT}")

@@ -223,12 +223,23 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
     return connection
 
 
-def open_exclusively(path: Path, application_id: int) -> sqlite3.Connection:
-    """Open a prepared file, whatever tables it has; errors as of `connect`."""
+def open_exclusively(
+    path: Path, application_id: int, *, patience_seconds: float = _PATIENCE_SECONDS
+) -> sqlite3.Connection:
+    """
+    Open a prepared file, whatever tables it has; errors as of `connect`.
+
+    Args:
+        path: Of the file.
+
+        application_id: Which kind of database it is.
+
+        patience_seconds: How long to wait while another program has it open.
+    """
     with _opening_errors(path):
         connection = sqlite3.connect(
             path,
-            timeout=_PATIENCE_SECONDS,
+            timeout=patience_seconds,
             isolation_level=None,
             check_same_thread=False,
             factory=_Connection,
