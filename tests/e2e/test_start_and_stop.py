@@ -47,11 +47,15 @@ def used(original: Site, tmp_path: Path) -> Iterator[Site]:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Return mode, time of change and bytes of everything below a folder."""
+    """
+    Return the mode of everything below a folder, time of change and bytes of files.
+
+    A folder changes when the index of keys is read: SQLite has a log beside it then.
+    """
     return {
         str(path.relative_to(folder)): (
             path.lstat().st_mode,
-            path.lstat().st_mtime_ns,
+            path.lstat().st_mtime_ns if path.is_file() else 0,
             path.read_bytes() if path.is_file() else b"",
         )
         for path in folder.rglob("*")
