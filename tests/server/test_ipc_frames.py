@@ -4,6 +4,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,13 @@ def test_what_front_ends_send(frame: Any) -> None:
 def test_what_vaults_send(frame: Any) -> None:
     """A front end reads what a vault has packed."""
     assert frame == unpacked(packed(frame), FRONT)
+
+
+@pytest.mark.parametrize("frame", [Request(1, Purpose.STATUS, Visitor()), Cancel(1)])
+def test_a_vault_sends_no_requests(frame: Any) -> None:
+    """What only a front end sends is unknown to it."""
+    with pytest.raises(msgspec.ValidationError):
+        unpacked(packed(frame), FRONT)
 
 
 @given(st.integers(0, 5 * CHUNK_BYTES))

@@ -223,7 +223,8 @@ class TestLoss:
             await change
         with pytest.raises(errors.UnavailableError):
             await asked
-        assert 1 == len(scripted.troubles)
+        told = ["the connection to the vault ended: gone"]
+        assert told == scripted.troubles
 
     async def test_a_new_vault(self, scripted: Scripted) -> None:
         """No answer of the old connection is given on the new one."""

@@ -51,7 +51,11 @@ class TestBuckets:
         found = buckets(clock)
         assert BURST == spend(found, "alice")
 
-        assert pytest.approx(0.1) == found.take("alice").wait_seconds
+        refused = found.take("alice")
+        assert pytest.approx(0.1) == refused.wait_seconds
+        # In whole seconds, and never at once.
+        told = {"limit": "actor", "retry_after_seconds": 1}
+        assert told == refused.error().facts
         clock.now += 1.0
         assert PER_SECOND == spend(found, "alice")
 

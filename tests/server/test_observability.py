@@ -142,6 +142,8 @@ def test_alerts_cover_what_impairs_an_hsm() -> None:
     """Whatever makes the state another than operational wakes somebody."""
     read = set().union(*(_names(rule["expr"]) for rule in ALERTS))
 
+    # Two of one name would be one to whoever is woken.
+    assert len(ALERTS) == len({rule["alert"] for rule in ALERTS})
     assert {
         "ferrohsm_audit_available",
         "ferrohsm_audit_state",

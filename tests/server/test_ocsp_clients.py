@@ -74,6 +74,14 @@ class TestRulings:
         assert not Place(is_hard=False).check.lets_in(Ruling.REVOKED)
         assert Place(is_hard=True).check.lets_in(Ruling.GOOD)
 
+    async def test_responder_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A client waits for a limited time, whatever the responder's clock says."""
+        monkeypatch.setattr(client_check, "_CHECK_SECONDS", 0.05)
+        place = Place()
+        place.responder.takes = 1e9
+
+        assert UNHEARD is await place.check.judge(client())
+
 
 class TestMemory:
     async def test_asked_once(self) -> None:
@@ -95,6 +103,7 @@ class TestMemory:
         await place.clock.advance(50)
 
         assert Ruling.REVOKED is await place.judge(chain)
+        assert ["good", "revoked"] == place.results
 
     async def test_revoked_is_remembered(self) -> None:
         """So is that a certificate is revoked."""

@@ -52,17 +52,19 @@ def good(server: Issued) -> Reply:
 
 class TestResponders:
     async def test_good(self, responders: Responders) -> None:
-        """A responder is asked by POST, with a nonce, and believed."""
+        """A responder is asked by POST, with a fresh nonce, and believed."""
         async with Web(lambda asked: b"").serve() as web:
             server = CA_.issue(urls=(web.url,))
             web.reply = good(server)
             status = await ask(responders, server)
-        (asked,) = web.asked
+            await ask(responders, server)
+        asked, again = web.asked
 
         assert Status.GOOD is status
         assert ("POST", "/") == (asked.method, asked.target)
         assert "application/ocsp-request" in asked.headers
         assert 32 == len(asked.nonce)
+        assert asked.nonce != again.nonce
 
     @pytest.mark.parametrize("status", ["405 No", "404 No", "501 No", "malformed"])
     async def test_responder_without_post(
@@ -87,6 +89,7 @@ class TestResponders:
         assert ["POST", "GET"] == [asked.method for asked in web.asked]
         assert server.certificate.serial_number == request.serial_number
         assert not list(request.extensions)
+        assert not {"/", "+", "="} & set(target)
 
     @pytest.mark.parametrize(
         ("reply", "fault"),
@@ -174,7 +177,7 @@ class TestResponders:
             await ask(responders, server)
 
     async def test_second_responder(self, responders: Responders) -> None:
-        """A responder that hangs leaves time for the next."""
+        """They are asked in order; one that hangs leaves time for the next."""
         silent = Web(lambda asked: TRICKLE)
         silent.is_trickling = True
         async with silent.serve(), Web(lambda asked: b"").serve() as web:
@@ -182,6 +185,7 @@ class TestResponders:
             web.reply = good(server)
 
             assert Status.GOOD is await ask(responders, server, 2.0)
+            assert silent.asked
             silent.is_trickling = False
 
     async def test_redirect(self, responders: Responders) -> None:

@@ -400,6 +400,19 @@ def test_every_flag_reaches_its_field(
     assert value == getattr(PLACES[group](server.start), field)
 
 
+def test_some_flags_reach_the_core_too(server: Server) -> None:
+    """It takes the longest payload of all, and people by certificate."""
+    result = run(
+        *("--max-payload-bytes=7", "--max-raw-bytes=8", "--max-aad-bytes=9"),
+        *("--client-ca=ca.pem", "--client-cert-identities"),
+    )
+    core = server.settings.core
+
+    assert 0 == result.exit_code, result.output
+    assert (8, 9) == (core.limits.payload_bytes, core.limits.aad_bytes)
+    assert core.certificate_identities
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -477,13 +490,14 @@ class TestTLS:
         )
 
     def test_variables_hold_several(self, server: Server) -> None:
-        """With colons between."""
+        """With colons between; pairs belong together by their order."""
         result = run(FERROHSM_CERT="a.pem:b.pem", FERROHSM_KEY="1.pem:2.pem")
         tls = server.settings.tls
 
         assert 0 == result.exit_code, result.output
         assert tls is not None
         assert [Path("a.pem"), Path("b.pem")] == [pair.cert for pair in tls.pairs]
+        assert [Path("1.pem"), Path("2.pem")] == [pair.key for pair in tls.pairs]
 
     @pytest.mark.parametrize(
         ("flags", "words"),

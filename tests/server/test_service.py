@@ -113,12 +113,18 @@ async def test_live_without_a_vault() -> None:
 async def test_a_stuck_vault_is_not_waited_for(
     api: API, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Health and metrics say so soon, also to those who ask meanwhile."""
+    """
+    Health and readiness say so soon, also to those who ask meanwhile.
+
+    Who looks whether the process lives asks nobody.
+    """
     vault, check = Stuck(), api.app[HEALTH]
     monkeypatch.setattr(check, "_vault", vault)
     monkeypatch.setattr(check, "_asked_at", float("-inf"))
     monkeypatch.setattr(state, "STATUS_SECONDS", 0.1)
     async with asyncio.timeout(30):
+        live = await api.send("GET", "//livez", token="")
+        assert (200, 0) == (live.status, vault.asked)
         pages = ("//readyz", "//healthz", "//readyz")
         answers = await asyncio.gather(
             *(api.send("GET", page, token="") for page in pages)

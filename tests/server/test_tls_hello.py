@@ -208,6 +208,13 @@ def test_groups_are_of_a_known_few(name: str) -> None:
     assert group_label(name) in {*GROUPS, "none", "other"}
 
 
+@pytest.mark.parametrize("name", GROUPS)
+def test_known_groups_keep_their_names(name: str) -> None:
+    """In whatever case they are written."""
+    assert name == group_label(name.upper())
+    assert "none" == group_label(None)
+
+
 def test_without_tls_nothing_is_known() -> None:
     """Of no transport, and of one without handshake."""
     assert channel_of(None) is None

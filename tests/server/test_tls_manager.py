@@ -207,7 +207,7 @@ class TestWhatCanNotBeUsed:
             (_early, "is not valid before"),
             (_open, "has mode 0644"),
             (_half, "PEM"),
-            (_gone, "Cannot read"),
+            (_gone, "key.pem (No such file"),
         ],
         ids=["mismatched", "expired", "early", "open", "half", "gone"],
     )
@@ -289,6 +289,11 @@ def _another_list_is_garbage(world: World) -> str:
     return "contains no revocation list in PEM or DER"
 
 
+def _another_list_is_cut_off(world: World) -> str:
+    world.crl.write_text("-----BEGIN X509 CRL-----\nAA")
+    return "contains no revocation list in PEM or DER"
+
+
 def _another_list_is_gone(world: World) -> str:
     world.crl.unlink()
     return "(No such file"
@@ -323,6 +328,7 @@ class TestWithdrawnTrust:
         [
             _its_list_stays,
             _another_list_is_garbage,
+            _another_list_is_cut_off,
             _another_list_is_gone,
             _another_list_has_ended,
             _a_block_is_garbage,
