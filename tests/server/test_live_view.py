@@ -369,6 +369,7 @@ class TestResuming:
 
 
 class TestRefusals:
+    @both
     @pytest.mark.parametrize("query", ["", "start_seq=0", "limit=5"])
     async def test_a_stranger(self, viewer: Viewer, query: str) -> None:
         """No view without a good token, and no word on what else was wrong."""
