@@ -16,6 +16,8 @@ def make_key(kind: str) -> Any:
     match kind:
         case "RSA":
             return rsa.generate_private_key(65537, 2048)
+        case "P-384":
+            return ec.generate_private_key(ec.SECP384R1())
         case "Ed25519":
             return ed25519.Ed25519PrivateKey.generate()
         case "ML-DSA-65":
