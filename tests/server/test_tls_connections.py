@@ -315,6 +315,21 @@ def test_who_takes_it_slowly_gets_it(
         assert time.monotonic() - began > 1.5
 
 
+def test_a_last_answer_is_waited_for(people: People, kind: str) -> None:
+    """Who begins to read it late gets all of it: until then the connection stays."""
+    ask = ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with (
+        serving(state_of(people.pair), kind) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        tls.sendall(ask.replace(b"GET /healthz", b"POST /echo?answer=300000"))
+        time.sleep(1.5)  # longer than a farewell is waited for
+        open_ = server.listener._connections  # noqa: SLF001 (no other view of them)
+
+        assert 1 == server.call(len, open_)
+        assert 300_000 == sum(take(tls))
+
+
 def test_a_last_answer_that_nobody_takes_is_cut_off(
     people: People, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
