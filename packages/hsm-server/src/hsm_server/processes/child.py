@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def begin_child() -> Child:
     return Child(control, begin.slot, plan, descriptors, logger, Metrics(plan.started))
 
 
-class ChildProgram:
+class ChildProgram(ABC):
     """
     Program of a child process: executes the supervisor's messages to the last one.
 
@@ -136,6 +137,7 @@ class ChildProgram:
         for descriptor in descriptors:
             os.close(descriptor)
 
+    @abstractmethod
     def _heed(self, message: FromSupervisor, descriptors: list[int]) -> bool:
         """
         Execute a message; return whether to go on.
@@ -145,7 +147,6 @@ class ChildProgram:
 
             descriptors: Its descriptors; those left in the list are closed.
         """
-        raise NotImplementedError
 
     def _tell_reloaded(self, problem: str) -> None:
         self._control.send(Reloaded(problem[:LONGEST_TEXT]))
