@@ -52,7 +52,7 @@ nox.options.sessions = ["lint", "typecheck", "tests", "docs"]
 
 
 def _install(session: nox.Session, *groups: str, options: Sequence[str] = ()) -> None:
-    """Install the three distributions editable, and dependency groups beside them."""
+    """Install the four distributions editable, and dependency groups beside them."""
     editable = [word for dist in DISTS for word in ("-e", f"packages/{dist}")]
     _install_groups(session, *groups, options=[*options, *editable])
 
@@ -159,7 +159,7 @@ def _folder_of_tests(*, in_memory: bool) -> Iterator[tuple[str, ...]]:
 @nox.session(allow_parallel=False)
 def tests(session: nox.Session) -> None:
     """
-    Run the tests of all three distributions.
+    Run the tests of all four distributions.
 
     With ``-- quick``, run those that show most in least time: `quick` in
     tests/sessions.toml.
@@ -374,7 +374,7 @@ def audit(session: nox.Session) -> None:
         python = _install_wheel(session, dist)
         frozen = session.run(
             *("python", "-m", "pip", "--python", python, "freeze"),
-            *("--exclude", dist, "--exclude", "hsm-core"),
+            *(word for name in DISTS for word in ("--exclude", name)),
             silent=True,
         )
         lines.update(str(frozen).splitlines())

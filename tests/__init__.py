@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The tests of all three distributions."""
+"""The tests of all four distributions."""

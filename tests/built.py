@@ -11,7 +11,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-DISTS: Final = ("hsm-core", "hsm-server", "hsm-cli")
+DISTS: Final = ("hsm-core", "hsm-client", "hsm-server", "hsm-cli")
 """Names of the distributions; each is built from the folder of packages/ so named."""
 
 WHEELS: Final = Path("dist")

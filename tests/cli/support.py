@@ -7,20 +7,16 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 import pytest
 
-from hsm_cli.client import RemoteHSM
 from hsm_cli.main import run
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 
 R = TypeVar("R")
-
-Remote: TypeAlias = Callable[..., RemoteHSM]
-"""Makes clients of the stub, with other arguments where they are given."""
 
 
 class _Stream(io.TextIOWrapper):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from hsm_cli.client import RemoteHSM
+from hsm_client import RemoteHSM
 from hsm_core.errors import ApprovalRequiredError, InvalidInputError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import ApprovalState, Role
@@ -25,8 +25,8 @@ from hsm_core.operations import ApprovalInfo, CreateKey, DestroyKey
 from hsm_core.session import Session
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import caller
-from tests.cli.stub import Stub
 from tests.cli.support import Shell
+from tests.client.stub import Stub
 
 BOB = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 HMAC = b"\x02" * 32

@@ -12,17 +12,17 @@ from typing import NoReturn
 
 import pytest
 
-from hsm_cli.client import RemoteHSM
-from hsm_cli.client.messages import EventBlock, read_blocks
+from hsm_client import RemoteHSM
+from hsm_client.messages import EventBlock, read_blocks
 from hsm_core import errors, wire
 from hsm_core.errors import HSMError, TransportError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEntry
 from hsm_core.operations import GenerateRandom, ListAuditEvents
 from hsm_core.testing import caller
-from tests.cli.certificates import Certificates
-from tests.cli.stub import PROBLEM, TOKEN, Fault, Stub, answer, problem, stream
 from tests.cli.support import Shell
+from tests.client.certificates import Certificates
+from tests.client.stub import PROBLEM, TOKEN, Fault, Stub, answer, problem, stream
 
 FROM_NOW = ListAuditEvents()
 DENIED = answer(403, PROBLEM, problem(errors.AccessDeniedError()))

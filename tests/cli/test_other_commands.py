@@ -20,9 +20,9 @@ from hsm_core.operations import (
 )
 from hsm_core.protocols import HSM
 from tests import self_tests
-from tests.cli.certificates import Certificates
-from tests.cli.stub import TOKEN, Stub
 from tests.cli.support import Answering, Shell
+from tests.client.certificates import Certificates
+from tests.client.stub import TOKEN, Stub
 from tests.support import require_program
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.certificates import Certificates
-from tests.cli.stub import TOKEN, Stub
+from tests.client.certificates import Certificates
+from tests.client.stub import TOKEN, Stub
 from tests.support import require_program
 
 PROGRAM = (sys.executable, "-m", "hsm_cli")

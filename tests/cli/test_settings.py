@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hsm_cli.client.settings import TokenSettings
-from hsm_cli.client.tokens import mint_token, open_token, secret_signer
 from hsm_cli.commands import cli
 from hsm_cli.commands.token import inspect_token
+from hsm_client.settings import TokenSettings
+from hsm_client.tokens import mint_token, open_token, secret_signer
 from hsm_core.errors import ConfigurationError
-from tests.cli.certificates import Certificates
-from tests.cli.stub import TOKEN, Stub
 from tests.cli.support import Shell
+from tests.client.certificates import Certificates
+from tests.client.stub import TOKEN, Stub
 
 SECRET = "text:" + "q" * 40
 FLAGS = (

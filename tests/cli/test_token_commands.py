@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwk, jwt
 
-from hsm_cli.client.tokens import mint_token, secret_signer
 from hsm_cli.commands.token import inspect_token
+from hsm_client.tokens import mint_token, secret_signer
 from tests.cli.support import Shell
 
 SECRET = "text:" + "s" * 32

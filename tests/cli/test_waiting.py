@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
-from hsm_cli.client.waiting import (
+from hsm_client.waiting import (
     ApprovalEndedError,
     ApprovalWait,
     execute_when_approved,

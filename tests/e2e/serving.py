@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hsm_cli.client import RemoteHSM
+from hsm_client import RemoteHSM
 from hsm_core.model import Caller
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.app import create_app

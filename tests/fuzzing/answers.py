@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from hsm_cli.client.messages import (
+from hsm_cli.io.key_files import read_private_key
+from hsm_client.messages import (
     Answer,
     entry_of,
     error_of_event,
     read_blocks,
     result_of,
 )
-from hsm_cli.io.key_files import read_private_key
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.errors import HSMError

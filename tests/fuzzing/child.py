@@ -17,7 +17,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["hsm_cli", "hsm_core", "hsm_server"],
+    include=["hsm_cli", "hsm_client", "hsm_core", "hsm_server"],
     enable_loader_override=False,
 ):
     import hsm_server.tls.openssl  # noqa: F401 (before anything loads cryptography)

@@ -24,13 +24,18 @@ CONTRACTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"][
 
 CORE = "hsm-core/src/hsm_core"
 SERVER = "hsm-server/src/hsm_server"
+CLIENT = "hsm-client/src/hsm_client"
 CLI = "hsm-cli/src/hsm_cli"
 
 VIOLATIONS = {
     "Server and CLI stand on core, never on each other": [
         (f"{CLI}/io/output.py", "import hsm_server.config.settings"),
-        (f"{SERVER}/http/problems.py", "import hsm_cli.client.settings"),
+        (f"{SERVER}/http/problems.py", "import hsm_cli.options"),
+        (f"{CLIENT}/settings.py", "import hsm_cli.options"),
         (f"{CORE}/testing/memory.py", "import hsm_server"),
+    ],
+    "The server knows no client": [
+        (f"{SERVER}/http/problems.py", "import hsm_client.settings"),
     ],
     "Core internals are imported by core alone": [
         (f"{SERVER}/app.py", "from hsm_core._internal import encoding"),
@@ -42,7 +47,7 @@ VIOLATIONS = {
     ],
     "Core fakes stay out of the shipped server and CLI": [
         (f"{SERVER}/app.py", "import hsm_core.testing"),
-        (f"{CLI}/client/remote.py", "import hsm_core.testing"),
+        (f"{CLIENT}/remote.py", "import hsm_core.testing"),
     ],
     "Core floors": [
         (f"{CORE}/errors.py", "import hsm_core.model"),
@@ -64,11 +69,15 @@ VIOLATIONS = {
         (f"{SERVER}/unplaced.py", ""),
     ],
     "Layers of the client": [
-        (f"{CLI}/client/settings.py", "import hsm_cli.io.output"),
+        (f"{CLIENT}/settings.py", "import hsm_client.remote"),
+        (f"{CLIENT}/unplaced.py", ""),
+    ],
+    "Layers of the command line": [
+        (f"{CLI}/io/output.py", "import hsm_cli.invocation"),
         (f"{CLI}/unplaced.py", ""),
     ],
-    "The client library stands without the command line": [
-        (f"{CLI}/client/waiting.py", "import click"),
+    "The client stands without the command line": [
+        (f"{CLIENT}/waiting.py", "import click"),
     ],
     "Pages and commands do not lean on their neighbours": [
         (f"{SERVER}/ui/audit.py", "import hsm_server.ui.retention"),

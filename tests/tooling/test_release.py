@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import REPOSITORY
 
-DISTRIBUTIONS = ("hsm-core", "hsm-server", "hsm-cli")
+DISTRIBUTIONS = ("hsm-core", "hsm-client", "hsm-server", "hsm-cli")
 CORE_REQUIRES_AT_MOST = 6
 
 

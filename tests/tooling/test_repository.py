@@ -128,7 +128,7 @@ def test_readme_example_runs() -> None:
     assert lines <= 10
 
 
-@pytest.mark.parametrize("dist", ["hsm-core", "hsm-server", "hsm-cli"])
+@pytest.mark.parametrize("dist", ["hsm-core", "hsm-client", "hsm-server", "hsm-cli"])
 def test_licence_is_in_every_distribution(dist: str) -> None:
     """
     Each wheel carries the licence, which must lie in the distribution's folder.

@@ -22,7 +22,7 @@ def patterns(table: Any) -> list[str]:
 
 
 def required() -> set[str]:
-    """Return the names of all that the three distributions require of others."""
+    """Return the names of all that the four distributions require of others."""
     texts: list[str] = []
     for path in REPOSITORY.glob("packages/*/pyproject.toml"):
         project = tomllib.loads(path.read_text("utf-8"))["project"]

@@ -34,9 +34,9 @@ def names_in(source: str) -> set[str]:
 
 
 def test_links() -> None:
-    """The tour is a tour: it names many places, in all three distributions."""
+    """The tour is a tour: it names many places, in all four distributions."""
     assert len(_LINKS) > 40
-    for name in ("hsm-core", "hsm-server", "hsm-cli"):
+    for name in ("hsm-core", "hsm-client", "hsm-server", "hsm-cli"):
         assert any(f"packages/{name}/src/" in path for path, _ in _LINKS)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar, Final
 
-from hsm_cli.client.waiting import ApprovalEndedError
+from hsm_client.waiting import ApprovalEndedError
 from hsm_core import errors
 
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from hsm_cli.client.settings import ClientSettings
 from hsm_cli.io.output import Output, print_note
+from hsm_client.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from hsm_cli.client import RemoteHSM
-    from hsm_cli.client.waiting import ApprovalWait
+    from hsm_client import RemoteHSM
+    from hsm_client.waiting import ApprovalWait
     from hsm_core.errors import HSMError
     from hsm_core.model import AuditEntry, KeyInfo
     from hsm_core.operations import ListAuditEvents, Operation
@@ -88,7 +88,7 @@ class Invocation:
 
         if self.approval_wait is None:
             return attempt()
-        from hsm_cli.client.waiting import execute_when_approved
+        from hsm_client.waiting import execute_when_approved
 
         return execute_when_approved(hsm, attempt, self.approval_wait)
 
@@ -134,7 +134,7 @@ class Invocation:
 
     def set_approval_wait(self, seconds: float | None = None) -> None:
         """Wait for approvals, for *seconds* or as the settings say."""
-        from hsm_cli.client.waiting import ApprovalWait
+        from hsm_client.waiting import ApprovalWait
 
         most = self.settings.wait_seconds if seconds is None else seconds
         self.approval_wait = ApprovalWait(seconds=most, notify=print_note)
@@ -151,7 +151,7 @@ class Invocation:
 
     def _open(self) -> RemoteHSM:
         if self._opened is None:
-            from hsm_cli.client.remote import open_remote
+            from hsm_client.remote import open_remote
 
             self._opened = open_remote(self.settings)
         return self._opened
@@ -167,6 +167,6 @@ def _endings(approval_id: str) -> Iterator[None]:
     except ConflictError as error:
         if not approval_id or error.facts.get("approval_id") != approval_id:
             raise
-        from hsm_cli.client.waiting import ApprovalEndedError
+        from hsm_client.waiting import ApprovalEndedError
 
         raise ApprovalEndedError(str(error), **error.facts) from None

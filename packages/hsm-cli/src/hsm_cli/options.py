@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from hsm_cli.client.settings import (
+from hsm_client.settings import (
     DEFAULT_ENDPOINT,
     DEFAULT_TIMEOUT_SECONDS,
     DEFAULT_TOKEN_TTL_SECONDS,

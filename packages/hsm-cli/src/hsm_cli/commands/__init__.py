@@ -15,8 +15,8 @@ from typing import Any, Final
 import click
 
 from hsm_cli.__about__ import __version__
-from hsm_cli.client.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 from hsm_cli.options import Group, global_flags, read_settings
+from hsm_client.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 
 __all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
 

@@ -15,12 +15,12 @@ from typing import Any, Final
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from hsm_cli.client.tokens import MIN_SECRET_BYTES, has_key, mint_token, open_signer
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.output import print_note
 from hsm_cli.options import Group, given_as_flag
 from hsm_cli.parameters import LocalCommand
+from hsm_client.tokens import MIN_SECRET_BYTES, has_key, mint_token, open_signer
 from hsm_core.errors import (
     AuthenticationError,
     ConfigurationError,

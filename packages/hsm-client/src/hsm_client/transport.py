@@ -25,7 +25,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from hsm_cli.client.messages import EVENTS, Answer, Request
+from hsm_client.messages import EVENTS, Answer, Request
 from hsm_core.errors import ConfigurationError, TransportError, UnsafeFileModeError
 
 

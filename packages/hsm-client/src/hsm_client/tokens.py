@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hsm_cli.client.settings import TokenAlgorithm, TokenSettings
+from hsm_client.settings import TokenAlgorithm, TokenSettings
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import parse_role
 from hsm_core.secret_input import read_secret, read_secret_text

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from hsm_cli.client.messages import (
+from hsm_client.messages import (
     Answer,
     EventBlock,
     Request,
@@ -24,9 +24,9 @@ from hsm_cli.client.messages import (
     result_of,
     stream_request_of,
 )
-from hsm_cli.client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
-from hsm_cli.client.tokens import open_token
-from hsm_cli.client.transport import Transport, open_tls_context
+from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from hsm_client.tokens import open_token
+from hsm_client.transport import Transport, open_tls_context
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     AuthenticationError,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`hsm_cli.client`: an HSM over HTTPS."""
+"""`hsm_client`: an HSM over HTTPS."""
 
 import threading
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hsm_cli.client import RemoteHSM
+from hsm_client import RemoteHSM
 from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -19,8 +19,8 @@ from hsm_core.errors import (
 from hsm_core.model import KeyState
 from hsm_core.session import Session
 from tests import self_tests
-from tests.cli.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
-from tests.cli.support import Remote
+from tests.client.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
+from tests.client.support import Remote
 
 UNAVAILABLE = problem(errors.StoreUnavailableError())
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""`hsm_cli.client`: meaning of responses."""
+"""`hsm_client`: meaning of responses."""
 
 import pytest
 
-from hsm_cli.client import RemoteHSM
+from hsm_client import RemoteHSM
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -13,8 +13,8 @@ from hsm_core.errors import (
     TransportError,
     UnavailableError,
 )
-from tests.cli.stub import PROBLEM, Stub, answer, problem
-from tests.cli.support import Remote
+from tests.client.stub import PROBLEM, Stub, answer, problem
+from tests.client.support import Remote
 
 
 class TestProblems:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""`hsm_cli.client`: lost responses and retries."""
+"""`hsm_client`: lost responses and retries."""
 
 import threading
 from typing import Any
 
 import pytest
 
-from hsm_cli.client import RemoteHSM
+from hsm_client import RemoteHSM
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -18,8 +18,8 @@ from hsm_core.errors import (
     TransportError,
 )
 from hsm_core.session import Session
-from tests.cli.stub import PROBLEM, Fault, Stub, answer, drop, problem
-from tests.cli.support import Remote
+from tests.client.stub import PROBLEM, Fault, Stub, answer, drop, problem
+from tests.client.support import Remote
 
 UNAVAILABLE = problem(errors.StoreUnavailableError())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`hsm_cli.client`: unreachable and untrusted servers."""
+"""`hsm_client`: unreachable and untrusted servers."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from urllib3.connection import HTTPSConnection
 
-from hsm_cli.client import RemoteHSM
+from hsm_client import RemoteHSM
 from hsm_core import operations as ops
 from hsm_core.errors import (
     ConfigurationError,
@@ -18,9 +18,9 @@ from hsm_core.errors import (
 from hsm_core.factory import OpenHSM
 from hsm_core.protocols import HSM
 from hsm_core.testing import caller
-from tests.cli.certificates import Certificates
-from tests.cli.stub import serving
-from tests.cli.support import Remote
+from tests.client.certificates import Certificates
+from tests.client.stub import serving
+from tests.client.support import Remote
 
 
 class TestConnection:

@@ -21,7 +21,7 @@ from hsm_core.errors import HSMError
 from hsm_core.operations import OPERATIONS, Operation, Route
 from hsm_core.protocols import HSM
 from hsm_core.rest import API_PREFIX, APPROVAL_HEADER
-from tests.cli.certificates import Certificates
+from tests.client.certificates import Certificates
 
 TOKEN = "stub.bearer.token"
 PROBLEM = "application/problem+json"
