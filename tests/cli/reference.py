@@ -11,7 +11,7 @@ from inspect import cleandoc
 
 import click
 
-from hsm_cli.commands import COMMANDS, cli
+from hsm_cli.commands import SECTIONS, SPELLINGS, cli
 from hsm_cli.exit_codes import ExitCode
 from tests.support import REPOSITORY
 
@@ -64,12 +64,25 @@ def render() -> str:
         "## Exit codes\n",
         _exit_codes(),
     ]
-    parts += [_REPEATING, "## Commands\n"]
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
-        parts += _command(command, click.Context(command, context, name), 3)
+    parts += [_REPEATING, "## Former names of commands\n", _former_names()]
+    for title, rows in SECTIONS.items():
+        parts.append(f"## {title}\n")
+        for name in rows:
+            command = cli.get_command(context, name)
+            assert command is not None
+            parts += _command(command, click.Context(command, context, name), 3)
     return "\n".join(parts)
+
+
+def _former_names() -> str:
+    rows = "\n".join(
+        f"| `{name}` | {', '.join(f'`{now}`' for now in new.split(', '))} |"
+        for name, (_, new) in SPELLINGS.items()
+    )
+    return (
+        "These names keep working, with the options that they had.\n\n"
+        f"| Former name | Now |\n| --- | --- |\n{rows}\n"
+    )
 
 
 def _exit_codes() -> str:
@@ -92,6 +105,8 @@ def _command(
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             assert inner is not None
+            if inner.hidden:
+                continue
             yield from _command(inner, click.Context(inner, context, name), level + 1)
         return
     options = _options(command, context)

@@ -225,7 +225,7 @@ class TestCompletion:
             [bash, "-c", probe], check=False, capture_output=True, text=True
         )
 
-        assert ["rotate", "rollback"] == done.stdout.split()
+        assert ["rotate", "rollback", "rotation"] == done.stdout.split()
 
 
 def python_module() -> str:

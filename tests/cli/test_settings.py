@@ -40,7 +40,7 @@ def online(
 @pytest.mark.parametrize("flag", FLAGS)
 def test_every_flag_has_its_variable(bare_shell: Shell, flag: str) -> None:
     """Each global flag and its variable stand in the help."""
-    text = bare_shell.ok("--help").text
+    text = bare_shell.ok("help", "all").text
     variable = "FERROHSM_" + flag[2:].replace("-", "_").upper()
 
     assert f"  {flag} " in text

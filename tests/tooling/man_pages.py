@@ -60,6 +60,8 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[str]:
             raise LookupError(f"There is no command {name}.")
         inner = click.Context(command, parent=context, info_name=name)
         path = inner.command_path.partition(" ")[2]
+        if command.hidden:
+            continue
         if isinstance(command, click.Group):
             yield from _commands(command, inner)
             continue

@@ -44,7 +44,7 @@ LISTS = {
     "hsm-cli policy explain": (
         *("--role", "--other-key", "--usages", "--tags", "--certificate-name"),
     ),
-    "hsm-cli update": ("--tags",),
+    "hsm-cli edit": ("--tags",),
     "hsm-server": (
         *("--acme-contact", "--acme-domain", "--cert", "--client-crl", "--key"),
         *("--ocsp-response", "--provider", "--trusted-proxy"),

@@ -87,7 +87,48 @@ class Command(click.Command):
 
 
 class Group(Command, click.Group):
-    """Command group that refuses repeated options."""
+    """Command group that refuses repeated options and suggests a command's name."""
+
+    def list_spellings(self) -> list[str]:
+        """Return the other names of commands."""
+        return [name for name, found in self.commands.items() if found.hidden]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """
+        Return the command that the first word names.
+
+        Raises:
+            click.UsageError: There is none; the message suggests similar ones.
+        """
+        word = args[0]
+        is_unknown = self.get_command(ctx, word) is None
+        if is_unknown and not word.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"No such command: {word}.{_suggestion(word, self, ctx)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _suggestion(word: str, group: Group, ctx: click.Context) -> str:
+    """Return a sentence with the most similar commands, or nothing."""
+    # Needed only for a mistake.
+    from difflib import get_close_matches
+
+    names = [*group.list_commands(ctx), *group.list_spellings()]
+    wanted = word.lower()
+    found = [wanted] if wanted in names else get_close_matches(wanted, names, n=2)
+    if not found:
+        inner: dict[str, list[str]] = {}
+        for name in names:
+            below = group.get_command(ctx, name)
+            if isinstance(below, click.Group):
+                for command in below.list_commands(ctx):
+                    inner.setdefault(command, []).append(f"{name} {command}")
+        for match in get_close_matches(wanted, inner, n=1):
+            found = inner[match][:3]
+    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 class Instant(_ParamType):

@@ -135,9 +135,12 @@ class LocalCommand(Command):
         self.params.append(_JSON)
 
 
-out_option = click.option(
-    "--out", metavar="FILE", help="Write the raw bytes to a file; - is standard output."
-)
+def file_option(text: str) -> Callable[[F], F]:
+    """Add the option ``-o`` or ``--out``: a file to write."""
+    return click.option("-o", "--out", "out", metavar="FILE", help=text)
+
+
+out_option = file_option("Write the raw bytes to a file; - is standard output.")
 
 
 def version_option(text: str, *, required: bool = False) -> Callable[[F], F]:
@@ -196,8 +199,8 @@ def one_of(positional: str | None, option: str | None, *, name: str, flag: str) 
     return found
 
 
-_KEY_OPTION = click.option(
-    "--key-id", "key_option", metavar="KEY", help="UUID or name of the key."
+key_option = click.option(
+    "--key-id", "key_option", metavar="KEY", help="Name or UUID of the key."
 )
 
 
@@ -205,7 +208,7 @@ def key_operand(function: F) -> Callable[..., Any]:
     """Add the parameter *key_id*: ``KEY`` or ``--key-id``."""
 
     @click.argument("key", required=False, metavar="[KEY]")
-    @_KEY_OPTION
+    @key_option
     @functools.wraps(function)
     def wrapper(
         *args: Any, key: str | None, key_option: str | None, **kwargs: Any
@@ -323,7 +326,7 @@ def payload_operands(
     def decorate(function: F) -> Any:
         @click.argument("key", required=False, metavar="[KEY]")
         @click.argument("payload", required=False, metavar=f"[{what.upper()}]")
-        @_KEY_OPTION
+        @key_option
         @click.option(
             "--in",
             "path",

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.results import deliver_public
 from hsm_cli.options import ListOption
-from hsm_cli.parameters import HSMCommand, key_operand
+from hsm_cli.parameters import HSMCommand, file_option, key_operand
 from hsm_core.algorithms import HashAlgorithm, parse_algorithm, spec
 from hsm_core.errors import InvalidInputError
 from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
@@ -51,7 +51,7 @@ from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
     "--uri", cls=ListOption, metavar="URI", help="URI; repeatable or comma-separated."
 )
 @click.option("--pss", is_flag=True, help="Sign with RSASSA-PSS (RSA keys only).")
-@click.option("--out", metavar="FILE", help="Write the request to a file.")
+@file_option("Write the request to a file.")
 @click.pass_obj
 def csr(
     invocation: Invocation,

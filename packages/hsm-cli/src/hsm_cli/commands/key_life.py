@@ -7,7 +7,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import ask, neutral
-from hsm_cli.options import Instant
+from hsm_cli.options import Group, Instant
 from hsm_cli.parameters import (
     ChangeCommand,
     change_command,
@@ -139,20 +139,54 @@ def cancel_destroy() -> None:
     """Cancel a scheduled destruction. The key returns to its previous state."""
 
 
-@click.command("set-rotation", cls=ChangeCommand)
-@key_operand
-@click.option(
+_AGE = click.option(
     "--max-age-days",
     type=click.IntRange(1, 36_500),
     metavar="DAYS",
     help="Rotate when the current version has been active for this many days.",
 )
-@click.option(
+_USES = click.option(
     "--max-uses",
     type=click.IntRange(min=1),
     metavar="N",
     help="Rotate when the key material has been used this many times to protect data.",
 )
+
+
+@click.group("rotation", cls=Group, no_args_is_help=False)
+def rotation() -> None:
+    """Configure automatic rotation."""
+
+
+@rotation.command("set", cls=ChangeCommand)
+@key_operand
+@_AGE
+@_USES
+@click.pass_obj
+def rotation_set(
+    invocation: Invocation,
+    key_id: str,
+    max_age_days: int | None,
+    max_uses: int | None,
+) -> None:
+    """Rotate a key automatically. Replaces both limits."""
+    if max_age_days is None and max_uses is None:
+        raise click.UsageError("Pass --max-age-days, --max-uses or both.")
+    _set_rotation(invocation, key_id, max_age_days, max_uses)
+
+
+@rotation.command("off", cls=ChangeCommand)
+@key_operand
+@click.pass_obj
+def rotation_off(invocation: Invocation, key_id: str) -> None:
+    """Turn automatic rotation off."""
+    _set_rotation(invocation, key_id, None, None)
+
+
+@click.command("set-rotation", cls=ChangeCommand)
+@key_operand
+@_AGE
+@_USES
 @click.option("--off", is_flag=True, help="Turn automatic rotation off.")
 @click.pass_obj
 def set_rotation(
@@ -165,6 +199,12 @@ def set_rotation(
     """Configure automatic rotation. Replaces both limits."""
     if off == (max_age_days is not None or max_uses is not None):
         raise click.UsageError("Pass --max-age-days, --max-uses or both, or --off.")
+    _set_rotation(invocation, key_id, max_age_days, max_uses)
+
+
+def _set_rotation(
+    invocation: Invocation, key_id: str, max_age_days: int | None, max_uses: int | None
+) -> None:
     invocation.change_key(
         SetRotation(key_id=key_id, max_age_days=max_age_days, max_uses=max_uses)
     )

@@ -1,40 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Commands that list, show and edit keys, and print public keys."""
+"""Commands that list, show and edit keys."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import click
-import msgspec
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.output import encode_record
 from hsm_cli.io.results import (
     KEY_HEADER,
     VERSION_HEADER,
-    deliver_public,
     key_pairs,
     key_row,
     version_row,
 )
 from hsm_cli.options import ListOption, choice, none_unless_given
-from hsm_cli.parameters import (
-    HSMCommand,
-    change_command,
-    key_operand,
-    version_option,
-)
-from hsm_core.errors import InvalidInputError, UnsupportedOperationError
+from hsm_cli.parameters import HSMCommand, change_command, key_operand
 from hsm_core.model import KeyState
-from hsm_core.operations import (
-    DescribeKey,
-    GetPublicKey,
-    ListKeys,
-    ListVersions,
-    PublicKey,
-    UpdateKey,
-)
+from hsm_core.operations import DescribeKey, ListKeys, ListVersions, UpdateKey
 
 
 @click.command("list", cls=HSMCommand)
@@ -119,7 +103,7 @@ def versions(invocation: Invocation, key_id: str) -> None:
 
 
 @change_command(
-    "update",
+    "edit",
     UpdateKey,
     click.option(
         "--name", metavar="NAME", help="New unique name; empty removes the name."
@@ -136,113 +120,5 @@ def versions(invocation: Invocation, key_id: str) -> None:
         "removes all tags.",
     ),
 )
-def update() -> None:
+def edit() -> None:
     """Edit a key's name, description, owner or tags. Other fields stay unchanged."""
-
-
-@click.command("public-key", cls=HSMCommand)
-@key_operand
-@version_option("Key version. Default: the current one.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["pem", "der", "jwk"]),
-    default="pem",
-    show_default=True,
-    help="Output format: SubjectPublicKeyInfo (PEM or DER), or JWK.",
-)
-@click.option("--out", metavar="FILE", help="Write the public key to a file.")
-@click.pass_obj
-def public_key(
-    invocation: Invocation, key_id: str, version: int | None, form: str, out: str | None
-) -> None:
-    """Print the public key of a key version. Default: the current version."""
-    key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
-    match form:
-        case "pem":
-            data = key.pem.encode()
-        case "der":
-            data = key.der
-        case _:
-            data = f"{encode_record(key.jwk)}\n".encode()
-    deliver_public(invocation.output, data, out, key)
-
-
-@click.command("jwk", cls=HSMCommand)
-@click.argument("key_ids", metavar="KEY...", nargs=-1, required=True)
-@version_option("Key version. Default: the current one.")
-@click.option(
-    "--set", "as_set", is_flag=True, help="Print a JWK Set even for a single key."
-)
-@click.option("--out", metavar="FILE", help="Write the JWK to a file.")
-@click.pass_obj
-def jwk(
-    invocation: Invocation,
-    key_ids: tuple[str, ...],
-    version: int | None,
-    as_set: bool,
-    out: str | None,
-) -> None:
-    """
-    Print public keys as JWK (RFC 7517); several keys are printed as a JWK Set.
-
-    SLH-DSA and composite keys have no JWK format.
-    """
-    if version is not None and len(key_ids) > 1:
-        raise click.UsageError("--version requires a single KEY.")
-    found = [_fetch_jwk(invocation, key_id, version) for key_id in key_ids]
-    shown = {"keys": found} if as_set or len(found) > 1 else found[0]
-    data = f"{msgspec.json.format(encode_record(shown), indent=2)}\n".encode()
-    deliver_public(invocation.output, data, out)
-
-
-def _fetch_jwk(invocation: Invocation, key_id: str, version: int | None) -> object:
-    key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
-    if key.jwk is None:
-        raise UnsupportedOperationError(
-            f"{key.algorithm} keys have no JWK format.", field="key_id"
-        )
-    return key.jwk
-
-
-@click.command("ssh-public-key", cls=HSMCommand)
-@key_operand
-@version_option("Key version. Default: the current one.")
-@click.option("--comment", metavar="TEXT", help="Comment. Default: the key ID.")
-@click.option("--out", metavar="FILE", help="Write the public key to a file.")
-@click.pass_obj
-def ssh_public_key(
-    invocation: Invocation,
-    key_id: str,
-    version: int | None,
-    comment: str | None,
-    out: str | None,
-) -> None:
-    """
-    Print a public key in OpenSSH format, for authorized_keys or known_hosts.
-
-    Supported keys: RSA, ECDSA and Ed25519.
-    """
-    key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
-    text = key.key_id if comment is None else comment
-    if not text.isprintable():
-        raise InvalidInputError("comment must be one line of text.", field="comment")
-    data = f"{_line(key)} {text}".rstrip().encode() + b"\n"
-    deliver_public(invocation.output, data, out)
-
-
-def _line(key: PublicKey) -> str:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_der_public_key,
-    )
-
-    try:
-        public = load_der_public_key(key.der)
-        return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    except (UnsupportedAlgorithm, ValueError, TypeError):
-        raise UnsupportedOperationError(
-            f"OpenSSH does not support {key.algorithm} keys.", field="key_id"
-        ) from None

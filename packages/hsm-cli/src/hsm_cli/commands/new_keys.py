@@ -355,6 +355,7 @@ def import_key(
 @wrapping_options
 @version_option("Key version. Default: the current one.")
 @click.option(
+    "-o",
     "--out",
     "--output",
     "out",

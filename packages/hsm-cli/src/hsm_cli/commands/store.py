@@ -51,7 +51,7 @@ def verify(invocation: Invocation) -> None:
         )
 
 
-@store.command("back-up", cls=HSMCommand)
+@store.command("back-up", cls=HSMCommand, hidden=True)
 @click.pass_obj
 def back_up(invocation: Invocation) -> None:
     """

@@ -127,6 +127,7 @@ def pair_options(what: str) -> Callable[[Callable[..., Any]], Any]:
             help="Write the raw ciphertext to a file; - is standard output.",
         )(function)
         return click.option(
+            "-o",
             "--out",
             metavar="FILE",
             help=f"Write the raw {what} to a private file (mode 0600); - is standard "

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""Group ``operator``: self-tests, backup and recovery."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.groups import LazyGroup
+
+
+@click.group(
+    "operator",
+    cls=LazyGroup,
+    no_args_is_help=False,
+    listing={
+        "selftest": ("status.selftest", "Run all self-tests now."),
+        "backup": ("store.back_up", "Back up the server's SQLite databases."),
+        "store": ("store.store", "Verify and recover the key store."),
+    },
+)
+def operator() -> None:
+    """Self-tests, backup and recovery of the HSM."""
