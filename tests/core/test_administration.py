@@ -21,8 +21,10 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.factory import OpenHSM, open_async
+from hsm_core.model import Role
 from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM, CryptoProvider
+from hsm_core.session import Session
 from tests.core.crypto_samples import PYCA
 
 
@@ -38,6 +40,17 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> OpenHSM:
 def hsm(gateway: OpenHSM) -> HSM:
     """Give it to somebody who may do everything."""
     return gateway.act_as(testing.caller())
+
+
+def test_the_caller(gateway: OpenHSM) -> None:
+    """A caller reads its own principal and roles, and the audit log has no record."""
+    someone = testing.caller(Role.SERVICE, Role.AUDITOR, principal="ada")
+    before = gateway.act_as(someone).execute(ops.Status()).audit.head_seq
+    found = Session(gateway.act_as(someone)).caller()
+    after = gateway.act_as(someone).execute(ops.Status()).audit.head_seq
+
+    assert ("ada", (Role.AUDITOR, Role.SERVICE)) == (found.principal, found.roles)
+    assert before == after
 
 
 def test_what_to_install(hsm: HSM) -> None:

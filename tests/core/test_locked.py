@@ -25,6 +25,7 @@ SERVED = {
     "BackUpStores",
     "CancelApproval",
     "Deny",
+    "DescribeCaller",
     "GetApproval",
     "ListAlgorithms",
     "ListApprovals",

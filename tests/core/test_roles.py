@@ -63,6 +63,7 @@ EXPECTED = {
     "VerifyAudit":      "A - U -",
     "Status":           "A O U S",
     "ListAlgorithms":   "A O U S",
+    "DescribeCaller":   "A O U S",
     "VerifyStore":      "A - U -",
     "BackUpStores":     "A - - -",
     "RecoverStore":     "A - - -",

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from hsm_core.algorithms import Algorithm, KeyUsage
-from hsm_core.model import Record, Secret
+from hsm_core.model import CertificateText, Line, Record, Role, Secret
 from hsm_core.operations.approvals import ApprovalStatus
 from hsm_core.operations.audit import AuditStatus
 from hsm_core.operations.base import Effect, Operation, Route, Why
@@ -23,6 +23,8 @@ __all__ = [
     "BackUp",
     "BackUpStores",
     "BackedUpFile",
+    "CallerInfo",
+    "DescribeCaller",
     "GenerateRandom",
     "HSMStatus",
     "KeyCacheStatus",
@@ -365,6 +367,33 @@ class Status(Operation[HSMStatus], frozen=True, kw_only=True):
     effect: ClassVar = Effect.READ
     while_locked: ClassVar = True
     route: ClassVar = Route("GET", "/status")
+
+
+class CallerInfo(Record, frozen=True, kw_only=True):
+    """
+    Caller, as authenticated.
+
+    Attributes:
+        principal: Name of the person or service.
+        roles: Roles granted by the credential, in alphabetical order.
+        credential_id: ID of the credential, as in the audit log.
+        certificate_subject: Subject of the client certificate (RFC 4514), or empty.
+        source_address: Network address of the caller, or empty.
+    """
+
+    principal: Line
+    roles: tuple[Role, ...]
+    credential_id: Line = ""
+    certificate_subject: CertificateText = ""
+    source_address: Line = ""
+
+
+class DescribeCaller(Operation[CallerInfo], frozen=True, kw_only=True):
+    """Return the principal and the roles of the caller."""
+
+    effect: ClassVar = Effect.READ
+    while_locked: ClassVar = True
+    route: ClassVar = Route("GET", "/caller")
 
 
 class RandomBytes(Record, frozen=True, kw_only=True):

@@ -110,6 +110,21 @@ def _counts(report: ops.RetentionReport) -> ops.RetentionCounts:
     )
 
 
+@answers(ops.DescribeCaller)
+def describe_caller(
+    services: HandlerDependencies, context: RequestContext[ops.DescribeCaller]
+) -> ops.CallerInfo:
+    """Return the authenticated caller."""
+    caller = context.caller
+    return ops.CallerInfo(
+        principal=caller.principal,
+        roles=tuple(sorted(caller.roles)),
+        credential_id=caller.credential_id,
+        certificate_subject=caller.certificate_subject,
+        source_address=caller.source_address,
+    )
+
+
 @answers(ops.ListAlgorithms)
 def list_algorithms(
     services: HandlerDependencies, context: RequestContext[ops.ListAlgorithms]
