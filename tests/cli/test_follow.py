@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from hsm_client import RemoteHSM
-from hsm_client.messages import EventBlock, read_blocks
+from hsm_client.messages import BlockReader, EventBlock
 from hsm_core import errors, wire
 from hsm_core.errors import HSMError, TransportError
 from hsm_core.factory import OpenHSM
@@ -25,6 +25,7 @@ from tests.client.certificates import Certificates
 from tests.client.stub import PROBLEM, TOKEN, Fault, Stub, answer, problem, stream
 
 FROM_NOW = ListAuditEvents()
+ENDLESS = itertools.repeat(b"x" * 65536)
 DENIED = answer(403, PROBLEM, problem(errors.AccessDeniedError()))
 
 
@@ -69,12 +70,15 @@ class TestBlocks:
             self.STREAM[at : at + size] for at in range(0, len(self.STREAM), size)
         ]
 
-        assert list(self.BLOCKS) == list(read_blocks(chunks))
+        reader = BlockReader()
+
+        assert list(self.BLOCKS) == [b for c in chunks for b in reader.feed(c)]
 
     def test_endless_block(self) -> None:
         """A server can't fill our memory with one event."""
+        reader = BlockReader()
         with pytest.raises(TransportError) as caught:
-            list(read_blocks(itertools.repeat(b"x" * 65536)))
+            list(itertools.chain.from_iterable(map(reader.feed, ENDLESS)))
 
         assert "answer" == caught.value.facts["reason"]
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_cli.io.key_files import read_private_key
 from hsm_client.messages import (
     Answer,
+    BlockReader,
     entry_of,
     error_of_event,
-    read_blocks,
     result_of,
 )
 from hsm_core import operations as ops
@@ -70,7 +70,8 @@ def _answer() -> Target:
 def _events() -> Target:
     def read(data: bytes) -> object:
         # Cut in two, for a stream may be cut anywhere.
-        blocks = list(read_blocks([data[:7], data[7:]]))
+        reader = BlockReader()
+        blocks = [*reader.feed(data[:7]), *reader.feed(data[7:])]
         for block in blocks:
             if block.event == "error":
                 str(error_of_event(block.data))

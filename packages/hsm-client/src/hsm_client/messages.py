@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -42,19 +42,23 @@ class EventBlock:
     data: bytes = field(default=b"", repr=False)
 
 
-def read_blocks(chunks: Iterable[bytes]) -> Iterator[EventBlock]:
-    """
-    Yield the blocks of a stream; an incomplete last one is dropped.
+class BlockReader:
+    """Splits a stream into blocks; an incomplete last one is kept back."""
 
-    Raises:
-        TransportError: A block is longer than 4 MiB.
-    """
-    unread = bytearray()
-    for chunk in chunks:
-        unread += chunk
-        *blocks, unread = unread.split(b"\n\n")
+    def __init__(self) -> None:
+        self._unread = bytearray()
+
+    def feed(self, piece: bytes) -> Iterator[EventBlock]:
+        """
+        Yield the blocks that a piece of the stream completes.
+
+        Raises:
+            TransportError: A block is longer than 4 MiB.
+        """
+        self._unread += piece
+        *blocks, self._unread = self._unread.split(b"\n\n")
         yield from map(_parse, blocks)
-        if len(unread) > _LONGEST_BLOCK:
+        if len(self._unread) > _LONGEST_BLOCK:
             raise TransportError(
                 f"An event is longer than {_LONGEST_BLOCK} bytes.",
                 reason="answer",

@@ -4,66 +4,30 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
-from hsm_client.messages import (
-    Answer,
-    EventBlock,
-    Request,
-    entry_of,
-    error_of,
-    error_of_event,
-    read_blocks,
-    request_of,
-    result_of,
-    stream_request_of,
+from hsm_client.exchange import (
+    MAX_ANSWER_BYTES,
+    Pause,
+    Steps,
+    View,
+    authorization,
+    exchange,
+    server_closed,
 )
+from hsm_client.messages import Answer, Request, error_of
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from hsm_client.tokens import open_token
 from hsm_client.transport import Transport, open_tls_context
-from hsm_core.errors import (
-    AlgorithmUnavailableError,
-    AuthenticationError,
-    HSMError,
-    InputSizeError,
-    InvalidInputError,
-    OperationAbortedError,
-    OutcomeUnknownError,
-    SelfTestFailedError,
-    StorageFullError,
-    TransportError,
-    UnavailableError,
-)
+from hsm_core.errors import AuthenticationError, HSMError, UnavailableError
 from hsm_core.model import AuditEntry
-from hsm_core.operations import Effect, ListAuditEvents, Operation
-from hsm_core.rest import APPROVAL_HEADER
+from hsm_core.operations import ListAuditEvents, Operation
 
 R = TypeVar("R")
-
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
-_LAST_GENERATION: Final = 10**15 - 1
-"""Highest generation that an entity tag of the server can hold."""
-
-_APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_FIRST_PAUSE_SECONDS: Final = 0.2
-_MOST_DOUBLINGS: Final = 6
-"""Attempts after which pauses stop growing, at about 6 seconds."""
-
-_MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024
-_LASTING: Final = (AlgorithmUnavailableError, SelfTestFailedError, StorageFullError)
-"""Errors of unavailability that an immediate retry does not resolve."""
-
-
-def new_idempotency_key() -> str:
-    """Return a new idempotency key: 32 random hex digits."""
-    return secrets.token_hex(16)
 
 
 class RemoteHSM:
@@ -114,7 +78,7 @@ class RemoteHSM:
         insecure: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attempts: int = 3,
-        max_answer_bytes: int = _MAX_ANSWER_BYTES,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         context = open_tls_context(
@@ -182,37 +146,34 @@ class RemoteHSM:
             TransportError: No response; ``facts["reason"]`` is ``connect``,
                 ``certificate``, ``tls``, ``redirect``, ``lost`` or ``answer``.
         """
-        request = request_of(operation)
-        if approval_id:
-            request.headers[APPROVAL_HEADER] = _checked_approval(approval_id)
-        if expected_generation:
-            request.headers["If-Match"] = _key_tag(expected_generation)
-        effect = operation.effect
-        if effect is Effect.MUTATION:
-            return self._change(type(operation), request, idempotency_key)
-        attempts = 1 if effect is Effect.USE else self._attempts
-        return self._exchange(type(operation), request, attempts=attempts)
+        steps = exchange(
+            operation,
+            attempts=self._attempts,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+            expected_generation=expected_generation,
+        )
+        return self._perform(steps)
 
-    def _change(
-        self, cls: type[Operation[R]], request: Request, given: str | None
-    ) -> R:
-        """
-        Send a mutation with an idempotency key.
+    def _perform(self, steps: Steps[R]) -> R:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._take(step)
+                except HSMError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            result: R = end.value
+            return result
 
-        If a crash aborted it before it changed anything, its operation ID stays
-        aborted. It is then retried with a new key, unless the caller gave the key.
-        """
-        key = new_idempotency_key() if given is None else _checked_key(given)
-        for _ in range(1, self._attempts):
-            request.headers["Idempotency-Key"] = key
-            try:
-                return self._exchange(cls, request, attempts=self._attempts, key=key)
-            except OperationAbortedError:
-                if given is not None:
-                    raise
-                key = new_idempotency_key()
-        request.headers["Idempotency-Key"] = key
-        return self._exchange(cls, request, attempts=self._attempts, key=key)
+    def _take(self, step: Request | Pause) -> Answer | None:
+        if isinstance(step, Pause):
+            self._pause(step.seconds)
+            return None
+        return self._transport.send(step, self._credentials())
 
     def follow(
         self,
@@ -237,86 +198,28 @@ class RemoteHSM:
             HSMError: The stream can't start or resume: the credential is no longer
                 valid, or the server reports a permanent error.
         """
-        position, failures = "", 0
+        view = View(operation, attempts=self._attempts)
         while True:
-            is_open = False
             try:
-                for block in self._view(operation, position):
-                    position, failures, is_open = block.id or position, 0, True
-                    if block.event == "entry":
-                        yield entry_of(block.data)
-                raise TransportError("The server closed the stream.", reason="lost")
+                for piece in self._connect(view):
+                    yield from view.receive(piece)
+                raise server_closed()
             except (UnavailableError, AuthenticationError) as error:
-                failures += 1
-                if not _can_resume(error, is_open=is_open, has_begun=bool(position)):
-                    raise
-                if not position and failures >= self._attempts:
-                    raise
+                pause = view.interrupted(error)
                 if on_interruption is not None:
                     on_interruption(error)
-            self._wait(min(failures, _MOST_DOUBLINGS), None)
+            self._pause(pause.seconds)
 
-    def _view(
-        self, operation: ListAuditEvents, position: str
-    ) -> Generator[EventBlock, None, None]:
-        """Yield the events of one response."""
-        request = stream_request_of(operation, position)
-        answer = self._transport.stream(request, self._credentials())
+    def _connect(self, view: View) -> Generator[bytes, None, None]:
+        """Yield the pieces of one response."""
+        answer = self._transport.stream(view.connect(), self._credentials())
         if isinstance(answer, Answer):
             raise error_of(answer)
         with contextlib.closing(answer):
-            for block in read_blocks(answer):
-                if block.event == "problem":
-                    raise error_of_event(block.data)
-                yield block
-
-    def _exchange(
-        self, cls: type[Operation[R]], request: Request, *, attempts: int, key: str = ""
-    ) -> R:
-        """
-        Send a request until it succeeds, fails permanently, or runs out of attempts.
-
-        With an idempotency *key*, an attempt that may have succeeded without a response
-        leaves the outcome unknown until a later attempt gets one.
-        """
-        unknown: HSMError | None = None
-        attempt = 1
-        while True:
-            answer: Answer | None = None
-            try:
-                answer = self._send(request)
-                return result_of(cls, answer)
-            except (UnavailableError, AuthenticationError) as error:
-                if key and _may_have_succeeded(error):
-                    unknown = error
-                goes_on = unknown is not None or _is_retryable(error)
-                if attempt >= attempts or not goes_on:
-                    if unknown is None:
-                        raise
-                    raise _outcome_unknown(unknown, key) from unknown
-            self._wait(attempt, answer)
-            attempt += 1
-
-    def _send(self, request: Request) -> Answer:
-        return self._transport.send(request, self._credentials())
+            yield from answer
 
     def _credentials(self) -> dict[str, str]:
-        token = self._token()
-        if not token:
-            return {}
-        if not _TOKEN.fullmatch(token):
-            raise InvalidInputError(
-                "auth_token has characters that bearer tokens do not allow.",
-                field="auth_token",
-            )
-        return {"Authorization": f"Bearer {token}"}
-
-    def _wait(self, attempt: int, answer: Answer | None) -> None:
-        wish = answer.retry_after_seconds if answer is not None else None
-        if wish is None:
-            spread = 0.5 + secrets.randbelow(1000) / 1000
-            wish = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * spread
-        self._pause(wish)
+        return authorization(self._token())
 
 
 def open_remote(settings: ClientSettings) -> RemoteHSM:
@@ -336,80 +239,4 @@ def open_remote(settings: ClientSettings) -> RemoteHSM:
         client_key=settings.client_key,
         insecure=settings.insecure,
         timeout_seconds=settings.timeout_seconds,
-    )
-
-
-def _can_resume(error: HSMError, *, is_open: bool, has_begun: bool) -> bool:
-    """
-    Return whether a stream can resume after an error.
-
-    Args:
-        error: Error that interrupted it.
-
-        is_open: Whether the last response had started.
-
-        has_begun: Whether any response had; then a lost server is expected to return.
-    """
-    if isinstance(error, AuthenticationError):
-        # The token expired; the next one may be new.
-        return is_open
-    is_away = error.facts.get("reason") == "connect"
-    return _is_retryable(error) or (has_begun and is_away)
-
-
-def _checked_key(key: str) -> str:
-    if not 1 <= len(key) <= 128:
-        raise InputSizeError(
-            "idempotency_key",
-            actual=len(key),
-            minimum=1,
-            maximum=128,
-            unit="characters",
-        )
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidInputError(
-            "idempotency_key must be visible ASCII characters.", field="idempotency_key"
-        )
-    return key
-
-
-def _key_tag(generation: int) -> str:
-    if not 0 < generation <= _LAST_GENERATION:
-        raise InvalidInputError(
-            f"expected_generation must be between 1 and {_LAST_GENERATION}.",
-            field="expected_generation",
-        )
-    return f'"{generation}"'
-
-
-def _checked_approval(approval_id: str) -> str:
-    if not _APPROVAL_ID.fullmatch(approval_id):
-        raise InvalidInputError(
-            "approval_id must be a UUID in lower-case canonical form.",
-            field="approval_id",
-        )
-    return approval_id
-
-
-def _is_retryable(error: HSMError) -> bool:
-    if isinstance(error, TransportError):
-        return error.facts.get("reason") == "lost"
-    return isinstance(error, UnavailableError) and not isinstance(error, _LASTING)
-
-
-def _may_have_succeeded(error: HSMError) -> bool:
-    if isinstance(error, TransportError):
-        return error.facts.get("reason") in {"lost", "answer"}
-    return isinstance(error, OutcomeUnknownError) or error.facts.get("status") in {
-        502,
-        504,
-    }
-
-
-def _outcome_unknown(cause: HSMError, key: str) -> OutcomeUnknownError:
-    facts = {name: fact for name, fact in cause.facts.items() if name != "reason"}
-    return OutcomeUnknownError(
-        f"{cause} The change may have been made. To retry safely, pass the idempotency "
-        f"key {key}.",
-        **{**facts, "idempotency_key": key},
     )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import stat
 import time
@@ -25,6 +24,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from hsm_client.failures import Failures, innermost, reason, too_long
 from hsm_client.messages import EVENTS, Answer, Request
 from hsm_core.errors import ConfigurationError, TransportError, UnsafeFileModeError
 
@@ -116,35 +116,6 @@ def _refuse_unsafe_mode(path: Path) -> None:
         )
 
 
-def innermost(error: BaseException) -> BaseException:
-    """Return the socket error that urllib3 wrapped."""
-    for _ in range(8):
-        inner = error.__cause__ or next(
-            (word for word in error.args if isinstance(word, BaseException)), None
-        )
-        if inner is None:
-            return error
-        error = inner
-    return error
-
-
-def reason(error: BaseException) -> str:
-    """Return the reason of a failure in a few words, without data."""
-    inner = innermost(error)
-    if isinstance(inner, ssl.SSLError):
-        return tls_words(inner.reason or "TLS failure")
-    if isinstance(inner, OSError) and inner.errno is not None and inner.errno > 0:
-        return os.strerror(inner.errno)
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
-    return type(inner).__name__
-
-
-def tls_words(word: str) -> str:
-    """Return OpenSSL's name of a failure as lower-case words."""
-    return word.lower().replace("_", " ")
-
-
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600
@@ -189,7 +160,7 @@ class Transport:
                 f"{_LONGEST_TIMEOUT_SECONDS} seconds.",
                 field="timeout_seconds",
             )
-        self._where = f"{host}:{port}"
+        self._failed = Failures(f"{host}:{port}", timeout_seconds)
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
         self._pool = _open_pool(host, port, context, timeout_seconds)
@@ -270,7 +241,7 @@ class Transport:
             raise self._failure(error) from None
         except AttributeError:
             # urllib3 reads from a socket that closed while the request was written.
-            raise self._closed() from None
+            raise self._failed.closed() from None
 
     def close(self) -> None:
         """Close all connections."""
@@ -283,18 +254,10 @@ class Transport:
             length += len(chunk)
             if length > self._max_answer_bytes:
                 response.close()
-                raise TransportError(
-                    f"The response is longer than {self._max_answer_bytes} bytes.",
-                    reason="answer",
-                    maximum=self._max_answer_bytes,
-                )
+                raise too_long(self._max_answer_bytes)
             if time.monotonic() > deadline:
                 response.close()
-                raise TransportError(
-                    f"{self._where} did not complete its response within "
-                    f"{self._timeout_seconds:g} seconds.",
-                    reason="lost",
-                )
+                raise self._failed.incomplete()
             chunks.append(chunk)
         response.release_conn()
         return Answer(
@@ -308,53 +271,17 @@ class Transport:
         match error:
             # A subclass of a time-out in urllib3, but not a time-out.
             case NewConnectionError():
-                return TransportError(
-                    f"Can't connect to {self._where}: {reason(error)}.",
-                    reason="connect",
-                )
+                return self._failed.refused(error)
             case ConnectTimeoutError():
-                return TransportError(
-                    f"{self._where} did not accept a connection within "
-                    f"{self._timeout_seconds:g} seconds.",
-                    reason="connect",
-                )
+                return self._failed.slow_to_accept()
             case SSLError() | ssl.SSLError():
-                return self._tls_failure(error)
+                return self._failed.tls(error)
             case ReadTimeoutError():
-                return TransportError(
-                    f"{self._where} did not respond within "
-                    f"{self._timeout_seconds:g} seconds.",
-                    reason="lost",
-                )
+                return self._failed.silent()
             case _ if isinstance(innermost(error), RemoteDisconnected):
-                return self._closed()
+                return self._failed.closed()
             case _:
-                return TransportError(
-                    f"Lost the connection to {self._where}: {reason(error)}.",
-                    reason="lost",
-                )
-
-    def _closed(self) -> TransportError:
-        return TransportError(
-            f"{self._where} closed the connection without a response.", reason="lost"
-        )
-
-    def _tls_failure(self, error: Exception) -> TransportError:
-        cause = innermost(error)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return TransportError(
-                f"The certificate of {self._where} is not trusted: "
-                f"{cause.verify_message}. Pass --ca-bundle FILE if a private CA "
-                "issued it.",
-                reason="certificate",
-            )
-        word = getattr(cause, "reason", None) or ""
-        if not word or "EOF" in word:
-            # Without a reason the socket failed, possibly after the request was sent.
-            return self._closed()
-        return TransportError(
-            f"TLS handshake with {self._where} failed: {tls_words(word)}.", reason="tls"
-        )
+                return self._failed.lost(error)
 
 
 def _open_pool(
