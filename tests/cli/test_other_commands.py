@@ -49,6 +49,13 @@ class TestHealth:
             words.index("provider") + 1 : words.index("provider") + 3
         ]
 
+    def test_whoami(self, shell: Shell) -> None:
+        """The caller's principal and roles are shown."""
+        record = shell.ok("whoami", "--json").json
+
+        assert "principal  tester" in shell.ok("whoami").text
+        assert ["Administrator", "Operator"] == record["roles"]
+
     def test_self_test(self, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
         """Self-tests that pass are listed, with exit code 0."""
         self_tests.once(monkeypatch)

@@ -76,6 +76,7 @@ _CONTROL: Final[Listing] = {
     "operator": ("operator.operator", "Self-tests, backup and recovery."),
 }
 _CLIENT: Final[Listing] = {
+    "whoami": ("login.whoami", "Show your principal and roles."),
     "token": ("token.token", "Mint and inspect bearer tokens."),
     "completion": ("token.completion", "Print a shell completion script."),
     "help": ("help.help_command", "Show the help of a command, or of all."),
