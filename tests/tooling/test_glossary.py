@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""The glossary defines each term once, where the search of the docs finds it."""
+
+import re
+from typing import Final
+
+import pytest
+
+from tests.support import REPOSITORY
+
+PAGE: Final = (REPOSITORY / "docs/reference/glossary.md").read_text()
+_BLOCK: Final = re.compile(r"^```\{glossary\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DEFINED: Final = [
+    line
+    for block in _BLOCK.findall(PAGE)
+    for line in block.splitlines()
+    if line and not line.startswith(" ")
+]
+"""What Sphinx enters into the index that the search reads."""
+
+TERMS: Final = """
+access token, algorithm, approval, approval request, approve, approver, audit log,
+audit record, AWS KMS, backup, cancel, checkpoint, composite, condition, consume,
+decision, deny, effect, fencing, front end, grant, health check, hybrid,
+inclusion proof, interface, KEK, key, key material, key ring, key version,
+key-encryption key, known-answer test, leader, lease, legal hold, lockout, migrate,
+namespace, node, parameter set, pending destruction, PKCS#11, policy rule, provider,
+purge, quantum-safe, quantum-vulnerable, quorum, rate limit, readiness, receipt,
+requester, rescue, restore, retention ledger, retention window, rollback,
+rollback protection, root key, rotation, scheduled destruction, sealed blob,
+security category, self-test, session, sign-in, supervisor, TLS manager, Transit,
+vault process, witness, workload identity
+"""
+
+
+@pytest.mark.parametrize("term", [t.strip() for t in TERMS.split(",")])
+def test_term_is_defined_once(term: str) -> None:
+    """Each word that pages and messages use for one thing has one definition."""
+    assert 1 == DEFINED.count(term)
+
+
+def test_every_term_has_a_definition() -> None:
+    """No term stands in the glossary alone."""
+    for block in _BLOCK.findall(PAGE):
+        for entry in block.strip().split("\n\n"):
+            assert re.fullmatch(r"(?:\S[^\n]*\n)+(?:    \S[^\n]*\n?)+", entry), entry
