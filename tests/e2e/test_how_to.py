@@ -45,6 +45,7 @@ TOLD = {
 
 STARTS_ITS_OWN = {
     "back-up-and-restore": ["keys verified"],
+    "upgrade": ["keys verified", "intact", "before"],
     "restart-and-reload": [
         "bootstrap.vault",
         "processes.front_end",
