@@ -36,7 +36,7 @@ napoleon_custom_sections = [("Standard", "notes_style")]
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(msgspec|cryptography|datetime|pathlib|collections|typing|concurrent|_?asyncio)\..*",
+        r"(msgspec|cryptography|datetime|os|pathlib|collections|typing|concurrent|_?asyncio)\..*",
     ),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
     ("py:.*", r"hsm_core\..*\.(T|P|R|R_co|Op|RecordT)"),

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""Facts and checks that the blocking and the asynchronous objects share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from hsm_core.algorithms import Algorithm, KeyUsage, parse_algorithm
+from hsm_core.errors import ConflictError, InvalidInputError
+from hsm_core.model import KeyId, KeyInfo, KeyState, Record, Role, parse_role
+from hsm_core.operations import ApprovalInfo
+
+DAMAGED: Final = "damaged"
+"""State shown for a key whose stored form failed its integrity check."""
+
+
+class KeyFacts:
+    """
+    Metadata of a key, as of the last call that returned it.
+
+    Attributes:
+        info: All metadata.
+    """
+
+    info: KeyInfo
+
+    @property
+    def id(self) -> KeyId:
+        """Key ID, a UUID; it never changes."""
+        return self.info.key_id
+
+    @property
+    def name(self) -> str:
+        """Unique name, or empty."""
+        return self.info.name
+
+    @property
+    def algorithm(self) -> Algorithm | None:
+        """Algorithm; None if the stored form of the key is damaged."""
+        return self.info.algorithm
+
+    @property
+    def version(self) -> int:
+        """Number of the current version, from 1."""
+        return self.info.version
+
+    @property
+    def state(self) -> KeyState | None:
+        """State of the current version; None if the stored form is damaged."""
+        return self.info.state
+
+    def __repr__(self) -> str:
+        """Return name or ID, algorithm, version and state."""
+        info = self.info
+        name = f"{type(self).__name__} {info.name or info.key_id}"
+        if info.algorithm is None or info.state is None:
+            return f"<{name}, {DAMAGED}>"
+        return f"<{name} {info.algorithm} version {info.version}, {info.state}>"
+
+
+class AuditReport(Record, frozen=True, kw_only=True):
+    """
+    Result of a verification of the whole audit log; damage raises an error instead.
+
+    Attributes:
+        records: Number of records verified.
+        head_seq: Sequence number of the newest record.
+        head_hash: Its leaf hash, 64 hex digits; store it elsewhere to compare later.
+    """
+
+    records: int
+    head_seq: int
+    head_hash: str
+
+    def __repr__(self) -> str:
+        return f"<AuditReport intact, {self.records} records>"
+
+
+def roles_of(roles: Iterable[Role | str]) -> frozenset[Role]:
+    """
+    Return roles by their names, in any case.
+
+    Raises:
+        InvalidInputError: There is none, one is unknown, or *roles* is one string.
+    """
+    found = frozenset(parse_role(str(role)) for role in strings_of("roles", roles))
+    if not found:
+        raise InvalidInputError(
+            f"roles must not be empty. Use one or more of {', '.join(Role)}.",
+            field="roles",
+        )
+    return found
+
+
+def usages_of(usages: Iterable[KeyUsage | str]) -> tuple[KeyUsage, ...]:
+    """
+    Return key usages by their names.
+
+    Raises:
+        InvalidInputError: One is unknown, or *usages* is one string.
+    """
+    return tuple(_usage_of(usage) for usage in strings_of("usages", usages))
+
+
+def _usage_of(name: str) -> KeyUsage:
+    try:
+        return KeyUsage(name)
+    except ValueError:
+        raise InvalidInputError(
+            f"Unknown usage {name[:32]!r}. Use one or more of {', '.join(KeyUsage)}.",
+            field="usages",
+        ) from None
+
+
+def strings_of(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    """
+    Return several strings; one string instead of several is an error, not its letters.
+
+    Raises:
+        InvalidInputError: *values* is a string, not iterable, or holds something else.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        _refuse_type(field, 'several strings, such as ["a", "b"]', values)
+    found = tuple(values)
+    for value in found:
+        if not isinstance(value, str):
+            _refuse_type(field, "strings only", value)
+    return found
+
+
+def data_of(field: str, value: object) -> bytes:
+    """
+    Return bytes.
+
+    Raises:
+        InvalidInputError: *value* is something else, such as text.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str):
+        raise InvalidInputError(
+            f"{field} must be bytes, got str. Encode it: {field}.encode().",
+            field=field,
+        )
+    _refuse_type(field, "bytes", value)
+
+
+def approval_of(approval: ApprovalInfo) -> ApprovalInfo:
+    """
+    Return an approval request that somebody has read before deciding.
+
+    Raises:
+        InvalidInputError: *approval* is only an ID, or something else.
+    """
+    if not isinstance(approval, ApprovalInfo):
+        _refuse_type(
+            "approval", "an ApprovalInfo, as approval(ID) returns it", approval
+        )
+    return approval
+
+
+def check_same_algorithm(info: KeyInfo, algorithm: str) -> None:
+    """
+    Check that a key that exists already has the algorithm asked for.
+
+    Raises:
+        ConflictError: It has another one.
+    """
+    wanted = parse_algorithm(algorithm)
+    if info.algorithm is not wanted:
+        raise ConflictError(
+            f"The key {info.name} exists with the algorithm {info.algorithm}, not "
+            f"{wanted}. Choose another name.",
+            field="algorithm",
+        )
+
+
+def _refuse_type(field: str, wanted: str, value: object) -> NoReturn:
+    raise InvalidInputError(
+        f"{field} must be {wanted}, got {type(value).__name__}.", field=field
+    )
