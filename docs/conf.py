@@ -43,8 +43,13 @@ nitpick_ignore_regex = [
     ("py:.*", r"hsm_core\._(internal|policies)\..*"),
 ]
 
+# Quotes and dots, but no dashes: they are flags.
+smartquotes_action = "qe"
+
 html_theme = "furo"
 html_title = "FerroHSM"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 
 def _name_defaults(
