@@ -2,6 +2,7 @@
 """How secrets are read: sources, forms, and what is never said."""
 
 import base64
+import hmac
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_core.secret_input import (
     MAX_SECRET_FILE_BYTES,
+    fingerprint,
     is_literal_secret,
     read_secret,
 )
@@ -193,3 +195,13 @@ def test_only_the_two_forms_are_literal() -> None:
     assert is_literal_secret("text:x")
     assert not is_literal_secret("@path")
     assert not is_literal_secret("fd:3")
+
+
+def test_a_fingerprint_identifies_a_secret() -> None:
+    """It is the same in every release, for people write it down."""
+    digest = hmac.digest(SECRET, b"FerroHSM fingerprint of a secret", "sha256")
+    bare = fingerprint(SECRET).replace("-", "")
+
+    assert digest.hex().upper().startswith(bare)
+    assert [4, 4, 4] == [len(part) for part in fingerprint(SECRET).split("-")]
+    assert fingerprint(SECRET) != fingerprint(bytes(32))

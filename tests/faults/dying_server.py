@@ -21,9 +21,9 @@ import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptograph
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.secret_input import read_secret
 from hsm_server.bootstrap.inline import serve
+from hsm_server.commands.serve import serve as command
 from hsm_server.config.loading import settings_from
 from hsm_server.config.settings import Secrets
-from hsm_server.main import main as command
 from hsm_server.system.sockets import bind
 
 _SEGMENT_BYTES: Final = 32 * 1024
@@ -42,7 +42,7 @@ def dying_at(point: str, times: int) -> Callable[[str], None]:
 
 def run(flags: Sequence[str]) -> None:
     """Serve with the flags of hsm-server."""
-    values = command.make_context("hsm-server", list(flags)).params
+    values = command.make_context("serve", list(flags)).params
     settings = settings_from(values)
     core = msgspec.structs.replace(settings.core, audit_segment_bytes=_SEGMENT_BYTES)
     master_key, hmac_key, jwt_secret = (

@@ -18,12 +18,12 @@ from hsm_core.operations import OPERATIONS, HSMStatus, Status
 from hsm_core.rest import API_PREFIX, REQUEST_CODES
 from hsm_core.testing import caller, memory_hsm
 from hsm_server.api.openapi.schemas import summary_of
+from hsm_server.config.annotations import Setting, variable_of
 from hsm_server.config.exit_codes import EXIT_CODES, ExitCode
-from hsm_server.config.options import UNAVAILABLE
+from hsm_server.config.options import GROUPS, UNAVAILABLE, options_in, table_of
 from hsm_server.http.problems import status_of
 from hsm_server.ipc.control import FromChild, FromSupervisor
 from hsm_server.ipc.frames import FromFrontEnd, FromVault
-from hsm_server.main import main as command
 from hsm_server.observability.logs import FIELDS
 from hsm_server.observability.metrics import Metrics
 from tests.support import REPOSITORY
@@ -105,18 +105,24 @@ def _statuses() -> str:
 
 
 def _options() -> str:
-    rows = [("Flag", "Variable", "Default", "Meaning")]
-    for option in command.params:
-        if not isinstance(option, click.Option) or option.hidden or not option.envvar:
-            continue
-        default = f"`{option.default}`" if option.show_default else ""
-        if option.required:
-            default = "required"
-        meaning, _, noted = (option.help or "").partition("  [default: ")
-        if noted:
-            default = f"`{noted.rstrip(']')}`"
-        rows.append((f"`{option.opts[0]}`", f"`{option.envvar}`", default, meaning))
-    return _table(*rows)
+    parts = []
+    for title in GROUPS:
+        rows = [("Setting", "Default", "Meaning")]
+        rows += [_setting(option, setting) for option, setting in options_in(title)]
+        parts.append(f"### {title}: `[{table_of(title)}]`\n\n{_table(*rows)}")
+    return "\n\n".join(parts)
+
+
+def _setting(option: click.Option, setting: Setting) -> tuple[str, str, str]:
+    default = f"`{option.default}`" if option.show_default else ""
+    if option.required:
+        default = "required"
+    meaning, _, noted = setting.help.partition("  [default: ")
+    if noted:
+        default = noted.rstrip("]")
+    if setting.variable != variable_of(setting.flag):
+        meaning += f" Variable: `{setting.variable}`."
+    return f"`{setting.flag}`", default, meaning
 
 
 def _unavailable() -> str:

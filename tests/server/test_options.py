@@ -21,7 +21,7 @@ from hsm_core.errors import (
     WrongMasterKeyError,
 )
 from hsm_core.settings import AuditSync, KeyStoreKind, Settings
-from hsm_server import main as program
+from hsm_server.commands import serve as program
 from hsm_server.config.annotations import Setting
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.options import (
@@ -49,6 +49,7 @@ from hsm_server.config.tls import (
     PairFiles,
     TLSSettings,
 )
+from hsm_server.main import main
 from hsm_server.starting import Start
 from hsm_server.system.standard_streams import announce
 from tests.server.support import b64
@@ -88,7 +89,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     # Root would be warned.
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     started = Server()
-    monkeypatch.setattr(program, "serve", started)
+    monkeypatch.setattr(program, "start", started)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("os.umask", lambda _: 0)
     return started
@@ -98,7 +99,7 @@ def run(*arguments: str, **changes: str | None) -> Result:
     """Run the command with what it needs, changed; None unsets a variable."""
     environment: dict[str, str | None] = {**NEEDED, **changes}
     runner = CliRunner(env=environment)
-    return runner.invoke(program.main, arguments, prog_name="hsm-server")
+    return runner.invoke(main, arguments, prog_name="hsm-server")
 
 
 @pytest.mark.parametrize(
@@ -658,8 +659,8 @@ class TestProviders:
 
 def test_every_option_names_its_variable_in_the_help() -> None:
     """The help is the list of variables."""
-    text = run("--help").stdout
-    shown = [p for p in program.main.params if not getattr(p, "hidden", False)]
+    text = run("serve", "--help").stdout
+    shown = [p for p in program.serve.params if not getattr(p, "hidden", False)]
 
     for parameter in shown:
         if isinstance(parameter, click.Option) and parameter.envvar:

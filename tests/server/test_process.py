@@ -134,9 +134,9 @@ def test_an_older_tls_is_spoken_on_demand_alone(
 def test_a_clock_reset_ends_no_start() -> None:
     """SIGUSR1 before the server runs is ignored."""
     program = (
-        "import os, signal, hsm_server.main as module\n"
+        "import os, signal, hsm_server.main, hsm_server.commands.serve as module\n"
         "module.check_places = lambda *_: os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "module.main([], standalone_mode=True)\n"
+        "hsm_server.main.main([], standalone_mode=True)\n"
     )
     command = [sys.executable, "-c", program]
     secret = base64.b64encode(bytes(range(32))).decode()

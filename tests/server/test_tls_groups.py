@@ -127,8 +127,9 @@ print("begun", os.environ.get("OPENSSL_CONF"))
     "first",
     [
         "import hsm_server.processes.front_end",
-        "import hsm_server.main, hsm_server.processes.launch",
-        "import hsm_server.main, hsm_server.tls.openssl, hsm_server.bootstrap.inline",
+        "import hsm_server.commands.serve, hsm_server.processes.launch",
+        "import hsm_server.commands.serve, hsm_server.tls.openssl\n"
+        "import hsm_server.bootstrap.inline",
     ],
     ids=["front-end", "launch", "inline"],
 )

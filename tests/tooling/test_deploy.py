@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hsm_server.commands.serve import serve
 from hsm_server.config.exit_codes import ExitCode
-from hsm_server.main import main
 from tests.support import REPOSITORY, require_program
 
 DEPLOY = REPOSITORY / "examples" / "deploy"
@@ -45,7 +45,7 @@ def options() -> dict[str, str]:
     """Return the flag of each variable of the server."""
     return {
         str(parameter.envvar): parameter.opts[0]
-        for parameter in main.params
+        for parameter in serve.params
         if parameter.envvar
     }
 
@@ -145,7 +145,7 @@ def test_the_server_takes_what_the_unit_says(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    with main.make_context("hsm-server", shlex.split(words)[1:]) as context:
+    with serve.make_context("serve", shlex.split(words)[1:]) as context:
         parsed = context.params
 
     assert set() == set(variables) - set(options())
@@ -178,7 +178,7 @@ def test_no_secret_is_in_the_files() -> None:
 
 def test_the_unit_leaves_the_server_its_time() -> None:
     """The unit waits longer than the server drains, and than it brings a vault back."""
-    options_of = {parameter.name: parameter for parameter in main.params}
+    options_of = {parameter.name: parameter for parameter in serve.params}
     drain = options_of["drain_timeout_secs"].default
     (stop,) = values("hsm-server.service", "TimeoutStopSec")
     (watchdog,) = values("hsm-server.service", "WatchdogSec")
@@ -253,7 +253,7 @@ def test_the_server_takes_what_the_image_says(monkeypatch: pytest.MonkeyPatch) -
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    with main.make_context("hsm-server", []) as context:
+    with serve.make_context("serve", []) as context:
         port = context.params["bind"][1]
 
     assert set() == set(variables) - set(options())

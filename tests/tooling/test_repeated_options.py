@@ -45,7 +45,7 @@ LISTS = {
         *("--role", "--other-key", "--usages", "--tags", "--certificate-name"),
     ),
     "hsm-cli edit": ("--tags",),
-    "hsm-server": (
+    "hsm-server serve": (
         *("--acme-contact", "--acme-domain", "--cert", "--client-crl", "--key"),
         *("--ocsp-response", "--provider", "--trusted-proxy"),
     ),

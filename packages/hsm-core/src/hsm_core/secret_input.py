@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 import re
 import stat
@@ -28,6 +29,7 @@ from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
 __all__ = [
     "MAX_SECRET_FILE_BYTES",
+    "fingerprint",
     "is_literal_secret",
     "is_open_to_others",
     "read_secret",
@@ -37,6 +39,8 @@ __all__ = [
 MAX_SECRET_FILE_BYTES: Final = 64 * 1024
 """Maximum size of a secret file, in bytes."""
 
+_FINGERPRINT_LABEL: Final = b"FerroHSM fingerprint of a secret"
+_FINGERPRINT_BYTES: Final = 6
 _TEXT: Final = "text:"
 _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
 
@@ -44,6 +48,18 @@ _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
 def is_literal_secret(value: str) -> bool:
     """Return whether *value* is the secret itself, not a file or descriptor."""
     return not value.startswith(("@", "fd:"))
+
+
+def fingerprint(secret: bytes) -> str:
+    """
+    Return the fingerprint of a secret, such as ``4F2A-91C0-77DE``.
+
+    It identifies a secret of 32 random bytes and tells nothing of it. Do not publish it
+    for a secret that could be guessed.
+    """
+    digest = hmac.digest(secret, _FINGERPRINT_LABEL, "sha256")
+    text = digest[:_FINGERPRINT_BYTES].hex().upper()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
 def read_secret(

@@ -1,204 +1,61 @@
 # SPDX-License-Identifier: MIT
-"""Command ``hsm-server``: options, secrets and startup."""
+"""Command ``hsm-server``: a group whose command, if none is named, is ``serve``."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import time
-from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import click
-import msgspec
-from click.core import ParameterSource
 
-from hsm_core.errors import EntropyUnavailableError, HSMError
-from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
-from hsm_server.config.annotations import build
-from hsm_server.config.exit_codes import ExitCode, exit_code_of
-from hsm_server.config.loading import (
-    TOKEN_KEYS,
-    metrics_warning,
-    root_warning,
-    settings_from,
-)
-from hsm_server.config.options import (
-    UNAVAILABLE,
-    ServerCommand,
-    check_places,
-    environment_name,
-    options,
-    secret_flags,
-)
-from hsm_server.config.settings import LaunchSettings, ServerSettings
-from hsm_server.identity.oidc_config import load_oidc_config
-from hsm_server.observability.logs import location
-from hsm_server.starting import Start, serve
-from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox, for_stores
-from hsm_server.system.standard_streams import (
-    drop_unwritable,
-    plug_standard_streams,
-    say,
-    sentence,
-)
+from hsm_server.config.options import refuse_repeated
 
 _HELP = """
-Run the HSM as an HTTPS service (TLS 1.3) with bearer tokens (JWT).
+FerroHSM server: an HSM as an HTTPS service.
 
-A SECRET is standard base64, 'text:' followed by a plain secret, '@FILE' (mode 0600), or
-'fd:N'. Secrets on the command line are readable by every user of this machine.
+Options without a command are those of 'serve'.
 """
-_EPILOG = f"""
-SIGTERM stops the server gracefully. SIGHUP reloads certificates, private keys,
-revocation lists, OCSP responses, token keys and policies, and starts a retention sweep.
-SIGUSR1 accepts the current wall clock for token expiry after it was set back.
-
-Not available in this version, and rejected:
-{", ".join(f"--{flag}" for flag in UNAVAILABLE)}.
-"""
+_OWN: Final = ("--help", "-h", "--version")
 
 
-def _run(**values: Any) -> None:
-    started = time.monotonic()
-    # It resets the clock of a server that runs; until then there is none to reset.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    plug_standard_streams()
-    os.umask(0o077)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _stop)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
-    context = click.get_current_context()
-    check_places(context, values["key_store"])
-    _check_token_keys(values)
-    try:
-        _check_randomness()
-        settings, launched = settings_from(values), build(LaunchSettings, values)
-        settings = _with_provider(settings, launched.oidc_config)
-        for warning in (metrics_warning(settings), root_warning(launched)):
-            if warning:
-                say(f"warning: {warning}")
-        serve(
-            Start(
-                settings=settings,
-                box=_take_secrets(context, values, settings),
-                launch=launched,
-                started=started,
-            )
-        )
-        drop_unwritable(sys.stdout, sys.stderr)
-    except HSMError as error:
-        _fail(sentence(error), exit_code_of(error))
-    except Exception as error:
-        place = location(error.__traceback__)
-        _fail(f"unexpected {type(error).__name__} at {place}.", ExitCode.FAILED)
+def _serve() -> click.Command:
+    from hsm_server.commands.serve import serve
+
+    return serve
 
 
-def _check_randomness() -> None:
-    """
-    Draw something, for what comes has no good words for a system that gives nothing.
-
-    Raises:
-        EntropyUnavailableError: getrandom(2) fails, for Python or for OpenSSL.
-    """
-    # Only this check needs ssl, which is slow to load.
-    import ssl
-
-    try:
-        os.urandom(1)
-        ssl.RAND_bytes(1)
-    except OSError as error:
-        raise EntropyUnavailableError from error
+COMMANDS: Final[Mapping[str, Callable[[], click.Command]]] = {
+    "serve": _serve,
+}
+"""Import of each command, in the order of the help."""
 
 
-def _with_provider(settings: ServerSettings, config: Path | None) -> ServerSettings:
-    if config is None:
-        return settings
-    return msgspec.structs.replace(settings, oidc=load_oidc_config(config))
+class ServerGroup(click.Group):
+    """Group that imports a command when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        return COMMANDS[cmd_name]()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Add the command that is meant where none is named."""
+        if not args or (args[0].startswith("-") and args[0] not in _OWN):
+            args = ["serve", *args]
+        if not ctx.resilient_parsing:
+            refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
 
-def _take_secrets(
-    context: click.Context, values: dict[str, Any], settings: ServerSettings
-) -> SecretBox:
-    """Take in the secrets, and leave none in the environment."""
-    given: dict[str, str] = {}
-    try:
-        for flag in secret_flags():
-            _warn_of_literal(context, flag, values)
-            value = values.pop(flag.replace("-", "_"))
-            if value is not None:
-                given[flag] = value
-        if values["auth_jwt_config"] is not None or values["auth_jwt_jwks_url"]:
-            given.pop(TOKEN_SECRET, None)
-        return SecretBox.of(given, for_stores(settings.core, os.environ))
-    finally:
-        for flag in secret_flags():
-            os.environ.pop(environment_name(flag), None)
-
-
-def _check_token_keys(values: dict[str, Any]) -> None:
-    """
-    Check that token keys are configured, unless certificates suffice.
-
-    Raises:
-        click.UsageError: There is no key file, no URL and no secret, and certificate
-            authentication is off.
-    """
-    flags = TOKEN_KEYS[:-1]
-    sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]
-    secret = values["auth_jwt_secret"]
-    if not sources and secret is None:
-        if values["client_cert_identities"]:
-            say(
-                "note: no token keys are configured, so every bearer token is "
-                "rejected. Clients must use certificates "
-                "(--client-cert-identities)."
-            )
-            return
-        raise click.UsageError(
-            "Missing option '--auth-jwt-secret' (env var: 'FERROHSM_JWT_SECRET') or "
-            "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG') or "
-            "'--auth-jwt-jwks-url' (env var: 'FERROHSM_AUTH_JWT_JWKS_URL')."
-        )
-    if sources and secret is not None:
-        say(
-            "warning: --auth-jwt-secret (FERROHSM_JWT_SECRET) is ignored, "
-            f"because {sources[0]} sets the token keys."
-        )
-
-
-def _warn_of_literal(context: click.Context, flag: str, values: dict[str, Any]) -> None:
-    name = flag.replace("-", "_")
-    source = context.get_parameter_source(name)
-    if source is not ParameterSource.COMMANDLINE:
-        return
-    if is_literal_secret(values[name]):
-        say(
-            f"warning: other users can read --{flag} on the command line. Use "
-            f"{environment_name(flag)}, @FILE or fd:N."
-        )
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End a start that is still under way; the running server drains instead."""
-    raise SystemExit(ExitCode.OK)
-
-
-def _fail(message: str, code: ExitCode) -> NoReturn:
-    say(f"error: {message}")
-    raise SystemExit(code)
-
-
-main = ServerCommand(
+main = ServerGroup(
     "hsm-server",
-    params=options(),
-    callback=_run,
     help=_HELP,
-    epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )
 click.version_option(__version__, prog_name="hsm-server")(main)

@@ -31,7 +31,7 @@ class Start:
     started: float
 
 
-def serve(start: Start) -> None:
+def start(start: Start) -> None:
     """
     Serve until a signal ends it; with processes, this one becomes the supervisor.
 

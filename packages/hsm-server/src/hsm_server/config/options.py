@@ -8,6 +8,7 @@ flag would promise protection that does not exist.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -28,7 +29,7 @@ import msgspec
 from click.core import ParameterSource
 
 from hsm_core.model import Record
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import Settings
 from hsm_server.config.annotations import OF_FIELD, Setting, settings_in, variable_of
 from hsm_server.config.core import CRYPTOGRAPHY, POLICY, SERVICE, STORAGE
 from hsm_server.config.settings import (
@@ -110,14 +111,23 @@ GROUPS: Final[Mapping[str, tuple[Fields, ...]]] = {
 """All settings, in the order of the help."""
 
 
-class ServerCommand(click.Command):
-    """Command ``hsm-server`` with options in groups."""
+def table_of(title: str) -> str:
+    """Return the table of a group in a configuration file."""
+    return title.partition(" ")[0].strip(",").lower()
+
+
+class Command(click.Command):
+    """Command of ``hsm-server``: an option that is given twice is an error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words of the command line; none may be dropped."""
         if not ctx.resilient_parsing:
-            _refuse_repeated(self, ctx, args)
+            refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+
+class ServerCommand(Command):
+    """Command with all options of the server, in groups."""
 
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -126,7 +136,8 @@ class ServerCommand(click.Command):
         by_name = {parameter.name: parameter for parameter in self.get_params(ctx)}
         for title, groups in GROUPS.items():
             names = [s.name for _, settings in groups for s in settings.values()]
-            _write(title, [by_name.pop(name) for name in names], ctx, formatter)
+            found = [by_name.pop(name) for name in names]
+            _write(f"{title} [{table_of(title)}]", found, ctx, formatter)
         _write("Options", by_name.values(), ctx, formatter)
 
 
@@ -141,7 +152,7 @@ def _write(
         formatter.write_dl([record for record in records if record is not None])
 
 
-def _refuse_repeated(
+def refuse_repeated(
     command: click.Command, ctx: click.Context, args: list[str]
 ) -> None:
     """
@@ -183,17 +194,23 @@ class ListOption(click.Option):
         return super().type_cast_value(ctx, parts)
 
 
-def options() -> list[click.Parameter]:
-    """Return every option of ``hsm-server``."""
-    return [
-        *(
-            o
-            for groups in GROUPS.values()
-            for fields in groups
-            for o in _derive(fields)
-        ),
-        *map(_unavailable, UNAVAILABLE),
-    ]
+def options(*, hidden: bool = False) -> list[click.Parameter]:
+    """
+    Return every setting as an option.
+
+    Args:
+        hidden: Whether the help leaves them out.
+    """
+    found = [option for title in GROUPS for option, _ in options_in(title)]
+    for option in found:
+        option.hidden = hidden
+    return [*found, *map(_unavailable, UNAVAILABLE)]
+
+
+def options_in(title: str) -> Iterator[tuple[click.Option, Setting]]:
+    """Yield the options of a group, each with the setting that it derives from."""
+    for fields in GROUPS[title]:
+        yield from _derive(fields)
 
 
 def environment_name(flag: str) -> str:
@@ -211,32 +228,12 @@ def secret_flags() -> tuple[str, ...]:
     return tuple(setting.flag for setting in settings_in(SecretSettings).values())
 
 
-def check_places(context: click.Context, key_store: str) -> None:
-    """
-    Refuse a key store whose place is given twice.
-
-    Raises:
-        click.UsageError: It is in the URI and in a flag or variable of its own.
-    """
-    places = {KeyStoreKind.FILESYSTEM: "key_dir", KeyStoreKind.SQLITE: "sqlite_path"}
-    scheme, colon, _ = key_store.partition(":")
-    if not colon or scheme not in places:
-        return
-    setting = STORAGE[places[KeyStoreKind(scheme)]]
-    source = context.get_parameter_source(setting.name)
-    if source in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}:
-        raise click.UsageError(
-            f"--{setting.flag} ({setting.variable}) conflicts with --key-store "
-            f"{scheme}:…, which sets the location of keys."
-        )
-
-
-def _derive(fields: Fields) -> Iterator[click.Option]:
+def _derive(fields: Fields) -> Iterator[tuple[click.Option, Setting]]:
     group, settings = fields
     hints = get_type_hints(group, include_extras=True)
     defaults = {field.name: _default(field) for field in msgspec.structs.fields(group)}
     for name, setting in settings.items():
-        yield _option(setting, hints[name], defaults[name])
+        yield _option(setting, hints[name], defaults[name]), setting
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
@@ -351,6 +348,8 @@ def _converter(
             return setting.texts[value]
         if issubclass(kind, StrEnum):
             return kind(value)
+        if kind is float and not math.isfinite(value):
+            raise click.BadParameter("must be a finite number.")
         if setting.parse is None:
             return value
         try:

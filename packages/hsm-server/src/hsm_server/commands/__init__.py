@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Commands of ``hsm-server``, one module each."""
