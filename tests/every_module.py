@@ -12,7 +12,7 @@ from typing import Final
 
 OPTIONAL: Final = {
     "hsm_core": frozenset({"boto3", "botocore", "oqs", "pqcrypto", "sqlite_utils"}),
-    "hsm_client": frozenset(),
+    "hsm_client": frozenset({"aiohttp", "yarl"}),
     "hsm_server": frozenset({"opentelemetry", "uvloop"}),
     "hsm_cli": frozenset({"bcrypt"}),
 }

@@ -8,9 +8,27 @@ import pytest
 from hsm_core.factory import OpenHSM
 from hsm_core.testing import caller
 from tests.cli.support import Shell
-from tests.client.conftest import certificates, gateway, hsm, pauses, remote, stub
+from tests.client.conftest import (
+    certificates,
+    entries,
+    gateway,
+    hsm,
+    pauses,
+    remote,
+    stub,
+    way,
+)
 
-__all__ = ["certificates", "gateway", "hsm", "pauses", "remote", "stub"]
+__all__ = [
+    "certificates",
+    "entries",
+    "gateway",
+    "hsm",
+    "pauses",
+    "remote",
+    "stub",
+    "way",
+]
 
 
 @pytest.fixture

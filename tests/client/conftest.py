@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from hsm_client import RemoteHSM
 from hsm_core.factory import OpenHSM
+from hsm_core.model import AuditEntry
+from hsm_core.operations import GenerateRandom, ListAuditEvents
 from hsm_core.testing import caller, memory_hsm
 from tests.client.certificates import Certificates, make_certificates
 from tests.client.stub import TOKEN, Stub, serving
-from tests.client.support import Remote
+from tests.client.ways import WAYS, InLoop, Remote, Way
 
 
 @pytest.fixture
@@ -41,13 +42,19 @@ def pauses() -> list[float]:
 
 
 @pytest.fixture
+def way() -> str:
+    """Give the name of the client; modules that test both override it."""
+    return "blocking"
+
+
+@pytest.fixture
 def remote(
-    stub: Stub, certificates: Certificates, pauses: list[float]
+    stub: Stub, certificates: Certificates, pauses: list[float], way: str
 ) -> Iterator[Remote]:
     """Give a factory of clients of the stub, closed at the end."""
-    made = []
+    made: list[Way] = []
 
-    def make(**changes: Any) -> RemoteHSM:
+    def make(**changes: Any) -> Way:
         arguments: dict[str, Any] = {
             "endpoint": stub.endpoint,
             "token": lambda: TOKEN,
@@ -56,15 +63,24 @@ def remote(
             "pause": pauses.append,
         }
         arguments.update(changes)
-        made.append(RemoteHSM(arguments.pop("endpoint"), **arguments))
+        made.append(WAYS[way](arguments.pop("endpoint"), **arguments))
         return made[-1]
 
     yield make
     for client in made:
-        client.close()
+        client.end() if isinstance(client, InLoop) else client.close()
 
 
 @pytest.fixture
-def hsm(remote: Remote) -> RemoteHSM:
+def hsm(remote: Remote) -> Way:
     """Give a client of the stub."""
     return remote()
+
+
+@pytest.fixture
+def entries(gateway: OpenHSM) -> tuple[AuditEntry, ...]:
+    """Give ten entries of a trail."""
+    hsm = gateway.act_as(caller())
+    for _ in range(10):
+        hsm.execute(GenerateRandom(length=1))
+    return hsm.execute(ListAuditEvents(ascending=True, limit=10)).items

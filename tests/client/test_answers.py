@@ -3,7 +3,6 @@
 
 import pytest
 
-from hsm_client import RemoteHSM
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -14,7 +13,7 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from tests.client.stub import PROBLEM, Stub, answer, problem
-from tests.client.support import Remote
+from tests.client.ways import Remote, Way
 
 
 class TestProblems:
@@ -33,7 +32,7 @@ class TestProblems:
         assert str(caught.value) == "What happened."
         assert caught.value.facts == {"field": "x", "limit": 3}
 
-    def test_unknown_code(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_unknown_code(self, hsm: Way, stub: Stub) -> None:
         """An unknown problem code is an HSMError with the request ID."""
         body = (
             b'{"code":"brand_new","title":"New","status":500,"request_id":"r-9",'
@@ -73,7 +72,7 @@ class TestProblems:
         assert len(stub.received) == 1
 
     @pytest.mark.parametrize("status", [301, 302, 307, 308])
-    def test_redirect(self, hsm: RemoteHSM, stub: Stub, status: int) -> None:
+    def test_redirect(self, hsm: Way, stub: Stub, status: int) -> None:
         """Redirects are not followed, so the token goes to no other server."""
         headers = {"Location": f"{stub.endpoint}/api/v1/status"}
         stub.faults.append(answer(status, "text/html", b"", headers))
@@ -96,7 +95,7 @@ class TestProblems:
         ],
         ids=["empty", "cut", "list", "twice", "type", "bytes", "deep"],
     )
-    def test_unreadable_answer(self, hsm: RemoteHSM, stub: Stub, body: bytes) -> None:
+    def test_unreadable_answer(self, hsm: Way, stub: Stub, body: bytes) -> None:
         """A response that is not the operation's result is refused."""
         stub.faults.append(answer(200, "application/json", body))
         with pytest.raises(TransportError) as caught:
@@ -104,7 +103,7 @@ class TestProblems:
 
         assert caught.value.facts["reason"] == "answer"
 
-    def test_problem_that_claims_success(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_problem_that_claims_success(self, hsm: Way, stub: Stub) -> None:
         """A problem document with status 200 is no result and no known error."""
         body = problem(AccessDeniedError())
         stub.faults.append(answer(200, PROBLEM, body))

@@ -3,12 +3,12 @@
 
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from urllib3.connection import HTTPSConnection
 
-from hsm_client import RemoteHSM
 from hsm_core import operations as ops
 from hsm_core.errors import (
     ConfigurationError,
@@ -16,11 +16,19 @@ from hsm_core.errors import (
     UnsafeFileModeError,
 )
 from hsm_core.factory import OpenHSM
+from hsm_core.model import AuditEntry
 from hsm_core.protocols import HSM
 from hsm_core.testing import caller
 from tests.client.certificates import Certificates
-from tests.client.stub import serving
-from tests.client.support import Remote
+from tests.client.streams import streamed
+from tests.client.stub import Stub, serving
+from tests.client.ways import WAYS, Remote, Way
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """Give each client in turn."""
+    return str(request.param)
 
 
 class TestConnection:
@@ -103,8 +111,9 @@ class TestConnection:
                 client.execute(ops.CreateKey(algorithm="aes"))
             thread.join()
 
+    @pytest.mark.parametrize("way", ["blocking"])
     def test_gone_while_written(
-        self, hsm: RemoteHSM, monkeypatch: pytest.MonkeyPatch
+        self, hsm: Way, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A connection that is gone while the request is written is a lost one."""
 
@@ -119,9 +128,20 @@ class TestConnection:
 
         assert caught.value.facts["reason"] == "lost"
 
-    def test_environment_proxy(
-        self, hsm: RemoteHSM, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_closed(self, hsm: Way, stub: Stub, entries: Sequence[AuditEntry]) -> None:
+        """A closed client sends nothing, and its views end."""
+        stub.faults.append(streamed(entries[0], whole=False))
+        view = hsm.follow(ops.ListAuditEvents())
+        next(view)
+        hsm.close()
+        for use in (lambda: next(view), lambda: hsm.execute(ops.Status())):
+            with pytest.raises(TransportError, match="The client is closed") as caught:
+                use()
+
+            assert caught.value.facts["reason"] == "closed"
+        assert 1 == len(stub.received)
+
+    def test_environment_proxy(self, hsm: Way, monkeypatch: pytest.MonkeyPatch) -> None:
         """Proxies of the environment are not used."""
         for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:1")

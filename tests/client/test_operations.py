@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from hsm_client import RemoteHSM
 from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -20,13 +19,13 @@ from hsm_core.model import KeyState
 from hsm_core.session import Session
 from tests import self_tests
 from tests.client.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
-from tests.client.support import Remote
+from tests.client.ways import Remote, Way
 
 UNAVAILABLE = problem(errors.StoreUnavailableError())
 
 
 class TestOperations:
-    def test_life_of_a_key(self, hsm: RemoteHSM) -> None:
+    def test_life_of_a_key(self, hsm: Way) -> None:
         """Every operation on keys goes through the table and comes back typed."""
         session = Session(hsm)
         key = session.create_key("p256", name="release", tags=["a", "b"])
@@ -45,7 +44,7 @@ class TestOperations:
         assert public.pem.startswith("-----BEGIN PUBLIC KEY-----\n")
         assert KeyState.DESTROYED == destroyed.state
 
-    def test_uses(self, hsm: RemoteHSM) -> None:
+    def test_uses(self, hsm: Way) -> None:
         """Signatures, ciphertexts, MACs and random bytes come back as made."""
         session = Session(hsm)
         for algorithm, name in (
@@ -77,7 +76,7 @@ class TestOperations:
         assert session.status().state == "operational"
         assert session.self_test().passed
 
-    def test_long_payload(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_long_payload(self, hsm: Way, stub: Stub) -> None:
         """A payload too long for JSON travels bare, with other fields in the query."""
         session = Session(hsm)
         session.create_key("aes", name="box")
@@ -93,7 +92,7 @@ class TestOperations:
         )
         assert sent.target == "/api/v1/keys/box/encrypt?aad=%2B%2F%2F%2B"
 
-    def test_long_payload_with_long_aad(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_long_payload_with_long_aad(self, hsm: Way, stub: Stub) -> None:
         """What is too long for a query travels in JSON, if the payload may."""
         session = Session(hsm)
         session.create_key("aes", name="box")
@@ -110,7 +109,7 @@ class TestOperations:
             request.headers["content-type"] for request in stub.received
         }
 
-    def test_too_long_beside_payload(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_too_long_beside_payload(self, hsm: Way, stub: Stub) -> None:
         """What fits neither a query nor JSON is refused, with the field's name."""
         operation = ops.Encrypt(
             key_id="k", plaintext=bytes(1024 * 1024 - 4095), aad=b"\xff" * 60_000
@@ -124,7 +123,7 @@ class TestOperations:
             caught.value.facts["actual"],
         )
 
-    def test_long_messages(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_long_messages(self, hsm: Way, stub: Stub) -> None:
         """Long messages are verified and authenticated bare, too."""
         session = Session(hsm)
         session.create_key("ed25519", name="signer")
@@ -139,7 +138,7 @@ class TestOperations:
             request.headers["content-type"] for request in stub.received[2:]
         }
 
-    def test_query(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_query(self, hsm: Way, stub: Stub) -> None:
         """Fields of a GET travel in the query; those at their default do not."""
         hsm.execute(
             ops.ListKeys(
@@ -162,7 +161,7 @@ class TestOperations:
 
         assert stub.received[-1].target == "/vault/api/v1/status"
 
-    def test_kept_connection(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_kept_connection(self, hsm: Way, stub: Stub) -> None:
         """Many threads may share one client."""
         Session(hsm).create_key("aes", name="box")
         results: list[bytes] = []
@@ -185,7 +184,7 @@ class TestChecks:
     @pytest.mark.parametrize(
         "key_id", ["../audit", "..", "a/b", "A", "", "a\n", "x" * 65]
     )
-    def test_bad_key_id(self, hsm: RemoteHSM, stub: Stub, key_id: str) -> None:
+    def test_bad_key_id(self, hsm: Way, stub: Stub, key_id: str) -> None:
         """An invalid key ID is refused before anything is sent."""
         with pytest.raises(InvalidInputError, match="key_id"):
             hsm.execute(ops.DescribeKey(key_id=key_id))
@@ -205,7 +204,7 @@ class TestChecks:
         ids=lambda operation: type(operation).__name__,
     )
     def test_bad_operation(
-        self, hsm: RemoteHSM, stub: Stub, operation: ops.Operation[Any]
+        self, hsm: Way, stub: Stub, operation: ops.Operation[Any]
     ) -> None:
         """An operation with fields of a wrong type is refused before any request."""
         with pytest.raises(InvalidInputError):
@@ -214,14 +213,14 @@ class TestChecks:
         assert stub.received == []
 
     @pytest.mark.parametrize("key", ["", "a b", "ä", "a\r\nX: y", "x" * 129])
-    def test_bad_idempotency_key(self, hsm: RemoteHSM, stub: Stub, key: str) -> None:
+    def test_bad_idempotency_key(self, hsm: Way, stub: Stub, key: str) -> None:
         """Only 1 to 128 visible ASCII characters make an idempotency key."""
         with pytest.raises(InvalidInputError, match="idempotency_key"):
             hsm.execute(ops.CreateKey(algorithm="aes"), idempotency_key=key)
 
         assert stub.received == []
 
-    def test_fresh_idempotency_keys(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_fresh_idempotency_keys(self, hsm: Way, stub: Stub) -> None:
         """Mutations without a key get one each."""
         for _ in range(2):
             hsm.execute(ops.CreateKey(algorithm="aes"))
@@ -230,7 +229,7 @@ class TestChecks:
         assert [32, 32] == [len(key) for key in keys]
         assert 2 == len(set(keys))
 
-    def test_an_expected_generation(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_an_expected_generation(self, hsm: Way, stub: Stub) -> None:
         """It is sent as an entity tag; what is no generation is not sent."""
         operation = ops.DescribeKey(key_id="k")
         with suppress(HSMError):
@@ -283,7 +282,7 @@ class TestChecks:
 
 
 class TestSecrecy:
-    def test_token_in_no_error(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_token_in_no_error(self, hsm: Way, stub: Stub) -> None:
         """No failure carries the token in text, facts, causes or repr."""
         faults = [drop(executed=False), answer(500, "text/html", b"<p>")]
         stub.faults.extend(faults)
@@ -308,7 +307,7 @@ class TestSecrecy:
         ]
 
 
-def test_wire_of_a_mutation(hsm: RemoteHSM, stub: Stub) -> None:
+def test_wire_of_a_mutation(hsm: Way, stub: Stub) -> None:
     """A body holds the fields that are set, without those in the path."""
     hsm.execute(ops.CreateKey(algorithm="aes", name="box"))
     hsm.execute(ops.RevokeKey(key_id="box", reason="because"))

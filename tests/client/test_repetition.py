@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from hsm_client import RemoteHSM
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -19,7 +18,7 @@ from hsm_core.errors import (
 )
 from hsm_core.session import Session
 from tests.client.stub import PROBLEM, Fault, Stub, answer, drop, problem
-from tests.client.support import Remote
+from tests.client.ways import WAYS, Remote, Way
 
 UNAVAILABLE = problem(errors.StoreUnavailableError())
 
@@ -33,9 +32,15 @@ LOST = {
 }
 
 
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """Give each client in turn."""
+    return str(request.param)
+
+
 class TestRepetition:
     @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
-    def test_lost_mutation(self, hsm: RemoteHSM, stub: Stub, fault: Fault) -> None:
+    def test_lost_mutation(self, hsm: Way, stub: Stub, fault: Fault) -> None:
         """A mutation whose response is lost is retried with its key."""
         stub.faults.extend([fault, fault])
         key = Session(hsm).create_key("aes", name="box")
@@ -45,7 +50,7 @@ class TestRepetition:
         assert [key.key_id] == [found.key_id for found in Session(hsm).keys()]
 
     @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
-    def test_outcome_unknown(self, hsm: RemoteHSM, stub: Stub, fault: Fault) -> None:
+    def test_outcome_unknown(self, hsm: Way, stub: Stub, fault: Fault) -> None:
         """If no attempt gets a response, the error names the idempotency key."""
         stub.faults.extend([fault] * 3)
         operation = ops.CreateKey(algorithm="aes", name="box")
@@ -57,7 +62,7 @@ class TestRepetition:
         assert hsm.execute(ops.ListKeys()).total == 1
         assert again.name == "box"
 
-    def test_refused_after_a_lost_answer(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_refused_after_a_lost_answer(self, hsm: Way, stub: Stub) -> None:
         """A refusal does not settle an earlier attempt without a response."""
         denied = answer(401, PROBLEM, problem(AuthenticationError()))
         stub.faults.extend([drop(executed=True), denied, denied])
@@ -66,7 +71,7 @@ class TestRepetition:
 
         assert len(stub.received) == 3
 
-    def test_answer_after_a_lost_one(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_answer_after_a_lost_one(self, hsm: Way, stub: Stub) -> None:
         """A definite error of a later attempt is the outcome."""
         conflict = answer(409, PROBLEM, problem(ConflictError("No.")))
         stub.faults.extend([drop(executed=False), conflict])
@@ -75,7 +80,7 @@ class TestRepetition:
 
         assert len(stub.received) == 2
 
-    def test_aborted_by_a_crash(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_aborted_by_a_crash(self, hsm: Way, stub: Stub) -> None:
         """A mutation aborted by a crash is retried with a new key."""
         aborted = answer(409, PROBLEM, problem(OperationAbortedError()))
         stub.faults.extend([drop(executed=False), aborted])
@@ -84,7 +89,7 @@ class TestRepetition:
 
         assert first == again != fresh
 
-    def test_aborted_for_good(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_aborted_for_good(self, hsm: Way, stub: Stub) -> None:
         """Retries with new keys are limited."""
         aborted = answer(409, PROBLEM, problem(OperationAbortedError()))
         stub.faults.extend([aborted] * 3)
@@ -93,7 +98,7 @@ class TestRepetition:
 
         assert 3 == len({r.headers["idempotency-key"] for r in stub.received})
 
-    def test_aborted_under_a_given_key(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_aborted_under_a_given_key(self, hsm: Way, stub: Stub) -> None:
         """A key given by the caller is not replaced."""
         stub.faults.append(answer(409, PROBLEM, problem(OperationAbortedError())))
         with pytest.raises(OperationAbortedError):
@@ -101,7 +106,7 @@ class TestRepetition:
 
         assert 1 == len(stub.received)
 
-    def test_unreadable_success(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_unreadable_success(self, hsm: Way, stub: Stub) -> None:
         """A mutation whose answers can't be read has an unknown outcome."""
         stub.faults.extend([answer(201, "application/json", b"{}")] * 3)
         with pytest.raises(OutcomeUnknownError):
@@ -116,7 +121,7 @@ class TestRepetition:
     )
     def test_unavailable(
         self,
-        hsm: RemoteHSM,
+        hsm: Way,
         stub: Stub,
         pauses: list[float],
         operation: ops.Operation[Any],
@@ -129,7 +134,7 @@ class TestRepetition:
 
         assert (3, [7.0, 30.0]) == (len(stub.received), pauses)
 
-    def test_unavailable_for_good(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_unavailable_for_good(self, hsm: Way, stub: Stub) -> None:
         """If every attempt was refused, the error is that of the server."""
         stub.faults.extend([answer(503, PROBLEM, UNAVAILABLE)] * 3)
         with pytest.raises(errors.StoreUnavailableError):
@@ -146,7 +151,7 @@ class TestRepetition:
         ],
         ids=lambda error: error.code,
     )
-    def test_lasting_errors(self, hsm: RemoteHSM, stub: Stub, error: HSMError) -> None:
+    def test_lasting_errors(self, hsm: Way, stub: Stub, error: HSMError) -> None:
         """Lasting errors are not retried."""
         stub.faults.append(answer(503, PROBLEM, problem(error)))
         with pytest.raises(type(error)):
@@ -154,7 +159,7 @@ class TestRepetition:
 
         assert len(stub.received) == 1
 
-    def test_lost_use(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_lost_use(self, hsm: Way, stub: Stub) -> None:
         """A use of a key is not retried, and has no idempotency key."""
         stub.faults.append(drop(executed=False))
         with pytest.raises(TransportError) as caught:
@@ -163,7 +168,7 @@ class TestRepetition:
         assert caught.value.facts["reason"] == "lost"
         assert ["idempotency-key" in r.headers for r in stub.received] == [False]
 
-    def test_lost_read(self, hsm: RemoteHSM, stub: Stub) -> None:
+    def test_lost_read(self, hsm: Way, stub: Stub) -> None:
         """A read with a lost response is retried."""
         stub.faults.extend([drop(executed=False)] * 2)
 

@@ -92,6 +92,11 @@ def too_long(maximum: int) -> TransportError:
     )
 
 
+def client_closed() -> TransportError:
+    """Return the error of a client that is used after it was closed."""
+    return TransportError("The client is closed.", reason="closed")
+
+
 def innermost(error: BaseException) -> BaseException:
     """Return the socket error that a library wrapped."""
     for _ in range(8):

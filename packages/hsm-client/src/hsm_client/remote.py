@@ -112,7 +112,7 @@ class RemoteHSM:
         return f"<{type(self).__name__}>"
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; the client can't be used after it."""
         self._transport.close()
 
     def execute(
@@ -144,7 +144,8 @@ class RemoteHSM:
             OutcomeUnknownError: A mutation was sent and no response received; retry it
                 with ``facts["idempotency_key"]``.
             TransportError: No response; ``facts["reason"]`` is ``connect``,
-                ``certificate``, ``tls``, ``redirect``, ``lost`` or ``answer``.
+                ``certificate``, ``tls``, ``redirect``, ``lost``, ``answer`` or
+                ``closed``.
         """
         steps = exchange(
             operation,

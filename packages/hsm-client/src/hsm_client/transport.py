@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import stat
 import time
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import (
+    ClosedPoolError,
     ConnectTimeoutError,
     HTTPError,
     InsecureRequestWarning,
@@ -24,7 +26,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from hsm_client.failures import Failures, innermost, reason, too_long
+from hsm_client.failures import Failures, client_closed, innermost, reason, too_long
 from hsm_client.messages import EVENTS, Answer, Request
 from hsm_core.errors import ConfigurationError, TransportError, UnsafeFileModeError
 
@@ -116,10 +118,13 @@ def _refuse_unsafe_mode(path: Path) -> None:
         )
 
 
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
+"""Name or IPv4 address, or IPv6 address with or without a zone."""
+
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600
-_LONGEST_SILENCE_SECONDS: Final = 45.0
+LONGEST_SILENCE_SECONDS: Final = 45.0
 """Streams are silent for at most 15 seconds; longer silence is a lost connection."""
 
 
@@ -153,15 +158,9 @@ class Transport:
         timeout_seconds: float,
         max_answer_bytes: int,
     ) -> None:
-        host, port, self._prefix = _parse_endpoint(endpoint)
-        if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
-            raise ConfigurationError(
-                "timeout_seconds must be more than 0 and at most "
-                f"{_LONGEST_TIMEOUT_SECONDS} seconds.",
-                field="timeout_seconds",
-            )
+        host, port, self._prefix = parse_endpoint(endpoint)
         self._failed = Failures(f"{host}:{port}", timeout_seconds)
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = checked_timeout(timeout_seconds)
         self._max_answer_bytes = max_answer_bytes
         self._pool = _open_pool(host, port, context, timeout_seconds)
 
@@ -176,7 +175,8 @@ class Transport:
 
         Raises:
             TransportError: No response, or an invalid one; ``facts["reason"]`` is
-                ``connect``, ``certificate``, ``tls``, ``lost`` or ``answer``.
+                ``connect``, ``certificate``, ``tls``, ``lost``, ``answer`` or
+                ``closed``.
         """
         with self._failures():
             return self._read(self._open(request, headers, self._timeout_seconds))
@@ -200,7 +200,7 @@ class Transport:
             TransportError: See `send`.
         """
         with self._failures():
-            longest = max(self._timeout_seconds, _LONGEST_SILENCE_SECONDS)
+            longest = max(self._timeout_seconds, LONGEST_SILENCE_SECONDS)
             response = self._open(request, headers, longest)
             kind = response.headers.get("Content-Type", "").partition(";")[0]
             if response.status != HTTPStatus.OK or kind.strip().lower() != EVENTS:
@@ -264,11 +264,13 @@ class Transport:
             status=response.status,
             content_type=response.headers.get("Content-Type", ""),
             body=b"".join(chunks),
-            retry_after_seconds=_retry_after(response.headers.get("Retry-After")),
+            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
         )
 
     def _failure(self, error: Exception) -> TransportError:
         match error:
+            case ClosedPoolError():
+                return client_closed()
             # A subclass of a time-out in urllib3, but not a time-out.
             case NewConnectionError():
                 return self._failed.refused(error)
@@ -288,8 +290,6 @@ def _open_pool(
     host: str, port: int, context: ssl.SSLContext, timeout_seconds: float
 ) -> urllib3.HTTPSConnectionPool:
     try:
-        # Resolvers use this encoding; fail early on names that it rejects.
-        host.encode("idna")
         return urllib3.HTTPSConnectionPool(
             host,
             port,
@@ -299,12 +299,32 @@ def _open_pool(
             maxsize=8,
         )
     except (HTTPError, ValueError):
+        raise _invalid_host(host) from None
+
+
+def checked_timeout(seconds: float) -> float:
+    """
+    Return a time limit.
+
+    Raises:
+        ConfigurationError: It is not between 0 and 3600 seconds.
+    """
+    if not 0 < seconds <= _LONGEST_TIMEOUT_SECONDS:
         raise ConfigurationError(
-            f"endpoint has an invalid host name: {host!r}.", field="endpoint"
-        ) from None
+            "timeout_seconds must be more than 0 and at most "
+            f"{_LONGEST_TIMEOUT_SECONDS} seconds.",
+            field="timeout_seconds",
+        )
+    return seconds
 
 
-def _parse_endpoint(endpoint: str) -> tuple[str, int, str]:
+def parse_endpoint(endpoint: str) -> tuple[str, int, str]:
+    """
+    Return host, port and path of an endpoint.
+
+    Raises:
+        ConfigurationError: It is invalid.
+    """
     try:
         parts = urlsplit(endpoint)
         host, port = parts.hostname, parts.port
@@ -324,10 +344,24 @@ def _parse_endpoint(endpoint: str) -> tuple[str, int, str]:
             "fragment.",
             field="endpoint",
         )
+    try:
+        # Resolvers use this encoding; fail early on names that it rejects.
+        host.encode("idna")
+    except UnicodeError:
+        raise _invalid_host(host) from None
+    if not _HOST.fullmatch(host):
+        raise _invalid_host(host)
     return host, port or 443, parts.path.rstrip("/")
 
 
-def _retry_after(value: str | None) -> float | None:
+def _invalid_host(host: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"endpoint has an invalid host name: {host!r}.", field="endpoint"
+    )
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, bounded; None if it has none."""
     if value is None or not value.isascii() or not value.isdigit():
         return None
     return min(float(value[:6]), _LONGEST_PAUSE_SECONDS)
