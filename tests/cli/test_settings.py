@@ -18,8 +18,8 @@ from tests.client.stub import TOKEN, Stub
 
 SECRET = "text:" + "q" * 40
 FLAGS = (
-    "--endpoint --ca-bundle --client-cert --client-key --insecure --actor --roles "
-    "--auth-token --token-ttl --jwt-secret --jwt-algorithm --jwt-private-key "
+    "--profile --endpoint --ca-bundle --client-cert --client-key --insecure --actor "
+    "--roles --auth-token --token-ttl --jwt-secret --jwt-algorithm --jwt-private-key "
     "--jwt-issuer --jwt-kid --timeout --wait --wait-seconds --json --no-color"
 ).split()
 

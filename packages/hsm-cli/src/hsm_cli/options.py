@@ -208,6 +208,11 @@ def _algorithm(
 def _connection_flags() -> list[click.Parameter]:
     return [
         _flag(
+            "--profile",
+            "Connection profile. Default: the current one, see `hsm-cli profile`.",
+            metavar="NAME",
+        ),
+        _flag(
             "--endpoint", "URL of the server.", metavar="URL", default=DEFAULT_ENDPOINT
         ),
         _flag(
@@ -352,7 +357,9 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
         # A flag takes precedence over the environment.
         token = ""
     if token and ctx.invoked_subcommand != "token":
-        _refuse_unused(ctx)
+        refuse_unused(
+            ctx, "a bearer token (--auth-token or FERROHSM_AUTH_TOKEN)", "one of them"
+        )
     return ClientSettings(
         endpoint=values["endpoint"],
         ca_bundle=values["ca_bundle"],
@@ -392,14 +399,13 @@ def _check_keys(flags: list[str], algorithm: TokenAlgorithm) -> None:
         )
 
 
-def _refuse_unused(ctx: click.Context) -> None:
-    """Refuse flags of minted tokens that would be ignored."""
+def refuse_unused(ctx: click.Context, other: str, remedy: str) -> None:
+    """Refuse flags of minted tokens that *other* would override."""
     unused = [name for name in _OF_MINTED_TOKENS if given_as_flag(ctx, name)]
     if unused:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise click.UsageError(
-            f"{names} can't be combined with a bearer token (--auth-token or "
-            "FERROHSM_AUTH_TOKEN). Omit one of them."
+            f"{names} can't be combined with {other}. Omit {remedy}."
         )
 
 
@@ -416,3 +422,9 @@ def literal_secrets(ctx: click.Context, *names: str) -> list[str]:
 def given_as_flag(ctx: click.Context, name: str) -> bool:
     """Return whether a parameter was given on the command line."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def was_given(ctx: click.Context, name: str) -> bool:
+    """Return whether a parameter was given, as a flag or in the environment."""
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return ctx.get_parameter_source(name) in given

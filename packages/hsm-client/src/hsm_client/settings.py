@@ -6,7 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    # It loads the core's model, which help does not need.
+    from hsm_client.profiles import Profile
 
 DEFAULT_ENDPOINT: Final = "https://localhost:8443"
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -40,6 +44,7 @@ class TokenSettings:
         algorithm: Its signature algorithm.
         private_key: PEM file of the signing key, for all algorithms but HS256.
         kid: Its ``kid``, or empty for none.
+        profile: Profile whose stored token is used if nothing else is set.
     """
 
     auth_token: str = field(default="", repr=False)
@@ -51,6 +56,7 @@ class TokenSettings:
     algorithm: TokenAlgorithm = TokenAlgorithm.HS256
     private_key: Path | None = None
     kid: str = ""
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,7 @@ class ClientSettings:
         timeout_seconds: Time limit of one attempt.
         waits: Whether to wait for approvals.
         wait_seconds: Maximum wait; None means until the request expires.
+        profile: Profile of the connection, if there is one.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -76,4 +83,5 @@ class ClientSettings:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     waits: bool = False
     wait_seconds: float | None = None
+    profile: Profile | None = None
     token: TokenSettings = field(default_factory=TokenSettings)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hsm_client.settings import TokenAlgorithm, TokenSettings
+from hsm_client.stored_tokens import open_stored_token
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import parse_role
 from hsm_core.secret_input import read_secret, read_secret_text
@@ -248,11 +249,14 @@ def open_token(
         text = read_secret_text(settings.auth_token, field="auth_token").strip()
         return lambda: text
     if not has_key(settings):
+        if settings.profile is not None:
+            return open_stored_token(settings.profile)
         if has_certificate:
             return lambda: ""
         raise ConfigurationError(
-            "No credential. Pass --auth-token, --jwt-secret or --jwt-private-key, or "
-            "set FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",
+            "No credential. Sign in with hsm-cli login, pass --auth-token, "
+            "--jwt-secret or --jwt-private-key, or set FERROHSM_AUTH_TOKEN or "
+            "FERROHSM_JWT_SECRET.",
             field="auth_token",
         )
     return _Minter(settings)

@@ -14,7 +14,7 @@ import click
 
 from hsm_cli.__about__ import __version__
 from hsm_cli.groups import Listing, Program
-from hsm_cli.options import global_flags, read_settings
+from hsm_cli.options import global_flags
 from hsm_client.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 
 CONTEXT: Final[dict[str, Any]] = {
@@ -77,6 +77,7 @@ _CONTROL: Final[Listing] = {
 }
 _CLIENT: Final[Listing] = {
     "whoami": ("login.whoami", "Show your principal and roles."),
+    "profile": ("profile.profile", "List, choose and show connection profiles."),
     "token": ("token.token", "Mint and inspect bearer tokens."),
     "completion": ("token.completion", "Print a shell completion script."),
     "help": ("help.help_command", "Show the help of a command, or of all."),
@@ -124,11 +125,12 @@ SPELLINGS: Final[Listing] = {
 @click.pass_context
 def cli(ctx: click.Context, /, **values: Any) -> None:
     """Read the global flags; an HSM already in ``ctx.obj`` replaces the server."""
+    from hsm_cli.connection import read_connection
     from hsm_cli.invocation import Invocation
     from hsm_cli.io.output import Output, print_note, wants_colour
     from hsm_cli.parameters import warn_of_literal_secrets
 
-    settings = read_settings(ctx, values)
+    settings = read_connection(ctx, values)
     warn_of_literal_secrets(ctx, "auth_token", "jwt_secret")
     if settings.insecure:
         print_note("warning: server certificate verification is off (--insecure).")

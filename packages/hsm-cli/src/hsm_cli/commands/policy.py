@@ -36,23 +36,29 @@ def policy() -> None:
 
 @policy.command("show", cls=HSMCommand)
 @click.option(
-    "--profile",
+    "--built-in",
     type=choice(PolicyProfile),
     metavar="NAME",
     help="Print this built-in policy (default or strict) without a server.",
 )
+@click.option("--profile", "former", type=choice(PolicyProfile), hidden=True)
 @click.pass_obj
-def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
+def show(
+    invocation: Invocation, built_in: PolicyProfile | None, former: PolicyProfile | None
+) -> None:
     """
     Print the source of the active policy.
 
     Warnings, and the error of a new file that could not be loaded, go to standard
     error.
     """
-    if profile is not None:
+    if built_in is not None and former is not None:
+        raise click.UsageError("--profile is the former name of --built-in.")
+    name = built_in or former
+    if name is not None:
         from hsm_core.policies import built_in_policy
 
-        policy = built_in_policy(profile)
+        policy = built_in_policy(name)
         text = policy.text.rstrip("\n")
         _print(invocation, {"policy": policy.policy_hash, "text": policy.text}, text)
         return

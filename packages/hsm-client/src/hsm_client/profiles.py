@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: MIT
+"""
+Connection profiles: endpoint, CA and credential of servers, by name.
+
+They are in ``config.toml`` of the folder ``~/.config/ferrohsm``, or
+``$XDG_CONFIG_HOME/ferrohsm``::
+
+    current = "prod"
+
+    [profiles.prod]
+    endpoint = "https://hsm.example.com:8443"
+    ca-bundle = "ca.pem"
+    credential = "token"
+
+Relative paths are relative to that folder. A development server (``hsm-server --dev``)
+adds the profile ``dev`` for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from hsm_client.private_files import read_private_file
+from hsm_core.errors import ConfigurationError
+from hsm_core.model import Record
+
+DEV: Final = "dev"
+"""Name of the profile of a running development server."""
+
+RESERVED: Final = frozenset({"default", "strict", DEV})
+"""Names that no profile of the file may have."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
+_FIELD: Final = "profile"
+
+
+class CredentialKind(StrEnum):
+    """Kind of a profile's credential."""
+
+    OIDC = "oidc"
+    TOKEN = "token"  # noqa: S105 (a kind, not a token)
+    CERTIFICATE = "certificate"
+    PKCS12 = "pkcs12"
+
+
+class SecretStore(StrEnum):
+    """Place of a profile's secrets."""
+
+    FILE = "file"
+    KEYRING = "keyring"
+
+
+class Profile(Record, frozen=True, kw_only=True, rename="kebab"):
+    """
+    Connection profile.
+
+    Attributes:
+        name: Its name; ``dev`` is the running development server.
+        endpoint: ``https://HOST[:PORT][/PREFIX]``.
+        credential: Kind of the credential.
+        ca_bundle: PEM file of trusted CA certificates; None means the system's.
+        client_cert: Client certificate: a PEM chain, or PKCS#12 with its key.
+        client_key: PEM file with its key; None means it is in *client_cert*.
+        issuer: Issuer URL of the OpenID Connect provider.
+        client_id: Client ID of this program at the provider.
+        scopes: Scopes to request.
+        audience: Requested audience of access tokens; empty for the provider's default.
+        issuer_ca_bundle: As *ca_bundle*, of the provider.
+        secret_store: Place of the secrets.
+        token_file: File with the bearer token, of a development server.
+        format: Form of output; empty for the command's default.
+    """
+
+    name: str
+    endpoint: str
+    credential: CredentialKind
+    ca_bundle: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    issuer: str = ""
+    client_id: str = ""
+    scopes: tuple[str, ...] = ("openid",)
+    audience: str = ""
+    issuer_ca_bundle: Path | None = None
+    secret_store: SecretStore = SecretStore.FILE
+    token_file: Path | None = None
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiles:
+    """
+    All profiles of this user.
+
+    Attributes:
+        current: Name of the current profile; empty for none.
+        by_name: Profiles of the file, and ``dev`` while its server runs.
+    """
+
+    current: str
+    by_name: Mapping[str, Profile]
+
+    def get(self, name: str) -> Profile:
+        """
+        Return a profile.
+
+        Raises:
+            ConfigurationError: There is none of this name; the message lists all names.
+        """
+        found = self.by_name.get(name)
+        if found is None:
+            known = ", ".join(self.by_name) or "none"
+            raise ConfigurationError(
+                f"There is no profile {name!r}. Profiles: {known}. To add one, run "
+                "hsm-cli login.",
+                field=_FIELD,
+            )
+        return found
+
+
+class _Config(Record, frozen=True, kw_only=True):
+    current: str = ""
+    profiles: Mapping[str, dict[str, Any]] = {}
+
+
+class _DevServer(Record, frozen=True, kw_only=True, rename="kebab"):
+    endpoint: str
+    ca_bundle: Path
+    token_file: Path
+    pid: int
+    audit_log: Path | None = None
+
+
+def config_folder() -> Path:
+    """
+    Return the folder of this user's configuration.
+
+    Standard:
+        XDG Base Directory Specification 0.8: a relative ``XDG_CONFIG_HOME`` is ignored.
+    """
+    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    base = home if home.is_absolute() else Path.home() / ".config"
+    return base / "ferrohsm"
+
+
+def config_file() -> Path:
+    """Return the file of the profiles."""
+    return config_folder() / "config.toml"
+
+
+def dev_file() -> Path:
+    """Return the file that a running development server writes."""
+    return config_folder() / "dev.toml"
+
+
+def load_profiles() -> Profiles:
+    """
+    Read all profiles.
+
+    Raises:
+        ConfigurationError: A file is invalid; the message names profile and key.
+        UnsafeFileModeError: Other users have access to a file or its folder.
+    """
+    config = _read(config_file(), _Config) or _Config()
+    path = config_file()
+    found = {
+        name: _profile(path, name, table) for name, table in config.profiles.items()
+    }
+    if config.current and config.current not in found:
+        raise ConfigurationError(
+            f"{path}: current is {config.current!r}, but there is no such profile.",
+            field=_FIELD,
+        )
+    dev = load_dev_profile()
+    if dev is not None:
+        found[DEV] = dev
+    return Profiles(current=config.current, by_name=found)
+
+
+def choose_profile(name: str | None = None) -> Profile | None:
+    """
+    Return the profile to use, or None if there is none.
+
+    Args:
+        name: Its name; None means ``FERROHSM_PROFILE``, else the current profile, else
+            ``dev`` while a development server runs.
+
+    Raises:
+        ConfigurationError: There is no profile of this name, or a file is invalid.
+        UnsafeFileModeError: Other users have access to a file or its folder.
+    """
+    profiles = load_profiles()
+    wanted = name or os.environ.get("FERROHSM_PROFILE") or profiles.current
+    return profiles.get(wanted) if wanted else profiles.by_name.get(DEV)
+
+
+def load_dev_profile() -> Profile | None:
+    """
+    Return the profile of the running development server, or None.
+
+    Raises:
+        ConfigurationError: Its file is invalid.
+        UnsafeFileModeError: Other users have access to the file or its folder.
+    """
+    server = _read(dev_file(), _DevServer)
+    if server is None or not _is_running(server.pid):
+        return None
+    return Profile(
+        name=DEV,
+        endpoint=server.endpoint,
+        ca_bundle=server.ca_bundle,
+        credential=CredentialKind.TOKEN,
+        token_file=server.token_file,
+    )
+
+
+def check_profile_name(name: str) -> str:
+    """
+    Return a name that a profile of the file may have.
+
+    Raises:
+        ConfigurationError: It is reserved or has other characters.
+    """
+    if name in RESERVED:
+        raise ConfigurationError(
+            f"The profile name {name!r} is reserved. Choose another.", field=_FIELD
+        )
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            "A profile name must be 1 to 64 letters, digits, '.', '_' or '-', and "
+            f"begin with a letter or digit; got {name!r}.",
+            field=_FIELD,
+        )
+    return name
+
+
+def _profile(path: Path, name: str, table: dict[str, Any]) -> Profile:
+    where = f"{path}: profile {name}"
+    check_profile_name(name)
+    for key in ("name", "token-file"):
+        if key in table:
+            raise ConfigurationError(
+                f"{where}: the key {key!r} is unknown.", field=_FIELD
+            )
+    profile: Profile = _convert({**table, "name": name}, Profile, where, path.parent)
+    for key in _missing(profile):
+        raise ConfigurationError(
+            f"{where}: credential {profile.credential.value!r} requires {key}.",
+            field=_FIELD,
+        )
+    return profile
+
+
+def _missing(profile: Profile) -> list[str]:
+    """Return the keys that the kind of credential requires and that are missing."""
+    needed = {}
+    if profile.credential is CredentialKind.OIDC:
+        needed = {"issuer": profile.issuer, "client-id": profile.client_id}
+    elif profile.credential is not CredentialKind.TOKEN:
+        needed = {"client-cert": str(profile.client_cert or "")}
+    return [key for key, value in needed.items() if not value]
+
+
+def _read(path: Path, cls: type[Any]) -> Any:
+    """Return the contents of a TOML file, or None if there is no file."""
+    data = read_private_file(path)
+    if data is None:
+        return None
+    # Deferred: most users of the environment alone have no such file.
+    import tomllib
+
+    try:
+        tree = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is not valid TOML: {error}.", field=_FIELD
+        ) from None
+    return _convert(tree, cls, str(path), path.parent)
+
+
+def _convert(tree: object, cls: type[Any], where: str, folder: Path) -> Any:
+    def decode(kind: type[Any], value: Any) -> Any:
+        if kind is Path and isinstance(value, str) and value:
+            return folder / Path(value).expanduser()
+        raise ValueError("Expected a path")
+
+    try:
+        return msgspec.convert(tree, cls, dec_hook=decode)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{where}: {_words(error)}.", field=_FIELD) from None
+
+
+def _words(error: msgspec.ValidationError) -> str:
+    """Return an error of msgspec with the key first."""
+    problem, _, place = str(error).partition(" - at `$")
+    key = place.strip(".`")
+    unknown = _UNKNOWN.fullmatch(problem)
+    if unknown is not None:
+        return f"the key {'.'.join(filter(None, (key, unknown[1])))!r} is unknown"
+    return f"{key}: {problem}" if key else problem
+
+
+def _is_running(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True
