@@ -39,7 +39,7 @@ def test_the_first_signature(tmp_path: Path) -> None:
             key.verify(b"hullo", signature)
         key.rotate()
         assert key.verify(b"hello", signature) == 1
-        assert repr(key) == "<Key release ML-DSA-65 version 2, active>"
+        assert repr(key) == "<Key release ML-DSA-65 version 2 of 2, active>"
         report = h.audit.verify()
         assert repr(report) == f"<AuditReport intact, {report.records} records>"
 

@@ -77,9 +77,9 @@ def test_the_life_of_a_key(ada: User) -> None:
     """Changes are shown by the object that made them."""
     key = ada.create("Ed25519", name="life", tags=["a"], staged=True)
     other = ada.key("life")
-    assert repr(other) == "<Key life Ed25519 version 1, staged>"
+    assert repr(other) == "<Key life Ed25519 version 1 of 1, staged>"
     key.activate()
-    assert repr(other.refresh()) == "<Key life Ed25519 version 1, active>"
+    assert repr(other.refresh()) == "<Key life Ed25519 version 1 of 1, active>"
     assert key.suspend(reason="audit").state == "suspended"
     assert key.resume().state == "active"
     key.rotate().rollback(1)
@@ -194,7 +194,7 @@ async def test_the_asynchronous_twin(tmp_path: Path) -> None:
         with pytest.raises(hsm_core.InvalidSignature):
             await key.verify(b"other", signatures[0])
         await key.rotate()
-        assert repr(key) == "<AsyncKey release ML-DSA-65 version 2, active>"
+        assert repr(key) == "<AsyncKey release ML-DSA-65 version 2 of 2, active>"
         assert [found.name async for found in ada.keys()] == ["release"]
         assert (await ada.audit.verify()).records > 10
         assert repr(ada) == "<AsyncUser ada (auditor, operator)>"

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from hsm_core.algorithms import Algorithm, KeyUsage, parse_algorithm
 from hsm_core.errors import ConflictError, InvalidInputError
-from hsm_core.model import KeyId, KeyInfo, KeyState, Record, Role, parse_role
+from hsm_core.model import KeyId, KeyInfo, KeyState, Role, parse_role
 from hsm_core.operations import ApprovalInfo
 
 DAMAGED: Final = "damaged"
@@ -51,15 +52,17 @@ class KeyFacts:
         return self.info.state
 
     def __repr__(self) -> str:
-        """Return name or ID, algorithm, version and state."""
+        """Return name or ID, algorithm, version, number of versions and state."""
         info = self.info
         name = f"{type(self).__name__} {info.name or info.key_id}"
         if info.algorithm is None or info.state is None:
             return f"<{name}, {DAMAGED}>"
-        return f"<{name} {info.algorithm} version {info.version}, {info.state}>"
+        count = f" of {info.versions}" if info.versions else ""
+        return f"<{name} {info.algorithm} version {info.version}{count}, {info.state}>"
 
 
-class AuditReport(Record, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AuditReport:
     """
     Result of a verification of the whole audit log; damage raises an error instead.
 

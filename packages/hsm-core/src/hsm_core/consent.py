@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -138,6 +138,8 @@ class ShownOperation(Record, frozen=True, kw_only=True):
             left out.
         context: None in format 1.
     """
+
+    repr_fields: ClassVar = ("kind", "key_name", "key_id", "requester")
 
     format: int
     kind: str

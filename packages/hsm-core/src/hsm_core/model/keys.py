@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import ClassVar, NewType
 
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model.records import Record
@@ -110,10 +110,13 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         rotation: Automatic rotation; None if it is off.
         destroy_at: Time of the scheduled destruction, or None.
         hold: Reason of the legal hold, or empty.
+        versions: Number of versions; from 1.
 
     If the document was tampered with, only the ID is known: algorithm, state and times
-    are None, version and generation 0.
+    are None, version, versions and generation 0.
     """
+
+    repr_fields: ClassVar = ("name", "key_id", "algorithm", "version", "state")
 
     key_id: KeyId
     algorithm: Algorithm | None
@@ -135,6 +138,7 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     rotation: RotationRule | None = None
     destroy_at: datetime | None = None
     hold: str = ""
+    versions: int = 0
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -156,6 +160,8 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         retain_until: Extended end of retention, overriding the retention policy, in
             UTC.
     """
+
+    repr_fields: ClassVar = ("version", "state")
 
     version: int
     state: KeyState

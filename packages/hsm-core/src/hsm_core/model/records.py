@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
@@ -25,10 +25,21 @@ class Record(
     forbid_unknown_fields=True,
     omit_defaults=True,
 ):
-    """Base of all public records."""
+    """
+    Base of all public records.
+
+    Attributes:
+        repr_fields: Fields in the ``repr``. Results for people name public facts here;
+            requests and payloads name none, so that nothing leaks into a log.
+    """
+
+    repr_fields: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+        """Return the type, and the fields of *repr_fields* that are not empty."""
+        values = ((name, getattr(self, name)) for name in self.repr_fields)
+        facts = "".join(f" {name}={value}" for name, value in values if value)
+        return f"<{type(self).__name__}{facts}>"
 
 
 Secret: TypeAlias = Annotated[bytes, msgspec.Meta(extra={"secret": True})]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -201,6 +201,8 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         code: ``ok``, or the code of the error that was answered.
     """
 
+    repr_fields: ClassVar = ("seq", "kind", "phase", "code", "key_id")
+
     format: int
     log_id: str
     seq: int
@@ -233,6 +235,8 @@ class AuditEvent(Record, frozen=True, kw_only=True):
 
 class AuditEntry(Record, frozen=True, kw_only=True):
     """Audit record with its leaf hash (RFC 6962, 64 hex digits)."""
+
+    repr_fields: ClassVar = ("event",)
 
     event: AuditEvent
     leaf_hash: str

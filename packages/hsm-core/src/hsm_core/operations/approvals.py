@@ -91,6 +91,8 @@ class ApprovalInfo(Record, frozen=True, kw_only=True):
         operation_id: Operation that reserved or last used it; see the audit log.
     """
 
+    repr_fields: ClassVar = ("approval_id", "state", "operation")
+
     approval_id: str
     state: ApprovalState
     generation: int

@@ -218,6 +218,8 @@ ApprovalGeneration: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
 class Verified(Record, frozen=True, kw_only=True):
     """Valid signature or MAC, made by *version*; an invalid one raises an error."""
 
+    repr_fields: ClassVar = ("key_id", "version", "algorithm")
+
     key_id: KeyId
     version: int
     algorithm: Algorithm

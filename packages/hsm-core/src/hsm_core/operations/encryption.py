@@ -71,6 +71,8 @@ class DataKey(Record, frozen=True, kw_only=True):
         plaintext: The key; empty if *wrapped_only* was set.
     """
 
+    repr_fields: ClassVar = ("key_id", "version")
+
     key_id: KeyId
     version: int
     ciphertext: bytes
@@ -301,6 +303,8 @@ class Encapsulation(Record, frozen=True, kw_only=True):
         ciphertext: Encapsulation, for the holder of the private key.
         shared_secret: 32 bytes.
     """
+
+    repr_fields: ClassVar = ("key_id", "version")
 
     key_id: KeyId
     version: int

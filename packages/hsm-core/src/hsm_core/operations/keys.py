@@ -114,6 +114,8 @@ class PublicKey(Record, frozen=True, kw_only=True):
         raw: Raw public key, such as an uncompressed point; empty for RSA.
     """
 
+    repr_fields: ClassVar = ("key_id", "version", "algorithm")
+
     key_id: KeyId
     version: int
     algorithm: Algorithm

@@ -61,6 +61,8 @@ class Signature(Record, frozen=True, kw_only=True):
         encoding: ``der`` or ``p1363`` for ECDSA, else None.
     """
 
+    repr_fields: ClassVar = ("key_id", "version", "algorithm")
+
     key_id: KeyId
     version: int
     algorithm: Algorithm
@@ -242,6 +244,8 @@ class VerifyBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
 
 class Mac(Record, frozen=True, kw_only=True):
     """A message authentication code of full length."""
+
+    repr_fields: ClassVar = ("key_id", "version", "algorithm")
 
     key_id: KeyId
     version: int

@@ -345,6 +345,7 @@ def key_info(
         rotation=_rotation(document),
         destroy_at=_told(document.destroy_at),
         hold=document.hold,
+        versions=len(document.versions),
     )
 
 
