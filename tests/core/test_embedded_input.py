@@ -52,6 +52,35 @@ def test_bad_operations_are_refused(
     session.verify_audit()
 
 
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (
+            ops.CreateKey(algorithm="ed25519", name="My Key"),
+            "name must be up to 64 lower-case letters, digits, dots, hyphens",
+        ),
+        (ops.DescribeKey(key_id="a b"), "key_id must be a key ID or name: up to 64"),
+        (
+            ops.CreateKey(algorithm="ed25519", tags=("a b",)),
+            "tags[0] must be up to 64 letters, digits and characters of",
+        ),
+        (
+            ops.SuspendKey(key_id="k", reason="a\nb"),
+            "reason must be one line without control characters.",
+        ),
+        (ops.GetApproval(approval_id="5B1C"), "approval_id must be a UUID in lower-"),
+    ],
+)
+def test_forms_in_words(
+    gateway: OpenHSM, operation: ops.Operation[Any], message: str
+) -> None:
+    """The message says in words what a name, tag, line or UUID looks like."""
+    with pytest.raises(errors.InvalidInputError) as caught:
+        gateway.act_as(caller()).execute(operation)
+
+    assert str(caught.value).startswith(message)
+
+
 def test_bytes_like_objects_are_bytes(session: Session) -> None:
     """A program may hand over a bytearray or a memoryview."""
     session.create_key("ed25519", name="k")

@@ -68,6 +68,32 @@ _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _NAMED: Final = re.compile(r"(?:missing required|contains unknown) field `([^`]+)`$")
 
 
+_NAME: Final = (
+    "up to 64 lower-case letters, digits, dots, hyphens and underscores, with a letter "
+    "or digit first"
+)
+_FORMS: Final = {
+    repr(pattern): form
+    for pattern, form in (
+        (r"^[0-9a-z][0-9a-z._-]{0,63}\Z", f"a key ID or name: {_NAME}"),
+        (r"^([0-9a-z][0-9a-z._-]{0,63})?\Z", _NAME),
+        (
+            r"^[0-9A-Za-z][0-9A-Za-z._:/=+@-]{0,63}\Z",
+            "up to 64 letters, digits and characters of ._:/=+@-, with a letter or "
+            "digit first",
+        ),
+        (r"^[^\x00-\x1f\x7f-\x9f]*\Z", "one line without control characters"),
+        (
+            r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z",
+            "a UUID in lower-case letters, such as "
+            "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24",
+        ),
+    )
+}
+"""Words for the patterns of common field types."""
+_PATTERN: Final = re.compile(r"Expected `str` matching regex (.+)\Z")
+
+
 class ErrorRecord(Record, frozen=True, kw_only=True):
     """
     An error as it travels.
@@ -115,6 +141,9 @@ def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
         facts = {"field": _echo(named[1])} if named else {}
         return InvalidInputError(f"{_echo(text)}.", **facts)
     field = _echo(found[1]) or "body"
+    pattern = _PATTERN.match(text[: found.start()])
+    if pattern and pattern[1] in _FORMS:
+        return InvalidInputError(f"{field} must be {_FORMS[pattern[1]]}.", field=field)
     return InvalidInputError(f"{field}: {_echo(text[: found.start()])}.", field=field)
 
 
