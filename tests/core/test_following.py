@@ -23,7 +23,7 @@ from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEntry, Caller, Role
 from hsm_core.policies import parse_policy
-from hsm_core.protocols import AsyncHSM, AuditLog
+from hsm_core.protocols import AuditLog, LiveHSM
 from hsm_core.settings import AuditStoreKind, AuditSync, Settings
 from hsm_core.testing import Faults, caller, memory_hsm
 from tests.core.hsm_support import session_of
@@ -88,7 +88,7 @@ def trail_of(gateway: OpenHSM) -> AuditLog:
     return gateway._services.audit  # noqa: SLF001 (there is no public way to it)
 
 
-def as_caller(gateway: OpenHSM, who: Caller | None = None) -> AsyncHSM:
+def as_caller(gateway: OpenHSM, who: Caller | None = None) -> LiveHSM:
     """Return an HSM for an event loop, as somebody sees it."""
     return gateway.act_as_async().act_as(who or caller())
 

@@ -132,7 +132,7 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
         since: Only records at or after this time, by the HSM's clock.
         until: Only records before this time.
         follow: Whether the view continues with new records; requires *ascending*, see
-            `AsyncHSM.follow`. ``execute`` returns only the first page.
+            `LiveHSM.follow`. ``execute`` returns only the first page.
     """
 
     effect: ClassVar = Effect.VIEW

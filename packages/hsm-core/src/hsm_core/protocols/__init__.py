@@ -2,10 +2,11 @@
 """
 Interfaces for callers and for implementers of stores and providers.
 
-For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
-`KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`, `RemoteKeyVault`,
-`CryptoProvider`, `ProviderPlugin`, `MasterKeySource`, `CredentialKeys`, `Clock`,
-`Entropy`. Conformance is shown by mypy and by the contract suites.
+For callers: `HSM`, `AsyncHSM`, `LiveHSM`, `HSMGateway`, `AsyncHSMGateway`. For
+providers: `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`,
+`RemoteKeyVault`, `CryptoProvider`, `ProviderPlugin`, `MasterKeySource`,
+`CredentialKeys`, `Clock`, `Entropy`. Conformance is shown by mypy and by the contract
+suites.
 """
 
 from hsm_core.protocols import callers, keys, policy, providers, stores, trail

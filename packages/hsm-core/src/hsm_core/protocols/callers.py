@@ -17,6 +17,7 @@ __all__ = [
     "AsyncHSM",
     "AsyncHSMGateway",
     "HSMGateway",
+    "LiveHSM",
     "Request",
 ]
 
@@ -95,6 +96,10 @@ class AsyncHSM(Protocol):
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         ...
+
+
+class LiveHSM(AsyncHSM, Protocol):
+    """`AsyncHSM` whose audit log can be followed."""
 
     def follow(self, operation: ListAuditEvents, /) -> AsyncGenerator[AuditPage, None]:
         """
@@ -213,7 +218,7 @@ class AsyncHSMGateway(Protocol):
         """See `HSMGateway.identify`."""
         ...
 
-    def act_as(self, caller: Caller, /) -> AsyncHSM:
+    def act_as(self, caller: Caller, /) -> LiveHSM:
         """Return the HSM bound to a caller."""
         ...
 

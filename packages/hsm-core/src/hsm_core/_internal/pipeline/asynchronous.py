@@ -259,7 +259,7 @@ class AsyncGateway:
     def follow(
         self, caller: Caller, operation: ListAuditEvents
     ) -> AsyncGenerator[AuditPage, None]:
-        """Return a live view of the trail for a caller; see `AsyncHSM.follow`."""
+        """Return a live view of the trail for a caller; see `LiveHSM.follow`."""
         return self._followers.pages(
             operation,
             lambda sent: self.execute(Request(caller, sent)),
@@ -397,7 +397,7 @@ def _unavailable(error: BaseException) -> AuditUnavailableError:
 
 
 class AsyncBoundHSM:
-    """`AsyncHSM` for one caller, in this process."""
+    """`LiveHSM` for one caller, in this process."""
 
     def __init__(self, gateway: AsyncGateway, caller: Caller) -> None:
         self._gateway = gateway
@@ -420,5 +420,5 @@ class AsyncBoundHSM:
         return result
 
     def follow(self, operation: ListAuditEvents, /) -> AsyncGenerator[AuditPage, None]:
-        """Return a live view of the trail; see `AsyncHSM.follow`."""
+        """Return a live view of the trail; see `LiveHSM.follow`."""
         return self._gateway.follow(self._caller, operation)

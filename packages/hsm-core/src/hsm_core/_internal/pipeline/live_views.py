@@ -62,7 +62,7 @@ class LiveViews:
         self, operation: ListAuditEvents, execute: _Execute, read: _Read
     ) -> AsyncGenerator[AuditPage, None]:
         """
-        Return the pages of one view; see `AsyncHSM.follow`.
+        Return the pages of one view; see `LiveHSM.follow`.
 
         Where another policy comes into force, it is executed again: who may not look
         any more sees nothing from then on.
