@@ -60,7 +60,7 @@ class TestConnection:
         unknown = bare_shell("--profile", "othr", "status")
 
         assert (2, []) == (chosen.code, stub.received)
-        assert "Profile other has no token" in chosen.err
+        assert "not signed in with profile other" in chosen.err
         assert "Profiles: stub, other" in unknown.err
 
     def test_variables_come_first(

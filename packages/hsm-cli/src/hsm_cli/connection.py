@@ -13,7 +13,7 @@ from hsm_cli.options import read_settings, refuse_unused, was_given
 from hsm_client.profiles import DEV, CredentialKind, Profile, choose_profile
 from hsm_client.settings import ClientSettings
 
-_WITHOUT: Final = frozenset({"completion", "help", "login", "profile"})
+_WITHOUT: Final = frozenset({"completion", "help", "login", "logout", "profile"})
 """Commands that need no profile, or choose one themselves."""
 
 _TOKENS: Final = ("auth_token", "jwt_secret", "jwt_private_key")

@@ -223,7 +223,7 @@ def _connection_flags() -> list[click.Parameter]:
         ),
         _flag(
             "--client-cert",
-            "Client certificate chain (PEM) for mutual TLS.",
+            "Client certificate for mutual TLS: a PEM chain, or PKCS#12.",
             metavar="FILE",
             type=_FILE,
         ),

@@ -47,9 +47,11 @@ class AsyncRemoteHSM:
 
         ca_bundle: PEM file of trusted CA certificates; None means the system's.
 
-        client_cert: PEM file with the client certificate chain, for mutual TLS.
+        client_cert: Client certificate for mutual TLS: a PEM chain, or PKCS#12.
 
         client_key: PEM file with its key; None means it is in *client_cert*.
+
+        client_key_password: Password of the key; empty for none.
 
         insecure: Skip verification of the server's certificate: an attacker on the
             network can then read and change everything, including the token.
@@ -76,6 +78,7 @@ class AsyncRemoteHSM:
         ca_bundle: Path | None = None,
         client_cert: Path | None = None,
         client_key: Path | None = None,
+        client_key_password: str = "",
         insecure: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attempts: int = 3,
@@ -86,6 +89,7 @@ class AsyncRemoteHSM:
             ca_bundle=ca_bundle,
             client_cert=client_cert,
             client_key=client_key,
+            client_key_password=client_key_password,
             insecure=insecure,
         )
         self._transport = AsyncTransport(

@@ -20,6 +20,7 @@ from hsm_client.exchange import (
     server_closed,
 )
 from hsm_client.messages import Answer, Request, error_of
+from hsm_client.profile_secrets import read_key_password
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from hsm_client.tokens import open_token
 from hsm_client.transport import Transport, open_tls_context
@@ -46,9 +47,11 @@ class RemoteHSM:
 
         ca_bundle: PEM file of trusted CA certificates; None means the system's.
 
-        client_cert: PEM file with the client certificate chain, for mutual TLS.
+        client_cert: Client certificate for mutual TLS: a PEM chain, or PKCS#12.
 
         client_key: PEM file with its key; None means it is in *client_cert*.
+
+        client_key_password: Password of the key; empty for none.
 
         insecure: Skip verification of the server's certificate: an attacker on the
             network can then read and change everything, including the token.
@@ -75,6 +78,7 @@ class RemoteHSM:
         ca_bundle: Path | None = None,
         client_cert: Path | None = None,
         client_key: Path | None = None,
+        client_key_password: str = "",
         insecure: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attempts: int = 3,
@@ -85,6 +89,7 @@ class RemoteHSM:
             ca_bundle=ca_bundle,
             client_cert=client_cert,
             client_key=client_key,
+            client_key_password=client_key_password,
             insecure=insecure,
         )
         self._transport = Transport(
@@ -238,6 +243,15 @@ def open_remote(settings: ClientSettings) -> RemoteHSM:
         ca_bundle=settings.ca_bundle,
         client_cert=settings.client_cert,
         client_key=settings.client_key,
+        client_key_password=_key_password(settings),
         insecure=settings.insecure,
         timeout_seconds=settings.timeout_seconds,
     )
+
+
+def _key_password(settings: ClientSettings) -> str:
+    """Return the password of the profile's client certificate, if it is used."""
+    profile = settings.profile
+    if profile is None or settings.client_cert != profile.client_cert:
+        return ""
+    return read_key_password(profile)

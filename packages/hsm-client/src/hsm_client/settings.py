@@ -66,7 +66,7 @@ class ClientSettings:
 
     Attributes:
         ca_bundle: PEM file of trusted CA certificates; None means the system's.
-        client_cert: PEM file with the client certificate chain.
+        client_cert: Client certificate: a PEM chain, or PKCS#12.
         client_key: PEM file with its key; None means it is in *client_cert*.
         insecure: Whether to skip verification of the server's certificate.
         timeout_seconds: Time limit of one attempt.

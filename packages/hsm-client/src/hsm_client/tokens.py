@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hsm_client.profile_secrets import open_profile_token
 from hsm_client.settings import TokenAlgorithm, TokenSettings
-from hsm_client.stored_tokens import open_stored_token
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import parse_role
 from hsm_core.secret_input import read_secret, read_secret_text
@@ -250,7 +250,7 @@ def open_token(
         return lambda: text
     if not has_key(settings):
         if settings.profile is not None:
-            return open_stored_token(settings.profile)
+            return open_profile_token(settings.profile)
         if has_certificate:
             return lambda: ""
         raise ConfigurationError(

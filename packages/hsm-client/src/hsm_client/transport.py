@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import stat
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -26,9 +25,10 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from hsm_client.client_certificates import load_client_certificate
 from hsm_client.failures import Failures, client_closed, innermost, reason, too_long
 from hsm_client.messages import EVENTS, Answer, Request
-from hsm_core.errors import ConfigurationError, TransportError, UnsafeFileModeError
+from hsm_core.errors import ConfigurationError, TransportError
 
 
 def open_tls_context(
@@ -36,6 +36,7 @@ def open_tls_context(
     ca_bundle: Path | None,
     client_cert: Path | None,
     client_key: Path | None,
+    client_key_password: str,
     insecure: bool,
 ) -> ssl.SSLContext:
     """
@@ -44,14 +45,16 @@ def open_tls_context(
     Args:
         ca_bundle: PEM file of trusted CA certificates; None means the system's.
 
-        client_cert: PEM file with the client certificate chain, or None.
+        client_cert: PEM file with the client certificate chain, PKCS#12 file, or None.
 
         client_key: PEM file with its key; None means it is in *client_cert*.
+
+        client_key_password: Password of the key; empty for none.
 
         insecure: Skip verification of the server's certificate.
 
     Raises:
-        ConfigurationError: A file can't be read, is not PEM, or its key is encrypted.
+        ConfigurationError: A file can't be read, is invalid, or the password is wrong.
         UnsafeFileModeError: Other users may read the key file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -63,7 +66,7 @@ def open_tls_context(
     else:
         _load_authorities(context, ca_bundle)
     if client_cert is not None:
-        _load_identity(context, client_cert, client_key or client_cert)
+        load_client_certificate(context, client_cert, client_key, client_key_password)
     elif client_key is not None:
         raise ConfigurationError(
             "client_key requires client_cert (--client-cert).", field="client_key"
@@ -81,41 +84,6 @@ def _load_authorities(context: ssl.SSLContext, ca_bundle: Path | None) -> None:
         raise ConfigurationError(
             f"Can't read the CA bundle {ca_bundle}: {reason(error)}.", field="ca_bundle"
         ) from None
-
-
-def _load_identity(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    _refuse_unsafe_mode(key)
-    asked = False
-
-    def refuse() -> str:
-        nonlocal asked
-        asked = True
-        return ""
-
-    try:
-        context.load_cert_chain(certificate, key, password=refuse)
-    except (OSError, ValueError) as error:
-        why = "encrypted keys are not supported" if asked else None
-        raise ConfigurationError(
-            f"Can't load the client certificate {certificate} with key {key}: "
-            f"{why or reason(error)}.",
-            field="client_cert",
-        ) from None
-
-
-def _refuse_unsafe_mode(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigurationError(
-            f"Can't read the client key {path}: {reason(error)}.", field="client_key"
-        ) from None
-    if stat.S_ISREG(mode) and mode & 0o077:
-        raise UnsafeFileModeError(
-            f"The client key {path} has mode {stat.S_IMODE(mode):04o}, which gives "
-            "other users access. Run chmod 600.",
-            field="client_key",
-        )
 
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")

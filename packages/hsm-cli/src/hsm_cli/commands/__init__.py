@@ -76,6 +76,8 @@ _CONTROL: Final[Listing] = {
     "operator": ("operator.operator", "Self-tests, backup and recovery."),
 }
 _CLIENT: Final[Listing] = {
+    "login": ("login.login", "Sign in to a server, and add a profile for it."),
+    "logout": ("login.logout", "Sign out: remove the stored secrets of a profile."),
     "whoami": ("login.whoami", "Show your principal and roles."),
     "profile": ("profile.profile", "List, choose and show connection profiles."),
     "token": ("token.token", "Mint and inspect bearer tokens."),
