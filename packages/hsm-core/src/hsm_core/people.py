@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: MIT
+"""
+People of an HSM's directory: their credentials, and their part of the policy.
+
+The policy names each person with the fingerprint of their certificate, so a certificate
+alone gives nobody access, even one that was made with a stolen CA key. The policy is
+replaced last when a person is added and first when one is removed: after a crash in
+between, the person has no access.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from hsm_core._files import replace_file
+from hsm_core._policies.certificate_identities import KnownPerson
+from hsm_core.errors import ConfigurationError, ConflictError, InvalidInputError
+from hsm_core.identities import same_person
+from hsm_core.model import Record, Role
+from hsm_core.policies import Policy, parse_policy, read_policy_file
+from hsm_core.private_ca import PrivateCA, new_password
+from hsm_core.secret_input import read_secret_text
+
+__all__ = [
+    "CA_FILE",
+    "CA_KEY_FILE",
+    "CREDENTIAL_DAYS",
+    "PEOPLE_FOLDER",
+    "POLICY_FILE",
+    "REVOCATION_FILE",
+    "NewPerson",
+    "NoSuchPersonError",
+    "People",
+    "Person",
+    "check_name",
+    "policy_text",
+]
+
+CA_FILE: Final = "ca.pem"
+CA_KEY_FILE: Final = "secrets/ca.key"
+PEOPLE_FOLDER: Final = "people"
+POLICY_FILE: Final = "policy.yaml"
+REVOCATION_FILE: Final = "people/revoked.crl"
+
+CREDENTIAL_DAYS: Final = 365
+"""Default lifetime of a person's certificate, in days."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
+_BEGIN: Final = "identities:  # hsm-cli people writes the lines below"
+_END: Final = "# end of the lines of hsm-cli people"
+_ENTRY: Final = '  - principal: "'
+_NOBODY: Final = "  []\n"
+_MOST_BYTES: Final = 16 * 1024 * 1024
+
+
+class NoSuchPersonError(InvalidInputError):
+    """The directory has no credential of this person."""
+
+
+class Person(Record, frozen=True, kw_only=True):
+    """
+    Person in the policy.
+
+    Attributes:
+        name: Principal.
+        roles: Roles in the policy.
+        expires_at: End of the certificate, Unix time; 0 without a certificate of the
+            private CA.
+        certificate_sha256: Its fingerprint, hex, or empty.
+    """
+
+    name: str
+    roles: tuple[Role, ...]
+    expires_at: float = 0.0
+    certificate_sha256: str = ""
+
+
+class NewPerson(Record, frozen=True, kw_only=True):
+    """
+    Person that was just added.
+
+    Attributes:
+        credential: PKCS#12 file.
+        password: Its password; secret.
+        password_file: File of the password, or None if it was not written.
+    """
+
+    credential: Path
+    password: str
+    password_file: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(credential={str(self.credential)!r})"
+
+
+def policy_text(rules: str) -> str:
+    """Return a policy without people, for `People`; *rules* are its other sections."""
+    return f"{rules.rstrip()}\n\n{_BEGIN}\n{_NOBODY}{_END}\n"
+
+
+class People:
+    """
+    People of a directory that ``hsm-server init`` has made.
+
+    Args:
+        directory: Directory of the HSM.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._folder = directory / PEOPLE_FOLDER
+        self._policy = directory / POLICY_FILE
+        self._revocations = directory / REVOCATION_FILE
+        if not (directory / CA_FILE).is_file() or not self._folder.is_dir():
+            raise ConfigurationError(
+                f"{directory} is not a directory of hsm-server init: it has no "
+                f"{CA_FILE} or no {PEOPLE_FOLDER}/. Pass the directory of the HSM.",
+                field="directory",
+            )
+
+    def all(self) -> tuple[Person, ...]:
+        """
+        Return all people of the policy, by name.
+
+        Raises:
+            ConfigurationError: A file can't be read.
+            InvalidInputError: The policy is not valid.
+        """
+        return tuple(map(self._person, self._parsed().people))
+
+    def add(
+        self,
+        name: str,
+        roles: Sequence[Role],
+        *,
+        days: int = CREDENTIAL_DAYS,
+        keeps_password: bool = False,
+        replaces: bool = False,
+    ) -> NewPerson:
+        """
+        Add a person, with a new credential.
+
+        Args:
+            name: Principal; also the name of their files.
+
+            roles: At least one.
+
+            days: Lifetime of the certificate.
+
+            keeps_password: Whether to write the password to a file.
+
+            replaces: Whether to replace the person's credential and roles; the former
+                certificate is revoked.
+
+        Raises:
+            InvalidInputError: The name can't be used, or no role is given.
+            ConflictError: There is such a person, and *replaces* is not set.
+            ConfigurationError: A file can't be read or written.
+        """
+        check_name(name)
+        if not roles:
+            raise InvalidInputError("At least one role is required.", field="roles")
+        with self._locked():
+            present = self._present(name)
+            if present and not replaces:
+                raise ConflictError(
+                    f"{present} already has a credential. Pass --replace to revoke it "
+                    "and issue a new one.",
+                    field="name",
+                )
+            self._withdraw(present or name)
+            return self._issue(name, roles, days, keeps_password=keeps_password)
+
+    def remove(self, name: str) -> None:
+        """
+        Remove a person from the policy, and revoke their certificate.
+
+        Raises:
+            NoSuchPersonError: There is no such person.
+            ConfigurationError: A file can't be read or written.
+        """
+        check_name(name)
+        with self._locked():
+            # A policy that is not valid at present keeps nobody's access.
+            with contextlib.suppress(InvalidInputError):
+                name = self._present(name) or name
+            if not self._withdraw(name):
+                raise NoSuchPersonError(
+                    f"No person is named {name}. See 'hsm-cli people list'.",
+                    field="name",
+                )
+
+    def _person(self, known: KnownPerson) -> Person:
+        certificate = self._certificate(known.principal)
+        roles = tuple(sorted(known.roles))
+        if certificate is None:
+            return Person(name=known.principal, roles=roles)
+        return Person(
+            name=known.principal,
+            roles=roles,
+            expires_at=certificate.not_valid_after_utc.timestamp(),
+            certificate_sha256=_fingerprint(certificate),
+        )
+
+    def _issue(
+        self, name: str, roles: Sequence[Role], days: int, *, keeps_password: bool
+    ) -> NewPerson:
+        password = new_password()
+        made = self._authority().issue_person(
+            name, datetime.now(UTC), days=days, password=password
+        )
+        # Its serial number is known from now on: an interrupted call is revoked.
+        self._write(
+            self._file(name, "pem"), made.certificate.public_bytes(Encoding.PEM)
+        )
+        self._write(self._file(name, "p12"), made.pkcs12)
+        password_file = self._file(name, "password") if keeps_password else None
+        if password_file is not None:
+            self._write(password_file, f"{password}\n".encode())
+        entry = _entry(name, roles, _fingerprint(made.certificate))
+        head, entries, tail = self._split_policy()
+        self._write_policy(head, [*entries, entry], tail)
+        return NewPerson(
+            credential=self._file(name, "p12"),
+            password=password,
+            password_file=password_file,
+        )
+
+    def _withdraw(self, name: str) -> bool:
+        """Withdraw what a person has; return whether there was anything."""
+        own = f'{_ENTRY}{name}"\n'
+        certificate = self._certificate(name)
+        try:
+            head, entries, tail = self._split_policy()
+            left = [entry for entry in entries if not entry.startswith(own)]
+            had_entry = left != entries
+            if had_entry:
+                self._write_policy(head, left, tail)
+        finally:
+            if certificate is not None:
+                self._revoke(certificate)
+        # The certificate goes last: until then, a repeated call revokes it.
+        for suffix in ("p12", "password", "pem"):
+            path = self._file(name, suffix)
+            with _reported(path, "remove"):
+                path.unlink(missing_ok=True)
+        return had_entry or certificate is not None
+
+    def _revoke(self, certificate: x509.Certificate) -> None:
+        now, serials = datetime.now(UTC), {}
+        former = self._read(self._revocations)
+        try:
+            for revoked in x509.load_pem_x509_crl(former):
+                serials[revoked.serial_number] = revoked.revocation_date_utc
+        except ValueError:
+            raise ConfigurationError(
+                f"{self._revocations} contains no revocation list in PEM form.",
+                field="directory",
+            ) from None
+        if serials.setdefault(certificate.serial_number, now) == now:
+            crl = self._authority().revocation_list(serials, now)
+            self._write(self._revocations, crl)
+
+    def _authority(self) -> PrivateCA:
+        # Refuses a key that other users can read.
+        key = read_secret_text(
+            f"@{self._directory / CA_KEY_FILE}", field="private key of the CA"
+        )
+        data = self._read(self._directory / CA_FILE)
+        try:
+            certificate = x509.load_pem_x509_certificate(data)
+        except ValueError:
+            raise ConfigurationError(
+                f"{self._directory / CA_FILE} contains no PEM certificate.",
+                field="directory",
+            ) from None
+        return PrivateCA.load(key.encode(), certificate)
+
+    def _certificate(self, name: str) -> x509.Certificate | None:
+        path = self._file(name, "pem")
+        if not _NAME.match(name) or not path.exists():
+            return None
+        try:
+            return x509.load_pem_x509_certificate(self._read(path))
+        except ValueError:
+            raise ConfigurationError(
+                f"{path} contains no PEM certificate.", field="directory"
+            ) from None
+
+    def _present(self, name: str) -> str:
+        """
+        Return the name of the same person in the policy, or an empty text.
+
+        Raises:
+            ConflictError: The person stands elsewhere in the policy.
+        """
+        people = [person.principal for person in self._parsed().people]
+        found = next((one for one in people if same_person(one, name)), "")
+        own = f'{_ENTRY}{found}"\n'
+        if found and not any(e.startswith(own) for e in self._split_policy()[1]):
+            raise ConflictError(
+                f"{found} stands in {self._policy} outside the lines of hsm-cli "
+                "people. Edit the file instead.",
+                field="name",
+            )
+        return found
+
+    def _write_policy(self, head: str, entries: Sequence[str], tail: str) -> None:
+        lines = "".join(entries) or _NOBODY
+        self._write(self._policy, f"{head}{_BEGIN}\n{lines}{tail}".encode())
+
+    def _split_policy(self) -> tuple[str, list[str], str]:
+        """Return the policy before, in, and after the lines of people."""
+        text = self._policy_text()
+        head, begun, rest = text.partition(f"{_BEGIN}\n")
+        lines, ended, tail = rest.partition(f"{_END}\n")
+        if not begun or not ended:
+            raise ConfigurationError(
+                f"{self._policy} lacks the line '{_BEGIN}' or the line '{_END}'. "
+                "Restore both, with the entries of people between them.",
+                field="directory",
+            )
+        entries = re.split(r"(?m)^(?=  - )", lines)[1:]
+        return head, entries, ended + tail
+
+    def _parsed(self) -> Policy:
+        return parse_policy(self._policy_text())
+
+    def _policy_text(self) -> str:
+        return read_policy_file(self._policy, for_use=True).decode()
+
+    def _file(self, name: str, suffix: str) -> Path:
+        return self._folder / f"{name}.{suffix}"
+
+    def _read(self, path: Path) -> bytes:
+        with _reported(path, "read"), path.open("rb") as file:
+            return file.read(_MOST_BYTES)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with _reported(path, "write"):
+            replace_file(path, data)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Exclude other processes that change people."""
+        with _reported(self._folder, "lock"):
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def check_name(name: str) -> None:
+    """
+    Check that a person can have this name.
+
+    Raises:
+        InvalidInputError: It has another form.
+    """
+    if not _NAME.match(name):
+        raise InvalidInputError(
+            "A name must be 1 to 64 letters, digits, '.', '_', '@' or '-', and begin "
+            f"with a letter or digit, got {name!r:.80}.",
+            field="name",
+        )
+
+
+def _entry(name: str, roles: Sequence[Role], fingerprint: str) -> str:
+    named = ", ".join(dict.fromkeys(roles))
+    return (
+        f'{_ENTRY}{name}"\n    roles: [{named}]\n    certificates: ["{fingerprint}"]\n'
+    )
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+@contextlib.contextmanager
+def _reported(path: Path, verb: str) -> Iterator[None]:
+    """Report an error of the operating system with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot {verb} {path} ({error.strerror}).", field="directory"
+        ) from None
