@@ -395,6 +395,8 @@ def test_every_flag_reaches_its_field(
         changes = {"FERROHSM_CERT": None, "FERROHSM_KEY": None}
     elif group is ClientSettings and field != "ca":
         words.append("--client-ca=ca.pem")
+    elif setting.flag == "cert-ca-key":
+        words.append("--key=cert.pem")
     result = run(*words, **changes)
 
     assert 0 == result.exit_code, result.output

@@ -262,6 +262,17 @@ class TLSSettings(Record, frozen=True, kw_only=True):
             "at least every 30 seconds. SIGHUP checks all files.",
         ),
     ] = 3600.0
+    ca_key: Annotated[
+        Path | None,
+        Setting(
+            "cert-ca-key",
+            "Private key of the private CA that issued --cert, PEM, mode 0600. "
+            "The server renews the certificate when a third of its lifetime "
+            "remains. --cert and --key must be one file, with the key, the "
+            "certificate and the CA certificate.",
+            is_read_here=False,
+        ),
+    ] = None
     ocsp_responses: Annotated[
         tuple[Path, ...],
         Setting(
@@ -303,13 +314,30 @@ def tls_settings(values: Mapping[str, Any], folder: Path) -> TLSSettings:
     acme = _acme(values, folder) if files.mode is TLSMode.ACME else None
     if acme is None:
         _refuse_acme(values)
-    return build(
+    found = build(
         TLSSettings,
         values,
         pairs=_pairs(files) if acme is None else _no_pairs(files),
         acme=acme,
         client=_client(values),
     )
+    _check_renewal(found)
+    return found
+
+
+def _check_renewal(settings: TLSSettings) -> None:
+    if settings.ca_key is None:
+        return
+    if settings.acme is not None:
+        raise ConfigurationError(
+            "--cert-ca-key cannot be combined with --tls-mode acme, because the CA "
+            "issues the certificate."
+        )
+    if len(settings.pairs) != 1 or settings.pairs[0].cert != settings.pairs[0].key:
+        raise ConfigurationError(
+            "--cert-ca-key requires one --cert, and the same file as --key: key and "
+            "certificate are renewed together."
+        )
 
 
 def _pairs(files: CertificateSettings) -> tuple[PairFiles, ...]:
@@ -397,20 +425,33 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _name(text: str) -> str:
     """Return a name or an address in its usual form."""
+    if "*" in text:
+        raise ConfigurationError(
+            f"--acme-domain {text}: wildcard names are not supported, because "
+            "they require DNS challenges."
+        )
+    try:
+        return parse_host(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--acme-domain {text!r} {error}") from None
+
+
+def parse_host(text: str) -> str:
+    """
+    Return a DNS name or an IP address in its usual form.
+
+    Raises:
+        ValueError: It is neither.
+    """
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
         pass
     name = text.lower().removesuffix(".")
-    if "*" in name:
-        raise ConfigurationError(
-            f"--acme-domain {text}: wildcard names are not supported, because "
-            "they require DNS challenges."
-        )
     if len(name) > _MOST_CHARACTERS or not all(map(_LABEL.match, name.split("."))):
-        raise ConfigurationError(
-            f"--acme-domain {text!r} must be an IP address or a DNS name. Pass "
-            "internationalized names as A-labels (xn--…)."
+        raise ValueError(
+            "must be an IP address or a DNS name. Pass internationalized names as "
+            "A-labels (xn--…)."
         )
     return name
 

@@ -21,7 +21,8 @@ from hsm_server.observability.metrics import Metrics
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.ocsp.stapler import Stapler
-from hsm_server.tls.sources import ExpiryWatch, file_sources
+from hsm_server.tls.renewal import RenewalTask
+from hsm_server.tls.sources import ExpiryWatch, FileSource, file_sources
 from hsm_server.tls.state import ActiveState, Alarms, TLSState
 
 _AGAIN_SECONDS: Final = 1.0
@@ -153,9 +154,11 @@ def tasks_for(
 
         http: Listening socket for a CA's challenges, where there is one.
     """
+    files = file_sources(settings, alarms)
     return [
         *_issuing(settings, alarms, metrics, logger, http),
-        *file_sources(settings, alarms),
+        *files,
+        *_renewing(settings, files, alarms, logger),
         Stapler(
             timedelta(seconds=settings.ocsp_refresh_interval_seconds),
             settings.ocsp_responses,
@@ -165,6 +168,19 @@ def tasks_for(
         ),
         ExpiryWatch(alarms, logger),
     ]
+
+
+def _renewing(
+    settings: TLSSettings,
+    files: Sequence[FileSource],
+    alarms: Alarms,
+    logger: Logger,
+) -> list[Task]:
+    if settings.ca_key is None:
+        return []
+    # The first source is that of the certificate.
+    path = settings.pairs[0].cert
+    return [RenewalTask(path, settings.ca_key, files[0].reload, alarms, logger)]
 
 
 def _issuing(

@@ -28,6 +28,7 @@ from hsm_server.tls.files import (
     read_pair_files,
     read_stable,
 )
+from hsm_server.tls.renewal import renew_at_start
 from hsm_server.tls.state import (
     ActiveState,
     Alarms,
@@ -78,6 +79,8 @@ def first_state(settings: TLSSettings) -> TLSState:
 def _first_pairs(settings: TLSSettings) -> tuple[ServerPair, ...]:
     if settings.acme is not None:
         return (first_pair(settings.acme, now_utc()),)
+    if settings.ca_key is not None:
+        renew_at_start(settings.pairs[0].cert, settings.ca_key, now_utc())
     contents = read_stable(partial(read_pair_files, settings.pairs))
     return parse_pairs(settings.pairs, contents, now_utc())
 
