@@ -73,6 +73,7 @@ _CONTROL: Final[Listing] = {
     "policy": ("policy.policy", "Show, validate, explain and test policies."),
     "status": ("status.status", "Show the health of the HSM."),
     "algorithms": ("status.algorithms", "List algorithms and their availability."),
+    "people": ("people.people", "List, add and remove people with credentials."),
     "operator": ("operator.operator", "Self-tests, backup and recovery."),
 }
 _CLIENT: Final[Listing] = {
