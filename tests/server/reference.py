@@ -39,7 +39,10 @@ _EXITS = {
     ExitCode.OK: "Stopped.",
     ExitCode.FAILED: "Any other error, such as an unreadable store.",
     ExitCode.USAGE: "An option, an environment variable or a secret is not valid.",
-    ExitCode.UNSAFE_FILE_MODE: "A file or directory is accessible to other users.",
+    ExitCode.UNSAFE_FILE_MODE: (
+        "A file or directory is accessible to other users. With `init`: the directory "
+        "is not empty."
+    ),
     ExitCode.WRONG_MASTER_KEY: (
         "The master key does not match the store. Nothing was written."
     ),

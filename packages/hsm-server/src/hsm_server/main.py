@@ -19,6 +19,12 @@ Options without a command are those of 'serve'.
 _OWN: Final = ("--help", "-h", "--version")
 
 
+def _init() -> click.Command:
+    from hsm_server.init.command import init
+
+    return init
+
+
 def _serve() -> click.Command:
     from hsm_server.commands.serve import serve
 
@@ -26,6 +32,7 @@ def _serve() -> click.Command:
 
 
 COMMANDS: Final[Mapping[str, Callable[[], click.Command]]] = {
+    "init": _init,
     "serve": _serve,
 }
 """Import of each command, in the order of the help."""
