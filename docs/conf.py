@@ -18,7 +18,8 @@ extensions = [
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 
-default_role = "any"
+# Names of Python alone: terms of the glossary are written like some classes.
+default_role = "py:obj"
 nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -29,6 +29,15 @@ __all__ = [
 
 DEFAULT_PORT: Final = "8443"
 READY_SECONDS: Final = 60.0
+_DEV: Final = """\
+#!/bin/sh
+case $1 in
+shell) echo "export PATH=$PWD/.venv/bin:\\$PATH" ;;
+install) ;;
+*) exit 2 ;;
+esac
+"""
+"""The task runner, where everything is installed: tests/tooling/test_dev.py has it."""
 _SECRET: Final = re.compile(rb"\A[A-Za-z0-9+/]{43}=\s*\Z|PRIVATE KEY")
 
 _SECTION: Final = re.compile(
@@ -75,7 +84,7 @@ class Newcomer:
         (folder / "README.md").symlink_to(REPOSITORY / "README.md")
         (folder / "examples").symlink_to(REPOSITORY / "examples")
         # Installing is what the environment of this test has done already.
-        (folder / "dev").write_text('#!/bin/sh\n[ "$1" = install ]\n')
+        (folder / "dev").write_text(_DEV)
         (folder / "dev").chmod(0o755)
 
     def start(self, text: str) -> subprocess.Popen[bytes]:

@@ -26,6 +26,9 @@ _TYPED: Final = frozenset(
 )
 """Documents all of whose ``sh`` blocks a test types."""
 
+_RUN: Final = frozenset({"README.md"})  # test_repository.py
+"""Documents all of whose ``python`` blocks a test runs."""
+
 _BLOCK: Final = re.compile(
     r"^(?P<before>[^\n]*)\n\n?```(?P<language>sh|bash|shell|console|python|pycon)\n"
     r"(?P<text>.*?)^```$",
@@ -47,7 +50,7 @@ def unaccounted(name: str, text: str) -> list[str]:
         for found in _BLOCK.finditer(text)
         if not _REASON.search(found["before"])
         and not (found["language"] == "sh" and name in _TYPED)
-        and not (">>>" in found["text"] and name == "README.md")  # test_repository.py
+        and not (found["language"] == "python" and name in _RUN)
     ]
 
 
