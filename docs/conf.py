@@ -18,8 +18,7 @@ extensions = [
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 
-# Names of Python alone: terms of the glossary are written like some classes.
-default_role = "py:obj"
+default_role = "any"
 nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
