@@ -188,9 +188,9 @@ class TestChoice:
     def test_relative_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A relative XDG_CONFIG_HOME is ignored."""
         monkeypatch.setenv("XDG_CONFIG_HOME", "here")
-        monkeypatch.setenv("HOME", "/home/ada")
+        monkeypatch.setenv("HOME", "/srv/ada")
 
-        assert Path("/home/ada/.config/ferrohsm/config.toml") == config_file()
+        assert Path("/srv/ada/.config/ferrohsm/config.toml") == config_file()
 
 
 class TestDevelopmentServer:
