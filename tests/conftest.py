@@ -24,9 +24,6 @@ heed_signals()
 # No test reads the connection profiles of the user.
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent/ferrohsm-tests"
 
-# No test reads the connection profiles of the user.
-os.environ["XDG_CONFIG_HOME"] = "/nonexistent/ferrohsm-tests"
-
 # How long an example takes is the machine's business, and no test's.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

@@ -26,8 +26,8 @@ from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import Approve, Deny, ListApprovals, Withdraw
 from hsm_core.testing import caller
-from tests.cli.asking import ID, SALT, Asking, asked
 from tests.cli.support import Shell
+from tests.client.asking import ID, SALT, Asking, asked
 from tests.support import require_program
 
 FIELDS = (

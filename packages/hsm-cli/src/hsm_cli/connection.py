@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 
 from hsm_cli.options import read_settings, refuse_unused, was_given
+from hsm_client.choosing import is_same_endpoint
 from hsm_client.profiles import DEV, CredentialKind, Profile, choose_profile
 from hsm_client.settings import ClientSettings
 
@@ -44,18 +44,6 @@ def read_connection(ctx: click.Context, values: dict[str, Any]) -> ClientSetting
     elif not _applies(ctx, settings, profile):
         return settings
     return _with_profile(ctx, settings, profile)
-
-
-def is_same_endpoint(one: str, other: str) -> bool:
-    """Return whether two URLs name the same host, port and path."""
-    try:
-        parts = [urlsplit(url) for url in (one, other)]
-        found = {
-            (p.scheme, p.hostname, p.port or 443, p.path.rstrip("/")) for p in parts
-        }
-    except ValueError:
-        return False
-    return len(found) == 1
 
 
 def _applies(ctx: click.Context, settings: ClientSettings, profile: Profile) -> bool:

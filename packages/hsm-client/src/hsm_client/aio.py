@@ -4,103 +4,53 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from hsm_client.aio_transport import AsyncTransport
-from hsm_client.exchange import (
-    MAX_ANSWER_BYTES,
-    Pause,
-    Steps,
-    View,
-    authorization,
-    exchange,
-    server_closed,
-)
-from hsm_client.messages import Answer, Request, error_of
+from hsm_client.aio_remote import AsyncRemoteHSM, open_async_remote
+from hsm_client.choosing import StrPath, choose_settings
+from hsm_client.connection import approval_wait, attempt_key, shown_of
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS
-from hsm_client.transport import open_tls_context
-from hsm_core.errors import AuthenticationError, HSMError, UnavailableError
+from hsm_client.waiting import ApprovalWait, Attempt, waiting
+from hsm_core.async_users import AsyncKey, AsyncUser
+from hsm_core.errors import HSMError
 from hsm_core.model import AuditEntry
-from hsm_core.operations import ListAuditEvents, Operation
+from hsm_core.operations import GetApproval, ListAuditEvents, Operation
+from hsm_core.protocols import AsyncHSM
 
-__all__ = ["AsyncRemoteHSM"]
+__all__ = ["AsyncConnection", "AsyncKey", "AsyncRemoteHSM", "connect"]
 
 R = TypeVar("R")
 
 
-class AsyncRemoteHSM:
+class AsyncConnection(AsyncUser):
     """
-    HSM on a server, for an event loop; `hsm_client.RemoteHSM` is its blocking twin.
+    Connection to a server, for an event loop: `hsm_client.Connection` is its twin.
 
+    It has the methods of `hsm_core.async_users.AsyncUser`, and is an `AsyncHSM` itself.
     Use it in one event loop, by any number of tasks. Close it, or use it in an ``async
-    with`` block. A cancelled mutation may have been made: to retry it safely, pass an
-    idempotency key.
+    with`` block.
 
     Args:
-        endpoint: ``https://HOST[:PORT][/PREFIX]``.
+        remote: The HSM on the server.
 
-        token: Called in a thread for each attempt; returns the bearer token.
+        wait: Limits of the wait for approvals; None does not wait.
 
-        ca_bundle: PEM file of trusted CA certificates; None means the system's.
-
-        client_cert: Client certificate for mutual TLS: a PEM chain, or PKCS#12.
-
-        client_key: PEM file with its key; None means it is in *client_cert*.
-
-        client_key_password: Password of the key; empty for none.
-
-        insecure: Skip verification of the server's certificate: an attacker on the
-            network can then read and change everything, including the token.
-
-        timeout_seconds: Time limit, in each attempt, for connecting, for the first byte
-            of the response, and for the rest of it.
-
-        attempts: Maximum number of attempts, at least 1.
-
-        max_answer_bytes: Maximum length of a response.
-
-        pause: Sleeps between attempts, for a number of seconds.
-
-    Raises:
-        ConfigurationError: The endpoint is invalid, the time-out is not between 0 and
-            3600 seconds, or a file can't be used.
+        shown: Text for ``repr``.
     """
 
     def __init__(
         self,
-        endpoint: str,
+        remote: AsyncRemoteHSM,
         *,
-        token: Callable[[], str],
-        ca_bundle: Path | None = None,
-        client_cert: Path | None = None,
-        client_key: Path | None = None,
-        client_key_password: str = "",
-        insecure: bool = False,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        attempts: int = 3,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wait: ApprovalWait | None = None,
+        shown: str = "",
     ) -> None:
-        context = open_tls_context(
-            ca_bundle=ca_bundle,
-            client_cert=client_cert,
-            client_key=client_key,
-            client_key_password=client_key_password,
-            insecure=insecure,
+        super().__init__(
+            remote if wait is None else _Waiting(remote, wait), shown=shown
         )
-        self._transport = AsyncTransport(
-            endpoint,
-            context=context,
-            timeout_seconds=timeout_seconds,
-            max_answer_bytes=max_answer_bytes,
-        )
-        self._token = token
-        self._attempts = attempts
-        self._pause = pause
+        self._remote = remote
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,12 +63,36 @@ class AsyncRemoteHSM:
     ) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
     async def close(self) -> None:
-        """Close all connections; the client can't be used after it."""
-        await self._transport.close()
+        """Close all connections; the object can't be used after it."""
+        await self._remote.close()
+
+    def follow(
+        self,
+        operation: ListAuditEvents | None = None,
+        /,
+        *,
+        on_interruption: Callable[[HSMError], None] | None = None,
+    ) -> AsyncGenerator[AuditEntry, None]:
+        """
+        Stream audit records as they are written; see `AsyncRemoteHSM.follow`.
+
+        Args:
+            operation: Filters; by default, all new records.
+
+            on_interruption: Called with the reason of each interruption.
+        """
+        return self._remote.follow(
+            operation or ListAuditEvents(), on_interruption=on_interruption
+        )
+
+
+class _Waiting:
+    """HSM that waits for the approval of operations that need one."""
+
+    def __init__(self, hsm: AsyncHSM, wait: ApprovalWait) -> None:
+        self._hsm = hsm
+        self._wait = wait
 
     async def execute(
         self,
@@ -129,44 +103,18 @@ class AsyncRemoteHSM:
         approval_id: str = "",
         expected_generation: int = 0,
     ) -> R:
-        """
-        Execute one operation on the server; see `hsm_client.RemoteHSM.execute`.
-
-        Args:
-            operation: The operation. It is validated before it is sent.
-
-            idempotency_key: For mutations: 1 to 128 visible ASCII characters; None
-                means a new key. Other operations do not send it.
-
-            approval_id: Approval to use; if empty, the server finds it.
-
-            expected_generation: Generation that the key must have; 0 is any.
-
-        Raises:
-            HSMError: Error of the server's HSM, with its facts.
-            ApprovalRequiredError: The operation needs approval; ``approval`` is the
-                request. Execute the same operation again after it is granted.
-            OutcomeUnknownError: A mutation was sent and no response received; retry it
-                with ``facts["idempotency_key"]``.
-            TransportError: No response; ``facts["reason"]`` is ``connect``,
-                ``certificate``, ``tls``, ``redirect``, ``lost``, ``answer`` or
-                ``closed``.
-        """
-        steps = exchange(
-            operation,
-            attempts=self._attempts,
-            idempotency_key=idempotency_key,
-            approval_id=approval_id,
-            expected_generation=expected_generation,
-        )
-        return await self._perform(steps)
-
-    async def _perform(self, steps: Steps[R]) -> R:
+        """Execute one operation, all attempts of it with one idempotency key."""
+        options: dict[str, Any] = {
+            "idempotency_key": attempt_key(operation, idempotency_key),
+            "approval_id": approval_id,
+            "expected_generation": expected_generation,
+        }
+        steps = waiting(self._wait)
         try:
             step = next(steps)
             while True:
                 try:
-                    answer = await self._take(step)
+                    answer = await self._take(step, operation, options)
                 except HSMError as error:
                     step = steps.throw(error)
                 else:
@@ -175,58 +123,57 @@ class AsyncRemoteHSM:
             result: R = end.value
             return result
 
-    async def _take(self, step: Request | Pause) -> Answer | None:
-        if isinstance(step, Pause):
-            await self._pause(step.seconds)
-            return None
-        return await self._transport.send(step, await self._credentials())
-
-    async def follow(
+    async def _take(
         self,
-        operation: ListAuditEvents,
-        /,
-        *,
-        on_interruption: Callable[[HSMError], None] | None = None,
-    ) -> AsyncGenerator[AuditEntry, None]:
-        """
-        Stream audit records as they are written, oldest first, without end.
+        step: Attempt | float | GetApproval,
+        operation: Operation[Any],
+        options: dict[str, Any],
+    ) -> object:
+        match step:
+            case Attempt():
+                return await self._hsm.execute(operation, **options)
+            case float():
+                await asyncio.sleep(step)
+                return None
+            case _:
+                return await self._hsm.execute(step)
 
-        See `hsm_client.RemoteHSM.follow`. Close it with ``aclose``, or use it in
-        `contextlib.aclosing`.
 
-        Args:
-            operation: Filters. Without *start_seq*, only new records are streamed;
-                *limit* is ignored.
+def connect(
+    url: str | None = None,
+    *,
+    profile: str | None = None,
+    token: str | Callable[[], str] | None = None,
+    ca_bundle: StrPath | None = None,
+    client_cert: StrPath | None = None,
+    client_key: StrPath | None = None,
+    client_key_password: str = "",
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    wait_seconds: float = 0,
+    notify: Callable[[str], None] | None = None,
+) -> AsyncConnection:
+    """
+    Connect to a server; see ``hsm_client.connect`` for arguments and errors.
 
-            on_interruption: Called with the reason of each interruption.
+    Nothing is sent before the first operation, so there is nothing to await. A function
+    that is passed as *token* is called in a thread.
 
-        Raises:
-            HSMError: The stream can't start or resume: the credential is no longer
-                valid, or the server reports a permanent error.
-        """
-        view = View(operation, attempts=self._attempts)
-        while True:
-            try:
-                async with contextlib.aclosing(self._connect(view)) as pieces:
-                    async for piece in pieces:
-                        for entry in view.receive(piece):
-                            yield entry
-                raise server_closed()
-            except (UnavailableError, AuthenticationError) as error:
-                pause = view.interrupted(error)
-                if on_interruption is not None:
-                    on_interruption(error)
-            await self._pause(pause.seconds)
-
-    async def _connect(self, view: View) -> AsyncGenerator[bytes, None]:
-        """Yield the pieces of one response."""
-        answer = await self._transport.stream(view.connect(), await self._credentials())
-        if isinstance(answer, Answer):
-            raise error_of(answer)
-        async with contextlib.aclosing(answer):
-            async for piece in answer:
-                yield piece
-
-    async def _credentials(self) -> dict[str, str]:
-        # The token may have to be fetched from its provider first.
-        return authorization(await asyncio.to_thread(self._token))
+    Example:
+        >>> from hsm_client import aio
+        >>> aio.connect("https://localhost:8443", token="-")
+        <AsyncConnection https://localhost:8443>
+    """
+    settings = choose_settings(
+        url,
+        profile=profile,
+        has_token=token is not None,
+        token=token if isinstance(token, str) else "",
+        ca_bundle=ca_bundle,
+        client_cert=client_cert,
+        client_key=client_key,
+        client_key_password=client_key_password,
+        timeout_seconds=timeout_seconds,
+    )
+    wait = approval_wait(wait_seconds, notify)
+    remote = open_async_remote(settings, token=token if callable(token) else None)
+    return AsyncConnection(remote, wait=wait, shown=shown_of(settings))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from hsm_client.credentials import open_credential_store
 from hsm_client.profiles import CredentialKind, Profile
+from hsm_client.settings import ClientSettings
 from hsm_core.errors import ConfigurationError
 from hsm_core.secret_input import read_secret_text
 
@@ -43,6 +44,21 @@ def read_key_password(profile: Profile) -> str:
     if stored is None:
         raise not_signed_in(profile)
     return stored.password
+
+
+def key_password_of(settings: ClientSettings) -> str:
+    """
+    Return the password of the client certificate; empty if it needs none.
+
+    Raises:
+        ConfigurationError: It is that of a profile, and can't be read.
+    """
+    profile = settings.profile
+    if settings.client_key_password or profile is None:
+        return settings.client_key_password
+    if settings.client_cert != profile.client_cert:
+        return ""
+    return read_key_password(profile)
 
 
 def not_signed_in(profile: Profile) -> ConfigurationError:

@@ -20,7 +20,7 @@ from hsm_client.exchange import (
     server_closed,
 )
 from hsm_client.messages import Answer, Request, error_of
-from hsm_client.profile_secrets import read_key_password
+from hsm_client.profile_secrets import key_password_of
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from hsm_client.tokens import open_token
 from hsm_client.transport import Transport, open_tls_context
@@ -228,30 +228,28 @@ class RemoteHSM:
         return authorization(self._token())
 
 
-def open_remote(settings: ClientSettings) -> RemoteHSM:
+def open_remote(
+    settings: ClientSettings, *, token: Callable[[], str] | None = None
+) -> RemoteHSM:
     """
     Return the remote HSM of the settings.
+
+    Args:
+        settings: Connection and credential.
+
+        token: Returns the bearer token, in place of that of the settings.
 
     Raises:
         ConfigurationError: A setting or a file can't be used.
     """
     return RemoteHSM(
         settings.endpoint,
-        token=open_token(
-            settings.token, has_certificate=settings.client_cert is not None
-        ),
+        token=token
+        or open_token(settings.token, has_certificate=settings.client_cert is not None),
         ca_bundle=settings.ca_bundle,
         client_cert=settings.client_cert,
         client_key=settings.client_key,
-        client_key_password=_key_password(settings),
+        client_key_password=key_password_of(settings),
         insecure=settings.insecure,
         timeout_seconds=settings.timeout_seconds,
     )
-
-
-def _key_password(settings: ClientSettings) -> str:
-    """Return the password of the profile's client certificate, if it is used."""
-    profile = settings.profile
-    if profile is None or settings.client_cert != profile.client_cert:
-        return ""
-    return read_key_password(profile)

@@ -68,6 +68,7 @@ class ClientSettings:
         ca_bundle: PEM file of trusted CA certificates; None means the system's.
         client_cert: Client certificate: a PEM chain, or PKCS#12.
         client_key: PEM file with its key; None means it is in *client_cert*.
+        client_key_password: Password of the key, if it is not that of a profile.
         insecure: Whether to skip verification of the server's certificate.
         timeout_seconds: Time limit of one attempt.
         waits: Whether to wait for approvals.
@@ -79,6 +80,7 @@ class ClientSettings:
     ca_bundle: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    client_key_password: str = field(default="", repr=False)
     insecure: bool = False
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     waits: bool = False

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
 
 from hsm_core.errors import ApprovalRequiredError, HSMError, UnavailableError
 from hsm_core.model import ApprovalState
@@ -52,6 +52,20 @@ class ApprovalWait:
     notify: Callable[[str], None] = field(default=_discard, repr=False)
 
 
+class Attempt:
+    """Step of a wait: execute the operation."""
+
+
+Steps: TypeAlias = Generator[Attempt | float | GetApproval, object, object]
+"""
+Steps of a wait, in order: attempts, seconds to sleep, and looks at the request.
+
+Its value is the result of the last attempt.
+
+Each step is answered by its result, or by the `HSMError` that it raised.
+"""
+
+
 def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait) -> R:
     """
     Execute an operation, waiting for its approval if it needs one.
@@ -68,11 +82,44 @@ def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait
         ApprovalEndedError: The request was denied or cancelled, or has expired.
         HSMError: Any other error of *attempt*.
     """
+
+    def take(step: Attempt | float | GetApproval) -> object:
+        match step:
+            case Attempt():
+                return attempt()
+            case float():
+                wait.pause(step)
+                return None
+            case _:
+                return hsm.execute(step)
+
+    steps = waiting(wait)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = take(step)
+            except HSMError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+def waiting(wait: ApprovalWait) -> Steps:
+    """
+    Return the steps that execute an operation and wait for its approval.
+
+    Raises:
+        HSMError: See `execute_when_approved`.
+    """
     begun, announced = wait.now(), ""
     pauses = _pauses()
     while True:
         try:
-            return attempt()
+            return (yield Attempt())
         except ApprovalRequiredError as error:
             required = error
         approval_id = str(required.facts.get("approval_id", ""))
@@ -84,8 +131,13 @@ def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait
         while True:
             # Pause before each attempt: a granted approval that is not enough must not
             # cause a busy loop.
-            _rest(wait, begun, next(pauses), required)
-            if _is_granted(hsm, approval_id, wait.notify):
+            yield _rest(wait, begun, next(pauses), required)
+            try:
+                approval = yield GetApproval(approval_id=approval_id)
+            except UnavailableError as error:
+                wait.notify(f"{error} [{error.code}]; retrying.")
+                continue
+            if _is_granted(approval):
                 break
 
 
@@ -98,29 +150,25 @@ def _pauses() -> Iterator[float]:
 
 def _rest(
     wait: ApprovalWait, begun: float, pause: float, required: ApprovalRequiredError
-) -> None:
-    """Pause, at most until the time limit."""
+) -> float:
+    """Return a pause, at most until the time limit."""
     if wait.seconds is not None:
         left = begun + wait.seconds - wait.now()
         if left <= 0:
             raise required
         pause = min(pause, left)
-    wait.pause(pause)
+    return pause
 
 
-def _is_granted(hsm: HSM, approval_id: str, notify: Callable[[str], None]) -> bool:
-    try:
-        approval = hsm.execute(GetApproval(approval_id=approval_id))
-    except UnavailableError as error:
-        notify(f"{error} [{error.code}]; retrying.")
-        return False
+def _is_granted(approval: object) -> bool:
+    assert isinstance(approval, ApprovalInfo)  # noqa: S101 (for the type checker)
     if approval.state is ApprovalState.GRANTED:
         return True
     if approval.state in _OPEN:
         return False
     raise ApprovalEndedError(
-        f"Approval {approval_id} is {approval.state}{_denial(approval)}.",
-        approval_id=approval_id,
+        f"Approval {approval.approval_id} is {approval.state}{_denial(approval)}.",
+        approval_id=approval.approval_id,
         state=approval.state.value,
     )
 

@@ -12,9 +12,9 @@ import click
 from msgspec.structs import replace
 
 from hsm_cli.actions.profile_file import save_profile
-from hsm_cli.connection import is_same_endpoint
 from hsm_cli.io.output import print_note
 from hsm_client import RemoteHSM
+from hsm_client.choosing import is_same_endpoint
 from hsm_client.client_certificates import read_pkcs12
 from hsm_client.credentials import StoredSecrets, has_keyring, open_credential_store
 from hsm_client.private_files import write_private_file

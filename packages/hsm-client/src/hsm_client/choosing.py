@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Settings of a program's connection: arguments, then environment, then profile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+from hsm_client.profiles import DEV, CredentialKind, Profile, choose_profile
+from hsm_client.settings import ClientSettings, TokenSettings
+from hsm_core.errors import ConfigurationError
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+_WITH_TOKEN: Final = frozenset({CredentialKind.OIDC, CredentialKind.TOKEN})
+
+
+def choose_settings(
+    url: str | None,
+    *,
+    profile: str | None,
+    has_token: bool,
+    token: str,
+    ca_bundle: StrPath | None,
+    client_cert: StrPath | None,
+    client_key: StrPath | None,
+    client_key_password: str,
+    timeout_seconds: float,
+    environment: Mapping[str, str] = os.environ,
+) -> ClientSettings:
+    """
+    Return the settings of a connection.
+
+    The credential of a profile is sent to the endpoint of that profile only.
+
+    Args:
+        url: Endpoint, or None.
+
+        profile: Name of a profile, or None.
+
+        has_token: Whether the program has a token, in *token* or in another way.
+
+        token: Bearer token, or its location; empty for none.
+
+        ca_bundle: PEM file of trusted CA certificates, or None.
+
+        client_cert: Client certificate, a PEM chain or PKCS#12, or None.
+
+        client_key: PEM file with its key, or None.
+
+        client_key_password: Password of the key; empty for none.
+
+        timeout_seconds: Time limit of one attempt.
+
+        environment: Environment variables.
+
+    Raises:
+        ConfigurationError: There is no endpoint, no credential, no profile of this
+            name, or the profile is for another endpoint.
+    """
+
+    def path(given: StrPath | None, name: str) -> Path | None:
+        found = given or environment.get(name)
+        return Path(found) if found else None
+
+    if not has_token:
+        token = environment.get("FERROHSM_AUTH_TOKEN", "")
+    given = ClientSettings(
+        endpoint=url or environment.get("FERROHSM_ENDPOINT", ""),
+        ca_bundle=path(ca_bundle, "FERROHSM_CA_BUNDLE"),
+        client_cert=path(client_cert, "FERROHSM_CLIENT_CERT"),
+        client_key=path(client_key, "FERROHSM_CLIENT_KEY"),
+        client_key_password=client_key_password,
+        timeout_seconds=timeout_seconds,
+        token=TokenSettings(auth_token=token),
+    )
+    has_token = has_token or bool(token)
+    named = profile or environment.get("FERROHSM_PROFILE")
+    found = choose_profile(named)
+    if found is not None and _applies(given, found, named, has_token=has_token):
+        return _with_profile(given, found, has_token=has_token)
+    if not given.endpoint:
+        raise ConfigurationError(
+            "There is no server to connect to. Pass its URL, as in "
+            'connect("https://hsm.example.com:8443"), set FERROHSM_ENDPOINT, or sign '
+            "in with hsm-cli login.",
+            field="url",
+        )
+    if not (has_token or given.client_cert):
+        raise ConfigurationError(
+            f"There is no credential for {given.endpoint}. Pass token or client_cert, "
+            "set FERROHSM_AUTH_TOKEN, or sign in with hsm-cli login.",
+            field="token",
+        )
+    return given
+
+
+def is_same_endpoint(one: str, other: str) -> bool:
+    """Return whether two URLs name the same host, port and path."""
+    try:
+        parts = [urlsplit(url) for url in (one, other)]
+        found = {
+            (p.scheme, p.hostname, p.port or 443, p.path.rstrip("/")) for p in parts
+        }
+    except ValueError:
+        return False
+    return len(found) == 1
+
+
+def _applies(
+    given: ClientSettings, profile: Profile, named: str | None, *, has_token: bool
+) -> bool:
+    """Return whether a profile is for this connection."""
+    if not given.endpoint:
+        has_credential = has_token or given.client_cert is not None
+        return bool(named) or profile.name != DEV or not has_credential
+    is_same = is_same_endpoint(given.endpoint, profile.endpoint)
+    if named and not is_same:
+        raise ConfigurationError(
+            f"Profile {profile.name} is for {profile.endpoint}, not for "
+            f"{given.endpoint}. Omit one of them.",
+            field="profile",
+        )
+    return is_same
+
+
+def _with_profile(
+    given: ClientSettings, profile: Profile, *, has_token: bool
+) -> ClientSettings:
+    """Return settings with what is not given from a profile."""
+    token = given.token
+    if profile.credential in _WITH_TOKEN and not has_token:
+        token = replace(token, profile=profile)
+    certificate, key = given.client_cert, given.client_key
+    if certificate is None:
+        certificate, key = profile.client_cert, profile.client_key
+    return replace(
+        given,
+        endpoint=profile.endpoint,
+        ca_bundle=given.ca_bundle or profile.ca_bundle,
+        client_cert=certificate,
+        client_key=key,
+        profile=profile,
+        token=token,
+    )
