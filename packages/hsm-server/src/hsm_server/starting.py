@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hsm_server.config.settings import Isolation, LaunchSettings, ServerSettings
@@ -23,12 +24,14 @@ class Start:
         box: The secrets, as given.
         launch: Isolation, and users of the processes.
         started: Start of the command on the monotonic clock.
+        on_ready: Called with the URL by a server in one process.
     """
 
     settings: ServerSettings
     box: SecretBox
     launch: LaunchSettings
     started: float
+    on_ready: Callable[[str], None] = announce
 
 
 def start(start: Start) -> None:
@@ -69,6 +72,6 @@ def _serve_inline(start: Start) -> None:
         settings,
         box.secrets(),
         lambda: listening_sockets(settings.bind, os.environ),
-        on_ready=announce,
+        on_ready=start.on_ready,
         read_token_secret=lambda: box.secret(TOKEN_SECRET),
     )

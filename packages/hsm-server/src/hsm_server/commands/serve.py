@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,6 +35,7 @@ from hsm_server.config.options import (
     secret_flags,
 )
 from hsm_server.config.settings import LaunchSettings, ServerSettings
+from hsm_server.development import dev_option, development_of
 from hsm_server.identity.oidc_config import load_oidc_config
 from hsm_server.observability.logs import location
 from hsm_server.starting import Start, start
@@ -72,6 +74,7 @@ def _run(**values: Any) -> None:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     context = click.get_current_context()
+    development = development_of(context)
     check_places(context, values["key_store"])
     _check_token_keys(values)
     try:
@@ -81,14 +84,13 @@ def _run(**values: Any) -> None:
         for warning in (metrics_warning(settings), root_warning(launched)):
             if warning:
                 say(f"warning: {warning}")
-        start(
-            Start(
-                settings=settings,
-                box=_take_secrets(context, values, settings),
-                launch=launched,
-                started=started,
-            )
-        )
+        box = _take_secrets(context, values, settings)
+        what = Start(settings=settings, box=box, launch=launched, started=started)
+        if development is None:
+            start(what)
+        else:
+            with development.running(settings.bind.host):
+                start(replace(what, on_ready=development.on_ready))
         drop_unwritable(sys.stdout, sys.stderr)
     except HSMError as error:
         _fail(sentence(error), exit_code_of(error))
@@ -194,7 +196,7 @@ def _fail(message: str, code: ExitCode) -> NoReturn:
 
 serve = ServerCommand(
     "serve",
-    params=[config_option(), *options()],
+    params=[config_option(), dev_option(), *options()],
     callback=_run,
     help=_HELP,
     short_help="Run the server.",

@@ -103,7 +103,7 @@ def metrics_settings(values: Mapping[str, Any]) -> MetricsSettings:
         ConfigurationError: The token is none, or the address is not of loopback.
     """
     address, path = values["metrics_bind"], values["metrics_token_file"]
-    if address is not None and not _is_loopback(address.host):
+    if address is not None and not is_loopback(address.host):
         raise ConfigurationError(
             f"--metrics-bind {address.host} must be a loopback address, such as "
             "127.0.0.1, because it does not use TLS."
@@ -119,7 +119,7 @@ def metrics_warning(settings: ServerSettings) -> str:
         tls is not None and tls.client is not None and tls.client.is_required
     )
     is_closed = metrics.address is not None or metrics.token_sha256
-    if is_closed or asks_for_certificates or _is_loopback(settings.bind.host):
+    if is_closed or asks_for_certificates or is_loopback(settings.bind.host):
         return ""
     return (
         f"/metrics is readable by every client that reaches {settings.bind.host}. "
@@ -127,7 +127,7 @@ def metrics_warning(settings: ServerSettings) -> str:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
