@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import subprocess
 import sys
@@ -15,9 +16,13 @@ import pytest
 
 import hsm_core
 from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.crypto import registry
+from hsm_core.algorithms import Algorithm
 from hsm_core.factory import open_verifier
 from hsm_core.secret_input import read_secret
 from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
 
 ROOT = b"r" * 32
 
@@ -253,3 +258,34 @@ def test_public_names() -> None:
         assert name in dir(hsm_core)
     with pytest.raises(AttributeError, match="has no attribute 'opn'"):
         hsm_core.opn  # noqa: B018
+
+
+def test_algorithms_are_tested_before_first_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Opening tests no algorithm of users' keys; the first use of each does."""
+    tested: list[str] = []
+
+    def broken(algorithm: Algorithm, provider: object) -> None:
+        tested.append(algorithm)
+        raise errors.SelfTestFailedError("wrong answer")
+
+    monkeypatch.setattr(registry, "known_answer_test", broken)
+    with hsm_core.open(":memory:") as hsm:
+        ada = hsm.as_user("ada", roles=["operator"])
+        assert tested == []
+        for _ in range(2):
+            with pytest.raises(errors.SelfTestFailedError, match="Ed25519 is disabled"):
+                ada.create("Ed25519")
+
+    assert tested == ["Ed25519"]
+
+
+def test_a_late_event_loop_is_refused() -> None:
+    """A closed HSM serves no event loop either."""
+    with hsm_core.open(":memory:") as hsm:
+        pass
+    late = hsm.gateway.act_as_async().act_as(caller())
+
+    with pytest.raises(errors.UnavailableError, match="closed"):
+        asyncio.run(late.execute(ops.Status()))

@@ -485,10 +485,10 @@ async def test_a_store_that_fails_meanwhile() -> None:
 
 async def test_reads_that_wait_already(memory: OpenHSM) -> None:
     """Where too much waits, a view that has begun looks later, and does not end."""
-    pools = memory._pools  # noqa: SLF001 (to fill it)
-
     async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
         await anext(pages)
+        pools = memory._pools  # noqa: SLF001 (to fill it)
+        assert pools is not None
         pools._queue.waiting += 1024  # noqa: SLF001 (as if so much waited)
         task = asyncio.ensure_future(anext(pages))
         assert await is_waiting(task)

@@ -117,6 +117,9 @@ def open(
     """
     Open an HSM inside this program.
 
+    The cryptography that protects store and audit log is tested now, each algorithm of
+    users' keys before its first use.
+
     Args:
         path: Folder of the HSM, ``":memory:"``, or `Settings` for other stores.
 
@@ -168,7 +171,9 @@ def open(
     hmac_key = (
         audit_key_of(key) if audit_key is None else key_of("audit_key", audit_key)
     )
-    opened = open_hsm(settings, master_key=key, hmac_key=hmac_key, clock=clock)
+    opened = open_hsm(
+        settings, master_key=key, hmac_key=hmac_key, clock=clock, test_all=False
+    )
     shown = settings.key_store if isinstance(path, Settings) else os.fspath(path)
     return EmbeddedHSM(opened, shown=shown, audit_key=hmac_key)
 

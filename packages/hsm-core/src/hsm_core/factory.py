@@ -90,6 +90,7 @@ def open_hsm(
     credential_keys: CredentialKeys | None = None,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
+    test_all: bool = True,
 ) -> OpenHSM:
     """
     Open an HSM; missing stores and keys are created.
@@ -111,6 +112,11 @@ def open_hsm(
         clock: Time; the system's by default.
 
         entropy: Randomness; the operating system's by default.
+
+        test_all: Whether the quick known-answer tests of all algorithms run now, so
+            that the status shows which are disabled. Each algorithm is tested before
+            its first use in any case, and the cryptography that protects store and
+            trail before anything is opened.
 
     Returns:
         An `HSMGateway` to be closed, as a context manager or by ``close``.
@@ -138,7 +144,8 @@ def open_hsm(
     registry = default_registry(
         entropy, settings.providers, enabled=settings.enabled_providers
     )
-    registry.power_up_test()
+    if test_all:
+        registry.power_up_test()
     tighten_folders(settings)
     with ExitStack() as stack:
         opened = _open_store(settings, vault, clock, entropy)

@@ -142,9 +142,20 @@ class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
     @classmethod
     def names_key(cls) -> bool:
         """Return whether the operation is about one existing key, named by key_id."""
-        return any(
-            f.name == "key_id" and f.required for f in msgspec.structs.fields(cls)
-        )
+        return "key_id" in cls.required_fields()
+
+    @classmethod
+    def required_fields(cls) -> tuple[str, ...]:
+        """
+        Return the fields without a default.
+
+        ``msgspec.structs.fields`` tells so, too, but resolves all annotations first,
+        which takes a hundred times as long at import.
+        """
+        names, defaults = cls.__struct_fields__, cls.__struct_defaults__
+        first = len(names) - len(defaults)
+        rest = zip(names[first:], defaults, strict=True)
+        return (*names[:first], *(n for n, d in rest if d is msgspec.NODEFAULT))
 
 
 def result_type(operation: type[Operation[R_co]]) -> type[R_co]:

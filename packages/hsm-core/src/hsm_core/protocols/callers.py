@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
 from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import AuditPage, HSMStatus, ListAuditEvents, Operation
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = [
     "HSM",

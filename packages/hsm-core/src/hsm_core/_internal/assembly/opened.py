@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.background.schedulers import Schedulers
@@ -15,9 +15,7 @@ from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.store_check import StoreCheck
 from hsm_core._internal.lib.concurrency import BackgroundWorker, Gate
-from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.pipeline.authorisation import ApprovalDesk
-from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.pipeline.refusals import (
     COUNTED_SECONDS,
@@ -32,6 +30,9 @@ from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
+
+if TYPE_CHECKING:
+    from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
 
 _PATIENCE: Final = 4
 """Multiple of the audit time-out that closing waits for running operations."""
@@ -67,8 +68,8 @@ class OpenHSM:
         self._retention = retention
         self.worker = new_worker()
         self._gate = Gate()
-        self._followers = LiveViews(services, self._gate)
-        self._pools = Pools(settings.pool_threads)
+        self._asynchronous: AsyncGateway | None = None
+        self._pools: Pools | None = None
         self._pipeline = Pipeline(
             services, handler_table(services), store_check.journal
         )
@@ -125,15 +126,25 @@ class OpenHSM:
 
     def act_as_async(self) -> AsyncHSMGateway:
         """Return this HSM for an event loop."""
-        return AsyncGateway(
-            self._pipeline,
-            self._refusals,
-            self._pools,
-            self._gate,
-            self._followers,
-            self._recogniser,
-            timeout_seconds=self._settings.audit_timeout_seconds,
-        )
+        # Programs without an event loop neither load asyncio nor make pools.
+        from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
+        from hsm_core._internal.pipeline.live_views import LiveViews
+
+        with self._closing:
+            if self._asynchronous is None:
+                self._pools = Pools(self._settings.pool_threads)
+                if self._is_closed:
+                    self._pools.close()
+                self._asynchronous = AsyncGateway(
+                    self._pipeline,
+                    self._refusals,
+                    self._pools,
+                    self._gate,
+                    LiveViews(self._services, self._gate),
+                    self._recogniser,
+                    timeout_seconds=self._settings.audit_timeout_seconds,
+                )
+            return self._asynchronous
 
     def weight(self, operation: Operation[Any]) -> int:
         """
@@ -227,7 +238,8 @@ class OpenHSM:
             self.worker.stop(patience)
             self.schedulers.stop(patience)
             self._retention.stop(patience)
-            self._pools.close()
+            if self._pools is not None:
+                self._pools.close()
             try:
                 self._maintenance.stop(patience)
                 self._services.uses.close(patience)

@@ -239,6 +239,11 @@ class CryptoRegistry:
         """Return the status of each algorithm."""
         return tuple(map(self._status, Algorithm))
 
+    def stopped(self) -> tuple[Algorithm, ...]:
+        """Return the algorithms that failed a self-test."""
+        slots = [(name, self._slots.get(name)) for name in Algorithm]
+        return tuple(name for name, slot in slots if slot and slot.reason)
+
     def power_up_test(self) -> None:
         """
         Run the known-answer tests that are quick; what fails is stopped.

@@ -252,9 +252,8 @@ def record_stopped(services: HandlerDependencies) -> None:
     """Record the algorithms whose power-up self-test failed."""
     policy, code = services.policy.policy_hash(), SelfTestFailedError.code
     drafts = [
-        AuditDraft.system("system.self-test", row.algorithm, code=code, policy=policy)
-        for row in services.crypto.statuses()
-        if row.status == "stopped"
+        AuditDraft.system("system.self-test", algorithm, code=code, policy=policy)
+        for algorithm in services.crypto.stopped()
     ]
     if drafts:
         services.audit.append(drafts, durable=True, reserved=True).wait()

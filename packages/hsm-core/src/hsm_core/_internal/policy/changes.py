@@ -83,9 +83,7 @@ def _others(key: KeyFacts) -> list[Operation[Any]]:
     """Return every other operation that names a key, as far as rules look at it."""
     found = []
     for kind in _CHECKED:
-        values: dict[str, Any] = {
-            field.name: b"" for field in msgspec.structs.fields(kind) if field.required
-        }
+        values: dict[str, Any] = dict.fromkeys(kind.required_fields(), b"")
         known = {"key_id": key.key_id, "algorithm": key.algorithm}
         values |= {name: known[name] for name in values.keys() & known.keys()}
         found.append(kind(**values))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -386,7 +385,7 @@ def open_vault_store(
         StoreLockedError: Another process has it open.
         StoreUnavailableError: The vault can't be read or written.
     """
-    name = _NOT_VISIBLE.sub("_", node or socket.gethostname())[:64]
+    name = _NOT_VISIBLE.sub("_", node or os.uname().nodename)[:64]
     holder = f"{name}/{os.getpid()}/{entropy.random_bytes(8).hex()}"
     store = RemoteKeyStore(
         vault, clock=clock, entropy=entropy, holder=holder, patient=True
