@@ -123,7 +123,7 @@ def _options(command: click.Command, context: click.Context) -> str:
     rows = [
         f"| {_names(option)} | {_cell(option)} |"
         for option in command.params
-        if isinstance(option, click.Option)
+        if isinstance(option, click.Option) and not option.hidden
     ]
     return "\n".join(["| Option | Meaning |", "| --- | --- |", *rows, ""])
 

@@ -68,10 +68,14 @@ def consents(asking: Asking) -> int:
 def test_list(asking: Asking, shell: Shell) -> None:
     """The list shows open approval requests, with missing approvals."""
     outcome = shell.ok("approvals", "list")
+    wide = shell.ok("approvals", "list", "--format", "wide").text
 
-    assert outcome.lines[0].split()[:2] == ["ID", "STATE"]
-    assert f"{ID}  pending  DestroyKey  release-signer  alice" in outcome.text
-    assert "1 more of Auditor" in outcome.text
+    assert outcome.lines[0].split()[:2] == ["KEY", "ID"]
+    shown = f"release-signer  {ID[:8]}  DestroyKey  alice      pending"
+    assert shown in outcome.text
+    assert ID in wide
+    assert "1 more of Auditor" in wide
+    assert asking.received[0] == asking.received.pop()
     assert asking.received == [
         ListApprovals(
             states=(
@@ -268,7 +272,7 @@ def test_show_on_a_terminal(asking: Asking, shell: Shell) -> None:
     """On a terminal the fields are a table without active characters."""
     outcome = shell("--no-color", "approvals", "show", ID, terminal=True)
 
-    assert "Field" in outcome.text
+    assert "FIELD" in outcome.text
     assert r"red\x1b[31m" in outcome.text
     assert "\u202e" not in outcome.text
 

@@ -40,7 +40,7 @@ class TestStaging:
 
         shell.ok("activate", "s", "--version", "2")
         assert ["retired", "active"] == states(shell, "s")
-        (head, _, second) = shell.ok("versions", "s").lines[:3]
+        (head, _, second) = shell.ok("versions", "s", "--format", "wide").lines[:3]
         begun = shell.ok("versions", "s", "--json").json["items"][1]["activated_at"]
         assert "ACTIVATED" in head
         assert begun[:19] in second
@@ -50,7 +50,7 @@ class TestStaging:
         shell.ok("create", "ed25519", "--name", "s")
 
         assert "suspended" == shown(shell, "suspend", "s", "--reason", "audit")["state"]
-        assert "audit" in shell.ok("versions", "s").text
+        assert "audit" in shell.ok("versions", "s", "--format", "wide").text
         assert "active" == shown(shell, "resume", "s")["state"]
 
 
@@ -60,7 +60,9 @@ class TestRevoke:
         shell.ok("create", "ed25519", "--name", "s")
         shell.ok("revoke", "s", "--compromised-at", "2026-01-31T13:00:00+01:00")
 
-        assert "2026-01-31T12:00:00Z" in shell.ok("versions", "s").text
+        assert (
+            "2026-01-31T12:00:00Z" in shell.ok("versions", "s", "--format", "wide").text
+        )
 
     @pytest.mark.parametrize(
         ("value", "word"),
@@ -120,7 +122,8 @@ class TestUpdate:
         shell.ok("create", "aes", "--name", "box", "--tags", "a")
         found = shell.ok("update", "box", "--name", "", "--tags", "", "--json").json
 
-        assert {"name", "tags"}.isdisjoint(found)
+        assert "name" not in found
+        assert [] == found["tags"]
 
     def test_of_nothing(self, shell: Shell) -> None:
         """Something must be given."""

@@ -212,7 +212,19 @@ class TestCommands:
 
         assert "NAME ENDPOINT CREDENTIAL USED".split() == lines[0].split()
         assert ["stub", "*"] == [lines[1].split()[0], lines[1].split()[-1]]
-        assert "other https://other.example token".split() == lines[2].split()
+        assert "other https://other.example token -".split() == lines[2].split()
+
+    def test_form(self, bare_shell: Shell, write: Write) -> None:
+        """The form of a profile holds for its commands, until a flag says otherwise."""
+        write('format = "json"\n')
+        by_profile = bare_shell.ok("status").json
+        write('format = "yaml"\n')
+        refused = bare_shell("status")
+
+        assert "operational" == by_profile["state"]
+        assert bare_shell.ok("--format", "table", "status").text.startswith("state ")
+        assert 2 == refused.code
+        assert "table, wide, json, jsonl; it is 'yaml'" in refused.err
 
     def test_use(self, bare_shell: Shell, write: Write) -> None:
         """`profile use` changes the current profile, and keeps comments."""

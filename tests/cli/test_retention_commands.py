@@ -55,7 +55,8 @@ def test_status_shows_the_queue_and_what_is_wrong(shell: Shell) -> None:
         ),
     )
     shell.hsm = Answering({RetentionStatus(): report}.__getitem__)
-    outcome = shell.ok("retention", "status")
+    assert f"{KEY[:8]}  1, 3" in shell.ok("retention", "status").text
+    outcome = shell.ok("retention", "status", "--format", "wide")
     shown = outcome.text + outcome.err
 
     for part in (

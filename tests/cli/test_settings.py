@@ -20,7 +20,8 @@ SECRET = "text:" + "q" * 40
 FLAGS = (
     "--profile --endpoint --ca-bundle --client-cert --client-key --insecure --actor "
     "--roles --auth-token --token-ttl --jwt-secret --jwt-algorithm --jwt-private-key "
-    "--jwt-issuer --jwt-kid --timeout --wait --wait-seconds --json --no-color"
+    "--jwt-issuer --jwt-kid --timeout --wait --wait-seconds --json "
+    "--format --no-color"
 ).split()
 
 

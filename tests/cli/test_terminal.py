@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from hsm_cli.io.output import neutral, neutral_json, render_table
+from hsm_cli.io.output import neutral, neutral_json
+from hsm_cli.io.tables import render_table
 from hsm_core.model import KeyInfo
 from hsm_core.operations import DescribeKey, ListKeys, Operation
 from hsm_core.protocols import HSM
@@ -92,26 +93,30 @@ class TestTable:
     def test_plain(self) -> None:
         """Columns are as wide as their widest cell, and no line ends in spaces."""
         text = render_table(
-            ("A", "Bee"), [("long cell", ""), ("x", "y")], terminal=False, colour=True
+            ("A", "Bee"), [("long cell", ""), ("x", "y")], width=0, colour=True
         )
 
         assert "A          BEE\nlong cell\nx          y" == text
 
-    def test_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a narrow terminal long cells are folded, and nothing is lost."""
-        monkeypatch.setenv("COLUMNS", "30")
+    def test_drawn(self) -> None:
+        """On a narrow terminal long cells are cut, or folded, which loses nothing."""
         rows = [("x" * 40, "[bold]y[/bold]")]
-        text = render_table(("A", "B"), rows, terminal=True, colour=False)
+        cut, folded = (
+            render_table(("A", "B"), rows, width=30, colour=False, fold=fold)
+            for fold in (False, True)
+        )
 
-        assert 40 == text.count("x")
-        assert max(map(len, text.splitlines())) <= 30
-        assert "\x1b" not in text
+        assert 2 == len(cut.splitlines())
+        assert "\N{HORIZONTAL ELLIPSIS}" in cut
+        assert 40 == folded.count("x")
+        assert max(map(len, [*cut.splitlines(), *folded.splitlines()])) <= 30
+        assert "\x1b" not in cut
 
     def test_colours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Colours come only where they are allowed."""
         monkeypatch.setenv("TERM", "xterm")
-        coloured = render_table(("A",), [("x",)], terminal=True, colour=True)
-        plain = render_table(("A",), [("x",)], terminal=True, colour=False)
+        coloured = render_table(("A",), [("x",)], width=80, colour=True)
+        plain = render_table(("A",), [("x",)], width=80, colour=False)
 
         assert "\x1b[" in coloured
         assert "\x1b" not in plain

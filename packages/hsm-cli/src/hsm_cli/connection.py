@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import click
 
+from hsm_cli.io.output import Form
 from hsm_cli.options import read_settings, refuse_unused, was_given
 from hsm_client.choosing import is_same_endpoint
 from hsm_client.profiles import DEV, CredentialKind, Profile, choose_profile
 from hsm_client.settings import ClientSettings
+from hsm_core.errors import ConfigurationError
 
 _WITHOUT: Final = frozenset({"completion", "help", "login", "logout", "profile"})
 """Commands that need no profile, or choose one themselves."""
@@ -44,6 +46,29 @@ def read_connection(ctx: click.Context, values: dict[str, Any]) -> ClientSetting
     elif not _applies(ctx, settings, profile):
         return settings
     return _with_profile(ctx, settings, profile)
+
+
+def read_form(
+    ctx: click.Context, values: dict[str, Any], profile: Profile | None
+) -> Form:
+    """
+    Return the form of output.
+
+    Raises:
+        ConfigurationError: The profile names another one.
+    """
+    if values["json"]:
+        return Form.JSON
+    if profile is None or not profile.format or was_given(ctx, "format"):
+        return Form(values["format"])
+    try:
+        return Form(profile.format)
+    except ValueError:
+        raise ConfigurationError(
+            f"format of profile {profile.name} must be {', '.join(Form)}; it is "
+            f"{profile.format!r}.",
+            field="format",
+        ) from None
 
 
 def _applies(ctx: click.Context, settings: ClientSettings, profile: Profile) -> bool:

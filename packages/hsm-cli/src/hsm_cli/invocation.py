@@ -10,6 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from hsm_cli.io.output import Output, print_note
+from hsm_cli.short_ids import (
+    is_short,
+    whole_approval,
+    whole_key,
+    with_whole_ids,
+)
 from hsm_client.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -53,6 +59,7 @@ class Invocation:
         self.expected_generation = 0
         self._hsm = hsm
         self._opened: RemoteHSM | None = None
+        self._whole_ids: dict[str, str] = {}
 
     def execute(
         self,
@@ -70,27 +77,36 @@ class Invocation:
         approval is closed, this raises `ApprovalEndedError`. Every mutation has an
         idempotency key, so that an interrupted one can be retried; the key is printed
         if Ctrl-C leaves the outcome unknown.
-        """
-        from hsm_core.operations import Effect
 
-        hsm = self._hsm or self._open()
+        A key may be named by the start of its ID; see `hsm_cli.short_ids`.
+        """
+        hsm = self._connected()
         given = self.idempotency_key if idempotency_key is None else idempotency_key
         key = secrets.token_hex(16) if given is None else given
-        approval = approval_id or self.approval_id
+        approval = self.whole_approval(approval_id or self.approval_id)
         expected = expected_generation or self.expected_generation
-        is_mutation = operation.effect is Effect.MUTATION
+        whole = with_whole_ids(hsm, operation, self._whole_ids)
 
         def attempt() -> R:
             with _endings(approval):
-                if not is_mutation:
-                    return hsm.execute(operation, approval_id=approval)
-                return self._change(hsm, operation, key, approval, expected)
+                return self._send(hsm, whole, key, approval, expected)
 
         if self.approval_wait is None:
             return attempt()
         from hsm_client.waiting import execute_when_approved
 
         return execute_when_approved(hsm, attempt, self.approval_wait)
+
+    def whole_key(self, text: str) -> str:
+        """Return the whole ID of a key from its start; anything else is returned."""
+        return whole_key(self._connected(), text) if is_short(text) else text
+
+    def whole_approval(self, text: str) -> str:
+        """Return the whole ID of an approval request from its start, or itself."""
+        return whole_approval(self._connected(), text) if is_short(text) else text
+
+    def _connected(self) -> HSM:
+        return self._hsm or self._open()
 
     def change_key(self, operation: Operation[KeyInfo]) -> None:
         """
@@ -105,13 +121,17 @@ class Invocation:
         self.output.pairs(key, key_pairs(key))
 
     @staticmethod
-    def _change(
+    def _send(
         hsm: HSM,
         operation: Operation[R],
         key: str,
         approval_id: str,
         expected_generation: int,
     ) -> R:
+        from hsm_core.operations import Effect
+
+        if operation.effect is not Effect.MUTATION:
+            return hsm.execute(operation, approval_id=approval_id)
         try:
             return hsm.execute(
                 operation,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _OTHER = 1
 _USAGE = 2
 _INTERRUPTED = 130
 _OUTPUT_CLOSED = 141
+_FORM_FLAGS = ("--format", "--as")
 
 
 def main() -> None:
@@ -103,9 +105,10 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 
 def _print_error(error: HSMError, *, as_json: bool, hint: str = "") -> None:
-    from hsm_cli.io.output import encode_record, print_note
+    from hsm_cli.io.output import print_note
 
     if as_json:
+        from hsm_cli.io.records import encode_record
         from hsm_core.wire import error_record
 
         if sys.stderr is not None:
@@ -172,8 +175,15 @@ def _hint(error: click.ClickException) -> str:
 def _wants_json(args: Sequence[str]) -> bool:
     words = list(args)
     options = words[: words.index("--")] if "--" in words else words
+    parts = [part for word in options for part in word.split("=", 1)]
+    forms = {form.lower() for name, form in pairwise(parts) if name in _FORM_FLAGS}
+    forms.add(os.environ.get("FERROHSM_FORMAT", "").lower())
     variable = os.environ.get("FERROHSM_JSON", "").lower()
-    return "--json" in options or variable in {"1", "true", "t", "yes", "y", "on"}
+    return (
+        "--json" in options
+        or variable in {"1", "true", "t", "yes", "y", "on"}
+        or not forms.isdisjoint({"json", "jsonl"})
+    )
 
 
 def _interrupted() -> int:

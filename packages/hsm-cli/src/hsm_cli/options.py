@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from hsm_cli.io.output import Form
 from hsm_client.settings import (
     DEFAULT_ENDPOINT,
     DEFAULT_TIMEOUT_SECONDS,
@@ -328,6 +329,12 @@ def _waiting_flags() -> list[click.Parameter]:
 def _output_flags() -> list[click.Parameter]:
     return [
         _flag("--json", "Print results and errors as JSON.", is_flag=True),
+        _flag(
+            "--format",
+            "Form of output: table, wide, json or jsonl.",
+            type=click.Choice([form.value for form in Form]),
+            default=Form.TABLE.value,
+        ),
         _flag("--no-color", "Print tables without color.", is_flag=True),
     ]
 

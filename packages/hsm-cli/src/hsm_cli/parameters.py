@@ -12,7 +12,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
-from hsm_cli.io.output import print_note
+from hsm_cli.io.output import Form, print_note
 from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
 from hsm_core.algorithms import HashAlgorithm
 
@@ -35,10 +35,22 @@ def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
         setattr(invocation, str(param.name), value)
 
 
-def _switch_to_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _set_form(
+    ctx: click.Context, param: click.Parameter, value: bool | str | None
+) -> None:
     invocation = ctx.find_object(Invocation)
-    if value and invocation is not None:
-        invocation.output.json = True
+    if invocation is None or not value:
+        return
+    form = Form.JSON if value is True else Form(str(value))
+    if ctx.meta.setdefault(_FORM_KEY, form) is not form:
+        raise click.UsageError(f"--json and {param.opts[0]} {value} contradict.")
+    invocation.output.form = form
+
+
+def _set_field(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value is not None and invocation is not None:
+        invocation.output.field = value
 
 
 def _wait(
@@ -55,13 +67,45 @@ def _wait(
         invocation.set_approval_wait()
 
 
+_FORM_KEY: Final = "hsm_cli.form"
 _JSON: Final = click.Option(
     ["--json", "as_json"],
     is_flag=True,
     expose_value=False,
-    callback=_switch_to_json,
-    help="Print the result as JSON.",
+    callback=_set_form,
+    help="Print the result as JSON, like --format json.",
 )
+_FIELD: Final = click.Option(
+    ["--field"],
+    metavar="NAME",
+    expose_value=False,
+    callback=_set_field,
+    help="Print only this field of the JSON result, such as key_id; an inner field "
+    "follows a dot.",
+)
+
+
+def _form_option(flag: str) -> click.Option:
+    return click.Option(
+        [flag, "output_form"],
+        type=click.Choice([form.value for form in Form]),
+        expose_value=False,
+        callback=_set_form,
+        help="Form of output: table fits 80 columns, wide shows everything, json is "
+        "one record, jsonl is one record per line.",
+    )
+
+
+_FORMAT: Final = _form_option("--format")
+_AS: Final = _form_option("--as")
+"""For commands whose ``--format`` is the format of a key."""
+
+
+def _output_options(command: click.Command) -> list[click.Option]:
+    taken = any("--format" in param.opts for param in command.params)
+    return [_JSON, _AS if taken else _FORMAT, _FIELD]
+
+
 _WAIT: Final = click.Option(
     ["--wait"],
     is_flag=True,
@@ -100,7 +144,7 @@ _GENERATION: Final = _kept(
 
 class HSMCommand(Command):
     """
-    Command with the options ``--json``, ``--wait`` and ``--approval-id``.
+    Command with the options of output, ``--wait`` and ``--approval-id``.
 
     Commands on an approval define their own ``--approval-id``.
     """
@@ -110,7 +154,7 @@ class HSMCommand(Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += [*self.OWN, _JSON, _WAIT, _WAIT_SECONDS]
+        self.params += [*self.OWN, *_output_options(self), _WAIT, _WAIT_SECONDS]
         if all("--approval-id" not in param.opts for param in self.params):
             self.params.append(_APPROVAL)
 
@@ -128,11 +172,11 @@ class NewKeyCommand(HSMCommand):
 
 
 class LocalCommand(Command):
-    """Offline command with the option ``--json``."""
+    """Offline command with the options of output."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.append(_JSON)
+        self.params += _output_options(self)
 
 
 def file_option(text: str) -> Callable[[F], F]:

@@ -15,6 +15,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Candidate, Source, encode_base64, hash_digest, hash_mus
 from hsm_cli.io.output import neutral
 from hsm_cli.io.results import instant
+from hsm_cli.io.tables import Column, short_id
 from hsm_cli.options import given_as_flag
 from hsm_cli.parameters import one_of
 from hsm_core.algorithms import HashAlgorithm
@@ -40,16 +41,6 @@ from hsm_core.operations import (
 )
 from hsm_core.secret_input import is_literal_secret
 
-APPROVAL_HEADER = (
-    "ID",
-    "State",
-    "Operation",
-    "Key",
-    "Requester",
-    "Missing",
-    "Created",
-    "Expires",
-)
 CHANGE_HEADER = ("Field", "Before", "After", "")
 FIELD_HEADER = ("Field", "Type", "Value")
 
@@ -89,19 +80,21 @@ def checked_digest(approval: ApprovalInfo) -> str:
     return digest
 
 
-def approval_row(approval: ApprovalInfo) -> tuple[str, ...]:
-    """Return an approval as cells below `APPROVAL_HEADER`."""
-    shown = approval.operation
-    return (
-        approval.approval_id,
-        approval.state,
-        shown.kind,
-        shown.key_name or shown.key_id,
-        shown.requester,
-        "; ".join(approval.missing),
-        instant(approval.created_at),
-        instant(approval.expires_at),
-    )
+APPROVAL_COLUMNS: Final = (
+    Column("Key", lambda found: _key(found), lambda found: _key(found)),
+    Column("ID", lambda f: short_id(f.approval_id), lambda f: f.approval_id),
+    Column("Operation", lambda found: found.operation.kind),
+    Column("Requester", lambda found: found.operation.requester),
+    Column("State", lambda found: found.state),
+    Column("Missing", None, lambda found: "; ".join(found.missing)),
+    Column("Created", None, lambda found: instant(found.created_at)),
+    Column("Expires", lambda found: instant(found.expires_at)),
+)
+"""Columns of a table of `ApprovalInfo`."""
+
+
+def _key(approval: ApprovalInfo) -> str:
+    return approval.operation.key_name or short_id(approval.operation.key_id)
 
 
 def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
@@ -284,13 +277,15 @@ def approval_operand(function: F) -> Any:
 
     @click.argument("operand", required=False, metavar="[ID]")
     @click.option(
-        "--approval-id", "option", metavar="ID", help="UUID of the approval request."
+        "--approval-id", "option", metavar="ID", help="ID of the approval request."
     )
     @functools.wraps(function)
     def wrapper(
         *args: Any, operand: str | None, option: str | None, **kwargs: Any
     ) -> Any:
-        approval_id = one_of(operand, option, name="ID", flag="--approval-id")
+        given = one_of(operand, option, name="ID", flag="--approval-id")
+        invocation: Invocation = click.get_current_context().obj
+        approval_id = invocation.whole_approval(given)
         return function(*args, approval_id=approval_id, **kwargs)
 
     return wrapper

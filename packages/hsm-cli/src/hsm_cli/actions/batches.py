@@ -13,7 +13,8 @@ from typing import Final, Protocol, TypeVar
 from hsm_cli.exit_codes import BatchFailedError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source, write_file
-from hsm_cli.io.output import Output, Progress, encode_record
+from hsm_cli.io.output import Output, Progress
+from hsm_cli.io.records import encode_record
 from hsm_core import wire
 from hsm_core.algorithms import Cost, spec
 from hsm_core.errors import InvalidInputError, PayloadTooLargeError

@@ -95,8 +95,8 @@ SECTIONS: Final = {
 """Every command, by section of the complete help."""
 
 DAILY: Final = (
-    *("list", "create", "describe", "sign", "verify", "encrypt", "decrypt"),
-    *("rotate", "public-key", "approvals", "audit", "status"),
+    *("login", "list", "create", "describe", "sign", "verify", "encrypt", "decrypt"),
+    *("rotate", "approvals", "audit", "status"),
 )
 """Commands of the short help, at most 12."""
 
@@ -120,7 +120,7 @@ SPELLINGS: Final[Listing] = {
     no_args_is_help=False,
     help=(
         "Create, use and manage keys on an hsm-server.\n\n"
-        "KEY is the name or the UUID of a key."
+        "KEY is a name or the start of an ID."
     ),
 )
 @global_flags
@@ -128,7 +128,7 @@ SPELLINGS: Final[Listing] = {
 @click.pass_context
 def cli(ctx: click.Context, /, **values: Any) -> None:
     """Read the global flags; an HSM already in ``ctx.obj`` replaces the server."""
-    from hsm_cli.connection import read_connection
+    from hsm_cli.connection import read_connection, read_form
     from hsm_cli.invocation import Invocation
     from hsm_cli.io.output import Output, print_note, wants_colour
     from hsm_cli.parameters import warn_of_literal_secrets
@@ -145,7 +145,8 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
             f"{LONGEST_USUAL_TTL_SECONDS} seconds (--token-ttl)."
         )
     output = Output(
-        json=values["json"], colour=not values["no_color"] and wants_colour()
+        form=read_form(ctx, values, settings.profile),
+        colour=not values["no_color"] and wants_colour(),
     )
     ctx.obj = Invocation(settings, output, ctx.obj)
     if settings.waits:

@@ -10,13 +10,12 @@ import click
 from msgspec import structs
 
 from hsm_cli.actions.approvals import (
-    APPROVAL_HEADER,
+    APPROVAL_COLUMNS,
     CHANGE_HEADER,
     FIELD_HEADER,
     DecisionSigner,
     approval_operand,
     approval_pairs,
-    approval_row,
     change_row,
     checked_digest,
     digest_option,
@@ -27,7 +26,8 @@ from hsm_cli.actions.approvals import (
 from hsm_cli.exit_codes import FileDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
-from hsm_cli.io.output import ask, neutral, render_pairs, render_table
+from hsm_cli.io.output import ask, neutral, terminal_columns
+from hsm_cli.io.tables import render_pairs, render_table
 from hsm_cli.options import Group, ListOption, choice
 from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.consent import changes, headline, statement
@@ -46,7 +46,6 @@ from hsm_core.operations import (
 
 _OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
 _LONGEST_PAGE = 100
-_LEAST_COLUMNS = 140
 _NO_REASON = "no reason given"
 
 
@@ -99,6 +98,7 @@ def list_approvals(
     """List open approval requests, newest first."""
     if every and states:
         raise click.UsageError("--state and --all are mutually exclusive.")
+    filters["key_id"] = invocation.whole_key(filters["key_id"])
     wanted = states or (() if every else _OPEN)
     most = min(limit, _LONGEST_PAGE)
     operation = ListApprovals(states=wanted, per_page=most, **filters)
@@ -114,10 +114,9 @@ def list_approvals(
         )
     invocation.output.table(
         page,
-        APPROVAL_HEADER,
-        [approval_row(approval) for approval in page.items],
+        page.items,
+        APPROVAL_COLUMNS,
         "; ".join(notes),
-        least_columns=_LEAST_COLUMNS,
     )
 
 
@@ -183,12 +182,11 @@ def show(
         _compare(invocation, approval, path)
     if as_statement:
         invocation.output.data(statement(approval_id, digest, granted=not denies))
-    elif invocation.output.json:
+    elif invocation.output.is_record:
         invocation.output.record(approval, "")
     else:
         output = invocation.output
-        text = _described(approval, terminal=output.is_terminal, colour=output.colour)
-        output.line(text)
+        output.line(_described(approval, width=output.width, colour=output.colour))
 
 
 def _compare(invocation: Invocation, approval: ApprovalInfo, path: str) -> None:
@@ -222,7 +220,7 @@ def _fetch(invocation: Invocation, approval_id: str) -> tuple[ApprovalInfo, str]
     return approval, checked_digest(approval)
 
 
-def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
+def _described(approval: ApprovalInfo, *, width: int, colour: bool) -> str:
     """Return the complete request as text without control characters."""
     shown = approval.operation
     tables = (
@@ -230,7 +228,9 @@ def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
         (FIELD_HEADER, [field_row(field, shown) for field in shown.fields]),
     )
     changed, fields = (
-        render_table(header, rows, terminal=terminal, colour=colour) if rows else ""
+        render_table(header, rows, width=width, colour=colour, fold=True)
+        if rows
+        else ""
         for header, rows in tables
     )
     pairs = [(name, text) for name, text in approval_pairs(approval) if text]
@@ -285,8 +285,9 @@ def _review(invocation: Invocation, approval_id: str, wanted: str) -> str:
             field="digest",
         )
     # Standard error, so that the request does not mix with the result.
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    text = _described(approval, terminal=terminal, colour=invocation.output.colour)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    width = terminal_columns() if is_terminal else 0
+    text = _described(approval, width=width, colour=invocation.output.colour)
     click.echo(text, err=True)
     return digest
 

@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.output import Progress, print_note
-from hsm_cli.io.results import EVENT_HEADER, event_row
+from hsm_cli.io.output import Form, Progress, print_note
+from hsm_cli.io.results import EVENT_COLUMNS
+from hsm_cli.io.tables import row
 from hsm_cli.offline import (
     OfflineReport,
     describe_checks,
@@ -124,6 +125,7 @@ def events(
     **filters: Any,
 ) -> None:
     """Show audit records, newest first. This read is itself recorded."""
+    filters["key_id"] = invocation.whole_key(filters["key_id"])
     page = invocation.execute(
         ListAuditEvents(
             start_seq=start_seq, limit=limit, ascending=ascending, **filters
@@ -132,8 +134,8 @@ def events(
     more = f"; next: --start-seq {page.next_seq}" if page.next_seq is not None else ""
     invocation.output.table(
         page,
-        EVENT_HEADER,
-        [event_row(entry) for entry in page.items],
+        page.items,
+        EVENT_COLUMNS,
         f"head: {page.head_seq} {page.head_hash}{more}",
     )
 
@@ -154,11 +156,14 @@ def follow(invocation: Invocation, /, start_seq: int | None, **filters: Any) -> 
     After a lost connection the stream resumes without gaps or duplicates. Each
     connection is itself recorded.
     """
-    operation = ListAuditEvents(start_seq=start_seq, **filters)
+    operation, output = (
+        ListAuditEvents(start_seq=start_seq, **filters),
+        invocation.output,
+    )
     with closing(invocation.follow(operation, _print_interruption)) as entries:
         for entry in entries:
-            cells = (cell or "-" for cell in event_row(entry))
-            invocation.output.record(entry, "  ".join(cells))
+            cells = row(EVENT_COLUMNS, entry, is_wide=output.form is Form.WIDE)
+            output.record(entry, "  ".join(cells))
 
 
 def _print_interruption(error: HSMError) -> None:

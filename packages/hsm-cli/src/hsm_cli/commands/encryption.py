@@ -156,7 +156,7 @@ def decrypt(
     found = invocation.execute(
         Decrypt(key_id=key_id, ciphertext=ciphertext, version=version, **options)
     )
-    if out is None and not invocation.output.json:
+    if out is None and not invocation.output.is_record:
         out = "-"
     deliver(invocation.output, found, found.plaintext, out, private=True)
 

@@ -91,7 +91,7 @@ def open_sealed(
     CIPHERTEXT is base64; a file holds the raw blob unless --base64 is given.
     """
     found = invocation.execute(Open(key_id=key_id, ciphertext=source.read(), aad=aad))
-    if out is None and not invocation.output.json:
+    if out is None and not invocation.output.is_record:
         out = "-"
     deliver(invocation.output, found, found.plaintext, out, private=True)
 

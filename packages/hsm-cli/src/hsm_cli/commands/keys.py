@@ -8,13 +8,7 @@ from typing import Any
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.results import (
-    KEY_HEADER,
-    VERSION_HEADER,
-    key_pairs,
-    key_row,
-    version_row,
-)
+from hsm_cli.io.results import KEY_COLUMNS, VERSION_COLUMNS, key_pairs
 from hsm_cli.options import ListOption, choice, none_unless_given
 from hsm_cli.parameters import HSMCommand, change_command, key_operand
 from hsm_core.model import KeyState
@@ -77,8 +71,8 @@ def list_keys(invocation: Invocation, /, **filters: Any) -> None:
     more = f"; next: --cursor {found.next_cursor}" if found.next_cursor else ""
     invocation.output.table(
         found,
-        KEY_HEADER,
-        [key_row(key) for key in found.items],
+        found.items,
+        KEY_COLUMNS,
         f"{where}, {found.total} keys in total{more}",
     )
 
@@ -98,8 +92,7 @@ def describe(invocation: Invocation, key_id: str) -> None:
 def versions(invocation: Invocation, key_id: str) -> None:
     """List all versions of a key, oldest first."""
     found = invocation.execute(ListVersions(key_id=key_id))
-    rows = [version_row(version) for version in found.items]
-    invocation.output.table(found, VERSION_HEADER, rows)
+    invocation.output.table(found, found.items, VERSION_COLUMNS)
 
 
 @change_command(

@@ -16,6 +16,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.results import instant
+from hsm_cli.io.tables import Column
 from hsm_cli.options import Group, ListOption, choice
 from hsm_cli.parameters import LocalCommand
 from hsm_core.model import Record, Role
@@ -83,8 +84,12 @@ def list_people(invocation: Invocation, directory: Path) -> None:
     now = datetime.now(UTC).timestamp()
     invocation.output.table(
         ListedPeople(people=found),
-        ("Name", "Roles", "Expires"),
-        [(one.name, ", ".join(one.roles), _end(one, now)) for one in found],
+        found,
+        (
+            Column("Name", lambda one: one.name),
+            Column("Roles", lambda one: ", ".join(one.roles)),
+            Column("Expires", lambda one: _end(one, now)),
+        ),
     )
 
 
@@ -138,7 +143,7 @@ def add(
     """
     output = invocation.output
     named = tuple(dict.fromkeys(roles))
-    shows = output.is_terminal and not output.json
+    shows = output.is_terminal and not output.is_record
     made = People(directory).add(
         name, named, days=days, keeps_password=not shows, replaces=replace
     )

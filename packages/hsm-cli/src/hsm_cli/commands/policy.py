@@ -12,14 +12,13 @@ from hsm_cli.actions.approvals import describe_demand
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
+from hsm_cli.io.tables import Column, short_id
 from hsm_cli.options import Group, ListOption, choice, none_unless_given
 from hsm_cli.parameters import HSMCommand, LocalCommand
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
 from hsm_core.operations import (
     ExplainPolicy,
-    PolicyChange,
-    PolicyExplanation,
     ShowPolicy,
 )
 from hsm_core.session import Session
@@ -195,8 +194,14 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
             f"Decided as {', '.join(found.decided_as)}; the strictest decision applies."
         )
     text = " ".join((f"{verdict}.", *found.needed))
-    columns = ("Rule", "Effect", "Operation", "Matches", "Missing")
-    invocation.output.table(found, columns, _rule_rows(found), text)
+    columns = (
+        Column("Rule", lambda rule: rule.name),
+        Column("Effect", lambda rule: rule.effect),
+        Column("Operation", lambda rule: rule.operation),
+        Column("Matches", lambda rule: "yes" if rule.holds else "no"),
+        Column("Missing", lambda rule: ", ".join(rule.missing)),
+    )
+    invocation.output.table(found, found.rules, columns, text)
 
 
 @policy.command("test", cls=HSMCommand)
@@ -217,8 +222,8 @@ def test(invocation: Invocation, file: Path) -> None:
         print_note(f"warning: {warning}")
     invocation.output.table(
         found,
-        ("Record", "Principal", "Operation", "Key", "Before", "After"),
-        [_change_row(change) for change in found.changes],
+        found.changes,
+        _CHANGE_COLUMNS,
         f"{found.requests} requests, {len(found.changes)} decisions would change",
     )
     if found.changes:
@@ -228,35 +233,11 @@ def test(invocation: Invocation, file: Path) -> None:
 
 
 def _print(invocation: Invocation, record: object, text: str) -> None:
-    if invocation.output.json:
+    if invocation.output.is_record:
         invocation.output.record(record, text)
         return
     for line in text.splitlines():
         invocation.output.record(record, line)
-
-
-def _rule_rows(found: PolicyExplanation) -> list[tuple[str, ...]]:
-    return [
-        (
-            rule.name,
-            rule.effect,
-            rule.operation,
-            "yes" if rule.holds else "no",
-            ", ".join(rule.missing),
-        )
-        for rule in found.rules
-    ]
-
-
-def _change_row(change: PolicyChange) -> tuple[str, ...]:
-    return (
-        str(change.seq),
-        change.principal,
-        change.operation,
-        change.key_id,
-        _decided(change.before, change.before_rule, change.before_demands),
-        _decided(change.after, change.after_rule, change.after_demands),
-    )
 
 
 def _decided(
@@ -264,3 +245,17 @@ def _decided(
 ) -> str:
     required = "".join(f"; {describe_demand(demand)}" for demand in demands)
     return f"{outcome.value} ({rule}{required})"
+
+
+_CHANGE_COLUMNS: Final = (
+    Column("Record", lambda change: str(change.seq)),
+    Column("Principal", lambda change: change.principal),
+    Column("Operation", lambda change: change.operation),
+    Column("Key", lambda change: short_id(change.key_id), lambda c: c.key_id),
+    Column("Before", lambda c: _decided(c.before, c.before_rule, c.before_demands)),
+    Column(
+        "After",
+        lambda change: _decided(change.after, change.after_rule, change.after_demands),
+    ),
+)
+"""Columns of a table of `PolicyChange`."""

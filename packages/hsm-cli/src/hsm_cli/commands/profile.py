@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.io.tables import Column
 from hsm_cli.options import Group
 from hsm_cli.parameters import LocalCommand
 from hsm_client.profiles import Profile, choose_profile, load_profiles
@@ -63,8 +64,13 @@ def list_profiles(invocation: Invocation) -> None:
     ]
     invocation.output.table(
         ProfileList(items=tuple(rows)),
-        ("Name", "Endpoint", "Credential", "Used"),
-        [(r.name, r.endpoint, r.credential, "*" if r.used else "") for r in rows],
+        rows,
+        (
+            Column("Name", lambda row: row.name),
+            Column("Endpoint", lambda row: row.endpoint),
+            Column("Credential", lambda row: row.credential),
+            Column("Used", lambda row: "*" if row.used else ""),
+        ),
         "" if rows else "no profiles; to add one, run hsm-cli login",
     )
 

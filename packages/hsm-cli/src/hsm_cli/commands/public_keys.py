@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.output import encode_record
+from hsm_cli.io.records import encode_record
 from hsm_cli.io.results import deliver_public
 from hsm_cli.parameters import (
     HSMCommand,

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Progress
 from hsm_cli.io.results import instant
+from hsm_cli.io.tables import Column, short_id
 from hsm_cli.offline import (
     LedgerReport,
     describe_checks,
@@ -34,13 +36,21 @@ from hsm_core.operations import (
     BeginLedger,
     ExtendRetention,
     HoldKey,
-    PurgeItem,
     ReleaseKey,
     RetentionReport,
     RetentionStatus,
 )
 
-_HEADER = ("Key", "Versions", "State", "Due", "Window", "Purge", "Approval")
+_COLUMNS: Final = (
+    Column("Key", lambda item: short_id(item.key_id), lambda item: item.key_id),
+    Column("Versions", lambda item: ", ".join(map(str, item.versions))),
+    Column("State", lambda item: item.state),
+    Column("Due", lambda item: instant(item.due_at)),
+    Column("Window", None, lambda item: f"{item.window_days} d, {item.rule}"),
+    Column("Purge", lambda item: instant(item.purge_at)),
+    Column("Approval", lambda i: short_id(i.approval_id), lambda i: i.approval_id),
+)
+"""Columns of a table of `PurgeItem`."""
 
 
 @click.group("retention", cls=Group, no_args_is_help=False)
@@ -53,9 +63,7 @@ def retention() -> None:
 def status(invocation: Invocation) -> None:
     """Show due and scheduled purges, and what blocks them."""
     report = invocation.execute(RetentionStatus())
-    invocation.output.table(
-        report, _HEADER, [_row(item) for item in report.items], _summary(report)
-    )
+    invocation.output.table(report, report.items, _COLUMNS, _summary(report))
 
 
 @retention.command("extend", cls=ChangeCommand)
@@ -162,18 +170,6 @@ def verify(
     with Progress("records verified") as progress:
         report = verify_ledger(path, key, audit_path, progress.show)
     invocation.output.pairs(report, _pairs(report))
-
-
-def _row(item: PurgeItem) -> tuple[str, ...]:
-    return (
-        item.key_id,
-        ", ".join(map(str, item.versions)),
-        item.state,
-        instant(item.due_at) or "-",
-        f"{item.window_days} d, {item.rule}",
-        instant(item.purge_at) or "-",
-        item.approval_id or "-",
-    )
 
 
 def _summary(report: RetentionReport) -> str:

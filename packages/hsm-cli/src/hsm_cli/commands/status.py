@@ -11,13 +11,13 @@ import click
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import encode_base64
 from hsm_cli.io.results import deliver, instant, words
+from hsm_cli.io.tables import Column
 from hsm_cli.options import choice
 from hsm_cli.parameters import HSMCommand, out_option
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family, KeyUsage
 from hsm_core.errors import SelfTestFailedError
 from hsm_core.model import Record
 from hsm_core.operations import (
-    AlgorithmInfo,
     AlgorithmList,
     AlgorithmStatus,
     AuditStatus,
@@ -133,38 +133,43 @@ def selftest(invocation: Invocation) -> None:
     report = invocation.execute(SelfTest())
     invocation.output.table(
         report,
-        ("Algorithm", "Provider", "Result", "Reason"),
-        [
-            (row.algorithm, row.provider, _verdict(row.passed), row.reason)
-            for row in report.results
-        ],
+        report.results,
+        (
+            Column("Algorithm", lambda row: row.algorithm),
+            Column("Provider", lambda row: row.provider),
+            Column("Result", lambda row: "passed" if row.passed else "FAILED"),
+            Column("Reason", lambda row: row.reason),
+        ),
     )
     if not report.passed:
         failed = [row.algorithm for row in report.results if not row.passed]
         raise SelfTestFailedError(f"Self-tests failed: {', '.join(failed)}.")
 
 
-def _verdict(passed: bool) -> str:
-    return "passed" if passed else "FAILED"
-
-
-_HEADER = (
-    "Algorithm",
-    "Standard",
-    "Category",
-    "Public",
-    "Private",
-    "Signature",
-    "Ciphertext",
-    "Usages",
-    "Provider",
-    "Version",
-    "Status",
+_COLUMNS: Final = (
+    Column("Algorithm", lambda row: row.algorithm),
+    Column("Category", lambda row: str(row.category or "")),
+    Column("Standard", None, lambda row: row.standard),
+    Column("Public", None, lambda row: str(row.public_key_bytes or "")),
+    Column("Private", None, lambda row: str(row.private_key_bytes or "")),
+    Column("Signature", lambda row: str(row.signature_bytes or "")),
+    Column("Ciphertext", lambda row: str(row.ciphertext_bytes or "")),
+    Column("Usages", None, lambda row: words(row.usages)),
+    Column("Provider", None, lambda row: row.provider),
+    Column("Version", None, lambda row: row.provider_version),
+    Column(
+        "Status", lambda row: f"{row.status}: {row.hint}" if row.hint else row.status
+    ),
 )
-"""Sizes are in bytes."""
+"""Columns of a table of `AlgorithmInfo`; sizes are in bytes."""
 
-_LEAST_COLUMNS = 180
-"""Narrowest terminal for a table of so many columns."""
+_OFFLINE_COLUMNS: Final = (
+    Column("Algorithm", lambda row: row.algorithm),
+    Column("Category", lambda row: str(row.category or "")),
+    Column("Standard", None, lambda row: row.standard),
+    Column("Usages", None, lambda row: words(row.usages)),
+    Column("Aliases", lambda row: words(row.aliases)),
+)
 
 
 class AlgorithmRow(Record, frozen=True, kw_only=True):
@@ -220,25 +225,9 @@ def algorithms(
     )
     invocation.output.table(
         AlgorithmList(items=items),
-        _HEADER,
-        list(map(_cells, items)),
-        least_columns=_LEAST_COLUMNS,
-    )
-
-
-def _cells(item: AlgorithmInfo) -> tuple[str, ...]:
-    return (
-        item.algorithm,
-        item.standard,
-        str(item.category or ""),
-        str(item.public_key_bytes or ""),
-        str(item.private_key_bytes or ""),
-        str(item.signature_bytes or ""),
-        str(item.ciphertext_bytes or ""),
-        words(item.usages),
-        item.provider,
-        item.provider_version,
-        f"{item.status}: {item.hint}" if item.hint else item.status,
+        items,
+        _COLUMNS,
+        "Sizes are in bytes. --format wide adds standards, usages and providers.",
     )
 
 
@@ -248,21 +237,7 @@ def _show_table(invocation: Invocation, family: Family | None) -> None:
         for spec in ALGORITHMS.values()
         if family in {None, spec.family}
     ]
-    invocation.output.table(
-        AlgorithmTable(items=tuple(rows)),
-        ("Algorithm", "Standard", "Category", "Usages", "Aliases"),
-        [
-            (
-                row.algorithm,
-                row.standard,
-                str(row.category or ""),
-                words(row.usages),
-                words(row.aliases),
-            )
-            for row in rows
-        ],
-        least_columns=_LEAST_COLUMNS,
-    )
+    invocation.output.table(AlgorithmTable(items=tuple(rows)), rows, _OFFLINE_COLUMNS)
 
 
 def _offline_row(spec: AlgorithmSpec) -> AlgorithmRow:

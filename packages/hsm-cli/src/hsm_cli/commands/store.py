@@ -9,6 +9,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import ask, neutral
+from hsm_cli.io.tables import Column, short_id
 from hsm_cli.options import Group
 from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_core.errors import StoreMismatchError
@@ -43,8 +44,11 @@ def verify(invocation: Invocation) -> None:
     invocation.raise_timeout(_SECONDS)
     report = invocation.execute(VerifyStore())
     count = f"{report.keys} keys verified"
-    rows = [(finding.key_id, finding.problem) for finding in report.findings]
-    invocation.output.table(report, ("Key", "Problem"), rows, count)
+    columns = (
+        Column("Key", lambda found: short_id(found.key_id), lambda f: f.key_id),
+        Column("Problem", lambda found: found.problem),
+    )
+    invocation.output.table(report, report.findings, columns, count)
     if report.findings:
         raise StoreMismatchError(
             f"{len(report.findings)} of {report.keys} keys failed verification."
@@ -64,8 +68,12 @@ def back_up(invocation: Invocation) -> None:
     made = invocation.execute(BackUpStores())
     invocation.output.table(
         made,
-        ("File", "Bytes", "SHA-256"),
-        [(file.name, str(file.size), file.sha256) for file in made.files],
+        made.files,
+        (
+            Column("File", lambda file: file.name),
+            Column("Bytes", lambda file: str(file.size)),
+            Column("SHA-256", lambda file: file.sha256),
+        ),
         f"in {made.folder}, with the audit log up to record {made.head_seq}",
     )
 
@@ -93,7 +101,8 @@ def recover(invocation: Invocation, reason: str, key_id: str | None, yes: bool) 
         if key_id is not None
         else RecoverStore(reason=reason)
     )
-    invocation.output.table(found, ("Key", "Now"), _states(found), _totals(found))
+    columns = (Column("Key", lambda row: row[0]), Column("Now", lambda row: row[1]))
+    invocation.output.table(found, _states(found), columns, _totals(found))
 
 
 def _confirm(invocation: Invocation, key_id: str | None) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Standard output and error: JSON for programs; text, tables, progress for people."""
+"""Standard output and error: JSON for programs; text and progress for people."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import TracebackType
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from hsm_core.errors import HSMError
+
+if TYPE_CHECKING:
+    from hsm_cli.io.tables import Column
 
 _ACTIVE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -51,83 +55,10 @@ def neutral_json(text: str, /) -> str:
     return _ACTIVE.sub(_json_escape, text)
 
 
-def render_pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """Return names and values, aligned, one pair a line."""
-    clean = [(neutral(name), neutral(value)) for name, value in pairs]
-    width = max(len(name) for name, _ in clean)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in clean)
-
-
-def render_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    terminal: bool,
-    colour: bool,
-) -> str:
-    """
-    Return a table.
-
-    Args:
-        header: Names of the columns.
-
-        rows: Cells; every row is as long as the header.
-
-        terminal: Whether to fit it to the terminal's width; otherwise columns are
-            aligned and rows never wrapped, for use by programs.
-
-        colour: Whether output to a terminal may be colored.
-    """
-    clean = [[neutral(cell) for cell in row] for row in rows]
-    if terminal:
-        return _drawn(header, clean, colour=colour)
-    lines = [[name.upper() for name in header], *clean]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _drawn(header: Sequence[str], rows: list[list[str]], *, colour: bool) -> str:
-    import shutil
-
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in header:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console(
-        width=shutil.get_terminal_size().columns,
-        force_terminal=colour,
-        no_color=not colour,
-        color_system="standard" if colour else None,
-        highlight=False,
-        legacy_windows=False,
-    )
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
 class OutputError(HSMError):
     """A result could not be written."""
 
     code: ClassVar[str] = "output"
-
-
-def encode_record(value: object) -> str:
-    """Return a record as one line of JSON without active terminal characters."""
-    from hsm_core import wire
-
-    return neutral_json(wire.encode_json(value).decode())
 
 
 def print_note(message: str) -> None:
@@ -154,23 +85,44 @@ def wants_colour() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+class Form(StrEnum):
+    """Form of output."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
 @dataclass(slots=True, kw_only=True)
 class Output:
     """
-    Standard output in the requested format.
+    Standard output in the requested form.
 
     Attributes:
-        json: Whether results are written as JSON, one line each.
+        form: Form of results: text, or JSON.
+        field: Name of the only field to print, or empty.
         colour: Whether output to a terminal may be colored.
     """
 
-    json: bool = False
+    form: Form = Form.TABLE
+    field: str = ""
     colour: bool = True
+
+    @property
+    def is_record(self) -> bool:
+        """Whether results are written as records: JSON, or one field."""
+        return bool(self.field) or self.form in {Form.JSON, Form.JSONL}
 
     @property
     def is_terminal(self) -> bool:
         """Whether standard output is a terminal."""
         return sys.stdout is not None and sys.stdout.isatty()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, or 0 if standard output is none."""
+        return terminal_columns() if self.is_terminal else 0
 
     def line(self, text: str) -> None:
         """Write one line of escaped text."""
@@ -184,55 +136,80 @@ class Output:
 
     def record(self, value: object, text: str) -> None:
         """Write a record as JSON, or *text*, escaped."""
-        self.line(encode_record(value) if self.json else neutral(text))
+        if self.is_record:
+            self._write_records(value, None)
+        else:
+            self.line(neutral(text))
 
     def pairs(self, value: object, pairs: Sequence[tuple[str, str]]) -> None:
         """Write a record as JSON, or as names with values; empty ones are omitted."""
-        shown = [(name, text) for name, text in pairs if text]
-        self.line(encode_record(value) if self.json else render_pairs(shown))
+        if self.is_record:
+            self._write_records(value, None)
+            return
+        from hsm_cli.io.tables import render_pairs
+
+        self.line(render_pairs([(name, text) for name, text in pairs if text]))
 
     def table(
         self,
         value: object,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
+        items: Sequence[object],
+        columns: Sequence[Column],
         footer: str = "",
-        *,
-        least_columns: int = 0,
     ) -> None:
         """
-        Write a record as JSON, or as a table with a footer.
+        Write a record as JSON, or its items as a table with a footer.
 
         Args:
             value: The record.
 
-            header: Names of the columns.
+            items: Its items, which are written one per line in the form jsonl.
 
-            rows: Cells; every row is as long as the header.
+            columns: Columns of the table.
 
             footer: Line below the table, or nothing.
-
-            least_columns: On a narrower terminal, each row is written as names with
-                values.
         """
-        if self.json:
-            self.line(encode_record(value))
+        if self.is_record:
+            self._write_records(value, items)
             return
-        if self.is_terminal and _columns() < least_columns:
-            blocks = (zip(header, row, strict=True) for row in rows)
-            shown = ([(n.lower(), text) for n, text in b if text] for b in blocks)
-            self.line("\n\n".join(map(render_pairs, shown)))
-            return
-        text = render_table(header, rows, terminal=self.is_terminal, colour=self.colour)
+        from hsm_cli.io.tables import render_records
+
+        text = render_records(
+            columns,
+            items,
+            is_wide=self.form is Form.WIDE,
+            width=self.width,
+            colour=self.colour,
+        )
         self.line(f"{text}\n\n{neutral(footer)}" if footer else text)
 
+    def _write_records(self, value: object, items: Sequence[object] | None) -> None:
+        """Write a record, or its items one by one."""
+        from hsm_cli.io.records import encode_record, field_text, has_field
+
+        if self.field:
+            is_inner = items is not None and not has_field(value, self.field)
+            for record in items or () if is_inner else (value,):
+                for text in field_text(record, self.field).split("\n"):
+                    self.line(neutral(text))
+        elif items is not None and self.form is Form.JSONL:
+            for record in items:
+                self.line(encode_record(record))
+        else:
+            self.line(encode_record(value))
+
     def data(self, data: bytes) -> None:
-        """Write raw bytes; to a terminal, escaped text."""
+        """
+        Write raw bytes; to a terminal, only text.
+
+        Raises:
+            OutputError: Standard output is closed, or it is a terminal and *data* is
+                no text.
+        """
         if sys.stdout is None:
             raise OutputError("Can't write the result: standard output is closed.")
         if self.is_terminal:
-            text = data.decode("utf-8", "backslashreplace")
-            self.line("\n".join(neutral(part) for part in text.split("\n")))
+            self.line("\n".join(neutral(part) for part in _as_text(data).split("\n")))
             return
         try:
             sys.stdout.flush()
@@ -242,7 +219,21 @@ class Output:
             raise _failure(error) from None
 
 
-def _columns() -> int:
+def _as_text(data: bytes) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise OutputError(
+            f"The result is {len(data)} bytes of binary data, which are not printed on "
+            "a terminal. Pass -o FILE, or redirect standard output."
+        )
+    return text
+
+
+def terminal_columns() -> int:
+    """Return the width of the terminal."""
     # It loads a dozen modules, and most results are no table.
     import shutil
 

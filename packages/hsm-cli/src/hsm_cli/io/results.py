@@ -5,20 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
 from hsm_cli.io.files import encode_base64, write_file
 from hsm_cli.io.output import Output
+from hsm_cli.io.tables import Column, short_id
 from hsm_core.model import (
     AuditEntry,
+    Integrity,
     KeyInfo,
+    Phase,
     Record,
     RotationRule,
     UseInfo,
-    VersionInfo,
 )
 
 
@@ -53,7 +55,7 @@ def deliver(
         return
     if out is not None:
         write_file(out, data, private=private)
-        if output.json and not private:
+        if output.is_record and not private:
             output.record(record, "")
         return
     output.record(record, encode_base64(data) if text is None else text)
@@ -76,7 +78,7 @@ def deliver_public(
     """
     if out is not None and out != "-":
         write_file(out, data, private=False)
-    elif record is not None and output.json:
+    elif record is not None and output.is_record:
         output.record(record, "")
     else:
         output.data(data)
@@ -91,7 +93,7 @@ def check_destination(output: Output, out: str | None) -> None:
     Raises:
         click.UsageError: *out* is None, and standard output is a terminal.
     """
-    if out is None and output.is_terminal and not output.json:
+    if out is None and output.is_terminal and not output.is_record:
         raise click.UsageError(
             "Secret keys are not printed on a terminal by default. Pass --out FILE, or "
             "--out - to print base64."
@@ -104,7 +106,7 @@ def deliver_key(output: Output, record: object, key: bytes, out: str | None) -> 
 
     Without a file, a pipe gets raw bytes and a terminal gets base64.
     """
-    if output.json and out is None:
+    if output.is_record and out is None:
         output.record(record, "")
     elif output.is_terminal and out in {None, "-"}:
         output.line(encode_base64(key))
@@ -147,7 +149,7 @@ def check_destinations(
         click.UsageError: Neither a file nor JSON was requested, or both would go to
             standard output.
     """
-    if output.json and out is None and ciphertext_out is None:
+    if output.is_record and out is None and ciphertext_out is None:
         return
     if out is None:
         raise click.UsageError(
@@ -176,36 +178,6 @@ def deliver_pair(
     fields = msgspec.structs.asdict(record)
     public = {name: value for name, value in fields.items() if value is not key}
     deliver(output, public, ciphertext, ciphertext_out, private=False)
-
-
-KEY_HEADER = (
-    "ID",
-    "Name",
-    "Algorithm",
-    "State",
-    "Usage",
-    "Version",
-    "Integrity",
-    "Created",
-    "Tags",
-)
-VERSION_HEADER = (
-    "Version",
-    "State",
-    "Integrity",
-    "Created",
-    "Changed",
-    "From",
-    "Uses",
-    "Bytes",
-    "Last used",
-    "Activated",
-    "Retired",
-    "Destroyed at",
-    "Compromised",
-    "Reason",
-)
-EVENT_HEADER = ("Seq", "Time", "Kind", "Phase", "Code", "Principal", "Key", "Version")
 
 
 def instant(when: datetime | None) -> str:
@@ -269,52 +241,81 @@ def uses(use: UseInfo) -> str:
     return f"{use.uses} of {use.limit} ({100 * use.uses // use.limit} %)"
 
 
-def key_row(key: KeyInfo) -> tuple[str, ...]:
-    """Return a key as cells below `KEY_HEADER`."""
-    return (
-        key.key_id,
-        key.name,
-        key.algorithm or "unknown",
-        key.state or "unknown",
-        words(key.usages),
-        str(key.version),
-        key.integrity,
-        instant(key.created_at),
-        words(key.tags),
-    )
+KEY_COLUMNS: Final = (
+    Column("Name", lambda key: key.name),
+    Column("ID", lambda key: short_id(key.key_id), lambda key: key.key_id),
+    Column("Algorithm", lambda key: key.algorithm or "unknown"),
+    Column("State", lambda key: _state(key), lambda key: key.state or "unknown"),
+    Column("Version", lambda key: str(key.version)),
+    Column("Usage", None, lambda key: words(key.usages)),
+    Column("Integrity", None, lambda key: key.integrity),
+    Column("Owner", None, lambda key: key.owner),
+    Column("Created", None, lambda key: instant(key.created_at)),
+    Column("Tags", None, lambda key: words(key.tags)),
+)
+"""Columns of a table of `KeyInfo`."""
 
 
-def version_row(version: VersionInfo) -> tuple[str, ...]:
-    """Return a version as cells below `VERSION_HEADER`."""
-    return (
-        str(version.version),
-        version.state,
-        version.integrity,
-        instant(version.created_at),
-        instant(version.state_changed_at),
-        str(version.rolled_back_from or ""),
-        uses(version.use) if version.use is not None else "",
-        str(version.use.bytes) if version.use is not None else "",
-        instant(version.use.last_used_at) if version.use is not None else "",
-        instant(version.activated_at),
-        instant(version.retired_at),
-        instant(version.purge_at),
-        instant(version.compromised_at),
-        version.reason,
-    )
+def _state(key: KeyInfo) -> str:
+    """Return the state of a key, or why it is not usable."""
+    state = key.state or "unknown"
+    return state if key.integrity is Integrity.OK else key.integrity.value.upper()
 
 
-def event_row(entry: AuditEntry) -> tuple[str, ...]:
-    """Return an audit record as cells below `EVENT_HEADER`."""
+VERSION_COLUMNS: Final = (
+    Column("Version", lambda found: str(found.version)),
+    Column("State", lambda found: found.state),
+    Column("Integrity", None, lambda found: found.integrity),
+    Column("Created", lambda found: instant(found.created_at)),
+    Column("Changed", None, lambda found: instant(found.state_changed_at)),
+    Column("From", lambda found: str(found.rolled_back_from or "")),
+    Column("Uses", lambda found: _count(found.use), lambda found: _uses(found.use)),
+    Column("Bytes", None, lambda found: str(found.use.bytes) if found.use else ""),
+    Column("Last used", None, lambda found: _last_used(found.use)),
+    Column("Activated", None, lambda found: instant(found.activated_at)),
+    Column("Retired", None, lambda found: instant(found.retired_at)),
+    Column("Destroyed at", None, lambda found: instant(found.purge_at)),
+    Column("Compromised", None, lambda found: instant(found.compromised_at)),
+    Column("Reason", lambda found: found.reason),
+)
+"""Columns of a table of `VersionInfo`."""
+
+
+def _count(use: UseInfo | None) -> str:
+    return "" if use is None else str(use.uses)
+
+
+def _uses(use: UseInfo | None) -> str:
+    return "" if use is None else uses(use)
+
+
+def _last_used(use: UseInfo | None) -> str:
+    return "" if use is None else instant(use.last_used_at)
+
+
+EVENT_COLUMNS: Final = (
+    Column("Seq", lambda entry: str(entry.event.seq)),
+    Column("Time", lambda entry: _time(entry)),
+    Column("Kind", lambda entry: entry.event.kind),
+    Column("Phase", None, lambda entry: entry.event.phase),
+    Column("Result", lambda entry: _result(entry), lambda entry: entry.event.code),
+    Column("Principal", lambda entry: _principal(entry)),
+    Column("Key", lambda entry: short_id(entry.event.key_id), lambda e: e.event.key_id),
+    Column("Version", None, lambda entry: str(entry.event.version or "")),
+)
+"""Columns of a table of `AuditEntry`."""
+
+
+def _time(entry: AuditEntry) -> str:
+    return instant(datetime.fromtimestamp(entry.event.time / 1_000_000, UTC))
+
+
+def _principal(entry: AuditEntry) -> str:
+    caller = entry.event.caller
+    return caller.principal if caller is not None else ""
+
+
+def _result(entry: AuditEntry) -> str:
+    """Return the code of a record, or that it is an intent, whose code says nothing."""
     event = entry.event
-    when = datetime.fromtimestamp(event.time / 1_000_000, UTC)
-    return (
-        str(event.seq),
-        instant(when),
-        event.kind,
-        event.phase,
-        event.code,
-        event.caller.principal if event.caller is not None else "",
-        event.key_id,
-        str(event.version or ""),
-    )
+    return "intent" if event.phase is Phase.INTENT else event.code

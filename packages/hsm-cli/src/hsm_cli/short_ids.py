@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Short IDs: the start of a UUID, as tables show it, in place of the whole one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from hsm_core.model import KeyInfo
+    from hsm_core.operations import ApprovalInfo, Operation
+    from hsm_core.protocols import HSM
+
+R = TypeVar("R")
+
+_SHORT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f-]{0,26})?")
+"""At least the digits of a table, so that no mistyped name passes for one."""
+
+_KEY_FIELDS: Final = ("key_id", "base_key_id", "wrapping_key_id")
+_MOST_CANDIDATES: Final = 5
+
+
+def is_short(text: str) -> bool:
+    """Return whether a text may be the start of a UUID, and not a whole one."""
+    return _SHORT.fullmatch(text) is not None
+
+
+def with_whole_ids(
+    hsm: HSM, operation: Operation[R], known: dict[str, str]
+) -> Operation[R]:
+    """
+    Return an operation with whole key IDs in place of short ones.
+
+    Args:
+        hsm: Finds the keys.
+
+        operation: The operation.
+
+        known: Whole IDs of short ones that were looked up before; new ones are added.
+
+    Raises:
+        InvalidInputError: Several keys have an ID with this start.
+    """
+    from msgspec import structs
+
+    changes = {}
+    for name in _KEY_FIELDS:
+        text = getattr(operation, name, None)
+        if text and is_short(text):
+            known[text] = known.get(text) or whole_key(hsm, text)
+            changes[name] = known[text]
+    return structs.replace(operation, **changes) if changes else operation
+
+
+def whole_key(hsm: HSM, text: str) -> str:
+    """
+    Return the only key ID with this start, or *text* if there is none.
+
+    A key with such a name takes precedence: then *text* is returned, too.
+
+    Raises:
+        InvalidInputError: Several keys have an ID with this start.
+    """
+    from hsm_core.errors import AccessDeniedError, KeyNotFoundError
+    from hsm_core.model import KeyState
+    from hsm_core.operations import DescribeKey, ListKeys
+
+    found: list[KeyInfo] = []
+    try:
+        hsm.execute(DescribeKey(key_id=text))
+    except KeyNotFoundError:
+        for state in (None, KeyState.DESTROYED):
+            page = hsm.execute(ListKeys(search=text, state=state, per_page=1000))
+            found += (key for key in page.items if key.key_id.startswith(text))
+    except AccessDeniedError:
+        return text
+    names = [f"{key.key_id} ({key.name or 'no name'})" for key in found]
+    _check_unique("key", text, names)
+    return found[0].key_id if found else text
+
+
+def whole_approval(hsm: HSM, text: str) -> str:
+    """
+    Return the only approval ID with this start, of open requests first.
+
+    Returns:
+        It, or *text* if no request has such an ID.
+
+    Raises:
+        InvalidInputError: Several requests have an ID with this start.
+    """
+    for is_open in (True, False):
+        found = [
+            approval
+            for approval in _approvals(hsm, is_open=is_open)
+            if approval.approval_id.startswith(text)
+        ]
+        names = [f"{one.approval_id} ({one.operation.kind})" for one in found]
+        _check_unique("approval request", text, names)
+        if found:
+            return found[0].approval_id
+    return text
+
+
+def _approvals(hsm: HSM, *, is_open: bool) -> Iterator[ApprovalInfo]:
+    from hsm_core.model import ApprovalState
+    from hsm_core.operations import ListApprovals
+
+    still = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
+    cursor = ""
+    while True:
+        operation = ListApprovals(
+            states=still if is_open else (), per_page=100, cursor=cursor
+        )
+        page = hsm.execute(operation)
+        yield from page.items
+        cursor = page.next_cursor
+        if not cursor:
+            return
+
+
+def _check_unique(what: str, text: str, candidates: list[str]) -> None:
+    from hsm_core.errors import InvalidInputError
+
+    if len(candidates) > 1:
+        shown = ", ".join(candidates[:_MOST_CANDIDATES])
+        more = ", …" if len(candidates) > _MOST_CANDIDATES else ""
+        raise InvalidInputError(
+            f"{text} is the start of {len(candidates)} {what} IDs: {shown}{more}. Pass "
+            "more of the ID.",
+            field="key_id" if what == "key" else "approval_id",
+        )
