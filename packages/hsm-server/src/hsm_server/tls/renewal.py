@@ -25,7 +25,7 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.certificates import UNREADABLE
-from hsm_server.tls.state import ActiveState, Alarms, Clock, SystemClock
+from hsm_server.tls.state import ActiveState, Alarms, Clock, SystemClock, first_of
 
 _PART: Final = "renewal"
 _REMAINING: Final = 3
@@ -133,6 +133,7 @@ class RenewalTask:
         self._alarms = alarms
         self._logger = logger
         self._clock = clock or SystemClock()
+        self._wake = asyncio.Event()
         alarms.watch(_PART)
 
     async def run(self, active: ActiveState, /) -> None:
@@ -154,7 +155,10 @@ class RenewalTask:
                         await self._reload(active)
                     continue
                 wait = min(wait, due - self._clock.now())
-            await self._clock.sleep(max(0.0, wait.total_seconds()))
+            seconds = max(0.0, wait.total_seconds())
+            await first_of(self._clock.sleep(seconds), self._wake.wait())
+            self._wake.clear()
 
     async def reload(self, active: ActiveState, /) -> None:
-        """See `Task`; renewal does not wait for a reload."""
+        """See `Task`; retries a failed renewal at once."""
+        self._wake.set()
