@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core.errors import AuthenticationError, InvalidInputError
-from hsm_core.model import ApprovalState, Caller, CertificateIdentity, Role
+from hsm_core.model import ApprovalState, Caller, PolicyIdentity, Role
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
@@ -44,7 +44,7 @@ def shown(sha256: str = A, subject: str = "", *names: str) -> Caller:
     )
 
 
-def known(found: CertificateIdentity | None) -> tuple[str, set[str]] | None:
+def known(found: PolicyIdentity | None) -> tuple[str, set[str]] | None:
     """Return name and roles."""
     if found is None:
         return None

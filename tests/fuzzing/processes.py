@@ -152,7 +152,7 @@ def _from_child() -> list[bytes]:
         Serve(),
         Failed("No.", 2),
         Publish(3),
-        KeySet(b"{}", is_providers=True),
+        KeySet(b"{}", source="https://id.example.com"),
         Beat(False),
     ]
     return [msgspec.msgpack.encode(message) for message in messages]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from hsm_core.policies import parse_policy_file
 from hsm_core.retention_policy import parse_retention_policy
 from hsm_server.config.settings import TokenRules
+from hsm_server.identity.issuer_config import load_token_issuers
 from hsm_server.identity.oidc_config import load_oidc_config
 from hsm_server.identity.token_config import load_token_config, public_keys_of_set
 from hsm_server.identity.token_keys import Algorithm, key_from_pem, public_key_set
@@ -26,6 +27,15 @@ extends: strict
 groups: {uses: [Sign, Verify]}
 grants: {Operator: [uses, Status]}
 approvers: {}
+identities:
+  - principal: ci
+    roles: [Service]
+    issuer: https://token.actions.githubusercontent.com
+    audience: https://hsm.example.com
+    claims: {repository: example/app, ref: ["refs/tags/v*"], "/a/b": true, "n": 7}
+  - {principal_claim: sub, principal_prefix: "id:", roles: [Operator],
+    issuer: a, audience: b, claims: {groups: hsm}}
+  - {principal: ada, roles: [Auditor], certificate_subjects: ["CN=ada"]}
 rules:
   - name: night
     effect: deny
@@ -62,9 +72,21 @@ scopes: [openid, profile]
 """
 
 
+_ISSUERS: Final = b"""\
+issuers:
+  - issuer: https://id.example.com/realms/hsm
+    ca_bundle: ca.pem
+  - {issuer: "https://gitlab.example.com", jwks_url: "https://gitlab.example.com/keys"}
+  - {issuer: "spiffe://example.org", jwks_file: bundle.json}
+"""
+
+
 def targets() -> list[Target]:
     """Return a target for each kind of file."""
-    return [_policy(), _retention(), _token_config(), _provider(), _jwk_set(), _pem()]
+    return [
+        *(_policy(), _retention(), _token_config(), _provider(), _issuers()),
+        *(_jwk_set(), _pem()),
+    ]
 
 
 def _policy() -> Target:
@@ -115,6 +137,15 @@ def _provider() -> Target:
         name="provider-config",
         readers=(_in_file(load_oidc_config),),
         seeds=(_PROVIDER,),
+        longest=2048,
+    )
+
+
+def _issuers() -> Target:
+    return Target(
+        name="token-issuers",
+        readers=(_in_file(load_token_issuers),),
+        seeds=(_ISSUERS,),
         longest=2048,
     )
 

@@ -20,6 +20,7 @@ from hsm_server.identity.token_verifier import TokenVerifier
 from hsm_server.ui.security import pack_flash, unpack_flash
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target
+from tests.server.issuer_kit import ISSUED
 from tests.server.support import SECRET, b64url, mint, sign_parts
 from tests.server.token_kit import ALGORITHMS, signer
 
@@ -36,7 +37,7 @@ _CLAIMS: Final[dict[str, Any]] = {
 
 def targets() -> list[Target]:
     """Return a target for each kind of token."""
-    return [_bearer_token(), _id_token(), _flash()]
+    return [_bearer_token(), _access_token(), _id_token(), _flash()]
 
 
 def _text(data: bytes) -> str:
@@ -82,6 +83,31 @@ def _bearer_token() -> Target:
             read_bound,
         ),
         seeds=(mint(_CLAIMS).encode(), *signed, *map(str.encode, (*parts, bound))),
+    )
+
+
+def _access_token() -> Target:
+    made, mesh = ISSUED["github"], ISSUED["spiffe"]
+    trust = TokenTrust.of_secret(SECRET, TokenRules())
+    issuers = (made.trust(), mesh.trust())
+    verifier = TokenVerifier(trust, lambda: float(_NOW), issuers)
+    times: dict[str, Any] = {"iat": _NOW, "exp": _NOW + 300}
+
+    def read_parts(data: bytes) -> object:
+        """Sign what is a header, a line feed, and a payload."""
+        signed = b".".join(b64url(part).encode() for part in data.split(b"\n", 1))
+        signature = b64url(mesh.signer.sign(signed))
+        return verifier.verify(f"{signed.decode()}.{signature}")
+
+    header = json.dumps({"alg": "ES256", "kid": f"kid-{mesh.number}"})
+    return Target(
+        name="access-token",
+        readers=(lambda data: verifier.verify(_text(data)), read_parts),
+        seeds=(
+            made.token(**times).encode(),
+            mesh.token(**times).encode(),
+            f"{header}\n{json.dumps(mesh.said(**times))}".encode(),
+        ),
     )
 
 

@@ -48,7 +48,7 @@ AREAS: Final = {
         _core(
             *("policies", "policy_engine", "policy_explaining", "policy_pages"),
             *("policy_reload", "policy_replay", "visible_keys", "known_people"),
-            *("updates", "dual_control"),
+            *("updates", "dual_control", "token_identities"),
         ),
     ),
     "approvals": Area(
@@ -95,9 +95,15 @@ AREAS: Final = {
     "tokens": Area(
         tuple(
             f"{_SERVER}/identity/{name}.py"
-            for name in ("token_config", "token_keys", "token_verifier")
+            for name in (
+                *("issuer_config", "token_config", "token_keys"),
+                "token_verifier",
+            )
         ),
-        _server("tokens", "token_config", "token_keys", "spent_tokens"),
+        _server(
+            *("access_tokens", "tokens", "token_config", "token_keys"),
+            "spent_tokens",
+        ),
     ),
     "key-sets": Area(
         (

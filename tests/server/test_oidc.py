@@ -20,11 +20,12 @@ from hsm_core.errors import ConfigurationError, HSMError, UnsafeFileModeError
 from hsm_core.model import Role
 from hsm_core.operations import ListAuditEvents
 from hsm_core.testing import caller
-from hsm_server.config.settings import OIDCSettings, ServerSettings
+from hsm_server.config.settings import OIDCSettings, ServerSettings, TokenRules
 from hsm_server.http.state import PROVIDER
-from hsm_server.identity.id_tokens import keys_of
 from hsm_server.identity.oidc_client import Provider, ProviderError, SignInState
 from hsm_server.identity.oidc_config import load_oidc_config
+from hsm_server.identity.token_keys import TokenKey
+from hsm_server.identity.token_sources import IssuerKeys
 from tests.server.oidc_issuer import CLIENT_SECRET, OIDCIssuer, settings_for
 from tests.server.token_kit import signer
 from tests.server.ui_support import SESSION, Browser, Shown, open_browser
@@ -117,20 +118,27 @@ def jwk_row() -> dict[str, Any]:
     }
 
 
+def keys_of(settings: OIDCSettings) -> tuple[TokenKey, ...]:
+    """Return the keys that a provider has in its file."""
+    issuer, path = settings.issuer, settings.jwks_file
+    keys = IssuerKeys(issuer, path, TokenRules(), lambda _: None, lambda _: None)
+    return keys.first.keys
+
+
 def test_keys_of_a_provider(tmp_path: Path) -> None:
     """
     Keys for encryption and of unknown types are skipped, and changes are read.
     """
-    source = keys_of(load_oidc_config(write(tmp_path)))
+    settings = load_oidc_config(write(tmp_path))
     path = tmp_path / "keys.json"
     path.touch(mode=0o600)
     others = ({"kty": "RSA", "use": "enc"}, {"kty": "lattice"})
     path.write_text(key_set(jwk_row(), *others))
-    first = source.read()
+    first = keys_of(settings)
     path.write_text(key_set({**jwk_row(), "kid": "two"}))
 
-    assert ["one"] == [key.kid for key in first.keys]
-    assert ["two"] == [key.kid for key in source.read().keys]
+    assert ["one"] == [key.kid for key in first]
+    assert ["two"] == [key.kid for key in keys_of(settings)]
 
 
 @pytest.mark.parametrize(
@@ -148,13 +156,13 @@ def test_bad_key_sets(tmp_path: Path, text: str) -> None:
     """
     A set without keys, with a repeated key or with a private key is rejected.
     """
-    source = keys_of(load_oidc_config(write(tmp_path)))
+    settings = load_oidc_config(write(tmp_path))
     path = tmp_path / "keys.json"
     path.touch(mode=0o600)
     path.write_text(text)
 
     with pytest.raises(HSMError):
-        source.read()
+        keys_of(settings)
 
 
 METADATA: Final = "/.well-known/openid-configuration"

@@ -342,7 +342,13 @@ SAMPLES: dict[str, tuple[str, Any]] = {
 }
 """Values whose form is their own, with what is made of them."""
 
-APART = {"auth-jwt-jwks-ca", "oidc-config", "vault-user", "front-end-user"}
+APART = {
+    "auth-jwt-jwks-ca",
+    "oidc-config",
+    "token-issuers",
+    "vault-user",
+    "front-end-user",
+}
 """Flags that need another flag, a file, or root."""
 
 

@@ -15,7 +15,7 @@ import requests
 from joserfc.jwk import RSAKey
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.config.settings import ServerSettings
+from hsm_server.config.settings import ServerSettings, TokenIssuer
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.id_tokens import ProviderTrust
 from hsm_server.identity.key_sets import ProviderKeysTask, key_set_tasks
@@ -38,7 +38,7 @@ class Fetching:
 
     def __init__(self, issuer: OIDCIssuer) -> None:
         self.delivered: list[tuple[bytes | None, str]] = []
-        settings = provider(issuer=issuer.url, ca_bundle=issuer.bundle)
+        settings = TokenIssuer(issuer=issuer.url, ca_bundle=issuer.bundle)
         self.task = ProviderKeysTask(
             settings, 30.0, lambda *found: self.delivered.append(found)
         )
@@ -83,7 +83,7 @@ async def test_a_tag_of_another_place_tells_nothing(issuer: OIDCIssuer) -> None:
 
 async def test_an_issuer_may_end_with_a_slash() -> None:
     """One slash stands before the path of its metadata (section 4.1)."""
-    settings = provider(jwks_file=None, issuer="https://localhost:1/tenant/")
+    settings = TokenIssuer(issuer="https://localhost:1/tenant/")
     told: list[str] = []
     task = ProviderKeysTask(settings, 30.0, lambda data, problem: told.append(problem))
     await task.look()
@@ -147,14 +147,14 @@ async def test_metadata_that_are_no_json(issuer: OIDCIssuer) -> None:
 def test_who_has_a_file_fetches_nothing() -> None:
     """The file says it all."""
 
-    def deliver(data: bytes | None, problem: str) -> None:
+    def deliver(source: str, data: bytes | None, problem: str) -> None:
         raise AssertionError
 
     with_file = ServerSettings(oidc=provider())
     without = ServerSettings(oidc=provider(jwks_file=None))
 
-    assert [] == key_set_tasks(with_file, deliver, deliver)
-    assert 1 == len(key_set_tasks(without, deliver, deliver))
+    assert [] == key_set_tasks(with_file, deliver)
+    assert 1 == len(key_set_tasks(without, deliver))
 
 
 def redeems(provider_trust: ProviderTrust) -> bool:

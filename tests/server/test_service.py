@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from hsm_core.errors import StoreUnavailableError
-from hsm_core.model import Caller
+from hsm_core.model import Caller, TokenClaims
 from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 from hsm_core.protocols import Request
 from hsm_server.http import state
@@ -33,6 +33,9 @@ class Broken:
         return False
 
     def identify(self, caller: Caller, /) -> None:
+        """Know nobody."""
+
+    def identify_token(self, token: TokenClaims, /) -> None:
         """Know nobody."""
 
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:

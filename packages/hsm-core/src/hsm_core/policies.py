@@ -41,6 +41,7 @@ from hsm_core._policies.rules import (
     Policy,
     PolicyRule,
 )
+from hsm_core._policies.token_identities import read_token_identities
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
     ConfigurationError,
@@ -207,6 +208,7 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         rules=rules,
         approver_keys=approver_keys,
         people=read_people(file.identities, ("identities",)),
+        token_identities=read_token_identities(file.identities, ("identities",)),
         distinct_certificates=file.distinct_certificates,
         warnings=(
             *review(grants, rules, approver_keys),

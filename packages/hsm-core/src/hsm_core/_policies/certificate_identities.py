@@ -141,6 +141,8 @@ def read_people(
     found: list[KnownPerson] = []
     for number, section in enumerate(sections):
         at = (*path, number)
+        if section.is_about_tokens:
+            continue
         person = _read_person(section, at)
         for other in found:
             _check_apart(person, other, at)
@@ -148,23 +150,33 @@ def read_people(
     return tuple(sorted(found, key=lambda person: person.principal))
 
 
-def _read_person(section: IdentitySection, path: Path) -> KnownPerson:
-    at = (*path, "principal")
-    if not is_presentable(section.principal):
+def check_principal(principal: str, path: Path) -> None:
+    """
+    Check a name that the policy gives to a principal.
+
+    Raises:
+        InvalidInputError: It is not presentable, or reserved for the HSM.
+    """
+    if not is_presentable(principal):
         raise policy_fault(
             "A principal must be printable text in NFC, without leading or trailing "
             "spaces or invisible characters.",
-            at,
+            path,
         )
-    if is_reserved(section.principal):
-        raise policy_fault("This name is reserved for the HSM.", at)
-    asked = (
-        section.certificates,
-        section.certificate_subjects,
-        section.certificate_names,
-    )
-    if all(values is None for values in asked):
-        raise policy_fault("At least one certificate condition is required.", path)
+    if is_reserved(principal):
+        raise policy_fault("This name is reserved for the HSM.", path)
+
+
+def _read_person(section: IdentitySection, path: Path) -> KnownPerson:
+    if section.principal is None:
+        raise policy_fault("principal is required.", path)
+    check_principal(section.principal, (*path, "principal"))
+    if not section.has_certificate_conditions:
+        raise policy_fault(
+            "At least one condition is required: about a certificate, or issuer, "
+            "audience and claims.",
+            path,
+        )
     person = KnownPerson(
         principal=section.principal,
         roles=frozenset(section.roles),

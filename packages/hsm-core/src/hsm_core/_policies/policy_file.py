@@ -222,6 +222,12 @@ _Name: TypeAlias = Annotated[
     str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
 _Names: TypeAlias = Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=1000)]
+_Party: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+_Claim: TypeAlias = Annotated[str, Meta(max_length=1024)] | bool | int
+ClaimValue: TypeAlias = (
+    _Claim | Annotated[tuple[_Claim, ...], Meta(min_length=1, max_length=100)]
+)
+"""Accepted value of a claim, or several of them."""
 _Clock: TypeAlias = Annotated[
     str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)\Z")
 ]
@@ -386,25 +392,55 @@ class RuleSection(Record, frozen=True, kw_only=True, rename={"except_": "except"
 
 class IdentitySection(Record, frozen=True, kw_only=True):
     """
-    Whom a client certificate names, where no token is shown.
+    Identity rule: principal and roles of a token, or of a client certificate.
 
-    There is a condition at least, and all must hold; of each, one value is enough. A
-    value is meant as a whole: there is no ``*`` here.
+    It has at least one condition about certificates, or issuer, audience and at least
+    one claim. All conditions must hold; of each, one value is enough.
 
     Attributes:
-        principal: Who it is; no two sections have the same person.
-        roles: What they are.
+        principal: Name of the principal.
+        principal_claim: Claim that holds the name, in place of `principal`.
+        principal_prefix: Text before the name in the claim.
+        roles: Roles of the principal.
+        issuer: Issuer of the token (``iss``), as in ``--token-issuers``.
+        audience: Required audience of the token (``aud``).
+        claims: Required values by claim; ``PREFIX*`` matches all that begin so. If a
+            claim is a list, one element is enough. ``/a/b`` (JSON Pointer) is member
+            ``b`` of claim ``a``.
         certificates: SHA-256 of the certificate, 64 hex digits.
-        certificate_subjects: Its subject, as RFC 4514 writes it.
+        certificate_subjects: Its subject, as RFC 4514 writes it. Whole values only.
         certificate_names: Its alternative names, such as ``dns:ci.example.com``,
-            ``email:``, ``ip:`` or ``uri:``.
+            ``email:``, ``ip:`` or ``uri:``. Whole values only.
     """
 
-    principal: _Name
+    principal: _Name | None = None
+    principal_claim: _Name | None = None
+    principal_prefix: _Name | None = None
     roles: _Roles
+    issuer: _Party | None = None
+    audience: _Party | None = None
+    claims: (
+        Annotated[dict[_Party, ClaimValue], Meta(min_length=1, max_length=32)] | None
+    ) = None
     certificates: _Names | None = None
     certificate_subjects: _Names | None = None
     certificate_names: _Names | None = None
+
+    @property
+    def is_about_tokens(self) -> bool:
+        """Whether a condition is about tokens."""
+        asked = (self.issuer, self.audience, self.claims)
+        named = (self.principal_claim, self.principal_prefix)
+        return any(given is not None for given in (*asked, *named))
+
+    @property
+    def has_certificate_conditions(self) -> bool:
+        """Whether a condition is about certificates."""
+        return not (
+            self.certificates is None
+            and self.certificate_subjects is None
+            and self.certificate_names is None
+        )
 
 
 class PolicyFile(Record, frozen=True, kw_only=True):
@@ -422,8 +458,9 @@ class PolicyFile(Record, frozen=True, kw_only=True):
             Verify and VerifyMac.
         rules: In any order.
         approvers: Public keys of people that sign approvals, by principal.
-        identities: Whom client certificates name where no token is shown; this counts
-            only where the server was told so (``--client-cert-identities``).
+        identities: Principal and roles by claims of tokens, of issuers that the server
+            trusts (``--token-issuers``), or by client certificate
+            (``--client-cert-identities``).
         distinct_certificates: Whether two people with the same client certificate count
             as one where others must agree; false suits a proxy that shows one
             certificate for everybody.

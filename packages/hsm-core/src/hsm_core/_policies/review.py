@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from hsm_core._policies.certificate_identities import KnownPerson, plain_fingerprint
-from hsm_core._policies.policy_file import PolicyFile, RuleEffect, RuleSection
+from hsm_core._policies.policy_file import (
+    IdentitySection,
+    PolicyFile,
+    RuleEffect,
+    RuleSection,
+)
 from hsm_core._policies.resolving import Groups, read_rule
 from hsm_core._policies.rules import (
     BATCHES,
@@ -21,6 +26,7 @@ from hsm_core._policies.rules import (
     Policy,
     PolicyRule,
 )
+from hsm_core._policies.token_identities import TokenIdentity, read_token_identity
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.approver_keys import read_approver_key
 from hsm_core.errors import InvalidInputError
@@ -210,6 +216,7 @@ def cut_down(former: Policy, base: Policy | None, tree: Mapping[str, Any]) -> Po
         rules=rules,
         approver_keys=approver_keys,
         people=tuple(_people(former, tree)),
+        token_identities=tuple(_token_identities(former, tree)),
         distinct_certificates=former.distinct_certificates
         or tree.get("distinct_certificates", True) is True,
         warnings=review(grants, rules, approver_keys),
@@ -362,7 +369,11 @@ def _people(former: Policy, tree: Mapping[str, Any]) -> Iterator[KnownPerson]:
         return
     still: dict[str, list[dict[str, object]]] = {}
     for each in said:
-        if isinstance(each, dict) and isinstance(each.get("principal"), str):
+        if (
+            isinstance(each, dict)
+            and isinstance(each.get("principal"), str)
+            and not each.keys() & _OF_TOKENS
+        ):
             still.setdefault(identity(each["principal"]), []).append(each)
     for person in former.people:
         sections = still.get(identity(person.principal), [])
@@ -371,6 +382,37 @@ def _people(former: Policy, tree: Mapping[str, Any]) -> Iterator[KnownPerson]:
         terms = (person.certificates, person.subjects, person.names)
         if sections and person.roles and frozenset() not in terms:
             yield person
+
+
+_OF_TOKENS = frozenset(
+    {"issuer", "audience", "claims", "principal_claim", "principal_prefix"}
+)
+
+
+def _token_identities(
+    former: Policy, tree: Mapping[str, Any]
+) -> Iterator[TokenIdentity]:
+    """Yield the rules that an entry still states, with the roles that it states."""
+    said: list[object] | None = readable(tree, "identities", list)
+    if said is None:
+        yield from former.token_identities
+        return
+    roles: dict[str, frozenset[str]] = {}
+    for each in said:
+        if not isinstance(each, dict):
+            continue
+        named = _both(None, each.get("roles"))
+        try:
+            section = msgspec.convert({**each, "roles": [*Role]}, IdentitySection)
+            name = read_token_identity(section, ()).name
+        except (msgspec.ValidationError, InvalidInputError):
+            continue  # It states no other tokens that can be told.
+        given = frozenset(Role) if named is None else named
+        roles[name] = roles.get(name, frozenset()) | given
+    for rule in former.token_identities:
+        kept = rule.roles & roles.get(rule.name, frozenset())
+        if kept:
+            yield replace(rule, roles=frozenset(map(Role, kept)))
 
 
 def _person_cut(person: KnownPerson, said: Mapping[str, object]) -> KnownPerson:

@@ -23,6 +23,7 @@ from hsm_core._policies.policy_file import (
     TimeSection,
     policy_fault,
 )
+from hsm_core._policies.token_identities import TokenIdentity
 from hsm_core.algorithms import KeyUsage
 from hsm_core.identities import SYSTEM_PREFIX, identity
 from hsm_core.model import ApprovalDemand, Caller, Role
@@ -319,6 +320,7 @@ class Policy:
         approver_keys: Public keys of people, as written, by what
             `hsm_core.identities.identity` makes of the principal.
         people: Whom client certificates name, by name of the person.
+        token_identities: Identity rules about tokens.
         distinct_certificates: Whether a client certificate is one person's.
         warnings: What was probably not meant, one sentence each.
         text: What it was read from.
@@ -331,6 +333,7 @@ class Policy:
     rules: tuple[PolicyRule, ...]
     approver_keys: Mapping[str, tuple[str, ...]]
     people: tuple[KnownPerson, ...] = ()
+    token_identities: tuple[TokenIdentity, ...] = ()
     distinct_certificates: bool = True
     warnings: tuple[str, ...] = ()
     text: str = ""
@@ -354,6 +357,8 @@ class Policy:
             said.append("shared certificates")
         if self.people:
             said.append([person.stated() for person in self.people])
+        if self.token_identities:
+            said.append(["tokens", *(rule.stated() for rule in self.token_identities)])
         text = json.dumps(said, sort_keys=True, default=_plain)
         digest = hashlib.sha256(text.encode()).hexdigest()
         object.__setattr__(self, "policy_hash", digest)

@@ -78,7 +78,7 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     Attributes:
         credential_id: Of the credential that was used.
         credential_key: Keyed digest of the name of the key that vouched for it, hex, or
-            empty.
+            empty; after a space each, those of the identity rules of a token.
         certificate_sha256: Of the client certificate, hex, or empty.
         certificate_subject: Its subject; see `Caller`.
         certificate_names: Its alternative names; see `Caller`.

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from hsm_core.errors import InvalidInputError
 from hsm_core.model.records import CertificateNames, CertificateText, Line, Record
 
 __all__ = [
     "Caller",
-    "CertificateIdentity",
+    "PolicyIdentity",
     "Role",
+    "TokenClaims",
     "parse_role",
 ]
 
@@ -56,6 +58,8 @@ class Caller(Record, frozen=True, kw_only=True):
         credential_id: ID of the credential (for a token, its ``jti`` or hash).
         credential_key: Name of the key that vouched for it, as `CredentialKeys` has it;
             empty if there is none. The trail does not keep it.
+        credential_rules: Names of the policy's identity rules that gave the roles, if
+            the policy knows the principal by a token. The trail does not keep them.
         certificate_sha256: Fingerprint of the client certificate, lower-case hex.
         certificate_subject: Its subject, as RFC 4514 writes it.
         certificate_names: Its alternative names: ``dns:``, ``email:``, ``ip:`` or
@@ -72,6 +76,7 @@ class Caller(Record, frozen=True, kw_only=True):
     roles: frozenset[Role]
     credential_id: Line = ""
     credential_key: Line = ""
+    credential_rules: tuple[Line, ...] = ()
     certificate_sha256: Line = ""
     certificate_subject: CertificateText = ""
     certificate_names: CertificateNames = ()
@@ -81,16 +86,35 @@ class Caller(Record, frozen=True, kw_only=True):
     deadline: float = 0.0
 
 
-class CertificateIdentity(Record, frozen=True, kw_only=True):
+class TokenClaims(Record, frozen=True, kw_only=True):
     """
-    Principal identified by a client certificate.
+    Claims of a token whose issuer, signature and times were verified.
+
+    Attributes:
+        issuer: Issuer whose key has signed it, as the policy names it.
+        audiences: Its audiences.
+        claims: All of its claims, as JSON values.
+        key_name: Name of the key, as `CredentialKeys` has it.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...]
+    claims: dict[str, Any]
+    key_name: Line = ""
+
+
+class PolicyIdentity(Record, frozen=True, kw_only=True):
+    """
+    Principal that the policy's *identities* give to a certificate or a token.
 
     Attributes:
         principal: Name of the principal.
         roles: Roles of the principal.
         credential_key: Value for `Caller.credential_key`.
+        credential_rules: Value for `Caller.credential_rules`.
     """
 
     principal: Line
     roles: frozenset[Role]
     credential_key: Line
+    credential_rules: tuple[Line, ...] = ()

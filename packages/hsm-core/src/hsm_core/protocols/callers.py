@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from hsm_core.model import Caller, CertificateIdentity
+from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import AuditPage, HSMStatus, ListAuditEvents, Operation
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class HSMGateway(Protocol):
         """Return whether a rule in force distinguishes tokens that were used."""
         ...
 
-    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+    def identify(self, caller: Caller, /) -> PolicyIdentity | None:
         """
         Return the principal of a client certificate, under the policy in force.
 
@@ -163,6 +163,22 @@ class HSMGateway(Protocol):
 
         Raises:
             AuthenticationError: It names several people.
+        """
+        ...
+
+    def identify_token(self, token: TokenClaims, /) -> PolicyIdentity | None:
+        """
+        Return the principal of a token, under the policy in force.
+
+        Args:
+            token: Claims of a token that the caller of this method has verified.
+
+        Returns:
+            None if no identity rule of the policy matches.
+
+        Raises:
+            AuthenticationError: The rules that match name several principals, or a
+                claim names a principal who has other credentials in the policy.
         """
         ...
 
@@ -216,8 +232,12 @@ class AsyncHSMGateway(Protocol):
         """See `HSMGateway.asks_for_single_use`."""
         ...
 
-    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+    def identify(self, caller: Caller, /) -> PolicyIdentity | None:
         """See `HSMGateway.identify`."""
+        ...
+
+    def identify_token(self, token: TokenClaims, /) -> PolicyIdentity | None:
+        """See `HSMGateway.identify_token`."""
         ...
 
     def act_as(self, caller: Caller, /) -> LiveHSM:

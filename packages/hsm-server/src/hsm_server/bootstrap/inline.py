@@ -118,9 +118,7 @@ class _InlineServer:
         alarms = Alarms(logger, metrics, partial(self._note_alarm, "tls"))
         tasks = [
             *tasks_for(settings, alarms, metrics, logger, http),
-            *key_set_tasks(
-                self._settings, services.take_keys, services.take_provider_keys
-            ),
+            *key_set_tasks(self._settings, services.take_keys),
         ]
         self._tls_manager = TLSManager(state, tasks, self._publish, logger)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from hsm_core.factory import open_async, open_hsm
-from hsm_server.config.settings import Secrets, ServerSettings
+from hsm_server.config.settings import CONSOLE_PROVIDER, Secrets, ServerSettings
 from hsm_server.identity.clock import ClockWatch, FlooredClock
 from hsm_server.identity.id_tokens import provider_trust_for
-from hsm_server.identity.token_keys import TrustedNames
-from hsm_server.identity.token_sources import TokenSource, TokenWatch
+from hsm_server.identity.token_keys import TokenTrust, TrustedNames
+from hsm_server.identity.token_sources import IssuerKeys, TokenSource, TokenWatch
 from hsm_server.limits.guard import actor_limiter
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
@@ -58,6 +59,7 @@ class VaultServices:
         self._metrics = metrics
         self._interval_seconds = settings.token_config.reload_seconds
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._broken: set[str] = set()
         self.on_alarm: Callable[[bool], None] = lambda _: None
         self._source = TokenSource(
             settings.token_config, read_token_secret, settings.tokens
@@ -65,6 +67,16 @@ class VaultServices:
         trust, clock = self._source.read(), FlooredClock()
         log = self._change_log("provider keys loaded", "provider keys refused")
         self._provider_trust = provider = provider_trust_for(settings.oidc, log, clock)
+        self._issuers = {
+            issuer.issuer: IssuerKeys(
+                issuer.issuer,
+                issuer.jwks_file,
+                settings.tokens,
+                self._use_issuer,
+                partial(self._on_token_keys, issuer.issuer),
+            )
+            for issuer in settings.token_issuers
+        }
         names = TrustedNames(trust, [provider.name] if provider else [])
         self.hsm = open_hsm(
             settings.core,
@@ -82,15 +94,13 @@ class VaultServices:
             limiter=actor_limiter(settings.rates, self.hsm.weight, metrics),
             console=settings.console,
             people=provider.tokens if provider else None,
+            issuers=[keys.first for keys in self._issuers.values()],
         )
         self._clock_watch = ClockWatch(
             clock, self.gatekeeper.on_clock_reset, metrics, logger
         )
         self._token_watch = TokenWatch(
-            self._source, trust, self.gatekeeper.use, self._on_token_keys
-        )
-        self._log_token_keys = self._change_log(
-            "token keys loaded", "token keys refused"
+            self._source, trust, self.gatekeeper.use, partial(self._on_token_keys, "")
         )
         metrics.show_jwt_alarm(is_on=False)
         self.hsm.on_policy_change(self._change_log("policy loaded", "policy refused"))
@@ -101,6 +111,8 @@ class VaultServices:
     def watches(self) -> Iterator[Coroutine[Any, Any, object]]:
         """Yield the background tasks; each runs until it is cancelled."""
         yield self._token_watch.run(self._interval_seconds)
+        for issuer in self._issuers.values():
+            yield issuer.run(self._interval_seconds)
         yield self._clock_watch.run()
         if self._provider_trust:
             yield self._provider_trust.run(self._interval_seconds)
@@ -114,6 +126,7 @@ class VaultServices:
     async def reload(self) -> str:
         """Reload token keys and policies; return the faults, or an empty text."""
         problems = [await self._token_watch.look()]
+        problems += [await issuer.look() for issuer in self._issuers.values()]
         if self._provider_trust:
             problems.append(await self._provider_trust.look())
         problems.append(await asyncio.to_thread(self.hsm.reload_policy))
@@ -123,21 +136,31 @@ class VaultServices:
         """Accept the current wall clock for token expiry, even if it was set back."""
         self._clock_watch.reset()
 
-    def take_keys(self, data: bytes | None, problem: str) -> None:
-        """Use fetched token keys."""
-        self._source.take(data, problem)
-        self.begin(self._token_watch.look())
+    def take_keys(self, source: str, data: bytes | None, problem: str) -> None:
+        """Use fetched keys; see `KeySet`."""
+        keys = self._issuers.get(source)
+        if source == CONSOLE_PROVIDER:
+            keys = self._provider_trust
+        if keys is not None:
+            keys.take(data, problem)
+            self.begin(keys.look())
+        elif not source:
+            self._source.take(data, problem)
+            self.begin(self._token_watch.look())
 
-    def take_provider_keys(self, data: bytes | None, problem: str) -> None:
-        """Use fetched keys of the OpenID Connect provider."""
-        if self._provider_trust:
-            self._provider_trust.take(data, problem)
-            self.begin(self._provider_trust.look())
+    def _use_issuer(self, trust: TokenTrust) -> None:
+        self.gatekeeper.use_issuer(trust)
 
-    def _on_token_keys(self, problem: str) -> None:
-        self._metrics.show_jwt_alarm(is_on=bool(problem))
-        self.on_alarm(bool(problem))
-        self._log_token_keys(problem)
+    def _on_token_keys(self, issuer: str, problem: str) -> None:
+        """Log a change of token keys; raise the alarm while any source has a fault."""
+        (self._broken.add if problem else self._broken.discard)(issuer)
+        self._metrics.show_jwt_alarm(is_on=bool(self._broken))
+        self.on_alarm(bool(self._broken))
+        named = {"issuer": issuer} if issuer else {}
+        if problem:
+            self._logger.error("token keys refused", reason=problem, **named)
+        else:
+            self._logger.info("token keys loaded", **named)
 
     def _change_log(self, loaded: str, refused: str) -> Callable[[str], None]:
         """Return a function that logs a problem, or without one a success."""

@@ -120,10 +120,8 @@ class _Vault(ChildProgram):
                 self._services.begin(self._reload())
             case ResetClock():
                 self._services.reset_clock()
-            case KeySet(is_providers=True):
-                self._services.take_provider_keys(message.data, message.problem)
             case KeySet():
-                self._services.take_keys(message.data, message.problem)
+                self._services.take_keys(message.source, message.data, message.problem)
             case Beat():
                 pass  # `Pulse` answers, however busy the loop is.
             case _:

@@ -36,6 +36,7 @@ from hsm_server.config.options import (
 )
 from hsm_server.config.settings import LaunchSettings, ServerSettings
 from hsm_server.development import dev_option, development_of
+from hsm_server.identity.issuer_config import load_token_issuers
 from hsm_server.identity.oidc_config import load_oidc_config
 from hsm_server.observability.logs import location
 from hsm_server.starting import Start, start
@@ -81,6 +82,7 @@ def _run(**values: Any) -> None:
         _check_randomness()
         settings, launched = settings_from(values), build(LaunchSettings, values)
         settings = _with_provider(settings, launched.oidc_config)
+        settings = _with_issuers(settings, launched.token_issuers)
         for warning in (metrics_warning(settings), root_warning(launched)):
             if warning:
                 say(f"warning: {warning}")
@@ -122,6 +124,12 @@ def _with_provider(settings: ServerSettings, config: Path | None) -> ServerSetti
     return msgspec.structs.replace(settings, oidc=load_oidc_config(config))
 
 
+def _with_issuers(settings: ServerSettings, config: Path | None) -> ServerSettings:
+    if config is None:
+        return settings
+    return msgspec.structs.replace(settings, token_issuers=load_token_issuers(config))
+
+
 def _take_secrets(
     context: click.Context, values: dict[str, Any], settings: ServerSettings
 ) -> SecretBox:
@@ -143,16 +151,18 @@ def _take_secrets(
 
 def _check_token_keys(values: dict[str, Any]) -> None:
     """
-    Check that token keys are configured, unless certificates suffice.
+    Check that token keys or token issuers are configured, unless certificates suffice.
 
     Raises:
-        click.UsageError: There is no key file, no URL and no secret, and certificate
-            authentication is off.
+        click.UsageError: There is no key file, no URL, no secret and no issuer, and
+            certificate authentication is off.
     """
     flags = TOKEN_KEYS[:-1]
     sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]
     secret = values["auth_jwt_secret"]
     if not sources and secret is None:
+        if values["token_issuers"]:
+            return
         if values["client_cert_identities"]:
             say(
                 "note: no token keys are configured, so every bearer token is "

@@ -38,7 +38,7 @@ from hsm_server.config.settings import (
 from hsm_server.config.tls import tls_settings
 
 TOKEN_KEYS: Final = ("auth_jwt_config", "auth_jwt_jwks_url", "auth_jwt_secret")
-"""Sources of token keys; the last is ignored beside the others."""
+"""Sources of keys of own tokens; the last is ignored beside the others."""
 
 _TOKEN: Final = re.compile(r"[!-~]{32,512}\Z")
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"

@@ -91,7 +91,7 @@ GROUPS: Final[Mapping[str, tuple[Fields, ...]]] = {
     "Authentication": (
         _all(TokenConfig),
         _all(TokenRules),
-        _some(LaunchSettings, "oidc_config"),
+        _some(LaunchSettings, "token_issuers", "oidc_config"),
         _all(ConsoleSettings),
     ),
     "Limits": (_all(HTTPLimits), _all(RateLimits), _all(ProxySettings)),

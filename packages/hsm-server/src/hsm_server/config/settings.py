@@ -33,6 +33,10 @@ MAX_TOKEN_BYTES: Final = 8192
 """Longest accepted bearer token, in bytes."""
 
 
+CONSOLE_PROVIDER: Final = "console"
+"""Source of fetched keys that are of the console's provider; no issuer is named so."""
+
+
 class LogLevel(StrEnum):
     """Minimum severity of log messages."""
 
@@ -78,6 +82,15 @@ class LaunchSettings(Record, frozen=True, kw_only=True):
         Setting(
             "oidc-config",
             "OpenID Connect provider for sign-in to the console, YAML or JSON.",
+        ),
+    ] = None
+    token_issuers: Annotated[
+        Path | None,
+        Setting(
+            "token-issuers",
+            "Issuers whose access tokens the API accepts (OpenID Connect, GitHub, "
+            "GitLab, Kubernetes, SPIFFE), YAML or JSON. The identities of the policy "
+            "give principals and roles.",
         ),
     ] = None
     isolation: Annotated[
@@ -138,7 +151,7 @@ class SecretSettings(Record, frozen=True, kw_only=True):
         Setting(
             "auth-jwt-secret",
             "HS256 key that verifies bearer tokens: at least 32 bytes. Required "
-            "unless --auth-jwt-config, --auth-jwt-jwks-url or "
+            "unless --auth-jwt-config, --auth-jwt-jwks-url, --token-issuers or "
             "--client-cert-identities is set.",
             metavar="SECRET",
             variable="FERROHSM_JWT_SECRET",
@@ -267,6 +280,24 @@ class OIDCSettings(Record, frozen=True, kw_only=True):
     roles_claim: str = "roles"
     roles: dict[str, Role]
     leeway_seconds: Annotated[int, Meta(ge=0, le=300)] = 60
+
+
+class TokenIssuer(Record, frozen=True, kw_only=True):
+    """
+    Issuer whose access tokens the API accepts.
+
+    Attributes:
+        issuer: Its ``iss``, or a SPIFFE trust domain (``spiffe://…``).
+        jwks_file: File of its keys (RFC 7517); None fetches them.
+        jwks_url: Where its keys are fetched; by default the ``jwks_uri`` of its
+            metadata.
+        ca_bundle: PEM file of CAs that verify that server; None uses public web CAs.
+    """
+
+    issuer: str
+    jwks_file: Path | None = None
+    jwks_url: str = ""
+    ca_bundle: Path | None = None
 
 
 class HTTPLimits(Record, frozen=True, kw_only=True):
@@ -531,6 +562,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     tokens: TokenRules = TokenRules()
     token_config: TokenConfig = TokenConfig()
     oidc: OIDCSettings | None = None
+    token_issuers: tuple[TokenIssuer, ...] = ()
     limits: HTTPLimits = HTTPLimits()
     rates: RateLimits = NO_RATE_LIMITS
     proxies: ProxySettings = ProxySettings()

@@ -22,13 +22,11 @@ from hsm_core.model import Role
 from hsm_server.config.settings import (
     MAX_TOKEN_BYTES,
     OIDCSettings,
-    TokenConfig,
     TokenRules,
 )
 from hsm_server.identity.clock import FlooredClock
-from hsm_server.identity.token_config import load_key_set, still_in_key_set
 from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust
-from hsm_server.identity.token_sources import TokenSource, TokenWatch
+from hsm_server.identity.token_sources import IssuerKeys
 from hsm_server.identity.token_verifier import Time, checked_subject
 
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
@@ -191,21 +189,7 @@ def _steps(claims: dict[str, Any], path: str) -> list[str]:
     return [path] if path in claims else path.split(".")
 
 
-def keys_of(settings: OIDCSettings) -> TokenSource:
-    """Return the key source of a provider: its file, or the fetched keys."""
-    rules = TokenRules()
-    if settings.jwks_file is None:
-        return TokenSource(TokenConfig(key_set_url=settings.issuer), bytes, rules)
-    return TokenSource(
-        TokenConfig(path=settings.jwks_file),
-        bytes,
-        rules,
-        load=load_key_set,
-        still=still_in_key_set,
-    )
-
-
-class ProviderTrust:
+class ProviderTrust(IssuerKeys):
     """
     Verifier of ID tokens with keys that can change while the server runs.
 
@@ -231,25 +215,14 @@ class ProviderTrust:
         clock: FlooredClock,
     ) -> None:
         self.name = provider_name(settings)
-        source = keys_of(settings)
-        self._source = source
-        trust = source.read()
-        self.tokens = IDTokens(settings, trust.keys, clock.now)
-        self._watch = TokenWatch(
-            source, trust, lambda changed: self.tokens.use(changed.keys), on_change
+        super().__init__(
+            settings.issuer,
+            settings.jwks_file,
+            TokenRules(),
+            lambda changed: self.tokens.use(changed.keys),
+            on_change,
         )
-
-    async def run(self, interval_seconds: float) -> None:
-        """Watch for changed keys until cancelled."""
-        await self._watch.run(interval_seconds)
-
-    def take(self, data: bytes | None, problem: str) -> None:
-        """Use the result of a fetch of the keys; then call `look`."""
-        self._source.take(data, problem)
-
-    async def look(self) -> str:
-        """Apply the current keys; return the fault, or an empty text."""
-        return await self._watch.look()
+        self.tokens = IDTokens(settings, self.first.keys, clock.now)
 
 
 def provider_trust_for(

@@ -12,12 +12,18 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 from yarl import URL
 
-from hsm_server.config.settings import OIDCSettings, ServerSettings, TokenConfig
+from hsm_server.config.settings import (
+    CONSOLE_PROVIDER,
+    ServerSettings,
+    TokenConfig,
+    TokenIssuer,
+)
 from hsm_server.identity.fetch import (
     Fetched,
     FetchError,
@@ -36,6 +42,9 @@ MAX_SET_BYTES: Final = 64 * 1024
 Deliver: TypeAlias = Callable[[bytes | None, str], None]
 """Called with the key set, or None if unchanged, and the fault."""
 
+DeliverFrom: TypeAlias = Callable[[str, bytes | None, str], None]
+"""Called with the source, the key set or None, and the fault."""
+
 _SECONDS: Final = 10.0
 _AHEAD_SECONDS: Final = 1.0
 _LONGEST_TAG: Final = 256
@@ -44,26 +53,36 @@ _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])", re.I
 _HEADERS: Final = {"Accept": "application/jwk-set+json, application/json"}
 
 
-def key_set_tasks(
-    settings: ServerSettings, deliver: Deliver, deliver_providers: Deliver
-) -> list[Task]:
+def key_set_tasks(settings: ServerSettings, deliver: DeliverFrom) -> list[Task]:
     """
     Return the tasks that fetch keys, if URLs are configured.
 
     Args:
         settings: URLs and intervals.
 
-        deliver: Called with the keys of tokens.
-
-        deliver_providers: Called with the keys of the OpenID Connect provider.
+        deliver: Called with the source, as in `hsm_server.ipc.control.KeySet`, and its
+            keys.
     """
     tasks: list[Task] = []
     config, provider = settings.token_config, settings.oidc
+    seconds = config.reload_seconds
     if config.key_set_url:
-        tasks.append(KeySetTask(config, deliver))
+        tasks.append(KeySetTask(config, partial(deliver, "")))
     if provider is not None and provider.jwks_file is None:
-        seconds = config.reload_seconds
-        tasks.append(ProviderKeysTask(provider, seconds, deliver_providers))
+        issuer = TokenIssuer(issuer=provider.issuer, ca_bundle=provider.ca_bundle)
+        told = partial(deliver, CONSOLE_PROVIDER)
+        tasks.append(ProviderKeysTask(issuer, seconds, told))
+    for issuer in settings.token_issuers:
+        if issuer.jwks_url:
+            place = TokenConfig(
+                key_set_url=issuer.jwks_url,
+                key_set_authorities=issuer.ca_bundle,
+                reload_seconds=seconds,
+            )
+            tasks.append(KeySetTask(place, partial(deliver, issuer.issuer)))
+        elif issuer.jwks_file is None:
+            told = partial(deliver, issuer.issuer)
+            tasks.append(ProviderKeysTask(issuer, seconds, told))
     return tasks
 
 
@@ -169,7 +188,7 @@ class ProviderKeysTask(KeySetTask):
     """
 
     def __init__(
-        self, provider: OIDCSettings, interval_seconds: float, deliver: Deliver
+        self, provider: TokenIssuer, interval_seconds: float, deliver: Deliver
     ) -> None:
         place = TokenConfig(
             key_set_url=str(metadata_url(provider.issuer)),

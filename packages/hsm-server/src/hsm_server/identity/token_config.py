@@ -25,6 +25,7 @@ from hsm_core.wire import scan_json
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_keys import (
     MIN_SECRET_BYTES,
+    SIGNATURE_USES,
     Algorithm,
     TokenKey,
     TokenTrust,
@@ -385,7 +386,9 @@ def _names_in(data: bytes, where: str) -> set[str]:
 def _is_for_us(row: dict[str, Any]) -> bool:
     if not has_types_of_jwk(row):
         return True  # The reader rejects it.
-    if row.get("use", "sig") != "sig" or row.get("alg", "HS256") not in set(Algorithm):
+    if row.get("use", "sig") not in SIGNATURE_USES:
+        return False
+    if row.get("alg", "HS256") not in set(Algorithm):
         return False
     known = {"RSA": None, "EC": "P-256", "OKP": "Ed25519"}
     if "alg" in row:

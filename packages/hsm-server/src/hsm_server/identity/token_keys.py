@@ -64,6 +64,9 @@ _LEAST_EXPONENT: Final = 65537
 _NAME: Final = b"FerroHSM token key 1"
 """Prefix of key names; no token starts with it, because it contains spaces."""
 
+SIGNATURE_USES: Final = frozenset({"sig", "jwt-svid"})
+"""``use`` of keys for signatures (RFC 7517; SPIFFE Trust Domain and Bundle)."""
+
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "priv"})
 _TEXTS: Final = ("kty", "alg", "use", "crv")
 _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
@@ -288,7 +291,7 @@ def _algorithm_of(
             f"A key of type {kty} supports {_TYPES[kty]} only.",
             field="alg",
         )
-    if members.get("use", "sig") != "sig":
+    if members.get("use", "sig") not in SIGNATURE_USES:
         raise InvalidInputError("use must be sig.", field="use")
     operations = members.get("key_ops")
     if operations is not None and "verify" not in operations:
@@ -376,10 +379,24 @@ class TokenTrust:
     Attributes:
         keys: Keys with distinct kids.
         rules: Required claims of a token.
+        issuer: Issuer whose tokens the policy maps to principals; empty for the
+            server's own tokens, which name principal and roles.
     """
 
     keys: tuple[TokenKey, ...]
     rules: TokenRules
+    issuer: str = ""
+
+    def name_of(self, key: TokenKey) -> str:
+        """Return the name of a key in the HSM: of one issuer, whoever else has it."""
+        if not self.issuer:
+            return key.name
+        named = f"{len(self.issuer)}:{self.issuer}{key.name}"
+        return hashlib.sha256(b"FerroHSM token issuer 1" + named.encode()).hexdigest()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the keys in the HSM."""
+        return tuple(map(self.name_of, self.keys))
 
     @classmethod
     def of_secret(cls, secret: bytes, rules: TokenRules) -> TokenTrust:
@@ -389,7 +406,7 @@ class TokenTrust:
     def of_names(self, names: Collection[str]) -> TokenTrust:
         """Return the trust in the keys with one of these names."""
         keys = tuple(key for key in self.keys if key.name in names)
-        return TokenTrust(keys, self.rules)
+        return TokenTrust(keys, self.rules, self.issuer)
 
     def open(self, token: str, types: Collection[str]) -> tuple[TokenKey, bytes]:
         """
@@ -461,9 +478,10 @@ class TrustedNames:
         self._also = tuple(also)
         self.use(trust)
 
-    def use(self, trust: TokenTrust) -> None:
+    def use(self, *trusts: TokenTrust) -> None:
         """Replace the names by those of other keys."""
-        self._names = (*(key.name for key in trust.keys), *self._also)
+        found = (name for trust in trusts for name in trust.names())
+        self._names = (*found, *self._also)
 
     def trusted(self) -> tuple[str, ...]:
         """Return the current names."""

@@ -23,13 +23,15 @@ from hsm_core.errors import (
 )
 from hsm_server.config.settings import TokenConfig, TokenRules
 from hsm_server.identity.token_config import (
+    load_key_set,
     load_token_config,
     public_keys_of_set,
     still_in_config,
+    still_in_key_set,
     still_in_public_set,
     with_keys,
 )
-from hsm_server.identity.token_keys import TokenKey, TokenTrust
+from hsm_server.identity.token_keys import Algorithm, TokenKey, TokenTrust
 from hsm_server.system.standard_streams import sentence
 
 _FETCHED: Final = "https://"
@@ -274,3 +276,65 @@ class TokenWatch:
         if problem != self._problem:
             self._problem = problem
             self._on_change(problem)
+
+
+class IssuerKeys:
+    """
+    Public keys of one issuer, from a file or fetched, and their watch.
+
+    Args:
+        issuer: The issuer.
+
+        jwks_file: File of its keys (RFC 7517); None if they are fetched.
+
+        rules: Token rules.
+
+        use: Called with changed keys.
+
+        on_change: Called with the fault of the keys, or with an empty text.
+
+    Attributes:
+        first: The keys at the start.
+
+    Raises:
+        HSMError: The file is unreadable or not valid.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        jwks_file: Path | None,
+        rules: TokenRules,
+        use: Callable[[TokenTrust], None],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self._source = TokenSource(
+            TokenConfig(path=jwks_file, key_set_url="" if jwks_file else issuer),
+            bytes,
+            rules,
+            load=load_key_set,
+            still=still_in_key_set,
+        )
+        trust = self._source.read()
+        self.first = public_of(issuer, trust)
+        self._watch = TokenWatch(
+            self._source, trust, lambda now: use(public_of(issuer, now)), on_change
+        )
+
+    async def run(self, interval_seconds: float) -> None:
+        """Watch for changed keys until cancelled."""
+        await self._watch.run(interval_seconds)
+
+    def take(self, data: bytes | None, problem: str) -> None:
+        """Use the result of a fetch of the keys; then call `look`."""
+        self._source.take(data, problem)
+
+    async def look(self) -> str:
+        """Apply the current keys; return the fault, or an empty text."""
+        return await self._watch.look()
+
+
+def public_of(issuer: str, trust: TokenTrust) -> TokenTrust:
+    """Return the trust of an issuer in its public keys; a secret is nobody's proof."""
+    keys = tuple(key for key in trust.keys if key.algorithm is not Algorithm.HS256)
+    return TokenTrust(keys, trust.rules, issuer)

@@ -2,7 +2,9 @@
 """
 Bearer tokens: JWT (RFC 7519) by the rules of RFC 8725, and the replay cache.
 
-All faults of a token raise the same error, which reveals no details.
+The server's own tokens name principal and roles. Tokens of other issuers state claims,
+which the policy maps. All faults of a token raise the same error, which reveals no
+details.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Final, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -24,8 +26,8 @@ from msgspec import Meta
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.identities import is_reserved, shows_nothing
-from hsm_core.model import Role, parse_role
-from hsm_server.config.settings import MAX_TOKEN_BYTES
+from hsm_core.model import Role, TokenClaims, parse_role
+from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.identity.token_keys import TokenKey, TokenTrust, canonical
 
 
@@ -100,6 +102,14 @@ _MAX_REMEMBERED: Final = 4096
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 """Types of a token, without ``application/`` (RFC 7519; RFC 9068, section 2.1)."""
 
+_FOREIGN_TYPES: Final = _TYPES | {"jose"}
+"""Types of other issuers' tokens (SPIFFE JWT-SVID, section 2.3)."""
+
+_SPIFFE_ID: Final = re.compile(
+    r"(spiffe://[a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+\Z"
+)
+_MOST_SPIFFE_BYTES: Final = 2048
+
 Time: TypeAlias = (
     Annotated[int, Meta(ge=0, lt=2**53)] | Annotated[float, Meta(ge=0, lt=2.0**53)]
 )
@@ -107,10 +117,9 @@ Time: TypeAlias = (
 
 
 class _Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """Relevant claims; others are allowed and ignored."""
+    """Relevant claims of any token; others are allowed and ignored."""
 
     sub: str
-    roles: list[str]
     exp: Time
     iat: Time | msgspec.UnsetType = msgspec.UNSET
     nbf: Time | msgspec.UnsetType = msgspec.UNSET
@@ -118,6 +127,12 @@ class _Claims(msgspec.Struct, frozen=True, kw_only=True):
     aud: str | list[str] | msgspec.UnsetType = msgspec.UNSET
     jti: str | msgspec.UnsetType = msgspec.UNSET
     cnf: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _OwnClaims(_Claims, frozen=True, kw_only=True):
+    """Further claims of the server's own tokens."""
+
+    roles: list[str]
     fp: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -127,7 +142,7 @@ class Identity:
     Identity in a token.
 
     Attributes:
-        principal: Its ``sub``.
+        principal: Its ``sub``; empty if the policy has yet to map the claims.
         credential_id: Its ``jti``, or the start of its hash.
         expires_at: First instant at which it is rejected, in seconds since 1970.
         not_before: First instant at which it is accepted.
@@ -135,6 +150,8 @@ class Identity:
         key_name: Name of its key; see `TokenKey.name`.
         token_id: Its ``jti``, or empty.
         issued_at: Its ``iat``; before all time if absent.
+        claims: Claims of another issuer's token, to be mapped by the policy.
+        rules: Names of the policy's rules that have mapped them.
     """
 
     principal: str
@@ -146,6 +163,8 @@ class Identity:
     key_name: str
     token_id: str = ""
     issued_at: float = -1.0
+    claims: TokenClaims | None = None
+    rules: tuple[str, ...] = ()
 
 
 class TokenVerifier:
@@ -159,11 +178,19 @@ class TokenVerifier:
         trust: Keys and required claims.
 
         now: Time, in seconds since 1970, that never goes back.
+
+        issuers: Trust in other issuers, whose tokens the policy maps. A token of theirs
+            is verified with their keys alone.
     """
 
-    def __init__(self, trust: TokenTrust, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        trust: TokenTrust,
+        now: Callable[[], float],
+        issuers: Iterable[TokenTrust] = (),
+    ) -> None:
         self.trust = trust
-        self._rules = trust.rules
+        self._issuers = {other.issuer: other for other in issuers}
         self._now = now
         self._memory: LRUCache[Identity] = LRUCache(_MAX_REMEMBERED)
 
@@ -181,7 +208,7 @@ class TokenVerifier:
 
         Standard:
             RFC 7519, RFC 7515 section 5.2, RFC 8725, RFC 8705 section 3.1 (``cnf``),
-            RFC 9068 section 2.1 (``at+jwt``).
+            RFC 9068 sections 2.1 and 4 (``at+jwt``).
         """
         try:
             data = token.encode("ascii")
@@ -206,33 +233,43 @@ class TokenVerifier:
         return identity
 
     def _examine(self, token: str, digest: bytes) -> Identity:
-        key, payload = self.trust.open(token, _TYPES)
+        trust = self._trust_for(token)
+        key, payload = trust.open(token, _FOREIGN_TYPES if trust.issuer else _TYPES)
         try:
-            claims = msgspec.convert(wire.scan_json(payload), _Claims)
+            tree = wire.scan_json(payload)
+            claims = msgspec.convert(tree, _Claims if trust.issuer else _OwnClaims)
         except (HSMError, msgspec.ValidationError):
             raise AuthenticationError from None
-        return self._identity(claims, digest, key)
-
-    def _identity(self, claims: _Claims, digest: bytes, key: TokenKey) -> Identity:
-        self._check_times(claims)
-        self._check_parties(claims)
-        token_id = "" if claims.jti is msgspec.UNSET else checked_name(claims.jti)
-        leeway = self._rules.leeway_seconds
-        begin = -1 if claims.nbf is msgspec.UNSET else claims.nbf - leeway
-        return Identity(
-            principal=checked_subject(claims.sub),
-            roles=_roles(claims.roles),
-            credential_id=token_id or f"sha256:{digest.hex()[:16]}",
-            expires_at=claims.exp + leeway,
-            not_before=begin,
-            certificate_sha256=_bound_certificates(claims),
-            key_name=key.name,
-            token_id=token_id,
-            issued_at=-1 if claims.iat is msgspec.UNSET else claims.iat,
+        self._check_times(claims, trust.rules)
+        identity = _identity(claims, digest, trust, key)
+        if isinstance(claims, _OwnClaims):
+            _check_parties(claims, trust.rules)
+            return replace(
+                identity,
+                principal=checked_subject(claims.sub),
+                roles=_roles(claims.roles),
+            )
+        said = TokenClaims(
+            issuer=trust.issuer,
+            audiences=tuple(_audiences(claims)),
+            claims=tree,
+            key_name=identity.key_name,
         )
+        return replace(identity, claims=said)
 
-    def _check_times(self, claims: _Claims) -> None:
-        now, rules = self._now(), self._rules
+    def _trust_for(self, token: str) -> TokenTrust:
+        """Return the trust in the issuer that a token claims to be of."""
+        if not self._issuers:
+            return self.trust
+        try:
+            payload = canonical(token.split(".")[1])
+            issuer = issuer_of(wire.scan_json(payload), self._issuers)
+        except (HSMError, IndexError, ValueError):
+            raise AuthenticationError from None
+        return self._issuers.get(issuer, self.trust)
+
+    def _check_times(self, claims: _Claims, rules: TokenRules) -> None:
+        now = self._now()
         if claims.iat is msgspec.UNSET:
             if claims.exp - now > rules.max_lifetime_seconds + rules.leeway_seconds:
                 raise AuthenticationError
@@ -242,17 +279,63 @@ class TokenVerifier:
         if not 0 < claims.exp - claims.iat <= rules.max_lifetime_seconds:
             raise AuthenticationError
 
-    def _check_parties(self, claims: _Claims) -> None:
-        if self._rules.issuer and claims.iss != self._rules.issuer:
+
+def _identity(
+    claims: _Claims, digest: bytes, trust: TokenTrust, key: TokenKey
+) -> Identity:
+    """Return the identity in a token, without principal and roles."""
+    token_id = "" if claims.jti is msgspec.UNSET else checked_name(claims.jti)
+    leeway = trust.rules.leeway_seconds
+    return Identity(
+        principal="",
+        roles=frozenset(),
+        credential_id=token_id or f"sha256:{digest.hex()[:16]}",
+        expires_at=claims.exp + leeway,
+        not_before=-1 if claims.nbf is msgspec.UNSET else claims.nbf - leeway,
+        certificate_sha256=_bound_certificates(claims),
+        key_name=trust.name_of(key),
+        token_id=token_id,
+        issued_at=-1 if claims.iat is msgspec.UNSET else claims.iat,
+    )
+
+
+def _audiences(claims: _Claims) -> list[str]:
+    if claims.aud is msgspec.UNSET:
+        return []
+    return [claims.aud] if isinstance(claims.aud, str) else claims.aud
+
+
+def _check_parties(claims: _Claims, rules: TokenRules) -> None:
+    if rules.issuer and claims.iss != rules.issuer:
+        raise AuthenticationError
+    # RFC 7519, section 4.1.3: reject tokens for other audiences.
+    if rules.audience:
+        if rules.audience not in _audiences(claims):
             raise AuthenticationError
-        # RFC 7519, section 4.1.3: reject tokens for other audiences.
-        audience = [] if claims.aud is msgspec.UNSET else claims.aud
-        audiences = [audience] if isinstance(audience, str) else audience
-        if self._rules.audience:
-            if self._rules.audience not in audiences:
-                raise AuthenticationError
-        elif claims.aud is not msgspec.UNSET:
-            raise AuthenticationError
+    elif claims.aud is not msgspec.UNSET:
+        raise AuthenticationError
+
+
+def issuer_of(claims: Any, known: Collection[str]) -> str:
+    """
+    Return the known issuer that a token claims to be of, or an empty text.
+
+    That is its ``iss``. A token of a SPIFFE trust domain need not have one, and if it
+    does, it may be any: the trust domain of its ``sub`` is its issuer.
+
+    Standard:
+        SPIFFE JWT-SVID, section 3; SPIFFE ID, section 2.
+    """
+    if not isinstance(claims, dict):
+        return ""
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    if isinstance(issuer, str) and issuer in known:
+        return issuer
+    if isinstance(subject, str) and len(subject) <= _MOST_SPIFFE_BYTES:
+        found = _SPIFFE_ID.match(subject)
+        if found is not None and found[1] in known:
+            return found[1]
+    return ""
 
 
 def _roles(names: list[str]) -> frozenset[Role]:
@@ -276,7 +359,7 @@ def _roles(names: list[str]) -> frozenset[Role]:
 def _bound_certificates(claims: _Claims) -> frozenset[str]:
     """Return the fingerprints of the certificates that a token is bound to."""
     found = set()
-    if claims.fp is not msgspec.UNSET:
+    if isinstance(claims, _OwnClaims) and claims.fp is not msgspec.UNSET:
         found.add(claims.fp)
     if claims.cnf is not msgspec.UNSET:
         if claims.cnf.keys() != {"x5t#S256"}:

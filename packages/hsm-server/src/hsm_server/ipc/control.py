@@ -113,17 +113,18 @@ class Published(_Message, frozen=True, tag="published"):
 
 class KeySet(_Message, frozen=True, tag="key_set"):
     """
-    Result of fetching the token keys, or those of a provider.
+    Result of fetching the keys of an issuer.
 
     Attributes:
         data: The fetched JWK Set; None if unchanged or in case of a problem.
         problem: Reason of a failure, or empty.
-        is_providers: Whether they belong to the OpenID Connect provider.
+        source: The issuer of access tokens; empty for keys of the server's own tokens,
+            `hsm_server.config.settings.CONSOLE_PROVIDER` for the console's provider.
     """
 
     data: Annotated[bytes, Meta(max_length=64 * 1024)] | None = None
     problem: Annotated[str, Meta(max_length=LONGEST_TEXT)] = ""
-    is_providers: bool = False
+    source: Annotated[str, Meta(max_length=256)] = ""
 
 
 class Alarm(_Message, frozen=True, tag="alarm"):

@@ -256,7 +256,7 @@ class Supervisor:
         self._children = [self._vault, self._tls_manager, *self._front_ends]
         readers = (self._vault, self._tls_manager)
         self._reloading = Reloading(readers, self._manager, self._logger)
-        self._key_sets: dict[bool, KeySet] = {}
+        self._key_sets: dict[str, KeySet] = {}
         self._alarms: set[str] = set()
         self._is_announced = False
         self._is_stopping = False
@@ -359,8 +359,11 @@ class Supervisor:
 
     def _pass_on(self, message: KeySet) -> None:
         """Send fetched keys to the vault, also after its restart."""
+        known = len(self._plan.settings.token_issuers) + 2
+        if message.source not in self._key_sets and len(self._key_sets) >= known:
+            return
         if message.data is not None:
-            self._key_sets[message.is_providers] = message
+            self._key_sets[message.source] = message
         self._vault.tell(message)
 
     def _pass_alarm(self, message: Alarm) -> None:

@@ -93,11 +93,7 @@ class _TLSManagerProcess(ChildProgram):
         alarms = Alarms(logger, metrics, partial(self._tell_alarm, "tls"))
         tasks = [
             *tasks_for(self._settings, alarms, metrics, logger, self._http),
-            *key_set_tasks(
-                self._child.plan.settings,
-                partial(self._pass_on, False),
-                partial(self._pass_on, True),
-            ),
+            *key_set_tasks(self._child.plan.settings, self._pass_on),
         ]
         self._tls_manager = TLSManager(self._first, tasks, self._publish, logger)
         self._connect()
@@ -144,8 +140,8 @@ class _TLSManagerProcess(ChildProgram):
         if error:
             raise ListenError(error)
 
-    def _pass_on(self, is_providers: bool, data: bytes | None, problem: str) -> None:
-        self._control.send(KeySet(data, problem[:LONGEST_TEXT], is_providers))
+    def _pass_on(self, source: str, data: bytes | None, problem: str) -> None:
+        self._control.send(KeySet(data, problem[:LONGEST_TEXT], source))
 
     def _note(self, message: Published) -> None:
         answer = self._answers.pop(message.generation, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -57,6 +58,8 @@ class Gatekeeper:
         console: Lifetimes of console sessions.
 
         people: Verifier of ID tokens, if a provider is configured.
+
+        issuers: Trust in other issuers, whose tokens the policy maps to principals.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Gatekeeper:
         limiter: ActorLimiter | None = None,
         console: ConsoleSettings | None = None,
         people: IDTokens | None = None,
+        issuers: Iterable[TokenTrust] = (),
     ) -> None:
         self._gateway = gateway
         self._on_failure = on_failure
@@ -78,6 +82,7 @@ class Gatekeeper:
         self._people = people
         self._sessions = Sessions(console or ConsoleSettings(), clock.now)
         self._spent = ReplayCache(clock.now)
+        self._issuers = {other.issuer: other for other in issuers}
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
@@ -88,8 +93,14 @@ class Gatekeeper:
         verified meanwhile is verified by the former ones or by the new, never by some
         of both.
         """
-        self._names.use(trust)
-        self._verifier = TokenVerifier(trust, self._clock.now)
+        issuers = tuple(self._issuers.values())
+        self._names.use(trust, *issuers)
+        self._verifier = TokenVerifier(trust, self._clock.now, issuers)
+
+    def use_issuer(self, trust: TokenTrust) -> None:
+        """Verify tokens of another issuer by other keys; see `use`."""
+        self._issuers[trust.issuer] = trust
+        self.use(self._verifier.trust)
 
     def on_clock_reset(self) -> None:
         """End what would last longer than it was meant to by a time set back."""
@@ -124,6 +135,7 @@ class Gatekeeper:
             roles=identity.roles,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
+            credential_rules=identity.rules,
             single_use=spends and self._is_first_use(visitor, identity),
         )
 
@@ -278,9 +290,25 @@ class Gatekeeper:
             return self.certificate_identity(visitor)
         if visitor.nonce:
             return _identity_of(self._redeemed(visitor))
-        return self._verifier.verify(
-            visitor.credential,
-            certificate_sha256=fingerprint(visitor.certificate),
+        return self._named(
+            self._verifier.verify(
+                visitor.credential,
+                certificate_sha256=fingerprint(visitor.certificate),
+            )
+        )
+
+    def _named(self, identity: Identity) -> Identity:
+        """Return an identity with principal and roles, by the current policy."""
+        if identity.claims is None:
+            return identity
+        known = self._gateway.identify_token(identity.claims)
+        if known is None:
+            raise AuthenticationError
+        return replace(
+            identity,
+            principal=known.principal,
+            roles=known.roles,
+            rules=known.credential_rules,
         )
 
     def _redeemed(self, visitor: Visitor) -> Person:

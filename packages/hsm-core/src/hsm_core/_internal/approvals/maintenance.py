@@ -369,7 +369,10 @@ def open_dual_control(
         ground.inventory,
         check_signature=check_signature,
         credentials=CredentialCheck(
-            credential_keys, ring.credential_mark, known_people.people
+            credential_keys,
+            ring.credential_mark,
+            known_people.people,
+            known_people.token_identities,
         ),
     )
     consents = ApprovalWorkflow(

@@ -26,6 +26,7 @@ from hsm_core._internal.policy.facts import DEFAULT_DENY
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock import instant
 from hsm_core._policies.certificate_identities import KnownPerson
+from hsm_core._policies.token_identities import TokenIdentity
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
     ApprovalNotFoundError,
@@ -54,10 +55,15 @@ _CURSOR: Final = re.compile(
     r"([0-9]{1,16})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
 
+_BETWEEN: Final = " "
+"""Separates the digests of a key and of identity rules, which are hexadecimal."""
+
 
 class CredentialCheck:
     """
     Remembers with each decision which key has vouched for its credential.
+
+    For a token that the policy has mapped to a principal, it remembers the rules, too.
 
     Args:
         keys: Those that count now; None where who calls knows whom to trust.
@@ -66,6 +72,8 @@ class CredentialCheck:
             whether a guessed key is right.
 
         people: Returns the people whom certificates alone name now.
+
+        token_identities: Returns the identity rules about tokens that are in force.
     """
 
     def __init__(
@@ -73,33 +81,55 @@ class CredentialCheck:
         keys: CredentialKeys | None,
         digest: Callable[[str], str],
         people: Callable[[], Sequence[KnownPerson]] = tuple,
+        token_identities: Callable[[], Sequence[TokenIdentity]] = tuple,
     ) -> None:
         self._keys = keys
         self._digest = digest
         self._people = people
+        self._token_identities = token_identities
 
     def mark(self, caller: Caller) -> str:
-        """Return what is kept of the key; empty where none is known."""
-        return self._digest(caller.credential_key) if caller.credential_key else ""
+        """Return what is kept of key and rules; empty where none is known."""
+        names = (caller.credential_key, *caller.credential_rules)
+        return _BETWEEN.join(self._digest(name) for name in names if name)
 
     def trusts(self, decision: ApprovalDecision) -> bool:
-        """Return whether that key is still one of those that count."""
+        """Return whether key and rules are still among those that count."""
         if self._keys is None:
             return True
+        key, *rules = decision.credential_key.split(_BETWEEN)
+        if rules:
+            return bool(self._rules_of(decision)) and any(
+                _is_same(key, self._digest(name)) for name in self._keys.trusted()
+            )
         names = (
             *self._keys.trusted(),
             *(person.credential_key for person in self._people()),
         )
         return any(self._is_marked(decision, name) for name in names)
 
+    def _rules_of(self, decision: ApprovalDecision) -> list[TokenIdentity]:
+        """Return the rules in force by which the policy has known a token's bearer."""
+        _, *marks = decision.credential_key.split(_BETWEEN)
+        found = []
+        for rule in self._token_identities() if marks else ():
+            own = self._digest(rule.name)
+            if any(_is_same(mark, own) for mark in marks):
+                found.append(rule)
+        return found
+
     def roles(self, decision: ApprovalDecision) -> frozenset[Role]:
         """
         Return the roles that a decision was made with and that its author still has.
 
-        A token says itself what its roles are. Where a certificate said who it was, the
-        policy in force says it.
+        A token of a key of the server says itself what its roles are. Where a
+        certificate or a token of another issuer said who it was, the policy in force
+        says it.
         """
         held = frozenset(decision.roles)
+        if _BETWEEN in decision.credential_key:
+            given = (rule.roles for rule in self._rules_of(decision))
+            return held & frozenset[Role]().union(*given)
         for person in self._people():
             if self._is_marked(decision, person.credential_key) or (
                 not decision.credential_key
@@ -109,8 +139,11 @@ class CredentialCheck:
         return held
 
     def _is_marked(self, decision: ApprovalDecision, name: str) -> bool:
-        kept = decision.credential_key.encode()
-        return hmac.compare_digest(kept, self._digest(name).encode())
+        return _is_same(decision.credential_key, self._digest(name))
+
+
+def _is_same(kept: str, other: str) -> bool:
+    return hmac.compare_digest(kept.encode(), other.encode())
 
 
 class ApprovalService:

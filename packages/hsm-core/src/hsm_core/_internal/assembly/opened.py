@@ -26,7 +26,7 @@ from hsm_core._internal.policy.in_force import PolicyReloader, Recogniser
 from hsm_core._internal.retention.decisions import PurgeRequests
 from hsm_core._internal.retention.service import Retention, RetentionSlot
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import Caller, CertificateIdentity
+from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
@@ -158,9 +158,13 @@ class OpenHSM:
         """See `HSMGateway.asks_for_single_use`."""
         return self._recogniser.asks_for_single_use
 
-    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+    def identify(self, caller: Caller, /) -> PolicyIdentity | None:
         """See `HSMGateway.identify`."""
         return self._recogniser.identify(caller)
+
+    def identify_token(self, token: TokenClaims, /) -> PolicyIdentity | None:
+        """See `HSMGateway.identify_token`."""
+        return self._recogniser.identify_token(token)
 
     def record_refusal(
         self,

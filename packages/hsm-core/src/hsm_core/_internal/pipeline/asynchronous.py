@@ -35,7 +35,7 @@ from hsm_core.errors import (
     OverloadedError,
     UnavailableError,
 )
-from hsm_core.model import Caller, CertificateIdentity
+from hsm_core.model import Caller, PolicyIdentity, TokenClaims
 from hsm_core.operations import (
     AuditPage,
     Effect,
@@ -207,9 +207,13 @@ class AsyncGateway:
         """See `HSMGateway.asks_for_single_use`."""
         return self._recogniser.asks_for_single_use
 
-    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+    def identify(self, caller: Caller, /) -> PolicyIdentity | None:
         """See `HSMGateway.identify`."""
         return self._recogniser.identify(caller)
+
+    def identify_token(self, token: TokenClaims, /) -> PolicyIdentity | None:
+        """See `HSMGateway.identify_token`."""
+        return self._recogniser.identify_token(token)
 
     async def record_refusal(
         self,

@@ -12,8 +12,9 @@ from typing import Final
 from hsm_core import policies
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._policies.certificate_identities import KnownPerson, person_of
+from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
 from hsm_core.errors import AuditUnavailableError, ConfigurationError
-from hsm_core.model import Caller, CertificateIdentity, MessageDetail, Phase
+from hsm_core.model import Caller, MessageDetail, Phase, PolicyIdentity, TokenClaims
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
 
@@ -65,7 +66,7 @@ class PolicyHolder:
 
 class Recogniser:
     """
-    Knows the people whom certificates name.
+    Knows the people whom certificates and tokens name.
 
     Args:
         policy: What is in force.
@@ -82,7 +83,7 @@ class Recogniser:
         """Whether a rule in force distinguishes tokens that were used."""
         return self._policy.engine.policy.asks_for_single_use
 
-    def identify(self, caller: Caller) -> CertificateIdentity | None:
+    def identify(self, caller: Caller) -> PolicyIdentity | None:
         """
         Return whom a caller's certificate names; None if nobody.
 
@@ -94,11 +95,25 @@ class Recogniser:
         person = person_of(self.people(), caller)
         if person is None:
             return None
-        return CertificateIdentity(
+        return PolicyIdentity(
             principal=person.principal,
             roles=person.roles,
             credential_key=person.credential_key,
         )
+
+    def identify_token(self, token: TokenClaims) -> PolicyIdentity | None:
+        """
+        Return the principal of a token; None if nobody.
+
+        Raises:
+            AuthenticationError: It names several.
+        """
+        policy = self._policy.engine.policy
+        return identity_of_token(policy.token_identities, policy.people, token)
+
+    def token_identities(self) -> tuple[TokenIdentity, ...]:
+        """Return the identity rules about tokens that are in force."""
+        return self._policy.engine.policy.token_identities
 
     def people(self) -> tuple[KnownPerson, ...]:
         """Return the people whom certificates alone name now."""

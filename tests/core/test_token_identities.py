@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: MIT
+"""Identity rules about tokens: principal and roles by issuer, audience and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core.errors import AuthenticationError, InvalidInputError
+from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalState, Caller, PolicyIdentity, TokenClaims
+from hsm_core.policies import Policy, parse_policy
+from hsm_core.settings import Settings
+from hsm_core.testing import memory_hsm
+from tests.core.test_withdrawn_approvers import (
+    Keys,
+    asked_by_ann,
+    granted,
+    made,
+    put_in_force,
+    rotate,
+)
+
+ISSUER, AUDIENCE = "https://id.example.com/realms/hsm", "ferrohsm"
+OF: Final = f"issuer: '{ISSUER}', audience: {AUDIENCE}"
+OPERATORS: Final = (
+    f"principal_claim: preferred_username, roles: [Operator], {OF}, "
+    "claims: {/realm_access/roles: hsm-operators}"
+)
+AUDITORS: Final = (
+    f"principal_claim: preferred_username, roles: [Auditor], {OF}, "
+    "claims: {/realm_access/roles: hsm-auditors}"
+)
+CI: Final = (
+    f"principal: ci, roles: [Service], {OF}, "
+    "claims: {repository: example/app, ref: [refs/heads/main, 'refs/tags/v*']}"
+)
+
+
+def policy(*sections: str, more: str = "") -> Policy:
+    """Return a policy with these identities, each in flow style."""
+    rows = "".join(f"  - {{{section}}}\n" for section in sections)
+    return parse_policy(f"version: 1\nextends: default\n{more}identities:\n{rows}")
+
+
+def token(**claims: Any) -> TokenClaims:
+    """Return the claims of a token of the issuer."""
+    return TokenClaims(
+        issuer=ISSUER, audiences=(AUDIENCE,), claims=claims, key_name="key-1"
+    )
+
+
+def person(name: object = "olga", *groups: object) -> TokenClaims:
+    """Return the claims of a person in groups."""
+    return token(preferred_username=name, realm_access={"roles": list(groups)})
+
+
+def known(found: PolicyIdentity | None) -> tuple[str, set[str]] | None:
+    """Return name and roles."""
+    if found is None:
+        return None
+    return found.principal, {role.value for role in found.roles}
+
+
+SECTIONS: Final = (OPERATORS, AUDITORS, CI)
+MAIN: Final = {"repository": "example/app", "ref": "refs/heads/main"}
+ANSWERS: Final[dict[str, tuple[TokenClaims, tuple[str, set[str]] | None]]] = {
+    "one group": (person("olga", "hsm-operators", "x"), ("olga", {"Operator"})),
+    "both groups": (
+        person("olga", "hsm-auditors", "hsm-operators"),
+        ("olga", {"Operator", "Auditor"}),
+    ),
+    "no group": (person("olga", "staff"), None),
+    "group as text": (
+        token(preferred_username="olga", realm_access={"roles": "hsm-operators"}),
+        ("olga", {"Operator"}),
+    ),
+    "a role of ours is no group": (person("olga", "Operator"), None),
+    "no name": (token(realm_access={"roles": ["hsm-operators"]}), None),
+    "empty name": (person("", "hsm-operators"), None),
+    "name as number": (person(7, "hsm-operators"), None),
+    "name as list": (person(["olga"], "hsm-operators"), None),
+    "name as object": (person({"olga": 1}, "hsm-operators"), None),
+    "reserved name": (person("system.purge", "hsm-operators"), None),
+    "invisible in the name": (person("ol\u200bga", "hsm-operators"), None),
+    "long name": (person("o" * 129, "hsm-operators"), None),
+    "roles as object": (
+        token(preferred_username="o", realm_access={"roles": {"hsm-operators": 1}}),
+        None,
+    ),
+    "roles in a list": (person("olga", ["hsm-operators"]), None),
+    "pointer into text": (
+        token(preferred_username="olga", realm_access="hsm-operators"),
+        None,
+    ),
+    "claim with a slash in its name": (
+        token(preferred_username="olga", **{"/realm_access/roles": "hsm-operators"}),
+        None,
+    ),
+    "whole value": (token(**MAIN), ("ci", {"Service"})),
+    "prefix": (token(**{**MAIN, "ref": "refs/tags/v1.0"}), ("ci", {"Service"})),
+    "shorter than the prefix": (token(**{**MAIN, "ref": "refs/tags/"}), None),
+    "longer value": (token(**{**MAIN, "ref": "refs/heads/main2"}), None),
+    "other case": (token(**{**MAIN, "repository": "Example/app"}), None),
+    "one claim of two": (token(repository="example/app"), None),
+    "value in a list": (
+        token(**{**MAIN, "ref": ["x", "refs/heads/main"]}),
+        ("ci", {"Service"}),
+    ),
+    "null": (token(**{**MAIN, "ref": None}), None),
+    "object": (token(**{**MAIN, "ref": {"refs/heads/main": True}}), None),
+}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[OpenHSM]:
+    """Give an HSM with the rules for people and for a job."""
+    with memory_hsm(policy=policy(*SECTIONS)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_who_it_is(gateway: OpenHSM, name: str) -> None:
+    """All claims of a rule must hold; rules for the same principal add up."""
+    asked, expected = ANSWERS[name]
+    assert expected == known(gateway.identify_token(asked))
+    assert expected == known(gateway.act_as_async().identify_token(asked))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"issuer": ISSUER + "/"},
+        {"issuer": ""},
+        {"audiences": ()},
+        {"audiences": ("other",)},
+        {"audiences": (AUDIENCE + "2", AUDIENCE.upper())},
+    ],
+    ids=["slash", "no issuer", "no audience", "other", "others"],
+)
+def test_issuer_and_audience_are_exact(
+    gateway: OpenHSM, changes: dict[str, Any]
+) -> None:
+    """A token of another issuer or for another audience names nobody."""
+    asked = TokenClaims(
+        **{"issuer": ISSUER, "audiences": (AUDIENCE,), "claims": MAIN} | changes
+    )
+    assert gateway.identify_token(asked) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "good", "bad"),
+    [
+        ("true", True, ("true", 1, 1.0, [False], None)),
+        ("7", 7, ("7", 7.0, True, 70)),
+        ("1", 1, (True, 1.0, "1")),
+        ("'true'", "true", (True, 1)),
+        ("'7'", "7", (7, 7.0)),
+        ("[0, 'x']", 0, (False, "0", 0.0, -0.0, "")),
+    ],
+)
+def test_types_are_exact(value: str, good: object, bad: tuple[object, ...]) -> None:
+    """Text, numbers and truth values are never equal to each other."""
+    rule = f"principal: ci, roles: [Service], {OF}, claims: {{x: {value}}}"
+    with memory_hsm(policy=policy(rule)) as gateway:
+        assert ("ci", {"Service"}) == known(gateway.identify_token(token(x=good)))
+        for other in bad:
+            assert gateway.identify_token(token(x=other)) is None, other
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=12,
+)
+
+
+def test_any_json_names_nobody(gateway: OpenHSM) -> None:
+    """Claims of any types match nothing that they do not state, and raise nothing."""
+    names = st.sampled_from(["realm_access", "preferred_username", "ref", "repository"])
+
+    @given(st.dictionaries(names, JSON))
+    def names_nobody(claims: dict[str, Any]) -> None:
+        assert gateway.identify_token(token(**claims)) is None
+
+    names_nobody()
+
+
+GIVEN: Final = f"principal: ada, roles: [Administrator], {OF}, claims: {{sub: '1'}}"
+CERTIFIED: Final = f"principal: Ada, roles: [Auditor], certificates: ['{'ab' * 32}']"
+
+
+@pytest.mark.parametrize("other", [GIVEN, CERTIFIED], ids=["token", "certificate"])
+def test_a_claim_takes_no_name_that_the_policy_gives(other: str) -> None:
+    """Who is called as a principal of another entry is refused, in any spelling."""
+    with memory_hsm(policy=policy(OPERATORS, other)) as gateway:
+        for name in ("ada", "ADA", "\uff41da"):
+            with pytest.raises(AuthenticationError):
+                gateway.identify_token(person(name, "hsm-operators"))
+        found = gateway.identify_token(person("olga", "hsm-operators"))
+        assert ("olga", {"Operator"}) == known(found)
+
+
+def test_one_person_by_name_and_by_claim() -> None:
+    """Rules that give the same name add up; the name is that of the policy."""
+    both = token(
+        sub="1", preferred_username="ADA", realm_access={"roles": "hsm-operators"}
+    )
+    with memory_hsm(policy=policy(OPERATORS, GIVEN)) as gateway:
+        expected = ("ada", {"Administrator", "Operator"})
+        assert expected == known(gateway.identify_token(both))
+
+
+def test_who_has_names_of_two_is_nobody() -> None:
+    """Nobody can know then who it is."""
+    other = f"principal: bob, roles: [Auditor], {OF}, claims: {{sub: '2'}}"
+    with (
+        memory_hsm(policy=policy(CI, other)) as gateway,
+        pytest.raises(AuthenticationError),
+    ):
+        gateway.identify_token(token(sub="2", **MAIN))
+
+
+def test_a_prefix_keeps_names_apart() -> None:
+    """Names of a second issuer begin with other text."""
+    second = (
+        "principal_claim: sub, principal_prefix: 'k8s:', roles: [Service], "
+        "issuer: https://cluster, audience: hsm, claims: {/kubernetes.io/namespace: a}"
+    )
+    said = {"sub": "x", "kubernetes.io": {"namespace": "a"}}
+    asked = TokenClaims(issuer="https://cluster", audiences=("hsm",), claims=said)
+    third = AUDITORS.replace("principal_claim", "principal_prefix: p-, principal_claim")
+    with memory_hsm(policy=policy(second, third)) as gateway:
+        assert ("k8s:x", {"Service"}) == known(gateway.identify_token(asked))
+
+
+NAMELESS: Final = CI.replace("principal: ci, ", "")
+REFUSED: Final[dict[str, tuple[tuple[str, ...], str]]] = {
+    "no claims": ((CI.partition(", claims")[0],), "[0]: claims is required"),
+    "empty claims": ((CI.partition(", claims")[0] + ", claims: {}",), "[0].claims"),
+    "no audience": ((CI.replace("audience: ferrohsm, ", ""),), "audience is required"),
+    "no issuer": ((CI.replace(f"issuer: '{ISSUER}', ", ""),), "issuer is required"),
+    "no principal": ((NAMELESS,), "[0]: Set either principal or principal_claim"),
+    "two principals": ((f"{CI}, principal_claim: sub",), "Set either principal"),
+    "a lone prefix": ((f"{CI}, principal_prefix: x",), "requires principal_claim"),
+    "reserved": ((CI.replace(": ci", ": system.x"),), "reserved for the HSM"),
+    "certificate too": ((f"{CI}, certificate_subjects: ['CN=x']",), "two entries"),
+    "lone wildcard": ((CI.replace("refs/heads/main", "'*'"),), "wildcard"),
+    "inner wildcard": ((CI.replace("/tags/v*", "/*/v*"),), "wildcard"),
+    "issuer as claim": ((CI.replace("repository:", "iss:"),), "Set issuer instead"),
+    "audience as claim": ((CI.replace("repository:", "aud:"),), "Set audience"),
+    "value of no type": ((CI.replace("example/app", "null"),), "claims"),
+    "fraction": ((CI.replace("example/app", "{a: b}"),), "claims"),
+    "no value": ((CI.replace("example/app", "[]"),), "claims"),
+    "the same token": ((CI, CI.replace(": ci", ": cd")), "also match ci"),
+    "a narrower token": (
+        (CI, CI.replace(": ci", ": cd").replace("{rep", "{sub: a, rep")),
+        "also match ci",
+    ),
+    "values by a prefix": (
+        (CI, CI.replace(": ci", ": cd").replace("'refs/tags/v*'", "refs/tags/v1")),
+        "also match ci",
+    ),
+    "names of two issuers": (
+        (OPERATORS, AUDITORS.replace("/hsm'", "/other'")),
+        "Set a principal_prefix",
+    ),
+    "names of two claims": (
+        (OPERATORS, AUDITORS.replace("preferred_username", "azp")),
+        "Set a principal_prefix",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    """A file that leaves it open who somebody is, or that is incomplete."""
+    sections, problem = REFUSED[name]
+    with pytest.raises(InvalidInputError) as caught:
+        policy(*sections)
+
+    assert problem in str(caught.value)
+
+
+def test_another_policy_hash() -> None:
+    """Rules are part of what the audit log names; their order is not."""
+    hashes = {
+        policy(*sections).policy_hash
+        for sections in (SECTIONS, SECTIONS[:2], SECTIONS[::-1], (CERTIFIED, *SECTIONS))
+    }
+
+    assert 3 == len(hashes)
+
+
+def test_reloaded(tmp_path: Path) -> None:
+    """A rule counts once the file is in force; a faulty file only takes away."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy(CI, OPERATORS).text)
+    ci, olga = token(**MAIN), person("olga", "hsm-operators")
+    with memory_hsm(settings=Settings(policy_config=path)) as gateway:
+        assert ("ci", {"Service"}) == known(gateway.identify_token(ci))
+        faulty = "  - {principal: eve}\n"
+        path.write_text(policy(CI, OPERATORS).text + faulty)
+        assert "identities[2]" in gateway.reload_policy()
+        assert ("ci", {"Service"}) == known(gateway.identify_token(ci))
+        path.write_text(policy(CI.replace("app", "b"), OPERATORS).text + faulty)
+        assert "identities[2]" in gateway.reload_policy()
+        assert gateway.identify_token(ci) is None
+        assert ("olga", {"Operator"}) == known(gateway.identify_token(olga))
+        path.write_text(
+            policy(OPERATORS.replace("Operator]", "Auditor]")).text + faulty
+        )
+        assert "identities[1]" in gateway.reload_policy()
+        assert gateway.identify_token(olga) is None
+        path.write_text(policy(CI, OPERATORS).text)
+        assert "" == gateway.reload_policy()
+        assert ("olga", {"Operator"}) == known(gateway.identify_token(olga))
+
+
+class TestConsent:
+    """Approvals with tokens of issuers count while key and rules do."""
+
+    ASKING = (
+        "rules:\n  - {name: asking, effect: require-approval, match: "
+        "{operations: [RotateKey]}, approval: {quorum: 1, roles: [Auditor]}}\n"
+    )
+    GRACE = person("grace", "hsm-auditors", "hsm-operators")
+
+    def put(self, *sections: str) -> Policy:
+        """Return a policy that asks, and knows these."""
+        return policy(*sections, more=self.ASKING)
+
+    def grant(self, gateway: OpenHSM, approval_id: str) -> ApprovalState:
+        """Approve as grace."""
+        found = gateway.identify_token(self.GRACE)
+        assert found is not None
+        who = Caller(
+            principal=found.principal,
+            roles=found.roles,
+            credential_key=found.credential_key,
+            credential_rules=found.credential_rules,
+        )
+        return granted(gateway, who, approval_id)
+
+    @pytest.mark.parametrize(
+        "sections",
+        [
+            (OPERATORS,),
+            (OPERATORS, AUDITORS.replace("hsm-auditors", "auditors")),
+            (OPERATORS, AUDITORS.replace("[Auditor]", "[Service]")),
+            (CI,),
+        ],
+        ids=["rule gone", "other claims", "role gone", "all gone"],
+    )
+    def test_withdrawn(self, sections: tuple[str, ...]) -> None:
+        """Without the rule that gave the role, nothing was approved; with it, it is."""
+        whole = self.put(OPERATORS, AUDITORS)
+        with memory_hsm(policy=whole, credential_keys=Keys("key-1")) as gateway:
+            key = made(gateway)
+            approval_id = asked_by_ann(gateway, key)
+            assert ApprovalState.GRANTED is self.grant(gateway, approval_id)
+            put_in_force(gateway, self.put(*sections))
+            assert approval_id == asked_by_ann(gateway, key)
+            put_in_force(gateway, whole)
+            assert ApprovalState.GRANTED is self.grant(gateway, approval_id)
+
+            assert 2 == rotate(gateway, key)
+
+    def test_another_rule_may_go(self) -> None:
+        """An approval counts on while the rule that gave its role is there."""
+        whole = self.put(OPERATORS, AUDITORS)
+        with memory_hsm(policy=whole, credential_keys=Keys("key-1")) as gateway:
+            key = made(gateway)
+            self.grant(gateway, asked_by_ann(gateway, key))
+            put_in_force(gateway, self.put(AUDITORS))
+
+            assert 2 == rotate(gateway, key)
+
+    def test_the_key_of_the_issuer(self) -> None:
+        """A key that the issuer withdraws vouches for no approval any more."""
+        keys = Keys("key-1", "key-2")
+        whole = self.put(OPERATORS, AUDITORS)
+        with memory_hsm(policy=whole, credential_keys=keys) as gateway:
+            key = made(gateway)
+            approval_id = asked_by_ann(gateway, key)
+            self.grant(gateway, approval_id)
+            keys.names = ("key-2",)
+            assert approval_id == asked_by_ann(gateway, key)
+            keys.names = ("key-1", "key-2")
+            self.grant(gateway, approval_id)
+
+            assert 2 == rotate(gateway, key)
+
+    def test_nobody_approves_their_own_request(self) -> None:
+        """The name that a claim gives is a person's, however they sign in."""
+        ann = person("ANN", "hsm-auditors")
+        whole = self.put(AUDITORS)
+        with memory_hsm(policy=whole, credential_keys=Keys("key-1")) as gateway:
+            approval_id = asked_by_ann(gateway, made(gateway))
+            found = gateway.identify_token(ann)
+            assert found is not None
+            who = Caller(principal=found.principal, roles=found.roles)
+            with pytest.raises(Exception, match="own"):
+                granted(gateway, who, approval_id)
