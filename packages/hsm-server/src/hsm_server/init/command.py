@@ -309,4 +309,6 @@ def _show_next_steps(plan: Plan) -> None:
             f"Operator --role Auditor\n--directory {directory}, and edit policy.yaml."
         )
     click.echo()
-    click.echo(f"Start:  hsm-server serve --config {directory / SETTINGS_FILE}")
+    credential = directory / "people" / f"{plan.admin}.p12"
+    click.echo(f"Start:    hsm-server serve --config {directory / SETTINGS_FILE}")
+    click.echo(f"Sign in:  hsm-cli login {plan.url} --credential {credential}")
