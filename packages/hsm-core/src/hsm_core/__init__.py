@@ -49,17 +49,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """
-    Load a public name on first use (PEP 562).
+if not TYPE_CHECKING:  # a misspelt name is an error to type checkers
 
-    Raises:
-        AttributeError: There is no such name.
-    """
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = _load(name)
-    return found
+    def __getattr__(name: str) -> object:
+        """
+        Load a public name on first use (PEP 562).
+
+        Raises:
+            AttributeError: There is no such name.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = _load(name)
+        return found
 
 
 def _load(name: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from typing import Final
 
 import msgspec
 
@@ -36,6 +37,9 @@ from hsm_core.testing.faults import (
 
 __all__ = ["FakeClock", "FakeEntropy", "caller", "memory_hsm"]
 
+
+AUDIT_KEY: Final = b"\x02" * 32
+"""Audit key of `memory_hsm`."""
 
 _lock = threading.Lock()
 _tested: CryptoRegistry | None = None
@@ -97,8 +101,7 @@ def memory_hsm(
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     planned = faults or Faults()
     opened = store or OpenedStore(MemoryKeyStore(), MemoryUseCounters())
-    hmac_key = b"\x02" * 32
-    trail = MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
+    trail = MemoryAuditLog(AUDIT_KEY, clock=clock, entropy=entropy)
     chosen = msgspec.structs.replace(
         settings or Settings(), key_store=KeyStoreKind.MEMORY, audit_log=None
     )
@@ -108,7 +111,7 @@ def memory_hsm(
         audit=faulty_audit_log(trail, planned),
         ring=None,
         root=RootKey(b"\x01" * 32, entropy=entropy),
-        hmac_key=hmac_key,
+        hmac_key=AUDIT_KEY,
         clock=clock,
         entropy=entropy,
         registry=_registry(),
