@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from tests.built import DISTS
+from tests.e2e.test_client_pages import PAGES
 from tests.e2e.test_how_to import STARTS_ITS_OWN, TOLD
 from tests.support import REPOSITORY
 
@@ -26,7 +27,7 @@ _TYPED: Final = frozenset(
 )
 """Documents all of whose ``sh`` blocks a test types."""
 
-_RUN: Final = frozenset({"README.md"})  # test_repository.py
+_RUN: Final = frozenset({"README.md", *PAGES})  # test_repository.py
 """Documents all of whose ``python`` blocks a test runs."""
 
 _BLOCK: Final = re.compile(

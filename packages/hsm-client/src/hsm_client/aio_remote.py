@@ -192,7 +192,7 @@ class AsyncRemoteHSM:
         Stream audit records as they are written, oldest first, without end.
 
         See `hsm_client.RemoteHSM.follow`. Close it with ``aclose``, or use it in
-        `contextlib.aclosing`.
+        ``contextlib.aclosing``.
 
         Args:
             operation: Filters. Without *start_seq*, only new records are streamed;

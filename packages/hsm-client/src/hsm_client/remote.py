@@ -130,7 +130,7 @@ class RemoteHSM:
         expected_generation: int = 0,
     ) -> R:
         """
-        Execute one operation on the server; see `hsm_core.protocols.HSM.execute`.
+        Execute one operation on the server; see `HSM.execute`.
 
         Args:
             operation: The operation. It is validated before it is sent.
