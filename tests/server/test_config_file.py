@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_server.commands import serve as program
@@ -91,18 +91,18 @@ def test_a_file_says_everything(server: Program, tmp_path: Path) -> None:
     )
     result = server.run()
     (start,) = server.starts
-    settings = start.settings
+    found = start.settings
 
     assert 0 == result.exit_code, result.output
-    assert settings.tls is not None
-    assert tmp_path / "tls/cert.pem" == settings.tls.pairs[0].cert
-    assert tmp_path / "tls/key.pem" == settings.tls.pairs[0].key
-    assert tmp_path / "data/k.db" == settings.core.sqlite_path
-    assert tmp_path / "data/audit.log" == settings.core.audit_log
-    assert 7 == settings.limits.max_connections
-    assert not settings.console.is_on
-    assert {"Ed25519": ("libcrypto", "pyca")} == settings.core.providers
-    assert 2.0 == settings.drain_timeout_seconds
+    assert found.tls is not None
+    assert tmp_path / "tls/cert.pem" == found.tls.pairs[0].cert
+    assert tmp_path / "tls/key.pem" == found.tls.pairs[0].key
+    assert tmp_path / "data/k.db" == found.core.sqlite_path
+    assert tmp_path / "data/audit.log" == found.core.audit_log
+    assert 7 == found.limits.max_connections
+    assert not found.console.is_on
+    assert {"Ed25519": ("libcrypto", "pyca")} == found.core.providers
+    assert 2.0 == found.drain_timeout_seconds
     assert bytes(range(32)) == start.box.secrets().master_key
 
 
@@ -193,6 +193,14 @@ def test_a_file_open_to_others(server: Program, mode: int, words: str) -> None:
         ("[limit]\nx = 1\n", 2, "there is no table [limit]. Did you mean limits?"),
         ("[zzz]\nx = 1\n", 2, "Tables are listener, storage"),
         ("[listener.bind]\nhost = 1\n", 1, "got a table"),
+        ("[[listener]]\nbind = 1\n", 1, "there is no setting listener"),
+        ("limits.max-connections = 0\n", 1, "limits.max-connections: 0 is not in"),
+        ("limits = { max-connections = 0 }\n", 1, "limits.max-connections: 0"),
+        ("# [x]\r\n[limits]\r\n\r\nmax-aad-bytes = -1\r\n", 4, "max-aad-bytes"),
+        (
+            '[authentication]\nauth-jwt-issuer = """\n[x]\n"""\n[limits]\nz = 1',
+            *(6, "limits.z"),
+        ),
         ('[service]\nweb-dir = "x"\n', 2, "service.web-dir is not available in this"),
         ("[limits]\nmax-connections 1\n", 2, "not valid TOML"),
         ("[limits]\n[limits]\n", 2, "not valid TOML"),
@@ -317,6 +325,7 @@ def test_what_is_not_there_is_no_key(server: Program, flag: str) -> None:
     assert UNAVAILABLE[flag] in server.refusal(f"[service]\n{flag} = 1\n")
 
 
+@settings(max_examples=40)
 @given(
     text=st.lists(
         st.sampled_from([*'[]={}",\n .-#', "'", "\\", "1", "[limits]\n", "bind"]),

@@ -30,6 +30,10 @@ VALUES = {
 }
 """Three values of list-valued options that don't take just any word."""
 
+_SETTINGS = (
+    *("--acme-contact", "--acme-domain", "--cert", "--client-crl", "--key"),
+    *("--ocsp-response", "--provider", "--trusted-proxy"),
+)
 _NEW_KEY = ("--tags", "--usage")
 LISTS = {
     "hsm-cli": ("--roles",),
@@ -46,9 +50,8 @@ LISTS = {
         *("--role", "--other-key", "--usages", "--tags", "--certificate-name"),
     ),
     "hsm-cli edit": ("--tags",),
-    "hsm-server serve": (
-        *("--acme-contact", "--acme-domain", "--cert", "--client-crl", "--key"),
-        *("--ocsp-response", "--provider", "--trusted-proxy"),
+    **dict.fromkeys(
+        ("hsm-server serve", "hsm-server check", "hsm-server config"), _SETTINGS
     ),
 }
 """The list-valued options of every command; there are no others."""

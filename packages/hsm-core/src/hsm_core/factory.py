@@ -29,6 +29,7 @@ from hsm_core._internal.retention.service import LedgerFile
 from hsm_core._internal.stores.audit import open_audit_log, open_ledger, recover_fork
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.guard import unwrapped
+from hsm_core._internal.stores.inspection import StoreState, inspect_ring
 from hsm_core._internal.stores.locations import (
     check_apart,
     check_unlocked,
@@ -71,6 +72,8 @@ __all__ = [
     "OfflineVerification",
     "OpenHSM",
     "SqliteAuditVerifier",
+    "StoreState",
+    "inspect_store",
     "open_async",
     "open_hsm",
     "open_verifier",
@@ -178,6 +181,25 @@ def open_hsm(
         hsm = assemble(settings, parts)
         stack.pop_all()
     return hsm
+
+
+def inspect_store(settings: Settings, *, master_key: bytes) -> StoreState:
+    """
+    Return whether a key store is new, or opens with a root; nothing is changed.
+
+    Args:
+        settings: Where everything lies.
+
+        master_key: The root, 32 bytes.
+
+    Raises:
+        ConfigurationError: Two stores would share a path.
+        WrongMasterKeyError: It is not the root of this store.
+        KeyRingTamperedError: The key ring is damaged.
+        StoreUnavailableError: The store can't be read.
+    """
+    check_apart(settings)
+    return inspect_ring(settings, _root(master_key, SystemEntropy()))
 
 
 def open_async(gateway: OpenHSM) -> AsyncHSMGateway:

@@ -31,9 +31,23 @@ def _serve() -> click.Command:
     return serve
 
 
+def _check() -> click.Command:
+    from hsm_server.commands.check import check
+
+    return check
+
+
+def _config() -> click.Command:
+    from hsm_server.commands.config import config
+
+    return config
+
+
 COMMANDS: Final[Mapping[str, Callable[[], click.Command]]] = {
     "init": _init,
     "serve": _serve,
+    "check": _check,
+    "config": _config,
 }
 """Import of each command, in the order of the help."""
 

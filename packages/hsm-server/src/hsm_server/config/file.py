@@ -188,9 +188,9 @@ class _Reader:
         """
         file = read_setting_file(path, field=FILE_FIELD)
         text, tree = _parse(path, file.data)
-        found = ConfigFile(path)
+        found, lines = ConfigFile(path), _lines_of(text)
         for table, name, value in _entries(tree):
-            line = _line_of(text, table, name)
+            line = lines.get((table, name), 0)
             fault = self._take(found, context, (table, name), value, line)
             if fault:
                 found.faults.append(f"{found.place(line)}: {fault}")
@@ -288,25 +288,28 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"Did you mean {near[0]}?" if near else ""
 
 
-def _line_of(text: str, table: str, name: str) -> int:
+def _lines_of(text: str) -> dict[tuple[str, str], int]:
     """
-    Return the line on which an entry begins.
+    Return the line on which each entry begins, by table and key.
 
-    It follows the longest beginning of the file that is whole and lacks it: so what is
-    TOML is decided by its parser alone.
+    A statement ends with the first line that makes it whole: so what is TOML is decided
+    by its parser alone.
     """
-    lines = text.split("\n")
-    begins = 1
-    for count in range(1, len(lines) + 1):
+    found: dict[tuple[str, str], int] = {}
+    table, begins, statement = "", 1, ""
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        statement += f"{line}\n"
         try:
-            tree: dict[str, Any] = tomllib.loads("\n".join(lines[:count]))
+            tree = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:
             continue
-        entries: dict[str, Any] = tree.get(table, {}) if table else tree
-        if name in entries:
-            return begins
-        begins = count + 1
-    return begins
+        is_header = statement.lstrip().startswith("[")
+        for outer, inner, _ in _entries(tree):
+            found.setdefault((outer or ("" if is_header else table), inner), begins)
+        if is_header:
+            (table,) = tree
+        begins, statement = number + 1, ""
+    return found
 
 
 def _checked(option: click.Option, value: object) -> Any:

@@ -194,16 +194,17 @@ class ListOption(click.Option):
         return super().type_cast_value(ctx, parts)
 
 
-def options(*, hidden: bool = False) -> list[click.Parameter]:
+def options(*, for_inspection: bool = False) -> list[click.Parameter]:
     """
     Return every setting as an option.
 
     Args:
-        hidden: Whether the help leaves them out.
+        for_inspection: Whether the help leaves them out, and none is required.
     """
     found = [option for title in GROUPS for option, _ in options_in(title)]
-    for option in found:
-        option.hidden = hidden
+    if for_inspection:
+        for option in found:
+            option.hidden, option.required = True, False
     return [*found, *map(_unavailable, UNAVAILABLE)]
 
 
@@ -245,7 +246,7 @@ def _option(setting: Setting, hint: Any, default: Any) -> click.Option:
     """Return the option of a field."""
     kind, limits = _kind_of(hint)
     default = default if setting.default is OF_FIELD else setting.default
-    shown = _text_of(setting, default)
+    shown = text_of(setting, default)
     names = f"--{setting.flag}"
     # To click, these are not the same as None and False.
     more: dict[str, Any] = {} if shown is None else {"default": shown}
@@ -316,7 +317,7 @@ def _bare(hint: Any) -> Any:
     return hint.__origin__ if get_origin(hint) is Annotated else hint
 
 
-def _text_of(setting: Setting, default: Any) -> Any:
+def text_of(setting: Setting, default: Any) -> Any:
     """Return a default as the command line has it; None for none."""
     if default is msgspec.NODEFAULT or default is None or default in ("", (), {}):
         return None

@@ -300,6 +300,26 @@ def _pair_problem(pair: ServerPair, now: datetime) -> str:
     return f"The {kind_of(chain[0])} certificate {verb} at {ends.isoformat()}."
 
 
+def describe_pairs(state: TLSState) -> str:
+    """Return kind, names and end of each certificate of the listener."""
+    parts = []
+    for pair in state.pairs:
+        leaf = x509.load_der_x509_certificate(pair.chain[0])
+        ends = leaf.not_valid_after_utc.date().isoformat()
+        parts.append(f"{kind_of(leaf)} for {_hosts_of(leaf)}, valid until {ends}")
+    return "; ".join(parts)
+
+
+def _hosts_of(certificate: x509.Certificate) -> str:
+    try:
+        found = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return "no host name"
+    return ", ".join(str(name.value) for name in found.value)
+
+
 def _client_problem(rules: ClientRules | None, now: datetime) -> str:
     if rules is None or not rules.authorities:
         # Files that name no CA are an alarm of their own.

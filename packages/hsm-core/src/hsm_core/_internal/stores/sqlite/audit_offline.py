@@ -112,7 +112,7 @@ class SqliteAuditVerifier:
             ConfigurationError: There is no audit log, or it can't be read.
         """
         try:
-            with _locked(self._path), self._connection() as connection:
+            with _locked(self._path), read_at_rest(self._path) as connection:
                 return self._verify(connection, progress, look)
         except sqlite3.Error as error:
             raise self._own(translated(error, 0)) from error
@@ -129,21 +129,6 @@ class SqliteAuditVerifier:
 
     def _unreadable(self) -> ConfigurationError:
         return ConfigurationError("The audit log can't be read.", path=str(self._path))
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        wal = wal_of(self._path)
-        if not (wal.exists() and wal.stat().st_size):
-            uri = f"{_address(self._path)}?mode=ro&immutable=1"
-            with closing(_connect(uri)) as connection:
-                yield connection
-            return
-        with tempfile.TemporaryDirectory(prefix="ferrohsm-") as folder:
-            copy = Path(folder) / "audit"
-            shutil.copyfile(self._path, copy)
-            shutil.copyfile(wal, wal_of(copy))
-            with closing(_connect(f"{_address(copy)}?mode=rw")) as connection:
-                yield connection
 
     def _verify(
         self,
@@ -175,6 +160,31 @@ class SqliteAuditVerifier:
             )
         if version < 1:
             raise tampered(Reason.DATABASE, 0)
+
+
+@contextmanager
+def read_at_rest(path: Path) -> Iterator[sqlite3.Connection]:
+    """
+    Give a connection to a database that no process has open; nothing is written there.
+
+    What is in its write-ahead log counts, too; then a copy is read.
+
+    Raises:
+        sqlite3.Error: It can't be read.
+        OSError: It can't be read.
+    """
+    wal = wal_of(path)
+    if not (wal.exists() and wal.stat().st_size):
+        uri = f"{_address(path)}?mode=ro&immutable=1"
+        with closing(_connect(uri)) as connection:
+            yield connection
+        return
+    with tempfile.TemporaryDirectory(prefix="ferrohsm-") as folder:
+        copy = Path(folder) / "copy"
+        shutil.copyfile(path, copy)
+        shutil.copyfile(wal, wal_of(copy))
+        with closing(_connect(f"{_address(copy)}?mode=rw")) as connection:
+            yield connection
 
 
 def _address(path: Path) -> str:
