@@ -167,6 +167,8 @@ class TestConnection:
                 remote(**changes)
         with pytest.raises(ConfigurationError, match="requires client_cert"):
             remote(client_key=text)
+        with pytest.raises(ConfigurationError, match="holds no private key"):
+            remote(client_cert=certificates.ca)
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
     def test_open_key_file(

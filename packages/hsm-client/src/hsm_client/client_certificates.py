@@ -84,6 +84,12 @@ def load_client_certificate(
             file.flush()
             context.load_cert_chain(file.name, password=found.password)
         return
+    if key is None and b"PRIVATE KEY-----" not in _read(certificate):
+        raise ConfigurationError(
+            f"{certificate} holds no private key. Pass the file of the key as "
+            "client_key (--client-key).",
+            field="client_key",
+        )
     _load_pem(context, certificate, key or certificate, password)
 
 
