@@ -222,7 +222,17 @@ class TestRemoving:
 
 
 class TestDirectory:
-    """Directories that are none."""
+    """Directories that are none, or somebody else's."""
+
+    def test_somebody_else_s(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The server could not read what another user, such as root, has written."""
+        mine = os.geteuid()
+        monkeypatch.setattr("os.geteuid", lambda: mine + 1)
+
+        with pytest.raises(ConfigurationError, match=f"belongs to user {mine}"):
+            People(directory).remove("ada")
 
     def test_another_folder(self, tmp_path: Path) -> None:
         """The message says which one to pass."""

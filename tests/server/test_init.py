@@ -206,6 +206,21 @@ class TestWithoutATerminal:
         assert [] == list(tmp_path.iterdir())
 
 
+    def test_a_root_key_that_others_can_read(
+        self, tmp_path: Path, run_here: Callable[..., Result]
+    ) -> None:
+        """It is refused, and nothing is made."""
+        root = tmp_path / "root"
+        root.write_bytes(base64.b64encode(bytes(32)))
+        root.chmod(0o644)
+
+        done = run_here(str(tmp_path / "hsm"), "--yes", "--root", str(root))
+
+        assert 3 == done.exit_code
+        assert "mode 0644" in done.stderr
+        assert [root] == list(tmp_path.iterdir())
+
+
 class TestAlone:
     """One person, files, and a root key that is there already."""
 

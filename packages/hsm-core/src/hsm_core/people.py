@@ -360,10 +360,22 @@ class People:
         with _reported(self._folder, "lock"):
             descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            self._check_owner(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    def _check_owner(self, descriptor: int) -> None:
+        # The server could not read files of another user, such as a policy without a
+        # removed person.
+        owner = os.fstat(descriptor).st_uid
+        if owner != os.geteuid():
+            raise ConfigurationError(
+                f"{self._folder} belongs to user {owner}. Run the command as that "
+                "user, for example with sudo -u.",
+                field="directory",
+            )
 
 
 def check_name(name: str) -> None:

@@ -114,7 +114,8 @@ def init(directory: Path, **answers: Any) -> None:
     """
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     directory = directory.resolve()
     try:
         _init(directory, answers)
