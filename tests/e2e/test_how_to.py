@@ -45,7 +45,12 @@ TOLD = {
 
 STARTS_ITS_OWN = {
     "back-up-and-restore": ["keys verified"],
-    "create-an-hsm": ["exit code 11", "Removed grace.", "notAfter="],
+    "create-an-hsm": [
+        "is the root key of this server",
+        "exit code 11",
+        "Removed grace.",
+        "notAfter=",
+    ],
     "upgrade": ["keys verified", "intact", "before"],
     "restart-and-reload": [
         "bootstrap.vault",

@@ -144,6 +144,22 @@ class TestWithoutATerminal:
         found = names.value.get_values_for_type(x509.DNSName)
         assert ["hsm.example.com", "localhost"] == found
 
+    def test_the_check_finds_nothing_wrong(
+        self, made: tuple[Path, str], tmp_path: Path
+    ) -> None:
+        """Settings are valid, keys open the stores, and the copy is the root key."""
+        folder, out = made
+        copy = tmp_path / "copy"
+        copy.touch(mode=0o600)
+        copy.write_bytes((folder / "secrets/root.key").read_bytes())
+
+        words = ["check", "--config", str(folder / "hsm.toml")]
+        done = CliRunner().invoke(main, [*words, "--root-copy", str(copy)])
+
+        assert 0 == done.exit_code, done.output
+        (shown,) = re.findall(r"fingerprint ([0-9A-F-]{14})", out)
+        assert f"is the root key of this server, {shown}" in done.output
+
     def test_an_existing_hsm_is_not_touched(
         self, made: tuple[Path, str], run_here: Callable[..., Result]
     ) -> None:
@@ -204,7 +220,6 @@ class TestWithoutATerminal:
         assert 2 == done.exit_code
         assert problem in " ".join(done.stderr.split())
         assert [] == list(tmp_path.iterdir())
-
 
     def test_a_root_key_that_others_can_read(
         self, tmp_path: Path, run_here: Callable[..., Result]

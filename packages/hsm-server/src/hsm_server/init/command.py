@@ -310,6 +310,8 @@ def _show_next_steps(plan: Plan) -> None:
             f"Operator --role Auditor\n--directory {directory}, and edit policy.yaml."
         )
     click.echo()
+    settings = directory / SETTINGS_FILE
     credential = directory / "people" / f"{plan.admin}.p12"
-    click.echo(f"Start:    hsm-server serve --config {directory / SETTINGS_FILE}")
+    click.echo(f"Start:    hsm-server serve --config {settings}")
     click.echo(f"Sign in:  hsm-cli login {plan.url} --credential {credential}")
+    click.echo(f"Check:    hsm-server check --config {settings} --root-copy COPY")
