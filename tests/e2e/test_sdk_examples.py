@@ -7,12 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from tests.e2e.people import PeopleSite
 from tests.e2e.processes import ServerProcess
@@ -175,53 +173,3 @@ def test_go(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
     assert "TLS 1.3 served by a key in the HSM: hello" in told
     assert told.endswith("destroyed\n")
     assert ["Sign"] == recorded(site, server.port, told)
-
-
-def test_embedded_script(tmp_path: Path) -> None:
-    """The script makes its key once, and signs with it again."""
-    file = tmp_path / "artefact"
-    file.write_bytes(b"release")
-    script = EXAMPLES / "embedded" / "script.py"
-    command = [sys.executable, str(script), str(tmp_path / "keys"), str(file)]
-
-    first, again = (
-        subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
-        for _ in range(2)
-    )
-
-    assert first.stdout == again.stdout
-    assert b"signed by version 1" in first.stdout
-    assert 3309 == (tmp_path / "artefact.sig").stat().st_size
-    assert {"data", "secrets"} == {path.name for path in (tmp_path / "keys").iterdir()}
-    assert [] == [*(tmp_path / "keys" / "data").rglob("*-key")]
-
-
-@pytest.fixture
-def webapp(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Give the module of the web application, as Python finds it beside its files."""
-    monkeypatch.syspath_prepend(str(EXAMPLES / "embedded"))
-    import webapp as module
-
-    return module
-
-
-@pytest.fixture
-async def notes(webapp: ModuleType, tmp_path: Path) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
-    """Give a client of the application."""
-    app = webapp.make_app(tmp_path, b"\1" * 32, b"\2" * 32)
-    async with TestClient(TestServer(app)) as client:
-        yield client
-
-
-async def test_embedded_web_application(
-    notes: TestClient,  # type: ignore[type-arg]
-) -> None:
-    """A note comes back to its owner, and to nobody else."""
-    made = await notes.post("/olga/notes", data=b"the third oak")
-    note = (await made.json())["note"]
-
-    own = await notes.get(f"/olga/notes/{note}")
-    other = await notes.get(f"/anton/notes/{note}")
-
-    assert (200, b"the third oak") == (own.status, await own.read())
-    assert 404 == other.status
