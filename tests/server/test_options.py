@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,43 @@ def test_the_defaults_are_safe(server: Server) -> None:
     assert Isolation.PROCESS is server.start.launch.isolation
     assert 60 == settings.tokens.leeway_seconds
     assert "hsm-server: listening on https://127.0.0.1:1\n" == result.stdout
+
+
+ACME_OF_THE_ORIGINAL = """
+hsm-server \\
+  --tls-mode acme \\
+  --acme-domain hsm.example.com \\
+  --acme-contact ops@example.com \\
+  --acme-cache-dir data/acme \\
+  --acme-use-production \\
+  --client-ca certs/ca.pem \\
+  --key-dir data/keys \\
+  --audit-log data/audit.log \\
+  --master-key "$FERROHSM_MASTER_KEY" \\
+  --hmac-key "$FERROHSM_HMAC_KEY" \\
+  --auth-jwt-config config/jwt.yaml \\
+  --retention-config config/retention.yaml \\
+  --retention-ledger data/retention-ledger.log
+"""
+
+
+@pytest.mark.parametrize("command", ["", "serve"])
+def test_the_line_of_the_original_with_acme(server: Server, command: str) -> None:
+    """Word for word, as the others in tests/e2e; with or without the command's name."""
+    text = ACME_OF_THE_ORIGINAL.replace("$FERROHSM_MASTER_KEY", KEY)
+    text = text.replace("$FERROHSM_HMAC_KEY", NEEDED["FERROHSM_HMAC_KEY"])
+    _, *words = shlex.split(text)
+    changes = dict.fromkeys(NEEDED)
+    result = run(*filter(None, [command]), *words, **changes)
+    tls = server.settings.tls
+
+    assert 0 == result.exit_code, result.output
+    assert tls is not None
+    assert tls.acme is not None
+    assert tls.client is not None
+    assert (("hsm.example.com",), True) == (tls.acme.names, tls.acme.is_production)
+    assert Path("config/jwt.yaml") == server.settings.token_config.path
+    assert Path("data/retention-ledger.log") == server.settings.core.retention_ledger
 
 
 def test_secrets_are_decoded_and_leave_the_environment(server: Server) -> None:
