@@ -90,6 +90,8 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
 
     log = site.log()
     assert "stopped" == log[-1]["event"]
+    steps = [line["step"] for line in log if line["event"] == "starting"]
+    assert 2 * ["self-tests", "key store", "audit log", "rollback check"] == steps
     told = [line["event"] for line in log if line["level"] in {"warning", "error"}]
     assert {"clock reset"} >= {*told}
     assert MASTER.encode() not in arguments

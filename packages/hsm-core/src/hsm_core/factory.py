@@ -94,6 +94,7 @@ def open_hsm(
     clock: Clock | None = None,
     entropy: Entropy | None = None,
     test_all: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> OpenHSM:
     """
     Open an HSM; missing stores and keys are created.
@@ -121,6 +122,8 @@ def open_hsm(
             its first use in any case, and the cryptography that protects store and
             trail before anything is opened.
 
+        progress: Called with the name of each step that begins, such as ``self-tests``.
+
     Returns:
         An `HSMGateway` to be closed, as a context manager or by ``close``.
 
@@ -142,6 +145,7 @@ def open_hsm(
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
     _check_key("hmac_key", hmac_key)
+    progress("self-tests")
     own_self_test(entropy)
     root_self_test(root)
     registry = default_registry(
@@ -151,12 +155,14 @@ def open_hsm(
         registry.power_up_test()
     tighten_folders(settings)
     with ExitStack() as stack:
+        progress("key store")
         opened = _open_store(settings, vault, clock, entropy)
         stack.callback(opened.keys.close)
         approvals = open_approval_store(settings)
         stack.callback(approvals.close)
         ring = open_ring(opened.keys, root)
         known_id = ring.log_id if ring else None
+        progress("audit log")
         audit = open_audit_log(settings, hmac_key, clock, entropy, known_id=known_id)
         stack.callback(_close_log, audit)
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
@@ -178,6 +184,7 @@ def open_hsm(
             credential_keys=credential_keys,
             purges=ledger,
         )
+        progress("rollback check")
         hsm = assemble(settings, parts)
         stack.pop_all()
     return hsm

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 
 from hsm_server.api.openapi import openapi_document
@@ -72,7 +74,7 @@ def create_app(
     app[SOURCES] = SourceAddresses(settings.proxies)
     app[TRACING] = tracing
     app.on_response_prepare.append(set_common_headers)
-    add_service_routes(app.router, openapi_document(settings.limits))
+    add_service_routes(app.router, partial(openapi_document, settings.limits))
     if settings.metrics.address is None:
         add_metrics_route(app.router)
     add_api_routes(app.router, settings.limits)

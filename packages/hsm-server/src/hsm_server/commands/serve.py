@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -92,7 +91,7 @@ def _run(**values: Any) -> None:
             start(what)
         else:
             with development.running(settings.bind.host):
-                start(replace(what, on_ready=development.on_ready))
+                start(development.adapt(what))
         drop_unwritable(sys.stdout, sys.stderr)
     except HSMError as error:
         _fail(sentence(error), exit_code_of(error))

@@ -55,6 +55,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "port": "Address that the server listens on.",
     "maximum": "Limit that was reached.",
     "part": "Part of TLS that the event is about.",
+    "step": "Step of the start that begins.",
     "task": "Background task that the event is about.",
     "names": "Names in a certificate.",
     "not_after": "End of validity.",
