@@ -186,7 +186,7 @@ def test_the_line_of_the_original_with_acme(server: Server, command: str) -> Non
     """Word for word, as the others in tests/e2e; with or without the command's name."""
     text = ACME_OF_THE_ORIGINAL.replace("$FERROHSM_MASTER_KEY", KEY)
     text = text.replace("$FERROHSM_HMAC_KEY", NEEDED["FERROHSM_HMAC_KEY"])
-    _, *words = shlex.split(text)
+    _, *words = shlex.split(text.replace("\\\n", " "))
     changes = dict.fromkeys(NEEDED)
     result = run(*filter(None, [command]), *words, **changes)
     tls = server.settings.tls
