@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hsm_core.errors import AuthenticationError, ConfigurationError
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Caller
+from hsm_core.policies import parse_policy
 from hsm_core.testing import memory_hsm
-from hsm_server.config.settings import TokenRules
+from hsm_server.config.settings import OIDCSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.id_tokens import IDTokens
 from hsm_server.identity.issuer_config import load_token_issuers
 from hsm_server.identity.token_config import public_keys_of_set
 from hsm_server.identity.token_keys import TokenTrust, TrustedNames, public_key_set
@@ -412,6 +414,30 @@ def test_a_valid_token_without_a_rule(gatekeeper: Gatekeeper) -> None:
     """It names nobody: the issuer's word is not enough."""
     assert named(gatekeeper, ISSUED["github"].token(repository="example/b")) is None
     assert named(gatekeeper, ISSUED["keycloak"].token(realm_access={})) is None
+
+
+def test_an_id_token_of_the_console_is_no_access_token() -> None:
+    """What passes through a front end at sign-in is no bearer token."""
+    made = ISSUED["keycloak"]
+    policy = parse_policy(mapping_policy("keycloak").text.replace(AUDIENCE, "console"))
+    console = OIDCSettings(
+        issuer=KEYCLOAK,
+        client_id="console",
+        redirect_uri="https://hsm.example.com/ui/sign-in/oidc/answer",
+        roles={},
+    )
+    own = TokenTrust.of_secret(SECRET, TokenRules())
+    with memory_hsm(policy=policy) as hsm:
+        for people in (None, IDTokens(console, (), time.time)):
+            guarding = Gatekeeper(
+                open_async(hsm),
+                own,
+                lambda: None,
+                people=people,
+                issuers=[made.trust()],
+            )
+            token = made.token(aud="console")
+            assert (people is None) is (named(guarding, token) is not None)
 
 
 def test_times(hsm: OpenHSM) -> None:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Identities: equivalence of principal names, and reserved names."""
+"""Identities: equivalence of principal names, reserved names, issuers of tokens."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 __all__ = [
     "SYSTEM_PREFIX",
@@ -15,6 +16,7 @@ __all__ = [
     "is_reserved",
     "same_person",
     "shows_nothing",
+    "token_issuer",
 ]
 
 SYSTEM_PREFIX: Final = "system."
@@ -83,3 +85,36 @@ def is_reserved(principal: str) -> bool:
     """Return whether only the HSM itself acts under this name."""
     plain = identity(principal)
     return plain in _RESERVED or plain.startswith(SYSTEM_PREFIX)
+
+
+_SPIFFE_ID: Final = re.compile(
+    r"(spiffe://[a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+\Z"
+)
+_MOST_SPIFFE_BYTES: Final = 2048
+
+
+def token_issuer(claims: Any, known: Collection[str]) -> str:
+    """
+    Return the known issuer that a token claims to be of, or an empty text.
+
+    That is its ``iss``. A token of a SPIFFE trust domain need not have one, and if it
+    does, it may be any: the trust domain of its ``sub`` is its issuer.
+
+    Args:
+        claims: Payload of the token, as a JSON value.
+
+        known: Issuers, and SPIFFE trust domains as ``spiffe://NAME``.
+
+    Standard:
+        SPIFFE JWT-SVID, section 3; SPIFFE ID, section 2.
+    """
+    if not isinstance(claims, dict):
+        return ""
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    if isinstance(issuer, str) and issuer in known:
+        return issuer
+    if isinstance(subject, str) and len(subject) <= _MOST_SPIFFE_BYTES:
+        found = _SPIFFE_ID.match(subject)
+        if found is not None and found[1] in known:
+            return found[1]
+    return ""

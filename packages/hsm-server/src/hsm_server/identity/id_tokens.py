@@ -18,7 +18,7 @@ import msgspec
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_core.model import Role
+from hsm_core.model import Role, TokenClaims
 from hsm_server.config.settings import (
     MAX_TOKEN_BYTES,
     OIDCSettings,
@@ -136,6 +136,17 @@ class IDTokens:
         )
         self._note_use(digest, usable_until)
         return person
+
+    def without_own_audience(self, token: TokenClaims) -> TokenClaims:
+        """
+        Return claims without the console as an audience.
+
+        An ID token passes through a front end, so it must be no bearer token.
+        """
+        if token.issuer != self._settings.issuer:
+            return token
+        others = tuple(a for a in token.audiences if a != self._settings.client_id)
+        return msgspec.structs.replace(token, audiences=others)
 
     def _check_times(self, claims: _Claims) -> float:
         """Return the end of the time in which a token may be redeemed."""

@@ -16,16 +16,16 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_core.identities import is_reserved, shows_nothing
+from hsm_core.identities import is_reserved, shows_nothing, token_issuer
 from hsm_core.model import Role, TokenClaims, parse_role
 from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.identity.token_keys import TokenKey, TokenTrust, canonical
@@ -104,11 +104,6 @@ _TYPES: Final = frozenset({"jwt", "at+jwt"})
 
 _FOREIGN_TYPES: Final = _TYPES | {"jose"}
 """Types of other issuers' tokens (SPIFFE JWT-SVID, section 2.3)."""
-
-_SPIFFE_ID: Final = re.compile(
-    r"(spiffe://[a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+\Z"
-)
-_MOST_SPIFFE_BYTES: Final = 2048
 
 Time: TypeAlias = (
     Annotated[int, Meta(ge=0, lt=2**53)] | Annotated[float, Meta(ge=0, lt=2.0**53)]
@@ -263,7 +258,7 @@ class TokenVerifier:
             return self.trust
         try:
             payload = canonical(token.split(".")[1])
-            issuer = issuer_of(wire.scan_json(payload), self._issuers)
+            issuer = token_issuer(wire.scan_json(payload), self._issuers)
         except (HSMError, IndexError, ValueError):
             raise AuthenticationError from None
         return self._issuers.get(issuer, self.trust)
@@ -314,28 +309,6 @@ def _check_parties(claims: _Claims, rules: TokenRules) -> None:
             raise AuthenticationError
     elif claims.aud is not msgspec.UNSET:
         raise AuthenticationError
-
-
-def issuer_of(claims: Any, known: Collection[str]) -> str:
-    """
-    Return the known issuer that a token claims to be of, or an empty text.
-
-    That is its ``iss``. A token of a SPIFFE trust domain need not have one, and if it
-    does, it may be any: the trust domain of its ``sub`` is its issuer.
-
-    Standard:
-        SPIFFE JWT-SVID, section 3; SPIFFE ID, section 2.
-    """
-    if not isinstance(claims, dict):
-        return ""
-    issuer, subject = claims.get("iss"), claims.get("sub")
-    if isinstance(issuer, str) and issuer in known:
-        return issuer
-    if isinstance(subject, str) and len(subject) <= _MOST_SPIFFE_BYTES:
-        found = _SPIFFE_ID.match(subject)
-        if found is not None and found[1] in known:
-            return found[1]
-    return ""
 
 
 def _roles(names: list[str]) -> frozenset[Role]:

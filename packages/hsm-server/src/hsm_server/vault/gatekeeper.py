@@ -301,7 +301,10 @@ class Gatekeeper:
         """Return an identity with principal and roles, by the current policy."""
         if identity.claims is None:
             return identity
-        known = self._gateway.identify_token(identity.claims)
+        claims = identity.claims
+        if self._people is not None:
+            claims = self._people.without_own_audience(claims)
+        known = self._gateway.identify_token(claims)
         if known is None:
             raise AuthenticationError
         return replace(
