@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tests of the commands below ``policy``."""
 
+import json
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,36 @@ def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "deny (default-deny)" in denied.text
     assert ("allow", "role:Operator") == (allowed.json["outcome"], allowed.json["rule"])
     assert "deny (pqc-restricted)" in restricted.text
+
+
+def test_explain_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its claims say who that is; the token itself is sent nowhere."""
+    rule = (
+        "{principal: ci, roles: [Service], issuer: 'https://i.example', "
+        "audience: hsm, claims: {repository: app, ref: main}}"
+    )
+    policy = parse_policy(f"version: 1\nextends: default\nidentities:\n  - {rule}\n")
+    claims = {"iss": "https://i.example", "aud": "hsm", "repository": "app"}
+    parts = ({"alg": "RS256"}, {**claims, "ref": "main"}, {**claims, "ref": "other"})
+    head, good, bad = (
+        urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+        for part in parts
+    )
+    path = tmp_path / "token"
+    path.touch(mode=0o600)
+    path.write_text(f"{head}.{good}.c2VjcmV0\n")
+    with memory_hsm(policy=policy) as gateway:
+        shell = Shell(monkeypatch, gateway.act_as(caller()))
+        found = shell("policy", "explain", "Sign", "--token", f"@{path}")
+        other = shell("policy", "explain", "Sign", "--token", f"{head}.{bad}.c2VjcmV0")
+        none = shell("policy", "explain", "Sign", "--token", "nonsense")
+
+    assert 0 == found.code
+    assert "The token belongs to ci (Service)." in found.err
+    assert "allow (role:Service)" in found.text
+    assert "differs in claims.ref" in other.err
+    assert "other users can see TOKEN" in other.err
+    assert "three parts" in none.err
 
 
 def test_explain_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:

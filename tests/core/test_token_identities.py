@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core.errors import AuthenticationError, InvalidInputError
+from hsm_core import operations as ops
+from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
 from hsm_core.factory import OpenHSM
-from hsm_core.model import ApprovalState, Caller, PolicyIdentity, TokenClaims
+from hsm_core.model import ApprovalState, Caller, PolicyIdentity, Role, TokenClaims
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
-from hsm_core.testing import memory_hsm
+from hsm_core.testing import caller, memory_hsm
 from tests.core.test_withdrawn_approvers import (
     Keys,
     asked_by_ann,
@@ -320,6 +322,82 @@ def test_reloaded(tmp_path: Path) -> None:
         path.write_text(policy(CI, OPERATORS).text)
         assert "" == gateway.reload_policy()
         assert ("olga", {"Operator"}) == known(gateway.identify_token(olga))
+
+
+def test_a_prefix_that_matches_more() -> None:
+    """A warning names principal, claim and prefix; a separator at the end is enough."""
+    (warning,) = policy(CI).warnings
+
+    assert "The identity of ci matches every ref that begins with 'refs/tags/v'" in (
+        warning
+    )
+    assert () == policy(CI.replace("/v*", "/*")).warnings
+
+
+class TestExplained:
+    """Claims are enough for the question what the bearer of a token may do."""
+
+    def ask(self, claims: object, **fields: Any) -> ops.PolicyExplanation:
+        """Ask whether they may sign."""
+        with memory_hsm(policy=policy(*SECTIONS)) as gateway:
+            text = claims if isinstance(claims, str) else json.dumps(claims)
+            hsm = gateway.act_as(caller(Role.AUDITOR))
+            return hsm.execute(
+                ops.ExplainPolicy(operation="Sign", token_claims=text, **fields)
+            )
+
+    def test_by_token(self) -> None:
+        """It is told who that is, too."""
+        found = self.ask({"iss": ISSUER, "aud": ["x", AUDIENCE], **MAIN})
+
+        assert ("ci", (Role.SERVICE,)) == (found.principal, found.roles)
+        assert "allow" == found.outcome
+
+    @pytest.mark.parametrize(
+        ("claims", "fields", "problem"),
+        [
+            ("[]", {}, "token_claims must be a JSON object"),
+            ("{", {}, ""),
+            ({"iss": "x"}, {}, "No identity rule of the policy is about the issuer"),
+            (
+                {"iss": ISSUER, "aud": "x", **MAIN, "ref": 7},
+                {},
+                "The nearest one differs in audience, claims.ref.",
+            ),
+            (
+                {
+                    "iss": ISSUER,
+                    "aud": AUDIENCE,
+                    "realm_access": {"roles": "hsm-auditors"},
+                },
+                {},
+                "holds no valid name",
+            ),
+            (
+                {
+                    "iss": ISSUER,
+                    "aud": AUDIENCE,
+                    "preferred_username": "ci",
+                    "realm_access": {"roles": "hsm-auditors"},
+                },
+                {},
+                "is rejected",
+            ),
+            (
+                {"iss": ISSUER},
+                {"principal": "ci"},
+                "must be omitted if principal is set",
+            ),
+            ({"iss": ISSUER}, {"roles": (Role.AUDITOR,)}, "roles must be omitted"),
+        ],
+        ids=["list", "no JSON", "issuer", "claims", "name", "taken", "both", "roles"],
+    )
+    def test_nobody(self, claims: object, fields: dict[str, Any], problem: str) -> None:
+        """The message says what differs."""
+        with pytest.raises(HSMError) as caught:
+            self.ask(claims, **fields)
+
+        assert problem in str(caught.value)
 
 
 class TestConsent:

@@ -41,7 +41,7 @@ from hsm_core._policies.rules import (
     Policy,
     PolicyRule,
 )
-from hsm_core._policies.token_identities import read_token_identities
+from hsm_core._policies.token_identities import read_token_identities, review_claims
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
     ConfigurationError,
@@ -201,6 +201,7 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         revoked_uses = base.revoked_uses
     rules = _rules(file, base, groups)
     approver_keys = _approver_keys(file)
+    token_identities = read_token_identities(file.identities, ("identities",))
     return Policy(
         groups=groups,
         grants=grants,
@@ -208,11 +209,12 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         rules=rules,
         approver_keys=approver_keys,
         people=read_people(file.identities, ("identities",)),
-        token_identities=read_token_identities(file.identities, ("identities",)),
+        token_identities=token_identities,
         distinct_certificates=file.distinct_certificates,
         warnings=(
             *review(grants, rules, approver_keys),
             *review_names(file.rules, {rule.name: rule for rule in rules}),
+            *review_claims(token_identities),
         ),
         text=text,
     )

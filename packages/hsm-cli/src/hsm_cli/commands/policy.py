@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from hsm_cli.actions.approvals import describe_demand
+from hsm_cli.actions.tokens import read_token, token_parts
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
@@ -88,7 +90,7 @@ def check(invocation: Invocation, file: Path) -> None:
         {
             "policy": policy.policy_hash,
             "rules": len(policy.rules),
-            "identities": len(policy.people),
+            "identities": len(policy.people) + len(policy.token_identities),
             "warnings": list(policy.warnings),
         },
         f"valid, {len(policy.rules)} rules, policy {policy.policy_hash}",
@@ -102,7 +104,13 @@ def check(invocation: Invocation, file: Path) -> None:
     default="",
     metavar="NAME",
     help="Principal of the request. Default: the one that the policy maps the "
-    "certificate to.",
+    "token or certificate to.",
+)
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    help="Access token of another issuer: @FILE, fd:N, or - for standard input. Only "
+    "its claims are sent, and they are not verified.",
 )
 @click.option(
     "--role",
@@ -177,18 +185,22 @@ def check(invocation: Invocation, file: Path) -> None:
     "--source-address", default="", metavar="IP", help="IP address of the client."
 )
 @click.pass_obj
-def explain(invocation: Invocation, /, **values: Any) -> None:
+def explain(invocation: Invocation, /, token: str | None, **values: Any) -> None:
     """
     Explain how the policy decides a request, and which approvals it requires.
 
     OPERATION is a name such as Sign. The operation is not executed. If the decision
     depends on more facts, such as the key, the command fails.
     """
-    found = invocation.execute(ExplainPolicy(**values))
+    claims = ""
+    if token is not None:
+        claims = json.dumps(token_parts(read_token(token, is_typed=True))[1])
+    found = invocation.execute(ExplainPolicy(token_claims=claims, **values))
     verdict = f"{found.outcome.value} ({found.rule})"
     if not values["principal"]:
         roles = ", ".join(found.roles)
-        print_note(f"The certificate belongs to {found.principal} ({roles}).")
+        credential = "certificate" if token is None else "token"
+        print_note(f"The {credential} belongs to {found.principal} ({roles}).")
     if len(found.decided_as) > 1:
         print_note(
             f"Decided as {', '.join(found.decided_as)}; the strictest decision applies."

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -15,9 +12,9 @@ from typing import Any, Final
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
+from hsm_cli.actions.tokens import read_token, token_parts
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
-from hsm_cli.io.output import print_note
 from hsm_cli.options import Group, given_as_flag
 from hsm_cli.parameters import LocalCommand
 from hsm_client.tokens import MIN_SECRET_BYTES, has_key, mint_token, open_signer
@@ -25,10 +22,9 @@ from hsm_core.errors import (
     AuthenticationError,
     ConfigurationError,
     InvalidInputError,
-    MalformedError,
 )
 from hsm_core.model import Record
-from hsm_core.secret_input import is_literal_secret, read_secret, read_secret_text
+from hsm_core.secret_input import read_secret
 
 _FIELD: Final = "verify_key"
 _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
@@ -78,7 +74,7 @@ def inspect_token(
         InvalidInputError: There is no key in *keys*.
         AuthenticationError: The signature does not match the key.
     """
-    header, claims = _parts(token)
+    header, claims = token_parts(token)
     algorithm = header.get("alg")
     if keys is not None:
         _check_by_keys(token, header, keys)
@@ -94,29 +90,6 @@ def inspect_token(
         claims=claims,
         expires_in_seconds=left,
         signature="not verified" if secret is None and keys is None else "valid",
-    )
-
-
-def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    from hsm_core import wire
-
-    segments = token.split(".")
-    if len(segments) != 3:
-        raise MalformedError("The token is not a JWT: it must have three parts.")
-    try:
-        header, claims = (wire.scan_json(_unpadded(text)) for text in segments[:2])
-    except (MalformedError, binascii.Error, ValueError):
-        raise MalformedError("The token is not a JWT: it can't be decoded.") from None
-    if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise MalformedError(
-            "The token is not a JWT: header and claims must be JSON objects."
-        )
-    return header, claims
-
-
-def _unpadded(segment: str) -> bytes:
-    return base64.b64decode(
-        segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True
     )
 
 
@@ -240,10 +213,6 @@ def _algorithm_of(key: Any) -> str:
             return ""
 
 
-_LONGEST_BYTES = 64 * 1024
-_STDIN = "-"
-
-
 class MintedToken(Record, frozen=True, kw_only=True):
     """Token in the JSON output of ``token mint``."""
 
@@ -302,25 +271,12 @@ def inspect(invocation: Invocation, token: str | None, key_file: str | None) -> 
     given = token if token is not None else invocation.settings.token.auth_token
     if not given:
         raise click.UsageError("Missing token. Pass TOKEN or --auth-token.")
-    if token not in {None, _STDIN} and is_literal_secret(given):
-        print_note(
-            "warning: other users can see TOKEN on the command line. Use @FILE, fd:N "
-            "or - for standard input."
-        )
-    text = _read(given)
+    text = read_token(given, is_typed=token is not None)
     if key_file is None:
         facts = inspect_token(text, secret=_secret(invocation))
     else:
         facts = inspect_token(text, keys=_keys(key_file))
     invocation.output.pairs(facts, _pairs(facts))
-
-
-def _read(given: str) -> str:
-    if given != _STDIN:
-        return read_secret_text(given, field="auth_token").strip()
-    if sys.stdin is None:
-        raise InvalidInputError("Standard input is closed.", field="auth_token")
-    return sys.stdin.buffer.read(_LONGEST_BYTES).decode("ascii", "replace").strip()
 
 
 def _keys(path: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -117,11 +117,20 @@ class TokenIdentity:
         """Return it in a form that can be hashed."""
         return [self.principal, sorted(self.roles), self._said()]
 
+    def missing(self, token: TokenClaims) -> list[str]:
+        """Return the conditions that a token does not meet, as fields of the rule."""
+        found = [] if token.issuer == self.issuer else ["issuer"]
+        if self.audience not in token.audiences:
+            found.append("audience")
+        return found + [
+            f"claims.{terms.claim}"
+            for terms in self.claims
+            if not terms.holds(token.claims)
+        ]
+
     def principal_of(self, token: TokenClaims) -> str | None:
         """Return the principal of a token; None if the rule does not match."""
-        if token.issuer != self.issuer or self.audience not in token.audiences:
-            return None
-        if not all(terms.holds(token.claims) for terms in self.claims):
+        if self.missing(token):
             return None
         if not self.principal_claim:
             return self.principal
@@ -241,6 +250,22 @@ def read_token_identity(section: IdentitySection, path: Path) -> TokenIdentity:
             for name in sorted(said)
         ),
     )
+
+
+_SEPARATORS: Final = frozenset("/:.-_@|")
+
+
+def review_claims(rules: Iterable[TokenIdentity]) -> Iterator[str]:
+    """Yield warnings about prefixes that may match more than was meant."""
+    for rule in rules:
+        for terms in rule.claims:
+            for prefix in terms.prefixes:
+                if prefix[-1] not in _SEPARATORS:
+                    yield (
+                        f"The identity of {rule.principal or rule.principal_claim} "
+                        f"matches every {terms.claim} that begins with {prefix!r}. End "
+                        "the prefix with a separator, such as '/'."
+                    )
 
 
 def _read_claim(name: str, said: ClaimValue, path: Path) -> ClaimTerms:

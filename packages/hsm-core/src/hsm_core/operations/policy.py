@@ -197,8 +197,8 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     Attributes:
         operation: Name of the operation, such as ``Sign``.
         principal: Caller; need not exist. Empty means the principal that the policy's
-            *identities* assign to the certificate, even if sign-in by certificate alone
-            is disabled.
+            *identities* assign to the token or the certificate, even if sign-in by
+            certificate alone is disabled.
         roles: Roles of the caller; empty if the policy assigns them.
         key_id: ID or name of the key, or empty.
         other_key_ids: Further keys, such as the wrapping key.
@@ -207,6 +207,8 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
         name: Name of the new key, or new name of an existing key.
         owner: Owner, likewise.
         tags: Tags, likewise.
+        token_claims: Claims of a token of another issuer, as a JSON object, or empty.
+            They are not verified.
         certificate_sha256: SHA-256 fingerprint of the client certificate, hex, or
             empty.
         certificate_subject: Subject of the certificate (RFC 4514), or empty.
@@ -240,6 +242,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     name: KeyName | None = None
     owner: Owner | None = None
     tags: Tags | None = None
+    token_claims: Annotated[str, Meta(max_length=8192)] = ""
     certificate_sha256: Line = ""
     certificate_subject: CertificateText = ""
     certificate_names: CertificateNames = ()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Final
 
@@ -28,15 +29,18 @@ from hsm_core._internal.policy.facts import StatedFacts
 from hsm_core._internal.time.clock import instant, microseconds
 from hsm_core._policies.certificate_identities import person_of
 from hsm_core._policies.rules import KEYED, MAKING, PolicyRule
+from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import (
     AuthenticationError,
     InvalidInputError,
     KeyNotFoundError,
 )
-from hsm_core.model import AuditEvent, Caller, KeyId
+from hsm_core.identities import token_issuer
+from hsm_core.model import AuditEvent, Caller, KeyId, TokenClaims
 from hsm_core.policies import KNOWN_OPERATIONS, parse_policy
 from hsm_core.protocols import KeyFacts
+from hsm_core.wire import scan_json
 
 _MOST_CHANGES: Final = 1000
 _BLOCK: Final = 1000
@@ -92,6 +96,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         """
         operation, engine = context.operation, self._services.policy.engine
         caller = _known(
+            operation.token_claims,
             Caller(
                 principal=operation.principal,
                 roles=frozenset(operation.roles),
@@ -253,14 +258,21 @@ def _is_about_algorithm(rule: PolicyRule, *, has_usages: bool) -> bool:
     )
 
 
-def _known(caller: Caller, engine: RuleEngine) -> Caller:
-    """Return a caller with a name: theirs, or that of whom their certificate names."""
+def _known(claims: str, caller: Caller, engine: RuleEngine) -> Caller:
+    """Return a caller with the name that was passed, or that of their credential."""
     if caller.principal:
+        if claims:
+            raise InvalidInputError(
+                "token_claims must be omitted if principal is set.",
+                field="token_claims",
+            )
         return caller
     if caller.roles:
         raise InvalidInputError(
             "roles must be omitted unless principal is set.", field="roles"
         )
+    if claims:
+        return _named_by_token(claims, caller, engine)
     try:
         person = person_of(engine.policy.people, caller)
     except AuthenticationError:
@@ -271,11 +283,59 @@ def _known(caller: Caller, engine: RuleEngine) -> Caller:
         ) from None
     if person is None:
         raise InvalidInputError(
-            "Pass principal, or a certificate that the policy maps to a principal.",
+            "Pass principal, or a certificate or token that the policy maps to a "
+            "principal.",
             field="principal",
         )
     return msgspec.structs.replace(
         caller, principal=person.principal, roles=person.roles
+    )
+
+
+def _named_by_token(claims: str, caller: Caller, engine: RuleEngine) -> Caller:
+    """Return a caller with the principal that the identity rules give to a token."""
+    rules = engine.policy.token_identities
+    token = _token_of(claims, {rule.issuer for rule in rules})
+    try:
+        known = identity_of_token(rules, engine.policy.people, token)
+    except AuthenticationError:
+        raise InvalidInputError(
+            "The policy maps this token to several principals, or its claim to a "
+            "principal with other credentials, so it is rejected.",
+            field="token_claims",
+        ) from None
+    if known is None:
+        raise InvalidInputError(_why_nobody(rules, token), field="token_claims")
+    return msgspec.structs.replace(caller, principal=known.principal, roles=known.roles)
+
+
+def _token_of(text: str, issuers: Collection[str]) -> TokenClaims:
+    claims = scan_json(text.encode())
+    if not isinstance(claims, dict):
+        raise InvalidInputError(
+            "token_claims must be a JSON object.", field="token_claims"
+        )
+    said = claims.get("aud")
+    audiences = said if isinstance(said, list) else [said]
+    return TokenClaims(
+        issuer=token_issuer(claims, issuers),
+        audiences=tuple(one for one in audiences if isinstance(one, str)),
+        claims=claims,
+    )
+
+
+def _why_nobody(rules: Sequence[TokenIdentity], token: TokenClaims) -> str:
+    """Return the conditions of the nearest rule that a token does not meet."""
+    if not token.issuer:
+        return "No identity rule of the policy is about the issuer of this token."
+    of_issuer = [rule for rule in rules if rule.issuer == token.issuer]
+    nearest = min(of_issuer, key=lambda r: (len(r.missing(token)), -len(r.claims)))
+    missing = nearest.missing(token)
+    if not missing:
+        return "The claim that principal_claim names holds no valid name."
+    return (
+        "No identity rule of the policy matches this token. The nearest one differs "
+        f"in {', '.join(missing)}."
     )
 
 
