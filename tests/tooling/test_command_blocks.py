@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 
 from tests.built import DISTS
-from tests.e2e.test_client_pages import PAGES
 from tests.e2e.test_how_to import STARTS_ITS_OWN, TOLD
+from tests.e2e.test_hsm_client import PAGES
 from tests.support import REPOSITORY
 
 _TYPED: Final = frozenset(
