@@ -94,6 +94,10 @@ class NewHSM:
         """Return the certificate and key of a person's credential, as PEM."""
         password = self.path(f"people/{name}.password").read_bytes().strip()
         data = self.path(f"people/{name}.p12").read_bytes()
+        return self.write_pair(name, data, password)
+
+    def write_pair(self, name: str, data: bytes, password: bytes) -> Pair:
+        """Write the certificate and key of a PKCS#12 file as PEM."""
         key, certificate, _ = pkcs12.load_key_and_certificates(data, password)
         assert key is not None
         assert certificate is not None
@@ -164,6 +168,18 @@ def test_the_certificate_is_renewed(hsm: NewHSM, server: ServerProcess) -> None:
             time.sleep(0.1)
         assert 200 == connection.request("GET", "/api/v1/keys").status
     assert found == x509.load_pem_x509_certificates(path.read_bytes())[0]
+
+
+def test_a_certificate_that_the_policy_does_not_list(
+    hsm: NewHSM, server: ServerProcess
+) -> None:
+    """A stolen key of the CA makes certificates, and none gives access."""
+    ca = x509.load_pem_x509_certificate(hsm.path("ca.pem").read_bytes())
+    authority = PrivateCA.load(hsm.path("secrets/ca.key").read_bytes(), ca)
+    forged = authority.issue_person("ada", datetime.now(UTC), days=1, password="x")
+    pair = hsm.write_pair("forged", forged.pkcs12, b"x")
+    with Client(server.port, client_context(hsm.path("ca.pem"), pair)) as connection:
+        assert 401 == connection.request("GET", "/api/v1/keys").status
 
 
 def test_a_day_with_two_people(hsm: NewHSM, server: ServerProcess) -> None:

@@ -2,6 +2,9 @@
 """Renewal by the private CA: in time, in one step, and not by a foreign key."""
 
 import asyncio
+import os
+import signal
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -130,6 +133,33 @@ class TestRenewal:
         renewed.key.unlink()
 
         assert (old,) == first_state(renewed.settings).pairs[0].chain
+
+
+def test_kills_during_a_renewal(renewed: Renewed) -> None:
+    """The file holds a pair that the server starts with: the former, or the new one."""
+    for step, is_new in ((1, False), (2, False), (3, True)):
+        old = renewed.issue(LIFE - DAY)
+        pid = os.fork()
+        if pid == 0:
+            seen = 0
+
+            def hook(event: str, args: tuple[object, ...], stop_at: int = step) -> None:
+                nonlocal seen
+                if event in {"tempfile.mkstemp", "os.rename"}:
+                    seen += 1
+                    if seen == stop_at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(hook)
+            try:
+                renewed.renew()
+            finally:
+                os._exit(0)
+        was_killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+        assert was_killed != is_new
+        assert is_new == (old != renewed.held)
+        _pairs(renewed)
 
 
 class TestTask:

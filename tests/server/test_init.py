@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -188,6 +188,22 @@ class TestWithoutATerminal:
         assert "does not exist" in missing.stderr
         assert ["a file"] == [path.name for path in tmp_path.iterdir()]
 
+    def test_a_directory_of_another_user(
+        self,
+        tmp_path: Path,
+        run_here: Callable[..., Result],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The server of that user could not read what another one has made."""
+        mine = os.geteuid()
+        (tmp_path / "hsm").mkdir()
+        monkeypatch.setattr("os.geteuid", lambda: mine + 1)
+
+        done = run_here(str(tmp_path / "hsm"), "--yes")
+
+        assert 2 == done.exit_code
+        assert f"belongs to user {mine}" in done.stderr
+
     def test_questions_need_a_terminal(
         self, tmp_path: Path, run_here: Callable[..., Result]
     ) -> None:
@@ -271,10 +287,11 @@ class TestAlone:
 class Terminal:
     """The command on a terminal."""
 
-    def __init__(self, *words: str, environment: Mapping[str, str] = {}) -> None:
+    def __init__(self, *words: str, folder: Path) -> None:
         self.pid, self._end = pty.fork()
         if self.pid == 0:
-            os.environ.update({"TERM": "dumb", **environment})
+            os.chdir(folder)
+            os.environ["TERM"] = "dumb"
 
             os.execv(sys.executable, command(*words))  # noqa: S606 (no shell)
         self.text = ""
@@ -312,7 +329,8 @@ class TestOnATerminal:
     def test_five_questions(self, tmp_path: Path) -> None:
         """A bad answer is asked again; passwords are shown once, and not kept."""
         folder = tmp_path / "hsm"
-        terminal = Terminal(str(folder))
+        folder.mkdir()
+        terminal = Terminal(".", folder=folder)
         for question, answer in (
             ("1/5 Host name that clients use [localhost]: ", "not a name\n"),
             ("DNS name", "\n"),
@@ -336,10 +354,11 @@ class TestOnATerminal:
             assert pkcs12.load_pkcs12(data, password.encode()).key is not None
         assert not list(folder.rglob("*.password"))
         assert "Passwords are shown once." in terminal.text
+        assert f"former, empty directory: cd {folder}" in terminal.text
 
     def test_ctrl_c_at_a_question(self, tmp_path: Path) -> None:
         """It ends at once, and nothing is there."""
-        terminal = Terminal(str(tmp_path / "hsm"), "--host", "localhost")
+        terminal = Terminal("hsm", "--host", "localhost", folder=tmp_path)
         terminal.read("2/5 First administrator")
         terminal.type("\x03")
 

@@ -155,6 +155,16 @@ def _init(directory: Path, answers: dict[str, Any]) -> None:
         # Before the directory is there: an HSM whose passwords nobody saw has no use.
         _show_secrets(plan, root, people, shows_passwords=is_terminal)
     _show_next_steps(plan)
+    if _is_lost():
+        click.echo(f"\nYour shell is in the former, empty directory: cd {directory}")
+
+
+def _is_lost() -> bool:
+    """Return whether the working directory was replaced."""
+    try:
+        return not os.path.samefile(os.getcwd(), ".")
+    except FileNotFoundError:
+        return True
 
 
 def _plan(directory: Path, answers: dict[str, Any]) -> Plan:
@@ -300,9 +310,8 @@ def _show_next_steps(plan: Plan) -> None:
     directory = plan.directory
     if plan.second:
         click.echo(
-            f"Destroying, exporting and revoking keys needs {plan.admin} and "
-            f"{plan.second}. Whoever can write\nto {directory} can change that: keep "
-            "it to yourself."
+            f"Destroying, exporting and revoking keys need {plan.admin} and "
+            f"{plan.second}. Whoever can write to\n{directory} can change the policy."
         )
     else:
         click.echo(

@@ -80,6 +80,12 @@ def check_free(directory: Path) -> None:
         raise DirectoryTakenError(
             f"{directory} already holds an HSM ({SETTINGS_FILE}). It was not changed."
         )
+    owner = directory.stat().st_uid
+    if not found and owner != os.geteuid():
+        raise ConfigurationError(
+            f"{directory} belongs to user {owner}. Run the command as that user, and "
+            f"pass a new directory in it, such as {directory / 'hsm'}."
+        )
     if found:
         raise DirectoryTakenError(
             f"{directory} is not empty: it contains {found[0]}. It was not changed. "
