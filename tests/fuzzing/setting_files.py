@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from hsm_core.errors import ConfigurationError
 from hsm_core.policies import parse_policy_file
 from hsm_core.retention_policy import parse_retention_policy
+from hsm_server.commands.serve import serve
+from hsm_server.config.file import FileReader
 from hsm_server.config.settings import TokenRules
 from hsm_server.identity.issuer_config import load_token_issuers
 from hsm_server.identity.oidc_config import load_oidc_config
@@ -72,6 +75,23 @@ scopes: [openid, profile]
 """
 
 
+_CONFIGURATION: Final = b"""\
+# Settings of a server.
+[listener]
+bind = "[::1]:8443"
+cert = ["a.pem", 'b.pem']
+key = "a.pem"
+client-cert-identities = false
+
+[storage]
+key-store = "sqlite:data/keys"
+audit-retention-days = 30
+
+[service]
+drain-timeout-secs = 2.5
+"""
+
+
 _ISSUERS: Final = b"""\
 issuers:
   - issuer: https://id.example.com/realms/hsm
@@ -84,9 +104,28 @@ issuers:
 def targets() -> list[Target]:
     """Return a target for each kind of file."""
     return [
-        *(_policy(), _retention(), _token_config(), _provider(), _issuers()),
+        *(_configuration(), _policy(), _retention(), _token_config()),
+        *(_provider(), _issuers()),
         *(_jwk_set(), _pem()),
     ]
+
+
+def _configuration() -> Target:
+    reader = FileReader()
+    context = serve.make_context("serve", [], resilient_parsing=True)
+
+    def read(path: Path) -> object:
+        found = reader.read(path, context)
+        if found.faults:
+            raise ConfigurationError(found.faults[0])
+        return found
+
+    return Target(
+        name="server-config",
+        readers=(_in_file(read),),
+        seeds=(_CONFIGURATION, b"limits = {max-connections = 7}\n"),
+        longest=2048,
+    )
 
 
 def _policy() -> Target:

@@ -100,7 +100,7 @@ class Desk:
     def open(self) -> Any:
         """Open the HSM."""
         (self.folder / "data").mkdir(mode=0o700, exist_ok=True)
-        return open_hsm(self.settings, master_key=ROOT, hmac_key=AUDIT)
+        return open_hsm(self.settings, master_key=ROOT, hmac_key=AUDIT, test_all=False)
 
 
 @pytest.fixture(params=[KeyStoreKind.FILESYSTEM, KeyStoreKind.SQLITE])

@@ -12,8 +12,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hsm_server.commands import serve as program
 from hsm_server.config.annotations import Setting
@@ -323,23 +321,3 @@ def test_every_setting_is_a_key(
 def test_what_is_not_there_is_no_key(server: Program, flag: str) -> None:
     """It has the reason of the flag."""
     assert UNAVAILABLE[flag] in server.refusal(f"[service]\n{flag} = 1\n")
-
-
-@settings(max_examples=40)
-@given(
-    text=st.lists(
-        st.sampled_from([*'[]={}",\n .-#', "'", "\\", "1", "[limits]\n", "bind"]),
-        max_size=30,
-    ).map("".join)
-)
-def test_no_text_is_a_crash(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
-    """Whatever stands in it, a file is taken or refused."""
-    path = tmp_path_factory.mktemp("any") / "hsm.toml"
-    path.touch(mode=0o600)
-    path.write_text(text, "utf-8")
-    result = CliRunner().invoke(main, ["--config", str(path)], prog_name="hsm-server")
-
-    assert 2 == result.exit_code
-    assert "Traceback" not in result.output

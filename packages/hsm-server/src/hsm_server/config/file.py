@@ -153,7 +153,7 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
     if path is None or context.resilient_parsing:
         return
     try:
-        found = _Reader().read(path, context)
+        found = FileReader().read(path, context)
     except HSMError as error:
         raise ConfigFileError([str(error)], exit_code_of(error)) from None
     if found.faults:
@@ -162,7 +162,7 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
     context.default_map = {**(context.default_map or {}), **found.values}
 
 
-class _Reader:
+class FileReader:
     """Reader of configuration files."""
 
     def __init__(self) -> None:
