@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from tests.built import DISTS
+from tests.e2e.test_embedding_pages import PAGES as EMBEDDING_PAGES
 from tests.e2e.test_how_to import STARTS_ITS_OWN, TOLD
 from tests.e2e.test_hsm_client import PAGES
 from tests.support import REPOSITORY
@@ -18,6 +19,7 @@ from tests.support import REPOSITORY
 _TYPED: Final = frozenset(
     {
         "README.md",  # test_readme.py
+        "docs/tutorial/embed-the-hsm.md",  # test_embedding_pages.py
         "docs/tutorial/first-release.md",  # test_tutorial.py
         "docs/tutorial/see-it-work.md",  # test_demo.py
         "docs/how-to/get-certificates-by-acme.md",  # test_acme_how_to.py
@@ -27,7 +29,7 @@ _TYPED: Final = frozenset(
 )
 """Documents all of whose ``sh`` blocks a test types."""
 
-_RUN: Final = frozenset({"README.md", *PAGES})  # test_repository.py
+_RUN: Final = frozenset({"README.md", *PAGES, *EMBEDDING_PAGES})  # test_repository.py
 """Documents all of whose ``python`` blocks a test runs."""
 
 _BLOCK: Final = re.compile(

@@ -2,8 +2,8 @@
 """
 Plug-in of pytest: fixtures for tests of programs that use an HSM.
 
-pytest finds it once hsm-core is installed. `hsm` is an HSM in memory, `clock` its time,
-and `hsm_server` the address of a development server.
+pytest finds it once hsm-core is installed. ``hsm`` is an HSM in memory, ``clock`` its
+time, and ``hsm_server`` the address of a development server.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TestServer:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Give the clock of the fixture `hsm`; time passes only by ``clock.advance()``."""
+    """Give the clock of the fixture ``hsm``, which only ``clock.advance()`` moves."""
     from hsm_core.testing import FakeClock
 
     return FakeClock()
