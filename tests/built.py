@@ -58,7 +58,7 @@ def requirements(dist: str, extras: Iterable[str] = ()) -> tuple[list[str], list
             foreign += more_foreign
         else:
             foreign.append(str(requirement))
-    return own, foreign
+    return list(dict.fromkeys(own)), list(dict.fromkeys(foreign))
 
 
 def copy_otherwise(source: Path, target: Path) -> None:

@@ -168,6 +168,32 @@ class TestRepetition:
         assert caught.value.facts["reason"] == "lost"
         assert ["idempotency-key" in r.headers for r in stub.received] == [False]
 
+    def test_use_that_was_not_begun(
+        self, hsm: Way, stub: Stub, pauses: list[float]
+    ) -> None:
+        """A use is repeated if the server was too busy, or the caller too quick."""
+        stub.faults.extend(
+            [
+                answer(
+                    429,
+                    PROBLEM,
+                    problem(errors.RateLimitedError()),
+                    {"Retry-After": "2"},
+                ),
+                answer(503, PROBLEM, problem(errors.OverloadedError())),
+            ]
+        )
+        assert 8 == len(hsm.execute(ops.GenerateRandom(length=8)).random)
+        assert (3, 2, 2.0) == (len(stub.received), len(pauses), pauses[0])
+
+    def test_use_that_may_have_been_begun(self, hsm: Way, stub: Stub) -> None:
+        """A use that may have been made is not repeated."""
+        stub.faults.append(answer(503, PROBLEM, UNAVAILABLE))
+        with pytest.raises(errors.StoreUnavailableError):
+            hsm.execute(ops.GenerateRandom(length=8))
+
+        assert 1 == len(stub.received)
+
     def test_lost_read(self, hsm: Way, stub: Stub) -> None:
         """A read with a lost response is retried."""
         stub.faults.extend([drop(executed=False)] * 2)

@@ -27,6 +27,7 @@ from hsm_core.errors import (
     InvalidInputError,
     OperationAbortedError,
     OutcomeUnknownError,
+    OverloadedError,
     SelfTestFailedError,
     StorageFullError,
     TransportError,
@@ -107,9 +108,8 @@ def exchange(
         request.headers["If-Match"] = _key_tag(expected_generation)
     if operation.effect is Effect.MUTATION:
         return (yield from _change(type(operation), request, attempts, idempotency_key))
-    if operation.effect is Effect.USE:
-        attempts = 1
-    return (yield from _repeat(type(operation), request, attempts))
+    is_use = operation.effect is Effect.USE
+    return (yield from _repeat(type(operation), request, attempts, is_use=is_use))
 
 
 def _change(
@@ -135,13 +135,19 @@ def _change(
 
 
 def _repeat(
-    cls: type[Operation[R]], request: Request, attempts: int, key: str = ""
+    cls: type[Operation[R]],
+    request: Request,
+    attempts: int,
+    key: str = "",
+    *,
+    is_use: bool = False,
 ) -> Steps[R]:
     """
     Send a request until it succeeds, fails permanently, or runs out of attempts.
 
     With an idempotency *key*, an attempt that may have succeeded without a response
-    leaves the outcome unknown until a later attempt gets one.
+    leaves the outcome unknown until a later attempt gets one. A use is sent again only
+    if nothing was done.
     """
     unknown: HSMError | None = None
     attempt = 1
@@ -155,6 +161,8 @@ def _repeat(
             if key and _may_have_succeeded(error):
                 unknown = error
             goes_on = unknown is not None or _is_retryable(error)
+            if is_use:
+                goes_on = isinstance(error, OverloadedError)
             if attempt >= attempts or not goes_on:
                 if unknown is None:
                     raise

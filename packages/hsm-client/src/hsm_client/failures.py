@@ -70,8 +70,8 @@ class Failures:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return TransportError(
                 f"The certificate of {self._where} is not trusted: "
-                f"{cause.verify_message}. Pass --ca-bundle FILE if a private CA "
-                "issued it.",
+                f"{cause.verify_message}. If a private CA issued it, pass the "
+                "certificate of the CA (--ca-bundle FILE, or ca_bundle).",
                 reason="certificate",
             )
         word = getattr(cause, "reason", None) or ""

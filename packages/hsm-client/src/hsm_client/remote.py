@@ -37,8 +37,9 @@ class RemoteHSM:
 
     Reads and mutations are retried if the server is unavailable or its response is
     lost. A mutation is retried with the same idempotency key, so that it is executed
-    once, or with a new one if a crash left nothing of it. Uses, such as signing, are
-    not retried. Thread-safe. Close it, or use it in a ``with`` block.
+    once, or with a new one if a crash left nothing of it. A use, such as signing, is
+    retried only if the server was too busy to begin it. Thread-safe. Close it, or use
+    it in a ``with`` block.
 
     Args:
         endpoint: ``https://HOST[:PORT][/PREFIX]``.
