@@ -189,12 +189,13 @@ def test_neither_a_variable_nor_a_file(refusals: Refusals) -> None:
     file.touch(mode=0o600)
     file.write_text('[storage]\nsqlite-path = "keys.db"\n')
     results = [
-        refusals.run(FERROHSM_MASTER_KEY="@root.key"),
+        refusals.run(FERROHSM_MASTER_KEY="@root.key", FERROHSM_CERT="cert.pem"),
         refusals.run("--config", str(file)),
     ]
 
     assert [2, 2] == [result.exit_code for result in results]
     assert "FERROHSM_MASTER_KEY" in results[0].stderr
+    assert "FERROHSM_CERT" in results[0].stderr
     assert "--sqlite-path" in results[1].stderr
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from hsm_server.commands import serve as program
 from hsm_server.main import main
 from hsm_server.starting import Start
 from tests.server.support import b64
+from tests.support import REPOSITORY
 
 ROOT, AUDIT = bytes(range(32)), bytes(range(32, 64))
 FILE = """
@@ -264,6 +266,23 @@ class TestCheck:
         assert "audit records older than 30 days" in result.stdout
         assert "anotherone" not in result.output
 
+    def test_the_page(self, tmp_path: Path) -> None:
+        """An HSM of `init` is checked as the reference shows, line by line."""
+        runner, where = CliRunner(), str(tmp_path / "hsm")
+        people = ("--host", "hsm.example.com", "--admin", "ada", "--second", "grace")
+        made = runner.invoke(main, ["init", where, "--yes", *people])
+        assert 0 == made.exit_code, made.output
+        copy = f"{where}/secrets/root.key"
+        words = ["check", "--config", f"{where}/hsm.toml", "--root-copy", copy]
+        found = runner.invoke(main, words, prog_name="hsm-server")
+        page = (REPOSITORY / "docs/reference/settings-server.md").read_text()
+        (block,) = re.findall(r"```text\n\$ hsm-server check.*?\n(.*?)```", page, re.S)
+
+        assert 0 == found.exit_code, found.output
+        lines = [one for one in found.stdout.splitlines() if "as root" not in one]
+        shown = block.replace("/media/usb/root.key", copy).replace("/srv/hsm", where)
+        assert list(map(_plain, shown.splitlines())) == list(map(_plain, lines))
+
 
 class TestConfig:
     def test_origins(self, files: Desk) -> None:
@@ -325,6 +344,11 @@ class TestConfig:
 
         assert 2 == files.run("config").exit_code
         assert "storage.nothing" in files.run("check").stderr
+
+
+def _plain(line: str) -> str:
+    """Return a line without what differs from one HSM to the next."""
+    return re.sub(r"[0-9A-F]{4}(-[0-9A-F]{4}){2}|\d{4}-\d\d-\d\d", "…", line)
 
 
 def _origins(text: str) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hsm_server.config.options import (
 from hsm_server.main import main
 from hsm_server.starting import Start
 from tests.server.support import b64
+from tests.support import REPOSITORY
 
 KEY = b64(bytes(range(32)))
 SECRETS = f"""
@@ -102,6 +104,22 @@ def test_a_file_says_everything(server: Program, tmp_path: Path) -> None:
     assert {"Ed25519": ("libcrypto", "pyca")} == found.core.providers
     assert 2.0 == found.drain_timeout_seconds
     assert bytes(range(32)) == start.box.secrets().master_key
+
+
+def test_the_file_of_the_page(server: Program, tmp_path: Path) -> None:
+    """What the reference shows is taken."""
+    page = (REPOSITORY / "docs/reference/settings-server.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "secrets").mkdir()
+    for name in ("root", "audit", "tokens"):
+        secret = tmp_path / "secrets" / f"{name}.key"
+        secret.touch(mode=0o600)
+        secret.write_text(KEY)
+    server.write(text, mode=0o644)
+    result = server.run()
+
+    assert 0 == result.exit_code, result.output
+    assert "0.0.0.0" == server.starts[0].settings.bind.host  # noqa: S104 (the page)
 
 
 def test_flag_before_variable_before_file(server: Program) -> None:

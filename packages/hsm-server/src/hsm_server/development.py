@@ -218,13 +218,17 @@ def development_of(context: click.Context) -> Development | None:
     found: Development | None = context.meta.get(_MEMO)
     if found is None:
         return None
-    for flag, accepted in _OWN.items():
-        name = flag.replace("-", "_")
-        if _is_given(context, name) and context.params[name] != accepted:
-            raise click.UsageError(
-                f"--dev sets --{flag} ({environment_name(flag)}) itself. Remove it, or "
-                "start without --dev to keep keys."
-            )
+    given = [
+        f"--{flag} ({environment_name(flag)})"
+        for flag, accepted in _OWN.items()
+        if _is_given(context, flag.replace("-", "_"))
+        and context.params[flag.replace("-", "_")] != accepted
+    ]
+    if given:
+        raise click.UsageError(
+            f"--dev sets {', '.join(given)} itself. Remove the flag, variable or key, "
+            "or start without --dev to keep keys."
+        )
     host = context.params["bind"].host
     if not is_loopback(host):
         raise click.UsageError(
