@@ -27,8 +27,8 @@ SERVER_FILE: Final = "tls/server.pem"
 FOLDERS: Final = ("data", "people", "secrets", "tls")
 
 _KEYS: Final = {"sqlite": "data/keys.sqlite", "files": "data/keys"}
-_POLICY_SECONDS: Final = 0.5
-"""Time until a removed person is rejected."""
+_POLICY_SECONDS: Final = 0.25
+"""A removed person is rejected after two readings of the policy."""
 
 
 class StoreKind(StrEnum):
