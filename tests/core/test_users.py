@@ -39,6 +39,14 @@ def ada(hsm: hsm_core.EmbeddedHSM) -> User:
     return hsm.as_user("ada", roles=["operator", "administrator"])
 
 
+def test_who(ada: User) -> None:
+    """Users learn who they are to the HSM."""
+    assert ("ada", ("Administrator", "Operator")) == (
+        ada.whoami().principal,
+        ada.whoami().roles,
+    )
+
+
 def test_encryption(ada: User) -> None:
     """A key encrypts, decrypts and rewraps, and refuses other data."""
     key = ada.create("AES-256-GCM")

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Final
 
 try:
     import aiohttp
@@ -22,14 +21,13 @@ except ModuleNotFoundError as error:
 from hsm_client.failures import Failures, client_closed, innermost, too_long
 from hsm_client.messages import EVENTS, Answer, Request
 from hsm_client.transport import (
+    CONNECTIONS,
     LONGEST_SILENCE_SECONDS,
     checked_timeout,
     parse_endpoint,
     parse_retry_after,
 )
 from hsm_core.errors import TransportError
-
-_CONNECTIONS: Final = 64
 
 
 class AsyncTransport:
@@ -145,7 +143,7 @@ class AsyncTransport:
             raise client_closed()
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._context, limit=_CONNECTIONS),
+                connector=aiohttp.TCPConnector(ssl=self._context, limit=CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,

@@ -89,6 +89,9 @@ def _load_authorities(context: ssl.SSLContext, ca_bundle: Path | None) -> None:
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
 """Name or IPv4 address, or IPv6 address with or without a zone."""
 
+CONNECTIONS: Final = 64
+"""Connections to one server that are kept and used again."""
+
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600
@@ -264,7 +267,7 @@ def _open_pool(
             ssl_context=context,
             timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
             retries=False,
-            maxsize=8,
+            maxsize=CONNECTIONS,
         )
     except (HTTPError, ValueError):
         raise _invalid_host(host) from None

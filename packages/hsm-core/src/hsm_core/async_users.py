@@ -188,6 +188,10 @@ class AsyncUser:
         """Return random bytes; see `GenerateRandom`."""
         return (await self.execute(ops.GenerateRandom(length=length))).random
 
+    async def whoami(self) -> ops.CallerInfo:
+        """Return the user's name, roles and credential, as the HSM knows them."""
+        return await self.execute(ops.DescribeCaller())
+
     async def status(self) -> ops.HSMStatus:
         """Return the health of the HSM."""
         return await self.execute(ops.Status())

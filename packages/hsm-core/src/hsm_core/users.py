@@ -187,6 +187,10 @@ class User:
         """Return random bytes; see `GenerateRandom`."""
         return self.execute(ops.GenerateRandom(length=length)).random
 
+    def whoami(self) -> ops.CallerInfo:
+        """Return the user's name, roles and credential, as the HSM knows them."""
+        return self.execute(ops.DescribeCaller())
+
     def status(self) -> ops.HSMStatus:
         """Return the health of the HSM."""
         return self.execute(ops.Status())
