@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _FIELD: Final = "client_cert"
 _MAX_BYTES: Final = 1024 * 1024
+_SEQUENCE: Final = b"\x30"
+"""First byte of every PKCS#12 file: ASN.1 in BER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def is_pkcs12(path: Path) -> bool:
     Raises:
         ConfigurationError: It can't be read.
     """
-    return b"-----BEGIN " not in _read(path)
+    return _read(path)[:1] == _SEQUENCE
 
 
 def load_client_certificate(
@@ -119,8 +121,8 @@ def read_pkcs12(path: Path, password: str) -> ClientCertificate:
         )
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            f"Can't read the client certificate {path}: the password is wrong, or it "
-            "is neither PEM nor PKCS#12.",
+            f"Can't read the client certificate {path}: the password is wrong, or the "
+            "file is damaged.",
             field=_FIELD,
         ) from None
     if key is None or certificate is None:

@@ -3,18 +3,38 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
-from hsm_client.credentials import open_credential_store
+from hsm_client.credentials import (
+    CredentialStore,
+    StoredSecrets,
+    locked_secrets,
+    open_credential_store,
+)
 from hsm_client.profiles import CredentialKind, Profile
 from hsm_client.settings import ClientSettings
-from hsm_core.errors import ConfigurationError
+from hsm_core.errors import AuthenticationError, ConfigurationError
 from hsm_core.secret_input import read_secret_text
 
+_SPARE_SECONDS: Final = 15
+"""Time before its end at which a token is refreshed."""
 
-def open_profile_token(profile: Profile) -> Callable[[], str]:
+
+def open_profile_token(
+    profile: Profile, *, now: Callable[[], float] = time.time
+) -> Callable[[], str]:
     """
     Return a function that returns the bearer token of a profile for each request.
+
+    A token of a provider is refreshed shortly before it expires.
+
+    Args:
+        profile: The profile.
+
+        now: Clock, in seconds since 1970.
 
     Raises:
         ConfigurationError: There is no token, or it can't be read.
@@ -23,11 +43,80 @@ def open_profile_token(profile: Profile) -> Callable[[], str]:
     if profile.token_file is not None:
         token = read_secret_text(f"@{profile.token_file}", field="token_file").strip()
         return lambda: token
-    stored = open_credential_store(profile.secret_store).load(profile.name)
+    store = open_credential_store(profile.secret_store)
+    stored = store.load(profile.name)
     if stored is None or not stored.token:
         raise not_signed_in(profile)
+    if profile.credential is CredentialKind.OIDC:
+        return _RefreshedToken(profile, store, stored, now)
     token = stored.token
     return lambda: token
+
+
+class _RefreshedToken:
+    """
+    Access token of a provider, refreshed by itself. Thread-safe.
+
+    Processes of one user refresh one at a time: most refresh tokens are good once.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        store: CredentialStore,
+        stored: StoredSecrets,
+        now: Callable[[], float],
+    ) -> None:
+        self._profile = profile
+        self._store = store
+        self._stored = stored
+        self._now = now
+        self._lock = threading.Lock()
+
+    def __call__(self) -> str:
+        """
+        Return the token.
+
+        Raises:
+            AuthenticationError: The provider ended the sign-in.
+            TransportError: The provider can't be reached.
+        """
+        with self._lock:
+            if self._is_old(self._stored):
+                with locked_secrets(self._profile):
+                    self._stored = self._refreshed()
+            return self._stored.token
+
+    def _is_old(self, stored: StoredSecrets) -> bool:
+        return self._now() >= stored.expires_at - _SPARE_SECONDS
+
+    def _refreshed(self) -> StoredSecrets:
+        """Return the tokens that another process has stored meanwhile, or new ones."""
+        profile = self._profile
+        stored = self._store.load(profile.name)
+        if stored is None or not stored.token:
+            raise not_signed_in(profile)
+        if not self._is_old(stored):
+            return stored
+        if not stored.refresh_token:
+            raise _ended(profile, "it has expired")
+        # Deferred: a token that is still good needs no HTTP client for the provider.
+        from hsm_client.oidc import Provider
+
+        provider = Provider(profile.issuer, profile.client_id, profile.issuer_ca_bundle)
+        try:
+            fresh = provider.refresh(stored, now=self._now())
+        except AuthenticationError as error:
+            raise _ended(profile, str(error.facts.get("reason", ""))) from None
+        self._store.save(profile.name, fresh)
+        return fresh
+
+
+def _ended(profile: Profile, why: str) -> AuthenticationError:
+    return AuthenticationError(
+        f"Your sign-in with profile {profile.name} has ended ({why}). Run: hsm-cli "
+        f"--profile {profile.name} login"
+    )
 
 
 def read_key_password(profile: Profile) -> str:

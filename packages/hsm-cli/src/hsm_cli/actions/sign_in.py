@@ -16,7 +16,12 @@ from hsm_cli.io.output import print_note
 from hsm_client import RemoteHSM
 from hsm_client.choosing import is_same_endpoint
 from hsm_client.client_certificates import read_pkcs12
-from hsm_client.credentials import StoredSecrets, has_keyring, open_credential_store
+from hsm_client.credentials import (
+    StoredSecrets,
+    has_keyring,
+    locked_secrets,
+    open_credential_store,
+)
 from hsm_client.private_files import write_private_file
 from hsm_client.profiles import (
     RESERVED,
@@ -31,6 +36,7 @@ from hsm_client.settings import ClientSettings
 from hsm_core.errors import (
     AccessDeniedError,
     AuthenticationError,
+    ConfigurationError,
     TransportError,
 )
 from hsm_core.operations import CallerInfo, DescribeCaller
@@ -99,7 +105,8 @@ def complete_sign_in(
         caller = _check(profile, secrets, settings)
         print_note(f"trusting the CA in {profile.client_cert}")
     # First the secrets: a profile without them would be of no use.
-    open_credential_store(profile.secret_store).save(profile.name, secrets)
+    with locked_secrets(profile):
+        open_credential_store(profile.secret_store).save(profile.name, secrets)
     save_profile(profile)
     if former is not None and former.secret_store is not profile.secret_store:
         open_credential_store(former.secret_store).remove(profile.name)
@@ -149,10 +156,28 @@ def sign_out(profile: Profile) -> bool:
     """
     Remove the secrets of a profile, and return whether there were any.
 
+    The provider of the profile revokes its refresh token; a note says if it does not.
+
     Raises:
         ConfigurationError: They can't be removed.
     """
-    return open_credential_store(profile.secret_store).remove(profile.name)
+    store = open_credential_store(profile.secret_store)
+    stored = None
+    with locked_secrets(profile):
+        try:
+            stored = store.load(profile.name)
+        except ConfigurationError as error:
+            # They go all the more if others can read them.
+            print_note(f"{error} Its tokens are not revoked.")
+        had_any = store.remove(profile.name)
+    if stored is not None and stored.refresh_token:
+        # It loads an HTTP server and a library, which other profiles do not need.
+        from hsm_cli.actions.provider_sign_in import open_provider, revoke
+
+        note = revoke(open_provider(profile), stored.refresh_token)
+        if note:
+            print_note(note)
+    return had_any
 
 
 def prompt_secret(text: str, option: str) -> str:

@@ -20,7 +20,7 @@ from hsm_cli.actions.sign_in import (
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
 from hsm_cli.io.results import words
-from hsm_cli.options import choice
+from hsm_cli.options import ListOption, choice
 from hsm_cli.parameters import HSMCommand, LocalCommand
 from hsm_client.client_certificates import is_pkcs12
 from hsm_client.credentials import StoredSecrets
@@ -39,6 +39,10 @@ from hsm_core.secret_input import is_literal_secret, read_secret_text
 
 _STDIN: Final = "-"
 _LONGEST: Final = 64 * 1024
+_OF_PROVIDERS: Final = (
+    *("client_id", "scopes", "audience", "device"),
+    *("redirect_port", "issuer_ca_bundle"),
+)
 _CERTIFICATES: Final = (CredentialKind.CERTIFICATE, CredentialKind.PKCS12)
 
 
@@ -60,6 +64,40 @@ _CERTIFICATES: Final = (CredentialKind.CERTIFICATE, CredentialKind.PKCS12)
     metavar="SECRET",
     help="Sign in with this bearer token: @FILE, fd:N, or - for standard input or a "
     "prompt.",
+)
+@click.option(
+    "--issuer",
+    metavar="URL",
+    help="Sign in at this OpenID Connect provider, in a browser.",
+)
+@click.option(
+    "--client-id", metavar="ID", help="ID of hsm-cli at the provider: a public client."
+)
+@click.option(
+    "--scope",
+    "scopes",
+    cls=ListOption,
+    metavar="SCOPE[,SCOPE...]",
+    help="Scopes to request. Default: openid, and offline_access if there is one.",
+)
+@click.option("--audience", metavar="TEXT", help="Requested audience of access tokens.")
+@click.option(
+    "--device",
+    is_flag=True,
+    help="Sign in with a code on another device, for a machine without a browser.",
+)
+@click.option(
+    "--redirect-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="Port on 127.0.0.1 for the browser's answer. Default: any free one.",
+)
+@click.option(
+    "--issuer-ca-bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="CA certificates of the provider (PEM). Default: the system's.",
 )
 @click.option(
     "--secret-store",
@@ -172,34 +210,72 @@ def _credential(
     profile: Profile, settings: ClientSettings, values: dict[str, Any]
 ) -> tuple[Profile, StoredSecrets]:
     """Return the profile with the given credential, and its secrets."""
-    file, token = values["credential"], values["token"]
-    if file is not None and token is not None:
-        raise click.UsageError("--credential and --token are mutually exclusive.")
-    if file is None and token is None:
-        file, token = _credential_again(profile)
-    if token is not None:
-        if values["password"] is not None:
-            raise click.UsageError("--password requires --credential.")
-        secrets = StoredSecrets(token=_read_token(token))
-        return _with_token(profile, settings), secrets
-    return _with_certificate(profile, file, settings, values["password"])
+    _check_options(values)
+    file = values["credential"]
+    if values["token"] is not None:
+        secrets = StoredSecrets(token=_read_token(values["token"]))
+        return _with_token(profile, settings, CredentialKind.TOKEN), secrets
+    if values["issuer"] is None and file is None:
+        if profile.credential in _CERTIFICATES:
+            file = profile.client_cert
+        elif profile.credential is not CredentialKind.OIDC:
+            raise click.UsageError(
+                "How do you sign in? Pass --credential FILE for a client certificate, "
+                "--issuer URL for a provider, or --token - for a bearer token."
+            )
+    if file is not None:
+        return _with_certificate(profile, file, settings, values["password"])
+    return _at_provider(profile, settings, values)
 
 
-def _credential_again(profile: Profile) -> tuple[Path | None, str | None]:
-    """Return the credential of a known profile, to sign in with it again."""
-    if profile.credential in _CERTIFICATES:
-        return profile.client_cert, None
-    raise click.UsageError(
-        "How do you sign in? Pass --credential FILE for a client certificate, or "
-        "--token - for a bearer token."
+def _check_options(values: dict[str, Any]) -> None:
+    """Refuse options that exclude each other, or would be ignored."""
+    ways = [name for name in ("credential", "token", "issuer") if values[name]]
+    if len(ways) > 1:
+        raise click.UsageError(f"--{ways[0]} and --{ways[1]} are mutually exclusive.")
+    if values["password"] is not None and ways[:1] in (["token"], ["issuer"]):
+        raise click.UsageError("--password requires --credential.")
+    if ways[:1] in (["credential"], ["token"]):
+        for name in _OF_PROVIDERS:
+            if values[name]:
+                option = "scope" if name == "scopes" else name.replace("_", "-")
+                raise click.UsageError(f"--{option} requires --issuer.")
+
+
+def _at_provider(
+    profile: Profile, settings: ClientSettings, values: dict[str, Any]
+) -> tuple[Profile, StoredSecrets]:
+    """Sign in at a provider, in a browser or with a code."""
+    # It loads an HTTP server and a library, which other ways do not need.
+    from hsm_cli.actions import provider_sign_in as at
+
+    bundle = values["issuer_ca_bundle"] or profile.issuer_ca_bundle
+    profile = msgspec.structs.replace(
+        _with_token(profile, settings, CredentialKind.OIDC),
+        issuer=values["issuer"] or profile.issuer,
+        client_id=values["client_id"] or profile.client_id,
+        audience=values["audience"] or profile.audience,
+        issuer_ca_bundle=bundle and bundle.absolute(),
     )
+    if not profile.client_id:
+        raise click.UsageError("--issuer requires --client-id.")
+    provider = at.open_provider(profile)
+    is_known = values["issuer"] is None and profile.scopes
+    scopes = values["scopes"] or (is_known or at.default_scopes(provider))
+    profile = msgspec.structs.replace(profile, scopes=tuple(scopes))
+    if values["device"]:
+        return profile, at.sign_in_by_device(provider, profile)
+    port: int = values["redirect_port"]
+    return profile, at.sign_in_by_browser(provider, profile, port=port)
 
 
-def _with_token(profile: Profile, settings: ClientSettings) -> Profile:
+def _with_token(
+    profile: Profile, settings: ClientSettings, kind: CredentialKind
+) -> Profile:
     """Return a profile with a token, and a client certificate if one is required."""
     return msgspec.structs.replace(
         profile,
-        credential=CredentialKind.TOKEN,
+        credential=kind,
         client_cert=settings.client_cert and settings.client_cert.absolute(),
         client_key=settings.client_key and settings.client_key.absolute(),
     )
