@@ -12,7 +12,13 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from hsm_core.errors import AuthenticationError, ConfigurationError
+from hsm_core import operations as ops
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    AuthenticationError,
+    ConfigurationError,
+    HSMError,
+)
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Caller
 from hsm_core.policies import parse_policy
@@ -25,10 +31,11 @@ from hsm_server.identity.token_config import public_keys_of_set
 from hsm_server.identity.token_keys import TokenTrust, TrustedNames, public_key_set
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
-from tests.core.test_withdrawn_approvers import put_in_force
+from tests.core.test_withdrawn_approvers import granted, put_in_force
 from tests.server.attacks import CLASSES
 from tests.server.issuer_kit import (
     AUDIENCE,
+    ENTRA,
     GITHUB,
     ISSUED,
     KEYCLOAK,
@@ -477,6 +484,65 @@ def test_keys_that_change(hsm: OpenHSM) -> None:
     gatekeeper.use(TokenTrust.of_secret(b"x" * 32, TokenRules()))
     assert named(gatekeeper, mint()) is None
     assert named(gatekeeper, other.token())
+
+
+class TestApprovals:
+    """People approve with tokens of their own issuers."""
+
+    POLICY = parse_policy(
+        mapping_policy("github", "entra", "okta").text.replace(
+            "identities:",
+            "rules:\n  - {name: asking, effect: require-approval, match: {operations: "
+            "[CreateKey, Sign]}, approval: {roles: [Auditor, Operator]}}\nidentities:",
+        )
+    )
+
+    def ask(self, hsm: OpenHSM, guarding: Gatekeeper) -> str:
+        """Ask as the job in CI; return the approval that is missing, or nothing."""
+        job = guarding.caller(Visitor(credential=ISSUED["okta"].token()))
+        operation = ops.CreateKey(algorithm="ed25519", name="release")
+        try:
+            hsm.act_as(job).execute(operation)
+        except ApprovalRequiredError as error:
+            return str(error.facts["approval_id"])
+        return ""
+
+    def approve(self, hsm: OpenHSM, guarding: Gatekeeper, approval: str) -> None:
+        """Approve as grace."""
+        grace = guarding.caller(Visitor(credential=ISSUED["entra"].token()))
+        granted(hsm, grace, approval)
+
+    @pytest.mark.parametrize("change", ["key", "rule", "nothing"])
+    def test_trust_that_ends(self, change: str) -> None:
+        """An approval ends with the issuer's key, or with the rule for the approver."""
+        own = TokenTrust.of_secret(SECRET, TokenRules())
+        names = TrustedNames(own)
+        issuers = [ISSUED[name].trust() for name in ("github", "entra", "okta")]
+        with memory_hsm(policy=self.POLICY, credential_keys=names) as hsm:
+            guarding = Gatekeeper(
+                open_async(hsm), own, lambda: None, names=names, issuers=issuers
+            )
+            approval = self.ask(hsm, guarding)
+            self.approve(hsm, guarding, approval)
+            if change == "key":
+                guarding.use_issuer(TokenTrust((), TokenRules(), ENTRA))
+            if change == "rule":
+                text = self.POLICY.text.replace("Hsm.Auditor", "Hsm.Other")
+                put_in_force(hsm, parse_policy(text))
+
+            assert ("" if change == "nothing" else approval) == self.ask(hsm, guarding)
+
+    def test_another_issuer_is_no_second_person(self) -> None:
+        """Who is the same by name cannot approve with a token of another issuer."""
+        text = self.POLICY.text.replace("principal: grace", "principal: Otto")
+        own = TokenTrust.of_secret(SECRET, TokenRules())
+        issuers = [ISSUED[name].trust() for name in ("entra", "okta")]
+        with memory_hsm(policy=parse_policy(text)) as hsm:
+            guarding = Gatekeeper(open_async(hsm), own, lambda: None, issuers=issuers)
+            approval = self.ask(hsm, guarding)
+
+            with pytest.raises(HSMError, match="own"):
+                self.approve(hsm, guarding, approval)
 
 
 def test_one_key_of_two_issuers_has_two_names() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -18,8 +19,11 @@ from hsm_core.private_ca import PrivateCA
 from hsm_core.secret_input import fingerprint
 from hsm_core.settings import KeyStoreKind, Settings
 from hsm_server.commands import serve as program
+from hsm_server.config.exit_codes import ExitCode
+from hsm_server.identity.token_keys import public_key_set
 from hsm_server.main import main
 from hsm_server.starting import Start
+from tests.server.issuer_kit import GITHUB, GITLAB, ISSUED, SPIFFE, mapping_policy
 from tests.server.support import b64
 from tests.support import REPOSITORY
 
@@ -355,6 +359,30 @@ def _origins(text: str) -> list[tuple[str, str]]:
     assert tomllib.loads(text)
     parts = [line.rpartition("  # ") for line in text.splitlines() if "  # " in line]
     return [(setting.strip(), origin) for setting, _, origin in parts]
+
+
+def test_issuers_and_policy_are_compared(tmp_path: Path, certificate: bytes) -> None:
+    """Issuers without a rule, and rules without an issuer, are probably mistakes."""
+    desk = Desk(tmp_path, KeyStoreKind.SQLITE, certificate)
+    desk.write("policy.yaml", mapping_policy("github", "gitlab").text)
+    desk.add("[policy]\npolicy-config = 'policy.yaml'")
+    none = desk.run("check")
+    desk.add("[authentication]\ntoken-issuers = 'issuers.yaml'")
+    both = [{"issuer": GITHUB}, {"issuer": SPIFFE, "jwks_file": "bundle.json"}]
+    desk.write("issuers.yaml", json.dumps({"issuers": both}))
+    missing = desk.run("check")
+    desk.write("bundle.json", public_key_set(ISSUED["spiffe"].trust().keys).decode())
+    found = desk.run("check")
+
+    for issuer in (GITHUB, GITLAB):
+        assert f"The policy has identities of {issuer}, which is no" in none.output
+    assert ExitCode.OK == none.exit_code == found.exit_code
+    assert ExitCode.OK != missing.exit_code
+    assert "error   token issuers:" in missing.output
+    assert "issuers.yaml, 2 issuers" in found.output
+    assert f"No identity of the policy is about tokens of {SPIFFE}." in found.output
+    assert f"The policy has identities of {GITLAB}, which is no" in found.output
+    assert GITHUB not in found.output
 
 
 @pytest.mark.parametrize("command", ["check", "config"])

@@ -346,6 +346,11 @@ class Policy:
         asked += [rule.exclusion for rule in self.rules if rule.exclusion is not None]
         return any(terms.caller.single_use is not None for terms in asked)
 
+    @property
+    def token_issuers(self) -> frozenset[str]:
+        """Issuers of tokens that the identity rules are about."""
+        return frozenset(rule.issuer for rule in self.token_identities)
+
     def __post_init__(self) -> None:
         said: list[Any] = [
             {role.value: sorted(kinds) for role, kinds in self.grants.items() if kinds},

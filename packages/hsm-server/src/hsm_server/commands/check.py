@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -139,10 +140,11 @@ def _secrets(values: Mapping[str, Any]) -> str:
             _read(flag, values[name])
         elif flag != TOKEN_SECRET:
             raise ConfigurationError(f"{flag} is missing.", field=flag)
-    if not any(map(values.get, TOKEN_KEYS)) and not values["client_cert_identities"]:
+    ways = (*TOKEN_KEYS, "token_issuers", "client_cert_identities")
+    if not any(map(values.get, ways)):
         raise ConfigurationError(
             "Nobody could sign in. Set auth-jwt-secret, auth-jwt-config, "
-            "auth-jwt-jwks-url or client-cert-identities."
+            "auth-jwt-jwks-url, token-issuers or client-cert-identities."
         )
     return f"root key {fingerprint(_read(_ROOT, values['master_key']))}"
 
@@ -162,6 +164,9 @@ def _check_files(
         report.look("retention policy", lambda: _retention(core.retention_config))
     if tokens.path is not None:
         report.look("token keys", lambda: _token_keys(settings))
+    report.look(
+        "token issuers", lambda: _issuers(report, settings, launched.token_issuers)
+    )
     if launched.oidc_config is not None:
         report.look("OpenID Connect", lambda: _provider(launched.oidc_config))
 
@@ -205,6 +210,31 @@ def _token_keys(settings: ServerSettings) -> str:
     least = 0 if settings.token_config.key_set_url else 1
     found = load_token_config(path, settings.tokens, least=least)
     return f"{path}, {len(found.keys)} keys"
+
+
+def _issuers(report: _Report, settings: ServerSettings, path: Path | None) -> str:
+    """
+    Check the issuers and their key files, and compare them with the policy.
+
+    Raises:
+        HSMError: A file is not valid.
+    """
+    from hsm_server.identity.issuer_config import load_token_issuers
+    from hsm_server.identity.token_config import load_key_set
+
+    found = () if path is None else load_token_issuers(path)
+    for issuer in found:
+        if issuer.jwks_file is not None:
+            load_key_set(issuer.jwks_file, settings.tokens)
+    trusted, named = {issuer.issuer for issuer in found}, frozenset[str]()
+    if settings.core.policy_config is not None:
+        with contextlib.suppress(HSMError):  # It is reported with the policy.
+            named = load_policy(settings.core.policy_config).token_issuers
+    for name in sorted(trusted - named):
+        report.warn(f"No identity of the policy is about tokens of {name}.")
+    for name in sorted(named - trusted):
+        report.warn(f"The policy has identities of {name}, which is no token issuer.")
+    return "" if path is None else f"{path}, {len(found)} issuers"
 
 
 def _provider(path: Path | None) -> str:
