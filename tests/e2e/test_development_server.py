@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import tempfile
 import tomllib
@@ -121,8 +122,9 @@ def test_what_it_writes(server: ServerProcess, desk: Desk) -> None:
 
 
 def test_nothing_is_left(server: ServerProcess, desk: Desk) -> None:
-    """Profile and folder vanish with the server."""
-    assert 0 == server.stop()
+    """Profile and folder vanish with the server, which ends with its terminal."""
+    os.kill(server.pid, signal.SIGHUP)
+    assert 0 == server.wait()
     assert [] == list(desk.temporary.iterdir())
     assert [] == list(desk.profiles.iterdir())
 

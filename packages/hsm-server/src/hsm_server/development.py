@@ -8,11 +8,13 @@ a connection profile by which the client finds it. All of them vanish with the s
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import os
 import secrets
+import signal
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -145,6 +147,10 @@ class Development:
 
     def _on_ready(self, url: str) -> None:
         """Write the profile, and announce the server."""
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # It ends with its terminal, in place of a reload.
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
         replace_file(_profile(), self._profile_text(url).encode())
         say(f"audit log: {self.audit_log}")
         say(f"profile 'dev' for hsm-cli: {_profile()}")
