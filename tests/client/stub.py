@@ -46,12 +46,14 @@ class Stub:
     Attributes:
         faults: What is done to the next requests, one each, before it behaves again.
         received: All requests so far.
+        connections: How many connections clients have made.
     """
 
     hsm: HSM
     port: int = 0
     faults: list["Fault"] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
+    connections: int = 0
 
     @property
     def endpoint(self) -> str:
@@ -240,6 +242,7 @@ class _Server(ThreadingHTTPServer):
         with suppress(OSError):
             secure = self._context.wrap_socket(request, server_side=True)
             self._open.add(secure)
+            self.stub.connections += 1
             super().process_request_thread(secure, client_address)
             self._open.discard(secure)
 

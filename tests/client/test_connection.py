@@ -12,6 +12,7 @@ from urllib3.connection import HTTPSConnection
 from hsm_core import operations as ops
 from hsm_core.errors import (
     ConfigurationError,
+    KeyNotFoundError,
     TransportError,
     UnsafeFileModeError,
 )
@@ -127,6 +128,15 @@ class TestConnection:
             hsm.execute(ops.Status())
 
         assert caught.value.facts["reason"] == "lost"
+
+    def test_reused(self, hsm: Way, stub: Stub) -> None:
+        """One request after another takes the same connection, also after an error."""
+        for _ in range(3):
+            hsm.execute(ops.Status())
+            with pytest.raises(KeyNotFoundError):
+                hsm.execute(ops.DescribeKey(key_id="nobody"))
+
+        assert (6, 1) == (len(stub.received), stub.connections)
 
     def test_closed(self, hsm: Way, stub: Stub, entries: Sequence[AuditEntry]) -> None:
         """A closed client sends nothing, and its views end."""
