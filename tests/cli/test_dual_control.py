@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_two_people(two: Two) -> None:
     assert "granted" in agreed.text
     two.alice.ok("destroy", "k", "--yes")
     assert "consumed" in two.bob.ok("approvals", "list", "--all").text
-    assert approval_id not in two.bob.ok("approvals", "list").text
+    assert approval_id[:8] not in two.bob.ok("approvals", "list").text
     assert 0 != two.alice("destroy", "k", "--yes").code
 
 
@@ -210,6 +211,27 @@ def test_wait(two: Two) -> None:
 
     assert 0 == outcome.code, outcome.err
     assert "destroyed" in outcome.text
+
+
+def test_wait_for_a_request(two: Two) -> None:
+    """A request is waited for by its short ID, until it is decided."""
+    for name in ("k", "l"):
+        two.alice.ok("create", "AES-256-GCM", "--name", name, "--tags", "dual")
+    asked = two.ask("k")[:8]
+    pending = two.alice("approvals", "wait", asked, "--wait-seconds", "0")
+    approved = two.bob("approvals", "approve", asked, "--yes")
+    granted = two.alice("approvals", "wait", asked)
+    other = two.alice("destroy", "l", "--yes").err
+    denied = re.search(r"approvals wait ([0-9a-f-]{36})", other)
+    assert denied is not None
+    two.bob.ok("approvals", "deny", denied[1][:8], "--reason", "not today")
+    ended = two.alice("approvals", "wait", denied[1], "--wait-seconds", "9")
+
+    assert (11, 0, 0, 13) == (pending.code, approved.code, granted.code, ended.code)
+    assert "state" in granted.text
+    assert "granted" in granted.text
+    assert "denied by bob: not today" in ended.err
+    two.alice.ok("destroy", "k", "--yes", "--approval-id", asked)
 
 
 @pytest.mark.parametrize(

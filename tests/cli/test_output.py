@@ -60,8 +60,10 @@ class TestTable:
         whole = filled.ok("list").text
         box = filled.ok("describe", "box", "--field", "key_id").text
 
-        assert ["NAME", "ID", "ALGORITHM", "STATE", "VERSION"] == lines[0].split()
-        assert ["box", box[:8], "AES-256-GCM", "active", "1"] == lines[3].split()
+        assert ["NAME", "ID", "ALGORITHM", "STATE", "VERSION", "TAGS"] == lines[
+            0
+        ].split()
+        assert ["box", box[:8], "AES-256-GCM", "active", "1", "-"] == lines[3].split()
         assert "a-rather-long" in lines[2]
         assert "\N{HORIZONTAL ELLIPSIS}" in lines[2]
         assert "MLKEM1024-ECDH-P384-SHA3-256" in lines[2]

@@ -100,6 +100,18 @@ class TestCredentials:
         assert (2, []) == (outcome.code, stub.received)
         assert "FERROHSM_AUTH_TOKEN" in outcome.err
 
+    def test_rejected(
+        self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rejected credential points to the login, an absent server to its URL."""
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", "other.token.x")
+        rejected = online("status")
+        absent = online("--endpoint", "https://127.0.0.1:1", "status")
+
+        assert (3, 9) == (rejected.code, absent.code)
+        assert "hsm-cli login" in rejected.err
+        assert "Pass --endpoint URL or --profile NAME" in absent.err
+
     def test_both_flags(self, online: Shell, stub: Stub) -> None:
         """Two flags are mutually exclusive."""
         outcome = online("--auth-token", "@a", "--jwt-secret", "@b", "status")

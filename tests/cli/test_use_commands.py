@@ -12,6 +12,88 @@ from tests.cli.support import Shell
 from tests.support import require_program
 
 
+@pytest.fixture
+def folder(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_file: Path
+) -> Path:
+    """Give a current folder with a file of binary data, and some keys."""
+    monkeypatch.chdir(tmp_path)
+    for algorithm, name in (("ed25519", "k"), ("aes", "box"), ("HMAC-SHA-256", "m")):
+        shell.ok("create", algorithm, "--name", name)
+    return tmp_path
+
+
+class TestOperands:
+    def test_sign_and_verify(self, shell: Shell, folder: Path) -> None:
+        """A key, a file and a signature are named in this order."""
+        shell.ok("sign", "k", "data.bin", "-o", "data.sig")
+        good = shell.ok("verify", "k", "data.bin", "data.sig")
+        by_option = shell.ok("verify", "--key-id", "k", "data.bin", "data.sig")
+        other = shell("verify", "k", "data.sig", "data.sig")
+        explicit = shell.ok("sign", "k", "--in", "data.bin", "--out", "-")
+
+        assert "Valid signature: k, version 1, Ed25519\n" == good.text
+        assert good == by_option
+        assert 6 == other.code
+        assert (folder / "data.sig").read_bytes() == explicit.out
+
+    def test_others(self, shell: Shell, folder: Path) -> None:
+        """MACs and ciphertexts take files in the same way."""
+        shell.ok("mac", "m", "data.bin", "-o", "data.mac")
+        shell.ok("encrypt", "box", "data.bin", "-o", "data.sealed")
+        shell.ok("decrypt", "box", "data.sealed", "-o", "again.bin")
+        verified = shell.ok("verify-mac", "m", "data.bin", "data.mac")
+
+        assert "Valid MAC: m, version 1, " in verified.text
+        assert Path("data.bin").read_bytes() == Path("again.bin").read_bytes()
+
+    def test_standard_input(self, shell: Shell, folder: Path) -> None:
+        """- is standard input, but not for two things at once."""
+        data = Path("data.bin").read_bytes()
+        piped = shell.ok("sign", "k", "-", stdin=data)
+        Path("raw.sig").write_bytes(base64.b64decode(piped.text))
+        verified = shell.ok("verify", "k", "-", "raw.sig", stdin=data)
+        twice = shell("verify", "k", "-", "-", stdin=data)
+
+        assert piped == shell.ok("sign", "k", "data.bin")
+        assert "Valid signature" in verified.text
+        assert 2 == twice.code
+        assert "can't both come from standard input" in twice.err
+
+    def test_text(self, shell: Shell, folder: Path) -> None:
+        """Text is no file: named with --text, or plain words without a file."""
+        Path("hello").write_bytes(b"other")
+        by_name = shell.ok("sign", "k", "--text", "hello")
+        as_file = shell.ok("sign", "k", "hello")
+        Path("hello").unlink()
+
+        assert by_name == shell.ok("sign", "k", "hello")
+        assert by_name != as_file
+
+    @pytest.mark.parametrize("name", ["REAMDE.md", "dir/file", "./x", "/no/such"])
+    def test_mistyped_file(self, shell: Shell, folder: Path, name: str) -> None:
+        """The name of a file that is not there is never signed as text."""
+        outcome = shell("sign", "k", name)
+
+        assert (2, b"") == (outcome.code, outcome.out)
+        assert f"There is no file {name}." in outcome.err
+        assert "--text" in outcome.err
+        assert 0 == shell("sign", "k", "--text", name).code
+
+    def test_binary_on_a_terminal(self, shell: Shell, folder: Path) -> None:
+        """Bytes are not printed on a terminal; text is."""
+        shell.ok("encrypt", "box", "data.bin", "-o", "data.sealed")
+        refused = shell("decrypt", "box", "data.sealed", terminal=True)
+        raw = shell("sign", "k", "data.bin", "-o", "-", terminal=True)
+        sealed = shell.ok("encrypt", "box", "--text", "dawn").text.strip()
+        shown = shell("decrypt", "box", sealed, terminal=True)
+
+        assert (1, b"", 1, b"") == (refused.code, refused.out, raw.code, raw.out)
+        assert "1024 bytes of binary data" in refused.err
+        assert "Pass -o FILE" in refused.err
+        assert (0, "dawn\n") == (shown.code, shown.text)
+
+
 class TestSign:
     @pytest.mark.parametrize("algorithm", ["rsa2048", "p256", "p521", "ed25519"])
     def test_round_trip(
@@ -25,7 +107,7 @@ class TestSign:
         wrong = shell("verify", "k", "other data", "--signature", path)
 
         assert b"" == signed.out
-        assert "Valid signature (version 1).\n" == good.text
+        assert good.text.startswith("Valid signature: k, version 1, ")
         assert (6, b"") == (wrong.code, wrong.out)
         assert "[signature_mismatch]" in wrong.err
 
@@ -237,7 +319,7 @@ class TestMac:
         short = shell("verify-mac", "m", "hello", "--mac-base64", "eA==")
 
         assert base64.b64decode(text) == Path(path).read_bytes()
-        assert "Valid MAC (version 1).\n" == good.text
+        assert "Valid MAC: m, version 1, HMAC-SHA-256\n" == good.text
         assert (6, 6) == (wrong.code, short.code)
 
 

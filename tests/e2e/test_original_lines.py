@@ -295,7 +295,7 @@ def test_approvals(desk: Desk) -> None:
     granted = ok(f"hsm-cli approvals approve --approval-id {ids[0]}")
     refused = ok(f"hsm-cli approvals deny --approval-id {ids[1]}")
 
-    assert all(approval_id in listed for approval_id in ids)
+    assert all(approval_id[:8] in listed for approval_id in ids)
     assert "granted" in granted
     assert "denied" in refused
     desk.ok("hsm-cli destroy one --yes", roles="administrator")

@@ -38,14 +38,14 @@ def test_first_release(newcomer: Newcomer) -> None:
     assert 0 == status, told
     assert "exit code 11" in told
     assert "built from tag 1.0" in told
-    assert "Valid signature (version 1)." in told
+    assert "Valid signature: " in told
     assert "exit code 6" in told
     assert [
         ("Sign", "ada"),
         ("Approve", "grace"),
         ("Approve", "grace"),
         ("Sign", "ada"),
-    ] == re.findall(r"^\d+ .*? (\w+) +\w+ +\w+ +(ada|grace) ", told, re.MULTILINE)
+    ] == re.findall(r"^\d+ .*? (\w+) +\w+ +(ada|grace) ", told, re.MULTILINE)
     assert "intact" in told
     assert re.search(r"record \d+", told)
     assert told.rstrip().endswith("exit code 7")

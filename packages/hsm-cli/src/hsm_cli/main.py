@@ -115,9 +115,23 @@ def _print_error(error: HSMError, *, as_json: bool, hint: str = "") -> None:
             sys.stderr.write(f"{encode_record(error_record(_encodable(error)))}\n")
         return
     print_note(f"{error} [{error.code}]")
-    for line in (hint, *_approval_notes(error)):
+    for line in (hint, _advice(error), *_approval_notes(error)):
         if line:
             print_note(line)
+
+
+def _advice(error: HSMError) -> str:
+    """Return the next step after an error whose message does not name it."""
+    from hsm_core.errors import AuthenticationError, TransportError
+
+    if isinstance(error, AuthenticationError):
+        return "to sign in again: hsm-cli login"
+    if isinstance(error, TransportError) and error.facts.get("reason") == "connect":
+        return (
+            "is this the right server? Pass --endpoint URL or --profile NAME; "
+            "hsm-server --dev starts one to try out"
+        )
+    return ""
 
 
 def _approval_notes(error: HSMError) -> list[str]:
@@ -137,7 +151,8 @@ def _approval_notes(error: HSMError) -> list[str]:
         f"approval request {request.approval_id}: {request.operation.kind}, missing: "
         f"{missing}; expires {instant(request.expires_at)}",
         f"to approve: hsm-cli approvals approve {request.approval_id}",
-        "after approval, run the same command again; or use --wait to wait for it",
+        f"to wait for it: hsm-cli approvals wait {request.approval_id}",
+        "after approval, run the same command again; or use --wait to do both",
     ]
 
 

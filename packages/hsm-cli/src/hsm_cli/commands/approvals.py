@@ -26,12 +26,13 @@ from hsm_cli.actions.approvals import (
 from hsm_cli.exit_codes import FileDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
-from hsm_cli.io.output import ask, neutral, terminal_columns
+from hsm_cli.io.output import ask, neutral, print_note, terminal_columns
 from hsm_cli.io.tables import render_pairs, render_table
 from hsm_cli.options import Group, ListOption, choice
 from hsm_cli.parameters import HSMCommand, reason_option
+from hsm_client.waiting import ApprovalWait, execute_when_approved
 from hsm_core.consent import changes, headline, statement
-from hsm_core.errors import InvalidInputError
+from hsm_core.errors import ApprovalRequiredError, InvalidInputError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import (
     ApprovalInfo,
@@ -361,6 +362,31 @@ def withdraw(invocation: Invocation, approval_id: str, reason: str) -> None:
 def cancel(invocation: Invocation, approval_id: str) -> None:
     """Cancel your own approval request."""
     _report(invocation, invocation.execute(CancelApproval(approval_id=approval_id)))
+
+
+@approvals.command("wait", cls=HSMCommand)
+@approval_operand
+@click.pass_obj
+def wait(invocation: Invocation, approval_id: str) -> None:
+    """
+    Wait until an approval request is granted, at most --wait-seconds.
+
+    Exits with 13 if it is denied, cancelled, used up or expired, and with 11 if the
+    time is over. Then run the command that needs it again.
+    """
+    limits = invocation.approval_wait or ApprovalWait(notify=print_note)
+    # The same wait as that of a command with --wait, for a request to look at.
+    invocation.approval_wait = None
+
+    def look() -> ApprovalInfo:
+        found = invocation.execute(GetApproval(approval_id=approval_id))
+        if found.state is ApprovalState.GRANTED:
+            return found
+        required = ApprovalRequiredError(approval_id=approval_id)
+        required.approval = found
+        raise required
+
+    _report(invocation, execute_when_approved(invocation, look, limits))
 
 
 def _report(invocation: Invocation, approval: ApprovalInfo) -> None:

@@ -251,15 +251,14 @@ def _verify_files(
     key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_trail(path, key, progress.show, people)
-    invocation.output.pairs(report, _report_pairs(report))
+    headline = f"Audit log intact: {report.records} records"
+    invocation.output.pairs(report, _report_pairs(report), headline)
 
 
 def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
     torn = f"{report.torn_bytes} bytes" if report.torn_bytes else ""
     return [
-        ("verdict", "intact"),
         ("checked", describe_checks(macs=report.macs_checked)),
-        ("records", str(report.records)),
         ("signed approvals", _signed_approvals(report)),
         ("pruned before", str(report.first_seq) if report.first_seq else ""),
         ("log id", report.log_id),
@@ -292,12 +291,10 @@ def _verify_on_server(invocation: Invocation) -> None:
         head_seq=found.head_seq,
         head_hash=found.head_hash,
     )
-    invocation.output.pairs(
-        report,
-        [
-            ("verdict", "intact (verified by the server)"),
-            ("records", str(verified)),
-            ("pruned before", str(first) if first else ""),
+    pairs = [("pruned before", str(first) if first else "")]
+    if invocation.output.form is Form.WIDE:
+        pairs += [
+            ("verified by", "the server"),
             ("head", f"{report.head_seq} {report.head_hash}"),
-        ],
-    )
+        ]
+    invocation.output.pairs(report, pairs, f"Audit log intact: {verified} records")

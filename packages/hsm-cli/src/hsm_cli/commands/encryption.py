@@ -13,14 +13,13 @@ from hsm_cli.actions.batches import run_batch
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.results import check_destinations, deliver, deliver_pair, pair_options
+from hsm_cli.operands import aad_options, payload_operands
 from hsm_cli.options import choice
 from hsm_cli.parameters import (
     OAEP_OPTIONS,
     HSMCommand,
-    aad_options,
     key_operand,
     out_option,
-    payload_operands,
     version_option,
 )
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
@@ -150,7 +149,8 @@ def decrypt(
     """
     Decrypt data. Prints the raw plaintext; --out creates a private file.
 
-    CIPHERTEXT is base64; a file holds the raw ciphertext unless --base64 is given.
+    FILE holds the raw ciphertext, or base64 with --base64. Base64 text is accepted,
+    too.
     """
     ciphertext = source.read()
     found = invocation.execute(

@@ -15,12 +15,11 @@ from hsm_cli.io.results import (
     deliver_pair,
     pair_options,
 )
+from hsm_cli.operands import aad_options, payload_operands
 from hsm_cli.parameters import (
     HSMCommand,
-    aad_options,
     key_operand,
     out_option,
-    payload_operands,
     version_option,
 )
 from hsm_core.model import KeyId
@@ -88,7 +87,7 @@ def open_sealed(
     """
     Open a sealed blob. Prints the raw plaintext; --out creates a private file.
 
-    CIPHERTEXT is base64; a file holds the raw blob unless --base64 is given.
+    FILE holds the raw blob, or base64 with --base64; base64 text is accepted too.
     """
     found = invocation.execute(Open(key_id=key_id, ciphertext=source.read(), aad=aad))
     if out is None and not invocation.output.is_record:

@@ -169,7 +169,8 @@ def verify(
     key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_ledger(path, key, audit_path, progress.show)
-    invocation.output.pairs(report, _pairs(report))
+    headline = f"Retention ledger intact: {report.records} records"
+    invocation.output.pairs(report, _pairs(report), headline)
 
 
 def _summary(report: RetentionReport) -> str:
@@ -206,10 +207,8 @@ def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
     if report.former:
         compared += f"; lost ledgers before it: {report.former}"
     return [
-        ("verdict", "intact"),
         ("checked", describe_checks(macs=report.macs_checked)),
         ("compared", compared),
-        ("records", str(report.records)),
         ("purges", str(report.purges)),
         ("aborted", str(report.aborted)),
         ("unfinished", str(report.unfinished)),

@@ -18,11 +18,10 @@ from hsm_cli.actions.signing import (
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.io.results import deliver
+from hsm_cli.operands import payload_operands, proof_options
 from hsm_cli.parameters import (
     HSMCommand,
     out_option,
-    payload_operands,
-    proof_options,
     version_option,
 )
 from hsm_core.errors import (
@@ -105,10 +104,11 @@ def _verify_batch(
     options: SignatureOptions,
     version: int | None,
     out: str | None,
+    proof_operand: str | None,
     proof_path: str | None,
     proof_text: str | None,
 ) -> None:
-    if options.prehashed or proof_path is not None or proof_text is not None:
+    if options.prehashed or (proof_operand, proof_path, proof_text) != (None,) * 3:
         raise click.UsageError(
             "--prehash, --signature and --signature-base64 can't be used with --batch; "
             "put a signature, and a message or a digest, in each item."
@@ -145,7 +145,7 @@ def verify(
     signature = proof.read()
     tries = verification_inputs(invocation, key_id, source, options, version)
     found = _verify_any(invocation, key_id, signature, tries, options, version)
-    invocation.output.record(found, f"Valid signature (version {found.version}).")
+    invocation.output.record(found, _verdict("signature", key_id, found))
 
 
 def _verify_any(
@@ -197,10 +197,11 @@ def _verify_mac_batch(
     source: Source,
     version: int | None,
     out: str | None,
+    proof_operand: str | None,
     proof_path: str | None,
     proof_text: str | None,
 ) -> None:
-    if proof_path is not None or proof_text is not None:
+    if (proof_operand, proof_path, proof_text) != (None,) * 3:
         raise click.UsageError(
             "--mac and --mac-base64 can't be used with --batch; put a MAC in each item."
         )
@@ -234,4 +235,9 @@ def verify_mac(
             key_id=key_id, message=source.read(), mac=proof.read(), version=version
         )
     )
-    invocation.output.record(found, f"Valid MAC (version {found.version}).")
+    invocation.output.record(found, _verdict("MAC", key_id, found))
+
+
+def _verdict(what: str, key: str, found: Verified) -> str:
+    """Return the result of a verification; *key* is the name that was given."""
+    return f"Valid {what}: {key}, version {found.version}, {found.algorithm}"

@@ -152,10 +152,10 @@ _COLUMNS: Final = (
     Column("Standard", None, lambda row: row.standard),
     Column("Public", None, lambda row: str(row.public_key_bytes or "")),
     Column("Private", None, lambda row: str(row.private_key_bytes or "")),
-    Column("Signature", lambda row: str(row.signature_bytes or "")),
-    Column("Ciphertext", lambda row: str(row.ciphertext_bytes or "")),
+    Column("Signature", None, lambda row: str(row.signature_bytes or "")),
+    Column("Ciphertext", None, lambda row: str(row.ciphertext_bytes or "")),
     Column("Usages", None, lambda row: words(row.usages)),
-    Column("Provider", None, lambda row: row.provider),
+    Column("Provider", lambda row: row.provider),
     Column("Version", None, lambda row: row.provider_version),
     Column(
         "Status", lambda row: f"{row.status}: {row.hint}" if row.hint else row.status
@@ -227,7 +227,7 @@ def algorithms(
         AlgorithmList(items=items),
         items,
         _COLUMNS,
-        "Sizes are in bytes. --format wide adds standards, usages and providers.",
+        "--format wide adds standards, usages and sizes in bytes.",
     )
 
 

@@ -24,7 +24,8 @@ _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = Limits().payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
 """Longest data that is read: the longest payload plus the envelope."""
 
-_STDIN: Final = "-"
+STDIN: Final = "-"
+"""Name of standard input on the command line."""
 
 
 def encode_base64(data: bytes) -> str:
@@ -130,7 +131,7 @@ class Source:
     @property
     def size(self) -> int | None:
         """Length of a regular file in bytes; None for anything else."""
-        if self.path is None or self.path == _STDIN:
+        if self.path is None or self.path == STDIN:
             return None
         try:
             status = os.stat(os.fsencode(self.path))
@@ -164,7 +165,7 @@ class Source:
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        if self.path == _STDIN:
+        if self.path == STDIN:
             if sys.stdin is None:
                 raise InvalidInputError("Standard input is closed.", field=self.what)
             yield sys.stdin.buffer

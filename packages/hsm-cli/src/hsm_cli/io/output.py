@@ -141,14 +141,28 @@ class Output:
         else:
             self.line(neutral(text))
 
-    def pairs(self, value: object, pairs: Sequence[tuple[str, str]]) -> None:
-        """Write a record as JSON, or as names with values; empty ones are omitted."""
+    def pairs(
+        self, value: object, pairs: Sequence[tuple[str, str]], headline: str = ""
+    ) -> None:
+        """
+        Write a record as JSON, or as names with values.
+
+        Args:
+            value: The record.
+
+            pairs: Names and values; empty values are omitted.
+
+            headline: Line above them, or nothing.
+        """
         if self.is_record:
             self._write_records(value, None)
             return
         from hsm_cli.io.tables import render_pairs
 
-        self.line(render_pairs([(name, text) for name, text in pairs if text]))
+        if headline:
+            self.line(neutral(headline))
+        if shown := [(name, text) for name, text in pairs if text]:
+            self.line(render_pairs(shown))
 
     def table(
         self,

@@ -251,7 +251,7 @@ KEY_COLUMNS: Final = (
     Column("Integrity", None, lambda key: key.integrity),
     Column("Owner", None, lambda key: key.owner),
     Column("Created", None, lambda key: instant(key.created_at)),
-    Column("Tags", None, lambda key: words(key.tags)),
+    Column("Tags", lambda key: words(key.tags)),
 )
 """Columns of a table of `KeyInfo`."""
 
