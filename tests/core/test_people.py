@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: MIT
 """People of a directory: added and removed, whenever the process is killed."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs12
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hsm_core.errors import (
     ConfigurationError,
@@ -219,6 +224,54 @@ class TestRemoving:
 
         with pytest.raises(ConflictError, match="Edit the file instead"):
             People(directory).remove("eve")
+
+
+def test_four_at_once(directory: Path) -> None:
+    """Nobody's change undoes another one's."""
+    names = ["ada", "eve", "grace", "mary"]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: People(directory).add(name, [Role.SERVICE]), names))
+    assert names == sorted(named(directory))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: People(directory).remove(name), names))
+    assert {} == named(directory)
+    assert 4 == len(revoked(directory))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ada", "ADA", "a.b@c", "null"]),
+            st.one_of(
+                st.none(), st.lists(st.sampled_from(Role), min_size=1, unique=True)
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_any_order(changes: list[tuple[str, list[Role] | None]]) -> None:
+    """The policy lists who was added last and not removed; all others are revoked."""
+    with TemporaryDirectory() as folder:
+        directory = made(Path(folder))
+        people, issued = People(directory), set()
+        model: dict[str, list[str]] = {}
+        for name, roles in changes:
+            if roles is None:
+                with contextlib.suppress(NoSuchPersonError):
+                    people.remove(name)
+            else:
+                people.add(name, roles, replaces=True)
+                issued.add(serial(directory, name))
+            model = {n: r for n, r in model.items() if n.lower() != name.lower()}
+            if roles is not None:
+                model[name] = sorted(roles)
+
+            assert model == named(directory)
+            good = {serial(directory, name) for name in model}
+            assert issued - good == revoked(directory)
+        assert (directory / POLICY_FILE).read_text().startswith(RULES)
 
 
 class TestDirectory:

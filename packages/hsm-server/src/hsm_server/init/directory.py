@@ -109,10 +109,13 @@ def new_directory(directory: Path) -> Iterator[Path]:
     try:
         staging = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
+        advice = (
+            f"Pass a new directory in it, such as {directory / 'hsm'}"
+            if directory.exists()
+            else "Pass a directory whose parent folder is writable"
+        )
         raise ConfigurationError(
-            f"Cannot create a folder in {parent} ({error.strerror}). It must be "
-            f"writable. Or pass a new directory in a writable folder, such as "
-            f"{directory / 'hsm'}."
+            f"Cannot create a folder in {parent} ({error.strerror}). {advice}."
         ) from None
     try:
         with _locked(staging):
