@@ -124,7 +124,7 @@ class OIDCProvider:
         folder: For certificates.
 
     Attributes:
-        roles: Roles that an access token says, by user.
+        groups: Groups in the access tokens of a user, by name.
         metadata: Changes of its metadata.
         bundle: PEM file of its CA.
         requests: Method and path of each request.
@@ -134,7 +134,7 @@ class OIDCProvider:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
-        self.roles = {"olga": ["Operator"], "anton": ["Auditor"]}
+        self.groups = {"olga": ["hsm-operators"], "anton": ["hsm-auditors"]}
         self.metadata: dict[str, Any] = {}
         self.requests: list[str] = []
         self.answers: list[tuple[str, bool] | str | None] = []
@@ -258,7 +258,7 @@ class OIDCProvider:
             "iss": self.url,
             "aud": AUDIENCE,
             "sub": user,
-            "roles": self.roles[user],
+            "groups": self.groups[user],
             "iat": now,
             "exp": now + LIFETIME,
             "jti": secrets.token_hex(16),

@@ -43,19 +43,25 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OIDCProvider]
 @pytest.fixture(scope="module")
 def server(shared_site: Site, provider: OIDCProvider) -> Iterator[ServerProcess]:
     """Give a server that accepts access tokens of the provider."""
-    keys, config = shared_site.folder / "keys.json", shared_site.folder / "jwt.yaml"
+    names = ("keys.json", "issuers.yaml", "policy.yaml")
+    keys, issuers, policy = (shared_site.folder / name for name in names)
+    rule = f"principal_claim: sub, issuer: '{provider.url}', audience: '{AUDIENCE}'"
     for path, text in (
         (keys, provider.key_set()),
+        (issuers, f"issuers: [{{issuer: '{provider.url}', jwks_file: keys.json}}]\n"),
         (
-            config,
-            f"issuer: {provider.url}\naudience: {AUDIENCE}\njwks_file: {keys}\n",
+            policy,
+            "version: 1\nextends: default\nidentities:\n"
+            f"  - {{{rule}, roles: [Operator], claims: {{groups: hsm-operators}}}}\n"
+            f"  - {{{rule}, roles: [Auditor], claims: {{groups: hsm-auditors}}}}\n",
         ),
     ):
         path.touch(0o600)
         path.write_text(text)
     environment = shared_site.environment()
     del environment["FERROHSM_JWT_SECRET"]
-    flags = ("--auth-jwt-config", str(config), "--client-auth", "optional")
+    flags = ("--token-issuers", str(issuers), "--client-auth", "optional")
+    flags = (*flags, "--policy-config", str(policy))
     with shared_site.start(*flags, environment=environment) as running:
         yield running
         assert 0 == running.stop()
