@@ -60,8 +60,10 @@ def server(shared_site: Site, provider: OIDCProvider) -> Iterator[ServerProcess]
         path.write_text(text)
     environment = shared_site.environment()
     del environment["FERROHSM_JWT_SECRET"]
-    flags = ("--token-issuers", str(issuers), "--client-auth", "optional")
-    flags = (*flags, "--policy-config", str(policy))
+    flags = (
+        *("--token-issuers", str(issuers), "--policy-config", str(policy)),
+        *("--client-auth", "optional"),
+    )
     with shared_site.start(*flags, environment=environment) as running:
         yield running
         assert 0 == running.stop()
