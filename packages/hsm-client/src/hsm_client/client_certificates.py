@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _FIELD: Final = "client_cert"
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _MAX_BYTES: Final = 1024 * 1024
 _SEQUENCE: Final = b"\x30"
 """First byte of every PKCS#12 file: ASN.1 in BER."""
@@ -86,7 +87,8 @@ def load_client_certificate(
             file.flush()
             context.load_cert_chain(file.name, password=found.password)
         return
-    if key is None and b"PRIVATE KEY-----" not in _read(certificate):
+    text = _read(certificate)
+    if key is None and _CERTIFICATE in text and b"PRIVATE KEY-----" not in text:
         raise ConfigurationError(
             f"{certificate} holds no private key. Pass the file of the key as "
             "client_key (--client-key).",
