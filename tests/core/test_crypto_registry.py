@@ -21,6 +21,7 @@ from hsm_core._internal.crypto.registry import (
     default_registry,
 )
 from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._providers import oqs, pqcrypto
 from hsm_core._providers.oqs.library import Absent
 from hsm_core._providers.oqs.provider import OqsProvider
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family
@@ -32,7 +33,7 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.factory import open_hsm
-from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
+from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle, ProviderPlugin
 from hsm_core.settings import KeyStoreKind, Settings
 from tests.core.crypto_samples import (
     PYCA,
@@ -220,6 +221,21 @@ class TestProviders:
         assert isinstance(oqs, DeferredProvider)
         assert oqs.is_enabled
         assert {Family.ML_KEM, Family.ML_DSA} == oqs.preferred
+
+    @pytest.mark.parametrize("plugin", [oqs.PLUGIN, pqcrypto.PLUGIN])
+    def test_facts_of_shipped_plugins(self, plugin: ProviderPlugin) -> None:
+        """
+        What is known of a plug-in before it is loaded is what it says.
+        """
+        name = plugin.open.__module__.rpartition(".")[2]
+        known = default_providers(enabled=("oqs",) if plugin.needs_enabling else ())
+        (found,) = [p for p in known if p.name == name]
+
+        assert isinstance(found, DeferredProvider)
+        assert plugin.preferred == found.preferred
+        assert found.is_enabled
+        (off,) = [p for p in default_providers() if p.name == name]
+        assert getattr(off, "is_enabled", None) is not plugin.needs_enabling
 
     def test_settings(self) -> None:
         """

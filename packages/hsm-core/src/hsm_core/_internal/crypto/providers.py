@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from hsm_core._internal.lib.plugins import load_plugin
 from hsm_core.algorithms import Algorithm, Family, parse_algorithm, spec
@@ -130,6 +129,41 @@ _BUILT_IN: Final[Mapping[str, Callable[[], CryptoProvider]]] = {
 """Providers without a plug-in, in the order they are asked in."""
 
 
+class Plugin(NamedTuple):
+    """A `ProviderPlugin`; one of this distribution is not loaded before it opens."""
+
+    open: Callable[[], CryptoProvider | None]
+    preferred: frozenset[Family] = frozenset()
+    needs_enabling: bool = False
+
+
+def _opener(name: str) -> Callable[[], CryptoProvider | None]:
+    """Return a function that loads and opens a plug-in of this distribution."""
+
+    def open_provider() -> CryptoProvider | None:
+        # Reading metadata loads twenty modules, which most programs never need.
+        from importlib.metadata import PackageNotFoundError, distribution
+
+        try:
+            points = distribution(_DISTRIBUTION).entry_points
+        except PackageNotFoundError:
+            return None
+        for point in points.select(group=PLUGINS, name=name):
+            return _checked(name, point.load()).open()
+        return None
+
+    return open_provider
+
+
+_SHIPPED: Final[Mapping[str, Plugin]] = {
+    "oqs": Plugin(
+        _opener("oqs"), frozenset({Family.ML_KEM, Family.ML_DSA}), needs_enabling=True
+    ),
+    "pqcrypto": Plugin(_opener("pqcrypto")),
+}
+"""Plug-ins of this distribution; their own facts, which a test compares."""
+
+
 def default_providers(
     named: Iterable[str] = (), *, enabled: Collection[str] = ()
 ) -> tuple[CryptoProvider, ...]:
@@ -147,12 +181,12 @@ def default_providers(
     Raises:
         ConfigurationError: A named plug-in can't be loaded.
     """
-    plugins = _shipped_plugins()
+    plugins = dict(_SHIPPED)
     for name in named:
         if name not in plugins and name not in {*_BUILT_IN, _COMPOSITE}:
             loaded = load_plugin((PLUGINS,), name, field=_FIELD, noun="provider")
             if loaded is not None:
-                plugins[name] = _checked(name, loaded[1])
+                plugins[name] = _plugin(name, loaded[1])
     return (
         *(DeferredProvider(name, opener) for name, opener in _BUILT_IN.items()),
         *(
@@ -169,13 +203,9 @@ def default_providers(
     )
 
 
-def _shipped_plugins() -> dict[str, ProviderPlugin]:
-    """Return the plug-ins of this distribution; none if it has no metadata."""
-    try:
-        points = distribution(_DISTRIBUTION).entry_points.select(group=PLUGINS)
-    except PackageNotFoundError:
-        return {}
-    return {point.name: _checked(point.name, point.load()) for point in points}
+def _plugin(name: str, loaded: object) -> Plugin:
+    found = _checked(name, loaded)
+    return Plugin(found.open, found.preferred, found.needs_enabling)
 
 
 def _checked(name: str, loaded: object) -> ProviderPlugin:

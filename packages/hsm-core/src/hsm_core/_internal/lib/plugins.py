@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from hsm_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def load_plugin(
@@ -30,6 +33,9 @@ def load_plugin(
     Raises:
         ConfigurationError: Several packages offer the name, or it can't be loaded.
     """
+    # It loads twenty modules, which programs without plug-ins never need.
+    from importlib.metadata import entry_points
+
     found = [
         (group, point)
         for group in groups
@@ -56,6 +62,8 @@ def load_plugin(
 
 def plugin_names(groups: Iterable[str]) -> set[str]:
     """Return the names that installed packages offer."""
+    from importlib.metadata import entry_points
+
     return {point.name for group in groups for point in entry_points(group=group)}
 
 
