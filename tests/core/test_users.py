@@ -205,6 +205,8 @@ async def test_the_asynchronous_twin(tmp_path: Path) -> None:
         assert repr(key) == "<AsyncKey release ML-DSA-65 version 2 of 2, active>"
         assert [found.name async for found in ada.keys()] == ["release"]
         assert (await ada.audit.verify()).records > 10
+        (newest,) = await hsm.audit.events(limit=1, kinds=["Sign"])
+        assert newest.event.key_id == key.id
         assert repr(ada) == "<AsyncUser ada (auditor, operator)>"
     assert repr(hsm) == f"<AsyncEmbeddedHSM {tmp_path}/keys, closed>"
 

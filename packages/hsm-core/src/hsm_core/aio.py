@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from hsm_core import embedded
 from hsm_core._roots import StrPath
 from hsm_core.async_users import AsyncAudit, AsyncKey, AsyncUser
-from hsm_core.embedded import EmbeddedHSM, Root, caller_of, shown_of
+from hsm_core.embedded import PROGRAM, EmbeddedHSM, Root, caller_of, shown_of
 from hsm_core.factory import open_async
 from hsm_core.model import Role
 from hsm_core.protocols import Clock
@@ -38,6 +38,11 @@ class AsyncEmbeddedHSM:
         """Return the HSM for one user; see `EmbeddedHSM.as_user`."""
         caller = caller_of(name, roles)
         return AsyncUser(self._gateway.act_as(caller), shown=shown_of(caller))
+
+    @property
+    def audit(self) -> AsyncAudit:
+        """Audit log, for the program itself with the role of an auditor."""
+        return AsyncUser(self._gateway.act_as(PROGRAM), shown=shown_of(PROGRAM)).audit
 
 
 @asynccontextmanager

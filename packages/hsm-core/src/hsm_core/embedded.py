@@ -27,8 +27,8 @@ MEMORY: Final = ":memory:"
 Root: TypeAlias = bytes | StrPath | MasterKeySource
 """Root key as 32 bytes, as the path of its file, or as an object that holds it."""
 
-_PROGRAM: Final = "embedding-program"
-"""Principal of the audit records of `EmbeddedHSM.audit`."""
+PROGRAM: Final = Caller(principal="embedding-program", roles=frozenset({Role.AUDITOR}))
+"""Caller of `EmbeddedHSM.audit`."""
 
 
 class EmbeddedHSM:
@@ -79,8 +79,7 @@ class EmbeddedHSM:
     @property
     def audit(self) -> Audit:
         """Audit log, for the program itself with the role of an auditor."""
-        caller = Caller(principal=_PROGRAM, roles=frozenset({Role.AUDITOR}))
-        return User(self.gateway.act_as(caller), shown=_PROGRAM).audit
+        return User(self.gateway.act_as(PROGRAM), shown=shown_of(PROGRAM)).audit
 
     def write_audit_key(self, file: StrPath) -> None:
         """
