@@ -21,8 +21,9 @@ from tests.support import require_service as require_service_or_skip
 
 heed_signals()
 
-# No test reads the connection profiles of the user.
+# No test reads the connection profiles of the user, or their keyring.
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent/ferrohsm-tests"
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 # How long an example takes is the machine's business, and no test's.
 settings.register_profile("patient", deadline=None)

@@ -13,6 +13,9 @@ from hsm_client.profiles import config_file, dev_file, load_profiles
 from tests.cli.support import Shell
 from tests.client.certificates import Certificates
 from tests.client.stub import TOKEN, Stub
+from tests.client.test_keyring import Keyring, ring
+
+__all__ = ["ring"]
 
 Write: TypeAlias = Callable[[str], None]
 
@@ -201,6 +204,47 @@ class TestDevelopmentServer:
 
         assert [("dev", True)] == [(row["name"], row["used"]) for row in listed]
         assert (2, True) == (refused.code, "'dev' is reserved" in refused.err)
+
+
+class TestLogin:
+    @pytest.mark.parametrize("kind", [None, "file", "keyring"])
+    def test_place_of_secrets(
+        self,
+        bare_shell: Shell,
+        stub: Stub,
+        certificates: Certificates,
+        folder: Path,
+        ring: Keyring,
+        kind: str | None,
+    ) -> None:
+        """Secrets are kept where the user says, by default in a keyring."""
+        words = ["--ca-bundle", str(certificates.ca), "login", stub.endpoint]
+        words += ["--token", "-", *(["--secret-store", kind] if kind else [])]
+        outcome = bare_shell(*words, stdin=TOKEN.encode())
+        in_file = (folder / "credentials/localhost.json").exists()
+
+        assert (0, "") == (outcome.code, outcome.err)
+        assert (kind == "file", kind != "file") == (in_file, bool(ring.entries))
+        assert "tester" == bare_shell.ok("whoami", "--json").json["principal"]
+
+    def test_move(
+        self,
+        bare_shell: Shell,
+        stub: Stub,
+        certificates: Certificates,
+        folder: Path,
+        ring: Keyring,
+    ) -> None:
+        """Another place leaves nothing in the former one."""
+        words = ["--ca-bundle", str(certificates.ca), "login", stub.endpoint]
+        for kind in ("keyring", "file"):
+            flags = ("--token", "-", "--secret-store", kind)
+            bare_shell(*words, *flags, stdin=TOKEN.encode())
+
+        assert {} == ring.entries
+        assert (folder / "credentials/localhost.json").exists()
+        assert 0 == bare_shell("logout").code
+        assert not (folder / "credentials/localhost.json").exists()
 
 
 class TestCommands:
