@@ -232,6 +232,11 @@ def test_a_fault_has_its_place(
     assert words in told
 
 
+def test_a_file_of_brackets(server: Program) -> None:
+    """However deep, it is refused."""
+    assert "nested too deeply" in server.refusal(f"a = {'[' * 5000}")
+
+
 def test_all_faults_at_once(server: Program) -> None:
     """Whoever mends a file isn't sent back once for each."""
     told = server.refusal("[limits]\nmax-connections = 0\nmax-aad-bytes = -1\nx = 1\n")

@@ -14,7 +14,7 @@ from hsm_core.errors import HSMError
 from hsm_server.config.annotations import Setting
 from hsm_server.config.core import STORAGE, core_settings
 from hsm_server.config.exit_codes import exit_code_of
-from hsm_server.config.file import config_option, given_file
+from hsm_server.config.file import check_places, config_option, given_file
 from hsm_server.config.options import GROUPS, Command, options, table_of
 from hsm_server.config.rendering import is_shown, toml_of
 from hsm_server.config.settings import HTTPLimits
@@ -32,6 +32,7 @@ _COLUMN: Final = 48
 
 def _run(**values: Any) -> None:
     context = click.get_current_context()
+    check_places(context, values["key_store"])
     try:
         derived = _derived(values)
     except HSMError as error:

@@ -271,6 +271,10 @@ def _parse(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:
         raise ConfigurationError(
             f"{path}{line}: not valid TOML: {reason}.", field=FILE_FIELD
         ) from None
+    except RecursionError:
+        raise ConfigurationError(
+            f"{path} is nested too deeply.", field=FILE_FIELD
+        ) from None
 
 
 def _entries(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
