@@ -25,10 +25,10 @@ SECRETS = StoredSecrets(
 class Keyring(KeyringBackend):
     """A keyring in memory, which the library takes like any other."""
 
-    priority = 1.0  # type: ignore[assignment]
+    priority = 1.0
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.entries: dict[tuple[str, str], str] = {}
         self.is_locked = False
 
