@@ -194,6 +194,27 @@ class TestRepetition:
 
         assert 1 == len(stub.received)
 
+    def test_no_token(self, remote: Remote, stub: Stub) -> None:
+        """Without a token nothing is sent; nor is what is unknown forgotten."""
+        away = TransportError("The provider is away.", reason="lost")
+        tokens: list[str] = []
+
+        def token() -> str:
+            if tokens:
+                return tokens.pop()
+            raise away
+
+        client = remote(token=token)
+        with pytest.raises(TransportError, match="provider") as caught:
+            client.execute(ops.CreateKey(algorithm="aes"))
+        assert (away, []) == (caught.value, stub.received)
+
+        tokens.append("good.for.once")
+        stub.faults.append(drop(executed=True))
+        with pytest.raises(OutcomeUnknownError):
+            client.execute(ops.CreateKey(algorithm="aes"))
+        assert 1 == len(stub.received)
+
     def test_lost_read(self, hsm: Way, stub: Stub) -> None:
         """A read with a lost response is retried."""
         stub.faults.extend([drop(executed=False)] * 2)

@@ -15,6 +15,7 @@ from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
     Steps,
+    UnsentError,
     View,
     authorization,
     exchange,
@@ -167,7 +168,7 @@ class AsyncRemoteHSM:
             while True:
                 try:
                     answer = await self._take(step)
-                except HSMError as error:
+                except (HSMError, UnsentError) as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)
@@ -179,7 +180,11 @@ class AsyncRemoteHSM:
         if isinstance(step, Pause):
             await self._pause(step.seconds)
             return None
-        return await self._transport.send(step, await self._credentials())
+        try:
+            headers = await self._credentials()
+        except HSMError as error:
+            raise UnsentError(error) from None
+        return await self._transport.send(step, headers)
 
     async def follow(
         self,

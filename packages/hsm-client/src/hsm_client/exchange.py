@@ -63,11 +63,20 @@ class Pause:
     seconds: float
 
 
+class UnsentError(Exception):
+    """There is no credential for a request, so it was not sent; its cause says why."""
+
+    def __init__(self, cause: HSMError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 Steps: TypeAlias = Generator[Request | Pause, Answer | None, R]
 """
 Requests to send and pauses to make, in order; its value is the result.
 
-Each request is answered by its response, or by the `HSMError` that it raised.
+Each request is answered by its response, by the `HSMError` that it raised, or by
+`UnsentError`.
 """
 
 
@@ -157,6 +166,10 @@ def _repeat(
             answer = yield request
             assert answer is not None  # noqa: S101 (for the type checker)
             return result_of(cls, answer)
+        except UnsentError as unsent:
+            if unknown is None:
+                raise unsent.cause from None
+            raise _outcome_unknown(unknown, key) from unsent.cause
         except (UnavailableError, AuthenticationError) as error:
             if key and _may_have_succeeded(error):
                 unknown = error

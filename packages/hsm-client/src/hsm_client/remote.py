@@ -14,6 +14,7 @@ from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
     Steps,
+    UnsentError,
     View,
     authorization,
     exchange,
@@ -168,7 +169,7 @@ class RemoteHSM:
             while True:
                 try:
                     answer = self._take(step)
-                except HSMError as error:
+                except (HSMError, UnsentError) as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)
@@ -180,7 +181,11 @@ class RemoteHSM:
         if isinstance(step, Pause):
             self._pause(step.seconds)
             return None
-        return self._transport.send(step, self._credentials())
+        try:
+            headers = self._credentials()
+        except HSMError as error:
+            raise UnsentError(error) from None
+        return self._transport.send(step, headers)
 
     def follow(
         self,
