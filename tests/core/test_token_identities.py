@@ -289,6 +289,46 @@ def test_refused(name: str) -> None:
     assert problem in str(caught.value)
 
 
+APART: Final[dict[str, tuple[str, str]]] = {
+    "audience": (CI, CI.replace(": ci", ": cd").replace("ferrohsm", "other")),
+    "issuer": (CI, CI.replace(": ci", ": cd").replace("/hsm'", "/other'")),
+    "value": (CI, CI.replace(": ci", ": cd").replace("example/app", "example/b")),
+    "type": (CI, CI.replace(": ci", ": cd").replace("example/app", "7")),
+    "claim": (CI, CI.replace(": ci", ": cd").replace("repository:", "project:")),
+    "prefix": (
+        CI.replace("refs/heads/main, ", ""),
+        CI.replace(": ci", ": cd")
+        .replace("'refs/tags/v*'", "'refs/tags/w*'")
+        .replace("refs/heads/main", "refs/heads/x"),
+    ),
+    "one person": (CI, CI.replace(": ci", ": CI").replace("Service", "Operator")),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_apart(name: str) -> None:
+    """Rules that no token need meet together may name two, and one person twice."""
+    assert 2 == len(policy(*APART[name]).token_identities)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a/*", "a/b/*"),
+        ("a/b/*", "a/*"),
+        ("a/*", "a/b"),
+        ("a/b", "a/*"),
+        ("7", "[7, x]"),
+    ],
+)
+def test_overlap(one: str, other: str) -> None:
+    """Values and prefixes that a token can meet together are no two principals."""
+    rule = f"principal: ci, roles: [Service], {OF}, claims: {{x: V}}"
+    rules = (rule.replace("V", one), rule.replace("V", other).replace(": ci", ": cd"))
+    with pytest.raises(InvalidInputError, match="also match ci"):
+        policy(*rules)
+
+
 def test_another_policy_hash() -> None:
     """Rules are part of what the audit log names; their order is not."""
     hashes = {

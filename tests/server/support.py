@@ -21,6 +21,7 @@ from yarl import URL
 
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.operations import Operation
+from hsm_core.policies import Policy
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.rest import API_PREFIX
 from hsm_core.testing import memory_hsm
@@ -229,6 +230,7 @@ def local_app(
     between: Between = LocalVault,
     weigh: Callable[[Operation[Any]], int] = lambda _: 1,
     tracing: Tracing = NO_TRACING,
+    issuers: Sequence[TokenTrust] = (),
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
@@ -241,6 +243,7 @@ def local_app(
         limiter=actor_limiter(settings.rates, weigh, metrics),
         console=settings.console,
         people=provider_trust.tokens if provider_trust else None,
+        issuers=issuers,
     )
     vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics, tracing=tracing)
@@ -254,10 +257,12 @@ async def open_api(
     clock: FlooredClock | None = None,
     between: Between = LocalVault,
     tracing: Tracing = NO_TRACING,
+    policy: Policy | None = None,
+    issuers: Sequence[TokenTrust] = (),
 ) -> AsyncIterator[API]:
     """Serve a fresh memory HSM, or *gateway*, on loopback without TLS."""
     log = StringIO()
-    with memory_hsm() as hsm:
+    with memory_hsm(policy=policy) as hsm:
         settings = settings or ServerSettings()
         app = local_app(
             gateway or open_async(hsm),
@@ -267,6 +272,7 @@ async def open_api(
             between=between,
             weigh=hsm.weight,
             tracing=tracing,
+            issuers=issuers,
         )
         with socket.create_server(("127.0.0.1", 0)) as bound:
             listener = Listener(app, [bound], None)

@@ -16,10 +16,12 @@ from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyState, Role
+from hsm_core.policies import parse_policy
 from hsm_core.testing import caller
 from tests import self_tests
 from tests.core.test_roles import sample
-from tests.server.support import API, claims, mint
+from tests.server.issuer_kit import ISSUED
+from tests.server.support import API, claims, mint, open_api
 from tests.support import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reference" / "roles.md"
@@ -114,8 +116,28 @@ async def test_every_cell(
 ) -> None:
     """What isn't granted is denied, in those words; what is, is never denied."""
     self_tests.once(monkeypatch)
+    await try_every_cell(
+        api, role, state, mint(claims(sub=OWNERS[0], roles=[role.value]))
+    )
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.AUDITOR, Role.SERVICE])
+async def test_every_cell_by_an_access_token(role: Role) -> None:
+    """The same table holds for tokens of another issuer, whatever roles they say."""
+    made = ISSUED["github"]
+    rule = made.section().replace("[Service]", f"[{role.value}]")
+    policy = parse_policy(
+        "version: 1\nextends: default\nidentities:\n"
+        f"  - {{{rule.replace('principal: ci-app', f'principal: {OWNERS[0]}')}}}\n"
+    )
+    async with open_api(policy=policy, issuers=[made.trust()]) as api:
+        every = made.token(roles=[other.value for other in Role], jti=None)
+        await try_every_cell(api, role, KeyState.ACTIVE, every)
+
+
+async def try_every_cell(api: API, role: Role, state: KeyState, token: str) -> None:
+    """Try every operation with a token that gives this role."""
     table = published()
-    token = mint(claims(sub=OWNERS[0], roles=[role.value]))
     wrong, seen = [], Counter[int]()
     for owner in OWNERS:
         key_id = key_in(api.hsm, state, owner)
