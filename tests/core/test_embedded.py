@@ -163,6 +163,22 @@ CASES: dict[str, Case] = {
         lambda p: hsm_core.open(5, root=ROOT),  # type: ignore[arg-type]
         'path must be a folder, ":memory:" or Settings, got int.',
     ),
+    "store as a path": (
+        lambda p: hsm_core.open("sqlite:keys.db", root=ROOT, create=True),
+        'For other stores pass Settings(key_store="sqlite:keys.db").',
+    ),
+    "empty path": (
+        lambda p: hsm_core.open("", root=ROOT, create=True),
+        'path must be a folder or ":memory:".',
+    ),
+    "folder that can't be made": (
+        lambda p: hsm_core.open("/proc/hsm", root=ROOT, create=True),
+        "path: the folder /proc/hsm can't be created (",
+    ),
+    "lost policy": (
+        lambda p: hsm_core.open(p / "keys", root=ROOT, policy="lost.yaml"),
+        "policy: there is no file lost.yaml.",
+    ),
     "policy beside settings": (
         lambda p: hsm_core.open(Settings(), root=ROOT, policy="policy.yaml"),
         "policy must be set in the Settings",

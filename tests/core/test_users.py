@@ -106,8 +106,13 @@ def test_exist_ok(ada: User) -> None:
     assert ada.create("secp256r1", name="existing", exist_ok=True).id == key.id
     with pytest.raises(errors.ConflictError, match="exists with the algorithm EC-P256"):
         ada.create("Ed25519", name="existing", exist_ok=True)
-    with pytest.raises(errors.NameTakenError):
+    with pytest.raises(errors.NameTakenError, match="pass exist_ok=True"):
         ada.create("EC-P256", name="existing")
+    with pytest.raises(hsm_core.KeyNotFoundError, match="no key 'absent', or this"):
+        ada.key("absent")
+    assert [k.name for k in ada.keys(state="active", search="exist")] == ["existing"]
+    with pytest.raises(errors.InvalidInputError, match="Unknown state 'bogus'"):
+        next(ada.keys(state="bogus"))
     assert ada.create("EC-P256", exist_ok=True).id != key.id
 
 

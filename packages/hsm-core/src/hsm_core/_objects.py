@@ -116,6 +116,22 @@ def _usage_of(name: str) -> KeyUsage:
         ) from None
 
 
+def state_of(state: KeyState | str | None) -> KeyState | None:
+    """
+    Return a state by its name; None for None.
+
+    Raises:
+        InvalidInputError: There is no such state.
+    """
+    try:
+        return None if state is None else KeyState(state)
+    except ValueError:
+        raise InvalidInputError(
+            f"Unknown state {str(state)[:32]!r}. Use one of {', '.join(KeyState)}.",
+            field="state",
+        ) from None
+
+
 def strings_of(field: str, values: Iterable[str]) -> tuple[str, ...]:
     """
     Return several strings; one string instead of several is an error, not its letters.

@@ -17,7 +17,12 @@ from hsm_core._internal.stores.filesystem.opening import (
     make_private_directory,
     sync_directory,
 )
-from hsm_core.errors import ConfigurationError, InputSizeError, InvalidInputError
+from hsm_core.errors import (
+    ConfigurationError,
+    InputSizeError,
+    InvalidInputError,
+    StoreUnavailableError,
+)
 from hsm_core.protocols import MasterKeySource
 from hsm_core.secret_input import read_secret
 
@@ -99,7 +104,7 @@ def prepare_root(
             field="root",
         )
     if folder is not None and not is_there:
-        make_private_directory(folder)
+        _make_folder("path", folder)
     return root
 
 
@@ -134,6 +139,16 @@ def write_key(path: Path, key: bytes, *, field: str) -> None:
         with suppress(OSError):
             temporary.unlink()
     sync_directory(path.parent)
+
+
+def _make_folder(field: str, folder: Path) -> None:
+    try:
+        make_private_directory(folder)
+    except StoreUnavailableError as error:
+        reason = getattr(error.__cause__, "strerror", "unknown reason")
+        raise ConfigurationError(
+            f"{field}: the folder {folder} can't be created ({reason}).", field=field
+        ) from None
 
 
 def _holds_hsm(folder: Path) -> bool:
@@ -180,7 +195,7 @@ def _make_root(folder: Path, path: Path, *, is_there: bool) -> None:
             field="root",
         )
     if not path.parent.exists():
-        make_private_directory(path.parent)
+        _make_folder("root", path.parent)
     try:
         write_key(path, os.urandom(_KEY_BYTES), field="root")
     except ConfigurationError:

@@ -20,6 +20,7 @@ from hsm_core._objects import (
     approval_of,
     check_same_algorithm,
     data_of,
+    state_of,
     strings_of,
     usages_of,
 )
@@ -141,7 +142,7 @@ class AsyncUser:
             staged=staged,
         )
         if not (exist_ok and name):
-            return AsyncKey(self, await self.execute(operation))
+            return AsyncKey(self, await self._create(operation))
         try:
             found = await self.key(name)
         except KeyNotFoundError:
@@ -152,6 +153,16 @@ class AsyncUser:
         check_same_algorithm(found.info, algorithm)
         return found
 
+    async def _create(self, operation: ops.CreateKey) -> KeyInfo:
+        try:
+            return await self.execute(operation)
+        except NameTakenError as error:
+            raise NameTakenError(
+                f"Another key has the name {operation.name!r}. Choose another one, or "
+                "pass exist_ok=True to use that key.",
+                **error.facts,
+            ) from None
+
     async def key(self, key: str) -> AsyncKey:
         """
         Return a key by its name or ID.
@@ -159,20 +170,25 @@ class AsyncUser:
         Raises:
             KeyNotFoundError: There is none, or the user may not see it.
         """
-        return AsyncKey(self, await self.execute(ops.DescribeKey(key_id=key)))
+        try:
+            return AsyncKey(self, await self.execute(ops.DescribeKey(key_id=key)))
+        except KeyNotFoundError as error:
+            raise KeyNotFoundError(
+                f"There is no key {key!r}, or this user may not see it.", **error.facts
+            ) from None
 
     async def keys(
         self,
         *,
         algorithm: str = "",
-        state: KeyState | None = None,
+        state: KeyState | str | None = None,
         tags: Iterable[str] = (),
         search: str = "",
     ) -> AsyncIterator[AsyncKey]:
         """List keys, newest first; see `ListKeys` for the filters."""
         operation = ops.ListKeys(
             algorithm=algorithm,
-            state=state,
+            state=state_of(state),
             tags=strings_of("tags", tags),
             search=search,
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,9 @@ MEMORY: Final = ":memory:"
 
 Root: TypeAlias = bytes | StrPath | MasterKeySource
 """Root key as 32 bytes, as the path of its file, or as an object that holds it."""
+
+_STORE: Final = re.compile(r"(filesystem|sqlite|s3|[a-z0-9.+-]+:/)[:/]")
+"""Beginning of a path that was meant to be a store of `Settings`."""
 
 PROGRAM: Final = Caller(principal="embedding-program", roles=frozenset({Role.AUDITOR}))
 """Caller of `EmbeddedHSM.audit`."""
@@ -198,9 +202,18 @@ def _settings_of(path: StrPath | Settings, policy: StrPath | None) -> Settings:
             f"{type(path).__name__}.",
             field="path",
         )
+    if rules is not None and not rules.exists():
+        raise ConfigurationError(f"policy: there is no file {rules}.", field="policy")
     if os.fspath(path) == MEMORY:
         return Settings(
             key_store=KeyStoreKind.MEMORY, audit_log=None, policy_config=rules
+        )
+    text = os.fspath(path)
+    if not text or _STORE.match(text):
+        raise ConfigurationError(
+            'path must be a folder or ":memory:". For other stores pass '
+            f'Settings(key_store="{text or "sqlite:FILE"}").',
+            field="path",
         )
     folder = Path(path)
     return Settings(

@@ -21,6 +21,7 @@ from hsm_core._objects import (
     approval_of,
     check_same_algorithm,
     data_of,
+    state_of,
     strings_of,
     usages_of,
 )
@@ -140,7 +141,7 @@ class User:
             staged=staged,
         )
         if not (exist_ok and name):
-            return Key(self, self.execute(operation))
+            return Key(self, self._create(operation))
         try:
             found = self.key(name)
         except KeyNotFoundError:
@@ -151,6 +152,16 @@ class User:
         check_same_algorithm(found.info, algorithm)
         return found
 
+    def _create(self, operation: ops.CreateKey) -> KeyInfo:
+        try:
+            return self.execute(operation)
+        except NameTakenError as error:
+            raise NameTakenError(
+                f"Another key has the name {operation.name!r}. Choose another one, or "
+                "pass exist_ok=True to use that key.",
+                **error.facts,
+            ) from None
+
     def key(self, key: str) -> Key:
         """
         Return a key by its name or ID.
@@ -158,20 +169,25 @@ class User:
         Raises:
             KeyNotFoundError: There is none, or the user may not see it.
         """
-        return Key(self, self.execute(ops.DescribeKey(key_id=key)))
+        try:
+            return Key(self, self.execute(ops.DescribeKey(key_id=key)))
+        except KeyNotFoundError as error:
+            raise KeyNotFoundError(
+                f"There is no key {key!r}, or this user may not see it.", **error.facts
+            ) from None
 
     def keys(
         self,
         *,
         algorithm: str = "",
-        state: KeyState | None = None,
+        state: KeyState | str | None = None,
         tags: Iterable[str] = (),
         search: str = "",
     ) -> Iterator[Key]:
         """List keys, newest first; see `ListKeys` for the filters."""
         operation = ops.ListKeys(
             algorithm=algorithm,
-            state=state,
+            state=state_of(state),
             tags=strings_of("tags", tags),
             search=search,
         )
