@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tomllib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,17 @@ class TestCheck:
         assert status == result.exit_code
         assert words in result.stdout
         assert text not in result.output
+
+    def test_a_certificate_that_ends_soon(self, files: Desk) -> None:
+        """It is a warning, as in the log of a server."""
+        then = datetime.now(UTC) - timedelta(days=85)
+        authority = PrivateCA.create("Test CA", then)
+        data = authority.issue_server(["hsm.example.com"], then)
+        files.write("server.pem", data.decode())
+        result = files.run("check")
+
+        assert 0 == result.exit_code, result.output
+        assert "warning The ECDSA certificate expires at" in result.stdout
 
     def test_a_copy_that_is_not_there(self, files: Desk) -> None:
         """It is named."""

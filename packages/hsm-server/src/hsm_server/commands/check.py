@@ -158,7 +158,7 @@ def _check_files(
 ) -> None:
     """Read every file that the settings name."""
     core, tokens = settings.core, settings.token_config
-    report.look("certificates", lambda: _certificates(settings))
+    report.look("certificates", lambda: _certificates(report, settings))
     report.look("policy", lambda: _policy(report, core))
     if core.retention_config is not None:
         report.look("retention policy", lambda: _retention(core.retention_config))
@@ -171,17 +171,27 @@ def _check_files(
         report.look("OpenID Connect", lambda: _provider(launched.oidc_config))
 
 
-def _certificates(settings: ServerSettings) -> str:
+def _certificates(report: _Report, settings: ServerSettings) -> str:
     # It takes a third of a second to load, and OpenSSL's configuration comes first.
     import hsm_server.tls.openssl  # noqa: F401
     from hsm_server.tls.contexts import try_state
-    from hsm_server.tls.sources import describe_pairs, first_state
+    from hsm_server.tls.sources import (
+        client_problem,
+        describe_pairs,
+        first_state,
+        now_utc,
+        pair_problem,
+    )
 
     if settings.tls is None or settings.tls.acme is not None:
         return "issued by the CA at the start (ACME)"
     # Nothing is renewed here.
     state = first_state(msgspec.structs.replace(settings.tls, ca_key=None))
     try_state(state)
+    now = now_utc()
+    report.warn(client_problem(state.client, now))
+    for pair in state.pairs:
+        report.warn(pair_problem(pair, now))
     return describe_pairs(state)
 
 

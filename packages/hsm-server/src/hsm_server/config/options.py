@@ -132,13 +132,16 @@ class ServerCommand(Command):
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """Write each group below its title, and what is in none at the end."""
+        """Write what is no setting first, then each group below its title."""
         by_name = {parameter.name: parameter for parameter in self.get_params(ctx)}
-        for title, groups in GROUPS.items():
-            names = [s.name for _, settings in groups for s in settings.values()]
-            found = [by_name.pop(name) for name in names]
-            _write(f"{title} [{table_of(title)}]", found, ctx, formatter)
-        _write("Options", by_name.values(), ctx, formatter)
+        groups = {
+            f"{title} [{table_of(title)}]": [
+                by_name.pop(s.name) for _, settings in found for s in settings.values()
+            ]
+            for title, found in GROUPS.items()
+        }
+        for title, parameters in ({"Options": [*by_name.values()]} | groups).items():
+            _write(title, parameters, ctx, formatter)
 
 
 def _write(

@@ -257,8 +257,8 @@ class ExpiryWatch:
     def _look(self, active: ActiveState) -> float:
         """Begin or end the alarms; return when to look again, in seconds."""
         pairs, client, now = active.state.pairs, active.state.client, self._clock.now()
-        problems = [_pair_problem(pair, now) for pair in pairs]
-        problems.append(_client_problem(client, now))
+        problems = [pair_problem(pair, now) for pair in pairs]
+        problems.append(client_problem(client, now))
         self._alarms.report(_EXPIRY, " ".join(filter(None, problems)))
         lists = client.revocation_lists if client is not None else ()
         issuers = _names(client.authorities if client is not None else ())
@@ -290,7 +290,8 @@ class ExpiryWatch:
             )
 
 
-def _pair_problem(pair: ServerPair, now: datetime) -> str:
+def pair_problem(pair: ServerPair, now: datetime) -> str:
+    """Return that a certificate expires soon or has expired, or an empty text."""
     chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
     ends, begins = first.not_valid_after_utc, first.not_valid_before_utc
@@ -320,7 +321,8 @@ def _hosts_of(certificate: x509.Certificate) -> str:
     return ", ".join(str(name.value) for name in found.value)
 
 
-def _client_problem(rules: ClientRules | None, now: datetime) -> str:
+def client_problem(rules: ClientRules | None, now: datetime) -> str:
+    """Return that no client CA is valid any longer, or an empty text."""
     if rules is None or not rules.authorities:
         # Files that name no CA are an alarm of their own.
         return ""
