@@ -40,11 +40,13 @@ def ada(hsm: hsm_core.EmbeddedHSM) -> User:
 
 
 def test_who(ada: User) -> None:
-    """Users learn who they are to the HSM."""
+    """Users learn who they are to the HSM, and how it is."""
     assert ("ada", ("Administrator", "Operator")) == (
         ada.whoami().principal,
         ada.whoami().roles,
     )
+    assert "<CallerInfo principal=ada>" == repr(ada.whoami())
+    assert repr(ada.status()).startswith("<HSMStatus state=operational")
 
 
 def test_encryption(ada: User) -> None:

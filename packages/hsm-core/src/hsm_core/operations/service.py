@@ -345,6 +345,8 @@ class HSMStatus(Record, frozen=True, kw_only=True):
         tampered_keys: Number of keys that failed their integrity check.
     """
 
+    repr_fields: ClassVar = ("state", "keys")
+
     state: str
     version: str
     started_at: datetime
@@ -380,6 +382,8 @@ class CallerInfo(Record, frozen=True, kw_only=True):
         certificate_subject: Subject of the client certificate (RFC 4514), or empty.
         source_address: Network address of the caller, or empty.
     """
+
+    repr_fields: ClassVar = ("principal",)
 
     principal: Line
     roles: tuple[Role, ...]
