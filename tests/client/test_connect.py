@@ -23,6 +23,7 @@ from tests.client.asking import ID, Asking
 from tests.client.certificates import Certificates
 from tests.client.stub import TOKEN, Stub
 
+NOTE = f"waiting for approval {ID} (1 more of Auditor)"
 PROFILES = """\
 current = "stub"
 
@@ -226,7 +227,7 @@ class TestApproval:
             key.destroy()
 
         assert "destroyed" == key.state
-        assert [f"waiting for approval {ID}"] == notes
+        assert [NOTE] == notes
         assert (2, 1) == (len(asking.keys), len(set(asking.keys)))
 
     async def test_waited_for_in_event_loop(
@@ -252,7 +253,7 @@ class TestApproval:
             with pytest.raises(ApprovalEndedError, match="is denied"):
                 await other.destroy()
 
-        assert [f"waiting for approval {ID}"] * 2 == notes
+        assert [NOTE] * 2 == notes
         assert 2 == len(set(asking.keys))
 
     @pytest.mark.parametrize("seconds", [-1, math.nan])

@@ -126,7 +126,7 @@ def waiting(wait: ApprovalWait) -> Steps:
         if not approval_id:
             raise required
         if announced != approval_id:
-            wait.notify(f"waiting for approval {approval_id}")
+            wait.notify(f"waiting for approval {approval_id}{_missing(required)}")
             announced = approval_id
         while True:
             # Pause before each attempt: a granted approval that is not enough must not
@@ -158,6 +158,14 @@ def _rest(
             raise required
         pause = min(pause, left)
     return pause
+
+
+def _missing(required: ApprovalRequiredError) -> str:
+    """Return the demands not yet met, in parentheses, or nothing."""
+    approval = required.approval
+    if not isinstance(approval, ApprovalInfo) or not approval.missing:
+        return ""
+    return f" ({'; '.join(approval.missing)})"
 
 
 def _is_granted(approval: object) -> bool:
