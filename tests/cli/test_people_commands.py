@@ -48,9 +48,9 @@ def test_from_the_first_to_the_last(shell: Shell, directory: Path) -> None:
     """A person is added, listed, removed, and unknown then."""
     added = shell.ok("people", "add", "ada", "--role", "operator,Auditor")
     listed = shell.ok("people", "list")
-    removed = shell.ok("people", "remove", "ada")
+    removed = shell("people", "remove", "ada")
 
-    assert "Operator, Auditor" in added.text
+    assert "Auditor, Operator" in added.text
     assert ["ada", "Auditor,", "Operator"] == listed.lines[1].split()[:3]
     assert "Removed ada.\n" == removed.text
     unknown = shell("people", "remove", "ada")
@@ -87,6 +87,29 @@ def test_a_second_credential_is_asked_for(shell: Shell) -> None:
         "Auditor"
         in shell.ok("people", "add", "ada", "--role", "auditor", "--replace").text
     )
+
+
+def test_a_lost_credential(shell: Shell) -> None:
+    """Without roles, a new credential has those of before; nobody new gets none."""
+    shell.ok("people", "add", "ada", "--role", "operator,auditor")
+
+    again = shell.ok("people", "add", "ada", "--replace")
+    nobody = shell("people", "add", "eve", "--replace")
+
+    assert "Auditor, Operator" in again.text
+    assert 2 == nobody.code
+    assert "needs at least one role" in nobody.err
+
+
+def test_who_is_left(shell: Shell) -> None:
+    """A removal that leaves nobody to decide says so."""
+    for name, role in (("ada", "administrator"), ("grace", "auditor")):
+        shell.ok("people", "add", name, "--role", role)
+
+    first, second = (shell("people", "remove", name) for name in ("grace", "ada"))
+
+    assert "nobody can approve requests" in first.err
+    assert "no Administrator is left" in second.err
 
 
 def test_another_directory(shell: Shell, tmp_path: Path) -> None:

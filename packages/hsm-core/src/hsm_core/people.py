@@ -157,13 +157,13 @@ class People:
         Args:
             name: Principal; also the name of their files.
 
-            roles: At least one.
+            roles: At least one; none keeps those of a person who is replaced.
 
             days: Lifetime of the certificate.
 
             keeps_password: Whether to write the password to a file.
 
-            replaces: Whether to replace the person's credential and roles; the former
+            replaces: Whether to replace the credential of a person; the former
                 certificate is revoked.
 
         Raises:
@@ -172,10 +172,14 @@ class People:
             ConfigurationError: A file can't be read or written.
         """
         check_name(name)
-        if not roles:
-            raise InvalidInputError("At least one role is required.", field="roles")
         with self._locked():
             present = self._present(name)
+            if replaces and not roles:
+                roles = self._roles(present)
+            if not roles:
+                raise InvalidInputError(
+                    f"{name} needs at least one role.", field="roles"
+                )
             if present and not replaces:
                 raise ConflictError(
                     f"{present} already has a credential. Pass --replace to revoke it "
@@ -300,6 +304,12 @@ class People:
             raise ConfigurationError(
                 f"{path} contains no PEM certificate.", field="directory"
             ) from None
+
+    def _roles(self, name: str) -> tuple[Role, ...]:
+        """Return the roles of a person in the policy; none if there is nobody."""
+        people = self._parsed().people
+        found = (person.roles for person in people if person.principal == name)
+        return tuple(sorted(next(found, frozenset())))
 
     def _present(self, name: str) -> str:
         """

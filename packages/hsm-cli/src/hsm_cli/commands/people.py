@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.io.output import print_note
 from hsm_cli.io.results import instant
 from hsm_cli.io.tables import Column
 from hsm_cli.options import Group, ListOption, choice
@@ -108,8 +109,8 @@ def _end(person: Person, now: float) -> str:
     type=choice(Role),
     metavar="ROLE",
     cls=ListOption,
-    required=True,
-    help="Role of the person; repeatable or comma-separated.",
+    help="Role of the person; repeatable or comma-separated. Required without "
+    "--replace.",
 )
 @click.option(
     "--days",
@@ -122,8 +123,8 @@ def _end(person: Person, now: float) -> str:
 @click.option(
     "--replace",
     is_flag=True,
-    help="Replace the roles and the credential of an existing person. The former "
-    "certificate is revoked.",
+    help="Replace the credential of an existing person, and the roles if given. The "
+    "former certificate is revoked.",
 )
 @_directory_option
 @click.pass_obj
@@ -142,11 +143,16 @@ def add(
     the credential.
     """
     output = invocation.output
-    named = tuple(dict.fromkeys(roles))
     shows = output.is_terminal and not output.is_record
-    made = People(directory).add(
-        name, named, days=days, keeps_password=not shows, replaces=replace
+    members = People(directory)
+    made = members.add(
+        name,
+        tuple(dict.fromkeys(roles)),
+        days=days,
+        keeps_password=not shows,
+        replaces=replace,
     )
+    named = next(person.roles for person in members.all() if person.name == name)
     file = made.password_file
     output.pairs(
         AddedPerson(
@@ -175,5 +181,11 @@ def remove(invocation: Invocation, name: str, directory: Path) -> None:
     A running server rejects their requests within a second, also on open connections.
     Approvals that they gave no longer count.
     """
-    People(directory).remove(name)
+    members = People(directory)
+    members.remove(name)
     invocation.output.record(RemovedPerson(name=name), f"Removed {name}.")
+    left = members.all()
+    if not any(Role.ADMINISTRATOR in person.roles for person in left):
+        print_note("note: no Administrator is left.")
+    elif len(left) == 1:
+        print_note("note: one person is left, so nobody can approve requests.")
