@@ -7,9 +7,12 @@ import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from hsm_cli.io.output import Output, print_note
+import click
+
+from hsm_cli.io.output import Output, neutral, print_note
+from hsm_cli.previews import CURL, RULE, curl_of, curl_of_stream, rule_of
 from hsm_cli.short_ids import (
     is_short,
     whole_approval,
@@ -46,6 +49,8 @@ class Invocation:
         approval_id: Approval to use; if empty, the server finds it.
         idempotency_key: Key of a change; None means a new key.
         expected_generation: Generation that a key must have to be changed; 0 is any.
+        preview: What to print in place of sending a request, see `hsm_cli.previews`;
+            empty to send it.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Invocation:
         self.approval_id = ""
         self.idempotency_key: str | None = None
         self.expected_generation = 0
+        self.preview = ""
         self._hsm = hsm
         self._opened: RemoteHSM | None = None
         self._whole_ids: dict[str, str] = {}
@@ -78,14 +84,19 @@ class Invocation:
         idempotency key, so that an interrupted one can be retried; the key is printed
         if Ctrl-C leaves the outcome unknown.
 
-        A key may be named by the start of its ID; see `hsm_cli.short_ids`.
+        A key may be named by the start of its ID; see `hsm_cli.short_ids`. With
+        *preview*, this prints and ends the command.
         """
-        hsm = self._connected()
+        whole = with_whole_ids(self._connected, operation, self._whole_ids)
         given = self.idempotency_key if idempotency_key is None else idempotency_key
         key = secrets.token_hex(16) if given is None else given
         approval = self.whole_approval(approval_id or self.approval_id)
         expected = expected_generation or self.expected_generation
-        whole = with_whole_ids(hsm, operation, self._whole_ids)
+        if self.preview == CURL:
+            self._print(curl_of(self.settings, whole, key, approval, expected))
+        if self.preview == RULE:
+            self._print(rule_of(whole, self.prepare))
+        hsm = self._connected()
 
         def attempt() -> R:
             with _endings(approval):
@@ -96,6 +107,20 @@ class Invocation:
         from hsm_client.waiting import execute_when_approved
 
         return execute_when_approved(hsm, attempt, self.approval_wait)
+
+    def prepare(self, operation: Operation[R], /) -> R:
+        """Execute a read that the request of a command depends on."""
+        preview, self.preview = self.preview, ""
+        try:
+            return self.execute(operation)
+        finally:
+            self.preview = preview
+
+    def _print(self, text: str) -> NoReturn:
+        """Print a preview, and end the command."""
+        for line in text.splitlines():
+            self.output.line(neutral(line))
+        raise click.exceptions.Exit(0)
 
     def whole_key(self, text: str) -> str:
         """Return the whole ID of a key from its start; anything else is returned."""
@@ -150,6 +175,10 @@ class Invocation:
         self, operation: ListAuditEvents, on_interruption: Callable[[HSMError], None]
     ) -> Generator[AuditEntry, None, None]:
         """Stream audit records of the server; see `RemoteHSM.follow`."""
+        if self.preview == CURL:
+            self._print(curl_of_stream(self.settings, operation))
+        if self.preview == RULE:
+            self._print(rule_of(operation, self.prepare))
         return self._open().follow(operation, on_interruption=on_interruption)
 
     def set_approval_wait(self, seconds: float | None = None) -> None:

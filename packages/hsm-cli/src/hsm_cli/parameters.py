@@ -13,6 +13,7 @@ import click
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Form, print_note
 from hsm_cli.options import Command, choice, given_as_flag, literal_secrets
+from hsm_cli.previews import CURL, RULE
 from hsm_core.algorithms import HashAlgorithm
 
 if TYPE_CHECKING:
@@ -141,6 +142,40 @@ _GENERATION: Final = _kept(
 )
 
 
+def _preview_option(flag: str, kind: str, text: str) -> click.Option:
+    return click.Option(
+        [flag, kind],
+        is_flag=True,
+        expose_value=False,
+        callback=_set_preview,
+        help=text,
+    )
+
+
+def _set_preview(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    invocation = ctx.find_object(Invocation)
+    if not value or invocation is None:
+        return
+    if invocation.preview:
+        raise click.UsageError("--show-curl and --show-rule are mutually exclusive.")
+    invocation.preview = str(param.name)
+
+
+_PREVIEWS: Final = (
+    _preview_option(
+        "--show-curl",
+        CURL,
+        "Print the request as a curl command instead of sending it; set TOKEN to use "
+        "it. Reads that the request depends on are sent.",
+    ),
+    _preview_option(
+        "--show-rule",
+        RULE,
+        "Print the policy rule that allows you this command, instead of executing it.",
+    ),
+)
+
+
 class HSMCommand(Command):
     """
     Command with the options of output, ``--wait`` and ``--approval-id``.
@@ -154,6 +189,7 @@ class HSMCommand(Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += [*self.OWN, *_output_options(self), _WAIT, _WAIT_SECONDS]
+        self.params += _PREVIEWS
         if all("--approval-id" not in param.opts for param in self.params):
             self.params.append(_APPROVAL)
 

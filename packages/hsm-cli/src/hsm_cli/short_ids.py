@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ def is_short(text: str) -> bool:
 
 
 def with_whole_ids(
-    hsm: HSM, operation: Operation[R], known: dict[str, str]
+    connect: Callable[[], HSM], operation: Operation[R], known: dict[str, str]
 ) -> Operation[R]:
     """
     Return an operation with whole key IDs in place of short ones.
 
     Args:
-        hsm: Finds the keys.
+        connect: Returns the HSM that finds the keys.
 
         operation: The operation.
 
@@ -48,7 +48,7 @@ def with_whole_ids(
     for name in _KEY_FIELDS:
         text = getattr(operation, name, None)
         if text and is_short(text):
-            known[text] = known.get(text) or whole_key(hsm, text)
+            known[text] = known.get(text) or whole_key(connect(), text)
             changes[name] = known[text]
     return structs.replace(operation, **changes) if changes else operation
 

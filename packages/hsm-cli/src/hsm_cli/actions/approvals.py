@@ -237,7 +237,7 @@ def matching_fields(
             continue
         if leaf == "mu":
             asked = GetPublicKey(key_id=shown.key_id, version=shown.version)
-            key = invocation.execute(asked)
+            key = invocation.prepare(asked)
             candidate = Candidate(key.version, key.algorithm, key.der)
             (made,) = hash_mus([candidate], b"", source, [], source.pieces())
         else:

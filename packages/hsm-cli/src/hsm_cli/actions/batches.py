@@ -45,7 +45,7 @@ Found = TypeVar("Found", bound=_Answers)
 
 def most_signatures(invocation: Invocation, key_id: str) -> int:
     """Return the maximum number of signatures in a request."""
-    algorithm = invocation.execute(DescribeKey(key_id=key_id)).algorithm
+    algorithm = invocation.prepare(DescribeKey(key_id=key_id)).algorithm
     is_slow = algorithm is not None and spec(algorithm).use_cost is Cost.SLOW
     return _SLOW_ITEMS if is_slow else _MAX_ITEMS
 

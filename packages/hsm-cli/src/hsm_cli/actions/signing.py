@@ -170,7 +170,7 @@ def signing_input(
     row = _row_of(invocation, key_id, KeyUsage.SIGN)
     if not row.takes_mu:
         return _hashed(row, source, options, head, rest)
-    key = invocation.execute(GetPublicKey(key_id=key_id))
+    key = invocation.prepare(GetPublicKey(key_id=key_id))
     candidate = Candidate(key.version, key.algorithm, key.der)
     return _with_mu(source, options, head, rest, [candidate])[0]
 
@@ -283,7 +283,7 @@ def _within_limit(
 
 def _row_of(invocation: Invocation, key_id: str, usage: KeyUsage) -> AlgorithmSpec:
     """Check a key's usage before a long payload is read; return its algorithm."""
-    key = invocation.execute(DescribeKey(key_id=key_id))
+    key = invocation.prepare(DescribeKey(key_id=key_id))
     if key.algorithm is None:
         raise IntegrityError(
             "Integrity check failed: the stored data of this key was altered."
@@ -305,7 +305,7 @@ def _candidates(
     if version is not None:
         numbers = [version]
     else:
-        found = invocation.execute(ListVersions(key_id=key_id)).items
+        found = invocation.prepare(ListVersions(key_id=key_id)).items
         newest = {
             known.material_id: known.version
             for known in found
@@ -313,5 +313,5 @@ def _candidates(
         }
         # If no version can verify, let the HSM report the reason.
         numbers = sorted(newest.values(), reverse=True) or [found[-1].version]
-    keys = [invocation.execute(GetPublicKey(key_id=key_id, version=n)) for n in numbers]
+    keys = [invocation.prepare(GetPublicKey(key_id=key_id, version=n)) for n in numbers]
     return [Candidate(key.version, key.algorithm, key.der) for key in keys]

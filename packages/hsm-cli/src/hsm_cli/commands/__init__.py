@@ -72,6 +72,7 @@ _CONTROL: Final[Listing] = {
     "audit": ("audit.audit", "Read and verify the audit log."),
     "policy": ("policy.policy", "Show, validate, explain and test policies."),
     "status": ("status.status", "Show the health of the HSM."),
+    "watch": ("watch.watch", "Watch health and open approval requests."),
     "algorithms": ("status.algorithms", "List algorithms and their availability."),
     "people": ("people.people", "List, add and remove people with credentials."),
     "operator": ("operator.operator", "Self-tests, backup and recovery."),

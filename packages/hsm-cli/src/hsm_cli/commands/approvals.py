@@ -213,9 +213,12 @@ def _compare(invocation: Invocation, approval: ApprovalInfo, path: str) -> None:
     click.echo(f"{path} matches the request ({', '.join(found)}).", err=True)
 
 
-def _fetch(invocation: Invocation, approval_id: str) -> tuple[ApprovalInfo, str]:
+def _fetch(
+    invocation: Invocation, approval_id: str, *, prepares: bool = False
+) -> tuple[ApprovalInfo, str]:
     """Return an approval and its digest, computed by the client."""
-    approval = invocation.execute(GetApproval(approval_id=approval_id))
+    get = invocation.prepare if prepares else invocation.execute
+    approval = get(GetApproval(approval_id=approval_id))
     if approval.approval_id != approval_id:
         raise InvalidInputError("The server returned a different approval request.")
     return approval, checked_digest(approval)
@@ -265,7 +268,7 @@ def approve(
     confirmation prompt, as with --yes.
     """
     found = _review(invocation, approval_id, digest)
-    if not yes and _is_interactive():
+    if not yes and not invocation.preview and _is_interactive():
         if ask("Approve? Type yes to continue: ").strip().lower() != "yes":
             raise click.UsageError("Not approved. Nothing was sent.")
     signature = signer.sign(approval_id, found, granted=True)
@@ -279,7 +282,7 @@ def approve(
 
 def _review(invocation: Invocation, approval_id: str, wanted: str) -> str:
     """Show the request, and return its digest, computed by the client."""
-    approval, digest = _fetch(invocation, approval_id)
+    approval, digest = _fetch(invocation, approval_id, prepares=True)
     if wanted and wanted.lower() != digest:
         raise InvalidInputError(
             f"--digest does not match the request, whose digest is {digest}.",

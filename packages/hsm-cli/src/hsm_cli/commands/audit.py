@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,8 +34,12 @@ from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_AGE: Final = re.compile(r"(\d{1,5})([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
 class _Instant(click.DateTime):
-    """Date, or date and time, in UTC."""
+    """Date, or date and time, in UTC, or the time that has passed since, such as 7d."""
 
     def __init__(self) -> None:
         super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
@@ -43,6 +48,10 @@ class _Instant(click.DateTime):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
         """Return an aware datetime."""
+        age = _AGE.fullmatch(value) if isinstance(value, str) else None
+        if age is not None:
+            passed = int(age[1]) * _SECONDS[age[2]]
+            return datetime.now(UTC) - timedelta(seconds=passed)
         found: datetime = super().convert(value, param, ctx)
         return found.replace(tzinfo=UTC)
 
@@ -75,13 +84,14 @@ _FILTERS: Final = (
         "--since",
         type=_Instant(),
         metavar="DATE",
-        help="Start time in UTC, inclusive: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
+        help="Start time, inclusive: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ in UTC, or a "
+        "time ago, such as 7d, 12h or 30m.",
     ),
     click.option(
         "--until",
         type=_Instant(),
         metavar="DATE",
-        help="End time in UTC, exclusive, in the same formats.",
+        help="End time, exclusive, in the same formats.",
     ),
 )
 

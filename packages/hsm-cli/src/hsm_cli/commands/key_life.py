@@ -113,13 +113,13 @@ def destroy(
     yes: bool,
 ) -> None:
     """Destroy all material of a key. Irreversible. Prompts for the key's name."""
-    if not yes:
+    if not yes and not invocation.preview:
         _confirm_destruction(invocation, key_id)
     invocation.change_key(DestroyKey(key_id=key_id, waiting_days=waiting_days))
 
 
 def _confirm_destruction(invocation: Invocation, key_id: str) -> None:
-    key = invocation.execute(DescribeKey(key_id=key_id))
+    key = invocation.prepare(DescribeKey(key_id=key_id))
     wanted = key.name or key.key_id
     typed = ask(
         f"All {key.version} versions of the {key.algorithm} key {neutral(wanted)} "

@@ -249,7 +249,7 @@ def _wrap_here(
     from hsm_cli.io.key_files import read_material
     from hsm_core.primitives import wrap_for_import
 
-    kind = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
+    kind = invocation.prepare(DescribeKey(key_id=wrapping_key_id)).algorithm
     if kind is not None and not spec(kind).is_asymmetric:
         raise UnsupportedOperationError(
             f"Only the HSM can wrap with {kind}. Pass an exported file with "
@@ -262,7 +262,7 @@ def _wrap_here(
     if source.is_shared:
         print_note("warning: other users can read the key file (chmod 600).")
     material = read_material(source, form, passphrase_file)
-    key = invocation.execute(GetPublicKey(key_id=wrapping_key_id))
+    key = invocation.prepare(GetPublicKey(key_id=wrapping_key_id))
     data = wrap_for_import(
         key.algorithm,
         key.der,

@@ -93,7 +93,7 @@ def recover(invocation: Invocation, reason: str, key_id: str | None, yes: bool) 
     if key_id == "":
         # An unset shell variable must not select the whole store.
         raise click.BadParameter("must be the ID of a key.", param_hint="--key-id")
-    if not yes:
+    if not yes and not invocation.preview:
         _confirm(invocation, key_id)
     invocation.raise_timeout(_SECONDS)
     found = invocation.execute(
