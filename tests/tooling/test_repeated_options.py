@@ -45,6 +45,7 @@ LISTS = {
     "hsm-cli derive": _NEW_KEY,
     "hsm-cli import": _NEW_KEY,
     "hsm-cli list": ("--tags",),
+    "hsm-cli login": ("--scope",),
     "hsm-cli people add": ("--role",),
     "hsm-cli policy explain": (
         *("--role", "--other-key", "--usages", "--tags", "--certificate-name"),
