@@ -188,7 +188,7 @@ class OIDCProvider:
             query_client=lambda name: client if name == CLIENT_ID else None,
             save_token=self._save,
         )
-        server.register_token_generator("default", self._issue)
+        server.register_token_generator("default", self.issue)
         server.register_grant(_code_grant(self.state), [CodeChallenge(required=True)])
         server.register_grant(_refresh_grant(self.state))
         server.register_grant(_device_grant(self))
@@ -250,9 +250,8 @@ class OIDCProvider:
             }
         )
 
-    def _issue(
-        self, *, user: str, scope: str, include_refresh_token: bool = True, **_: Any
-    ) -> dict[str, Any]:
+    def issue(self, user: str, scope: str = "", **_: Any) -> dict[str, Any]:
+        """Return new tokens of a user."""
         now = int(time.time())
         claims = {
             "iss": self.url,

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import ssl
 import threading
 import time
@@ -18,6 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    pkcs12,
+)
 
 from hsm_cli.actions.provider_sign_in import sign_in_by_device
 from hsm_client.credentials import FileStore, StoredSecrets
@@ -26,11 +31,18 @@ from hsm_client.profile_secrets import open_profile_token
 from hsm_client.profiles import CredentialKind, Profile, load_profiles
 from hsm_core.errors import AuthenticationError, ConfigurationError, TransportError
 from tests.cli.support import Outcome, run_here
+from tests.e2e.newcomer import sh_blocks
 from tests.e2e.oidc_provider import AUDIENCE, CLIENT_ID, LIFETIME, OIDCProvider
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
+from tests.support import REPOSITORY
 
 Cli: TypeAlias = Callable[..., Outcome]
+
+CERTIFICATE = (
+    "  - {principal: ada, roles: [Administrator], certificate_subjects: [CN=ada]}\n"
+)
+PAGE = REPOSITORY / "docs" / "how-to" / "sign-in.md"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +64,7 @@ def server(shared_site: Site, provider: OIDCProvider) -> Iterator[ServerProcess]
         (
             policy,
             "version: 1\nextends: default\nidentities:\n"
+            f"{CERTIFICATE}"
             f"  - {{{rule}, roles: [Operator], claims: {{groups: hsm-operators}}}}\n"
             f"  - {{{rule}, roles: [Auditor], claims: {{groups: hsm-auditors}}}}\n",
         ),
@@ -62,7 +75,7 @@ def server(shared_site: Site, provider: OIDCProvider) -> Iterator[ServerProcess]
     del environment["FERROHSM_JWT_SECRET"]
     flags = (
         *("--token-issuers", str(issuers), "--policy-config", str(policy)),
-        *("--client-auth", "optional"),
+        *("--client-auth", "optional", "--client-cert-identities"),
     )
     with shared_site.start(*flags, environment=environment) as running:
         yield running
@@ -80,10 +93,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cli(home: Path) -> Cli:
     """Give hsm-cli without any setting in the environment."""
 
-    def run(*words: str) -> Outcome:
+    def run(*words: str, typing: bool = False) -> Outcome:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FERROHSM_")}
         with mock.patch.dict(os.environ, kept, clear=True):
-            return run_here(*words)
+            return run_here(*words, typing=typing)
 
     return run
 
@@ -529,3 +542,55 @@ def test_profile_of_a_provider(cli: Cli, browser: Browser, login: list[str]) -> 
         found.audience,
     )
     assert [AUDIENCE] == parse_qs(urlsplit(browser.opened[0]).query)["audience"]
+
+
+def test_page(
+    cli: Cli,
+    browser: Browser,
+    server: ServerProcess,
+    shared_site: Site,
+    provider: OIDCProvider,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each command of the page works, in order."""
+    places = {
+        "https://hsm.example.com:8443": f"https://localhost:{server.port}",
+        "https://id.example.com": provider.url,
+        "hsm.example.com": "localhost",
+    }
+    issued = shared_site.authority.root.issue("ada")
+    encryption = BestAvailableEncryption(b"moon-otter-brick-lemon")
+    token = provider.issue("anton")["access_token"]
+    for name, data in (
+        ("ada.pem", issued.chain_pem + issued.key_pem),
+        ("ca.pem", shared_site.authority.bundle.read_bytes()),
+        ("token", token.encode()),
+        (
+            "ada.p12",
+            pkcs12.serialize_key_and_certificates(
+                b"ada", issued.key, issued.certificate, issued.above, encryption
+            ),
+        ),
+    ):
+        path = tmp_path / name
+        path.touch(0o600)
+        path.write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(provider.bundle))
+    monkeypatch.setattr(
+        "click.termui.hidden_prompt_func", lambda _: "moon-otter-brick-lemon"
+    )
+    provider.answers = [None, ("olga", True)]
+    shown = []
+    for line in "".join(sh_blocks(PAGE.read_text())).splitlines():
+        program, *words = shlex.split(line)
+        outcome = cli(*(places.get(word, word) for word in words), typing=True)
+
+        assert ("hsm-cli", 0) == (program, outcome.code), f"{line}: {outcome.err}"
+        shown.append(outcome.text)
+    people = ["as ada", "ada", "as ada", "as olga", "as olga", "as anton", "as anton"]
+
+    assert all(who in text for who, text in zip(people, shown, strict=False))
+    assert "anton" in shown[-2]
+    assert "Signed out of profile localhost." in shown[-1]
