@@ -20,11 +20,13 @@ from hsm_client.messages import (
     stream_request_of,
 )
 from hsm_core.errors import (
+    AccessDeniedError,
     AlgorithmUnavailableError,
     AuthenticationError,
     HSMError,
     InputSizeError,
     InvalidInputError,
+    KeyNotFoundError,
     OperationAbortedError,
     OutcomeUnknownError,
     OverloadedError,
@@ -54,6 +56,15 @@ _MOST_DOUBLINGS: Final = 6
 
 _LASTING: Final = (AlgorithmUnavailableError, SelfTestFailedError, StorageFullError)
 """Errors of unavailability that an immediate retry does not resolve."""
+
+
+_UNSETTLING: Final = (
+    UnavailableError,
+    AuthenticationError,
+    AccessDeniedError,
+    KeyNotFoundError,
+)
+"""Errors that say nothing of an earlier attempt: access is checked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +181,7 @@ def _repeat(
             if unknown is None:
                 raise unsent.cause from None
             raise _outcome_unknown(unknown, key) from unsent.cause
-        except (UnavailableError, AuthenticationError) as error:
+        except _UNSETTLING as error:
             if key and _may_have_succeeded(error):
                 unknown = error
             goes_on = unknown is not None or _is_retryable(error)
