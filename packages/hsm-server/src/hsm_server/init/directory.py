@@ -189,22 +189,22 @@ def fill(
     root = _root_key(staging, plan)
     audit = secrets.token_bytes(_KEY_BYTES)
     _write_secret(staging / AUDIT_FILE, audit)
+    report("root key, audit key")
     _issue(staging, plan)
+    report(
+        f"private CA, certificate for {plan.host} ({SERVER_DAYS} days, renewed by "
+        "the server)"
+    )
     _write(staging / POLICY_FILE, policy_text(plan.policy_rules()).encode())
     people = [
         People(staging).add(name, roles, keeps_password=keeps_passwords)
         for name, roles in plan.people.items()
     ]
+    report(f"credentials for {_credentials(plan)}")
     begun = time.monotonic()
     create_stores(plan.core_settings(staging), master_key=root, hmac_key=audit)
+    report(f"self-tests, stores ({plan.store}, {time.monotonic() - begun:.1f} s)")
     _write(staging / SETTINGS_FILE, plan.settings_text().encode())
-    report(f"self-tests and stores ({plan.store}, {time.monotonic() - begun:.1f} s)")
-    report("root key, audit key")
-    report(
-        f"private CA, certificate for {plan.host} ({SERVER_DAYS} days, renewed by "
-        "the server)"
-    )
-    report(f"credentials for {_credentials(plan)}")
     return root, people
 
 
