@@ -201,6 +201,21 @@ def test_neither_a_variable_nor_a_file(refusals: Refusals) -> None:
     assert "--sqlite-path" in results[1].stderr
 
 
+def test_a_user_without_a_home(
+    refusals: Refusals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable that helps is named."""
+
+    def no_home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", no_home)
+    result = refusals.run(XDG_CONFIG_HOME="relative")
+
+    assert 2 == result.exit_code
+    assert "Set XDG_CONFIG_HOME" in result.stderr
+
+
 def test_a_folder_of_profiles_that_others_may_read(refusals: Refusals) -> None:
     """It is refused, with the command that mends it."""
     folder = refusals.folder / "config" / "ferrohsm"

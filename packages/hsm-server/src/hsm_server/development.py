@@ -128,6 +128,8 @@ class Development:
             ConfigurationError: They can't be written.
             UnsafeFileModeError: Other users have access to the profiles' folder.
         """
+        # A socket of systemd could listen on any address.
+        os.environ.pop("LISTEN_FDS", None)
         _make_config_folder()
         self._write_certificate(host)
         replace_file(self.folder / "token", self._token().encode())
@@ -270,7 +272,13 @@ def _random_secret() -> str:
 
 def _profile() -> Path:
     home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    base = home if home.is_absolute() else Path.home() / ".config"
+    try:
+        base = home if home.is_absolute() else Path.home() / ".config"
+    except RuntimeError:
+        raise ConfigurationError(
+            "The home directory of this user is unknown. Set XDG_CONFIG_HOME to the "
+            "folder for connection profiles."
+        ) from None
     return base / "ferrohsm" / "dev.toml"
 
 
