@@ -169,6 +169,30 @@ class TestAdding:
         assert {} == named(directory)
 
 
+class TestOwnEntries:
+    """Entries that the operator adds after the lines of people."""
+
+    def test_they_stay(self, directory: Path) -> None:
+        """They are valid with people before them, and without."""
+        people = People(directory)
+        people.add("ada", [Role.OPERATOR])
+        path = directory / POLICY_FILE
+        own = (
+            "  # A service.\n"
+            f'  - {{principal: ci, roles: [Service], certificates: ["{"1a" * 32}"]}}\n'
+        )
+        path.write_text(path.read_text() + own)
+
+        people.remove("ada")
+        assert {"ci": ["Service"]} == named(directory)
+        people.add("grace", [Role.AUDITOR])
+
+        assert {"ci": ["Service"], "grace": ["Auditor"]} == named(directory)
+        assert path.read_text().endswith(own)
+        with pytest.raises(ConflictError, match="Edit the file instead"):
+            people.add("ci", [Role.AUDITOR], replaces=True)
+
+
 class TestRemoving:
     """A person who has access no more."""
 

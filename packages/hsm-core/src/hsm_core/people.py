@@ -61,6 +61,7 @@ _BEGIN: Final = "identities:  # hsm-cli people writes the lines below"
 _END: Final = "# end of the lines of hsm-cli people"
 _ENTRY: Final = '  - principal: "'
 _NOBODY: Final = "  []\n"
+_OWN_ENTRIES: Final = re.compile(rf"{re.escape(_END)}\n(?: *(?:#[^\n]*)?\n)* +- ")
 _MOST_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -330,7 +331,9 @@ class People:
         return found
 
     def _write_policy(self, head: str, entries: Sequence[str], tail: str) -> None:
-        lines = "".join(entries) or _NOBODY
+        # The operator's own entries follow the last line.
+        nobody = "" if _OWN_ENTRIES.match(tail) else _NOBODY
+        lines = "".join(entries) or nobody
         self._write(self._policy, f"{head}{_BEGIN}\n{lines}{tail}".encode())
 
     def _split_policy(self) -> tuple[str, list[str], str]:

@@ -155,6 +155,7 @@ _STORAGE: Final = {
 
 _POLICY: Final = """\
 # Policy of this HSM, by hsm-server init. The server reloads it when it changes.
+# Identities of your own, such as for access tokens, go below the last line.
 version: 1
 extends: default
 """
