@@ -30,7 +30,7 @@ const (
 // Settings say where the server is and who asks.
 type Settings struct {
 	Endpoint   string // such as https://localhost:8443
-	Token      string // bearer token
+	Token      string // bearer token; empty if a client certificate authenticates
 	CABundle   string // file of the authorities that the server is checked by
 	ClientCert string // file; with ClientKey for mutual TLS
 	ClientKey  string // file
@@ -117,7 +117,9 @@ func (c *Client) once(ctx context.Context, r request, body []byte) (*http.Respon
 	if err != nil {
 		return nil, err
 	}
-	sent.Header.Set("Authorization", "Bearer "+c.token)
+	if c.token != "" {
+		sent.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	if r.body != nil {
 		sent.Header.Set("Content-Type", "application/json")
 	}
