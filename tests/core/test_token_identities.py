@@ -175,6 +175,25 @@ def test_types_are_exact(value: str, good: object, bad: tuple[object, ...]) -> N
             assert gateway.identify_token(token(x=other)) is None, other
 
 
+@pytest.mark.parametrize(
+    ("pointer", "claims"),
+    [
+        ("/a~1b/c", {"a/b": {"c": "x"}}),
+        ("/a~0b", {"a~b": "x"}),
+        ("/~01", {"~1": "x"}),
+        ("/", {"": "x"}),
+        ("https://a.example/b", {"https://a.example/b": "x"}),
+        ("a.b", {"a.b": "x"}),
+    ],
+)
+def test_pointers(pointer: str, claims: dict[str, Any]) -> None:
+    """A pointer escapes slash and tilde; any other text is the name of a claim."""
+    rule = f"principal: ci, roles: [Service], {OF}, claims: {{'{pointer}': x}}"
+    with memory_hsm(policy=policy(rule)) as gateway:
+        assert ("ci", {"Service"}) == known(gateway.identify_token(token(**claims)))
+        assert gateway.identify_token(token(a={"b": "x"})) is None
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner),
@@ -287,6 +306,25 @@ def test_refused(name: str) -> None:
         policy(*sections)
 
     assert problem in str(caught.value)
+
+
+def test_a_certificate_and_a_token_of_one_person(tmp_path: Path) -> None:
+    """A faulty file takes from either what it says of this one."""
+    path = tmp_path / "policy.yaml"
+    both = policy(CERTIFIED.replace("Ada", "ada"), GIVEN)
+    path.write_text(both.text)
+    settings = Settings(policy_config=path, certificate_identities=True)
+    shown = Caller(principal="", roles=frozenset(), certificate_sha256="ab" * 32)
+    with memory_hsm(settings=settings) as gateway:
+        path.write_text(both.text + "  - {principal: eve}\n")
+        assert "identities[2]" in gateway.reload_policy()
+        assert ("ada", {"Auditor"}) == known(gateway.identify(shown))
+        found = gateway.identify_token(token(sub="1"))
+        assert ("ada", {"Administrator"}) == known(found)
+        path.write_text(policy(GIVEN).text + "  - {principal: eve}\n")
+        assert "identities[1]" in gateway.reload_policy()
+        assert gateway.identify(shown) is None
+        assert gateway.identify_token(token(sub="1")) is not None
 
 
 APART: Final[dict[str, tuple[str, str]]] = {

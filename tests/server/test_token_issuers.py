@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from joserfc.jwk import RSAKey
 
-from hsm_server.config.settings import ServerSettings, TokenIssuer
+from hsm_server.config.settings import ServerSettings, TokenIssuer, TokenRules
 from hsm_server.identity.key_sets import key_set_tasks
 from hsm_server.identity.token_keys import public_key_set
+from hsm_server.identity.token_sources import IssuerKeys
 from tests.server.family import wait_until
 from tests.server.issuer_kit import AUDIENCE, ISSUED, mapping_policy
 from tests.server.oidc_issuer import OIDCIssuer
@@ -108,6 +109,16 @@ def test_two_issuers(served: tuple[Site, Running], issuer: OIDCIssuer) -> None:
     wait_until(lambda: status(mesh.token()) == 401)
     events = [line for line in site.log() if line["event"] == "token keys loaded"]
     assert {issuer.url, mesh.issuer} == {line["issuer"] for line in events}
+
+
+def test_a_secret_in_a_key_set_of_an_issuer(tmp_path: Path) -> None:
+    """It proves nothing of anybody: only public keys count."""
+    rows = json.loads(public_key_set(ISSUED["spiffe"].trust().keys))["keys"]
+    secret = {"kty": "oct", "k": "A" * 43, "kid": "secret"}
+    path = written(tmp_path / "keys.json", json.dumps({"keys": [*rows, secret]}))
+    keys = IssuerKeys("a", path, TokenRules(), lambda _: None, lambda _: None)
+
+    assert (ISSUED["spiffe"].trust().keys, "a") == (keys.first.keys, keys.first.issuer)
 
 
 def test_what_is_fetched() -> None:
