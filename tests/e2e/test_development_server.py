@@ -87,11 +87,10 @@ def test_three_commands_to_a_verified_signature(
     """No other word is needed, and each line says that it is a development server."""
     document, signature = tmp_path / "document", tmp_path / "document.sig"
     document.write_bytes(b"hello")
-    files = ("--in", str(document))
 
     client("create", "ML-DSA-65", "--name", "release")
-    client("sign", "release", *files, "-o", str(signature))
-    out, err = client("verify", "release", *files, "--signature", str(signature))
+    client("sign", "release", str(document), "-o", str(signature))
+    out, err = client("verify", "release", str(document), str(signature))
     audit, _ = client("audit", "verify")
 
     assert "valid" in out.lower()
