@@ -47,6 +47,11 @@ client retries with the same key. If no attempt gets a response, the exit code i
 the message contains the key. Run the same command with `--idempotency-key` to get the
 result; the change is made only once.
 
+Tables fit 80 columns; `--format wide` shows all columns and whole IDs. `--format json`,
+or `--json`, prints one JSON record, and `--format jsonl` one for each item of a list.
+`--field NAME` prints one field of it. Commands whose `--format` is the format of a key
+have `--as` instead. A KEY is a name, an ID, or at least the first 8 digits of an ID.
+
 With `--json`, the result is one JSON record on standard output, in the wire format, and
 an error is one on standard error: `{"code": …, "message": …, "facts": {…}}`.
 """

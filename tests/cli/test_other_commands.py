@@ -42,6 +42,8 @@ class TestHealth:
         record = shell.ok("status", "--json").json
 
         assert "operational" in text
+        assert "Ed448" not in text
+        assert "Ed448" in shell.ok("status", "--format", "wide").text
         assert ("operational", 1) == (record["state"], record["keys"])
         assert len(ALGORITHMS) == len(record["algorithms"])
         words = text.split()

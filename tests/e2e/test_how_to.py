@@ -23,6 +23,13 @@ TOLD = {
     "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
     "use-rest-with-curl": ["payload.sig", "key_not_found"],
     "set-up-the-client": [],
+    "use-the-command-line": [
+        "Did you mean list?",
+        "Valid signature: notary, version 1, ML-DSA-65",
+        "curl --request POST",
+        'key_names: ["notary"]',
+        "approval requests open",
+    ],
     "sign-large-files": ["Valid signature: "],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],

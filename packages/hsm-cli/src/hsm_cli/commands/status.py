@@ -10,6 +10,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import encode_base64
+from hsm_cli.io.output import Form
 from hsm_cli.io.results import deliver, instant, words
 from hsm_cli.io.tables import Column
 from hsm_cli.options import choice
@@ -34,12 +35,17 @@ from hsm_core.operations import (
 @click.command("status", cls=HSMCommand)
 @click.pass_obj
 def status(invocation: Invocation) -> None:
-    """Show the health of the HSM."""
+    """
+    Show the health of the HSM, and algorithms that are not available.
+
+    --format wide shows all algorithms with their providers.
+    """
     status = invocation.execute(Status())
-    invocation.output.pairs(status, _status_pairs(status))
+    is_wide = invocation.output.form is Form.WIDE
+    invocation.output.pairs(status, _status_pairs(status, is_wide=is_wide))
 
 
-def _status_pairs(status: HSMStatus) -> list[tuple[str, str]]:
+def _status_pairs(status: HSMStatus, *, is_wide: bool) -> list[tuple[str, str]]:
     trail = status.audit
     pairs = [
         ("state", status.state),
@@ -57,7 +63,11 @@ def _status_pairs(status: HSMStatus) -> list[tuple[str, str]]:
         ("audit starts at", str(trail.first_seq) if trail.first_seq else ""),
         *_schedules(status.schedules),
     ]
-    return pairs + _providers(status) + [_algorithm(row) for row in status.algorithms]
+    shown = [row for row in status.algorithms if is_wide or row.status != _AVAILABLE]
+    return pairs + _providers(status) + [_algorithm(row) for row in shown]
+
+
+_AVAILABLE: Final = "available"
 
 
 def _store(store: StoreStatus) -> str:
@@ -221,7 +231,7 @@ def algorithms(
         item
         for item in found.items
         if (family is None or item.family == family)
-        and (not available or item.status == "available")
+        and (not available or item.status == _AVAILABLE)
     )
     invocation.output.table(
         AlgorithmList(items=items),
