@@ -69,6 +69,17 @@ class TestFile:
         assert ("openid", "offline_access") == prod.scopes
         assert "example.com" not in repr(prod)
 
+    def test_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A path may begin with the user's home, and with no one else's."""
+        monkeypatch.setenv("HOME", "/homes/ada")
+        write(TWO.replace("ca.pem", "~/ca.pem"))
+        own = load_profiles().get("prod").ca_bundle
+        write(TWO.replace("ca.pem", "~eve/ca.pem"))
+        other = load_profiles().get("prod").ca_bundle
+
+        assert Path("/homes/ada/ca.pem") == own
+        assert config_file().parent / "~eve" / "ca.pem" == other
+
     def test_missing(self) -> None:
         """Without a file there are no profiles."""
         assert {} == load_profiles().by_name
@@ -79,6 +90,7 @@ class TestFile:
         [
             ("= x", "not valid TOML"),
             ("\udcff", "not valid TOML"),
+            ("x = " + "[" * 5000, "nested too deeply"),
             ("x = 1", "the key 'x' is unknown"),
             ('current = "prod"', "current is 'prod', but there is no such profile"),
             ("[profiles.a]\ncredential = 'token'", "profile a: .*endpoint"),
@@ -92,6 +104,10 @@ class TestFile:
             ),
             (
                 "[profiles.a]\nendpoint = 'x'\ncredential = 'token'\nca-bundle = 1",
+                "profile a: ca-bundle: Expected a path",
+            ),
+            (
+                '[profiles.a]\nendpoint="x"\ncredential="token"\nca-bundle="\\u0000"',
                 "profile a: ca-bundle: Expected a path",
             ),
             (

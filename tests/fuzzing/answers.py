@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the client reads: answers of servers, live views, files of keys."""
+"""Client input: answers of servers, live views, files of keys and profiles."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_cli.io.key_files import read_private_key
+from hsm_client.credentials import decode_secrets
 from hsm_client.messages import (
     Answer,
     BlockReader,
@@ -21,6 +23,7 @@ from hsm_client.messages import (
     error_of_event,
     result_of,
 )
+from hsm_client.profiles import parse_profiles
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.errors import HSMError
@@ -35,7 +38,7 @@ _PROBLEM: Final = (
 
 def targets() -> list[Target]:
     """Return a target for each form."""
-    return [_answer(), _events(), _key_file()]
+    return [_answer(), _events(), _key_file(), _profiles(), _secrets()]
 
 
 def _answer() -> Target:
@@ -117,4 +120,30 @@ def _key_file() -> Target:
         readers=(_read_key,),
         seeds=[key.private_bytes(*form) for form in forms],
         longest=1024,
+    )
+
+
+def _profiles() -> Target:
+    path = Path("/nowhere/config.toml")
+    return Target(
+        name="connection-profiles",
+        readers=(lambda data: sorted(parse_profiles(data, path).by_name),),
+        seeds=(
+            b'current = "a"\n[profiles.a]\nendpoint = "https://h"\n'
+            b'ca-bundle = "~/ca.pem"\ncredential = "oidc"\nissuer = "https://i"\n'
+            b'client-id = "c"\nscopes = ["openid"]\nsecret-store = "keyring"\n',
+            b'[profiles."b.c"]\nendpoint = "x"\ncredential = "token"\n',
+        ),
+    )
+
+
+def _secrets() -> Target:
+    def read(data: bytes) -> object:
+        found = decode_secrets(data, "It")
+        return (found.token, found.expires_at, found.refresh_token, found.password)
+
+    return Target(
+        name="stored-secrets",
+        readers=(read,),
+        seeds=(b'{"token":"a.b.c","expires_at":7,"refresh_token":"r"}',),
     )

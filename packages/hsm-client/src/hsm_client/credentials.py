@@ -17,7 +17,8 @@ from hsm_client.private_files import (
     write_private_file,
 )
 from hsm_client.profiles import Profile, SecretStore, config_folder
-from hsm_core.errors import ConfigurationError
+from hsm_core import wire
+from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 
 _SERVICE: Final = "ferrohsm"
@@ -113,7 +114,7 @@ class FileStore:
         """
         path = self._path(name)
         data = read_private_file(path)
-        return None if data is None else _decode(data, str(path))
+        return None if data is None else decode_secrets(data, str(path))
 
     def save(self, name: str, secrets: StoredSecrets, /) -> None:
         """
@@ -165,7 +166,9 @@ class KeyringStore:
             ConfigurationError: The keyring can't be read, or its entry is invalid.
         """
         text = self._call(self._keyring.get_password, name)
-        return None if text is None else _decode(text.encode(), "The keyring's entry")
+        if text is None:
+            return None
+        return decode_secrets(text.encode(), "The keyring's entry")
 
     def save(self, name: str, secrets: StoredSecrets, /) -> None:
         """
@@ -208,10 +211,21 @@ def _folder() -> Path:
     return config_folder() / "credentials"
 
 
-def _decode(data: bytes, where: str) -> StoredSecrets:
+def decode_secrets(data: bytes, where: str) -> StoredSecrets:
+    """
+    Return stored secrets.
+
+    Args:
+        data: JSON.
+
+        where: Its place, for messages.
+
+    Raises:
+        ConfigurationError: They are damaged; the message shows nothing of them.
+    """
     try:
-        return msgspec.json.decode(data, type=StoredSecrets)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return wire.decode_json(data, StoredSecrets)
+    except InvalidInputError:
         # The reason may repeat what is stored.
         raise ConfigurationError(
             f"{where} is damaged. Sign in again with hsm-cli login.", field=_FIELD

@@ -23,7 +23,13 @@ from urllib3.exceptions import HTTPError
 
 from hsm_client.credentials import StoredSecrets
 from hsm_client.failures import reason
-from hsm_core.errors import AuthenticationError, ConfigurationError, TransportError
+from hsm_core import wire
+from hsm_core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidInputError,
+    TransportError,
+)
 
 _SECONDS: Final = 10.0
 _MAX_BYTES: Final = 256 * 1024
@@ -267,8 +273,8 @@ class Provider:
         if not data:
             return response.status, None
         try:
-            return response.status, msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return response.status, wire.scan_json(data)
+        except InvalidInputError:
             return response.status, None
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:

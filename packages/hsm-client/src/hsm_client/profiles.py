@@ -148,8 +148,14 @@ def config_folder() -> Path:
         XDG Base Directory Specification 0.8: a relative ``XDG_CONFIG_HOME`` is ignored.
     """
     home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    base = home if home.is_absolute() else Path.home() / ".config"
+    base = home if home.is_absolute() else _home("~/.config")
     return base / "ferrohsm"
+
+
+def _home(path: str) -> Path:
+    # Of a user without a home the result is a place that does not exist, and no error:
+    # containers run programs as such users, which need no profile.
+    return Path("/", os.path.expanduser(path))
 
 
 def config_file() -> Path:
@@ -170,8 +176,27 @@ def load_profiles() -> Profiles:
         ConfigurationError: A file is invalid; the message names profile and key.
         UnsafeFileModeError: Other users have access to a file or its folder.
     """
-    config = _read(config_file(), _Config) or _Config()
     path = config_file()
+    profiles = parse_profiles(read_private_file(path) or b"", path)
+    dev = load_dev_profile()
+    if dev is None:
+        return profiles
+    return Profiles(current=profiles.current, by_name={**profiles.by_name, DEV: dev})
+
+
+def parse_profiles(data: bytes, path: Path) -> Profiles:
+    """
+    Return the profiles of a file.
+
+    Args:
+        data: Its contents.
+
+        path: Its path, for messages; relative paths start at its folder.
+
+    Raises:
+        ConfigurationError: It is invalid; the message names profile and key.
+    """
+    config: _Config = _parse(data, _Config, path)
     found = {
         name: _profile(path, name, table) for name, table in config.profiles.items()
     }
@@ -180,9 +205,6 @@ def load_profiles() -> Profiles:
             f"{path}: current is {config.current!r}, but there is no such profile.",
             field=_FIELD,
         )
-    dev = load_dev_profile()
-    if dev is not None:
-        found[DEV] = dev
     return Profiles(current=config.current, by_name=found)
 
 
@@ -211,8 +233,12 @@ def load_dev_profile() -> Profile | None:
         ConfigurationError: Its file is invalid.
         UnsafeFileModeError: Other users have access to the file or its folder.
     """
-    server = _read(dev_file(), _DevServer)
-    if server is None or not _is_running(server.pid):
+    path = dev_file()
+    data = read_private_file(path)
+    if data is None:
+        return None
+    server: _DevServer = _parse(data, _DevServer, path)
+    if not _is_running(server.pid):
         return None
     return Profile(
         name=DEV,
@@ -270,27 +296,28 @@ def _missing(profile: Profile) -> list[str]:
     return [key for key, value in needed.items() if not value]
 
 
-def _read(path: Path, cls: type[Any]) -> Any:
-    """Return the contents of a TOML file, or None if there is no file."""
-    data = read_private_file(path)
-    if data is None:
-        return None
+def _parse(data: bytes, cls: type[Any], path: Path) -> Any:
+    """Return the contents of a TOML file."""
+    if not data:
+        return _convert({}, cls, str(path), path.parent)
     # Deferred: most users of the environment alone have no such file.
     import tomllib
 
     try:
         tree = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} is not valid TOML: {error}.", field=_FIELD
-        ) from None
-    return _convert(tree, cls, str(path), path.parent)
+        why = str(error)
+    except RecursionError:
+        why = "It is nested too deeply"
+    else:
+        return _convert(tree, cls, str(path), path.parent)
+    raise ConfigurationError(f"{path} is not valid TOML: {why}.", field=_FIELD)
 
 
 def _convert(tree: object, cls: type[Any], where: str, folder: Path) -> Any:
     def decode(kind: type[Any], value: Any) -> Any:
-        if kind is Path and isinstance(value, str) and value:
-            return folder / Path(value).expanduser()
+        if kind is Path and isinstance(value, str) and value and "\0" not in value:
+            return folder / (_home(value) if value.startswith("~/") else value)
         raise ValueError("Expected a path")
 
     try:
