@@ -7,8 +7,11 @@ import contextlib
 with contextlib.suppress(ImportError):
     import hsm_server.tls.openssl  # noqa: F401
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +25,8 @@ from tests.support import require_service as require_service_or_skip
 heed_signals()
 
 # No test reads the connection profiles of the user, or their keyring.
-os.environ["XDG_CONFIG_HOME"] = "/nonexistent/ferrohsm-tests"
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="ferrohsm-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 # How long an example takes is the machine's business, and no test's.
