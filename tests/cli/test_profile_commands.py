@@ -283,6 +283,19 @@ class TestCommands:
         assert text.endswith("# the end\n")
         assert (2, text) == (unknown.code, config_file().read_text())
 
+    def test_current_is_gone(self, bare_shell: Shell, write: Write) -> None:
+        """A current profile that is gone is replaced by choosing another one."""
+        write(OTHER)
+        text = config_file().read_text().replace('current = "stub"', 'current = "x"')
+        write_private_file(config_file(), text.encode())
+        listed = bare_shell.ok("profile", "list")
+        refused = bare_shell("status")
+        bare_shell.ok("profile", "use", "other")
+
+        assert "*" not in listed.text
+        assert (2, True) == (refused.code, "There is no profile 'x'" in refused.err)
+        assert "other" == load_profiles().current
+
     def test_first_use(self, bare_shell: Shell, folder: Path) -> None:
         """The name goes above the tables of a file that has no current profile."""
         write_private_file(config_file(), f"# mine\n{OTHER}".encode())

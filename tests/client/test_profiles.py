@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`hsm_client.profiles`: files, access, precedence, and the development server."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -92,7 +93,6 @@ class TestFile:
             ("\udcff", "not valid TOML"),
             ("x = " + "[" * 5000, "nested too deeply"),
             ("x = 1", "the key 'x' is unknown"),
-            ('current = "prod"', "current is 'prod', but there is no such profile"),
             ("[profiles.a]\ncredential = 'token'", "profile a: .*endpoint"),
             (
                 "[profiles.a]\nendpoint = 3\ncredential = 'token'",
@@ -170,6 +170,22 @@ class TestFile:
         with pytest.raises(ConfigurationError, match="at most 262144 bytes"):
             load_profiles()
 
+    def test_failing_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A write that fails leaves the former file, and nothing beside it."""
+        write(TWO)
+
+        def fail(*paths: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        for step in ("fsync", "replace"):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, step, fail)
+                with pytest.raises(ConfigurationError, match="No space left"):
+                    write("")
+
+            assert [config_file()] == list(config_file().parent.iterdir())
+            assert TWO == config_file().read_text()
+
     def test_written_private(self, folder: Path) -> None:
         """Written files have mode 0600, and folders 0700, whatever the umask."""
         before = os.umask(0)
@@ -200,6 +216,14 @@ class TestChoice:
         write(TWO)
         with pytest.raises(ConfigurationError, match=r"'x'\. Profiles: prod, test"):
             choose_profile("x")
+
+    def test_current_is_gone(self) -> None:
+        """A current profile that is gone is refused, and others can be used."""
+        write(TWO.replace("[profiles.prod]", "[profiles.live]"))
+
+        with pytest.raises(ConfigurationError, match=r"'prod'\. Profiles: live, test"):
+            choose_profile()
+        assert choose_profile("live") is not None
 
     def test_relative_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A relative XDG_CONFIG_HOME is ignored."""

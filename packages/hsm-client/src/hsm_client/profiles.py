@@ -200,11 +200,6 @@ def parse_profiles(data: bytes, path: Path) -> Profiles:
     found = {
         name: _profile(path, name, table) for name, table in config.profiles.items()
     }
-    if config.current and config.current not in found:
-        raise ConfigurationError(
-            f"{path}: current is {config.current!r}, but there is no such profile.",
-            field=_FIELD,
-        )
     return Profiles(current=config.current, by_name=found)
 
 
@@ -221,8 +216,14 @@ def choose_profile(name: str | None = None) -> Profile | None:
         UnsafeFileModeError: Other users have access to a file or its folder.
     """
     profiles = load_profiles()
-    wanted = name or os.environ.get("FERROHSM_PROFILE") or profiles.current
-    return profiles.get(wanted) if wanted else profiles.by_name.get(DEV)
+    wanted = name or default_profile_name(profiles)
+    return profiles.get(wanted) if wanted else None
+
+
+def default_profile_name(profiles: Profiles) -> str:
+    """Return the name of the profile to use if none is named; empty for none."""
+    dev = DEV if DEV in profiles.by_name else ""
+    return os.environ.get("FERROHSM_PROFILE") or profiles.current or dev
 
 
 def load_dev_profile() -> Profile | None:

@@ -12,7 +12,12 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.tables import Column
 from hsm_cli.options import Group
 from hsm_cli.parameters import LocalCommand
-from hsm_client.profiles import Profile, choose_profile, load_profiles
+from hsm_client.profiles import (
+    Profile,
+    choose_profile,
+    default_profile_name,
+    load_profiles,
+)
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
 
@@ -51,8 +56,8 @@ def profile() -> None:
 @click.pass_obj
 def list_profiles(invocation: Invocation) -> None:
     """List profiles; * marks the one in use."""
-    chosen = choose_profile()
-    used = "" if chosen is None else chosen.name
+    profiles = load_profiles()
+    used = default_profile_name(profiles)
     rows = [
         ProfileRow(
             name=name,
@@ -60,7 +65,7 @@ def list_profiles(invocation: Invocation) -> None:
             credential=found.credential.value,
             used=name == used,
         )
-        for name, found in load_profiles().by_name.items()
+        for name, found in profiles.by_name.items()
     ]
     invocation.output.table(
         ProfileList(items=tuple(rows)),
