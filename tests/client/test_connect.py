@@ -140,6 +140,25 @@ class TestProfile:
         with pytest.raises(ConfigurationError, match="is for https://other"):
             hsm_client.connect(stub.endpoint, profile="other")
 
+    @pytest.mark.parametrize(
+        "url", ["https://[", "https://localhost:99999", "http://localhost"]
+    )
+    def test_no_endpoint(self, url: str) -> None:
+        """What is no endpoint is refused; no profile is taken for it."""
+        with pytest.raises(ConfigurationError, match="endpoint must be https"):
+            hsm_client.connect(url, token="t")
+
+    def test_certificate_beside_a_token(
+        self, certificates: Certificates, stub: Stub
+    ) -> None:
+        """A certificate of the program completes the token of a profile."""
+        with hsm_client.connect(
+            client_cert=certificates.client, client_key=certificates.client_key
+        ) as hsm:
+            assert "operational" == hsm.status().state
+        with pytest.raises(ConfigurationError, match="requires client_cert"):
+            hsm_client.connect(client_key=certificates.client_key)
+
     def test_unknown(self) -> None:
         """An unknown profile is an error with the names that there are."""
         with pytest.raises(ConfigurationError, match="stub, other"):

@@ -181,6 +181,18 @@ class TestOperations:
 
 
 class TestChecks:
+    def test_expected_generation(self, hsm: Way, stub: Stub) -> None:
+        """The generation that was looked at travels as an entity tag."""
+        key = Session(hsm).create_key("aes")
+        rotation = ops.RotateKey(key_id=key.key_id)
+        hsm.execute(rotation, expected_generation=key.generation)
+        for generation in (-1, 10**15):
+            with pytest.raises(InvalidInputError, match="expected_generation"):
+                hsm.execute(rotation, expected_generation=generation)
+
+        assert f'"{key.generation}"' == stub.received[-1].headers["if-match"]
+        assert 2 == len(stub.received)
+
     @pytest.mark.parametrize(
         "key_id", ["../audit", "..", "a/b", "A", "", "a\n", "x" * 65]
     )

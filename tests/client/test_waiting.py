@@ -107,6 +107,19 @@ def test_denied(asking: Asking) -> None:
         destroy(asking, Time().approval_wait())
 
 
+def test_nobody_to_wait_for(asking: Asking) -> None:
+    """A demand that names no request is told at once."""
+    time = Time()
+
+    def attempt() -> None:
+        raise ApprovalRequiredError
+
+    with pytest.raises(ApprovalRequiredError):
+        execute_when_approved(asking, attempt, time.approval_wait())
+
+    assert ([], []) == (time.pauses, asking.received)
+
+
 def test_out_of_patience(asking: Asking) -> None:
     """After the maximum wait, approval is still required; the request stays open."""
     time = Time()

@@ -10,6 +10,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 _CORE: Final = "packages/hsm-core/src/hsm_core"
 _SERVER: Final = "packages/hsm-server/src/hsm_server"
+_CLIENT: Final = "packages/hsm-client/src/hsm_client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +112,15 @@ AREAS: Final = {
             f"{_SERVER}/identity/token_sources.py",
         ),
         _server("key_sets", "provider_keys", "token_reload", "token_watch"),
+    ),
+    "exchanges": Area(
+        tuple(f"{_CLIENT}/{name}.py" for name in ("choosing", "exchange", "waiting")),
+        tuple(
+            f"client/test_{name}.py"
+            for name in (
+                *("connect", "exchange", "follow", "operations", "repetition"),
+                "waiting",
+            )
+        ),
     ),
 }

@@ -136,7 +136,7 @@ def _with_profile(
     if profile.credential in _WITH_TOKEN and not has_token:
         token = replace(token, profile=profile)
     certificate, key = given.client_cert, given.client_key
-    if certificate is None:
+    if certificate is None and key is None:
         certificate, key = profile.client_cert, profile.client_key
     return replace(
         given,
