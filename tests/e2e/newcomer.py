@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A fresh clone, and a shell in which the blocks of the README are typed."""
+"""A fresh clone, and a shell in which the blocks of pages are typed."""
 
 import contextlib
 import os
@@ -15,15 +15,14 @@ from typing import Final
 from tests.support import REPOSITORY
 
 __all__ = [
-    "CLIENT",
     "DEFAULT_PORT",
-    "PREPARE",
     "READY_SECONDS",
     "SHELL",
+    "SIGN_IN",
     "START",
+    "WAIT",
     "Newcomer",
     "packed_secrets",
-    "readme_blocks",
     "sh_blocks",
 ]
 
@@ -33,16 +32,13 @@ _DEV: Final = """\
 #!/bin/sh
 case $1 in
 shell) echo "export PATH=$PWD/.venv/bin:\\$PATH" ;;
-install) ;;
+install | demo) ;;
 *) exit 2 ;;
 esac
 """
 """The task runner, where everything is installed: tests/tooling/test_dev.py has it."""
 _SECRET: Final = re.compile(rb"\A[A-Za-z0-9+/]{43}=\s*\Z|PRIVATE KEY")
 
-_SECTION: Final = re.compile(
-    r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
-)
 _BLOCK: Final = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -51,18 +47,11 @@ def sh_blocks(text: str) -> list[str]:
     return _BLOCK.findall(text)
 
 
-def readme_blocks(title: str) -> list[str]:
-    """Return the shell blocks of a section of the README."""
-    readme = (REPOSITORY / "README.md").read_text()
-    (text,) = [body for name, body in _SECTION.findall(readme) if name == title]
-    return sh_blocks(text)
-
-
-(START,) = readme_blocks("Start a server that stays")
-(SHELL,) = readme_blocks("Set up your shell")
-(CLIENT,) = readme_blocks("Use the client")
-PREPARE: Final = START.partition(".venv/bin/hsm-server")[0]
-"""What the first block does before it starts the server."""
+START, SIGN_IN, SHELL, _FOLDER = sh_blocks(
+    (REPOSITORY / "docs" / "how-to" / "index.md").read_text()
+)
+"""What a reader of the guides types first, in two terminals."""
+WAIT: Final = SHELL[SHELL.index("wait_until()") :]
 
 
 def _free_port() -> int:
@@ -80,6 +69,7 @@ class Newcomer:
         self.folder = folder
         self.port = _free_port()
         folder.mkdir(parents=True)
+        self.home = str(folder.parent / "home")
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "README.md").symlink_to(REPOSITORY / "README.md")
         (folder / "examples").symlink_to(REPOSITORY / "examples")
@@ -89,11 +79,15 @@ class Newcomer:
 
     def start(self, text: str) -> subprocess.Popen[bytes]:
         """Type a block into a fresh shell, with the default port made free."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("FERROHSM_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FERROHSM_", "XDG_"))
+        }
         return subprocess.Popen(
             ["bash", "-O", "expand_aliases", "-e", "-c", self._with_port(text)],
             cwd=self.folder,
-            env=kept | {"FERROHSM_BIND": f"127.0.0.1:{self.port}"},
+            env=kept | {"FERROHSM_BIND": f"127.0.0.1:{self.port}", "HOME": self.home},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             # The server is a child of the shell: both are ended together.

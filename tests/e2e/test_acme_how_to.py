@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from tests.e2e.newcomer import SHELL, sh_blocks
+from tests.e2e.newcomer import WAIT, sh_blocks
 from tests.e2e.processes import program
 from tests.e2e.site import Site
 from tests.server.pebble import Pebble, free_port, names_served
@@ -97,7 +97,7 @@ def _typed(
         f"export FERROHSM_CLIENT_CERT={client.certificate}\n"
         f"export FERROHSM_CLIENT_KEY={client.key}\n"
     )
-    script = SHELL + before + "".join(sh_blocks(GUIDE.read_text()))
+    script = WAIT + before + "".join(sh_blocks(GUIDE.read_text()))
     script = script.replace("hsm.example.com", "127.0.0.1").replace(":443", f":{port}")
     return subprocess.run(
         ["bash", "-e", "-c", script],

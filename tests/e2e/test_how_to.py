@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The how-to guides work when their blocks are typed after the README's."""
+"""The how-to guides work when their blocks are typed after those of their index."""
 
 import contextlib
+import os
 import re
+import signal
 import socket
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
-from tests.e2e.newcomer import CLIENT, PREPARE, SHELL, Newcomer, sh_blocks
+from tests.e2e.newcomer import (
+    READY_SECONDS,
+    SHELL,
+    SIGN_IN,
+    Newcomer,
+    sh_blocks,
+)
 from tests.support import REPOSITORY, require_program
 
 GUIDES = REPOSITORY / "docs" / "how-to"
+Served: TypeAlias = tuple[Newcomer, subprocess.Popen[bytes]]
 NEW_NAME = re.compile(r"(?:create|import|derive) [^\n|]*?--name ([\w-]+)")
 SECONDS = 120.0
 
@@ -81,7 +91,7 @@ STARTS_ITS_OWN = {
 
 
 def script_of(name: str) -> str:
-    """Return the README's prelude and the blocks of a guide, in a folder of its own."""
+    """Return the prelude and the blocks of a guide, in a folder of its own."""
     return f"{SHELL}mkdir {name} && cd {name}\n{blocks_of(name)}"
 
 
@@ -91,14 +101,31 @@ def blocks_of(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
-    """Give a reader who has typed the blocks of the README; the server runs."""
-    require_program("openssl")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Give a reader who has signed in to the practice HSM, and the server's shell."""
     newcomer = Newcomer(tmp_path_factory.mktemp("guides") / "clone")
-    with newcomer.serving():
-        status, told = newcomer.run(SHELL + CLIENT)
+    with newcomer.serving() as shell:
+        status, told = newcomer.run(SIGN_IN)
         assert 0 == status, told
-        yield newcomer
+        yield newcomer, shell
+
+
+@pytest.fixture(scope="module")
+def reader(clone: Served) -> Newcomer:
+    """Give that reader while the practice server runs."""
+    newcomer, shell = clone
+    assert shell.poll() is None
+    return newcomer
+
+
+@pytest.fixture(scope="module")
+def reader_alone(clone: Served) -> Newcomer:
+    """Give that reader when the practice server has ended."""
+    newcomer, shell = clone
+    os.killpg(shell.pid, signal.SIGINT)
+    told, _ = shell.communicate(timeout=READY_SECONDS)
+    assert 0 == shell.returncode, told
+    return newcomer
 
 
 @pytest.mark.parametrize("name", TOLD)
@@ -114,15 +141,16 @@ def test_guide(reader: Newcomer, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STARTS_ITS_OWN)
-def test_guide_that_starts_a_server(tmp_path: Path, name: str) -> None:
-    """Every block of a guide succeeds in order, once the README's server has ended."""
+def test_guide_that_starts_a_server(reader_alone: Newcomer, name: str) -> None:
+    """Every block of a guide succeeds in order while no other server runs."""
     require_program("ps")
-    reader = Newcomer(tmp_path / "clone")
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as bound:
         responder_port = bound.getsockname()[1]
-    script = f"set -m\n{PREPARE}{script_of(name)}"
+    script = f"set -m\n{script_of(name)}"
 
-    status, told = reader.run(script.replace("2560", str(responder_port)), SECONDS)
+    status, told = reader_alone.run(
+        script.replace("2560", str(responder_port)), SECONDS
+    )
 
     assert 0 == status, told
     for text in STARTS_ITS_OWN[name]:
@@ -131,13 +159,13 @@ def test_guide_that_starts_a_server(tmp_path: Path, name: str) -> None:
 
 
 def test_names_of_keys_are_different() -> None:
-    """No guide creates a key under a name that the README or another guide uses."""
+    """No guide creates a key under a name that another guide uses."""
     used = Counter[str]()
-    for text in (CLIENT, *(blocks_of(name) for name in TOLD)):
-        used.update(set(NEW_NAME.findall(text)))
+    for name in TOLD:
+        used.update(set(NEW_NAME.findall(blocks_of(name))))
 
     assert {} == {name: count for name, count in used.items() if count > 1}
-    assert "release" in used
+    assert "payroll" in used
 
 
 def test_waits_are_bounded() -> None:
