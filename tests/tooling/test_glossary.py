@@ -18,11 +18,13 @@ DEFINED: Final = [name for heading, _ in ENTRIES for name in heading.split(", ")
 
 TERMS: Final = """
 access token, algorithm, approval, approval request, approve, approver, audit log,
-audit record, AWS KMS, backup, cancel, checkpoint, composite, condition, consume,
+audit record, AWS KMS, backup, cancel, checkpoint, composite, condition,
+connection profile, consume, credential,
 decision, deny, effect, fencing, front end, grant, health check, hybrid,
 inclusion proof, interface, KEK, key, key material, key ring, key version,
 key-encryption key, known-answer test, leader, lease, legal hold, lockout, migrate,
-namespace, node, parameter set, pending destruction, PKCS#11, policy rule, provider,
+namespace, node, parameter set, pending destruction, PKCS#11, policy rule, private CA,
+provider,
 purge, quantum-safe, quantum-vulnerable, quorum, rate limit, readiness, receipt,
 requester, rescue, restore, retention ledger, retention window, rollback,
 rollback protection, root key, rotation, scheduled destruction, sealed blob,
