@@ -24,12 +24,15 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
+import hsm_client
+import hsm_client.aio
 from hsm_cli.actions.provider_sign_in import sign_in_by_device
 from hsm_client.credentials import FileStore, StoredSecrets
 from hsm_client.oidc import Provider
 from hsm_client.profile_secrets import open_profile_token
 from hsm_client.profiles import CredentialKind, Profile, load_profiles
 from hsm_core.errors import AuthenticationError, ConfigurationError, TransportError
+from hsm_core.operations import DescribeCaller
 from tests.cli.support import Outcome, run_here
 from tests.e2e.newcomer import sh_blocks
 from tests.e2e.oidc_provider import AUDIENCE, CLIENT_ID, LIFETIME, OIDCProvider
@@ -374,6 +377,20 @@ class TestRefresh:
 
         changes = sum(one != other for one, other in pairwise(seen))
         assert 3600 // LIFETIME - 1 <= changes <= 3600 // (LIFETIME - 60)
+
+    async def test_program(self, home: Path) -> None:
+        """A Python program uses the sign-in of its user, and refreshes it."""
+        before = kept(home)
+        expire(home)
+        with hsm_client.connect() as hsm:
+            name = hsm.execute(DescribeCaller()).principal
+        blocking = kept(home)
+        expire(home)
+        async with hsm_client.aio.connect() as remote:
+            twin = (await remote.execute(DescribeCaller())).principal
+
+        assert ("olga", "olga") == (name, twin)
+        assert 3 == len({before.token, blocking.token, kept(home).token})
 
     def test_clock_set_back(self, home: Path, provider: OIDCProvider) -> None:
         """A clock that is set back asks for nothing."""
