@@ -19,7 +19,7 @@ from hsm_client.profiles import config_file, load_profiles
 from tests.cli.support import Outcome, run_here
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
-from tests.pki import Issued
+from tests.pki import Issued, self_signed_root
 
 PASSWORD = "moon-otter-brick-lemon"
 POLICY = """version: 1
@@ -198,6 +198,28 @@ class TestPkcs12:
         assert (9, True) == (refused.code, "--ca-bundle FILE" in refused.err)
         assert (0, "") == (accepted.code, accepted.err)
         assert bundle == str(load_profiles().get("localhost").ca_bundle)
+
+    def test_other_ca(
+        self,
+        cli: Cli,
+        home: Path,
+        shared_site: Site,
+        endpoint: str,
+        tmp_path: Path,
+        password: str,
+    ) -> None:
+        """A new HSM at an address has another CA, which a new file brings along."""
+        file = write_pkcs12(tmp_path, issue(shared_site, "ada"))
+        words = ("login", endpoint, "--credential", str(file), "--password", password)
+        cli(*words)
+        former = self_signed_root("of the former HSM").chain_pem
+        (home / "ca" / "localhost.pem").write_bytes(former)
+        again = cli(*words)
+        (tmp_path / "former.pem").write_bytes(former)
+        chosen = cli("--ca-bundle", str(tmp_path / "former.pem"), *words)
+
+        assert (0, True) == (again.code, "trusting the CA" in again.err)
+        assert (9, False) == (chosen.code, "trusting the CA" in chosen.err)
 
     def test_unknown_person(
         self, cli: Cli, shared_site: Site, endpoint: str, tmp_path: Path, password: str

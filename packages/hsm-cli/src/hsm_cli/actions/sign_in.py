@@ -74,8 +74,8 @@ def complete_sign_in(
     """
     Check a credential at the server, save profile and secrets, and return the caller.
 
-    If the system's CAs do not trust the server, and the PKCS#12 file of the credential
-    has the certificate of its CA, the profile trusts that one.
+    If the server is not trusted, and the PKCS#12 file of the credential has the
+    certificate of its CA, the profile trusts that one; not if the user chose a CA.
 
     Args:
         profile: The new profile.
@@ -96,7 +96,8 @@ def complete_sign_in(
     try:
         caller = _check(profile, secrets, settings)
     except TransportError as error:
-        if error.facts.get("reason") != "certificate" or profile.ca_bundle is not None:
+        is_ours = profile.ca_bundle in {None, _bundle_of(profile)}
+        if error.facts.get("reason") != "certificate" or not is_ours:
             raise
         bundle = _save_authorities(profile, secrets)
         if bundle is None:
@@ -146,10 +147,15 @@ def _save_authorities(profile: Profile, secrets: StoredSecrets) -> Path | None:
     found = read_pkcs12(profile.client_cert, secrets.password)
     if not found.authorities:
         return None
-    path = config_folder() / "ca" / f"{profile.name}.pem"
+    path = _bundle_of(profile)
     pem = b"".join(ca.public_bytes(Encoding.PEM) for ca in found.authorities)
     write_private_file(path, pem)
     return path
+
+
+def _bundle_of(profile: Profile) -> Path:
+    """Return the file for the CA certificates of a profile's PKCS#12 file."""
+    return config_folder() / "ca" / f"{profile.name}.pem"
 
 
 def sign_out(profile: Profile) -> bool:

@@ -22,6 +22,7 @@ from hsm_cli.io.output import print_note
 from hsm_cli.io.results import words
 from hsm_cli.options import ListOption, choice
 from hsm_cli.parameters import HSMCommand, LocalCommand
+from hsm_client.choosing import is_same_endpoint
 from hsm_client.client_certificates import is_pkcs12
 from hsm_client.credentials import StoredSecrets
 from hsm_client.profiles import (
@@ -192,7 +193,7 @@ def _profile(url: str | None, given: str | None, settings: ClientSettings) -> Pr
         return known
     name = given or new_profile_name(url, profiles.by_name)
     before = profiles.by_name.get(name)
-    if before is not None:
+    if before is not None and is_same_endpoint(before.endpoint, url):
         bundle = settings.ca_bundle or before.ca_bundle
         return msgspec.structs.replace(
             before, endpoint=url, ca_bundle=bundle and bundle.absolute()
