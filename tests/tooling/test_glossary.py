@@ -21,7 +21,7 @@ access token, algorithm, approval, approval request, approve, approver, audit lo
 audit record, AWS KMS, backup, cancel, checkpoint, composite, condition,
 connection profile, consume, credential,
 decision, deny, effect, fencing, front end, grant, health check, hybrid,
-inclusion proof, interface, KEK, key, key material, key ring, key version,
+identity rule, inclusion proof, interface, KEK, key, key material, key ring, key version,
 key-encryption key, known-answer test, leader, lease, legal hold, lockout, migrate,
 namespace, node, parameter set, pending destruction, PKCS#11, policy rule, private CA,
 provider,
