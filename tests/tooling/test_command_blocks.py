@@ -136,3 +136,37 @@ def test_check_itself(text: str, found: list[str]) -> None:
 def test_typed_documents_exist() -> None:
     """What is said to be typed is there."""
     assert [] == [name for name in _TYPED if not Path(REPOSITORY, name).is_file()]
+
+
+_HANDED_OUT: Final = re.compile(
+    r"export FERROHSM_JWT_SECRET=|hsm-cli[^\n`]*--jwt-secret\b[ =]"
+)
+"""The secret of the server's tokens, in the hands of somebody who uses an HSM."""
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_nobody_gets_the_token_secret(name: str) -> None:
+    """
+    No page gives users what can create a token for anybody.
+
+    Dual control would prove nothing: one person could ask and approve.
+    """
+    text = (REPOSITORY / name).read_text()
+    mints = "token mint" in text and not name.startswith("docs/reference/")
+
+    assert [] == _HANDED_OUT.findall(text)
+    assert not mints or name == "docs/how-to/tokens.md"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("export FERROHSM_JWT_SECRET=@secrets/jwt-secret", True),
+        ("hsm-cli --jwt-secret @secret status", True),
+        ("unset FERROHSM_JWT_SECRET", False),
+        ("hsm-server --auth-jwt-secret @secret", False),
+    ],
+)
+def test_check_of_handed_out_secrets(line: str, is_found: bool) -> None:
+    """The server has its secret; clients do not."""
+    assert is_found is bool(_HANDED_OUT.search(line))
