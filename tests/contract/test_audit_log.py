@@ -156,7 +156,7 @@ def test_a_record_holds_all_that_the_draft_holds(
         event.time,
         event.node,
     )
-    for name in AuditDraft.__dataclass_fields__:
+    for name in AuditDraft.__struct_fields__:
         assert getattr(draft, name) == getattr(event, name), name
 
 

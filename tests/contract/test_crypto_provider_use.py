@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core._internal.crypto.der import (
     read_public_key_info,

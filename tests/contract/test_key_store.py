@@ -7,10 +7,10 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core._internal.keyring.documents import encode_document
 from hsm_core._internal.stores.guard import guarded
@@ -872,7 +872,7 @@ class TestFalseIndex:
         key_id = session.create_key("aes", name="pay", tags=["t"]).key_id
         entry = store.entry(key_id)
         assert entry is not None
-        store.correct(replace(entry, **facts))  # type: ignore[arg-type]
+        store.correct(replace(entry, **facts))
         return key_id
 
     def check_found(self, session: Session, key_id: str) -> None:

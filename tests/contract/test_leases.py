@@ -6,9 +6,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.remote.leases import RemoteLeases

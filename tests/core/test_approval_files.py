@@ -11,11 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core._internal.stores.approvals import ApprovalIndex
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore

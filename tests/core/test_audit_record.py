@@ -106,7 +106,7 @@ def test_what_is_written_is_read_back(drafts: list[AuditDraft], now: int) -> Non
         assert 1 == line.count(b"\n")
         event = follower.follow(line[:-1])
         assert now == event.time
-        for name in AuditDraft.__dataclass_fields__:
+        for name in AuditDraft.__struct_fields__:
             assert getattr(draft, name) == getattr(event, name)
 
 

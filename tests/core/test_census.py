@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.set_digest import KeySetDigest

@@ -6,11 +6,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core._internal.stores.remote.records import RemoteKeyStore

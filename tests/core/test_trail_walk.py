@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import ACCEPTED, KnownKeys
 from hsm_core._internal.audit.reading import AuditWalk

@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from hsm_core.errors import InputSizeError, InvalidInputError
 from hsm_core.model import Record, Role
@@ -152,8 +152,7 @@ class ShownOperation(Record, frozen=True, kw_only=True):
     context: ShownContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShownChange:
+class ShownChange(msgspec.Struct, frozen=True):
     """
     One field that an operation changes, as text; empty text is no value.
 
@@ -234,8 +233,7 @@ _UNITS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
+class Headline(msgspec.Struct, frozen=True):
     """
     A request in one sentence, in parts: who asks for what, facts, how it is undone.
 

@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from hsm_core._policies.policy_file import IdentitySection, Path, policy_fault
 from hsm_core.errors import AuthenticationError
@@ -69,8 +70,7 @@ _VOUCHER: Final = "certificate "
 """Prefix of section names; names of token keys are hexadecimal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownPerson:
+class KnownPerson(msgspec.Struct, frozen=True, kw_only=True):
     """
     Somebody whom a client certificate names.
 

@@ -318,7 +318,7 @@ def _nameless(rule: PolicyRule) -> PolicyRule:
     demand = rule.demand
     if demand is not None:
         demand = msgspec.structs.replace(demand, rule="")
-    return replace(rule, name="", demand=demand)
+    return msgspec.structs.replace(rule, name="", demand=demand)
 
 
 def _legible_rules(sections: list[object], groups: Groups) -> Iterator[PolicyRule]:
@@ -412,12 +412,12 @@ def _token_identities(
     for rule in former.token_identities:
         kept = rule.roles & roles.get(rule.name, frozenset())
         if kept:
-            yield replace(rule, roles=frozenset(map(Role, kept)))
+            yield msgspec.structs.replace(rule, roles=frozenset(map(Role, kept)))
 
 
 def _person_cut(person: KnownPerson, said: Mapping[str, object]) -> KnownPerson:
     roles = _both(frozenset(person.roles), said.get("roles"))
-    return replace(
+    return msgspec.structs.replace(
         person,
         roles=frozenset(map(Role, roles or ())),
         certificates=_both(

@@ -7,13 +7,14 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec.structs import replace
 
 from hsm_core._policies.certificate_identities import KnownPerson
 from hsm_core._policies.policy_file import (
@@ -36,8 +37,7 @@ _DAYS: Final = tuple(Day)
 _WHOLE_DAY: Final = 24 * 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeWindow:
+class TimeWindow(msgspec.Struct, frozen=True, kw_only=True):
     """
     When a rule holds.
 
@@ -168,8 +168,7 @@ def address_of(text: str) -> _Address | None:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerTerms:
+class CallerTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a caller: all that is not None; of each, one value is enough."""
 
     principals: NameTerms | None = None
@@ -228,8 +227,7 @@ _ANYBODY = CallerTerms()
 _ANY_KEY = KeyTerms()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a rule is about.
 
@@ -274,8 +272,7 @@ class Conditions:
         return replace(self.key, owners=owners)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyRule:
+class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     """
     One rule.
 
@@ -412,8 +409,7 @@ BATCHES: Final = {
 """Batch operations by the operation of a single item."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """
     One operation that a request is decided as: itself, or a twin that yields the same.
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from hsm_core._policies.certificate_identities import KnownPerson, check_principal
 from hsm_core._policies.policy_file import ClaimValue, IdentitySection, Path
@@ -38,8 +39,7 @@ def claim_at(claims: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimTerms:
+class ClaimTerms(msgspec.Struct, frozen=True):
     """
     Condition about one claim.
 
@@ -84,8 +84,7 @@ def _begins(value: str, prefixes: tuple[str, ...]) -> bool:
     return isinstance(text, str) and text.startswith(prefixes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenIdentity:
+class TokenIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """
     Identity rule: tokens of an issuer for an audience, with these claims.
 

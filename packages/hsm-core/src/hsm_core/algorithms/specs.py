@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from hsm_core.algorithms.names import (
     Algorithm,
@@ -38,8 +38,7 @@ KEM_ENVELOPE = 3
 """Envelope kind of messages sealed by a key-encapsulation mechanism."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlgorithmSpec:
+class AlgorithmSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
     One row of the table. Sizes are in bytes, and 0 if not applicable.
 
@@ -122,7 +121,7 @@ class AlgorithmSpec:
     use_limit: int = 0
     generate_cost: Cost = Cost.QUICK
     use_cost: Cost = Cost.QUICK
-    aliases: tuple[str, ...] = field(default=())
+    aliases: tuple[str, ...] = msgspec.field(default=())
 
     @property
     def is_asymmetric(self) -> bool:

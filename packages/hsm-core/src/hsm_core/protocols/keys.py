@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from hsm_core.model import KeyFilter, KeyId
 from hsm_core.protocols.policy import EVERY_KEY, KeyScope
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexEntry:
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a store may index of a key.
 
@@ -66,8 +66,7 @@ class IndexEntry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True):
     """
     A key document as it lies in the store: bytes, not trusted.
 
@@ -90,8 +89,7 @@ def bucket_of(key_id: str) -> int:
     return int(key_id[:3], 16)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyDigest:
+class KeyDigest(msgspec.Struct, frozen=True):
     """What the index says of a key: generation and digest of its document."""
 
     key_id: KeyId
@@ -99,8 +97,7 @@ class KeyDigest:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class AccountChange:
+class AccountChange(msgspec.Struct, frozen=True):
     """
     What the HSM counts of a store, as it is after a commit.
 
@@ -115,8 +112,7 @@ class AccountChange:
     seal: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoreAccount:
+class StoreAccount(msgspec.Struct, frozen=True):
     """
     What the HSM counts of a store: one sum of 32 bytes for each bucket, and a seal.
 
@@ -127,8 +123,7 @@ class StoreAccount:
     seal: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyChange:
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     """
     One mutation of one key.
 
@@ -146,21 +141,19 @@ class KeyChange:
     document: bytes
     expected_generation: int
     operation_id: str
-    blobs: Mapping[int, bytes] = field(default_factory=dict)
+    blobs: Mapping[int, bytes] = msgspec.field(default_factory=dict)
     removed_blobs: tuple[int, ...] = ()
     account: AccountChange | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OperationMark:
+class OperationMark(msgspec.Struct, frozen=True):
     """Where an operation id was found: in a key's document, or as aborted."""
 
     key_id: KeyId | None
     aborted: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexQuery:
+class IndexQuery(msgspec.Struct, frozen=True, kw_only=True):
     """
     A page of the index, newest key first (descending created_at, key_id).
 
@@ -187,8 +180,7 @@ class IndexQuery:
         return (not search or entry.mentions(search)) and self.scope.shows(entry)
 
 
-@dataclass(frozen=True, slots=True)
-class IndexPage:
+class IndexPage(msgspec.Struct, frozen=True):
     """
     Keys of a page, and how many there are over all pages.
 
@@ -362,8 +354,7 @@ class KeyStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedStore:
+class OpenedStore(msgspec.Struct, frozen=True):
     """
     A key store and the use counters that lie beside it.
 

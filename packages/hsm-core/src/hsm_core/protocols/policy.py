@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -54,8 +53,7 @@ class ScopedKey(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class NameTerms:
+class NameTerms(msgspec.Struct, frozen=True):
     """Names, and beginnings of names."""
 
     exact: frozenset[str] = frozenset()
@@ -66,8 +64,7 @@ class NameTerms:
         return name in self.exact or name.startswith(self.prefixes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyTerms:
+class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
     """
     What is asked of a key: all that is not None; of each, one value is enough.
 
@@ -101,8 +98,7 @@ class KeyTerms:
 _OPEN = KeyTerms()
 
 
-@dataclass(frozen=True, slots=True)
-class KeyClause:
+class KeyClause(msgspec.Struct, frozen=True):
     """Keys that fulfil *terms* and do not fulfil *unless*."""
 
     terms: KeyTerms
@@ -115,8 +111,7 @@ class KeyClause:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyScope:
+class KeyScope(msgspec.Struct, frozen=True):
     """
     The keys that a listing may show, as a query that a store applies.
 

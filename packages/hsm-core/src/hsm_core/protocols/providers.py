@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from hsm_core.algorithms import (
     Algorithm,
@@ -82,8 +83,7 @@ class MasterKeySource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureParameters:
+class SignatureParameters(msgspec.Struct, frozen=True, kw_only=True):
     """
     Signature parameters.
 
@@ -107,8 +107,7 @@ class SignatureParameters:
     context: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OAEPParameters:
+class OAEPParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of RSAES-OAEP (RFC 8017, section 7.1)."""
 
     hash: HashAlgorithm = HashAlgorithm.SHA_256
@@ -278,8 +277,7 @@ class CryptoProvider(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderPlugin:
+class ProviderPlugin(msgspec.Struct, frozen=True, kw_only=True):
     """
     Object of an entry point in the group ``hsm_core.crypto_providers``.
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from hsm_core.model import ApprovalState
 
@@ -25,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalEntry:
+class ApprovalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """
     Index entry of an approval; not trusted.
 
@@ -47,8 +47,7 @@ class ApprovalEntry:
     closed_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalChange:
+class ApprovalChange(msgspec.Struct, frozen=True):
     """
     Change of an approval: a new record, or a new state.
 
@@ -63,8 +62,7 @@ class ApprovalChange:
     expected_generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalQuery:
+class ApprovalQuery(msgspec.Struct, frozen=True, kw_only=True):
     """
     A page of approvals, newest first (descending created_at, approval_id).
 
@@ -207,8 +205,7 @@ class UseCounters(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """
     Lease: exclusive ownership of a name until it expires.
 
@@ -275,8 +272,7 @@ ABSENT = ""
 """Expected version of a put that must create the object."""
 
 
-@dataclass(frozen=True, slots=True)
-class VaultObject:
+class VaultObject(msgspec.Struct, frozen=True):
     """
     An object as it is now.
 

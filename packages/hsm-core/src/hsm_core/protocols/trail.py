@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+import msgspec
+
 from hsm_core.model import (
     ApprovalDemand,
     AuditDetail,
@@ -31,8 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditDraft:
+class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
     """An event without position, time and MAC; fields as in `AuditEvent`."""
 
     phase: Phase
@@ -48,7 +49,7 @@ class AuditDraft:
     set_digest: str = ""
     caller: AuditedCaller | None = None
     key: AuditedKey | None = None
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = msgspec.field(default_factory=dict)
     rule: str = ""
     policy: str = ""
     demands: tuple[ApprovalDemand, ...] = ()
@@ -73,16 +74,14 @@ class AuditDraft:
         return cls(phase=Phase.SINGLE, kind=kind, detail=detail, **facts)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditHead:
+class AuditHead(msgspec.Struct, frozen=True):
     """Newest record: sequence number (-1 if none) and leaf hash, hex."""
 
     seq: int
     leaf_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class KnownKey:
+class KnownKey(msgspec.Struct, frozen=True):
     """
     What the trail says of a key: generation and digest after its last change.
 

@@ -14,8 +14,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from hsm_core._internal.keyring.journal import (
     REMOVED,
@@ -49,8 +51,7 @@ _RESERVED: Final = frozenset(
 """Record kinds that may use the reserved space: they end an approval."""
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalAnchor:
+class ApprovalAnchor(msgspec.Struct, frozen=True):
     """Last written state of an approval: generation, SHA-256 (hex) and state."""
 
     generation: int

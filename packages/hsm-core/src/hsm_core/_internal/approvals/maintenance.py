@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.journal import ApprovalJournal, ApprovalSetDigest
@@ -302,8 +303,7 @@ class _Age:
         return self._now - at - self._jumped - self._uncounted[place]
 
 
-@dataclass(frozen=True, slots=True)
-class DualControl:
+class DualControl(msgspec.Struct, frozen=True):
     """
     Approval parts used by the rest of the HSM.
 

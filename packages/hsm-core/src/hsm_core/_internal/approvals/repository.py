@@ -9,12 +9,12 @@ that no clock change revives an approval.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from hsm_core._internal.approvals import states as rules
 from hsm_core._internal.approvals.journal import ApprovalJournal
@@ -66,8 +66,7 @@ _DENIAL_BYTES: Final = 56 * 1024
 """Size limits that leave space for the later steps of an approval."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredApprovalPage:
+class StoredApprovalPage(msgspec.Struct, frozen=True, kw_only=True):
     """
     Approvals, newest first.
 
@@ -175,7 +174,7 @@ class ApprovalRegister:
         query = ApprovalQuery(states=states, limit=_PAGE)
         while entries := self.store.find(query):
             yield from entries
-            query = dataclasses.replace(query, after=place_of(entries[-1]))
+            query = msgspec.structs.replace(query, after=place_of(entries[-1]))
 
     def check(self) -> tuple[str, ...]:
         """
@@ -368,7 +367,7 @@ class ApprovalRegister:
                     return _page(found, tampered, place_of(entry))
             if len(entries) < query.limit:
                 return _page(found, tampered, None)
-            query = dataclasses.replace(query, after=place_of(entries[-1]))
+            query = msgspec.structs.replace(query, after=place_of(entries[-1]))
         return _page(found, tampered, query.after)
 
     def current(self, approval_id: str) -> Approval | None:

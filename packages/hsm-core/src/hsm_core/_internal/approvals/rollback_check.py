@@ -11,7 +11,8 @@ that is not in the audit log indicates an older audit log.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hsm_core._internal.approvals.journal import (
     ApprovalAnchor,
@@ -39,12 +40,11 @@ FORGOTTEN = "system.approval-forgotten"
 """Kind of the records that discard an approval that failed the rollback check."""
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """What lies in the store: authentic approvals, and ids of the others."""
 
-    anchors: dict[str, ApprovalAnchor] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
+    anchors: dict[str, ApprovalAnchor] = msgspec.field(default_factory=dict)
+    unreadable: set[str] = msgspec.field(default_factory=set)
 
 
 def compare_approvals(

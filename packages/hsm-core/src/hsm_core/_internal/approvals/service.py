@@ -6,8 +6,9 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops

@@ -13,7 +13,6 @@ import hmac
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -64,8 +63,7 @@ _ENDS: Final[dict[type[ops.Operation[Any]], type[ops.Operation[Any]]]] = {
 """By operation, the one whose effect it ends: that one, and no later one."""
 
 
-@dataclass(slots=True)
-class ApprovalReservation:
+class ApprovalReservation(msgspec.Struct):
     """
     Approval reserved by one operation.
 
@@ -76,7 +74,7 @@ class ApprovalReservation:
     approval_id: str
     operation_id: str
     caller: Caller
-    stack: ExitStack = field(default_factory=ExitStack)
+    stack: ExitStack = msgspec.field(default_factory=ExitStack)
 
 
 def step_of(

@@ -10,7 +10,7 @@ before the first operation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -276,7 +276,7 @@ class _Assembly:
     def _services(self) -> HandlerDependencies:
         ground, scrubber = self._ground, self._store_check.scrubber
         return HandlerDependencies(
-            **{part.name: getattr(ground, part.name) for part in fields(ground)},
+            **msgspec.structs.asdict(ground),
             uses=self._uses,
             crypto=self._parts.registry,
             store_status=scrubber.status,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import msgspec
@@ -67,8 +66,7 @@ class BaselineHeader(Record, frozen=True, kw_only=True):
 _HEADERS: Final = msgspec.json.Decoder(BaselineHeader)
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(msgspec.Struct, frozen=True):
     """Verified baseline: its header, and the SHA-256 of its bytes, hex."""
 
     header: BaselineHeader

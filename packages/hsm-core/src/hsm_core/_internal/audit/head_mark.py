@@ -13,8 +13,9 @@ import hmac
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.audit.record import (
     GENESIS,
@@ -36,8 +37,7 @@ HEAD_BYTES: Final = 3 * _SECTOR
 """Length of the file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadMark:
+class HeadMark(msgspec.Struct, frozen=True, kw_only=True):
     """
     State of the log after a sync.
 
@@ -56,8 +56,7 @@ class HeadMark:
     set_digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredHead:
+class StoredHead(msgspec.Struct, frozen=True):
     """Content of a head file: audit log id, newest mark, and its counter."""
 
     log_id: str

@@ -12,10 +12,11 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
 from typing import Final, Protocol
+
+import msgspec
 
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
@@ -60,8 +61,7 @@ class MediumError(AuditUnavailableError):
         self.cause = cause
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(msgspec.Struct, frozen=True):
     """
     Lines that are not known to be durable, in order, and where the log ends then.
 
@@ -328,8 +328,7 @@ class Ticket:
         self._callbacks.clear()
 
 
-@dataclass(slots=True)
-class Group:
+class Group(msgspec.Struct):
     """
     Records that go to the disk together.
 
@@ -343,11 +342,11 @@ class Group:
 
     written: Ticket
     synced: Ticket
-    lines: list[bytes] = field(default_factory=list)
+    lines: list[bytes] = msgspec.field(default_factory=list)
     size: int = 0
     must_sync: bool = False
     is_lazy: bool = True
-    mark: HeadMark = field(default_factory=HeadMark)
+    mark: HeadMark = msgspec.field(default_factory=HeadMark)
 
     def add(self, lines: list[bytes]) -> None:
         """Add the lines of one append."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
 from hsm_core._internal.audit.chain import Follower, LogEnd
@@ -26,8 +28,7 @@ _PROGRESS_EVERY: Final = 10_000
 _BLOCK: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfflineVerification:
+class OfflineVerification(msgspec.Struct, frozen=True, kw_only=True):
     """
     Result of verifying an intact audit log; damage raises instead.
 
@@ -212,8 +213,7 @@ def first_follower(stored: StoredLog, hmac_key: bytes | None) -> Follower:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveredLog:
+class RecoveredLog(msgspec.Struct, frozen=True):
     """
     Verified audit log, ready for appending.
 

@@ -34,9 +34,10 @@ Standard:
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.crypto.handle import KeyLoader
 from hsm_core._internal.lib.encoding import length_prefixed
@@ -76,8 +77,7 @@ def kind_of(algorithm: Algorithm) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """The authenticated start of an envelope; the hashes are for RSAES-OAEP."""
 
     kind: int

@@ -19,8 +19,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.crypto.der import PrivateForm, bad_material, read_private_form
 from hsm_core.algorithms import Algorithm, Family, spec
@@ -36,8 +37,7 @@ def _zetas(root: int, modulus: int, bits: int) -> tuple[int, ...]:
     return tuple(pow(root, exponent, modulus) for exponent in exponents)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ring:
+class _Ring(msgspec.Struct, frozen=True):
     """Polynomials of degree 255 modulo *modulus*, transformed down to *last*."""
 
     modulus: int

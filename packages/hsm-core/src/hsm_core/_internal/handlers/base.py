@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Generic, TypeVar
@@ -40,8 +39,7 @@ from hsm_core.model import AuditDetail, Caller
 from hsm_core.operations import Operation, ScheduleStatus
 
 
-@dataclass(slots=True)
-class Schedule:
+class Schedule(msgspec.Struct):
     """
     Results of the schedulers, which write them; status queries read them.
 
@@ -49,7 +47,7 @@ class Schedule:
         status: Replaced as a whole.
     """
 
-    status: ScheduleStatus = field(default_factory=ScheduleStatus)
+    status: ScheduleStatus = msgspec.field(default_factory=ScheduleStatus)
 
     def note(self, **facts: int) -> None:
         """Replace fields of the status."""
@@ -80,8 +78,7 @@ PUBLIC_USAGES: Final = frozenset(
 """Operations with the public key; fast even where the private key is slow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerDependencies(Dependencies):
+class HandlerDependencies(Dependencies, frozen=True, kw_only=True):
     """
     Dependencies of the handlers.
 
@@ -117,9 +114,9 @@ class HandlerDependencies(Dependencies):
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
     retention_status: Callable[[], ops.RetentionReport]
-    schedule: Schedule = field(default_factory=Schedule)
-    closing: threading.Event = field(default_factory=threading.Event)
-    overdue: threading.Event = field(default_factory=threading.Event)
+    schedule: Schedule = msgspec.field(default_factory=Schedule)
+    closing: threading.Event = msgspec.field(default_factory=threading.Event)
+    overdue: threading.Event = msgspec.field(default_factory=threading.Event)
 
 
 class Answer(msgspec.Struct, Generic[R], frozen=True):
@@ -137,8 +134,7 @@ class Answer(msgspec.Struct, Generic[R], frozen=True):
     source: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """
     A change of a key that is ready to be committed.
 
@@ -150,7 +146,7 @@ class Plan:
 
     document: KeyDocument
     version: int
-    blobs: Mapping[int, bytes] = field(default_factory=dict)
+    blobs: Mapping[int, bytes] = msgspec.field(default_factory=dict)
 
 
 class AnyHandler(ABC, Generic[Op]):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -54,8 +53,7 @@ _MOST_ITEMS: Final = 100
 _Key: TypeAlias = tuple[str, frozenset[Role], ListKeys, KeyScope]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     """A page, the state of all keys that it shows, and when it was made."""
 
     page: KeyPage

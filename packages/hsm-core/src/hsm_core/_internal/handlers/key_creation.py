@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -295,8 +294,7 @@ def _hash(operation: ops.DeriveKey, base: AlgorithmSpec) -> HashAlgorithm:
     return operation.hash or HashAlgorithm.SHA_256
 
 
-@dataclass(frozen=True, slots=True)
-class SealedVersion:
+class SealedVersion(msgspec.Struct, frozen=True):
     """A version and its blob."""
 
     version: VersionDocument

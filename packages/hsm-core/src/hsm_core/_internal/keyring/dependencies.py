@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.key_ring import KeyRing
@@ -29,8 +30,7 @@ _LOOK: Final = "clock-look"
 _LOOKED_AT: Final = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependencies:
+class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """
     Shared dependencies of an HSM's parts.
 

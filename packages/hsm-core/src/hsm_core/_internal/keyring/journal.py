@@ -19,8 +19,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from hsm_core._internal.keyring.documents import audited_key, document_digest
 from hsm_core._internal.keyring.repository import KeyRepository
@@ -39,8 +41,7 @@ REMOVED: Final = "system.approvals-removed"
 _OF_COMMIT: Final = frozenset({"code", "document_after", "set_digest"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(msgspec.Struct, frozen=True):
     """Outcome that may not be durable; its ticket once it was appended."""
 
     outcome: AuditDraft
@@ -282,7 +283,7 @@ def outcome_of(intent: AuditDraft, *, committed: bool) -> AuditDraft:
 
 def intent_of(event: AuditEvent) -> AuditDraft:
     """Return the draft of an intent record, without facts of its commit."""
-    names = {field.name for field in fields(AuditDraft)} - _OF_COMMIT
+    names = set(AuditDraft.__struct_fields__) - _OF_COMMIT
     return AuditDraft(**{name: getattr(event, name) for name in names})
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
@@ -206,8 +205,7 @@ class RootKey(MasterKeySource):
         return plaintext
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlobContext:
+class BlobContext(msgspec.Struct, frozen=True, kw_only=True):
     """Context that a sealed blob is bound to: it opens in no other."""
 
     key_id: str

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.baseline import ACCEPTED
@@ -67,8 +67,7 @@ class PurgeEvidence(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Decision:
+class _Decision(msgspec.Struct, frozen=True):
     """
     Decision for one key: counted as *before* until now, and as *after* from now on.
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import (
@@ -45,8 +46,7 @@ from hsm_core.protocols import (
 _DESTROYED: Final = KeyState.DESTROYED
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(msgspec.Struct, frozen=True):
     """Stored state of a key: generation and digest of its document, operations."""
 
     key_id: KeyId
@@ -55,8 +55,7 @@ class Present:
     operations: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """
     Result of reading all stored keys.
 

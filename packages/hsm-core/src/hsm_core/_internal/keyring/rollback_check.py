@@ -12,8 +12,9 @@ whole HSM is locked.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.audit.reading import AuditWalk
 from hsm_core._internal.keyring.dependencies import Dependencies
@@ -52,8 +53,7 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RollbackCheck:
+class RollbackCheck(msgspec.Struct, frozen=True):
     """
     Result of a rollback check.
 
@@ -63,9 +63,9 @@ class RollbackCheck:
         facts: The same for programs.
     """
 
-    problems: Mapping[KeyId, str] = field(default_factory=dict)
+    problems: Mapping[KeyId, str] = msgspec.field(default_factory=dict)
     lock: str = ""
-    facts: Mapping[str, Fact] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = msgspec.field(default_factory=dict)
 
 
 def compare(ground: Dependencies) -> RollbackCheck:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -54,8 +53,7 @@ class _Seal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 _DECODER: Final = msgspec.msgpack.Decoder(_Seal)
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(msgspec.Struct, frozen=True):
     """Sum of each bucket, and number of keys."""
 
     values: Sequence[int]
@@ -67,8 +65,7 @@ class Sums:
         return sum(self.values) % _MODULUS
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """Prepared change of one key."""
 
     key_id: KeyId

@@ -11,11 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.keyring.dependencies import Dependencies
@@ -57,8 +58,7 @@ _SCRUBBING_SECONDS: Final = 5.0
 """Seconds before a scrub restarts after the store could not be read."""
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(msgspec.Struct):
     compared: int = 0
     to_compare: int = 0
 

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeVar
+
+import msgspec
 
 from hsm_core._internal.keyring.documents import (
     KeyDocument,
@@ -56,8 +57,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """Integrity finding of a key; *problem* as in `KeyFinding`."""
 
     integrity: Integrity
@@ -174,8 +174,7 @@ class TamperedKeys:
             return dict(sorted(found.items()))
 
 
-@dataclass(slots=True)
-class StoreLock:
+class StoreLock(msgspec.Struct):
     """
     Lock of the whole HSM, and its reason.
 
@@ -185,7 +184,7 @@ class StoreLock:
     """
 
     reason: str = ""
-    facts: Mapping[str, Fact] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = msgspec.field(default_factory=dict)
 
     def set(self, reason: str, facts: Mapping[str, Fact]) -> None:
         """Lock it."""

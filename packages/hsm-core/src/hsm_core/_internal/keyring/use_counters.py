@@ -15,8 +15,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.key_ring import KeyRing
@@ -84,8 +85,7 @@ def _limit_of(algorithm: str) -> int:
     return spec(Algorithm(algorithm)).use_limit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UseRules:
+class UseRules(msgspec.Struct, frozen=True, kw_only=True):
     """
     Limits of uses, and sizes of reserved blocks.
 

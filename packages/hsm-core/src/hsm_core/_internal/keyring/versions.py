@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -431,8 +430,7 @@ def _destroyed(version: VersionDocument, now: int) -> VersionDocument:
     return msgspec.structs.replace(version, blob_sha256="")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """
     Retention window of a version, and the rule that sets it.
 
@@ -444,8 +442,7 @@ class Window:
     rule: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """
     Material of a key, with every version that uses it.
 

@@ -9,8 +9,9 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from hsm_core.errors import UnavailableError
 
@@ -114,8 +115,7 @@ _IDLE_SECONDS: Final = 3600.0
 _LONGEST_SECONDS: Final = 1e9
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     seconds: float
     task: Task
     due: float

@@ -14,7 +14,6 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -61,8 +60,7 @@ class Lane(Enum):
     SLOW = "slow"
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(msgspec.Struct):
     most: int
     waiting: int = 0
 

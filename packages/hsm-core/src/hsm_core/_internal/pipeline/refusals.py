@@ -7,8 +7,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from hsm_core.__about__ import __version__
 from hsm_core._internal.handlers.base import HandlerDependencies

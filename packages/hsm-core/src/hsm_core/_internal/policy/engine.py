@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -81,8 +80,7 @@ class _Question(msgspec.Struct, frozen=True):
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRule:
+class HeldRule(msgspec.Struct, frozen=True):
     """A rule, and the form of a request that it is about."""
 
     rule: PolicyRule

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -178,7 +177,7 @@ def _missing(
 
 
 def _missing_of_caller(terms: CallerTerms, caller: Caller) -> Iterator[str]:
-    for name in (f.name for f in dataclasses.fields(CallerTerms)):
+    for name in CallerTerms.__struct_fields__:
         value = getattr(terms, name)
         alone = CallerTerms(**{name: value})
         if value is not None and not alone.fulfilled_by(caller):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, Final
@@ -21,8 +20,7 @@ from hsm_core.protocols import Decision, KeyFacts
 _CHANGING = "UpdateKey"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatedFacts:
+class StatedFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
     Key facts stated by a request that creates or changes a key; None if not stated.
 

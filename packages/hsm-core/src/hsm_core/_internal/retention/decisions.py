@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -113,8 +112,7 @@ class Consent(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class PurgeDecision:
+class PurgeDecision(msgspec.Struct, frozen=True):
     """State of a decision, and its approval."""
 
     consent: Consent

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
+
+import msgspec
 
 from hsm_core._internal.audit.reading import verified_events
 from hsm_core._internal.audit.record import damaged_ledger, event_of
@@ -43,8 +44,7 @@ _BLOCK: Final = 200
 _PURGED: Final = "Its material was purged, and an older document was restored."
 
 
-@dataclass(slots=True)
-class TrailReach:
+class TrailReach(msgspec.Struct):
     """
     Audit log's knowledge of the ledger, collected from records in order.
 
@@ -55,7 +55,7 @@ class TrailReach:
 
     newest: LedgerAnchor | None = None
     began_at: int = 0
-    _is_begun: bool = field(default=False)
+    _is_begun: bool = msgspec.field(default=False)
 
     def note(self, event: AuditEvent) -> None:
         """Update the state with one audit record."""
@@ -93,13 +93,12 @@ def _material_of(event: AuditEvent) -> str:
     return str(event.parameters.get("material_id", ""))
 
 
-@dataclass(slots=True)
-class _Reading:
+class _Reading(msgspec.Struct):
     """Ledger records read so far."""
 
-    leaves: dict[int, str] = field(default_factory=dict)
-    begun: dict[str, AuditEvent] = field(default_factory=dict)
-    ended: dict[str, AuditEvent] = field(default_factory=dict)
+    leaves: dict[int, str] = msgspec.field(default_factory=dict)
+    begun: dict[str, AuditEvent] = msgspec.field(default_factory=dict)
+    ended: dict[str, AuditEvent] = msgspec.field(default_factory=dict)
 
     def look(self, event: AuditEvent) -> None:
         if event.seq == 0:
@@ -299,8 +298,7 @@ class _Verifier(Protocol):
     ) -> OfflineVerification: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerVerification:
+class LedgerVerification(msgspec.Struct, frozen=True, kw_only=True):
     """
     Result of verifying an intact ledger; damage raises instead.
 
@@ -322,14 +320,13 @@ class LedgerVerification:
     former: int = 0
 
 
-@dataclass(slots=True)
-class _Trail:
+class _Trail(msgspec.Struct):
     """Audit log's knowledge of the ledger."""
 
-    reaches: list[Reach] = field(default_factory=list)
-    former: set[int] = field(default_factory=set)
-    purged: set[tuple[str, int]] = field(default_factory=set)
-    reach: TrailReach = field(default_factory=TrailReach)
+    reaches: list[Reach] = msgspec.field(default_factory=list)
+    former: set[int] = msgspec.field(default_factory=set)
+    purged: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    reach: TrailReach = msgspec.field(default_factory=TrailReach)
 
     def look(self, event: AuditEvent) -> None:
         self.reach.note(event)

@@ -13,8 +13,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from hsm_core._internal.audit.record import damaged_ledger, event_of, leaf_hash
 from hsm_core._internal.audit.verify import verify_range
@@ -51,8 +53,7 @@ PURGE_KIND: Final = "purge"
 _BLOCK: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True):
     """
     Anchor of the ledger in an audit record.
 

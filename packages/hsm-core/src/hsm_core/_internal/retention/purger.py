@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from hsm_core._internal.handlers.context import code_of
 from hsm_core._internal.handlers.destruction import PurgeVersion

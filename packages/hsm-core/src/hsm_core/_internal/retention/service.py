@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -297,8 +296,7 @@ def removal_method(key_store: str) -> str:
     return _METHODS.get(scheme, "object-deleted")
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerFile:
+class LedgerFile(msgspec.Struct, frozen=True):
     """
     Opened retention ledger.
 

@@ -10,7 +10,6 @@ and grace periods do not depend on it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -145,8 +144,7 @@ class StateFile:
         return RetentionState(pauses=(LOST,))
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     digest: bytes
     since: float
 

@@ -10,8 +10,9 @@ the audit log. A failure of one key does not delay the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from hsm_core._internal.handlers.destruction import CancelPurge, SchedulePurge
 from hsm_core._internal.keyring.documents import KeyDocument
@@ -40,8 +41,7 @@ _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _SECOND: Final = 1_000_000
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(msgspec.Struct):
     """Totals since the HSM was opened."""
 
     scheduled: int = 0
@@ -49,8 +49,7 @@ class Totals:
     completed: int = 0
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """
     Findings of one sweep.
 
@@ -70,9 +69,9 @@ class Tally:
     jumped: int = 0
     asked: int = 0
     cannot_ask: bool = False
-    ripe: list[tuple[KeyId, str]] = field(default_factory=list)
+    ripe: list[tuple[KeyId, str]] = msgspec.field(default_factory=list)
     ripe_count: int = 0
-    items: list[PurgeItem] = field(default_factory=list)
+    items: list[PurgeItem] = msgspec.field(default_factory=list)
 
     def show(self, candidate: Candidate, state: str, approval_id: str = "") -> None:
         """Put a material into the queue, and show it while there is room."""
@@ -95,8 +94,7 @@ class Tally:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweeper:
+class Sweeper(msgspec.Struct, frozen=True, kw_only=True):
     """
     Runs sweeps over all keys.
 

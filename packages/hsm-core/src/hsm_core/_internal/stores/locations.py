@@ -16,9 +16,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
 
 from hsm_core._internal.lib.plugins import load_plugin, plugin_names
 from hsm_core._internal.stores.filesystem import opening
@@ -198,8 +199,7 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,63}")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Opener:
+class Opener(msgspec.Struct, frozen=True):
     """
     Opener of one scheme.
 
@@ -282,8 +282,7 @@ _APPROVALS: Final = "approval_store"
 _NOT_VISIBLE: Final = re.compile(r"[^!-~]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """
     Arguments for opening a store.
 

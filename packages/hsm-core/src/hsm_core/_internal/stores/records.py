@@ -22,8 +22,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, is_key_id, peek
 from hsm_core.errors import (
@@ -159,8 +160,7 @@ def _no_name(name: str) -> None:
     """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """
     A change of a key: immutable records, the one that decides, and deletes.
 
@@ -184,7 +184,7 @@ class Commit:
     is_new: bool
     tenure: int
     expected: Callable[[], str]
-    before: Mapping[str, bytes] = field(default_factory=dict)
+    before: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     after: Sequence[str] = ()
     account: AccountChange | None = None
     check: Callable[[], None] = _nothing

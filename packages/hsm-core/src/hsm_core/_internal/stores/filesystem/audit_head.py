@@ -8,9 +8,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.head_mark import (

@@ -24,9 +24,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import msgspec
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Follower
@@ -70,8 +71,7 @@ from hsm_core.model import RepairDetail
 _CHUNK: Final = 1024 * 1024
 
 
-@dataclass(slots=True)
-class RecoveredFiles:
+class RecoveredFiles(msgspec.Struct):
     """
     Recovered audit log, ready for appending.
 

@@ -8,10 +8,11 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
+
+import msgspec
 
 from hsm_core._internal.audit.medium import Cause, MediumError
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
@@ -34,8 +35,7 @@ STRIDE: Final = 128
 _MAX_LINE: Final = MAX_LINE_BYTES + 1
 
 
-@dataclass(slots=True)
-class Segment:
+class Segment(msgspec.Struct):
     """
     One file of the audit log.
 
@@ -53,7 +53,7 @@ class Segment:
     first_seq: int
     count: int = 0
     size: int = 0
-    offsets: list[int] | None = field(default_factory=list)
+    offsets: list[int] | None = msgspec.field(default_factory=list)
     remade: bool = False
 
     def add(self, lengths: Iterable[int]) -> None:
@@ -79,8 +79,7 @@ class Segment:
         return self.path.with_name(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Durable:
+class Durable(msgspec.Struct, frozen=True):
     """
     How much of a segment is durable.
 

@@ -13,9 +13,10 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower

@@ -14,7 +14,6 @@ its holder too, who judges by the same clock.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 import threading
@@ -178,7 +177,7 @@ class RemoteLeases(Leases):
             now = self._clock.now()
             if not _is_same(found, lease) or found.expires_at <= now:
                 raise LeaseLostError(f"The lease {lease.name} is lost.")
-            return dataclasses.replace(found, expires_at=now + length)
+            return msgspec.structs.replace(found, expires_at=now + length)
 
         return self._made(lease.name, rule)
 
@@ -188,7 +187,7 @@ class RemoteLeases(Leases):
         def rule(found: Lease | None) -> Lease | None:
             if not _is_same(found, lease) or not found.expires_at:
                 return None
-            return dataclasses.replace(found, expires_at=0)
+            return msgspec.structs.replace(found, expires_at=0)
 
         self._change(lease.name, rule)
 

@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeGuard, TypeVar
+
+import msgspec
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.stores.records import UnsettledError, document_name
@@ -209,8 +210,7 @@ _READERS: Final = 8
 _BATCH: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class FoundDocument:
+class FoundDocument(msgspec.Struct, frozen=True):
     """
     What lies in the vault for a key's document.
 

@@ -10,9 +10,10 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
 
 from hsm_core._internal.stores.records import DamagedRecordError
 from hsm_core.errors import (
@@ -95,8 +96,7 @@ sqlite-utils; methods that change rows don't.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True):
     """
     What tables a kind of database has.
 
