@@ -172,6 +172,16 @@ class TestKeyOperand:
             outcome.err,
         )
 
+    def test_similar(self, shell: Shell) -> None:
+        """A person is told similar names; a program gets the error alone."""
+        shell.ok("create", "aes", "--name", "release")
+        seen = shell("describe", "relase", terminal=True)
+        program = shell("describe", "relase")
+
+        assert (4, 4) == (seen.code, program.code)
+        assert "hsm-cli: did you mean release?" in seen.err
+        assert "did you mean" not in program.err
+
 
 def pairs(outcome: Outcome) -> dict[str, str]:
     """Return names and values of what was printed."""

@@ -49,6 +49,7 @@ class TestCurl:
         require_program("curl")
         create = "create", "ed25519", "--name", "k", "--description", "it's $HOME \x85"
         shown = online.ok(*create, "--show-curl").text
+        assert TOKEN == online.ok("token", "show").text.strip()
         sent = len(stub.received)
         made = json.loads(curl(shown))
         signed = online.ok("sign", "k", "--text", "hello", "--show-curl").text

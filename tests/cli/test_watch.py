@@ -19,7 +19,7 @@ class TestWatch:
         lines = shell.ok(*SOON, "--updates", "2").lines
 
         assert 1 == len(lines)
-        assert "operational; 1 keys; audit log ok, " in lines[0]
+        assert "operational; 1 key; audit log ok, " in lines[0]
         assert "0 approval requests open" in lines[0]
 
     def test_terminal(self, shell: Shell) -> None:
@@ -29,7 +29,7 @@ class TestWatch:
         outcome = shell("--no-color", "watch", "--updates", "1", terminal=True)
 
         assert outcome.text.startswith("\x1b[H\x1b[2J")
-        assert "1 approval requests open" in outcome.text
+        assert "1 approval request open" in outcome.text
         assert "DestroyKey" in outcome.text
 
     def test_changes(self, shell: Shell) -> None:

@@ -38,7 +38,7 @@ TOLD = {
         "Valid signature: notary, version 1, ML-DSA-65",
         "curl --request POST",
         'key_names: ["notary"]',
-        "approval requests open",
+        "approval request",
     ],
     "sign-large-files": ["Valid signature: "],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],

@@ -15,6 +15,7 @@ from hsm_cli.io.output import Output, neutral, print_note
 from hsm_cli.previews import CURL, RULE, curl_of, curl_of_stream, rule_of
 from hsm_cli.short_ids import (
     is_short,
+    similar_names,
     whole_approval,
     whole_key,
     with_whole_ids,
@@ -99,7 +100,7 @@ class Invocation:
         hsm = self._connected()
 
         def attempt() -> R:
-            with _endings(approval):
+            with _endings(approval), similar_names(hsm, operation):
                 return self._send(hsm, whole, key, approval, expected)
 
         if self.approval_wait is None:

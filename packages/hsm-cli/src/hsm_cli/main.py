@@ -115,7 +115,8 @@ def _print_error(error: HSMError, *, as_json: bool, hint: str = "") -> None:
             sys.stderr.write(f"{encode_record(error_record(_encodable(error)))}\n")
         return
     print_note(f"{error} [{error.code}]")
-    for line in (hint, _advice(error), *_approval_notes(error)):
+    notes = getattr(error, "__notes__", ())
+    for line in (hint, *notes, _advice(error), *_approval_notes(error)):
         if line:
             print_note(line)
 

@@ -165,8 +165,8 @@ _PREVIEWS: Final = (
     _preview_option(
         "--show-curl",
         CURL,
-        "Print the request as a curl command instead of sending it; set TOKEN to use "
-        "it. Reads that the request depends on are sent.",
+        "Print the request as a curl command instead of sending it; `token show` "
+        "prints the value of TOKEN. Reads that the request depends on are sent.",
     ),
     _preview_option(
         "--show-rule",

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from hsm_core.model import KeyInfo
@@ -78,6 +81,32 @@ def whole_key(hsm: HSM, text: str) -> str:
     names = [f"{key.key_id} ({key.name or 'no name'})" for key in found]
     _check_unique("key", text, names)
     return found[0].key_id if found else text
+
+
+@contextmanager
+def similar_names(hsm: HSM, operation: Operation[Any]) -> Iterator[None]:
+    """Add names of similar keys to the error of an unknown one, for a person."""
+    from hsm_core.errors import AccessDeniedError, KeyNotFoundError, UnavailableError
+    from hsm_core.operations import ListKeys
+
+    try:
+        yield
+    except KeyNotFoundError as error:
+        # A program that looks whether a key exists needs no second request.
+        if sys.stderr is not None and sys.stderr.isatty():
+            with suppress(AccessDeniedError, UnavailableError):
+                page = hsm.execute(ListKeys(per_page=1000))
+                known = [key.name for key in page.items if key.name]
+                given = [str(getattr(operation, name, "")) for name in _KEY_FIELDS]
+                found = [
+                    name
+                    for text in given
+                    if text not in known
+                    for name in get_close_matches(text, known, n=2)
+                ]
+                if found:
+                    error.add_note(f"did you mean {' or '.join(found)}?")
+        raise
 
 
 def whole_approval(hsm: HSM, text: str) -> str:

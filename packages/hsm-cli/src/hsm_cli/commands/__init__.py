@@ -82,7 +82,7 @@ _CLIENT: Final[Listing] = {
     "logout": ("login.logout", "Sign out: remove the stored secrets of a profile."),
     "whoami": ("login.whoami", "Show your principal and roles."),
     "profile": ("profile.profile", "List, choose and show connection profiles."),
-    "token": ("token.token", "Mint and inspect bearer tokens."),
+    "token": ("token.token", "Mint, show and inspect bearer tokens."),
     "completion": ("token.completion", "Print a shell completion script."),
     "help": ("help.help_command", "Show the help of a command, or of all."),
 }

@@ -104,7 +104,7 @@ def list_approvals(
     most = min(limit, _LONGEST_PAGE)
     operation = ListApprovals(states=wanted, per_page=most, **filters)
     page = _collect(invocation, operation, limit)
-    notes = [f"{len(page.items)} shown"]
+    notes = [f"{len(page.items)} shown" if page.items else "no approval requests"]
     if page.next_cursor:
         notes.append(f"next: --cursor {page.next_cursor}")
     if page.tampered:

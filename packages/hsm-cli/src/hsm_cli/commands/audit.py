@@ -14,7 +14,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Form, Progress, print_note
-from hsm_cli.io.results import EVENT_COLUMNS
+from hsm_cli.io.results import EVENT_COLUMNS, counted
 from hsm_cli.io.tables import row
 from hsm_cli.offline import (
     OfflineReport,
@@ -261,7 +261,7 @@ def _verify_files(
     key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_trail(path, key, progress.show, people)
-    headline = f"Audit log intact: {report.records} records"
+    headline = f"Audit log intact: {counted(report.records, 'record')}"
     invocation.output.pairs(report, _report_pairs(report), headline)
 
 
@@ -301,10 +301,11 @@ def _verify_on_server(invocation: Invocation) -> None:
         head_seq=found.head_seq,
         head_hash=found.head_hash,
     )
+    headline = f"Audit log intact: {counted(verified, 'record')}"
     pairs = [("pruned before", str(first) if first else "")]
     if invocation.output.form is Form.WIDE:
         pairs += [
             ("verified by", "the server"),
             ("head", f"{report.head_seq} {report.head_hash}"),
         ]
-    invocation.output.pairs(report, pairs, f"Audit log intact: {verified} records")
+    invocation.output.pairs(report, pairs, headline)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.io.results import KEY_COLUMNS, VERSION_COLUMNS, key_pairs
+from hsm_cli.io.results import KEY_COLUMNS, VERSION_COLUMNS, counted, key_pairs
 from hsm_cli.options import ListOption, choice, none_unless_given
 from hsm_cli.parameters import HSMCommand, change_command, key_operand
 from hsm_core.model import KeyState
@@ -73,7 +73,7 @@ def list_keys(invocation: Invocation, /, **filters: Any) -> None:
         found,
         found.items,
         KEY_COLUMNS,
-        f"{where}, {found.total} keys in total{more}",
+        f"{where}, {counted(found.total, 'key')} in total{more}",
     )
 
 

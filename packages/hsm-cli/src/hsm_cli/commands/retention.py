@@ -11,7 +11,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Progress
-from hsm_cli.io.results import instant
+from hsm_cli.io.results import counted, instant
 from hsm_cli.io.tables import Column, short_id
 from hsm_cli.offline import (
     LedgerReport,
@@ -169,7 +169,7 @@ def verify(
     key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_ledger(path, key, audit_path, progress.show)
-    headline = f"Retention ledger intact: {report.records} records"
+    headline = f"Retention ledger intact: {counted(report.records, 'record')}"
     invocation.output.pairs(report, _pairs(report), headline)
 
 

@@ -17,7 +17,13 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.files import Source
 from hsm_cli.options import Group, given_as_flag
 from hsm_cli.parameters import LocalCommand
-from hsm_client.tokens import MIN_SECRET_BYTES, has_key, mint_token, open_signer
+from hsm_client.tokens import (
+    MIN_SECRET_BYTES,
+    has_key,
+    mint_token,
+    open_signer,
+    open_token,
+)
 from hsm_core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -214,14 +220,14 @@ def _algorithm_of(key: Any) -> str:
 
 
 class MintedToken(Record, frozen=True, kw_only=True):
-    """Token in the JSON output of ``token mint``."""
+    """Token in the JSON output of ``token mint`` and ``token show``."""
 
     token: str
 
 
 @click.group("token", cls=Group, no_args_is_help=False)
 def token() -> None:
-    """Mint and inspect bearer tokens."""
+    """Mint, show and inspect bearer tokens."""
 
 
 @token.command("mint", cls=LocalCommand)
@@ -248,6 +254,19 @@ def mint(invocation: Invocation) -> None:
         ttl_seconds=settings.ttl_seconds,
         issuer=settings.issuer,
     )
+    invocation.output.record(MintedToken(token=token), token)
+
+
+@token.command("show", cls=LocalCommand)
+@click.pass_obj
+def show(invocation: Invocation) -> None:
+    """
+    Print the bearer token that commands send, for use with curl.
+
+    It comes from the profile, --auth-token or the minting options. Keep it secret:
+    until it expires, its holder has your rights.
+    """
+    token = open_token(invocation.settings.token)()
     invocation.output.record(MintedToken(token=token), token)
 
 

@@ -12,7 +12,7 @@ import click
 from hsm_cli.actions.approvals import APPROVAL_COLUMNS
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Output, neutral, print_note
-from hsm_cli.io.results import instant
+from hsm_cli.io.results import counted, instant
 from hsm_cli.io.tables import render_records
 from hsm_cli.parameters import HSMCommand
 from hsm_core.errors import AccessDeniedError, UnavailableError
@@ -106,13 +106,13 @@ def _look(invocation: Invocation) -> Watched:
 def _line(found: Watched) -> str:
     parts = [
         f"{instant(found.at)}  {found.state}",
-        f"{found.keys} keys",
-        f"audit log {found.audit}, {found.audit_records} records",
+        counted(found.keys, "key"),
+        f"audit log {found.audit}, {counted(found.audit_records, 'record')}",
     ]
     if found.tampered_keys:
         parts.insert(2, f"{found.tampered_keys} TAMPERED")
     if found.approvals is not None:
-        parts.append(f"{len(found.approvals)} approval requests open")
+        parts.append(f"{counted(len(found.approvals), 'approval request')} open")
     return "; ".join(parts)
 
 

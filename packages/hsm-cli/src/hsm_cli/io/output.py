@@ -181,10 +181,14 @@ class Output:
 
             columns: Columns of the table.
 
-            footer: Line below the table, or nothing.
+            footer: Line below the table, or nothing. It stands alone if there are no
+                items.
         """
         if self.is_record:
             self._write_records(value, items)
+            return
+        if footer and not items:
+            self.line(neutral(footer))
             return
         from hsm_cli.io.tables import render_records
 

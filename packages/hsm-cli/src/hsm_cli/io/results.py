@@ -187,6 +187,11 @@ def instant(when: datetime | None) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with its unit, in the plural unless it is 1."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def words(items: Iterable[str]) -> str:
     """Return words separated by commas."""
     return ",".join(items)
