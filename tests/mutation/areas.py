@@ -55,8 +55,11 @@ AREAS: Final = {
     "approvals": Area(
         (f"{_CORE}/_internal/approvals/*.py",),
         _core(
-            *("approval_binding", "approval_format", "approval_ledger"),
-            *("consent", "consent_signatures", "dual_control", "maintenance"),
+            *("approval_binding", "approval_crashes", "approval_files"),
+            *("approval_format", "approval_ledger", "approval_tampering"),
+            *("clock_steps", "destruction", "rollback", "slow_lane"),
+            *("consent", "consent_signatures", "dual_control"),
+            *("dual_control_faults", "maintenance", "presentation"),
             *("signed_consents", "withdrawn_approvers"),
         )
         + _contract("approval_machine", "approval_register"),
@@ -67,11 +70,12 @@ AREAS: Final = {
             f"{_CORE}/_internal/stores/filesystem/audit_stored.py",
         ),
         _core(
-            *("audit_baseline", "audit_format", "audit_record", "audit_recovery"),
-            *("audit_tampering", "audit_verify", "tamper_trail"),
+            *("audit_baseline", "audit_displaced", "audit_failures", "audit_format"),
+            *("audit_healing", "audit_record", "audit_recovery"),
+            *("audit_tampering", "audit_verify", "sqlite_audit", "tamper_trail"),
             *("trail_filters", "trail_walk"),
         )
-        + _contract("audit_pruning"),
+        + _contract("audit_log", "audit_pruning"),
     ),
     "sealing": Area(
         (
@@ -80,7 +84,8 @@ AREAS: Final = {
         ),
         _core(
             *("sealing", "sealing_formats", "approval_format", "documents"),
-            *("use_accounts", "encoding"),
+            *("batches", "encoding", "kem_operations", "kem_sealing"),
+            *("use_accounts", "uses"),
         ),
     ),
     "states": Area(
@@ -90,7 +95,8 @@ AREAS: Final = {
         ),
         _core(
             *("lifecycle", "documents", "states", "staging", "destruction"),
-            *("scheduled_rotation", "retention_policy", "retention_purges"),
+            *("key_life", "scheduled_rotation", "slow_lane", "updates"),
+            *("retention_consent", "retention_policy", "retention_purges"),
         ),
     ),
     "tokens": Area(
@@ -102,8 +108,8 @@ AREAS: Final = {
             )
         ),
         _server(
-            *("access_tokens", "tokens", "token_config", "token_keys"),
-            "spent_tokens",
+            *("access_tokens", "key_sets", "provider_keys", "spent_tokens"),
+            *("token_config", "token_keys", "token_reload", "tokens"),
         ),
     ),
     "key-sets": Area(
