@@ -25,6 +25,7 @@ from hsm_core._internal.keyring.documents import (
     remember,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.versions import check_room
 from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.encoding import mac_function
 from hsm_core.errors import InputSizeError, KeyTamperedError
@@ -367,6 +368,17 @@ def test_the_longest() -> None:
         check_document_size(bytes(16 * 1024 * 1024 + 1))
 
     assert ("document", 16777217, 16777216) == tuple(
+        caught.value.facts[name] for name in ("field", "actual", "maximum")
+    )
+
+
+def test_the_most_versions() -> None:
+    """A key with 4,096 versions can't be rotated."""
+    check_room(document_of(1, versions=4095))
+    with pytest.raises(InputSizeError) as caught:
+        check_room(document_of(1, versions=4096))
+
+    assert ("versions", 4097, 4096) == tuple(
         caught.value.facts[name] for name in ("field", "actual", "maximum")
     )
 
