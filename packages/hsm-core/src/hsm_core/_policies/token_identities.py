@@ -45,13 +45,15 @@ class ClaimTerms(msgspec.Struct, frozen=True):
 
     Attributes:
         claim: Its name, or a JSON Pointer.
-        values: Accepted values, as JSON: text is no number and no truth value.
+        texts: Accepted texts.
+        others: Accepted numbers and truth values, as JSON: true is not 1.
         prefixes: Accepted beginnings of text.
     """
 
     claim: str
-    values: frozenset[str]
-    prefixes: tuple[str, ...] = ()
+    texts: frozenset[str]
+    others: frozenset[str]
+    prefixes: tuple[str, ...]
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
         """Return whether the claim, or an element of its list, has a value of these."""
@@ -60,28 +62,27 @@ class ClaimTerms(msgspec.Struct, frozen=True):
 
     def _accepts(self, value: object) -> bool:
         if isinstance(value, str):
-            return _as_json(value) in self.values or value.startswith(self.prefixes)
-        return isinstance(value, bool | int) and _as_json(value) in self.values
+            return value in self.texts or value.startswith(self.prefixes)
+        return isinstance(value, bool | int) and json.dumps(value) in self.others
 
     def may_hold_with(self, other: ClaimTerms) -> bool:
         """Return whether a value may meet both conditions."""
-        if not self.values.isdisjoint(other.values):
+        if not self.texts.isdisjoint(other.texts):
             return True
-        return (
-            any(_begins(value, other.prefixes) for value in self.values)
-            or any(_begins(value, self.prefixes) for value in other.values)
-            or any(p.startswith(other.prefixes) for p in self.prefixes)
-            or any(p.startswith(self.prefixes) for p in other.prefixes)
-        )
+        if not self.others.isdisjoint(other.others):
+            return True
+        return _may_begin(self, other.prefixes) or _may_begin(other, self.prefixes)
+
+    def stated(self) -> list[object]:
+        """Return it in a form that can be hashed."""
+        return [self.claim, sorted(self.texts), sorted(self.others), self.prefixes]
 
 
-def _as_json(value: str | bool | int) -> str:
-    return json.dumps(value)
-
-
-def _begins(value: str, prefixes: tuple[str, ...]) -> bool:
-    text = json.loads(value)
-    return isinstance(text, str) and text.startswith(prefixes)
+def _may_begin(terms: ClaimTerms, prefixes: tuple[str, ...]) -> bool:
+    """Return whether text that meets a condition may begin with one of the prefixes."""
+    return bool(prefixes) and any(
+        text.startswith(prefixes) for text in (*terms.texts, *terms.prefixes)
+    )
 
 
 class TokenIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,7 @@ class TokenIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
     def _said(self) -> list[object]:
         who = self.principal if self.principal_claim else identity(self.principal)
-        asked = [[t.claim, sorted(t.values), t.prefixes] for t in self.claims]
+        asked = [terms.stated() for terms in self.claims]
         return [who, self.principal_claim, self.issuer, self.audience, asked]
 
     def stated(self) -> list[object]:
@@ -129,7 +130,9 @@ class TokenIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
     def principal_of(self, token: TokenClaims) -> str | None:
         """Return the principal of a token; None if the rule does not match."""
-        if self.missing(token):
+        if token.issuer != self.issuer or self.audience not in token.audiences:
+            return None
+        if not all(terms.holds(token.claims) for terms in self.claims):
             return None
         if not self.principal_claim:
             return self.principal
@@ -270,15 +273,19 @@ def review_claims(rules: Iterable[TokenIdentity]) -> Iterator[str]:
 def _read_claim(name: str, said: ClaimValue, path: Path) -> ClaimTerms:
     if name in _IN_FIELDS:
         raise fault(f"Set {_IN_FIELDS[name]} instead.", path)
-    values, prefixes = set[str](), set[str]()
+    texts, others, prefixes = set[str](), set[str](), set[str]()
     for value in said if isinstance(said, tuple) else (said,):
-        if not isinstance(value, str) or "*" not in value:
-            values.add(_as_json(value))
+        if not isinstance(value, str):
+            others.add(json.dumps(value))
+        elif "*" not in value:
+            texts.add(value)
         elif value.index("*") < len(value) - 1 or value == "*":
             raise fault("The wildcard * is allowed only after other text.", path)
         else:
             prefixes.add(value[:-1])
-    return ClaimTerms(name, frozenset(values), tuple(sorted(prefixes)))
+    return ClaimTerms(
+        name, frozenset(texts), frozenset(others), tuple(sorted(prefixes))
+    )
 
 
 def _check_apart(rule: TokenIdentity, other: TokenIdentity, path: Path) -> None:
