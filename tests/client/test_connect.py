@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import hsm_client
 import hsm_core
 from hsm_client import ApprovalEndedError, ApprovalRequiredError, aio
 from hsm_client.private_files import write_private_file
-from hsm_client.profiles import config_file
-from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_client.profiles import config_file, dev_file
+from hsm_core.errors import AuthenticationError, ConfigurationError, InvalidInputError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import DestroyKey
 from hsm_core.users import User
@@ -39,11 +40,28 @@ client-cert = "client.pem"
 """
 
 
+CERTIFICATE = """\
+[profiles.pair]
+endpoint = "{endpoint}"
+ca-bundle = "{ca}"
+credential = "certificate"
+client-cert = "{certificate}"
+client-key = "{key}"
+"""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give an empty configuration folder, and an environment without settings."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for name in ("ENDPOINT", "CA_BUNDLE", "AUTH_TOKEN", "CLIENT_CERT", "PROFILE"):
+    for name in (
+        "ENDPOINT",
+        "CA_BUNDLE",
+        "AUTH_TOKEN",
+        "CLIENT_CERT",
+        "CLIENT_KEY",
+        "PROFILE",
+    ):
         monkeypatch.delenv(f"FERROHSM_{name}", raising=False)
     return tmp_path / "ferrohsm"
 
@@ -159,6 +177,23 @@ class TestProfile:
         with pytest.raises(ConfigurationError, match="requires client_cert"):
             hsm_client.connect(client_key=certificates.client_key)
 
+    def test_certificate_alone(self, stub: Stub, certificates: Certificates) -> None:
+        """A profile with a certificate sends no token."""
+        text = CERTIFICATE.format(
+            endpoint=stub.endpoint,
+            ca=certificates.ca,
+            certificate=certificates.client,
+            key=certificates.client_key,
+        )
+        write_private_file(config_file(), text.encode())
+        with (
+            hsm_client.connect(profile="pair") as hsm,
+            pytest.raises(AuthenticationError),
+        ):
+            hsm.status()
+
+        assert "authorization" not in stub.received[-1].headers
+
     def test_unknown(self) -> None:
         """An unknown profile is an error with the names that there are."""
         with pytest.raises(ConfigurationError, match="stub, other"):
@@ -201,6 +236,34 @@ class TestEnvironment:
         monkeypatch.setenv("FERROHSM_AUTH_TOKEN", f"@{token}")
         with hsm_client.connect() as hsm:
             assert "operational" == hsm.status().state
+
+    def test_certificate(
+        self, monkeypatch: pytest.MonkeyPatch, certificates: Certificates
+    ) -> None:
+        """A client certificate of the environment is used, or missed by its name."""
+        monkeypatch.setenv("FERROHSM_ENDPOINT", "https://localhost")
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("FERROHSM_CLIENT_KEY", str(certificates.client_key))
+        with pytest.raises(ConfigurationError, match="requires client_cert"):
+            hsm_client.connect()
+        monkeypatch.setenv("FERROHSM_CLIENT_CERT", "/nowhere.pem")
+        with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"):
+            hsm_client.connect()
+        monkeypatch.setenv("FERROHSM_CLIENT_CERT", str(certificates.client))
+        hsm_client.connect().close()
+
+    def test_development_server(self, stub: Stub, certificates: Certificates) -> None:
+        """It is found by itself, but not for the credential of something else."""
+        text = (
+            f'endpoint = "{stub.endpoint}"\nca-bundle = "{certificates.ca}"\n'
+            f'token-file = "token"\npid = {os.getpid()}\n'
+        )
+        write_private_file(dev_file(), text.encode())
+        write_private_file(dev_file().with_name("token"), TOKEN.encode())
+        with hsm_client.connect() as hsm:
+            assert "operational" == hsm.status().state
+        with pytest.raises(ConfigurationError, match="no server to connect to"):
+            hsm_client.connect(token=TOKEN)
 
     def test_nothing(self) -> None:
         """Who says nothing at all learns what to say."""

@@ -16,6 +16,7 @@ from hsm_core.errors import (
     TransportError,
 )
 from hsm_core.model import KeyState
+from hsm_core.rest import APPROVAL_HEADER
 from hsm_core.session import Session
 from tests import self_tests
 from tests.client.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
@@ -181,6 +182,26 @@ class TestOperations:
 
 
 class TestChecks:
+    def test_idempotency_key(self, hsm: Way, stub: Stub) -> None:
+        """A key has 1 to 128 visible characters."""
+        operation = ops.CreateKey(algorithm="aes")
+        hsm.execute(operation, idempotency_key="k" * 128)
+        for key in ("", "k" * 129, "a b", "\u00e4"):
+            with pytest.raises(InvalidInputError, match="idempotency_key"):
+                hsm.execute(operation, idempotency_key=key)
+
+        assert ["k" * 128] == [r.headers["idempotency-key"] for r in stub.received]
+
+    def test_approval(self, hsm: Way, stub: Stub) -> None:
+        """The approval to use travels in its header; another text is none."""
+        status, number = ops.Status(), "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
+        hsm.execute(status, approval_id=number)
+        with pytest.raises(InvalidInputError, match="approval_id"):
+            hsm.execute(status, approval_id=number.upper())
+
+        (request,) = stub.received
+        assert number == request.headers[APPROVAL_HEADER.lower()]
+
     def test_expected_generation(self, hsm: Way, stub: Stub) -> None:
         """The generation that was looked at travels as an entity tag."""
         key = Session(hsm).create_key("aes")

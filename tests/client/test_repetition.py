@@ -59,6 +59,7 @@ class TestRepetition:
         again = hsm.execute(operation, idempotency_key="the-key")
 
         assert caught.value.facts["idempotency_key"] == "the-key"
+        assert "reason" not in caught.value.facts
         assert hsm.execute(ops.ListKeys()).total == 1
         assert again.name == "box"
 
@@ -133,6 +134,17 @@ class TestRepetition:
         hsm.execute(operation)
 
         assert (3, [7.0, 30.0]) == (len(stub.received), pauses)
+
+    def test_pauses(self, hsm: Way, stub: Stub, pauses: list[float]) -> None:
+        """Without a wish of the server, pauses grow, and differ between clients."""
+        for _ in range(8):
+            stub.faults.extend([answer(503, PROBLEM, UNAVAILABLE)] * 2)
+            hsm.execute(ops.Status())
+        first, second = pauses[::2], pauses[1::2]
+
+        assert all(0.1 <= pause <= 0.3 for pause in first)
+        assert all(0.2 <= pause <= 0.6 for pause in second)
+        assert len(set(first)) > 1
 
     def test_unavailable_for_good(self, hsm: Way, stub: Stub) -> None:
         """If every attempt was refused, the error is that of the server."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -151,14 +151,17 @@ def test_granted_and_not_enough(asking: Asking) -> None:
     time = Time()
     asking.steps = [_S.GRANTED] * 5
     tried: list[float] = []
+    notes: list[str] = []
+    wait = replace(time.approval_wait(3), notify=notes.append)
 
     def attempt() -> None:
         tried.append(time.seconds)
         raise asking._required()  # noqa: SLF001
 
     with pytest.raises(ApprovalRequiredError):
-        execute_when_approved(asking, attempt, time.approval_wait(3))
+        execute_when_approved(asking, attempt, wait)
     assert 3 < len(tried) == len(set(tried))
+    assert [f"waiting for approval {ID} (1 more of Auditor)"] == notes
 
 
 def test_what_is_no_mutation(asking: Asking) -> None:
