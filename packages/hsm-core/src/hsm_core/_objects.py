@@ -16,7 +16,7 @@ DAMAGED: Final = "damaged"
 """State shown for a key whose stored form failed its integrity check."""
 
 
-class KeyFacts:
+class KeyMetadata:
     """
     Metadata of a key, as of the last call that returned it.
 

@@ -16,7 +16,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._objects import (
     AuditReport,
-    KeyFacts,
+    KeyMetadata,
     approval_of,
     check_same_algorithm,
     data_of,
@@ -333,7 +333,7 @@ class AsyncAudit:
         return page.items
 
 
-class AsyncKey(KeyFacts):
+class AsyncKey(KeyMetadata):
     """
     Key in an HSM, embedded or remote.
 

@@ -17,7 +17,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._objects import (
     AuditReport,
-    KeyFacts,
+    KeyMetadata,
     approval_of,
     check_same_algorithm,
     data_of,
@@ -325,7 +325,7 @@ class Audit:
         return page.items
 
 
-class Key(KeyFacts):
+class Key(KeyMetadata):
     """
     Key in an HSM, embedded or remote.
 

@@ -2,7 +2,7 @@
 """
 Subcommands of ``people``, on the directory of an HSM.
 
-They need no server: whoever may write to the directory decides who its people are.
+They need no server: write access to the directory decides who its people are.
 """
 
 from __future__ import annotations

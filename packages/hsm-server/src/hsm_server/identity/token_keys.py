@@ -388,7 +388,7 @@ class TokenTrust:
     issuer: str = ""
 
     def name_of(self, key: TokenKey) -> str:
-        """Return the name of a key in the HSM: of one issuer, whoever else has it."""
+        """Return the name of a key in the HSM: apart for each issuer."""
         if not self.issuer:
             return key.name
         named = f"{len(self.issuer)}:{self.issuer}{key.name}"

@@ -41,7 +41,7 @@ from hsm_server.init.plan import (
     ROOT_FILE,
     SERVER_FILE,
     SETTINGS_FILE,
-    Plan,
+    HSMPlan,
 )
 
 _KEY_BYTES: Final = 32
@@ -161,7 +161,7 @@ def _sweep(parent: Path, prefix: str) -> None:
 
 def fill(
     staging: Path,
-    plan: Plan,
+    plan: HSMPlan,
     *,
     keeps_passwords: bool,
     report: Callable[[str], object],
@@ -208,7 +208,7 @@ def fill(
     return root, people
 
 
-def _root_key(staging: Path, plan: Plan) -> bytes:
+def _root_key(staging: Path, plan: HSMPlan) -> bytes:
     if plan.root is not None:
         return read_secret(
             f"@{plan.root}", field="--root", minimum=_KEY_BYTES, exact=_KEY_BYTES
@@ -218,7 +218,7 @@ def _root_key(staging: Path, plan: Plan) -> bytes:
     return root
 
 
-def _issue(staging: Path, plan: Plan) -> None:
+def _issue(staging: Path, plan: HSMPlan) -> None:
     """Make the CA, the server's certificate, and the empty revocation list."""
     now = datetime.now(UTC)
     ca = PrivateCA.create(f"FerroHSM CA of {plan.host}", now)
@@ -228,7 +228,7 @@ def _issue(staging: Path, plan: Plan) -> None:
     _write(staging / REVOCATION_FILE, ca.revocation_list({}, now))
 
 
-def _credentials(plan: Plan) -> str:
+def _credentials(plan: HSMPlan) -> str:
     return " and ".join(
         f"{name} ({', '.join(roles).lower()})" for name, roles in plan.people.items()
     )

@@ -39,7 +39,7 @@ class StoreKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class HSMPlan:
     """
     Answers to the questions.
 

@@ -14,7 +14,7 @@ from hsm_core.errors import InvalidInputError
 from hsm_core.identities import is_reserved, same_person
 from hsm_core.people import check_name
 from hsm_server.config.tls import parse_host
-from hsm_server.init.plan import SETTINGS_FILE, Plan, StoreKind
+from hsm_server.init.plan import SETTINGS_FILE, HSMPlan, StoreKind
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def second_person(text: str) -> str:
     return person(text) if text else ""
 
 
-def ask(directory: Path, answers: dict[str, Any], *, takes_defaults: bool) -> Plan:
+def ask(directory: Path, answers: dict[str, Any], *, takes_defaults: bool) -> HSMPlan:
     """
     Return the plan of a new HSM.
 
@@ -92,7 +92,7 @@ def ask(directory: Path, answers: dict[str, Any], *, takes_defaults: bool) -> Pl
     root = asked.answer(
         5, "root", "Root key: new, or the path of an existing file", "new", _root
     )
-    return Plan(
+    return HSMPlan(
         directory=directory,
         host=host,
         admin=admin,

@@ -11,7 +11,7 @@ import click
 
 from hsm_core.people import NewPerson
 from hsm_core.secret_input import fingerprint
-from hsm_server.init.plan import AUDIT_FILE, ROOT_FILE, SETTINGS_FILE, Plan
+from hsm_server.init.plan import AUDIT_FILE, ROOT_FILE, SETTINGS_FILE, HSMPlan
 
 
 def tick(text: str) -> None:
@@ -28,7 +28,7 @@ def _mark() -> str:
 
 
 def show_secrets(
-    plan: Plan, root: bytes, people: Sequence[NewPerson], *, shows_passwords: bool
+    plan: HSMPlan, root: bytes, people: Sequence[NewPerson], *, shows_passwords: bool
 ) -> None:
     """
     Print where keys and credentials are, and who gets them.
@@ -75,7 +75,7 @@ def show_secrets(
         click.echo("Passwords are shown once.")
 
 
-def show_next_steps(plan: Plan) -> None:
+def show_next_steps(plan: HSMPlan) -> None:
     """Print what the policy asks, and the commands that come next."""
     directory = plan.directory
     if plan.second:
