@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Connection profiles on the command line."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,10 @@ __all__ = ["ring"]
 
 Write: TypeAlias = Callable[[str], None]
 
-TOKEN_JSON = f'{{"token":"{TOKEN}"}}'
+
+def tokens(endpoint: str) -> bytes:
+    """Return a stored token for a server."""
+    return json.dumps({"token": TOKEN, "endpoint": endpoint}).encode()
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +43,7 @@ def write(stub: Stub, certificates: Certificates, folder: Path) -> Write:
             f'ca-bundle = "{certificates.ca}"\ncredential = "token"\n{more}'
         )
         write_private_file(config_file(), text.encode())
-        write_private_file(folder / "credentials/stub.json", TOKEN_JSON.encode())
+        write_private_file(folder / "credentials/stub.json", tokens(stub.endpoint))
 
     return write
 
@@ -94,7 +98,8 @@ class TestConnection:
     ) -> None:
         """The token of a profile is never sent to another endpoint."""
         write(OTHER)
-        write_private_file(folder / "credentials/other.json", TOKEN_JSON.encode())
+        other = tokens("https://other.example")
+        write_private_file(folder / "credentials/other.json", other)
         flags = ("--endpoint", stub.endpoint, "--ca-bundle", str(certificates.ca))
         named = bare_shell(*flags, "--profile", "other", "status")
         monkeypatch.setenv("FERROHSM_PROFILE", "other")
@@ -111,6 +116,21 @@ class TestConnection:
         assert "Profile other is for https://other.example" in named.err
         assert named.err == by_variable.err
         assert "No credential" in current.err
+
+    def test_changed_endpoint(
+        self, bare_shell: Shell, stub: Stub, write: Write, folder: Path
+    ) -> None:
+        """A token never follows a profile whose endpoint or issuer was edited."""
+        write('issuer = "https://id.example"\n')
+        issuer = bare_shell("status")
+        write()
+        write_private_file(
+            folder / "credentials/stub.json", tokens("https://other.example")
+        )
+        endpoint = bare_shell("status")
+
+        assert ([], 2, 2) == (stub.received, issuer.code, endpoint.code)
+        assert "run: hsm-cli --profile stub login" in endpoint.err
 
     def test_same_endpoint(self, bare_shell: Shell, stub: Stub, write: Write) -> None:
         """The endpoint may be named again, in another spelling."""

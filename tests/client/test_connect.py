@@ -71,7 +71,7 @@ def profiles(folder: Path, stub: Stub, certificates: Certificates) -> None:
     """Give a current profile of the stub, with a stored token, and another one."""
     text = PROFILES.format(endpoint=stub.endpoint, ca=certificates.ca)
     write_private_file(config_file(), text.encode())
-    secrets = f'{{"token":"{TOKEN}"}}'
+    secrets = f'{{"token":"{TOKEN}","endpoint":"{stub.endpoint}"}}'
     write_private_file(folder / "credentials" / "stub.json", secrets.encode())
 
 

@@ -445,6 +445,8 @@ class TestRefresh:
         path = home / "config.toml"
         issuer = load_profiles().get("localhost").issuer
         path.write_text(path.read_text().replace(issuer, "https://localhost:1"))
+        moved = msgspec.structs.replace(kept(home), issuer="https://localhost:1")
+        store(home).save("localhost", moved)
         expire(home)
         before = kept(home)
         outcome = cli("whoami")

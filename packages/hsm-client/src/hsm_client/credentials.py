@@ -34,12 +34,16 @@ class StoredSecrets(Record, frozen=True, kw_only=True):
         expires_at: End of the token, in seconds since 1970; 0 if unknown.
         refresh_token: Token that gets another one from the provider.
         password: Password of the client certificate's key.
+        endpoint: Server that the token is sent to; no other one gets it.
+        issuer: Provider that the refresh token is sent to; empty without one.
     """
 
     token: str = ""
     expires_at: int = 0
     refresh_token: str = ""
     password: str = ""
+    endpoint: str = ""
+    issuer: str = ""
 
 
 class CredentialStore(Protocol):

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
+from hsm_client.choosing import is_same_endpoint
 from hsm_client.credentials import (
     CredentialStore,
     StoredSecrets,
@@ -44,9 +47,7 @@ def open_profile_token(
         token = read_secret_text(f"@{profile.token_file}", field="token_file").strip()
         return lambda: token
     store = open_credential_store(profile.secret_store)
-    stored = store.load(profile.name)
-    if stored is None or not stored.token:
-        raise not_signed_in(profile)
+    stored = _load(profile, store)
     if profile.credential is CredentialKind.OIDC:
         return _RefreshedToken(profile, store, stored, now)
     token = stored.token
@@ -93,9 +94,7 @@ class _RefreshedToken:
     def _refreshed(self) -> StoredSecrets:
         """Return the tokens that another process has stored meanwhile, or new ones."""
         profile = self._profile
-        stored = self._store.load(profile.name)
-        if stored is None or not stored.token:
-            raise not_signed_in(profile)
+        stored = _load(profile, self._store)
         if not self._is_old(stored):
             return stored
         if not stored.refresh_token:
@@ -108,8 +107,36 @@ class _RefreshedToken:
             fresh = provider.refresh(stored, now=self._now())
         except AuthenticationError as error:
             raise _ended(profile, str(error.facts.get("reason", ""))) from None
+        fresh = replace(fresh, endpoint=stored.endpoint, issuer=stored.issuer)
         self._store.save(profile.name, fresh)
         return fresh
+
+
+def _load(profile: Profile, store: CredentialStore) -> StoredSecrets:
+    """
+    Return the tokens of a profile.
+
+    Raises:
+        ConfigurationError: There are none, or they are for another server or provider:
+            who may edit the profile may not redirect them.
+    """
+    stored = store.load(profile.name)
+    if stored is None or not stored.token:
+        raise not_signed_in(profile)
+    if not is_bound(stored, profile):
+        raise ConfigurationError(
+            f"The endpoint or the issuer of profile {profile.name} has changed since "
+            f"you signed in. Check {profile.endpoint}, and run: hsm-cli --profile "
+            f"{profile.name} login",
+            field="profile",
+        )
+    return stored
+
+
+def is_bound(stored: StoredSecrets, profile: Profile) -> bool:
+    """Return whether tokens are for the server and the provider of a profile."""
+    is_same_server = is_same_endpoint(stored.endpoint, profile.endpoint)
+    return is_same_server and stored.issuer == profile.issuer
 
 
 def _ended(profile: Profile, why: str) -> AuthenticationError:

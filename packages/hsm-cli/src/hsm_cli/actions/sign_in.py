@@ -23,6 +23,7 @@ from hsm_client.credentials import (
     open_credential_store,
 )
 from hsm_client.private_files import write_private_file
+from hsm_client.profile_secrets import is_bound
 from hsm_client.profiles import (
     RESERVED,
     CredentialKind,
@@ -105,6 +106,7 @@ def complete_sign_in(
         profile = replace(profile, ca_bundle=bundle)
         caller = _check(profile, secrets, settings)
         print_note(f"trusting the CA in {profile.client_cert}")
+    secrets = replace(secrets, endpoint=profile.endpoint, issuer=profile.issuer)
     # First the secrets: a profile without them would be of no use.
     with locked_secrets(profile):
         open_credential_store(profile.secret_store).save(profile.name, secrets)
@@ -177,6 +179,9 @@ def sign_out(profile: Profile) -> bool:
             print_note(f"{error} Its tokens are not revoked.")
         had_any = store.remove(profile.name)
     if stored is not None and stored.refresh_token:
+        if not is_bound(stored, profile):
+            print_note("the profile has changed; its refresh token is not revoked")
+            return had_any
         # It loads an HTTP server and a library, which other profiles do not need.
         from hsm_cli.actions.provider_sign_in import open_provider, revoke
 
