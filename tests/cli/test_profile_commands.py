@@ -195,6 +195,26 @@ class TestDevelopmentServer:
         assert 0 == outcome.code
         assert f"hsm-cli: dev server {stub.endpoint}\n" == outcome.err
 
+    def test_folder_of_another(
+        self, bare_shell: Shell, stub: Stub, tmp_path: Path
+    ) -> None:
+        """A link in a folder that others can enter sends no other secret."""
+        secret = tmp_path / "secret"
+        (tmp_path / "token").rename(secret)
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o755)
+        (shared / "token").symlink_to(secret)
+        text = dev_file().read_text().replace(f"{tmp_path}/token", f"{shared}/token")
+        write_private_file(dev_file(), text.encode())
+        outcome = bare_shell("status")
+        (shared / "token").unlink()
+        missing = bare_shell("status")
+
+        assert (2, [], 2) == (outcome.code, stub.received, missing.code)
+        assert f"chmod 700 {shared}" in outcome.err
+        assert "Start hsm-server --dev again" in missing.err
+
     def test_offline(self, bare_shell: Shell) -> None:
         """A command that connects to no server does not mention it."""
         bare_shell.ok("algorithms", "--offline")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
@@ -17,10 +18,10 @@ from hsm_client.credentials import (
     locked_secrets,
     open_credential_store,
 )
+from hsm_client.private_files import read_private_file
 from hsm_client.profiles import CredentialKind, Profile
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import AuthenticationError, ConfigurationError
-from hsm_core.secret_input import read_secret_text
 
 _SPARE_SECONDS: Final = 15
 """Time before its end at which a token is refreshed."""
@@ -44,7 +45,7 @@ def open_profile_token(
         UnsafeFileModeError: Other users have access to its file.
     """
     if profile.token_file is not None:
-        token = read_secret_text(f"@{profile.token_file}", field="token_file").strip()
+        token = _read_token_file(profile.token_file)
         return lambda: token
     store = open_credential_store(profile.secret_store)
     stored = _load(profile, store)
@@ -52,6 +53,23 @@ def open_profile_token(
         return _RefreshedToken(profile, store, stored, now)
     token = stored.token
     return lambda: token
+
+
+def _read_token_file(path: Path) -> str:
+    """
+    Return the token of a development server.
+
+    Its folder must be private too. In a folder of another user, which may have the name
+    of one that is gone, the file could be a link to any secret of this user.
+    """
+    data = read_private_file(path)
+    if data is None:
+        raise ConfigurationError(
+            f"{path}, the token of the development server, is missing. Start "
+            "hsm-server --dev again.",
+            field="token_file",
+        )
+    return data.decode("ascii", "replace").strip()
 
 
 class _RefreshedToken:
