@@ -489,6 +489,7 @@ class TestHostileProvider:
             ({"token_endpoint": "http://localhost/token"}, "not an https URL"),
             ({"revocation_endpoint": "http://localhost/x"}, "not an https URL"),
             ({"authorization_endpoint": 5}, "Expected `str`"),
+            ({"authorization_endpoint": "https://x/\x1b]0;y\x07"}, "not an https URL"),
             ({"token_endpoint": "https://localhost:1/"}, "Can't reach"),
             ({"padding": "x" * 300_000}, "too long"),
         ],

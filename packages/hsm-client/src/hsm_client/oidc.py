@@ -35,6 +35,7 @@ _SECONDS: Final = 10.0
 _MAX_BYTES: Final = 256 * 1024
 _CHUNK_BYTES: Final = 16 * 1024
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
+_URL: Final = re.compile(r"[!-~]{1,4096}")
 _USUAL_LIFETIME: Final = 300
 """Lifetime of a token in seconds, if the provider does not tell it."""
 
@@ -300,6 +301,9 @@ class Provider:
 
 
 def _is_https(url: str) -> bool:
+    # A URL is shown to the user, and urlsplit drops some control characters.
+    if not _URL.fullmatch(url):
+        return False
     try:
         parts = urlsplit(url)
     except ValueError:
