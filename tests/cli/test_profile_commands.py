@@ -123,7 +123,7 @@ class TestConnection:
         """A token never follows a profile whose endpoint or issuer was edited."""
         write('issuer = "https://id.example"\n')
         issuer = bare_shell("status")
-        write()
+        write("")
         write_private_file(
             folder / "credentials/stub.json", tokens("https://other.example")
         )
