@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hsm_core import operations as ops
 from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
 from hsm_core.factory import OpenHSM
+from hsm_core.identities import token_issuer
 from hsm_core.model import ApprovalState, Caller, PolicyIdentity, Role, TokenClaims
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
@@ -199,6 +200,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=12,
 )
+
+
+def test_a_trust_domain_vouches_for_its_own_names_only() -> None:
+    """An issuer in the token never makes a name of another domain one of this."""
+    own, other = "spiffe://example.org", "spiffe://other.example"
+    for issuer in (own, other, None):
+        claims = {"iss": issuer, "sub": f"{own}/x"}
+        assert own == token_issuer(claims, {own})
+    for subject in (f"{other}/x", own, "x", 7, None):
+        with pytest.raises(InvalidInputError, match="SPIFFE ID of the trust domain"):
+            token_issuer({"iss": own, "sub": subject}, {own, other})
 
 
 def test_any_json_names_nobody(gateway: OpenHSM) -> None:

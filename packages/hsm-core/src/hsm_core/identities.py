@@ -9,6 +9,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final
 
+from hsm_core.errors import InvalidInputError
+
 __all__ = [
     "SYSTEM_PREFIX",
     "identity",
@@ -87,6 +89,7 @@ def is_reserved(principal: str) -> bool:
     return plain in _RESERVED or plain.startswith(SYSTEM_PREFIX)
 
 
+_SPIFFE: Final = "spiffe:"
 _SPIFFE_ID: Final = re.compile(
     r"(spiffe://[a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+\Z"
 )
@@ -105,16 +108,25 @@ def token_issuer(claims: Any, known: Collection[str]) -> str:
 
         known: Issuers, and SPIFFE trust domains as ``spiffe://NAME``.
 
+    Raises:
+        InvalidInputError: Its issuer is a trust domain, and its subject is not in it:
+            no trust domain vouches for names of another one.
+
     Standard:
         SPIFFE JWT-SVID, section 3; SPIFFE ID, section 2.
     """
     if not isinstance(claims, dict):
         return ""
     issuer, subject = claims.get("iss"), claims.get("sub")
-    if isinstance(issuer, str) and issuer in known:
-        return issuer
+    domain = ""
     if isinstance(subject, str) and len(subject) <= _MOST_SPIFFE_BYTES:
         found = _SPIFFE_ID.match(subject)
-        if found is not None and found[1] in known:
-            return found[1]
-    return ""
+        domain = found[1] if found is not None else ""
+    if isinstance(issuer, str) and issuer in known:
+        if issuer.startswith(_SPIFFE) and issuer != domain:
+            raise InvalidInputError(
+                "sub must be a SPIFFE ID of the trust domain in iss.",
+                field="token_claims",
+            )
+        return issuer
+    return domain if domain in known else ""
