@@ -88,6 +88,17 @@ class TestServer:
 
         assert end == found.not_valid_after_utc
 
+    def test_the_end_of_the_ca(self, ca: PrivateCA) -> None:
+        """What can't be renewed any more fails, and is not renewed again and again."""
+        end = ca.certificate.not_valid_after_utc
+        last = leaf(ca.issue_server(NAMES, end - timedelta(days=10)))
+        past = end + timedelta(days=1)
+
+        with pytest.raises(ConfigurationError, match="The private CA ends on"):
+            ca.renew_server(last, end - timedelta(days=2))
+        with pytest.raises(ConfigurationError, match="The private CA ends on"):
+            ca.issue_person("ada", past, days=7, password="x")
+
 
 class TestPeople:
     """Credentials of people."""

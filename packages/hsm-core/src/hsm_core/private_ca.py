@@ -167,7 +167,8 @@ class PrivateCA:
         Return a new key and certificate for the names of *former*; see `issue_server`.
 
         Raises:
-            ConfigurationError: This CA did not issue it, or it has no names.
+            ConfigurationError: This CA did not issue it, it has no names, or it lasts
+                as long as the CA.
         """
         try:
             former.verify_directly_issued_by(self.certificate)
@@ -182,6 +183,9 @@ class PrivateCA:
             raise ConfigurationError(
                 "The server certificate has no alternative names."
             ) from None
+        if former.not_valid_after_utc >= self._end:
+            # It would be renewed again at once, until the CA ends.
+            raise self._ending()
         return self._server(former.subject, names, now)
 
     def _server(
@@ -242,7 +246,9 @@ class PrivateCA:
         purpose: x509.ObjectIdentifier,
         names: x509.SubjectAlternativeName | None = None,
     ) -> x509.Certificate:
-        left = self.certificate.not_valid_after_utc - now
+        left = self._end - now
+        if left <= timedelta():
+            raise self._ending()
         issuer = self.certificate.subject
         builder = (
             _builder(subject, issuer, key.public_key(), now, min(life, left))
@@ -276,7 +282,7 @@ class PrivateCA:
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
             .last_update(now)
-            .next_update(self.certificate.not_valid_after_utc)
+            .next_update(self._end)
             .add_extension(x509.CRLNumber(len(serials) + 1), critical=False)
             .add_extension(self._identifier(), critical=False)
         )
@@ -288,6 +294,16 @@ class PrivateCA:
                 .build()
             )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    @property
+    def _end(self) -> datetime:
+        return self.certificate.not_valid_after_utc
+
+    def _ending(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"The private CA ends on {self._end:%Y-%m-%d}, and issues nothing beyond "
+            "that. Replace it."
+        )
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(
