@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import stat
 import subprocess
@@ -250,6 +251,28 @@ class TestWithoutATerminal:
         assert 3 == done.exit_code
         assert "mode 0644" in done.stderr
         assert [root] == list(tmp_path.iterdir())
+
+    def test_odd_paths(self, tmp_path: Path, run_here: Callable[..., Result]) -> None:
+        """A path is one value of the settings, and one word of the next commands."""
+        folder = tmp_path / 'a"\n[b] $(c)'
+        folder.mkdir()
+        root = folder / "root"
+        root.touch(mode=0o600)
+        root.write_bytes(base64.b64encode(bytes(32)))
+        (folder / ".hsm.init-ab_12345").mkdir(mode=0o700)
+        (folder / ".hsm.init-notes").mkdir(mode=0o700)
+        (folder / ".hsm.init-of_other").mkdir(mode=0o755)
+        done = run_here(str(folder / "hsm"), "--yes", "--root", str(root))
+        file = folder / "hsm" / "hsm.toml"
+        settings = tomllib.loads(file.read_text())
+
+        assert 0 == done.exit_code, done.output
+        assert f"@{root}" == settings["secrets"]["master-key"]
+        assert f"serve --config {shlex.quote(str(file))}\n" in done.stdout
+        # Of what is beside it, what a killed call left over is removed.
+        assert [".hsm.init-notes", ".hsm.init-of_other", "hsm", "root"] == sorted(
+            path.name for path in folder.iterdir()
+        )
 
 
 class TestAlone:

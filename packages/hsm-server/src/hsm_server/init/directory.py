@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -153,10 +154,13 @@ def _locked(staging: Path) -> Iterator[None]:
 
 
 def _sweep(parent: Path, prefix: str) -> None:
-    """Remove what killed calls left over."""
-    for left in parent.glob(f"{prefix}*"):
+    """Remove what killed calls left over, and no other folder of such a name."""
+    made = re.compile(f"{re.escape(prefix)}[a-z0-9_]{{8}}")
+    for left in filter(lambda path: made.fullmatch(path.name), parent.iterdir()):
         with contextlib.suppress(OSError), _locked(left):
-            shutil.rmtree(left, ignore_errors=True)
+            found = left.lstat()
+            if found.st_uid == os.geteuid() and found.st_mode & 0o777 == 0o700:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def fill(

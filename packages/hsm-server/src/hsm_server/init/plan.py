@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -100,7 +101,8 @@ class HSMPlan:
         return _SETTINGS.format(
             bind=_bind(self.host),
             storage=_STORAGE[self.store],
-            root=ROOT_FILE if self.root is None else self.root,
+            # A string of JSON is one of TOML.
+            root=json.dumps(f"@{self.root or ROOT_FILE}"),
         )
 
     def policy_rules(self) -> str:
@@ -137,7 +139,7 @@ client-cert-identities = true
 {{storage}}
 
 [secrets]
-master-key = "@{{root}}"
+master-key = {{root}}
 hmac-key = "@{AUDIT_FILE}"
 
 [policy]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from shlex import quote
 
 import click
 
@@ -86,16 +87,18 @@ def show_next_steps(plan: HSMPlan) -> None:
     else:
         click.echo(
             "Dual control is off. To turn it on: hsm-cli people add NAME --role "
-            f"Operator --role Auditor\n--directory {directory}, and edit policy.yaml."
+            f"Operator --role Auditor\n--directory {quote(str(directory))}, and edit "
+            "policy.yaml."
         )
     click.echo()
-    settings = directory / SETTINGS_FILE
-    credential = directory / "people" / f"{plan.admin}.p12"
+    settings = quote(str(directory / SETTINGS_FILE))
+    credential = quote(str(directory / "people" / f"{plan.admin}.p12"))
     click.echo(f"Start:    hsm-server serve --config {settings}")
     click.echo(f"Sign in:  hsm-cli login {plan.url} --credential {credential}")
     click.echo(f"Check:    hsm-server check --config {settings} --root-copy COPY")
     if _is_lost():
-        click.echo(f"\nYour shell is in the former, empty directory: cd {directory}")
+        here = quote(str(directory))
+        click.echo(f"\nYour shell is in the former, empty directory: cd {here}")
 
 
 def _is_lost() -> bool:
