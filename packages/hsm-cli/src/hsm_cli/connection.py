@@ -10,8 +10,13 @@ import click
 
 from hsm_cli.io.output import Form
 from hsm_cli.options import read_settings, refuse_unused, was_given
-from hsm_client.choosing import is_same_endpoint
-from hsm_client.profiles import DEV, CredentialKind, Profile, choose_profile
+from hsm_client.profiles import (
+    DEV,
+    CredentialKind,
+    Profile,
+    choose_profile,
+    is_same_endpoint,
+)
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import ConfigurationError
 

@@ -8,9 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 
-from hsm_client.profiles import DEV, CredentialKind, Profile, choose_profile
+from hsm_client.profiles import (
+    DEV,
+    CredentialKind,
+    Profile,
+    choose_profile,
+    is_same_endpoint,
+)
 from hsm_client.settings import ClientSettings, TokenSettings
 from hsm_core.errors import ConfigurationError
 
@@ -97,18 +102,6 @@ def choose_settings(
             field="token",
         )
     return given
-
-
-def is_same_endpoint(one: str, other: str) -> bool:
-    """Return whether two URLs name the same host, port and path."""
-    try:
-        parts = [urlsplit(url) for url in (one, other)]
-        found = {
-            (p.scheme, p.hostname, p.port or 443, p.path.rstrip("/")) for p in parts
-        }
-    except ValueError:
-        return False
-    return len(found) == 1
 
 
 def _applies(

@@ -11,7 +11,6 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from hsm_client.choosing import is_same_endpoint
 from hsm_client.credentials import (
     CredentialStore,
     StoredSecrets,
@@ -19,7 +18,7 @@ from hsm_client.credentials import (
     open_credential_store,
 )
 from hsm_client.private_files import read_private_file
-from hsm_client.profiles import CredentialKind, Profile
+from hsm_client.profiles import CredentialKind, Profile, is_same_endpoint
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import AuthenticationError, ConfigurationError
 

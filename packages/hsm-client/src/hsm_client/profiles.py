@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -248,6 +249,18 @@ def load_dev_profile() -> Profile | None:
         credential=CredentialKind.TOKEN,
         token_file=server.token_file,
     )
+
+
+def is_same_endpoint(one: str, other: str) -> bool:
+    """Return whether two URLs name the same host, port and path."""
+    try:
+        parts = [urlsplit(url) for url in (one, other)]
+        found = {
+            (p.scheme, p.hostname, p.port or 443, p.path.rstrip("/")) for p in parts
+        }
+    except ValueError:
+        return False
+    return len(found) == 1
 
 
 def check_profile_name(name: str) -> str:

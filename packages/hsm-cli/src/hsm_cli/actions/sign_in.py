@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from hsm_cli.actions.profile_file import save_profile
 from hsm_cli.io.output import print_note
 from hsm_client import RemoteHSM
-from hsm_client.choosing import is_same_endpoint
 from hsm_client.client_certificates import read_pkcs12
 from hsm_client.credentials import (
     StoredSecrets,
@@ -31,6 +30,7 @@ from hsm_client.profiles import (
     SecretStore,
     check_profile_name,
     config_folder,
+    is_same_endpoint,
     load_profiles,
 )
 from hsm_client.settings import ClientSettings

@@ -22,7 +22,6 @@ from hsm_cli.io.output import print_note
 from hsm_cli.io.results import words
 from hsm_cli.options import ListOption, choice
 from hsm_cli.parameters import HSMCommand, LocalCommand
-from hsm_client.choosing import is_same_endpoint
 from hsm_client.client_certificates import is_pkcs12
 from hsm_client.credentials import StoredSecrets
 from hsm_client.profiles import (
@@ -31,6 +30,7 @@ from hsm_client.profiles import (
     Profile,
     SecretStore,
     choose_profile,
+    is_same_endpoint,
     load_profiles,
 )
 from hsm_client.settings import ClientSettings
