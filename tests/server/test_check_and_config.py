@@ -314,16 +314,21 @@ class TestConfig:
 
     def test_no_secret(self, files: Desk) -> None:
         """Where one lies is shown, and one itself never is."""
-        password = "https://who:p4ssword@issuer.example"
+        url = "https://who:p4ss@word@store.example/x?pin=1234"
         result = files.run(
-            *("config", "--key-store", f"vault:{password}"),
+            *("config", "--key-store", f"vault:{url}"),
+            *("--auth-jwt-jwks-url", "https://keys.example/set?key=s3same"),
             FERROHSM_MASTER_KEY=b64(ROOT),
         )
 
         assert 0 == result.exit_code, result.output
         assert "# auth-jwt-secret is set, and not shown" in result.stdout
         assert f'"@{files.folder}/audit.key"' in result.stdout
-        for secret in (b64(ROOT), "thirty-two", "p4ssword"):
+        assert '"vault:https://***@store.example/x?***"' in result.stdout
+        for secret in (
+            *(b64(ROOT), "thirty-two"),
+            *("p4ss", "word@", "1234", "s3same"),
+        ):
             assert secret not in result.output
 
     def test_nothing_is_required(self) -> None:

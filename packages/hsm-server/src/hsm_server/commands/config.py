@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -26,7 +25,6 @@ It accepts every option of 'hsm-server serve', and the same environment variable
 output is a configuration file. Secrets are never printed.
 """
 
-_PASSWORD: Final = re.compile(r"(://[^/?#@:\s]*):[^/?#@\s]*@")
 _COLUMN: Final = 48
 
 

@@ -14,7 +14,8 @@ from hsm_core.secret_input import is_literal_secret
 from hsm_server.config.annotations import Setting, User
 from hsm_server.config.options import text_of
 
-_PASSWORD: Final = re.compile(r"(://[^/?#@:\s]*):[^/?#@\s]*@")
+_USER: Final = re.compile(r"(://)[^/?#\s]*@")
+_QUERY: Final = re.compile(r"(://[^?#\s]*\?)[^#\s]*")
 _ON_THIS_DISK: Final = re.compile(r"(filesystem|sqlite):(.+)", re.DOTALL)
 
 
@@ -27,7 +28,8 @@ def toml_of(setting: Setting, value: Any) -> str:
     """
     Return a value as a configuration file has it, or an empty text for none.
 
-    Relative paths are made absolute, and passwords in URLs are left out.
+    Relative paths are made absolute. User, password and query of URLs are left out: a
+    token may be in each of them.
     """
     if value is None or value in ("", (), {}):
         return ""
@@ -50,7 +52,8 @@ def _strings(texts: Iterable[str]) -> str:
 
 def _string(text: str) -> str:
     # A string of JSON is one of TOML.
-    return json.dumps(_PASSWORD.sub(r"\1:***@", text), ensure_ascii=False)
+    shown = _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def _absolute(setting: Setting, value: Any) -> Any:
