@@ -83,10 +83,10 @@ class TestCurl:
         ).text
         stream = bare_shell.ok("audit", "follow", "--show-curl").text
 
-        assert '"Authorization: Bearer $TOKEN"' in plain
+        assert '--oauth2-bearer "$TOKEN"' in plain
         assert "--cacert 'my ca.pem'" in bound
         assert '--cert-type P12 --cert ada.p12:"$PASSWORD"' in bound
-        assert "Authorization" not in bound
+        assert "TOKEN" not in bound
         assert "--no-buffer" in stream
 
     def test_what_it_depends_on(self, online: Shell, stub: Stub) -> None:

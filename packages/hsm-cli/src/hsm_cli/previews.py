@@ -84,7 +84,8 @@ def curl_command(settings: ClientSettings, request: Request) -> str:
         lines.append(f"--cacert {shlex.quote(str(settings.ca_bundle))}")
     lines += _certificate(settings)
     if _has_token(settings) or settings.client_cert is None:
-        lines.append('--header "Authorization: Bearer $TOKEN"')
+        # curl hides it from other users' lists of processes; it hides no header.
+        lines.append('--oauth2-bearer "$TOKEN"')
     for name, value in request.headers.items():
         lines.append(f"--header {shlex.quote(f'{name}: {value}')}")
     if request.body is not None:
