@@ -14,11 +14,11 @@ import pytest
 import hsm_client
 import hsm_core
 from hsm_client import ApprovalEndedError, ApprovalRequiredError, aio
-from hsm_client.private_files import write_private_file
 from hsm_client.profiles import config_file, dev_file
 from hsm_core.errors import AuthenticationError, ConfigurationError, InvalidInputError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import DestroyKey
+from hsm_core.private_files import write_private_file
 from hsm_core.users import User
 from tests.client.asking import ID, Asking
 from tests.client.certificates import Certificates

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hsm_client.private_files import write_private_file
 from hsm_client.profiles import (
     CredentialKind,
     choose_profile,
@@ -17,6 +16,7 @@ from hsm_client.profiles import (
     load_profiles,
 )
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
+from hsm_core.private_files import write_private_file
 
 TWO = """\
 current = "prod"

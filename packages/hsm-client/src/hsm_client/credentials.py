@@ -10,16 +10,16 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from hsm_client.private_files import (
+from hsm_client.profiles import Profile, SecretStore, config_folder
+from hsm_core import wire
+from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_core.model import Record
+from hsm_core.private_files import (
     locked_file,
     read_private_file,
     remove_private_file,
     write_private_file,
 )
-from hsm_client.profiles import Profile, SecretStore, config_folder
-from hsm_core import wire
-from hsm_core.errors import ConfigurationError, InvalidInputError
-from hsm_core.model import Record
 
 _SERVICE: Final = "ferrohsm"
 _FIELD: Final = "profile"

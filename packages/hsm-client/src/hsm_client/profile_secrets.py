@@ -17,10 +17,10 @@ from hsm_client.credentials import (
     locked_secrets,
     open_credential_store,
 )
-from hsm_client.private_files import read_private_file
 from hsm_client.profiles import CredentialKind, Profile, is_same_endpoint
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import AuthenticationError, ConfigurationError
+from hsm_core.private_files import read_private_file
 
 _SPARE_SECONDS: Final = 15
 """Time before its end at which a token is refreshed."""

@@ -29,9 +29,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from hsm_client.private_files import read_private_file
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
+from hsm_core.private_files import read_private_file
 
 DEV: Final = "dev"
 """Name of the profile of a running development server."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -131,41 +130,3 @@ def read_file_of_settings(
         raise ConfigurationError(
             f"{field}: {path} can't be read ({problem}).", field=field
         ) from None
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """
-    Create or replace a file of mode 0600, atomically and durably.
-
-    Raises:
-        OSError: It can't be written; the file is as it was, or the new one is complete.
-    """
-    # It loads a dozen modules, and most programs write no such file.
-    import tempfile
-
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """
-    Make the names in a folder durable.
-
-    Raises:
-        OSError: They can't be synced.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,13 +23,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hsm_core._files import replace_file
 from hsm_core._policies.certificate_identities import KnownPerson
 from hsm_core.errors import ConfigurationError, ConflictError, InvalidInputError
 from hsm_core.identities import same_person
 from hsm_core.model import Record, Role
 from hsm_core.policies import Policy, parse_policy, read_policy_file
 from hsm_core.private_ca import PrivateCA, new_password
+from hsm_core.private_files import replace_file
 from hsm_core.secret_input import read_secret_text
 
 __all__ = [

@@ -13,23 +13,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from hsm_core._files import (
-    SettingFile,
-    read_file_of_settings,
-    replace_file,
-    sync_folder,
-)
+from hsm_core._files import SettingFile, read_file_of_settings
 from hsm_core._policies.policy_file import MAX_BYTES, misfit, read_tree
 from hsm_core.errors import ConfigurationError, InvalidInputError
 
-__all__ = [
-    "MAX_SETTING_BYTES",
-    "SettingFile",
-    "parse_settings",
-    "read_setting_file",
-    "replace_file",
-    "sync_folder",
-]
+__all__ = ["MAX_SETTING_BYTES", "SettingFile", "parse_settings", "read_setting_file"]
 
 T = TypeVar("T")
 

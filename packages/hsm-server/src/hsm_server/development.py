@@ -15,7 +15,6 @@ import json
 import os
 import secrets
 import signal
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,9 +26,9 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from hsm_core.errors import ConfigurationError, UnsafeFileModeError
+from hsm_core.errors import ConfigurationError
 from hsm_core.model import Role
-from hsm_core.setting_files import replace_file
+from hsm_core.private_files import make_private_folder, replace_file
 from hsm_core.settings import ApprovalStoreKind, KeyStoreKind
 from hsm_server.config.file import given_file
 from hsm_server.config.loading import is_loopback
@@ -285,15 +284,9 @@ def _profile() -> Path:
 def _make_config_folder() -> None:
     folder = _profile().parent
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        mode = stat.S_IMODE(folder.stat().st_mode)
+        make_private_folder(folder)
     except OSError as error:
         raise ConfigurationError(
             f"{folder}, the folder of connection profiles, can't be created "
             f"({error.strerror}). Set XDG_CONFIG_HOME to another folder."
         ) from None
-    if mode & 0o077:
-        raise UnsafeFileModeError(
-            f"{folder} is accessible to other users. Run 'chmod 700 {folder}'."
-        )

@@ -12,17 +12,17 @@ import msgspec
 # A library, because the file is the user's own, and Python only reads TOML.
 import tomlkit
 
-from hsm_client.private_files import (
-    locked_file,
-    read_private_file,
-    write_private_file,
-)
 from hsm_client.profiles import (
     Profile,
     check_profile_name,
     config_file,
     config_folder,
     load_profiles,
+)
+from hsm_core.private_files import (
+    locked_file,
+    read_private_file,
+    write_private_file,
 )
 
 

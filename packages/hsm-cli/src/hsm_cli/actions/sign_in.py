@@ -21,7 +21,6 @@ from hsm_client.credentials import (
     locked_secrets,
     open_credential_store,
 )
-from hsm_client.private_files import write_private_file
 from hsm_client.profile_secrets import is_bound
 from hsm_client.profiles import (
     RESERVED,
@@ -41,6 +40,7 @@ from hsm_core.errors import (
     TransportError,
 )
 from hsm_core.operations import CallerInfo, DescribeCaller
+from hsm_core.private_files import write_private_file
 
 
 def new_profile_name(endpoint: str, known: Mapping[str, Profile]) -> str:

@@ -33,8 +33,8 @@ from hsm_core.people import (
     policy_text,
 )
 from hsm_core.private_ca import SERVER_DAYS, PrivateCA
+from hsm_core.private_files import replace_file, sync_folder
 from hsm_core.secret_input import read_secret
-from hsm_core.setting_files import replace_file, sync_folder
 from hsm_server.bootstrap.new_stores import create_stores
 from hsm_server.init.plan import (
     AUDIT_FILE,

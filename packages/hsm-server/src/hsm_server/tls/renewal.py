@@ -19,8 +19,8 @@ from cryptography import x509
 
 from hsm_core.errors import ConfigurationError, HSMError
 from hsm_core.private_ca import PrivateCA
+from hsm_core.private_files import replace_file
 from hsm_core.secret_input import read_secret_text
-from hsm_core.setting_files import replace_file
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence

@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.model import Record
+from hsm_core.private_files import sync_folder
 from hsm_core.secret_input import is_open_to_others
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ACMESettings
@@ -220,7 +221,7 @@ class Cache:
         # For people. A disk may be full, and all that matters be there already.
         with contextlib.suppress(OSError):
             self._write(self.folder / "directory.txt", self._directory.encode() + b"\n")
-            _sync_folder(self._top)
+            sync_folder(self._top)
 
     def _check_file(self, path: Path) -> None:
         if path.name.startswith(_UNFINISHED):
@@ -320,7 +321,7 @@ class Cache:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -347,14 +348,6 @@ def _check_folder(folder: Path) -> None:
             f"The ACME cache {folder} has mode {mode:04o}. Set its mode to 0700.",
             field="acme-cache-dir",
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def first_pair(settings: ACMESettings, now: datetime) -> ServerPair:

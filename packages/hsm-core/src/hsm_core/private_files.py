@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Private files of a user: mode 0600 in folders of mode 0700, replaced atomically."""
+"""Private files: mode 0600, in folders of mode 0700, replaced atomically."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from hsm_core._files import is_open_to_others, open_regular
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
-from hsm_core.secret_input import is_open_to_others
+
+__all__ = [
+    "locked_file",
+    "make_private_folder",
+    "read_private_file",
+    "remove_private_file",
+    "replace_file",
+    "sync_folder",
+    "write_private_file",
+]
 
 _MAX_BYTES: Final = 256 * 1024
 _OTHERS: Final = 0o077
@@ -32,24 +41,21 @@ def read_private_file(path: Path) -> bytes | None:
         UnsafeFileModeError: Other users have access to the file or its folder.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = open_regular(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
+        descriptor = file.fileno()
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigurationError(f"{path} is not a regular file.", field="profile")
         _check_folder(path.parent)
         if is_open_to_others(descriptor):
             raise _unsafe(path, found, 0o600)
         _check_owner(path, found)
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
-        raise ConfigurationError(
-            f"{path} must be at most {_MAX_BYTES} bytes.", field="profile"
-        )
+        raise ConfigurationError(f"{path} must be at most {_MAX_BYTES} bytes.")
     return data
 
 
@@ -65,23 +71,49 @@ def write_private_file(path: Path, data: bytes) -> None:
     """
     try:
         make_private_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{path.name}.", dir=path.parent
-        )
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+        replace_file(path, data)
     except OSError as error:
         raise ConfigurationError(
-            f"{path} can't be written ({error.strerror}).", field="profile"
+            f"{path} can't be written ({error.strerror})."
         ) from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """
+    Create or replace a file of mode 0600, atomically and durably.
+
+    Raises:
+        OSError: It can't be written; the file is as it was, or the new one is complete.
+    """
+    # It loads a dozen modules, and most programs write no such file.
+    import tempfile
+
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """
+    Make the names in a folder durable.
+
+    Raises:
+        OSError: They can't be synced.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_private_file(path: Path) -> bool:
@@ -93,12 +125,12 @@ def remove_private_file(path: Path) -> bool:
     """
     try:
         path.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise ConfigurationError(
-            f"{path} can't be removed ({error.strerror}).", field="profile"
+            f"{path} can't be removed ({error.strerror})."
         ) from None
     return True
 
@@ -114,7 +146,7 @@ def make_private_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(each.parent)
+        sync_folder(each.parent)
     _check_folder(folder)
 
 
@@ -153,27 +185,17 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
     if found.st_uid not in {0, os.geteuid()}:
         raise UnsafeFileModeError(
             f"{path} belongs to another user (UID {found.st_uid}). It must belong to "
-            "you or to root.",
-            field="profile",
+            "you or to root."
         )
 
 
 def _unsafe(path: Path, found: os.stat_result, mode: int) -> UnsafeFileModeError:
     return UnsafeFileModeError(
         f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, which gives other users "
-        f"access. Run: chmod {mode:o} {path}",
-        field="profile",
+        f"access. Run: chmod {mode:o} {path}"
     )
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> ConfigurationError:
     why = getattr(error, "strerror", None) or "invalid name"
-    return ConfigurationError(f"{path} can't be read ({why}).", field="profile")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return ConfigurationError(f"{path} can't be read ({why}).")
