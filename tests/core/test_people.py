@@ -151,6 +151,28 @@ class TestAdding:
 
         assert {} == named(directory)
 
+    @pytest.mark.parametrize("name", ["system", "System.x", "unauthenticated"])
+    def test_names_of_the_hsm(self, directory: Path, name: str) -> None:
+        """They would make the policy invalid, and every later removal in it void."""
+        people = People(directory)
+        with pytest.raises(InvalidInputError, match="is reserved for the HSM"):
+            people.add(name, [Role.OPERATOR])
+
+        assert ["revoked.crl"] == os.listdir(directory / "people")
+        assert {} == named(directory)
+
+    def test_a_policy_that_would_not_be_valid(self, directory: Path) -> None:
+        """Nobody is added to a policy that a server would not load with them."""
+        path = directory / POLICY_FILE
+        spare = 256 * 1024 - len(path.read_bytes()) - 50
+        path.write_text(f"# {'x' * spare}\n{path.read_text()}")
+        before = path.read_text()
+        with pytest.raises(InvalidInputError, match="at most 262144 bytes"):
+            People(directory).add("ada", [Role.OPERATOR])
+
+        assert before == path.read_text()
+        assert ["revoked.crl"] == os.listdir(directory / "people")
+
     def test_names_that_yaml_takes_for_something_else(self, directory: Path) -> None:
         """They are quoted."""
         people = People(directory)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_core._policies.certificate_identities import KnownPerson
 from hsm_core.errors import ConfigurationError, ConflictError, InvalidInputError
-from hsm_core.identities import same_person
+from hsm_core.identities import is_reserved, same_person
 from hsm_core.model import Record, Role
 from hsm_core.policies import Policy, parse_policy, read_policy_file
 from hsm_core.private_ca import PrivateCA, new_password
@@ -198,7 +198,7 @@ class People:
             NoSuchPersonError: There is no such person.
             ConfigurationError: A file can't be read or written.
         """
-        check_name(name)
+        _check_form(name)
         with self._locked():
             # A policy that is not valid at present keeps nobody's access.
             with contextlib.suppress(InvalidInputError):
@@ -228,6 +228,10 @@ class People:
         made = self._authority().issue_person(
             name, datetime.now(UTC), days=days, password=password
         )
+        head, entries, tail = self._split_policy()
+        entries.append(_entry(name, roles, _fingerprint(made.certificate)))
+        # A server would not load a policy that is not valid, nor later removals in it.
+        parse_policy(_policy_with(head, entries, tail))
         # Its serial number is known from now on: an interrupted call is revoked.
         self._write(
             self._file(name, "pem"), made.certificate.public_bytes(Encoding.PEM)
@@ -236,9 +240,7 @@ class People:
         password_file = self._file(name, "password") if keeps_password else None
         if password_file is not None:
             self._write(password_file, f"{password}\n".encode())
-        entry = _entry(name, roles, _fingerprint(made.certificate))
-        head, entries, tail = self._split_policy()
-        self._write_policy(head, [*entries, entry], tail)
+        self._write_policy(head, entries, tail)
         return NewPerson(
             credential=self._file(name, "p12"),
             password=password,
@@ -331,10 +333,7 @@ class People:
         return found
 
     def _write_policy(self, head: str, entries: Sequence[str], tail: str) -> None:
-        # The operator's own entries follow the last line.
-        nobody = "" if _OWN_ENTRIES.match(tail) else _NOBODY
-        lines = "".join(entries) or nobody
-        self._write(self._policy, f"{head}{_BEGIN}\n{lines}{tail}".encode())
+        self._write(self._policy, _policy_with(head, entries, tail).encode())
 
     def _split_policy(self) -> tuple[str, list[str], str]:
         """Return the policy before, in, and after the lines of people."""
@@ -396,14 +395,27 @@ def check_name(name: str) -> None:
     Check that a person can have this name.
 
     Raises:
-        InvalidInputError: It has another form.
+        InvalidInputError: It has another form, or is reserved.
     """
+    _check_form(name)
+    if is_reserved(name):
+        raise InvalidInputError(f"{name!r} is reserved for the HSM.", field="name")
+
+
+def _check_form(name: str) -> None:
     if not _NAME.match(name):
         raise InvalidInputError(
             "A name must be 1 to 64 letters, digits, '.', '_', '@' or '-', and begin "
             f"with a letter or digit, got {name!r:.80}.",
             field="name",
         )
+
+
+def _policy_with(head: str, entries: Sequence[str], tail: str) -> str:
+    """Return a policy with these lines of people."""
+    # The operator's own entries follow the last line.
+    nobody = "" if _OWN_ENTRIES.match(tail) else _NOBODY
+    return f"{head}{_BEGIN}\n{''.join(entries) or nobody}{tail}"
 
 
 def _entry(name: str, roles: Sequence[Role], fingerprint: str) -> str:

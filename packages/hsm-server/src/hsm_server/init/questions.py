@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from hsm_core.errors import InvalidInputError
-from hsm_core.identities import is_reserved, same_person
+from hsm_core.identities import same_person
 from hsm_core.people import check_name
 from hsm_server.config.tls import parse_host
 from hsm_server.init.plan import SETTINGS_FILE, HSMPlan, StoreKind
@@ -47,8 +47,6 @@ def person(text: str) -> str:
         check_name(text)
     except InvalidInputError as error:
         raise click.BadParameter(str(error)) from None
-    if is_reserved(text):
-        raise click.BadParameter(f"{text!r} is reserved for the HSM.")
     return text
 
 
