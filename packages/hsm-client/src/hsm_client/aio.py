@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from hsm_client.aio_remote import AsyncRemoteHSM, open_async_remote
 from hsm_client.choosing import StrPath, choose_settings
 from hsm_client.connection import approval_wait, attempt_key, shown_of
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS
+from hsm_client.steps import run_async_steps
 from hsm_client.waiting import ApprovalWait, Attempt, waiting
 from hsm_core.async_users import AsyncKey, AsyncUser
 from hsm_core.errors import HSMError
@@ -104,39 +105,25 @@ class _Waiting:
         expected_generation: int = 0,
     ) -> R:
         """Execute one operation, all attempts of it with one idempotency key."""
-        options: dict[str, Any] = {
-            "idempotency_key": attempt_key(operation, idempotency_key),
-            "approval_id": approval_id,
-            "expected_generation": expected_generation,
-        }
-        steps = waiting(self._wait)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    answer = await self._take(step, operation, options)
-                except HSMError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            result: R = end.value
-            return result
+        key = attempt_key(operation, idempotency_key)
 
-    async def _take(
-        self,
-        step: Attempt | float | GetApproval,
-        operation: Operation[Any],
-        options: dict[str, Any],
-    ) -> object:
-        match step:
-            case Attempt():
-                return await self._hsm.execute(operation, **options)
-            case float():
-                await asyncio.sleep(step)
-                return None
-            case _:
-                return await self._hsm.execute(step)
+        async def take(step: Attempt | float | GetApproval) -> object:
+            match step:
+                case Attempt():
+                    return await self._hsm.execute(
+                        operation,
+                        idempotency_key=key,
+                        approval_id=approval_id,
+                        expected_generation=expected_generation,
+                    )
+                case float():
+                    await asyncio.sleep(step)
+                    return None
+                case _:
+                    return await self._hsm.execute(step)
+
+        result: R = await run_async_steps(waiting(self._wait), take)
+        return result
 
 
 def connect(

@@ -14,7 +14,6 @@ from hsm_client.aio_transport import AsyncTransport
 from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
-    Steps,
     UnsentError,
     View,
     authorization,
@@ -24,6 +23,7 @@ from hsm_client.exchange import (
 from hsm_client.messages import Answer, Request, error_of
 from hsm_client.profile_secrets import key_password_of
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from hsm_client.steps import run_async_steps
 from hsm_client.tokens import open_token
 from hsm_client.transport import open_tls_context
 from hsm_core.errors import AuthenticationError, HSMError, UnavailableError
@@ -160,21 +160,7 @@ class AsyncRemoteHSM:
             approval_id=approval_id,
             expected_generation=expected_generation,
         )
-        return await self._perform(steps)
-
-    async def _perform(self, steps: Steps[R]) -> R:
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    answer = await self._take(step)
-                except (HSMError, UnsentError) as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            result: R = end.value
-            return result
+        return await run_async_steps(steps, self._take)
 
     async def _take(self, step: Request | Pause) -> Answer | None:
         if isinstance(step, Pause):

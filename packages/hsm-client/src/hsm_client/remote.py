@@ -13,7 +13,6 @@ from typing import Self, TypeVar
 from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
-    Steps,
     UnsentError,
     View,
     authorization,
@@ -23,6 +22,7 @@ from hsm_client.exchange import (
 from hsm_client.messages import Answer, Request, error_of
 from hsm_client.profile_secrets import key_password_of
 from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from hsm_client.steps import run_steps
 from hsm_client.tokens import open_token
 from hsm_client.transport import Transport, open_tls_context
 from hsm_core.errors import AuthenticationError, HSMError, UnavailableError
@@ -161,21 +161,7 @@ class RemoteHSM:
             approval_id=approval_id,
             expected_generation=expected_generation,
         )
-        return self._perform(steps)
-
-    def _perform(self, steps: Steps[R]) -> R:
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    answer = self._take(step)
-                except (HSMError, UnsentError) as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            result: R = end.value
-            return result
+        return run_steps(steps, self._take)
 
     def _take(self, step: Request | Pause) -> Answer | None:
         if isinstance(step, Pause):

@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
+from hsm_client.steps import run_steps
 from hsm_core.errors import ApprovalRequiredError, HSMError, UnavailableError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import ApprovalInfo, GetApproval
@@ -56,7 +57,7 @@ class Attempt:
     """Step of a wait: execute the operation."""
 
 
-Steps: TypeAlias = Generator[Attempt | float | GetApproval, object, object]
+Steps: TypeAlias = Generator[Attempt | float | GetApproval, object, Any]
 """
 Steps of a wait, in order: attempts, seconds to sleep, and looks at the request.
 
@@ -93,19 +94,8 @@ def execute_when_approved(hsm: HSM, attempt: Callable[[], R], wait: ApprovalWait
             case _:
                 return hsm.execute(step)
 
-    steps = waiting(wait)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = take(step)
-            except HSMError as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as end:
-        result: R = end.value
-        return result
+    result: R = run_steps(waiting(wait), take)
+    return result
 
 
 def waiting(wait: ApprovalWait) -> Steps:
