@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -422,6 +423,19 @@ def test_a_prefix_that_matches_more() -> None:
         warning
     )
     assert () == policy(CI.replace("/v*", "/*")).warnings
+
+
+def test_two_names_of_one_person() -> None:
+    """A warning names the issuer and both claims; one claim is good."""
+    by_name, by_mail = (
+        rule.replace("preferred_username", f"{claim}, principal_prefix: '{claim}:'")
+        for rule, claim in ((OPERATORS, "name"), (AUDITORS, "email"))
+    )
+    (warning,) = policy(by_name, CI.replace("/v*", "/*"), by_mail).warnings
+
+    assert f"People of {ISSUER} are named by" in warning
+    assert {"email", "name"} <= set(re.split(r"[ .]", warning))
+    assert () == policy(OPERATORS, AUDITORS).warnings
 
 
 class TestExplained:

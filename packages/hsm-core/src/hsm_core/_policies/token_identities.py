@@ -258,8 +258,22 @@ _SEPARATORS: Final = frozenset("/:.-_@|")
 
 
 def review_claims(rules: Iterable[TokenIdentity]) -> Iterator[str]:
-    """Yield warnings about prefixes that may match more than was meant."""
+    """
+    Yield warnings about rules that say more than was meant.
+
+    That is prefixes without an end, and claims that give one person two names.
+    """
+    naming: dict[str, str] = {}
     for rule in rules:
+        claim = rule.principal_claim and naming.setdefault(
+            rule.issuer, rule.principal_claim
+        )
+        if claim != rule.principal_claim:
+            yield (
+                f"People of {rule.issuer} are named by {claim} and by "
+                f"{rule.principal_claim}. Someone with two names could approve their "
+                "own requests. Use one claim."
+            )
         for terms in rule.claims:
             for prefix in terms.prefixes:
                 if prefix[-1] not in _SEPARATORS:
