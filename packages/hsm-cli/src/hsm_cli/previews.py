@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_cli.io.output import neutral_json
+from hsm_cli.short_ids import KEY_FIELDS
 
 if TYPE_CHECKING:
     from hsm_client.messages import Request
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 CURL: Final = "curl"
 RULE: Final = "rule"
 
-_KEY_FIELDS: Final = ("key_id", "base_key_id", "wrapping_key_id")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNSAFE: Final = re.compile(r"[^a-z0-9]+")
 
@@ -133,7 +133,7 @@ def rule_of(operation: Operation[Any], execute: Callable[[Operation[Any]], Any])
     from hsm_core.operations import DescribeCaller, DescribeKey
 
     names: list[str] = []
-    for key in filter(None, (getattr(operation, name, "") for name in _KEY_FIELDS)):
+    for key in filter(None, (getattr(operation, name, "") for name in KEY_FIELDS)):
         try:
             name = execute(DescribeKey(key_id=key)).name
         except (AccessDeniedError, KeyNotFoundError):

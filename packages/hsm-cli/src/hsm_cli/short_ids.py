@@ -20,7 +20,9 @@ R = TypeVar("R")
 _SHORT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f-]{0,26})?")
 """At least the digits of a table, so that no mistyped name passes for one."""
 
-_KEY_FIELDS: Final = ("key_id", "base_key_id", "wrapping_key_id")
+KEY_FIELDS: Final = ("key_id", "base_key_id", "wrapping_key_id")
+"""Fields of operations that name a key."""
+
 _MOST_CANDIDATES: Final = 5
 
 
@@ -48,7 +50,7 @@ def with_whole_ids(
     from msgspec import structs
 
     changes = {}
-    for name in _KEY_FIELDS:
+    for name in KEY_FIELDS:
         text = getattr(operation, name, None)
         if text and is_short(text):
             known[text] = known.get(text) or whole_key(connect(), text)
@@ -97,7 +99,7 @@ def similar_names(hsm: HSM, operation: Operation[Any]) -> Iterator[None]:
             with suppress(AccessDeniedError, UnavailableError):
                 page = hsm.execute(ListKeys(per_page=1000))
                 known = [key.name for key in page.items if key.name]
-                given = [str(getattr(operation, name, "")) for name in _KEY_FIELDS]
+                given = [str(getattr(operation, name, "")) for name in KEY_FIELDS]
                 found = [
                     name
                     for text in given

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -21,7 +20,8 @@ from hsm_core.errors import ConfigurationError
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
-_WITH_TOKEN: Final = frozenset({CredentialKind.OIDC, CredentialKind.TOKEN})
+WITH_TOKEN: Final = frozenset({CredentialKind.OIDC, CredentialKind.TOKEN})
+"""Kinds of credential that are bearer tokens."""
 
 
 def choose_settings(
@@ -35,7 +35,6 @@ def choose_settings(
     client_key: StrPath | None,
     client_key_password: str,
     timeout_seconds: float,
-    environment: Mapping[str, str] = os.environ,
 ) -> ClientSettings:
     """
     Return the settings of a connection.
@@ -61,21 +60,19 @@ def choose_settings(
 
         timeout_seconds: Time limit of one attempt.
 
-        environment: Environment variables.
-
     Raises:
         ConfigurationError: There is no endpoint, no credential, no profile of this
             name, or the profile is for another endpoint.
     """
 
     def path(given: StrPath | None, name: str) -> Path | None:
-        found = given or environment.get(name)
+        found = given or os.environ.get(name)
         return Path(found) if found else None
 
     if not has_token:
-        token = environment.get("FERROHSM_AUTH_TOKEN", "")
+        token = os.environ.get("FERROHSM_AUTH_TOKEN", "")
     given = ClientSettings(
-        endpoint=url or environment.get("FERROHSM_ENDPOINT", ""),
+        endpoint=url or os.environ.get("FERROHSM_ENDPOINT", ""),
         ca_bundle=path(ca_bundle, "FERROHSM_CA_BUNDLE"),
         client_cert=path(client_cert, "FERROHSM_CLIENT_CERT"),
         client_key=path(client_key, "FERROHSM_CLIENT_KEY"),
@@ -84,10 +81,23 @@ def choose_settings(
         token=TokenSettings(auth_token=token),
     )
     has_token = has_token or bool(token)
-    named = profile or environment.get("FERROHSM_PROFILE")
+    named = profile or os.environ.get("FERROHSM_PROFILE")
     found = choose_profile(named)
-    if found is not None and _applies(given, found, named, has_token=has_token):
-        return _with_profile(given, found, has_token=has_token)
+    if found is not None:
+        has_credential = has_token or given.client_cert is not None
+        if is_for(
+            found,
+            given.endpoint,
+            is_named=bool(named),
+            has_credential=has_credential,
+        ):
+            return with_profile(given, found, has_token=has_token)
+        if named:
+            raise ConfigurationError(
+                f"Profile {found.name} is for {found.endpoint}, not for "
+                f"{given.endpoint}. Omit one of them.",
+                field="profile",
+            )
     if not given.endpoint:
         raise ConfigurationError(
             "There is no server to connect to. Pass its URL, as in "
@@ -104,29 +114,41 @@ def choose_settings(
     return given
 
 
-def _applies(
-    given: ClientSettings, profile: Profile, named: str | None, *, has_token: bool
+def is_for(
+    profile: Profile, endpoint: str, *, is_named: bool, has_credential: bool
 ) -> bool:
-    """Return whether a profile is for this connection."""
-    if not given.endpoint:
-        has_credential = has_token or given.client_cert is not None
-        return bool(named) or profile.name != DEV or not has_credential
-    is_same = is_same_endpoint(given.endpoint, profile.endpoint)
-    if named and not is_same:
-        raise ConfigurationError(
-            f"Profile {profile.name} is for {profile.endpoint}, not for "
-            f"{given.endpoint}. Omit one of them.",
-            field="profile",
-        )
-    return is_same
+    """
+    Return whether a profile applies to a connection.
+
+    Args:
+        profile: The profile.
+
+        endpoint: Endpoint of the connection; empty if the profile decides it.
+
+        is_named: Whether the user named the profile.
+
+        has_credential: Whether the connection has a credential of its own.
+    """
+    if endpoint:
+        return is_same_endpoint(endpoint, profile.endpoint)
+    return is_named or profile.name != DEV or not has_credential
 
 
-def _with_profile(
+def with_profile(
     given: ClientSettings, profile: Profile, *, has_token: bool
 ) -> ClientSettings:
-    """Return settings with what is not given from a profile."""
+    """
+    Return settings with what is not given from a profile.
+
+    Args:
+        given: Settings of arguments and environment.
+
+        profile: The profile; the connection is to its endpoint.
+
+        has_token: Whether the connection has a token of its own.
+    """
     token = given.token
-    if profile.credential in _WITH_TOKEN and not has_token:
+    if not has_token and profile.credential in WITH_TOKEN:
         token = replace(token, profile=profile)
     certificate, key = given.client_cert, given.client_key
     if certificate is None and key is None:
