@@ -4,6 +4,7 @@
 import json
 import os
 import shlex
+import socket
 import ssl
 import threading
 import time
@@ -278,6 +279,33 @@ class TestBrowser:
         outcome = cli(*login)
 
         assert (3, True) == (outcome.code, told in outcome.err)
+
+    def test_silent_connection(
+        self,
+        cli: Cli,
+        browser: Browser,
+        login: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A connection that sends nothing keeps no answer out."""
+        module = "hsm_cli.actions.provider_sign_in"
+        monkeypatch.setattr(f"{module}._Handler.timeout", 20)
+        monkeypatch.setattr(f"{module}._SECONDS", 10)
+        silent: list[socket.socket] = []
+
+        def connect_first(url: str) -> str:
+            address = urlsplit(url)
+            silent.append(
+                socket.create_connection((address.hostname, address.port or 0))
+            )
+            return url
+
+        browser.change = connect_first
+        outcome = cli(*login)
+        for connection in silent:
+            connection.close()
+
+        assert 0 == outcome.code
 
 
 class TestDeviceCode:

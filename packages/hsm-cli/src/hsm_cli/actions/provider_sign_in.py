@@ -10,11 +10,13 @@ from __future__ import annotations
 import hmac
 import secrets
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +34,7 @@ _SECONDS: Final = 300.0
 """Maximum time for a sign-in in the browser."""
 
 _SOCKET_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.05
 _PAGE: Final = (
     b"<!doctype html><title>FerroHSM</title><p>Return to the terminal. You can close "
     b"this window.\n"
@@ -202,19 +205,29 @@ class _Listener:
         Raises:
             AuthenticationError: There is none within 5 minutes.
         """
-        self._server.state = state
-        end = time.monotonic() + _SECONDS
-        while self._server.answer is None:
-            self._server.timeout = end - time.monotonic()
-            if self._server.timeout <= 0:
+        server = self._server
+        server.state = state
+        serve = partial(server.serve_forever, poll_interval=_POLL_SECONDS)
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            if not server.is_answered.wait(_SECONDS):
                 raise AuthenticationError("Nobody signed in within 5 minutes.")
-            self._server.handle_request()
-        return self._server.answer
+        finally:
+            server.shutdown()
+        return server.answer
 
 
-class _Server(HTTPServer):
-    state = ""
-    answer: dict[str, str] | None = None
+class _Server(ThreadingHTTPServer):
+    """Server with a thread for each connection: a silent one delays no other."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state = ""
+        self.answer: dict[str, str] = {}
+        self.is_answered = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a browser that disconnects."""
@@ -236,6 +249,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         self.server.answer = given
+        try:
+            self._send_page()
+        finally:
+            # Afterwards this process may end.
+            self.server.is_answered.set()
+
+    def _send_page(self) -> None:
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Security-Policy", "default-src 'none'")
