@@ -24,7 +24,6 @@ from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Role
 from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM, CryptoProvider
-from hsm_core.session import Session
 from tests.core.crypto_samples import PYCA
 
 
@@ -46,7 +45,7 @@ def test_the_caller(gateway: OpenHSM) -> None:
     """A caller reads its own principal and roles, and the audit log has no record."""
     someone = testing.caller(Role.SERVICE, Role.AUDITOR, principal="ada")
     before = gateway.act_as(someone).execute(ops.Status()).audit.head_seq
-    found = Session(gateway.act_as(someone)).caller()
+    found = gateway.act_as(someone).execute(ops.DescribeCaller())
     after = gateway.act_as(someone).execute(ops.Status()).audit.head_seq
 
     assert ("ada", (Role.AUDITOR, Role.SERVICE)) == (found.principal, found.roles)

@@ -41,34 +41,8 @@ class AsyncRemoteHSM:
     with`` block. A cancelled mutation may have been made: to retry it safely, pass an
     idempotency key.
 
-    Args:
-        endpoint: ``https://HOST[:PORT][/PREFIX]``.
-
-        token: Called in a thread for each attempt; returns the bearer token.
-
-        ca_bundle: PEM file of trusted CA certificates; None means the system's.
-
-        client_cert: Client certificate for mutual TLS: a PEM chain, or PKCS#12.
-
-        client_key: PEM file with its key; None means it is in *client_cert*.
-
-        client_key_password: Password of the key; empty for none.
-
-        insecure: Skip verification of the server's certificate: an attacker on the
-            network can then read and change everything, including the token.
-
-        timeout_seconds: Time limit, in each attempt, for connecting, for the first byte
-            of the response, and for the rest of it.
-
-        attempts: Maximum number of attempts, at least 1.
-
-        max_answer_bytes: Maximum length of a response.
-
-        pause: Sleeps between attempts, for a number of seconds.
-
-    Raises:
-        ConfigurationError: The endpoint is invalid, the time-out is not between 0 and
-            3600 seconds, or a file can't be used.
+    Arguments and errors are those of `hsm_client.RemoteHSM`; *token* is called in a
+    thread, and *pause* is awaited.
     """
 
     def __init__(
@@ -130,29 +104,7 @@ class AsyncRemoteHSM:
         approval_id: str = "",
         expected_generation: int = 0,
     ) -> R:
-        """
-        Execute one operation on the server; see `hsm_client.RemoteHSM.execute`.
-
-        Args:
-            operation: The operation. It is validated before it is sent.
-
-            idempotency_key: For mutations: 1 to 128 visible ASCII characters; None
-                means a new key. Other operations do not send it.
-
-            approval_id: Approval to use; if empty, the server finds it.
-
-            expected_generation: Generation that the key must have; 0 is any.
-
-        Raises:
-            HSMError: Error of the server's HSM, with its facts.
-            ApprovalRequiredError: The operation needs approval; ``approval`` is the
-                request. Execute the same operation again after it is granted.
-            OutcomeUnknownError: A mutation was sent and no response received; retry it
-                with ``facts["idempotency_key"]``.
-            TransportError: No response; ``facts["reason"]`` is ``connect``,
-                ``certificate``, ``tls``, ``redirect``, ``lost``, ``answer`` or
-                ``closed``.
-        """
+        """Execute one operation on the server; see `hsm_client.RemoteHSM.execute`."""
         steps = exchange(
             operation,
             attempts=self._attempts,
@@ -180,20 +132,9 @@ class AsyncRemoteHSM:
         on_interruption: Callable[[HSMError], None] | None = None,
     ) -> AsyncGenerator[AuditEntry, None]:
         """
-        Stream audit records as they are written, oldest first, without end.
+        Stream audit records; see `hsm_client.RemoteHSM.follow`.
 
-        See `hsm_client.RemoteHSM.follow`. Close it with ``aclose``, or use it in
-        ``contextlib.aclosing``.
-
-        Args:
-            operation: Filters. Without *start_seq*, only new records are streamed;
-                *limit* is ignored.
-
-            on_interruption: Called with the reason of each interruption.
-
-        Raises:
-            HSMError: The stream can't start or resume: the credential is no longer
-                valid, or the server reports a permanent error.
+        Close it with ``aclose``, or use it in ``contextlib.aclosing``.
         """
         view = View(operation, attempts=self._attempts)
         while True:

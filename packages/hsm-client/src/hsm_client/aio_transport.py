@@ -37,19 +37,7 @@ class AsyncTransport:
     It does not follow redirects, keep cookies, use proxies of the environment, or
     decompress responses.
 
-    Args:
-        endpoint: ``https://HOST[:PORT][/PREFIX]``.
-
-        context: From `open_tls_context`.
-
-        timeout_seconds: Time limit for connecting, for the first byte of the response,
-            and for the rest of it.
-
-        max_answer_bytes: Maximum length of a response.
-
-    Raises:
-        ConfigurationError: The endpoint is invalid, or the time-out is not between 0
-            and 3600 seconds.
+    Arguments and errors are those of `hsm_client.transport.Transport`.
     """
 
     def __init__(
@@ -71,19 +59,7 @@ class AsyncTransport:
         self._is_closed = False
 
     async def send(self, request: Request, headers: dict[str, str]) -> Answer:
-        """
-        Send one request and read its response.
-
-        Args:
-            request: The request.
-
-            headers: Additional headers, such as the credential.
-
-        Raises:
-            TransportError: No response, or an invalid one; ``facts["reason"]`` is
-                ``connect``, ``certificate``, ``tls``, ``lost``, ``answer`` or
-                ``closed``.
-        """
+        """Send one request and read its response; see `Transport.send`."""
         with self._failures():
             return await self._read(
                 await self._open(request, headers, self._timeout_seconds)
@@ -92,21 +68,7 @@ class AsyncTransport:
     async def stream(
         self, request: Request, headers: dict[str, str]
     ) -> Answer | AsyncGenerator[bytes, None]:
-        """
-        Send one request, and return the pieces of an endless response.
-
-        Args:
-            request: The request.
-
-            headers: See `send`.
-
-        Returns:
-            Pieces as they arrive, which may raise `TransportError`; closing them closes
-            the connection. A response that is not an event stream is returned whole.
-
-        Raises:
-            TransportError: See `send`.
-        """
+        """Send one request; return its response in pieces. See `Transport.stream`."""
         with self._failures():
             longest = max(self._timeout_seconds, LONGEST_SILENCE_SECONDS)
             response = await self._open(request, headers, longest)

@@ -59,10 +59,6 @@ class Session(
         """Return the health of the HSM."""
         return self._hsm.execute(ops.Status())
 
-    def caller(self) -> ops.CallerInfo:
-        """Return the principal and the roles of the caller; see `DescribeCaller`."""
-        return self._hsm.execute(ops.DescribeCaller())
-
     def algorithms(self) -> tuple[ops.AlgorithmInfo, ...]:
         """Return all algorithms with their providers; see `ListAlgorithms`."""
         return self._hsm.execute(ops.ListAlgorithms()).items
