@@ -29,7 +29,7 @@ class TestAuditEvents:
     def test_table(self, shell: Shell) -> None:
         """Records are listed newest first, with the head of the log below."""
         shell.ok("create", "ed25519", "--name", "k")
-        shell.ok("sign", "k", "x")
+        shell.ok("sign", "k", "--text", "x")
         outcome = shell.ok("audit", "events", "--limit", "2")
         kinds = [line.split()[2] for line in outcome.lines[1:3]]
 
@@ -40,7 +40,7 @@ class TestAuditEvents:
     def test_filters(self, shell: Shell) -> None:
         """Filters by key, principal, operation, order and start apply."""
         uuid = shell.ok("create", "ed25519", "--json").json["key_id"]
-        shell.ok("sign", uuid, "x")
+        shell.ok("sign", uuid, "--text", "x")
 
         def seqs(*options: str) -> list[int]:
             page = shell.ok("audit", "events", "--json", *options).json
@@ -64,7 +64,7 @@ class TestAuditEvents:
         owner = Session(gateway.act_as(caller()))
         owner.create_key("ed25519", name="k")
         shell = Shell(monkeypatch, gateway.act_as(caller(Role.AUDITOR)))
-        denied = shell("sign", "k", "x")
+        denied = shell("sign", "k", "--text", "x")
 
         assert 3 == denied.code
         assert "[access_denied]" in denied.err

@@ -61,7 +61,7 @@ def test_context(shell: Shell) -> None:
 def test_some_fail(shell: Shell, tmp_path: Path) -> None:
     """A failed item has its error in its line, and the exit code is 12."""
     shell.ok("create", "aes", "--name", "box")
-    good = shell.ok("encrypt", "box", "hello").text.strip()
+    good = shell.ok("encrypt", "box", "--text", "hello").text.strip()
     items = lines(
         {"reference": "good", "ciphertext": good},
         {"reference": "bad", "ciphertext": b64(bytes(60))},
@@ -161,14 +161,14 @@ def test_bad_line(shell: Shell, line: bytes, message: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("sign", "k", "x", "--batch", "f"),
+        ("sign", "k", "--text", "x", "--batch", "f"),
         ("sign", "k", "--in", "x", "--batch", "f"),
         ("sign", "k", "--prehash", "--batch", "f"),
         ("sign", "--batch", "f"),
         ("verify", "k", "--signature", "s", "--batch", "f"),
-        ("verify", "k", "x", "--signature", "s", "--out", "f"),
+        ("verify", "k", "--text", "x", "--signature", "s", "--out", "f"),
         ("verify-mac", "k", "--mac", "s", "--batch", "f"),
-        ("verify-mac", "k", "x", "--mac", "s", "--out", "f"),
+        ("verify-mac", "k", "--text", "x", "--mac", "s", "--out", "f"),
         ("encrypt", "k", "--aad", "a", "--batch", "f"),
         ("decrypt", "k", "--version", "1", "--batch", "f"),
         ("encrypt", "k", "--hash", "sha-256", "--batch", "f"),

@@ -97,7 +97,7 @@ class TestEncapsulate:
         shell.ok("create", "ML-KEM-768", "--name", "k")
         shell.ok("create", "ed25519", "--name", "signer")
         short = shell("decapsulate", "k", "AAAA")
-        wrong = shell("sign", "k", "x")
+        wrong = shell("sign", "k", "--text", "x")
         other = shell("encapsulate", "signer", "--json")
 
         assert 2 == short.code
@@ -133,7 +133,7 @@ class TestSeal:
         path = str(tmp_path / "public")
         shell.ok("public-key", "box", "--format", form, "--out", path)
         sealed = bare_shell.ok(
-            *("seal", key["key_id"], "hello", "--aad", "a"),
+            *("seal", key["key_id"], "--text", "hello", "--aad", "a"),
             *("--public-key", path, "--version", "1"),
         ).text.strip()
 
@@ -142,7 +142,7 @@ class TestSeal:
     def test_offline_refused(self, bare_shell: Shell, data_file: Path) -> None:
         """Offline, the version must be named and the key be one of a KEM."""
         key_id = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
-        words = ("seal", key_id, "hello", "--public-key", str(data_file))
+        words = ("seal", key_id, "--text", "hello", "--public-key", str(data_file))
         half = bare_shell(*words)
         wrong = bare_shell(*words, "--version", "1")
 
@@ -193,7 +193,7 @@ class TestRewrap:
     ) -> None:
         """A ciphertext moves to the newest version, and opens as before."""
         shell.ok("create", algorithm, "--name", "box")
-        old = shell.ok(into, "box", "hello", "--aad", "a").text.strip()
+        old = shell.ok(into, "box", "--text", "hello", "--aad", "a").text.strip()
         shell.ok("rotate", "box")
         record = shell.ok("rewrap", "box", old, "--aad", "a", "--json").json
         refused = shell("rewrap", "box", old)
@@ -213,7 +213,7 @@ class TestDerive:
                 *("derive", "hmac-sha256", "--from", "root", "--name", name),
                 *("--info", info, "--salt-hex", "00ff", "--tags", "derived"),
             )
-        macs = [shell.ok("mac", name, "hello").text for name in "abc"]
+        macs = [shell.ok("mac", name, "--text", "hello").text for name in "abc"]
         facts = json.loads(shell.ok("describe", "a", "--json").out)
 
         assert macs[0] == macs[1] != macs[2]
@@ -232,7 +232,8 @@ class TestDerive:
             )
 
         assert (
-            shell.ok("mac", "ma", "hello").text == shell.ok("mac", "mb", "hello").text
+            shell.ok("mac", "ma", "--text", "hello").text
+            == shell.ok("mac", "mb", "--text", "hello").text
         )
 
     @pytest.mark.parametrize(

@@ -210,9 +210,9 @@ class TestVersions:
         """What a key protected is counted, and shown where there is a limit."""
         shell.ok("create", "aes", "--name", "box", "--exportable")
         for _ in range(3):
-            shell.ok("encrypt", "box", "hello")
+            shell.ok("encrypt", "box", "--text", "hello")
         shell.ok("rotate", "box")
-        shell.ok("encrypt", "box", "hello")
+        shell.ok("encrypt", "box", "--text", "hello")
         described = pairs(shell.ok("describe", "box"))
         first, second = shell.ok("versions", "box", "--json").json["items"]
         made = pairs(shell.ok("create", "P-256 + ML-DSA", "--name", "hybrid"))

@@ -85,10 +85,10 @@ def test_short_payload_hashed_on_demand(shell: Shell) -> None:
     """--prehash hashes here whatever the length; the signature is the same kind."""
     shell.ok("create", "ML-DSA-65", "--name", "k")
     watching = watched(shell)
-    text = shell.ok("sign", "k", "hello", "--prehash").text.strip()
+    text = shell.ok("sign", "k", "--text", "hello", "--prehash").text.strip()
 
     assert 64 == watching.longest(Sign)
-    assert 0 == shell("verify", "k", "hello", "--signature-base64", text).code
+    assert 0 == shell("verify", "k", "--text", "hello", "--signature-base64", text).code
 
 
 def test_pipe(shell: Shell) -> None:
@@ -202,7 +202,7 @@ def test_nothing_is_asked_for_short_payloads(shell: Shell) -> None:
     """A short payload is one request."""
     shell.ok("create", "ML-DSA-44", "--name", "k")
     watching = watched(shell)
-    shell.ok("sign", "k", "hello")
+    shell.ok("sign", "k", "--text", "hello")
 
     assert [Sign] == [type(operation) for operation in watching.seen]
     assert GetPublicKey not in map(type, watching.seen)

@@ -21,8 +21,8 @@ def filled(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
     shell.ok("create", "aes", "--name", "box")
     shell.ok("create", "MLKEM1024-ECDH-P384-SHA3-256", "--name", LONG)
     shell.ok("create", "ed25519", "--name", "login", "--tags", "x,y")
-    shell.ok("sign", "login", "hello")
-    shell("sign", "login", "hello", "--version", "9")
+    shell.ok("sign", "login", "--text", "hello")
+    shell("sign", "login", "--text", "hello", "--version", "9")
     return shell
 
 
@@ -162,9 +162,11 @@ class TestField:
 
     def test_bytes(self, filled: Shell) -> None:
         """Bytes are base64, as in JSON."""
-        shown = filled.ok("sign", "login", "x", "--field", "signature").text.strip()
+        shown = filled.ok(
+            "sign", "login", "--text", "x", "--field", "signature"
+        ).text.strip()
 
-        assert filled.ok("sign", "login", "x").text.strip() == shown
+        assert filled.ok("sign", "login", "--text", "x").text.strip() == shown
 
     def test_unknown(self, filled: Shell) -> None:
         """A field that is not there is refused, with those that are."""
@@ -178,8 +180,8 @@ class TestShortIds:
     def test_taken(self, filled: Shell) -> None:
         """What a table shows is taken by every command, also twice in one."""
         shown = filled.ok("list").lines[1].split()[1]
-        signature = filled.ok("sign", shown, "x").text.strip()
-        filled.ok("verify", shown, "x", "--signature-base64", signature)
+        signature = filled.ok("sign", shown, "--text", "x").text.strip()
+        filled.ok("verify", shown, "--text", "x", "--signature-base64", signature)
         rotated = filled.ok("rotate", "--key-id", shown, "--idempotency-key", "k1")
         again = filled.ok("rotate", shown, "--idempotency-key", "k1")
         filled.ok("destroy", shown, "--yes")

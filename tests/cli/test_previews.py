@@ -102,7 +102,7 @@ class TestRule:
     @pytest.mark.parametrize(
         ("words", "conditions"),
         [
-            ("sign k x", ['["Sign"]', '["k"]', '["tester"]']),
+            ("sign k --text x", ['["Sign"]', '["k"]', '["tester"]']),
             ("create aes --name n", ['["CreateKey"]', '["aes"]', '["n"]']),
             ("export k --wrapping-key w", ['["ExportKey"]', '["k", "w"]']),
             ("audit events", ['["ListAuditEvents"]']),
@@ -132,8 +132,8 @@ class TestRule:
         eve = Shell(
             monkeypatch, gateway.act_as(caller(Role.AUDITOR, principal="eve@b.example"))
         )
-        refused = eve("sign", "k", "x")
-        shown = eve.ok("sign", "k", "x", "--show-rule").text
+        refused = eve("sign", "k", "--text", "x")
+        shown = eve.ok("sign", "k", "--text", "x", "--show-rule").text
 
         assert 3 == refused.code
         assert "add --show-rule" in refused.err

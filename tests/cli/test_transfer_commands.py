@@ -171,7 +171,7 @@ def test_seed_and_raw(shell: Shell, tmp_path: Path) -> None:
         *("--name", "raw", "--base64"),
         stdin=b"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n",
     )
-    tag = shell.ok("mac", "raw", "hello", "--json").json["mac"]
+    tag = shell.ok("mac", "raw", "--text", "hello", "--json").json["mac"]
 
     assert (0, 0) == (seed.code, raw.code)
     assert hmac.digest(bytes(range(32)), b"hello", "sha256") == base64.b64decode(tag)
@@ -181,7 +181,7 @@ def test_export_and_import(shell: Shell, tmp_path: Path) -> None:
     """An exportable key leaves wrapped, and comes back as it was."""
     wrapping_key(shell, "aes-kw")
     shell.ok("create", "aes", "--name", "box", "--exportable")
-    sealed = shell.ok("encrypt", "box", "hello").text.strip()
+    sealed = shell.ok("encrypt", "box", "--text", "hello").text.strip()
     path = tmp_path / "wrapped"
     words = ("export", "box", "--wrapping-key", "transport")
     shell.ok(*words, "--output", str(path))

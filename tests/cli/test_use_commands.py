@@ -61,16 +61,17 @@ class TestOperands:
         assert "can't both come from standard input" in twice.err
 
     def test_text(self, shell: Shell, folder: Path) -> None:
-        """Text is no file: named with --text, or plain words without a file."""
+        """Text is no file: named with --text, or with --key-id where no file is."""
         Path("hello").write_bytes(b"other")
         by_name = shell.ok("sign", "k", "--text", "hello")
         as_file = shell.ok("sign", "k", "hello")
+        assert as_file == shell.ok("sign", "--key-id", "k", "hello")
         Path("hello").unlink()
 
-        assert by_name == shell.ok("sign", "k", "hello")
+        assert by_name == shell.ok("sign", "--key-id", "k", "hello")
         assert by_name != as_file
 
-    @pytest.mark.parametrize("name", ["REAMDE.md", "dir/file", "./x", "/no/such"])
+    @pytest.mark.parametrize("name", ["README", "REAMDE.md", "dir/file", "a b"])
     def test_mistyped_file(self, shell: Shell, folder: Path, name: str) -> None:
         """The name of a file that is not there is never signed as text."""
         outcome = shell("sign", "k", name)
@@ -104,7 +105,7 @@ class TestSign:
         path = str(tmp_path / "sig")
         signed = shell.ok("sign", "k", "--in", str(data_file), "--out", path)
         good = shell.ok("verify", "k", "--in", str(data_file), "--signature", path)
-        wrong = shell("verify", "k", "other data", "--signature", path)
+        wrong = shell("verify", "k", "--text", "other data", "--signature", path)
 
         assert b"" == signed.out
         assert good.text.startswith("Valid signature: k, version 1, ")
@@ -133,15 +134,15 @@ class TestSign:
     def test_text_and_base64(self, shell: Shell) -> None:
         """A payload is text or base64; the signature is printed as base64."""
         shell.ok("create", "ed25519", "--name", "k")
-        signature = shell.ok("sign", "k", "hello").text.strip()
-        same = shell.ok("sign", "k", "aGVsbG8=", "--base64").text.strip()
+        signature = shell.ok("sign", "k", "--text", "hello").text.strip()
+        same = shell.ok("sign", "k", "--text", "aGVsbG8=", "--base64").text.strip()
         again = shell.ok("sign", "--key-id", "k", "hello").text.strip()
         proof = ("--signature-base64", signature)
 
         assert 64 == len(base64.b64decode(signature, validate=True))
         assert signature == same == again
-        assert shell("verify", "k", "hello", *proof).code == 0
-        assert shell("verify", "k", "hellO", *proof).code == 6
+        assert shell("verify", "k", "--text", "hello", *proof).code == 0
+        assert shell("verify", "k", "--text", "hellO", *proof).code == 6
 
     def test_stdin(self, shell: Shell) -> None:
         """Data and results go through standard input and output as bare bytes."""
@@ -170,7 +171,7 @@ class TestSign:
     def test_prehash_of_a_key_that_hashes_inside(self, shell: Shell) -> None:
         """Ed25519 does not sign digests, which is said before anything is hashed."""
         shell.ok("create", "ed25519", "--name", "k")
-        outcome = shell("sign", "k", "x", "--prehash")
+        outcome = shell("sign", "k", "--text", "x", "--prehash")
 
         assert 2 == outcome.code
         assert "does not sign digests" in outcome.err
@@ -180,12 +181,14 @@ class TestSign:
         shell.ok("create", "rsa2048", "--name", "r")
         shell.ok("create", "p256", "--name", "e")
         rsa = shell.ok(
-            *("sign", "r", "x", "--scheme", "rsassa-pkcs1-v1_5"),
+            *("sign", "r", "--text", "x", "--scheme", "rsassa-pkcs1-v1_5"),
             *("--hash", "sha-512", "--json"),
         ).json
-        ecdsa = shell.ok("sign", "e", "x", "--encoding", "P1363", "--json").json
+        ecdsa = shell.ok(
+            "sign", "e", "--text", "x", "--encoding", "P1363", "--json"
+        ).json
         checked = shell(
-            *("verify", "e", "x", "--encoding", "p1363", "--version", "1"),
+            *("verify", "e", "--text", "x", "--encoding", "p1363", "--version", "1"),
             *("--signature-base64", ecdsa["signature"]),
         )
 
@@ -220,7 +223,7 @@ class TestSign:
     )
     def test_no_signature(self, shell: Shell, words: list[str]) -> None:
         """Verify requires exactly one signature."""
-        outcome = shell("verify", "k", "x", *words)
+        outcome = shell("verify", "k", "--text", "x", *words)
 
         assert 2 == outcome.code
         assert "Pass either --signature FILE or --signature-base64 TEXT" in outcome.err
@@ -228,7 +231,7 @@ class TestSign:
     def test_wrong_usage(self, shell: Shell) -> None:
         """A key that may not sign does not."""
         shell.ok("create", "rsa2048", "--name", "k", "--usage", "encrypt,decrypt")
-        outcome = shell("sign", "k", "x")
+        outcome = shell("sign", "k", "--text", "x")
 
         assert 5 == outcome.code
         assert "[usage_not_allowed]" in outcome.err
@@ -250,7 +253,7 @@ class TestEncrypt:
     def test_text(self, shell: Shell) -> None:
         """What encrypt prints, decrypt takes; the plaintext comes out as it was."""
         shell.ok("create", "aes", "--name", "box")
-        sealed = shell.ok("encrypt", "box", "grüße").text
+        sealed = shell.ok("encrypt", "box", "--text", "grüße").text
         piped = shell.ok(
             "decrypt", "box", "--in", "-", "--base64", stdin=sealed.encode()
         )
@@ -265,17 +268,24 @@ class TestEncrypt:
         shell.ok("create", "aes", "--name", "box")
         path = tmp_path / "aad"
         path.write_bytes(b"context")
-        sealed = shell.ok("encrypt", "box", "x", "--aad", "context").text.strip()
+        sealed = shell.ok(
+            "encrypt", "box", "--text", "x", "--aad", "context"
+        ).text.strip()
 
         assert b"x" == shell.ok("decrypt", "box", sealed, "--aad-file", str(path)).out
         assert 6 == shell("decrypt", "box", sealed).code
-        assert 2 == shell("encrypt", "box", "x", "--aad", "a", "--aad-file", "b").code
+        assert (
+            2
+            == shell(
+                "encrypt", "box", "--text", "x", "--aad", "a", "--aad-file", "b"
+            ).code
+        )
 
     def test_rsa(self, shell: Shell) -> None:
         """RSA encrypts with the parameters that are given, raw where others read it."""
         shell.ok("create", "rsa2048", "--name", "r", "--usage", "encrypt,decrypt")
         options = ("--encoding", "raw", "--hash", "sha-512", "--mgf-hash", "sha-256")
-        sealed = shell.ok("encrypt", "r", "x", *options, "--out", "-").out
+        sealed = shell.ok("encrypt", "r", "--text", "x", *options, "--out", "-").out
         line = ("decrypt", "r", base64.b64encode(sealed).decode(), *options)
 
         assert 256 == len(sealed)
@@ -284,7 +294,7 @@ class TestEncrypt:
     def test_failure_has_no_detail(self, shell: Shell) -> None:
         """Every invalid ciphertext gives the same error."""
         shell.ok("create", "aes", "--name", "box")
-        sealed = base64.b64decode(shell.ok("encrypt", "box", "x").text)
+        sealed = base64.b64decode(shell.ok("encrypt", "box", "--text", "x").text)
         broken = [sealed[:-1], sealed[:20], bytes(60), sealed[:-1] + b"\x00"]
         outcomes = {
             (done.code, done.out, done.err)
@@ -300,7 +310,7 @@ class TestEncrypt:
     def test_terminal(self, shell: Shell) -> None:
         """A plaintext can't act on a terminal; a pipe gets its very bytes."""
         shell.ok("create", "aes", "--name", "box")
-        sealed = shell.ok("encrypt", "box", "a\x1b[2Jb\nc").text.strip()
+        sealed = shell.ok("encrypt", "box", "--text", "a\x1b[2Jb\nc").text.strip()
         shown = shell("decrypt", "box", sealed, terminal=True)
 
         assert b"a\\x1b[2Jb\nc\n" == shown.out
@@ -312,11 +322,11 @@ class TestMac:
         """A MAC is printed or written, and checked from either."""
         shell.ok("create", "hmac-sha256", "--name", "m")
         path = str(tmp_path / "mac")
-        text = shell.ok("mac", "m", "hello").text.strip()
-        shell.ok("mac", "m", "hello", "--out", path)
-        good = shell.ok("verify-mac", "m", "hello", "--mac", path)
-        wrong = shell("verify-mac", "m", "bye", "--mac-base64", text)
-        short = shell("verify-mac", "m", "hello", "--mac-base64", "eA==")
+        text = shell.ok("mac", "m", "--text", "hello").text.strip()
+        shell.ok("mac", "m", "--text", "hello", "--out", path)
+        good = shell.ok("verify-mac", "m", "--text", "hello", "--mac", path)
+        wrong = shell("verify-mac", "m", "--text", "bye", "--mac-base64", text)
+        short = shell("verify-mac", "m", "--text", "hello", "--mac-base64", "eA==")
 
         assert base64.b64decode(text) == Path(path).read_bytes()
         assert "Valid MAC: m, version 1, HMAC-SHA-256\n" == good.text
@@ -355,10 +365,10 @@ class TestRandom:
 def test_private_result_is_written_not_printed(shell: Shell, tmp_path: Path) -> None:
     """A plaintext that goes to a file is not printed as JSON as well."""
     shell.ok("create", "aes", "--name", "box")
-    sealed = shell.ok("encrypt", "box", "x").text.strip()
+    sealed = shell.ok("encrypt", "box", "--text", "x").text.strip()
     out = str(tmp_path / "out")
     outcome = shell.ok("decrypt", "box", sealed, "--json", "--out", out)
-    signed = shell.ok("encrypt", "box", "x", "--json", "--out", out)
+    signed = shell.ok("encrypt", "box", "--text", "x", "--json", "--out", out)
 
     assert b"" == outcome.out
     assert 1 == signed.json["version"]

@@ -90,10 +90,12 @@ def test_mac(shell: Shell) -> None:
     """
     shell.run("create", "HMAC-SHA-256", "--name", "mac")
 
-    mac = shell.json("mac", "mac", "hello")["mac"]
+    mac = shell.json("mac", "mac", "--text", "hello")["mac"]
 
-    shell.run("verify-mac", "mac", "hello", "--mac-base64", mac)
-    shell.run("verify-mac", "mac", "hullo", "--mac-base64", mac, status=MISMATCH)
+    shell.run("verify-mac", "mac", "--text", "hello", "--mac-base64", mac)
+    shell.run(
+        "verify-mac", "mac", "--text", "hullo", "--mac-base64", mac, status=MISMATCH
+    )
 
 
 def test_life_of_a_key(shell: Shell) -> None:
@@ -179,7 +181,7 @@ def test_idempotency_key(shell: Shell) -> None:
         (("describe", "../../etc/passwd"), "operator", INVALID, "invalid_input"),
         (("create", "ROT13"), "operator", INVALID, "unknown_algorithm"),
         (("create", "EC-P256", "--usage", "encrypt"), "operator", INVALID, None),
-        (("sign", "wrongly", "x"), "operator", CONFLICT, "usage_not_allowed"),
+        (("sign", "wrongly", "--text", "x"), "operator", CONFLICT, "usage_not_allowed"),
         (
             ("create", "EC-P256", "--name", "wrongly"),
             "operator",
@@ -196,7 +198,7 @@ def test_idempotency_key(shell: Shell) -> None:
         (("rotate", "wrongly"), "auditor", DENIED, "access_denied"),
         (("audit", "events"), "service", DENIED, "access_denied"),
         (("audit", "events"), "operator", DENIED, "access_denied"),
-        (("encrypt", "wrongly", "x"), "administrator", DENIED, None),
+        (("encrypt", "wrongly", "--text", "x"), "administrator", DENIED, None),
         (("list",), "emperor", INVALID, "invalid_input"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,

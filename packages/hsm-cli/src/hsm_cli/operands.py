@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -15,9 +14,6 @@ from hsm_cli.io.files import STDIN, Source
 from hsm_cli.parameters import key_option, one_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_FILE_NAME: Final = re.compile(r"\S*/\S*|[^\s/]+\.[A-Za-z][A-Za-z0-9]{0,7}")
-"""Text that is meant as the name of a file, even if there is none."""
 
 
 def aad_options(function: F) -> Callable[..., Any]:
@@ -61,7 +57,7 @@ def payload_operands(
     """
     Add *key_id* and *source*: a file, standard input or text.
 
-    With ``--key-id``, the first argument is the file, and the second the proof.
+    With ``--key-id``, the first argument is the file or text, and the second the proof.
 
     Args:
         what: Name of the data, one word.
@@ -97,12 +93,22 @@ def payload_operands(
                 key_id = one_of(key, key_option, name="KEY", flag="--key-id")
                 source = Source(what="batch", path=items)
                 return batch(*args, key_id=key_id, source=source, **kwargs)
+            # With --key-id, as in the original, an argument that is no file is text.
+            is_text = key_option is not None or is_base64 or always_base64
             if key_option is not None and operand is None:
                 key, operand = None, key
             elif key_option is not None and kwargs.get("proof_operand", "") is None:
                 key, operand, kwargs["proof_operand"] = None, key, operand
             key_id = one_of(key, key_option, name="KEY", flag="--key-id")
-            source = _payload(what, operand, path, text, is_base64, always_base64)
+            source = _payload(
+                what,
+                operand,
+                path,
+                text,
+                is_text=is_text,
+                is_base64=is_base64,
+                always_base64=always_base64,
+            )
             return function(*args, key_id=key_id, source=source, **kwargs)
 
         return _BATCH_OPTION(wrapper) if batch is not None else wrapper
@@ -146,6 +152,8 @@ def _payload(
     operand: str | None,
     path: str | None,
     text: str | None,
+    *,
+    is_text: bool,
     is_base64: bool,
     always_base64: bool,
 ) -> Source:
@@ -168,11 +176,8 @@ def _payload(
     if operand is not None:
         if _is_file(operand):
             path = operand
-        elif _FILE_NAME.fullmatch(operand) and not (is_base64 or always_base64):
-            raise click.UsageError(
-                f"There is no file {operand}. To use these words themselves, pass "
-                "--text."
-            )
+        elif not is_text:
+            raise click.UsageError(f"There is no file {operand}. For text, use --text.")
         else:
             text = operand
     return Source(
