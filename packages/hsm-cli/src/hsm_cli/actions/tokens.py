@@ -8,11 +8,11 @@ import binascii
 import sys
 from typing import Any, Final
 
+from hsm_cli.io.files import STDIN
 from hsm_cli.io.output import print_note
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.secret_input import is_literal_secret, read_secret_text
 
-_STDIN: Final = "-"
 _LONGEST_BYTES: Final = 64 * 1024
 
 
@@ -28,7 +28,7 @@ def read_token(given: str, *, is_typed: bool) -> str:
     Raises:
         HSMError: It can't be read.
     """
-    if given == _STDIN:
+    if given == STDIN:
         if sys.stdin is None:
             raise InvalidInputError("Standard input is closed.", field="auth_token")
         data = sys.stdin.buffer.read(_LONGEST_BYTES)

@@ -17,7 +17,9 @@ from hsm_cli.actions.sign_in import (
     prompt_secret,
     sign_out,
 )
+from hsm_cli.actions.tokens import read_token
 from hsm_cli.invocation import Invocation
+from hsm_cli.io.files import STDIN
 from hsm_cli.io.output import print_note
 from hsm_cli.io.results import words
 from hsm_cli.options import ListOption, choice
@@ -38,8 +40,6 @@ from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.operations import CallerInfo, DescribeCaller
 from hsm_core.secret_input import is_literal_secret, read_secret_text
 
-_STDIN: Final = "-"
-_LONGEST: Final = 64 * 1024
 _OF_PROVIDERS: Final = (
     *("client_id", "scopes", "audience", "device"),
     *("redirect_port", "issuer_ca_bundle"),
@@ -306,16 +306,12 @@ def _read_password(path: Path, given: str | None) -> str:
 
 
 def _read_token(given: str) -> str:
-    if given == _STDIN:
-        if sys.stdin is not None and sys.stdin.isatty():
-            return prompt_secret("Token", "--token @FILE")
-        if sys.stdin is None:
-            raise InvalidInputError("Standard input is closed.", field="token")
-        text = sys.stdin.buffer.read(_LONGEST).decode("ascii", "replace")
+    if given == STDIN and sys.stdin is not None and sys.stdin.isatty():
+        token = prompt_secret("Token", "--token @FILE")
     else:
-        _refuse_literal(given, "--token")
-        text = read_secret_text(given, field="token")
-    token = text.strip()
+        if given != STDIN:
+            _refuse_literal(given, "--token")
+        token = read_token(given, is_typed=False)
     if not token:
         raise InvalidInputError("The token is empty.", field="token")
     return token
