@@ -260,7 +260,7 @@ def _store(report: _Report, core: Settings, values: Mapping[str, Any]) -> str:
     Raises:
         HSMError: A start would end so.
     """
-    from hsm_server.bootstrap.inspection import StoreState, inspect_store
+    from hsm_server.bootstrap.stores import StoreState, inspect_store
 
     where = _place(core)
     root = _read(_ROOT, values["master_key"])

@@ -35,7 +35,7 @@ from hsm_core.people import (
 from hsm_core.private_ca import SERVER_DAYS, PrivateCA
 from hsm_core.private_files import replace_file, sync_folder
 from hsm_core.secret_input import read_secret
-from hsm_server.bootstrap.new_stores import create_stores
+from hsm_server.bootstrap.stores import create_stores
 from hsm_server.init.plan import (
     AUDIT_FILE,
     FOLDERS,

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""First opening of an HSM, which creates its stores and binds them to its keys."""
+"""Stores without a server: inspected, or created and bound to their keys."""
 
 from __future__ import annotations
 
-from hsm_core.factory import open_hsm
+from hsm_core.factory import StoreState, inspect_store, open_hsm
 from hsm_core.settings import Settings
+
+__all__ = ["StoreState", "create_stores", "inspect_store"]
 
 
 def create_stores(settings: Settings, *, master_key: bytes, hmac_key: bytes) -> None:
