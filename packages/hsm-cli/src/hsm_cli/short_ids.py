@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from hsm_core.model import KeyInfo
-    from hsm_core.operations import ApprovalInfo, Operation
+    from hsm_core.operations import Operation
     from hsm_core.protocols import HSM
 
 R = TypeVar("R")
@@ -121,10 +121,13 @@ def whole_approval(hsm: HSM, text: str) -> str:
     Raises:
         InvalidInputError: Several requests have an ID with this start.
     """
-    for is_open in (True, False):
+    from hsm_core.model import OPEN_APPROVALS
+    from hsm_core.users import User
+
+    for states in (OPEN_APPROVALS, ()):
         found = [
             approval
-            for approval in _approvals(hsm, is_open=is_open)
+            for approval in User(hsm).approvals(*states)
             if approval.approval_id.startswith(text)
         ]
         names = [f"{one.approval_id} ({one.operation.kind})" for one in found]
@@ -132,23 +135,6 @@ def whole_approval(hsm: HSM, text: str) -> str:
         if found:
             return found[0].approval_id
     return text
-
-
-def _approvals(hsm: HSM, *, is_open: bool) -> Iterator[ApprovalInfo]:
-    from hsm_core.model import ApprovalState
-    from hsm_core.operations import ListApprovals
-
-    still = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
-    cursor = ""
-    while True:
-        operation = ListApprovals(
-            states=still if is_open else (), per_page=100, cursor=cursor
-        )
-        page = hsm.execute(operation)
-        yield from page.items
-        cursor = page.next_cursor
-        if not cursor:
-            return
 
 
 def _check_unique(what: str, text: str, candidates: list[str]) -> None:

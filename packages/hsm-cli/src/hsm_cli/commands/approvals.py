@@ -33,7 +33,7 @@ from hsm_cli.parameters import HSMCommand, reason_option
 from hsm_client.waiting import ApprovalWait, execute_when_approved
 from hsm_core.consent import changes, headline, statement
 from hsm_core.errors import ApprovalRequiredError, InvalidInputError
-from hsm_core.model import ApprovalState
+from hsm_core.model import OPEN_APPROVALS, ApprovalState
 from hsm_core.operations import (
     ApprovalInfo,
     ApprovalPage,
@@ -45,7 +45,6 @@ from hsm_core.operations import (
     Withdraw,
 )
 
-_OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
 _LONGEST_PAGE = 100
 _NO_REASON = "no reason given"
 
@@ -100,7 +99,7 @@ def list_approvals(
     if every and states:
         raise click.UsageError("--state and --all are mutually exclusive.")
     filters["key_id"] = invocation.whole_key(filters["key_id"])
-    wanted = states or (() if every else _OPEN)
+    wanted = states or (() if every else OPEN_APPROVALS)
     most = min(limit, _LONGEST_PAGE)
     operation = ListApprovals(states=wanted, per_page=most, **filters)
     page = _collect(invocation, operation, limit)

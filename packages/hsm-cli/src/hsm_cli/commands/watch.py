@@ -16,10 +16,9 @@ from hsm_cli.io.results import counted, instant
 from hsm_cli.io.tables import render_records
 from hsm_cli.parameters import HSMCommand
 from hsm_core.errors import AccessDeniedError, UnavailableError
-from hsm_core.model import ApprovalState, Record
+from hsm_core.model import OPEN_APPROVALS, Record
 from hsm_core.operations import ApprovalInfo, ListApprovals, Status
 
-_OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
 _CLEAR = "\x1b[H\x1b[2J"
 """Moves to the upper left corner, and clears the screen."""
 
@@ -88,7 +87,7 @@ def watch(invocation: Invocation, interval: float, updates: int | None) -> None:
 def _look(invocation: Invocation) -> Watched:
     status = invocation.execute(Status())
     try:
-        page = invocation.execute(ListApprovals(states=_OPEN, per_page=100))
+        page = invocation.execute(ListApprovals(states=OPEN_APPROVALS, per_page=100))
         approvals: tuple[ApprovalInfo, ...] | None = page.items
     except AccessDeniedError:
         approvals = None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -12,6 +12,7 @@ from hsm_core.model.callers import Role
 from hsm_core.model.records import Line, Record
 
 __all__ = [
+    "OPEN_APPROVALS",
     "Approval",
     "ApprovalDecision",
     "ApprovalDemand",
@@ -45,6 +46,14 @@ class ApprovalState(StrEnum):
     DENIED = "denied"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+
+
+OPEN_APPROVALS: Final = (
+    ApprovalState.PENDING,
+    ApprovalState.GRANTED,
+    ApprovalState.RESERVED,
+)
+"""States of a request that can still be decided or used."""
 
 
 class ApprovalDemand(Record, frozen=True, kw_only=True):

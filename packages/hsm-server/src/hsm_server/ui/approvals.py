@@ -33,7 +33,7 @@ from hsm_core.errors import (
     InvalidInputError,
 )
 from hsm_core.identities import same_person
-from hsm_core.model import ApprovalDemand, ApprovalState, KeyInfo
+from hsm_core.model import OPEN_APPROVALS, ApprovalDemand, ApprovalState, KeyInfo
 from hsm_core.operations import (
     OPERATIONS,
     ApprovalInfo,
@@ -423,7 +423,7 @@ _MOST_CALLS: Final = 10
 """Maximum ListApprovals calls per page: filtered pages may be empty and have a next."""
 
 _TABS: Final = {
-    "open": (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED),
+    "open": OPEN_APPROVALS,
     "history": (
         ApprovalState.CONSUMED,
         ApprovalState.DENIED,
