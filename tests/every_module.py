@@ -11,12 +11,14 @@ import sys
 from typing import Final
 
 OPTIONAL: Final = {
-    "hsm_core": frozenset({"boto3", "botocore", "oqs", "pqcrypto", "sqlite_utils"}),
+    "hsm_core": frozenset(
+        {"boto3", "botocore", "oqs", "pqcrypto", "pytest", "sqlite_utils"}
+    ),
     "hsm_client": frozenset({"aiohttp", "yarl"}),
     "hsm_server": frozenset({"opentelemetry", "uvloop"}),
     "hsm_cli": frozenset({"bcrypt"}),
 }
-"""What the extras of each package bring, as it is imported."""
+"""What the extras of each package bring, as it is imported, and what tests have."""
 
 
 def import_all(package: str, optional: frozenset[str]) -> tuple[int, list[str]]:

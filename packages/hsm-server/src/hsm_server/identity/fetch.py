@@ -69,7 +69,7 @@ async def fetch(
         FetchError: The request failed, or the response is compressed or too long.
     """
     connector = aiohttp.TCPConnector(
-        ssl=context, resolver=BoundedResolver(), use_dns_cache=False, force_close=True
+        ssl=context, resolver=BoundedResolver(), use_dns_cache=False
     )
     try:
         async with (
