@@ -254,6 +254,16 @@ def test_settings_open_any_store(tmp_path: Path) -> None:
     assert repr(hsm) == "<EmbeddedHSM sqlite, closed>"
 
 
+def test_no_password_of_a_store_is_told() -> None:
+    """A URL may have come from a variable; the error may go into a log."""
+    with pytest.raises(
+        errors.ConfigurationError, match=r'"redis://\*\*\*@h/x"'
+    ) as caught:
+        hsm_core.open("redis://ada:p4ss@h/x", root=ROOT)
+
+    assert "p4ss" not in str(caught.value)
+
+
 def test_the_import_loads_nothing() -> None:
     """Importing the package loads neither cryptography nor msgspec."""
     program = (

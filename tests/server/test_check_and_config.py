@@ -321,7 +321,10 @@ class TestConfig:
             FERROHSM_MASTER_KEY=b64(ROOT),
         )
 
+        checked = files.run("check", "--key-store", f"vault:{url}")
+
         assert 0 == result.exit_code, result.output
+        assert "vault:https://***@store.example/x?***" in checked.stdout
         assert "# auth-jwt-secret is set, and not shown" in result.stdout
         assert f'"@{files.folder}/audit.key"' in result.stdout
         assert '"vault:https://***@store.example/x?***"' in result.stdout
@@ -329,7 +332,7 @@ class TestConfig:
             *(b64(ROOT), "thirty-two"),
             *("p4ss", "word@", "1234", "s3same"),
         ):
-            assert secret not in result.output
+            assert secret not in result.output + checked.output
 
     def test_nothing_is_required(self) -> None:
         """A new user sees the defaults."""

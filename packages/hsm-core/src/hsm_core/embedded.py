@@ -17,6 +17,7 @@ from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.factory import open_hsm
 from hsm_core.model import Caller, Role
 from hsm_core.protocols import Clock, MasterKeySource
+from hsm_core.secret_input import without_secrets
 from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 from hsm_core.users import Audit, User
 
@@ -177,8 +178,8 @@ def open(
     opened = open_hsm(
         settings, master_key=key, hmac_key=hmac_key, clock=clock, test_all=False
     )
-    shown = settings.key_store if isinstance(path, Settings) else os.fspath(path)
-    return EmbeddedHSM(opened, shown=shown, audit_key=hmac_key)
+    store = settings.key_store if isinstance(path, Settings) else os.fspath(path)
+    return EmbeddedHSM(opened, shown=without_secrets(store), audit_key=hmac_key)
 
 
 def _folder_of(path: StrPath | Settings, settings: Settings) -> Path | None:
@@ -212,7 +213,7 @@ def _settings_of(path: StrPath | Settings, policy: StrPath | None) -> Settings:
     if not text or _STORE.match(text):
         raise ConfigurationError(
             'path must be a folder or ":memory:". For other stores pass '
-            f'Settings(key_store="{text or "sqlite:FILE"}").',
+            f'Settings(key_store="{without_secrets(text) or "sqlite:FILE"}").',
             field="path",
         )
     folder = Path(path)

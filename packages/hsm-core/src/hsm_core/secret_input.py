@@ -34,6 +34,7 @@ __all__ = [
     "is_open_to_others",
     "read_secret",
     "read_secret_text",
+    "without_secrets",
 ]
 
 MAX_SECRET_FILE_BYTES: Final = 64 * 1024
@@ -42,12 +43,27 @@ MAX_SECRET_FILE_BYTES: Final = 64 * 1024
 _FINGERPRINT_LABEL: Final = b"FerroHSM fingerprint of a secret"
 _FINGERPRINT_BYTES: Final = 6
 _TEXT: Final = "text:"
+_USER: Final = re.compile(r"(://)[^/?#\s]*@")
+_QUERY: Final = re.compile(r"(://[^?#\s]*\?)[^#\s]*")
 _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
 
 
 def is_literal_secret(value: str) -> bool:
     """Return whether *value* is the secret itself, not a file or descriptor."""
     return not value.startswith(("@", "fd:"))
+
+
+def without_secrets(text: str) -> str:
+    """
+    Return text without user, password and query of URLs in it.
+
+    A token may be in each of them.
+
+    Example:
+        >>> without_secrets("vault:https://ada:secret@store.example/x?pin=1")
+        'vault:https://***@store.example/x?***'
+    """
+    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))
 
 
 def fingerprint(secret: bytes) -> str:

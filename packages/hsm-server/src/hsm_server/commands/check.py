@@ -15,7 +15,7 @@ import msgspec
 from hsm_core.errors import ConfigurationError, HSMError, WrongMasterKeyError
 from hsm_core.policies import load_policy
 from hsm_core.retention_policy import parse_retention_policy
-from hsm_core.secret_input import fingerprint, read_secret
+from hsm_core.secret_input import fingerprint, read_secret, without_secrets
 from hsm_core.setting_files import read_setting_file
 from hsm_core.settings import KeyStoreKind, Settings
 from hsm_server.config.annotations import build
@@ -288,7 +288,11 @@ def _place(core: Settings) -> str:
         return str(core.key_dir)
     if core.key_store == KeyStoreKind.SQLITE:
         return str(core.sqlite_path)
-    return "memory" if core.key_store == KeyStoreKind.MEMORY else core.key_store
+    return (
+        "memory"
+        if core.key_store == KeyStoreKind.MEMORY
+        else without_secrets(core.key_store)
+    )
 
 
 def _removals(core: Settings) -> list[str]:

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hsm_core.secret_input import is_literal_secret
+from hsm_core.secret_input import is_literal_secret, without_secrets
 from hsm_server.config.annotations import Setting, User
 from hsm_server.config.options import text_of
 
-_USER: Final = re.compile(r"(://)[^/?#\s]*@")
-_QUERY: Final = re.compile(r"(://[^?#\s]*\?)[^#\s]*")
 _ON_THIS_DISK: Final = re.compile(r"(filesystem|sqlite):(.+)", re.DOTALL)
 
 
@@ -28,8 +26,7 @@ def toml_of(setting: Setting, value: Any) -> str:
     """
     Return a value as a configuration file has it, or an empty text for none.
 
-    Relative paths are made absolute. User, password and query of URLs are left out: a
-    token may be in each of them.
+    Relative paths are made absolute. User, password and query of URLs are left out.
     """
     if value is None or value in ("", (), {}):
         return ""
@@ -52,8 +49,7 @@ def _strings(texts: Iterable[str]) -> str:
 
 def _string(text: str) -> str:
     # A string of JSON is one of TOML.
-    shown = _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))
-    return json.dumps(shown, ensure_ascii=False)
+    return json.dumps(without_secrets(text), ensure_ascii=False)
 
 
 def _absolute(setting: Setting, value: Any) -> Any:
