@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import pytest
 
-from hsm_client.profiles import config_file, dev_file, load_profiles
+from hsm_client.profiles import config_file, load_profiles
+from hsm_core.dev_profile import dev_file
 from hsm_core.private_files import write_private_file
 from tests.cli.support import Shell
 from tests.client.certificates import Certificates

@@ -14,7 +14,8 @@ import pytest
 import hsm_client
 import hsm_core
 from hsm_client import ApprovalEndedError, ApprovalRequiredError, aio
-from hsm_client.profiles import config_file, dev_file
+from hsm_client.profiles import config_file
+from hsm_core.dev_profile import dev_file
 from hsm_core.errors import AuthenticationError, ConfigurationError, InvalidInputError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import DestroyKey

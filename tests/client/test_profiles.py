@@ -12,9 +12,9 @@ from hsm_client.profiles import (
     CredentialKind,
     choose_profile,
     config_file,
-    dev_file,
     load_profiles,
 )
+from hsm_core.dev_profile import dev_file
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_core.private_files import write_private_file
 

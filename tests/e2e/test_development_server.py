@@ -204,11 +204,7 @@ def test_a_user_without_a_home(
     refusals: Refusals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variable that helps is named."""
-
-    def no_home() -> Path:
-        raise RuntimeError
-
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
     result = refusals.run(XDG_CONFIG_HOME="relative")
 
     assert 2 == result.exit_code

@@ -10,8 +10,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from hsm_client.profiles import Profile, SecretStore, config_folder
+from hsm_client.profiles import Profile, SecretStore
 from hsm_core import wire
+from hsm_core.dev_profile import config_folder
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 from hsm_core.private_files import (

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from hsm_core.dev_profile import DevProfile, config_folder, dev_file, user_path
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
 from hsm_core.private_files import read_private_file
@@ -133,40 +134,9 @@ class _Config(Record, frozen=True, kw_only=True):
     profiles: Mapping[str, dict[str, Any]] = {}
 
 
-class _DevServer(Record, frozen=True, kw_only=True, rename="kebab"):
-    endpoint: str
-    ca_bundle: Path
-    token_file: Path
-    pid: int
-    audit_log: Path | None = None
-
-
-def config_folder() -> Path:
-    """
-    Return the folder of this user's configuration.
-
-    Standard:
-        XDG Base Directory Specification 0.8: a relative ``XDG_CONFIG_HOME`` is ignored.
-    """
-    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    base = home if home.is_absolute() else _home("~/.config")
-    return base / "ferrohsm"
-
-
-def _home(path: str) -> Path:
-    # Of a user without a home the result is a place that does not exist, and no error:
-    # containers run programs as such users, which need no profile.
-    return Path("/", os.path.expanduser(path))
-
-
 def config_file() -> Path:
     """Return the file of the profiles."""
     return config_folder() / "config.toml"
-
-
-def dev_file() -> Path:
-    """Return the file that a running development server writes."""
-    return config_folder() / "dev.toml"
 
 
 def load_profiles() -> Profiles:
@@ -239,7 +209,7 @@ def load_dev_profile() -> Profile | None:
     data = read_private_file(path)
     if data is None:
         return None
-    server: _DevServer = _parse(data, _DevServer, path)
+    server: DevProfile = _parse(data, DevProfile, path)
     if not _is_running(server.pid):
         return None
     return Profile(
@@ -331,7 +301,7 @@ def _parse(data: bytes, cls: type[Any], path: Path) -> Any:
 def _convert(tree: object, cls: type[Any], where: str, folder: Path) -> Any:
     def decode(kind: type[Any], value: Any) -> Any:
         if kind is Path and isinstance(value, str) and value and "\0" not in value:
-            return folder / (_home(value) if value.startswith("~/") else value)
+            return folder / (user_path(value) if value.startswith("~/") else value)
         raise ValueError("Expected a path")
 
     try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -26,6 +25,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from hsm_core.dev_profile import NO_HOME, DevProfile, config_folder, dev_file
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import Role
 from hsm_core.private_files import make_private_folder, replace_file
@@ -152,9 +152,16 @@ class Development:
             # It ends with its terminal, in place of a reload.
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
-        replace_file(_profile(), self._profile_text(url).encode())
+        profile = DevProfile(
+            endpoint=url,
+            ca_bundle=self.folder / "ca.pem",
+            token_file=self.folder / "token",
+            audit_log=self.audit_log,
+            pid=os.getpid(),
+        )
+        replace_file(dev_file(), profile.to_toml().encode())
         say(f"audit log: {self.audit_log}")
-        say(f"profile 'dev' for hsm-cli: {_profile()}")
+        say(f"profile 'dev' for hsm-cli: {dev_file()}")
         say(f"console: {url}/ui (token: {self.folder / 'token'})")
         announce(url)
 
@@ -183,23 +190,11 @@ class Development:
         key = OctKey.import_key(self.token_secret)
         return jwt.encode({"alg": "HS256", "typ": "JWT"}, claims, key)
 
-    def _profile_text(self, url: str) -> str:
-        entries = {
-            "endpoint": url,
-            "ca-bundle": str(self.folder / "ca.pem"),
-            "token-file": str(self.folder / "token"),
-            "audit-log": str(self.audit_log),
-            "pid": os.getpid(),
-        }
-        # A string of JSON is one of TOML.
-        lines = [f"{key} = {json.dumps(value)}" for key, value in entries.items()]
-        return "\n".join(["# Profile of hsm-server --dev, while it runs.", *lines, ""])
-
     def _remove_profile(self) -> None:
         with contextlib.suppress(OSError):
             # Another development server may have replaced it.
-            if f'"{self.folder}/token"' in _profile().read_text("utf-8"):
-                _profile().unlink()
+            if f'"{self.folder}/token"' in dev_file().read_text("utf-8"):
+                dev_file().unlink()
 
 
 def dev_option() -> click.Option:
@@ -269,20 +264,13 @@ def _random_secret() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def _profile() -> Path:
-    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    try:
-        base = home if home.is_absolute() else Path.home() / ".config"
-    except RuntimeError:
+def _make_config_folder() -> None:
+    folder = config_folder()
+    if folder.is_relative_to(NO_HOME):
         raise ConfigurationError(
             "The home directory of this user is unknown. Set XDG_CONFIG_HOME to the "
             "folder for connection profiles."
-        ) from None
-    return base / "ferrohsm" / "dev.toml"
-
-
-def _make_config_folder() -> None:
-    folder = _profile().parent
+        )
     try:
         make_private_folder(folder)
     except OSError as error:

@@ -16,9 +16,9 @@ from hsm_client.profiles import (
     Profile,
     check_profile_name,
     config_file,
-    config_folder,
     load_profiles,
 )
+from hsm_core.dev_profile import config_folder
 from hsm_core.private_files import (
     locked_file,
     read_private_file,

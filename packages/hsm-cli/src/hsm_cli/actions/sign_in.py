@@ -28,11 +28,11 @@ from hsm_client.profiles import (
     Profile,
     SecretStore,
     check_profile_name,
-    config_folder,
     is_same_endpoint,
     load_profiles,
 )
 from hsm_client.settings import ClientSettings
+from hsm_core.dev_profile import config_folder
 from hsm_core.errors import (
     AccessDeniedError,
     AuthenticationError,
