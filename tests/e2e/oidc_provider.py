@@ -11,13 +11,10 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import ssl
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import flask
 from authlib.integrations.flask_oauth2 import AuthorizationServer
@@ -33,9 +30,8 @@ from authlib.oauth2.rfc8628 import (
 from authlib.oauth2.rfc9207 import IssuerParameter
 from joserfc import jwt
 from joserfc.jwk import ECKey
-from werkzeug.serving import make_server
 
-from tests.pki import SERVER, self_signed_root
+from tests.tls_application import TLSApplication
 
 CLIENT_ID: Final = "hsm-cli"
 AUDIENCE: Final = "https://hsm.example.com"
@@ -116,7 +112,7 @@ class _State:
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class OIDCProvider:
+class OIDCProvider(TLSApplication):
     """
     A provider on loopback.
 
@@ -133,41 +129,18 @@ class OIDCProvider:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
         self.groups = {"olga": ["hsm-operators"], "anton": ["hsm-auditors"]}
         self.metadata: dict[str, Any] = {}
         self.requests: list[str] = []
         self.answers: list[tuple[str, bool] | str | None] = []
         self.key = ECKey.generate_key("P-256", {"kid": "first"})
         self.state = _State()
-        root = self_signed_root("provider's authority")
-        chain, key = root.issue("provider", use=SERVER).write(folder, "provider")
-        self.bundle, _ = root.write(folder, "authority")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
-        self._server = make_server(
-            "127.0.0.1", 0, self._application(), threaded=True, ssl_context=context
-        )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(folder, self._application())
 
     @property
     def url(self) -> str:
         """The issuer's name."""
-        return f"https://localhost:{self._server.port}"
+        return f"https://localhost:{self.port}"
 
     def key_set(self) -> str:
         """Return its public keys (RFC 7517)."""

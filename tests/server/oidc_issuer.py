@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import ssl
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import flask
@@ -29,12 +26,11 @@ from authlib.oauth2.rfc9207 import IssuerParameter
 from authlib.oidc.core import UserInfo
 from authlib.oidc.core.grants import OpenIDCode
 from joserfc.jwk import RSAKey
-from werkzeug.serving import make_server
 
 from hsm_core.model import Role
 from hsm_server.config.settings import OIDCSettings
 from hsm_server.identity.oidc_config import RETURN_PATH
-from tests.pki import SERVER, self_signed_root
+from tests.tls_application import TLSApplication
 
 CLIENT_ID: Final = "ferrohsm"
 CLIENT_SECRET: Final = "client secret, of tests only"
@@ -114,7 +110,7 @@ class Settled:
         return {k: v[0] for k, v in parse_qs(urlsplit(self.url).query).items()}
 
 
-class OIDCIssuer:
+class OIDCIssuer(TLSApplication):
     """
     A provider that knows whoever signs in by name, and what they may be.
 
@@ -136,7 +132,6 @@ class OIDCIssuer:
     def __init__(
         self, folder: Path, redirect_uri: str = REDIRECT, host: str = "localhost"
     ) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
         self.redirect_uri = redirect_uri
         self._host = host
         self.people = {"olga": ["hsm-operators"], "anton": ["hsm-auditors", "staff"]}
@@ -145,34 +140,12 @@ class OIDCIssuer:
         self.answers: dict[str, Callable[[], flask.Response]] = {}
         self.key = _key()
         self._codes: dict[str, _Code] = {}
-        root = self_signed_root("oidc authority")
-        chain, key = root.issue("provider", use=SERVER).write(folder, "provider")
-        self.bundle, _ = root.write(folder, "authority")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
-        self._server = make_server(
-            "127.0.0.1", 0, self._application(), threaded=True, ssl_context=context
-        )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(folder, self._application())
 
     @property
     def url(self) -> str:
         """The issuer's name."""
-        return f"https://{self._host}:{self._server.port}"
+        return f"https://{self._host}:{self.port}"
 
     def key_set(self) -> bytes:
         """Return its public keys (RFC 7517)."""
