@@ -32,7 +32,6 @@ TOLD = {
     "encrypt-and-authenticate": ["card 4711", "exit code 6"],
     "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
     "use-rest-with-curl": ["payload.sig", "key_not_found"],
-    "set-up-the-client": [],
     "use-the-command-line": [
         "Did you mean list?",
         "Valid signature: notary, version 1, ML-DSA-65",
