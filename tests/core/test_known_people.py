@@ -10,10 +10,11 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core.errors import AuthenticationError, InvalidInputError
-from hsm_core.model import ApprovalState, Caller, PolicyIdentity, Role
+from hsm_core.model import ApprovalState, Caller, Role
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
+from tests.core.identity_support import known, policy
 from tests.core.test_withdrawn_approvers import (
     Keys,
     asked_by_ann,
@@ -27,12 +28,6 @@ A, B = "ab" * 32, "cd" * 32
 ON = Settings(certificate_identities=True)
 
 
-def policy(*sections: str, more: str = "") -> Policy:
-    """Return a policy with these identities, each in flow style."""
-    rows = "".join(f"  - {{{section}}}\n" for section in sections)
-    return parse_policy(f"version: 1\nextends: default\n{more}identities:\n{rows}")
-
-
 def shown(sha256: str = A, subject: str = "", *names: str) -> Caller:
     """Return a stranger with this certificate."""
     return Caller(
@@ -42,13 +37,6 @@ def shown(sha256: str = A, subject: str = "", *names: str) -> Caller:
         certificate_subject=subject,
         certificate_names=names,
     )
-
-
-def known(found: PolicyIdentity | None) -> tuple[str, set[str]] | None:
-    """Return name and roles."""
-    if found is None:
-        return None
-    return found.principal, {role.value for role in found.roles}
 
 
 SECTIONS = (

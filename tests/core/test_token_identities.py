@@ -17,10 +17,11 @@ from hsm_core import operations as ops
 from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
 from hsm_core.factory import OpenHSM
 from hsm_core.identities import token_issuer
-from hsm_core.model import ApprovalState, Caller, PolicyIdentity, Role, TokenClaims
-from hsm_core.policies import Policy, parse_policy
+from hsm_core.model import ApprovalState, Caller, Role, TokenClaims
+from hsm_core.policies import Policy
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
+from tests.core.identity_support import known, policy
 from tests.core.test_withdrawn_approvers import (
     Keys,
     asked_by_ann,
@@ -46,12 +47,6 @@ CI: Final = (
 )
 
 
-def policy(*sections: str, more: str = "") -> Policy:
-    """Return a policy with these identities, each in flow style."""
-    rows = "".join(f"  - {{{section}}}\n" for section in sections)
-    return parse_policy(f"version: 1\nextends: default\n{more}identities:\n{rows}")
-
-
 def token(**claims: Any) -> TokenClaims:
     """Return the claims of a token of the issuer."""
     return TokenClaims(
@@ -62,13 +57,6 @@ def token(**claims: Any) -> TokenClaims:
 def person(name: object = "olga", *groups: object) -> TokenClaims:
     """Return the claims of a person in groups."""
     return token(preferred_username=name, realm_access={"roles": list(groups)})
-
-
-def known(found: PolicyIdentity | None) -> tuple[str, set[str]] | None:
-    """Return name and roles."""
-    if found is None:
-        return None
-    return found.principal, {role.value for role in found.roles}
 
 
 SECTIONS: Final = (OPERATORS, AUDITORS, CI)
