@@ -195,11 +195,6 @@ class TestProfile:
 
         assert "authorization" not in stub.received[-1].headers
 
-    def test_unknown(self) -> None:
-        """An unknown profile is an error with the names that there are."""
-        with pytest.raises(ConfigurationError, match="stub, other"):
-            hsm_client.connect(profile="prod")
-
     def test_environment_chooses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """FERROHSM_PROFILE wins over the current one, an argument over it."""
         monkeypatch.setenv("FERROHSM_PROFILE", "prod")
