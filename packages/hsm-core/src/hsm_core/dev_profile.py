@@ -14,7 +14,7 @@ from hsm_core.model import Record
 __all__ = ["NO_HOME", "DevProfile", "config_folder", "dev_file", "user_path"]
 
 NO_HOME: Final = Path("/~")
-"""Home of a user who has none: a folder that does not exist."""
+"""Home of a user who has none; no such folder exists."""
 
 
 class DevProfile(Record, frozen=True, kw_only=True, rename="kebab"):
