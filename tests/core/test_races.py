@@ -16,6 +16,8 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.keyring.use_counters import Use, UseAccounts
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import Integrity, KeyState
@@ -79,6 +81,35 @@ def test_using_while_it_is_destroyed(tmp_path: Path) -> None:
             assert codes <= {"wrong_state"}
             assert Integrity.OK is session.describe(key).integrity
         assert "operational" == session.status().state
+
+
+def test_a_use_between_a_destruction_and_its_end(
+    gateway: OpenHSM, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored counts, even while the former document is still cached."""
+    key = session.create_key("aes").key_id
+    adopt, take = KeyRepository.adopt, UseAccounts.take
+    is_stored, may_end = threading.Event(), threading.Event()
+
+    def adopt_late(inventory: KeyRepository, *documents: Any) -> None:
+        is_stored.set()
+        assert may_end.wait(60)
+        adopt(inventory, *documents)
+
+    def take_late(accounts: UseAccounts, use: Use, **options: bool) -> None:
+        if not is_stored.is_set():
+            pool.submit(session.destroy, key)
+            assert is_stored.wait(60)
+        take(accounts, use, **options)
+
+    monkeypatch.setattr(KeyRepository, "adopt", adopt_late)
+    monkeypatch.setattr(UseAccounts, "take", take_late)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            with pytest.raises(errors.KeyStateError):
+                session.encrypt(key, b"m")
+        finally:
+            may_end.set()
 
 
 def test_a_handle_that_was_opened_too_late_is_not_kept(

@@ -193,6 +193,8 @@ class Pipeline:
             context.operation = sent
             try:
                 answer = self._compute_once(context, at_once=at_once)
+            except GenerationConflictError:
+                continue  # The store may know of a change before the cache does.
             except HSMError:
                 if not inventory.has_moved(context.documents):
                     raise
