@@ -195,6 +195,7 @@ def look_around(life: Life) -> None:
     do(ops.ListAuditEvents())
     do(ops.VerifyAudit())
     do(ops.Status())
+    do(ops.DescribeCaller())
     do(ops.ListAlgorithms())
     do(ops.VerifyStore())
     do(ops.RecoverStore(reason="r"))

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -97,12 +97,11 @@ class NewPerson(Record, frozen=True, kw_only=True):
         password_file: File of the password, or None if it was not written.
     """
 
+    repr_fields: ClassVar = ("credential",)
+
     credential: Path
     password: str
     password_file: Path | None = None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(credential={str(self.credential)!r})"
 
 
 def policy_text(rules: str) -> str:
