@@ -38,14 +38,14 @@ STORAGE: Final = {
     ),
     "accept_changed_store": Setting(
         "accept-changed-store",
-        "Run a recovery at startup, like 'hsm-cli store recover', if "
+        "Run a recovery at startup, like 'hsm-cli operator store recover', if "
         "the key store does not match the audit log.",
         is_negatable=False,
     ),
     "backup_dir": Setting(
         "backup-dir",
         "Directory for backups of the SQLite databases by 'hsm-cli "
-        "store back-up'. Default: backups disabled.",
+        "operator backup'. Default: backups disabled.",
         metavar="DIR",
     ),
     "scrub_interval_seconds": Setting(

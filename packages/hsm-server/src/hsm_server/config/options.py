@@ -60,7 +60,7 @@ UNAVAILABLE: Final = {
         "the audit log is not verified on a schedule; use `hsm-cli audit verify`"
     ),
     "key-rotation-interval-secs": (
-        "the key of the audit log does not rotate; use `hsm-cli set-rotation` "
+        "the key of the audit log does not rotate; use `hsm-cli rotation set` "
         "to rotate keys"
     ),
     "web-dir": "the console is part of the program",
