@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.config.settings import TokenRules
 from hsm_server.identity import key_sets
 from hsm_server.identity.key_sets import MAX_SET_BYTES, KeySetTask
 from hsm_server.identity.token_keys import (
@@ -110,12 +110,12 @@ class Fetching:
         self, issuer: Issuer, authorities: Path | None, seconds: float
     ) -> None:
         self.delivered: list[tuple[bytes | None, str]] = []
-        config = TokenConfig(
-            key_set_url=issuer.url,
-            key_set_authorities=authorities,
-            reload_seconds=seconds,
+        self.task = KeySetTask(
+            issuer.url,
+            authorities,
+            seconds,
+            lambda *found: self.delivered.append(found),
         )
-        self.task = KeySetTask(config, lambda *found: self.delivered.append(found))
 
     @property
     def problem(self) -> str:
@@ -326,8 +326,7 @@ class Vault(Watched):
     """The side that verifies: keys were fetched by somebody else."""
 
     def __init__(self, path: Path | None = None) -> None:
-        url = "https://issuer.example/keys"
-        super().__init__(TokenConfig(path=path, key_set_url=url))
+        super().__init__(path, is_fetching=True)
 
     async def take(self, data: bytes | None, problem: str = "") -> str:
         """Be given what was fetched; return what is wrong then."""
@@ -493,7 +492,7 @@ async def test_what_was_fetched_counts_if_the_next_set_is_not_valid(
 def test_without_a_place_a_file_needs_keys(tmp_path: Path) -> None:
     """Nobody would ever be let in."""
     path = write_config(tmp_path / "jwt.json", [])
-    source = TokenSource(TokenConfig(path=path), lambda: b"", TokenRules())
+    source = TokenSource(path, lambda: b"", TokenRules())
     with pytest.raises(ConfigurationError):
         source.read()
 

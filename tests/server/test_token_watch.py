@@ -15,7 +15,7 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.secret_input import read_secret
-from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_keys import TokenTrust
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.vault.access import Visitor
@@ -32,7 +32,7 @@ class File(Watched):
 
     def __init__(self, path: Path) -> None:
         self.path = write_config(path, [OLD.section("old")])
-        super().__init__(TokenConfig(path=path))
+        super().__init__(path)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ async def test_a_secret_that_is_replaced_by_none(tmp_path: Path, is_gone: bool) 
     def read() -> bytes:
         return read_secret(f"@{path}", field="x", minimum=32, exact=None)
 
-    source = TokenSource(TokenConfig(), read, RULES)
+    source = TokenSource(None, read, RULES)
     used: list[TokenTrust] = []
     watch = TokenWatch(source, source.read(), used.append, lambda problem: None)
     path.unlink() if is_gone else path.write_text("text:short")

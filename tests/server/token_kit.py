@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_keys import TrustedNames
 from hsm_server.identity.token_sources import TokenSource, TokenWatch
 from hsm_server.vault.access import Visitor
@@ -111,9 +111,9 @@ def write_config(path: Path, keys: list[dict[str, Any]], **members: Any) -> Path
 class Watched:
     """A gatekeeper whose keys are watched, and what the watch has told."""
 
-    def __init__(self, config: TokenConfig) -> None:
+    def __init__(self, path: Path | None, *, is_fetching: bool = False) -> None:
         self.told: list[str] = []
-        self.source = TokenSource(config, bytes, TokenRules())
+        self.source = TokenSource(path, bytes, TokenRules(), is_fetching=is_fetching)
         trust = self.source.read()
         self.names = TrustedNames(trust)
         nobody = cast("AsyncHSMGateway", None)

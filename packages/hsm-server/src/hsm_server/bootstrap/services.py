@@ -61,8 +61,13 @@ class VaultServices:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._broken: set[str] = set()
         self.on_alarm: Callable[[bool], None] = lambda _: None
+        config = settings.token_config
         self._source = TokenSource(
-            settings.token_config, read_token_secret, settings.tokens
+            config.path,
+            read_token_secret,
+            settings.tokens,
+            is_fetching=bool(config.key_set_url),
+            has_no_keys=config.has_no_keys,
         )
         trust, clock = self._source.read(), FlooredClock()
         log = self._change_log("provider keys loaded", "provider keys refused")

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from yarl import URL
@@ -21,7 +22,6 @@ from yarl import URL
 from hsm_server.config.settings import (
     CONSOLE_PROVIDER,
     ServerSettings,
-    TokenConfig,
     TokenIssuer,
 )
 from hsm_server.identity.fetch import (
@@ -67,19 +67,22 @@ def key_set_tasks(settings: ServerSettings, deliver: DeliverFrom) -> list[Task]:
     config, provider = settings.token_config, settings.oidc
     seconds = config.reload_seconds
     if config.key_set_url:
-        tasks.append(KeySetTask(config, partial(deliver, "")))
+        tasks.append(
+            KeySetTask(
+                config.key_set_url,
+                config.key_set_authorities,
+                seconds,
+                partial(deliver, ""),
+            )
+        )
     if provider is not None and provider.jwks_file is None:
         issuer = TokenIssuer(issuer=provider.issuer, ca_bundle=provider.ca_bundle)
         told = partial(deliver, CONSOLE_PROVIDER)
         tasks.append(ProviderKeysTask(issuer, seconds, told))
     for issuer in settings.token_issuers:
         if issuer.jwks_url:
-            place = TokenConfig(
-                key_set_url=issuer.jwks_url,
-                key_set_authorities=issuer.ca_bundle,
-                reload_seconds=seconds,
-            )
-            tasks.append(KeySetTask(place, partial(deliver, issuer.issuer)))
+            told = partial(deliver, issuer.issuer)
+            tasks.append(KeySetTask(issuer.jwks_url, issuer.ca_bundle, seconds, told))
         elif issuer.jwks_file is None:
             told = partial(deliver, issuer.issuer)
             tasks.append(ProviderKeysTask(issuer, seconds, told))
@@ -94,7 +97,11 @@ class KeySetTask:
     it: a removed key is gone within the interval.
 
     Args:
-        config: URL and interval.
+        url: URL of the set.
+
+        authorities: CA certificates that verify its server, PEM; None for the system's.
+
+        interval_seconds: Interval between fetches.
 
         deliver: Called with each result.
 
@@ -102,10 +109,16 @@ class KeySetTask:
         RFC 9110, section 13.1.2 (``If-None-Match``); RFC 9111, section 5.2.2.1.
     """
 
-    def __init__(self, config: TokenConfig, deliver: Deliver) -> None:
-        self._url = URL(config.key_set_url, encoded=True)
-        self._authorities = config.key_set_authorities
-        self._interval = config.reload_seconds
+    def __init__(
+        self,
+        url: str,
+        authorities: Path | None,
+        interval_seconds: float,
+        deliver: Deliver,
+    ) -> None:
+        self._url = URL(url, encoded=True)
+        self._authorities = authorities
+        self._interval = interval_seconds
         self._deliver = deliver
         self._tag = ""
         self._failures = 0
@@ -190,12 +203,8 @@ class ProviderKeysTask(KeySetTask):
     def __init__(
         self, provider: TokenIssuer, interval_seconds: float, deliver: Deliver
     ) -> None:
-        place = TokenConfig(
-            key_set_url=str(metadata_url(provider.issuer)),
-            key_set_authorities=provider.ca_bundle,
-            reload_seconds=interval_seconds,
-        )
-        super().__init__(place, deliver)
+        url = str(metadata_url(provider.issuer))
+        super().__init__(url, provider.ca_bundle, interval_seconds, deliver)
         self._issuer = provider.issuer
         self._metadata_url = self._url
 

@@ -21,7 +21,7 @@ from hsm_core.errors import (
     InvalidInputError,
     UnsafeFileModeError,
 )
-from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.config.settings import TokenRules
 from hsm_server.identity.token_config import (
     load_key_set,
     load_token_config,
@@ -47,12 +47,15 @@ class TokenSource:
     them.
 
     Args:
-        config: Key file and URL of fetched keys; with neither, there is one secret, or
-            no key if it says so.
+        path: Key file, or None.
 
-        read_secret: Reads the single secret.
+        read_secret: Reads the single secret, if no keys come from a file or a fetch.
 
         rules: Token rules of the command line.
+
+        is_fetching: Whether keys are fetched, too.
+
+        has_no_keys: Whether there is no secret either.
 
         load: Reads the key file; see `load_token_config`.
 
@@ -61,10 +64,12 @@ class TokenSource:
 
     def __init__(
         self,
-        config: TokenConfig,
+        path: Path | None,
         read_secret: Callable[[], bytes],
         rules: TokenRules,
         *,
+        is_fetching: bool = False,
+        has_no_keys: bool = False,
         load: Callable[..., TokenTrust] = load_token_config,
         still: Callable[
             [Path, Sequence[TokenKey], TokenRules], Sequence[TokenKey]
@@ -72,9 +77,9 @@ class TokenSource:
     ) -> None:
         self._load = load
         self._still = still
-        self._path: Path | None = config.path
-        self._is_fetching = bool(config.key_set_url)
-        self._has_no_keys = config.has_no_keys
+        self._path = path
+        self._is_fetching = is_fetching
+        self._has_no_keys = has_no_keys
         self._read_secret = read_secret
         self._rules = rules
         self._fetched: tuple[TokenKey, ...] = ()
@@ -309,9 +314,10 @@ class IssuerKeys:
         on_change: Callable[[str], None],
     ) -> None:
         self._source = TokenSource(
-            TokenConfig(path=jwks_file, key_set_url="" if jwks_file else issuer),
+            jwks_file,
             bytes,
             rules,
+            is_fetching=jwks_file is None,
             load=load_key_set,
             still=still_in_key_set,
         )
