@@ -233,6 +233,7 @@ class TestSymmetric:
 
         assert len(MESSAGE) + 16 == len(sealed)
         assert MESSAGE == handle.open(nonce, sealed, b"aad")
+        assert MESSAGE == handle.open(nonce, memoryview(sealed), b"aad")
         for bad in (
             *((nonce, w, b"aad") for w in wrong),
             (nonce, sealed, b"dad"),
@@ -246,6 +247,20 @@ class TestSymmetric:
                 handle.seal(bytes(size), MESSAGE, b"")
             with pytest.raises(DecryptionError):
                 handle.open(bytes(size), sealed, b"aad")
+
+    @pytest.mark.parametrize("size", [0, 2**15, 2**15 + 1])
+    @pytest.mark.parametrize("row", rows(Family.AEAD), ids=label)
+    def test_aead_behind_a_start(self, row: Row, size: int) -> None:
+        """
+        What a caller puts in front is there, and the ciphertext behind it is the same.
+        """
+        handle, nonce, message = private(row), bytes(range(12)), b"m" * size
+
+        whole = handle.seal(nonce, message, b"aad", b"start of it")
+
+        assert type(whole) is bytes
+        assert whole == b"start of it" + handle.seal(nonce, message, b"aad")
+        assert message == handle.open(nonce, memoryview(whole)[11:], b"aad")
 
     @pytest.mark.parametrize("row", rows(Family.KEY_WRAP), ids=label)
     def test_key_wrap(self, row: Row) -> None:

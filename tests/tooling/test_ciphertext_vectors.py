@@ -41,8 +41,8 @@ def opened_by_key(handle: KeyHandle, envelope: bytes, aad: bytes) -> bytes:
         parameters = OAEPParameters(
             hash=header.hash, mgf_hash=header.mgf_hash, label=bound
         )
-        return handle.decrypt(body, parameters)
-    return handle.open(body[:12], body[12:], bound)
+        return handle.decrypt(bytes(body), parameters)
+    return handle.open(bytes(body[:12]), body[12:], bound)
 
 
 def test_they_follow_from_the_format() -> None:

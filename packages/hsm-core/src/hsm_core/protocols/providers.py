@@ -147,13 +147,29 @@ class KeyHandle(Protocol):
         """
         ...
 
-    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
-        """Return ciphertext ‖ tag of an AEAD (SP 800-38D); *nonce* is 12 bytes."""
+    def seal(
+        self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
+    ) -> bytes:
+        """
+        Return start ‖ ciphertext ‖ tag of an AEAD (SP 800-38D).
+
+        Args:
+            nonce: 12 bytes.
+
+            plaintext: What to encrypt.
+
+            aad: Authenticated, not encrypted.
+
+            start: Copied to the front of the result, so that callers need not copy the
+                ciphertext to put something before it.
+        """
         ...
 
-    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+    def open(
+        self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
+    ) -> bytes:
         """
-        Return the plaintext of an AEAD.
+        Return the plaintext of an AEAD; *ciphertext* is ciphertext ‖ tag.
 
         Raises:
             DecryptionError: Anything is wrong.

@@ -114,14 +114,14 @@ def _id_bytes(key_id: KeyId) -> bytes:
     return uuid.UUID(key_id).bytes
 
 
-def parse(envelope: bytes) -> tuple[Header, bytes]:
+def parse(envelope: bytes) -> tuple[Header, memoryview]:
     """
-    Return header and body of an envelope.
+    Return header and body of an envelope; the body is a view of it.
 
     Raises:
         DecryptionError: It is not an envelope of this format.
     """
-    start, body = envelope[:HEADER_BYTES], envelope[HEADER_BYTES:]
+    start, body = envelope[:HEADER_BYTES], memoryview(envelope)[HEADER_BYTES:]
     if len(start) < HEADER_BYTES or not start.startswith(_MAGIC):
         raise DecryptionError
     try:
@@ -188,8 +188,8 @@ def seal_to(
     secret, encapsulation = public.encapsulate()
     key, nonce = _message_key(crypto, public.algorithm, secret, header, encapsulation)
     cipher = crypto.load(Algorithm.AES_256_GCM, key)
-    sealed = cipher.seal(nonce, plaintext, header.bind(aad))
-    return header.encode() + encapsulation + sealed
+    start = header.encode() + encapsulation
+    return cipher.seal(nonce, plaintext, header.bind(aad), start)
 
 
 def open_with(
@@ -207,7 +207,7 @@ def open_with(
     """
     header, body = parse(envelope)
     size = spec(private.algorithm).ciphertext_bytes
-    encapsulation, sealed = body[:size], body[size:]
+    encapsulation, sealed = bytes(body[:size]), body[size:]
     if header.kind != KEM_ENVELOPE or len(encapsulation) != size:
         raise DecryptionError
     secret = private.decapsulate(encapsulation)

@@ -105,13 +105,20 @@ class GuardedHandle:
         """See `KeyHandle.verify`."""
         self._run(self._handle.verify, octets(data), octets(signature), parameters)
 
-    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+    def seal(
+        self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
+    ) -> bytes:
         """See `KeyHandle.seal`."""
-        return self._run(self._handle.seal, *map(octets, (nonce, plaintext, aad)))
+        given = map(octets, (nonce, plaintext, aad, start))
+        return self._run(self._handle.seal, *given)
 
-    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+    def open(
+        self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
+    ) -> bytes:
         """See `KeyHandle.open`."""
-        return self._run(self._handle.open, *map(octets, (nonce, ciphertext, aad)))
+        if not (isinstance(ciphertext, memoryview) and ciphertext.readonly):
+            ciphertext = octets(ciphertext)
+        return self._run(self._handle.open, octets(nonce), ciphertext, octets(aad))
 
     def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.encrypt`."""

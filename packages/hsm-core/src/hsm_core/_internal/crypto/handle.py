@@ -44,11 +44,15 @@ class BaseHandle(ABC):
         """Refuse to verify."""
         self._refuse("verify a signature")
 
-    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+    def seal(
+        self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
+    ) -> bytes:
         """Refuse authenticated encryption."""
         self._refuse("encrypt with a nonce")
 
-    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+    def open(
+        self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
+    ) -> bytes:
         """Refuse authenticated decryption."""
         self._refuse("decrypt with a nonce")
 

@@ -98,8 +98,8 @@ def seal_envelope(
         return header.encode() + handle.encrypt(plaintext, parameters)
     header = Header(kind, key.key_id, version.version)
     nonce = services.entropy.random_bytes(NONCE_BYTES)
-    sealed = materials.handle(key, version).seal(nonce, plaintext, header.bind(aad))
-    return header.encode() + nonce + sealed
+    start, bound = header.encode() + nonce, header.bind(aad)
+    return materials.handle(key, version).seal(nonce, plaintext, bound, start)
 
 
 def open_envelope(
@@ -139,8 +139,8 @@ def open_envelope(
     if header.kind == KEM_ENVELOPE:
         return Opened(header, open_with(services.crypto, handle, envelope, aad))
     if header.kind == RSAES_OAEP:
-        return Opened(header, handle.decrypt(body, _oaep(header, aad)))
-    nonce, sealed = body[:NONCE_BYTES], body[NONCE_BYTES:]
+        return Opened(header, handle.decrypt(bytes(body), _oaep(header, aad)))
+    nonce, sealed = bytes(body[:NONCE_BYTES]), body[NONCE_BYTES:]
     return Opened(header, handle.open(nonce, sealed, header.bind(aad)))
 
 

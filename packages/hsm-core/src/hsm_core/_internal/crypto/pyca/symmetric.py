@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -26,6 +27,9 @@ NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES
 """Longest plaintext or additional data of one call: a limit of the library."""
+
+_SHORT_BYTES: Final = 32 * 1024
+"""Up to here, joining two byte strings costs less than a buffer for both."""
 
 
 class SymmetricHandle(BaseHandle):
@@ -52,8 +56,10 @@ class AEADHandle(SymmetricHandle):
             else AESGCM(key)
         )
 
-    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
-        """Return ciphertext ‖ tag."""
+    def seal(
+        self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
+    ) -> bytes:
+        """Return start ‖ ciphertext ‖ tag."""
         for field, value, minimum, maximum in (
             ("nonce", nonce, NONCE_BYTES, NONCE_BYTES),
             ("plaintext", plaintext, 0, MOST_BYTES),
@@ -63,9 +69,19 @@ class AEADHandle(SymmetricHandle):
                 raise InputSizeError(
                     field, actual=len(value), minimum=minimum, maximum=maximum
                 )
-        return self._key.encrypt(nonce, plaintext, aad)
+        if not start or len(plaintext) <= _SHORT_BYTES:
+            return start + self._key.encrypt(nonce, plaintext, aad)
+        whole = BytesIO()
+        whole.seek(len(start) + len(plaintext) + TAG_BYTES - 1)
+        whole.write(b"\0")
+        with whole.getbuffer() as view, view[len(start) :] as sealed:
+            view[: len(start)] = start
+            self._key.encrypt_into(nonce, plaintext, aad, sealed)
+        return whole.getvalue()  # hands its buffer over, without a copy
 
-    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+    def open(
+        self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
+    ) -> bytes:
         """Return the plaintext, or raise `DecryptionError` whatever is wrong."""
         if len(nonce) != NONCE_BYTES or len(ciphertext) < TAG_BYTES:
             raise DecryptionError
