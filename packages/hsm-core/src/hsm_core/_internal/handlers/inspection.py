@@ -209,12 +209,13 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
 
     def _show(self, key_id: KeyId, scope: KeyScope) -> KeyInfo | None:
         """Show what can be believed of a key; None if the index was wrong of it."""
-        document, integrity = self._services.inventory.glance(key_id)
-        if document is None:
+        inventory = self._services.inventory
+        known, integrity = inventory.glance(key_id), inventory.integrity(key_id)
+        if known is None:
             return tampered_info(key_id, integrity)
-        if not scope.shows(key_facts(document)):
+        if not scope.is_everything and not scope.shows(key_facts(known.document)):
             return None
-        return key_info(document, integrity)
+        return known.row(integrity)
 
 
 @handles(ops.ListVersions)

@@ -25,6 +25,7 @@ from hsm_core._internal.keyring.documents import (
     read_index,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.known_documents import KnownDocument
 from hsm_core._internal.keyring.materials import Materials
 from hsm_core._internal.keyring.names import name_of
 from hsm_core._internal.keyring.stored_keys import (
@@ -169,12 +170,24 @@ class KeyRepository(AuthenticatedReader):
         if self.census.is_pinned(key_id):
             return None, self.integrity(key_id)
         try:
-            document = self.reread(key_id)
+            document = self.reread(key_id).document
         except KeyTamperedError:
             return None, self.integrity(key_id)
         if with_blobs:
             self._check_blobs(document)
         return document, self.integrity(key_id)
+
+    def glance(self, key_id: KeyId) -> KnownDocument | None:
+        """
+        Return a key's document from memory, or from the store if it is not there.
+
+        None if it is not authentic; other errors as of `inspect`.
+        """
+        known = self.vouched(key_id)
+        if known is None and not self.census.is_pinned(key_id):
+            with suppress(KeyTamperedError):
+                known = self.reread(key_id)
+        return known
 
     def _check_blobs(self, document: KeyDocument) -> None:
         found = self.side_by_side(
@@ -183,24 +196,12 @@ class KeyRepository(AuthenticatedReader):
         if any(integrity is not Integrity.OK for integrity in found):
             self.materials.check_blobs(document)
 
-    def glance(self, key_id: KeyId) -> tuple[KeyDocument | None, Integrity]:
-        """
-        Return a key's document and integrity, for a listing.
-
-        A document of a remote store that is in memory is not read again; else, and for
-        errors, see `inspect`.
-        """
-        document = self.known(key_id) if self.store.is_remote else None
-        if document is None or self.census.is_pinned(key_id):
-            return self.inspect(key_id)
-        return document, self.integrity(key_id)
-
     def digest_of(self, key_id: KeyId) -> str:
         """Return the digest of the document that `document` would return."""
         document = self.document(key_id)
         cached = self._documents.get(key_id)
-        if cached and cached[1] is document:
-            return cached[0]
+        if cached and cached.document is document:
+            return cached.digest
         return document_digest(self.encode(document))
 
     def encode(self, document: KeyDocument) -> bytes:
@@ -297,13 +298,13 @@ class KeyRepository(AuthenticatedReader):
         """Cache a committed document; drop the opened keys that it ends."""
         if before is not None:
             self.materials.forget(before, after)
-        self._documents.put(after.key_id, (digest, after))
+        self._documents.put(digest, after)
         self.names.note(after.key_id, after)
 
     def cached(self, key_id: KeyId) -> KeyDocument | None:
         """Return the cached document, current or not."""
         cached = self._documents.get(key_id)
-        return cached[1] if cached else None
+        return cached.document if cached else None
 
     def accept(self, key_id: KeyId, document: KeyDocument | None) -> None:
         """Accept a key as it is stored, None if it is gone; update the set digest."""

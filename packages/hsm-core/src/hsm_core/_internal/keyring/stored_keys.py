@@ -25,9 +25,9 @@ from hsm_core._internal.keyring.documents import (
     index_of,
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.known_documents import KnownDocument, KnownDocuments
 from hsm_core._internal.keyring.names import KeyNames, name_of
 from hsm_core._internal.keyring.set_digest import KeySetDigest
-from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.errors import (
     Fact,
     HSMError,
@@ -47,7 +47,6 @@ from hsm_core.protocols import (
     bucket_of,
 )
 
-_DOCUMENT_ENTRIES: Final = 8192
 _KEY_ID_CHARACTERS: Final = 36
 _REMOTE_READERS: Final = 8
 _READ_AT_ONCE: Final = 64
@@ -259,9 +258,7 @@ class AuthenticatedReader:
         self.names = KeyNames(self._documents_of_all)
         self.doubtful: set[int] = set()
         self._on_correction = on_correction
-        self._documents: BoundedCache[KeyId, tuple[str, KeyDocument]] = BoundedCache(
-            _DOCUMENT_ENTRIES
-        )
+        self._documents = KnownDocuments()
 
     def entry(self, reference: str) -> IndexEntry | None:
         """
@@ -358,15 +355,27 @@ class AuthenticatedReader:
     def _cached(self, entry: IndexEntry | None) -> KeyDocument | None:
         cached = self._documents.get(entry.key_id) if entry else None
         # A document that is newer than its entry is a commit that is just landing.
-        if entry and cached and cached[1].generation >= entry.generation:
-            return cached[1]
+        if entry and cached and cached.document.generation >= entry.generation:
+            return cached.document
         return None
+
+    def vouched(self, key_id: KeyId) -> KnownDocument | None:
+        """
+        Return a document in memory that the set digest vouches for; reads nothing.
+
+        Every change replaces it before it is acknowledged. None if it is not in memory,
+        or if its part of the store is yet to be compared.
+        """
+        census = self.census
+        if bucket_of(key_id) in census.unverified or census.is_pinned(key_id):
+            return None
+        return self._documents.get(key_id)
 
     def has_moved(self, documents: Iterable[KeyDocument]) -> bool:
         """Return whether the store has something newer, or nothing, of one of them."""
         for document in documents:
             cached = self._documents.get(document.key_id)
-            if cached is not None and cached[1] is document:
+            if cached is not None and cached.document is document:
                 continue  # Every change replaces it before it is acknowledged.
             entry = self.entry(document.key_id)
             if entry is None or entry.generation > document.generation:
@@ -388,9 +397,9 @@ class AuthenticatedReader:
             StoreUnavailableError: It can't be read, or compared, now.
         """
         self.tampered.check(key_id)
-        return self._cached(entry or self.entry(key_id)) or self.reread(key_id)
+        return self._cached(entry or self.entry(key_id)) or self.reread(key_id).document
 
-    def reread(self, key_id: KeyId) -> KeyDocument:
+    def reread(self, key_id: KeyId) -> KnownDocument:
         """
         Read a document from the store again and compare it with what we know.
 
@@ -404,8 +413,7 @@ class AuthenticatedReader:
         if entry is None:
             raise KeyNotFoundError
         document, digest = self._read(key_id, entry)
-        self._documents.put(key_id, (digest, document))
-        return document
+        return self._documents.put(digest, document)
 
     def side_by_side(
         self, read: Callable[[Item], Result], items: Iterable[Item]

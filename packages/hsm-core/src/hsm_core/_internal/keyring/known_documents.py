@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Authenticated documents in memory, each with its row of a listing."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import msgspec
+
+from hsm_core._internal.keyring.documents import KeyDocument, key_info
+from hsm_core._internal.lib.cache import BoundedCache
+from hsm_core.model import Integrity, KeyId, KeyInfo
+
+_ENTRIES: Final = 8192
+
+
+class KnownDocument(msgspec.Struct):
+    """
+    Document as it was read from the store, or committed.
+
+    Attributes:
+        digest: SHA-256 of its stored form, hex.
+    """
+
+    digest: str
+    document: KeyDocument
+    _row: KeyInfo | None = None
+
+    def row(self, integrity: Integrity) -> KeyInfo:
+        """Return the key's metadata for a listing; an intact key's is made once."""
+        if integrity is not Integrity.OK:
+            return key_info(self.document, integrity)
+        if self._row is None:
+            self._row = key_info(self.document, integrity)
+        return self._row
+
+
+class KnownDocuments:
+    """Most recently used documents, the newest of each key. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._found: BoundedCache[KeyId, KnownDocument] = BoundedCache(_ENTRIES)
+        self._lock = threading.Lock()
+
+    def get(self, key_id: KeyId) -> KnownDocument | None:
+        """Return a key's document, or None."""
+        return self._found.get(key_id)
+
+    def put(self, digest: str, document: KeyDocument) -> KnownDocument:
+        """
+        Take a document in, and return it, or the newer one that is there.
+
+        A reader may arrive with the document that a commit has just replaced.
+        """
+        with self._lock:
+            known = self._found.get(document.key_id)
+            if known is None or known.document.generation <= document.generation:
+                known = KnownDocument(digest, document)
+                self._found.put(document.key_id, known)
+            return known
+
+    def drop(self, key_id: KeyId) -> None:
+        """Forget a key's document."""
+        with self._lock:
+            self._found.drop(key_id)
