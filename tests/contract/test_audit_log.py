@@ -110,6 +110,50 @@ def test_appended_records_are_numbered_without_gaps(log: AuditLog) -> None:
     assert list(range(44)) == [event.seq for event in _events(log)]
 
 
+def test_drafts_may_be_chosen_immediately_before_they_are_chained(
+    log: AuditLog,
+) -> None:
+    """No record comes between the choice and the records that it returns."""
+    numbers = iter(range(1_000_000))
+
+    def choose() -> list[AuditDraft]:
+        return [_draft(next(numbers)), _draft(next(numbers))]
+
+    def append() -> None:
+        for _ in range(50):
+            log.append(choose).wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(append) for _ in range(4)]:
+            done.result()
+
+    assert [f"r{n}" for n in range(400)] == [e.request_id for e in _events(log)]
+
+
+def test_a_choice_of_nothing_is_done_at_once(log: AuditLog) -> None:
+    """Nothing is written, and the ticket is done without error."""
+    told = list[BaseException | None]()
+    ticket = log.append(tuple, durable=True)
+    ticket.wait(0)
+    ticket.add_done_callback(told.append)
+
+    assert [None] == told
+    assert -1 == log.head().seq
+
+
+def test_a_choice_that_raises_writes_nothing(log: AuditLog) -> None:
+    """Its error reaches the caller, and the log goes on."""
+
+    def refuse() -> list[AuditDraft]:
+        raise InvalidInputError("The key was revoked.")
+
+    with pytest.raises(InvalidInputError, match="revoked"):
+        log.append(refuse)
+    log.append([_draft()]).wait()
+
+    assert ["r0"] == [event.request_id for event in _events(log)]
+
+
 def test_every_record_names_the_leaf_hash_of_the_one_before(log: AuditLog) -> None:
     """The chain begins at zeros and each link is the leaf hash of the line before."""
     log.append([_draft(n) for n in range(20)]).wait()

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
 
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core.factory import OpenHSM
-from hsm_core.protocols import AuditDraft, AuditTicket
+from hsm_core.protocols import AuditDrafts, AuditTicket
 from hsm_core.settings import ApprovalStoreKind, Settings
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.dual_support import DemandingPolicy
@@ -35,7 +34,7 @@ class _SharedTrail(SimulatedTrail):
 
     def append(
         self,
-        drafts: Sequence[AuditDraft],
+        drafts: AuditDrafts,
         /,
         *,
         durable: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from hsm_core import errors
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.factory import open_hsm
-from hsm_core.protocols import AuditDraft, AuditTicket
+from hsm_core.protocols import AuditDrafts, AuditTicket
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import Faults
@@ -108,8 +108,9 @@ def test_changes_that_the_store_refuses_wait_beside_each_other(
     whole = MemoryAuditLog.append
 
     def append(
-        log: MemoryAuditLog, drafts: Sequence[AuditDraft], /, **given: bool
+        log: MemoryAuditLog, drafts: AuditDrafts, /, **given: bool
     ) -> AuditTicket:
+        drafts = drafts() if callable(drafts) else drafts
         ticket = whole(log, drafts, **given)
         return slow if drafts[0].code == errors.StorageFullError.code else ticket
 

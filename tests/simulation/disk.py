@@ -19,6 +19,7 @@ from typing import NamedTuple
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain, LogEnd
 from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.medium import DONE
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule
 from hsm_core._internal.audit.record import GENESIS, event_of, leaf_hash
 from hsm_core._internal.stores.approvals import RecordApprovalStore
@@ -41,6 +42,7 @@ from hsm_core.protocols import (
     ApprovalChange,
     ApprovalEntry,
     AuditDraft,
+    AuditDrafts,
     AuditHead,
     AuditTicket,
     Clock,
@@ -274,7 +276,7 @@ class SimulatedTrail(MemoryAuditLog):
 
     def append(
         self,
-        drafts: Sequence[AuditDraft],
+        drafts: AuditDrafts,
         /,
         *,
         durable: bool = False,
@@ -283,6 +285,9 @@ class SimulatedTrail(MemoryAuditLog):
     ) -> AuditTicket:
         """Append records; whoever waits for the ticket has them durable."""
         self._life.step("audit.before_write")
+        drafts = drafts() if callable(drafts) else drafts
+        if not drafts:
+            return DONE
         super().append(drafts)
         self._disk.notes += [
             _Note(draft.phase, draft.operation_id, draft.set_digest) for draft in drafts

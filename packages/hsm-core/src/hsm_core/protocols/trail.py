@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,7 @@ from hsm_core.operations import SyncTimes
 
 __all__ = [
     "AuditDraft",
+    "AuditDrafts",
     "AuditHead",
     "AuditHealth",
     "AuditLog",
@@ -72,6 +73,10 @@ class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
         """
         detail = MessageDetail(text=text) if text else None
         return cls(phase=Phase.SINGLE, kind=kind, detail=detail, **facts)
+
+
+AuditDrafts: TypeAlias = Sequence[AuditDraft] | Callable[[], Sequence[AuditDraft]]
+"""Records to append, or a function that returns them; see `AuditLog.append`."""
 
 
 class AuditHead(msgspec.Struct, frozen=True):
@@ -174,7 +179,7 @@ class AuditLog(Protocol):
 
     def append(
         self,
-        drafts: Sequence[AuditDraft],
+        drafts: AuditDrafts,
         /,
         *,
         durable: bool = False,
@@ -185,7 +190,11 @@ class AuditLog(Protocol):
         Append records.
 
         Args:
-            drafts: At least one.
+            drafts: At least one. Or a function that returns them, called under the
+                log's lock immediately before they are chained, so that no other record
+                can come between: it returns those that still stand. If there are none,
+                nothing is written, and the ticket is done; what it raises is raised.
+                It must be quick, and must not call the log.
 
             durable: Wait for the sync even in bounded mode, as lifecycle records do.
 

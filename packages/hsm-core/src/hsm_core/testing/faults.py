@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.protocols import (
+    AuditDraft,
+    AuditDrafts,
     AuditHealth,
     AuditLog,
     KeyChange,
@@ -180,8 +182,20 @@ def faulty_audit_log(log: AuditLog, faults: Faults) -> AuditLog:
         if name in {"append", "prune"} and planned.cause:
             raise AuditUnavailableError
         if name == "append":
-            for draft in arguments[0]:
-                faults.strike(f"audit.append.{draft.phase}")
+            arguments = (_struck(arguments[0], faults), *arguments[1:])
         return call(*arguments)
 
     return wrapped(log, around)
+
+
+def _struck(drafts: AuditDrafts, faults: Faults) -> AuditDrafts:
+    """Return the same drafts; raises what is planned for one, now or when called."""
+    if callable(drafts):
+        return lambda: _each_struck(drafts(), faults)
+    return _each_struck(drafts, faults)
+
+
+def _each_struck(drafts: Sequence[AuditDraft], faults: Faults) -> Sequence[AuditDraft]:
+    for draft in drafts:
+        faults.strike(f"audit.append.{draft.phase}")
+    return drafts

@@ -12,7 +12,12 @@ from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.medium import AuditMedium, BaselineStore, Reserve
+from hsm_core._internal.audit.medium import (
+    DONE,
+    AuditMedium,
+    BaselineStore,
+    Reserve,
+)
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.record import event_of
@@ -26,6 +31,7 @@ from hsm_core.errors import (
 from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import (
     AuditDraft,
+    AuditDrafts,
     AuditHead,
     AuditHealth,
     AuditTicket,
@@ -187,7 +193,7 @@ class BaseAuditLog(ABC):
     @abstractmethod
     def append(
         self,
-        drafts: Sequence[AuditDraft],
+        drafts: AuditDrafts,
         /,
         *,
         durable: bool = False,
@@ -286,7 +292,7 @@ class DurableAuditLog(BaseAuditLog):
 
     def append(
         self,
-        drafts: Sequence[AuditDraft],
+        drafts: AuditDrafts,
         /,
         *,
         durable: bool = False,
@@ -301,8 +307,12 @@ class DurableAuditLog(BaseAuditLog):
             InvalidInputError: A draft can't be recorded; none of them was.
         """
         self._check_process()
-        reserved = reserved or all(map(_uses_the_reserve, drafts))
         with self._lock:
+            if callable(drafts):
+                drafts = drafts()
+                if not drafts:
+                    return DONE
+            reserved = reserved or all(map(_uses_the_reserve, drafts))
             self._flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
             self._announce(drafts)

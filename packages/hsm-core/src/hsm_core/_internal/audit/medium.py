@@ -151,6 +151,11 @@ class BaselineStore(Protocol):
 class AuditMedium(BaselineStore, Protocol):
     """Where the lines of one open log go, each with its newline."""
 
+    @property
+    def segment(self) -> int:
+        """Number of the segment that lines go to; a database has one, number 0."""
+        ...
+
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
         """
         Append lines and let readers see them; a kill of the process can't undo it.
@@ -326,6 +331,24 @@ class Ticket:
                 callback(error)
         self._waiters.clear()
         self._callbacks.clear()
+
+
+class DoneTicket:
+    """Ticket of records that are as durable as they will be."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return."""
+
+    def add_done_callback(
+        self, callback: Callable[[BaseException | None], None], /
+    ) -> None:
+        """Call *callback* here."""
+        callback(None)
+
+
+DONE: Final = DoneTicket()
 
 
 class Group(msgspec.Struct):

@@ -304,6 +304,11 @@ class FileMedium:
         self._segment_bytes = segment_bytes
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
+    @property
+    def segment(self) -> int:
+        """Number of the live segment."""
+        return self._segments.live.number
+
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
         """
         Append lines; see `AuditMedium.write`. The sync is a step of its own.

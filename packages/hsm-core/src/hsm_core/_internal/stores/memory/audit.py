@@ -9,30 +9,18 @@ from contextlib import contextmanager
 
 from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.log import BaseAuditLog
+from hsm_core._internal.audit.medium import DONE
 from hsm_core._internal.audit.reading import pruned_before
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent
 from hsm_core.protocols import (
-    AuditDraft,
+    AuditDrafts,
     AuditHead,
     AuditHealth,
     AuditTicket,
     Clock,
     Entropy,
 )
-
-
-class _DoneTicket:
-    """Ticket that is done at once: memory has no later durability."""
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Return."""
-
-    def add_done_callback(
-        self, callback: Callable[[BaseException | None], None], /
-    ) -> None:
-        """Call *callback* here."""
-        callback(None)
 
 
 class _MemoryLines:
@@ -141,7 +129,7 @@ class MemoryAuditLog(BaseAuditLog):
 
     def append(
         self,
-        drafts: Sequence[AuditDraft],
+        drafts: AuditDrafts,
         /,
         *,
         durable: bool = False,
@@ -157,10 +145,14 @@ class MemoryAuditLog(BaseAuditLog):
         """
         with self._lock:
             self._check_open()
+            if callable(drafts):
+                drafts = drafts()
+                if not drafts:
+                    return DONE
             lines = self._chain.extend(drafts, self._clock.now())
             self._announce(drafts)
             self._stored.add(lines)
-        return _DoneTicket()
+        return DONE
 
     def head(self) -> AuditHead:
         """Return the newest record's position and leaf hash."""

@@ -100,6 +100,11 @@ class SqliteMedium:
         self._fold_at = _NEVER
         self._adoption: _Adoption | None = None
 
+    @property
+    def segment(self) -> int:
+        """Zero: a database has one segment."""
+        return 0
+
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy all that is written into a new file; see `Database.backup`."""
         self._database.backup(to, before_end)
