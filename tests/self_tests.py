@@ -3,7 +3,7 @@
 
 from functools import cache
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import patch
 
 import pytest
 
@@ -41,7 +41,6 @@ def shared_registry() -> CryptoRegistry:
     """Return a registry that ran its self-tests, once for all that is opened."""
     registry = default_registry(SystemEntropy(), {})
     registry.power_up_test()
-    registry.power_up_test = Mock()  # type: ignore[method-assign]
     return registry
 
 

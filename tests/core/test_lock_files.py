@@ -17,7 +17,6 @@ import msgspec
 import pytest
 
 from hsm_core import factory
-from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.stores.approvals import ApprovalIndex
 from hsm_core._internal.stores.filesystem.stores import (
     FileApprovalStore,
@@ -268,7 +267,7 @@ def test_a_locked_store_is_refused_before_the_self_tests(
     """A second server says at once that another one has the store."""
     settings = _settings(tmp_path / "first", sqlite=sqlite)
     with _open(settings):
-        monkeypatch.setattr(CryptoRegistry, "power_up_test", pytest.fail)
+        monkeypatch.setattr(factory, "own_self_test", pytest.fail)
 
         with pytest.raises(StoreLockedError) as caught:
             factory.open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
+from unittest.mock import patch
 
 import pytest
 
+from hsm_core import operations as ops
 from hsm_core._internal.crypto import registry as served
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.crypto.selftest import (
@@ -20,7 +24,11 @@ from hsm_core._internal.crypto.selftest import (
 from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost
 from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
+from hsm_core.factory import open_hsm
+from hsm_core.model import MessageDetail
 from hsm_core.protocols import CryptoProvider, KeyHandle
+from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
 from tests.contract.provider_rows import flow
 from tests.core.faulty_crypto import (
     METHODS,
@@ -374,3 +382,34 @@ class TestRandomGenerator:
 
         with pytest.raises(EntropyUnavailableError):
             tested.generate(algorithm)
+
+
+def test_open_hsm_finds_a_fault_by_itself() -> None:
+    """
+    An open HSM soon shows an algorithm with a fault as disabled, and records it once.
+    """
+    tested, _ = faulty(Algorithm.AES_256_GCM, "seal")
+    settings = Settings(key_store=KeyStoreKind.MEMORY, audit_log=None)
+    with (
+        patch("hsm_core.factory.default_registry", return_value=tested),
+        open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as hsm,
+    ):
+        query = ops.ListAuditEvents(kind=("system.self-test",))
+        look = partial(hsm.act_as(caller()).execute, query)
+        hsm.worker.hurry()
+        deadline = time.monotonic() + 120
+        while not look().items:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        while not tested.is_ready(Algorithm.AES_128_GCM):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+        found = [entry.event for entry in look().items]
+        status = {s.algorithm: s.status for s in tested.statuses()}
+        assert [("AES-256-GCM", "self_test_failed")] == [
+            (event.detail.text, event.code)
+            for event in found
+            if isinstance(event.detail, MessageDetail)
+        ]
+        assert "stopped" == status[Algorithm.AES_256_GCM]

@@ -117,10 +117,11 @@ def open_hsm(
 
         entropy: Randomness; the operating system's by default.
 
-        test_all: Whether the quick known-answer tests of all algorithms run now, so
-            that the status shows which are disabled. Each algorithm is tested before
-            its first use in any case, and the cryptography that protects store and
-            trail before anything is opened.
+        test_all: Whether the quick known-answer tests of all algorithms run in the
+            background, soon after the start, so that status and audit log show which
+            are disabled. Each algorithm is tested before its first use in any case,
+            and the cryptography that protects store and trail before anything is
+            opened.
 
         progress: Called with the name of each step that begins, such as ``self-tests``.
 
@@ -151,8 +152,6 @@ def open_hsm(
     registry = default_registry(
         entropy, settings.providers, enabled=settings.enabled_providers
     )
-    if test_all:
-        registry.power_up_test()
     tighten_folders(settings)
     with ExitStack() as stack:
         progress("key store")
@@ -187,6 +186,8 @@ def open_hsm(
         progress("rollback check")
         hsm = assemble(settings, parts)
         stack.pop_all()
+    if test_all:
+        hsm.test_all_algorithms()
     return hsm
 
 

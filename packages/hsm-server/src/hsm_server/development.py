@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 from click.core import ParameterSource
 
 from hsm_core.dev_profile import NO_HOME, DevProfile, config_folder, dev_file
@@ -142,9 +141,8 @@ class Development:
             self._remove_profile()
 
     def adapt(self, start: Start) -> Start:
-        """Return a start that is quicker, and announces the development server."""
-        settings = msgspec.structs.replace(start.settings, test_all_algorithms=False)
-        return replace(start, settings=settings, on_ready=self._on_ready)
+        """Return a start that announces the development server."""
+        return replace(start, on_ready=self._on_ready)
 
     def _on_ready(self, url: str) -> None:
         """Write the profile, and announce the server."""

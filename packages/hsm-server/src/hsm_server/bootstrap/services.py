@@ -88,7 +88,6 @@ class VaultServices:
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
             credential_keys=names,
-            test_all=settings.test_all_algorithms,
             progress=lambda step: logger.info("starting", step=step),
         )
         self.gateway = open_async(self.hsm)

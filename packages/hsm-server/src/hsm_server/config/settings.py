@@ -546,8 +546,6 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         bind: Address of the listener; port 0 selects a free one.
         core: Settings of the HSM.
         rates: Rate limits; none unless they are given.
-        test_all_algorithms: Whether all algorithms are tested at the start; without it,
-            each one is before its first use.
     """
 
     bind: Annotated[
@@ -571,7 +569,6 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()
-    test_all_algorithms: bool = True
     workers: Annotated[
         int,
         Meta(ge=1, le=64),

@@ -35,7 +35,6 @@ from hsm_core._internal.lib.cache import RecentEvent
 from hsm_core._internal.lib.concurrency import BackgroundWorker
 from hsm_core._internal.pipeline.refusals import (
     SystemRecorder,
-    record_stopped,
     record_system,
 )
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
@@ -199,7 +198,6 @@ class _Assembly:
         parts, ground = self._parts, self._ground
         services = self._services()
         record_system(services, "system.start")
-        record_stopped(services)
         if parts.purges is not None and parts.purges.log is not None:
             self._slot.build = self._retention_over(parts.purges.log)
         maintenance = PeriodicMaintenance(

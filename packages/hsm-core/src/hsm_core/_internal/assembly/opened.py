@@ -6,11 +6,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hsm_core._internal.background.maintenance import PeriodicMaintenance
 from hsm_core._internal.background.schedulers import Schedulers
+from hsm_core._internal.background.self_tests import EarlySelfTests
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import HandlerDependencies
 from hsm_core._internal.keyring.store_check import StoreCheck
@@ -20,6 +22,7 @@ from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.pipeline.refusals import (
     COUNTED_SECONDS,
     Refusals,
+    record_stopped,
     record_system,
 )
 from hsm_core._internal.policy.in_force import PolicyReloader, Recogniser
@@ -98,6 +101,11 @@ class OpenHSM:
             self.worker.every(seconds, self._policy.poll)
         self.worker.every(COUNTED_SECONDS, self._refusals.flush, first=COUNTED_SECONDS)
         self.worker.start()
+
+    def test_all_algorithms(self) -> None:
+        """Test each algorithm in the background, soon and once."""
+        record = partial(record_stopped, self._services)
+        EarlySelfTests(self._services.crypto, record).begin(self.worker)
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core._internal.keyring.stored_keys import Finding
 from hsm_core._internal.keyring.use_counters import Use
 from hsm_core._internal.policy.facts import audited_certificate
+from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError, KeyTamperedError, SelfTestFailedError
 from hsm_core.model import Caller, CountedDetail, KeyId, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
@@ -249,12 +250,18 @@ def record_system(services: HandlerDependencies, kind: str) -> None:
     services.audit.append([draft], durable=True, reserved=True).wait()
 
 
-def record_stopped(services: HandlerDependencies) -> None:
-    """Record the algorithms whose power-up self-test failed."""
+def record_stopped(
+    services: HandlerDependencies, algorithms: Sequence[Algorithm]
+) -> None:
+    """
+    Record algorithms whose self-test failed.
+
+    Raises:
+        AuditUnavailableError: It can't be written.
+    """
     policy, code = services.policy.policy_hash(), SelfTestFailedError.code
     drafts = [
         AuditDraft.system("system.self-test", algorithm, code=code, policy=policy)
-        for algorithm in services.crypto.stopped()
+        for algorithm in algorithms
     ]
-    if drafts:
-        services.audit.append(drafts, durable=True, reserved=True).wait()
+    services.audit.append(drafts, durable=True, reserved=True).wait()
