@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.records import blob_name
 from hsm_core.algorithms import KeyUsage
+from hsm_core.errors import DecryptionError
 from hsm_core.model import Caller, CountedDetail, MessageDetail, Role
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, FakeEntropy, caller, memory_hsm
@@ -230,6 +232,38 @@ def test_equal_payloads_have_equal_keyed_digests() -> None:
 
     assert digests[0][1] == digests[0][2] != digests[0][0]
     assert digests[0] != digests[1]
+
+
+def test_long_payloads_are_recorded_by_what_was_answered() -> None:
+    """
+    Above 64 KiB the digest is that of signature, MAC, or parts of the ciphertext.
+
+    Those are its header, nonce, tag and length: a decryption has the same digest.
+    """
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        for algorithm in ("ed25519", "hmac-sha-256", "aes"):
+            session.create_key(algorithm, name=algorithm)
+        ring = gateway._services.inventory.ring  # noqa: SLF001 (holds the digest's key)
+        text, other = b"t" * (64 * 1024 + 1), b"u" * (64 * 1024 + 1)
+
+        signature = session.sign("ed25519", text).signature
+        session.verify("ed25519", text, signature)
+        mac = session.mac("hmac-sha-256", text).mac
+        sealed = session.encrypt("aes", text)
+        session.decrypt("aes", sealed)
+        again = session.sign("ed25519", other).signature
+        with pytest.raises(DecryptionError):
+            session.decrypt("aes", sealed[:-1] + bytes([sealed[-1] ^ 1]))
+        batch = [ops.SignItem(message=m) for m in (text, other)]
+        session.sign_batch("ed25519", batch)
+
+        found = [e.event.digest for e in session.audit_events(limit=8)]
+        ends = (len(sealed)).to_bytes(8, "big")
+        parts = sealed[:40] + sealed[-16:] + ends
+        both = sha256(signature).digest() + sha256(again).digest()
+        bound = (both, None, again, parts, parts, mac, signature, signature)
+        assert found == [ring.payload_digest(b) if b else "" for b in bound]
 
 
 class TestRefusals:

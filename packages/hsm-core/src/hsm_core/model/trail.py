@@ -92,7 +92,7 @@ class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
     Attributes:
         count: Items.
         failed: Number of failed items.
-        inputs: Keyed digest over all items as they were sent, hex.
+        inputs: Keyed digest over all items as they were sent, hex; empty above 64 KiB.
     """
 
     count: int

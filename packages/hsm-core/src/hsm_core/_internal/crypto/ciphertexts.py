@@ -54,6 +54,7 @@ from hsm_core.protocols import KeyHandle
 _MAGIC: Final = b"FHSM\x01"
 HEADER_BYTES: Final = 28
 NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
 _KINDS: Final = {row.envelope_kind for row in ALGORITHMS.values()} - {0}
 _NO_PARAMETERS: Final = bytes(2)
 _HASHES: Final = (
@@ -138,6 +139,27 @@ def parse(envelope: bytes) -> tuple[Header, memoryview]:
     if kind not in _KINDS or header.encode() != start:
         raise DecryptionError
     return header, body
+
+
+def commitment(algorithm: Algorithm, envelope: bytes) -> bytes:
+    """
+    Return the parts of an envelope that stand for all of it in the audit log.
+
+    They are everything before the ciphertext, the tag, and the envelope's length as 8
+    bytes: with the key, they fix plaintext and additional data. Of RSAES-OAEP, which
+    has no tag, it is the whole envelope.
+
+    Args:
+        algorithm: The key's.
+
+        envelope: One that was made or opened with it.
+    """
+    row = spec(algorithm)
+    if row.envelope_kind == RSAES_OAEP:
+        return envelope
+    start = row.ciphertext_bytes if row.is_kem else NONCE_BYTES
+    size = len(envelope).to_bytes(8, "big")
+    return envelope[: HEADER_BYTES + start] + envelope[-TAG_BYTES:] + size
 
 
 def _hash_of(code: int) -> HashAlgorithm:

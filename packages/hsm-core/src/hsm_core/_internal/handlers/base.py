@@ -126,12 +126,15 @@ class Answer(msgspec.Struct, Generic[R], frozen=True):
     Attributes:
         detail: What the record of it says besides.
         source: A further version whose material went into it, or 0.
+        bound: What stands for the payload in the audit log: the signature, the MAC, or
+            parts of the ciphertext; empty for none.
     """
 
     result: R
     version: int = 0
     detail: AuditDetail | None = None
     source: int = 0
+    bound: bytes = b""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -181,6 +184,11 @@ class AnyHandler(ABC, Generic[Op]):
         """Return how many quick operations one is worth."""
         return self.speed_of(operation)
 
+    def payload_bytes(self, operation: Op, /) -> int:
+        """Return the length of all byte strings of an operation."""
+        payload = (getattr(operation, name) for name in bytes_fields(type(operation)))
+        return sum(len(data) for data in payload if isinstance(data, bytes))
+
     def _algorithm_of(self, operation: Op) -> Algorithm | None:
         """Return the algorithm of the key that an operation names, if it is known."""
         entry = self._services.inventory.entry(getattr(operation, "key_id", ""))
@@ -207,9 +215,7 @@ class Handler(AnyHandler[Op], Generic[Op, R]):
             return self.speed
         if self._is_slow_use(operation):
             return Speed.SLOW
-        payload = (getattr(operation, name) for name in bytes_fields(type(operation)))
-        size = sum(len(data) for data in payload if isinstance(data, bytes))
-        return self._speed_of_use(operation, size)
+        return self._speed_of_use(operation, self.payload_bytes(operation))
 
     def _is_slow_use(self, operation: Op) -> bool:
         """Whether the algorithm is slow with the private key, or not tested yet."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core._internal.handlers.base import (
+    INLINE_BYTES,
     PUBLIC_USAGES,
     Answer,
     Handler,
@@ -62,6 +64,9 @@ AnyBatch: TypeAlias = (
     | ops.ComputeMacBatch
     | ops.VerifyMacBatch
 )
+_NOTHING: Final = bytes(32)
+"""In the place of the digest of an item that was answered with an error."""
+
 Item: TypeAlias = RequestContext[Any] | ops.ItemError
 """Item of a batch that passed the checks of a single operation, or its error."""
 
@@ -145,16 +150,18 @@ class BatchHandler(Handler[AnyBatch, Record]):
         sent: Sequence[Any] = batch.items
         items: list[msgspec.Struct] = []
         versions: set[int] = set()
-        failed = 0
+        failed, bound = 0, []
         for item, ready in zip(sent, context.prepared, strict=True):
             if self._services.overdue.is_set():
                 raise UnavailableError("The HSM is closed.")
             answer = self._performed(ready)
             if isinstance(answer, ops.ItemError):
                 failed += 1
+                bound.append(_NOTHING)
                 items.append(self._answer(reference=item.reference, error=answer))
                 continue
             versions.add(answer.version)
+            bound.append(sha256(answer.bound).digest())
             facts = {name: getattr(answer.result, name) for name in self._answered}
             items.append(self._answer(reference=item.reference, **facts))
         self._touch(key, versions)
@@ -165,13 +172,18 @@ class BatchHandler(Handler[AnyBatch, Record]):
             "items": tuple(items),
         }
         known = {name: whole[name] for name in self._result.__struct_fields__}
-        packed = wire.encode_packed(batch.items)
-        digest = self._services.inventory.ring.payload_digest(packed)
         return Answer(
             self._result(**known),
             versions.pop() if len(versions) == 1 else 0,
-            BatchDetail(count=len(items), failed=failed, inputs=digest),
+            BatchDetail(count=len(items), failed=failed, inputs=self._digest(batch)),
+            bound=b"".join(bound),
         )
+
+    def _digest(self, batch: AnyBatch) -> str:
+        if self.payload_bytes(batch) > INLINE_BYTES:
+            return ""
+        packed = wire.encode_packed(batch.items)
+        return self._services.inventory.ring.payload_digest(packed)
 
     def _performed(self, ready: Item) -> Answer[Any] | ops.ItemError:
         if isinstance(ready, ops.ItemError):
@@ -193,7 +205,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
     def _check_total(self, batch: AnyBatch) -> None:
         limit = self._services.settings.limits.payload_bytes
         limit += len(batch.items) * self.overhead_bytes
-        total = _bytes_of(batch.items, self._fields)
+        total = self.payload_bytes(batch)
         if total > limit:
             raise PayloadTooLargeError("items", actual=total, maximum=limit)
 
@@ -222,7 +234,11 @@ class BatchHandler(Handler[AnyBatch, Record]):
         is_short = self.private or is_short_walk(document, version)
         if spec(Algorithm(document.algorithm)).is_pqc or not is_short:
             return Speed.POOLED
-        return self._speed_of_use(operation, _bytes_of(operation.items, self._fields))
+        return self._speed_of_use(operation, self.payload_bytes(operation))
+
+    def payload_bytes(self, operation: AnyBatch, /) -> int:
+        """Return the length of all byte strings of all items."""
+        return _bytes_of(operation.items, self._fields)
 
     def weight(self, operation: AnyBatch, /) -> int:
         """Return the sum of the items' weights; no key has to be read."""

@@ -12,6 +12,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.crypto.ciphertexts import (
     NONCE_BYTES,
     Header,
+    commitment,
     kind_of,
     open_with,
     seal_to,
@@ -202,14 +203,16 @@ def _encrypted(
     result = ops.Ciphertext(
         key_id=key.key_id, version=key.current, ciphertext=ciphertext
     )
-    return Answer(result, key.current, source=source)
+    bound = commitment(Algorithm(key.algorithm), ciphertext)
+    return Answer(result, key.current, source=source, bound=bound)
 
 
 def _decrypted(
-    key: KeyDocument, version: int, plaintext: bytes
+    key: KeyDocument, version: int, plaintext: bytes, ciphertext: bytes
 ) -> Answer[ops.Plaintext]:
     result = ops.Plaintext(key_id=key.key_id, version=version, plaintext=plaintext)
-    return Answer(result, version)
+    bound = commitment(Algorithm(key.algorithm), ciphertext)
+    return Answer(result, version, bound=bound)
 
 
 @handles(ops.Encrypt)
@@ -280,11 +283,13 @@ class DecryptHandler(UseHandler[ops.Decrypt, ops.Plaintext]):
             handle = self._services.inventory.materials.handle(key, version)
             parameters = _raw_parameters(operation)
             plaintext = handle.decrypt(operation.ciphertext, parameters)
-            return _decrypted(key, version.version, plaintext)
+            return _decrypted(key, version.version, plaintext, operation.ciphertext)
         opened = open_envelope(
             self._services, key, "Decrypt", operation.ciphertext, operation.aad
         )
-        return _decrypted(key, opened.header.version, opened.plaintext)
+        return _decrypted(
+            key, opened.header.version, opened.plaintext, operation.ciphertext
+        )
 
 
 def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
@@ -326,7 +331,9 @@ class OpenHandler(UseHandler[ops.Open, ops.Plaintext]):
         opened = open_envelope(
             self._services, key, "Open", operation.ciphertext, operation.aad
         )
-        return _decrypted(key, opened.header.version, opened.plaintext)
+        return _decrypted(
+            key, opened.header.version, opened.plaintext, operation.ciphertext
+        )
 
 
 @handles(ops.GenerateDataKey)
@@ -350,6 +357,7 @@ class GenerateDataKeyHandler(UseHandler[ops.GenerateDataKey, ops.DataKey]):
                 plaintext=b"" if operation.wrapped_only else drawn,
             ),
             key.current,
+            bound=commitment(Algorithm(key.algorithm), wrapped),
         )
 
 

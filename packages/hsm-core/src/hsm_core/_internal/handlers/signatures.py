@@ -79,17 +79,19 @@ class SignHandler(SignatureDefaults, UseHandler[ops.Sign, ops.Signature]):
         operation, key = context.operation, context.key
         data, parameters = context.prepared
         handle = self._services.inventory.materials.handle(key, key.current_version)
+        signature = handle.sign(data, parameters)
         return Answer(
             ops.Signature(
                 key_id=key.key_id,
                 version=key.current,
                 algorithm=Algorithm(key.algorithm),
                 scheme=parameters.scheme,
-                signature=handle.sign(data, parameters),
+                signature=signature,
                 hash=operation.hash,
                 encoding=operation.encoding,
             ),
             key.current,
+            bound=signature,
         )
 
 
@@ -99,9 +101,11 @@ class CheckHandler(UseHandler[Check, ops.Verified]):
 
     Attributes:
         mismatch: Error if it fits none.
+        checks: Field of what is checked.
     """
 
     mismatch: ClassVar[type[VerificationError]]
+    checks: ClassVar[str]
 
     @abstractmethod
     def fits(self, context: RequestContext[Check], version: VersionDocument, /) -> bool:
@@ -122,6 +126,7 @@ class CheckHandler(UseHandler[Check, ops.Verified]):
                         key_id=key.key_id, version=number, algorithm=algorithm
                     ),
                     number,
+                    bound=getattr(operation, self.checks),
                 )
         raise self.mismatch
 
@@ -137,7 +142,7 @@ class CheckHandler(UseHandler[Check, ops.Verified]):
 class VerifyHandler(SignatureDefaults, CheckHandler[ops.Verify]):
     """Check a signature."""
 
-    mismatch = SignatureMismatchError
+    mismatch, checks = SignatureMismatchError, "signature"
 
     def check(self, context: RequestContext[ops.Verify], /) -> None:
         """Prepare what was signed, and how."""
@@ -182,14 +187,16 @@ class ComputeMacHandler(UseHandler[ops.ComputeMac, ops.Mac]):
         """Compute it, at full length."""
         key = context.key
         handle = self._services.inventory.materials.handle(key, key.current_version)
+        mac = handle.mac(context.operation.message)
         return Answer(
             ops.Mac(
                 key_id=key.key_id,
                 version=key.current,
                 algorithm=Algorithm(key.algorithm),
-                mac=handle.mac(context.operation.message),
+                mac=mac,
             ),
             key.current,
+            bound=mac,
         )
 
 
@@ -197,7 +204,7 @@ class ComputeMacHandler(UseHandler[ops.ComputeMac, ops.Mac]):
 class VerifyMacHandler(CheckHandler[ops.VerifyMac]):
     """Check a MAC."""
 
-    mismatch = MacMismatchError
+    mismatch, checks = MacMismatchError, "mac"
 
     def fits(
         self, context: RequestContext[ops.VerifyMac], version: VersionDocument, /

@@ -12,6 +12,7 @@ from hsm_core import wire
 from hsm_core._internal.approvals.workflow import ApprovalWorkflow
 from hsm_core._internal.handlers.base import (
     HANDLERS,
+    INLINE_BYTES,
     AnyHandler,
     HandlerDependencies,
 )
@@ -105,7 +106,13 @@ class Admission:
             context.operation = handler.resolve(context.operation, context.document)
         except HSMError as error:
             fault = error
-        context.digest = self.digest(context.operation)
+        is_use = context.operation.effect is Effect.USE
+        if is_use and handler.payload_bytes(context.operation) > INLINE_BYTES:
+            context.digest = (
+                ""  # It is bound by what is answered: hashing takes longer.
+            )
+        else:
+            context.digest = self.digest(context.operation)
         return fault
 
     def _find_key(self, context: RequestContext[Any], field: str) -> None:
@@ -191,6 +198,7 @@ class Admission:
             return
         if not context.operation_id:
             context.operation_id = self._services.entropy.random_bytes(16).hex()
+        context.digest = context.digest or self.digest(context.operation)
         try:
             hold = self._services.consents.reserve(context, context.operation_id)
         except ApprovalRequiredError as error:
@@ -205,6 +213,11 @@ class Admission:
         hold, context.hold = context.hold, None
         if hold is not None:
             self._services.consents.settle(hold, done=done)
+
+    def bind(self, context: RequestContext[Any], bound: bytes) -> None:
+        """Record a digest of what is answered where there is none of the payload."""
+        if not context.digest and bound:
+            context.digest = self._services.inventory.ring.payload_digest(bound)
 
     def digest(self, operation: Operation[Any]) -> str:
         """Return the keyed digest of an operation, hex."""

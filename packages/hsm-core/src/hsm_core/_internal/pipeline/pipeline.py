@@ -240,6 +240,7 @@ class Pipeline:
             for use in uses:
                 self._services.uses.take(use, at_once=at_once)
             answer = handler.perform(context)
+            self._admission.bind(context, answer.bound)
         except BaseException:
             self._admission.settle_approval(context, done=False)
             raise
