@@ -15,7 +15,7 @@ OPTIONAL: Final = {
         {"boto3", "botocore", "oqs", "pqcrypto", "pytest", "sqlite_utils"}
     ),
     "hsm_client": frozenset({"aiohttp", "yarl"}),
-    "hsm_server": frozenset({"opentelemetry", "uvloop"}),
+    "hsm_server": frozenset({"opentelemetry"}),
     "hsm_cli": frozenset({"bcrypt"}),
 }
 """What the extras of each package bring, as it is imported, and what tests have."""

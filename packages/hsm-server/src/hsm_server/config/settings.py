@@ -61,8 +61,9 @@ class Isolation(StrEnum):
 
 
 class EventLoop(StrEnum):
-    """Event loop of front ends and vault."""
+    """Event loop of front ends and vault; AUTO is uvloop where it is installed."""
 
+    AUTO = "auto"
     ASYNCIO = "asyncio"
     UVLOOP = "uvloop"
 
@@ -581,11 +582,11 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         EventLoop,
         Setting(
             "event-loop",
-            "Event loop of front ends and vault: 'asyncio', or 'uvloop' if "
-            "installed, which uses slightly less CPU.",
+            "Event loop of front ends and vault: 'uvloop', which uses less CPU and "
+            "memory, 'asyncio', or 'auto': uvloop if installed.",
             metavar="KIND",
         ),
-    ] = EventLoop.ASYNCIO
+    ] = EventLoop.AUTO
     drain_timeout_seconds: Annotated[
         float,
         Meta(ge=0),

@@ -150,10 +150,14 @@ def check_loop(kind: EventLoop) -> None:
     Raises:
         ConfigurationError: It must be installed first.
     """
-    if kind is EventLoop.UVLOOP and importlib.util.find_spec("uvloop") is None:
+    if kind is EventLoop.UVLOOP and not _has_uvloop():
         raise ConfigurationError(
             "event-loop: uvloop is not installed. Run: pip install uvloop."
         )
+
+
+def _has_uvloop() -> bool:
+    return importlib.util.find_spec("uvloop") is not None
 
 
 def pass_over_what_stays() -> None:
@@ -175,7 +179,8 @@ def run(main: Coroutine[Any, Any, R], kind: EventLoop) -> R:
     Strangers can have many that do nothing.
     """
     SSLProtocol.max_size = _INCOMING_BYTES
-    if kind is EventLoop.UVLOOP:
+    is_auto = kind is EventLoop.AUTO
+    if kind is EventLoop.UVLOOP or (is_auto and _has_uvloop()):
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
