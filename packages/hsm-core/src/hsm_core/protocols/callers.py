@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -36,6 +36,9 @@ class Request(msgspec.Struct, frozen=True):
             one of the same person for the same operation.
         expected_generation: The generation that the key must be at, for mutations of
             a key that is there; 0 is any.
+        check: Called under the audit log's lock, immediately before a use or the intent
+            of a change is recorded: raises the error with which the caller's credential
+            would be refused by then. It must not wait, nor touch the audit log.
     """
 
     caller: Caller
@@ -43,6 +46,7 @@ class Request(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
     approval_id: str = ""
     expected_generation: int = 0
+    check: Callable[[], None] | None = None
 
 
 class HSM(Protocol):

@@ -31,6 +31,7 @@ from hsm_core._internal.crypto.selftest import (
     known_verification_test,
     pairwise_consistency_test,
 )
+from hsm_core._internal.lib.cells import Cell
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
@@ -93,6 +94,9 @@ class CryptoRegistry:
         composites: Makes the provider of composites; components come from this
             registry, so that a stopped component stops its composites.
 
+    Attributes:
+        changes: Bumped when an algorithm is stopped.
+
     Raises:
         ConfigurationError: *order* names an algorithm or a provider that isn't there.
     """
@@ -107,6 +111,7 @@ class CryptoRegistry:
     ) -> None:
         self._entropy = entropy
         self._providers = (*providers, composites(self))
+        self.changes = Cell()
         self._ready: set[Algorithm] = set()
         self._slots: dict[Algorithm, Slot | None] = {}
         self._resolving = threading.RLock()
@@ -306,6 +311,7 @@ class CryptoRegistry:
             with self._stopping:
                 slot.reason = slot.reason or why
                 self._ready.discard(stopped)
+        self.changes.bump()
 
     def _check_fresh(self, algorithm: Algorithm, slot: Slot, material: bytes) -> None:
         """Compare a new key with the one before: equal keys mean a stuck generator."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, Generic, TypeVar
@@ -18,6 +18,7 @@ from hsm_core._internal.keyring.documents import (
     audited_caller,
     audited_key,
 )
+from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.facts import audited_certificate
 from hsm_core._internal.time.clock import utc_text
@@ -49,7 +50,8 @@ class RequestContext(msgspec.Struct, Generic[Op]):
     Attributes:
         operation: As sent by the caller; later checked and resolved: IDs for names,
             standard names for aliases, defaults filled.
-        policy: Policy in force when the request arrived, used until its end.
+        policy: Policy that decides; the one in force when the request was last decided.
+        seen: Cells of all that was read, as they were before.
         is_checked: Whether the operation was checked against its type; its fields are
             recorded only after that.
         key_id: Key ID, or the name given by the caller if there is no such key.
@@ -63,11 +65,13 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         expected_generation: Required generation of the key, or 0.
         hold: Reserved approval, or None.
         waited: Seconds spent waiting for the audit log.
+        check_caller: `Request.check`.
     """
 
     caller: Caller
     operation: Op
     policy: RuleEngine
+    seen: Snapshot = msgspec.field(default_factory=Snapshot)
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""
@@ -82,6 +86,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
     expected_generation: int = 0
     hold: ApprovalReservation | None = None
     waited: float = 0.0
+    check_caller: Callable[[], None] | None = None
 
     @property
     def key(self) -> KeyDocument:

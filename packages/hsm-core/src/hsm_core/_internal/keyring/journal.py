@@ -114,6 +114,7 @@ class Journal(ABC):
         *,
         reserved: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         """
         Write an intent durably, after the pending outcomes.
@@ -128,11 +129,21 @@ class Journal(ABC):
 
             meanwhile: Called while the log writes.
 
+            check: `Request.check`.
+
         Raises:
             AuditUnavailableError: It can't be written; the change must not begin.
+            HSMError: What *check* raises; nothing was written.
         """
         self.append_pending()
-        ticket = self.log.append([intent], durable=True, reserved=reserved)
+
+        def checked() -> list[AuditDraft]:
+            if check is not None:
+                check()
+            return [intent]
+
+        drafts = [intent] if check is None else checked
+        ticket = self.log.append(drafts, durable=True, reserved=reserved)
         if given_up is None:
             self.open[intent.operation_id] = intent
         meanwhile()
@@ -403,6 +414,7 @@ class KeyJournal(Journal):
             store = self._inventory.store
             if not store.available:
                 store.reopen()
+                self._inventory.lock.changes.bump()
                 # While it was closed, what lies there may have become anything.
                 self._inventory.census.doubt()
             self.settle()

@@ -300,6 +300,7 @@ class KeyRepository(AuthenticatedReader):
             self.materials.forget(before, after)
         self._documents.put(digest, after)
         self.names.note(after.key_id, after)
+        self.tampered.cells.of(after.key_id).bump()
 
     def cached(self, key_id: KeyId) -> KeyDocument | None:
         """Return the cached document, current or not."""

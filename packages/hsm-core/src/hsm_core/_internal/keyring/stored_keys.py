@@ -28,6 +28,7 @@ from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.known_documents import KnownDocument, KnownDocuments
 from hsm_core._internal.keyring.names import KeyNames, name_of
 from hsm_core._internal.keyring.set_digest import KeySetDigest
+from hsm_core._internal.lib.cells import Cell, KeyCells
 from hsm_core.errors import (
     Fact,
     HSMError,
@@ -76,10 +77,12 @@ class TamperedKeys:
 
     Attributes:
         changes: Number of findings added and removed.
+        cells: Bumped for each key whose document, blobs or findings change.
     """
 
     def __init__(self, on_tampering: Callable[[KeyId, Finding], None]) -> None:
         self._on_tampering = on_tampering
+        self.cells = KeyCells()
         self._found: dict[KeyId, Finding] = {}
         self._suspected: set[KeyId] = set()
         self._corrected: set[KeyId] = set()
@@ -125,6 +128,7 @@ class TamperedKeys:
             self._found.setdefault(key_id, finding)
             self.changes += is_news
         if is_news:
+            self.cells.of(key_id).bump()
             self._on_tampering(key_id, finding)
 
     def suspect(self, key_id: KeyId, kind: Integrity) -> None:
@@ -133,6 +137,7 @@ class TamperedKeys:
             is_news = key_id not in self._suspected
             self._suspected.add(key_id)
         if is_news:
+            self.cells.of(key_id).bump()
             self._on_tampering(key_id, Finding(kind, "counter", ""))
 
     def trust(self, key_id: KeyId) -> None:
@@ -162,6 +167,7 @@ class TamperedKeys:
         """Clear the findings of a key's document and blobs."""
         with self._lock:
             self.changes += self._found.pop(key_id, None) is not None
+        self.cells.of(key_id).bump()
 
     def problems(self) -> Mapping[KeyId, str]:
         """Return the finding of each key that has one."""
@@ -180,18 +186,22 @@ class StoreLock(msgspec.Struct):
     Attributes:
         reason: For people; empty if it is not locked.
         facts: For programs.
+        changes: Bumped when it is locked or unlocked, and when the store is reopened.
     """
 
     reason: str = ""
     facts: Mapping[str, Fact] = msgspec.field(default_factory=dict)
+    changes: Cell = msgspec.field(default_factory=Cell)
 
     def set(self, reason: str, facts: Mapping[str, Fact]) -> None:
         """Lock it."""
         self.facts, self.reason = dict(facts), reason
+        self.changes.bump()
 
     def open(self) -> None:
         """Unlock it."""
         self.reason = ""
+        self.changes.bump()
 
     def check(self) -> None:
         """

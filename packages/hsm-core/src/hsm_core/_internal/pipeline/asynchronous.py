@@ -293,7 +293,8 @@ class AsyncGateway:
         try:
             if speed is Speed.QUICK:
                 with suppress(NoRoomError):
-                    return group.add(self._pipeline.compute(request, at_once=True))
+                    outcome = self._pipeline.compute(request, at_once=True)
+                    return group.add(request, outcome)
             task = asyncio.get_running_loop().create_task(self._hand_over(request))
         except BaseException:
             self._gate.leave()
@@ -308,10 +309,29 @@ class AsyncGateway:
         except AuditUnavailableError as error:
             group.settle(error)
             return
+        for request, answer in group.take_moved():
+            self._decide_again(request, answer)
         if ticket is None:
             group.settle(None)
         else:
             self._tell_when_durable(ticket, group.settle, group.abandon)
+
+    def _decide_again(self, request: Request, answer: asyncio.Future[Any]) -> None:
+        """Answer from a pool a use whose key changed before it was recorded."""
+        task = asyncio.get_running_loop().create_task(self._hand_over(request))
+
+        def answered(done: asyncio.Task[object]) -> None:
+            self._gate.leave()
+            if answer.done():
+                return
+            if done.cancelled():
+                answer.cancel()
+            elif (error := done.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(done.result())
+
+        task.add_done_callback(answered)
 
     async def _hand_over(self, request: Request) -> object:
         operation = request.operation
@@ -359,15 +379,28 @@ class _Group:
 
     def __init__(self, gate: Gate) -> None:
         self.outcomes: list[Outcome] = []
+        self._requests: list[Request] = []
         self._answers: list[asyncio.Future[Any]] = []
         self._gate = gate
 
-    def add(self, outcome: Outcome) -> asyncio.Future[Any]:
+    def add(self, request: Request, outcome: Outcome) -> asyncio.Future[Any]:
         """Take in what was computed, and return the future of its answer."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.outcomes.append(outcome)
+        self._requests.append(request)
         self._answers.append(answer)
         return answer
+
+    def take_moved(self) -> list[tuple[Request, asyncio.Future[Any]]]:
+        """Let go of the uses that stood no more when they were to be recorded."""
+        if not any(outcome.has_moved for outcome in self.outcomes):
+            return []
+        group = list(zip(self.outcomes, self._requests, self._answers, strict=True))
+        stand = [member for member in group if not member[0].has_moved]
+        self.outcomes = [outcome for outcome, _, _ in stand]
+        self._requests = [request for _, request, _ in stand]
+        self._answers = [answer for _, _, answer in stand]
+        return [(request, answer) for o, request, answer in group if o.has_moved]
 
     def settle(self, error: AuditUnavailableError | None) -> None:
         """Give all answers, or *error* in the place of those that have a record."""

@@ -18,6 +18,7 @@ from hsm_core._internal.handlers.base import (
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import is_key_id, key_facts
+from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.policy.engine import decide_on
 from hsm_core._internal.policy.facts import joined
 from hsm_core.errors import (
@@ -71,6 +72,16 @@ class Admission:
     def context(self, caller: Caller, operation: Operation[Any]) -> RequestContext[Any]:
         """Return a new context, under the policy that is in force now."""
         return RequestContext(caller, operation, self._services.policy.engine)
+
+    def begin(self, context: RequestContext[Any]) -> None:
+        """Decide from here on by what is in force now, and notice what changes."""
+        services = self._services
+        context.seen = Snapshot(
+            services.policy.changes,
+            services.inventory.lock.changes,
+            services.crypto.changes,
+        )
+        context.policy = services.policy.engine
 
     def admit(
         self, context: RequestContext[Any], handler: AnyHandler[Any]
@@ -137,6 +148,7 @@ class Admission:
             context.operation = msgspec.structs.replace(
                 context.operation, **{field: entry.key_id}
             )
+        context.seen.add(inventory.tampered.cells.of(entry.key_id))
         document = inventory.document(KeyId(entry.key_id), entry)
         if reference not in (document.key_id, document.name):
             raise _missing(field)  # The index was wrong, and is put right by now.

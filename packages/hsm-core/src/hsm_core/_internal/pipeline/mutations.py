@@ -99,6 +99,7 @@ class Mutations:
             request.caller, request.operation, self._services.policy.engine
         )
         try:
+            attempt.check_caller = request.check
             attempt.name_approval(request.approval_id)
             attempt.expect_generation(request.expected_generation)
             attempt.check(self._services.settings.limits)
@@ -246,7 +247,12 @@ class Mutations:
 
         given_up = attempt.draft(Phase.OUTCOME)
         try:
-            self._journal.begin(intent, given_up, meanwhile=open_accounts)
+            self._journal.begin(
+                intent,
+                given_up,
+                meanwhile=open_accounts,
+                check=attempt.check_caller,
+            )
         except AuditUnavailableError:
             self._services.uses.discard(opened)
             raise

@@ -14,10 +14,12 @@ trail called. What it promises:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.handlers.base import (
@@ -37,6 +39,7 @@ from hsm_core._internal.pipeline.authorisation import (
     checked_caller,
 )
 from hsm_core._internal.pipeline.mutations import Mutations
+from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
     AuditUnavailableError,
     GenerationConflictError,
@@ -57,13 +60,16 @@ _TRIES: Final = 5
 """Number of retries of a key use whose key changed in between."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct):
     """
     A result, or the error instead of it; withheld until *draft* is recorded.
 
     Attributes:
         reserved: Whether the record may use the space that is kept back.
         hold: The approval that it has, to be settled once it is recorded.
+        check: `Request.check`.
+        decided: How a use was decided; it stands while what was seen then holds.
+        has_moved: Whether it stood no more when it was to be recorded.
     """
 
     result: Any = None
@@ -71,6 +77,15 @@ class Outcome(msgspec.Struct, frozen=True):
     draft: AuditDraft | None = None
     reserved: bool = False
     hold: ApprovalReservation | None = None
+    check: Callable[[], None] | None = None
+    decided: tuple[RequestContext[Any], Answer[Any]] | None = None
+    has_moved: bool = False
+
+    def refuse(self, error: HSMError) -> None:
+        """Put an error in the place of the result."""
+        if self.draft is not None:
+            self.draft = replace(self.draft, code=error.code, version=0, detail=None)
+        self.result, self.error = None, error
 
 
 class Pipeline:
@@ -108,11 +123,16 @@ class Pipeline:
         done: bool | None = False
         try:
             ticket = self.begin_record([outcome])
+            tries = 0
+            while outcome.has_moved:
+                outcome = self._decide_again(request, outcome, tries)
+                ticket = self.begin_record([outcome])
+                tries += 1
             # The record may yet be written, so nobody may do it again.
             done = None
             if ticket is not None:
                 ticket.wait()
-            done = True
+            done = outcome.error is None
         finally:
             if outcome.hold is not None:
                 self._services.consents.settle(outcome.hold, done=done)
@@ -168,6 +188,12 @@ class Pipeline:
             return Outcome(error=error, draft=draft)
         if effect in _UNRECORDED and context.hold is None:
             return Outcome(answer.result)
+        return self._outcome(request, context, answer)
+
+    def _outcome(
+        self, request: Request, context: RequestContext[Any], answer: Answer[Any]
+    ) -> Outcome:
+        effect = request.operation.effect
         return Outcome(
             answer.result,
             draft=context.draft(
@@ -175,52 +201,75 @@ class Pipeline:
             ),
             reserved=effect is Effect.RECOVERY,
             hold=context.hold,
+            check=request.check,
+            decided=(context, answer) if effect is Effect.USE else None,
         )
 
     def _compute_stably(
         self, context: RequestContext[Any], *, at_once: bool
     ) -> Answer[Any]:
-        """
-        Compute, and see whether the answer still stands when it is done.
-
-        A use that was computed before its version was retired is ordered before that,
-        and stands. One whose version was revoked or destroyed meanwhile does not.
-        """
-        if context.operation.effect is not Effect.USE:
+        """Compute; again, if it failed while something changed that it rests on."""
+        sent = context.operation
+        if sent.effect is not Effect.USE:
+            self._admission.begin(context)
             return self._compute_once(context, at_once=at_once)
-        sent, inventory = context.operation, self._services.inventory
         for _ in range(_TRIES):
             context.operation = sent
+            self._admission.begin(context)
             try:
-                answer = self._compute_once(context, at_once=at_once)
+                return self._compute_once(context, at_once=at_once)
             except GenerationConflictError:
                 continue  # The store may know of a change before the cache does.
             except HSMError:
-                if not inventory.has_moved(context.documents):
+                if context.seen.holds():
                     raise
-                continue
-            try:
-                moved = inventory.has_moved(context.documents)
-                stands = not moved or self._still_stands(context, answer)
-            except BaseException:
-                self._admission.settle_approval(context, done=False)
-                raise
-            if stands:
-                return answer
-            self._admission.settle_approval(context, done=False)
         raise GenerationConflictError
 
+    def _decide_again(self, request: Request, outcome: Outcome, tries: int) -> Outcome:
+        """
+        Decide on a use whose key, policy or algorithm changed before it was recorded.
+
+        A use that was computed before its version was retired is ordered before that,
+        and stands. One whose version was revoked or destroyed meanwhile does not, and
+        is tried again.
+        """
+        assert outcome.decided is not None  # noqa: S101 (only uses can move)
+        context, answer = outcome.decided
+        outcome.hold = None  # The context has it, too.
+        try:
+            if tries == _TRIES:
+                raise GenerationConflictError
+            stands = self._still_stands(context, answer)
+        except Exception as error:
+            self._admission.settle_approval(context, done=False)
+            draft = context.draft(Phase.SINGLE, code=code_of(error))
+            return Outcome(error=error, draft=draft)
+        except BaseException:
+            self._admission.settle_approval(context, done=False)
+            raise
+        if stands:
+            return self._outcome(request, context, answer)
+        self._admission.settle_approval(context, done=False)
+        return self.compute(request)
+
     def _still_stands(self, context: RequestContext[Any], answer: Answer[Any]) -> bool:
-        if context.document is None:
-            return True
-        inventory = self._services.inventory
-        document = inventory.document(context.document.key_id)
-        context.document = document
+        services, engine = self._services, context.policy
+        self._admission.begin(context)
+        for named in context.documents:
+            context.seen.add(services.inventory.tampered.cells.of(named.key_id))
+        services.inventory.lock.check()
+        document = context.document
+        if document is not None:
+            document = services.inventory.document(document.key_id)
+            services.crypto.require(Algorithm(document.algorithm))
+            context.document = document
         self._admission.authorise(context)
-        if context.demands and context.hold is None:
+        if context.demands and (context.hold is None or context.policy is not engine):
             return False
-        if inventory.has_moved(context.others.values()):
+        if services.inventory.has_moved(context.others.values()):
             return False
+        if document is None:
+            return True
         used = [document.version(n) for n in (answer.version, answer.source) if n]
         return bool(used) and all(v and v.state in _STANDING for v in used)
 
@@ -255,27 +304,56 @@ class Pipeline:
         """
         Append the records of outcomes, without waiting for the disk.
 
+        A use is recorded only if it still stands under the lock of the audit log, where
+        nothing else can be recorded in between; others are left out, with *has_moved*
+        set.
+
         Raises:
             AuditUnavailableError: They can't be appended.
         """
-        drafts, reserved, durable = list[AuditDraft](), True, False
+        reserved, durable, recorded = True, False, False
         for outcome in outcomes:
             if outcome.draft is not None:
-                drafts.append(outcome.draft)
+                recorded = True
                 # What a recovery did is in the audit log already; so this must be too.
                 reserved = reserved and outcome.reserved
                 durable = durable or outcome.hold is not None
-        if not drafts:
+        if not recorded:
             return None
         try:
             return self._services.audit.append(
-                drafts, reserved=reserved, durable=durable
+                partial(self._standing, outcomes), reserved=reserved, durable=durable
             )
         except AuditUnavailableError:
             raise
         except HSMError as error:
             # A record that can't be written down is a log that can't be written.
             raise AuditUnavailableError from error
+
+    def _standing(self, outcomes: Sequence[Outcome]) -> list[AuditDraft]:
+        """Return the records of the outcomes that stand; the audit log is locked."""
+        found = []
+        for outcome in outcomes:
+            if outcome.error is None and not self._stands(outcome):
+                outcome.has_moved = True
+            elif outcome.draft is not None:
+                found.append(outcome.draft)
+        return found
+
+    def _stands(self, outcome: Outcome) -> bool:
+        if outcome.decided is not None:
+            context, _ = outcome.decided
+            if not context.seen.holds():
+                return False
+            # Whether the store may be used is asked, for no cell tells.
+            if context.document and not self._services.inventory.store.available:
+                return False
+        if outcome.check is not None:
+            try:
+                outcome.check()
+            except HSMError as error:
+                outcome.refuse(error)
+        return True
 
 
 class BoundHSM:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core import policies
+from hsm_core._internal.lib.cells import Cell
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._policies.certificate_identities import KnownPerson, person_of
 from hsm_core._policies.token_identities import TokenIdentity, identity_of_token
@@ -35,6 +36,7 @@ class PolicyHolder:
         loaded_at: When the policy in force was read.
         problem: Why the file that lies there now is not in force; else empty.
         failures: How often a file was refused since the HSM was opened.
+        changes: Bumped by each engine that is put in force.
     """
 
     def __init__(self, engine: RuleEngine, source: str, loaded_at: int) -> None:
@@ -43,6 +45,7 @@ class PolicyHolder:
         self.loaded_at = loaded_at
         self.problem = ""
         self.failures = 0
+        self.changes = Cell()
 
     def policy_hash(self) -> str:
         """Return the hash of the policy in force, hex."""
@@ -53,6 +56,7 @@ class PolicyHolder:
         self.engine = engine
         self.loaded_at = loaded_at
         self.problem = problem
+        self.changes.bump()
 
     def refuse(self, problem: str) -> None:
         """Remember that a file could not be put in force."""

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""
+Cells, which show that something has changed, and snapshots of them.
+
+Whoever changes what a decision may rest on bumps its cell: after the change is visible,
+and before it is answered and before its outcome is recorded. Whoever decides takes a
+snapshot of each cell *before* reading what it stands for. So a snapshot that still
+holds under the audit log's lock shows that the decision is not behind the change.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_KEY_CELLS: Final = 1024
+
+
+class Cell:
+    """
+    Mark of one subject; each change replaces its value. Safe for many threads.
+
+    Attributes:
+        value: Compared by identity, so that no change hides another.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = object()
+
+    def bump(self) -> None:
+        """Note a change that is visible by now."""
+        self.value = object()
+
+
+class KeyCells:
+    """Cells of keys; some keys share one, so that their number does not matter."""
+
+    def __init__(self) -> None:
+        self._cells = tuple(Cell() for _ in range(_KEY_CELLS))
+
+    def of(self, key_id: str) -> Cell:
+        """Return the cell of a key."""
+        return self._cells[hash(key_id) % _KEY_CELLS]
+
+
+class Snapshot:
+    """Values of cells, each as it was before its subject was read."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self, *cells: Cell) -> None:
+        self._marks = [(cell, cell.value) for cell in cells]
+
+    def add(self, cell: Cell) -> None:
+        """Include a further cell, from now on."""
+        self._marks.append((cell, cell.value))
+
+    def holds(self) -> bool:
+        """Return whether nothing has changed since."""
+        for cell, value in self._marks:
+            if cell.value is not value:
+                return False
+        return True
