@@ -11,10 +11,9 @@ scope or a search all that are left.
 from __future__ import annotations
 
 import sqlite3
-from binascii import hexlify
-from collections.abc import Iterable
-from struct import Struct
-from typing import Final, TypeAlias, cast
+from functools import cache, lru_cache
+from itertools import pairwise
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -27,7 +26,9 @@ from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery
 _Facet: TypeAlias = tuple[str, str, str]
 _Position: TypeAlias = tuple[int, bytes]
 _INTEGER_LIMIT: Final = 2**63
-_UUID: Final = Struct("8s4s4s4s12s")
+_PACKED_BYTES: Final = 16
+_GROUPS: Final = (0, 8, 12, 16, 20, 32)
+_IDS_REMEMBERED: Final = 8192
 
 _ENTER: Final = (
     "INSERT INTO facets (tag, algorithm, state, number) VALUES (?, ?, ?, 1) "
@@ -168,23 +169,36 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
         return _walk(connection, query, [facet for facet, _ in facets])
     (rarest, total), *others = sorted(facets, key=lambda facet: facet[1])
     values: list[object] = [rarest, *(facet for facet, _ in others)]
-    condition = _SELECT + _ALSO * len(others)
     if others:
         counting = _COUNT + _ALSO * len(others)
         total = connection.execute(counting, values).fetchone()[0]
+    first, number = query.offset, query.limit
+    is_newest = query.after is not None or first <= total // 2
     if query.after is not None:
-        condition += _BEHIND
         values += _position(*query.after)
-    if query.after is not None or query.offset <= total // 2:
-        condition += _NEWEST
-        rows = _fetch(connection, condition, values, query.limit, query.offset)
-    else:
+    elif not is_newest:
         # From the other end it is nearer.
-        last = total - query.offset
-        first = max(0, last - query.limit)
-        condition += _OLDEST
-        rows = _fetch(connection, condition, values, last - first, first)[::-1]
-    return IndexPage(keys=_unpack(rows), total=total)
+        last = total - first
+        first = max(0, last - number)
+        number = last - first
+    if number <= 0 or first >= _INTEGER_LIMIT:
+        return IndexPage(keys=(), total=total)
+    statement = _statement(
+        len(others), is_behind=query.after is not None, is_newest=is_newest
+    )
+    rows = connection.execute(statement, (*values, number, first)).fetchall()
+    return IndexPage(keys=_unpack(rows if is_newest else rows[::-1]), total=total)
+
+
+@cache
+def _statement(others: int, *, is_behind: bool, is_newest: bool) -> str:
+    """Return the statement of a page; the driver finds it again by its object."""
+    return (
+        _SELECT
+        + _ALSO * others
+        + (_BEHIND if is_behind else "")
+        + (_NEWEST if is_newest else _OLDEST)
+    )
 
 
 def _walk(
@@ -249,28 +263,19 @@ def _position(created_at: int, key_id: str) -> _Position:
     return created_at, _pack(key_id)
 
 
-def _fetch(
-    connection: sqlite3.Connection,
-    statement: str,
-    values: Iterable[object],
-    limit: int,
-    offset: int,
-) -> list[Row]:
-    if limit <= 0 or offset >= _INTEGER_LIMIT:
-        return []
-    return connection.execute(statement, (*values, limit, offset)).fetchall()
-
-
 def _unpack(rows: list[Row]) -> tuple[tuple[int, KeyId], ...]:
-    # All at once, in calls that loop by themselves: this is half the cost of a page.
     if not rows:
         return ()
     instants, packed = zip(*rows, strict=True)
-    try:
-        digits = hexlify(b"".join(packed))
-    except TypeError:
-        digits = b""
-    if len(digits) != 32 * len(rows) or {int} != set(map(type, instants)):
+    if {int} != set(map(type, instants)):
         raise IntegrityError("The index of the key store was tampered with.")
-    ids = b"\n".join(map(b"-".join, _UUID.iter_unpack(digits))).decode().split("\n")
-    return tuple(zip(instants, cast("list[KeyId]", ids), strict=True))
+    return tuple(zip(instants, map(_key_id, packed), strict=True))
+
+
+@lru_cache(_IDS_REMEMBERED)
+def _key_id(packed: object) -> KeyId:
+    """Return the ID of a key in a place; those of keys shown again are one object."""
+    if not isinstance(packed, bytes) or len(packed) != _PACKED_BYTES:
+        raise IntegrityError("The index of the key store was tampered with.")
+    digits = packed.hex()
+    return KeyId("-".join(digits[at:end] for at, end in pairwise(_GROUPS)))

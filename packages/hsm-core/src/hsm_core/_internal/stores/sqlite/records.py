@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, is_key_id
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approvals import RecordApprovalStore
 from hsm_core._internal.stores.keys import RecordKeyStore
@@ -45,7 +45,14 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     VERSION_BITS,
 )
 from hsm_core.errors import ConflictError
-from hsm_core.protocols import BUCKETS, AccountChange, ApprovalEntry, StoreAccount
+from hsm_core.model import KeyId
+from hsm_core.protocols import (
+    BUCKETS,
+    AccountChange,
+    ApprovalEntry,
+    StoreAccount,
+    StoredKey,
+)
 
 _READ: Final = {
     USES: "SELECT value FROM uses WHERE material_id = ?",
@@ -70,6 +77,7 @@ _DOCUMENT: Final = (
     "SELECT d.document FROM keys AS k "
     "JOIN documents AS d ON d.n = k.n WHERE k.key_id = ?"
 )
+_LISTED: Final = _DOCUMENT + " AND k.created_at NOT NULL"
 _BLOB: Final = (
     "SELECT b.blob FROM keys AS k "
     "JOIN blobs AS b ON b.id = ((k.n << ?) | ?) WHERE k.key_id = ?"
@@ -108,10 +116,7 @@ class SqliteRecords(Records):
         found = self._database.row(*_reading(name))
         if found is None:
             return None
-        value: object = found[0]
-        if not isinstance(value, bytes) or len(value) > most:
-            raise DamagedRecordError("A stored value was tampered with.")
-        return value
+        return _checked(found[0], most)
 
     def ids(self, folder: str, /) -> list[str]:
         """Return ids; of keys and abort marks the index has the only list."""
@@ -220,6 +225,12 @@ def _reading(name: str) -> tuple[str, tuple[object, ...]]:
     return _BLOB, (VERSION_BITS, version_of(name), key_id)
 
 
+def _checked(value: object, most: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > most:
+        raise DamagedRecordError("A stored value was tampered with.")
+    return value
+
+
 def _discard(connection: sqlite3.Connection, name: str) -> None:
     connection.execute(_DISCARD, (VERSION_BITS, version_of(name), key_of(name)))
 
@@ -277,6 +288,15 @@ class SqliteKeyStore(RecordKeyStore):
     def __init__(self, path: Path) -> None:
         self.database = Database(path, KEYS_SCHEMA)
         super().__init__(SqliteRecords(self.database), KeyRows(self.database))
+
+    def get(self, key_id: KeyId, /) -> StoredKey:
+        """Return a key's document; one look-up, if there is nothing odd about it."""
+        if is_key_id(key_id):
+            with suppress(DamagedRecordError):
+                found = self.database.row(_LISTED, (key_id,))
+                if found is not None:
+                    return StoredKey(key_id, _checked(found[0], MAX_DOCUMENT_BYTES))
+        return super().get(key_id)
 
 
 class SqliteApprovalStore(RecordApprovalStore):
