@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -196,26 +196,24 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
             )
         )
         shown = page.keys[: operation.per_page]
-        read = self._services.inventory.side_by_side
-        items = read(lambda key: self._show(key[1], scope), shown)
         more = len(page.keys) > len(shown)
         return ops.KeyPage(
-            items=tuple(filter(None, items)),
+            items=tuple(self._rows([key_id for _, key_id in shown], scope)),
             total=page.total,
             page=0 if after else operation.page,
             per_page=operation.per_page,
             next_cursor=_write_cursor(shown[-1]) if more else "",
         )
 
-    def _show(self, key_id: KeyId, scope: KeyScope) -> KeyInfo | None:
-        """Show what can be believed of a key; None if the index was wrong of it."""
-        inventory = self._services.inventory
-        known, integrity = inventory.glance(key_id), inventory.integrity(key_id)
-        if known is None:
-            return tampered_info(key_id, integrity)
-        if not scope.is_everything and not scope.shows(key_facts(known.document)):
-            return None
-        return known.row(integrity)
+    def _rows(self, key_ids: list[KeyId], scope: KeyScope) -> Iterator[KeyInfo]:
+        """Show what can be believed of keys, without those of which the index lied."""
+        inventory, is_open = self._services.inventory, scope.is_everything
+        integrity_of = inventory.tampered.integrity
+        for key_id, known in zip(key_ids, inventory.glance(key_ids), strict=True):
+            if known is None:
+                yield tampered_info(key_id, integrity_of(key_id))
+            elif is_open or scope.shows(key_facts(known.document)):
+                yield known.row(integrity_of(key_id))
 
 
 @handles(ops.ListVersions)

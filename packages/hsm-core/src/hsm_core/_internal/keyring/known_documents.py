@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -46,6 +47,10 @@ class KnownDocuments:
     def get(self, key_id: KeyId) -> KnownDocument | None:
         """Return a key's document, or None."""
         return self._found.get(key_id)
+
+    def get_all(self, key_ids: Sequence[KeyId]) -> list[KnownDocument | None]:
+        """Return the document of each key, or None."""
+        return self._found.get_all(key_ids)
 
     def put(self, digest: str, document: KeyDocument) -> KnownDocument:
         """

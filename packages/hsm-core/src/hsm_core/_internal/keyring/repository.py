@@ -177,17 +177,27 @@ class KeyRepository(AuthenticatedReader):
             self._check_blobs(document)
         return document, self.integrity(key_id)
 
-    def glance(self, key_id: KeyId) -> KnownDocument | None:
+    def glance(self, key_ids: Sequence[KeyId]) -> list[KnownDocument | None]:
         """
-        Return a key's document from memory, or from the store if it is not there.
+        Return documents from memory, or from the store those that are not there.
 
-        None if it is not authentic; other errors as of `inspect`.
+        None for a key whose document is not authentic; other errors as of `inspect`.
         """
-        known = self.vouched(key_id)
-        if known is None and not self.census.is_pinned(key_id):
-            with suppress(KeyTamperedError):
-                known = self.reread(key_id)
+        known = self.vouched(key_ids)
+        if None in known:
+            missing = [n for n, found in enumerate(known) if found is None]
+            read = self.side_by_side(
+                self._read_authentic, map(key_ids.__getitem__, missing)
+            )
+            for number, found in zip(missing, read, strict=True):
+                known[number] = found
         return known
+
+    def _read_authentic(self, key_id: KeyId) -> KnownDocument | None:
+        if not self.census.is_pinned(key_id):
+            with suppress(KeyTamperedError):
+                return self.reread(key_id)
+        return None
 
     def _check_blobs(self, document: KeyDocument) -> None:
         found = self.side_by_side(

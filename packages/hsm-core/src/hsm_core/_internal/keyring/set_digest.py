@@ -222,6 +222,11 @@ class KeySetDigest:
         with self._lock:
             self._pinned.pop(key_id, None)
 
+    @property
+    def has_pinned(self) -> bool:
+        """Whether the stored state of any key differs from its recorded state."""
+        return bool(self._pinned)
+
     def is_pinned(self, key_id: KeyId) -> bool:
         """Return whether a key's stored state differs from its recorded state."""
         return key_id in self._pinned

@@ -10,7 +10,7 @@ only then is the key disabled. What was found is kept until the key is recovered
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -369,17 +369,22 @@ class AuthenticatedReader:
             return cached.document
         return None
 
-    def vouched(self, key_id: KeyId) -> KnownDocument | None:
+    def vouched(self, key_ids: Sequence[KeyId]) -> list[KnownDocument | None]:
         """
-        Return a document in memory that the set digest vouches for; reads nothing.
+        Return documents in memory that the set digest vouches for; reads nothing.
 
-        Every change replaces it before it is acknowledged. None if it is not in memory,
-        or if its part of the store is yet to be compared.
+        Every change replaces them before it is acknowledged. None for a key whose
+        document is not in memory, or whose part of the store is yet to be compared.
         """
-        census = self.census
-        if bucket_of(key_id) in census.unverified or census.is_pinned(key_id):
-            return None
-        return self._documents.get(key_id)
+        known, census = self._documents.get_all(key_ids), self.census
+        if not census.unverified and not census.has_pinned:
+            return known
+        return [
+            None
+            if bucket_of(key_id) in census.unverified or census.is_pinned(key_id)
+            else found
+            for key_id, found in zip(key_ids, known, strict=True)
+        ]
 
     def has_moved(self, documents: Iterable[KeyDocument]) -> bool:
         """Return whether the store has something newer, or nothing, of one of them."""

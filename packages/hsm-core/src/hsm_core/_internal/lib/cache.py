@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 from hsm_core.operations import KeyCacheStatus
@@ -46,6 +47,18 @@ class BoundedCache(Generic[K, V]):
                 self._hits += 1
                 self._items.move_to_end(key)
             return value
+
+    def get_all(self, keys: Sequence[K]) -> list[V | None]:
+        """Return the value of each key, or None."""
+        with self._lock:
+            found = [self._items.get(key) for key in keys]
+            for key, value in zip(keys, found, strict=True):
+                if value is not None:
+                    self._items.move_to_end(key)
+            missing = found.count(None)
+            self._hits += len(found) - missing
+            self._misses += missing
+        return found
 
     def put(self, key: K, value: V) -> None:
         """Insert *value*, and evict the oldest entries beyond the limit."""
