@@ -12,7 +12,11 @@ from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
 from hsm_core._internal.keyring.stored_keys import TamperedKeys, tampering
 from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import KeyStateError, KeyTamperedError
+from hsm_core.errors import (
+    GenerationConflictError,
+    KeyStateError,
+    KeyTamperedError,
+)
 from hsm_core.model import Integrity, KeyState
 from hsm_core.operations import KeyCacheStatus
 from hsm_core.protocols import Entropy, KeyHandle, KeyStore
@@ -103,6 +107,7 @@ class Materials:
 
         Raises:
             KeyTamperedError: The blob is missing, changed, or another's.
+            GenerationConflictError: The same, for the key has changed meanwhile.
             KeyStateError: The material was destroyed.
         """
         slot = document.key_id, version.blob_sha256
@@ -140,8 +145,10 @@ class Materials:
                 raise _blob_tampering(document, version, found)
             return self._ring.open_material(blob, context=_context(document, version))
         except KeyTamperedError as error:
-            if not self._has_moved(document):
-                self._tampered.condemn(document.key_id, error)
+            if self._has_moved(document):
+                # A change has removed the blob: the document is old, nothing altered.
+                raise GenerationConflictError from error
+            self._tampered.condemn(document.key_id, error)
             raise
 
     def seal(
