@@ -445,6 +445,22 @@ def dual_control(session: nox.Session) -> None:
 
 
 @nox.session
+def races(session: nox.Session) -> None:
+    """
+    End uses in their middle a thousand times in each way, or `FERROHSM_RACES`.
+
+    Sixteen threads, or connections, use a key that is revoked meanwhile, or whose
+    policy, disk or credential fails. Takes an hour. CI runs one or two of each.
+    """
+    _install(session, "test")
+    session.run(
+        *("pytest", "-q", "--timeout=0", *_paths(SELECTION["races"])),
+        *session.posargs,
+        env={"FERROHSM_RACES": os.environ.get("FERROHSM_RACES", "1000")},
+    )
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Use the console in the system's Chromium, and look for what no page may do."""
     _install(session, "test", "browser")
