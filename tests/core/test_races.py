@@ -321,13 +321,28 @@ def test_an_event_loop_refuses_more_than_it_can_hold() -> None:
         hsm = open_async(gateway).act_as(caller())
 
         async def flood() -> list[object]:
-            work = [hsm.execute(ops.ListKeys()) for _ in range(1500)]
+            work = [hsm.execute(ops.ListKeys(search="a")) for _ in range(1500)]
             return await asyncio.gather(*work, return_exceptions=True)
 
         answers = asyncio.run(flood())
 
         kinds = Counter(type(answer).__name__ for answer in answers)
         assert {"KeyPage": 1024, "OverloadedError": 476} == kinds
+
+
+def test_a_page_from_memory_waits_for_no_thread() -> None:
+    """More pages at once than may wait for a thread are all answered."""
+    with memory_hsm() as gateway:
+        Session(gateway.act_as(caller())).create_key("ed25519", name="key")
+        hsm = open_async(gateway).act_as(caller())
+
+        async def flood() -> list[ops.KeyPage]:
+            work = [hsm.execute(ops.ListKeys()) for _ in range(1500)]
+            return await asyncio.gather(*work)
+
+        pages = asyncio.run(flood())
+
+    assert {("key",)} == {tuple(key.name for key in page.items) for page in pages}
 
 
 def test_a_batch_keeps_its_order() -> None:

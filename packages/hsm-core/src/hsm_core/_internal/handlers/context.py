@@ -52,6 +52,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
             standard names for aliases, defaults filled.
         policy: Policy that decides; the one in force when the request was last decided.
         seen: Cells of all that was read, as they were before.
+        at_once: Whether `NoRoomError` is to be raised instead of reading the disk.
         is_checked: Whether the operation was checked against its type; its fields are
             recorded only after that.
         key_id: Key ID, or the name given by the caller if there is no such key.
@@ -72,6 +73,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
     operation: Op
     policy: RuleEngine
     seen: Snapshot = msgspec.field(default_factory=Snapshot)
+    at_once: bool = False
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -30,6 +30,7 @@ from hsm_core._internal.keyring.documents import (
     version_info,
 )
 from hsm_core._internal.keyring.stored_keys import tampering
+from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.keyring.versions import require_version
 from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.algorithms import Algorithm, parse_algorithm
@@ -49,6 +50,9 @@ from hsm_core.protocols import Clock, IndexQuery, KeyScope
 _MOST_PAGES: Final = 128
 _MOST_ITEMS: Final = 100
 """Maximum length of a cached page, in items."""
+
+_QUICK_ITEMS: Final = 1000
+"""How far from the newest key a page is found in one step of an event loop."""
 
 _Key: TypeAlias = tuple[str, frozenset[Role], ListKeys, KeyScope]
 
@@ -137,13 +141,22 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
 class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
     """Show a page of keys."""
 
-    speed = Speed.POOLED
-
     def __init__(self, services: HandlerDependencies) -> None:
         super().__init__(services)
         self._listings = Listings(
             services.settings.list_cache_seconds, services.clock, self._state_of_keys
         )
+
+    def speed_of(self, operation: ListKeys, /) -> Speed:
+        """Return whether the index answers in one step, as for the first pages."""
+        is_walk = bool(operation.search or operation.tags)
+        last = operation.page * operation.per_page
+        is_near = last <= _QUICK_ITEMS and not self._services.inventory.store.is_remote
+        return Speed.QUICK if is_near and not is_walk else Speed.POOLED
+
+    def weight(self, operation: ListKeys, /) -> int:
+        """Return that of a page whose documents are read from the disk."""
+        return Speed.POOLED
 
     def _state_of_keys(self) -> object:
         inventory = self._services.inventory
@@ -170,14 +183,16 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         """Read the index, then check every document that is shown."""
         at = self._services.clock.now()
         scope = context.policy.visible(context.caller, at=at)
-        operation = context.operation
+        if context.at_once and not scope.is_everything:
+            raise NoRoomError  # Every key that the filter leaves must be looked at.
+        make = partial(self._page, context.operation, scope, at_once=context.at_once)
         return Answer(
-            self._listings.page(
-                context.caller, operation, scope, lambda: self._page(operation, scope)
-            )
+            self._listings.page(context.caller, context.operation, scope, make)
         )
 
-    def _page(self, operation: ops.ListKeys, scope: KeyScope) -> ops.KeyPage:
+    def _page(
+        self, operation: ops.ListKeys, scope: KeyScope, *, at_once: bool
+    ) -> ops.KeyPage:
         after = _read_cursor(operation.cursor) if operation.cursor else None
         page = self._services.inventory.store.find(
             IndexQuery(
@@ -198,18 +213,22 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         shown = page.keys[: operation.per_page]
         more = len(page.keys) > len(shown)
         return ops.KeyPage(
-            items=tuple(self._rows([key_id for _, key_id in shown], scope)),
+            items=tuple(self._rows(shown, scope, at_once=at_once)),
             total=page.total,
             page=0 if after else operation.page,
             per_page=operation.per_page,
             next_cursor=_write_cursor(shown[-1]) if more else "",
         )
 
-    def _rows(self, key_ids: list[KeyId], scope: KeyScope) -> Iterator[KeyInfo]:
+    def _rows(
+        self, shown: Sequence[tuple[int, KeyId]], scope: KeyScope, *, at_once: bool
+    ) -> Iterator[KeyInfo]:
         """Show what can be believed of keys, without those of which the index lied."""
         inventory, is_open = self._services.inventory, scope.is_everything
         integrity_of = inventory.tampered.integrity
-        for key_id, known in zip(key_ids, inventory.glance(key_ids), strict=True):
+        key_ids = [key_id for _, key_id in shown]
+        documents = inventory.glance(key_ids, at_once=at_once)
+        for key_id, known in zip(key_ids, documents, strict=True):
             if known is None:
                 yield tampered_info(key_id, integrity_of(key_id))
             elif is_open or scope.shows(key_facts(known.document)):

@@ -33,6 +33,7 @@ from hsm_core._internal.keyring.stored_keys import (
     Finding,
     StoreLock,
 )
+from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core.errors import KeyTamperedError, StoreUnavailableError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
@@ -177,14 +178,21 @@ class KeyRepository(AuthenticatedReader):
             self._check_blobs(document)
         return document, self.integrity(key_id)
 
-    def glance(self, key_ids: Sequence[KeyId]) -> list[KnownDocument | None]:
+    def glance(
+        self, key_ids: Sequence[KeyId], *, at_once: bool = False
+    ) -> list[KnownDocument | None]:
         """
         Return documents from memory, or from the store those that are not there.
 
         None for a key whose document is not authentic; other errors as of `inspect`.
+
+        Raises:
+            NoRoomError: With *at_once*, one is not in memory.
         """
         known = self.vouched(key_ids)
         if None in known:
+            if at_once:
+                raise NoRoomError
             missing = [n for n, found in enumerate(known) if found is None]
             read = self.side_by_side(
                 self._read_authentic, map(key_ids.__getitem__, missing)

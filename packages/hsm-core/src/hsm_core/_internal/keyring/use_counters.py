@@ -237,7 +237,7 @@ Its exceptions stop the use.
 
 
 class NoRoomError(Exception):
-    """A block must be reserved, and the caller can't wait for the disk."""
+    """The disk must be asked, and the caller can't wait for it."""
 
 
 class UseAccounts:

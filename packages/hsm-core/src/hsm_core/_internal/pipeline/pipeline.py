@@ -155,13 +155,16 @@ class Pipeline:
         Args:
             request: Who asks for what.
 
-            at_once: Don't wait for the disk to count a use.
+            at_once: Don't wait for the disk, to count a use or to read keys.
 
         Raises:
             NoRoomError: With *at_once*, it would have to wait; nothing was done.
         """
         context = RequestContext(
-            request.caller, request.operation, self._services.policy.engine
+            request.caller,
+            request.operation,
+            self._services.policy.engine,
+            at_once=at_once,
         )
         effect = request.operation.effect
         try:
