@@ -294,6 +294,12 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def is_timed(self) -> bool:
+        """Whether it, or its exception, holds at some times only."""
+        asked = (self.match, self.exclusion)
+        return any(terms is not None and terms.window is not None for terms in asked)
+
+    @property
     def is_about_callers(self) -> bool:
         """Whether it is about who asks, and names none of the HSM's own doings."""
         asked = [self.match.caller]

@@ -74,12 +74,15 @@ class GuardedHandle:
 
     So a handle that was loaded before a self-test failed gives nothing afterwards, and
     a result that was computed meanwhile is thrown away.
+
+    Attributes:
+        unguarded: The handle itself, for who asks for failures by itself.
     """
 
-    __slots__ = ("_algorithm", "_guard", "_handle")
+    __slots__ = ("_algorithm", "_guard", "unguarded")
 
     def __init__(self, handle: KeyHandle, guard: Guard) -> None:
-        self._handle = handle
+        self.unguarded = handle
         self._algorithm = handle.algorithm
         self._guard = guard
 
@@ -93,24 +96,24 @@ class GuardedHandle:
 
     def public_der(self) -> bytes:
         """Return SubjectPublicKeyInfo, DER; empty for a symmetric key."""
-        return self._run(self._handle.public_der)
+        return self._run(self.unguarded.public_der)
 
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
         """See `KeyHandle.sign`."""
-        return self._run(self._handle.sign, octets(data), parameters)
+        return self._run(self.unguarded.sign, octets(data), parameters)
 
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """See `KeyHandle.verify`."""
-        self._run(self._handle.verify, octets(data), octets(signature), parameters)
+        self._run(self.unguarded.verify, octets(data), octets(signature), parameters)
 
     def seal(
         self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
     ) -> bytes:
         """See `KeyHandle.seal`."""
         given = map(octets, (nonce, plaintext, aad, start))
-        return self._run(self._handle.seal, *given)
+        return self._run(self.unguarded.seal, *given)
 
     def open(
         self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
@@ -118,43 +121,43 @@ class GuardedHandle:
         """See `KeyHandle.open`."""
         if not (isinstance(ciphertext, memoryview) and ciphertext.readonly):
             ciphertext = octets(ciphertext)
-        return self._run(self._handle.open, octets(nonce), ciphertext, octets(aad))
+        return self._run(self.unguarded.open, octets(nonce), ciphertext, octets(aad))
 
     def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.encrypt`."""
-        return self._run(self._handle.encrypt, octets(plaintext), parameters)
+        return self._run(self.unguarded.encrypt, octets(plaintext), parameters)
 
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.decrypt`."""
-        return self._run(self._handle.decrypt, octets(ciphertext), parameters)
+        return self._run(self.unguarded.decrypt, octets(ciphertext), parameters)
 
     def mac(self, data: bytes, /) -> bytes:
         """See `KeyHandle.mac`."""
-        return self._run(self._handle.mac, octets(data))
+        return self._run(self.unguarded.mac, octets(data))
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """See `KeyHandle.encapsulate`."""
-        return self._run(self._handle.encapsulate)
+        return self._run(self.unguarded.encapsulate)
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """See `KeyHandle.decapsulate`."""
-        return self._run(self._handle.decapsulate, octets(ciphertext))
+        return self._run(self.unguarded.decapsulate, octets(ciphertext))
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
         """See `KeyHandle.agree`."""
-        return self._run(self._handle.agree, octets(peer_public_der))
+        return self._run(self.unguarded.agree, octets(peer_public_der))
 
     def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
         """See `KeyHandle.derive`."""
-        return self._run(self._handle.derive, octets(salt), octets(info), length)
+        return self._run(self.unguarded.derive, octets(salt), octets(info), length)
 
     def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
         """See `KeyHandle.wrap`."""
-        return self._run(self._handle.wrap, octets(data), padded=padded)
+        return self._run(self.unguarded.wrap, octets(data), padded=padded)
 
     def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
         """See `KeyHandle.unwrap`."""
-        return self._run(self._handle.unwrap, octets(wrapped), padded=padded)
+        return self._run(self.unguarded.unwrap, octets(wrapped), padded=padded)
 
     def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         with self._guard:

@@ -38,6 +38,10 @@ class BaseHandle(ABC):
         """Refuse to sign."""
         self._refuse("sign")
 
+    def sign_again(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Sign as `sign` does, with parameters and a length of data that it took."""
+        return self.sign(data, parameters)
+
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:

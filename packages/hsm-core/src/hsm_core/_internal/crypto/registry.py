@@ -188,7 +188,7 @@ class CryptoRegistry:
                 raise bad_material(algorithm, reason) from None
         return GeneratedKey(kept, public_der)
 
-    def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
+    def load(self, algorithm: Algorithm, material: bytes) -> GuardedHandle:
         """
         Load material that we made and have just authenticated.
 

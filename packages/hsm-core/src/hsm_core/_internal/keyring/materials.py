@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
+from hsm_core._internal.crypto.guard import GuardedHandle
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
@@ -57,7 +59,7 @@ class Materials:
         self._crypto = crypto
         self._entropy = entropy
         self._tampered = tampered
-        self._handles: BoundedCache[tuple[str, str], KeyHandle] = BoundedCache(
+        self._handles: BoundedCache[tuple[str, str], GuardedHandle] = BoundedCache(
             cache_entries
         )
         self._public_handles: BoundedCache[bytes, KeyHandle] = BoundedCache(
@@ -121,6 +123,22 @@ class Materials:
             # The version may have been revoked or destroyed while it was opened.
             self._handles.drop(slot)
         return handle
+
+    def opener(
+        self, document: KeyDocument, version: VersionDocument
+    ) -> Callable[[], KeyHandle | None]:
+        """
+        Return a function that gives the key of a version while it is opened.
+
+        It is given without its guard, and keeps no key open.
+        """
+        slot, get = (document.key_id, version.blob_sha256), self._handles.get
+
+        def opened() -> KeyHandle | None:
+            handle = get(slot)
+            return None if handle is None else handle.unguarded
+
+        return opened
 
     def public_handle(
         self, document: KeyDocument, version: VersionDocument

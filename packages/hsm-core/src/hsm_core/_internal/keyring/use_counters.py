@@ -300,7 +300,7 @@ class UseAccounts:
         """
         account = self._accounts.get(use.version.material_id)
         if account is None:
-            account = self._account(use.key, use.version)
+            account = self.account_of(use.key, use.version)
         if account.take(use.uses, use.size, self._clock.now()):
             return
         if at_once:
@@ -310,7 +310,7 @@ class UseAccounts:
 
     def touch(self, key: KeyDocument, version: VersionDocument) -> None:
         """Note that a version was used for something that is not counted."""
-        self._account(key, version).last_used_at = self._clock.now()
+        self.account_of(key, version).last_used_at = self._clock.now()
 
     def open(self, key: KeyDocument, versions: Iterable[VersionDocument]) -> list[str]:
         """
@@ -396,7 +396,7 @@ class UseAccounts:
         """
         if version.state is KeyState.DESTROYED:
             return None, Integrity.OK
-        account = self._account(key, version)
+        account = self.account_of(key, version)
         if account.is_loaded:
             return self._shown(account, account.counts()), Integrity.OK
         value, found = self._judge(version.material_id, account.limit)
@@ -439,7 +439,8 @@ class UseAccounts:
             with suppress(StoreUnavailableError):
                 self._store_exact(material_id, account, exact)
 
-    def _account(self, key: KeyDocument, version: VersionDocument) -> UseAccount:
+    def account_of(self, key: KeyDocument, version: VersionDocument) -> UseAccount:
+        """Return the account of a version's material."""
         material_id = version.material_id
         account = self._accounts.get(material_id)
         if account is None:

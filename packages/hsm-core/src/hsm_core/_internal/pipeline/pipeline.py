@@ -32,6 +32,7 @@ from hsm_core._internal.handlers.base import (
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.use_counters import NoRoomError
+from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import (
     Admission,
@@ -39,6 +40,7 @@ from hsm_core._internal.pipeline.authorisation import (
     checked_caller,
 )
 from hsm_core._internal.pipeline.mutations import Mutations
+from hsm_core._internal.pipeline.plans import Plans
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -68,7 +70,9 @@ class Outcome(msgspec.Struct):
         reserved: Whether the record may use the space that is kept back.
         hold: The approval that it has, to be settled once it is recorded.
         check: `Request.check`.
-        decided: How a use was decided; it stands while what was seen then holds.
+        seen: What must hold for a use to stand; None for what is no use.
+        needs_store: Whether it stands only while the key store can be used.
+        decided: How the pipeline decided on a use; None for one by plan.
         has_moved: Whether it stood no more when it was to be recorded.
     """
 
@@ -78,6 +82,8 @@ class Outcome(msgspec.Struct):
     reserved: bool = False
     hold: ApprovalReservation | None = None
     check: Callable[[], None] | None = None
+    seen: Snapshot | None = None
+    needs_store: bool = False
     decided: tuple[RequestContext[Any], Answer[Any]] | None = None
     has_moved: bool = False
 
@@ -113,13 +119,14 @@ class Pipeline:
         self._handlers = handlers
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, journal)
+        self._plans = Plans(services, handlers)
         self.desk = ApprovalDesk(self._admission, services.consents)
 
     def execute(self, request: Request) -> Any:
         """Execute one request in the calling thread."""
         if request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
-        outcome = self.compute(request)
+        outcome = self.compute_by_plan(request) or self.compute(request)
         done: bool | None = False
         try:
             ticket = self.begin_record([outcome])
@@ -147,6 +154,21 @@ class Pipeline:
     def weight(self, operation: Operation[Any]) -> int:
         """Return how many quick operations one is worth; see `OpenHSM.weight`."""
         return self._handlers[type(operation)].weight(operation)
+
+    def compute_by_plan(
+        self, request: Request, *, at_once: bool = False
+    ) -> Outcome | None:
+        """Take a use as far as its record by its plan; None if there is none for it."""
+        found = self._plans.run(request, at_once=at_once)
+        if found is None:
+            return None
+        return Outcome(
+            found.result,
+            draft=found.draft,
+            check=request.check,
+            seen=found.seen,
+            needs_store=True,
+        )
 
     def compute(self, request: Request, *, at_once: bool = False) -> Outcome:
         """
@@ -191,12 +213,15 @@ class Pipeline:
             return Outcome(error=error, draft=draft)
         if effect in _UNRECORDED and context.hold is None:
             return Outcome(answer.result)
+        if effect is Effect.USE:
+            self._plans.learn(request, context, answer)
         return self._outcome(request, context, answer)
 
     def _outcome(
         self, request: Request, context: RequestContext[Any], answer: Answer[Any]
     ) -> Outcome:
         effect = request.operation.effect
+        is_use = effect is Effect.USE
         return Outcome(
             answer.result,
             draft=context.draft(
@@ -205,7 +230,9 @@ class Pipeline:
             reserved=effect is Effect.RECOVERY,
             hold=context.hold,
             check=request.check,
-            decided=(context, answer) if effect is Effect.USE else None,
+            seen=context.seen if is_use else None,
+            needs_store=is_use and context.document is not None,
+            decided=(context, answer) if is_use else None,
         )
 
     def _compute_stably(
@@ -236,7 +263,8 @@ class Pipeline:
         and stands. One whose version was revoked or destroyed meanwhile does not, and
         is tried again.
         """
-        assert outcome.decided is not None  # noqa: S101 (only uses can move)
+        if outcome.decided is None:
+            return self.compute(request)
         context, answer = outcome.decided
         outcome.hold = None  # The context has it, too.
         try:
@@ -344,13 +372,13 @@ class Pipeline:
         return found
 
     def _stands(self, outcome: Outcome) -> bool:
-        if outcome.decided is not None:
-            context, _ = outcome.decided
-            if not context.seen.holds():
-                return False
-            # Whether the store may be used is asked, for no cell tells.
-            if context.document and not self._services.inventory.store.available:
-                return False
+        seen = outcome.seen
+        # Whether the store may be used is asked, for no cell tells.
+        if seen is not None and not (
+            seen.holds()
+            and (not outcome.needs_store or self._services.inventory.store.available)
+        ):
+            return False
         if outcome.check is not None:
             try:
                 outcome.check()

@@ -129,6 +129,14 @@ class RuleEngine:
         """SHA-256 of the policy, hex."""
         return self.policy.policy_hash
 
+    def asks_for_the_time(self, kind: str, /) -> bool:
+        """Whether a rule about *kind*, or a twin of it, holds at some times only."""
+        kinds = (kind, *(twin.kind for twin in self._twins.get(kind, ())))
+        return any(
+            rule.is_timed and any(map(rule.match.names, kinds))
+            for rule in self.policy.rules
+        )
+
     def allows_revoked(self, kind: str, /) -> bool:
         """Whether *kind* may use a revoked version."""
         return kind in self.policy.revoked_uses

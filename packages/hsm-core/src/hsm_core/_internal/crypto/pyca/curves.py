@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import (
+    Prehashed,
     decode_dss_signature,
     encode_dss_signature,
 )
@@ -19,13 +21,19 @@ from hsm_core._internal.crypto.parameters import (
     check_verifying,
 )
 from hsm_core._internal.crypto.pyca.encoding import (
+    HASHES,
     PublicKeyHandle,
-    hash_of,
     load_peer,
     not_a_peer,
     private_der,
 )
-from hsm_core.algorithms import ALGORITHMS, Algorithm, SignatureEncoding, spec
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    HashAlgorithm,
+    SignatureEncoding,
+    spec,
+)
 from hsm_core.errors import MalformedError, SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
@@ -62,7 +70,8 @@ class ECDSAPublicHandle(PublicKeyHandle[ec.EllipticCurvePublicKey]):
                 signature = p1363_to_der(
                     signature, spec(self._algorithm).coordinate_bytes
                 )
-            self._public.verify(signature, data, ec.ECDSA(hash_of(parameters)))
+            method = _method_of(parameters.hash, parameters.prehashed)
+            self._public.verify(signature, data, method)
         except (InvalidSignature, MalformedError, ValueError):
             raise SignatureMismatchError from None
 
@@ -83,7 +92,12 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
         """Return a signature, in DER or of twice the coordinate's length."""
         check_signing(self._algorithm, data, parameters)
-        signature = self._private.sign(data, ec.ECDSA(hash_of(parameters)))
+        return self.sign_again(data, parameters)
+
+    def sign_again(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a signature; see `BaseHandle.sign_again`."""
+        method = _method_of(parameters.hash, parameters.prehashed)
+        signature = self._private.sign(data, method)
         if parameters.encoding is SignatureEncoding.P1363:
             return der_to_p1363(signature, spec(self._algorithm).coordinate_bytes)
         return signature
@@ -95,6 +109,13 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
         key = load_peer(self._algorithm, peer_public_der)
         peer = cast("ec.EllipticCurvePublicKey", key)
         return self._private.exchange(ec.ECDH(), peer)
+
+
+@cache
+def _method_of(hash: HashAlgorithm, prehashed: bool) -> ec.ECDSA:
+    """Return ECDSA with a hash, or over a digest; making one takes microseconds."""
+    chosen = HASHES[hash]
+    return ec.ECDSA(Prehashed(chosen) if prehashed else chosen)
 
 
 def der_to_p1363(signature: bytes, coordinate_bytes: int) -> bytes:

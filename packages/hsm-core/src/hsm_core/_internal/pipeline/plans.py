@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: MIT
+"""
+Plans: uses that were decided once, and are repeated with other payloads.
+
+Most of what the pipeline finds out of a use depends on its caller, its key and its
+parameters, and not on its payload. When a use has succeeded, all of that becomes a
+plan. The next use of the same form asks the plan alone, as long as every cell holds
+that was looked at before (`Snapshot`); it is counted, computed and recorded as always.
+
+A plan answers successes only. Whatever it can't answer, it leaves to the pipeline,
+which is the definition of everything: changes, refusals, wrong signatures, odd inputs.
+What can't be seen in a cell is asked each time (time-outs, sizes, use counts, the
+store, `Request.check`), or has no plan: approvals, single-use tokens, rules with hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from msgspec.structs import replace
+
+from hsm_core import operations as ops
+from hsm_core import wire
+from hsm_core._internal.crypto.ciphertexts import HEADER_BYTES
+from hsm_core._internal.handlers.base import (
+    INLINE_BYTES,
+    Answer,
+    AnyHandler,
+    HandlerDependencies,
+    Speed,
+    UseHandler,
+)
+from hsm_core._internal.handlers.context import RequestContext
+from hsm_core._internal.lib.cells import Snapshot
+from hsm_core._internal.pipeline.plan_work import Work, work_of
+from hsm_core._json import bytes_fields
+from hsm_core.algorithms import CiphertextEncoding
+from hsm_core.model import Caller, Phase
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditDraft, Request
+
+_PLANNED: Final[tuple[type[Operation[Any]], ...]] = (
+    ops.Sign,
+    ops.Verify,
+    ops.ComputeMac,
+    ops.VerifyMac,
+    ops.Encrypt,
+    ops.Decrypt,
+    ops.Seal,
+    ops.Open,
+    ops.Encapsulate,
+    ops.Decapsulate,
+)
+_MOST_PLANS: Final = 4096
+_PARAMETERS: Final = frozenset({"context"})
+"""Byte strings that are part of a form, and no payload."""
+
+_ENVELOPE: Final = CiphertextEncoding.ENVELOPE
+_REQUEST_ID_CHARACTERS: Final = 128
+
+facts_of: Final[Callable[[Caller], tuple[Any, ...]]] = attrgetter(
+    *(
+        name
+        for name in Caller.__struct_fields__
+        if name not in {"request_id", "deadline"}
+    )
+)
+"""What a rule may match or a record shows of a caller; equal facts share plans."""
+
+Form: TypeAlias = tuple[Any, ...]
+"""An operation without its payload."""
+
+
+class _Kind(NamedTuple):
+    """
+    How the operations of a type are told apart.
+
+    Attributes:
+        fixed: Gives the fields that are no payload.
+        payload: Fields that are.
+        optional: Those that may be left out, with what they are then.
+    """
+
+    fixed: Callable[[Any], Any]
+    payload: tuple[str, ...]
+    optional: tuple[tuple[str, object], ...]
+
+
+def _kind(operation: type[Operation[Any]]) -> _Kind:
+    names, defaults = operation.__struct_fields__, operation.__struct_defaults__
+    left_out = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+    payload = tuple(n for n in names if n in bytes_fields(operation) - _PARAMETERS)
+    fixed = tuple(n for n in names if n not in payload)
+    required = operation.required_fields()
+    return _Kind(
+        attrgetter(*fixed),
+        payload,
+        tuple((name, left_out[name]) for name in payload if name not in required),
+    )
+
+
+_KINDS: Final[Mapping[type[Operation[Any]], _Kind]] = {
+    operation: _kind(operation) for operation in _PLANNED
+}
+
+
+def _form_of(operation: Operation[Any]) -> Form | None:
+    """Return the form of an operation; None if its kind has no plans."""
+    kind = _KINDS.get(type(operation))
+    if kind is None:
+        return None
+    given = [getattr(operation, name) != without for name, without in kind.optional]
+    if isinstance(operation, ops.Decrypt) and operation.encoding is _ENVELOPE:
+        # An envelope says which version is to open it.
+        given.append(operation.ciphertext[:HEADER_BYTES])
+    return type(operation), kind.fixed(operation), *given
+
+
+class Planned(NamedTuple):
+    """What a plan answers, the record of it, and what must hold when it is written."""
+
+    result: Any
+    draft: AuditDraft
+    seen: Snapshot
+
+
+class Plan:
+    """
+    A use of one form by one caller, as it was decided.
+
+    Args:
+        services: Dependencies of the handlers.
+
+        handler: Of the operation.
+
+        context: The use that succeeded.
+
+        answer: What it gave.
+
+    Attributes:
+        seen: What must hold; else nothing here is right any more.
+    """
+
+    def __init__(
+        self,
+        services: HandlerDependencies,
+        handler: UseHandler[Any, Any],
+        context: RequestContext[Any],
+        answer: Answer[Any],
+    ) -> None:
+        self.seen = context.seen
+        self._services = services
+        self._key = context.key
+        self._draft = context.draft(Phase.SINGLE, version=answer.version)
+        limits = services.settings.limits
+        kind = _KINDS[type(context.operation)]
+        names = tuple(
+            name
+            for name in kind.payload
+            if (name, getattr(context.operation, name)) not in kind.optional
+        )
+        self._payload = tuple(
+            (name, limits.aad_bytes if name == "aad" else limits.payload_bytes)
+            for name in names
+        )
+        # Nobody's payload is kept, only the header of an envelope.
+        short = dict.fromkeys(names, b"")
+        if "ciphertext" in short:
+            short["ciphertext"] = context.operation.ciphertext[:HEADER_BYTES]
+        bare = replace(
+            context,
+            operation=replace(context.operation, **short),
+            prepared=[None, *context.prepared[1:]],
+        )
+        self._operation = bare.operation
+        self._is_quick = handler.speed_of(bare.operation) is Speed.QUICK
+        self._protects = handler.protects
+        self._account = services.uses.account_of(
+            self._key, self._key.versions[answer.version - 1]
+        )
+        self._work: Work = work_of(services, handler, bare, names)
+
+    def run(self, request: Request, *, at_once: bool) -> Planned | None:
+        """
+        Do it with another payload; None leaves it to the pipeline, wholly.
+
+        Args:
+            request: Of the plan's form and caller.
+
+            at_once: It must be quick.
+        """
+        operation, caller = request.operation, request.caller
+        payload: dict[str, bytes] = {}
+        total = 0
+        for name, most in self._payload:
+            data = getattr(operation, name)
+            if type(data) is not bytes or len(data) > most:
+                return None
+            payload[name] = data
+            total += len(data)
+        if at_once and not (self._is_quick and total <= INLINE_BYTES):
+            return None
+        if not (_is_plain(caller.request_id) and self._is_in_time(caller)):
+            return None
+        if self._protects and not self._count(payload):
+            return None
+        try:
+            answer = self._work(operation)
+        except Exception:  # The pipeline says what is wrong.
+            return None
+        if answer is None:
+            return None
+        if not self._protects:
+            used = self._key.versions[answer.version - 1]
+            self._services.uses.touch(self._key, used)
+        draft = self._record(caller, payload, total, answer)
+        return Planned(answer.result, draft, self.seen)
+
+    def _is_in_time(self, caller: Caller) -> bool:
+        deadline = caller.deadline
+        return not deadline or self._services.clock.monotonic() <= deadline
+
+    def _count(self, payload: dict[str, bytes]) -> bool:
+        size = sum(len(payload.get(name, b"")) for name in self._protects)
+        return self._account.take(1, size, self._services.clock.now())
+
+    def _record(
+        self,
+        caller: Caller,
+        payload: dict[str, bytes],
+        total: int,
+        answer: Answer[Any],
+    ) -> AuditDraft:
+        """Return the record of a use; see `Admission.bind` for its digest."""
+        digest_of = self._services.inventory.ring.payload_digest
+        if total > INLINE_BYTES:
+            digest = digest_of(answer.bound) if answer.bound else ""
+        else:
+            digest = digest_of(wire.encode_packed(replace(self._operation, **payload)))
+        sizes = {f"{name}_bytes": len(data) for name, data in payload.items()}
+        return replace(
+            self._draft,
+            request_id=caller.request_id,
+            version=answer.version,
+            parameters=self._draft.parameters | sizes,
+            digest=digest,
+        )
+
+
+def _is_plain(request_id: object) -> bool:
+    return (
+        type(request_id) is str
+        and len(request_id) <= _REQUEST_ID_CHARACTERS
+        and (not request_id or request_id.isprintable())
+    )
+
+
+class Plans:
+    """
+    Plans of all callers. Safe for many threads.
+
+    Args:
+        services: Dependencies of the handlers.
+
+        handlers: One per operation.
+    """
+
+    def __init__(
+        self,
+        services: HandlerDependencies,
+        handlers: Mapping[type[Operation[Any]], AnyHandler[Any]],
+    ) -> None:
+        self._services = services
+        self._handlers = handlers
+        self._plans: dict[tuple[Any, Form], Plan] = {}
+
+    def run(self, request: Request, *, at_once: bool) -> Planned | None:
+        """Execute a request by its plan; None if there is none that can."""
+        form = _form_of(request.operation)
+        if form is None:
+            return None
+        slot = facts_of(request.caller), form
+        try:
+            plan = self._plans.get(slot)
+        except TypeError:
+            return None  # Some field is not what it should be.
+        if plan is None or _has_options(request):
+            return None
+        if not plan.seen.holds():
+            self._plans.pop(slot, None)
+            return None
+        return plan.run(request, at_once=at_once)
+
+    def learn(
+        self, request: Request, context: RequestContext[Any], answer: Answer[Any]
+    ) -> None:
+        """Make a plan of a use that has succeeded, if it can be repeated by one."""
+        operation, caller = request.operation, request.caller
+        if type(operation) not in _KINDS or _has_options(request):
+            return
+        if context.demands or caller.single_use:
+            return
+        if context.policy.asks_for_the_time(type(operation).__name__):
+            return
+        handler = self._handlers[type(operation)]
+        assert isinstance(handler, UseHandler)  # noqa: S101 (all of _PLANNED are)
+        plan = Plan(self._services, handler, context, answer)
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        form = _form_of(operation)
+        assert form is not None  # noqa: S101 (its kind is known)
+        self._plans[facts_of(caller), form] = plan
+
+
+def _has_options(request: Request) -> bool:
+    """Whether a request asks for more than its operation."""
+    return bool(
+        request.approval_id
+        or request.idempotency_key is not None
+        or request.expected_generation
+    )
