@@ -24,7 +24,7 @@ from hsm_core.policies import (
     parse_policy,
     without_withdrawn,
 )
-from hsm_core.protocols import AuditDraft
+from hsm_core.protocols import AuditDraft, AuditDrafts
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
 from tests.self_tests import open_tested
@@ -306,10 +306,11 @@ class _Log:
         self.drafts: list[AuditDraft] = []
         self.fails = False
 
-    def append(self, drafts: list[AuditDraft], **how: object) -> _Log:
+    def append(self, drafts: AuditDrafts, **how: object) -> _Log:
+        found = drafts() if callable(drafts) else drafts
         if self.fails:
             raise AuditUnavailableError
-        self.drafts += drafts
+        self.drafts += found
         return self
 
     def wait(self) -> None:

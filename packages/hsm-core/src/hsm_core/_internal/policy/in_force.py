@@ -196,9 +196,8 @@ class PolicyReloader:
             self._withdraw(data, digest, str(error))
             self._refuse(str(error), digest)
             return
-        engine = RuleEngine(policy)
         try:
-            self._record("system.policy-loaded", engine.policy_hash, f"file {digest}")
+            self._put_in_force(RuleEngine(policy), f"file {digest}")
         except AuditUnavailableError as error:
             if not self._holder.problem:
                 self._holder.refuse(f"The new policy could not be recorded: {error}")
@@ -206,7 +205,6 @@ class PolicyReloader:
             # What a valid file takes away is gone as soon as what a faulty one does.
             self._withdraw(data, digest, self._holder.problem)
             return
-        self._holder.replace(engine, self._clock.now())
         self._in_force, self._refused = digest, ""
         self.on_change("")
 
@@ -219,8 +217,8 @@ class PolicyReloader:
         engine = RuleEngine(policy)
         text = f"the previous policy without what file {digest} withdraws"
         # It is in force without its record, too: nothing is granted by it.
-        self._record_or_owe("system.policy-loaded", engine.policy_hash, text)
         self._holder.replace(engine, self._clock.now(), problem=problem)
+        self._record_or_owe("system.policy-loaded", engine.policy_hash, text)
         # The content of before grants more, and is news again.
         self._in_force = ""
 
@@ -254,10 +252,28 @@ class PolicyReloader:
         except AuditUnavailableError:
             pass  # That is an alarm of its own.
 
-    def _record(self, kind: str, policy_hash: str, text: str) -> None:
-        draft = _draft(kind, policy_hash, text)
-        drafts = [*self._owed, draft]
-        self._audit.append(drafts, durable=True, reserved=True).wait()
+    def _put_in_force(self, engine: RuleEngine, text: str) -> None:
+        """
+        Record an engine, in force from its record on; without one, the former stays.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded.
+        """
+        holder = self._holder
+        former = holder.engine, holder.loaded_at, holder.problem
+        draft = _draft("system.policy-loaded", engine.policy_hash, text)
+
+        def change() -> list[AuditDraft]:
+            # No use by the former policy is recorded behind this.
+            holder.replace(engine, self._clock.now())
+            return [*self._owed, draft]
+
+        try:
+            self._audit.append(change, durable=True, reserved=True).wait()
+        except AuditUnavailableError:
+            if holder.engine is engine:
+                holder.replace(former[0], former[1], problem=former[2])
+            raise
         self._owed = []
 
 
