@@ -316,12 +316,13 @@ class Connection(web.RequestHandler):
         if self._is_retired:
             resp.force_close()
         try:
-            done = await super().finish_response(request, resp, start_time)
+            resp, is_lost = await super().finish_response(request, resp, start_time)
             is_long = request.writer.output_size > _LARGE_BYTES
             if is_long and not resp.keep_alive and self.transport is not None:
                 # After a close, the kernel soon drops data that was not acknowledged.
                 await self._taking.wait(self.transport)
-            return done
+            # The base class keeps it as long as the connection is idle.
+            return _WRITTEN if resp.keep_alive else resp, is_lost
         finally:
             self._app[IN_FLIGHT].end(self)
 
