@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
+from tests.e2e.family import members
 from tests.e2e.https import Client
 from tests.e2e.site import Site
 
@@ -35,7 +37,9 @@ RAW = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, int]]:
+def place(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Site, int, int]]:
     """Give a server with a hybrid key and two signers."""
     site = Site(tmp_path_factory.mktemp("raw") / "site")
     with site.start() as server:
@@ -47,28 +51,44 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, int]
             ):
                 body = {"algorithm": algorithm, "name": name}
                 assert 201 == client.request("POST", "/api/v1/keys", body).status
-        yield site, server.port
+        yield site, server.port, server.pid
         assert 0 == server.stop()
 
 
 @pytest.fixture
-def client(place: tuple[Site, int]) -> Iterator[Client]:
+def client(place: tuple[Site, int, int]) -> Iterator[Client]:
     """Give a connection of an operator."""
-    site, port = place
+    site, port, _ = place
     with site.client(port, "ada", "operator") as opened:
         yield opened
 
 
-def test_the_longest_message(client: Client) -> None:
+def memory(pid: int, name: str) -> int:
+    """Return a figure of a process's memory, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"{name}:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_the_longest_message(place: tuple[Site, int, int], client: Client) -> None:
     """
     What is sealed at the limit opens again, though the ciphertext is longer.
+
+    The vault holds both at most, and a front end one of them.
     """
     message = os.urandom(MiB) * (LIMIT // MiB)
+    _, _, server = place
+    (vault,), front_ends = members(server, "vault"), members(server, "front end")
+    before = {pid: memory(pid, "VmRSS") for pid in (vault, *front_ends)}
 
     sealed = client.request("POST", "/api/v1/keys/mailbox/seal", message, RAW)
     opened = client.request("POST", "/api/v1/keys/mailbox/open", sealed.body, RAW)
 
+    taken = {pid: memory(pid, "VmHWM") - before[pid] for pid in before}
     assert (200, 200) == (sealed.status, opened.status)
+    assert 2 * LIMIT < taken.pop(vault) < 2.2 * LIMIT
+    assert all(most < 1.2 * LIMIT for most in taken.values()), taken
     assert len(sealed.body) > LIMIT
     assert message == opened.body
     assert "application/octet-stream" == opened.headers["content-type"]
@@ -112,12 +132,12 @@ def test_fields_in_the_query(client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["signer", "classical"])
 def test_a_long_file_takes_little_memory(
-    place: tuple[Site, int], tmp_path: Path, name: str
+    place: tuple[Site, int, int], tmp_path: Path, name: str
 ) -> None:
     """
     The client signs a file larger than the memory that it takes, and verifies it.
     """
-    site, port = place
+    site, port, _ = place
     path, signature = tmp_path / "image", tmp_path / "image.sig"
     with path.open("wb") as file:
         file.truncate(FILE_BYTES)

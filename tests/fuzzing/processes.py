@@ -48,6 +48,7 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
+from hsm_server.ipc.payloads import unpack_operation
 from hsm_server.ipc.requests import Assemblies
 from hsm_server.vault.access import Visitor
 from tests.fuzzing.stored_forms import NothingReadError, wanted
@@ -77,6 +78,7 @@ def targets() -> list[Target]:
 def _from_front_end() -> list[bytes]:
     visitor = Visitor(credential="a.b.c", address="192.0.2.1", request_id="r")
     sign, create = wire.encode_packed(_SIGN), wire.encode_packed(_CREATE)
+    empty = wire.encode_packed(ops.Sign(key_id="k", message=b""))
     frames: list[Any] = [
         Hello(PROTOCOL, "1.0"),
         Request(1, Purpose.EXECUTE, visitor, sign, idempotency_key="k"),
@@ -84,6 +86,8 @@ def _from_front_end() -> list[bytes]:
         Request(2, Purpose.EXECUTE, visitor, create[9:], True),
         Request(3, Purpose.REFUSE, visitor, code="malformed", kind="Sign", key_id="k"),
         Cancel(2),
+        Chunk(4, b"message"),
+        Request(4, Purpose.EXECUTE, visitor, empty, True, payload="message"),
     ]
     alone = [frame for frame in frames if not getattr(frame, "in_chunks", False)]
     return [*map(packed, alone), b"".join(map(packed, frames))]
@@ -136,9 +140,10 @@ def _put_together(frames: list[Any]) -> object:
             case Chunk():
                 assemblies.add(frame.id, frame.data)
             case Request(purpose=Purpose.EXECUTE):
-                data = assemblies.complete(frame.id, frame.operation)
+                rest = b"" if frame.payload else frame.operation
+                data = assemblies.complete(frame.id, rest)
                 assemblies.drop(frame.id)
-                wire.decode_packed_operation(data)
+                unpack_operation(frame, data)
             case Answer(error=ErrorRecord() as record):
                 str(error_from_record(record))
             case _:

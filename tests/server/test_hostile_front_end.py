@@ -220,6 +220,17 @@ ATTACKS: Final[dict[str, tuple[list[Any], str]]] = {
         [Chunk(1, b"x"), Request(1, Purpose.GREET, visitor())],
         "chunks without a request, or the reverse",
     ),
+    "a payload that has no chunks": (
+        [Request(1, Purpose.EXECUTE, visitor(), b"", payload="message")],
+        "a payload without chunks",
+    ),
+    "a payload of nothing to execute": (
+        [
+            Chunk(1, b"x"),
+            Request(1, Purpose.GREET, visitor(), b"", True, payload="message"),
+        ],
+        "a payload without chunks",
+    ),
     "too many begun": (
         [b"".join(packed(Chunk(n, b"")) for n in range(1, 4098))],
         "too many requests at one time",

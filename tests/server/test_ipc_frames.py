@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core.errors import HSMError
+from hsm_core.operations import OPERATIONS, Decapsulate, Operation
 from hsm_core.wire import ErrorRecord
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
@@ -21,9 +22,11 @@ from hsm_server.ipc.frames import (
     Hello,
     Purpose,
     Request,
+    chunk_head,
     cut,
     packed,
 )
+from hsm_server.ipc.payloads import pack, unpack_operation
 from hsm_server.ipc.requests import Assemblies
 from hsm_server.vault.access import Visitor
 from tests.server.ipc_support import BACK, FRONT
@@ -80,6 +83,39 @@ def test_what_front_ends_send(frame: Any) -> None:
 def test_what_vaults_send(frame: Any) -> None:
     """A front end reads what a vault has packed."""
     assert frame == unpacked(packed(frame), FRONT)
+
+
+@given(IDS, st.binary(max_size=300))
+def test_chunks_without_a_copy(number: int, data: bytes) -> None:
+    """What stands before the data of a chunk makes a frame of it."""
+    frame = chunk_head(number, len(data)) + data
+
+    assert Chunk(number, data) == unpacked(frame, BACK)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+@pytest.mark.parametrize(
+    "kind",
+    # An encapsulation is never long.
+    [k for k in OPERATIONS if k.route.raw_request and k is not Decapsulate],
+)
+def test_payloads(kind: type[Operation[Any]], size: int) -> None:
+    """Every operation that can have a long field is sent without it, and put back."""
+    named = {"key_id": "k"} if "key_id" in kind.__struct_fields__ else {}
+    others = {"signature": b"s", "mac": b"m"}
+    fields = {k: v for k, v in others.items() if k in kind.__struct_fields__}
+    data = (b"abcdefg" * (size // 7 + 1))[:size]
+    operation = kind(**named, **fields, **{kind.route.raw_request: data})
+
+    sent = pack(operation, kind.route.raw_request)
+    frame = Request(
+        1, Purpose.EXECUTE, Visitor(), sent.packed, bool(sent.field), payload=sent.field
+    )
+    whole = b"".join(sent.chunks) if sent.field else sent.packed
+
+    assert len(sent.packed) < CHUNK_BYTES + 1024
+    assert (size > CHUNK_BYTES) == bool(sent.field)
+    assert operation == unpack_operation(frame, whole)
 
 
 @pytest.mark.parametrize("frame", [Request(1, Purpose.STATUS, Visitor()), Cancel(1)])

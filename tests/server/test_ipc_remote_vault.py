@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from hsm_core import errors
+from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core.algorithms import Algorithm, KeyUsage
-from hsm_core.errors import AuthenticationError
+from hsm_core.errors import AuthenticationError, MalformedError
 from hsm_core.testing import caller
 from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.identity.token_keys import TokenTrust
+from hsm_server.ipc.frames import Chunk, Purpose, Request
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root
@@ -146,6 +147,60 @@ class TestExecute:
             )
 
         assert [*texts, *(str(n).encode() for n in range(50))] == found
+
+    @pytest.mark.parametrize(
+        ("operation", "field"),
+        [
+            (ops.Encrypt(key_id="one", plaintext=b""), "aad"),
+            (ops.Encrypt(key_id="one", plaintext=b""), "key_id"),
+            (ops.Encrypt(key_id="one", plaintext=b"x"), "plaintext"),
+            (ops.DescribeKey(key_id="one"), "key_id"),
+        ],
+    )
+    async def test_a_field_without_chunks(
+        self, bench: Bench, operation: ops.Operation[Any], field: str
+    ) -> None:
+        """Chunks fill the one field that can be long, if it is empty, and no other."""
+        raw = await bench.raw()
+        request = Request(
+            1,
+            Purpose.EXECUTE,
+            visitor(),
+            wire.encode_packed(operation),
+            in_chunks=True,
+            payload=field,
+        )
+
+        await raw.send(Chunk(1, b"chunk"), request)
+        answer = await raw.answer()
+
+        assert answer.error is not None
+        assert MalformedError.code == answer.error.code
+        assert [] == recorded(bench.hsm, type(operation).__name__)
+
+    async def test_payloads_are_not_kept(self, bench: Bench) -> None:
+        """While the vault computes, nobody but the vault holds a payload."""
+        vault = bench.front_end()
+        key = await create(vault, Algorithm.AES_256_GCM, "one")
+        held = bytearray(b"text" * LONG)
+
+        class Text(bytes):
+            """Bytes whose end is noticed."""
+
+            def __del__(self) -> None:
+                held.clear()
+
+        waiting = vault.execute(
+            visitor(),
+            ops.Encrypt(key_id=key, plaintext=Text(held[:LONG])),
+            idempotency_key=None,
+            known=lambda _: told.append(len(held)),
+        )
+        told: list[int] = []
+        sealed = await waiting
+
+        assert LONG < len(sealed.ciphertext)
+        assert told == [0]
 
     async def test_too_long(self, bench: Bench) -> None:
         """An operation that is longer than the vault takes is refused by itself."""

@@ -42,6 +42,7 @@ from hsm_server.http.requests import (
     is_known,
     key_tag,
 )
+from hsm_server.http.response_bodies import bytes_response
 from hsm_server.http.state import (
     HEALTH,
     METRICS,
@@ -82,9 +83,11 @@ def _handler(
             # Nobody sends us much before we know that they may.
             await vault.greet(visitor, known=exchange.know)
         operation, options = await _read(request, reader, kind, visitor, exchange.know)
-        result = await vault.execute(
+        execution = vault.execute(
             visitor, operation, known=exchange.know, told=exchange.limit, **options
         )
+        del operation  # Its payload is not needed while the vault computes.
+        result = await execution
         raw = bool(route.raw_response) and _wants(request, BYTES)
         answer = _encode(kind, result, raw=raw)
         return _not_modified(request, answer) or answer
@@ -182,8 +185,8 @@ def _encode(kind: type[Operation[Any]], result: Any, *, raw: bool) -> web.Respon
     fields = msgspec.to_builtins(result, builtin_types=(bytes,))
     bare = fields.pop(route.raw_response)
     headers[RESULT_HEADER] = json.dumps(fields, separators=(",", ":"))
-    return web.Response(
-        body=bare, status=route.success, content_type=BYTES, headers=headers
+    return bytes_response(
+        bare, status=route.success, content_type=BYTES, headers=headers
     )
 
 

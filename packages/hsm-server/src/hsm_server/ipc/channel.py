@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from hsm_server.ipc.frames import HEADER_BYTES, MAX_FRAME_BYTES
+from hsm_server.ipc.frames import HEADER_BYTES, MAX_FRAME_BYTES, chunk_head
 
 T = TypeVar("T")
 
@@ -83,7 +83,12 @@ class Channel(Generic[T]):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop.add_reader(end.fileno(), self._read)
 
-    def send(self, frame: bytes) -> None:
+    def send_chunk(self, number: int, data: memoryview) -> None:
+        """Send a chunk, without a copy of its data."""
+        self.send(chunk_head(number, len(data)))
+        self.send(data)
+
+    def send(self, frame: bytes | memoryview) -> None:
         """Send a packed frame, together with others of the same turn of the loop."""
         if not self.is_open:
             return

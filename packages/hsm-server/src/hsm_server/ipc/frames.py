@@ -3,9 +3,9 @@
 Frames between front ends and vault.
 
 A frame is its length, 4 bytes, big endian, and MessagePack: an array of the type's name
-and its fields in order. No frame is longer than `MAX_FRAME_BYTES`; a longer operation,
-event or response is sent in chunks before the frame that completes it. A type that the
-other side may not send is rejected like an unknown one.
+and its fields in order. No frame is longer than `MAX_FRAME_BYTES`; a longer payload,
+operation, event or response is sent in chunks before the frame that completes it. A
+type that the other side may not send is rejected like an unknown one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hsm_core.wire import ErrorRecord
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.access import Visitor
 
-PROTOCOL: Final = 5
+PROTOCOL: Final = 6
 """Protocol version; must be equal on both sides."""
 
 HEADER_BYTES: Final = 4
@@ -94,6 +94,8 @@ class Request(_Frame, frozen=True, tag="request"):
         key_id: Of a rejected request: the named key.
         approval_id: The approval to use, if named.
         expected_generation: Required generation of the key; 0 is any.
+        payload: Field of the operation that the chunks hold, which is empty in
+            *operation*; empty if they hold the operation's beginning.
     """
 
     id: Id
@@ -107,6 +109,7 @@ class Request(_Frame, frozen=True, tag="request"):
     key_id: Annotated[str, Meta(max_length=MOST_REFUSED_KEY)] = ""
     approval_id: Annotated[str, Meta(max_length=MOST_APPROVAL_ID)] = ""
     expected_generation: Annotated[int, Meta(ge=-1, le=2**53)] = 0
+    payload: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Answer(_Frame, frozen=True, tag="answer"):
@@ -119,6 +122,8 @@ class Answer(_Frame, frozen=True, tag="answer"):
             rest of it.
         error: Error instead of a result.
         quota: The rest of the caller's rate limit, if limited.
+        payload: Field of the result that the chunks hold, which is empty in *result*;
+            empty if they hold the result's beginning.
     """
 
     id: Id
@@ -127,10 +132,11 @@ class Answer(_Frame, frozen=True, tag="answer"):
     in_chunks: bool = False
     error: ErrorRecord | None = None
     quota: Quota | None = None
+    payload: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):
-    """Chunk of the operation, event or response with this ID."""
+    """Chunk of the operation, event, response or payload with this ID."""
 
     id: Id
     data: bytes
@@ -171,8 +177,16 @@ def packed(frame: _Frame) -> bytes:
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
-def cut(data: bytes) -> tuple[Iterator[bytes], bytes]:
+def chunk_head(number: int, size: int) -> bytes:
+    """Return what stands before the data in the frame of a chunk of *size* bytes."""
+    head = b"\x93" + _ENCODER.encode("chunk") + _ENCODER.encode(number) + b"\xc6"
+    head += size.to_bytes(4, "big")
+    return (len(head) + size).to_bytes(HEADER_BYTES, "big") + head
+
+
+def cut(data: bytes) -> tuple[Iterator[memoryview], bytes]:
     """Return the chunks to send before, and what is left for the frame itself."""
     whole = max(0, len(data) - 1) // CHUNK_BYTES * CHUNK_BYTES
-    pieces = (data[at : at + CHUNK_BYTES] for at in range(0, whole, CHUNK_BYTES))
+    view = memoryview(data)
+    pieces = (view[at : at + CHUNK_BYTES] for at in range(0, whole, CHUNK_BYTES))
     return pieces, data[whole:]

@@ -11,6 +11,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+
 from hsm_core import wire
 from hsm_core.errors import (
     AuthenticationError,
@@ -37,6 +39,7 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
+from hsm_server.ipc.payloads import pack, unpack_operation
 from hsm_server.ipc.requests import Assemblies, IndividualRequests, Outbox
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.gatekeeper import Gatekeeper
@@ -194,12 +197,15 @@ class FrontEnd:
             raise _Violation("chunks without a request, or the reverse")
         if not frame.in_chunks:
             self._check_next(frame.id)
+        if frame.payload and not (frame.in_chunks and frame.purpose is Purpose.EXECUTE):
+            raise _Violation("a payload without chunks")
         if frame.purpose is Purpose.REFUSE and not _is_refusal(frame):
             raise _Violation("a refusal of nothing")
         try:
             if self._under_way >= MAX_WAITING:
                 raise OverloadedError
-            self._sort(frame, self._assemblies.complete(frame.id, frame.operation))
+            rest = b"" if frame.payload else frame.operation
+            self._sort(frame, self._assemblies.complete(frame.id, rest))
         except AuthenticationError as error:
             self._record(
                 frame.id, self._individual.fail(frame.id, frame.visitor, error)
@@ -214,9 +220,9 @@ class FrontEnd:
         begun = len(self._ready) + len(self._waiting) + len(self._recording)
         return begun + len(self._outbox)
 
-    def _sort(self, frame: Request, operation: bytes | bytearray) -> None:
+    def _sort(self, frame: Request, whole: bytes) -> None:
         """
-        Begin a request by its purpose.
+        Begin a request by its purpose; *whole* is its operation or its payload.
 
         Raises:
             HSMError: It is answered with this error.
@@ -231,7 +237,7 @@ class FrontEnd:
         caller = self._gatekeeper.caller(frame.visitor, spends=spends)
         match frame.purpose:
             case Purpose.EXECUTE:
-                sent = wire.decode_packed_operation(operation)
+                sent = unpack_operation(frame, whole)
                 if self._charge(frame, caller, sent):
                     self._ready[frame.id] = CoreRequest(
                         caller,
@@ -246,7 +252,7 @@ class FrontEnd:
                 if self._charge(frame, caller, None):
                     self._record(frame.id, self._individual.refuse(frame, caller))
             case Purpose.FOLLOW:
-                view = wire.decode_packed(operation, ListAuditEvents)
+                view = wire.decode_packed(whole, ListAuditEvents)
                 if self._charge(frame, caller, view):
                     self._follow(frame, caller, view)
             case Purpose.WHO:
@@ -297,8 +303,9 @@ class FrontEnd:
         for number, asked, future in zip(numbers, batch, futures, strict=True):
             self._waiting[number] = future
             quota = self._quotas.pop(number, None)
-            answer = partial(self._answer, number, asked.caller.principal, quota)
-            future.add_done_callback(answer)
+            answer = Answer(number, asked.caller.principal, quota=quota)
+            field = asked.operation.route.raw_response
+            future.add_done_callback(partial(self._answer, answer, field))
 
     def _record(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
         """Start an audit record, whether or not a caller waits for it."""
@@ -324,13 +331,8 @@ class FrontEnd:
         else:
             self._send_error(number, principal, error)
 
-    def _answer(
-        self,
-        number: int,
-        principal: str,
-        quota: Quota | None,
-        future: asyncio.Future[Any],
-    ) -> None:
+    def _answer(self, answer: Answer, field: str, future: asyncio.Future[Any]) -> None:
+        number, principal, quota = answer.id, answer.principal, answer.quota
         self._waiting.pop(number, None)
         self._assemblies.drop(number)
         if future.cancelled() or not self._channel.is_open:
@@ -340,11 +342,12 @@ class FrontEnd:
             self._send_error(number, principal, error, quota)
             return
         try:
-            result = wire.encode_packed(future.result())
+            sent = pack(future.result(), field)
         except Exception as failure:
             self._send_error(number, principal, failure, quota)
-        else:
-            self._outbox.send(Answer(number, principal, result, quota=quota))
+            return
+        answer = msgspec.structs.replace(answer, result=sent.packed, payload=sent.field)
+        self._outbox.send(answer, sent)
 
     def _send_error(
         self,

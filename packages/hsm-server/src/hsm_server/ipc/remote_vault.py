@@ -8,9 +8,10 @@ import contextlib
 import hashlib
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -50,6 +51,7 @@ from hsm_server.ipc.frames import (
     cut,
     packed,
 )
+from hsm_server.ipc.payloads import NOTHING, Collected, pack, put_back
 from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
 
 _CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.RECOVERY})
@@ -61,10 +63,10 @@ _MOST_ANSWER_BYTES: Final = 1024 * 1024 * 1024
 class _Waiting:
     """Request waiting for its response."""
 
-    operation: Operation[Any] | None
+    kind: type[Operation[Any]] | None
     answer: asyncio.Future[Answer]
-    pieces: list[bytes] = field(default_factory=list)
-    pieces_bytes: int = 0
+    pieces: Collected | None = None
+    payload: bytes = b""
     events: asyncio.Queue[Event] | None = None
     is_sent: bool = False
 
@@ -76,7 +78,7 @@ class _Waiting:
 
     def give_up(self) -> None:
         """Fail the request: its response will not come."""
-        self.fail(_lost(self.operation if self.is_sent else None))
+        self.fail(_lost(self.kind if self.is_sent else None))
 
     def fail(self, error: HSMError) -> None:
         """Fail the request with an error."""
@@ -87,16 +89,15 @@ class _Waiting:
 
     def keep(self, piece: bytes) -> bool:
         """Keep a piece of what comes; return whether that is not too much."""
-        self.pieces.append(piece)
-        self.pieces_bytes += len(piece)
-        return self.pieces_bytes <= _MOST_ANSWER_BYTES
+        if self.pieces is None:
+            self.pieces = Collected()
+        return self.pieces.add(piece) <= _MOST_ANSWER_BYTES
 
     def whole(self, rest: bytes) -> bytes:
         """Return all pieces and the rest, and forget them."""
-        data = b"".join([*self.pieces, rest])
-        self.pieces.clear()
-        self.pieces_bytes = 0
-        return data
+        pieces, self.pieces = self.pieces or Collected(), None
+        pieces.add(rest)
+        return pieces.take()
 
 
 class VaultLink:
@@ -132,25 +133,32 @@ class VaultLink:
         """End the connection; what waits is given up."""
         self._channel.close()
 
-    async def ask(self, request: Request, operation: Operation[Any] | None) -> Answer:
+    async def ask(
+        self,
+        request: Request,
+        kind: type[Operation[Any]] | None,
+        chunks: Iterator[memoryview],
+    ) -> tuple[Answer, bytes]:
         """
-        Send a request, under the next id, and return its answer.
+        Send a request, under the next id, and return its answer and the payload of it.
 
         Args:
             request: Its own id does not count.
 
-            operation: What it asks for, if it is one.
+            kind: The operation that it asks for, if it is one.
+
+            chunks: Its payload; nothing here keeps one that is sent.
 
         Raises:
             UnavailableError: The answer will not come. Of a change, which may have been
                 made, this is `OutcomeUnknownError`.
             OverloadedError: Too many wait already.
         """
-        waiting = self._begin(operation)
+        waiting = self._begin(kind)
         number = self._last_id
         try:
-            await self._send(number, request, waiting)
-            return await waiting.answer
+            await self._send(number, request, waiting, chunks)
+            return await waiting.answer, waiting.payload
         finally:
             self._end(number)
 
@@ -163,11 +171,11 @@ class VaultLink:
         Raises:
             HSMError: What the vault answered in the end; or see `ask`.
         """
-        waiting = self._begin(operation)
+        waiting = self._begin(type(operation))
         waiting.events = asyncio.Queue(_MOST_EVENTS)
         number = self._last_id
         try:
-            await self._send(number, request, waiting)
+            await self._send(number, request, waiting, iter(()))
             while True:
                 event = await _next(waiting.events, waiting.answer)
                 if event is None:
@@ -179,13 +187,13 @@ class VaultLink:
         finally:
             self._end(number)
 
-    def _begin(self, operation: Operation[Any] | None) -> _Waiting:
+    def _begin(self, kind: type[Operation[Any]] | None) -> _Waiting:
         if not self.is_open:
             raise _lost(None)
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError
         self._last_id += 1
-        waiting = _Waiting(operation, self._loop.create_future())
+        waiting = _Waiting(kind, self._loop.create_future())
         self._waiting[self._last_id] = waiting
         return waiting
 
@@ -194,13 +202,19 @@ class VaultLink:
         if not self._waiting.pop(number).is_answered:
             self._channel.send(packed(Cancel(number)))
 
-    async def _send(self, number: int, request: Request, waiting: _Waiting) -> None:
+    async def _send(
+        self,
+        number: int,
+        request: Request,
+        waiting: _Waiting,
+        payload: Iterator[memoryview],
+    ) -> None:
         """Send a request while its caller waits."""
         pieces, rest = cut(request.operation)
         in_chunks = False
-        for piece in pieces:
+        for piece in chain(payload, pieces):
             in_chunks = True
-            self._channel.send(packed(Chunk(number, piece)))
+            self._channel.send_chunk(number, piece)
             await self._room(waiting)
             if waiting.answer.done():
                 return
@@ -245,7 +259,7 @@ class VaultLink:
     def _give(self, waiting: _Waiting, frame: Answer | Chunk | Event) -> bool:
         if isinstance(frame, Chunk):
             return waiting.keep(frame.data)
-        if frame.in_chunks != bool(waiting.pieces):
+        if frame.in_chunks != (waiting.pieces is not None):
             return False
         match frame:
             case Event():
@@ -256,7 +270,9 @@ class VaultLink:
                     frame = msgspec.structs.replace(frame, data=data)
                 self._give_event(waiting, waiting.events, frame)
             case Answer():
-                if frame.in_chunks:
+                if frame.payload:
+                    waiting.payload = waiting.whole(b"")
+                elif frame.in_chunks:
                     result = waiting.whole(frame.result)
                     frame = msgspec.structs.replace(frame, result=result)
                 if not waiting.answer.done():
@@ -297,9 +313,9 @@ async def _next(
         getting.cancel()
 
 
-def _lost(operation: Operation[Any] | None) -> HSMError:
+def _lost(kind: type[Operation[Any]] | None) -> HSMError:
     """Return the error of a request without a response."""
-    if operation is not None and operation.effect in _CHANGES:
+    if kind is not None and kind.effect in _CHANGES:
         return OutcomeUnknownError(
             "The vault process ended before it reported the outcome. Send the "
             "same request again with the same idempotency key."
@@ -367,14 +383,15 @@ class RemoteVault:
         told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
-        visitor = _fitting(visitor)
+        visitor, kind = _fitting(visitor), type(operation)
         try:
-            data = wire.encode_packed(operation)
+            sent = pack(operation, kind.route.raw_request)
         except UnicodeEncodeError:
             # An unauthenticated client gets no details of the fault.
             await self.greet(visitor, known=known)
-            name = type(operation).__name__
+            name = kind.__name__
             raise InvalidInputError(f"{name}: a field cannot be encoded.") from None
+        del operation  # Its payload is kept until it is sent, and no longer.
         key = None
         if idempotency_key is not None:
             key = _sendable(idempotency_key, _MOST_KEY_CHARACTERS)
@@ -382,15 +399,19 @@ class RemoteVault:
             0,
             Purpose.EXECUTE,
             visitor,
-            data,
+            sent.packed,
             idempotency_key=key,
             approval_id=_sendable(approval_id, MOST_APPROVAL_ID),
             # What is wrong is still wrong, and no frame that ends the connection.
             expected_generation=max(-1, min(expected_generation, 2**53)),
+            payload=sent.field,
         )
-        answer = await self._ask(request, known, operation, told)
-        result: R = wire.decode_packed(answer, result_type(type(operation)))
-        return result
+        answer, payload = await self._exchange(request, known, kind, told, sent.chunks)
+        result: Any = wire.decode_packed(answer.result, result_type(kind))
+        if answer.payload:
+            field = kind.route.raw_response
+            result = put_back(result, answer.payload, field, payload)
+        return cast("R", result)
 
     async def refuse(
         self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
@@ -441,21 +462,26 @@ class RemoteVault:
         answer = await self._ask(Request(0, Purpose.STATUS, Visitor()), _nobody)
         return wire.decode_packed(answer, HSMStatus)
 
-    async def _ask(
+    async def _ask(self, request: Request, known: Known) -> bytes:
+        answer, _ = await self._exchange(request, known)
+        return answer.result
+
+    async def _exchange(
         self,
         request: Request,
         known: Known,
-        operation: Operation[Any] | None = None,
+        kind: type[Operation[Any]] | None = None,
         told: Told = tell_nobody,
-    ) -> bytes:
-        answer = await self._open_link().ask(request, operation)
+        chunks: Iterator[memoryview] = NOTHING.chunks,
+    ) -> tuple[Answer, bytes]:
+        answer, payload = await self._open_link().ask(request, kind, chunks)
         if answer.principal:
             known(answer.principal)
         if answer.quota is not None:
             told(answer.quota)
         if answer.error is None:
             self._note_greeting(request.visitor)
-            return answer.result
+            return answer, payload
         error = wire.error_from_record(answer.error)
         if isinstance(error, AuthenticationError):
             self._greeted.pop(_digest(request.visitor), None)

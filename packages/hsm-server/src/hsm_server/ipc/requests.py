@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from hsm_core import wire
 from hsm_core.errors import (
@@ -23,12 +26,12 @@ from hsm_server.ipc.frames import (
     CHUNK_BYTES,
     MAX_WAITING,
     Answer,
-    Chunk,
     Event,
     Request,
     cut,
     packed,
 )
+from hsm_server.ipc.payloads import NOTHING, Collected, Outgoing
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 
@@ -55,18 +58,26 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._sending)
 
-    def send(self, answer: Answer) -> None:
-        """Send an answer; who reads none of the long ones loses the connection."""
-        if len(answer.result) <= CHUNK_BYTES or not self._channel.is_open:
+    def send(self, answer: Answer, sent: Outgoing = NOTHING) -> None:
+        """
+        Send an answer; who reads none of the long ones loses the connection.
+
+        Args:
+            answer: Its result is that of *sent*, if this has a payload.
+
+            sent: Payload of the result.
+        """
+        size = sent.size + len(answer.result)
+        if size <= CHUNK_BYTES or not self._channel.is_open:
             self._channel.send(packed(answer))
             return
-        self._owed_bytes += len(answer.result)
+        self._owed_bytes += size
         if self._owed_bytes > self._most_owed:
             self._channel.close("reads nothing")
             return
-        task = self._loop.create_task(self._send_long(answer))
+        task = self._loop.create_task(self._send_long(answer, sent.chunks))
         self._sending[answer.id] = task
-        task.add_done_callback(partial(self._note_sent, answer.id, len(answer.result)))
+        task.add_done_callback(partial(self._note_sent, answer.id, size))
 
     async def send_event(self, number: int, principal: str, data: bytes) -> None:
         """Send one event of a request, and wait until there is room for another."""
@@ -89,20 +100,25 @@ class Outbox:
         del self._sending[number]
         self._owed_bytes -= size
 
-    async def _send_long(self, answer: Answer) -> None:
-        rest = await self._send_pieces(answer.id, answer.result)
-        last = Answer(
-            answer.id, answer.principal, rest, in_chunks=True, quota=answer.quota
-        )
+    async def _send_long(self, answer: Answer, payload: Iterator[memoryview]) -> None:
+        rest = answer.result
+        if answer.payload:
+            await self._send_chunks(answer.id, payload)
+        else:
+            rest = await self._send_pieces(answer.id, rest)
+        last = msgspec.structs.replace(answer, result=rest, in_chunks=True)
         self._channel.send(packed(last))
 
     async def _send_pieces(self, number: int, data: bytes) -> bytes:
         """Send all but the rest of something long, and return that."""
         pieces, rest = cut(data)
-        for piece in pieces:
-            self._channel.send(packed(Chunk(number, piece)))
-            await self._channel.room()
+        await self._send_chunks(number, pieces)
         return rest
+
+    async def _send_chunks(self, number: int, chunks: Iterator[memoryview]) -> None:
+        for chunk in chunks:
+            self._channel.send_chunk(number, chunk)
+            await self._channel.room()
 
 
 _MOST_AT_ONCE: Final = 8
@@ -121,7 +137,7 @@ class Assemblies:
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
-        self._pieces: dict[int, bytearray] = {}
+        self._pieces: dict[int, Collected] = {}
         self._refused: dict[int, HSMError] = {}
         self._sizes: dict[int, int] = {}
         self._total = 0
@@ -136,20 +152,20 @@ class Assemblies:
 
     def add(self, number: int, piece: bytes) -> None:
         """Keep a piece; of an operation that becomes too much, nothing is kept."""
-        pieces = self._pieces.setdefault(number, bytearray())
+        pieces = self._pieces.setdefault(number, Collected())
         if number in self._refused:
             return
         try:
             self._count(number, len(piece))
         except HSMError as error:
-            self._pieces[number] = bytearray()
+            self._pieces[number] = Collected()
             self._refused[number] = error
         else:
-            pieces += piece
+            pieces.add(piece)
 
-    def complete(self, number: int, rest: bytes) -> bytes | bytearray:
+    def complete(self, number: int, rest: bytes) -> bytes:
         """
-        Return a whole operation, and keep nothing but its size.
+        Return a whole operation or payload, and keep nothing but its size.
 
         Raises:
             PayloadTooLargeError: It is too long.
@@ -162,9 +178,9 @@ class Assemblies:
         self._count(number, len(rest))
         if pieces is None:
             return rest
-        pieces += rest
+        pieces.add(rest)
         # Not copied: for as long as that takes, nobody is answered.
-        return pieces
+        return pieces.take()
 
     def drop(self, number: int) -> None:
         """Forget an operation."""

@@ -2,7 +2,7 @@
 """
 Front end: TLS and HTTP, with no key except that of its certificate.
 
-The supervisor forks it; see `hsm_server.processes.fork`.
+It is a separate program that the supervisor starts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 """
 TLS manager: reads certificate files, and supplies the TLS state of front ends.
 
-The supervisor forks it, as the front ends' user: both process untrusted input.
+It is a separate program that the supervisor starts as the front ends' user: both
+process untrusted input.
 """
 
 from __future__ import annotations
