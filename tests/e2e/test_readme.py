@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The first screen of the README does what it says, typed line by line."""
+"""The first screen of the README does what it says, also pasted at once."""
 
 import re
 from pathlib import Path
@@ -10,17 +10,15 @@ from tests.support import REPOSITORY, require_program
 
 def test_first_screen(tmp_path: Path) -> None:
     """
-    A development server starts, four commands find it, and each prints what it says.
+    A server starts, four commands wait for it, and each prints what it says.
     """
     require_program("bash")
     _, serve, use, _ = sh_blocks((REPOSITORY / "README.md").read_text())
     newcomer = Newcomer(tmp_path / "clone")
     profile = Path(newcomer.home, ".config/ferrohsm/dev.toml")
+    end = f"test -e {profile}\nkill $!\nwait $!\n"
 
-    # A script ends with its last line; the shell of a reader does not.
-    with newcomer.serving(f"{serve}wait\n"):
-        assert profile.exists()
-        status, told = newcomer.run(f"export PATH=$PWD/.venv/bin:$PATH\n{use}")
+    status, told = newcomer.run(serve + use + end)
 
     assert 0 == status, told
     for promised in re.findall(r"  # (.+)$", use, re.MULTILINE):
