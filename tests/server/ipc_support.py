@@ -32,7 +32,7 @@ from hsm_server.ipc.frames import (
 )
 from hsm_server.ipc.front_end import Dependencies, VaultService
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.vault.access import Visitor
+from hsm_server.vault.access import VaultAccess, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import PATIENCE, SECRET, mint
 
@@ -199,3 +199,28 @@ def recorded(hsm: OpenHSM, kind: str) -> list[tuple[str, str]]:
     """Return by whom and with which code something is on record."""
     found = [event for event in events(hsm) if event.kind == kind]
     return [(e.caller.principal if e.caller else "", e.code) for e in found]
+
+
+class OverSockets:
+    """Puts sockets between front end and vault, and remembers both ends."""
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self.unexpected: list[BaseException] = []
+
+    def __call__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> VaultAccess:
+        """Return the front end's side."""
+        dependencies = Dependencies(self.violations.append, self.unexpected.append)
+        self.service = VaultService(gateway, gatekeeper, LONGEST, dependencies)
+        self.vault = RemoteVault(lambda event: None)
+        ours, theirs = socket.socketpair()
+        self.service.connect(theirs, os.getuid())
+        self.vault.attach(ours)
+        return self.vault
+
+    def close(self) -> None:
+        """End the connection, and see that nothing was wrong with it."""
+        self.vault.close()
+        self.service.close()
+        assert [] == self.violations
+        assert [] == self.unexpected

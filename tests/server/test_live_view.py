@@ -4,7 +4,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -23,45 +22,16 @@ from hsm_server.api import live_view
 from hsm_server.config.settings import ServerSettings, TokenRules
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_keys import TokenTrust
-from hsm_server.ipc.front_end import Dependencies, VaultService
-from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import VaultAccess, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
+from tests.server.ipc_support import OverSockets
 from tests.server.support import API, EVERYBODY, SECRET, Between, claims, mint, open_api
 
 PATIENCE = 30.0
 PATH = "/api/v1/audit/events"
 MOST_VIEWS = 16
-LONGEST_OPERATION = 1024 * 1024
-
-
-class OverSockets:
-    """Puts sockets between front end and vault, and remembers both ends."""
-
-    def __init__(self) -> None:
-        self.violations: list[str] = []
-        self.unexpected: list[BaseException] = []
-
-    def __call__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> VaultAccess:
-        """Return the front end's side."""
-        dependencies = Dependencies(self.violations.append, self.unexpected.append)
-        self.service = VaultService(
-            gateway, gatekeeper, LONGEST_OPERATION, dependencies
-        )
-        self.vault = RemoteVault(lambda event: None)
-        ours, theirs = socket.socketpair()
-        self.service.connect(theirs, os.getuid())
-        self.vault.attach(ours)
-        return self.vault
-
-    def close(self) -> None:
-        """End the connection, and see that nothing was wrong with it."""
-        self.vault.close()
-        self.service.close()
-        assert [] == self.violations
-        assert [] == self.unexpected
 
 
 @dataclass(frozen=True)

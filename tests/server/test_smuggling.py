@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from hsm_server.http.middleware import COMMON_HEADERS
+from hsm_server.http.responses import COMMON_HEADERS
 from tests.server.smuggling import BEHIND, CASES, VALID
 from tests.server.support import API, mint
 

@@ -18,8 +18,8 @@ from hsm_core.factory import open_async
 from hsm_core.model import Role
 from hsm_core.testing import Faults, memory_hsm
 from hsm_server.ui import audit
+from tests.server.ipc_support import OverSockets
 from tests.server.support import claims, mint
-from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import Browser, open_browser
 
 PATIENCE = 30.0

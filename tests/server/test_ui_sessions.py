@@ -32,8 +32,8 @@ from hsm_server.vault.access import How, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 from tests.pki import self_signed_root
+from tests.server.ipc_support import OverSockets
 from tests.server.support import EVERYBODY, SECRET, Between, SetClock, claims, mint
-from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser
 
 

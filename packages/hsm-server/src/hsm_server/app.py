@@ -14,6 +14,7 @@ from hsm_server.api.routes import (
     add_service_routes,
 )
 from hsm_server.config.settings import ServerSettings
+from hsm_server.http.fast_path import FAST_PATH, FastPath
 from hsm_server.http.middleware import answer_everything, set_common_headers
 from hsm_server.http.state import (
     GUARD,
@@ -80,6 +81,7 @@ def create_app(
     add_api_routes(app.router, settings.limits)
     if settings.console.is_on:
         add_console(app)
+    app[FAST_PATH] = FastPath(app)
     return app
 
 

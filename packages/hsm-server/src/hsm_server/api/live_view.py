@@ -115,7 +115,7 @@ async def answer_events(
         except ConnectionError:
             raise
         except Exception as error:
-            known = note_failure(request, error, exchange)
+            known = note_failure(request.app, error, exchange)
             problem = problem_response(known, exchange.request_id).body
             assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
             await _write(request, response, event("problem", problem))

@@ -18,14 +18,23 @@ import termios
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_parser import RawRequestMessage
 
 from hsm_core.errors import MalformedError
-from hsm_server.http.middleware import COMMON_HEADERS, REQUEST_ID_HEADER, turn_away
+from hsm_server.http.fast_path import FastPath, Use, read_head
+from hsm_server.http.middleware import turn_away
 from hsm_server.http.problems import RequestRefusedError, problem_response
 from hsm_server.http.requests import refuse_expectation
-from hsm_server.http.state import IN_FLIGHT, LOGGER, METRICS, SETTINGS, exchange_of
+from hsm_server.http.responses import COMMON_HEADERS, REQUEST_ID_HEADER, Parts
+from hsm_server.http.state import (
+    IN_FLIGHT,
+    LOGGER,
+    METRICS,
+    SETTINGS,
+    Exchange,
+    exchange_of,
+)
 from hsm_server.observability.logs import location
 
 _SECONDS: Final = 60.0
@@ -153,6 +162,8 @@ class Connection(web.RequestHandler):
 
         app: Application with limits, metrics and log.
 
+        fast_path: Fast path of the same application; None without one.
+
         on_lost: Called when the connection is gone, possibly several times.
 
         is_current: Returns whether the client of a transport is still accepted.
@@ -166,19 +177,24 @@ class Connection(web.RequestHandler):
         "_admission",
         "_admitting",
         "_app",
+        "_closing",
         "_end_following",
+        "_fast_path",
         "_head_timer",
         "_held",
         "_is_current",
         "_is_retired",
         "_on_lost",
+        "_resting",
         "_taking",
+        "_use",
     )
 
     def __init__(
         self,
         manager: web.Server,
         app: web.Application,
+        fast_path: FastPath | None,
         on_lost: Callable[[Connection], None],
         is_current: Callable[[asyncio.BaseTransport], bool],
         admission: Admitting | None = None,
@@ -195,6 +211,10 @@ class Connection(web.RequestHandler):
         self._end_following: Callable[[], None] = lambda: None
         self._head_timer: asyncio.TimerHandle | None = None
         self._taking = SlowClientCheck(self._loop)
+        self._fast_path = fast_path
+        self._use: Use | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._resting: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time limit of the first head, if the client is still accepted."""
@@ -237,12 +257,106 @@ class Connection(web.RequestHandler):
         if self._is_retired and self._is_waiting:
             self.force_close()
         heads = self._request_count
-        super().data_received(data)
+        self._receive(data)
         if self._request_count != heads:
             self._end_head()
             self._end_broken_body()
         elif data and self._is_waiting:
             self._begin_head()
+
+    def _receive(self, data: bytes) -> None:
+        """Parse data; begin the request of a connection that waits for one."""
+        resting = self._waiter
+        if resting is None or resting.done() or self._fast_path is None:
+            super().data_received(data)
+            return
+        # Without its waiter, the base class begins nothing.
+        self._waiter = None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = resting
+        if self._messages:
+            self._begin_next(resting)
+
+    def _begin_next(self, resting: asyncio.Future[None]) -> None:
+        """Begin a request on the fast path, or let the base class do it."""
+        self._waiter = None
+        if self._begin_fast():
+            self._resting = resting
+            return
+        self._waiter = resting
+        if not resting.done():
+            resting.set_result(None)
+
+    def _begin_fast(self) -> bool:
+        """Begin a request on the fast path; return whether it takes it."""
+        message, payload = self._messages[0]
+        if not isinstance(message, RawRequestMessage) or not payload.is_eof():
+            return False
+        if self._is_retired or self._paused or self._buffer_paused:
+            return False
+        head = read_head(message)
+        if head is None or self._fast_path is None:
+            return False
+        body = payload.read_nowait()
+        self._use = self._fast_path.begin(self, head, body)
+        if self._use is None:
+            if body:
+                self._messages[0] = (message, self._body_again(body))
+            return False
+        self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        self._app[IN_FLIGHT].begin(self)
+        return True
+
+    def _body_again(self, body: bytes) -> StreamReader:
+        """Return a body that was read, to be read again."""
+        again = StreamReader(self, max(len(body), 1), loop=self._loop)
+        again.feed_data(body)
+        again.feed_eof()
+        return again
+
+    def finish(self, response: Parts, exchange: Exchange) -> None:
+        """Send the response to the request on the fast path; begin the next one."""
+        self._use = None
+        in_flight, transport = self._app[IN_FLIGHT], self.transport
+        closes = self._is_retired or in_flight.is_draining
+        try:
+            if transport is None:
+                return
+            transport.write(response.complete(exchange, closes=closes))
+            if not closes:
+                self._rest()
+            elif len(response.body) > _LARGE_BYTES:
+                self._closing = self._loop.create_task(self._close_when_taken())
+            else:
+                self.force_close()
+        finally:
+            in_flight.end(self)
+
+    def _rest(self) -> None:
+        """Wait for the next request, or begin it."""
+        resting, self._resting = self._resting, None
+        if resting is None:
+            raise AssertionError("A request must begin while its connection rests.")
+        closes_at = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = closes_at
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                closes_at, self._process_keepalive
+            )
+        if self._messages:
+            self._begin_next(resting)
+        else:
+            self._waiter = resting
+
+    async def _close_when_taken(self) -> None:
+        """Close when the client has received a long response."""
+        if self.transport is not None:
+            await self._taking.wait(self.transport)
+        self.force_close()
 
     def _end_broken_body(self) -> None:
         """Fail the body of a broken request; stop reading."""
@@ -350,6 +464,9 @@ class Connection(web.RequestHandler):
         if self._admitting is not None:
             self._admitting.cancel()
         self._end_following()
+        use, self._use = self._use, None
+        if use is not None:
+            use.cancel()
         self._app[IN_FLIGHT].end(self)
         self.forget()
         super().connection_lost(exc)

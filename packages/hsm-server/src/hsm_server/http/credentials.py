@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Final
 
@@ -10,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from hsm_server.http.state import SOURCES, exchange_of
+from hsm_server.limits.guard import credential_digest
 from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.vault.access import Visitor
 
@@ -17,6 +19,13 @@ _UNREADABLE: Final = "?"
 """Replaces malformed credentials; never a valid bearer token."""
 
 _BEARER: Final = re.compile(r"Bearer ([!-~]+)", re.IGNORECASE)
+
+
+def bearer_of(value: str) -> str:
+    """Return the bearer token in a value of ``Authorization``."""
+    bearer = _BEARER.fullmatch(value)
+    # Malformed credentials are an error, not an anonymous request.
+    return bearer[1] if bearer is not None else _UNREADABLE
 
 
 def visitor_of(request: web.Request) -> Visitor:
@@ -29,7 +38,7 @@ def visitor_of(request: web.Request) -> Visitor:
     exchange = exchange_of(request)
     return Visitor(
         credential=_credential(request),
-        certificate=_certificate(request),
+        certificate=certificate_of(request.transport),
         address=address_of(request),
         request_id=exchange.request_id if exchange is not None else "",
     )
@@ -60,9 +69,7 @@ def _credential(request: web.Request) -> str:
     headers = request.headers.getall("Authorization", [])
     if not headers:
         return ""
-    bearer = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    # Malformed credentials are an error, not an anonymous request.
-    return bearer[1] if bearer is not None else _UNREADABLE
+    return bearer_of(headers[0]) if len(headers) == 1 else _UNREADABLE
 
 
 def address_of(request: web.Request) -> str:
@@ -72,24 +79,48 @@ def address_of(request: web.Request) -> str:
 
 def source_of(request: web.Request, sources: SourceAddresses) -> str:
     """Return the source address of a request before routing, or an empty text."""
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-    return sources.source_of(address, request.headers.getall(sources.header, []))
+    forwarded = request.headers.getall(sources.header, [])
+    return sources.source_of(peer_address(request.transport), forwarded)
 
 
-def shown_by(request: web.Request) -> tuple[bytes, ...]:
+def peer_address(transport: asyncio.BaseTransport | None) -> str:
+    """Return the address at the other end of a connection, or an empty text."""
+    peer = transport.get_extra_info("peername") if transport else None
+    return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+
+
+_SHOWN: Final = web.RequestKey("_SHOWN", bytes)
+
+
+def shown_by(request: web.Request) -> bytes:
     """
-    Return the credentials of a request, unverified.
+    Return a digest of the credentials of a request, unverified.
 
     The certificate counts only if there are no others.
     """
-    fields = tuple(
-        "\n".join(request.headers.getall(name, [])).encode("utf-8", "surrogateescape")
-        for name in ("Authorization", "Cookie")
-    )
-    return fields if any(fields) else (*fields, _certificate(request))
+    known = request.get(_SHOWN)
+    if known is None:
+        known = request[_SHOWN] = shown_digest(
+            _field(request, "Authorization"),
+            _field(request, "Cookie"),
+            certificate_of(request.transport),
+        )
+    return known
 
 
-def _certificate(request: web.Request) -> bytes:
-    tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+def _field(request: web.Request, name: str) -> bytes:
+    values = request.headers.getall(name, [])
+    return "\n".join(values).encode("utf-8", "surrogateescape")
+
+
+def shown_digest(authorization: bytes, cookie: bytes, certificate: bytes) -> bytes:
+    """Return the digest of `shown_by` from header fields and certificate."""
+    if authorization or cookie:
+        return credential_digest(authorization, cookie)
+    return credential_digest(b"", b"", certificate)
+
+
+def certificate_of(transport: asyncio.BaseTransport | None) -> bytes:
+    """Return the client certificate of a connection, DER, or nothing."""
+    tls = transport.get_extra_info("ssl_object") if transport else None
     return tls.getpeercert(binary_form=True) or b"" if tls is not None else b""

@@ -18,6 +18,7 @@ from cryptography import x509
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.config.tls import StatusCheck
 from hsm_server.http.connection import Connection
+from hsm_server.http.fast_path import FAST_PATH
 from hsm_server.http.state import IN_FLIGHT, LOGGER, METRICS, SETTINGS, SOURCES
 from hsm_server.limits.guard import peer_of
 from hsm_server.observability.metrics import Metrics
@@ -146,6 +147,7 @@ class Listener:
         self._app = app
         self._bound = bound
         self._options = _connection_options(app[SETTINGS].limits)
+        self._fast_path = app.get(FAST_PATH)
         # Abandoned requests are not executed.
         self._runner = web.AppRunner(
             app,
@@ -242,6 +244,7 @@ class Listener:
             connection = Connection(
                 self._manager,
                 self._app,
+                self._fast_path,
                 partial(self._forget, address),
                 self._is_current,
                 self._admission,

@@ -14,8 +14,6 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
@@ -33,14 +31,12 @@ from hsm_core.rest import API_PREFIX
 from hsm_core.wire import asked_approval
 from hsm_server.http.credentials import address_of, shown_by, source_of
 from hsm_server.http.problems import (
-    PROBLEM_TYPE,
     RequestRefusedError,
-    headers_of,
-    problem_of,
-    problem_response,
+    problem_parts,
     status_of,
 )
 from hsm_server.http.requests import flaw_of
+from hsm_server.http.responses import COMMON_HEADERS, REQUEST_ID_HEADER, Parts
 from hsm_server.http.state import (
     GUARD,
     IN_FLIGHT,
@@ -53,7 +49,6 @@ from hsm_server.http.state import (
     exchange_of,
     start_exchange,
 )
-from hsm_server.limits.buckets import Quota
 from hsm_server.observability.logs import location
 from hsm_server.observability.tracing import Done, parent_of
 
@@ -70,23 +65,28 @@ def answer_failure(
     request: web.Request, error: Exception, exchange: Exchange
 ) -> web.Response:
     """Return the response to a failed request, and set its code."""
-    known = note_failure(request, error, exchange)
+    known = note_failure(request.app, error, exchange)
     pages = request.app.get(FAILURE_PAGES)
     if pages is not None and (page := pages(request, known, exchange)) is not None:
         return page
+    return failure_parts(known, exchange).response()
+
+
+def failure_parts(known: HSMError | RequestRefusedError, exchange: Exchange) -> Parts:
+    """Return the response to a failed request of a program."""
     if isinstance(known, HSMError) and (asked := asked_approval(known)) is not None:
         return _accepted(asked)
-    return problem_response(known, exchange.request_id)
+    return problem_parts(known, exchange.request_id)
 
 
 def note_failure(
-    request: web.Request, error: Exception, exchange: Exchange
+    app: web.Application, error: Exception, exchange: Exchange
 ) -> HSMError | RequestRefusedError:
     """Return the public details of an error, and set its code."""
     match error:
         case HSMError():
             if status_of(type(error)) >= 500:
-                request.app[LOGGER].warning(
+                app[LOGGER].warning(
                     "unavailable", request_id=exchange.request_id, code=error.code
                 )
             known: HSMError | RequestRefusedError = error
@@ -95,18 +95,19 @@ def note_failure(
         case web.HTTPException():
             known = _refusal(error)
         case _:
-            known = _unexpected(request, error, exchange)
+            known = _unexpected(app, error, exchange)
     exchange.code = known.code
     return known
 
 
-def _accepted(asked: ApprovalInfo) -> web.Response:
+def _accepted(asked: ApprovalInfo) -> Parts:
     """Return the response to an operation that needs approval first."""
-    return web.Response(
-        body=wire.encode_json(asked),
-        status=HTTPStatus.ACCEPTED,
-        content_type="application/json",
-        headers={"Location": f"{API_PREFIX}/approvals/{asked.approval_id}"},
+    location = f"{API_PREFIX}/approvals/{asked.approval_id}"
+    return Parts(
+        HTTPStatus.ACCEPTED,
+        "application/json",
+        wire.encode_json(asked),
+        {"Location": location},
     )
 
 
@@ -121,11 +122,11 @@ def _refusal(error: web.HTTPException) -> RequestRefusedError:
 
 
 def _unexpected(
-    request: web.Request, error: Exception, exchange: Exchange
+    app: web.Application, error: Exception, exchange: Exchange
 ) -> RequestRefusedError:
     """Log an unexpected error, and return a response without details."""
-    request.app[METRICS].count_unexpected()
-    request.app[LOGGER].error(
+    app[METRICS].count_unexpected()
+    app[LOGGER].error(
         "unexpected",
         request_id=exchange.request_id,
         operation=exchange.operation,
@@ -135,21 +136,7 @@ def _unexpected(
     return RequestRefusedError("internal", "The request failed.")
 
 
-REQUEST_ID_HEADER: Final = "X-Request-Id"
-"""Request ID header, in both directions; also in log and audit log."""
-
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-COMMON_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Server": "ferrohsm",
-    "Strict-Transport-Security": "max-age=31536000",
-    "X-Content-Type-Options": "nosniff",
-}
-"""Headers of every response."""
-
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OWN: Final = ("Cache-Control", "Content-Security-Policy", "Referrer-Policy")
 """Headers that a response may override."""
 
@@ -157,7 +144,7 @@ _OWN: Final = ("Cache-Control", "Content-Security-Policy", "Referrer-Policy")
 def request_id_of(request: web.Request) -> str:
     """Return the request ID that a client sent, if valid, or a new one."""
     given = request.headers.getall(REQUEST_ID_HEADER, [])
-    usable = len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None
+    usable = len(given) == 1 and REQUEST_ID.fullmatch(given[0]) is not None
     return given[0] if usable else secrets.token_hex(8)
 
 
@@ -181,19 +168,30 @@ async def answer_everything(
         exchange.code = "cancelled"
         raise
     finally:
-        status = response.status if response is not None else 0
-        _tell_of(request, exchange, status, time.perf_counter() - started)
+        note_end(
+            request.app,
+            exchange,
+            method=request.method if request.method.isalpha() else "?",
+            parent=parent_of(request.headers.getall("traceparent", [])),
+            status=response.status if response is not None else 0,
+            seconds=time.perf_counter() - started,
+        )
 
 
-def _tell_of(
-    request: web.Request, exchange: Exchange, status: int, seconds: float
+def note_end(
+    app: web.Application,
+    exchange: Exchange,
+    *,
+    method: str,
+    parent: str,
+    status: int,
+    seconds: float,
 ) -> None:
     """Count and log a request, and record its span."""
-    request.app[METRICS].count_request(exchange.operation, exchange.code, seconds)
+    app[METRICS].count_request(exchange.operation, exchange.code, seconds)
     if exchange.is_turned_away:
         # A flood must not fill the disk with log lines; metrics count it.
         return
-    method = request.method if request.method.isalpha() else "?"
     ended_ns = time.time_ns()
     done = Done(
         operation=exchange.operation,
@@ -201,12 +199,12 @@ def _tell_of(
         status=status,
         method=method,
         request_id=exchange.request_id,
-        parent=parent_of(request.headers.getall("traceparent", [])),
+        parent=parent,
         began_ns=ended_ns - int(seconds * 1e9),
         ended_ns=ended_ns,
     )
-    trace_id = request.app[TRACING].note(done)
-    request.app[LOGGER].info(
+    trace_id = app[TRACING].note(done)
+    app[LOGGER].info(
         "request",
         request_id=exchange.request_id,
         **({"trace_id": trace_id} if trace_id else {}),
@@ -239,13 +237,21 @@ async def _answer(
         response = await handler(request)
     except Exception as error:
         response = answer_failure(request, error, exchange)
+    note_caller(request.app, address, shown, exchange)
+    return response
+
+
+def note_caller(
+    app: web.Application, address: str, shown: bytes, exchange: Exchange
+) -> None:
+    """Tell the address limits how a request's credentials were judged."""
+    guard = app[GUARD]
     if exchange.code == AuthenticationError.code:
         guard.note_failure(address, shown)
     elif exchange.principal:
         guard.note_good(shown, exchange.principal)
-    if exchange.quota is None and request.app[SETTINGS].rates.per_second:
+    if exchange.quota is None and app[SETTINGS].rates.per_second:
         guard.note_stray(shown)
-    return response
 
 
 async def set_common_headers(
@@ -262,7 +268,6 @@ async def set_common_headers(
 
 
 _API: Final = f"{API_PREFIX}/"
-_STATUS: Final = "HTTP/1.1 429 Too Many Requests\r\n"
 _METHODS: Final = frozenset(kind.route.method for kind in OPERATIONS)
 
 
@@ -287,7 +292,8 @@ def turn_away(request: web.Request, app: web.Application) -> bytes | None:
         return None
     metrics = app[METRICS]
     metrics.count_blocked(quota.policy)
-    answer = _refusal_bytes(quota, request_id_of(request))
+    exchange = Exchange(request_id_of(request), quota=quota)
+    answer = problem_parts(quota.error(), exchange.request_id).complete(exchange)
     seconds = time.perf_counter() - began
     metrics.count_request("none", RateLimitedError.code, seconds)
     return answer
@@ -303,26 +309,3 @@ def _is_plain(request: web.Request) -> bool:
         and "Expect" not in request.headers
         and not flaw_of(request)
     )
-
-
-def _refusal_bytes(quota: Quota, request_id: str) -> bytes:
-    error = quota.error()
-    problem = problem_of(error, request_id)
-    body = wire.encode_json(problem)
-    fields = {
-        "Content-Type": PROBLEM_TYPE,
-        **headers_of(error, problem),
-        **COMMON_HEADERS,
-        **quota.headers,
-        REQUEST_ID_HEADER: request_id,
-        "Content-Length": str(len(body)),
-        "Date": _date(int(time.time())),
-    }
-    lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
-    return f"{_STATUS}{''.join(lines)}\r\n".encode("latin-1") + body
-
-
-@lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    """Return an instant as an HTTP date (RFC 9110, section 5.6.7)."""
-    return formatdate(second, usegmt=True)

@@ -19,6 +19,7 @@ from hsm_core import errors, wire
 from hsm_core.errors import Fact, HSMError
 from hsm_core.model import Record
 from hsm_core.rest import REQUEST_CODES
+from hsm_server.http.responses import Parts
 
 PROBLEM_TYPE: Final = "application/problem+json"
 """Media type of RFC 9457."""
@@ -133,14 +134,19 @@ def headers_of(
     return error.headers if isinstance(error, RequestRefusedError) else {}
 
 
+def problem_parts(error: HSMError | RequestRefusedError, request_id: str) -> Parts:
+    """Return the response to a request that failed for a known reason."""
+    problem = problem_of(error, request_id)
+    return Parts(
+        problem.status,
+        PROBLEM_TYPE,
+        wire.encode_json(problem),
+        headers_of(error, problem),
+    )
+
+
 def problem_response(
     error: HSMError | RequestRefusedError, request_id: str
 ) -> web.Response:
-    """Return the response to a request that failed for a known reason."""
-    problem = problem_of(error, request_id)
-    return web.Response(
-        body=wire.encode_json(problem),
-        status=problem.status,
-        content_type=PROBLEM_TYPE,
-        headers=headers_of(error, problem),
-    )
+    """Return `problem_parts` for the middleware to complete."""
+    return problem_parts(error, request_id).response()

@@ -431,7 +431,7 @@ def refuse_expectation(request: web.Request) -> web.Response:
 
 
 _VERSIONS: Final = {HttpVersion10, HttpVersion11}
-_HOST: Final = re.compile(
+HOST: Final = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:\d{0,5})?\Z"
 )
 
@@ -448,7 +448,7 @@ def flaw_of(request: web.Request) -> str:
     if request.method == "CONNECT" or "Upgrade" in request.headers:
         return "CONNECT and Upgrade are not supported."
     host = request.headers.get("Host", "")
-    if not _HOST.match(host):
+    if not HOST.match(host):
         return "Host must be a name or an address, optionally with a port."
     if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
         # The parser accepts other codings before it and does not decode them.

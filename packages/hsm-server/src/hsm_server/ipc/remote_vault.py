@@ -36,6 +36,7 @@ from hsm_server.__about__ import __version__
 from hsm_server.config.settings import MAX_TOKEN_BYTES
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.frames import (
+    CHUNK_BYTES,
     MAX_WAITING,
     MOST_APPROVAL_ID,
     MOST_REFUSED_KEY,
@@ -52,7 +53,17 @@ from hsm_server.ipc.frames import (
     packed,
 )
 from hsm_server.ipc.payloads import NOTHING, Collected, pack, put_back
-from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
+from hsm_server.vault.access import (
+    CancelUse,
+    Known,
+    Replied,
+    Reply,
+    SignedIn,
+    Told,
+    Visitor,
+    Who,
+    tell_nobody,
+)
 
 _CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.RECOVERY})
 _MOST_EVENTS: Final = 64
@@ -161,6 +172,44 @@ class VaultLink:
             return await waiting.answer, waiting.payload
         finally:
             self._end(number)
+
+    def begin(
+        self,
+        visitor: Visitor,
+        data: bytes,
+        kind: type[Operation[Any]],
+        answered: Callable[[asyncio.Future[Answer], bytes], None],
+    ) -> Callable[[], object] | None:
+        """
+        Send an operation that needs no chunks, and return how to cancel it.
+
+        Args:
+            visitor: Who asks.
+
+            data: The operation, packed.
+
+            kind: What it is.
+
+            answered: Called with the answer, or its error, and the payload of it,
+                unless it is cancelled.
+
+        Returns:
+            None if too many wait already; then nothing was sent.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            return None
+        waiting = self._begin(kind)
+        number = self._last_id
+        waiting.is_sent = True
+        self._channel.send(packed(Request(number, Purpose.EXECUTE, visitor, data)))
+
+        def end(answer: asyncio.Future[Answer]) -> None:
+            self._end(number)
+            if not answer.cancelled():
+                answered(answer, waiting.payload)
+
+        waiting.answer.add_done_callback(end)
+        return waiting.answer.cancel
 
     async def events(
         self, request: Request, operation: Operation[Any]
@@ -407,11 +456,56 @@ class RemoteVault:
             payload=sent.field,
         )
         answer, payload = await self._exchange(request, known, kind, told, sent.chunks)
-        result: Any = wire.decode_packed(answer.result, result_type(kind))
-        if answer.payload:
-            field = kind.route.raw_response
-            result = put_back(result, answer.payload, field, payload)
-        return cast("R", result)
+        return cast("R", _result(kind, answer, payload))
+
+    def begin(
+        self, visitor: Visitor, operation: Operation[Any], /, replied: Replied
+    ) -> CancelUse | None:
+        """See `VaultAccess.begin`."""
+        link = self._link
+        if link is None or not link.is_open or _fitting(visitor) is not visitor:
+            return None
+        try:
+            data = wire.encode_packed(operation)
+        except UnicodeEncodeError:
+            return None
+        if len(data) > CHUNK_BYTES:
+            return None
+
+        kind = type(operation)
+
+        def answered(answer: asyncio.Future[Answer], payload: bytes) -> None:
+            replied(self._reply(visitor, kind, answer, payload))
+
+        return link.begin(visitor, data, kind, answered)
+
+    def _reply(
+        self,
+        visitor: Visitor,
+        kind: type[Operation[Any]],
+        answer: asyncio.Future[Answer],
+        payload: bytes,
+    ) -> Reply:
+        """Return the reply in an answer."""
+        lost = answer.exception()
+        if isinstance(lost, Exception):
+            return Reply(error=lost)
+        found = answer.result()
+        principal, quota = found.principal, found.quota
+        try:
+            if found.error is not None:
+                raise self._error(visitor, found.error)
+            result = _result(kind, found, payload)
+        except Exception as error:
+            return Reply(principal, error=error, quota=quota)
+        return Reply(principal, result, quota=quota)
+
+    def _error(self, visitor: Visitor, record: wire.ErrorRecord) -> HSMError:
+        """Return the error of an answer; who is not authenticated is greeted again."""
+        error = wire.error_from_record(record)
+        if isinstance(error, AuthenticationError):
+            self._greeted.pop(_digest(visitor), None)
+        return error
 
     async def refuse(
         self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
@@ -482,10 +576,7 @@ class RemoteVault:
         if answer.error is None:
             self._note_greeting(request.visitor)
             return answer, payload
-        error = wire.error_from_record(answer.error)
-        if isinstance(error, AuthenticationError):
-            self._greeted.pop(_digest(request.visitor), None)
-        raise error
+        raise self._error(request.visitor, answer.error)
 
     def _open_link(self) -> VaultLink:
         if self._link is None or not self._link.is_open:
@@ -507,6 +598,15 @@ class RemoteVault:
         self._greeted.move_to_end(digest)
         if len(self._greeted) > _MOST_GREETED:
             self._greeted.popitem(last=False)
+
+
+def _result(kind: type[Operation[Any]], answer: Answer, payload: bytes) -> Any:
+    """Return the result in an answer."""
+    result: Any = wire.decode_packed(answer.result, result_type(kind))
+    if answer.payload:
+        field = kind.route.raw_response
+        result = put_back(result, answer.payload, field, payload)
+    return result
 
 
 def _digest(visitor: Visitor) -> bytes:

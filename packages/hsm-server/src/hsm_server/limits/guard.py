@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -87,14 +87,14 @@ class AddressGuard:
         if free_failures is not None:
             self._lockouts = Lockouts(free_failures, _MOST_ADDRESSES, clock)
 
-    def admit(self, address: str, shown: Sequence[bytes]) -> Quota | None:
+    def admit(self, address: str, shown: bytes) -> Quota | None:
         """
         Return why a request is not looked at, or None.
 
         Args:
             address: Network address of the request.
 
-            shown: Presented credentials, such as the value of a header field.
+            shown: Digest of the presented credentials; see `credential_digest`.
         """
         if self.is_good(shown):
             return None
@@ -121,46 +121,55 @@ class AddressGuard:
         self._metrics.show_buckets("address", len(self._buckets))
         return quota if quota.wait_seconds else None
 
-    def is_good(self, shown: Sequence[bytes]) -> bool:
+    def is_good(self, shown: bytes) -> bool:
         """
         Return whether a credential was accepted recently.
 
         A client over its limit of stray requests loses the exemption.
         """
-        found = self._good.get(_digest(shown))
+        found = self._good.get(shown)
         if found is None or found.until <= self._clock():
             return False
         return self._strays is None or self._strays.refusal(found.principal) is None
 
-    def note_good(self, shown: Sequence[bytes], principal: str) -> None:
+    def note_good(self, shown: bytes, principal: str) -> None:
         """Record an accepted credential."""
-        digest = _digest(shown)
-        self._good[digest] = _Good(principal, self._clock() + _GOOD_SECONDS)
-        self._good.move_to_end(digest)
+        self._good[shown] = _Good(principal, self._clock() + _GOOD_SECONDS)
+        self._good.move_to_end(shown)
         if len(self._good) > _MOST_GOOD:
             self._good.popitem(last=False)
 
-    def note_stray(self, shown: Sequence[bytes]) -> None:
+    def note_stray(self, shown: bytes) -> None:
         """Charge a known client for a request that became no operation."""
-        found = self._good.get(_digest(shown))
+        found = self._good.get(shown)
         if found is not None and self._strays is not None:
             self._strays.take(found.principal)
 
-    def note_failure(self, address: str, shown: Sequence[bytes]) -> None:
+    def note_failure(self, address: str, shown: bytes) -> None:
         """
         Record a failed authentication.
 
         Requests without a credential do not count towards a lockout.
         """
-        if not any(shown):
+        if not shown:
             return
-        self._good.pop(_digest(shown), None)
+        self._good.pop(shown, None)
         if self._lockouts is not None:
             self._lockouts.fail(peer_of(address))
 
 
-def _digest(shown: Sequence[bytes]) -> bytes:
-    """Return a keyed digest of a credential, so that memory never holds it."""
+def credential_digest(*shown: bytes) -> bytes:
+    """
+    Return a digest of the credentials of a request, so that memory never holds them.
+
+    Args:
+        shown: Presented credentials, such as the value of a header field.
+
+    Returns:
+        Empty if the request shows none.
+    """
+    if not any(shown):
+        return b""
     lengths = b"".join(len(part).to_bytes(4, "big") for part in shown)
     return hashlib.sha256(b"".join((lengths, *shown))).digest()
 

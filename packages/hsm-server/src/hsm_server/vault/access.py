@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import msgspec
 
 from hsm_core.model import Line, Record
 from hsm_core.operations import (
@@ -100,6 +102,30 @@ class SignedIn(Record, frozen=True, kw_only=True):
     who: Who
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """
+    Reply to a use that was begun.
+
+    Attributes:
+        principal: The authenticated principal; empty if there is none.
+        result: The operation's result, unless there is an error.
+        error: What `VaultAccess.execute` would have raised.
+        quota: The rest of the caller's rate limit, if limited.
+    """
+
+    principal: str = ""
+    result: Any = None
+    error: Exception | None = None
+    quota: Quota | None = None
+
+
+Replied: TypeAlias = Callable[[Reply], None]
+"""Called once with the reply to a use, unless it was cancelled."""
+
+CancelUse: TypeAlias = Callable[[], object]
+"""Gives up the reply; what has not begun is then not done."""
+
+
 class VaultAccess(Protocol):
     """
     Interface of the HSM for a front end.
@@ -136,6 +162,24 @@ class VaultAccess(Protocol):
 
         Raises:
             RateLimitedError: They have asked for too much.
+        """
+        ...
+
+    def begin(
+        self, visitor: Visitor, operation: Operation[Any], /, replied: Replied
+    ) -> CancelUse | None:
+        """
+        Begin a short use without options, and return how to cancel it.
+
+        Its reply is what `execute` would have returned or raised. None means that
+        nothing was begun, checked or counted, and that `execute` has to serve.
+
+        Args:
+            visitor: See `execute`.
+
+            operation: See `execute`.
+
+            replied: Called with the reply, never before this returns.
         """
         ...
 

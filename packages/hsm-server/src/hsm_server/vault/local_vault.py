@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
+from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.operations import (
     AuditPage,
@@ -15,10 +17,66 @@ from hsm_core.operations import (
     Operation,
 )
 from hsm_core.protocols import AsyncHSMGateway, Request
-from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
+from hsm_server.limits.buckets import Quota
+from hsm_server.vault.access import (
+    CancelUse,
+    Known,
+    Replied,
+    Reply,
+    SignedIn,
+    Told,
+    Visitor,
+    Who,
+    tell_nobody,
+)
 from hsm_server.vault.gatekeeper import Gatekeeper
 
 R = TypeVar("R")
+
+
+class _Begun:
+    """Use that was begun, until its reply."""
+
+    def __init__(self, request: Request, replied: Replied) -> None:
+        self.request = request
+        self.quota: Quota | None = None
+        self._replied = replied
+        self._answer: asyncio.Future[Any] | None = None
+        self._is_cancelled = False
+
+    def may_run(self) -> bool:
+        """Return whether it is to be executed; replies if the limit is exceeded."""
+        if self._is_cancelled:
+            return False
+        if self.quota is not None and self.quota.wait_seconds:
+            self.reply(error=self.quota.error())
+            return False
+        return True
+
+    def wait_for(self, answer: asyncio.Future[Any]) -> None:
+        """Reply when the HSM has answered."""
+        self._answer = answer
+        answer.add_done_callback(self._take)
+
+    def _take(self, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if isinstance(error, Exception):
+            self.reply(error=error)
+        else:
+            self.reply(answer.result())
+
+    def reply(self, result: Any = None, error: Exception | None = None) -> None:
+        """Pass on the reply."""
+        principal = self.request.caller.principal
+        self._replied(Reply(principal, result, error, self.quota))
+
+    def cancel(self) -> None:
+        """Give up the reply."""
+        self._is_cancelled = True
+        if self._answer is not None:
+            self._answer.cancel()
 
 
 class LocalVault:
@@ -34,6 +92,7 @@ class LocalVault:
     def __init__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> None:
         self._gateway = gateway
         self._gatekeeper = gatekeeper
+        self._begun: list[_Begun] = []
 
     async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
         """See `VaultAccess.greet`."""
@@ -64,6 +123,34 @@ class LocalVault:
         (answer,) = self._gateway.execute_many([request])
         result: R = await answer
         return result
+
+    def begin(
+        self, visitor: Visitor, operation: Operation[Any], /, replied: Replied
+    ) -> CancelUse | None:
+        """See `VaultAccess.begin`."""
+        try:
+            caller = self._gatekeeper.caller(visitor, spends=True)
+        except AuthenticationError:
+            return None
+        begun = _Begun(Request(caller, operation), replied)
+        begun.quota = self._gatekeeper.charge(caller, operation)
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._execute)
+        self._begun.append(begun)
+        return begun.cancel
+
+    def _execute(self) -> None:
+        """Execute together what was begun in one turn of the event loop."""
+        begun, self._begun = self._begun, []
+        ready = [each for each in begun if each.may_run()]
+        try:
+            answers = self._gateway.execute_many([each.request for each in ready])
+        except Exception as error:
+            for each in ready:
+                each.reply(error=error)
+            return
+        for each, answer in zip(ready, answers, strict=True):
+            each.wait_for(answer)
 
     async def refuse(
         self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
