@@ -36,12 +36,10 @@ METHOD: Final = """## Method
 - A client on the same machine times quick requests beside slow signatures (P14), and
   needs a processor too.
 - P16 uses 1,000,000 keys in SQLite, and 1,000,000 records in files, or the numbers in
-  `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS`.
+  `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS`. It measures the calling thread.
 - liboqs (P13) is measured if it is installed; see
   [choose providers](../how-to/choose-providers.md).
-- Ratios also suffer if the machine has more work than cores: an operation that waits
-  for another thread, as an audit record does, pays for each thread switch, and a C loop
-  does not.
+- The page is written only by a run that began with a load of at most 1.
 - The low cost of a batch relative to single requests (P12) reflects the single request
   as much as the batch.
 - A row without a figure gives the reason. The benchmarks are not tests: no run fails
@@ -52,8 +50,8 @@ METHOD: Final = """## Method
 _PAGE: Final = """# Benchmarks
 
 Measured performance of FerroHSM and its performance goals, on one machine on one day.
-`nox -s bench` measures all rows and writes this page; `nox -s bench -- P4 P5` measures
-some rows and only prints them.
+`nox -s bench` measures all rows in about ten minutes and writes this page, unless the
+machine has other work. `nox -s bench -- P4 P5` measures some rows and prints them.
 
 Measured on {date}: {machine}.
 
