@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
-from hsm_core._internal.audit import writer as outage
+from hsm_core._internal.audit import outage
 from hsm_core._internal.audit.baseline import KnownKeys
 from hsm_core._internal.audit.log import DurableAuditLog
 from hsm_core._internal.audit.record import event_of

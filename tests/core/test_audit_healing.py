@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit import writer as outage
+from hsm_core._internal.audit import outage
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_medium as healing
 from hsm_core.errors import AuditUnavailableError

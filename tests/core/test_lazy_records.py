@@ -7,30 +7,36 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.audit.backlog import Backlog
 from hsm_core._internal.audit.head_mark import HeadMark
-from hsm_core._internal.audit.medium import Group, Ticket
-from hsm_core._internal.audit.writer import Backlog
-from hsm_core.errors import AuthenticationError
+from hsm_core._internal.audit.medium import Group
+from hsm_core.errors import AuditUnavailableError, AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from tests.self_tests import open_tested
 
 
 class Medium:
-    """Keeps whether each write was to be a sync, too."""
+    """Counts how often it was synced."""
 
     def __init__(self) -> None:
-        self.synced: list[bool] = []
+        self.syncs = 0
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, *, sync: bool) -> bool:
-        """Note it."""
-        self.synced.append(sync)
-        return sync
+    def write(self, lines: Sequence[bytes], mark: HeadMark) -> None:
+        """Do nothing."""
+
+    def prepare_sync(self, mark: HeadMark) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Count."""
+        self.syncs += 1
 
 
 def group(*, lazy: bool, must_sync: bool = False) -> Group:
     """Return a group of one record."""
-    made = Group(Ticket(1.0), Ticket(1.0), must_sync=must_sync, is_lazy=lazy)
+    made = Group(1.0)
+    made.must_sync, made.is_lazy = must_sync, lazy
     made.add([b"line"])
     return made
 
@@ -38,7 +44,7 @@ def group(*, lazy: bool, must_sync: bool = False) -> Group:
 def backlog() -> tuple[Backlog, Medium]:
     """Return a backlog, and what it writes on."""
     medium = Medium()
-    return Backlog(medium, HeadMark()), medium  # type: ignore[arg-type]
+    return Backlog(medium, HeadMark(), 1.0), medium  # type: ignore[arg-type]
 
 
 class TestBacklog:
@@ -48,7 +54,7 @@ class TestBacklog:
         lazy = group(lazy=True)
         found.write(lazy)
 
-        assert [False] == medium.synced
+        assert 0 == medium.syncs
         lazy.written.wait(0)
         assert float("inf") > found.sync_at > 0
 
@@ -58,10 +64,14 @@ class TestBacklog:
         lazy = group(lazy=True)
         found.write(lazy)
         found.write(group(lazy=False, must_sync=True))
+        assert 0 == found.sync_at
+        assert found.prepare_sync()
+        found.sync()
 
-        assert [False, True] == medium.synced
+        assert 1 == medium.syncs
         lazy.synced.wait(0)
         assert float("inf") == found.sync_at
+        assert not found.prepare_sync()
 
     def test_others_don_t_wait_for_its_time(self) -> None:
         """A record of bounded mode is synced as soon as without lazy ones."""
@@ -71,6 +81,21 @@ class TestBacklog:
         found.write(group(lazy=False))
 
         assert found.sync_at < later
+
+    def test_what_is_written_during_a_sync_waits_for_the_next(self) -> None:
+        """A sync makes durable what was there when it began, and no more."""
+        found, _ = backlog()
+        first = found.write_more([b"a"], HeadMark(seq=0), durable=True, lazy=False)
+        assert found.prepare_sync()
+        later = found.write_more([b"b"], HeadMark(seq=1), durable=True, lazy=False)
+        found.sync()
+
+        first.synced.wait(0)
+        with pytest.raises(AuditUnavailableError):
+            later.synced.wait(0)
+        assert (0, 1) == (found.durable.seq, found.written.seq)
+        assert [b"b"] == list(found.tail().lines)
+        assert 0 == found.sync_at
 
 
 @pytest.mark.parametrize("kind", AuditStoreKind)

@@ -210,6 +210,14 @@ class AuditLog(Protocol):
         """
         ...
 
+    def hand_over(self) -> None:
+        """
+        Let no append wait for the disk from now on, for an event loop appends.
+
+        Without it, an append in bounded mode may write the records itself.
+        """
+        ...
+
     def head(self) -> AuditHead:
         """Return the newest record's position and leaf hash."""
         ...

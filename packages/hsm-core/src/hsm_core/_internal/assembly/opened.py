@@ -140,6 +140,7 @@ class OpenHSM:
 
         with self._closing:
             if self._asynchronous is None:
+                self._services.audit.hand_over()
                 self._pools = Pools(self._settings.pool_threads)
                 if self._is_closed:
                     self._pools.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Audit log over a medium: chained by the caller, written by another thread."""
+"""Audit log over a medium: chained under its lock, and handed to its writer."""
 
 from __future__ import annotations
 
@@ -219,9 +219,9 @@ class DurableAuditLog(BaseAuditLog):
     """
     An `AuditLog` over a medium.
 
-    Records are hashed and authenticated in the calling thread; one other thread
-    writes and syncs them. After a failed write or sync appends are refused until the
-    medium has healed.
+    Records are hashed and authenticated in the calling thread. In bounded mode it
+    writes them too, and another thread syncs them; else that one does both. After a
+    failed write or sync appends are refused until the medium has healed.
 
     Args:
         medium: Where records go; closed with the log.
@@ -307,16 +307,27 @@ class DurableAuditLog(BaseAuditLog):
             InvalidInputError: A draft can't be recorded; none of them was.
         """
         self._check_process()
-        with self._lock:
+        flusher, rings = self._flusher, False
+        flusher.take_lock()
+        try:
             if callable(drafts):
                 drafts = drafts()
                 if not drafts:
                     return DONE
             reserved = reserved or all(map(_uses_the_reserve, drafts))
-            self._flusher.check(reserved=reserved)
+            flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
             self._announce(drafts)
-            return self._flusher.enqueue(lines, durable=durable, lazy=lazy)
+            return flusher.enqueue(lines, durable=durable, lazy=lazy)
+        finally:
+            rings = flusher.must_ring()
+            self._lock.release()
+            if rings:
+                flusher.ring()
+
+    def hand_over(self) -> None:
+        """Let no caller write itself from now on; see `AuditLog.hand_over`."""
+        self._flusher.hand_over()
 
     def head(self) -> AuditHead:
         """Return position and leaf hash of the newest record that was written."""

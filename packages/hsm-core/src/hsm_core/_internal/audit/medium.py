@@ -2,8 +2,9 @@
 """
 Audit medium, the groups of records that it writes, their tickets, and sync times.
 
-Only the flusher's thread writes; any thread reads what was written. A medium decides
-nothing: what is said when, and what happens after a failure, is the flusher's business.
+One thread writes at a time: a caller, or the flusher's; only the latter syncs. Any
+thread reads what was written. A medium decides nothing: what is said when, and what
+happens after a failure, is the flusher's business.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class AuditMedium(BaselineStore, Protocol):
         """Number of the segment that lines go to; a database has one, number 0."""
         ...
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
+    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
         """
         Append lines and let readers see them; a kill of the process can't undo it.
 
@@ -165,22 +166,26 @@ class AuditMedium(BaselineStore, Protocol):
 
             mark: Where the log ends with them.
 
-            sync: Make them durable too, if one step can do both.
-
-        Returns:
-            Whether all that was written so far is durable now.
-
         Raises:
             MediumError: They may have been written in part, or wholly.
         """
         ...
 
-    def sync(self, mark: HeadMark, /) -> None:
+    def prepare_sync(self, mark: HeadMark, /) -> None:
         """
-        Make all that was written durable, then note *mark*.
+        Note that the next sync makes durable what was written so far, up to *mark*.
 
         Raises:
-            MediumError: It may not be.
+            MediumError: What was written is not where it should be.
+        """
+        ...
+
+    def sync(self) -> None:
+        """
+        Make what was noted durable, then store its mark; others may write meanwhile.
+
+        Raises:
+            MediumError: It may not be durable.
         """
         ...
 
@@ -191,6 +196,8 @@ class AuditMedium(BaselineStore, Protocol):
     def tidy(self) -> None:
         """
         Do what may wait, such as making the head mark itself durable.
+
+        All that was written is durable, and nobody writes meanwhile.
 
         Raises:
             MediumError: It failed.
@@ -212,7 +219,7 @@ class AuditMedium(BaselineStore, Protocol):
 
     def finish(self, mark: HeadMark, /) -> None:
         """
-        Make all durable and note that the log ends here, in order.
+        Note that the log ends here, in order; all of it is durable.
 
         Raises:
             MediumError: It may not be.
@@ -279,6 +286,13 @@ class Ticket:
         self._error: BaseException | None = None
         self._waiters: list[threading.Lock] = []
         self._callbacks: list[Callable[[BaseException | None], None]] = []
+
+    @classmethod
+    def failed(cls, error: BaseException) -> Ticket:
+        """Return the ticket of records that could not be written."""
+        ticket = cls(0.0)
+        ticket.complete(error)
+        return ticket
 
     def wait(self, timeout: float | None = None) -> None:
         """
@@ -351,25 +365,31 @@ class DoneTicket:
 DONE: Final = DoneTicket()
 
 
-class Group(msgspec.Struct):
+class Group:
     """
-    Records that go to the disk together.
+    Records that are synced together.
+
+    Args:
+        timeout_seconds: How long its tickets wait if they aren't told.
 
     Attributes:
         written: Done when they are written.
         synced: Done when they are durable.
+        lines: Lines of the records, each with its newline.
+        size: Bytes that they take.
         must_sync: Somebody waits for the sync.
         is_lazy: Nobody cares when it is synced.
         mark: The state of the log after them; set when the group is taken.
     """
 
-    written: Ticket
-    synced: Ticket
-    lines: list[bytes] = msgspec.field(default_factory=list)
-    size: int = 0
-    must_sync: bool = False
-    is_lazy: bool = True
-    mark: HeadMark = msgspec.field(default_factory=HeadMark)
+    def __init__(self, timeout_seconds: float) -> None:
+        self.written = Ticket(timeout_seconds)
+        self.synced = Ticket(timeout_seconds)
+        self.lines: list[bytes] = []
+        self.size = 0
+        self.must_sync = False
+        self.is_lazy = True
+        self.mark = HeadMark()
 
     def add(self, lines: list[bytes]) -> None:
         """Add the lines of one append."""

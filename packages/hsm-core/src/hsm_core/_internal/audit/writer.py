@@ -1,235 +1,53 @@
 # SPDX-License-Identifier: MIT
 """
-Writer of an audit log: the one thread that writes and syncs it.
+Writer of an audit log: what callers write themselves, and the thread that syncs it.
 
-While a group is written and synced the next one gathers, so that one sync serves all
-who wait. After a failure all waiting callers get an error and appends are refused,
-until the medium has healed and a record says so. The chain never goes back: records
-stay in memory until they are durable, so that after a failure they are written again.
+In bounded mode the caller writes its records, under the log's lock, and the thread only
+syncs. In strict mode, and under an event loop, callers hand their records over: while
+the thread writes and syncs a group the next one gathers, so that one sync serves all
+who wait.
+
+After a failure all waiting callers get an error and appends are refused, until the
+medium has healed and a record says so. The chain never goes back: records stay in
+memory until they are durable, so that after a failure they are written again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
+from hsm_core._internal.audit.backlog import Backlog
 from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import (
+    DONE,
     AuditMedium,
     Cause,
     Group,
     MediumError,
     Reserve,
-    SyncClock,
-    Tail,
     Ticket,
 )
+from hsm_core._internal.audit.outage import Outage
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import Phase, ResumeDetail
-from hsm_core.protocols import AuditDraft, AuditHealth, Clock
+from hsm_core.protocols import AuditDraft, AuditHealth, AuditTicket, Clock
 from hsm_core.settings import AuditSync
 
-_BOUNDED_SECONDS: Final = 0.02
-_BOUNDED_RECORDS: Final = 512
-_LAZY_SECONDS: Final = 1.0
-
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
-_CALM_SECONDS: Final = 10.0
-"""An outage so soon after another goes on with its pauses."""
-
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
-"""Records may wait to be written up to this size; then appends are refused."""
+"""Records may wait to be written or synced up to this size; then none are accepted."""
 
 _RESERVE_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
 
-class Backlog:
-    """
-    Writes groups on a medium, and knows what is durable. For one thread.
-
-    Args:
-        medium: Where records go.
-
-        mark: Where the log ends; all of it is durable.
-
-    Attributes:
-        written: The end of what was written, and may be read.
-        durable: The end of what is durable.
-        sync_at: Instant of ``time.monotonic()`` at which a sync is due, or inf.
-        syncs: How long syncs took, or writes that were syncs too.
-    """
-
-    def __init__(self, medium: AuditMedium, mark: HeadMark) -> None:
-        self._medium = medium
-        self._groups: list[Group] = []
-        self._records = 0
-        self.written = mark
-        self.durable = mark
-        self.sync_at = _NEVER
-        self.syncs = SyncClock()
-
-    def write(self, group: Group) -> None:
-        """
-        Write a group; sync it too if that is one step, else note when that is due.
-
-        Raises:
-            MediumError: It may have been written in part, or wholly.
-        """
-        self._groups.append(group)
-        self._records += len(group.lines)
-        wanted = (
-            group.must_sync
-            or self._records >= _BOUNDED_RECORDS
-            or self.sync_at <= time.monotonic()
-        )
-        began = time.monotonic()
-        durable = self._medium.write(group.lines, group.mark, sync=wanted)
-        self.written = group.mark
-        group.written.complete()
-        if durable:
-            self.syncs.count(time.monotonic() - began)
-            self._settle()
-        elif wanted:
-            self.sync_at = 0.0
-        else:
-            pause = _LAZY_SECONDS if group.is_lazy else _BOUNDED_SECONDS
-            self.sync_at = min(self.sync_at, time.monotonic() + pause)
-
-    def sync(self) -> None:
-        """
-        Make all that was written durable, if a sync is due, and tell who waits.
-
-        Raises:
-            MediumError: It may not be.
-        """
-        if self.sync_at <= time.monotonic():
-            began = time.monotonic()
-            self._medium.sync(self.written)
-            self.syncs.count(time.monotonic() - began)
-            self._settle()
-
-    def fail(self, error: BaseException, waiting: Iterable[Group]) -> None:
-        """Tell all who wait that it failed; what was chained stays, *waiting* too."""
-        self._groups += waiting
-        for group in self._groups:
-            group.complete(error)
-
-    def tail(self) -> Tail:
-        """Return what is not known to be durable."""
-        lines = [line for group in self._groups for line in group.lines]
-        mark = self._groups[-1].mark if self._groups else self.durable
-        return Tail(lines, mark.seq + 1 - len(lines), mark)
-
-    def heal(self, tail: Tail, cause: Cause) -> None:
-        """
-        Let the medium make the tail durable.
-
-        Raises:
-            MediumError: It still can't be.
-        """
-        self._medium.heal(tail, cause)
-        self.written = tail.mark
-        self._settle()
-
-    def _settle(self) -> None:
-        self.durable = self.written
-        durable, self._groups = self._groups, []
-        self._records, self.sync_at = 0, _NEVER
-        for group in durable:
-            group.synced.complete()
-
-
-class Outage:
-    """
-    One outage.
-
-    Args:
-        cause: What the log suffers from.
-
-        failed_at: Microseconds since 1970.
-
-        error: What was raised.
-
-    Attributes:
-        cause: That of the newest failure.
-        error: The newest failure.
-    """
-
-    def __init__(
-        self, cause: Cause, failed_at: int, error: BaseException | None = None
-    ) -> None:
-        self._first_cause = self.cause = cause
-        self._failed_at = failed_at
-        self.error = error
-        self._attempts = 0
-        self._pause = _FIRST_PAUSE
-        self._ended_at = 0.0
-        self._rewritten_from: int | None = None
-
-    @classmethod
-    def of(cls, error: BaseException, now: int, before: Outage | None) -> Outage:
-        """Return the outage that *error* begins, *before* being the last one."""
-        outage = cls(_cause_of(error), now, error)
-        if before is not None:
-            outage._pause = before.pause_after()
-        return outage
-
-    @property
-    def sentence(self) -> str:
-        """Message for callers."""
-        return self.cause.sentence
-
-    def next_pause(self) -> float:
-        """Return for how many seconds to wait before the next attempt."""
-        pause = self._pause
-        self._pause = min(2 * pause, _LONGEST_PAUSE)
-        self._attempts += 1
-        return pause
-
-    def pause_after(self) -> float:
-        """Return the first pause of an outage that begins now."""
-        is_calm = time.monotonic() - self._ended_at >= _CALM_SECONDS
-        return _FIRST_PAUSE if is_calm else self._pause
-
-    def failed_again(self, error: BaseException) -> None:
-        """Note that an attempt failed, and why."""
-        self.error = error
-        self.cause = _cause_of(error)
-
-    def rewrote(self, tail: Tail) -> None:
-        """Note what was written again; the first time counts."""
-        if tail.lines and self._rewritten_from is None:
-            self._rewritten_from = tail.first_seq
-
-    def ended(self) -> None:
-        """Note when it was over."""
-        self._ended_at = time.monotonic()
-
-    def draft(self, seq: int) -> AuditDraft:
-        """Return the record of its end, which becomes number *seq*."""
-        known = self._rewritten_from
-        detail = ResumeDetail(
-            cause=self._first_cause.value,
-            failed_at=max(self._failed_at, 0),
-            rewritten_from=seq if known is None else known,
-            attempts=self._attempts,
-        )
-        return AuditDraft(phase=Phase.SINGLE, kind="system.resume", detail=detail)
-
-
-def _cause_of(error: BaseException) -> Cause:
-    return error.cause if isinstance(error, MediumError) else Cause.WRITE
-
-
 class Flusher:
     """
-    Writes groups of records in the background.
+    Writes and syncs the records of one log.
 
     Args:
         lock: Held while calling `check`, `enqueue` or extending the chain.
@@ -263,15 +81,19 @@ class Flusher:
         self._bell.acquire()
         self._chain = chain
         self._medium = medium
-        self._backlog = Backlog(medium, chain.end.mark())
+        self._backlog = Backlog(medium, chain.end.mark(), timeout_seconds)
         self._reserve = reserve
         self._reserve_at = _NEVER if reserve.take() else time.monotonic()
         self._clock = clock
         self._strict = sync is AuditSync.STRICT
         self._timeout = timeout_seconds
-        self._pending = self._new_group()
+        self._pending = Group(timeout_seconds)
         self._busy_since: float | None = None
-        self._idle = False
+        self._written_since: float | None = None
+        self._hung_seconds = 0.0
+        self._hands_over = self._strict
+        self._is_writing = False
+        self._wakes_at = 0.0
         self._closing = False
         self._outage: Outage | None = None
         self._last_outage: Outage | None = None
@@ -282,10 +104,7 @@ class Flusher:
         )
         self._thread.start()
 
-    def _new_group(self) -> Group:
-        return Group(Ticket(self._timeout), Ticket(self._timeout))
-
-    # What callers do; `check` and `enqueue` under the lock.
+    # What callers do; `check`, `enqueue` and `must_ring` under the lock.
 
     @property
     def health(self) -> AuditHealth:
@@ -342,7 +161,7 @@ class Flusher:
             raise AuditUnavailableError("The audit log is closed.")
         if self._hangs():
             raise AuditUnavailableError("The audit log was not written in time.")
-        if self._pending.size > MAX_PENDING_BYTES:
+        if max(self._pending.size, self._backlog.open_bytes) > MAX_PENDING_BYTES:
             raise AuditUnavailableError(
                 "Too many audit records are waiting to be written."
             )
@@ -352,13 +171,26 @@ class Flusher:
                 "recovery and administration."
             )
 
+    def take_lock(self) -> None:
+        """
+        Take the lock, which a caller holds while it writes.
+
+        Raises:
+            AuditUnavailableError: One that hangs has it.
+        """
+        if self._lock.acquire(blocking=False):
+            return
+        if self._hangs() or not self._lock.acquire(timeout=self._timeout):
+            raise AuditUnavailableError("The audit log was not written in time.")
+
     def enqueue(
         self, lines: list[bytes], *, durable: bool, lazy: bool = False
-    ) -> Ticket:
-        """Hand lines over to the thread; `check` must have passed."""
+    ) -> AuditTicket:
+        """Write lines, or hand them over to the thread; `check` must have passed."""
+        if not (self._hands_over or self._is_writing):
+            return self._write(lines, durable=durable, lazy=lazy)
         group = self._pending
         group.add(lines)
-        self._ring()
         if lazy and not durable:
             return group.written
         group.is_lazy = False
@@ -367,22 +199,66 @@ class Flusher:
             return group.synced
         return group.written
 
+    def _write(self, lines: list[bytes], *, durable: bool, lazy: bool) -> AuditTicket:
+        """Write the lines of a caller, in its own thread."""
+        began = self._written_since = time.monotonic()
+        try:
+            mark = self._chain.end.mark()
+            group = self._backlog.write_more(lines, mark, durable=durable, lazy=lazy)
+        except BaseException as error:
+            # Healing writes what is not there: so the ticket fails, not the append.
+            self._begin_outage(error)
+            if not isinstance(error, Exception):
+                raise
+            return Ticket.failed(error)
+        finally:
+            self._written_since = None
+        if time.monotonic() - began > self._timeout:
+            self._hung_seconds = time.monotonic() - began
+        return group.synced if durable else DONE
+
+    def must_ring(self) -> bool:
+        """Return whether the thread sleeps and has something to do before it wakes."""
+        due = 0.0 if self._has_work() else self._backlog.sync_at
+        if due >= self._wakes_at:
+            return False
+        self._wakes_at = 0.0
+        return True
+
+    def ring(self) -> None:
+        """Wake the thread; without the lock, which it takes first."""
+        # A bell may ring late, when the thread has woken by itself and sleeps again.
+        with suppress(RuntimeError):
+            self._bell.release()
+
+    def hand_over(self) -> None:
+        """Let callers never wait for the disk: an event loop is among them."""
+        with self._lock:
+            self._hands_over = True
+
     def close(self) -> bool:
         """Write and sync what waits, mark the end; return whether the thread ended."""
-        with self._lock:
-            self._closing = True
-            self._ring()
+        # A caller that hangs in its write holds the lock.
+        if not self._lock.acquire(timeout=self._timeout):
+            return False
+        self._closing = True
+        rings = self.must_ring()
+        self._lock.release()
+        if rings:
+            self.ring()
         self._thread.join(self._timeout)
         return not self._thread.is_alive()
 
-    def _ring(self) -> None:
-        if self._idle:
-            self._idle = False
-            self._bell.release()
-
     def _hangs(self) -> bool:
-        since = self._busy_since
-        return since is not None and time.monotonic() - since > self._timeout
+        busy, written = self._busy_since, self._written_since
+        if busy is None and written is None:
+            return False
+        earliest = time.monotonic() - self._timeout
+        return any(since is not None and since < earliest for since in (busy, written))
+
+    def _has_work(self) -> bool:
+        is_due = self._closing or self._outage is not None
+        return is_due or bool(self._pending.lines or self._hung_seconds)
 
     # What the thread does.
 
@@ -392,67 +268,85 @@ class Flusher:
             try:
                 going = self._turn()
                 if not going:
-                    self._medium.finish(self.written)
+                    self._finish()
             except BaseException as error:
                 # Any failure is reported to waiting callers, and nothing more is
                 # answered.
                 going = self._recover(error)
 
     def _turn(self) -> bool:
-        group = self._take()
+        group, tidies = self._take()
         began = self._busy_since = time.monotonic()
         if group is not None:
             self._backlog.write(group)
-        self._backlog.sync()
-        if self._medium.due() <= time.monotonic():
+        if tidies or self._backlog.sync_at <= time.monotonic():
+            self._sync(tidies=tidies)
+        if tidies:
             self._medium.tidy()
         if self._reserve_at <= time.monotonic():
             self._retake()
         self._rest(began)
         return group is not None or not self._closing
 
-    def _take(self) -> Group | None:
-        """Return the next group, or None when something else is due."""
-        with self._lock:
-            if self._pending.lines or self._closing:
-                return self._swap()
-            due = min(self._backlog.sync_at, self._medium.due(), self._reserve_at)
-            self._idle = True
-        self._sleep(due - time.monotonic())
-        with self._lock:
-            return self._swap()
+    def _take(self) -> tuple[Group | None, bool]:
+        """Wait until something is due; return the next group, and whether to tidy."""
+        while True:
+            with self._lock:
+                self._check_outage()
+                now = time.monotonic()
+                tidy_at = self._medium.due()
+                due = min(self._backlog.sync_at, tidy_at, self._reserve_at)
+                if self._has_work() or due <= now:
+                    group, tidies = self._swap(), tidy_at <= now
+                    self._is_writing = tidies or group is not None
+                    return group, tidies
+                self._wakes_at = due
+            self._sleep(due - now)
 
     def _sleep(self, seconds: float) -> None:
-        """Wait until the bell rings, which `_idle` asks for."""
-        wait = -1 if seconds == _NEVER else max(seconds, 0)
-        rung = self._bell.acquire(timeout=wait)
+        """Wait until the bell rings, which `_wakes_at` asks for; it may ring late."""
+        self._bell.acquire(timeout=-1 if seconds == _NEVER else max(seconds, 0))
         with self._lock:
-            self._idle = False
-            if not rung:
-                # It may have rung just as the wait ended, and must be silent again.
-                self._bell.acquire(blocking=False)
+            self._wakes_at = 0.0
 
     def _swap(self) -> Group | None:
         group = self._pending
         if not group.lines:
             return None
         group.mark = self._chain.end.mark()
-        self._pending = self._new_group()
+        self._pending = Group(self._timeout)
         return group
+
+    def _sync(self, *, tidies: bool) -> None:
+        """Sync what is written; callers may write meanwhile, unless it is tidied."""
+        with self._lock:
+            self._check_outage()
+            is_due = self._backlog.prepare_sync()
+            self._is_writing = tidies or bool(self._pending.lines)
+        if is_due:
+            self._backlog.sync()
 
     def _rest(self, began: float) -> None:
         with self._lock:
-            took = time.monotonic() - began
-            self._busy_since = None
-            if took <= self._timeout or self._closing:
-                return
-            # Appends were refused for some time, though nothing is lost.
-            self._failures += 1
-            self._resumes += 1
-            since = self._clock.now() - int(took * 1_000_000)
-            resume = Outage(Cause.HANGING, since).draft(self._chain.end.seq + 1)
-            self._pending.add(self._extend([resume]))
-            self._pending.must_sync = True
+            took = max(time.monotonic() - began, self._hung_seconds)
+            self._busy_since, self._hung_seconds = None, 0.0
+            if took > self._timeout and not self._closing and self._outage is None:
+                # Appends were refused for some time, though nothing is lost.
+                self._failures += 1
+                self._resumes += 1
+                since = self._clock.now() - int(took * 1_000_000)
+                resume = Outage(Cause.HANGING, since).draft(self._chain.end.seq + 1)
+                self._pending.add(self._extend([resume]))
+                self._pending.must_sync = True
+            self._is_writing = bool(self._pending.lines)
+
+    def _finish(self) -> None:
+        """Make all durable, and note a clean end."""
+        with self._lock:
+            is_due = self._backlog.prepare_sync()
+        if is_due:
+            self._backlog.sync()
+        self._medium.finish(self.written)
 
     def _extend(self, drafts: Sequence[AuditDraft]) -> list[bytes]:
         return self._chain.extend(drafts, self._clock.now())
@@ -462,6 +356,11 @@ class Flusher:
         self._reserve_at = _NEVER if taken else time.monotonic() + _RESERVE_SECONDS
 
     # What the thread does after a failure.
+
+    def _check_outage(self) -> None:
+        """Raise what a caller met that wrote."""
+        if self._outage is not None:
+            raise self._outage.error or AuditUnavailableError
 
     def _recover(self, error: BaseException) -> bool:
         """Tell who waits, then try until the medium heals; False when closing."""
@@ -477,27 +376,37 @@ class Flusher:
                 self._outage = None
                 self._last_outage = outage
                 self._resumes += 1
+                self._is_writing = False
             outage.ended()
             return True
         return False
 
+    def _begin_outage(self, error: BaseException) -> Outage:
+        outage = Outage.of(error, self._clock.now(), self._last_outage)
+        self._outage = outage
+        self._failures += 1
+        return outage
+
     def _fail(self, error: BaseException) -> Outage:
         with self._lock:
-            outage = Outage.of(error, self._clock.now(), self._last_outage)
-            self._outage = outage
-            self._failures += 1
-            self._busy_since = None
+            outage = self._outage
+            if outage is None:
+                outage = self._begin_outage(error)
+            else:
+                outage.failed_again(error)
+            self._busy_since, self._hung_seconds = None, 0.0
             last = self._swap()
-        self._backlog.fail(error, () if last is None else (last,))
+        self._backlog.fail(error, last)
         failpoint("audit.outage")
         return outage
 
     def _pause(self, outage: Outage) -> bool:
+        seconds = outage.next_pause()
         with self._lock:
             if self._closing:
                 return False
-            self._idle = True
-        self._sleep(outage.next_pause())
+            self._wakes_at = time.monotonic() + seconds
+        self._sleep(seconds)
         return not self._closing
 
     def _heal(self, outage: Outage) -> None:
@@ -513,10 +422,11 @@ class Flusher:
 
     def _resume(self, outage: Outage) -> None:
         """Record the outage, durably, before anything else is appended."""
-        group = self._new_group()
+        group = Group(self._timeout)
         with self._lock:
             group.add(self._extend([outage.draft(self._chain.end.seq + 1)]))
             group.mark = self._chain.end.mark()
-        group.must_sync = True
         self._backlog.write(group)
+        with self._lock:
+            self._backlog.prepare_sync()
         self._backlog.sync()

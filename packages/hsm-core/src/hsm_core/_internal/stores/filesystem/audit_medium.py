@@ -147,7 +147,8 @@ def _cut_back(segments: Segments, tail: Tail) -> None:
         failpoint("audit.heal.after_cut")
         segments.write(rest)
     with medium_errors(Cause.SYNC):
-        segments.sync(tail.mark.leaf_hash)
+        segments.prepare_sync(tail.mark.leaf_hash)
+        segments.sync()
 
 
 def _refuse_records_of_others(segments: Segments, size: int, ours: bytes) -> None:
@@ -303,15 +304,16 @@ class FileMedium:
         self._lock = lock
         self._segment_bytes = segment_bytes
         self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._prepared = HeadMark()
 
     @property
     def segment(self) -> int:
         """Number of the live segment."""
         return self._segments.live.number
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
+    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
         """
-        Append lines; see `AuditMedium.write`. The sync is a step of its own.
+        Append lines; see `AuditMedium.write`.
 
         Raises:
             MediumError: They may have been written in part, or wholly.
@@ -321,18 +323,27 @@ class FileMedium:
                 # Another process may write this log by now.
                 raise MediumError(Cause.MOVED)
             self._segments.write(lines)
-        return False
 
-    def sync(self, mark: HeadMark, /) -> None:
+    def prepare_sync(self, mark: HeadMark, /) -> None:
         """
-        Make all that was written durable, then write the head mark.
+        Note that the next sync makes durable what was written so far, up to *mark*.
+
+        Raises:
+            MediumError: The live segment was moved, replaced or changed.
+        """
+        self._segments.prepare_sync(mark.leaf_hash)
+        self._prepared = mark
+
+    def sync(self) -> None:
+        """
+        Make what was noted durable, then write the head mark.
 
         Raises:
             MediumError: It may not be.
         """
         with medium_errors(Cause.SYNC):
-            self._segments.sync(mark.leaf_hash)
-            self._head.write(mark)
+            self._segments.sync()
+            self._head.write(self._prepared)
             failpoint("audit.after_mark")
 
     def due(self) -> float:
@@ -377,13 +388,13 @@ class FileMedium:
 
     def finish(self, mark: HeadMark, /) -> None:
         """
-        Make all durable and note a clean end in both slots.
+        Note a clean end in both slots.
 
         Raises:
-            MediumError: It may not be.
+            MediumError: The live segment was moved, or the note may not be durable.
         """
+        self._segments.check_place()
         with medium_errors(Cause.SYNC):
-            self._segments.sync(mark.leaf_hash)
             failpoint("audit.before_clean_mark")
             self._head.finish(mark)
 
@@ -471,8 +482,7 @@ class FileMedium:
         self._lock.release()
 
     def _is_full(self) -> bool:
-        segments = self._segments
-        return segments.is_durable and segments.live.size > self._segment_bytes
+        return self._segments.live.size > self._segment_bytes
 
     def _close_full(self) -> None:
         if not self._is_full():

@@ -96,7 +96,7 @@ class Segments:
     """
     All segments of an open audit log.
 
-    One thread writes and heals; any thread reads what was written.
+    One thread at a time writes, one syncs and heals, any reads what was written.
 
     Args:
         closed: The closed segments, in order.
@@ -122,7 +122,7 @@ class Segments:
         self._guard = threading.Lock()
         self._changes = 0
         self.descriptor = descriptor
-        self.durable = Durable(live.count, live.size, leaf_hash)
+        self.durable = self._prepared = Durable(live.count, live.size, leaf_hash)
         self.sync_failed = False
         self.names_failed = False
 
@@ -136,11 +136,6 @@ class Segments:
         """The closed segments, in order."""
         with self._guard:
             return self._all[:-1]
-
-    @property
-    def is_durable(self) -> bool:
-        """Whether all that was written is durable."""
-        return self.durable.size == self.live.size
 
     @contextmanager
     def changing(self) -> Iterator[list[Segment]]:
@@ -159,26 +154,38 @@ class Segments:
 
         Raises:
             OSError: They can't be written; some may have been, in part.
-            MediumError: The file was moved, replaced or changed.
+            MediumError: Somebody else wrote to the file, or cut it.
         """
         failpoint("audit.before_write")
-        data = b"".join(lines)
+        data, live = b"".join(lines), self._all[-1]
         write_all(self.descriptor, data)
         failpoint("audit.after_write")
-        self.check_place(len(data))
+        # Appending moves the position to the end of the file, whoever made that.
+        end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
+        if end != live.size + len(data):
+            raise MediumError(Cause.MOVED)
         with self._guard:
-            self.live.add(map(len, lines))
+            live.add(map(len, lines))
 
-    def sync(self, leaf_hash: str) -> None:
+    def prepare_sync(self, leaf_hash: str) -> None:
         """
-        Make what was written durable.
+        Note what the next sync makes durable: all that was written so far.
 
         Args:
             leaf_hash: That of the newest record.
 
         Raises:
-            OSError: It may not be, and never will be known to be.
             MediumError: The file was moved, replaced or changed.
+        """
+        self.check_place()
+        self._prepared = Durable(self.live.count, self.live.size, leaf_hash)
+
+    def sync(self) -> None:
+        """
+        Make durable what was noted.
+
+        Raises:
+            OSError: It may not be, and never will be known to be.
         """
         if self.sync_failed:
             raise OSError("an earlier sync of the segment failed")
@@ -188,20 +195,16 @@ class Segments:
         except BaseException:
             self.sync_failed = True
             raise
-        self.check_place()
-        self.take_as_durable((), leaf_hash)
+        self.durable = self._prepared
         failpoint("audit.after_sync")
 
     def is_in_place(self) -> bool:
         """Return whether the live segment's name is still that of the open file."""
         return self.descriptor >= 0 and is_still_at(self.descriptor, self.live.path)
 
-    def check_place(self, more: int = 0) -> None:
+    def check_place(self) -> None:
         """
         Check that the live segment is where it was and as long as we made it.
-
-        Args:
-            more: Bytes that were written and are not taken into account yet.
 
         Raises:
             MediumError: It was moved, replaced or changed.
@@ -213,7 +216,7 @@ class Segments:
         except OSError as error:
             raise MediumError(Cause.MOVED) from error
         is_ours = named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
-        if not is_ours or opened.st_size != live.size + more:
+        if not is_ours or opened.st_size != live.size:
             raise MediumError(Cause.MOVED)
 
     def rotate(self) -> None:

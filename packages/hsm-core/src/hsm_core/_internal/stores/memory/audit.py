@@ -154,6 +154,9 @@ class MemoryAuditLog(BaseAuditLog):
             self._stored.add(lines)
         return DONE
 
+    def hand_over(self) -> None:
+        """Do nothing: memory is never waited for."""
+
     def head(self) -> AuditHead:
         """Return the newest record's position and leaf hash."""
         with self._lock:

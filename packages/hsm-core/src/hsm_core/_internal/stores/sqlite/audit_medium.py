@@ -70,7 +70,7 @@ class SqliteMedium:
     An `AuditMedium` in a database.
 
     A kill can't undo a transaction, so that one without sync is what bounded mode calls
-    written. The sync is one more transaction, which writes nothing but the mark.
+    written. A sync is one of the write-ahead log, for which no transaction waits.
 
     Args:
         database: Holds the log; closed by `close`.
@@ -95,7 +95,7 @@ class SqliteMedium:
         self._codec = HeadCodec(hmac_key, stored.log_id)
         self._log_id = stored.log_id
         self._counter = stored.counter
-        self._written = self._synced = stored.mark
+        self._written = self._synced = self._prepared = stored.mark
         self._unfolded = 0
         self._fold_at = _NEVER
         self._adoption: _Adoption | None = None
@@ -116,12 +116,14 @@ class SqliteMedium:
         Raises:
             MediumError: It may not be.
         """
-        self.sync(mark)
+        with self._transaction(durable=True) as connection:
+            self._note(connection, mark)
+        self._note_beside(mark)
         with medium_errors(Cause.SYNC):
             self._beside.sync()
         failpoint("audit.open.after_mark")
 
-    def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
+    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
         """
         Append lines, with the mark, in one transaction.
 
@@ -129,33 +131,39 @@ class SqliteMedium:
             MediumError: Nothing of it was written, or all of it.
         """
         failpoint("audit.before_write")
-        with self._transaction(durable=sync) as connection:
+        with self._transaction(durable=False) as connection:
             insert_records(connection, mark.seq + 1 - len(lines), lines)
             self._adopt_before(connection, mark)
             self._note(connection, mark)
         self._wrote(mark)
         failpoint("audit.after_write")
-        if sync:
-            self._note_beside(mark)
         self._unfolded += sum(map(len, lines))
-        if self._unfolded >= _CHECKPOINT_BYTES:
-            self._fold()
-        else:
-            self._fold_at = time.monotonic() + _IDLE_SECONDS
-        return sync
+        is_long = self._unfolded >= _CHECKPOINT_BYTES
+        self._fold_at = 0.0 if is_long else time.monotonic() + _IDLE_SECONDS
 
-    def sync(self, mark: HeadMark, /) -> None:
+    def prepare_sync(self, mark: HeadMark, /) -> None:
         """
-        Make all that was written durable, by a durable transaction after it.
+        Note that the next sync makes durable what was written so far, up to *mark*.
 
         Raises:
-            MediumError: It may not be.
+            MediumError: The database was moved or deleted.
+        """
+        with _medium_errors(self._database, Cause.WRITE):
+            self._database.check_in_place()
+        self._prepared = mark
+
+    def sync(self) -> None:
+        """
+        Sync the write-ahead log, then store the mark beside.
+
+        Raises:
+            MediumError: It may not be durable.
         """
         failpoint("audit.before_sync")
-        with self._transaction(durable=True) as connection:
-            self._note(connection, mark)
+        with _medium_errors(self._database, Cause.SYNC):
+            self._database.sync()
         failpoint("audit.after_sync")
-        self._note_beside(mark)
+        self._note_beside(self._prepared)
 
     def due(self) -> float:
         """Return when the mark beside or, after long silence, the log is due."""
@@ -314,7 +322,8 @@ class SqliteMedium:
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
         with _medium_errors(self._database, Cause.WRITE):
-            with self._database.transaction(durable=durable) as connection:
+            opened = self._database.transaction(durable=durable, folds=False)
+            with opened as connection:
                 yield connection
 
     def _adopt_before(self, connection: sqlite3.Connection, mark: HeadMark) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeAlias
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.opening import (
     lock_file,
+    open_no_follow,
     sibling,
     storage_errors,
 )
@@ -160,6 +161,7 @@ class Database:
         self._is_durable = True
         self._commits = 0
         self._anchor = FileAnchor()
+        self._log_descriptor = -1
         files.make_parent(path)
         self._lock = lock_file(sibling(path, ".lock"))
         try:
@@ -177,9 +179,24 @@ class Database:
         with storage_errors():
             self._anchor.hold(self.path)
         connection = connections.connect(self.path, self._schema)
+        try:
+            # SQLite locks the database's file, never its log: so this may be closed.
+            with storage_errors():
+                descriptor = open_no_follow(self._log, os.O_RDWR)
+        except BaseException:
+            connections.close(connection, fold_log=False)
+            raise
+        self._close_log()
+        self._log_descriptor = descriptor
         self._is_durable = True
         self._identity = self._identities()
         return connection
+
+    def _close_log(self) -> None:
+        descriptor, self._log_descriptor = self._log_descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
 
     def _identities(self) -> tuple[tuple[int, int] | None, ...]:
         return files.identity_of(self.path), files.identity_of(self._log)
@@ -263,7 +280,7 @@ class Database:
 
     @contextmanager
     def transaction(
-        self, *, durable: bool = True, join: bool = False
+        self, *, durable: bool = True, join: bool = False, folds: bool = True
     ) -> Iterator[sqlite3.Connection]:
         """
         Give the connection for one transaction: made when the block ends, or never.
@@ -275,6 +292,9 @@ class Database:
                 undo it and all after it up to the next one that is; a kill can't.
 
             join: Whether it becomes part of one that this thread has begun.
+
+            folds: Whether it may move the log into the database when it is made; if
+                not, the caller does that.
 
         Raises:
             UnsettledError: It is not known whether it was made; the database
@@ -296,12 +316,14 @@ class Database:
                 with sqlite_errors():
                     self._begin(durable)
                     yield self._connection
-                self._check_in_place()
+                if durable:
+                    self.check_in_place()
             except BaseException as error:
                 self._roll_back(error)
                 raise
             self._commit()
-            self._after_commit()
+            if folds:
+                self._after_commit()
 
     def _begin(self, durable: bool) -> None:
         if durable is not self._is_durable:
@@ -310,7 +332,13 @@ class Database:
             self._is_durable = durable
         self._connection.execute("BEGIN IMMEDIATE")
 
-    def _check_in_place(self) -> None:
+    def check_in_place(self) -> None:
+        """
+        Check that the database and its lock are where they were.
+
+        Raises:
+            StoreUnavailableError: One was moved or deleted; reopen the database.
+        """
         # What goes into a file that has no name any more is lost at the next start, and
         # a lock without its name keeps nobody out.
         with storage_errors():
@@ -354,6 +382,23 @@ class Database:
         self._refusal = "A write failed; reopen the database."
 
     # The log
+
+    def sync(self) -> None:
+        """
+        Make all transactions durable that were made; others may be made meanwhile.
+
+        Raises:
+            UnsettledError: They may not be; the database refuses everything until it
+                is reopened.
+            StoreUnavailableError: It is closed, or a write has failed.
+        """
+        self.check_usable()
+        try:
+            failpoint("sqlite.before_sync")
+            os.fdatasync(self._log_descriptor)
+        except BaseException as error:
+            self._poison()
+            raise UnsettledError from error
 
     def _after_commit(self) -> None:
         # The transaction is made, so a failure here is not its caller's.
@@ -498,5 +543,6 @@ class Database:
             self._is_closed = True
             self._refusal = "The database is closed."
             connections.close(self._connection, fold_log=fold)
+            self._close_log()
             self._anchor.release()
             self._lock.release()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Backlog of an audit log: records that are written and not known to be durable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.medium import (
+    AuditMedium,
+    Cause,
+    Group,
+    SyncClock,
+    Tail,
+)
+
+_BOUNDED_SECONDS: Final = 0.02
+_BOUNDED_RECORDS: Final = 512
+_LAZY_SECONDS: Final = 1.0
+
+_NEVER: Final = float("inf")
+
+
+class Backlog:
+    """
+    Writes records on a medium, keeps them until they are durable, and knows what is.
+
+    One thread writes at a time: a caller under the log's lock, or the flusher's thread
+    while no caller may. Only the flusher's thread syncs; callers may write meanwhile.
+
+    Args:
+        medium: Where records go.
+
+        mark: Where the log ends; all of it is durable.
+
+        timeout_seconds: How long a ticket waits if it isn't told.
+
+    Attributes:
+        written: The end of what was written, and may be read.
+        durable: The end of what is durable.
+        sync_at: Instant of ``time.monotonic()`` at which a sync is due, or inf.
+        syncs: How long syncs took.
+    """
+
+    def __init__(
+        self, medium: AuditMedium, mark: HeadMark, timeout_seconds: float
+    ) -> None:
+        self._medium = medium
+        self._timeout = timeout_seconds
+        self._syncing: list[Group] = []
+        self._unsynced: list[Group] = []
+        self._open: Group | None = None
+        self._records = 0
+        self.written = mark
+        self.durable = mark
+        self.sync_at = _NEVER
+        self.syncs = SyncClock()
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes that callers have written themselves since the last sync began."""
+        return 0 if self._open is None else self._open.size
+
+    def write(self, group: Group) -> None:
+        """
+        Write a group, and note when its sync is due.
+
+        Raises:
+            MediumError: It may have been written in part, or wholly.
+        """
+        self._open = None
+        self._unsynced.append(group)
+        self._put(group.lines, group.mark, group.must_sync, group.is_lazy)
+        group.written.complete()
+
+    def write_more(
+        self, lines: list[bytes], mark: HeadMark, *, durable: bool, lazy: bool
+    ) -> Group:
+        """
+        Write the lines of one append; return the group whose sync makes them durable.
+
+        Args:
+            lines: The next lines.
+
+            mark: Where the log ends with them.
+
+            durable: Somebody waits for the sync.
+
+            lazy: Nobody cares when they are synced.
+
+        Raises:
+            MediumError: They may have been written in part, or wholly.
+        """
+        group = self._open
+        if group is None:
+            group = self._open = Group(self._timeout)
+            self._unsynced.append(group)
+        group.add(lines)
+        group.mark = mark
+        self._put(lines, mark, durable, lazy)
+        return group
+
+    def _put(
+        self, lines: Sequence[bytes], mark: HeadMark, must_sync: bool, is_lazy: bool
+    ) -> None:
+        self._medium.write(lines, mark)
+        self.written = mark
+        self._records += len(lines)
+        if must_sync or self._records >= _BOUNDED_RECORDS:
+            self.sync_at = 0.0
+        elif self.sync_at:
+            pause = _LAZY_SECONDS if is_lazy else _BOUNDED_SECONDS
+            self.sync_at = min(self.sync_at, time.monotonic() + pause)
+
+    def prepare_sync(self) -> bool:
+        """
+        Note what the next sync makes durable, while nobody writes.
+
+        Returns:
+            Whether there is anything.
+
+        Raises:
+            MediumError: What was written is not where it should be.
+        """
+        if not self._unsynced:
+            return False
+        self._medium.prepare_sync(self.written)
+        self._syncing, self._unsynced = self._unsynced, []
+        self._open, self._records, self.sync_at = None, 0, _NEVER
+        return True
+
+    def sync(self) -> None:
+        """
+        Make durable what `prepare_sync` has noted, and tell who waits.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        began = time.monotonic()
+        self._medium.sync()
+        self.syncs.count(time.monotonic() - began)
+        durable, self._syncing = self._syncing, []
+        self.durable = durable[-1].mark
+        for group in durable:
+            group.synced.complete()
+
+    def fail(self, error: BaseException, last: Group | None) -> None:
+        """Tell all who wait that it failed; what was chained stays, *last* too."""
+        self._open = None
+        if last is not None:
+            self._unsynced.append(last)
+        for group in self._groups():
+            group.complete(error)
+
+    def tail(self) -> Tail:
+        """Return what is not known to be durable."""
+        groups = self._groups()
+        lines = [line for group in groups for line in group.lines]
+        mark = groups[-1].mark if groups else self.durable
+        return Tail(lines, mark.seq + 1 - len(lines), mark)
+
+    def heal(self, tail: Tail, cause: Cause) -> None:
+        """
+        Let the medium make the tail durable.
+
+        Raises:
+            MediumError: It still can't be.
+        """
+        self._medium.heal(tail, cause)
+        self.written = self.durable = tail.mark
+        self._syncing, self._unsynced = [], []
+        self._records, self.sync_at = 0, _NEVER
+
+    def _groups(self) -> list[Group]:
+        return self._syncing + self._unsynced

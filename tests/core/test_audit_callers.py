@@ -1,0 +1,219 @@
+"""Records that callers of bounded mode write themselves, while a thread syncs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.audit.log import DurableAuditLog
+from hsm_core._internal.lib.failpoints import install
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.settings import AuditSync
+from tests.core.audit_faults import (
+    begun,
+    close_and_check,
+    detail_of,
+    is_well,
+    resumes,
+    until,
+)
+from tests.core.audit_support import draft, events, open_any, verified
+
+NAMES = ["audit.log", "audit.sqlite"]
+
+
+@pytest.fixture(params=NAMES)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Give the path of a log of each kind that is not made yet."""
+    name: str = request.param
+    return tmp_path / "log" / name
+
+
+def _open(path: Path, **given: float) -> DurableAuditLog:
+    sizes = {"segment_bytes": 8192, "timeout_seconds": 20.0} | given
+    return open_any(path, sync=AuditSync.BOUNDED, **sizes)  # type: ignore[arg-type]
+
+
+def _writers(log: DurableAuditLog, calls: list[Callable[[], object]]) -> list[str]:
+    """Return the names of the threads that write while *calls* are made."""
+    names: list[str] = []
+
+    def note(reached: str) -> None:
+        if reached == "audit.before_write":
+            names.append(threading.current_thread().name)
+
+    with install(note):
+        for call in calls:
+            call()
+    return names
+
+
+def test_a_caller_writes_its_record_itself(path: Path) -> None:
+    """Its ticket is done at once, and another thread makes the record durable."""
+    log = _open(path)
+    names = _writers(log, [lambda: log.append([draft(0)]).wait(0)])
+
+    assert [threading.current_thread().name] == names
+    assert 0 == log.head().seq
+    until(lambda: log.durable_head().seq == 0)
+    log.close()
+
+
+def test_under_an_event_loop_no_caller_writes(path: Path) -> None:
+    """Records are handed over, so that a disk that hangs holds no loop."""
+    log = _open(path)
+    log.hand_over()
+    names = _writers(log, [lambda: log.append([draft(0)]).wait()])
+
+    assert ["hsm-audit-flusher"] == names
+    log.close()
+
+
+def test_a_durable_record_waits_for_its_sync(path: Path) -> None:
+    """The caller writes it, and its ticket is done when it is durable."""
+    log = _open(path)
+    log.append([draft(0)]).wait()
+    log.append([draft(1)], durable=True).wait()
+
+    assert 1 == log.durable_head().seq
+    log.close()
+
+
+def test_records_of_many_threads_stand_in_one_chain(path: Path) -> None:
+    """Over full segments, durable records and an event loop that joins in."""
+    log = _open(path)
+
+    def append(first: int) -> list[str]:
+        names = []
+        for number in range(first, first + 150):
+            given = draft(number)
+            log.append([given], durable=number % 10 == 0).wait()
+            names.append(given.request_id)
+            if number == 75:
+                log.hand_over()
+        return names
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(append, first) for first in range(0, 4000, 1000)]
+        acknowledged = [name for each in found for name in each.result()]
+    log.close()
+
+    assert (600, True) == (verified(path).records, verified(path).clean)
+    log = _open(path)
+    assert sorted(acknowledged) == sorted(event.request_id for event in events(log))
+    log.close()
+
+
+def test_a_failed_write_of_a_caller_heals(tmp_path: Path) -> None:
+    """It is told, and its record and what it wrote in part are made good."""
+    path = tmp_path / "log" / "audit.log"
+    log, writer = begun(path, 3, sync=AuditSync.BOUNDED)
+    whole = os.write
+    failing = 2
+
+    def write(descriptor: int, data: bytes) -> int:
+        nonlocal failing
+        if failing == 2:
+            failing = 1
+            return whole(descriptor, data[: len(data) // 2])
+        if failing:
+            failing = 0
+            raise OSError(errno.EIO, "I/O error")
+        return whole(descriptor, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write)
+        assert not writer.append()
+        until(lambda: log.health.resumes)
+        until(lambda: is_well(log))
+    assert writer.append()
+
+    assert ["write"] == [detail_of(event).cause for event in resumes(log)]
+    close_and_check(log, writer, path)
+
+
+def test_a_failed_sync_loses_nothing_that_callers_wrote_meanwhile(
+    tmp_path: Path,
+) -> None:
+    """What was answered is written again, also what came during the failed sync."""
+    path = tmp_path / "log" / "audit.log"
+    log, writer = begun(path, 1, durable=True, sync=AuditSync.BOUNDED)
+    whole, begins, ends = os.fdatasync, threading.Event(), threading.Event()
+
+    def fdatasync(descriptor: int) -> None:
+        if not begins.is_set():
+            begins.set()
+            ends.wait(60)
+            raise OSError(errno.EIO, "I/O error")
+        whole(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", fdatasync)
+        assert writer.append()
+        assert begins.wait(60)
+        assert all(writer.append() for _ in range(5))
+        ends.set()
+        until(lambda: log.health.resumes)
+        until(lambda: is_well(log))
+
+    assert ["sync"] == [detail_of(event).cause for event in resumes(log)]
+    close_and_check(log, writer, path)
+
+
+def test_others_do_not_wait_for_a_caller_that_hangs(path: Path) -> None:
+    """They are refused in time, and all goes on when the disk does."""
+    log = _open(path, timeout_seconds=0.2)
+    release, hangs = threading.Event(), threading.Event()
+
+    def hang(reached: str) -> None:
+        if reached == "audit.before_write" and not release.is_set():
+            hangs.set()
+            release.wait(60)
+
+    with install(hang), ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(log.append, [draft(0)])
+        assert hangs.wait(60)
+        began = time.monotonic()
+        with pytest.raises(AuditUnavailableError):
+            log.append([draft(1)])
+        assert time.monotonic() - began < 60
+        until(lambda: log.health.cause == "hanging")
+        release.set()
+        slow.result().wait(20)
+    until(lambda: log.health.resumes)
+    until(lambda: log.available)
+    log.append([draft(2)], durable=True).wait()
+
+    assert 2 == log.head().seq
+    log.close()
+    assert 3 == verified(path).records
+
+
+def test_a_log_whose_caller_hangs_is_closed_in_time(tmp_path: Path) -> None:
+    """Closing says that it did not end; a second try, later, closes it."""
+    path = tmp_path / "log" / "audit.log"
+    log = _open(path, timeout_seconds=0.2)
+    release, hangs = threading.Event(), threading.Event()
+
+    def hang(reached: str) -> None:
+        if reached == "audit.before_write":
+            hangs.set()
+            release.wait(60)
+
+    with install(hang), ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(log.append, [draft(0)])
+        assert hangs.wait(60)
+        with pytest.raises(AuditUnavailableError):
+            log.close()
+        release.set()
+        slow.result().wait()
+    log.close()
+
+    assert verified(path).clean
