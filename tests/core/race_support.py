@@ -46,6 +46,15 @@ KEYS: Final[dict[str, Any]] = {"master_key": b"\x01" * 32, "hmac_key": b"\x02" *
 
 Work: TypeAlias = Callable[[], object]
 
+
+class Refused(Exception):  # noqa: N818 (an answer, as good as any)
+    """What a request over the network was answered with."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 OPEN: Final = """
 version: 1
 extends: default
@@ -256,6 +265,7 @@ class Crowd:
         self._stops = stops
         self._begin = threading.Barrier(THREADS + 1)
         self._warm = threading.Semaphore(0)
+        self._broken = threading.Event()
         self.over = threading.Event()
 
     def run(self, works: list[list[Work]], end: Work) -> list[Seen]:
@@ -273,19 +283,23 @@ class Crowd:
             # Each is known to the HSM, and in the middle of it.
             for _ in works:
                 assert self._warm.acquire(timeout=PATIENCE)
-            end()
-            self.over.set()
+            try:
+                end()
+                self.over.set()
+            except BaseException:
+                self._broken.set()
+                raise
             return [user.result(PATIENCE) for user in using]
 
     def _use(self, works: list[Work]) -> Seen:
         seen = Seen()
         self._begin.wait(PATIENCE)
-        while not seen.refused and not seen.late:
+        while not (seen.refused or seen.late or self._broken.is_set()):
             work = works[(seen.answered + sum(seen.other.values())) % len(works)]
             was_over = self._stops and self.over.is_set()
             try:
                 work()
-            except HSMError as error:
+            except (HSMError, Refused) as error:
                 if error.code in self._codes:
                     seen.refused = error.code
                 else:

@@ -89,16 +89,19 @@ def trial(
 def check(
     site: Site, ending: Ending, seen: list[Seen], head: int, *, is_told: bool = True
 ) -> None:
-    """Check what threads have seen, and what is on record since."""
+    """Check what threads have seen, and that no use is on record behind the end."""
     recorded: Counter[str] = Counter()
-    ended_at = -1
+    ended_at, behind = -1, []
     for event in site.events_since(head):
         if ended_at < 0 and ending.is_outcome(event):
             ended_at = event.seq
         caller = event.caller
         if caller and caller.principal == CROWD and event.code == "ok":
             recorded[event.request_id] += 1
+            if ended_at >= 0:
+                behind.append((event.seq - ended_at, event.kind))
 
+    assert [] == behind
     assert is_told == (ended_at >= 0)
     assert [0] * THREADS == [one.late for one in seen]
     assert {frozenset[str]()} == {frozenset(one.other) for one in seen}
