@@ -31,6 +31,7 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
+from hsm_server.processes.fork import Forked, fork, is_imported
 from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
 from hsm_server.system.secret_handover import pour
 
@@ -69,7 +70,7 @@ class Spawned:
         control: This side's end of its control socket; the owner closes it.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     descriptor: int
     control: socket.socket
 
@@ -77,6 +78,8 @@ class Spawned:
 def spawn(program: Sequence[str], user: User | None, *, holds_keys: bool) -> Spawned:
     """
     Start a process with a control socket and standard error, and no other descriptor.
+
+    A module that this process has imported is forked; other programs are executed.
 
     Args:
         program: Program, as arguments of Python.
@@ -95,12 +98,20 @@ def spawn(program: Sequence[str], user: User | None, *, holds_keys: bool) -> Spa
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.enter_context(ours)
         with theirs, _held_signals():
-            process = _execute(program, user, theirs.fileno(), holds_keys)
+            process = _begin(program, user, theirs.fileno(), holds_keys)
         undo.callback(process.wait)
         undo.callback(process.kill)
         descriptor = os.pidfd_open(process.pid)
         undo.pop_all()
     return Spawned(process, descriptor, ours)
+
+
+def _begin(
+    program: Sequence[str], user: User | None, control: int, holds_keys: bool
+) -> subprocess.Popen[bytes] | Forked:
+    if not holds_keys and is_imported(program):
+        return fork(program[1], user, control)
+    return _execute(program, user, control, holds_keys)
 
 
 def _execute(

@@ -2,7 +2,7 @@
 """
 Front end: TLS and HTTP, with no key except that of its certificate.
 
-It is a separate program that the supervisor starts.
+The supervisor forks it; see `hsm_server.processes.fork`.
 """
 
 from __future__ import annotations

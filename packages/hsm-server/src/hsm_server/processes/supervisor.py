@@ -45,6 +45,7 @@ from hsm_server.observability.logs import (
 from hsm_server.observability.metrics import Metrics, share_metrics
 from hsm_server.processes.child_process import ChildContext, ChildProcess, Roles
 from hsm_server.processes.distribution import Distribution
+from hsm_server.processes.fork import import_programs
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.runtime_folder import RuntimeFolder, ServiceManager
 from hsm_server.system.hardening import (
@@ -274,7 +275,10 @@ class Supervisor:
             loop.add_signal_handler(signal.SIGHUP, self._reloading.ask)
         loop.add_signal_handler(signal.SIGUSR1, self._vault.tell, ResetClock())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
-        for child in self._children:
+        self._vault.start()
+        # The vault imports its own modules meanwhile.
+        import_programs()
+        for child in (self._tls_manager, *self._front_ends):
             child.start()
         watching = asyncio.create_task(self._manager.watch(self._plan, self._is_well))
         await self._end.wait()

@@ -2,8 +2,7 @@
 """
 TLS manager: reads certificate files, and supplies the TLS state of front ends.
 
-It is a separate program that the supervisor starts as the front ends' user: both
-process untrusted input.
+The supervisor forks it, as the front ends' user: both process untrusted input.
 """
 
 from __future__ import annotations
