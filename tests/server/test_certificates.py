@@ -248,14 +248,15 @@ async def test_a_view_ends_when_the_policy_knows_its_holder_otherwise(
 
         pages = keeper.while_good(visitor, endless())
         assert 1 == await anext(pages)
-        _put_in_force(hsm, policy(roles) if roles else OFF_THE_POLICY)
+        put_in_force(hsm, policy(roles) if roles else OFF_THE_POLICY)
         left = 0
         with pytest.raises(AuthenticationError):
             left = len([page async for page in pages])
         assert 0 == left
 
 
-def _put_in_force(hsm: OpenHSM, known: Policy) -> None:
+def put_in_force(hsm: OpenHSM, known: Policy) -> None:
+    """Replace the policy in force."""
     hsm._services.policy.replace(RuleEngine(known), 0)  # noqa: SLF001
 
 

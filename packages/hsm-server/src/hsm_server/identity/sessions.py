@@ -160,6 +160,18 @@ class Sessions:
             self._sessions.move_to_end(digest)
         return session
 
+    def look(self, secret: str) -> Session:
+        """
+        Return an active session without changing anything; on any thread.
+
+        Raises:
+            SessionEndedError: It has ended.
+        """
+        session = self._sessions.get(_digest(secret))
+        if session is None or self._has_ended(session, self._now()):
+            raise SessionEndedError
+        return session
+
     def end(self, secret: str) -> None:
         """End a session, if it exists."""
         self._sessions.pop(_digest(secret), None)

@@ -234,7 +234,7 @@ class FrontEnd:
             self._outbox.send(Answer(frame.id, result=self._gatekeeper.public_keys()))
             return
         spends = frame.purpose in _SPENDING
-        caller = self._gatekeeper.caller(frame.visitor, spends=spends)
+        caller, check = self._gatekeeper.authenticate(frame.visitor, spends=spends)
         match frame.purpose:
             case Purpose.EXECUTE:
                 sent = unpack_operation(frame, whole)
@@ -245,6 +245,7 @@ class FrontEnd:
                         frame.idempotency_key,
                         frame.approval_id,
                         frame.expected_generation,
+                        check,
                     )
             case Purpose.GREET:
                 self._outbox.send(Answer(frame.id, caller.principal))

@@ -7,7 +7,8 @@ import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -36,6 +37,20 @@ T = TypeVar("T")
 _CLOCK = FlooredClock()
 _LOOK_SECONDS: Final = 1.0
 """Interval between checks of the credential of a live view."""
+
+
+class Authenticated(NamedTuple):
+    """
+    Authenticated caller.
+
+    Attributes:
+        caller: The caller.
+        check: Raises `AuthenticationError` once the credential no longer counts. It may
+            be called on any thread; see `hsm_core.protocols.Request.check`.
+    """
+
+    caller: Caller
+    check: Callable[[], None]
 
 
 class Gatekeeper:
@@ -112,8 +127,12 @@ class Gatekeeper:
         return self._verifier.trust.public_keys()
 
     def caller(self, visitor: Visitor, *, spends: bool = False) -> Caller:
+        """Return the caller; see `authenticate`."""
+        return self.authenticate(visitor, spends=spends).caller
+
+    def authenticate(self, visitor: Visitor, *, spends: bool = False) -> Authenticated:
         """
-        Return the caller.
+        Return the caller, and the check of their credential.
 
         The address is that of the connection, whatever headers or claims say.
 
@@ -128,16 +147,61 @@ class Gatekeeper:
                 unreadable, or a certificate alone matches no identity. The failure is
                 recorded.
         """
+        verifier = self._verifier
         identity = self._identity(visitor)
-        return msgspec.structs.replace(
-            _stranger(visitor, certificate_facts(visitor.certificate)),
+        shown = certificate_facts(visitor.certificate)
+        caller = Caller(
             principal=identity.principal,
             roles=identity.roles,
+            certificate_sha256=shown.sha256,
+            certificate_subject=shown.subject,
+            certificate_names=shown.names,
+            source_address=visitor.address,
+            request_id=visitor.request_id,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
             credential_rules=identity.rules,
             single_use=spends and self._is_first_use(visitor, identity),
         )
+        return Authenticated(caller, partial(self._check, visitor, identity, verifier))
+
+    def _check(
+        self, visitor: Visitor, before: Identity, verifier: TokenVerifier
+    ) -> None:
+        """
+        Check that a credential still counts, and for the same; on any thread.
+
+        Args:
+            visitor: Shows the credential.
+
+            before: Identity that it had.
+
+            verifier: Verifier of tokens by then.
+
+        Raises:
+            AuthenticationError: The credential has expired or was withdrawn, or counts
+                for another principal or other roles.
+        """
+        if visitor.nonce:
+            # It was accepted once, and is not accepted again.
+            return
+        is_own_token = visitor.credential and before.claims is None
+        if is_own_token and verifier is self._verifier:
+            if self._clock.now() >= before.expires_at:
+                raise AuthenticationError
+            return
+        now = self._present_identity(visitor)
+        if (now.principal, now.roles) != (before.principal, before.roles):
+            raise AuthenticationError
+
+    def _present_identity(self, visitor: Visitor) -> Identity:
+        """Return the identity without use of a session; on any thread."""
+        if not visitor.session:
+            return self._identity(visitor)
+        session = self._sessions.look(visitor.session)
+        if session.person is not None:
+            return _identity_of(session.person)
+        return self._identity(_resting_on(visitor, session.credential))
 
     def _is_first_use(self, visitor: Visitor, identity: Identity) -> bool:
         if not self._gateway.asks_for_single_use():
@@ -169,19 +233,25 @@ class Gatekeeper:
         await self._gateway.record_refusal(stranger, error.code)
 
     async def admit(self, visitor: Visitor, *, spends: bool = False) -> Caller:
+        """Return the caller; records a failure. See `admit_checked`."""
+        return (await self.admit_checked(visitor, spends=spends)).caller
+
+    async def admit_checked(
+        self, visitor: Visitor, *, spends: bool = False
+    ) -> Authenticated:
         """
-        Return the caller; records a failure.
+        Return the caller, and the check of their credential; records a failure.
 
         Args:
-            visitor: See `caller`.
+            visitor: See `authenticate`.
 
-            spends: See `caller`.
+            spends: See `authenticate`.
 
         Raises:
-            AuthenticationError: See `caller`.
+            AuthenticationError: See `authenticate`.
         """
         try:
-            return self.caller(visitor, spends=spends)
+            return self.authenticate(visitor, spends=spends)
         except AuthenticationError as error:
             await self.record_failure(visitor, error)
             raise
@@ -191,7 +261,7 @@ class Gatekeeper:
         Return the identity, and its end.
 
         Raises:
-            AuthenticationError: See `caller`.
+            AuthenticationError: See `authenticate`.
         """
         sessions = self._sessions
         until, idle_seconds = float("inf"), 0.0

@@ -111,14 +111,11 @@ class LocalVault:
         told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
-        caller = await self._gatekeeper.admit(visitor, spends=True)
+        caller, check = await self._gatekeeper.admit_checked(visitor, spends=True)
         known(caller.principal)
         self._charge(caller, operation, told)
-        if not approval_id and not expected_generation:
-            hsm = self._gateway.act_as(caller)
-            return await hsm.execute(operation, idempotency_key=idempotency_key)
         request = Request(
-            caller, operation, idempotency_key, approval_id, expected_generation
+            caller, operation, idempotency_key, approval_id, expected_generation, check
         )
         (answer,) = self._gateway.execute_many([request])
         result: R = await answer
@@ -129,10 +126,10 @@ class LocalVault:
     ) -> CancelUse | None:
         """See `VaultAccess.begin`."""
         try:
-            caller = self._gatekeeper.caller(visitor, spends=True)
+            caller, check = self._gatekeeper.authenticate(visitor, spends=True)
         except AuthenticationError:
             return None
-        begun = _Begun(Request(caller, operation), replied)
+        begun = _Begun(Request(caller, operation, check=check), replied)
         begun.quota = self._gatekeeper.charge(caller, operation)
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._execute)
