@@ -669,7 +669,7 @@ def bench(session: nox.Session) -> None:
     After ``--`` may stand which rows to measure, as in ``-- P4 P5``: the page then
     stays as it is. Rivals in C need a compiler, OpenSSL's headers and SoftHSM2.
     """
-    _install(session, "test")
+    _install(session, "bench")
     session.run("python", "-m", "tests.bench", *session.posargs)
 
 

@@ -5,33 +5,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.keyring.documents import KeyDocument, document_digest, index_of
-from hsm_core._internal.keyring.repository import KeyRepository
-from hsm_core._internal.keyring.use_counters import UseValue, encode_value
-from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, Layout
-from hsm_core._internal.stores.filesystem.records import FileRecords
-from hsm_core._internal.stores.filesystem.stores import (
-    FilesystemKeyStore,
-    SavedKeyIndex,
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    document_digest,
+    encode_document,
+    index_of,
 )
-from hsm_core._internal.stores.records import USES
-from hsm_core._internal.stores.sqlite import key_index
-from hsm_core._internal.stores.sqlite.key_rows import VERSION_BITS
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.use_counters import UseValue, encode_value
+from hsm_core._internal.stores.sqlite import places
+from hsm_core._internal.stores.sqlite.key_rows import COLUMNS, VERSION_BITS, values_of
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import open_hsm
 from hsm_core.model import KeyId
-from hsm_core.protocols import IndexEntry, KnownKey
+from hsm_core.protocols import IndexEntry
 from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, Settings
 from hsm_core.testing import caller
@@ -51,9 +50,9 @@ def resident():
     words = pathlib.Path("/proc/self/statm").read_text().split()
     return int(words[1]) * os.sysconf("SC_PAGE_SIZE")
 
-kind, directory, end = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+directory, end = pathlib.Path(sys.argv[1]), sys.argv[2]
 settings = Settings(
-    key_store=KeyStoreKind(kind),
+    key_store=KeyStoreKind.SQLITE,
     key_dir=directory / "keys",
     sqlite_path=directory / "keys.sqlite",
     audit_log=directory / "audit.log",
@@ -77,47 +76,45 @@ class Start(NamedTuple):
     resident: float
 
 
-def make(kind: KeyStoreKind, directory: Path, count: int) -> Path:
-    """Make an HSM with many keys, and close it."""
+def make(directory: Path, count: int) -> Path:
+    """Make an HSM with many keys in SQLite, and close it."""
     directory.mkdir(mode=0o700)
     settings = Settings(
-        key_store=kind,
+        key_store=KeyStoreKind.SQLITE,
         key_dir=directory / "keys",
         sqlite_path=directory / "keys.sqlite",
         audit_log=directory / "audit.log",
     )
     with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as opened:
-        _fill(opened, kind, count)
+        _fill(opened, count)
     return directory
 
 
-def start(kind: KeyStoreKind, directory: Path, end: str) -> Start:
+def start(directory: Path, end: str) -> Start:
     """Start an HSM in a process of its own, and stop or kill it."""
     done = subprocess.run(
-        [sys.executable, "-c", _START, kind.value, str(directory), end],
+        [sys.executable, "-c", _START, str(directory), end],
         stdout=subprocess.PIPE,
         check=end != "kill",
     )
     return Start(*json.loads(done.stdout))
 
 
-def _fill(opened: OpenHSM, kind: KeyStoreKind, count: int) -> None:
+def _fill(opened: OpenHSM, count: int) -> None:
     """Put many keys into a store as if they had been made one by one."""
-    services = opened._services  # noqa: SLF001
-    inventory = services.inventory
+    inventory = opened._services.inventory  # noqa: SLF001
     session = Session(opened.act_as(caller()))
     patterns = [
         inventory.document(session.create_key(algorithm).key_id)
         for algorithm in (Algorithm.AES_256_GCM, Algorithm.EC_P256)
     ]
-    guarded = inventory.store
-    store = guarded._inner  # type: ignore[attr-defined] # noqa: SLF001
-    if kind is KeyStoreKind.SQLITE:
-        assert isinstance(store, SqliteKeyStore)
-        _fill_database(inventory, store, patterns, count)
-    else:
-        assert isinstance(store, FilesystemKeyStore)
-        _fill_directory(inventory, store, patterns, count)
+    store = inventory.store._inner  # type: ignore[attr-defined] # noqa: SLF001
+    assert isinstance(store, SqliteKeyStore)
+    made = _documents(patterns, count)
+    while some := list(islice(made, _AT_ONCE)):
+        with store.database.transaction(durable=False) as connection:
+            _put(connection, inventory.ring, some)
+    inventory.census.adopt(inventory.census.sums(store.digests()), verified=True)
     store.write_account(inventory.census.account())
 
 
@@ -141,80 +138,55 @@ def _documents(patterns: list[KeyDocument], count: int) -> Iterator[KeyDocument]
         )
 
 
-def _counted(
-    inventory: KeyRepository, document: KeyDocument
-) -> tuple[bytes, IndexEntry]:
-    stored = inventory.encode(document)
-    entry = index_of(document, document_digest(stored))
-    known = KnownKey(document.key_id, document.generation, entry.digest)
-    inventory.census.replace(None, known)
-    return stored, entry
-
-
-def _first_value(inventory: KeyRepository, document: KeyDocument) -> bytes:
-    material_id = document.versions[0].material_id
-    return encode_value(material_id, UseValue(), inventory.ring.counter_mac)
-
-
-def _is_counted(document: KeyDocument) -> bool:
-    return document.algorithm == Algorithm.AES_256_GCM
-
-
-def _fill_database(
-    inventory: KeyRepository,
-    store: SqliteKeyStore,
-    patterns: list[KeyDocument],
-    count: int,
+def _put(
+    connection: sqlite3.Connection, ring: KeyRing, made: list[KeyDocument]
 ) -> None:
-    documents = _documents(patterns, count)
-    for _ in range(0, count, _AT_ONCE):
-        with store.database.transaction(durable=False) as connection:
-            for document, _ in zip(documents, range(_AT_ONCE), strict=False):
-                stored, entry = _counted(inventory, document)
-                number = key_index.put(connection, entry)
-                connection.execute(
-                    "INSERT INTO documents (n, document) VALUES (?, ?)",
-                    (number, stored),
-                )
-                connection.execute(
-                    "INSERT INTO blobs (id, blob) VALUES (?, ?)",
-                    (number << VERSION_BITS | 1, _BLOB),
-                )
-                if _is_counted(document):
-                    connection.execute(
-                        "INSERT INTO uses (material_id, value) VALUES (?, ?)",
-                        (document.key_id, _first_value(inventory, document)),
-                    )
+    """Insert keys table by table, which takes a tenth of the time."""
+    (first,) = connection.execute("SELECT max(n) + 1 FROM keys").fetchone()
+    stored = [encode_document(document, ring.document_mac) for document in made]
+    entries = [
+        index_of(document, document_digest(form))
+        for document, form in zip(made, stored, strict=True)
+    ]
+
+    def insert(table: str, columns: str, rows: Iterable[Sequence[object]]) -> None:
+        holes = ", ".join("?" * (columns.count(",") + 1))
+        statement = f"INSERT INTO {table} ({columns}) VALUES ({holes})"  # noqa: S608
+        connection.executemany(statement, rows)
+
+    rows = [
+        (n, *values_of(entry), entry.name) for n, entry in enumerate(entries, first)
+    ]
+    insert("keys", f"n, {COLUMNS}, claim", rows)
+    insert("documents", "n, document", enumerate(stored, first))
+    blobs = ((n << VERSION_BITS | 1, _BLOB) for n, _ in enumerate(stored, first))
+    insert("blobs", "id, blob", blobs)
+    operations = ((entry.operations[0], n) for n, entry in enumerate(entries, first))
+    insert("operations", "operation_id, n", operations)
+    uses = [
+        (document.key_id, encode_value(document.key_id, UseValue(), ring.counter_mac))
+        for document in made
+        if document.algorithm == Algorithm.AES_256_GCM
+    ]
+    insert("uses", "material_id, value", uses)
+    insert("places", "facet, created_at, key_id", _places(connection, entries))
 
 
-def _fill_directory(
-    inventory: KeyRepository,
-    store: FilesystemKeyStore,
-    patterns: list[KeyDocument],
-    count: int,
-) -> None:
-    index, records = store._index, store._records  # noqa: SLF001
-    assert isinstance(index, SavedKeyIndex)
-    assert isinstance(records, FileRecords)
-    layout = records._layout  # noqa: SLF001
-    assert isinstance(layout, Layout)
-    entries = list(index.entries())
-    for document in _documents(patterns, count):
-        stored, entry = _counted(inventory, document)
-        folder = layout.folder(document.key_id)
-        folder.mkdir(mode=0o700)
-        _write(folder / DOCUMENT_NAME, stored)
-        _write(folder / "v00000001", _BLOB)
-        if _is_counted(document):
-            first = _first_value(inventory, document)
-            _write(layout.path(USES) / document.versions[0].material_id, first)
-        entries.append(entry)
-    store.reindex(entries)
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
+def _places(
+    connection: sqlite3.Connection, entries: list[IndexEntry]
+) -> list[tuple[int, int, bytes]]:
+    """Return the rows of all places of keys, and count them in their facets."""
+    rows: dict[tuple[str, str, str], list[tuple[int, bytes]]] = {}
+    for entry in entries:
+        for facet, position in places._places_of(entry):  # noqa: SLF001
+            rows.setdefault(facet, []).append(position)
+    found: list[tuple[int, int, bytes]] = []
+    for facet, positions in rows.items():
+        number: int = connection.execute(
+            "INSERT INTO facets (tag, algorithm, state, number) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (tag, algorithm, state) DO UPDATE "
+            "SET number = number + excluded.number RETURNING id",
+            (*facet, len(positions)),
+        ).fetchone()[0]
+        found += [(number, *position) for position in positions]
+    return found

@@ -1,100 +1,122 @@
 # SPDX-License-Identifier: MIT
-"""What the processes of a server use while a client in another one keeps them busy."""
+"""Servers under load: a client process, and the processor time of the servers."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from tests.e2e.family import PROGRAMS, children, members
-from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
 
-_CLIENT: Final = Path(__file__).with_name("isolation_client.py")
-_CONNECTIONS: Final = 16
+_CLIENT: Final = Path(__file__).with_name("busy_client.py")
 
 
-@dataclass(frozen=True)
-class Load:
-    """
-    What many signatures took.
-
-    Attributes:
-        used: Seconds of processor per request, by the kind of process.
-        rate: Requests per second.
-    """
-
-    used: Mapping[str, float]
-    rate: float
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return how long a process's threads were on a processor."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+def cpu_seconds(*pids: int) -> float:
+    """Return how long the threads of processes were on a processor."""
+    threads = (t for pid in pids for t in Path(f"/proc/{pid}/task").glob("*/schedstat"))
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
-def sign_over_https(folder: Path, flags: tuple[str, ...], requests: int) -> Load:
-    """
-    Start a server, have P-256 signatures made over 16 connections, and stop it.
-
-    Raises:
-        RuntimeError: It refused to make a key, or did not end in order.
-    """
-    site = Site(folder)
-    with site.start(*flags, "--log-level", "warning") as server:
-        with site.client(server.port, "ada", "operator") as client:
-            body = {"algorithm": "EC-P256", "name": "signer"}
-            if client.request("POST", "/api/v1/keys", body).status != 201:
-                raise RuntimeError("The server made no key.")
-        load = _watched(site, server, requests)
-        if server.stop():
-            raise RuntimeError("The server did not end in order.")
-    return load
-
-
-def _watched(site: Site, server: ServerProcess, requests: int) -> Load:
-    with _client(site, server.port, requests) as busy:
-        assert busy.stdin is not None
-        assert busy.stdout is not None
-        if busy.stdout.readline() != "ready\n":
-            raise RuntimeError("The client could not sign.")
-        processes = _processes(server)
-        before = {pid: cpu_seconds(pid) for pid in processes}
-        busy.stdin.write("\n")
-        busy.stdin.flush()
-        done = json.loads(busy.stdout.readline())
-        used: dict[str, float] = defaultdict(float)
-        for pid, name in processes.items():
-            used[name] += (cpu_seconds(pid) - before[pid]) / done["requests"]
-    return Load(used, done["requests"] / done["seconds"])
-
-
-def _processes(server: ServerProcess) -> dict[int, str]:
-    others = children(server.pid)
-    found = {server.pid: "supervisor" if others else "server"}
+def kinds_of(server: int) -> dict[int, str]:
+    """Return the kind of each process of one of our servers, by its ID."""
+    found = {server: "supervisor" if children(server) else "server"}
     for kind in PROGRAMS:
-        found |= dict.fromkeys(members(server.pid, kind), kind)
+        found |= dict.fromkeys(members(server, kind), kind)
     return found
 
 
-@contextmanager
-def _client(site: Site, port: int, requests: int) -> Iterator[subprocess.Popen[str]]:
-    token = site.folder / "token"
-    token.write_text(site.token("ada", "operator"))
-    identity = (site.client_pair.certificate, site.client_pair.key)
-    words = [str(port), str(site.authority.bundle), *map(str, identity), str(token)]
-    with subprocess.Popen(
-        [sys.executable, _CLIENT, *words, "signer", str(_CONNECTIONS), str(requests)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as client:
-        yield client
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Requests of a busy client: where to, with what, and over how many connections."""
+
+    port: int
+    bundle: str
+    certificate: str
+    private_key: str
+    token: str
+    path: str
+    body: Mapping[str, str]
+    connections: int
+
+
+def job(
+    site: Site,
+    *,
+    port: int,
+    token: str,
+    path: str,
+    body: Mapping[str, str],
+    connections: int,
+) -> Job:
+    """Return a job for a server with the certificates of a site."""
+    return Job(
+        port=port,
+        bundle=str(site.authority.bundle),
+        certificate=str(site.client_pair.certificate),
+        private_key=str(site.client_pair.key),
+        token=token,
+        path=path,
+        body=body,
+        connections=connections,
+    )
+
+
+class BusyClient:
+    """
+    Client process with open connections, which sends requests when it is told to.
+
+    Args:
+        job: What it sends.
+
+    Raises:
+        RuntimeError: Its first requests failed.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, _CLIENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self._ask(json.dumps(asdict(job))) != "ready":
+            self._process.kill()
+            raise RuntimeError(f"The client got no answers from {job.path}.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.communicate()
+
+    def work(self, requests: int) -> float:
+        """
+        Send so many requests, and return the seconds until the last answer.
+
+        Raises:
+            RuntimeError: One was refused.
+        """
+        seconds = self._ask(str(requests))
+        if not seconds:
+            raise RuntimeError("A request of the client was refused.")
+        return float(seconds)
+
+    def _ask(self, line: str) -> str:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(f"{line}\n")
+        stdin.flush()
+        return stdout.readline().strip()

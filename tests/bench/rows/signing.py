@@ -12,7 +12,7 @@ from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals
 
 def p256(rig: Rig) -> list[Finding]:
     """Return how P-256 compares."""
-    return _signing(rig, Algorithm.EC_P256, of_raw=0.87, of_softhsm=1.9)
+    return _signing(rig, Algorithm.EC_P256, of_raw=0.62, of_softhsm=1.35)
 
 
 def ed25519(rig: Rig) -> list[Finding]:

@@ -39,8 +39,8 @@ def records(rig: Rig) -> list[Finding]:
         found.append(_appending("SQLite", 150, log))
     return [
         *found,
-        _verifying(path, KEY, 250, "chain, MAC and Merkle"),
-        _verifying(path, None, 600, "chain only"),
+        _verifying(path, KEY, 330, "chain, MAC and Merkle"),
+        _verifying(path, None, 640, "chain only"),
     ]
 
 
