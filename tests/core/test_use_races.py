@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.lib.cells import Snapshot
+from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
 from hsm_core.settings import KeyStoreKind
 from hsm_core.testing import FakeClock, MemoryVault
@@ -24,6 +26,7 @@ from tests.core.race_endings import (
     FailedTest,
     LostTenure,
     Night,
+    Revoke,
     Tamper,
 )
 from tests.core.race_support import (
@@ -112,7 +115,22 @@ def check(
 @pytest.mark.parametrize("kind", ENDINGS, ids=lambda kind: kind.__name__)
 def test_an_end_in_the_middle_of_uses(site: Site, kind: type[Ending]) -> None:
     """Who asks later gets nothing, and all that was answered is on record."""
-    for _ in range(TRIALS):
+    play(site, kind, trials=TRIALS)
+
+
+@pytest.mark.parametrize("missing", [(Snapshot, "holds"), (Pipeline, "_stands")])
+def test_a_check_that_is_missing_is_found(
+    tmp_path: Path, missing: tuple[type, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the look under the audit log's lock, or the cells, trials fail."""
+    monkeypatch.setattr(*missing, lambda *_: True)
+    with open_site(tmp_path, FILES) as site, pytest.raises(AssertionError):
+        play(site, Revoke, trials=100)
+
+
+def play(site: Site, kind: type[Ending], *, trials: int) -> None:
+    """Make some trials in one HSM."""
+    for _ in range(trials):
         ending, seen, head = trial(site, kind)
         ending.undo()
         check(site, ending, seen, head, is_told=kind.is_recorded)
@@ -121,8 +139,7 @@ def test_an_end_in_the_middle_of_uses(site: Site, kind: type[Ending]) -> None:
 def test_a_blob_that_is_changed(tmp_path: Path) -> None:
     """What was found to be changed serves nothing more, though it is open already."""
     with open_site(tmp_path, FILES) as site:
-        for _ in range(TRIALS):
-            check(site, *trial(site, Tamper))
+        play(site, Tamper, trials=TRIALS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

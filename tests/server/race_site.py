@@ -182,9 +182,19 @@ class RaceSite:
         """Return the number of the newest record."""
         return int(self.ask("GET", "/status")["audit"]["head_seq"])
 
-    def uses_since(self, seq: int) -> set[str]:
-        """Return the ids of the requests of the crowd that are on record as done."""
-        found: set[str] = set()
+    def uses_since(self, seq: int, end: str = "") -> tuple[set[str], list[str]]:
+        """
+        Return the ids of the requests of the crowd that are on record as done.
+
+        Args:
+            seq: The record behind which they stand.
+
+            end: The kind of the record behind which none may stand.
+
+        Returns:
+            All of them; and those behind that record.
+        """
+        found, behind, ended = set[str](), list[str](), False
         at: int | None = seq + 1
         while at is not None:
             path = f"/audit/events?ascending=true&limit=1000&start_seq={at}"
@@ -194,8 +204,12 @@ class RaceSite:
                 who = event.get("caller") or {}
                 if who.get("principal") == CROWD and event["code"] == "ok":
                     found.add(event["request_id"])
+                    behind += [event["kind"]] if ended else []
+                is_done = (event["phase"], event["code"]) != ("intent", "ok")
+                ended = ended or (event["kind"] == end and is_done)
             at = page["next_seq"]
-        return found
+        assert ended or not end
+        return found, behind
 
 
 def token_of(who: Signer, **changes: Any) -> str:
