@@ -158,8 +158,13 @@ def commitment(algorithm: Algorithm, envelope: bytes) -> bytes:
     if row.envelope_kind == RSAES_OAEP:
         return envelope
     start = row.ciphertext_bytes if row.is_kem else NONCE_BYTES
+    return commitment_around(HEADER_BYTES + start, envelope)
+
+
+def commitment_around(start: int, envelope: bytes) -> bytes:
+    """Return the `commitment` of an envelope whose ciphertext begins at *start*."""
     size = len(envelope).to_bytes(8, "big")
-    return envelope[: HEADER_BYTES + start] + envelope[-TAG_BYTES:] + size
+    return envelope[:start] + envelope[-TAG_BYTES:] + size
 
 
 def _hash_of(code: int) -> HashAlgorithm:

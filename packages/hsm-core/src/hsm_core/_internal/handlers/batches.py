@@ -85,6 +85,9 @@ class BatchHandler(Handler[AnyBatch, Record]):
         private: Whether the private half of the key computes.
         overhead_bytes: What an item may be longer than a payload.
         own_faults: Errors that are about the item, whatever field they name.
+        item_handler: Handler of one item.
+        item_fields: Fields of an item that are its payload.
+        item_answer: Type of the answer to an item.
     """
 
     batch: ClassVar[type[AnyBatch]]
@@ -99,13 +102,16 @@ class BatchHandler(Handler[AnyBatch, Record]):
 
     def __init__(self, services: HandlerDependencies) -> None:
         super().__init__(services)
-        self._single = self.single(services)
+        self.item_handler = self.single(services)
         self._result: type[Record] = result_type(self.batch)
-        self._answer = item_types(self._result)["items"]
+        self.item_answer = item_types(self._result)["items"]
         item = item_types(self.batch)["items"].__struct_fields__
-        self._fields = frozenset(item) - {"reference"}
+        self.item_fields = tuple(name for name in item if name != "reference")
         self._shared = set(self.batch.__struct_fields__) - {"items"}
-        self._answered = set(self._answer.__struct_fields__) - {"reference", "error"}
+        self._answered = set(self.item_answer.__struct_fields__) - {
+            "reference",
+            "error",
+        }
 
     def prepare(self, context: RequestContext[AnyBatch], /) -> None:
         """Check the total size and the key, then each item alone."""
@@ -118,13 +124,15 @@ class BatchHandler(Handler[AnyBatch, Record]):
     def _prepared(self, context: RequestContext[AnyBatch]) -> Iterator[Item]:
         shared = {name: getattr(context.operation, name) for name in self._shared}
         for item in context.operation.items:
-            own = {name: getattr(item, name) for name in self._fields}
-            single = self._single.resolve(self.kind(**shared, **own), context.document)
+            own = {name: getattr(item, name) for name in self.item_fields}
+            single = self.item_handler.resolve(
+                self.kind(**shared, **own), context.document
+            )
             alone = RequestContext(
                 context.caller, single, context.policy, document=context.document
             )
             try:
-                self._single.prepare(alone)
+                self.item_handler.prepare(alone)
             except HSMError as error:
                 yield self._fault(error)
             else:
@@ -132,7 +140,9 @@ class BatchHandler(Handler[AnyBatch, Record]):
 
     def uses(self, context: RequestContext[AnyBatch], /) -> Sequence[Use]:
         """Return the sum of what the items take that will be computed."""
-        taken = [use for alone in _good(context) for use in self._single.uses(alone)]
+        taken = [
+            use for alone in _good(context) for use in self.item_handler.uses(alone)
+        ]
         if not taken:
             return ()
         first = taken[0]
@@ -158,23 +168,52 @@ class BatchHandler(Handler[AnyBatch, Record]):
             if isinstance(answer, ops.ItemError):
                 failed += 1
                 bound.append(_NOTHING)
-                items.append(self._answer(reference=item.reference, error=answer))
+                items.append(self.item_answer(reference=item.reference, error=answer))
                 continue
             versions.add(answer.version)
             bound.append(sha256(answer.bound).digest())
             facts = {name: getattr(answer.result, name) for name in self._answered}
-            items.append(self._answer(reference=item.reference, **facts))
+            items.append(self.item_answer(reference=item.reference, **facts))
         self._touch(key, versions)
+        version = versions.pop() if len(versions) == 1 else 0
+        return self.answer(batch, key, tuple(items), version, bound, failed=failed)
+
+    def answer(
+        self,
+        batch: AnyBatch,
+        key: KeyDocument,
+        items: tuple[Any, ...],
+        version: int,
+        bound: list[bytes],
+        *,
+        failed: int,
+    ) -> Answer[Record]:
+        """
+        Return the answer to a batch.
+
+        Args:
+            batch: As it was sent.
+
+            key: Its key.
+
+            items: The answers to its items.
+
+            version: The one that all of them used; 0 for several.
+
+            bound: SHA-256 of what each item is bound by.
+
+            failed: How many items have an error.
+        """
         whole = {
             "key_id": key.key_id,
             "version": key.current,
             "algorithm": Algorithm(key.algorithm),
-            "items": tuple(items),
+            "items": items,
         }
         known = {name: whole[name] for name in self._result.__struct_fields__}
         return Answer(
             self._result(**known),
-            versions.pop() if len(versions) == 1 else 0,
+            version,
             BatchDetail(count=len(items), failed=failed, inputs=self._digest(batch)),
             bound=b"".join(bound),
         )
@@ -189,14 +228,14 @@ class BatchHandler(Handler[AnyBatch, Record]):
         if isinstance(ready, ops.ItemError):
             return ready
         try:
-            return self._single.perform(ready)
+            return self.item_handler.perform(ready)
         except HSMError as error:
             return self._fault(error)
 
     def _fault(self, error: HSMError) -> ops.ItemError:
         """Return what an item is answered with; an error of the whole is raised."""
         is_input = isinstance(error, InvalidInputError)
-        if is_input and error.facts.get("field") in self._fields:
+        if is_input and error.facts.get("field") in self.item_fields:
             return _item_error(error)
         if isinstance(error, self.own_faults):
             return _item_error(error)
@@ -238,7 +277,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
 
     def payload_bytes(self, operation: AnyBatch, /) -> int:
         """Return the length of all byte strings of all items."""
-        return _bytes_of(operation.items, self._fields)
+        return _bytes_of(operation.items, self.item_fields)
 
     def weight(self, operation: AnyBatch, /) -> int:
         """Return the sum of the items' weights; no key has to be read."""

@@ -278,6 +278,9 @@ class AsyncGateway:
     def _admit(self, request: Request, group: _Group) -> asyncio.Future[Any]:
         """Check the caller of a request, and begin it."""
         try:
+            outcome = self._by_plan(request)
+            if outcome is not None:
+                return group.add(request, outcome)
             caller = checked_caller(request.caller)
             request = msgspec.structs.replace(request, caller=caller)
             return self._begin(request, group)
@@ -285,6 +288,18 @@ class AsyncGateway:
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
+
+    def _by_plan(self, request: Request) -> Outcome | None:
+        """Compute a quick use by its plan; its caller was checked before."""
+        self._gate.enter()
+        try:
+            outcome = self._pipeline.compute_by_plan(request, at_once=True)
+        except BaseException:
+            self._gate.leave()
+            raise
+        if outcome is None:
+            self._gate.leave()
+        return outcome
 
     def _begin(self, request: Request, group: _Group) -> asyncio.Future[Any]:
         """Compute a quick request, or hand over another."""

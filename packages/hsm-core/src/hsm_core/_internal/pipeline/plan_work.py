@@ -2,14 +2,15 @@
 """
 Computation of plans: what is left of a use when all but its payload is known.
 
-Signatures, MACs and authenticated encryption have steps of their own here; every other
-use is prepared and performed by its handler.
+Signatures, MACs and authenticated encryption have steps of their own here, alone and in
+batches; every other use is prepared and performed by its handler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -18,30 +19,53 @@ from hsm_core._internal.crypto.ciphertexts import (
     HEADER_BYTES,
     NONCE_BYTES,
     Header,
-    commitment,
+    commitment_around,
     kind_of,
 )
 from hsm_core._internal.crypto.parameters import MU_BYTES
-from hsm_core._internal.handlers.base import Answer, HandlerDependencies, UseHandler
+from hsm_core._internal.handlers.base import Answer, Handler, HandlerDependencies
+from hsm_core._internal.handlers.batches import BatchHandler
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.pipeline.plan_payload import (
+    Measure,
+    batch_measure_of,
+    measure_of,
+)
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
 from hsm_core.model import KeyId
-from hsm_core.protocols import SignatureParameters
+from hsm_core.protocols import KeyHandle, SignatureParameters
 
 Work: TypeAlias = Callable[[Any], Answer[Any] | None]
 """Computes an operation of the plan's form; None where its key is not open."""
 
+_NO_AEAD: Final = frozenset({0, KEM_ENVELOPE, RSAES_OAEP})
 
-def work_of(
-    services: HandlerDependencies,
-    handler: UseHandler[Any, Any],
-    context: RequestContext[Any],
-    payload: tuple[str, ...],
-) -> Work:
+
+class Steps(NamedTuple):
     """
-    Return the computation of a plan.
+    How a plan is run.
+
+    Attributes:
+        is_counted: Whether each use is counted, before the work.
+        is_touched: Whether it is noted when a version was used, after the work.
+    """
+
+    measure: Measure
+    work: Work
+    is_counted: bool = False
+    is_touched: bool = False
+
+
+def steps_of(
+    services: HandlerDependencies,
+    handler: Handler[Any, Any],
+    context: RequestContext[Any],
+    names: tuple[str, ...],
+) -> Steps:
+    """
+    Return the steps of a plan.
 
     Args:
         services: Dependencies of the handlers.
@@ -50,36 +74,50 @@ def work_of(
 
         context: A use that succeeded, without its payload.
 
-        payload: The fields that make the payload.
+        names: The fields of the payload.
     """
+    operation, limits = context.operation, services.settings.limits
+    if isinstance(handler, BatchHandler):
+        return _batch_steps(services, handler, context)
+    protects = getattr(handler, "protects", ())
+    measure = measure_of(operation, names, protects, limits)
+    work = _special(services, context) or _handled(handler, context, names)
+    return Steps(measure, work, bool(protects), not protects)
+
+
+def _special(
+    services: HandlerDependencies, context: RequestContext[Any]
+) -> Work | None:
+    """Return the steps of an operation that needs no handler."""
     operation, key = context.operation, context.key
     if isinstance(operation, ops.Sign):
-        return _signing(services, context)
+        return _signing(services, key, operation, context.prepared[1])
     if isinstance(operation, ops.ComputeMac):
         return _mac(services, key)
-    is_aead = spec(Algorithm(key.algorithm)).envelope_kind not in {
-        KEM_ENVELOPE,
-        RSAES_OAEP,
-    }
-    if isinstance(operation, ops.Encrypt) and is_aead:
+    if spec(Algorithm(key.algorithm)).envelope_kind in _NO_AEAD:
+        return None
+    if isinstance(operation, ops.Encrypt):
         return _encryption(services, key)
-    if isinstance(operation, ops.Decrypt) and is_aead:
+    if isinstance(operation, ops.Decrypt):
         return _decryption(services, key, operation.ciphertext)
-    return _handled(handler, context, payload)
+    return None
 
 
-def _signing(services: HandlerDependencies, context: RequestContext[ops.Sign]) -> Work:
-    operation, key, current = context.operation, context.key, context.key.current
+def _signing(
+    services: HandlerDependencies,
+    key: KeyDocument,
+    operation: ops.Sign,
+    parameters: SignatureParameters,
+) -> Work:
     opened = services.inventory.materials.opener(key, key.current_version)
-    parameters: SignatureParameters = context.prepared[1]
-    algorithm, scheme = Algorithm(key.algorithm), parameters.scheme
+    algorithm, current = Algorithm(key.algorithm), key.current
     field, size = "message", 0
     if parameters.prehashed:
         field, size = "digest", parameters.hash.digest_bytes
     elif parameters.external_mu:
         field, size = "mu", MU_BYTES
 
-    def compute(sent: ops.Sign) -> Answer[ops.Signature] | None:
+    def compute(sent: Any) -> Answer[ops.Signature] | None:
         handle, data = opened(), getattr(sent, field)
         if handle is None or (size and len(data) != size):
             return None
@@ -90,7 +128,7 @@ def _signing(services: HandlerDependencies, context: RequestContext[ops.Sign]) -
             key_id=key.key_id,
             version=current,
             algorithm=algorithm,
-            scheme=scheme,
+            scheme=parameters.scheme,
             signature=signature,
             hash=operation.hash,
             encoding=operation.encoding,
@@ -104,7 +142,7 @@ def _mac(services: HandlerDependencies, key: KeyDocument) -> Work:
     opened = services.inventory.materials.opener(key, key.current_version)
     algorithm, current = Algorithm(key.algorithm), key.current
 
-    def compute(sent: ops.ComputeMac) -> Answer[ops.Mac] | None:
+    def compute(sent: Any) -> Answer[ops.Mac] | None:
         handle = opened()
         if handle is None:
             return None
@@ -123,9 +161,9 @@ def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
     header = Header(kind_of(algorithm), KeyId(key.key_id), current)
     start, bind = header.encode(), header.bind
     random_bytes = services.entropy.random_bytes
-    unbound = header.bind(b"")
+    unbound, body = header.bind(b""), HEADER_BYTES + NONCE_BYTES
 
-    def encrypt(sent: ops.Encrypt) -> Answer[ops.Ciphertext] | None:
+    def compute(sent: Any) -> Answer[ops.Ciphertext] | None:
         handle = opened()
         if handle is None:
             return None
@@ -135,23 +173,22 @@ def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
         result = ops.Ciphertext(
             key_id=key.key_id, version=current, ciphertext=ciphertext
         )
-        return Answer(result, current, bound=commitment(algorithm, ciphertext))
+        return Answer(result, current, bound=commitment_around(body, ciphertext))
 
-    return encrypt
+    return compute
 
 
 def _decryption(
     services: HandlerDependencies, key: KeyDocument, envelope: bytes
 ) -> Work:
-    start = envelope[:HEADER_BYTES]
-    number = int.from_bytes(start[22:26], "big")
+    number = int.from_bytes(envelope[22:26], "big")
     opened = services.inventory.materials.opener(key, key.versions[number - 1])
     algorithm = Algorithm(key.algorithm)
     header = Header(kind_of(algorithm), KeyId(key.key_id), number)
     bind, body = header.bind, HEADER_BYTES + NONCE_BYTES
     unbound = header.bind(b"")
 
-    def decrypt(sent: ops.Decrypt) -> Answer[ops.Plaintext] | None:
+    def compute(sent: Any) -> Answer[ops.Plaintext] | None:
         handle, whole, aad = opened(), sent.ciphertext, sent.aad
         if handle is None:
             return None
@@ -161,23 +198,127 @@ def _decryption(
             bind(aad) if aad else unbound,
         )
         result = ops.Plaintext(key_id=key.key_id, version=number, plaintext=plaintext)
-        return Answer(result, number, bound=commitment(algorithm, whole))
+        return Answer(result, number, bound=commitment_around(body, whole))
 
-    return decrypt
+    return compute
 
 
 def _handled(
-    handler: UseHandler[Any, Any],
-    context: RequestContext[Any],
-    payload: tuple[str, ...],
+    handler: Handler[Any, Any], context: RequestContext[Any], names: tuple[str, ...]
 ) -> Work:
     """Let the handler do it, for a key that is resolved and a caller who may."""
     operation = context.operation
 
-    def perform(sent: Any) -> Answer[Any]:
-        given = {name: getattr(sent, name) for name in payload}
+    def compute(sent: Any) -> Answer[Any]:
+        given = {name: getattr(sent, name) for name in names}
         alone = replace(context, operation=replace(operation, **given), prepared=[])
         handler.prepare(alone)
         return handler.perform(alone)
 
-    return perform
+    return compute
+
+
+def _handled_batch(
+    services: HandlerDependencies,
+    handler: BatchHandler,
+    context: RequestContext[Any],
+) -> Work:
+    """Let the handler do a batch, of which it says itself how much is counted."""
+
+    def compute(sent: Any) -> Answer[Any]:
+        batch = replace(context.operation, items=sent.items)
+        alone = replace(context, operation=batch, prepared=[])
+        handler.prepare(alone)
+        for use in handler.uses(alone):
+            services.uses.take(use, at_once=True)
+        return handler.perform(alone)
+
+    return compute
+
+
+_RESULTS: Final[dict[type[ops.Operation[Any]], str]] = {
+    ops.SignBatch: "signature",
+    ops.ComputeMacBatch: "mac",
+    ops.EncryptBatch: "ciphertext",
+}
+"""What the answer to an item has, of the batches with steps of their own."""
+
+Each: TypeAlias = Callable[[KeyHandle, Sequence[Any]], list[tuple[bytes, bytes]]]
+"""Computes items, and returns what each gives, and what its record is bound by."""
+
+
+def _batch_steps(
+    services: HandlerDependencies, handler: BatchHandler, context: RequestContext[Any]
+) -> Steps:
+    operation, key, names = context.operation, context.key, handler.item_fields
+    limits, each = services.settings.limits, _each_of(services, context)
+    if each is None:
+        measure = batch_measure_of(operation, names, (), limits)
+        return Steps(measure, _handled_batch(services, handler, context))
+    protects: tuple[str, ...] = getattr(handler.item_handler, "protects", ())
+    only = "message" if isinstance(operation, ops.SignBatch) else ""
+    result = _RESULTS[type(operation)]
+    opened = services.inventory.materials.opener(key, key.current_version)
+    overdue, answer_of = services.overdue, handler.item_answer
+
+    def compute(sent: Any) -> Answer[Any] | None:
+        handle, items = opened(), sent.items
+        if handle is None or overdue.is_set():
+            return None
+        made = each(handle, items)
+        bound = [sha256(binding).digest() for _, binding in made]
+        answers = [
+            answer_of(reference=item.reference, **{result: given})
+            for item, (given, _) in zip(items, made, strict=True)
+        ]
+        return handler.answer(sent, key, tuple(answers), key.current, bound, failed=0)
+
+    measure = batch_measure_of(operation, names, protects, limits, only)
+    return Steps(measure, compute, is_counted=True)
+
+
+def _each_of(
+    services: HandlerDependencies, context: RequestContext[Any]
+) -> Each | None:
+    """Return the flat loop of a batch; None where the handler does it."""
+    operation, key = context.operation, context.key
+    if isinstance(operation, ops.ComputeMacBatch):
+        return _mac_each
+    if isinstance(operation, ops.SignBatch) and context.prepared:
+        return _sign_each(context.prepared[1])
+    is_aead = spec(Algorithm(key.algorithm)).envelope_kind not in _NO_AEAD
+    if isinstance(operation, ops.EncryptBatch) and is_aead:
+        return _seal_each(services, key)
+    return None
+
+
+def _mac_each(handle: KeyHandle, items: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+    made = [handle.mac(item.message) for item in items]
+    return list(zip(made, made, strict=True))
+
+
+def _sign_each(parameters: SignatureParameters) -> Each:
+    def each(handle: KeyHandle, items: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+        sign = getattr(handle, "sign_again", handle.sign)
+        made = [sign(item.message, parameters) for item in items]
+        return list(zip(made, made, strict=True))
+
+    return each
+
+
+def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
+    header = Header(kind_of(Algorithm(key.algorithm)), KeyId(key.key_id), key.current)
+    start, bind, unbound = header.encode(), header.bind, header.bind(b"")
+    random_bytes, body = services.entropy.random_bytes, HEADER_BYTES + NONCE_BYTES
+
+    def each(handle: KeyHandle, items: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+        drawn, made, at = random_bytes(NONCE_BYTES * len(items)), [], 0
+        for item in items:
+            nonce, aad = drawn[at : at + NONCE_BYTES], item.aad
+            at += NONCE_BYTES
+            bound = bind(aad) if aad else unbound
+            sealed = handle.seal(nonce, item.plaintext, bound, start + nonce)
+            made.append((sealed, commitment_around(body, sealed)))
+        return made
+
+    return each

@@ -28,13 +28,14 @@ from hsm_core._internal.handlers.base import (
     INLINE_BYTES,
     Answer,
     AnyHandler,
+    Handler,
     HandlerDependencies,
     Speed,
-    UseHandler,
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.lib.cells import Snapshot
-from hsm_core._internal.pipeline.plan_work import Work, work_of
+from hsm_core._internal.pipeline.plan_payload import Payload, is_plain
+from hsm_core._internal.pipeline.plan_work import steps_of
 from hsm_core._json import bytes_fields
 from hsm_core.algorithms import CiphertextEncoding
 from hsm_core.model import Caller, Phase
@@ -52,13 +53,19 @@ _PLANNED: Final[tuple[type[Operation[Any]], ...]] = (
     ops.Open,
     ops.Encapsulate,
     ops.Decapsulate,
+    ops.SignBatch,
+    ops.VerifyBatch,
+    ops.ComputeMacBatch,
+    ops.VerifyMacBatch,
+    ops.EncryptBatch,
+    ops.DecryptBatch,
 )
 _MOST_PLANS: Final = 4096
 _PARAMETERS: Final = frozenset({"context"})
 """Byte strings that are part of a form, and no payload."""
 
 _ENVELOPE: Final = CiphertextEncoding.ENVELOPE
-_REQUEST_ID_CHARACTERS: Final = 128
+_MOST_QUICK_ITEMS: Final = 8
 
 facts_of: Final[Callable[[Caller], tuple[Any, ...]]] = attrgetter(
     *(
@@ -79,25 +86,33 @@ class _Kind(NamedTuple):
 
     Attributes:
         fixed: Gives the fields that are no payload.
-        payload: Fields that are.
+        numbers: Those of them that are numbers, for what equals one need not be one.
+        payload: The fields that are.
         optional: Those that may be left out, with what they are then.
+        is_batch: Whether the payload is a list of items.
     """
 
     fixed: Callable[[Any], Any]
+    numbers: tuple[str, ...]
     payload: tuple[str, ...]
     optional: tuple[tuple[str, object], ...]
+    is_batch: bool
 
 
 def _kind(operation: type[Operation[Any]]) -> _Kind:
     names, defaults = operation.__struct_fields__, operation.__struct_defaults__
     left_out = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-    payload = tuple(n for n in names if n in bytes_fields(operation) - _PARAMETERS)
-    fixed = tuple(n for n in names if n not in payload)
+    is_batch = "items" in names
+    payload: tuple[str, ...] = ("items",)
+    if not is_batch:
+        payload = tuple(n for n in names if n in bytes_fields(operation) - _PARAMETERS)
     required = operation.required_fields()
     return _Kind(
-        attrgetter(*fixed),
+        attrgetter(*(name for name in names if name not in payload)),
+        tuple(name for name in ("version", "salt_bytes") if name in names),
         payload,
         tuple((name, left_out[name]) for name in payload if name not in required),
+        is_batch,
     )
 
 
@@ -111,10 +126,14 @@ def _form_of(operation: Operation[Any]) -> Form | None:
     kind = _KINDS.get(type(operation))
     if kind is None:
         return None
-    given = [getattr(operation, name) != without for name, without in kind.optional]
+    given: list[Any] = [getattr(operation, n) != value for n, value in kind.optional]
     if isinstance(operation, ops.Decrypt) and operation.encoding is _ENVELOPE:
         # An envelope says which version is to open it.
         given.append(operation.ciphertext[:HEADER_BYTES])
+    if isinstance(operation, ops.SignBatch):
+        items = operation.items
+        given.append(bool(items) and getattr(items[0], "message", None) is not None)
+    given += [type(getattr(operation, name)) for name in kind.numbers]
     return type(operation), kind.fixed(operation), *given
 
 
@@ -146,7 +165,7 @@ class Plan:
     def __init__(
         self,
         services: HandlerDependencies,
-        handler: UseHandler[Any, Any],
+        handler: Handler[Any, Any],
         context: RequestContext[Any],
         answer: Answer[Any],
     ) -> None:
@@ -154,33 +173,19 @@ class Plan:
         self._services = services
         self._key = context.key
         self._draft = context.draft(Phase.SINGLE, version=answer.version)
-        limits = services.settings.limits
         kind = _KINDS[type(context.operation)]
         names = tuple(
             name
             for name in kind.payload
             if (name, getattr(context.operation, name)) not in kind.optional
         )
-        self._payload = tuple(
-            (name, limits.aad_bytes if name == "aad" else limits.payload_bytes)
-            for name in names
-        )
-        # Nobody's payload is kept, only the header of an envelope.
-        short = dict.fromkeys(names, b"")
-        if "ciphertext" in short:
-            short["ciphertext"] = context.operation.ciphertext[:HEADER_BYTES]
-        bare = replace(
-            context,
-            operation=replace(context.operation, **short),
-            prepared=[None, *context.prepared[1:]],
-        )
+        bare = _without_payload(context, names)
         self._operation = bare.operation
+        steps = steps_of(services, handler, bare, names)
+        self._measure, self._work = steps.measure, steps.work
+        self._is_counted, self._is_touched = steps.is_counted, steps.is_touched
         self._is_quick = handler.speed_of(bare.operation) is Speed.QUICK
-        self._protects = handler.protects
-        self._account = services.uses.account_of(
-            self._key, self._key.versions[answer.version - 1]
-        )
-        self._work: Work = work_of(services, handler, bare, names)
+        self._account = services.uses.account_of(self._key, self._key.current_version)
 
     def run(self, request: Request, *, at_once: bool) -> Planned | None:
         """
@@ -192,19 +197,14 @@ class Plan:
             at_once: It must be quick.
         """
         operation, caller = request.operation, request.caller
-        payload: dict[str, bytes] = {}
-        total = 0
-        for name, most in self._payload:
-            data = getattr(operation, name)
-            if type(data) is not bytes or len(data) > most:
-                return None
-            payload[name] = data
-            total += len(data)
-        if at_once and not (self._is_quick and total <= INLINE_BYTES):
+        payload = self._measure(operation)
+        if payload is None or (at_once and not self._is_short(payload)):
             return None
-        if not (_is_plain(caller.request_id) and self._is_in_time(caller)):
+        if not (is_plain(caller.request_id) and self._is_in_time(caller)):
             return None
-        if self._protects and not self._count(payload):
+        if self._is_counted and not self._account.take(
+            payload.items, payload.protected, self._services.clock.now()
+        ):
             return None
         try:
             answer = self._work(operation)
@@ -212,49 +212,61 @@ class Plan:
             return None
         if answer is None:
             return None
-        if not self._protects:
+        if self._is_touched:
             used = self._key.versions[answer.version - 1]
             self._services.uses.touch(self._key, used)
-        draft = self._record(caller, payload, total, answer)
-        return Planned(answer.result, draft, self.seen)
+        return Planned(answer.result, self._record(caller, payload, answer), self.seen)
+
+    def _is_short(self, payload: Payload) -> bool:
+        return (
+            self._is_quick
+            and payload.total <= INLINE_BYTES
+            and payload.items <= _MOST_QUICK_ITEMS
+        )
 
     def _is_in_time(self, caller: Caller) -> bool:
         deadline = caller.deadline
         return not deadline or self._services.clock.monotonic() <= deadline
 
-    def _count(self, payload: dict[str, bytes]) -> bool:
-        size = sum(len(payload.get(name, b"")) for name in self._protects)
-        return self._account.take(1, size, self._services.clock.now())
-
     def _record(
-        self,
-        caller: Caller,
-        payload: dict[str, bytes],
-        total: int,
-        answer: Answer[Any],
+        self, caller: Caller, payload: Payload, answer: Answer[Any]
     ) -> AuditDraft:
         """Return the record of a use; see `Admission.bind` for its digest."""
         digest_of = self._services.inventory.ring.payload_digest
-        if total > INLINE_BYTES:
+        if payload.total > INLINE_BYTES:
             digest = digest_of(answer.bound) if answer.bound else ""
         else:
-            digest = digest_of(wire.encode_packed(replace(self._operation, **payload)))
-        sizes = {f"{name}_bytes": len(data) for name, data in payload.items()}
+            whole = replace(self._operation, **payload.fields)
+            digest = digest_of(wire.encode_packed(whole))
         return replace(
             self._draft,
             request_id=caller.request_id,
             version=answer.version,
-            parameters=self._draft.parameters | sizes,
+            parameters=self._draft.parameters | payload.sizes,
             digest=digest,
+            detail=answer.detail,
         )
 
 
-def _is_plain(request_id: object) -> bool:
-    return (
-        type(request_id) is str
-        and len(request_id) <= _REQUEST_ID_CHARACTERS
-        and (not request_id or request_id.isprintable())
-    )
+def _without_payload(
+    context: RequestContext[Any], names: tuple[str, ...]
+) -> RequestContext[Any]:
+    """Return a use without anybody's payload; the header of an envelope stays."""
+    operation = context.operation
+    short: dict[str, Any] = dict.fromkeys(names, b"")
+    if "ciphertext" in short:
+        short["ciphertext"] = operation.ciphertext[:HEADER_BYTES]
+    prepared = context.prepared
+    if "items" in short:
+        short["items"], first = (), prepared[0]
+        signs = isinstance(operation, ops.SignBatch) and isinstance(
+            first, RequestContext
+        )
+        is_whole = signs and operation.items[0].message is not None
+        prepared = first.prepared if is_whole else []
+    # Of a signature, how it is made; what is signed stands before it.
+    prepared = [None, *prepared[1:]] if prepared else []
+    return replace(context, operation=replace(operation, **short), prepared=prepared)
 
 
 class Plans:
@@ -278,13 +290,13 @@ class Plans:
 
     def run(self, request: Request, *, at_once: bool) -> Planned | None:
         """Execute a request by its plan; None if there is none that can."""
-        form = _form_of(request.operation)
-        if form is None:
-            return None
-        slot = facts_of(request.caller), form
         try:
+            form = _form_of(request.operation)
+            if form is None:
+                return None
+            slot = facts_of(request.caller), form
             plan = self._plans.get(slot)
-        except TypeError:
+        except (TypeError, LookupError):
             return None  # Some field is not what it should be.
         if plan is None or _has_options(request):
             return None
@@ -305,7 +317,7 @@ class Plans:
         if context.policy.asks_for_the_time(type(operation).__name__):
             return
         handler = self._handlers[type(operation)]
-        assert isinstance(handler, UseHandler)  # noqa: S101 (all of _PLANNED are)
+        assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
         plan = Plan(self._services, handler, context, answer)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()

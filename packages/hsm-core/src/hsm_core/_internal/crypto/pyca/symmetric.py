@@ -60,15 +60,8 @@ class AEADHandle(SymmetricHandle):
         self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
     ) -> bytes:
         """Return start ‖ ciphertext ‖ tag."""
-        for field, value, minimum, maximum in (
-            ("nonce", nonce, NONCE_BYTES, NONCE_BYTES),
-            ("plaintext", plaintext, 0, MOST_BYTES),
-            ("aad", aad, 0, MOST_BYTES),
-        ):
-            if not minimum <= len(value) <= maximum:
-                raise InputSizeError(
-                    field, actual=len(value), minimum=minimum, maximum=maximum
-                )
+        if len(nonce) != NONCE_BYTES or max(len(plaintext), len(aad)) > MOST_BYTES:
+            _refuse_lengths(nonce, plaintext, aad)
         if not start or len(plaintext) <= _SHORT_BYTES:
             return start + self._key.encrypt(nonce, plaintext, aad)
         whole = BytesIO()
@@ -89,6 +82,18 @@ class AEADHandle(SymmetricHandle):
             return self._key.decrypt(nonce, ciphertext, aad)
         except (InvalidTag, ValueError, OverflowError):
             raise DecryptionError from None
+
+
+def _refuse_lengths(nonce: bytes, plaintext: bytes, aad: bytes) -> None:
+    for field, value, minimum, maximum in (
+        ("nonce", nonce, NONCE_BYTES, NONCE_BYTES),
+        ("plaintext", plaintext, 0, MOST_BYTES),
+        ("aad", aad, 0, MOST_BYTES),
+    ):
+        if not minimum <= len(value) <= maximum:
+            raise InputSizeError(
+                field, actual=len(value), minimum=minimum, maximum=maximum
+            )
 
 
 class HMACHandle(SymmetricHandle):

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Payloads of plans: checked and measured, for nothing else differs from use to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from hsm_core._json import item_types
+from hsm_core.operations import Operation
+from hsm_core.settings import Limits
+
+_MOST_ITEMS: Final = 1000
+_MOST_CHARACTERS: Final = 128
+_MOST_DIGEST_BYTES: Final = 64
+
+
+class Payload(NamedTuple):
+    """
+    What is new in a use.
+
+    Attributes:
+        fields: The fields of the operation that make it.
+        sizes: What is recorded of them, by name of the parameter.
+        total: Length of all byte strings.
+        protected: Length of those that a use of the key protects.
+        items: How many uses it is.
+    """
+
+    fields: dict[str, Any]
+    sizes: dict[str, int]
+    total: int
+    protected: int
+    items: int = 1
+
+
+Measure: TypeAlias = Callable[[Any], Payload | None]
+"""Returns the payload of an operation; None for one that the pipeline must judge."""
+
+
+def is_plain(text: object) -> bool:
+    """Return whether a text is short, and can be printed as it is."""
+    if not text:
+        return text == ""
+    return type(text) is str and len(text) <= _MOST_CHARACTERS and text.isprintable()
+
+
+def measure_of(
+    operation: Operation[Any],
+    names: tuple[str, ...],
+    protects: Collection[str],
+    limits: Limits,
+) -> Measure:
+    """
+    Return the measure of single operations of one form.
+
+    Args:
+        operation: One of them.
+
+        names: The fields of the payload that the form has.
+
+        protects: `UseHandler.protects`.
+
+        limits: Sizes that the core accepts.
+    """
+    rows = tuple((name, _most(name, limits), f"{name}_bytes") for name in names)
+
+    def measure(sent: Any) -> Payload | None:
+        fields, sizes, total, protected = {}, {}, 0, 0
+        for name, most, parameter in rows:
+            data = getattr(sent, name)
+            size = len(data) if type(data) is bytes else most + 1
+            if size > most:
+                return None
+            fields[name], sizes[parameter] = data, size
+            total += size
+            if name in protects:
+                protected += size
+        return Payload(fields, sizes, total, protected)
+
+    return measure
+
+
+def batch_measure_of(
+    operation: Operation[Any],
+    names: tuple[str, ...],
+    protects: Collection[str],
+    limits: Limits,
+    only: str = "",
+) -> Measure:
+    """
+    Return the measure of batches.
+
+    Args:
+        operation: One of them.
+
+        names: The fields of their items that are payload.
+
+        protects: `UseHandler.protects` of an item.
+
+        limits: Sizes that the core accepts.
+
+        only: The one field that every item has, where it may have one of several.
+    """
+    kind: Any = item_types(type(operation))["items"]
+    left_out = set() if only else set(names) - _required(kind)
+    rows = tuple((name, _most(name, limits), name in protects) for name in names)
+
+    def measure(sent: Any) -> Payload | None:
+        items, total, protected = sent.items, 0, 0
+        if type(items) is not tuple or not 0 < len(items) <= _MOST_ITEMS:
+            return None
+        for item in items:
+            if type(item) is not kind or not is_plain(item.reference):
+                return None
+            for name, most, counts in rows:
+                data = getattr(item, name)
+                if data is None and (name in left_out or (only and name != only)):
+                    continue
+                size = len(data) if type(data) is bytes else most + 1
+                if size > most or (only and name != only):
+                    return None
+                total += size
+                if counts:
+                    protected += size
+        if total > limits.payload_bytes:
+            return None
+        sizes = {"items": len(items)}
+        return Payload({"items": items}, sizes, total, protected, len(items))
+
+    return measure
+
+
+@cache
+def _required(kind: type[Any]) -> frozenset[str]:
+    return frozenset(f.name for f in msgspec.structs.fields(kind) if f.required)
+
+
+def _most(name: str, limits: Limits) -> int:
+    if name in {"digest", "mu"}:
+        return _MOST_DIGEST_BYTES
+    return limits.aad_bytes if name == "aad" else limits.payload_bytes
