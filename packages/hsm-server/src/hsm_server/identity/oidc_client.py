@@ -16,9 +16,6 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 import msgspec
-from authlib.oauth2.auth import ClientAuth
-from authlib.oauth2.client import DEFAULT_HEADERS, OAuth2Client
-from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from msgspec import Meta
 from yarl import URL
 
@@ -123,6 +120,9 @@ class Provider:
         Raises:
             ProviderError: The provider metadata is not available.
         """
+        # Most servers have no provider, and need none of its 40 modules.
+        from authlib.oauth2.client import OAuth2Client
+
         metadata = await self._known_metadata()
         started = SignInState(
             state=secrets.token_urlsafe(32),
@@ -170,6 +170,10 @@ class Provider:
         Raises:
             ProviderError: The provider returned none.
         """
+        from authlib.oauth2.auth import ClientAuth
+        from authlib.oauth2.client import DEFAULT_HEADERS
+        from authlib.oauth2.rfc6749.parameters import prepare_token_request
+
         metadata = await self._known_metadata()
         form = prepare_token_request(
             "authorization_code",

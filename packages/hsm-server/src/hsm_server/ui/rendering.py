@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import jinja2
 from aiohttp import ETag, web
 
 from hsm_core.model import AuditEvent, KeyInfo, KeyState, Phase, PolicyOutcome
 from hsm_server.http.state import begin_operation
+
+if TYPE_CHECKING:
+    import jinja2
 
 STATIC_PATH: Final = "/ui/static/{name}"
 """Route of static files."""
@@ -172,7 +175,11 @@ def _lines(text: str) -> _Raw:
     return _Raw("\n".join(map(visible, text.splitlines())))
 
 
+@cache
 def _environment() -> jinja2.Environment:
+    # A server whose console nobody opens needs no templates.
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -196,9 +203,6 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-_ENVIRONMENT: Final = _environment()
-
-
 def render(template: str, values: dict[str, Any]) -> str:
     """
     Return a page or a fragment.
@@ -208,4 +212,4 @@ def render(template: str, values: dict[str, Any]) -> str:
 
         values: Values of the template.
     """
-    return _ENVIRONMENT.get_template(template).render(values)
+    return _environment().get_template(template).render(values)
