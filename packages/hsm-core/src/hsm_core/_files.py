@@ -18,6 +18,9 @@ _VERSION: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id: <linux/posix_acl_xattr.h>
 _OWNER, _USER, _MASK = 0x01, 0x02, 0x10
 
+MAX_SETTING_BYTES: Final = 256 * 1024
+"""Maximum size of a file of settings, in bytes."""
+
 
 def is_open_to_others(descriptor: int) -> bool:
     """

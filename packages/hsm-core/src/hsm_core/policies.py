@@ -16,10 +16,9 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._files import read_file_of_settings
+from hsm_core._files import MAX_SETTING_BYTES, read_file_of_settings
 from hsm_core._policies.certificate_identities import read_people
 from hsm_core._policies.policy_file import (
-    MAX_BYTES,
     Lines,
     PolicyFile,
     misfit,
@@ -66,7 +65,7 @@ __all__ = [
     "without_withdrawn",
 ]
 
-MAX_POLICY_BYTES: Final = MAX_BYTES
+MAX_POLICY_BYTES: Final = MAX_SETTING_BYTES
 """Maximum size of a policy, in bytes of UTF-8."""
 
 
@@ -129,7 +128,7 @@ def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
             is *for_use*.
     """
     return read_file_of_settings(
-        path, field="policy_config", limit=MAX_BYTES, check_writers=for_use
+        path, field="policy_config", limit=MAX_SETTING_BYTES, check_writers=for_use
     ).data
 
 

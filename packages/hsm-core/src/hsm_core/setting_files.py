@@ -9,20 +9,16 @@ another place; an unknown field is an error that names line and field.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from hsm_core._files import SettingFile, read_file_of_settings
-from hsm_core._policies.policy_file import MAX_BYTES, misfit, read_tree
+from hsm_core._files import MAX_SETTING_BYTES, SettingFile, read_file_of_settings
 from hsm_core.errors import ConfigurationError, InvalidInputError
 
 __all__ = ["MAX_SETTING_BYTES", "SettingFile", "parse_settings", "read_setting_file"]
 
 T = TypeVar("T")
-
-MAX_SETTING_BYTES: Final = MAX_BYTES
-"""Maximum file size, in bytes."""
 
 
 def read_setting_file(path: Path, *, field: str) -> SettingFile:
@@ -39,10 +35,10 @@ def read_setting_file(path: Path, *, field: str) -> SettingFile:
             `MAX_SETTING_BYTES`.
         UnsafeFileModeError: Others than root and this process' user may write to it.
     """
-    file = read_file_of_settings(path, field=field, limit=MAX_BYTES)
-    if len(file.data) > MAX_BYTES:
+    file = read_file_of_settings(path, field=field, limit=MAX_SETTING_BYTES)
+    if len(file.data) > MAX_SETTING_BYTES:
         raise ConfigurationError(
-            f"{field}: {path} must be at most {MAX_BYTES} bytes.", field=field
+            f"{field}: {path} must be at most {MAX_SETTING_BYTES} bytes.", field=field
         )
     return file
 
@@ -62,6 +58,9 @@ def parse_settings(data: bytes, cls: type[T], *, what: str) -> T:
         InvalidInputError: They don't fit; the message begins with the line, where it is
             known, and names the field.
     """
+    # It loads YAML, which most programs that import this never read.
+    from hsm_core._policies.policy_file import misfit, read_tree
+
     try:
         text = data.decode()
     except UnicodeDecodeError:

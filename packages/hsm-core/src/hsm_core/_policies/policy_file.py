@@ -11,13 +11,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 import yaml
 from msgspec import Meta, field
 
+from hsm_core._files import MAX_SETTING_BYTES
 from hsm_core._json import Json, scan_json
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.model import Record, Role
 from hsm_core.settings import PolicyProfile
-
-MAX_BYTES: Final = 256 * 1024
-"""Maximum size of a policy file, in bytes."""
 
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 50_000
@@ -76,8 +74,10 @@ def read_tree(text: str, what: str = "policy") -> tuple[Json, Lines]:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise policy_fault("The text contains a lone surrogate.") from None
-    if size > MAX_BYTES:
-        raise policy_fault(f"A {what} must be at most {MAX_BYTES} bytes, got {size}.")
+    if size > MAX_SETTING_BYTES:
+        raise policy_fault(
+            f"A {what} must be at most {MAX_SETTING_BYTES} bytes, got {size}."
+        )
     if text.lstrip().startswith("{"):
         try:
             return scan_json(text.encode()), {}

@@ -25,7 +25,7 @@ from hsm_server.ipc.control import (
     ResetClock,
 )
 from hsm_server.ipc.front_end import Dependencies, VaultService
-from hsm_server.observability.logs import location
+from hsm_server.observability.places import location
 from hsm_server.processes.child import (
     Child,
     ChildProgram,

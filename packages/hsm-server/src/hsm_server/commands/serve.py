@@ -37,7 +37,7 @@ from hsm_server.config.settings import LaunchSettings, ServerSettings
 from hsm_server.development import dev_option, development_of
 from hsm_server.identity.issuer_config import load_token_issuers
 from hsm_server.identity.oidc_config import load_oidc_config
-from hsm_server.observability.logs import location
+from hsm_server.observability.places import location
 from hsm_server.starting import Start, start
 from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox, for_stores
 from hsm_server.system.standard_streams import (

@@ -35,7 +35,7 @@ from hsm_server.http.state import (
     Exchange,
     exchange_of,
 )
-from hsm_server.observability.logs import location
+from hsm_server.observability.places import location
 
 _SECONDS: Final = 60.0
 """Time in which a client must read a minimum."""

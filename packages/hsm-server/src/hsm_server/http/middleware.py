@@ -49,7 +49,7 @@ from hsm_server.http.state import (
     exchange_of,
     start_exchange,
 )
-from hsm_server.observability.logs import location
+from hsm_server.observability.places import location
 from hsm_server.observability.tracing import Done, parent_of
 
 FailurePages: TypeAlias = Callable[

@@ -15,11 +15,10 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
-from pathlib import PurePath
-from types import TracebackType
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.observability.places import location
 
 # Where rich is installed, structlog loads its 70 modules, for tracebacks that no log of
 # ours has.
@@ -190,16 +189,6 @@ def make_logger(
         **({"process": process} if process else {}),
     )
     return wrapped
-
-
-def location(traceback: TracebackType | None) -> str:
-    """Return the innermost place of a traceback as ``file:line``, and nothing else."""
-    if traceback is None:
-        return ""
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code
-    return f"{PurePath(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}"
 
 
 def loop_exception_handler(

@@ -35,11 +35,11 @@ from hsm_server.ipc.control import (
 from hsm_server.observability.logs import (
     Logger,
     capture_foreign,
-    location,
     loop_exception_handler,
     make_logger,
 )
 from hsm_server.observability.metrics import Metrics, share_metrics
+from hsm_server.observability.places import location
 from hsm_server.system.hardening import (
     die_with_parent,
     forbid_dumps,

@@ -38,11 +38,11 @@ from hsm_server.observability.instruments import TLS_SLOT
 from hsm_server.observability.logs import (
     Logger,
     capture_foreign,
-    location,
     loop_exception_handler,
     make_logger,
 )
 from hsm_server.observability.metrics import Metrics, share_metrics
+from hsm_server.observability.places import location
 from hsm_server.processes.child_process import ChildContext, ChildProcess, Roles
 from hsm_server.processes.distribution import Distribution
 from hsm_server.processes.fork import import_programs

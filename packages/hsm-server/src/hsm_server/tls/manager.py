@@ -16,8 +16,9 @@ from typing import Final, Protocol
 
 from hsm_core.errors import HSMError
 from hsm_server.config.tls import TLSSettings
-from hsm_server.observability.logs import Logger, location
+from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
+from hsm_server.observability.places import location
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.contexts import try_state
 from hsm_server.tls.ocsp.stapler import Stapler
