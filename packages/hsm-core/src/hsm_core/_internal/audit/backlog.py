@@ -72,11 +72,18 @@ class Backlog:
         """
         self._open = None
         self._unsynced.append(group)
-        self._put(group.lines, group.mark, group.must_sync, group.is_lazy)
+        self._put(group.lines, group.mark)
+        self._note_due(time.monotonic(), must_sync=group.must_sync, lazy=group.is_lazy)
         group.written.complete()
 
     def write_more(
-        self, lines: list[bytes], mark: HeadMark, *, durable: bool, lazy: bool
+        self,
+        lines: list[bytes],
+        mark: HeadMark,
+        now: float,
+        *,
+        durable: bool,
+        lazy: bool,
     ) -> Group:
         """
         Write the lines of one append; return the group whose sync makes them durable.
@@ -85,6 +92,8 @@ class Backlog:
             lines: The next lines.
 
             mark: Where the log ends with them.
+
+            now: Instant of ``time.monotonic()``.
 
             durable: Somebody waits for the sync.
 
@@ -99,20 +108,22 @@ class Backlog:
             self._unsynced.append(group)
         group.add(lines)
         group.mark = mark
-        self._put(lines, mark, durable, lazy)
+        self._put(lines, mark)
+        self._note_due(now, must_sync=durable, lazy=lazy)
         return group
 
-    def _put(
-        self, lines: Sequence[bytes], mark: HeadMark, must_sync: bool, is_lazy: bool
-    ) -> None:
+    def _put(self, lines: Sequence[bytes], mark: HeadMark) -> None:
         self._medium.write(lines, mark)
         self.written = mark
         self._records += len(lines)
+
+    def _note_due(self, now: float, *, must_sync: bool, lazy: bool) -> None:
         if must_sync or self._records >= _BOUNDED_RECORDS:
             self.sync_at = 0.0
-        elif self.sync_at:
-            pause = _LAZY_SECONDS if is_lazy else _BOUNDED_SECONDS
-            self.sync_at = min(self.sync_at, time.monotonic() + pause)
+            return
+        at = now + (_LAZY_SECONDS if lazy else _BOUNDED_SECONDS)
+        if at < self.sync_at:
+            self.sync_at = at
 
     def prepare_sync(self) -> bool:
         """

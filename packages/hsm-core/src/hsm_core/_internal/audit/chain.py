@@ -51,7 +51,7 @@ class LogEnd:
         return HeadMark(
             seq=self.seq,
             leaf_hash=self.leaf_hash,
-            floor=next((seq for seq, _ in self._open.values()), self.seq + 1),
+            floor=next(iter(self._open.values()))[0] if self._open else self.seq + 1,
             set_digest=self._set_digest,
         )
 

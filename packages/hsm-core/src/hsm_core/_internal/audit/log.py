@@ -314,7 +314,8 @@ class DurableAuditLog(BaseAuditLog):
                 drafts = drafts()
                 if not drafts:
                     return DONE
-            reserved = reserved or all(map(_uses_the_reserve, drafts))
+            if not (reserved or flusher.holds_reserve):
+                reserved = all(map(_uses_the_reserve, drafts))
             flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
             self._announce(drafts)

@@ -394,7 +394,8 @@ class Group:
     def add(self, lines: list[bytes]) -> None:
         """Add the lines of one append."""
         self.lines += lines
-        self.size += sum(map(len, lines))
+        for line in lines:
+            self.size += len(line)
 
     def complete(self, error: BaseException | None = None) -> None:
         """Complete both tickets."""

@@ -138,6 +138,11 @@ class Flusher:
         return self._backlog.durable
 
     @property
+    def holds_reserve(self) -> bool:
+        """Whether there is room for all records, not only for those that matter."""
+        return self._reserve.held
+
+    @property
     def failure(self) -> BaseException | None:
         """What the log suffers from now, or did when the thread ended."""
         outage = self._outage
@@ -204,7 +209,9 @@ class Flusher:
         began = self._written_since = time.monotonic()
         try:
             mark = self._chain.end.mark()
-            group = self._backlog.write_more(lines, mark, durable=durable, lazy=lazy)
+            group = self._backlog.write_more(
+                lines, mark, began, durable=durable, lazy=lazy
+            )
         except BaseException as error:
             # Healing writes what is not there: so the ticket fails, not the append.
             self._begin_outage(error)
@@ -213,12 +220,15 @@ class Flusher:
             return Ticket.failed(error)
         finally:
             self._written_since = None
-        if time.monotonic() - began > self._timeout:
-            self._hung_seconds = time.monotonic() - began
+        took = time.monotonic() - began
+        if took > self._timeout:
+            self._hung_seconds = took
         return group.synced if durable else DONE
 
     def must_ring(self) -> bool:
         """Return whether the thread sleeps and has something to do before it wakes."""
+        if not self._wakes_at:
+            return False
         due = 0.0 if self._has_work() else self._backlog.sync_at
         if due >= self._wakes_at:
             return False

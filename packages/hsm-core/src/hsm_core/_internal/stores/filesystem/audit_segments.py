@@ -158,7 +158,9 @@ class Segments:
         """
         failpoint("audit.before_write")
         data, live = b"".join(lines), self._all[-1]
-        write_all(self.descriptor, data)
+        written = os.write(self.descriptor, data)
+        if written != len(data):
+            write_all(self.descriptor, data[written:])
         failpoint("audit.after_write")
         # Appending moves the position to the end of the file, whoever made that.
         end = os.lseek(self.descriptor, 0, os.SEEK_CUR)

@@ -205,6 +205,7 @@ class LockFile:
 
     def __init__(self, path: Path, directory: int | None) -> None:
         self._path = path
+        self._name = os.fspath(path)
         self._directory = directory
         self._descriptor, self._found = _locked(path)
         self.is_lost = False
@@ -217,10 +218,11 @@ class LockFile:
             OSError: It can't be examined.
         """
         try:
-            named = os.lstat(self._path)
+            named = os.lstat(self._name)
         except FileNotFoundError:
             return False
-        return os.path.samestat(named, self._found)
+        found = self._found
+        return named.st_ino == found.st_ino and named.st_dev == found.st_dev
 
     def check(self) -> None:
         """
