@@ -85,9 +85,9 @@ class TestBacklog:
     def test_what_is_written_during_a_sync_waits_for_the_next(self) -> None:
         """A sync makes durable what was there when it began, and no more."""
         found, _ = backlog()
-        first = found.write_more([b"a"], HeadMark(seq=0), durable=True, lazy=False)
+        first = found.write_more([b"a"], HeadMark(seq=0), 0.0, durable=True, lazy=False)
         assert found.prepare_sync()
-        later = found.write_more([b"b"], HeadMark(seq=1), durable=True, lazy=False)
+        later = found.write_more([b"b"], HeadMark(seq=1), 0.0, durable=True, lazy=False)
         found.sync()
 
         first.synced.wait(0)
