@@ -153,7 +153,7 @@ class TestAnswers:
         asked = scripted.ask()
         number = (await request(raw)).id
 
-        await raw.send(*[Chunk(number, b"x" * CHUNK_BYTES)] * 5)
+        await raw.send(*[Chunk(number, b"x" * CHUNK_BYTES)] * 20)
 
         with pytest.raises(errors.UnavailableError):
             await asked

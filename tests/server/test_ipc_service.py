@@ -31,6 +31,7 @@ from tests.server.support import until
 
 RANDOM = ops.GenerateRandom(length=4)
 OUTBOX = "hsm_server.ipc.requests"
+PIECE_BYTES = 256 * 1024
 
 
 class Stub:
@@ -225,7 +226,7 @@ class TestCancelling:
     async def test_pieces(self, bench: Bench) -> None:
         """Pieces of what is cancelled are forgotten, as often as that happens."""
         raw = await bench.raw()
-        piece = b"x" * CHUNK_BYTES
+        piece = b"x" * PIECE_BYTES
 
         for number in range(1, 20):
             await raw.send(*[Chunk(number, piece)] * 12, Cancel(number))
@@ -266,7 +267,7 @@ class TestCancelling:
         raw = await bench.raw()
         await raw.send(asks(1, RANDOM), asks(2, RANDOM))
         await until(lambda: len(stub.futures) == 2)
-        long = ops.RandomBytes(random=b"r" * 64 * CHUNK_BYTES)
+        long = ops.RandomBytes(random=b"r" * 256 * CHUNK_BYTES)
 
         stub.futures[0].set_result(long)
         await asyncio.sleep(0.05)
@@ -277,7 +278,7 @@ class TestCancelling:
         while frames[-1].id == 1:
             frames.append(await raw.receive())
 
-        assert len(frames) < 32
+        assert len(frames) < 128
 
 
 class TestBounds:
@@ -290,7 +291,7 @@ class TestBounds:
         await until(lambda: len(stub.futures) == MAX_WAITING)
 
         for number in range(MAX_WAITING + 1, MAX_WAITING + 21):
-            chunks = [Chunk(number, b"x" * CHUNK_BYTES)] * 12
+            chunks = [Chunk(number, b"x" * PIECE_BYTES)] * 12
             last = Request(number, Purpose.GREET, who, b"", True)
             await raw.send(*chunks, last)
             answer = await raw.answer()
@@ -302,7 +303,7 @@ class TestBounds:
         # Nothing of what was refused takes room.
         number = MAX_WAITING + 30
         await raw.send(
-            *[Chunk(number, b"x" * CHUNK_BYTES)] * 12,
+            *[Chunk(number, b"x" * PIECE_BYTES)] * 12,
             Request(number, Purpose.GREET, who, b"", True),
         )
         assert "alice" == (await raw.answer()).principal

@@ -30,7 +30,7 @@ HEADER_BYTES: Final = 4
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """Longest frame, without its header."""
 
-CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES: Final = 64 * 1024
 """Size of a chunk of an operation or response."""
 
 MAX_WAITING: Final = 4096
