@@ -264,12 +264,9 @@ def _position(created_at: int, key_id: str) -> _Position:
 
 
 def _unpack(rows: list[Row]) -> tuple[tuple[int, KeyId], ...]:
-    if not rows:
-        return ()
-    instants, packed = zip(*rows, strict=True)
-    if {int} != set(map(type, instants)):
+    if {type(created_at) for created_at, _ in rows} - {int}:
         raise IntegrityError("The index of the key store was tampered with.")
-    return tuple(zip(instants, map(_key_id, packed), strict=True))
+    return tuple([(created_at, _key_id(packed)) for created_at, packed in rows])
 
 
 @lru_cache(_IDS_REMEMBERED)
