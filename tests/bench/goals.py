@@ -48,7 +48,7 @@ GOALS: Final = (
     Goal("P12", "HTTPS", https.requests),
     Goal("P13", "ML-DSA and ML-KEM", post_quantum.lattices),
     Goal("P14", "SLH-DSA", post_quantum.slh_dsa),
-    Goal("P15", "starts of the client", commands.starts),
+    Goal("P15", "starts", commands.starts),
     Goal("P16", "cost as an HSM grows", growth.flatness),
 )
 

