@@ -24,6 +24,7 @@ from hsm_core._internal.handlers.base import Speed
 from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
+from hsm_core._internal.pipeline.durability import DurabilityWaits
 from hsm_core._internal.pipeline.live_views import LiveViews
 from hsm_core._internal.pipeline.pipeline import Outcome, Pipeline
 from hsm_core._internal.pipeline.refusals import Refusals
@@ -195,7 +196,7 @@ class AsyncGateway:
         self._gate = gate
         self._followers = followers
         self._recogniser = recogniser
-        self._timeout_seconds = timeout_seconds
+        self._waits = DurabilityWaits(timeout_seconds)
 
     def act_as(self, caller: Caller, /) -> AsyncBoundHSM:
         """Return the HSM as this caller sees it."""
@@ -241,7 +242,7 @@ class AsyncGateway:
             if not told.done():
                 told.set_result(None)
 
-        self._tell_when_durable(ticket, settle, lambda: None)
+        self._waits.add(ticket, settle, lambda: None)
         await told
 
     async def execute(self, request: Request) -> Any:
@@ -329,7 +330,7 @@ class AsyncGateway:
         if ticket is None:
             group.settle(None)
         else:
-            self._tell_when_durable(ticket, group.settle, group.abandon)
+            self._waits.add(ticket, group.settle, group.abandon)
 
     def _decide_again(self, request: Request, answer: asyncio.Future[Any]) -> None:
         """Answer from a pool a use whose key changed before it was recorded."""
@@ -355,33 +356,6 @@ class AsyncGateway:
         else:
             lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS
         return await self._pools.run(partial(self._pipeline.execute, request), lane)
-
-    def _tell_when_durable(
-        self,
-        ticket: AuditTicket,
-        settle: Callable[[AuditUnavailableError | None], None],
-        abandon: Callable[[], None],
-    ) -> None:
-        """
-        Call *settle* on this loop when records are durable, or can't be, or are late.
-
-        It may be called twice. *abandon* is called, on another thread, where the loop
-        is gone.
-        """
-        loop = asyncio.get_running_loop()
-        late = loop.call_later(self._timeout_seconds, settle, AuditUnavailableError())
-
-        def tell(error: BaseException | None) -> None:
-            late.cancel()
-            settle(_unavailable(error) if error is not None else None)
-
-        def told(error: BaseException | None) -> None:
-            try:
-                loop.call_soon_threadsafe(tell, error)
-            except RuntimeError:
-                abandon()
-
-        ticket.add_done_callback(told)
 
 
 class _Group:
@@ -436,14 +410,6 @@ class _Group:
         answers, self._answers = self._answers, []
         for _ in answers:
             self._gate.leave()
-
-
-def _unavailable(error: BaseException) -> AuditUnavailableError:
-    """What the medium says stays inside; our own sentence may be told."""
-    is_ours = isinstance(error, AuditUnavailableError)
-    unavailable = AuditUnavailableError(str(error) if is_ours else "")
-    unavailable.__cause__ = error
-    return unavailable
 
 
 class AsyncBoundHSM:
