@@ -44,6 +44,14 @@ def _bounded_int(digits: str) -> int:
     return int(digits)
 
 
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates,
+    parse_constant=_refuse_constant,
+    parse_int=_bounded_int,
+)
+"""To make one takes as long as to read a short text."""
+
+
 def _check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
@@ -73,12 +81,9 @@ def scan_json(data: bytes) -> Json:
     _check_depth(data)
     try:
         text = data.decode("utf-8")
-        tree = json.loads(
-            text,
-            object_pairs_hook=_refuse_duplicates,
-            parse_constant=_refuse_constant,
-            parse_int=_bounded_int,
-        )
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM", text, 0)
+        tree = _DECODER.decode(text)
     except UnicodeDecodeError:
         raise MalformedError("The JSON text must be UTF-8.") from None
     except json.JSONDecodeError as error:

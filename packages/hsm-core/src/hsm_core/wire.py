@@ -266,9 +266,14 @@ def decode_packed(data: bytes | bytearray, cls: type[T]) -> T:
             repeated name, a longer form than needed and trailing bytes are not).
         InvalidInputError: It breaks the type.
     """
+    kind: Any = cls
+    value: T = _unpacked(data, _unpacker(kind))
+    return value
+
+
+def _unpacked(data: bytes | bytearray, decoder: msgspec.msgpack.Decoder[T]) -> T:
     try:
-        kind: Any = cls
-        value: T = _unpacker(kind).decode(data)
+        value = decoder.decode(data)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -337,7 +342,13 @@ def _written_and_read(record: RecordT) -> RecordT:
 
 def decode_packed_operation(data: bytes | bytearray) -> AnyOperation:
     """Read any operation from deterministic MessagePack; see `decode_packed`."""
-    return decode_packed(data, AnyOperation)
+    return _unpacked(data, _operation_unpacker())
+
+
+@cache
+def _operation_unpacker() -> msgspec.msgpack.Decoder[AnyOperation]:
+    """Return the decoder of all operations, whose type takes long to hash."""
+    return msgspec.msgpack.Decoder(AnyOperation)
 
 
 @cache

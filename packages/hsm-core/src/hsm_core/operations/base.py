@@ -7,6 +7,7 @@ import base64
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -160,10 +161,15 @@ class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
 
 def result_type(operation: type[Operation[R_co]]) -> type[R_co]:
     """Return the type of an operation's result."""
-    (base,) = operation.__orig_bases__  # type: ignore[attr-defined]
-    (result,) = get_args(base)
-    found: type[R_co] = result
+    found: type[R_co] = _result_type(operation)
     return found
+
+
+@cache
+def _result_type(operation: Any) -> Any:
+    (base,) = operation.__orig_bases__
+    (result,) = get_args(base)
+    return result
 
 
 KeyReference: TypeAlias = Annotated[

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EmptyStreamReader
 
 from hsm_core.errors import MalformedError
 from hsm_server.http.fast_path import FastPath, Use, read_head
@@ -147,6 +148,13 @@ class _Written(web.StreamResponse):
 
 
 _WRITTEN: Final = _Written()
+
+
+def _peek(payload: StreamReader) -> bytes:
+    """Return a body that has arrived, and leave it to be read."""
+    if isinstance(payload, EmptyStreamReader):
+        return b""
+    return b"".join(payload._buffer)  # noqa: SLF001 (reading resumes the parser)
 
 
 class Connection(web.RequestHandler):
@@ -299,24 +307,14 @@ class Connection(web.RequestHandler):
         head = read_head(message)
         if head is None or self._fast_path is None:
             return False
-        body = payload.read_nowait()
-        self._use = self._fast_path.begin(self, head, body)
+        self._use = self._fast_path.begin(self, head, _peek(payload))
         if self._use is None:
-            if body:
-                self._messages[0] = (message, self._body_again(body))
             return False
         self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
         self._app[IN_FLIGHT].begin(self)
         return True
-
-    def _body_again(self, body: bytes) -> StreamReader:
-        """Return a body that was read, to be read again."""
-        again = StreamReader(self, max(len(body), 1), loop=self._loop)
-        again.feed_data(body)
-        again.feed_eof()
-        return again
 
     def finish(self, response: Parts, exchange: Exchange) -> None:
         """Send the response to the request on the fast path; begin the next one."""

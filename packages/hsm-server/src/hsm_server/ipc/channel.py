@@ -28,6 +28,8 @@ _READ_BYTES: Final = 64 * 1024
 _MOST_UNSENT: Final = 512 * 1024 * 1024
 _MUCH_UNSENT: Final = 8 * 1024 * 1024
 _FEW_UNSENT: Final = 1024 * 1024
+_TRUNCATED: Final = int(socket.MSG_CTRUNC)
+_SOCKET: Final = int(socket.SOL_SOCKET)
 _SCM_CREDENTIALS: Final = 2  # <linux/socket.h>; Python names it from 3.14 on
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7): pid, uid, gid
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_CREDENTIALS.size)
@@ -151,11 +153,11 @@ class Channel(Generic[T]):
         data, ancillary, flags, _ = self._socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
         if not data:
             return data
-        if flags & socket.MSG_CTRUNC or len(ancillary) != 1:
+        if flags & _TRUNCATED or len(ancillary) != 1:
             # Descriptors were sent along, which nobody here asks for.
             return None
         level, kind, content = ancillary[0]
-        if (level, kind) != (socket.SOL_SOCKET, _SCM_CREDENTIALS):
+        if (level, kind) != (_SOCKET, _SCM_CREDENTIALS):
             return None
         _, uid, _ = _CREDENTIALS.unpack(content)
         return data if uid == self._peer_uid else None

@@ -44,6 +44,9 @@ ATTEMPT: Final[ContextVar[Attempt | None]] = ContextVar("ATTEMPT", default=None)
 """Called with the outcome of handshakes in its context."""
 
 _RECORD_BYTES: Final = 16 * 1024
+_HEADER_BYTES: Final = 5
+"""Header of a TLS record, which ends with its length (RFC 8446, section 5.1)."""
+
 _CHUNK_BYTES: Final = 64 * 1024
 """Maximum plaintext per encryption: OpenSSL's buffers never shrink."""
 
@@ -184,6 +187,8 @@ class TLSConnection:
         "_failure",
         "_incoming",
         "_is_challenge",
+        "_is_drained",
+        "_is_record",
         "_outgoing",
         "_peer",
         "_tls",
@@ -215,6 +220,7 @@ class TLSConnection:
         self._peer: bytes | None = None
         self._failure: ssl.SSLError | None = None
         self._is_challenge = False
+        self._is_record = self._is_drained = False
         self._tls = _server_side(active, attempt)
 
     def do_handshake(self) -> None:
@@ -274,14 +280,21 @@ class TLSConnection:
         Into a *buffer*, if there is one, of which at most *length* bytes are filled;
         then their number is returned.
         """
+        if self._is_drained and not self._feed():
+            # Loops ask after every read, and OpenSSL takes longer to find out.
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "more")
         try:
             if self._is_challenge:
                 # The client has not authenticated.
                 return b"" if buffer is None else 0
             if buffer is None:
                 most = min(length, _RECORD_BYTES)
-                return self._advance(lambda: self._tls.recv(most))
-            return self._advance(lambda: self._tls.recv_into(buffer, length))
+                found: Any = self._advance(lambda: self._tls.recv(most))
+            else:
+                found = self._advance(lambda: self._tls.recv_into(buffer, length))
+            if self._is_record and not self._tls.pending():
+                self._is_drained, self._undecrypted = True, 0
+            return found
         except ssl.SSLZeroReturnError:
             return b"" if buffer is None else 0
 
@@ -350,6 +363,9 @@ class TLSConnection:
         data = self._incoming.read(_CHUNK_BYTES)
         if data:
             self._tls.bio_write(data)
+            length = int.from_bytes(data[3:_HEADER_BYTES], "big") + _HEADER_BYTES
+            self._is_record = not self._undecrypted and len(data) == length
+            self._is_drained = False
             self._undecrypted += len(data)
         return bool(data)
 
