@@ -101,7 +101,7 @@ def _over_rest(rig: Rig, folder: Path) -> Finding:
 def _wait_until_compared(client: Client) -> None:
     """Wait until the server has compared its keys with the audit log, after a start."""
     until = time.monotonic() + _PATIENCE_SECONDS
-    while not client.request("GET", _STATUS).json["store"]["compared_at"]:
+    while not client.request("GET", _STATUS).json["store"].get("compared_at"):
         if time.monotonic() > until:
             raise RuntimeError("The server did not compare its keys in time.")
         time.sleep(1)
