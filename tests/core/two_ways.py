@@ -82,7 +82,7 @@ class _NoPlans(Plans):
     def __init__(self) -> None:
         """Need nothing."""
 
-    def run(self, request: Request, *, at_once: bool) -> None:
+    def run(self, request: Request, *, at_once: bool = False) -> None:
         """Find no plan."""
 
     def learn(self, *_: object) -> None:
@@ -140,7 +140,7 @@ class TwoWays:
         before = self.by_plan
         planned = self._said(ask, request)
         was_planned = self.by_plan > before
-        with patch.object(self._pipeline, "_plans", _NoPlans()):
+        with patch.object(self._pipeline, "plans", _NoPlans()):
             plain = self._said(self._ask, request)
         assert plain == planned, (request.operation, plain, planned)
         self.tried += 1
@@ -408,10 +408,10 @@ def open_two_ways(seed: int) -> Iterator[TwoWays]:
     clock = FakeClock()
     with memory_hsm(clock=clock) as gateway:
         ways = TwoWays(gateway, clock, seed)
-        plans = gateway._pipeline._plans  # noqa: SLF001 (to count what they answer)
+        plans = gateway._pipeline.plans  # noqa: SLF001 (to count what they answer)
         run = plans.run
 
-        def counted(request: Request, *, at_once: bool) -> Any:
+        def counted(request: Request, *, at_once: bool = False) -> Any:
             found = run(request, at_once=at_once)
             ways.by_plan += found is not None
             return found

@@ -22,7 +22,8 @@ class Gate:
     def __init__(self) -> None:
         self._inside = 0
         self._is_closed = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._process = os.getpid()
 
     @contextmanager
@@ -50,14 +51,14 @@ class Gate:
             raise UnavailableError(
                 "The HSM was opened by the parent process; open it again in this one."
             )
-        with self._changed:
+        with self._lock:
             if self._is_closed:
                 raise UnavailableError("The HSM is closed.")
             self._inside += 1
 
     def leave(self) -> None:
         """Release a passage."""
-        with self._changed:
+        with self._lock:
             self._inside -= 1
             if self._is_closed:
                 self._changed.notify_all()

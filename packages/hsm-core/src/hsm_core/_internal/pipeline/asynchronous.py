@@ -26,7 +26,8 @@ from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import checked_caller
 from hsm_core._internal.pipeline.durability import DurabilityWaits
 from hsm_core._internal.pipeline.live_views import LiveViews
-from hsm_core._internal.pipeline.pipeline import Outcome, Pipeline
+from hsm_core._internal.pipeline.outcome import Outcome
+from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.policy.in_force import Recogniser
@@ -294,7 +295,7 @@ class AsyncGateway:
         """Compute a quick use by its plan; its caller was checked before."""
         self._gate.enter()
         try:
-            outcome = self._pipeline.compute_by_plan(request, at_once=True)
+            outcome = self._pipeline.plans.run(request, at_once=True)
         except BaseException:
             self._gate.leave()
             raise

@@ -14,14 +14,10 @@ trail called. What it promises:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import msgspec
-from msgspec.structs import replace
-
-from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.handlers.base import (
     Answer,
     AnyHandler,
@@ -32,7 +28,6 @@ from hsm_core._internal.handlers.base import (
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.use_counters import NoRoomError
-from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.lib.concurrency import Gate
 from hsm_core._internal.pipeline.authorisation import (
     Admission,
@@ -40,6 +35,7 @@ from hsm_core._internal.pipeline.authorisation import (
     checked_caller,
 )
 from hsm_core._internal.pipeline.mutations import Mutations
+from hsm_core._internal.pipeline.outcome import Outcome
 from hsm_core._internal.pipeline.plans import Plans
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
@@ -62,38 +58,6 @@ _TRIES: Final = 5
 """Number of retries of a key use whose key changed in between."""
 
 
-class Outcome(msgspec.Struct):
-    """
-    A result, or the error instead of it; withheld until *draft* is recorded.
-
-    Attributes:
-        reserved: Whether the record may use the space that is kept back.
-        hold: The approval that it has, to be settled once it is recorded.
-        check: `Request.check`.
-        seen: What must hold for a use to stand; None for what is no use.
-        needs_store: Whether it stands only while the key store can be used.
-        decided: How the pipeline decided on a use; None for one by plan.
-        has_moved: Whether it stood no more when it was to be recorded.
-    """
-
-    result: Any = None
-    error: Exception | None = None
-    draft: AuditDraft | None = None
-    reserved: bool = False
-    hold: ApprovalReservation | None = None
-    check: Callable[[], None] | None = None
-    seen: Snapshot | None = None
-    needs_store: bool = False
-    decided: tuple[RequestContext[Any], Answer[Any]] | None = None
-    has_moved: bool = False
-
-    def refuse(self, error: HSMError) -> None:
-        """Put an error in the place of the result."""
-        if self.draft is not None:
-            self.draft = replace(self.draft, code=error.code, version=0, detail=None)
-        self.result, self.error = None, error
-
-
 class Pipeline:
     """
     Executes operations.
@@ -107,6 +71,7 @@ class Pipeline:
 
     Attributes:
         desk: Where approvals are asked for ahead of time.
+        plans: Where uses are repeated.
     """
 
     def __init__(
@@ -119,14 +84,14 @@ class Pipeline:
         self._handlers = handlers
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, journal)
-        self._plans = Plans(services, handlers)
+        self.plans = Plans(services, handlers)
         self.desk = ApprovalDesk(self._admission, services.consents)
 
     def execute(self, request: Request) -> Any:
         """Execute one request in the calling thread."""
         if request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
-        outcome = self.compute_by_plan(request) or self.compute(request)
+        outcome = self.plans.run(request) or self.compute(request)
         done: bool | None = False
         try:
             ticket = self.begin_record([outcome])
@@ -154,21 +119,6 @@ class Pipeline:
     def weight(self, operation: Operation[Any]) -> int:
         """Return how many quick operations one is worth; see `OpenHSM.weight`."""
         return self._handlers[type(operation)].weight(operation)
-
-    def compute_by_plan(
-        self, request: Request, *, at_once: bool = False
-    ) -> Outcome | None:
-        """Take a use as far as its record by its plan; None if there is none for it."""
-        found = self._plans.run(request, at_once=at_once)
-        if found is None:
-            return None
-        return Outcome(
-            found.result,
-            draft=found.draft,
-            check=request.check,
-            seen=found.seen,
-            needs_store=True,
-        )
 
     def compute(self, request: Request, *, at_once: bool = False) -> Outcome:
         """
@@ -214,7 +164,7 @@ class Pipeline:
         if effect in _UNRECORDED and context.hold is None:
             return Outcome(answer.result)
         if effect is Effect.USE:
-            self._plans.learn(request, context, answer)
+            self.plans.learn(request, context, answer)
         return self._outcome(request, context, answer)
 
     def _outcome(
@@ -363,28 +313,21 @@ class Pipeline:
 
     def _standing(self, outcomes: Sequence[Outcome]) -> list[AuditDraft]:
         """Return the records of the outcomes that stand; the audit log is locked."""
-        found = []
+        found, store = [], self._services.inventory.store
         for outcome in outcomes:
-            if outcome.error is None and not self._stands(outcome):
-                outcome.has_moved = True
-            elif outcome.draft is not None:
+            if outcome.error is None:
+                seen = outcome.seen
+                # Whether the store may be used is asked, for no cell tells.
+                if (seen is not None and not seen.holds()) or (
+                    outcome.needs_store and not store.available
+                ):
+                    outcome.has_moved = True
+                    continue
+                if outcome.check is not None:
+                    outcome.ask()
+            if outcome.draft is not None:
                 found.append(outcome.draft)
         return found
-
-    def _stands(self, outcome: Outcome) -> bool:
-        seen = outcome.seen
-        # Whether the store may be used is asked, for no cell tells.
-        if seen is not None and not (
-            seen.holds()
-            and (not outcome.needs_store or self._services.inventory.store.available)
-        ):
-            return False
-        if outcome.check is not None:
-            try:
-                outcome.check()
-            except HSMError as error:
-                outcome.refuse(error)
-        return True
 
 
 class BoundHSM:

@@ -23,22 +23,20 @@ class Payload(NamedTuple):
     What is new in a use.
 
     Attributes:
-        fields: The fields of the operation that make it.
-        sizes: What is recorded of them, by name of the parameter.
+        numbers: What is recorded of it: lengths of fields, or how many items.
         total: Length of all byte strings.
         protected: Length of those that a use of the key protects.
         items: How many uses it is.
     """
 
-    fields: dict[str, Any]
-    sizes: dict[str, int]
+    numbers: tuple[int, ...]
     total: int
     protected: int
     items: int = 1
 
 
 Measure: TypeAlias = Callable[[Any], Payload | None]
-"""Returns the payload of an operation; None for one that the pipeline must judge."""
+"""Measures an operation; None for one that the pipeline must judge."""
 
 
 def is_plain(text: object) -> bool:
@@ -49,37 +47,30 @@ def is_plain(text: object) -> bool:
 
 
 def measure_of(
-    operation: Operation[Any],
-    names: tuple[str, ...],
-    protects: Collection[str],
-    limits: Limits,
+    names: tuple[str, ...], protects: Collection[str], limits: Limits
 ) -> Measure:
     """
     Return the measure of single operations of one form.
 
     Args:
-        operation: One of them.
-
         names: The fields of the payload that the form has.
 
         protects: `UseHandler.protects`.
 
         limits: Sizes that the core accepts.
     """
-    rows = tuple((name, _most(name, limits), f"{name}_bytes") for name in names)
+    rows = tuple((name, _most(name, limits), name in protects) for name in names)
 
     def measure(sent: Any) -> Payload | None:
-        fields, sizes, total, protected = {}, {}, 0, 0
-        for name, most, parameter in rows:
+        numbers, protected = [], 0
+        for name, most, counts in rows:
             data = getattr(sent, name)
-            size = len(data) if type(data) is bytes else most + 1
-            if size > most:
+            if type(data) is not bytes or len(data) > most:
                 return None
-            fields[name], sizes[parameter] = data, size
-            total += size
-            if name in protects:
-                protected += size
-        return Payload(fields, sizes, total, protected)
+            numbers.append(len(data))
+            if counts:
+                protected += len(data)
+        return Payload(tuple(numbers), sum(numbers), protected)
 
     return measure
 
@@ -106,8 +97,11 @@ def batch_measure_of(
         only: The one field that every item has, where it may have one of several.
     """
     kind: Any = item_types(type(operation))["items"]
-    left_out = set() if only else set(names) - _required(kind)
-    rows = tuple((name, _most(name, limits), name in protects) for name in names)
+    left_out = set(names) - {only} if only else set(names) - _required(kind)
+    rows = tuple(
+        (name, _most(name, limits), name in protects, name in left_out)
+        for name in names
+    )
 
     def measure(sent: Any) -> Payload | None:
         items, total, protected = sent.items, 0, 0
@@ -116,20 +110,18 @@ def batch_measure_of(
         for item in items:
             if type(item) is not kind or not is_plain(item.reference):
                 return None
-            for name, most, counts in rows:
+            for name, most, counts, may_miss in rows:
                 data = getattr(item, name)
-                if data is None and (name in left_out or (only and name != only)):
+                if data is None and may_miss:
                     continue
-                size = len(data) if type(data) is bytes else most + 1
-                if size > most or (only and name != only):
+                if type(data) is not bytes or len(data) > most or (only and may_miss):
                     return None
-                total += size
+                total += len(data)
                 if counts:
-                    protected += size
+                    protected += len(data)
         if total > limits.payload_bytes:
             return None
-        sizes = {"items": len(items)}
-        return Payload({"items": items}, sizes, total, protected, len(items))
+        return Payload((len(items),), total, protected, len(items))
 
     return measure
 

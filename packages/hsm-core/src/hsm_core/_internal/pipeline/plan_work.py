@@ -76,11 +76,10 @@ def steps_of(
 
         names: The fields of the payload.
     """
-    operation, limits = context.operation, services.settings.limits
     if isinstance(handler, BatchHandler):
         return _batch_steps(services, handler, context)
     protects = getattr(handler, "protects", ())
-    measure = measure_of(operation, names, protects, limits)
+    measure = measure_of(names, protects, services.settings.limits)
     work = _special(services, context) or _handled(handler, context, names)
     return Steps(measure, work, bool(protects), not protects)
 

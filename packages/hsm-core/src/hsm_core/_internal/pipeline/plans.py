@@ -33,7 +33,7 @@ from hsm_core._internal.handlers.base import (
     Speed,
 )
 from hsm_core._internal.handlers.context import RequestContext
-from hsm_core._internal.lib.cells import Snapshot
+from hsm_core._internal.pipeline.outcome import Outcome
 from hsm_core._internal.pipeline.plan_payload import Payload, is_plain
 from hsm_core._internal.pipeline.plan_work import steps_of
 from hsm_core._json import bytes_fields
@@ -42,42 +42,67 @@ from hsm_core.model import Caller, Phase
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Request
 
-_PLANNED: Final[tuple[type[Operation[Any]], ...]] = (
-    ops.Sign,
-    ops.Verify,
-    ops.ComputeMac,
-    ops.VerifyMac,
-    ops.Encrypt,
-    ops.Decrypt,
-    ops.Seal,
-    ops.Open,
-    ops.Encapsulate,
-    ops.Decapsulate,
-    ops.SignBatch,
-    ops.VerifyBatch,
-    ops.ComputeMacBatch,
-    ops.VerifyMacBatch,
-    ops.EncryptBatch,
-    ops.DecryptBatch,
-)
 _MOST_PLANS: Final = 4096
-_PARAMETERS: Final = frozenset({"context"})
-"""Byte strings that are part of a form, and no payload."""
-
-_ENVELOPE: Final = CiphertextEncoding.ENVELOPE
 _MOST_QUICK_ITEMS: Final = 8
+_ENVELOPE: Final = CiphertextEncoding.ENVELOPE
 
 facts_of: Final[Callable[[Caller], tuple[Any, ...]]] = attrgetter(
-    *(
-        name
-        for name in Caller.__struct_fields__
-        if name not in {"request_id", "deadline"}
-    )
+    *(n for n in Caller.__struct_fields__ if n not in {"request_id", "deadline"})
 )
 """What a rule may match or a record shows of a caller; equal facts share plans."""
 
 Form: TypeAlias = tuple[Any, ...]
 """An operation without its payload."""
+
+
+def _of_signature(sent: ops.Sign) -> object:
+    return sent.message is None, sent.digest is None, sent.mu is None
+
+
+def _of_check(sent: ops.Verify) -> object:
+    given = sent.message is None, sent.digest is None, sent.mu is None
+    return *given, type(sent.version), type(sent.salt_bytes)
+
+
+def _of_decryption(sent: ops.Decrypt) -> object:
+    # An envelope says which version is to open it.
+    is_envelope = sent.encoding is _ENVELOPE
+    header = sent.ciphertext[:HEADER_BYTES] if is_envelope else b""
+    return sent.aad == b"", header, type(sent.version)
+
+
+def _of_batch(sent: ops.SignBatch) -> object:
+    return sent.items[0].message is None
+
+
+def _of_numbers(sent: Any) -> object:
+    # What equals a number need not be one.
+    return type(sent.version), type(getattr(sent, "salt_bytes", None))
+
+
+def _of_aad(sent: Any) -> object:
+    return sent.aad == b""
+
+
+_DIFFERENCES: Final[Mapping[type[Operation[Any]], Callable[[Any], object] | None]] = {
+    ops.Sign: _of_signature,
+    ops.Verify: _of_check,
+    ops.ComputeMac: None,
+    ops.VerifyMac: _of_numbers,
+    ops.Encrypt: _of_aad,
+    ops.Decrypt: _of_decryption,
+    ops.Seal: _of_aad,
+    ops.Open: _of_aad,
+    ops.Encapsulate: None,
+    ops.Decapsulate: _of_numbers,
+    ops.SignBatch: _of_batch,
+    ops.VerifyBatch: _of_numbers,
+    ops.ComputeMacBatch: None,
+    ops.VerifyMacBatch: _of_numbers,
+    ops.EncryptBatch: None,
+    ops.DecryptBatch: None,
+}
+"""Operations that have plans, and how those with equal parameters differ in form."""
 
 
 class _Kind(NamedTuple):
@@ -86,63 +111,38 @@ class _Kind(NamedTuple):
 
     Attributes:
         fixed: Gives the fields that are no payload.
-        numbers: Those of them that are numbers, for what equals one need not be one.
-        payload: The fields that are.
-        optional: Those that may be left out, with what they are then.
-        is_batch: Whether the payload is a list of items.
+        differs: Gives in what form the payload is.
+        payload: The fields that are payload.
+        left_out: What those hold that may be left out.
     """
 
     fixed: Callable[[Any], Any]
-    numbers: tuple[str, ...]
+    differs: Callable[[Any], object] | None
     payload: tuple[str, ...]
-    optional: tuple[tuple[str, object], ...]
-    is_batch: bool
+    left_out: Mapping[str, object]
 
 
 def _kind(operation: type[Operation[Any]]) -> _Kind:
     names, defaults = operation.__struct_fields__, operation.__struct_defaults__
-    left_out = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-    is_batch = "items" in names
-    payload: tuple[str, ...] = ("items",)
-    if not is_batch:
-        payload = tuple(n for n in names if n in bytes_fields(operation) - _PARAMETERS)
-    required = operation.required_fields()
+    payload = bytes_fields(operation) - {"context"} | {"items"}
     return _Kind(
         attrgetter(*(name for name in names if name not in payload)),
-        tuple(name for name in ("version", "salt_bytes") if name in names),
-        payload,
-        tuple((name, left_out[name]) for name in payload if name not in required),
-        is_batch,
+        _DIFFERENCES[operation],
+        tuple(name for name in names if name in payload),
+        dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)),
     )
 
 
-_KINDS: Final[Mapping[type[Operation[Any]], _Kind]] = {
-    operation: _kind(operation) for operation in _PLANNED
-}
+_KINDS: Final = {operation: _kind(operation) for operation in _DIFFERENCES}
 
 
-def _form_of(operation: Operation[Any]) -> Form | None:
-    """Return the form of an operation; None if its kind has no plans."""
-    kind = _KINDS.get(type(operation))
-    if kind is None:
-        return None
-    given: list[Any] = [getattr(operation, n) != value for n, value in kind.optional]
-    if isinstance(operation, ops.Decrypt) and operation.encoding is _ENVELOPE:
-        # An envelope says which version is to open it.
-        given.append(operation.ciphertext[:HEADER_BYTES])
-    if isinstance(operation, ops.SignBatch):
-        items = operation.items
-        given.append(bool(items) and getattr(items[0], "message", None) is not None)
-    given += [type(getattr(operation, name)) for name in kind.numbers]
-    return type(operation), kind.fixed(operation), *given
-
-
-class Planned(NamedTuple):
-    """What a plan answers, the record of it, and what must hold when it is written."""
-
-    result: Any
-    draft: AuditDraft
-    seen: Snapshot
+def _form_of(operation: Operation[Any], kind: _Kind) -> Form:
+    differs = kind.differs
+    return (
+        type(operation),
+        kind.fixed(operation),
+        None if differs is None else differs(operation),
+    )
 
 
 class Plan:
@@ -169,25 +169,27 @@ class Plan:
         context: RequestContext[Any],
         answer: Answer[Any],
     ) -> None:
-        self.seen = context.seen
-        self._services = services
-        self._key = context.key
-        self._draft = context.draft(Phase.SINGLE, version=answer.version)
-        kind = _KINDS[type(context.operation)]
+        kind, operation = _KINDS[type(context.operation)], context.operation
         names = tuple(
             name
             for name in kind.payload
-            if (name, getattr(context.operation, name)) not in kind.optional
+            if name not in kind.left_out
+            or getattr(operation, name) != kind.left_out[name]
         )
         bare = _without_payload(context, names)
-        self._operation = bare.operation
         steps = steps_of(services, handler, bare, names)
+        self.seen = context.seen
+        self._services = services
+        self._key = context.key
+        self._names = names
+        self._draft = context.draft(Phase.SINGLE, version=answer.version)
+        self._operation = bare.operation
         self._measure, self._work = steps.measure, steps.work
         self._is_counted, self._is_touched = steps.is_counted, steps.is_touched
         self._is_quick = handler.speed_of(bare.operation) is Speed.QUICK
         self._account = services.uses.account_of(self._key, self._key.current_version)
 
-    def run(self, request: Request, *, at_once: bool) -> Planned | None:
+    def run(self, request: Request, *, at_once: bool) -> Outcome | None:
         """
         Do it with another payload; None leaves it to the pipeline, wholly.
 
@@ -196,14 +198,16 @@ class Plan:
 
             at_once: It must be quick.
         """
-        operation, caller = request.operation, request.caller
+        operation, caller, services = request.operation, request.caller, self._services
         payload = self._measure(operation)
         if payload is None or (at_once and not self._is_short(payload)):
             return None
-        if not (is_plain(caller.request_id) and self._is_in_time(caller)):
+        if caller.request_id != "" and not is_plain(caller.request_id):
+            return None
+        if caller.deadline and services.clock.monotonic() > caller.deadline:
             return None
         if self._is_counted and not self._account.take(
-            payload.items, payload.protected, self._services.clock.now()
+            payload.items, payload.protected, services.clock.now()
         ):
             return None
         try:
@@ -213,9 +217,14 @@ class Plan:
         if answer is None:
             return None
         if self._is_touched:
-            used = self._key.versions[answer.version - 1]
-            self._services.uses.touch(self._key, used)
-        return Planned(answer.result, self._record(caller, payload, answer), self.seen)
+            services.uses.touch(self._key, self._key.versions[answer.version - 1])
+        return Outcome(
+            answer.result,
+            draft=self._record(request, payload, answer),
+            check=request.check,
+            seen=self.seen,
+            needs_store=True,
+        )
 
     def _is_short(self, payload: Payload) -> bool:
         return (
@@ -224,25 +233,24 @@ class Plan:
             and payload.items <= _MOST_QUICK_ITEMS
         )
 
-    def _is_in_time(self, caller: Caller) -> bool:
-        deadline = caller.deadline
-        return not deadline or self._services.clock.monotonic() <= deadline
-
     def _record(
-        self, caller: Caller, payload: Payload, answer: Answer[Any]
+        self, request: Request, payload: Payload, answer: Answer[Any]
     ) -> AuditDraft:
         """Return the record of a use; see `Admission.bind` for its digest."""
         digest_of = self._services.inventory.ring.payload_digest
         if payload.total > INLINE_BYTES:
             digest = digest_of(answer.bound) if answer.bound else ""
         else:
-            whole = replace(self._operation, **payload.fields)
+            given = {name: getattr(request.operation, name) for name in self._names}
+            whole = replace(self._operation, **given)
             digest = digest_of(wire.encode_packed(whole))
+        names = (n if n == "items" else f"{n}_bytes" for n in self._names)
         return replace(
             self._draft,
-            request_id=caller.request_id,
+            request_id=request.caller.request_id,
             version=answer.version,
-            parameters=self._draft.parameters | payload.sizes,
+            parameters=self._draft.parameters
+            | dict(zip(names, payload.numbers, strict=True)),
             digest=digest,
             detail=answer.detail,
         )
@@ -252,18 +260,16 @@ def _without_payload(
     context: RequestContext[Any], names: tuple[str, ...]
 ) -> RequestContext[Any]:
     """Return a use without anybody's payload; the header of an envelope stays."""
-    operation = context.operation
+    operation, prepared = context.operation, context.prepared
     short: dict[str, Any] = dict.fromkeys(names, b"")
     if "ciphertext" in short:
         short["ciphertext"] = operation.ciphertext[:HEADER_BYTES]
-    prepared = context.prepared
     if "items" in short:
         short["items"], first = (), prepared[0]
-        signs = isinstance(operation, ops.SignBatch) and isinstance(
-            first, RequestContext
-        )
+        signs = isinstance(operation, ops.SignBatch)
         is_whole = signs and operation.items[0].message is not None
-        prepared = first.prepared if is_whole else []
+        is_ready = is_whole and isinstance(first, RequestContext)
+        prepared = first.prepared if is_ready else []
     # Of a signature, how it is made; what is signed stands before it.
     prepared = [None, *prepared[1:]] if prepared else []
     return replace(context, operation=replace(operation, **short), prepared=prepared)
@@ -288,17 +294,17 @@ class Plans:
         self._handlers = handlers
         self._plans: dict[tuple[Any, Form], Plan] = {}
 
-    def run(self, request: Request, *, at_once: bool) -> Planned | None:
-        """Execute a request by its plan; None if there is none that can."""
+    def run(self, request: Request, *, at_once: bool = False) -> Outcome | None:
+        """Take a request as far as its record by its plan; None if none can do it."""
+        kind = _KINDS.get(type(request.operation))
+        if kind is None or _has_options(request):
+            return None
         try:
-            form = _form_of(request.operation)
-            if form is None:
-                return None
-            slot = facts_of(request.caller), form
+            slot = facts_of(request.caller), _form_of(request.operation, kind)
             plan = self._plans.get(slot)
-        except (TypeError, LookupError):
+        except (AttributeError, LookupError, TypeError):
             return None  # Some field is not what it should be.
-        if plan is None or _has_options(request):
+        if plan is None:
             return None
         if not plan.seen.holds():
             self._plans.pop(slot, None)
@@ -310,7 +316,8 @@ class Plans:
     ) -> None:
         """Make a plan of a use that has succeeded, if it can be repeated by one."""
         operation, caller = request.operation, request.caller
-        if type(operation) not in _KINDS or _has_options(request):
+        kind = _KINDS.get(type(operation))
+        if kind is None or _has_options(request):
             return
         if context.demands or caller.single_use:
             return
@@ -321,15 +328,13 @@ class Plans:
         plan = Plan(self._services, handler, context, answer)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
-        form = _form_of(operation)
-        assert form is not None  # noqa: S101 (its kind is known)
-        self._plans[facts_of(caller), form] = plan
+        self._plans[facts_of(caller), _form_of(operation, kind)] = plan
 
 
 def _has_options(request: Request) -> bool:
     """Whether a request asks for more than its operation."""
-    return bool(
-        request.approval_id
+    return (
+        request.approval_id != ""
         or request.idempotency_key is not None
-        or request.expected_generation
+        or request.expected_generation != 0
     )

@@ -95,6 +95,12 @@ class FileRecords(Records):
     def __repr__(self) -> str:
         return f"<FileRecords {str(self._layout.directory)!r}>"
 
+    @property
+    def available(self) -> bool:
+        """See `Records.available`; asked for each use of a key."""
+        is_open = not self._is_closed and os.getpid() == self._process
+        return is_open and not (self._unsettled or self._reload or self._held.is_lost)
+
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
         self._check_open()

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Outcome of a request: its result, withheld until its record is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from hsm_core._internal.approvals.workflow import ApprovalReservation
+from hsm_core._internal.handlers.base import Answer
+from hsm_core._internal.handlers.context import RequestContext
+from hsm_core._internal.lib.cells import Snapshot
+from hsm_core.errors import HSMError
+from hsm_core.protocols import AuditDraft
+
+
+class Outcome(msgspec.Struct):
+    """
+    A result, or the error instead of it; withheld until *draft* is recorded.
+
+    Attributes:
+        reserved: Whether the record may use the space that is kept back.
+        hold: The approval that it has, to be settled once it is recorded.
+        check: `Request.check`.
+        seen: What must hold for a use to stand; None for what is no use.
+        needs_store: Whether it stands only while the key store can be used.
+        decided: How the pipeline decided on a use; None for one by plan.
+        has_moved: Whether it stood no more when it was to be recorded.
+    """
+
+    result: Any = None
+    error: Exception | None = None
+    draft: AuditDraft | None = None
+    reserved: bool = False
+    hold: ApprovalReservation | None = None
+    check: Callable[[], None] | None = None
+    seen: Snapshot | None = None
+    needs_store: bool = False
+    decided: tuple[RequestContext[Any], Answer[Any]] | None = None
+    has_moved: bool = False
+
+    def ask(self) -> None:
+        """Ask whether the caller's credential still counts; else refuse the result."""
+        try:
+            if self.check is not None:
+                self.check()
+        except HSMError as error:
+            if self.draft is not None:
+                code = error.code
+                self.draft = replace(self.draft, code=code, version=0, detail=None)
+            self.result, self.error = None, error
