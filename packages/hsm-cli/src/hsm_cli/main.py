@@ -7,17 +7,21 @@ No error ends in a traceback.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     import click
 
     from hsm_core.errors import HSMError
 
+_COLLECTIONS: Final = (50_000, 20, 100)
+"""Thresholds of the garbage collector; its own first one is 700."""
 _OK = 0
 _OTHER = 1
 _USAGE = 2
@@ -26,14 +30,17 @@ _OUTPUT_CLOSED = 141
 _FORM_FLAGS = ("--format", "--as")
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line of this process, and exit."""
+    # Collections would take a tenth of a short command's time.
+    gc.set_threshold(*_COLLECTIONS)
     _reopen_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:])
-    sys.exit(_flushed(code))
+    code = _flushed(run(sys.argv[1:]))
+    # Nothing is left to do, and to free every object takes another tenth.
+    os._exit(code)
 
 
 def run(args: Sequence[str], *, hsm: object = None) -> int:
@@ -228,13 +235,15 @@ def _reopen_closed_descriptors() -> None:
 
 
 def _flushed(code: int) -> int:
-    """Flush standard output, while a failure can still set the exit code."""
+    """Flush the standard streams, while a failure can still set the exit code."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
     if sys.stdout is None:
         return code
     try:
         sys.stdout.flush()
     except OSError:
-        _discard_output()
         return code or _OUTPUT_CLOSED
     return code
 

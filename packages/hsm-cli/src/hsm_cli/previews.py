@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable
@@ -163,6 +162,8 @@ def policy_rule(operation: Operation[Any], principal: str, keys: list[str]) -> s
 
         keys: Names of the keys of the operation.
     """
+    import json
+
     kind = type(operation).__name__
     words = _UNSAFE.sub("-", " ".join((principal, kind, *keys)).lower()).strip("-")
     match = {"operations": [kind]}

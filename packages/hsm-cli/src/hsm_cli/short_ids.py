@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ def similar_names(hsm: HSM, operation: Operation[Any]) -> Iterator[None]:
     except KeyNotFoundError as error:
         # A program that looks whether a key exists needs no second request.
         if sys.stderr is not None and sys.stderr.isatty():
+            from difflib import get_close_matches
+
             with suppress(AccessDeniedError, UnavailableError):
                 page = hsm.execute(ListKeys(per_page=1000))
                 known = [key.name for key in page.items if key.name]

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
 import stat
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -79,6 +77,9 @@ def load_client_certificate(
                 "(--client-key).",
                 field="client_key",
             )
+        # Loaded by the few commands that need it.
+        import tempfile
+
         found = read_pkcs12(certificate, password)
         # OpenSSL reads files only. The key in this one is encrypted, and the password
         # never leaves this process.
@@ -108,6 +109,8 @@ def read_pkcs12(path: Path, password: str) -> ClientCertificate:
     Standard:
         RFC 7292.
     """
+    import secrets
+
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
