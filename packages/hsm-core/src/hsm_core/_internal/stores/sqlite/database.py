@@ -60,10 +60,9 @@ class ConnectionLock:
         self._since = 0.0
         self._depth = 0
 
-    @contextmanager
-    def briefly(self) -> Iterator[None]:
+    def take(self) -> None:
         """
-        Have the turn for the duration of a ``with`` block.
+        Take the turn as soon as it is free.
 
         Raises:
             StoreUnavailableError: Another has it for too long.
@@ -71,10 +70,6 @@ class ConnectionLock:
         if not self.lock.acquire(blocking=False):
             self.wait()
         self._begin()
-        try:
-            yield
-        finally:
-            self.end()
 
     @contextmanager
     def patiently(self) -> Iterator[None]:
@@ -242,10 +237,13 @@ class Database:
             StoreUnavailableError: It can't be read, or a write hangs.
         """
         self.check_usable()
-        with self._turn.briefly():
+        self._turn.take()
+        try:
             self.check_usable()
             with sqlite_errors():
                 yield self._connection
+        finally:
+            self._turn.end()
 
     def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
         """

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sqlite3
 from functools import cache, lru_cache
 from itertools import pairwise
+from operator import itemgetter
 from typing import Final, TypeAlias
 
 import msgspec
@@ -163,14 +164,15 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
         IntegrityError: The index holds what we don't write.
     """
     facets = _facets(connection, query.filter)
-    if facets is None or query.scope.is_nothing:
+    if facets is None:
         return IndexPage(keys=(), total=0)
     if query.is_walk:
         return _walk(connection, query, [facet for facet, _ in facets])
-    (rarest, total), *others = sorted(facets, key=lambda facet: facet[1])
-    values: list[object] = [rarest, *(facet for facet, _ in others)]
+    facets.sort(key=itemgetter(1))  # The rarest is walked.
+    values: list[object] = [facet for facet, _ in facets]
+    total, others = facets[0][1], len(facets) - 1
     if others:
-        counting = _COUNT + _ALSO * len(others)
+        counting = _COUNT + _ALSO * others
         total = connection.execute(counting, values).fetchone()[0]
     first, number = query.offset, query.limit
     is_newest = query.after is not None or first <= total // 2
@@ -184,7 +186,7 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
     if number <= 0 or first >= _INTEGER_LIMIT:
         return IndexPage(keys=(), total=total)
     statement = _statement(
-        len(others), is_behind=query.after is not None, is_newest=is_newest
+        others, is_behind=query.after is not None, is_newest=is_newest
     )
     rows = connection.execute(statement, (*values, number, first)).fetchall()
     return IndexPage(keys=_unpack(rows if is_newest else rows[::-1]), total=total)
@@ -205,6 +207,8 @@ def _walk(
     connection: sqlite3.Connection, query: IndexQuery, facets: list[int]
 ) -> IndexPage:
     """Return a page of the keys that a query shows; all that are left are looked at."""
+    if query.scope.is_nothing:
+        return IndexPage(keys=(), total=0)
     condition = _WALK + _ALSO * (len(facets) - 1)
     values: list[object] = [*facets]
     if query.filter.search:
