@@ -461,6 +461,21 @@ def races(session: nox.Session) -> None:
 
 
 @nox.session
+def two_ways(session: nox.Session) -> None:
+    """
+    Answer 100,000 random requests with plans and without, or `FERROHSM_TWO_WAYS`.
+
+    Answers, errors, records and counts must be the same. Takes half an hour.
+    """
+    _install(session, "test")
+    session.run(
+        *("pytest", "-q", "--timeout=0", *_paths(SELECTION["two_ways"])),
+        *session.posargs,
+        env={"FERROHSM_TWO_WAYS": os.environ.get("FERROHSM_TWO_WAYS", "100000")},
+    )
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Use the console in the system's Chromium, and look for what no page may do."""
     _install(session, "test", "browser")

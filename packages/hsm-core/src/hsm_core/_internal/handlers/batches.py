@@ -301,7 +301,9 @@ def _item_error(error: HSMError) -> ops.ItemError:
 
 def _bytes_of(items: Iterable[Record], fields: Iterable[str]) -> int:
     """Return the length of all byte strings of all items."""
-    return sum(len(getattr(item, name) or b"") for item in items for name in fields)
+    found = (getattr(item, name) for item in items for name in fields)
+    # What is no byte string is refused later; here an operation is not checked yet.
+    return sum(len(data) for data in found if isinstance(data, bytes))
 
 
 @handles(ops.SignBatch)
