@@ -98,15 +98,17 @@ def baseline_of(content: bytes, hmac_key: bytes | None) -> Baseline:
     return Baseline(header, keys, hashlib.sha256(content).hexdigest())
 
 
-def check_prune(log: Log, baseline: Baseline) -> None:
-    """Check that the log has the record of the prune that made the baseline."""
+def check_prune(log: Log, baseline: Baseline, at: int = -1) -> None:
+    """Check that the log has the record of a baseline's prune, at a place if given."""
     told = {
         name: baseline.header[name]
         for name in ("first_seq", "next_seq", "last_leaf_hash", "roots", "policy")
     }
     for entry in log.entries:
         detail = entry.members.get("detail", {})
-        if entry.members["kind"] == "system.prune" and detail == {
+        if at not in (-1, entry.seq) or entry.members["kind"] != "system.prune":
+            continue
+        if detail == {
             "type": "prune",
             **told,
             "baseline_sha256": baseline.sha256,
