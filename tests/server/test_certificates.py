@@ -26,11 +26,11 @@ from hsm_core.operations import ListAuditEvents
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
+from hsm_server.certificates import CertificateFacts, certificate_facts
 from hsm_server.config.settings import TokenRules
 from hsm_server.http.state import VAULT
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.token_keys import TokenTrust
-from hsm_server.tls.certificates import CertificateFacts, certificate_facts
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault

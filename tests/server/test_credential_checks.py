@@ -15,9 +15,9 @@ from hsm_core.operations import CreateKey, Sign
 from hsm_core.protocols import AsyncHSMGateway, Request
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
+from hsm_server.certificates import certificate_facts
 from hsm_server.config.settings import ConsoleSettings, TokenRules
 from hsm_server.identity.token_keys import TokenTrust
-from hsm_server.tls.certificates import certificate_facts
 from hsm_server.vault.access import Reply, Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault

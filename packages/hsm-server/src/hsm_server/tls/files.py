@@ -18,13 +18,12 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.secret_input import is_open_to_others
+from hsm_server.certificates import UNREADABLE, extension_of
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ClientSettings, PairFiles
 from hsm_server.tls.certificates import (
-    UNREADABLE,
     check_chain,
     der_of,
-    extension_of,
     kind_of,
     read_private_key,
     readable_extension_of,

@@ -21,10 +21,10 @@ from hsm_core.errors import ConfigurationError, HSMError
 from hsm_core.private_ca import PrivateCA
 from hsm_core.private_files import replace_file
 from hsm_core.secret_input import read_secret_text
+from hsm_server.certificates import UNREADABLE
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence
-from hsm_server.tls.certificates import UNREADABLE
 from hsm_server.tls.state import ActiveState, Alarms, Clock, SystemClock, first_of
 
 _PART: Final = "renewal"

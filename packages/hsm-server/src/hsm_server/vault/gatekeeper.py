@@ -16,6 +16,12 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.certificates import (
+    CertificateFacts,
+    certificate_facts,
+    fingerprint,
+    readable_facts,
+)
 from hsm_server.config.settings import ConsoleSettings
 from hsm_server.identity.clock import FlooredClock
 from hsm_server.identity.id_tokens import IDTokens, Person
@@ -24,12 +30,6 @@ from hsm_server.identity.token_keys import TokenTrust, TrustedNames
 from hsm_server.identity.token_verifier import Identity, ReplayCache, TokenVerifier
 from hsm_server.limits.buckets import ActorLimiter, Quota
 from hsm_server.limits.pacing import with_pauses
-from hsm_server.tls.certificates import (
-    CertificateFacts,
-    certificate_facts,
-    fingerprint,
-    readable_facts,
-)
 from hsm_server.vault.access import How, SignedIn, Visitor, Who
 
 T = TypeVar("T")

@@ -38,10 +38,10 @@ from hsm_core.errors import HSMError, UnsafeFileModeError
 from hsm_core.model import Record
 from hsm_core.private_files import sync_folder
 from hsm_core.secret_input import is_open_to_others
+from hsm_server.certificates import UNREADABLE
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ACMESettings
 from hsm_server.tls.certificates import (
-    UNREADABLE,
     check_chain,
     der_of,
     readable_extension_of,

@@ -15,6 +15,7 @@ import msgspec
 from acme import messages
 from cryptography import x509
 
+from hsm_server.certificates import UNREADABLE
 from hsm_server.tls.acme.authority import (
     Asked,
     Authority,
@@ -24,7 +25,6 @@ from hsm_server.tls.acme.authority import (
 )
 from hsm_server.tls.acme.cache import Stored, new_key
 from hsm_server.tls.acme.challenges import HTTPAnswers, Proof, tls_challenge
-from hsm_server.tls.certificates import UNREADABLE
 from hsm_server.tls.state import ActiveState, Challenge
 
 _CALL_SECONDS: Final = 90.0

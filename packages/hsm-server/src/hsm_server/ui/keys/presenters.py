@@ -29,7 +29,7 @@ from hsm_core.operations import (
     ListVersions,
     PolicyExplanation,
 )
-from hsm_server.tls.certificates import readable_facts
+from hsm_server.certificates import readable_facts
 from hsm_server.ui.actions import KeyWithVersions
 from hsm_server.ui.security import HOME
 from hsm_server.ui.view import View

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""
+Facts of client certificates, which the vault reads too.
+
+The modules below ``tls`` load pyOpenSSL, which no process without TLS needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Final, TypeVar
+
+from cryptography import x509
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.model import Record
+
+_MOST_NAMES: Final = 64
+_MOST_CHARACTERS: Final = 1024
+_KEPT: Final = 512
+"""Cache of parsed client certificates."""
+
+UNREADABLE: Final = (
+    KeyError,
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""
+Exceptions for malformed names or extensions of a certificate.
+
+cryptography raises `KeyError` for an unknown TLS feature (RFC 7633).
+"""
+
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+def extension_of(
+    holder: x509.Certificate | x509.CertificateRevocationList, kind: type[E]
+) -> E | None:
+    """
+    Return the value of an extension, or None without it.
+
+    Raises:
+        Exception: One of `UNREADABLE`: an extension is malformed.
+    """
+    try:
+        return holder.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+class CertificateFacts(Record, frozen=True, kw_only=True):
+    """
+    Facts that policy rules can match.
+
+    Attributes:
+        sha256: Fingerprint, lower-case hex.
+        subject: RFC 4514 form, control characters escaped.
+        names: Alternative names: ``dns:``, ``email:``, ``ip:`` or ``uri:``, and the
+            name; host names and mail domains in lower case. Others are left out.
+        begins_at: First second of validity, since 1970.
+        ends_at: Last second of validity.
+    """
+
+    sha256: str = ""
+    subject: str = ""
+    names: tuple[str, ...] = ()
+    begins_at: float = 0.0
+    ends_at: float = 0.0
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return SHA-256 of a certificate, hex; nothing for none."""
+    return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+@lru_cache(maxsize=_KEPT)
+def certificate_facts(certificate: bytes) -> CertificateFacts:
+    """
+    Read a certificate that a TLS handshake has verified.
+
+    Args:
+        certificate: DER, or nothing.
+
+    Raises:
+        AuthenticationError: It can't be read, or what it says is too long: then rules
+            could not be sure of it.
+
+    Standard:
+        RFC 5280, sections 4.1.2.6 and 4.2.1.6; RFC 4514.
+    """
+    if not certificate:
+        return CertificateFacts()
+    try:
+        found = x509.load_der_x509_certificate(certificate)
+        subject = _printable(found.subject.rfc4514_string())
+        names = _names(found)
+    except UNREADABLE:
+        raise AuthenticationError from None
+    if len(names) > _MOST_NAMES or any(
+        len(text) > _MOST_CHARACTERS for text in (subject, *names)
+    ):
+        raise AuthenticationError
+    return CertificateFacts(
+        sha256=fingerprint(certificate),
+        subject=subject,
+        names=names,
+        begins_at=found.not_valid_before_utc.timestamp(),
+        ends_at=found.not_valid_after_utc.timestamp(),
+    )
+
+
+def readable_facts(certificate: bytes) -> CertificateFacts:
+    """Return the readable facts of a certificate, for audit records only."""
+    try:
+        return certificate_facts(certificate)
+    except AuthenticationError:
+        return CertificateFacts(sha256=fingerprint(certificate))
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    found = map(_name, extension_of(certificate, x509.SubjectAlternativeName) or ())
+    return tuple(_printable(name) for name in found if name)
+
+
+def _name(name: x509.GeneralName) -> str:
+    match name:
+        case x509.DNSName(value=value):
+            return f"dns:{value.lower()}"
+        case x509.RFC822Name(value=value):
+            local, at, domain = value.rpartition("@")
+            return f"email:{local}{at}{domain.lower()}"
+        case x509.IPAddress(value=address):
+            return f"ip:{address}"
+        case x509.UniformResourceIdentifier(value=value):
+            return f"uri:{value}"
+        case _:
+            return ""
+
+
+def _printable(text: str) -> str:
+    """Write control characters as RFC 4514 writes them: octets of UTF-8, in hex."""
+    return "".join(
+        "".join(f"\\{octet:02X}" for octet in character.encode())
+        if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
+        else character
+        for character in text
+    )
