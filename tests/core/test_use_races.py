@@ -7,15 +7,16 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hsm_core._internal.lib.cells import Snapshot
-from hsm_core._internal.pipeline.pipeline import Pipeline
+from hsm_core._internal.pipeline.pipeline import Outcome, Pipeline
 from hsm_core.algorithms import Algorithm
+from hsm_core.protocols import AuditDraft
 from hsm_core.settings import KeyStoreKind
 from hsm_core.testing import FakeClock, MemoryVault
 from tests.core.faulty_crypto import FaultyProvider, faulty_registry
@@ -118,12 +119,25 @@ def test_an_end_in_the_middle_of_uses(site: Site, kind: type[Ending]) -> None:
     play(site, kind, trials=TRIALS)
 
 
-@pytest.mark.parametrize("missing", [(Snapshot, "holds"), (Pipeline, "_stands")])
+def _record_all(_: Pipeline, outcomes: Sequence[Outcome]) -> list[AuditDraft]:
+    """Stand in for the look under the audit log's lock."""
+    return [outcome.draft for outcome in outcomes if outcome.draft is not None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "blind"),
+    [(Snapshot, "holds", lambda _: True), (Pipeline, "_standing", _record_all)],
+    ids=["cells", "last look"],
+)
 def test_a_check_that_is_missing_is_found(
-    tmp_path: Path, missing: tuple[type, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    kind: type,
+    name: str,
+    blind: object,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without the look under the audit log's lock, or the cells, trials fail."""
-    monkeypatch.setattr(*missing, lambda *_: True)
+    """Without cells, or the look at them under the audit log's lock, trials fail."""
+    monkeypatch.setattr(kind, name, blind)
     with open_site(tmp_path, FILES) as site, pytest.raises(AssertionError):
         play(site, Revoke, trials=100)
 
