@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.lib.cells import Snapshot
-from hsm_core._internal.pipeline.pipeline import Outcome, Pipeline
+from hsm_core._internal.pipeline.outcome import Outcome
+from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import KeyStoreKind
