@@ -39,7 +39,7 @@ def age(log: FileAuditLog, clock: FakeClock, days: int, *, per_day: int = 4) -> 
     for day in range(days):
         clock.advance(DAY)
         first = log.head().seq + 1
-        for number in range(first, first + per_day - 1):
+        for number in range(max(first, 1), first + per_day - 1):
             log.append([draft(number)]).wait()
         log.append([change(first + per_day - 1, day % 3)]).wait()
 

@@ -13,11 +13,11 @@ from typing import TypedDict, Unpack
 import pytest
 
 from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.facts import START
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
-from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event
+from hsm_core._internal.audit.record import GENESIS, event_of
 from hsm_core._internal.audit.verify import OfflineVerification
-from hsm_core._internal.lib.encoding import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_files import open_reader
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
@@ -110,7 +110,14 @@ def opened(path: Path, **given: Unpack[Given]) -> Iterator[FileAuditLog]:
 
 
 def fill(log: AuditLog, count: int, *, one_by_one: bool = False) -> None:
-    """Append *count* uses and wait until they are durable."""
+    """
+    Append uses until *count* records were added, and wait until they are durable.
+
+    The first record of a new log names the log, and is counted, unless one use is asked
+    for: there is no log with one record.
+    """
+    if count > 1 and log.head().seq < 0:
+        count -= 1
     if one_by_one:
         for number in range(count):
             log.append([draft(number)], durable=True).wait()
@@ -142,12 +149,19 @@ def torn_log(
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """Return the lines of one segment, without newlines."""
-    return path.read_bytes().splitlines()
+    """Return the records of one segment: each entry, behind its facts line."""
+    records, facts = [], b""
+    for line in path.read_bytes().split(b"\n"):
+        if line.startswith(START):
+            facts += line + b"\n"
+        elif line or facts:
+            records.append(facts + line)
+            facts = b""
+    return records
 
 
 def write_lines(path: Path, lines: list[bytes]) -> None:
-    """Overwrite one segment with these lines."""
+    """Overwrite one segment with these records."""
     path.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
@@ -182,8 +196,7 @@ def check_named(path: Path, seq: int, *reasons: str, key: bytes | None = KEY) ->
 def events(log: AuditLog) -> list[AuditEvent]:
     """Return all events of an open trail that were not pruned."""
     lines = log.lines(log.first_seq, 1_000_000)
-    found = [decode_event(split(FRAME, line)[0]) for line in lines]
-    return [event for event in found if event is not None]
+    return [event_of(line, seq) for seq, line in enumerate(lines, log.first_seq)]
 
 
 def live_segment(

@@ -11,8 +11,10 @@ import sys
 
 from hsm_core._internal.audit.baseline import FORMAT, BaselineHeader, encode_baseline
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.facts import entry_of, facts_line_of
 from hsm_core._internal.audit.head_mark import HeadCodec
-from hsm_core._internal.audit.record import key_check_value, leaf_hash
+from hsm_core._internal.audit.keys import key_check_value
+from hsm_core._internal.audit.record import leaf_hash
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,
@@ -23,13 +25,13 @@ from hsm_core.algorithms import (
 from hsm_core.model import AuditedCaller, AuditedKey, KeyId, KeyState, Phase, Role
 from hsm_core.operations import Sign
 from hsm_core.protocols import AuditDraft, KnownKey
+from hsm_core.testing import FakeEntropy
 
 HMAC_KEY = bytes(range(32))
 LOG_ID = "00112233445566778899aabbccddeeff"
 TIME = 1_790_000_000_000_000
 
 DRAFTS = [
-    AuditDraft(phase=Phase.SINGLE, kind="system.start"),
     AuditDraft(
         phase=Phase.SINGLE,
         kind=Sign.__name__,
@@ -51,6 +53,7 @@ DRAFTS = [
             "hash": HashAlgorithm.SHA_256.value,
             "encoding": SignatureEncoding.DER.value,
         },
+        bound=bytes.fromhex("3006020101020102"),
     ),
 ]
 
@@ -61,8 +64,10 @@ def example() -> str:
         log_id=LOG_ID,
         hmac_key=HMAC_KEY,
         node="node-1",
+        random=FakeEntropy(0).random_bytes,
     )
-    lines = [line[:-1] for line in chain.extend(DRAFTS, TIME)]
+    begun, use = (record[:-1] for record in chain.extend(DRAFTS, TIME))
+    lines = [begun, entry_of(use)]
     offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.end.mark())
     baseline, kept = encode_baseline(
         BaselineHeader(
@@ -84,7 +89,9 @@ def example() -> str:
         "log id": LOG_ID,
         "line 0": lines[0].decode(),
         "leaf hash 0": leaf_hash(lines[0]),
+        "facts line before line 1": facts_line_of(use).decode(),
         "line 1": lines[1].decode(),
+        "signature of line 1": DRAFTS[0].bound.hex(),
         "leaf hash 1": leaf_hash(lines[1]),
         "key check value": key_check_value(HMAC_KEY).hex(),
         "offset of slot 2": str(offset),

@@ -15,26 +15,29 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from hsm_core._internal.audit.record import FRAME, decode_event, encode_event, leaf_hash
-from hsm_core._internal.lib import encoding
-from hsm_core.model import AuditedCaller, AuditEvent
+from hsm_core._internal.audit.facts import entry_of
+from hsm_core._internal.audit.record import SEQ, decode_entry, leaf_hash
 
 RecordAttack: TypeAlias = Callable[[list[bytes], int, list[bytes]], int]
 """Of the lines, a place among them, and the lines of another log of the same key."""
 
 
-def event_of(line: bytes) -> AuditEvent:
-    """Return what a line says."""
-    event = decode_event(encoding.split(FRAME, line)[0])
-    assert event is not None
-    return event
+def seq_of(line: bytes) -> int:
+    """Return the place that a record claims."""
+    return int(entry_of(line)[SEQ], 16)
 
 
 def changed(line: bytes, **fields: Any) -> bytes:
-    """Return a line with another event and the MAC that it had."""
-    mac = encoding.split(FRAME, line)[1]
-    event = msgspec.structs.replace(event_of(line), **fields)
-    return encoding.join(FRAME, encode_event(event), mac)
+    """Return a record with other members and the MAC that it had."""
+    facts, entry = line[: line.rfind(b"\n") + 1], entry_of(line)
+    members = decode_entry(entry)
+    assert members is not None
+    return facts + msgspec.json.encode(msgspec.structs.replace(members, **fields))
+
+
+def with_mac(line: bytes, mac: bytes) -> bytes:
+    """Return a record with another MAC."""
+    return b'%b"mac":"%b"}' % (line[:-73], mac.hex().encode())
 
 
 def chained_anew(lines: list[bytes], start: int) -> list[bytes]:
@@ -45,15 +48,15 @@ def chained_anew(lines: list[bytes], start: int) -> list[bytes]:
 
 
 def edit(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
-    """Put another caller into a record (1)."""
-    lines[at] = changed(lines[at], caller=AuditedCaller(principal="mallory"))
+    """Put another request into a record (1)."""
+    lines[at] = changed(lines[at], request_id="mallory")
     return at
 
 
 def edit_and_sign_without_key(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Edit a record and put a plain hash where its MAC was (2)."""
-    payload = encoding.split(FRAME, changed(lines[at], kind="Verify"))[0]
-    lines[at] = encoding.join(FRAME, payload, hashlib.sha256(payload).digest())
+    line = changed(lines[at], kind="Verify")
+    lines[at] = with_mac(line, hashlib.sha256(line).digest())
     return at
 
 
@@ -90,20 +93,19 @@ def replay(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
 
 def splice(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Put a record of another log of the same key in the place of one (10)."""
-    lines[at] = foreign[event_of(lines[at]).seq]
+    lines[at] = foreign[seq_of(lines[at])]
     return at
 
 
 def strip_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Take the MAC off a record (11)."""
-    lines[at] = b'{"event":' + encoding.split(FRAME, lines[at])[0] + b"}"
+    lines[at] = lines[at][:-74] + b"}"
     return at
 
 
 def blank_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Put zeros where a MAC was (11)."""
-    payload = encoding.split(FRAME, lines[at])[0]
-    lines[at] = encoding.join(FRAME, payload, bytes(32))
+    lines[at] = with_mac(lines[at], bytes(32))
     return at
 
 
@@ -121,7 +123,7 @@ def add_a_carriage_return(lines: list[bytes], at: int, foreign: list[bytes]) -> 
 
 def add_a_name_again(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
     """Give a member of a record twice, so that readers may differ."""
-    lines[at] = lines[at].replace(b'"code":"ok"', b'"code":"no","code":"ok"')
+    lines[at] = lines[at].replace(b'"kind":', b'"kind":"no","kind":', 1)
     return at
 
 

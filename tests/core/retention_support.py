@@ -14,6 +14,7 @@ import pytest
 from hsm_core import wire
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.key_ring import RootKey
 from hsm_core._internal.lib.concurrency import BackgroundWorker
@@ -367,7 +368,5 @@ class World:
 
 def events_of(log: AuditLog) -> Iterable[AuditEvent]:
     """Return all events of a log."""
-    for line in log.lines(0, 1_000_000):
-        yield msgspec.json.decode(
-            msgspec.json.encode(msgspec.json.decode(line)["event"]), type=AuditEvent
-        )
+    for seq, line in enumerate(log.lines(0, 1_000_000)):
+        yield event_of(line, seq)

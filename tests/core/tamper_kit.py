@@ -18,13 +18,14 @@ from typing import TypeAlias
 
 import msgspec
 
+from hsm_core._internal.audit.facts import HASH, entry_of
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
 from tests.core import record_attacks
 from tests.core.audit_prune_support import age, open_aged, prune, segments_of
 from tests.core.audit_support import draft, open_log, read_lines, write_lines
-from tests.core.record_attacks import RecordAttack, changed, event_of
+from tests.core.record_attacks import RecordAttack, changed, seq_of
 
 KINDS = ("plain", "pruned", "healed")
 """What the trails that are attacked have been through."""
@@ -53,12 +54,12 @@ class Site:
     @property
     def first_seq(self) -> int:
         """The oldest record."""
-        return event_of(read_lines(self.segments[0])[0]).seq
+        return seq_of(read_lines(self.segments[0])[0])
 
     @property
     def end(self) -> int:
         """One after the newest record."""
-        return event_of(read_lines(self.path)[-1]).seq + 1
+        return seq_of(read_lines(self.path)[-1]) + 1
 
     @property
     def baseline(self) -> Path:
@@ -88,7 +89,7 @@ def attacked_site(folder: Path, kind: str) -> Site:
         age(log, clock, 8)
         if kind == "pruned":
             prune(log, clock, days)
-        for number in range(3):
+        for number in range(4):
             # So that the live segment holds some.
             log.append([draft(number)]).wait()
         log.close()
@@ -110,8 +111,12 @@ def _grow(path: Path, clock: FakeClock, days: int) -> None:
 def _overlap(path: Path) -> None:
     segments = [*segments_of(path), path]
     for segment, after in pairwise(segments):
-        rest = b"".join(line + b"\n" for line in read_lines(after)[:2])
-        segment.write_bytes(segment.read_bytes() + rest + b'{"event":{"form')
+        whole = segment.read_bytes()
+        rest = b"".join(
+            (entry_of(line) if line[HASH] in whole else line) + b"\n"
+            for line in read_lines(after)[:2]
+        )
+        segment.write_bytes(whole + rest + b'{"format":2,"s')
 
 
 def _in_the_middle(made: RecordAttack) -> Attack:
@@ -120,7 +125,7 @@ def _in_the_middle(made: RecordAttack) -> Attack:
     def attack(site: Site) -> int:
         segment = site.segments[1]
         lines = read_lines(segment)
-        first = event_of(lines[0]).seq
+        first = seq_of(lines[0])
         at = made(lines, 3, read_lines(site.other))
         write_lines(segment, lines)
         return first + at
@@ -141,8 +146,7 @@ def edit_and_chain_anew(site: Site) -> int:
         for at, line in enumerate(lines):
             if not line.endswith(b'"}'):
                 continue
-            found = event_of(line)
-            if found.seq > seq and before:
+            if seq_of(line) > seq and before:
                 lines[at] = changed(line, prev=before)
             before = leaf_hash(lines[at])
         write_lines(segment, lines)
@@ -155,7 +159,7 @@ def delete_a_segment(site: Site) -> int:
     segment.unlink()
     # Where they overlapped, the one before still has the first ones.
     whole = [line for line in read_lines(before) if line.endswith(b'"}')]
-    return event_of(whole[-1]).seq + 1
+    return seq_of(whole[-1]) + 1
 
 
 def swap_segments(site: Site) -> int:
@@ -180,9 +184,7 @@ def replay_a_prune(site: Site) -> int:
 
 def _count(site: Site) -> int:
     return (
-        event_of(read_lines(site.path)[0]).seq
-        - site.first_seq
-        + len(read_lines(site.path))
+        seq_of(read_lines(site.path)[0]) - site.first_seq + len(read_lines(site.path))
     )
 
 
@@ -195,11 +197,11 @@ def truncate(site: Site) -> int:
 
 def remove_the_live_segment(site: Site) -> int:
     """Remove the newest segment (6)."""
-    seq = event_of(read_lines(site.path)[0]).seq
+    seq = seq_of(read_lines(site.path)[0])
     for segment in site.segments[-2:-1]:
         # No overlap tells any more where it ended.
         lines = [line for line in read_lines(segment) if line.endswith(b'"}')]
-        write_lines(segment, [line for line in lines if event_of(line).seq < seq])
+        write_lines(segment, [line for line in lines if seq_of(line) < seq])
     site.path.unlink()
     return seq
 
@@ -233,7 +235,7 @@ def forge_a_prune(site: Site) -> int:
     """Remove the oldest segment, and make a record of a prune from another one (12)."""
     first, seq = site.segments[0], site.first_seq
     last = read_lines(first)
-    next_seq = event_of(read_lines(site.segments[1])[0]).seq
+    next_seq = seq_of(read_lines(site.segments[1])[0])
     first.unlink()
     detail = PruneDetail(
         first_seq=seq,

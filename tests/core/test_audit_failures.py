@@ -46,6 +46,7 @@ from tests.core.audit_support import (
     read_lines,
     torn_log,
     verified,
+    write_lines,
 )
 from tests.support import REPOSITORY
 
@@ -204,19 +205,19 @@ def test_a_hanging_disk_is_not_waited_for(path: Path, point: str) -> None:
         ticket.wait(20)
     log.close()
 
-    assert 1 == verified(path).records
+    assert 2 == verified(path).records
 
 
 def test_records_do_not_pile_up_behind_a_hanging_disk(path: Path) -> None:
     """Before the limit of time a limit of size refuses."""
     log = open_log(path)
-    large = draft(0, rule="x" * 500_000)
+    large = draft(0, rule="x" * 60_000)
     with _hanging("audit.before_write"):
-        accepted = _appended_until_refused(log, large, 200)
+        accepted = _appended_until_refused(log, large, 1000)
     log.close()
 
-    assert MAX_PENDING_BYTES // 500_000 <= accepted <= 70
-    assert accepted == verified(path).records
+    assert MAX_PENDING_BYTES // 61_000 <= accepted <= 600
+    assert accepted + 1 == verified(path).records
 
 
 def _appended_until_refused(log: FileAuditLog, large: AuditDraft, most: int) -> int:
@@ -286,13 +287,13 @@ def test_a_write_cut_short_by_the_system_is_repaired(path: Path) -> None:
     )
     done = int(result.stdout)
     assert 10_000 == path.stat().st_size
-    assert done == verified(path).records
+    assert done + 1 == verified(path).records
     assert verified(path).torn_bytes > 0
 
     with opened(path) as log:
         assert "system.repair" == events(log)[-1].kind
         fill(log, 5)
-    assert done + 6 == verified(path).records
+    assert done + 7 == verified(path).records
 
 
 def test_a_head_mark_cut_short_by_the_system_fails_the_log(path: Path) -> None:
@@ -307,13 +308,13 @@ def test_a_head_mark_cut_short_by_the_system_fails_the_log(path: Path) -> None:
     assert 0 == int(result.stdout)
 
     with opened(path) as log:
-        assert ["request-0"] == [event.request_id for event in events(log)]
+        assert ["", "request-0"] == [event.request_id for event in events(log)]
 
 
 def test_the_head_mark_is_synced_without_being_asked(path: Path) -> None:
     """A second after the last record its mark is durable too."""
     log = open_log(path)
-    fill(log, 1)
+    fill(log, 2)
     synced = threading.Event()
 
     def handler(reached: str) -> None:
@@ -367,7 +368,7 @@ def test_lines_lost_while_the_log_is_open_are_noticed(path: Path) -> None:
     fill(log, 300)
     fill(log, 5)
     closed = path.with_name("audit.log.00000001.0000000000000000")
-    closed.write_bytes(b"".join(closed.read_bytes().splitlines(True)[:20]))
+    write_lines(closed, read_lines(closed)[:20])
     path.write_bytes(path.read_bytes()[:-1])
 
     for start, bad in [(0, 20), (20, 20), (299, 299), (300, 304)]:
@@ -385,7 +386,7 @@ def test_lines_lost_before_a_segment_was_read_are_noticed(path: Path) -> None:
         fill(log, 5)
     closed = path.with_name("audit.log.00000001.0000000000000000")
     with opened(path) as log:
-        closed.write_bytes(b"".join(closed.read_bytes().splitlines(True)[:20]))
+        write_lines(closed, read_lines(closed)[:20])
 
         for start, bad in [(299, 299), (0, 20)]:
             with pytest.raises(AuditTamperedError) as caught:

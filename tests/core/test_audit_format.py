@@ -6,14 +6,16 @@ import hashlib
 import hmac
 import json
 
-from hsm_core._internal.audit.record import Reason, tampered
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import Entry
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     HEADER_BYTES,
     SCHEMA,
     SCHEMA_VERSION,
 )
-from hsm_core.model import AuditEvent
 from tests.core.audit_vector import example
 from tests.support import REPOSITORY
 
@@ -55,19 +57,48 @@ def test_the_worked_example_is_what_the_code_writes() -> None:
 def test_the_worked_example_follows_from_the_page() -> None:
     """MAC, leaf hash and chain are computed here as the page says."""
     values = _values()
-    label = b"FerroHSM audit record 1"
+    label = b"FerroHSM audit record 2"
     key = _key(values, label)
     prev = "0" * 64
     for number in (0, 1):
-        line = values[f"line {number}"].encode()
-        event = line[9:-74]
-        mac = hmac.digest(key, label + b"\0" + event, "sha256").hex()
-        facts = json.loads(event)
+        line = values[f"line {number}"]
+        body = line[:-74].encode()
+        mac = hmac.digest(key, label + b"\0" + body, "sha256").hex()
+        found = json.loads(line)
 
-        assert b'{"event":%b,"mac":"%b"}' % (event, mac.encode()) == line
-        assert (number, prev) == (facts["seq"], facts["prev"])
-        prev = hashlib.sha256(b"\0" + line).hexdigest()
+        assert line == f'{body.decode()},"mac":"{mac}"}}'
+        assert (f"{number:016x}", prev) == (line[19:35], line[45:109])
+        assert (line[19:35], line[45:109]) == (found["seq"], found["prev"])
+        assert line[119:135] == found["time"]
+        prev = hashlib.sha256(b"\0" + line.encode()).hexdigest()
         assert values[f"leaf hash {number}"] == prev
+
+
+def test_the_example_of_a_facts_line_follows_from_the_page() -> None:
+    """Each part is hashed with its salt, and the entry names the hash of all."""
+    values = _values()
+    line = values["facts line before line 1"]
+    found = json.loads(line)
+    hashes = b""
+    for label, salt, content in found["parts"]:
+        written = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        assert f'["{label}","{salt}",{written}]' in line
+        head = len(label).to_bytes(8, "big") + label.encode() + bytes.fromhex(salt)
+        hashes += hashlib.sha256(b"\2" + head + written.encode()).digest()
+
+    assert hashlib.sha256(b"\3" + hashes).hexdigest() == found["facts"]
+    assert json.loads(values["line 1"])["facts"] == found["facts"]
+
+
+def test_the_example_of_a_bind_follows_from_the_page() -> None:
+    """The salt is one block of AES, so the signature in hand is enough."""
+    values = _values()
+    key = algorithms.AES256(_key(values, b"FerroHSM audit bind 1"))
+    salt = Cipher(key, modes.ECB()).encryptor().update((1).to_bytes(16, "big"))  # noqa: S305
+    what = bytes.fromhex(values["signature of line 1"])
+
+    bind = hashlib.sha256(b"\4" + salt + what).hexdigest()
+    assert bind == json.loads(values["line 1"])["bind"]
 
 
 def test_the_example_of_a_head_mark_follows_from_the_page() -> None:
@@ -119,12 +150,16 @@ def test_the_example_of_a_baseline_follows_from_the_page() -> None:
 
 def test_the_page_names_every_field_in_order() -> None:
     """A field that is added must be published, and means a new format."""
-    table = _page().split("### Event")[1].split("## Keys")[0]
+    table = _page().split("The members, in this order.")[1].split("## Keys")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    rows = rows[: next(n for n, row in enumerate(rows) if "detail" in row) + 1]
     named = [name for row in rows for name in row.replace("`", " ").split()]
+    head, end = ["format", "seq", "prev", "time"], ["mac"]
 
-    assert list(AuditEvent.__struct_fields__) == [
-        name.strip(",") for name in named if name != ","
+    assert list(Entry.__struct_fields__) == [
+        *head,
+        *(name.strip(",") for name in named if name != ","),
+        *end,
     ]
 
 

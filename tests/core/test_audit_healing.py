@@ -39,7 +39,14 @@ from tests.core.audit_faults import (
     resumes,
     until,
 )
-from tests.core.audit_support import draft, events, open_log, opened, verified
+from tests.core.audit_support import (
+    draft,
+    events,
+    open_log,
+    opened,
+    read_lines,
+    verified,
+)
 from tests.support import REPOSITORY, require_program
 
 CLOSED = "audit.log.00000001.0000000000000000"
@@ -102,7 +109,7 @@ def test_what_failed_once_heals(
 
     (resume,) = resumes(log)
     assert (cause, 1) == (detail_of(resume).cause, detail_of(resume).attempts)
-    assert detail_of(resume).rewritten_from == 3
+    assert detail_of(resume).rewritten_from == 4
     assert detail_of(resume).failed_at > 0
     assert (1, 1) == (log.health.failures, log.health.resumes)
     assert log.available
@@ -169,8 +176,8 @@ def test_after_a_failed_sync_the_file_is_left_behind(
     closed = path.with_name(CLOSED)
     assert (old, 1) == (closed.stat().st_ino, closed.stat().st_nlink)
     assert path.stat().st_ino != old
-    assert len(closed.read_bytes().splitlines()) == 2
-    assert [1, 2] == [event.seq for event in events(log)[1:]]
+    assert len(read_lines(closed)) == 3
+    assert [1, 2, 3] == [event.seq for event in events(log)[1:]]
     close_and_check(log, writer, path)
     assert faults.repeated == []
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.audit.chain import Chain, Follower, LogEnd
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, HeadMark
+from hsm_core._internal.audit.keys import record_mac_function
 from hsm_core._internal.audit.record import (
-    FRAME,
-    MAX_LINE_BYTES,
-    decode_event,
-    encode_event,
+    Entry,
+    decode_entry,
+    event_of,
     leaf_hash,
-    record_mac_function,
 )
-from hsm_core._internal.lib import encoding
 from hsm_core.errors import (
     AuditTamperedError,
+    AuditUnavailableError,
     InputSizeError,
     InvalidInputError,
     WrongAuditKeyError,
@@ -28,8 +30,8 @@ from hsm_core.errors import (
 from hsm_core.model import (
     AuditedCaller,
     AuditedKey,
-    AuditEvent,
     CountedDetail,
+    LogBegunDetail,
     MessageDetail,
     Phase,
     RepairDetail,
@@ -78,13 +80,16 @@ def _drafts() -> st.SearchStrategy[AuditDraft]:
         ),
         key=st.none()
         | st.builds(
-            AuditedKey, algorithm=_texts, tags=st.lists(_texts, max_size=2).map(tuple)
+            AuditedKey,
+            algorithm=st.text("abc", min_size=1),
+            tags=st.lists(_texts, max_size=2).map(tuple),
         ),
         parameters=st.dictionaries(_texts, _values, max_size=3),
         rule=_texts,
         policy=_texts,
         digest=_texts,
         detail=_details,
+        bound=st.binary(max_size=3),
     )
 
 
@@ -93,6 +98,7 @@ def _chain() -> Chain:
         log_id=LOG_ID,
         hmac_key=KEY,
         node="node-1",
+        random=os.urandom,
     )
 
 
@@ -101,13 +107,15 @@ def test_what_is_written_is_read_back(drafts: list[AuditDraft], now: int) -> Non
     """Any draft becomes one line, which is followed and says the same."""
     lines = _chain().extend(drafts, now)
     follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+    follower.follow(lines.pop(0)[:-1])
 
     for draft, line in zip(drafts, lines, strict=True):
-        assert 1 == line.count(b"\n")
+        assert 1 + line.startswith(START) == line.count(b"\n")
         event = follower.follow(line[:-1])
         assert now == event.time
-        for name in AuditDraft.__struct_fields__:
+        for name in set(AuditDraft.__struct_fields__) - {"bound"}:
             assert getattr(draft, name) == getattr(event, name)
+        assert bool(draft.bound) == bool(event.bind)
 
 
 @settings(max_examples=100)
@@ -116,15 +124,17 @@ def test_any_flipped_bit_in_a_line_is_refused(
     draft: AuditDraft, data: st.DataObject
 ) -> None:
     """No bit of a record can change unseen."""
-    line = bytearray(_chain().extend([draft], 5)[0][:-1])
+    begun, written = _chain().extend([draft], 5)
+    line = bytearray(written[:-1])
     bit = data.draw(st.integers(0, 8 * len(line) - 1))
     line[bit // 8] ^= 1 << bit % 8
     follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+    follower.follow(begun[:-1])
 
     with pytest.raises(AuditTamperedError) as caught:
         follower.follow(bytes(line))
-    assert 0 == caught.value.facts["seq"]
-    assert -1 == follower.seq
+    assert 1 == caught.value.facts["seq"]
+    assert 0 == follower.seq
 
 
 @given(st.binary(max_size=300))
@@ -137,79 +147,75 @@ def test_arbitrary_bytes_are_no_record(line: bytes) -> None:
 
 
 def _payload(**fields: Any) -> bytes:
+    """Return an entry up to its MAC."""
     given: dict[str, Any] = {
-        "format": 1,
-        "log_id": LOG_ID,
-        "seq": 0,
+        "format": 2,
+        "seq": "0" * 16,
         "prev": "0" * 64,
-        "epoch": 0,
-        "time": 1,
-        "phase": Phase.SINGLE,
-        "kind": "Sign",
-        "code": "ok",
+        "time": "0" * 15 + "1",
+        "kind": "system.log-begun",
+        "detail": LogBegunDetail(log_id=LOG_ID),
     }
-    return encode_event(AuditEvent(**(given | fields)))
+    return msgspec.json.encode(Entry(**(given | fields)))[:-1]
 
 
 def _authentic(payload: bytes) -> bytes:
     """Return a line with the right MAC, as only a holder of the key can make it."""
-    return encoding.join(FRAME, payload, record_mac_function(KEY, LOG_ID)(payload))
+    mac = record_mac_function(KEY, LOG_ID)(payload).hex().encode()
+    return b'%b,"mac":"%b"}' % (payload, mac)
 
 
-GOOD = _payload(parameters={"a": 1})
+GOOD = _payload(numbers=(1,), version=3)
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        GOOD.replace(b'"seq":0', b'"seq": 0'),
-        GOOD.replace(b'"seq":0', b'"seq":0.0'),
-        GOOD.replace(b'"seq":0', b'"seq":-0'),
-        GOOD.replace(b'"time":1', b'"time":1e0'),
-        GOOD.replace(b'"code":"ok"', b'"code":"no","code":"ok"'),
-        GOOD.replace(b'"a":1', b'"a":2,"a":1'),
-        GOOD.replace(b'"a":1', b'"a":1.0'),
-        GOOD.replace(b'"a":1', b'"a":null'),
-        GOOD.replace(b'"a":1', b'"a":{}'),
-        GOOD.replace(b'"a":1', b'"a":true'),
-        GOOD.replace(b'"a":1', b'"a":9007199254740992'),
-        GOOD.replace(b'"a":1', b'"a":-9007199254740992'),
-        GOOD.replace(b'"Sign"', b'"\\u0053ign"'),
-        GOOD.replace(b'"Sign"', b'"Si\\/gn"'),
-        GOOD.replace(b'"Sign"', b'"\\ud800"'),
-        GOOD.replace(b'"Sign"', b'"\xff"'),
-        GOOD.replace(b'"Sign"', b'"\xed\xa0\x80"'),
-        GOOD.replace(b'"format":1', b'"format":0'),
-        GOOD.replace(b'"single"', b'"other"'),
-        GOOD.replace(b'"code":"ok"', b'"code":"ok","version":0'),
-        GOOD.replace(b'"code":"ok"', b'"code":"ok","unknown":""'),
-        GOOD.replace(b'"kind":"Sign","code":"ok"', b'"code":"ok","kind":"Sign"'),
-        GOOD.replace(b'"time":1', b'"time":9007199254740992'),
-        GOOD.replace(b'"time":1', b'"time":-1'),
+        GOOD.replace(b'"version":3', b'"version": 3'),
+        GOOD.replace(b'"version":3', b'"version":3.0'),
+        GOOD.replace(b'"version":3', b'"version":-3'),
+        GOOD.replace(b'"version":3', b'"version":3e0'),
+        GOOD.replace(b'"version":3', b'"version":4,"version":3'),
+        GOOD.replace(b'"version":3', b'"version":9007199254740992'),
+        GOOD.replace(b"[1]", b"[1.0]"),
+        GOOD.replace(b"[1]", b"[null]"),
+        GOOD.replace(b"[1]", b"[{}]"),
+        GOOD.replace(b"[1]", b"[true]"),
+        GOOD.replace(b"[1]", b"[9007199254740992]"),
+        GOOD.replace(b"[1]", b"[-9007199254740992]"),
+        GOOD.replace(b'"system.', b'"\\u0053ystem.'),
+        GOOD.replace(b'"system.', b'"system\\/.'),
+        GOOD.replace(b'"system.', b'"\\ud800.'),
+        GOOD.replace(b'"system.', b'"\xff.'),
+        GOOD.replace(b'"system.', b'"\xed\xa0\x80.'),
+        GOOD.replace(b',"version":3', b',"phase":"other","version":3'),
+        GOOD.replace(b',"version":3', b',"phase":"single","version":3'),
+        GOOD.replace(b',"version":3', b',"generation":0,"version":3'),
+        GOOD.replace(b',"version":3', b',"unknown":""'),
+        GOOD.replace(b',"numbers":[1],"version":3', b',"version":3,"numbers":[1]'),
+        GOOD.replace(b'"0000000000000001"', b'"9007199254740992"'),
         GOOD + b" ",
         GOOD[:-1],
-        b"[" * 10_000 + b"]" * 10_000,
-        b"{}",
-        b"null",
     ],
 )
 def test_an_authentic_record_in_another_form_is_refused(payload: bytes) -> None:
-    """There is one form of an event, even for a holder of the key."""
+    """There is one form of an entry, even for a holder of the key."""
     assert payload != GOOD
     follower = Follower(log_id=LOG_ID, hmac_key=KEY)
 
     with pytest.raises(AuditTamperedError) as caught:
         follower.follow(_authentic(payload))
     assert {"seq": 0, "reason": "event"} == caught.value.facts
-    assert decode_event(payload) is None or b'"format":0' in payload
+    assert decode_entry(_authentic(payload)) is None
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"log_id": "f" * 32}, "log_id"),
-        ({"epoch": 1}, "epoch"),
-        ({"seq": 1}, "sequence"),
+        ({"detail": LogBegunDetail(log_id="f" * 32)}, "log_id"),
+        ({"kind": "Sign"}, "log_id"),
+        ({"facts": "f" * 64}, "facts"),
+        ({"seq": "0" * 15 + "1"}, "sequence"),
         ({"prev": "1" * 64}, "chain"),
     ],
 )
@@ -227,12 +233,34 @@ def test_an_authentic_record_in_the_wrong_place_is_refused(
 @pytest.mark.parametrize("log_id", ["", "0" * 31, "0" * 33, "G" * 32, "F" * 32])
 def test_a_log_id_is_32_lower_case_hex_digits(log_id: str) -> None:
     """A trail whose id is taken from its first record is not fooled by its form."""
-    line = encoding.join(FRAME, _payload(log_id=log_id), bytes(32))
+    line = _authentic(_payload(detail=LogBegunDetail(log_id=log_id)))
 
-    for key in (KEY, None):
-        with pytest.raises(AuditTamperedError) as caught:
-            Follower(log_id=None, hmac_key=key).follow(line)
-        assert {"seq": 0, "reason": "event"} == caught.value.facts
+    with pytest.raises(AuditTamperedError) as caught:
+        Follower(log_id=None, hmac_key=KEY).follow(line)
+    assert {"seq": 0, "reason": "log_id"} == caught.value.facts
+
+
+def test_nothing_follows_a_log_that_was_closed_for_good() -> None:
+    """Nobody writes there, and who reads refuses what stands behind the end."""
+    chain = _chain()
+    begun, closed = chain.extend([AuditDraft.system("system.log-closed")], 0)
+    with pytest.raises(AuditUnavailableError):
+        chain.extend([AuditDraft.system("system.start")], 0)
+    again = Chain(
+        log_id=LOG_ID,
+        hmac_key=KEY,
+        node="",
+        random=os.urandom,
+        end=LogEnd(chain.end.mark()),
+    )
+    (behind,) = again.extend([AuditDraft.system("system.start")], 0)
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+    for line in (begun, closed):
+        follower.follow(line[:-1])
+
+    with pytest.raises(AuditTamperedError) as caught:
+        follower.follow(behind[:-1])
+    assert {"seq": 2, "reason": "after_close"} == caught.value.facts
 
 
 @given(
@@ -287,17 +315,17 @@ def test_who_opens_a_log_goes_on_with_the_mark_of_who_wrote_it() -> None:
         draft = AuditDraft(
             phase=phase, kind="k", operation_id=operation_id, set_digest=set_digest
         )
-        (line,) = chain.extend([draft], 0)
-        event = decode_event(encoding.split(FRAME, line[:-1])[0])
-        assert event is not None
-        end.note(event, event.seq, leaf_hash(line[:-1]))
+        *begun, line = chain.extend([draft], 0)
+        seq = end.seq + 1 + len(begun)
+        event = event_of(line[:-1], seq)
+        end.note(event, seq, leaf_hash(line[:-1]))
         assert chain.end.mark() == end.mark()
         names = "".join(event.operation_id for event in end.open_events())
         found.append((names, end.mark().floor, end.mark().set_digest))
 
     assert [
-        *(("a", 0, ""), ("a", 0, "11"), ("ab", 0, "11"), ("ab", 0, "22")),
-        *(("b", 2, "22"), ("bc", 2, "22"), ("c", 5, "33")),
+        *(("a", 1, ""), ("a", 1, "11"), ("ab", 1, "11"), ("ab", 1, "22")),
+        *(("b", 3, "22"), ("bc", 3, "22"), ("c", 6, "33")),
     ] == found
 
 
@@ -336,25 +364,30 @@ def test_what_no_reader_would_accept_is_not_written(fields: dict[str, Any]) -> N
     with pytest.raises(InvalidInputError):
         chain.extend([good, bad], 0)
     assert HeadMark() == chain.end.mark()
-    assert 1 == len(chain.extend([good], 0))
+    assert 2 == len(chain.extend([good], 0))
 
 
 def test_no_record_is_longer_than_a_line_may_be() -> None:
     """The longest that is accepted makes a line that is read; one byte more none."""
-    empty = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)
-    room = MAX_LINE_BYTES - 128 - len(encoding.split(FRAME, empty[0][:-1])[0])
+    empty = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)[1]
+    room = MAX_LINE_BYTES + 1 - len(empty)
 
-    (line,) = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * room)], 0)
-    assert len(line) <= MAX_LINE_BYTES + 1
-    Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1])
+    begun, line = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * room)], 0)
+    assert len(line) == MAX_LINE_BYTES + 1
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+    follower.follow(begun[:-1])
+    follower.follow(line[:-1])
     with pytest.raises(InputSizeError):
         _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * (room + 1))], 0)
+    rule = "x" * MAX_LINE_BYTES
+    with pytest.raises(InputSizeError):
+        _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign", rule=rule)], 0)
 
 
 @pytest.mark.parametrize(("now", "time"), [(-5, 0), (SAFE + 5, SAFE)])
 def test_no_clock_stops_the_trail(now: int, time: int) -> None:
     """A time that can't be recorded becomes the nearest that can."""
-    (line,) = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign")], now)
+    line, _ = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign")], now)
 
     assert time == Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1]).time
 

@@ -24,7 +24,7 @@ from hsm_core.policies import (
     parse_policy,
     without_withdrawn,
 )
-from hsm_core.protocols import AuditDraft, AuditDrafts
+from hsm_core.protocols import AuditDraft, AuditDrafts, UseDraft
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
 from tests.self_tests import open_tested
@@ -303,7 +303,7 @@ class _Log:
     """A trail that keeps drafts, or fails."""
 
     def __init__(self) -> None:
-        self.drafts: list[AuditDraft] = []
+        self.drafts: list[AuditDraft | UseDraft] = []
         self.fails = False
 
     def append(self, drafts: AuditDrafts, **how: object) -> _Log:
@@ -350,6 +350,7 @@ def test_a_bad_content_is_told_once(path: Path) -> None:
 
     assert (1, 1, 1) == (holder.failures, len(log.drafts), len(told))
     (draft,) = log.drafts
+    assert isinstance(draft, AuditDraft)
     assert ("system.policy-refused", "configuration") == (draft.kind, draft.code)
     assert holder.policy_hash() == draft.policy
 

@@ -210,7 +210,7 @@ def _record(seq: int, engine: RuleEngine, rng: random.Random) -> AuditEvent:
         ["Sign", "Verify", "RotateKey", "DestroyKey", "ExportKey", "RevokeKey"]
     )
     event = AuditEvent(
-        format=1, log_id="0" * 32, seq=seq, prev="", epoch=0, code="ok",
+        format=2, seq=seq, prev="", code="ok",
         time=1_780_000_000_000_000 + seq * 60_000_000,
         phase=rng.choice([Phase.INTENT, Phase.SINGLE]),
         kind=kind, key=key, key_id=f"{seq:08}", caller=audited_caller(who), rule="?",

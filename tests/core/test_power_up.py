@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hsm_core._internal.approvals import signatures
-from hsm_core._internal.audit import record as audit_keys
+from hsm_core._internal.audit import keys as audit_keys
 from hsm_core._internal.handlers import power_up
 from hsm_core._internal.keyring import key_ring
 from hsm_core._internal.keyring.key_ring import RootKey
@@ -267,8 +267,8 @@ def test_known_answers_are_those_of_the_formats() -> None:
     assert approval == power_up.SEALED_APPROVAL
     assert page["sealed ring"] == power_up.SEALED_RING.hex()
     assert page["sealed blob"] == power_up.SEALED_BLOB.hex()
-    for name in ("record", "head mark"):
-        label = f"FerroHSM audit {name} 1".encode()
+    for name, number in (("record", 2), ("head mark", 1)):
+        label = f"FerroHSM audit {name} {number}".encode()
         log_id = bytes.fromhex(power_up.LOG_ID)
         key = derive(power_up.AUDIT_KEY, log_id, prefixed(label, bytes(8)))
         tag = hmac.digest(key, label + b"\0abc", "sha256").hex()

@@ -307,7 +307,7 @@ class TestTrail:
         assert head is not None
         assert 2 == len(anchors)
         assert head.head_hash == anchors[0].parameters["leaf_hash"]
-        assert [0, 1] == [e.seq for e in events_of(world.retention.ledger.log)]
+        assert [0, 1, 2] == [e.seq for e in events_of(world.retention.ledger.log)]
 
 
 PLACES = ["purge.after_ledger_intent", "purge.after_mutation"]

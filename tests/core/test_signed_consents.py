@@ -267,11 +267,9 @@ def event(**changes: object) -> AuditEvent:
     message = statement(approval_id, "41" * 32, granted=True)
     signer = read_key_lines(f"bob {line(BOB)}")["bob"][0].fingerprint
     record = AuditEvent(
-        format=1,
-        log_id="00" * 16,
+        format=2,
         seq=7,
         prev="00" * 32,
-        epoch=1,
         time=1,
         phase="outcome",  # type: ignore[arg-type]
         kind="Approve",

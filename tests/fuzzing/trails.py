@@ -18,21 +18,20 @@ from hsm_core._internal.audit.baseline import (
     known_keys,
 )
 from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.facts import parse
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
-from hsm_core._internal.audit.record import (
-    GENESIS,
+from hsm_core._internal.audit.keys import (
     baseline_mac,
-    claimed_seq,
-    decode_event,
     key_check_value,
     mark_mac_function,
     record_mac_function,
 )
+from hsm_core._internal.audit.record import GENESIS, claimed_seq, decode_entry
 from hsm_core._internal.audit.verify import follow
 from hsm_core._internal.stores.filesystem.audit_stored import (
     first_seq,
     last_line,
-    nth_line,
+    nth_entry,
 )
 from hsm_core._internal.stores.sqlite.audit_rows import head_row, read_head
 from hsm_core.errors import (
@@ -47,8 +46,6 @@ from tests.core.audit_support import KEY, draft, intent, live_segment, opened, o
 from tests.core.sqlite_audit_support import opened as opened_database
 from tests.fuzzing.stored_forms import (
     NothingReadError,
-    payload_of,
-    sealed,
     wanted,
 )
 from tests.fuzzing.target import Target
@@ -81,7 +78,10 @@ def _follower(mark: HeadMark | None = None, *, log_id: str | None = None) -> Fol
 
 def _record() -> Target:
     log_id, lines, _ = _trail()
-    frame_it = sealed(b"event", record_mac_function(KEY, log_id))
+    mac_of = record_mac_function(KEY, log_id)
+
+    def frame_it(data: bytes) -> bytes:
+        return b'%b,"mac":"%b"}' % (data, mac_of(data).hex().encode())
 
     def read(data: bytes) -> object:
         follower = _follower()
@@ -99,9 +99,10 @@ def _record() -> Target:
             lambda data: read(frame_it(data)),
             read_alone,
             lambda data: wanted(claimed_seq(data)),
-            lambda data: wanted(decode_event(data)),
+            lambda data: wanted(decode_entry(data)),
+            lambda data: wanted(parse(data)),
         ),
-        seeds=(*lines, *(payload_of(b"event", line) for line in lines)),
+        seeds=(*lines, *(line[:-74] for line in lines)),
         refusals=_REFUSALS,
     )
 
@@ -113,7 +114,7 @@ def _segment() -> Target:
         file = io.BytesIO(data)
         first_seq(file)
         last_line(file)
-        nth_line(file, 3)
+        nth_entry(file, 3)
         follower = _follower()
         follow(live_segment(data, follower), follower, lambda event: None)
         return wanted(follower.seq + 1)

@@ -584,11 +584,9 @@ class Fixed:
 async def test_a_page_longer_than_a_frame() -> None:
     """Between the processes it travels in pieces."""
     event = AuditEvent(
-        format=1,
-        log_id="0" * 32,
+        format=2,
         seq=0,
         prev="0" * 64,
-        epoch=0,
         time=0,
         phase=Phase.OUTCOME,
         kind="x" * 3_000_000,

@@ -48,6 +48,7 @@ from hsm_core.protocols import (
     Clock,
     Entropy,
 )
+from hsm_core.testing import FakeEntropy
 
 
 class SimulatedCrash(BaseException):
@@ -370,5 +371,11 @@ def _resume(disk: Disk, hmac_key: bytes) -> tuple[list[int], Chain]:
             waiting.pop(note.operation_id, None)
     if disk.lines:
         end.leaf_hash = leaf_hash(disk.lines[-1])
-    chain = Chain(log_id=disk.log_id, hmac_key=hmac_key, node="", end=end)
+    chain = Chain(
+        log_id=disk.log_id,
+        hmac_key=hmac_key,
+        node="",
+        random=FakeEntropy(len(disk.notes)).random_bytes,
+        end=end,
+    )
     return list(waiting.values()), chain

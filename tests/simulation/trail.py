@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from hsm_core._internal.audit.record import record_mac_function
+from hsm_core._internal.audit.keys import record_mac_function
 from tests.simulation.disk import Disk
 
-_HEAD: Final = b'{"event":'
+_HEAD: Final = b'{"format":2,"seq":"'
 _TAIL_BYTES: Final = 74
 COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 """Codes of outcomes of changes that were made."""
@@ -36,6 +36,27 @@ class Entry:
     def fact(self, name: str) -> Any:
         """Return a field of the event; empty where it is left out."""
         return self.facts.get(name, "")
+
+
+def _expanded(line: bytes, event: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of an event that stand in its facts line."""
+    if not line:
+        return {}
+    facts = msgspec.json.decode(line)
+    assert facts["facts"] == event["facts"]
+    who, source, key, rule, parameters = (part[2] for part in facts["parts"])
+    numbers = iter(event.get("numbers", ()))
+    place = ("key_id", "version", "generation")
+    return {
+        **rule,
+        **{name: key.pop(name) for name in place if name in key},
+        "caller": who | source,
+        "key": key,
+        "parameters": {
+            name: next(numbers) if value is None else value
+            for name, value in parameters.items()
+        },
+    }
 
 
 @dataclass(slots=True)
@@ -71,12 +92,14 @@ class TrailReader:
         mac_of = record_mac_function(self.hmac_key, disk.log_id)
         while self._next < disk.synced:
             line = disk.lines[self._next - disk.first_seq]
-            payload, mac = line[len(_HEAD) : -_TAIL_BYTES], line[-66:-2]
-            assert line.startswith(_HEAD), f"line {self._next} is framed otherwise"
+            facts, _, entry = line.rpartition(b"\n")
+            payload, mac = entry[:-_TAIL_BYTES], entry[-66:-2]
+            assert entry.startswith(_HEAD), f"line {self._next} is framed otherwise"
             assert mac_of(payload).hex().encode() == mac, f"line {self._next}: its MAC"
-            event = msgspec.json.decode(payload)
-            assert (event["seq"], event["prev"]) == (self._next, self._prev)
-            self._prev = hashlib.sha256(b"\0" + line).hexdigest()
+            event = msgspec.json.decode(payload + b"}")
+            assert (int(event["seq"], 16), event["prev"]) == (self._next, self._prev)
+            event |= {"seq": self._next, "facts": ""} | _expanded(facts, event)
+            self._prev = hashlib.sha256(b"\0" + entry).hexdigest()
             self._next += 1
             found.append(self._note(event))
         self.entries += found
@@ -91,8 +114,8 @@ class TrailReader:
         entry = Entry(
             seq=event["seq"],
             kind=event["kind"],
-            phase=event["phase"],
-            code=event["code"],
+            phase=event.get("phase", "single"),
+            code=event.get("code", "ok"),
             facts=event,
         )
         if request_id := event.get("request_id"):

@@ -23,13 +23,9 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core import primitives
 from hsm_core._internal.approvals.states import reserved
-from hsm_core._internal.audit.record import (
-    FRAME,
-    RecordCodec,
-    record_mac_function,
-)
+from hsm_core._internal.audit.keys import record_mac_function
+from hsm_core._internal.audit.record import RecordCodec
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.lib import encoding
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError
@@ -193,11 +189,12 @@ def token() -> Subject:
 def audit_record() -> Subject:
     """Verify the MAC of a record of the trail."""
     key, log_id = secrets.token_bytes(32), secrets.token_hex(16)
-    payload = json.dumps({"seq": 7, "kind": "Sign", "caller": "ada"}).encode()
+    head = b'{"format":2,"seq":"%016x","prev":"%064x","time":"%016d"' % (7, 1, 5)
+    payload = head + b',"kind":"Sign","request_id":"ada"'
     right = record_mac_function(key, log_id)(payload)
     return Subject(
         RecordCodec(log_id, key).is_record,
-        _both(right, lambda given: encoding.join(FRAME, payload, given)),
+        _both(right, lambda given: b'%b,"mac":"%b"}' % (payload, given.hex().encode())),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
-from hsm_core._internal.audit.record import damaged_ledger
+from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.background.backups import Copier
 from hsm_core._internal.crypto.registry import default_registry

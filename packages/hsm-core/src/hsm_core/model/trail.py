@@ -20,6 +20,9 @@ __all__ = [
     "AuditedKey",
     "BatchDetail",
     "CountedDetail",
+    "HeadsDetail",
+    "LogBegunDetail",
+    "LogHead",
     "MessageDetail",
     "Phase",
     "PruneDetail",
@@ -55,6 +58,39 @@ class AuditedKey(Record, frozen=True, kw_only=True):
     owner: str = ""
     tags: tuple[str, ...] = ()
     state: str = ""
+
+
+class LogBegunDetail(Record, frozen=True, kw_only=True, tag="log-begun"):
+    """
+    First record of a log.
+
+    Attributes:
+        log_id: Random identifier of the log, 32 hex digits.
+        node: Name of the node that writes it.
+        former_log_id: Log that this one replaces, or empty.
+        former_seq: Newest known record of that one.
+        former_leaf_hash: Its leaf hash, hex.
+    """
+
+    log_id: str
+    node: str = ""
+    former_log_id: str = ""
+    former_seq: int = 0
+    former_leaf_hash: str = ""
+
+
+class LogHead(Record, frozen=True, kw_only=True):
+    """Number of records of a log, and the leaf hash of the newest one."""
+
+    log_id: str
+    size: int
+    leaf_hash: str
+
+
+class HeadsDetail(Record, frozen=True, kw_only=True, tag="heads"):
+    """Heads of the other logs of a system that grew since the last such record."""
+
+    logs: tuple[LogHead, ...]
 
 
 class RepairDetail(Record, frozen=True, kw_only=True, tag="repair"):
@@ -161,7 +197,9 @@ class ApprovalDetail(Record, frozen=True, kw_only=True, tag="approval"):
 
 
 AuditDetail: TypeAlias = (
-    RepairDetail
+    LogBegunDetail
+    | HeadsDetail
+    | RepairDetail
     | CountedDetail
     | MessageDetail
     | BatchDetail
@@ -173,47 +211,46 @@ AuditDetail: TypeAlias = (
 
 class AuditEvent(Record, frozen=True, kw_only=True):
     """
-    Audit record; fields at their default are omitted from the stored line.
+    Audit record, with the facts that it shares with others.
 
     Attributes:
-        format: 1. A new field means a new format.
-        log_id: Random ID of this audit log, 32 hex digits.
+        format: 2. A new member means a new format.
         seq: Position, from 0, without gaps.
         prev: Leaf hash of the record before, 64 hex digits; zeros for the first.
-        epoch: Epoch key of the MAC.
         time: Microseconds since 1970-01-01T00:00:00Z.
-        node: Name of the node that wrote it.
-        operation_id: Ties intent, stored document and outcome together.
         kind: Name of the operation, or ``system.…`` for system events.
+        code: ``ok``, or the code of the error that was answered.
+        facts: Hash of the facts line, hex; empty if there is none.
+        bind: Commitment to what was answered, hex.
+        operation_id: Ties intent, stored document and outcome together.
         version: Key version used or made, or 0.
         generation: Generation of the key after the operation, or 0.
         document_before: SHA-256 of the key document before, hex.
         document_after: SHA-256 of the key document after, hex.
         set_digest: Keyed digest over all keys after a change, hex; where there are
             approvals, followed by the one over all approvals.
-        approval_id: Approval that it is about, or that it used.
-        approval_signatures: Approver signatures.
+        caller: From the facts line, as all up to *policy*.
         parameters: Facts of the operation; never a payload.
         rule: Name of the rule that decided.
         policy: SHA-256 of the policy in force, hex.
         demands: Approvals required by the decision.
+        approval_id: Approval that it is about, or that it used.
+        approval_signatures: Approver signatures.
         digest: Keyed digest of the whole operation, hex.
-        code: ``ok``, or the code of the error that was answered.
     """
 
     repr_fields: ClassVar = ("seq", "kind", "phase", "code", "key_id")
 
     format: int
-    log_id: str
     seq: int
     prev: str
-    epoch: int
     time: int
-    phase: Phase
     kind: str
+    phase: Phase
     code: str
-    node: str = ""
     request_id: str = ""
+    facts: str = ""
+    bind: str = ""
     operation_id: str = ""
     key_id: str = ""
     version: int = 0

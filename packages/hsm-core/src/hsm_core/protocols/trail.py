@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeAlias
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -26,16 +27,23 @@ from hsm_core.operations import SyncTimes
 __all__ = [
     "AuditDraft",
     "AuditDrafts",
+    "AuditFacts",
     "AuditHead",
     "AuditHealth",
     "AuditLog",
     "AuditTicket",
     "KnownKey",
+    "UseDraft",
 ]
 
 
 class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
-    """An event without position, time and MAC; fields as in `AuditEvent`."""
+    """
+    An event without position, time and MAC; fields as in `AuditEvent`.
+
+    Attributes:
+        bound: What the record's ``bind`` commits to; empty for none.
+    """
 
     phase: Phase
     kind: str
@@ -58,6 +66,7 @@ class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
     approval_signatures: tuple[str, ...] = ()
     digest: str = ""
     detail: AuditDetail | None = None
+    bound: bytes = b""
 
     @classmethod
     def system(cls, kind: str, text: str = "", /, **facts: Any) -> Self:
@@ -75,7 +84,84 @@ class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
         return cls(phase=Phase.SINGLE, kind=kind, detail=detail, **facts)
 
 
-AuditDrafts: TypeAlias = Sequence[AuditDraft] | Callable[[], Sequence[AuditDraft]]
+class AuditFacts:
+    """
+    Facts that many uses share, encoded by the log once an hour; fields as in a draft.
+
+    Args:
+        parameters: With None for each integer; a use gives those as *numbers*.
+
+    Attributes:
+        encoded: Text that the log keeps here between uses.
+    """
+
+    __slots__ = (
+        "caller",
+        "encoded",
+        "generation",
+        "key",
+        "key_id",
+        "kind",
+        "parameters",
+        "policy",
+        "rule",
+        "version",
+    )
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        caller: AuditedCaller | None = None,
+        key: AuditedKey | None = None,
+        key_id: str = "",
+        version: int = 0,
+        generation: int = 0,
+        parameters: Mapping[str, str | list[str] | None] = MappingProxyType({}),
+        rule: str = "",
+        policy: str = "",
+    ) -> None:
+        self.kind = kind
+        self.caller = caller
+        self.key = key
+        self.key_id = key_id
+        self.version = version
+        self.generation = generation
+        self.parameters = parameters
+        self.rule = rule
+        self.policy = policy
+        self.encoded: Any = None
+
+
+class UseDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Draft of a use whose facts are shared with others; fields as in `AuditDraft`.
+
+    Attributes:
+        numbers: The integers among the parameters, in their order.
+    """
+
+    phase: ClassVar = Phase.SINGLE
+    operation_id: ClassVar = ""
+    set_digest: ClassVar = ""
+
+    facts: AuditFacts
+    code: str = "ok"
+    request_id: str = ""
+    numbers: tuple[int, ...] = ()
+    bound: bytes = b""
+    digest: str = ""
+    detail: AuditDetail | None = None
+
+    @property
+    def kind(self) -> str:
+        """Name of the operation."""
+        return self.facts.kind
+
+
+AuditDrafts: TypeAlias = (
+    Sequence[AuditDraft | UseDraft] | Callable[[], Sequence[AuditDraft | UseDraft]]
+)
 """Records to append, or a function that returns them; see `AuditLog.append`."""
 
 
@@ -233,7 +319,7 @@ class AuditLog(Protocol):
 
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
-        Return up to *limit* stored lines from *start_seq* on, without newline.
+        Return up to *limit* records from *start_seq* on: facts line, newline, entry.
 
         Raises:
             AuditUnavailableError: The trail can't be read.

@@ -22,6 +22,7 @@ from hsm_core.protocols import (
     KeyChange,
     KeyStore,
     UseCounters,
+    UseDraft,
 )
 
 __all__ = ["Faults", "faulty_audit_log", "faulty_key_store", "faulty_use_counters"]
@@ -195,7 +196,9 @@ def _struck(drafts: AuditDrafts, faults: Faults) -> AuditDrafts:
     return _each_struck(drafts, faults)
 
 
-def _each_struck(drafts: Sequence[AuditDraft], faults: Faults) -> Sequence[AuditDraft]:
+def _each_struck(
+    drafts: Sequence[AuditDraft | UseDraft], faults: Faults
+) -> Sequence[AuditDraft | UseDraft]:
     for draft in drafts:
         faults.strike(f"audit.append.{draft.phase}")
     return drafts

@@ -16,12 +16,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from hsm_core._internal.audit.keys import baseline_mac
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import (
     GENESIS,
-    Reason,
-    baseline_mac,
+    decode_entry,
     is_log_id,
-    tampered,
+    may_tell_of_prune,
 )
 from hsm_core._internal.lib.encoding import newer_format
 from hsm_core.errors import AuditTamperedError
@@ -277,9 +278,9 @@ class PrunedPrefix:
         whole = detail is not None and detail.next_seq == first_seq
         return detail.last_leaf_hash if detail and whole else ""
 
-    def visit(self, event: AuditEvent, leaf_hash: str) -> None:
+    def visit(self, entry: bytes, seq: int, leaf_hash: str) -> None:
         """
-        Process the next good record.
+        Process the next good entry.
 
         Raises:
             AuditTamperedError: It is the last record that the baseline covers, and
@@ -288,10 +289,12 @@ class PrunedPrefix:
         detail = self.detail
         if detail is None:
             return
-        if event.seq == detail.next_seq - 1 and leaf_hash != detail.last_leaf_hash:
-            raise tampered(Reason.BASELINE, event.seq)
-        if isinstance(event.detail, PruneDetail) and event.detail == detail:
-            self._recorded = True
+        if seq == detail.next_seq - 1 and leaf_hash != detail.last_leaf_hash:
+            raise tampered(Reason.BASELINE, seq)
+        if may_tell_of_prune(entry):
+            found = decode_entry(entry)
+            if found is not None and found.detail == detail:
+                self._recorded = True
 
     def finish(self) -> None:
         """

@@ -3,20 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 
+from hsm_core._internal.audit.facts import FactsTrack, entry_of
 from hsm_core._internal.audit.head_mark import HeadMark
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import (
+    BEGUN,
+    CLOSED,
     GENESIS,
     MAX_INTEGER,
-    Reason,
+    PREV,
+    SEQ,
+    Entry,
     RecordCodec,
+    check_facts,
+    check_members,
+    decode_entry,
+    event_from,
+    is_log_close,
     leaf_hash,
-    tampered,
 )
-from hsm_core.errors import InvalidInputError
-from hsm_core.model import AuditEvent, Phase
-from hsm_core.protocols import AuditDraft
+from hsm_core.errors import (
+    AuditUnavailableError,
+    InvalidInputError,
+)
+from hsm_core.model import AuditEvent, LogBegunDetail, Phase
+from hsm_core.protocols import AuditDraft, UseDraft
 
 
 class LogEnd:
@@ -29,21 +43,32 @@ class LogEnd:
     Attributes:
         seq: The newest record, -1 for none.
         leaf_hash: Its leaf hash, hex.
+        is_closed: Whether the newest record ends the log for good.
     """
 
     def __init__(self, mark: HeadMark) -> None:
         self.seq = mark.seq
         self.leaf_hash = mark.leaf_hash
+        self.is_closed = False
         self._set_digest = mark.set_digest
         self._open: dict[str, tuple[int, AuditEvent | AuditDraft]] = {}
 
-    def note(self, record: AuditEvent | AuditDraft, seq: int, leaf_hash: str) -> None:
+    def note(
+        self, record: AuditEvent | AuditDraft | UseDraft, seq: int, leaf_hash: str
+    ) -> None:
         """Move on to the next record."""
+        self.seq, self.leaf_hash = seq, leaf_hash
+        if isinstance(record, UseDraft):
+            return
         if record.phase is Phase.INTENT:
             self._open.setdefault(record.operation_id, (seq, record))
         elif record.phase is Phase.OUTCOME:
             self._open.pop(record.operation_id, None)
         self._set_digest = record.set_digest or self._set_digest
+        self.is_closed = record.kind == CLOSED
+
+    def move(self, seq: int, leaf_hash: str) -> None:
+        """Move on to the next record, which changes nothing else."""
         self.seq, self.leaf_hash = seq, leaf_hash
 
     def mark(self) -> HeadMark:
@@ -70,22 +95,38 @@ class Chain:
 
         hmac_key: Key of the log.
 
-        node: Name of this node, written to each record.
+        node: Name of this node, written to the first record.
+
+        random: Source of salts.
 
         end: End of the log; taken over. None begins one.
     """
 
     def __init__(
-        self, *, log_id: str, hmac_key: bytes, node: str, end: LogEnd | None = None
+        self,
+        *,
+        log_id: str,
+        hmac_key: bytes,
+        node: str,
+        random: Callable[[int], bytes],
+        end: LogEnd | None = None,
     ) -> None:
         self.log_id = log_id
         self.end = end or LogEnd(HeadMark())
         self._node = node
-        self._codec = RecordCodec(log_id, hmac_key)
+        self._codec = RecordCodec(log_id, hmac_key, random)
 
-    def extend(self, drafts: Sequence[AuditDraft], now: int) -> list[bytes]:
+    @property
+    def next_seq(self) -> int:
+        """Sequence number that the next draft gets."""
+        return max(self.end.seq, 0) + 1
+
+    def extend(self, drafts: Sequence[AuditDraft | UseDraft], now: int) -> list[bytes]:
         """
-        Return the lines of the next records, each with its newline: all or none.
+        Return the next records, each with its newline: all or none.
+
+        Each is its facts line, if it has one, and its entry. A new log begins with a
+        record that names it.
 
         Args:
             drafts: At least one.
@@ -94,22 +135,30 @@ class Chain:
 
         Raises:
             InvalidInputError: A draft can't be recorded; the chain is as it was.
+            AuditUnavailableError: The log was closed for good.
         """
         if not drafts:
             raise InvalidInputError("No records to append.", field="drafts")
-        time = min(max(now, 0), MAX_INTEGER)
         end, leaf = self.end, self.end.leaf_hash
+        if end.is_closed:
+            raise AuditUnavailableError("The audit log was closed for good.")
+        if end.seq < 0:
+            drafts = [self._begun(), *drafts]
+        time = min(max(now, 0), MAX_INTEGER)
+        encode = self._codec.encode
         lines, leaves = [], []
         for seq, draft in enumerate(drafts, end.seq + 1):
-            line = self._codec.encode(
-                draft, node=self._node, seq=seq, prev=leaf, time=time
-            )
-            leaf = leaf_hash(line)
-            lines.append(line + b"\n")
+            facts, entry = encode(draft, seq=seq, prev=leaf, time=time)
+            leaf = leaf_hash(entry)
+            lines.append(b"%b%b\n" % (facts, entry))
             leaves.append(leaf)
         for draft, leaf in zip(drafts, leaves, strict=True):
             end.note(draft, end.seq + 1, leaf)
         return lines
+
+    def _begun(self) -> AuditDraft:
+        detail = LogBegunDetail(log_id=self.log_id, node=self._node)
+        return AuditDraft(phase=Phase.SINGLE, kind=BEGUN, detail=detail)
 
 
 class Follower:
@@ -146,43 +195,99 @@ class Follower:
         self.leaf_hash = leaf_hash
         self.mark = mark
         self.codec = RecordCodec(log_id, hmac_key)
+        self._is_closed = False
 
     @property
     def log_id(self) -> str:
         """Id of the audit log; empty until the first record is followed."""
         return self.codec.log_id
 
-    def follow(self, line: bytes) -> AuditEvent:
+    def follow(self, record: bytes) -> AuditEvent:
         """
-        Check the next line, given without its newline, and move on to it.
+        Check the next record, given without its newline, and move on to it.
 
         Raises:
             AuditTamperedError: It is not the next record; nothing has moved.
         """
         seq = self.seq + 1
-        event = self.codec.decode(line, seq)
-        if event.seq != seq:
+        entry = entry_of(record)
+        self.codec.authenticate(entry, seq)
+        event = event_from(record, self._members(entry, seq), seq)
+        self._step(entry, seq)
+        return event
+
+    def check(self, record: bytes) -> None:
+        """
+        Check the next record without reading its members, and move on to it.
+
+        Raises:
+            AuditTamperedError: It is not the next record; nothing has moved.
+        """
+        seq = self.seq + 1
+        entry = entry_of(record)
+        self.codec.authenticate(entry, seq)
+        check_facts(record, seq)
+        self._step(entry, seq)
+
+    def advance(self, entry: bytes, facts: FactsTrack) -> None:
+        """
+        Check the next entry of a stored log, and move on to it.
+
+        Args:
+            entry: Without its newline.
+
+            facts: The facts lines before it.
+
+        Raises:
+            AuditTamperedError: It is not the next entry; nothing has moved.
+        """
+        seq = self.seq + 1
+        self.codec.authenticate(entry, seq)
+        check_members(entry, seq)
+        facts.check(entry, seq)
+        self._step(entry, seq)
+
+    def _step(self, entry: bytes, seq: int) -> None:
+        if entry[SEQ] != b"%016x" % seq:
             raise tampered(Reason.SEQUENCE, seq)
-        if self.leaf_hash and event.prev != self.leaf_hash:
+        if self.leaf_hash and entry[PREV] != self.leaf_hash.encode():
             raise tampered(Reason.CHAIN, seq)
-        leaf = leaf_hash(line)
+        if self._is_closed:
+            raise tampered(Reason.AFTER_CLOSE, seq)
+        leaf = sha256(b"\0" + entry).hexdigest()
         mark = self.mark
         if mark is not None and mark.seq == seq and mark.leaf_hash != leaf:
             raise tampered(Reason.MARK, seq)
+        if seq == 0:
+            self._check_begun(entry)
+        self._is_closed = is_log_close(entry)
         self.seq, self.leaf_hash = seq, leaf
-        return event
 
-    def start_after(self, line: bytes, seq: int) -> None:
+    def _members(self, entry: bytes, seq: int) -> Entry:
+        found = decode_entry(entry)
+        if found is None:
+            raise tampered(Reason.EVENT, seq)
+        return found
+
+    def _check_begun(self, entry: bytes) -> None:
+        found = self._members(entry, 0)
+        detail = found.detail
+        if found.kind != BEGUN or not isinstance(detail, LogBegunDetail):
+            raise tampered(Reason.LOG_ID, 0)
+        if self.log_id and detail.log_id != self.log_id:
+            raise tampered(Reason.LOG_ID, 0)
+
+    def start_after(self, entry: bytes, seq: int) -> None:
         """
-        Start after a record without checking the records before it.
+        Start after an entry without checking the entries before it.
 
         Args:
-            line: The record, without its newline.
+            entry: Without its newline.
 
             seq: Sequence number to report if it is bad.
 
         Raises:
-            AuditTamperedError: It is no record of this log.
+            AuditTamperedError: It is no entry of this log.
         """
-        event = self.codec.decode(line, seq)
-        self.seq, self.leaf_hash = event.seq, leaf_hash(line)
+        self.codec.authenticate(entry, seq)
+        self.seq, self.leaf_hash = int(entry[SEQ], 16), leaf_hash(entry)

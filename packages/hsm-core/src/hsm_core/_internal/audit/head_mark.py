@@ -17,13 +17,9 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal.audit.record import (
-    GENESIS,
-    Reason,
-    key_check_value,
-    mark_mac_function,
-    tampered,
-)
+from hsm_core._internal.audit.keys import key_check_value, mark_mac_function
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import GENESIS
 from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
 
 _MAGIC: Final = b"FerroHSM head 1\n"

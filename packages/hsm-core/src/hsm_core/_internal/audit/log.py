@@ -20,7 +20,7 @@ from hsm_core._internal.audit.medium import (
 )
 from hsm_core._internal.audit.pruning import Pruner, RetentionRule, WatchedClock
 from hsm_core._internal.audit.reading import pruned_before
-from hsm_core._internal.audit.record import event_of
+from hsm_core._internal.audit.record import time_of
 from hsm_core._internal.audit.verify import RecoveredLog
 from hsm_core._internal.audit.writer import Flusher
 from hsm_core.errors import (
@@ -38,6 +38,7 @@ from hsm_core.protocols import (
     Clock,
     Entropy,
     KnownKey,
+    UseDraft,
 )
 from hsm_core.settings import AuditSync
 
@@ -158,7 +159,7 @@ class BaseAuditLog(ABC):
 
     def _times(self, seq: int, limit: int) -> list[int]:
         lines = self.lines(seq, limit)
-        return [event_of(line, place).time for place, line in enumerate(lines, seq)]
+        return [time_of(line) for line in lines]
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
         """
@@ -185,7 +186,7 @@ class BaseAuditLog(ABC):
         draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
         return self.append([draft], durable=True, reserved=True)
 
-    def _announce(self, drafts: Sequence[AuditDraft]) -> None:
+    def _announce(self, drafts: Sequence[AuditDraft | UseDraft]) -> None:
         """Tell the pruner about the record of its prune, before it can be written."""
         if isinstance(drafts[-1].detail, PruneDetail):
             self._pruner.announce(self._chain.end.seq)
@@ -212,7 +213,7 @@ class BaseAuditLog(ABC):
 
     @abstractmethod
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
-        """Return up to *limit* written lines from *start_seq* on, without newline."""
+        """Return up to *limit* written records from *start_seq* on, without newline."""
 
 
 class DurableAuditLog(BaseAuditLog):
@@ -244,6 +245,7 @@ class DurableAuditLog(BaseAuditLog):
             log_id=recovered.head.log_id,
             hmac_key=options.hmac_key,
             node=options.node,
+            random=options.entropy.random_bytes,
             end=recovered.end,
         )
         super().__init__(
@@ -342,7 +344,7 @@ class DurableAuditLog(BaseAuditLog):
 
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
-        Return up to *limit* written lines from *start_seq* on, without newline.
+        Return up to *limit* written records from *start_seq* on, without newline.
 
         Raises:
             AuditUnavailableError: The log can't be read, or is closed.
@@ -394,6 +396,6 @@ class DurableAuditLog(BaseAuditLog):
             raise AuditUnavailableError from failure
 
 
-def _uses_the_reserve(draft: AuditDraft) -> bool:
+def _uses_the_reserve(draft: AuditDraft | UseDraft) -> bool:
     """Whether it tells of what has been done already, or of the system itself."""
     return draft.phase is Phase.OUTCOME or draft.kind.startswith("system.")

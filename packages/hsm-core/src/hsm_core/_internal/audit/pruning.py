@@ -30,7 +30,8 @@ from hsm_core._internal.audit.baseline import (
 from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.medium import BaselineStore
 from hsm_core._internal.audit.merkle import CompactRange
-from hsm_core._internal.audit.record import GENESIS, Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import GENESIS
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import PruneDetail

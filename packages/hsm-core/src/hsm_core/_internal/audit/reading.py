@@ -207,7 +207,7 @@ class Prefilter:
         self._members = [
             member(name, text)
             for name in ("principal", "code")
-            if (text := getattr(operation, name))
+            if (text := getattr(operation, name)) and text != "ok"
         ]
         self._keys: list[bytes] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Record format 1: event, stored line, keys, leaf hash, and reasons of rejection."""
+"""Record format 2: entries, their members, MAC and leaf hash."""
 
 from __future__ import annotations
 
@@ -7,62 +7,116 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
 
-from hsm_core._internal.lib import encoding
-from hsm_core._internal.lib.encoding import (
-    hkdf_sha256,
-    length_prefixed,
-    mac_function,
-    newer_format,
+from hsm_core._internal.audit import facts as facts_lines
+from hsm_core._internal.audit.facts import (
+    MAX_LINE_BYTES,
+    Facts,
+    FactsBook,
+    entry_of,
+    facts_line_of,
+    named_by,
+    numbers_of,
 )
+from hsm_core._internal.audit.keys import bind_salt_function, record_mac_function
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.lib.encoding import StoredForm, newer_format
 from hsm_core.errors import (
     AuditTamperedError,
     InputSizeError,
     InvalidInputError,
-    MalformedError,
 )
-from hsm_core.model import AuditEvent, Parameters, Phase
-from hsm_core.protocols import AuditDraft
+from hsm_core.model import (
+    ApprovalDemand,
+    AuditDetail,
+    AuditEvent,
+    LogBegunDetail,
+    Parameters,
+    Phase,
+)
+from hsm_core.protocols import AuditDraft, UseDraft
 
-FORMAT: Final = 1
-FRAME: Final = b"event"
+FORMAT: Final = 2
 GENESIS: Final = "0" * 64
 """``prev`` of the first record."""
+
+BEGUN: Final = "system.log-begun"
+CLOSED: Final = "system.log-closed"
+MEMBERS: Final = 137
+"""Where the members of an entry begin."""
+
+_CLOSED: Final = b'"kind":"%b"' % CLOSED.encode()
 
 MAX_INTEGER: Final = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 7493, section 2.2)."""
 
-MAX_LINE_BYTES: Final = 1024 * 1024
-"""Longest line, without its newline."""
-
 MAX_SET_DIGEST: Final = 128
 
-_ENCODER: Final = msgspec.json.Encoder()
-_DECODER: Final = msgspec.json.Decoder(AuditEvent)
-_RECORD_START: Final = b'{"event":{"format":'
+START: Final = b'{"format":2,"seq":"'
+"""First bytes of an entry."""
+
+SEQ: Final = slice(19, 35)
+PREV: Final = slice(45, 109)
+TIME: Final = slice(119, 135)
+MAC_BYTES: Final = 74
+"""Length of ``,"mac":"``, 64 hex digits and ``"}``."""
+
+_BEFORE_PREV: Final = b'","prev":"'
+_BEFORE_TIME: Final = b'","time":"'
+_BEFORE_MAC: Final = b',"mac":"'
+_END: Final = b'"}'
+_ENTRY: Final = re.compile(
+    rb'\{"format":2,"seq":"[0-9a-f]{16}","prev":"[0-9a-f]{64}","time":"[0-9]{16}",'
+    rb'.+,"mac":"[0-9a-f]{64}"\}'
+)
 _RECORD_END: Final = re.compile(rb',"mac":"[0-9a-f]{64}"\}')
 _HEAD: Final = re.compile(
-    rb'\{"%b":\{"format":[0-9]+,"log_id":"[0-9a-f]*","seq":[0-9]+,"prev":"[0-9a-f]*",'
-    rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'
-    rb'"kind":"([^"\\]*)","code":"([^"\\]*)"' % FRAME
+    rb'.{119}([0-9]{16})","kind":"([^"\\]*)"(?:,"phase":"([a-z]+)")?'
+    rb'(?:,"code":"([^"\\]*)")?,"(?!code")'
 )
-"""Start of a line, unless it holds escapes or is malformed."""
+"""Start of an entry, unless it holds escapes or is malformed."""
 
 _LOG_ID: Final = re.compile(r"[0-9a-f]{32}")
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _UNWRITABLE: Final = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
+_BIND: Final = b"\4"
 
-EPOCH: Final = 0
-"""The only key epoch of format 1: the key never changes within an audit log."""
 
-_RECORD_LABEL: Final = b"FerroHSM audit record 1"
-_MARK_LABEL: Final = b"FerroHSM audit head mark 1"
-_BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
-_CHECK_LABEL: Final = b"FerroHSM audit key check 1"
+class Entry(StoredForm, frozen=True, kw_only=True):
+    """Stored members of an entry, in their order; as in `AuditEvent`."""
+
+    format: int
+    seq: str
+    prev: str
+    time: str
+    kind: str
+    phase: Phase = Phase.SINGLE
+    code: str = "ok"
+    request_id: str = ""
+    facts: str = ""
+    numbers: tuple[int, ...] = ()
+    bind: str = ""
+    operation_id: str = ""
+    key_id: str = ""
+    version: int = 0
+    generation: int = 0
+    document_before: str = ""
+    document_after: str = ""
+    set_digest: str = ""
+    demands: tuple[ApprovalDemand, ...] = ()
+    approval_id: str = ""
+    approval_signatures: tuple[str, ...] = ()
+    digest: str = ""
+    detail: AuditDetail | None = None
+    mac: str = ""
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(Entry)
+_encode_text: Final = _ENCODER.encode
 
 
 def is_log_id(text: str) -> bool:
@@ -70,43 +124,26 @@ def is_log_id(text: str) -> bool:
     return _LOG_ID.fullmatch(text) is not None
 
 
-def leaf_hash(line: bytes) -> str:
+def leaf_hash(record: bytes) -> str:
     """
-    Return the leaf hash of a line without its newline, hex.
+    Return the leaf hash of a record's entry, hex.
 
     Standard:
-        RFC 6962, section 2.1: SHA-256(0x00 ‖ line).
+        RFC 6962, section 2.1: SHA-256(0x00 ‖ entry).
     """
-    return hashlib.sha256(b"\0" + line).hexdigest()
+    return hashlib.sha256(b"\0" + entry_of(record)).hexdigest()
 
 
-def encode_event(event: AuditEvent) -> bytes:
-    """
-    Return the stored form of an event: JSON in the order of its fields.
-
-    Raises:
-        InvalidInputError: A text holds what UTF-8 can't.
-        InputSizeError: The record would be longer than a line may be.
-    """
+def decode_entry(entry: bytes) -> Entry | None:
+    """Return an entry's members, or None if these are not the bytes of exactly one."""
+    if not is_framed(entry):
+        return None
     try:
-        payload = _ENCODER.encode(event)
-    except _UNWRITABLE as error:
-        raise InvalidInputError("The event has no valid record form.") from error
-    if len(payload) > MAX_LINE_BYTES - 128:
-        raise InputSizeError(
-            "audit event", actual=len(payload), maximum=MAX_LINE_BYTES - 128
-        )
-    return payload
-
-
-def decode_event(payload: bytes) -> AuditEvent | None:
-    """Return the event, or None if these are not the bytes of exactly one event."""
-    try:
-        event = _DECODER.decode(payload)
-        canonical = _ENCODER.encode(event) == payload
+        found = _DECODER.decode(entry)
+        canonical = _ENCODER.encode(found) == entry
     except _UNREADABLE:
         return None
-    return event if canonical and _holds_safe_integers(event) else None
+    return found if canonical and _holds_safe_integers(found) else None
 
 
 def check_draft(draft: AuditDraft) -> None:
@@ -132,13 +169,12 @@ def check_draft(draft: AuditDraft) -> None:
         raise InvalidInputError("The event has no valid record form.", field="audit")
 
 
-def _holds_safe_integers(event: AuditEvent) -> bool:
+def _holds_safe_integers(entry: Entry) -> bool:
     return (
-        0 <= event.time <= MAX_INTEGER
-        and 0 <= event.seq <= MAX_INTEGER
-        and 0 <= event.version <= MAX_INTEGER
-        and 0 <= event.generation <= MAX_INTEGER
-        and (not event.parameters or _are_legal(event.parameters))
+        int(entry.time) <= MAX_INTEGER
+        and 0 <= entry.version <= MAX_INTEGER
+        and 0 <= entry.generation <= MAX_INTEGER
+        and all(map(_is_legal, entry.numbers))
     )
 
 
@@ -154,129 +190,34 @@ def _is_legal(value: object) -> bool:
     return isinstance(value, str)
 
 
-def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
-    """Return the MAC over the bytes of an event, for one log."""
-    return _mac_function(hmac_key, log_id, _RECORD_LABEL)
-
-
-def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
-    """Return the MAC over a slot of the head mark, for one log."""
-    return _mac_function(hmac_key, log_id, _MARK_LABEL)
-
-
-def baseline_mac(hmac_key: bytes, log_id: str) -> hmac.HMAC:
-    """Return the MAC over a baseline, to be updated with its bytes."""
-    mac = hmac.new(_key(hmac_key, log_id, _BASELINE_LABEL), digestmod="sha256")
-    mac.update(_BASELINE_LABEL + b"\0")
-    return mac
-
-
-def key_check_value(hmac_key: bytes) -> bytes:
-    """
-    Return 32 bytes by which the HMAC key is recognised.
-
-    They are the same for every audit log of one key, so that an edited log id is not
-    mistaken for a wrong key.
-    """
-    return hkdf_sha256(hmac_key, salt=b"", info=length_prefixed(_CHECK_LABEL))
-
-
-def _mac_function(
-    hmac_key: bytes, log_id: str, label: bytes
-) -> Callable[[bytes], bytes]:
-    return mac_function(_key(hmac_key, log_id, label), label + b"\0")
-
-
-def _key(hmac_key: bytes, log_id: str, label: bytes) -> bytes:
-    return hkdf_sha256(
-        hmac_key,
-        salt=bytes.fromhex(log_id),
-        info=length_prefixed(label, EPOCH.to_bytes(8, "big")),
-    )
-
-
-class Reason(StrEnum):
-    """Fault of the first bad record, or of the audit log as a whole."""
-
-    FRAMING = "framing"
-    MAC = "mac"
-    FORMAT = "format"
-    EVENT = "event"
-    LOG_ID = "log_id"
-    EPOCH = "epoch"
-    SEQUENCE = "sequence"
-    CHAIN = "chain"
-    SEGMENT = "segment"
-    MARK = "mark"
-    TORN = "torn"
-    SHORTER = "shorter"
-    AFTER_CLEAN = "after_clean"
-    AFTER_MARK = "after_mark"
-    DATABASE = "database"
-    PRUNED = "pruned"
-    BASELINE = "baseline"
-    HEAD_MISSING = "head_missing"
-    HEAD_DAMAGED = "head_damaged"
-
-
-_SENTENCES: Final = {
-    Reason.FRAMING: "its framing is invalid",
-    Reason.MAC: "its MAC is wrong",
-    Reason.FORMAT: "its format is supported only by a newer release",
-    Reason.EVENT: "its event is not in the canonical form of format 1",
-    Reason.LOG_ID: "it belongs to another audit log",
-    Reason.EPOCH: "its key epoch is not this log's",
-    Reason.SEQUENCE: "its sequence number is out of order",
-    Reason.CHAIN: "its hash does not match the previous record",
-    Reason.SEGMENT: "the segments before and after it do not connect",
-    Reason.MARK: "it differs from the record that the head mark names",
-    Reason.TORN: "its line is cut off where no crash can have cut it",
-    Reason.SHORTER: "it is missing, and the head mark names it",
-    Reason.AFTER_CLEAN: "it was added after the log was closed cleanly",
-    Reason.AFTER_MARK: "it lies past the end that the head mark names",
-    Reason.DATABASE: "the database is damaged from here on, or has unknown tables",
-    Reason.PRUNED: "it is missing, and no pruning record accounts for it",
-    Reason.BASELINE: "the baseline kept from the pruned records before it was altered",
-    Reason.HEAD_MISSING: "the head mark is missing",
-    Reason.HEAD_DAMAGED: "the head mark was altered",
-}
-
-
-def tampered(reason: Reason, seq: int) -> AuditTamperedError:
-    """Return the error that names the first bad record and the reason."""
-    return AuditTamperedError(
-        f"The audit log is damaged at record {seq}: {_SENTENCES[reason]}.",
-        seq=seq,
-        reason=reason.value,
-    )
-
-
-def damaged_ledger(error: AuditTamperedError) -> str:
-    """Return the message for a damaged retention ledger."""
-    seq, reason = error.facts.get("seq", 0), error.facts.get("reason")
-    why = f": {_SENTENCES[Reason.FORMAT]}" if reason == Reason.FORMAT else ""
-    return f"The retention ledger is damaged at record {seq}{why}."
-
-
 class RecordCodec:
     """
-    Record format 1 of one audit log: encodes drafts, and authenticates stored lines.
+    Record format 2 of one audit log: encodes drafts, and authenticates entries.
 
     Args:
         log_id: 32 hex digits; None accepts the id in the first record.
 
         hmac_key: Key of the audit log; None leaves the MACs unchecked.
 
+        random: Source of salts; only writers need one.
+
     Attributes:
         log_id: Id of the audit log; empty until the first record was decoded.
     """
 
-    __slots__ = ("_hmac_key", "_mac_of", "log_id")
+    __slots__ = ("_book", "_hmac_key", "_mac_of", "_salt_of", "log_id")
 
-    def __init__(self, log_id: str | None, hmac_key: bytes | None) -> None:
+    def __init__(
+        self,
+        log_id: str | None,
+        hmac_key: bytes | None,
+        random: Callable[[int], bytes] | None = None,
+    ) -> None:
         self.log_id = ""
         self._hmac_key = hmac_key
+        self._book = None if random is None else FactsBook(random)
         self._mac_of: Callable[[bytes], bytes] | None = None
+        self._salt_of: Callable[[int], bytes] | None = None
         if log_id is not None:
             self._adopt(log_id)
 
@@ -284,17 +225,19 @@ class RecordCodec:
         self.log_id = log_id
         if self._hmac_key is not None:
             self._mac_of = record_mac_function(self._hmac_key, log_id)
+            self._salt_of = bind_salt_function(self._hmac_key, log_id)
 
     def encode(
-        self, draft: AuditDraft, *, node: str, seq: int, prev: str, time: int
-    ) -> bytes:
+        self, draft: AuditDraft | UseDraft, *, seq: int, prev: str, time: int
+    ) -> tuple[bytes, bytes]:
         """
-        Return the line of a new record, without newline.
+        Return facts line and entry of a new record.
+
+        The facts line has its newline, and is empty if there are no facts; the entry
+        has none.
 
         Args:
             draft: Content of the record.
-
-            node: Name of the node that writes it.
 
             seq: Sequence number.
 
@@ -304,131 +247,212 @@ class RecordCodec:
 
         Raises:
             InvalidInputError: The draft has no valid record form.
+            InputSizeError: A line would be too long.
         """
-        check_draft(draft)
-        payload = encode_event(self._event(draft, node, seq, prev, time))
-        if self._mac_of is None:
-            raise ValueError("records can't be written without the key")
-        return encoding.join(FRAME, payload, self._mac_of(payload))
+        mac_of = self._mac_of
+        if mac_of is None or self._book is None:
+            raise ValueError("records can't be written without key and salts")
+        head = b'%b%016x","prev":"%b","time":"%016d","kind":' % (
+            START,
+            seq,
+            prev.encode(),
+            time,
+        )
+        if isinstance(draft, UseDraft):
+            line, members = self._use(draft, seq, time)
+        else:
+            line, members = self._members(draft, seq, time)
+        body = head + members
+        entry = b'%b,"mac":"%b"}' % (body, mac_of(body).hex().encode())
+        if len(entry) > MAX_LINE_BYTES:
+            raise InputSizeError(
+                "audit event", actual=len(entry), maximum=MAX_LINE_BYTES
+            )
+        return line, entry
 
-    def _event(
-        self, draft: AuditDraft, node: str, seq: int, prev: str, time: int
-    ) -> AuditEvent:
-        return AuditEvent(
+    def _use(self, draft: UseDraft, seq: int, now: int) -> tuple[bytes, bytes]:
+        facts = draft.facts
+        text = self._book.of_facts(facts, now)  # type: ignore[union-attr]
+        try:
+            members = _encode_text(facts.kind)
+            if draft.code != "ok":
+                members += b',"code":' + _encode_text(draft.code)
+            if draft.request_id:
+                members += b',"request_id":' + _encode_text(draft.request_id)
+            members += text.member
+            if draft.numbers:
+                members += b',"numbers":' + _encode_text(draft.numbers)
+            if draft.bound:
+                members += b',"bind":"%b"' % self._bind(draft.bound, seq)
+            if draft.digest:
+                members += b',"digest":' + _encode_text(draft.digest)
+            if draft.detail is not None:
+                members += b',"detail":' + _encode_text(draft.detail)
+        except _UNWRITABLE as error:
+            raise _unwritable() from error
+        return text.line, members
+
+    def _members(self, draft: AuditDraft, seq: int, now: int) -> tuple[bytes, bytes]:
+        check_draft(draft)
+        text = self._book.of_draft(draft, now)  # type: ignore[union-attr]
+        has_place = draft.phase is not Phase.SINGLE
+        entry = Entry(
             format=FORMAT,
-            log_id=self.log_id,
-            seq=seq,
-            prev=prev,
-            epoch=EPOCH,
-            time=time,
-            phase=draft.phase,
+            seq="",
+            prev="",
+            time="",
             kind=draft.kind,
+            phase=draft.phase,
             code=draft.code,
-            node=node,
             request_id=draft.request_id,
+            facts="" if text is None else text.digest,
+            numbers=numbers_of(draft.parameters),
+            bind=self._bind(draft.bound, seq).decode() if draft.bound else "",
             operation_id=draft.operation_id,
-            key_id=draft.key_id,
-            version=draft.version,
-            generation=draft.generation,
+            key_id=draft.key_id if has_place else "",
+            version=draft.version if has_place else 0,
+            generation=draft.generation if has_place else 0,
             document_before=draft.document_before,
             document_after=draft.document_after,
             set_digest=draft.set_digest,
-            caller=draft.caller,
-            key=draft.key,
-            parameters=draft.parameters,
-            rule=draft.rule,
-            policy=draft.policy,
             demands=draft.demands,
             approval_id=draft.approval_id,
             approval_signatures=draft.approval_signatures,
             digest=draft.digest,
             detail=draft.detail,
         )
+        try:
+            members = _ENCODER.encode(entry)[len(_EMPTY_HEAD) : -1]
+        except _UNWRITABLE as error:
+            raise _unwritable() from error
+        return b"" if text is None else text.line, members
 
-    def decode(self, line: bytes, seq: int) -> AuditEvent:
+    def _bind(self, bound: bytes, seq: int) -> bytes:
+        salt = self._salt_of(seq)  # type: ignore[misc]
+        return hashlib.sha256(_BIND + salt + bound).hexdigest().encode()
+
+    def authenticate(self, entry: bytes, seq: int) -> None:
         """
-        Authenticate a line, given without newline, wherever it belongs in the log.
+        Check the frame and the MAC of an entry, wherever it belongs in the log.
 
         Args:
-            line: The stored line.
+            entry: The stored line, without newline.
 
             seq: Sequence number to report if it is rejected.
 
         Raises:
-            AuditTamperedError: It is no record of this audit log.
+            AuditTamperedError: It is no entry of this audit log.
         """
-        try:
-            payload, mac = encoding.split(FRAME, line)
-        except MalformedError:
-            raise tampered(Reason.FRAMING, seq) from None
-        if not self.log_id:
-            self._adopt_from(payload, seq)
         mac_of = self._mac_of
-        if mac_of is not None and not hmac.compare_digest(mac, mac_of(payload)):
-            raise tampered(Reason.MAC, seq)
-        event = decode_event(payload)
-        if event is None or event.format != FORMAT:
-            raise _unreadable(payload, seq)
-        if event.log_id != self.log_id:
-            raise tampered(Reason.LOG_ID, seq)
-        if event.epoch != EPOCH:
-            raise tampered(Reason.EPOCH, seq)
-        return event
+        if mac_of is None:
+            if not is_framed(entry):
+                raise _unframed(entry, seq)
+            if not self.log_id:
+                self._adopt_from(entry, seq)
+                self.authenticate(entry, seq)
+            return
+        if not entry.startswith(START):
+            raise _unframed(entry, seq)
+        end = entry[-MAC_BYTES:]
+        mac = b'%b%b"}' % (_BEFORE_MAC, mac_of(entry[:-MAC_BYTES]).hex().encode())
+        if not hmac.compare_digest(end, mac):
+            raise (
+                tampered(Reason.MAC, seq) if is_framed(entry) else _unframed(entry, seq)
+            )
 
-    def _adopt_from(self, payload: bytes, seq: int) -> None:
-        event = decode_event(payload)
-        if event is None or not is_log_id(event.log_id):
-            raise _unreadable(payload, seq)
-        self._adopt(event.log_id)
+    def _adopt_from(self, entry: bytes, seq: int) -> None:
+        found = decode_entry(entry)
+        detail = None if found is None else found.detail
+        if isinstance(detail, LogBegunDetail) and is_log_id(detail.log_id):
+            self._adopt(detail.log_id)
+        elif self._hmac_key is not None:
+            raise tampered(Reason.LOG_ID, seq)
 
     def is_record(self, line: bytes) -> bool:
-        """Return whether this is a record of this audit log, at any position."""
+        """Return whether this is an entry of this audit log, at any position."""
         try:
-            self.decode(line, 0)
+            self.authenticate(line, 0)
         except AuditTamperedError:
             return False
-        return True
+        return decode_entry(line) is not None
 
     def has_record(self, data: bytes) -> bool:
-        """Return whether a whole record lies anywhere in these bytes."""
-        # A newline that was changed joins two records, so lines alone are not enough;
-        # and no text inside an event can hold the start of another, its quotes being
+        """Return whether a whole entry lies anywhere in these bytes."""
+        # A newline that was changed joins two lines, so lines alone are not enough;
+        # and no text inside an entry can hold the start of another, its quotes being
         # escaped.
         before = 0
         for found in _RECORD_END.finditer(data):
-            start = data.rfind(_RECORD_START, before, found.start())
+            start = data.rfind(START, before, found.start())
             if start >= 0 and self.is_record(data[start : found.end()]):
                 return True
             before = found.end()
         return False
 
 
-def _unreadable(payload: bytes, seq: int) -> AuditTamperedError:
-    is_newer = newer_format(payload, FORMAT)
-    return tampered(Reason.FORMAT if is_newer else Reason.EVENT, seq)
+_EMPTY_HEAD: Final = b'{"format":2,"seq":"","prev":"","time":"","kind":'
 
 
-def claimed_event(line: bytes) -> AuditEvent | None:
-    """Return the event of a line, unauthenticated; None if it is no event."""
-    try:
-        return decode_event(encoding.split(FRAME, line)[0])
-    except MalformedError:
-        return None
+def _unwritable() -> InvalidInputError:
+    return InvalidInputError("The event has no valid record form.")
+
+
+def is_framed(entry: bytes) -> bool:
+    """Return whether bytes have the head and the end of an entry."""
+    return b"\n" not in entry and _ENTRY.fullmatch(entry) is not None
+
+
+def _unframed(entry: bytes, seq: int) -> AuditTamperedError:
+    is_newer = newer_format(entry, FORMAT)
+    return tampered(Reason.FORMAT if is_newer else Reason.FRAMING, seq)
+
+
+def is_log_close(entry: bytes) -> bool:
+    """Return whether an entry ends its log for good."""
+    return entry.startswith(_CLOSED, MEMBERS)
+
+
+def changes_end(entry: bytes) -> bool:
+    """Return whether an entry is more to the end of its log than the newest one."""
+    return b',"phase":"' in entry or b',"set_digest":"' in entry or is_log_close(entry)
+
+
+def check_members(entry: bytes, seq: int) -> None:
+    """
+    Check the form of an authentic entry that says more than that a key was used.
+
+    Raises:
+        AuditTamperedError: It is not that of format 2.
+    """
+    is_plain = not changes_end(entry) and b',"detail":{' not in entry
+    if not is_plain and decode_entry(entry) is None:
+        raise tampered(Reason.EVENT, seq)
+
+
+def claimed_entry(line: bytes) -> Entry | None:
+    """Return the members of a line, unauthenticated; None if it is no entry."""
+    return decode_entry(line) if is_framed(line) else None
 
 
 def claimed_seq(line: bytes) -> int | None:
-    """Return a line's sequence number, unauthenticated; None if it is no event."""
-    event = claimed_event(line)
-    return None if event is None else event.seq
+    """Return a line's sequence number, unauthenticated; None if it is no entry."""
+    return int(line[SEQ], 16) if is_framed(line) else None
+
+
+def time_of(record: bytes) -> int:
+    """Return the time of a stored record, unauthenticated."""
+    entry = entry_of(record)
+    return int(entry[TIME]) if is_framed(entry) else 0
 
 
 def is_chain(lines: Sequence[bytes], leaf: str) -> bool:
-    """Return whether lines, without newline, lead to the one of this leaf hash."""
+    """Return whether lines, without newline, lead to the entry of this leaf hash."""
     for line in reversed(lines):
-        event = claimed_event(line)
-        if event is None or leaf_hash(line) != leaf:
+        if line.startswith(facts_lines.START):
+            continue
+        if not is_framed(line) or leaf_hash(line) != leaf:
             return False
-        leaf = event.prev
+        leaf = line[PREV].decode()
     return True
 
 
@@ -446,10 +470,13 @@ class RecordHead(NamedTuple):
     code: bytes
 
 
-def head_of(line: bytes) -> RecordHead | None:
-    """Return a line's first members; None if they hold escapes or are malformed."""
-    found = _HEAD.match(line)
-    return None if found is None else RecordHead(int(found[1]), *found.group(2, 3, 4))
+def head_of(record: bytes) -> RecordHead | None:
+    """Return a record's first members; None if they hold escapes or are malformed."""
+    found = _HEAD.match(record, record.rfind(b"\n") + 1)
+    if found is None:
+        return None
+    time, kind, phase, code = found.groups()
+    return RecordHead(int(time), phase or b"single", kind, code or b"ok")
 
 
 def member(name: str, text: str) -> bytes:
@@ -460,14 +487,90 @@ def member(name: str, text: str) -> bytes:
         return b""
 
 
-def event_of(line: bytes, seq: int) -> AuditEvent:
+def event_of(record: bytes, seq: int) -> AuditEvent:
     """
-    Return the event of a stored line.
+    Return the event of a record.
 
     Raises:
-        AuditTamperedError: It is no event, or not number *seq*.
+        AuditTamperedError: It is no record, or not number *seq*.
     """
-    event = claimed_event(line)
-    if event is None or event.seq != seq:
+    entry = decode_entry(entry_of(record))
+    if entry is None or int(entry.seq, 16) != seq:
         raise tampered(Reason.EVENT, seq)
-    return event
+    return event_from(record, entry, seq)
+
+
+def event_from(record: bytes, entry: Entry, seq: int) -> AuditEvent:
+    """
+    Return the event of a record, given its entry's members.
+
+    Args:
+        record: Facts line and entry.
+
+        entry: The entry's members.
+
+        seq: Sequence number to report if it is bad.
+
+    Raises:
+        AuditTamperedError: Its facts line is another than it names, or does not fit.
+    """
+    facts = _facts_of(record, entry, seq)
+    parameters = facts.with_numbers(entry.numbers)
+    if parameters is None:
+        raise tampered(Reason.FACTS, seq)
+    has_place = entry.phase is not Phase.SINGLE
+    return AuditEvent(
+        format=entry.format,
+        seq=int(entry.seq, 16),
+        prev=entry.prev,
+        time=int(entry.time),
+        kind=entry.kind,
+        phase=entry.phase,
+        code=entry.code,
+        request_id=entry.request_id,
+        facts=entry.facts,
+        bind=entry.bind,
+        operation_id=entry.operation_id,
+        key_id=entry.key_id if has_place else facts.key_id,
+        version=entry.version if has_place else facts.version,
+        generation=entry.generation if has_place else facts.generation,
+        document_before=entry.document_before,
+        document_after=entry.document_after,
+        set_digest=entry.set_digest,
+        caller=facts.caller,
+        key=facts.key,
+        parameters=parameters,
+        rule=facts.rule,
+        policy=facts.policy,
+        demands=entry.demands,
+        approval_id=entry.approval_id,
+        approval_signatures=entry.approval_signatures,
+        digest=entry.digest,
+        detail=entry.detail,
+    )
+
+
+_NO_FACTS: Final = Facts(None, None, "", 0, 0, {}, "", "")
+
+
+def _facts_of(record: bytes, entry: Entry, seq: int) -> Facts:
+    if not entry.facts:
+        return _NO_FACTS
+    check_facts(record, seq)
+    found = facts_lines.parse(facts_line_of(record))
+    if found is None:
+        raise tampered(Reason.FACTS, seq)
+    return found
+
+
+def check_facts(record: bytes, seq: int) -> None:
+    """
+    Check that the facts line of a record is the one that its entry names.
+
+    Raises:
+        AuditTamperedError: It is not.
+    """
+    line = facts_line_of(record)
+    named = named_by(entry_of(record))
+    if line[facts_lines.HASH] != named or (line and facts_lines.parse(line) is None):
+        raise tampered(Reason.FACTS, seq)

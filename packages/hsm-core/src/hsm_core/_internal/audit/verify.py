@@ -16,8 +16,10 @@ from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
 from hsm_core._internal.audit.chain import Follower, LogEnd
+from hsm_core._internal.audit.facts import FactsTrack
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
-from hsm_core._internal.audit.record import GENESIS, Reason, leaf_hash, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import GENESIS, changes_end, event_of, leaf_hash
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification
@@ -85,16 +87,21 @@ class StoredLog(Protocol):
 
     def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
-        Yield the lines from a record on, without newline.
+        Yield the entries from a record on, without newline.
 
-        The next line is requested only after the one before was found good, so a line
-        whose successor is requested counts as verified. A second call continues where
-        the first one ended.
+        The facts line that an entry names is there. The next entry is requested only
+        after the one before was found good, so an entry whose successor is requested
+        counts as verified. A second call continues where the first one ended.
 
         Raises:
             AuditTamperedError: Lines are missing, or can't be told apart.
             AuditUnavailableError: They can't be read now.
         """
+        ...
+
+    @property
+    def facts(self) -> FactsTrack:
+        """Facts lines that were read up to the entry that was yielded last."""
         ...
 
     def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
@@ -152,24 +159,24 @@ def check_end(follower: Follower, error: AuditTamperedError | None) -> None:
 
 
 def follow(
-    stored: StoredLog, follower: Follower, visit: Callable[[AuditEvent], None]
+    stored: StoredLog, follower: Follower, visit: Callable[[bytes], None]
 ) -> None:
     """
-    Verify all lines after those that a follower has verified, and the end.
+    Verify all entries after those that a follower has verified, and the end.
 
     Args:
         stored: The audit log.
 
         follower: Bears the head mark, unless there is no key to authenticate it.
 
-        visit: Called with each good event.
+        visit: Called with each good entry.
 
     Raises:
         AuditTamperedError: A record is bad, or the end is.
         AuditUnavailableError: They can't be read now.
     """
     while True:
-        error = _follow_lines(stored.lines(follower.seq + 1), follower, visit)
+        error = _follow_lines(stored, follower, visit)
         try:
             stored.judge_end(follower, error)
         except AuditTamperedError:
@@ -180,18 +187,16 @@ def follow(
 
 
 def _follow_lines(
-    lines: Generator[bytes, None, None],
-    follower: Follower,
-    visit: Callable[[AuditEvent], None],
+    stored: StoredLog, follower: Follower, visit: Callable[[bytes], None]
 ) -> AuditTamperedError | None:
     # What the lines are read from stays open while an error has them in its traceback.
-    with closing(lines):
-        for line in lines:
+    with closing(stored.lines(follower.seq + 1)) as lines:
+        for entry in lines:
             try:
-                event = follower.follow(line)
+                follower.advance(entry, stored.facts)
             except AuditTamperedError as error:
                 return error
-            visit(event)
+            visit(entry)
     return None
 
 
@@ -205,12 +210,18 @@ def first_follower(stored: StoredLog, hmac_key: bytes | None) -> Follower:
     seq, leaf_hash = PrunedPrefix(stored.first_seq, stored.baseline).start
     head = stored.head
     return Follower(
-        log_id=head.log_id if head else None,
+        log_id=_log_id(stored),
         hmac_key=hmac_key,
         seq=seq,
         leaf_hash=leaf_hash,
         mark=head.mark if head else None,
     )
+
+
+def _log_id(stored: StoredLog) -> str | None:
+    if stored.head is not None:
+        return stored.head.log_id
+    return None if stored.baseline is None else stored.baseline.header.log_id
 
 
 class RecoveredLog(msgspec.Struct, frozen=True):
@@ -246,9 +257,15 @@ def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
         raise tampered(Reason.HEAD_MISSING, 0)
     follower = skip_to_needed(stored, hmac_key)
     end = LogEnd(replace(head.mark, seq=follower.seq, leaf_hash=follower.leaf_hash))
-    follow(
-        stored, follower, lambda event: end.note(event, event.seq, follower.leaf_hash)
-    )
+
+    def visit(entry: bytes) -> None:
+        seq, leaf = follower.seq, follower.leaf_hash
+        if changes_end(entry):
+            end.note(event_of(stored.facts.joined(entry), seq), seq, leaf)
+        else:
+            end.move(seq, leaf)
+
+    follow(stored, follower, visit)
     return RecoveredLog(head, end, stored.baseline)
 
 
@@ -300,11 +317,11 @@ def verify_log(
     follower = first_follower(stored, hmac_key)
     before = follower.seq
 
-    def visit(event: AuditEvent) -> None:
-        prefix.visit(event, follower.leaf_hash)
+    def visit(entry: bytes) -> None:
+        prefix.visit(entry, follower.seq, follower.leaf_hash)
         if look is not None:
-            look(event)
-        records = event.seq - before
+            look(event_of(stored.facts.joined(entry), follower.seq))
+        records = follower.seq - before
         if progress is not None and records % _PROGRESS_EVERY == 0:
             progress(records)
 
@@ -360,7 +377,7 @@ def verify_range(
     )
     while (seq := follower.seq + 1) < end:
         for line in _lines(audit, seq, min(_BLOCK, end - seq)):
-            follower.follow(line)
+            follower.check(line)
     if follower.seq == head.seq and follower.leaf_hash != head.leaf_hash:
         raise tampered(Reason.CHAIN, head.seq)
     return AuditVerification(

@@ -345,7 +345,7 @@ class Flusher:
                 self._failures += 1
                 self._resumes += 1
                 since = self._clock.now() - int(took * 1_000_000)
-                resume = Outage(Cause.HANGING, since).draft(self._chain.end.seq + 1)
+                resume = Outage(Cause.HANGING, since).draft(self._chain.next_seq)
                 self._pending.add(self._extend([resume]))
                 self._pending.must_sync = True
             self._is_writing = bool(self._pending.lines)
@@ -434,7 +434,7 @@ class Flusher:
         """Record the outage, durably, before anything else is appended."""
         group = Group(self._timeout)
         with self._lock:
-            group.add(self._extend([outage.draft(self._chain.end.seq + 1)]))
+            group.add(self._extend([outage.draft(self._chain.next_seq)]))
             group.mark = self._chain.end.mark()
         self._backlog.write(group)
         with self._lock:

@@ -34,8 +34,16 @@ KINDS: Final = KNOWN_OPERATIONS | {
             *("approval-forgotten", "approval-released", "approval-requested"),
             *("approval-reserved", "approval-reviewed", "approval-tampered"),
             *("approval-used", "approvals-removed", "backup", "clock-leap"),
-            *("index-corrected", "key-accepted", "ledger", "locked", "policy-loaded"),
-            *("policy-refused", "prune", "refusals", "repair", "resume"),
+            *("index-corrected", "key-accepted", "ledger", "locked", "log-begun"),
+            *(
+                "log-closed",
+                "policy-loaded",
+                "policy-refused",
+                "prune",
+                "refusals",
+                "repair",
+                "resume",
+            ),
             *("retention-policy", "self-test", "start", "stop", "store-compared"),
             *("tampered", "use-limit-near"),
         )

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from hsm_core._internal.approvals.signatures import verify_consent
-from hsm_core._internal.audit.record import (
+from hsm_core._internal.audit.keys import (
     baseline_mac,
     key_check_value,
     mark_mac_function,
@@ -132,7 +132,7 @@ HASHING: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = MappingProxyType
         ),
         "audit record MAC": (
             lambda: record_mac_function(AUDIT_KEY, LOG_ID)(b"abc"),
-            "caee402a899cf6aeb949226054db13042f8224065129c9cac66904f6c36b3752",
+            "ec9ebbea78060988e4673b7a78269b3a617488a773195f4a8955e669c2d386d0",
         ),
         "audit head mark MAC": (
             lambda: mark_mac_function(AUDIT_KEY, LOG_ID)(b"abc"),

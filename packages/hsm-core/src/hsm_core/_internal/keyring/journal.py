@@ -38,7 +38,7 @@ REMOVED: Final = "system.approvals-removed"
 """Record kind of a removal of completed approvals."""
 
 
-_OF_COMMIT: Final = frozenset({"code", "document_after", "set_digest"})
+_OF_COMMIT: Final = frozenset({"bound", "code", "document_after", "set_digest"})
 
 
 class _Pending(msgspec.Struct, frozen=True):

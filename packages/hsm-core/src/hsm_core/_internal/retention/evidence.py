@@ -17,7 +17,8 @@ from typing import Final, Protocol
 import msgspec
 
 from hsm_core._internal.audit.reading import verified_events
-from hsm_core._internal.audit.record import damaged_ledger, event_of
+from hsm_core._internal.audit.reasons import damaged_ledger
+from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.audit.verify import OfflineVerification, verify_range
 from hsm_core._internal.keyring.dependencies import Dependencies
 from hsm_core._internal.keyring.rollback_check import RollbackCheck, condemn

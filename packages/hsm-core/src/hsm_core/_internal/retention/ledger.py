@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.record import damaged_ledger, event_of, leaf_hash
+from hsm_core._internal.audit.reasons import damaged_ledger
+from hsm_core._internal.audit.record import event_of, leaf_hash
 from hsm_core._internal.audit.verify import verify_range
 from hsm_core._internal.keyring.documents import audited_caller
 from hsm_core._internal.lib.failpoints import failpoint

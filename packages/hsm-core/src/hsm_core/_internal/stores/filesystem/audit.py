@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
-from hsm_core._internal.audit.record import Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     HEAD,
@@ -174,9 +174,11 @@ def _lock(path: Path, hmac_key: bytes) -> LockFile:
 
 
 def _segments(recovered: RecoveredFiles) -> Segments:
+    stored = recovered.stored
+    stored.live.facts = stored.facts.copy(stored.live.next_seq)
     return Segments(
-        recovered.stored.closed,
-        recovered.stored.live,
+        stored.closed,
+        stored.live,
         recovered.descriptor,
         recovered.log.end.leaf_hash,
     )

@@ -14,13 +14,14 @@ from typing import BinaryIO, Final
 from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import (
     HEAD_BYTES,
     HeadCodec,
     HeadMark,
     StoredHead,
 )
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     BASELINE,

@@ -42,14 +42,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
-from hsm_core._internal.audit.record import (
-    MAX_LINE_BYTES,
-    claimed_seq,
-    is_chain,
-    leaf_hash,
-)
+from hsm_core._internal.audit.record import claimed_seq, is_chain, leaf_hash
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     NEW,
@@ -140,12 +136,13 @@ def _cut_back(segments: Segments, tail: Tail) -> None:
         if size < live.size:
             with segments.changing():
                 live.cut(durable.count, durable.size)
-        rest = _rest(tail, live, live.count)
+        live.facts.cut(live.next_seq)
+        rest = live.trimmed(_rest(tail, live, live.count))
         if size > live.size:
             _refuse_records_of_others(segments, size, b"".join(rest))
             os.ftruncate(segments.descriptor, live.size)
         failpoint("audit.heal.after_cut")
-        segments.write(rest)
+        segments.write_trimmed(rest)
     with medium_errors(Cause.SYNC):
         segments.prepare_sync(tail.mark.leaf_hash)
         segments.sync()
@@ -156,7 +153,8 @@ def _refuse_records_of_others(segments: Segments, size: int, ours: bytes) -> Non
     begins = segments.live.size
     extra = os.pread(segments.descriptor, min(size - begins, _CHUNK), begins)
     line = extra.partition(b"\n")[0]
-    if not ours.startswith(extra) and claimed_seq(line) is not None:
+    is_line = claimed_seq(line) is not None or line.startswith(START)
+    if not ours.startswith(extra) and b"\n" in extra and is_line:
         raise MediumError(Cause.MOVED)
 
 
@@ -164,7 +162,9 @@ def _fork(segments: Segments, tail: Tail) -> None:
     """Close the live segment as it is, and go on in a new one."""
     live, durable = segments.live, segments.durable
     path = live.path
-    lines = _rest(tail, live, durable.count)
+    first_seq = live.first_seq + durable.count
+    new = Segment(path, live.number + 1, first_seq, remade=True)
+    lines = new.trimmed(_rest(tail, live, durable.count))
     descriptor = _written_anew(path, lines)
     with _discarding(path, descriptor):
         with medium_errors(Cause.WRITE):
@@ -177,8 +177,7 @@ def _fork(segments: Segments, tail: Tail) -> None:
             os.rename(_temporary(path), path)
             live.path = live.closed_path
             live.cut(durable.count, durable.size)
-            first_seq = live.first_seq + durable.count
-            every.append(Segment(path, live.number + 1, first_seq, remade=True))
+            every.append(new)
     segments.adopt(descriptor)
     _settle(segments, lines, tail)
 
@@ -187,12 +186,18 @@ def _replace(segments: Segments, tail: Tail) -> None:
     """Make the live segment again, from what is durable of it and the tail."""
     live, durable = segments.live, segments.durable
     path = live.path
-    lines = _rest(tail, live, durable.count)
+    first_seq = live.first_seq + durable.count
+    facts = live.facts.copy(first_seq)
+    lines = [
+        facts.trimmed(record, seq)
+        for seq, record in enumerate(_rest(tail, live, durable.count), first_seq)
+    ]
     descriptor = _written_anew(path, chain(_durable_chunks(segments), lines))
     with _discarding(path, descriptor):
         with medium_errors(Cause.WRITE), segments.changing():
             os.rename(_temporary(path), path)
             live.cut(durable.count, durable.size)
+            live.facts = facts
     # A link that `_fork` made, before it could not go on, is in the way now.
     with medium_errors(Cause.WRITE), suppress(FileNotFoundError):
         held = segments.descriptor

@@ -31,16 +31,26 @@ import msgspec
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.head_mark import StoredHead
-from hsm_core._internal.audit.record import (
+from hsm_core._internal.audit.facts import (
+    HASH,
     MAX_LINE_BYTES,
-    Reason,
+    START,
+    FactsTrack,
+    entry_of,
+    facts_line_of,
+    named_by,
+    parse,
+)
+from hsm_core._internal.audit.head_mark import StoredHead
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import (
+    PREV,
     RecordCodec,
-    claimed_event,
+    claimed_entry,
+    claimed_seq,
     is_chain,
     leaf_hash,
     may_tell_of_prune,
-    tampered,
 )
 from hsm_core._internal.audit.verify import RecoveredLog, recover, skip_to_needed
 from hsm_core._internal.lib.failpoints import failpoint
@@ -253,8 +263,8 @@ def _has_prune(path: Path, baseline: Baseline, codec: RecordCodec) -> bool:
         while line := file.readline(MAX_LINE_BYTES + 1):
             line = line.removesuffix(b"\n")
             if may_tell_of_prune(line) and codec.is_record(line):
-                event = claimed_event(line)
-                if event is not None and event.detail == baseline.detail:
+                entry = claimed_entry(line)
+                if entry is not None and entry.detail == baseline.detail:
                     return True
     return False
 
@@ -397,13 +407,14 @@ def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> N
     damage = _damage(path, hmac_key, head)
     with _opened(path, hmac_key, head) as found:
         start = skip_to_needed(found.stored, hmac_key)
-        for line in found.stored.closed_lines(start.seq + 1):
-            start.follow(line)
+        for entry in found.stored.closed_lines(start.seq + 1):
+            start.advance(entry, found.stored.facts)
     with open_reader(path) as file:
         *lines, torn = file.read().split(b"\n")
     nodes = _nodes(lines, start, damage)
     branch = _branch(nodes, start, head, damage)
     ours = [nodes[leaf].line for leaf in branch]
+    _check_facts(ours, start.seq + 1, damage)
     theirs = [node.line for leaf, node in nodes.items() if leaf not in branch]
     aside = b"".join(line + b"\n" for line in theirs) + torn
     name = FragmentName(start.seq + len(ours) + 1, max(now, 0), "fork")
@@ -412,6 +423,20 @@ def set_fork_aside(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> N
         os.unlink(found.twin)
     content = b"".join(line + b"\n" for line in ours)
     replace_file(sibling(path, NEW), path, content)
+
+
+def _check_facts(
+    records: Sequence[bytes], first_seq: int, damage: AuditTamperedError
+) -> None:
+    """Check that a branch has the facts lines that it names."""
+    track = FactsTrack()
+    for seq, record in enumerate(records, first_seq):
+        if line := facts_line_of(record):
+            track.take(line, seq)
+        try:
+            track.check(entry_of(record), seq)
+        except AuditTamperedError:
+            raise damage from None
 
 
 def _damage(path: Path, hmac_key: bytes, head: StoredHead) -> AuditTamperedError:
@@ -424,7 +449,14 @@ def _damage(path: Path, hmac_key: bytes, head: StoredHead) -> AuditTamperedError
 
 
 class _Node(NamedTuple):
-    """A record of the live segment: its line, its place, and the leaf before it."""
+    """
+    A record of the live segment.
+
+    Attributes:
+        line: Its entry, behind the facts line that stands before it, if one does.
+        seq: Its place.
+        prev: The leaf before it.
+    """
 
     line: bytes
     seq: int
@@ -437,13 +469,28 @@ def _nodes(
     """Return all records by leaf hash; each follows from one before it in the file."""
     nodes: dict[str, _Node] = {}
     places = {start.leaf_hash: start.seq}
+    facts, seen = b"", set[bytes]()
     for line in lines:
-        event = claimed_event(line) if start.codec.is_record(line) else None
-        if event is None or places.get(event.prev) != event.seq - 1:
+        if line.startswith(START):
+            facts = line + b"\n"
+            seen.add(line[HASH])
+            if parse(line) is None:
+                raise damage
+            continue
+        named = named_by(line)
+        if named not in (seen | {b""}) or (facts and facts[HASH] != named):
+            raise damage
+        seq, prev = claimed_seq(line), line[PREV].decode(errors="replace")
+        if (
+            seq is None
+            or not start.codec.is_record(line)
+            or places.get(prev) != seq - 1
+        ):
             raise damage
         leaf = leaf_hash(line)
-        places[leaf] = event.seq
-        nodes[leaf] = _Node(line, event.seq, event.prev)
+        places[leaf] = seq
+        nodes[leaf] = _Node(facts + line, seq, prev)
+        facts = b""
     return nodes
 
 

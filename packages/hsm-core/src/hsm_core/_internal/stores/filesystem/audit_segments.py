@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
+from hsm_core._internal.audit.facts import (
+    MAX_LINE_BYTES,
+    START,
+    FactsCache,
+    FactsTrack,
+)
 from hsm_core._internal.audit.medium import Cause, MediumError
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     ClosedName,
@@ -46,6 +53,7 @@ class Segment(msgspec.Struct):
         size: Bytes that they take.
         offsets: Where every `STRIDE`-th line begins; None if not known yet.
         remade: Whether a healing started it.
+        facts: Facts lines that were written to it.
     """
 
     path: Path
@@ -55,6 +63,17 @@ class Segment(msgspec.Struct):
     size: int = 0
     offsets: list[int] | None = msgspec.field(default_factory=list)
     remade: bool = False
+    facts: FactsTrack = msgspec.field(default_factory=FactsTrack)
+
+    @property
+    def next_seq(self) -> int:
+        """Sequence number of the record that is written next."""
+        return self.first_seq + self.count
+
+    def trimmed(self, records: Sequence[bytes]) -> list[bytes]:
+        """Return the next records without the facts lines that are here already."""
+        trimmed = self.facts.trimmed
+        return [trimmed(record, n) for n, record in enumerate(records, self.next_seq)]
 
     def add(self, lengths: Iterable[int]) -> None:
         """Take more lines into account, given their lengths with newline."""
@@ -69,6 +88,7 @@ class Segment(msgspec.Struct):
     def cut(self, count: int, size: int) -> None:
         """Drop all but the first *count* lines, which take *size* bytes."""
         self.count, self.size = count, size
+        self.facts.cut(self.next_seq)
         if self.offsets is not None:
             del self.offsets[-(-count // STRIDE) :]
 
@@ -121,6 +141,7 @@ class Segments:
         self._all = [*closed, live]
         self._guard = threading.Lock()
         self._changes = 0
+        self._facts = FactsCache(self._find_facts)
         self.descriptor = descriptor
         self.durable = self._prepared = Durable(live.count, live.size, leaf_hash)
         self.sync_failed = False
@@ -150,7 +171,19 @@ class Segments:
 
     def write(self, lines: Sequence[bytes]) -> None:
         """
-        Append lines to the live segment and let readers see them.
+        Append records to the live segment and let readers see them.
+
+        Facts lines that are there already are left out.
+
+        Raises:
+            OSError: They can't be written; some may have been, in part.
+            MediumError: The file was moved, replaced or changed.
+        """
+        self.write_trimmed(self.live.trimmed(lines))
+
+    def write_trimmed(self, lines: Sequence[bytes]) -> None:
+        """
+        Append records without the facts lines that are there; see `write`.
 
         Raises:
             OSError: They can't be written; some may have been, in part.
@@ -240,7 +273,8 @@ class Segments:
         with self.changing() as segments:
             os.rename(path, closed)
             full.path = closed
-            segments.append(Segment(path, full.number + 1, full.first_seq + full.count))
+            full.facts = FactsTrack()
+            segments.append(Segment(path, full.number + 1, full.next_seq))
         self.names_failed = True
         self.adopt(-1)
         failpoint("audit.rotate.after_rename")
@@ -274,7 +308,7 @@ class Segments:
 
     def read(self, start_seq: int, limit: int) -> list[bytes]:
         """
-        Return up to *limit* written lines from *start_seq* on, without newline.
+        Return up to *limit* written records from *start_seq* on, without newline.
 
         Raises:
             AuditUnavailableError: A segment can't be read.
@@ -305,13 +339,22 @@ class Segments:
             if step >= len(offsets):
                 raise self._shorter(seq, changes)
             file.seek(offsets[step])
-            for _ in range(skip):
-                file.readline(_MAX_LINE)
-            lines = [file.readline(_MAX_LINE) for _ in range(seq, last)]
-        for position, line in enumerate(lines, seq):
-            if not line.endswith(b"\n"):
-                raise self._shorter(position, changes)
-        return [line[:-1] for line in lines]
+            entries = _entries(file, self._facts)
+            lines = list(islice(entries, skip, skip + last - seq))
+        if len(lines) < last - seq:
+            raise self._shorter(seq + len(lines), changes)
+        joined = self._facts.joined
+        return [joined(line, number) for number, line in enumerate(lines, seq)]
+
+    def _find_facts(self, digest: bytes, seq: int) -> bytes:
+        """Return the facts line that the entry *seq* names, from its segment."""
+        with self._guard:
+            segment = self._find(seq)
+            if segment is None:
+                return b""
+            file = open_reader(segment.path)
+        with file:
+            return find_facts(file, digest)
 
     def _shorter(self, seq: int, changes: int) -> HSMError:
         # What is written again while it is read is not damaged.
@@ -343,13 +386,38 @@ class Segments:
 
 
 def _index(file: BinaryIO) -> list[int]:
-    offsets, offset, count = [], 0, 0
+    offsets, begins, offset, count = [], 0, 0, 0
     while line := file.readline(_MAX_LINE):
-        if count % STRIDE == 0:
-            offsets.append(offset)
-        count += 1
         offset += len(line)
+        if line.startswith(START):
+            continue
+        if count % STRIDE == 0:
+            offsets.append(begins)
+        begins = offset
+        count += 1
     return offsets
+
+
+def _entries(file: BinaryIO, facts: FactsCache) -> Iterator[bytes]:
+    """Yield the complete entries from here on, without newline; keep facts lines."""
+    while (line := file.readline(_MAX_LINE)).endswith(b"\n"):
+        if line.startswith(START):
+            facts.add(line[:-1])
+        else:
+            yield line[:-1]
+
+
+def find_facts(file: BinaryIO, digest: bytes) -> bytes:
+    """Return the facts line of this hash in a segment, without newline, or nothing."""
+    wanted, size = START + digest, os.fstat(file.fileno()).st_size
+    if not size:
+        return b""
+    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
+        at = 0 if content[: len(wanted)] == wanted else content.find(b"\n" + wanted) + 1
+        if not at and content[: len(wanted)] != wanted:
+            return b""
+        end = content.find(b"\n", at)
+        return content[at:end] if end > 0 else b""
 
 
 def segments_of(live: Path, names: Iterable[ClosedName]) -> list[Segment]:

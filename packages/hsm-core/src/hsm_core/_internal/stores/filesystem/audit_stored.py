@@ -17,14 +17,10 @@ from typing import BinaryIO, Final, TypeAlias
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START, FactsTrack
 from hsm_core._internal.audit.head_mark import StoredHead
-from hsm_core._internal.audit.record import (
-    MAX_LINE_BYTES,
-    Reason,
-    RecordCodec,
-    claimed_seq,
-    tampered,
-)
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import RecordCodec, claimed_seq
 from hsm_core._internal.audit.verify import check_end
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core.errors import AuditTamperedError
@@ -65,6 +61,7 @@ class StoredSegments:
         unmarked: Offset in the live segment of the first record that the mark does not
             know.
         torn_bytes: Length of the torn tail behind the good lines.
+        facts: Facts lines of the segment that is read.
     """
 
     def __init__(
@@ -86,6 +83,7 @@ class StoredSegments:
         self.unterminated = False
         self.unmarked: int | None = None
         self.torn_bytes = 0
+        self.facts = FactsTrack()
         self._file = file
         self._codec = codec
         self._open_file = open_file
@@ -103,13 +101,13 @@ class StoredSegments:
         """First record that counts; only a record of this log may name it."""
         if self.closed:
             return self.closed[0].first_seq
-        line = nth_line(self._file, 0) if self._file else None
+        line = nth_entry(self._file, 0) if self._file else None
         is_ours = line is not None and self._codec.is_record(line)
         return max(self._live_seq or 0 if is_ours else 0, self._covered)
 
     def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
-        Yield the lines from a record on; see `StoredLog.lines`.
+        Yield the entries from a record on; see `StoredLog.lines`.
 
         Raises:
             AuditTamperedError: Segments do not join, or a closed one is torn.
@@ -120,7 +118,7 @@ class StoredSegments:
 
     def closed_lines(self, start_seq: int) -> _Lines:
         """
-        Yield the lines of the closed segments.
+        Yield the entries of the closed segments.
 
         Raises:
             AuditTamperedError: Segments do not join, or one is torn.
@@ -136,8 +134,9 @@ class StoredSegments:
             file = self._open_file(segment.path) if joins else None
             if file is None:
                 raise tampered(Reason.SEGMENT, seq)
+            self.facts = FactsTrack()
             with file:
-                seq = yield from _segment_lines(file, seq, end)
+                seq = yield from self._segment_lines(file, seq, end)
             self._position += 1
         return seq
 
@@ -150,24 +149,45 @@ class StoredSegments:
         live, file = self.live, self._file
         mark = self.head.mark if self.head else None
         self._is_whole = True
+        self.facts.rewind(seq)
         if not live.count:
+            self.facts = FactsTrack()
             live.first_seq = seq
             if self.closed:
                 self.closed[-1].count = seq - self.closed[-1].first_seq
         if file is None:
             return
         file.seek(live.size)
+        size = 0
         while line := file.readline(_MAX_LINE):
+            size += len(line)
             self._is_whole = line.endswith(b"\n")
             if not self._is_whole and mark is not None and mark.seq >= seq:
                 # What was synced was synced with its newline.
-                raise tampered(Reason.TORN, seq)
+                raise tampered(_cut_reason(line), seq)
+            if self._is_whole and line.startswith(START):
+                self.facts.take(line[:-1], seq)
+                continue
             yield line[:-1] if self._is_whole else line
             if self.unmarked is None and mark is not None and mark.seq < seq:
                 self.unmarked = live.size
-            live.add([len(line) + (not self._is_whole)])
+            live.add([size + (not self._is_whole)])
+            size = 0
             self.unterminated = not self._is_whole
             seq += 1
+
+    def _segment_lines(self, file: BinaryIO, seq: int, end: int | None) -> _Lines:
+        while seq != end and (line := file.readline(_MAX_LINE)):
+            if not line.endswith(b"\n"):
+                raise tampered(_cut_reason(line), seq)
+            if line.startswith(START):
+                self.facts.take(line[:-1], seq)
+                continue
+            yield line[:-1]
+            seq += 1
+        if self.facts.is_waiting:
+            raise tampered(Reason.FACTS, seq)
+        return seq
 
     def _end_of(self, position: int) -> int | None:
         """Return the record from which on the next segment wins, if it is known."""
@@ -207,7 +227,7 @@ class StoredSegments:
             line = last_line(file)
             if end is not None and claimed_seq(line or b"") != end - 1:
                 # What comes after belongs to the next segment, which overlaps.
-                line = nth_line(file, end - 1 - segment.first_seq) or line
+                line = nth_entry(file, end - 1 - segment.first_seq) or line
         return line
 
     def judge_end(self, follower: Follower, error: AuditTamperedError | None) -> None:
@@ -222,6 +242,8 @@ class StoredSegments:
             raise error
         if error is not None and not self._is_whole:
             error = tampered(Reason.TORN, follower.seq + 1)
+        if error is None and self.facts.is_waiting:
+            error = tampered(Reason.FACTS, follower.seq + 1)
         check_end(follower, error)
         if error is None or self._file is None:
             return
@@ -236,18 +258,15 @@ class StoredSegments:
         return False
 
 
-def _segment_lines(file: BinaryIO, seq: int, end: int | None) -> _Lines:
-    while seq != end and (line := file.readline(_MAX_LINE)):
-        if not line.endswith(b"\n"):
-            raise tampered(Reason.TORN, seq)
-        yield line[:-1]
-        seq += 1
-    return seq
+def _cut_reason(line: bytes) -> Reason:
+    """Return the reason against a line without newline, read up to the longest."""
+    is_long = len(line) > MAX_LINE_BYTES and line.startswith(START)
+    return Reason.FACTS if is_long else Reason.TORN
 
 
 def first_seq(file: BinaryIO) -> int | None:
-    """Return the sequence number in the first line of a segment, if it is complete."""
-    line = nth_line(file, 0)
+    """Return the sequence number of the first entry of a segment, if it is complete."""
+    line = nth_entry(file, 0)
     return None if line is None else claimed_seq(line)
 
 
@@ -266,10 +285,13 @@ def last_line(file: BinaryIO) -> bytes | None:
     return tail[:-1].rpartition(b"\n")[2]
 
 
-def nth_line(file: BinaryIO, position: int) -> bytes | None:
-    """Return a complete line of a file by its index from 0, or None."""
+def nth_entry(file: BinaryIO, position: int) -> bytes | None:
+    """Return a complete entry of a segment by its index from 0, or None."""
     file.seek(0)
-    for _ in range(position):
-        file.readline(MAX_LINE_BYTES + 1)
-    line = file.readline(MAX_LINE_BYTES + 1) if position >= 0 else b""
-    return line[:-1] if line.endswith(b"\n") else None
+    while position >= 0 and (line := file.readline(_MAX_LINE)):
+        if line.startswith(START) and line.endswith(b"\n"):
+            continue
+        if position == 0:
+            return line[:-1] if line.endswith(b"\n") else None
+        position -= 1
+    return None

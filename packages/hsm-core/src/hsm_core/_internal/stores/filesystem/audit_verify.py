@@ -20,8 +20,9 @@ from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, RecordCodec
+from hsm_core._internal.audit.record import RecordCodec
 from hsm_core._internal.audit.verify import OfflineVerification, verify_log
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (

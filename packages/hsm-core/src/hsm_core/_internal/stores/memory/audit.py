@@ -109,6 +109,7 @@ class MemoryAuditLog(BaseAuditLog):
             log_id=entropy.random_bytes(16).hex(),
             hmac_key=hmac_key,
             node=node,
+            random=entropy.random_bytes,
         )
         super().__init__(chain, self._stored, None, clock=clock, hmac_key=hmac_key)
 

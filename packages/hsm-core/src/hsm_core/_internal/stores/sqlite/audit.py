@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.medium import Reserve
-from hsm_core._internal.audit.record import Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.verify import RecoveredLog, recover
 from hsm_core._internal.stores.filesystem.audit_files import (
     HEAD,

@@ -7,24 +7,28 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from hsm_core._internal.audit.facts import SPAN, FactsCache, FactsTrack, entry_of
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
-from hsm_core._internal.audit.record import Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite.audit_rows import (
+    find_facts,
     first_row,
     head_row,
     insert_baseline,
     insert_records,
     last_row,
+    read_earlier,
     read_head,
     read_records,
     read_rows,
@@ -99,6 +103,8 @@ class SqliteMedium:
         self._unfolded = 0
         self._fold_at = _NEVER
         self._adoption: _Adoption | None = None
+        self._facts: FactsTrack | None = None
+        self._read_facts = FactsCache(partial(find_facts, database))
 
     @property
     def segment(self) -> int:
@@ -132,7 +138,8 @@ class SqliteMedium:
         """
         failpoint("audit.before_write")
         with self._transaction(durable=False) as connection:
-            insert_records(connection, mark.seq + 1 - len(lines), lines)
+            first_seq = mark.seq + 1 - len(lines)
+            insert_records(connection, first_seq, lines, self._track(connection))
             self._adopt_before(connection, mark)
             self._note(connection, mark)
         self._wrote(mark)
@@ -198,7 +205,9 @@ class SqliteMedium:
         with self._transaction(durable=True) as connection:
             self._counter = max(self._counter, self._agreed(connection, tail))
             missing = self._missing(connection, tail)
-            insert_records(connection, tail.mark.seq + 1 - len(missing), missing)
+            first_seq = tail.mark.seq + 1 - len(missing)
+            self._facts = read_earlier(connection, first_seq)
+            insert_records(connection, first_seq, missing, self._facts)
             self._adopt_before(connection, tail.mark)
             self._note(connection, tail.mark)
         self._wrote(tail.mark)
@@ -232,7 +241,9 @@ class SqliteMedium:
         if count <= 0:
             return []
         with _own_errors(start_seq, "The audit log can't be read."):
-            return read_records(self._database, start_seq, count)
+            entries = read_records(self._database, start_seq, count)
+            joined = self._read_facts.joined
+            return [joined(entry, seq) for seq, entry in enumerate(entries, start_seq)]
 
     def boundary(self, seq: int, /) -> int:
         """Return *seq*: every record can be removed by itself."""
@@ -306,6 +317,8 @@ class SqliteMedium:
             if first is not None and first < end:
                 reach = min(first + _CHUNK, end)
                 connection.execute("DELETE FROM records WHERE seq < ?", (reach,))
+                served = (reach - SPAN,)
+                connection.execute("DELETE FROM facts WHERE first_seq <= ?", served)
                 return True
         return dropped > 0
 
@@ -325,6 +338,12 @@ class SqliteMedium:
             opened = self._database.transaction(durable=durable, folds=False)
             with opened as connection:
                 yield connection
+
+    def _track(self, connection: sqlite3.Connection) -> FactsTrack:
+        """Return the facts lines that the database has."""
+        if self._facts is None:
+            self._facts = read_earlier(connection, self._written.seq + 1)
+        return self._facts
 
     def _adopt_before(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
         adoption = self._adoption
@@ -376,7 +395,7 @@ class SqliteMedium:
         last = last_row(connection)
         found = 0
         for found, (seq, line) in enumerate(read_rows(connection, tail.first_seq), 1):
-            if found > len(tail.lines) or tail.lines[found - 1] != line + b"\n":
+            if found > len(tail.lines) or entry_of(tail.lines[found - 1][:-1]) != line:
                 raise tampered(Reason.CHAIN, seq)
         if last is not None and last != tail.first_seq + found - 1:
             raise tampered(Reason.SEQUENCE, tail.first_seq + found)

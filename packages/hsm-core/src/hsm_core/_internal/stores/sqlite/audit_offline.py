@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
-from hsm_core._internal.audit.record import MAX_LINE_BYTES, Reason, tampered
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.verify import OfflineVerification, verify_log
 from hsm_core._internal.stores.filesystem.audit_files import HEAD
 from hsm_core._internal.stores.filesystem.opening import sibling

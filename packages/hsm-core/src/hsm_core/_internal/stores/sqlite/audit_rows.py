@@ -3,10 +3,10 @@
 Tables of an audit log in SQLite.
 
 ``records`` holds the very lines that a log in files has, by their sequence number.
-``head`` has one row, the head mark, which every transaction that adds records writes
-too: so it always names the last of them, and nothing can come after it. ``baseline``
-holds the lines of baselines, and ``pruned`` says which one counts and where the record
-of that prune is.
+``facts`` holds the facts lines, by the record that they stand before. ``head`` has one
+row, the head mark, which every transaction that adds records writes too: so it always
+names the last of them, and nothing can come after it. ``baseline`` holds the lines of
+baselines, and ``pruned`` says which one counts and where the record of that prune is.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
-from hsm_core._internal.audit.record import (
-    Reason,
-    RecordCodec,
-    event_of,
-    leaf_hash,
-    tampered,
+from hsm_core._internal.audit.facts import (
+    SPAN,
+    FactsTrack,
+    entry_of,
+    facts_line_of,
 )
+from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import RecordCodec, decode_entry, leaf_hash
 from hsm_core._internal.audit.verify import check_end
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
@@ -43,6 +44,8 @@ SCHEMA: Final = {
     "baseline": "CREATE TABLE baseline ("
     "next_seq INTEGER, number INTEGER, line BLOB NOT NULL, "
     "PRIMARY KEY (next_seq, number)) STRICT, WITHOUT ROWID",
+    "facts": "CREATE TABLE facts ("
+    "first_seq INTEGER PRIMARY KEY, line BLOB NOT NULL) STRICT",
     "head": "CREATE TABLE head ("
     "id INTEGER PRIMARY KEY CHECK (id = 0), content BLOB NOT NULL) STRICT",
     "pruned": "CREATE TABLE pruned ("
@@ -67,6 +70,22 @@ _DAMAGED: Final = frozenset(
 """Results that no healthy database gives to a right statement."""
 
 _ROWS: Final = "SELECT seq, line FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
+_JOINED: Final = (
+    "SELECT seq, records.line, facts.line FROM records "
+    "LEFT JOIN facts ON first_seq = seq WHERE seq >= ? ORDER BY seq LIMIT ?"
+)
+_EARLIER: Final = (
+    "SELECT first_seq, line FROM facts "
+    "WHERE first_seq BETWEEN ? AND ? ORDER BY first_seq"
+)
+_ORPHAN: Final = (
+    "SELECT min(first_seq) FROM facts LEFT JOIN records ON seq = first_seq "
+    "WHERE first_seq >= ? AND seq IS NULL"
+)
+_FACTS: Final = (
+    "SELECT line FROM facts WHERE first_seq BETWEEN ? AND ? "
+    "AND substr(line, 11, 64) = ? ORDER BY first_seq DESC LIMIT 1"
+)
 _LINES: Final = "SELECT number, line FROM baseline WHERE next_seq = ? ORDER BY number"
 
 _BATCHES: Final = (64, 8, 1)
@@ -169,6 +188,7 @@ class StoredRows:
         hmac_key: Key of the audit log; None leaves head mark and MACs unchecked.
 
     Attributes:
+        facts: Facts lines up to the record that was read last.
         has_leftovers: Records before the first one that counts are still there, because
             their removal was interrupted.
 
@@ -183,6 +203,7 @@ class StoredRows:
     def __init__(self, connection: sqlite3.Connection, hmac_key: bytes | None) -> None:
         check_schema(connection)
         self._connection = connection
+        self.facts = FactsTrack()
         self.head = None if hmac_key is None else read_head(connection, hmac_key)
         log_id = self.head.log_id if self.head else ""
         self.baseline = read_baseline(connection, log_id, hmac_key)
@@ -193,7 +214,7 @@ class StoredRows:
 
     def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
-        Yield the lines from a record on; see `StoredLog.lines`.
+        Yield the entries from a record on; see `StoredLog.lines`.
 
         Raises:
             AuditTamperedError: A row is missing or no line, or the database is damaged.
@@ -201,13 +222,19 @@ class StoredRows:
         """
         seq = start_seq
         limit = -1
+        self.facts = read_earlier(self._connection, seq)
         while True:
             before = seq
             try:
-                with closing(read_rows(self._connection, seq, limit)) as rows:
-                    for found, line in rows:
+                rows = self._connection.execute(_JOINED, (seq, limit))
+                with closing(rows):
+                    for found, line, facts in rows:
+                        if not isinstance(line, bytes):
+                            raise tampered(Reason.FRAMING, found)
                         if found != seq:
                             raise tampered(Reason.SEQUENCE, seq)
+                        if facts is not None:
+                            self.facts.take(facts, seq)
                         yield line
                         seq += 1
             except sqlite3.Error as error:
@@ -246,6 +273,9 @@ class StoredRows:
                 raise tampered(Reason.AFTER_MARK, mark.seq + 1)
         if error is not None:
             raise error
+        orphan = self._connection.execute(_ORPHAN, (self.first_seq,)).fetchone()[0]
+        if orphan is not None:
+            raise tampered(Reason.FACTS, orphan)
 
     def has_grown(self, _follower: Follower, /) -> bool:
         """Return False: nobody else writes the log."""
@@ -279,7 +309,8 @@ def read_baseline(
     codec = RecordCodec(baseline.header.log_id, hmac_key)
     for seq, line in read_rows(connection, record_seq, 1):
         if seq == record_seq and codec.is_record(line):
-            if event_of(line, seq).detail == baseline.detail:
+            entry = decode_entry(line)
+            if entry is not None and entry.detail == baseline.detail:
                 return baseline
     raise tampered(Reason.PRUNED, 0)
 
@@ -328,10 +359,56 @@ _BASELINE: Final = _insertions("INSERT INTO baseline VALUES ", "?1,")
 
 
 def insert_records(
-    connection: sqlite3.Connection, first_seq: int, lines: Sequence[bytes]
+    connection: sqlite3.Connection,
+    first_seq: int,
+    records: Sequence[bytes],
+    facts: FactsTrack,
 ) -> None:
-    """Insert lines, each with its newline, as records from *first_seq* on."""
-    _insert(connection, _RECORDS, first_seq, 0, [line[:-1] for line in lines])
+    """
+    Insert records, each with its newline, from *first_seq* on.
+
+    Args:
+        connection: Open on the log.
+
+        first_seq: Sequence number of the first one.
+
+        records: Facts line and entry of each.
+
+        facts: Facts lines that the database has.
+    """
+    entries = []
+    for seq, record in enumerate(records, first_seq):
+        trimmed = facts.trimmed(record, seq)[:-1]
+        line, entry = facts_line_of(trimmed), entry_of(trimmed)
+        if line:
+            connection.execute("INSERT INTO facts VALUES (?, ?)", (seq, line))
+        entries.append(entry)
+    _insert(connection, _RECORDS, first_seq, 0, entries)
+
+
+def read_earlier(connection: sqlite3.Connection, seq: int) -> FactsTrack:
+    """
+    Return the facts lines before a record that may serve it or later ones.
+
+    Raises:
+        sqlite3.Error: They can't be read.
+    """
+    track = FactsTrack()
+    for first, line in connection.execute(_EARLIER, (seq - SPAN + 1, seq - 1)):
+        track.take_earlier(line, first)
+    return track
+
+
+def find_facts(database: Database, digest: bytes, seq: int) -> bytes:
+    """
+    Return the facts line that a record names, without newline, or nothing.
+
+    Raises:
+        IntegrityError: The database is damaged.
+        StoreUnavailableError: It can't be read.
+    """
+    found = database.row(_FACTS, (seq - SPAN + 1, seq, digest))
+    return found[0] if found is not None else b""
 
 
 def insert_baseline(

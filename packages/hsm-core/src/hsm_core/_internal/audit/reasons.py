@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Reasons for which verification rejects an audit log."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from hsm_core.errors import AuditTamperedError
+
+
+class Reason(StrEnum):
+    """Fault of the first bad record, or of the audit log as a whole."""
+
+    FRAMING = "framing"
+    MAC = "mac"
+    FORMAT = "format"
+    EVENT = "event"
+    FACTS = "facts"
+    LOG_ID = "log_id"
+    SEQUENCE = "sequence"
+    CHAIN = "chain"
+    SEGMENT = "segment"
+    MARK = "mark"
+    TORN = "torn"
+    SHORTER = "shorter"
+    AFTER_CLEAN = "after_clean"
+    AFTER_CLOSE = "after_close"
+    AFTER_MARK = "after_mark"
+    DATABASE = "database"
+    PRUNED = "pruned"
+    BASELINE = "baseline"
+    HEAD_MISSING = "head_missing"
+    HEAD_DAMAGED = "head_damaged"
+
+
+_SENTENCES: Final = {
+    Reason.FRAMING: "its framing is invalid",
+    Reason.MAC: "its MAC is wrong",
+    Reason.FORMAT: "its format is supported only by a newer release",
+    Reason.EVENT: "its members are not in the canonical form of format 2",
+    Reason.FACTS: "its facts line is missing, altered or misplaced",
+    Reason.LOG_ID: "it belongs to another audit log",
+    Reason.SEQUENCE: "its sequence number is out of order",
+    Reason.CHAIN: "its hash does not match the previous record",
+    Reason.SEGMENT: "the segments before and after it do not connect",
+    Reason.MARK: "it differs from the record that the head mark names",
+    Reason.TORN: "its line is cut off where no crash can have cut it",
+    Reason.SHORTER: "it is missing, and the head mark names it",
+    Reason.AFTER_CLEAN: "it was added after the log was closed cleanly",
+    Reason.AFTER_CLOSE: "it was added after the log was closed for good",
+    Reason.AFTER_MARK: "it lies past the end that the head mark names",
+    Reason.DATABASE: "the database is damaged from here on, or has unknown tables",
+    Reason.PRUNED: "it is missing, and no pruning record accounts for it",
+    Reason.BASELINE: "the baseline kept from the pruned records before it was altered",
+    Reason.HEAD_MISSING: "the head mark is missing",
+    Reason.HEAD_DAMAGED: "the head mark was altered",
+}
+
+
+def tampered(reason: Reason, seq: int) -> AuditTamperedError:
+    """Return the error that names the first bad record and the reason."""
+    return AuditTamperedError(
+        f"The audit log is damaged at record {seq}: {_SENTENCES[reason]}.",
+        seq=seq,
+        reason=reason.value,
+    )
+
+
+def damaged_ledger(error: AuditTamperedError) -> str:
+    """Return the message for a damaged retention ledger."""
+    seq, reason = error.facts.get("seq", 0), error.facts.get("reason")
+    why = f": {_SENTENCES[Reason.FORMAT]}" if reason == Reason.FORMAT else ""
+    return f"The retention ledger is damaged at record {seq}{why}."
