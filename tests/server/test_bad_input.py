@@ -534,3 +534,13 @@ async def test_an_event_id_means_nothing_to_a_page(small: API) -> None:
     answer = await small.send("GET", "/audit/events", headers={"Last-Event-ID": "5"})
 
     assert 200 == answer.status
+
+
+async def test_no_body_again_and_again(small: API) -> None:
+    """Requests without a body are answered, however many there are."""
+    for _ in range(3):
+        async with asyncio.timeout(30):
+            found = await refusal(
+                small, "POST", "/keys/signer/sign", data=b"", headers=JSON
+            )
+        assert (422, "invalid_input") == found
