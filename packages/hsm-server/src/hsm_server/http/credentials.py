@@ -100,7 +100,7 @@ def shown_by(request: web.Request) -> bytes:
     """
     known = request.get(_SHOWN)
     if known is None:
-        known = request[_SHOWN] = shown_digest(
+        known = request[_SHOWN] = credential_digest(
             _field(request, "Authorization"),
             _field(request, "Cookie"),
             certificate_of(request.transport),
@@ -111,13 +111,6 @@ def shown_by(request: web.Request) -> bytes:
 def _field(request: web.Request, name: str) -> bytes:
     values = request.headers.getall(name, [])
     return "\n".join(values).encode("utf-8", "surrogateescape")
-
-
-def shown_digest(authorization: bytes, cookie: bytes, certificate: bytes) -> bytes:
-    """Return the digest of `shown_by` from header fields and certificate."""
-    if authorization or cookie:
-        return credential_digest(authorization, cookie)
-    return credential_digest(b"", b"", certificate)
 
 
 def certificate_of(transport: asyncio.BaseTransport | None) -> bytes:

@@ -26,7 +26,6 @@ from hsm_server.http.credentials import (
     bearer_of,
     certificate_of,
     peer_address,
-    shown_digest,
 )
 from hsm_server.http.middleware import (
     REQUEST_ID,
@@ -45,6 +44,7 @@ from hsm_server.http.state import (
     VAULT,
     Exchange,
 )
+from hsm_server.limits.guard import credential_digest
 from hsm_server.observability.tracing import parent_of
 from hsm_server.vault.access import CancelUse, Reply, Visitor
 
@@ -175,7 +175,7 @@ class FastPath:
             return None
         certificate = certificate_of(requester.transport)
         authorization = head.fields.get(b"authorization", b"")
-        shown = shown_digest(authorization, b"", certificate)
+        shown = credential_digest(authorization, b"", certificate)
         if not self._guard.is_good(shown):
             return None
         try:

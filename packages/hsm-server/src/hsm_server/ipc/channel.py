@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -28,6 +29,9 @@ _READ_BYTES: Final = 64 * 1024
 _MOST_UNSENT: Final = 512 * 1024 * 1024
 _MUCH_UNSENT: Final = 8 * 1024 * 1024
 _FEW_UNSENT: Final = 1024 * 1024
+_AT_ONCE: Final = 64
+"""Frames in one system call."""
+
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
 _SOCKET: Final = int(socket.SOL_SOCKET)
 _SCM_CREDENTIALS: Final = 2  # <linux/socket.h>; Python names it from 3.14 on
@@ -230,8 +234,7 @@ class Channel(Generic[T]):
             return
         try:
             while self._unsent:
-                batch = [self._unsent[n] for n in range(min(64, len(self._unsent)))]
-                self._drop(self._socket.sendmsg(batch))
+                self._drop(self._socket.sendmsg(islice(self._unsent, _AT_ONCE)))
         except (BlockingIOError, InterruptedError):
             if not self._is_writing:
                 self._is_writing = True

@@ -70,22 +70,57 @@ _MOST_EVENTS: Final = 64
 _MOST_ANSWER_BYTES: Final = 1024 * 1024 * 1024
 
 
+class _Callback:
+    """
+    Callback in place of a future: an answer takes no turn of the event loop.
+
+    Args:
+        call: Called with the answer or the error.
+
+        loop: The event loop.
+    """
+
+    __slots__ = ("_call", "_is_done", "_loop")
+
+    def __init__(
+        self,
+        call: Callable[[Answer | HSMError], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._call = call
+        self._loop = loop
+        self._is_done = False
+
+    def done(self) -> bool:
+        """Return whether there is an answer or an error."""
+        return self._is_done
+
+    def set_result(self, answer: Answer) -> None:
+        """Pass on an answer; a fault of who takes it must not stop the others."""
+        self._is_done = True
+        try:
+            self._call(answer)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": "A reply could not be sent.", "exception": error}
+            )
+
+    def set_exception(self, error: HSMError) -> None:
+        """Pass on an error, but not from within what may have caused it."""
+        self._is_done = True
+        self._loop.call_soon(self._call, error)
+
+
 @dataclass(slots=True)
 class _Waiting:
     """Request waiting for its response."""
 
     kind: type[Operation[Any]] | None
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[Answer] | _Callback
     pieces: Collected | None = None
     payload: bytes = b""
     events: asyncio.Queue[Event] | None = None
     is_sent: bool = False
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether there is an answer of the vault."""
-        answer = self.answer
-        return answer.done() and not answer.cancelled() and not answer.exception()
 
     def give_up(self) -> None:
         """Fail the request: its response will not come."""
@@ -95,8 +130,9 @@ class _Waiting:
         """Fail the request with an error."""
         if not self.answer.done():
             self.answer.set_exception(error)
-            # The caller may have gone.
-            self.answer.exception()
+            if isinstance(self.answer, asyncio.Future):
+                # The caller may have gone.
+                self.answer.exception()
 
     def keep(self, piece: bytes) -> bool:
         """Keep a piece of what comes; return whether that is not too much."""
@@ -165,20 +201,21 @@ class VaultLink:
                 made, this is `OutcomeUnknownError`.
             OverloadedError: Too many wait already.
         """
-        waiting = self._begin(kind)
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        waiting = self._begin(kind, answer)
         number = self._last_id
         try:
-            await self._send(number, request, waiting, chunks)
-            return await waiting.answer, waiting.payload
+            await self._send(number, request, waiting, answer, chunks)
+            return await answer, waiting.payload
         finally:
-            self._end(number)
+            self._end(number, answer)
 
     def begin(
         self,
         visitor: Visitor,
         data: bytes,
         kind: type[Operation[Any]],
-        answered: Callable[[asyncio.Future[Answer], bytes], None],
+        answered: Callable[[Answer | HSMError, bytes], None],
     ) -> Callable[[], object] | None:
         """
         Send an operation that needs no chunks, and return how to cancel it.
@@ -198,18 +235,20 @@ class VaultLink:
         """
         if len(self._waiting) >= MAX_WAITING:
             return None
-        waiting = self._begin(kind)
+
+        def end(answer: Answer | HSMError) -> None:
+            if self._waiting.pop(number, None) is not None:
+                answered(answer, waiting.payload)
+
+        def cancel() -> None:
+            if self._waiting.pop(number, None) is not None:
+                self._channel.send(packed(Cancel(number)))
+
+        waiting = self._begin(kind, _Callback(end, self._loop))
         number = self._last_id
         waiting.is_sent = True
         self._channel.send(packed(Request(number, Purpose.EXECUTE, visitor, data)))
-
-        def end(answer: asyncio.Future[Answer]) -> None:
-            self._end(number)
-            if not answer.cancelled():
-                answered(answer, waiting.payload)
-
-        waiting.answer.add_done_callback(end)
-        return waiting.answer.cancel
+        return cancel
 
     async def events(
         self, request: Request, operation: Operation[Any]
@@ -220,35 +259,41 @@ class VaultLink:
         Raises:
             HSMError: What the vault answered in the end; or see `ask`.
         """
-        waiting = self._begin(type(operation))
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        waiting = self._begin(type(operation), answer)
         waiting.events = asyncio.Queue(_MOST_EVENTS)
         number = self._last_id
         try:
-            await self._send(number, request, waiting, iter(()))
+            await self._send(number, request, waiting, answer, iter(()))
             while True:
-                event = await _next(waiting.events, waiting.answer)
+                event = await _next(waiting.events, answer)
                 if event is None:
                     break
                 yield event.principal, event.data
-            answer = waiting.answer.result()
-            if answer.error is not None:
-                raise wire.error_from_record(answer.error)
+            found = answer.result()
+            if found.error is not None:
+                raise wire.error_from_record(found.error)
         finally:
-            self._end(number)
+            self._end(number, answer)
 
-    def _begin(self, kind: type[Operation[Any]] | None) -> _Waiting:
+    def _begin(
+        self,
+        kind: type[Operation[Any]] | None,
+        answer: asyncio.Future[Answer] | _Callback,
+    ) -> _Waiting:
         if not self.is_open:
             raise _lost(None)
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError
         self._last_id += 1
-        waiting = _Waiting(kind, self._loop.create_future())
+        waiting = _Waiting(kind, answer)
         self._waiting[self._last_id] = waiting
         return waiting
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int, answer: asyncio.Future[Answer]) -> None:
         """Wait no more, and say so where the vault has not answered."""
-        if not self._waiting.pop(number).is_answered:
+        del self._waiting[number]
+        if not answer.done() or answer.cancelled() or answer.exception():
             self._channel.send(packed(Cancel(number)))
 
     async def _send(
@@ -256,6 +301,7 @@ class VaultLink:
         number: int,
         request: Request,
         waiting: _Waiting,
+        answer: asyncio.Future[Answer],
         payload: Iterator[memoryview],
     ) -> None:
         """Send a request while its caller waits."""
@@ -264,8 +310,8 @@ class VaultLink:
         for piece in chain(payload, pieces):
             in_chunks = True
             self._channel.send_chunk(number, piece)
-            await self._room(waiting)
-            if waiting.answer.done():
+            await self._room(answer)
+            if answer.done():
                 return
         request = msgspec.structs.replace(
             request, id=number, operation=rest, in_chunks=in_chunks
@@ -273,12 +319,12 @@ class VaultLink:
         waiting.is_sent = True
         self._channel.send(packed(request))
 
-    async def _room(self, waiting: _Waiting) -> None:
+    async def _room(self, answer: asyncio.Future[Answer]) -> None:
         """Wait until little is left to be sent, or the answer is given up."""
         if self._channel.has_room:
             return
         room = asyncio.ensure_future(self._channel.room())
-        either: set[asyncio.Future[Any]] = {room, waiting.answer}
+        either: set[asyncio.Future[Any]] = {room, answer}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -474,7 +520,7 @@ class RemoteVault:
 
         kind = type(operation)
 
-        def answered(answer: asyncio.Future[Answer], payload: bytes) -> None:
+        def answered(answer: Answer | HSMError, payload: bytes) -> None:
             replied(self._reply(visitor, kind, answer, payload))
 
         return link.begin(visitor, data, kind, answered)
@@ -483,19 +529,17 @@ class RemoteVault:
         self,
         visitor: Visitor,
         kind: type[Operation[Any]],
-        answer: asyncio.Future[Answer],
+        answer: Answer | HSMError,
         payload: bytes,
     ) -> Reply:
         """Return the reply in an answer."""
-        lost = answer.exception()
-        if isinstance(lost, Exception):
-            return Reply(error=lost)
-        found = answer.result()
-        principal, quota = found.principal, found.quota
+        if isinstance(answer, HSMError):
+            return Reply(error=answer)
+        principal, quota = answer.principal, answer.quota
         try:
-            if found.error is not None:
-                raise self._error(visitor, found.error)
-            result = _result(kind, found, payload)
+            if answer.error is not None:
+                raise self._error(visitor, answer.error)
+            result = _result(kind, answer, payload)
         except Exception as error:
             return Reply(principal, error=error, quota=quota)
         return Reply(principal, result, quota=quota)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -158,20 +159,31 @@ class AddressGuard:
             self._lockouts.fail(peer_of(address))
 
 
-def credential_digest(*shown: bytes) -> bytes:
+_LENGTHS: Final = struct.Struct(">III")
+
+
+def credential_digest(authorization: bytes, cookie: bytes, certificate: bytes) -> bytes:
     """
     Return a digest of the credentials of a request, so that memory never holds them.
 
+    The certificate counts only if there are no others.
+
     Args:
-        shown: Presented credentials, such as the value of a header field.
+        authorization: Value of the header field.
+
+        cookie: Value of the header field.
+
+        certificate: Client certificate, DER.
 
     Returns:
         Empty if the request shows none.
     """
-    if not any(shown):
+    if authorization or cookie:
+        certificate = b""
+    elif not certificate:
         return b""
-    lengths = b"".join(len(part).to_bytes(4, "big") for part in shown)
-    return hashlib.sha256(b"".join((lengths, *shown))).digest()
+    lengths = _LENGTHS.pack(len(authorization), len(cookie), len(certificate))
+    return hashlib.sha256(lengths + authorization + cookie + certificate).digest()
 
 
 def actor_limiter(

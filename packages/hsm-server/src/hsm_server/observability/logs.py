@@ -86,10 +86,27 @@ def plain_fields(
     logger: object, method: str, fields: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Return the allowed fields of a line; a processor of structlog."""
+    if _are_plain(fields):
+        return fields
     kept = {name: _plain(fields[name]) for name in fields if name in FIELDS}
     if len(kept) < len(fields):
         kept["left_out"] = sorted(_text(name) for name in fields.keys() - FIELDS.keys())
     return kept
+
+
+def _are_plain(fields: Mapping[str, Any]) -> bool:
+    """Return whether a line can be written as it is, as most can."""
+    if not fields.keys() <= FIELDS.keys():
+        return False
+    text = ""
+    for value in fields.values():
+        kind = type(value)
+        if kind is str:
+            text += value
+        elif kind is not bool and not (kind in {int, float} and abs(value) < _MOST):
+            return False
+    is_short = len(text) <= MOST_CHARACTERS
+    return is_short and text.isprintable() and not _may_hold_secret(text)
 
 
 def _plain(value: object) -> Plain:
@@ -113,12 +130,20 @@ def _is_written(value: float | None) -> bool:
 
 def _text(value: str) -> str:
     """Return text in one line, cut, and without what looks like a secret."""
-    masked = _SECRETS.sub(MASK, str(value)[:_MOST_LOOKED_AT])
+    masked = str(value)[:_MOST_LOOKED_AT]
+    if _may_hold_secret(masked):
+        masked = _SECRETS.sub(MASK, masked)
     if len(masked) > MOST_CHARACTERS:
         masked = masked[:MOST_CHARACTERS] + "…"
     if masked.isprintable():
         return masked
     return "".join(map(_shown, masked))
+
+
+def _may_hold_secret(text: str) -> bool:
+    """Return whether text has the beginning of a secret; searching it takes longer."""
+    lower = text.lower()
+    return "eyj" in lower or "beare" in lower or "-----be" in lower
 
 
 def _shown(character: str) -> str:
@@ -185,9 +210,7 @@ def make_logger(
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level.upper()]),
         context_class=dict,
-        cache_logger_on_first_use=True,
-        **({"process": process} if process else {}),
-    )
+    ).bind(**({"process": process} if process else {}))
     return wrapped
 
 
