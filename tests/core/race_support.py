@@ -36,6 +36,9 @@ THREADS: Final = 16
 PATIENCE: Final = 120.0
 """How long a thread is waited for, in seconds."""
 
+OUTAGE: Final = frozenset({"audit_unavailable", "storage_full", "store_unavailable"})
+"""What uses are refused with while a disk fails."""
+
 CROWD: Final = "crowd"
 """Principal of who uses keys."""
 

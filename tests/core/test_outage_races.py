@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import resource
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from tests.core.audit_faults import Faults, until
 from tests.core.race_support import (
     ALGORITHMS,
     CROWD,
+    OUTAGE,
     THREADS,
     Crowd,
     Seen,
@@ -28,9 +32,9 @@ from tests.core.race_support import (
     open_site,
     protecting,
 )
+from tests.support import REPOSITORY, require_program
 
 TRIALS = int(os.environ.get("FERROHSM_RACES", "1"))
-REFUSALS = frozenset({"audit_unavailable", "storage_full", "store_unavailable"})
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +71,7 @@ OUTAGES = [
     (full_disk, KeyStoreKind.SQLITE),
     (failing_sync, KeyStoreKind.FILESYSTEM),
 ]
-"""A database writes and syncs in C: that its syncs fail is shown by other tests."""
+"""A database syncs in C, where only the kernel can let a sync fail: see below."""
 
 
 def trial(site: Site, outage: object) -> None:
@@ -83,7 +87,7 @@ def trial(site: Site, outage: object) -> None:
             time.sleep(random.random() * 0.005)
             stack.enter_context(outage(site))  # type: ignore[operator]
 
-        seen = Crowd(REFUSALS, stops=False).run(works, end)
+        seen = Crowd(OUTAGE, stops=False).run(works, end)
     until(lambda: site.session.status().audit.available)
     check(site, seen, head)
 
@@ -95,7 +99,7 @@ def check(site: Site, seen: list[Seen], head: int) -> None:
         if event.caller and event.caller.principal == CROWD and event.code == "ok":
             recorded[event.request_id] += 1
 
-    assert {True} == {one.refused in REFUSALS for one in seen}
+    assert {True} == {one.refused in OUTAGE for one in seen}
     assert {frozenset[str]()} == {frozenset(one.other) for one in seen}
     for number, one in enumerate(seen):
         assert one.answered <= recorded[f"thread-{number}"] <= one.answered + 1
@@ -111,3 +115,38 @@ def test_a_disk_that_fails(
     with open_site(tmp_path, kind, sync=sync) as site:
         for _ in range(TRIALS):
             trial(site, outage)
+
+
+@pytest.mark.skipif(TRIALS == 1, reason="A traced process takes ten seconds to open.")
+@pytest.mark.parametrize("sync", AuditSync)
+def test_a_sync_of_a_database_that_fails(tmp_path: Path, sync: AuditSync) -> None:
+    """The kernel refuses all syncs from one on; what was answered is found later."""
+    strace = require_program("strace")
+    for number in range(TRIALS // 50 + 1):
+        folder, first = tmp_path / str(number), 60 + random.randrange(20)
+        rule = f"inject=fdatasync:error=EIO:when={first}+"
+        done = subprocess.run(
+            [
+                *(strace, "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"),
+                *("-e", "trace=fdatasync", "-e", rule),
+                *(sys.executable, "-m", "tests.core.race_child"),
+                *(str(folder), KeyStoreKind.SQLITE, sync),
+            ],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        told = json.loads(done.stdout)
+        with open_site(folder, KeyStoreKind.SQLITE) as site:
+            recorded: Counter[str] = Counter()
+            for event in site.events_since(told["head"]):
+                if event.caller and event.caller.principal == CROWD:
+                    recorded[event.request_id] += event.code == "ok"
+
+            assert [] == told["others"]
+            assert any(told["answered"])
+            for thread, answered in enumerate(told["answered"]):
+                assert answered <= recorded[f"thread-{thread}"]
+            site.session.verify_audit()
