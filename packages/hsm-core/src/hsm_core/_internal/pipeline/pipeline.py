@@ -313,14 +313,10 @@ class Pipeline:
 
     def _standing(self, outcomes: Sequence[Outcome]) -> list[AuditDraft]:
         """Return the records of the outcomes that stand; the audit log is locked."""
-        found, store = [], self._services.inventory.store
+        found = []
         for outcome in outcomes:
             if outcome.error is None:
-                seen = outcome.seen
-                # Whether the store may be used is asked, for no cell tells.
-                if (seen is not None and not seen.holds()) or (
-                    outcome.needs_store and not store.available
-                ):
+                if not self._stands(outcome):
                     outcome.has_moved = True
                     continue
                 if outcome.check is not None:
@@ -328,6 +324,14 @@ class Pipeline:
             if outcome.draft is not None:
                 found.append(outcome.draft)
         return found
+
+    def _stands(self, outcome: Outcome) -> bool:
+        """Whether nothing has changed that a use rests on."""
+        seen = outcome.seen
+        if seen is not None and not seen.holds():
+            return False
+        # Whether the store may be used is asked, for no cell tells.
+        return not outcome.needs_store or self._services.inventory.store.available
 
 
 class BoundHSM:
