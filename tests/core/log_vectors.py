@@ -146,7 +146,7 @@ def _right() -> list[Vector]:
     change.head = change.scribe.head(clean=True, set_digest="03" * 32, counter=7)
 
     batch = Vector("a batch, one item of which failed")
-    what = hashlib.sha256(SIGNATURE + bytes(32)).digest()
+    what = hashlib.sha256(SIGNATURE).digest() + bytes(32)
     batch.scribe.add(batch.facts_line)
     batch.binds[1] = what
     counted = {"type": "batch", "count": 2, "failed": 1, "inputs": "04" * 32}
