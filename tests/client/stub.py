@@ -5,6 +5,8 @@ A small HTTPS server that executes operations by the REST table, and can misbeha
 It stands in for hsm-server where that is not installed.
 """
 
+import base64
+import json
 import re
 import socket
 import ssl
@@ -20,7 +22,7 @@ from hsm_core import wire
 from hsm_core.errors import HSMError
 from hsm_core.operations import OPERATIONS, Operation, Route
 from hsm_core.protocols import HSM
-from hsm_core.rest import API_PREFIX, APPROVAL_HEADER
+from hsm_core.rest import API_PREFIX, APPROVAL_HEADER, RESULT_HEADER
 from tests.client.certificates import Certificates
 
 TOKEN = "stub.bearer.token"
@@ -89,7 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
     def behave(self, request: Received) -> None:
         """Execute the request and answer it."""
         status, kind, body = self.execute(request)
-        self.reply(status, kind, body)
+        headers = {}
+        wanted = request.headers.get("accept", "")
+        if kind == "application/json" and wanted.startswith("application/octet-stream"):
+            fields = json.loads(body)
+            operation, _ = _match(request.method, urlsplit(request.target).path)
+            body = base64.b64decode(fields.pop(operation.route.raw_response))
+            headers[RESULT_HEADER] = json.dumps(fields)
+            kind = "application/octet-stream"
+        self.reply(status, kind, body, headers)
 
     def execute(self, request: Received) -> tuple[int, str, bytes]:
         """Execute the request, and return status, media type and body."""

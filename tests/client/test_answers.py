@@ -12,6 +12,7 @@ from hsm_core.errors import (
     TransportError,
     UnavailableError,
 )
+from hsm_core.rest import RESULT_HEADER
 from tests.client.stub import PROBLEM, Stub, answer, problem
 from tests.client.ways import Remote, Way
 
@@ -100,6 +101,19 @@ class TestProblems:
         stub.faults.append(answer(200, "application/json", body))
         with pytest.raises(TransportError) as caught:
             hsm.execute(ops.Status())
+
+        assert caught.value.facts["reason"] == "answer"
+
+    @pytest.mark.parametrize(
+        "fields",
+        ["", "{", "[]", "{}", '{"key_id":"k","version":"1"}', '{"version":1}', "\xff"],
+    )
+    def test_unreadable_raw_answer(self, hsm: Way, stub: Stub, fields: str) -> None:
+        """Bytes without the other fields of the result are refused."""
+        headers = {RESULT_HEADER: fields}
+        stub.faults.append(answer(200, "application/octet-stream", b"c", headers))
+        with pytest.raises(TransportError) as caught:
+            hsm.execute(ops.Encrypt(key_id="k", plaintext=bytes(10**6)))
 
         assert caught.value.facts["reason"] == "answer"
 

@@ -92,6 +92,9 @@ class TestOperations:
             sent.body,
         )
         assert sent.target == "/api/v1/keys/box/encrypt?aad=%2B%2F%2F%2B"
+        assert {"application/octet-stream, application/problem+json"} == {
+            request.headers["accept"] for request in stub.received[1:]
+        }
 
     def test_long_payload_with_long_aad(self, hsm: Way, stub: Stub) -> None:
         """What is too long for a query travels in JSON, if the payload may."""

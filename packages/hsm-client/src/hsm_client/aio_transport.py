@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from io import BytesIO
 
 try:
     import aiohttp
@@ -28,6 +29,7 @@ from hsm_client.transport import (
     parse_retry_after,
 )
 from hsm_core.errors import TransportError
+from hsm_core.rest import RESULT_HEADER
 
 
 class AsyncTransport:
@@ -127,14 +129,13 @@ class AsyncTransport:
             await self._opened.close()
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        chunks, length = [], 0
+        body = BytesIO()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                while chunk := await response.content.readany():
-                    length += len(chunk)
-                    if length > self._max_answer_bytes:
+                async for chunk, _ in response.content.iter_chunks():
+                    body.write(chunk)
+                    if body.tell() > self._max_answer_bytes:
                         raise too_long(self._max_answer_bytes)
-                    chunks.append(chunk)
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
                 raise
@@ -145,7 +146,8 @@ class AsyncTransport:
         return Answer(
             status=response.status,
             content_type=response.headers.get("Content-Type", ""),
-            body=b"".join(chunks),
+            body=body.getvalue(),
+            result_fields=response.headers.get(RESULT_HEADER, ""),
             retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
         )
 

@@ -20,7 +20,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result_type
-from hsm_core.rest import API_PREFIX
+from hsm_core.rest import API_PREFIX, RESULT_HEADER
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 _LONGEST_BLOCK: Final = 4 * 1024 * 1024
@@ -124,12 +124,14 @@ class Answer:
     HTTP response.
 
     Attributes:
+        result_fields: Value of `RESULT_HEADER`, or empty.
         retry_after_seconds: Value of Retry-After, or None.
     """
 
     status: int
     content_type: str
     body: bytes = field(repr=False)
+    result_fields: str = ""
     retry_after_seconds: float | None = None
 
 
@@ -153,6 +155,9 @@ def request_of(operation: Operation[Any], /) -> Request:
         target = _with_query(path, others)
         if len(target) <= _TARGET_CHARACTERS:
             headers["Content-Type"] = _BYTES
+            if route.raw_response:
+                # A result can be as long, and base64 of it would be longer.
+                headers["Accept"] = f"{_BYTES}, application/problem+json"
             return Request(
                 method=route.method, target=target, headers=headers, body=raw
             )
@@ -230,15 +235,32 @@ def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
     media_type = answer.content_type.partition(";")[0].strip().lower()
     if answer.status == _ACCEPTED and media_type == _JSON:
         raise _approval_required(answer) or error_of(answer)
-    if answer.status != route.success or media_type != _JSON:
+    is_raw = media_type == _BYTES and bool(route.raw_response and answer.result_fields)
+    if answer.status != route.success or not (is_raw or media_type == _JSON):
         raise error_of(answer)
     try:
+        if is_raw:
+            return _raw_result(operation, answer)
         return wire.decode_json(answer.body, result_type(operation))
     except InvalidInputError as error:
         raise TransportError(
             f"Invalid response to {operation.__name__} from the server: {error}",
             reason="answer",
         ) from None
+
+
+def _raw_result(operation: type[Operation[R]], answer: Answer) -> R:
+    """
+    Return the result of a raw response.
+
+    Raises:
+        InvalidInputError: The response is invalid for this operation.
+    """
+    fields = wire.scan_json(answer.result_fields.encode("utf-8", "replace"))
+    if not isinstance(fields, dict):
+        raise InvalidInputError(f"{RESULT_HEADER} must be a JSON object.")
+    fields[operation.route.raw_response] = answer.body
+    return wire.convert(fields, result_type(operation))
 
 
 def _approval_required(answer: Answer) -> HSMError | None:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import RemoteDisconnected
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from hsm_client.client_certificates import load_client_certificate
 from hsm_client.failures import Failures, client_closed, innermost, reason, too_long
 from hsm_client.messages import EVENTS, Answer, Request
 from hsm_core.errors import ConfigurationError, TransportError
+from hsm_core.rest import RESULT_HEADER
 
 
 def open_tls_context(
@@ -219,22 +221,22 @@ class Transport:
         self._pool.close()
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> Answer:
-        chunks, length = [], 0
+        body = BytesIO()
         deadline = time.monotonic() + self._timeout_seconds
         while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
-            length += len(chunk)
-            if length > self._max_answer_bytes:
+            body.write(chunk)
+            if body.tell() > self._max_answer_bytes:
                 response.close()
                 raise too_long(self._max_answer_bytes)
             if time.monotonic() > deadline:
                 response.close()
                 raise self._failed.incomplete()
-            chunks.append(chunk)
         response.release_conn()
         return Answer(
             status=response.status,
             content_type=response.headers.get("Content-Type", ""),
-            body=b"".join(chunks),
+            body=body.getvalue(),
+            result_fields=response.headers.get(RESULT_HEADER, ""),
             retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
         )
 

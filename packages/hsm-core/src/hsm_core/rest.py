@@ -11,10 +11,13 @@ from typing import Final
 
 from hsm_core.operations import Route
 
-__all__ = ["API_PREFIX", "APPROVAL_HEADER", "REQUEST_CODES", "Route"]
+__all__ = ["API_PREFIX", "APPROVAL_HEADER", "REQUEST_CODES", "RESULT_HEADER", "Route"]
 
 APPROVAL_HEADER: Final = "FerroHSM-Approval"
 """Header with the ID of the granted approval to use."""
+
+RESULT_HEADER: Final = "FerroHSM-Result"
+"""Header of a raw response with the other fields of the result, as ASCII JSON."""
 
 API_PREFIX: Final = "/api/v1"
 """Base path of all routes."""

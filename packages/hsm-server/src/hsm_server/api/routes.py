@@ -25,7 +25,7 @@ from hsm_core.errors import (
     MalformedError,
 )
 from hsm_core.operations import OPERATIONS, Operation
-from hsm_core.rest import API_PREFIX, APPROVAL_HEADER
+from hsm_core.rest import API_PREFIX, APPROVAL_HEADER, RESULT_HEADER
 from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.credentials import api_visitor_of, visitor_of
@@ -54,9 +54,6 @@ from hsm_server.http.state import (
 )
 from hsm_server.observability.metrics import METRICS_CONTENT_TYPE
 from hsm_server.vault.access import Known, Visitor
-
-RESULT_HEADER: Final = "FerroHSM-Result"
-"""Header of a raw answer that holds the result's other fields, as ASCII JSON."""
 
 _MAX_REFUSED_KEY: Final = 64
 _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
