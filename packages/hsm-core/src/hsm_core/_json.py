@@ -118,18 +118,23 @@ def _refuse_surrogates(tree: Json) -> None:
 
 
 _BASE64: Final = re.compile(
-    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
+    r"(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
 )
 
 
 def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
-    if not _BASE64.match(text):
-        raise MalformedError(
-            f"{field} must be standard base64 (RFC 4648, section 4, with padding).",
-            field=field,
-        )
-    data = binascii.a2b_base64(text)
-    if binascii.b2a_base64(data, newline=False) != text.encode():
+    try:
+        data = binascii.a2b_base64(text)
+        is_canonical = binascii.b2a_base64(data, newline=False) == text.encode()
+    except ValueError:
+        data, is_canonical = b"", False
+    if not is_canonical:
+        # Matched only then: it takes twice as long as both conversions.
+        if not _BASE64.match(text):
+            raise MalformedError(
+                f"{field} must be standard base64 (RFC 4648, section 4, with padding).",
+                field=field,
+            )
         raise MalformedError(
             f"{field} must be canonical base64: the unused bits must be zero.",
             field=field,
