@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from io import BytesIO
+from typing import Final
 
 try:
     import aiohttp
@@ -30,6 +31,8 @@ from hsm_client.transport import (
 )
 from hsm_core.errors import TransportError
 from hsm_core.rest import RESULT_HEADER
+
+_CHUNK_BYTES: Final = 64 * 1024
 
 
 class AsyncTransport:
@@ -132,7 +135,7 @@ class AsyncTransport:
         body = BytesIO()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                async for chunk, _ in response.content.iter_chunks():
+                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     body.write(chunk)
                     if body.tell() > self._max_answer_bytes:
                         raise too_long(self._max_answer_bytes)
