@@ -26,6 +26,7 @@ from hsm_server.ipc.frames import (
     Request,
 )
 from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Authenticated
 from tests.server.ipc_support import LONGEST, Bench, asks, open_bench, result, visitor
 from tests.server.support import until
 
@@ -158,14 +159,14 @@ class TestBatches:
     ) -> None:
         """An exception on the way to a batch is the answer to one request alone."""
         raw = await bench.raw()
-        good, calls = bench.gatekeeper.caller, iter([False, True, False])
+        good, calls = bench.gatekeeper.authenticate, iter([False, True, False])
 
-        def caller(who: Any, *, spends: bool) -> Caller:
+        def authenticate(who: Any, *, spends: bool) -> Authenticated:
             if next(calls):
                 raise ZeroDivisionError
             return good(who, spends=spends)
 
-        monkeypatch.setattr(bench.gatekeeper, "caller", caller)
+        monkeypatch.setattr(bench.gatekeeper, "authenticate", authenticate)
         await raw.send(*(asks(n, RANDOM) for n in (1, 2, 3)))
         answer = await raw.answer()
         await until(lambda: stub.batches)
