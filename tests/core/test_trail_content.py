@@ -13,14 +13,16 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.audit.keys import bind_salt_function
 from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.records import blob_name
 from hsm_core.algorithms import KeyUsage
-from hsm_core.errors import DecryptionError
+from hsm_core.errors import DecryptionError, HSMError
 from hsm_core.model import Caller, CountedDetail, MessageDetail, Role
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, FakeEntropy, caller, memory_hsm
+from hsm_core.testing.memory import AUDIT_KEY
 from tests.contract.hsm_ways import filesystem_hsm
 
 SECRET = b"attack at dawn, sentinel-4711-plaintext"
@@ -168,7 +170,7 @@ def test_events_are_found_by_name() -> None:
 
 
 def test_a_record_tells_who_what_and_why() -> None:
-    """A record holds caller, key facts, parameters, rule, policy and digest."""
+    """A record holds caller, key facts, parameters, rule, policy and commitment."""
     me = Caller(
         principal="olga",
         roles=frozenset({Role.OPERATOR}),
@@ -216,36 +218,37 @@ def test_a_record_tells_who_what_and_why() -> None:
         "caller_certificate_subject": "CN=olga,O=Example",
         "caller_certificate_names": ["dns:olga.example", "ip:127.0.0.9"],
     } == event.parameters
-    assert 64 == len(event.digest) == len(event.policy)
+    assert (64, 64, "") == (len(event.bind), len(event.policy), event.digest)
 
 
 def test_equal_payloads_have_equal_keyed_digests() -> None:
-    """The digest tells whether two requests were the same, and no more."""
+    """The digest tells whether two refused requests were the same, and no more."""
     with memory_hsm() as one, memory_hsm() as two:
         digests = []
         for gateway in (one, two):
             session = Session(gateway.act_as(caller()))
             session.create_key("ed25519", name="k")
             for message in (b"a", b"a", b"b"):
-                session.sign("k", message)
+                with pytest.raises(HSMError):
+                    session.verify("k", message, bytes(64))
             digests.append([e.event.digest for e in session.audit_events(limit=3)])
 
     assert digests[0][1] == digests[0][2] != digests[0][0]
     assert digests[0] != digests[1]
 
 
-def test_long_payloads_are_recorded_by_what_was_answered() -> None:
+@pytest.mark.parametrize("size", [10, 64 * 1024 + 1])
+def test_uses_are_bound_to_what_was_answered(size: int) -> None:
     """
-    Above 64 KiB the digest is that of signature, MAC, or parts of the ciphertext.
+    That is the signature, the MAC, or parts of the ciphertext, under a salt.
 
-    Those are its header, nonce, tag and length: a decryption has the same digest.
+    Those are its header, nonce, tag and length: a decryption is bound to the same.
     """
     with memory_hsm() as gateway:
         session = Session(gateway.act_as(caller()))
         for algorithm in ("ed25519", "hmac-sha-256", "aes"):
             session.create_key(algorithm, name=algorithm)
-        ring = gateway._services.inventory.ring  # noqa: SLF001 (holds the digest's key)
-        text, other = b"t" * (64 * 1024 + 1), b"u" * (64 * 1024 + 1)
+        text, other = b"t" * size, b"u" * size
 
         signature = session.sign("ed25519", text).signature
         session.verify("ed25519", text, signature)
@@ -258,12 +261,19 @@ def test_long_payloads_are_recorded_by_what_was_answered() -> None:
         batch = [ops.SignItem(message=m) for m in (text, other)]
         session.sign_batch("ed25519", batch)
 
-        found = [e.event.digest for e in session.audit_events(limit=8)]
-        ends = (len(sealed)).to_bytes(8, "big")
-        parts = sealed[:40] + sealed[-16:] + ends
+        events = [entry.event for entry in session.audit_events(limit=8)]
+        audit = gateway._services.audit  # noqa: SLF001 (for the log's id)
+        salt_of = bind_salt_function(AUDIT_KEY, audit.log_id)
+        parts = sealed[:40] + sealed[-16:] + len(sealed).to_bytes(8, "big")
         both = sha256(signature).digest() + sha256(again).digest()
-        bound = (both, None, again, parts, parts, mac, signature, signature)
-        assert found == [ring.payload_digest(b) if b else "" for b in bound]
+        for event, what in zip(
+            events,
+            (both, None, again, parts, parts, mac, signature, signature),
+            strict=True,
+        ):
+            bound = b"\x04" + salt_of(event.seq) + (what or b"")
+            assert event.bind == (sha256(bound).hexdigest() if what else "")
+            assert bool(event.digest) == (what is None and size == 10)
 
 
 class TestRefusals:

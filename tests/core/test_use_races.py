@@ -17,7 +17,7 @@ from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.pipeline.outcome import Outcome
 from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
-from hsm_core.protocols import AuditDraft
+from hsm_core.protocols import AuditDraft, UseDraft
 from hsm_core.settings import KeyStoreKind
 from hsm_core.testing import FakeClock, MemoryVault
 from tests.core.faulty_crypto import FaultyProvider, faulty_registry
@@ -120,7 +120,9 @@ def test_an_end_in_the_middle_of_uses(site: Site, kind: type[Ending]) -> None:
     play(site, kind, trials=TRIALS)
 
 
-def _record_all(_: Pipeline, outcomes: Sequence[Outcome]) -> list[AuditDraft]:
+def _record_all(
+    _: Pipeline, outcomes: Sequence[Outcome]
+) -> list[AuditDraft | UseDraft]:
     """Stand in for the look under the audit log's lock."""
     return [outcome.draft for outcome in outcomes if outcome.draft is not None]
 

@@ -70,7 +70,7 @@ _ODD: Final[tuple[Any, ...]] = (None, "text", 7, bytearray(b"a"), memoryview(b"a
 _RANDOM: Final = frozenset({"signature", "ciphertext", "shared_secret"})
 """Fields of answers that differ between two uses of one key."""
 
-_OWN: Final = frozenset({"seq", "prev", "time", "digest", "bind", "facts"})
+_OWN: Final = frozenset({"seq", "prev", "time", "facts"})
 """Fields of records that differ between two records of one request."""
 
 Said: TypeAlias = tuple[Any, list[Any], dict[str, Any]]
@@ -160,6 +160,7 @@ class TwoWays:
             for e in found
         ]
         for record in records:
+            record["bind"] = bool(record.get("bind"))
             record["parameters"] = list(record.get("parameters", {}).items())
         uses = {name: after[name] - before[name] for name in after}
         return _plain(answer), records, uses

@@ -195,6 +195,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         document_after: str = "",
         set_digest: str = "",
         detail: AuditDetail | None = None,
+        bound: bytes = b"",
     ) -> AuditDraft:
         """Return a record of this attempt."""
         shown, decision = after or self.document, self.decision
@@ -227,6 +228,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
+            bound=bound,
         )
 
 

@@ -118,12 +118,8 @@ class Admission:
         except HSMError as error:
             fault = error
         is_use = context.operation.effect is Effect.USE
-        if is_use and handler.payload_bytes(context.operation) > INLINE_BYTES:
-            context.digest = (
-                ""  # It is bound by what is answered: hashing takes longer.
-            )
-        else:
-            context.digest = self.digest(context.operation)
+        # A use is bound by what is answered: hashing the payload takes longer.
+        context.digest = "" if is_use else self.digest(context.operation)
         return fault
 
     def _find_key(self, context: RequestContext[Any], field: str) -> None:
@@ -227,9 +223,11 @@ class Admission:
             self._services.consents.settle(hold, done=done)
 
     def bind(self, context: RequestContext[Any], bound: bytes) -> None:
-        """Record a digest of what is answered where there is none of the payload."""
-        if not context.digest and bound:
-            context.digest = self._services.inventory.ring.payload_digest(bound)
+        """Record a digest of a use of up to 64 KiB that nothing else binds."""
+        if not (bound or context.digest):
+            operation = context.operation
+            if self.handler(operation).payload_bytes(operation) <= INLINE_BYTES:
+                context.digest = self.digest(operation)
 
     def digest(self, operation: Operation[Any]) -> str:
         """Return the keyed digest of an operation, hex."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from hsm_core._internal.handlers.base import Answer
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.lib.cells import Snapshot
 from hsm_core.errors import HSMError
-from hsm_core.protocols import AuditDraft
+from hsm_core.protocols import AuditDraft, UseDraft
 
 
 class Outcome(msgspec.Struct):
@@ -33,7 +34,7 @@ class Outcome(msgspec.Struct):
 
     result: Any = None
     error: Exception | None = None
-    draft: AuditDraft | None = None
+    draft: AuditDraft | UseDraft | None = None
     reserved: bool = False
     hold: ApprovalReservation | None = None
     check: Callable[[], None] | None = None
@@ -49,6 +50,14 @@ class Outcome(msgspec.Struct):
                 self.check()
         except HSMError as error:
             if self.draft is not None:
-                code = error.code
-                self.draft = replace(self.draft, code=code, version=0, detail=None)
+                self.draft = _refused(self.draft, error.code)
             self.result, self.error = None, error
+
+
+def _refused(draft: AuditDraft | UseDraft, code: str) -> AuditDraft | UseDraft:
+    """Return a record without what was done."""
+    if isinstance(draft, AuditDraft):
+        return replace(draft, code=code, version=0, detail=None, bound=b"")
+    facts = copy(draft.facts)
+    facts.version, facts.encoded = 0, None
+    return replace(draft, code=code, facts=facts, detail=None, bound=b"")

@@ -47,7 +47,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, KeyState, Phase
 from hsm_core.operations import Effect, Operation
-from hsm_core.protocols import AuditDraft, AuditTicket, Request
+from hsm_core.protocols import AuditDraft, AuditTicket, Request, UseDraft
 
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
@@ -159,6 +159,8 @@ class Pipeline:
         except Exception as error:
             if effect is Effect.READ and not _is_refusal(context, error):
                 return Outcome(error=error)
+            if effect is Effect.USE and context.is_checked:
+                self._admission.bind(context, b"")
             draft = context.draft(Phase.SINGLE, code=code_of(error))
             return Outcome(error=error, draft=draft)
         if effect in _UNRECORDED and context.hold is None:
@@ -175,7 +177,10 @@ class Pipeline:
         return Outcome(
             answer.result,
             draft=context.draft(
-                Phase.SINGLE, version=answer.version, detail=answer.detail
+                Phase.SINGLE,
+                version=answer.version,
+                detail=answer.detail,
+                bound=answer.bound,
             ),
             reserved=effect is Effect.RECOVERY,
             hold=context.hold,
@@ -311,9 +316,9 @@ class Pipeline:
             # A record that can't be written down is a log that can't be written.
             raise AuditUnavailableError from error
 
-    def _standing(self, outcomes: Sequence[Outcome]) -> list[AuditDraft]:
+    def _standing(self, outcomes: Sequence[Outcome]) -> list[AuditDraft | UseDraft]:
         """Return the records of the outcomes that stand; the audit log is locked."""
-        found = []
+        found = list[AuditDraft | UseDraft]()
         for outcome in outcomes:
             if outcome.error is None:
                 if not self._stands(outcome):

@@ -40,7 +40,7 @@ from hsm_core._json import bytes_fields
 from hsm_core.algorithms import CiphertextEncoding
 from hsm_core.model import Caller, Phase
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Request
+from hsm_core.protocols import AuditFacts, Request, UseDraft
 
 _MOST_PLANS: Final = 4096
 _MOST_QUICK_ITEMS: Final = 8
@@ -182,7 +182,13 @@ class Plan:
         self._services = services
         self._key = context.key
         self._names = names
-        self._draft = context.draft(Phase.SINGLE, version=answer.version)
+        self._draft = draft = context.draft(Phase.SINGLE)
+        self._facts: dict[int, AuditFacts] = {}
+        lengths = {name if name == "items" else f"{name}_bytes" for name in names}
+        integers = {k: v for k, v in draft.parameters.items() if isinstance(v, int)}
+        self._numbers = tuple(
+            None if name in lengths else value for name, value in integers.items()
+        )
         self._operation = bare.operation
         self._measure, self._work = steps.measure, steps.work
         self._is_counted, self._is_touched = steps.is_counted, steps.is_touched
@@ -235,24 +241,45 @@ class Plan:
 
     def _record(
         self, request: Request, payload: Payload, answer: Answer[Any]
-    ) -> AuditDraft:
-        """Return the record of a use; see `Admission.bind` for its digest."""
-        digest_of = self._services.inventory.ring.payload_digest
-        if payload.total > INLINE_BYTES:
-            digest = digest_of(answer.bound) if answer.bound else ""
-        else:
+    ) -> UseDraft:
+        numbers, digest = payload.numbers, ""
+        if len(self._numbers) != len(numbers):
+            rest = iter(numbers)
+            numbers = tuple(next(rest) if n is None else n for n in self._numbers)
+        if not answer.bound and payload.total <= INLINE_BYTES:
+            # See `Admission.bind`.
             given = {name: getattr(request.operation, name) for name in self._names}
-            whole = replace(self._operation, **given)
-            digest = digest_of(wire.encode_packed(whole))
-        names = (n if n == "items" else f"{n}_bytes" for n in self._names)
-        return replace(
-            self._draft,
+            packed = wire.encode_packed(replace(self._operation, **given))
+            digest = self._services.inventory.ring.payload_digest(packed)
+        facts = self._facts.get(answer.version) or self._facts_of(answer.version)
+        return UseDraft(
+            facts=facts,
             request_id=request.caller.request_id,
-            version=answer.version,
-            parameters=self._draft.parameters
-            | dict(zip(names, payload.numbers, strict=True)),
+            numbers=numbers,
+            bound=answer.bound,
             digest=digest,
             detail=answer.detail,
+        )
+
+    def _facts_of(self, version: int) -> AuditFacts:
+        """Return what all records of the plan share that use one version."""
+        draft = self._draft
+        return self._facts.setdefault(
+            version,
+            AuditFacts(
+                kind=draft.kind,
+                caller=draft.caller,
+                key=draft.key,
+                key_id=draft.key_id,
+                version=version,
+                generation=draft.generation,
+                parameters={
+                    name: None if isinstance(value, int) else value
+                    for name, value in draft.parameters.items()
+                },
+                rule=draft.rule,
+                policy=draft.policy,
+            ),
         )
 
 
