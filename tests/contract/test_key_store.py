@@ -95,6 +95,41 @@ class TestCommit:
         assert change.entry == store.entry(key_id_of(1)) == store.entry("first")
         assert [key_id_of(1)] == page(store)
 
+    def test_create_ahead(self, store: KeyStore) -> None:
+        """
+        What was staged is no key before its commit, and afterwards is what was staged.
+        """
+        change = change_of(document_of(1), operation_of(1), blobs={1: b"sealed"})
+        key_id = change.entry.key_id
+        store.stage(key_id, change.document, change.blobs)
+
+        with pytest.raises(KeyNotFoundError):
+            store.get(key_id)
+        assert store.get_blob(key_id, 1) is None
+        assert [] == list(store.scan())
+        store.commit(change)
+        store.discard_staged(key_id)
+
+        assert change.document == store.get(key_id).document
+        assert b"sealed" == store.get_blob(key_id, 1)
+
+    def test_staged_and_never_committed(self, store: KeyStore) -> None:
+        """
+        It is gone when it is discarded, and another key of the id is as committed.
+        """
+        change = change_of(document_of(1), operation_of(1), blobs={1: b"sealed"})
+        key_id = change.entry.key_id
+        store.stage(key_id, b"another document", {1: b"another", 2: b"more"})
+        store.commit(change)
+
+        assert change.document == store.get(key_id).document
+        assert b"sealed" == store.get_blob(key_id, 1)
+        assert store.get_blob(key_id, 2) is None
+        store.stage(key_id_of(2), change.document, change.blobs)
+        store.discard_staged(key_id_of(2))
+        store.discard_staged(key_id_of(2))
+        assert store.get_blob(key_id_of(2), 1) is None
+
     def test_change(self, store: KeyStore) -> None:
         """
         A change replaces the document, adds blobs and keeps the old ones.
@@ -308,6 +343,8 @@ class TestCommit:
             store.get(KeyId(key_id))
         with pytest.raises(InvalidInputError):
             store.discard_blobs(KeyId(key_id), (1,))
+        with pytest.raises(InvalidInputError):
+            store.stage(KeyId(key_id), b"", {1: b""})
 
         assert store.get_blob(KeyId(key_id), 1) is None
         assert store.entry(key_id) is None

@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class FaultyOS:
     last: int = 0
     names: frozenset[str] = CALLS
     count: int = 0
+    guard: threading.Lock = field(default_factory=threading.Lock)
     trace: list[tuple[str, Any]] = field(default_factory=list)
     paths: dict[int, str] = field(default_factory=dict)
 
@@ -68,8 +70,10 @@ class FaultyOS:
             return real
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            if self.strike and self.first <= self.count <= self.last:
+            with self.guard:
+                self.count += 1
+                number = self.count
+            if self.strike and self.first <= number <= self.last:
                 if name == "close":
                     real(*args)
                 return self.strike(name, args)
@@ -206,6 +210,17 @@ def create(store: KeyStore) -> None:
     store.commit(change_of(document, operation_of(90), blobs={1: b"fresh" * 100}))
 
 
+def create_ahead(store: KeyStore) -> None:
+    """Make the same key, written ahead of its commit."""
+    document = document_of(9, name="new", operations=(operation_of(90),))
+    change = change_of(document, operation_of(90), blobs={1: b"fresh" * 100})
+    store.stage(change.entry.key_id, change.document, change.blobs)
+    try:
+        store.commit(change)
+    finally:
+        store.discard_staged(change.entry.key_id)
+
+
 def rotate(store: KeyStore) -> None:
     """Give a key a second version."""
     document = document_of(1, generation=2, versions=2, operations=(operation_of(90),))
@@ -242,6 +257,7 @@ def destroy(store: KeyStore) -> None:
 
 SCENARIOS: dict[str, Callable[[KeyStore], None]] = {
     "create": create,
+    "ahead": create_ahead,
     "rotate": rotate,
     "edit": edit,
     "rename": rename,

@@ -39,8 +39,8 @@ def test_a_failing_disk_is_our_own_error(point: str, tmp_path: Path) -> None:
 
     with install(fail):
         answers = asyncio.run(use())
-    with pytest.raises(errors.AuditUnavailableError):
-        gateway.close()
+        with pytest.raises(errors.AuditUnavailableError):
+            gateway.close()
 
     assert reached
     assert {errors.AuditUnavailableError} == {type(answer) for answer in answers}

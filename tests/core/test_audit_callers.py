@@ -41,6 +41,11 @@ def _open(path: Path, **given: float) -> DurableAuditLog:
     return open_any(path, sync=AuditSync.BOUNDED, **sizes)  # type: ignore[arg-type]
 
 
+def _used(log: DurableAuditLog) -> list[str]:
+    """Return the requests whose uses are on record, in order."""
+    return [event.request_id for event in events(log) if event.kind == "Sign"]
+
+
 def _writers(log: DurableAuditLog, calls: list[Callable[[], object]]) -> list[str]:
     """Return the names of the threads that write while *calls* are made."""
     names: list[str] = []
@@ -61,8 +66,9 @@ def test_a_caller_writes_its_record_itself(path: Path) -> None:
     names = _writers(log, [lambda: log.append([draft(0)]).wait(0)])
 
     assert [threading.current_thread().name] == names
-    assert 0 == log.head().seq
-    until(lambda: log.durable_head().seq == 0)
+    head = log.head()
+    assert head.seq >= 0
+    until(lambda: log.durable_head() == head)
     log.close()
 
 
@@ -82,7 +88,7 @@ def test_a_durable_record_waits_for_its_sync(path: Path) -> None:
     log.append([draft(0)]).wait()
     log.append([draft(1)], durable=True).wait()
 
-    assert 1 == log.durable_head().seq
+    assert log.head() == log.durable_head()
     log.close()
 
 
@@ -105,9 +111,9 @@ def test_records_of_many_threads_stand_in_one_chain(path: Path) -> None:
         acknowledged = [name for each in found for name in each.result()]
     log.close()
 
-    assert (600, True) == (verified(path).records, verified(path).clean)
+    assert verified(path).clean
     log = _open(path)
-    assert sorted(acknowledged) == sorted(event.request_id for event in events(log))
+    assert sorted(acknowledged) == sorted(_used(log))
     log.close()
 
 
@@ -191,9 +197,9 @@ def test_others_do_not_wait_for_a_caller_that_hangs(path: Path) -> None:
     until(lambda: log.available)
     log.append([draft(2)], durable=True).wait()
 
-    assert 2 == log.head().seq
+    assert ["request-0", "request-2"] == _used(log)
     log.close()
-    assert 3 == verified(path).records
+    assert verified(path).clean
 
 
 def test_a_log_whose_caller_hangs_is_closed_in_time(tmp_path: Path) -> None:

@@ -262,6 +262,32 @@ class KeyStore(Protocol):
         """
         ...
 
+    def stage(
+        self, key_id: KeyId, document: bytes, blobs: Mapping[int, bytes], /
+    ) -> None:
+        """
+        Write a new key ahead of its commit, durably and where nobody finds it.
+
+        Called while the intent of the change becomes durable, so that the commit has
+        less to wait for. A store that gains nothing by it does nothing.
+
+        Args:
+            key_id: Of the new key.
+
+            document: That of the change to come.
+
+            blobs: Sealed blobs by version, those of the change.
+
+        Raises:
+            StorageFullError: There is no room.
+            StoreUnavailableError: It can't be written; there is no such key.
+        """
+        ...
+
+    def discard_staged(self, key_id: KeyId, /) -> None:
+        """Remove what `stage` wrote and no commit took; the next start does it too."""
+        ...
+
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs that a crash kept though their versions are destroyed."""
         ...

@@ -312,6 +312,10 @@ class UseAccounts:
         """Note that a version was used for something that is not counted."""
         self.account_of(key, version).last_used_at = self._clock.now()
 
+    def has_limit(self, algorithm: str) -> bool:
+        """Return whether material of this algorithm has a limited number of uses."""
+        return bool(self._rules.limit_of(algorithm))
+
     def open(self, key: KeyDocument, versions: Iterable[VersionDocument]) -> list[str]:
         """
         Store the first value of each new material that has a limit.
@@ -325,7 +329,7 @@ class UseAccounts:
         Raises:
             StoreUnavailableError: It can't be stored.
         """
-        if not self._rules.limit_of(key.algorithm):
+        if not self.has_limit(key.algorithm):
             return []
         fresh = [version.material_id for version in versions]
         self._fresh.update(fresh)
@@ -357,7 +361,7 @@ class UseAccounts:
         Raises:
             StoreUnavailableError: One can't be.
         """
-        if not self._rules.limit_of(key.algorithm):
+        if not self.has_limit(key.algorithm):
             return
         for version in key.versions:
             account = self._accounts.pop(version.material_id, None)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeAlias
 
@@ -76,6 +76,40 @@ class Gate:
             return self._changed.wait_for(
                 lambda: self._inside == 0, timeout=timeout_seconds
             )
+
+
+def run_together(
+    calls: Sequence[Callable[[], object]],
+) -> list[BaseException | None]:
+    """
+    Make calls that wait for the disk side by side, the first one in this thread.
+
+    Returns:
+        What each call raised, or None.
+    """
+    problems: list[BaseException | None] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        try:
+            calls[number]()
+        except BaseException as error:
+            problems[number] = error
+
+    others = []
+    for number in range(1, len(calls)):
+        other = threading.Thread(target=run, args=(number,), daemon=True)
+        try:
+            other.start()
+        except RuntimeError:
+            # No thread is to be had: one after the other does as well.
+            run(number)
+        else:
+            others.append(other)
+    if calls:
+        run(0)
+    for other in others:
+        other.join()
+    return problems
 
 
 class Locks:

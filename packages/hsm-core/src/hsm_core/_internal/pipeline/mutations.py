@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from itertools import count
@@ -36,7 +37,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.journal import KeyJournal
 from hsm_core._internal.keyring.versions import living
-from hsm_core._internal.lib.concurrency import Locks
+from hsm_core._internal.lib.concurrency import Locks, run_together
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core.errors import (
@@ -198,7 +199,10 @@ class Mutations:
             )
         attempt.key_id = after.key_id
         intent = attempt.draft(Phase.INTENT, version=plan.version)
-        opened = self._begin(attempt, after, intent)
+        stage = partial(
+            self._services.inventory.store.stage, after.key_id, stored, plan.blobs
+        )
+        opened = self._begin(attempt, after, intent, stage)
         failpoint("mutation.after_intent")
         try:
             with self._commit:
@@ -230,36 +234,53 @@ class Mutations:
         return after
 
     def _begin(
-        self, attempt: RequestContext[Any], after: KeyDocument, intent: AuditDraft
+        self,
+        attempt: RequestContext[Any],
+        after: KeyDocument,
+        intent: AuditDraft,
+        stage: Callable[[], None],
     ) -> list[str]:
-        """Write the intent, and while it is synced the first use counters."""
-        opened, problems = list[str](), list[Exception]()
+        """Write the intent; while it is synced, use counters, and stage a new key."""
+        opened = list[str]()
+        problems: list[BaseException | None] = []
         before = attempt.document.versions if attempt.document else ()
         known = {version.material_id for version in before}
         fresh = [v for v in after.versions if v.material_id not in known]
 
         def open_accounts() -> None:
             # A value that is missing later was removed.
-            try:
-                opened.extend(self._services.uses.open(after, fresh))
-            except Exception as error:
-                problems.append(error)
+            opened.extend(self._services.uses.open(after, fresh))
+
+        calls = [stage] if attempt.document is None else []
+        if fresh and self._services.uses.has_limit(after.algorithm):
+            calls.append(open_accounts)
+
+        def write_ahead() -> None:
+            problems.extend(run_together(calls))
 
         given_up = attempt.draft(Phase.OUTCOME)
         try:
             self._journal.begin(
                 intent,
                 given_up,
-                meanwhile=open_accounts,
+                meanwhile=write_ahead,
                 check=attempt.check_caller,
             )
         except AuditUnavailableError:
-            self._services.uses.discard(opened)
+            self._discard_ahead(after, opened)
             raise
-        for problem in problems:
+        for problem in filter(None, problems):
+            self._discard_ahead(after, opened)
+            if not isinstance(problem, Exception):
+                raise problem
             self._record_outcome(attempt, problem)
             raise _SettledError(problem) from problem.__cause__
         return opened
+
+    def _discard_ahead(self, after: KeyDocument, opened: list[str]) -> None:
+        """Remove what was written for a change that did not come about."""
+        self._services.uses.discard(opened)
+        self._services.inventory.store.discard_staged(after.key_id)
 
     def _store(
         self,
@@ -280,7 +301,7 @@ class Mutations:
             self._journal.doubt(intent)
             raise _SettledError(error) from error
         except HSMError as error:
-            self._services.uses.discard(opened)
+            self._discard_ahead(after, opened)
             raise _RefusedError(error) from error
         except Exception as error:
             self._journal.doubt(intent)

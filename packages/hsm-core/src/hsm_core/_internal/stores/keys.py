@@ -8,7 +8,7 @@ commit point; blobs that the new document names no more are deleted last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
@@ -291,6 +291,18 @@ class RecordKeyStore(KeyStore):
         except GenerationConflictError:
             self._adopt_other(key_id)
             raise
+
+    def stage(
+        self, key_id: KeyId, document: bytes, blobs: Mapping[int, bytes], /
+    ) -> None:
+        """Write a new key ahead of its commit; see `KeyStore.stage`."""
+        check_versions(key_id, tuple(blobs))
+        named = {blob_name(key_id, version): blob for version, blob in blobs.items()}
+        self._records.stage(document_name(key_id), document, named)
+
+    def discard_staged(self, key_id: KeyId, /) -> None:
+        """Remove what was written ahead; see `KeyStore.discard_staged`."""
+        self._records.discard_staged(document_name(key_id))
 
     def _adopt_other(self, key_id: KeyId) -> None:
         """Take over what another process has written in place of a document."""

@@ -350,6 +350,29 @@ class Records(ABC):
             StoreUnavailableError: The document is as it was.
         """
 
+    def stage(  # noqa: B027 (most media have nothing to stage)
+        self, name: str, data: bytes, before: Mapping[str, bytes], /
+    ) -> None:
+        """
+        Write a new document and its blobs ahead of their commit, without a name.
+
+        A medium that commits in one step does nothing.
+
+        Args:
+            name: Of the document.
+
+            data: Its content.
+
+            before: Its blobs, by their names.
+
+        Raises:
+            StorageFullError: There is no room.
+            StoreUnavailableError: It can't be written.
+        """
+
+    def discard_staged(self, name: str, /) -> None:  # noqa: B027 (nothing staged)
+        """Remove what was written ahead and not committed; a failure leaves it."""
+
     @abstractmethod
     def put(
         self,

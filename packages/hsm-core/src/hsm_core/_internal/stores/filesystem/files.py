@@ -13,14 +13,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from hsm_core._internal.lib.concurrency import run_together
 from hsm_core._internal.stores.filesystem.opening import (
     check_private,
     check_private_status,
+    open_directory,
     open_no_follow,
     path_exists,
     storage_errors,
@@ -155,15 +158,21 @@ def create_file(path: Path, data: bytes) -> None:
         UnsettledError: It is there, and its name may not be durable.
         StoreUnavailableError: It was not created; there may be one of its name.
     """
-    with storage_errors():
+    with ExitStack() as stack, storage_errors():
         try:
-            write_new(path, data)
+            file = _written(path, data, stack)
         except FileExistsError:
             raise
         except BaseException:
             _discard(path)
             raise
-    _settle(path.parent)
+        syncs = [partial(os.fsync, file), partial(sync_directory, path.parent)]
+        problem, unsettled = run_together(syncs)
+        if unsettled is not None:
+            raise UnsettledError from unsettled
+        if problem is not None:
+            _discard(path)
+            raise problem
 
 
 def temporary_in(directory: Path) -> Path:
@@ -185,28 +194,28 @@ def write_new(path: Path, data: bytes) -> None:
     Raises:
         OSError: It may be there in part, and must be removed, never synced again.
     """
-    _write_together({path: data})
-
-
-def _write_together(contents: Mapping[Path, bytes]) -> None:
-    """
-    Write new files and sync each of them; errors as of `write_new`.
-
-    All are on their way to the disk before the first is waited for, so that the file
-    system has one transaction for all of them.
-    """
-    opened: list[int] = []
     with ExitStack() as stack:
-        for path, data in contents.items():
-            descriptor = open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            stack.callback(os.close, descriptor)
-            opened.append(descriptor)
-            _write_to(descriptor, data)
-            if len(contents) > 1 and hasattr(os, "posix_fadvise"):
-                # Only a hint: on Linux it begins to write out what was written.
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        for descriptor in opened:
-            os.fsync(descriptor)
+        os.fsync(_written(path, data, stack))
+
+
+def _written(path: Path, data: bytes, stack: ExitStack) -> int:
+    """Return a new file, written, that is closed with the stack."""
+    descriptor = open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    stack.callback(os.close, descriptor)
+    _write_to(descriptor, data)
+    return descriptor
+
+
+def _sync_together(descriptors: Sequence[int]) -> None:
+    """
+    Sync files and directories side by side: all of them cost one wait for the disk.
+
+    Raises:
+        OSError: One may not be durable, and none must be synced again.
+    """
+    for problem in run_together([partial(os.fsync, each) for each in descriptors]):
+        if problem is not None:
+            raise problem
 
 
 def _write_to(descriptor: int, data: bytes) -> None:
@@ -237,8 +246,14 @@ def stage_directory(parent: Path, contents: Mapping[str, bytes]) -> Path:
     try:
         with storage_errors():
             os.mkdir(staged, 0o700)
-            _write_together({staged / name: data for name, data in contents.items()})
-        sync_directory(staged)
+            with ExitStack() as stack:
+                opened = [
+                    _written(staged / name, data, stack)
+                    for name, data in contents.items()
+                ]
+                opened.append(open_directory(staged))
+                stack.callback(os.close, opened[-1])
+                _sync_together(opened)
     except BaseException:
         discard_directory(staged)
         raise

@@ -66,12 +66,21 @@ def sync_directory(path: Path) -> None:
         StoreUnavailableError: They may not be; a later success would prove nothing.
     """
     with storage_errors():
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags)
+        descriptor = open_directory(path)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_directory(path: Path) -> int:
+    """
+    Open a directory and return its descriptor, never following a link at its end.
+
+    Raises:
+        OSError: As open(2).
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def make_private_directory(path: Path) -> None:

@@ -2,7 +2,8 @@
 """
 Records in a directory, safe against kills and power cuts.
 
-A new key is staged as a whole directory and appears by one rename. A change of a key
+A new key is staged as a whole directory, often ahead of its commit, and appears by one
+rename. A change of a key
 writes its blobs first and then replaces the document by one rename. That rename is the
 only commit point; what is in memory follows it.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,6 +82,8 @@ class FileRecords(Records):
         self._lock = threading.RLock()
         # One failed sync concerns all counters on their way, but no key.
         self._counting = threading.RLock()
+        self._staging = threading.Lock()
+        self._staged: dict[str, tuple[Path, dict[str, bytes]]] = {}
         self._process = os.getpid()
         self._is_closed = False
         self.before_close: Callable[[bool], None] = lambda is_settled: None
@@ -140,13 +143,15 @@ class FileRecords(Records):
 
         Where the lock was lost, another process may have changed everything.
         """
-        with self._lock, self._counting:
+        with self._lock, self._counting, self._staging:
             self._check_open()
             if not (self._unsettled or self._reload or self._held.is_lost):
                 return
             if self._held.is_lost:
                 self._reload.request()
             self._held.renew()
+            # Settling removes whatever has a temporary name.
+            self._staged.clear()
             self._unsettled.settle()
             for name in self._unsettled.names:
                 again(name, self._read_again(name))
@@ -242,13 +247,32 @@ class FileRecords(Records):
             else:
                 self._replace(commit)
 
+    def stage(self, name: str, data: bytes, before: Mapping[str, bytes], /) -> None:
+        """See `Records.stage`."""
+        contents = {file_name(blob): content for blob, content in before.items()}
+        contents[file_name(name)] = data
+        with self._staging:
+            self.check_usable()
+            self._held.check()
+            folder = self._layout.path(name).parent
+            staged = stage_directory(folder.parent, contents)
+            self._staged[name] = (staged, contents)
+        failpoint("store.staged")
+
+    def discard_staged(self, name: str, /) -> None:
+        """See `Records.discard_staged`."""
+        staged = self._staged.pop(name, None)
+        if staged is not None:
+            discard_directory(staged[0])
+
     def _create(self, commit: Commit) -> None:
         folder = self._layout.path(commit.name).parent
         contents = {file_name(name): blob for name, blob in commit.before.items()}
+        contents[file_name(commit.name)] = commit.data
         failpoint("store.before_blobs")
-        staged = stage_directory(
-            folder.parent, {**contents, file_name(commit.name): commit.data}
-        )
+        staged, ahead = self._staged.pop(commit.name, (folder, {}))
+        if ahead != contents:
+            staged = stage_directory(folder.parent, contents)
         try:
             failpoint("store.after_blobs")
             failpoint("store.before_document")
