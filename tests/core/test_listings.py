@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Listings that are shown again: true, quick, and nobody else's."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,9 +121,13 @@ class TestListings:
         assert len(who) == kept.made
 
 
-def keeping() -> OpenHSM:
+def keeping(folder: Path) -> OpenHSM:
     """Open an HSM that shows listings again for an hour."""
-    settings = Settings(key_store=KeyStoreKind.MEMORY, list_cache_seconds=3600)
+    settings = Settings(
+        key_store=KeyStoreKind.MEMORY,
+        audit_log=folder / "audit.log",
+        list_cache_seconds=3600,
+    )
     return open_hsm(settings, master_key=b"m" * 32, hmac_key=b"h" * 32)
 
 
@@ -131,9 +137,9 @@ def names(hsm: OpenHSM, who: Caller = OPERATOR) -> list[str]:
 
 
 class TestListedKeys:
-    def test_a_listing_is_always_of_now(self) -> None:
+    def test_a_listing_is_always_of_now(self, tmp_path: Path) -> None:
         """Whatever was changed through the HSM is in the next listing."""
-        with keeping() as hsm:
+        with keeping(tmp_path) as hsm:
             session = Session(hsm.act_as(ADMIN))
             first = session.create_key("ed25519", name="first")
             before = names(hsm)
@@ -150,9 +156,9 @@ class TestListedKeys:
         assert ["first", "second"] == sorted(after)
         assert KeyState.REVOKED == state
 
-    def test_roles_are_asked_each_time(self) -> None:
+    def test_roles_are_asked_each_time(self, tmp_path: Path) -> None:
         """Who may list no more is refused, though their page is still kept."""
-        with keeping() as hsm:
+        with keeping(tmp_path) as hsm:
             Session(hsm.act_as(ADMIN)).create_key("ed25519", name="first")
             assert ["first"] == names(hsm)
             nobody = Caller(principal="alice", roles=frozenset())
