@@ -14,16 +14,22 @@ from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.time.clock import SystemClock
-from hsm_core.protocols import AuditLog, AuditTicket
+from hsm_core.model import AuditedCaller
+from hsm_core.protocols import AuditFacts, AuditLog, AuditTicket, UseDraft
 from hsm_core.settings import AuditSync
 from tests.bench.figures import Finding, at_least, at_most
 from tests.bench.harness import interleave, repeated
 from tests.bench.rig import Rig
-from tests.core.audit_support import KEY, draft
+from tests.core.audit_support import KEY
 
 AT_ONCE = 500
 """Records of one append, where many are wanted."""
 
+_FACTS = AuditFacts(
+    kind="Sign",
+    caller=AuditedCaller(principal="alice", roles=("Operator",)),
+    parameters={"message_bytes": None, "scheme": "pss"},
+)
 _IN_FLIGHT = 8
 _BATCHES = 200
 
@@ -47,7 +53,7 @@ def records(rig: Rig) -> list[Finding]:
 def _inline(path: Path) -> Finding:
     """Measure the thread that appends; the trail's own thread writes and syncs."""
     with closing(_file(path)) as log:
-        one = [draft()]
+        one = [_use()]
 
         def append(times: int) -> None:
             for _ in range(times):
@@ -80,15 +86,25 @@ def append_many(log: AuditLog, batches: int) -> float:
     Each waits for its own before it appends again: a trail that lags behind refuses
     more than so many mebibytes that wait to be written.
     """
-    many = [draft(number) for number in range(AT_ONCE)]
+    many = [_use(number) for number in range(AT_ONCE)]
     waiting: deque[AuditTicket] = deque()
     began = time.perf_counter()
     for _ in range(batches):
         if len(waiting) == _IN_FLIGHT:
             waiting.popleft().wait()
         waiting.append(log.append(many))
-    log.append([draft()], durable=True).wait()
+    log.append([_use()], durable=True).wait()
     return time.perf_counter() - began
+
+
+def _use(number: int = 0) -> UseDraft:
+    """Return the draft of a signature by one caller with one key."""
+    return UseDraft(
+        facts=_FACTS,
+        request_id=f"request-{number}",
+        numbers=(number,),
+        bound=bytes(32),
+    )
 
 
 def _verifying(path: Path, key: bytes | None, goal: float, what: str) -> Finding:
