@@ -540,7 +540,5 @@ async def test_no_body_again_and_again(small: API) -> None:
     """Requests without a body are answered, however many there are."""
     for _ in range(3):
         async with asyncio.timeout(30):
-            found = await refusal(
-                small, "POST", "/keys/signer/sign", data=b"", headers=JSON
-            )
+            found = await refusal(small, "POST", "/keys", data=b"", headers=JSON)
         assert (422, "invalid_input") == found

@@ -88,9 +88,6 @@ async def read_body(
     length = request.content_length
     if length is not None and length > most_bytes:
         raise PayloadTooLargeError(what, actual=length, maximum=most_bytes)
-    if request.content.at_eof():
-        # aiohttp's reader of bodies that do not exist has chunks without an end.
-        return b""
     body = BytesIO()
     try:
         async with asyncio.timeout(seconds):
