@@ -37,6 +37,7 @@ from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
+    HSMError,
     IntegrityError,
     StorageFullError,
     StoreUnavailableError,
@@ -137,11 +138,15 @@ class SqliteMedium:
             MediumError: Nothing of it was written, or all of it.
         """
         failpoint("audit.before_write")
-        with self._transaction(durable=False) as connection:
-            first_seq = mark.seq + 1 - len(lines)
-            insert_records(connection, first_seq, lines, self._track(connection))
-            self._adopt_before(connection, mark)
-            self._note(connection, mark)
+        database = self._database
+        try:
+            with database.transaction(durable=False, folds=False) as connection:
+                first_seq = mark.seq + 1 - len(lines)
+                insert_records(connection, first_seq, lines, self._track(connection))
+                self._adopt_before(connection, mark)
+                self._note(connection, mark)
+        except _FAILURES as error:
+            raise _medium_error(database, error, Cause.WRITE) from error
         self._wrote(mark)
         failpoint("audit.after_write")
         self._unfolded += sum(map(len, lines))
@@ -402,16 +407,29 @@ class SqliteMedium:
         return tail.lines[found:]
 
 
+_FAILURES: Final = (
+    IntegrityError,
+    StorageFullError,
+    StoreUnavailableError,
+    WrongAuditKeyError,
+)
+"""What a database raises that fails."""
+
+
 @contextmanager
 def _medium_errors(database: Database, cause: Cause) -> Iterator[None]:
     try:
         yield
-    except StorageFullError as error:
-        raise MediumError(Cause.FULL) from error
-    except UnsettledError as error:
-        raise MediumError(Cause.SYNC) from error
-    except (IntegrityError, StoreUnavailableError, WrongAuditKeyError) as error:
-        raise MediumError(Cause.MOVED if database.moved else cause) from error
+    except _FAILURES as error:
+        raise _medium_error(database, error, cause) from error
+
+
+def _medium_error(database: Database, error: HSMError, cause: Cause) -> MediumError:
+    if isinstance(error, StorageFullError):
+        return MediumError(Cause.FULL)
+    if isinstance(error, UnsettledError):
+        return MediumError(Cause.SYNC)
+    return MediumError(Cause.MOVED if database.moved else cause)
 
 
 @contextmanager

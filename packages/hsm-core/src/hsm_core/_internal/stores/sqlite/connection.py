@@ -80,11 +80,19 @@ def sqlite_errors() -> Iterator[None]:
     """Turn every error of SQLite in a block into one of ours."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise translate(error) from error
-    except UnicodeDecodeError as error:
-        # So the driver fails to tell what SQLite says of a name that is no text.
-        raise IntegrityError("The database is damaged.") from error
+    except SQLITE_ERRORS as error:
+        raise own_error(error) from error
+
+
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""Errors of the driver, which fails by the second to tell of a name that is no text."""
+
+
+def own_error(error: sqlite3.Error | UnicodeDecodeError) -> HSMError:
+    """Return our own error for one of `SQLITE_ERRORS`."""
+    if isinstance(error, UnicodeDecodeError):
+        return IntegrityError("The database is damaged.")
+    return translate(error)
 
 
 MigrationStep: TypeAlias = Callable[["sqlite_utils.Database"], None]

@@ -34,8 +34,10 @@ from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
 from hsm_core._internal.stores.sqlite.connection import (
+    SQLITE_ERRORS,
     Schema,
     is_input_output,
+    own_error,
     sqlite_errors,
     translate,
 )
@@ -301,8 +303,11 @@ class Database:
             IntegrityError: The database is damaged; nothing was changed.
             StoreUnavailableError: Nothing was changed.
         """
+        # Written out, as each record may come here: a context manager of its own for
+        # the turn, and one for the errors, cost as much as a statement.
         self.check_usable()
-        with self._turn.patiently():
+        self._turn.begin()
+        try:
             self.check_usable()
             if self._connection.in_transaction:
                 if not join:
@@ -311,17 +316,22 @@ class Database:
                     yield self._connection
                 return
             try:
-                with sqlite_errors():
-                    self._begin(durable)
-                    yield self._connection
+                self._begin(durable)
+                yield self._connection
                 if durable:
                     self.check_in_place()
-            except BaseException as error:
+            except SQLITE_ERRORS as error:
+                problem = own_error(error)
                 self._roll_back(error)
+                raise problem from error
+            except BaseException as error:
+                self._roll_back(error.__cause__)
                 raise
             self._commit()
             if folds:
                 self._after_commit()
+        finally:
+            self._turn.end()
 
     def _begin(self, durable: bool) -> None:
         if durable is not self._is_durable:
@@ -348,8 +358,7 @@ class Database:
                 "The database or its lock file was moved or deleted."
             )
 
-    def _roll_back(self, error: BaseException) -> None:
-        cause = error.__cause__
+    def _roll_back(self, cause: BaseException | None) -> None:
         if isinstance(cause, sqlite3.Error) and is_input_output(cause):
             self._poison()
         try:
@@ -367,7 +376,7 @@ class Database:
             if isinstance(problem, StorageFullError):
                 # The frame that makes it count is the last to be written, so nothing
                 # has happened.
-                self._roll_back(problem)
+                self._roll_back(None)
                 if self.available:
                     raise problem from error
             self._poison()
