@@ -149,7 +149,7 @@ def _right() -> list[Vector]:
     what = hashlib.sha256(SIGNATURE).digest() + bytes(32)
     batch.scribe.add(batch.facts_line)
     batch.binds[1] = what
-    counted = {"type": "batch", "count": 2, "failed": 1, "inputs": "04" * 32}
+    counted = {"type": "batch", "count": 2, "failed": 1}
     batch.scribe.entry(
         batch.use()
         | {"kind": "SignBatch", "bind": batch.scribe.bind(what), "detail": counted}

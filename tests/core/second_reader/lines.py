@@ -77,7 +77,7 @@ _DETAILS: Final[dict[str, set[str]]] = {
     "repair": {"fragment_bytes", "fragment_sha256", "kept_as"},
     "counted": {"count", "since"},
     "message": {"text"},
-    "batch": {"count", "failed", "inputs"},
+    "batch": {"count", "failed"},
     "resume": {"cause", "failed_at", "rewritten_from", "attempts"},
     "prune": {
         *("first_seq", "next_seq", "last_leaf_hash", "roots"),

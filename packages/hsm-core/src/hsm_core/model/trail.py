@@ -128,12 +128,10 @@ class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
     Attributes:
         count: Items.
         failed: Number of failed items.
-        inputs: Keyed digest over all items as they were sent, hex; empty above 64 KiB.
     """
 
     count: int
     failed: int
-    inputs: str
 
 
 class ResumeDetail(Record, frozen=True, kw_only=True, tag="resume"):

@@ -349,6 +349,7 @@ class RecordCodec:
                 raise _unframed(entry, seq)
             if not self.log_id:
                 self._adopt_from(entry, seq)
+            if self._mac_of is not None:
                 self.authenticate(entry, seq)
             return
         if not entry.startswith(START):

@@ -10,9 +10,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core import wire
 from hsm_core._internal.handlers.base import (
-    INLINE_BYTES,
     PUBLIC_USAGES,
     Answer,
     Handler,
@@ -214,15 +212,9 @@ class BatchHandler(Handler[AnyBatch, Record]):
         return Answer(
             self._result(**known),
             version,
-            BatchDetail(count=len(items), failed=failed, inputs=self._digest(batch)),
+            BatchDetail(count=len(items), failed=failed),
             bound=b"".join(bound),
         )
-
-    def _digest(self, batch: AnyBatch) -> str:
-        if self.payload_bytes(batch) > INLINE_BYTES:
-            return ""
-        packed = wire.encode_packed(batch.items)
-        return self._services.inventory.ring.payload_digest(packed)
 
     def _performed(self, ready: Item) -> Answer[Any] | ops.ItemError:
         if isinstance(ready, ops.ItemError):
