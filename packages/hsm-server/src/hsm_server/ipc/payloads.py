@@ -11,6 +11,7 @@ once: the sender until the last chunk is sent, the receiver in one growing buffe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -94,10 +95,18 @@ def put_back(value: RecordT, field: str, expected: str, data: bytes) -> RecordT:
 
     Raises:
         MalformedError: The frame names another field, or the field is not empty.
+        InvalidInputError: The payload breaks the limits of the field's type.
     """
     if field != expected or getattr(value, field) != b"":
         raise MalformedError("The frame names a field that cannot have chunks.")
+    wire.convert(data, _type_of(type(value), field))
     return msgspec.structs.replace(value, **{field: data})
+
+
+@cache
+def _type_of(kind: type[Record], name: str) -> Any:
+    (found,) = (f for f in msgspec.structs.fields(kind) if f.name == name)
+    return found.type
 
 
 def _chunks(data: bytes) -> Iterator[memoryview]:
