@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from hsm_core._internal.crypto.guard import GuardedHandle
@@ -126,19 +127,9 @@ class Materials:
 
     def opener(
         self, document: KeyDocument, version: VersionDocument
-    ) -> Callable[[], KeyHandle | None]:
-        """
-        Return a function that gives the key of a version while it is opened.
-
-        It is given without its guard, and keeps no key open.
-        """
-        slot, get = (document.key_id, version.blob_sha256), self._handles.get
-
-        def opened() -> KeyHandle | None:
-            handle = get(slot)
-            return None if handle is None else handle.unguarded
-
-        return opened
+    ) -> Callable[[], GuardedHandle | None]:
+        """Return what gives the key of a version while it is open, and keeps none."""
+        return partial(self._handles.get, (document.key_id, version.blob_sha256))
 
     def public_handle(
         self, document: KeyDocument, version: VersionDocument

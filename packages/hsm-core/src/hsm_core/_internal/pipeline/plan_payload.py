@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -18,22 +18,13 @@ _MOST_CHARACTERS: Final = 128
 _MOST_DIGEST_BYTES: Final = 64
 
 
-class Payload(NamedTuple):
-    """
-    What is new in a use.
+Payload: TypeAlias = tuple[tuple[int, ...], int, int, int]
+"""
+What is new in a use.
 
-    Attributes:
-        numbers: What is recorded of it: lengths of fields, or how many items.
-        total: Length of all byte strings.
-        protected: Length of those that a use of the key protects.
-        items: How many uses it is.
-    """
-
-    numbers: tuple[int, ...]
-    total: int
-    protected: int
-    items: int = 1
-
+That is what is recorded of it (lengths of fields, or how many items), the length of all
+byte strings, that of those which a use of the key protects, and how many uses it is.
+"""
 
 Measure: TypeAlias = Callable[[Any], Payload | None]
 """Measures an operation; None for one that the pipeline must judge."""
@@ -70,7 +61,7 @@ def measure_of(
             numbers.append(len(data))
             if counts:
                 protected += len(data)
-        return Payload(tuple(numbers), sum(numbers), protected)
+        return tuple(numbers), sum(numbers), protected, 1
 
     return measure
 
@@ -121,7 +112,7 @@ def batch_measure_of(
                     protected += len(data)
         if total > limits.payload_bytes:
             return None
-        return Payload((len(items),), total, protected, len(items))
+        return (len(items),), total, protected, len(items)
 
     return measure
 

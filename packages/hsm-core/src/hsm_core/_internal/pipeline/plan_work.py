@@ -117,11 +117,12 @@ def _signing(
         field, size = "mu", MU_BYTES
 
     def compute(sent: Any) -> Answer[ops.Signature] | None:
-        handle, data = opened(), getattr(sent, field)
-        if handle is None or (size and len(data) != size):
+        held, data = opened(), getattr(sent, field)
+        if held is None or (size and len(data) != size):
             return None
+        handle = held.unguarded
         # Providers of others need not have it.
-        sign = getattr(handle, "sign_again", handle.sign)
+        sign = getattr(handle, "sign_again", None) or handle.sign
         signature = sign(data, parameters)
         result = ops.Signature(
             key_id=key.key_id,
@@ -142,10 +143,10 @@ def _mac(services: HandlerDependencies, key: KeyDocument) -> Work:
     algorithm, current = Algorithm(key.algorithm), key.current
 
     def compute(sent: Any) -> Answer[ops.Mac] | None:
-        handle = opened()
-        if handle is None:
+        held = opened()
+        if held is None:
             return None
-        mac = handle.mac(sent.message)
+        mac = held.unguarded.mac(sent.message)
         result = ops.Mac(
             key_id=key.key_id, version=current, algorithm=algorithm, mac=mac
         )
@@ -163,12 +164,13 @@ def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
     unbound, body = header.bind(b""), HEADER_BYTES + NONCE_BYTES
 
     def compute(sent: Any) -> Answer[ops.Ciphertext] | None:
-        handle = opened()
-        if handle is None:
+        held = opened()
+        if held is None:
             return None
         nonce, aad = random_bytes(NONCE_BYTES), sent.aad
         bound = bind(aad) if aad else unbound
-        ciphertext = handle.seal(nonce, sent.plaintext, bound, start + nonce)
+        seal = held.unguarded.seal
+        ciphertext = seal(nonce, sent.plaintext, bound, start + nonce)
         result = ops.Ciphertext(
             key_id=key.key_id, version=current, ciphertext=ciphertext
         )
@@ -188,10 +190,10 @@ def _decryption(
     unbound = header.bind(b"")
 
     def compute(sent: Any) -> Answer[ops.Plaintext] | None:
-        handle, whole, aad = opened(), sent.ciphertext, sent.aad
-        if handle is None:
+        held, whole, aad = opened(), sent.ciphertext, sent.aad
+        if held is None:
             return None
-        plaintext = handle.open(
+        plaintext = held.unguarded.open(
             whole[HEADER_BYTES:body],
             memoryview(whole)[body:],
             bind(aad) if aad else unbound,
@@ -261,10 +263,10 @@ def _batch_steps(
     overdue, answer_of = services.overdue, handler.item_answer
 
     def compute(sent: Any) -> Answer[Any] | None:
-        handle, items = opened(), sent.items
-        if handle is None or overdue.is_set():
+        held, items = opened(), sent.items
+        if held is None or overdue.is_set():
             return None
-        made = each(handle, items)
+        made = each(held.unguarded, items)
         bound = [sha256(binding).digest() for _, binding in made]
         answers = [
             answer_of(reference=item.reference, **{result: given})

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -50,9 +50,6 @@ facts_of: Final[Callable[[Caller], tuple[Any, ...]]] = attrgetter(
     *(n for n in Caller.__struct_fields__ if n not in {"request_id", "deadline"})
 )
 """What a rule may match or a record shows of a caller; equal facts share plans."""
-
-Form: TypeAlias = tuple[Any, ...]
-"""An operation without its payload."""
 
 
 def _of_signature(sent: ops.Sign) -> object:
@@ -136,9 +133,15 @@ def _kind(operation: type[Operation[Any]]) -> _Kind:
 _KINDS: Final = {operation: _kind(operation) for operation in _DIFFERENCES}
 
 
-def _form_of(operation: Operation[Any], kind: _Kind) -> Form:
-    differs = kind.differs
+_options_of: Final = attrgetter("approval_id", "idempotency_key", "expected_generation")
+_NO_OPTIONS: Final = ("", None, 0)
+
+
+def _slot_of(request: Request, kind: _Kind) -> tuple[Any, ...]:
+    """Return the place of a request's plan: all of it but its payload."""
+    operation, differs = request.operation, kind.differs
     return (
+        facts_of(request.caller),
         type(operation),
         kind.fixed(operation),
         None if differs is None else differs(operation),
@@ -208,12 +211,13 @@ class Plan:
         payload = self._measure(operation)
         if payload is None or (at_once and not self._is_short(payload)):
             return None
-        if caller.request_id != "" and not is_plain(caller.request_id):
+        numbers, total, protected, items = payload
+        if not is_plain(caller.request_id):
             return None
         if caller.deadline and services.clock.monotonic() > caller.deadline:
             return None
         if self._is_counted and not self._account.take(
-            payload.items, payload.protected, services.clock.now()
+            items, protected, services.clock.now()
         ):
             return None
         try:
@@ -226,7 +230,7 @@ class Plan:
             services.uses.touch(self._key, self._key.versions[answer.version - 1])
         return Outcome(
             answer.result,
-            draft=self._record(request, payload, answer),
+            draft=self._record(request, numbers, total, answer),
             check=request.check,
             seen=self.seen,
             needs_store=True,
@@ -235,18 +239,22 @@ class Plan:
     def _is_short(self, payload: Payload) -> bool:
         return (
             self._is_quick
-            and payload.total <= INLINE_BYTES
-            and payload.items <= _MOST_QUICK_ITEMS
+            and payload[1] <= INLINE_BYTES
+            and payload[3] <= _MOST_QUICK_ITEMS
         )
 
     def _record(
-        self, request: Request, payload: Payload, answer: Answer[Any]
+        self,
+        request: Request,
+        numbers: tuple[int, ...],
+        total: int,
+        answer: Answer[Any],
     ) -> UseDraft:
-        numbers, digest = payload.numbers, ""
+        digest = ""
         if len(self._numbers) != len(numbers):
             rest = iter(numbers)
             numbers = tuple(next(rest) if n is None else n for n in self._numbers)
-        if not answer.bound and payload.total <= INLINE_BYTES:
+        if not answer.bound and total <= INLINE_BYTES:
             # See `Admission.bind`.
             given = {name: getattr(request.operation, name) for name in self._names}
             packed = wire.encode_packed(replace(self._operation, **given))
@@ -319,15 +327,15 @@ class Plans:
     ) -> None:
         self._services = services
         self._handlers = handlers
-        self._plans: dict[tuple[Any, Form], Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def run(self, request: Request, *, at_once: bool = False) -> Outcome | None:
         """Take a request as far as its record by its plan; None if none can do it."""
         kind = _KINDS.get(type(request.operation))
-        if kind is None or _has_options(request):
+        if kind is None or _options_of(request) != _NO_OPTIONS:
             return None
         try:
-            slot = facts_of(request.caller), _form_of(request.operation, kind)
+            slot = _slot_of(request, kind)
             plan = self._plans.get(slot)
         except (AttributeError, LookupError, TypeError):
             return None  # Some field is not what it should be.
@@ -342,11 +350,11 @@ class Plans:
         self, request: Request, context: RequestContext[Any], answer: Answer[Any]
     ) -> None:
         """Make a plan of a use that has succeeded, if it can be repeated by one."""
-        operation, caller = request.operation, request.caller
+        operation = request.operation
         kind = _KINDS.get(type(operation))
-        if kind is None or _has_options(request):
+        if kind is None or _options_of(request) != _NO_OPTIONS:
             return
-        if context.demands or caller.single_use:
+        if context.demands or request.caller.single_use:
             return
         if context.policy.asks_for_the_time(type(operation).__name__):
             return
@@ -355,13 +363,4 @@ class Plans:
         plan = Plan(self._services, handler, context, answer)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
-        self._plans[facts_of(caller), _form_of(operation, kind)] = plan
-
-
-def _has_options(request: Request) -> bool:
-    """Whether a request asks for more than its operation."""
-    return (
-        request.approval_id != ""
-        or request.idempotency_key is not None
-        or request.expected_generation != 0
-    )
+        self._plans[_slot_of(request, kind)] = plan

@@ -66,20 +66,35 @@ def _property(name: str) -> property:
     return property(read)
 
 
+class _Guard(_Wrapper):
+    """Wrapper of `guarded`, whose stores are asked for every use of a key."""
+
+    @property
+    def available(self) -> bool:
+        """Whether the store is, as far as it can tell."""
+        try:
+            return bool(self._inner.available)  # type: ignore[attr-defined]
+        except HSMError:
+            raise
+        except Exception:
+            return False
+
+
 @cache
-def _wrapper_of(kind: type) -> type[_Wrapper]:
+def _wrapper_of(kind: type, is_guard: bool) -> type[_Wrapper]:
+    base = _Guard if is_guard else _Wrapper
     members = {
         name: _method(name) if callable(getattr(kind, name)) else _property(name)
         for name in dir(kind)
-        if not name.startswith("_")
+        if not (name.startswith("_") or name in vars(base))
     }
-    return type(f"Wrapped{kind.__name__}", (_Wrapper,), members)
+    return type(f"Wrapped{kind.__name__}", (base,), members)
 
 
 def wrapped(inner: S, around: Around) -> S:
     """Return a store that has the public methods of another, called by *around*."""
     kind: type = type(inner)
-    return cast("S", _wrapper_of(kind)(inner, around))
+    return cast("S", _wrapper_of(kind, around is _guard)(inner, around))
 
 
 def unwrapped(store: object) -> object:
@@ -98,8 +113,6 @@ def _guard(name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> A
     except HSMError:
         raise
     except Exception as error:
-        if name == "available":
-            return False
         if name == "commit":
             raise OutcomeUnknownError(
                 "The outcome of the change is unknown.", **_facts_of(*arguments)
