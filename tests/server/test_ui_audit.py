@@ -131,7 +131,7 @@ async def test_one_record(busy: Browser) -> None:
 
     assert entry.leaf_hash in page.words
     assert entry.event.prev in page.words
-    assert f'"digest": "{entry.event.digest}"' in page.words
+    assert f'"policy": "{entry.event.policy}"' in page.words
     missing = await busy.get("/ui/audit/999999")
     assert 404 == missing.status
     assert "does not exist yet" in missing.words

@@ -290,6 +290,9 @@ class SimulatedTrail(MemoryAuditLog):
         if not drafts:
             return DONE
         super().append(drafts)
+        if not self._disk.notes:
+            # The first record names the trail.
+            self._disk.notes.append(_Note(Phase.SINGLE, "", ""))
         self._disk.notes += [
             _Note(draft.phase, draft.operation_id, draft.set_digest) for draft in drafts
         ]
