@@ -363,19 +363,38 @@ async def test_pipelined(server: Server) -> None:
     assert True in server.taken
 
 
-async def test_body_after_head(server: Server) -> None:
-    """A request in pieces is answered as ever, and the next one is fast again."""
+async def test_request_in_pieces(server: Server) -> None:
+    """A head in pieces changes nothing; a body that comes soon is waited for."""
     sent = server.bytes_of(USES["sign"])
     (whole,) = await server.ask(sent)
-    for size in (1, len(sent) - 5):
+    for size in (1, sent.index(b"\r\n\r\n") + 4, len(sent) - 5):
+        server.taken.clear()
         server.writer.write(sent[:size])
         await asyncio.sleep(0.05)
         server.writer.write(sent[size:])
         same(await server.answer(), whole)
+        assert set(server.taken) == {True}
+
+
+async def test_body_that_comes_late(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request whose body is not there soon takes the normal path."""
+    monkeypatch.setattr(connection, "_BODY_SECONDS", 0.01)
+    sent = server.bytes_of(USES["sign"])
+    (whole,) = await server.ask(sent)
+    busy = server.api.app[IN_FLIGHT]
     server.taken.clear()
+    server.writer.write(sent[:-5])
+    await until(lambda: server.taken)
+    await asyncio.sleep(0.1)
+    assert busy._busy  # noqa: SLF001 (a drain waits for it)
+    server.writer.write(sent[-5:])
+    same(await server.answer(), whole)
+    await until(lambda: not busy._busy)  # noqa: SLF001 (a drain waits no more)
     await server.ask(sent)
 
-    assert [True] == server.taken
+    assert [True, True] == server.taken
 
 
 class HeldVault(LocalVault):

@@ -149,6 +149,9 @@ class _Written(web.StreamResponse):
 
 _WRITTEN: Final = _Written()
 
+_BODY_SECONDS: Final = 0.5
+"""Time for a body to arrive before its request takes the normal path."""
+
 
 def _peek(payload: StreamReader) -> bytes:
     """Return a body that has arrived, and leave it to be read."""
@@ -185,6 +188,7 @@ class Connection(web.RequestHandler):
         "_admission",
         "_admitting",
         "_app",
+        "_body_timer",
         "_closing",
         "_end_following",
         "_fast_path",
@@ -221,6 +225,7 @@ class Connection(web.RequestHandler):
         self._taking = SlowClientCheck(self._loop)
         self._fast_path = fast_path
         self._use: Use | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._resting: asyncio.Future[None] | None = None
 
@@ -274,6 +279,11 @@ class Connection(web.RequestHandler):
 
     def _receive(self, data: bytes) -> None:
         """Parse data; begin the request of a connection that waits for one."""
+        if self._body_timer is not None:
+            super().data_received(data)
+            if self._messages[0][1].is_eof():
+                self._end_body_wait()
+            return
         resting = self._waiter
         if resting is None or resting.done() or self._fast_path is None:
             super().data_received(data)
@@ -289,24 +299,30 @@ class Connection(web.RequestHandler):
 
     def _begin_next(self, resting: asyncio.Future[None]) -> None:
         """Begin a request on the fast path, or let the base class do it."""
-        self._waiter = None
-        if self._begin_fast():
-            self._resting = resting
-            return
-        self._waiter = resting
-        if not resting.done():
-            resting.set_result(None)
+        self._waiter, self._resting = None, resting
+        if not self._begin_fast():
+            self._begin_normal()
+
+    def _begin_normal(self) -> None:
+        """Let the base class begin the request."""
+        self._waiter, self._resting = self._resting, None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _begin_fast(self) -> bool:
         """Begin a request on the fast path; return whether it takes it."""
         message, payload = self._messages[0]
-        if not isinstance(message, RawRequestMessage) or not payload.is_eof():
+        if not isinstance(message, RawRequestMessage):
             return False
         if self._is_retired or self._paused or self._buffer_paused:
             return False
         head = read_head(message)
         if head is None or self._fast_path is None:
             return False
+        if not payload.is_eof():
+            if self._fast_path.is_expected(self, head):
+                self._begin_body_wait()
+            return self._body_timer is not None
         self._use = self._fast_path.begin(self, head, _peek(payload))
         if self._use is None:
             return False
@@ -315,6 +331,20 @@ class Connection(web.RequestHandler):
             self._parser.message_consumed()
         self._app[IN_FLIGHT].begin(self)
         return True
+
+    def _begin_body_wait(self) -> None:
+        """Wait a moment for the body: many clients send it after the head."""
+        self._app[IN_FLIGHT].begin(self)
+        self._body_timer = self._loop.call_later(_BODY_SECONDS, self._end_body_wait)
+
+    def _end_body_wait(self) -> None:
+        """Begin the request whose body was waited for, or whose time is over."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        has_body = self._messages[0][1].is_eof()
+        if not (has_body and self._begin_fast()):
+            self._begin_normal()
 
     def finish(self, response: Parts, exchange: Exchange) -> None:
         """Send the response to the request on the fast path; begin the next one."""
@@ -409,6 +439,7 @@ class Connection(web.RequestHandler):
         if answer is None:
             return await super()._handle_request(request, start_time, request_handler)
         self._transport().write(answer)
+        self._app[IN_FLIGHT].end(self)
         await self._drain_helper()
         return _WRITTEN, False
 
@@ -462,6 +493,8 @@ class Connection(web.RequestHandler):
         if self._admitting is not None:
             self._admitting.cancel()
         self._end_following()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         use, self._use = self._use, None
         if use is not None:
             use.cancel()

@@ -2,10 +2,11 @@
 """
 Fast path: uses of keys without routing, middleware stack and tasks.
 
-A request takes it if its client authenticated recently, its body has arrived with its
-head, and each of its header fields is one that the fast path knows. All others, and all
-that prove invalid before the vault gets them, take the normal path, which defines the
-responses: those of the fast path have the same bytes, records, metrics and log lines.
+A request takes it if its client authenticated recently, its body is short and arrives
+with its head or soon after, and the fast path knows each of its header fields. All
+others, and all that prove invalid before the vault gets them, take the normal path,
+which defines the responses: those of the fast path have the same bytes, records,
+metrics and log lines.
 """
 
 from __future__ import annotations
@@ -155,6 +156,12 @@ class FastPath:
         limits = app[SETTINGS].limits
         self._payload_bytes = limits.payload_bytes
         self._most_bytes = min(MAX_BODY_BYTES, limits.json_bytes)
+
+    def is_expected(self, requester: Requester, head: Head) -> bool:
+        """Return whether to wait for the body: whether its client was good lately."""
+        authorization = head.fields.get(b"authorization", b"")
+        certificate = certificate_of(requester.transport)
+        return self._guard.is_good(credential_digest(authorization, b"", certificate))
 
     def begin(self, requester: Requester, head: Head, body: bytes) -> Use | None:
         """
