@@ -352,4 +352,4 @@ class TestRefusals:
 
         assert (100, [3]) == self.recorded()
         assert CountedDetail.__struct_config__.tag == "counted"
-        assert b'"key_id":"' + b"k" * 64 + b'"' in self.log.lines(0, 1)[0]
+        assert b'"key_id":"' + b"k" * 64 + b'"' in self.log.lines(1, 1)[0]
