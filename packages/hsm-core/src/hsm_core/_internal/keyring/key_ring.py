@@ -442,10 +442,13 @@ class KeyRing:
         material = self._open(_BLOB_START, _BLOB_LABEL, blob, bound)
         if material is None:
             what = f"Version {context.version} of key {context.key_id}"
+            newer = _newer(blob, _BLOB_START)
+            facts = {"format": newer} if newer else {}
             raise KeyTamperedError(
                 _flaw(what, blob, _BLOB_START),
                 key_id=context.key_id,
                 version=context.version,
+                **facts,
             )
         return material
 
@@ -494,10 +497,17 @@ def _utf8(text: str) -> bytes:
 
 def _flaw(what: str, blob: bytes, start: bytes) -> str:
     """Return the fault of a blob that can't be opened."""
-    magic, known = start[:-1], start[-1]
-    if len(blob) > len(start) and blob.startswith(magic) and blob[len(magic)] > known:
-        return made_by_newer(what, blob[len(magic)], known)
+    newer = _newer(blob, start)
+    if newer:
+        return made_by_newer(what, newer, start[-1])
     return f"{what} was tampered with."
+
+
+def _newer(blob: bytes, start: bytes) -> int:
+    """Return the format of a blob that a newer release has written, or 0."""
+    magic, known = start[:-1], start[-1]
+    is_ours = len(blob) > len(start) and blob.startswith(magic)
+    return blob[len(magic)] if is_ours and blob[len(magic)] > known else 0
 
 
 def _try_open(source: MasterKeySource, blob: bytes, context: bytes) -> bytes | None:
