@@ -30,6 +30,7 @@ from hsm_core.model import AuditedCaller, AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
+from tests.core.second_reader import BadLogError, read_database, read_files
 
 KEY = bytes(range(32))
 
@@ -166,10 +167,33 @@ def write_lines(path: Path, lines: list[bytes]) -> None:
 
 
 def verified(path: Path, key: bytes | None = KEY) -> OfflineVerification:
-    """Verify a log offline: a database, or files, as the end of its name says."""
+    """
+    Verify a log offline: a database, or files, as the end of its name says.
+
+    The second reader, which knows only the page of the format, must find the same.
+    """
+    is_files = path.suffix != ".sqlite"
+    read = read_files if is_files else read_database
+    try:
+        found = verifier_of(path, key).verify()
+    except AuditTamperedError as error:
+        fault = error
+        with pytest.raises(BadLogError) as bad:
+            read(path, key)
+    else:
+        assert (found.head_seq, found.head_hash) == read(path, key).head
+        return found
+    assert fault.facts["seq"] == bad.value.seq, (fault.facts, bad.value)
+    raise fault
+
+
+def verifier_of(
+    path: Path, key: bytes | None = KEY
+) -> AuditVerifier | SqliteAuditVerifier:
+    """Return what verifies a log offline, which may be long or in use."""
     if path.suffix == ".sqlite":
-        return SqliteAuditVerifier(path, key).verify()
-    return AuditVerifier(path, key).verify()
+        return SqliteAuditVerifier(path, key)
+    return AuditVerifier(path, key)
 
 
 def check_named(path: Path, seq: int, *reasons: str, key: bytes | None = KEY) -> None:

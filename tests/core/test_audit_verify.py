@@ -32,6 +32,7 @@ from tests.core.audit_support import (
     open_log,
     opened,
     verified,
+    verifier_of,
 )
 
 
@@ -196,10 +197,10 @@ def test_a_trail_in_use_verifies_at_every_moment(
     writer.start()
     try:
         while (acknowledged := log.head().seq) < 300:
-            answer = verified(path)
+            answer = verifier_of(path).verify()
             assert answer.head_seq >= acknowledged
             assert (answer.clean, answer.in_use) == (False, True)
-            assert verified(path, None).head_seq >= answer.head_seq
+            assert verifier_of(path, None).verify().head_seq >= answer.head_seq
     finally:
         stop.set()
         writer.join()
@@ -219,7 +220,7 @@ def test_a_trail_opened_while_it_is_verified_is_no_damage(path: Path) -> None:
                 fill(log, 5)
 
     with install(write):
-        answer = verified(path)
+        answer = verifier_of(path).verify()
 
     assert (105, False) == (answer.records, answer.clean)
 
@@ -236,7 +237,7 @@ def test_a_segment_closed_while_the_trail_is_verified_is_no_damage(path: Path) -
                 fill(log, 40, one_by_one=True)
 
         with install(write):
-            answer = verified(path)
+            answer = verifier_of(path).verify()
 
     assert 101 < answer.records < 141
     assert 141 == verified(path).records
@@ -254,7 +255,7 @@ def test_memory_does_not_grow_with_the_trail(tmp_path: Path) -> None:
     assert [10_000, 12_000] == told
     tracemalloc.start()
     try:
-        verified(path)
+        verifier_of(path).verify()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -274,7 +275,7 @@ def test_an_endless_line_is_refused_in_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(AuditTamperedError) as caught:
-            verified(killed)
+            verifier_of(killed).verify()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
