@@ -200,7 +200,7 @@ def bloat(lines: Lines) -> int:
     """Let a facts line be longer than any may be."""
     at = lines.at
     seq, line = lines.facts[at]
-    lines.facts[at] = seq, line.replace(b"alice", b"alice" * 20_000)
+    lines.facts[at] = seq, line.replace(b"alice", b"alice" * 14_000, 1)
     return seq
 
 
