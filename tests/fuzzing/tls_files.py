@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core.errors import AuthenticationError
+from hsm_server.certificates import certificate_facts
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ClientSettings, PairFiles
 from hsm_server.tls.acme.cache import Account, Cache, Stored
-from hsm_server.tls.certificates import certificate_facts
 from hsm_server.tls.files import parse_client, parse_pairs
 from hsm_server.tls.handshakes import MalformedHelloError, read_hello
 from hsm_server.tls.ocsp.fetch import allowed_url, redirected
