@@ -223,3 +223,28 @@ def test_a_log_whose_caller_hangs_is_closed_in_time(tmp_path: Path) -> None:
     log.close()
 
     assert verified(path).clean
+
+
+def test_refused_callers_do_not_hurry_the_healing(tmp_path: Path) -> None:
+    """However many ask, attempts to heal keep their pauses."""
+    path = tmp_path / "log" / "audit.log"
+    log, writer = begun(path, 1, sync=AuditSync.BOUNDED)
+    tries = 0
+
+    def fail(reached: str) -> None:
+        nonlocal tries
+        if reached == "audit.before_write":
+            raise OSError(errno.EIO, "I/O error")
+        tries += reached == "audit.heal.after_cut"
+
+    with install(fail):
+        assert not writer.append()
+        until(lambda: log.health.state == "failing")
+        for _ in range(20_000):
+            assert not writer.append()
+    until(lambda: is_well(log))
+
+    # The pauses double from 50 ms, so this many take more than ten minutes.
+    assert tries < 600
+    assert writer.append()
+    close_and_check(log, writer, path)

@@ -85,14 +85,15 @@ class TestBacklog:
     def test_what_is_written_during_a_sync_waits_for_the_next(self) -> None:
         """A sync makes durable what was there when it began, and no more."""
         found, _ = backlog()
-        first = found.write_more([b"a"], HeadMark(seq=0), 0.0, durable=True, lazy=False)
+        found.write_more([b"a"], HeadMark(seq=0), 0.0, durable=True, lazy=False)
+        first = found.synced
         assert found.prepare_sync()
-        later = found.write_more([b"b"], HeadMark(seq=1), 0.0, durable=True, lazy=False)
+        found.write_more([b"b"], HeadMark(seq=1), 0.0, durable=True, lazy=False)
         found.sync()
 
-        first.synced.wait(0)
+        first.wait(0)
         with pytest.raises(AuditUnavailableError):
-            later.synced.wait(0)
+            found.synced.wait(0)
         assert (0, 1) == (found.durable.seq, found.written.seq)
         assert [b"b"] == list(found.tail().lines)
         assert 0 == found.sync_at

@@ -14,6 +14,7 @@ from hsm_core._internal.audit.medium import (
     Group,
     SyncClock,
     Tail,
+    Ticket,
 )
 
 _BOUNDED_SECONDS: Final = 0.02
@@ -40,6 +41,8 @@ class Backlog:
     Attributes:
         written: The end of what was written, and may be read.
         durable: The end of what is durable.
+        open_bytes: Bytes that callers wrote themselves since the last sync began.
+        synced: Ticket of these; done when they are durable.
         sync_at: Instant of ``time.monotonic()`` at which a sync is due, or inf.
         syncs: How long syncs took.
     """
@@ -53,15 +56,12 @@ class Backlog:
         self._unsynced: list[Group] = []
         self._open: Group | None = None
         self._records = 0
+        self.open_bytes = 0
+        self.synced = Ticket(timeout_seconds)
         self.written = mark
         self.durable = mark
         self.sync_at = _NEVER
         self.syncs = SyncClock()
-
-    @property
-    def open_bytes(self) -> int:
-        """Bytes that callers have written themselves since the last sync began."""
-        return 0 if self._open is None else self._open.size
 
     def write(self, group: Group) -> None:
         """
@@ -72,7 +72,7 @@ class Backlog:
         """
         self._open = None
         self._unsynced.append(group)
-        self._put(group.lines, group.mark)
+        self._write(group.lines, group.mark)
         self._note_due(time.monotonic(), must_sync=group.must_sync, lazy=group.is_lazy)
         group.written.complete()
 
@@ -84,9 +84,9 @@ class Backlog:
         *,
         durable: bool,
         lazy: bool,
-    ) -> Group:
+    ) -> None:
         """
-        Write the lines of one append; return the group whose sync makes them durable.
+        Write the lines of one append.
 
         Args:
             lines: The next lines.
@@ -104,15 +104,26 @@ class Backlog:
         """
         group = self._open
         if group is None:
-            group = self._open = Group(self._timeout)
-            self._unsynced.append(group)
-        group.add(lines)
+            group = self._begin_open()
+        group.lines += lines
         group.mark = mark
-        self._put(lines, mark)
-        self._note_due(now, must_sync=durable, lazy=lazy)
+        for line in lines:
+            self.open_bytes += len(line)
+        self._medium.write(lines, mark)
+        self.written = mark
+        self._records += len(lines)
+        if durable or lazy or self._records >= _BOUNDED_RECORDS:
+            self._note_due(now, must_sync=durable, lazy=lazy)
+        elif self.sync_at > now + _BOUNDED_SECONDS:
+            self.sync_at = now + _BOUNDED_SECONDS
+
+    def _begin_open(self) -> Group:
+        group = self._open = Group(self._timeout)
+        self._unsynced.append(group)
+        self.synced = group.synced
         return group
 
-    def _put(self, lines: Sequence[bytes], mark: HeadMark) -> None:
+    def _write(self, lines: Sequence[bytes], mark: HeadMark) -> None:
         self._medium.write(lines, mark)
         self.written = mark
         self._records += len(lines)
@@ -140,6 +151,7 @@ class Backlog:
         self._medium.prepare_sync(self.written)
         self._syncing, self._unsynced = self._unsynced, []
         self._open, self._records, self.sync_at = None, 0, _NEVER
+        self.open_bytes = 0
         return True
 
     def sync(self) -> None:
@@ -159,7 +171,7 @@ class Backlog:
 
     def fail(self, error: BaseException, last: Group | None) -> None:
         """Tell all who wait that it failed; what was chained stays, *last* too."""
-        self._open = None
+        self._open, self.sync_at = None, _NEVER
         if last is not None:
             self._unsynced.append(last)
         for group in self._groups():
@@ -182,7 +194,7 @@ class Backlog:
         self._medium.heal(tail, cause)
         self.written = self.durable = tail.mark
         self._syncing, self._unsynced = [], []
-        self._records, self.sync_at = 0, _NEVER
+        self._records, self.open_bytes, self.sync_at = 0, 0, _NEVER
 
     def _groups(self) -> list[Group]:
         return self._syncing + self._unsynced

@@ -404,7 +404,7 @@ class FactsTrack:
         if not record.startswith(START):
             return record
         digest = record[HASH]
-        if self._serves(digest, seq):
+        if seq - self._first.get(digest, -SPAN) < SPAN:
             return record[record.index(b"\n") + 1 :]
         self._first[digest] = seq
         self._forget(seq)

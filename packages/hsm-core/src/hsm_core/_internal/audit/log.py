@@ -308,19 +308,23 @@ class DurableAuditLog(BaseAuditLog):
             AuditUnavailableError: The log can't be written.
             InvalidInputError: A draft can't be recorded; none of them was.
         """
-        self._check_process()
-        flusher, rings = self._flusher, False
-        flusher.take_lock()
+        # Each use comes here, so calls that decide nothing as a rule are not made.
+        if self._process != os.getpid():
+            self._check_process()
+        flusher = self._flusher
+        if not self._lock.acquire(blocking=False):
+            flusher.wait_for_lock()
         try:
             if callable(drafts):
                 drafts = drafts()
                 if not drafts:
                     return DONE
-            if not (reserved or flusher.holds_reserve):
+            if not (reserved or self._reserve.held):
                 reserved = all(map(_uses_the_reserve, drafts))
             flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
-            self._announce(drafts)
+            if drafts[-1].detail is not None:
+                self._announce(drafts)
             return flusher.enqueue(lines, durable=durable, lazy=lazy)
         finally:
             rings = flusher.must_ring()

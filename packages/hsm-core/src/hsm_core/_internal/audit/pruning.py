@@ -59,7 +59,8 @@ class WatchedClock:
     def now(self) -> int:
         """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""
         now = self._clock.now()
-        gain = self._gain(now)
+        passed = self._clock.monotonic() - self._monotonic
+        gain = now - self.begun - int(passed * 1_000_000)
         if gain < self._lowest:
             self._lowest = gain
         return now

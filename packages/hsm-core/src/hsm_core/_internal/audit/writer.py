@@ -93,6 +93,7 @@ class Flusher:
         self._hung_seconds = 0.0
         self._hands_over = self._strict
         self._is_writing = False
+        self._is_urgent = False
         self._wakes_at = 0.0
         self._closing = False
         self._outage: Outage | None = None
@@ -138,11 +139,6 @@ class Flusher:
         return self._backlog.durable
 
     @property
-    def holds_reserve(self) -> bool:
-        """Whether there is room for all records, not only for those that matter."""
-        return self._reserve.held
-
-    @property
     def failure(self) -> BaseException | None:
         """What the log suffers from now, or did when the thread ended."""
         outage = self._outage
@@ -164,9 +160,9 @@ class Flusher:
             raise AuditUnavailableError(outage.sentence) from outage.error
         if self._closing:
             raise AuditUnavailableError("The audit log is closed.")
-        if self._hangs():
+        if self._busy_since is not None and self._hangs():
             raise AuditUnavailableError("The audit log was not written in time.")
-        if max(self._pending.size, self._backlog.open_bytes) > MAX_PENDING_BYTES:
+        if self._pending.size + self._backlog.open_bytes > MAX_PENDING_BYTES:
             raise AuditUnavailableError(
                 "Too many audit records are waiting to be written."
             )
@@ -176,15 +172,13 @@ class Flusher:
                 "recovery and administration."
             )
 
-    def take_lock(self) -> None:
+    def wait_for_lock(self) -> None:
         """
         Take the lock, which a caller holds while it writes.
 
         Raises:
             AuditUnavailableError: One that hangs has it.
         """
-        if self._lock.acquire(blocking=False):
-            return
         if self._hangs() or not self._lock.acquire(timeout=self._timeout):
             raise AuditUnavailableError("The audit log was not written in time.")
 
@@ -196,6 +190,7 @@ class Flusher:
             return self._write(lines, durable=durable, lazy=lazy)
         group = self._pending
         group.add(lines)
+        self._is_urgent = True
         if lazy and not durable:
             return group.written
         group.is_lazy = False
@@ -206,12 +201,11 @@ class Flusher:
 
     def _write(self, lines: list[bytes], *, durable: bool, lazy: bool) -> AuditTicket:
         """Write the lines of a caller, in its own thread."""
+        backlog = self._backlog
         began = self._written_since = time.monotonic()
         try:
             mark = self._chain.end.mark()
-            group = self._backlog.write_more(
-                lines, mark, began, durable=durable, lazy=lazy
-            )
+            backlog.write_more(lines, mark, began, durable=durable, lazy=lazy)
         except BaseException as error:
             # Healing writes what is not there: so the ticket fails, not the append.
             self._begin_outage(error)
@@ -223,17 +217,15 @@ class Flusher:
         took = time.monotonic() - began
         if took > self._timeout:
             self._hung_seconds = took
-        return group.synced if durable else DONE
+            self._is_urgent = True
+        return backlog.synced if durable else DONE
 
     def must_ring(self) -> bool:
         """Return whether the thread sleeps and has something to do before it wakes."""
-        if not self._wakes_at:
+        if not (self._is_urgent or self._backlog.sync_at < self._wakes_at):
             return False
-        due = 0.0 if self._has_work() else self._backlog.sync_at
-        if due >= self._wakes_at:
-            return False
-        self._wakes_at = 0.0
-        return True
+        is_asleep, self._wakes_at = self._wakes_at > 0, 0.0
+        return is_asleep
 
     def ring(self) -> None:
         """Wake the thread; without the lock, which it takes first."""
@@ -251,7 +243,7 @@ class Flusher:
         # A caller that hangs in its write holds the lock.
         if not self._lock.acquire(timeout=self._timeout):
             return False
-        self._closing = True
+        self._closing = self._is_urgent = True
         rings = self.must_ring()
         self._lock.release()
         if rings:
@@ -265,10 +257,6 @@ class Flusher:
             return False
         earliest = time.monotonic() - self._timeout
         return any(since is not None and since < earliest for since in (busy, written))
-
-    def _has_work(self) -> bool:
-        is_due = self._closing or self._outage is not None
-        return is_due or bool(self._pending.lines or self._hung_seconds)
 
     # What the thread does.
 
@@ -306,7 +294,9 @@ class Flusher:
                 now = time.monotonic()
                 tidy_at = self._medium.due()
                 due = min(self._backlog.sync_at, tidy_at, self._reserve_at)
-                if self._has_work() or due <= now:
+                if self._is_urgent or due <= now:
+                    # What is pending, hung or closing is seen to now.
+                    self._is_urgent = self._closing
                     group, tidies = self._swap(), tidy_at <= now
                     self._is_writing = tidies or group is not None
                     return group, tidies
@@ -347,7 +337,7 @@ class Flusher:
                 since = self._clock.now() - int(took * 1_000_000)
                 resume = Outage(Cause.HANGING, since).draft(self._chain.next_seq)
                 self._pending.add(self._extend([resume]))
-                self._pending.must_sync = True
+                self._pending.must_sync = self._is_urgent = True
             self._is_writing = bool(self._pending.lines)
 
     def _finish(self) -> None:
@@ -383,7 +373,7 @@ class Flusher:
                 outage.failed_again(again)
                 continue
             with self._lock:
-                self._outage = None
+                self._outage, self._is_urgent = None, self._closing
                 self._last_outage = outage
                 self._resumes += 1
                 self._is_writing = False
@@ -394,6 +384,7 @@ class Flusher:
     def _begin_outage(self, error: BaseException) -> Outage:
         outage = Outage.of(error, self._clock.now(), self._last_outage)
         self._outage = outage
+        self._is_urgent = True
         self._failures += 1
         return outage
 
@@ -405,6 +396,8 @@ class Flusher:
             else:
                 outage.failed_again(error)
             self._busy_since, self._hung_seconds = None, 0.0
+            # Nobody who is refused meanwhile may wake the thread from its pauses.
+            self._is_urgent = self._closing
             last = self._swap()
         self._backlog.fail(error, last)
         failpoint("audit.outage")

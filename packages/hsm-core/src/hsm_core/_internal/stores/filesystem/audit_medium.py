@@ -51,6 +51,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     NEW,
     audit_errors,
     close_quietly,
+    is_full,
     is_still_at,
     is_vacant,
     medium_errors,
@@ -323,19 +324,23 @@ class FileMedium:
         Raises:
             MediumError: They may have been written in part, or wholly.
         """
-        with medium_errors(Cause.WRITE):
-            if not self._lock.is_in_place():
-                # Another process may write this log by now.
-                raise MediumError(Cause.MOVED)
+        try:
             self._segments.write(lines)
+        except OSError as error:
+            cause = Cause.FULL if is_full(error) else Cause.WRITE
+            raise MediumError(cause) from error
 
     def prepare_sync(self, mark: HeadMark, /) -> None:
         """
         Note that the next sync makes durable what was written so far, up to *mark*.
 
         Raises:
-            MediumError: The live segment was moved, replaced or changed.
+            MediumError: The lock or the live segment was moved, replaced or changed.
         """
+        with medium_errors(Cause.WRITE):
+            if not self._lock.is_in_place():
+                # Another process may write this log by now.
+                raise MediumError(Cause.MOVED)
         self._segments.prepare_sync(mark.leaf_hash)
         self._prepared = mark
 

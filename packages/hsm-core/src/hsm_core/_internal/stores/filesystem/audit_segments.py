@@ -179,7 +179,12 @@ class Segments:
             OSError: They can't be written; some may have been, in part.
             MediumError: The file was moved, replaced or changed.
         """
-        self.write_trimmed(self.live.trimmed(lines))
+        live = self._all[-1]
+        if len(lines) == 1:
+            seq = live.first_seq + live.count
+            self.write_trimmed([live.facts.trimmed(lines[0], seq)])
+        else:
+            self.write_trimmed(live.trimmed(lines))
 
     def write_trimmed(self, lines: Sequence[bytes]) -> None:
         """
