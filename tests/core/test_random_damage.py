@@ -85,7 +85,7 @@ def second(path: Path, key: bytes | None) -> tuple[object, ...]:
 
 
 def test_random_damage(log: Path, tmp_path: Path) -> None:
-    """They name the same entry with the key, and without it the second accepts no more."""
+    """They name the same entry with the key; without it the second is as strict."""
     dice = random.Random(2)
     for number in range(COUNT):
         copy = tmp_path / str(number)
