@@ -32,7 +32,7 @@ def read_setting_file(path: Path, *, field: str) -> SettingFile:
 
     Raises:
         ConfigurationError: It can't be read, is no regular file, or is longer than
-            `MAX_SETTING_BYTES`.
+            ``MAX_SETTING_BYTES``.
         UnsafeFileModeError: Others than root and this process' user may write to it.
     """
     file = read_file_of_settings(path, field=field, limit=MAX_SETTING_BYTES)
