@@ -117,7 +117,9 @@ def write_on(
 ) -> Iterator[int]:
     """Append groups of records numbered by seq; yield the last one acknowledged."""
     choice = random.Random(seed)
-    seq, end = log.head().seq, log.head().seq + count
+    # The record that begins a log comes before the first of them.
+    seq = max(log.head().seq, 0)
+    end = seq + count
     while seq < end:
         drafts = [draft(seq + 1 + n) for n in range(choice.randint(1, 4))]
         log.append(drafts, durable=choice.random() < durable).wait()
