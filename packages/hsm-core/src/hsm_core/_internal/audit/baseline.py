@@ -258,6 +258,7 @@ class PrunedPrefix:
     Attributes:
         start: Sequence number and leaf hash of the record before the first one, as a
             `Follower` takes them.
+        overlaps: Whether records that the baseline covers are still there.
 
     Raises:
         AuditTamperedError: Records are missing that the baseline does not cover.
@@ -269,6 +270,7 @@ class PrunedPrefix:
             raise tampered(Reason.PRUNED, covered)
         self.detail: PruneDetail | None = baseline.detail if baseline else None
         self._recorded = baseline is None
+        self.overlaps = first_seq < covered
         self.start = (first_seq - 1, self._leaf_before(first_seq))
 
     def _leaf_before(self, first_seq: int) -> str:

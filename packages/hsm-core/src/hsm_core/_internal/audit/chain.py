@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-from hsm_core._internal.audit.facts import FactsTrack, entry_of
+from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import (
@@ -14,6 +14,7 @@ from hsm_core._internal.audit.record import (
     CLOSED,
     GENESIS,
     MAX_INTEGER,
+    MEMBERS,
     PREV,
     SEQ,
     Entry,
@@ -53,13 +54,9 @@ class LogEnd:
         self._set_digest = mark.set_digest
         self._open: dict[str, tuple[int, AuditEvent | AuditDraft]] = {}
 
-    def note(
-        self, record: AuditEvent | AuditDraft | UseDraft, seq: int, leaf_hash: str
-    ) -> None:
+    def note(self, record: AuditEvent | AuditDraft, seq: int, leaf_hash: str) -> None:
         """Move on to the next record."""
         self.seq, self.leaf_hash = seq, leaf_hash
-        if isinstance(record, UseDraft):
-            return
         if record.phase is Phase.INTENT:
             self._open.setdefault(record.operation_id, (seq, record))
         elif record.phase is Phase.OUTCOME:
@@ -149,11 +146,14 @@ class Chain:
         lines, leaves = [], []
         for seq, draft in enumerate(drafts, end.seq + 1):
             facts, entry = encode(draft, seq=seq, prev=leaf, time=time)
-            leaf = leaf_hash(entry)
-            lines.append(b"%b%b\n" % (facts, entry))
+            leaf = sha256(b"\0" + entry).hexdigest()
+            lines.append(facts + entry + b"\n")
             leaves.append(leaf)
         for draft, leaf in zip(drafts, leaves, strict=True):
-            end.note(draft, end.seq + 1, leaf)
+            if isinstance(draft, UseDraft):
+                end.seq, end.leaf_hash = end.seq + 1, leaf
+            else:
+                end.note(draft, end.seq + 1, leaf)
         return lines
 
     def _begun(self) -> AuditDraft:
@@ -246,6 +246,42 @@ class Follower:
         check_members(entry, seq)
         facts.check(entry, seq)
         self._step(entry, seq)
+
+    def follow_plain(self, lines: Sequence[bytes], facts: FactsTrack) -> int:
+        """
+        Move on over good entries of uses, and return how many of the lines they are.
+
+        It stops before every line that must be looked at in any other way.
+
+        Args:
+            lines: The next lines of a segment, without newline.
+
+            facts: The facts lines before them.
+        """
+        seq, leaf, count = self.seq, self.leaf_hash.encode(), 0
+        end = MAX_INTEGER if self.mark is None else self.mark.seq
+        if seq < 0 or self._is_closed:
+            return 0
+        head = b'{"format":2,"seq":"%016x","prev":"%b'
+        serves, is_authentic = facts.served_from, self.codec.is_authentic
+        # Written out, because calls would cost more than the hashes.
+        for line in lines:
+            at = line.find(b',"facts":"', MEMBERS) + 10
+            if (
+                seq + 1 >= end
+                or line[: PREV.stop] != head % (seq + 1, leaf)
+                or at < MEMBERS
+                or seq + 1 - serves(line[at : at + 64], -SPAN) >= SPAN
+                or line.find(b',"phase":"', MEMBERS, at) > 0
+                or line.find(b',"set_digest":"', at) > 0
+                or line.find(b',"detail":{', at) > 0
+                or not is_authentic(line)
+            ):
+                break
+            leaf = sha256(b"\0" + line).hexdigest().encode()
+            seq, count = seq + 1, count + 1
+        self.seq, self.leaf_hash = seq, leaf.decode()
+        return count
 
     def _step(self, entry: bytes, seq: int) -> None:
         if entry[SEQ] != b"%016x" % seq:

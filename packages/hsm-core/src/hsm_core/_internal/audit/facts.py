@@ -135,6 +135,7 @@ class FactsText(NamedTuple):
     Attributes:
         line: With its newline.
         member: Bytes by which an entry names it.
+        kind: Kind of the uses that share it, as JSON; empty for drafts of other kinds.
         made_at: Time when its salts were drawn, microseconds since 1970.
         book: Writer that it belongs to.
     """
@@ -144,6 +145,7 @@ class FactsText(NamedTuple):
     digest: str
     made_at: int
     book: object
+    kind: bytes = b""
 
 
 class FactsBook:
@@ -186,11 +188,20 @@ class FactsBook:
             InvalidInputError: A text can't be encoded.
             InputSizeError: The line would be too long.
         """
-        known = facts.encoded
-        if known is None or not self._is_fresh(known, now):
+        known: FactsText | None = facts.encoded
+        if (
+            known is None
+            or known.book is not self
+            or not 0 <= now - known.made_at < _LIFETIME
+        ):
             parts = _parts_of(facts, facts.parameters, shows_key=True)
-            known = facts.encoded = self._new(parts, now)
-        return known  # type: ignore[no-any-return]
+            text = self._new(parts, now)
+            try:
+                known = text._replace(kind=_ENCODER.encode(facts.kind))
+            except _UNWRITABLE as error:
+                raise _unwritable() from error
+            facts.encoded = known
+        return known
 
     def _is_fresh(self, text: FactsText, now: int) -> bool:
         # A clock that was set back makes it no younger.
@@ -240,7 +251,11 @@ def _parts_of(
             _ENCODER.encode(rest),
         )
     except _UNWRITABLE as error:
-        raise InvalidInputError("The event has no valid record form.") from error
+        raise _unwritable() from error
+
+
+def _unwritable() -> InvalidInputError:
+    return InvalidInputError("The event has no valid record form.")
 
 
 def _who(caller: AuditedCaller, parameters: dict[str, Any]) -> bytes:
@@ -451,6 +466,11 @@ class FactsTrack:
         ):
             raise tampered(Reason.FACTS, seq)
         self._waiting = b""
+
+    @property
+    def served_from(self) -> Callable[[bytes, int], int]:
+        """Function that returns the first entry of a hash, or the given number."""
+        return self._first.get
 
     def joined(self, entry: bytes) -> bytes:
         """Return the record of a checked entry."""

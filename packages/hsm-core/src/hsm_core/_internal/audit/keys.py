@@ -18,6 +18,7 @@ _MARK_LABEL: Final = b"FerroHSM audit head mark 1"
 _BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
 _CHECK_LABEL: Final = b"FerroHSM audit key check 1"
 _SEQ_BYTES: Final = 16
+SALTS: Final = 256
 
 
 def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
@@ -25,16 +26,19 @@ def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes
     return _mac_function(hmac_key, log_id, _RECORD_LABEL)
 
 
-def bind_salt_function(hmac_key: bytes, log_id: str) -> Callable[[int], bytes]:
-    """Return the salt of ``bind`` for each seq, 16 bytes, for one log."""
+def bind_salts_function(hmac_key: bytes, log_id: str) -> Callable[[int], bytes]:
+    """Return `SALTS` salts of ``bind``, 16 bytes each, from a seq on, for one log."""
     key = algorithms.AES256(_key(hmac_key, log_id, _BIND_LABEL))
     # One block for each seq, and none twice.
     encryptor = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
 
-    def salt(seq: int) -> bytes:
-        return encryptor.update(seq.to_bytes(_SEQ_BYTES, "big"))
+    def salts(first: int) -> bytes:
+        numbers = range(first, first + SALTS)
+        return encryptor.update(
+            b"".join(n.to_bytes(_SEQ_BYTES, "big") for n in numbers)
+        )
 
-    return salt
+    return salts
 
 
 def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:

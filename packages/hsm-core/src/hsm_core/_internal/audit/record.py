@@ -21,7 +21,11 @@ from hsm_core._internal.audit.facts import (
     named_by,
     numbers_of,
 )
-from hsm_core._internal.audit.keys import bind_salt_function, record_mac_function
+from hsm_core._internal.audit.keys import (
+    SALTS,
+    bind_salts_function,
+    record_mac_function,
+)
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.encoding import StoredForm, newer_format
 from hsm_core.errors import (
@@ -48,7 +52,7 @@ CLOSED: Final = "system.log-closed"
 MEMBERS: Final = 137
 """Where the members of an entry begin."""
 
-_CLOSED: Final = b'"kind":"%b"' % CLOSED.encode()
+CLOSED_KIND: Final = b'"kind":"%b"' % CLOSED.encode()
 
 MAX_INTEGER: Final = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 7493, section 2.2)."""
@@ -68,6 +72,7 @@ _BEFORE_PREV: Final = b'","prev":"'
 _BEFORE_TIME: Final = b'","time":"'
 _BEFORE_MAC: Final = b',"mac":"'
 _END: Final = b'"}'
+_HEX: Final = b"0123456789abcdef"
 _ENTRY: Final = re.compile(
     rb'\{"format":2,"seq":"[0-9a-f]{16}","prev":"[0-9a-f]{64}","time":"[0-9]{16}",'
     rb'.+,"mac":"[0-9a-f]{64}"\}'
@@ -205,7 +210,15 @@ class RecordCodec:
         log_id: Id of the audit log; empty until the first record was decoded.
     """
 
-    __slots__ = ("_book", "_hmac_key", "_mac_of", "_salt_of", "log_id")
+    __slots__ = (
+        "_book",
+        "_first_salt",
+        "_hmac_key",
+        "_mac_of",
+        "_salts",
+        "_salts_of",
+        "log_id",
+    )
 
     def __init__(
         self,
@@ -217,7 +230,8 @@ class RecordCodec:
         self._hmac_key = hmac_key
         self._book = None if random is None else FactsBook(random)
         self._mac_of: Callable[[bytes], bytes] | None = None
-        self._salt_of: Callable[[int], bytes] | None = None
+        self._salts_of: Callable[[int], bytes] | None = None
+        self._first_salt, self._salts = 0, b""
         if log_id is not None:
             self._adopt(log_id)
 
@@ -225,7 +239,7 @@ class RecordCodec:
         self.log_id = log_id
         if self._hmac_key is not None:
             self._mac_of = record_mac_function(self._hmac_key, log_id)
-            self._salt_of = bind_salt_function(self._hmac_key, log_id)
+            self._salts_of = bind_salts_function(self._hmac_key, log_id)
 
     def encode(
         self, draft: AuditDraft | UseDraft, *, seq: int, prev: str, time: int
@@ -252,17 +266,11 @@ class RecordCodec:
         mac_of = self._mac_of
         if mac_of is None or self._book is None:
             raise ValueError("records can't be written without key and salts")
-        head = b'%b%016x","prev":"%b","time":"%016d","kind":' % (
-            START,
-            seq,
-            prev.encode(),
-            time,
-        )
         if isinstance(draft, UseDraft):
             line, members = self._use(draft, seq, time)
         else:
             line, members = self._members(draft, seq, time)
-        body = head + members
+        body = _WRITTEN % (seq, prev.encode(), time, members)
         entry = b'%b,"mac":"%b"}' % (body, mac_of(body).hex().encode())
         if len(entry) > MAX_LINE_BYTES:
             raise InputSizeError(
@@ -271,19 +279,19 @@ class RecordCodec:
         return line, entry
 
     def _use(self, draft: UseDraft, seq: int, now: int) -> tuple[bytes, bytes]:
-        facts = draft.facts
-        text = self._book.of_facts(facts, now)  # type: ignore[union-attr]
+        text = self._book.of_facts(draft.facts, now)  # type: ignore[union-attr]
+        bound, numbers = draft.bound, draft.numbers
         try:
-            members = _encode_text(facts.kind)
+            members = text.kind
             if draft.code != "ok":
                 members += b',"code":' + _encode_text(draft.code)
             if draft.request_id:
                 members += b',"request_id":' + _encode_text(draft.request_id)
             members += text.member
-            if draft.numbers:
-                members += b',"numbers":' + _encode_text(draft.numbers)
-            if draft.bound:
-                members += b',"bind":"%b"' % self._bind(draft.bound, seq)
+            if numbers:
+                members += b',"numbers":' + _encode_text(numbers)
+            if bound:
+                members += b',"bind":"%b"' % self._bind(bound, seq)
             if draft.digest:
                 members += b',"digest":' + _encode_text(draft.digest)
             if draft.detail is not None:
@@ -328,7 +336,11 @@ class RecordCodec:
         return b"" if text is None else text.line, members
 
     def _bind(self, bound: bytes, seq: int) -> bytes:
-        salt = self._salt_of(seq)  # type: ignore[misc]
+        at = seq - self._first_salt
+        if not 0 <= at < SALTS or not self._salts:
+            at, self._first_salt = 0, seq
+            self._salts = self._salts_of(seq)  # type: ignore[misc]
+        salt = self._salts[16 * at : 16 * at + 16]
         return hashlib.sha256(_BIND + salt + bound).hexdigest().encode()
 
     def authenticate(self, entry: bytes, seq: int) -> None:
@@ -361,6 +373,21 @@ class RecordCodec:
                 tampered(Reason.MAC, seq) if is_framed(entry) else _unframed(entry, seq)
             )
 
+    def is_authentic(self, entry: bytes) -> bool:
+        """Return whether an entry has a right MAC; without a key, the right form."""
+        mac_of = self._mac_of
+        if mac_of is None:
+            return (
+                entry[PREV.stop : TIME.start] == _BEFORE_TIME
+                and entry[TIME].isdigit()
+                and entry[TIME.stop : MEMBERS] == b'",'
+                and entry[-MAC_BYTES : 8 - MAC_BYTES] == _BEFORE_MAC
+                and not entry[8 - MAC_BYTES : -2].translate(None, _HEX)
+                and entry.endswith(_END)
+            )
+        mac = b'%b%b"}' % (_BEFORE_MAC, mac_of(entry[:-MAC_BYTES]).hex().encode())
+        return hmac.compare_digest(entry[-MAC_BYTES:], mac)
+
     def _adopt_from(self, entry: bytes, seq: int) -> None:
         found = decode_entry(entry)
         detail = None if found is None else found.detail
@@ -391,6 +418,7 @@ class RecordCodec:
         return False
 
 
+_WRITTEN: Final = START + b'%016x","prev":"%b","time":"%016d","kind":%b'
 _EMPTY_HEAD: Final = b'{"format":2,"seq":"","prev":"","time":"","kind":'
 
 
@@ -410,12 +438,23 @@ def _unframed(entry: bytes, seq: int) -> AuditTamperedError:
 
 def is_log_close(entry: bytes) -> bool:
     """Return whether an entry ends its log for good."""
-    return entry.startswith(_CLOSED, MEMBERS)
+    return entry.startswith(CLOSED_KIND, MEMBERS)
 
 
 def changes_end(entry: bytes) -> bool:
     """Return whether an entry is more to the end of its log than the newest one."""
     return b',"phase":"' in entry or b',"set_digest":"' in entry or is_log_close(entry)
+
+
+def is_plain(entry: bytes) -> bool:
+    """Return whether an entry is one of a use, and says nothing more."""
+    return not (
+        b',"phase":"' in entry
+        or b',"detail":{' in entry
+        or b',"set_digest":"' in entry
+        or not entry.startswith(START)
+        or entry.startswith(CLOSED_KIND, MEMBERS)
+    )
 
 
 def check_members(entry: bytes, seq: int) -> None:
@@ -425,8 +464,7 @@ def check_members(entry: bytes, seq: int) -> None:
     Raises:
         AuditTamperedError: It is not that of format 2.
     """
-    is_plain = not changes_end(entry) and b',"detail":{' not in entry
-    if not is_plain and decode_entry(entry) is None:
+    if not is_plain(entry) and decode_entry(entry) is None:
         raise tampered(Reason.EVENT, seq)
 
 

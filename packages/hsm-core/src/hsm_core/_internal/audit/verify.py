@@ -7,9 +7,9 @@ Recovery at opening is a verification from the first record that is still needed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -66,6 +66,10 @@ class OfflineVerification(msgspec.Struct, frozen=True, kw_only=True):
     baseline_checked: bool = False
 
 
+PlainFollower: TypeAlias = Callable[[Sequence[bytes], FactsTrack], int]
+"""See `Follower.follow_plain`."""
+
+
 class StoredLog(Protocol):
     """
     Audit log as a medium holds it: its lines in order, and how they may end.
@@ -74,11 +78,13 @@ class StoredLog(Protocol):
         head: Authenticated head mark; None without one, or without the key.
         baseline: Checked baseline of pruned records.
         torn_bytes: Length of the torn tail, once `judge_end` has accepted one.
+        plain: What may follow lines before they are yielded; those are not.
     """
 
     head: StoredHead | None
     baseline: Baseline | None
     torn_bytes: int
+    plain: PlainFollower | None
 
     @property
     def first_seq(self) -> int:
@@ -265,7 +271,9 @@ def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
         else:
             end.move(seq, leaf)
 
+    stored.plain = follower.follow_plain
     follow(stored, follower, visit)
+    end.move(follower.seq, follower.leaf_hash)
     return RecoveredLog(head, end, stored.baseline)
 
 
@@ -325,6 +333,15 @@ def verify_log(
         if progress is not None and records % _PROGRESS_EVERY == 0:
             progress(records)
 
+    def plain(lines: Sequence[bytes], facts: FactsTrack) -> int:
+        count = follower.follow_plain(lines, facts)
+        records = follower.seq - before
+        if progress is not None and records % _PROGRESS_EVERY < count:
+            progress(records - records % _PROGRESS_EVERY)
+        return count
+
+    if look is None and not prefix.overlaps:
+        stored.plain = plain
     follow(stored, follower, visit)
     if follower.mark is None and hmac_key is not None and follower.seq >= 0:
         raise tampered(Reason.HEAD_MISSING, 0)

@@ -21,7 +21,7 @@ from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START, FactsTrack
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, claimed_seq
-from hsm_core._internal.audit.verify import check_end
+from hsm_core._internal.audit.verify import PlainFollower, check_end
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core.errors import AuditTamperedError
 
@@ -29,6 +29,8 @@ MAX_TORN_BYTES: Final = 64 * 1024 * 1024
 """Longest tail that a crash can tear: the most that waits to be written."""
 
 _CHUNK: Final = 64 * 1024
+_BLOCK: Final = 64 * 1024
+_FEW: Final = 8
 _MAX_LINE: Final = MAX_LINE_BYTES + 1
 _Opener: TypeAlias = Callable[[Path], BinaryIO | None]
 _Lines: TypeAlias = Generator[bytes, None, int]
@@ -84,6 +86,8 @@ class StoredSegments:
         self.unmarked: int | None = None
         self.torn_bytes = 0
         self.facts = FactsTrack()
+        self.plain: PlainFollower | None = None
+        self._pause = 0
         self._file = file
         self._codec = codec
         self._open_file = open_file
@@ -159,7 +163,13 @@ class StoredSegments:
             return
         file.seek(live.size)
         size = 0
-        while line := file.readline(_MAX_LINE):
+        while True:
+            if not size and (mark is None or seq < mark.seq):
+                lengths = self._follow_plain(file, mark.seq - seq if mark else None)
+                live.add(lengths)
+                seq += len(lengths)
+            if not (line := file.readline(_MAX_LINE)):
+                break
             size += len(line)
             self._is_whole = line.endswith(b"\n")
             if not self._is_whole and mark is not None and mark.seq >= seq:
@@ -177,7 +187,10 @@ class StoredSegments:
             seq += 1
 
     def _segment_lines(self, file: BinaryIO, seq: int, end: int | None) -> _Lines:
-        while seq != end and (line := file.readline(_MAX_LINE)):
+        while seq != end:
+            seq += len(self._follow_plain(file, None if end is None else end - seq))
+            if seq == end or not (line := file.readline(_MAX_LINE)):
+                break
             if not line.endswith(b"\n"):
                 raise tampered(_cut_reason(line), seq)
             if line.startswith(START):
@@ -188,6 +201,19 @@ class StoredSegments:
         if self.facts.is_waiting:
             raise tampered(Reason.FACTS, seq)
         return seq
+
+    def _follow_plain(self, file: BinaryIO, limit: int | None) -> list[int]:
+        """Follow entries from here on in one go; return their lengths with newline."""
+        self._pause -= 1
+        if self.plain is None or self._pause > 0 or self.facts.is_waiting:
+            return []
+        start = file.tell()
+        lines = file.read(_BLOCK).split(b"\n")[:-1][:limit]
+        lengths = [len(line) + 1 for line in lines[: self.plain(lines, self.facts)]]
+        file.seek(start + sum(lengths))
+        # Where little can be followed so, it is not tried for each line.
+        self._pause = 0 if len(lengths) > _FEW else _FEW
+        return lengths
 
     def _end_of(self, position: int) -> int | None:
         """Return the record from which on the next segment wins, if it is known."""

@@ -27,7 +27,7 @@ from hsm_core._internal.audit.facts import (
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, decode_entry, leaf_hash
-from hsm_core._internal.audit.verify import check_end
+from hsm_core._internal.audit.verify import PlainFollower, check_end
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
     AuditTamperedError,
@@ -199,6 +199,7 @@ class StoredRows:
     """
 
     torn_bytes = 0
+    plain: PlainFollower | None = None
 
     def __init__(self, connection: sqlite3.Connection, hmac_key: bytes | None) -> None:
         check_schema(connection)
