@@ -16,6 +16,7 @@ from hsm_core._internal.audit.facts import (
     MAX_LINE_BYTES,
     Facts,
     FactsBook,
+    FactsText,
     entry_of,
     facts_line_of,
     named_by,
@@ -88,6 +89,7 @@ _LOG_ID: Final = re.compile(r"[0-9a-f]{32}")
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _UNWRITABLE: Final = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
 _BIND: Final = b"\4"
+_BEFORE_BIND: Final = b',"bind":"'
 
 
 class Entry(StoredForm, frozen=True, kw_only=True):
@@ -263,13 +265,23 @@ class RecordCodec:
             InvalidInputError: The draft has no valid record form.
             InputSizeError: A line would be too long.
         """
-        mac_of = self._mac_of
-        if mac_of is None or self._book is None:
+        mac_of, book = self._mac_of, self._book
+        if mac_of is None or book is None:
             raise ValueError("records can't be written without key and salts")
+        bind = b""
+        if bound := draft.bound:
+            at = seq - self._first_salt
+            if not 0 <= at < SALTS or not self._salts:
+                self._draw_salts(seq)
+                at = 0
+            salt = self._salts[16 * at : 16 * at + 16]
+            bind = b',"bind":"%b"' % (
+                hashlib.sha256(_BIND + salt + bound).hexdigest().encode()
+            )
         if isinstance(draft, UseDraft):
-            line, members = self._use(draft, seq, time)
+            line, members = _use(draft, book.of_facts(draft.facts, time), bind)
         else:
-            line, members = self._members(draft, seq, time)
+            line, members = _members(draft, book.of_draft(draft, time), bind)
         body = _WRITTEN % (seq, prev.encode(), time, members)
         entry = b'%b,"mac":"%b"}' % (body, mac_of(body).hex().encode())
         if len(entry) > MAX_LINE_BYTES:
@@ -278,70 +290,9 @@ class RecordCodec:
             )
         return line, entry
 
-    def _use(self, draft: UseDraft, seq: int, now: int) -> tuple[bytes, bytes]:
-        text = self._book.of_facts(draft.facts, now)  # type: ignore[union-attr]
-        bound, numbers = draft.bound, draft.numbers
-        try:
-            members = text.kind
-            if draft.code != "ok":
-                members += b',"code":' + _encode_text(draft.code)
-            if draft.request_id:
-                members += b',"request_id":' + _encode_text(draft.request_id)
-            members += text.member
-            if numbers:
-                members += b',"numbers":' + _encode_text(numbers)
-            if bound:
-                members += b',"bind":"%b"' % self._bind(bound, seq)
-            if draft.digest:
-                members += b',"digest":' + _encode_text(draft.digest)
-            if draft.detail is not None:
-                members += b',"detail":' + _encode_text(draft.detail)
-        except _UNWRITABLE as error:
-            raise _unwritable() from error
-        return text.line, members
-
-    def _members(self, draft: AuditDraft, seq: int, now: int) -> tuple[bytes, bytes]:
-        check_draft(draft)
-        text = self._book.of_draft(draft, now)  # type: ignore[union-attr]
-        has_place = draft.phase is not Phase.SINGLE
-        entry = Entry(
-            format=FORMAT,
-            seq="",
-            prev="",
-            time="",
-            kind=draft.kind,
-            phase=draft.phase,
-            code=draft.code,
-            request_id=draft.request_id,
-            facts="" if text is None else text.digest,
-            numbers=numbers_of(draft.parameters),
-            bind=self._bind(draft.bound, seq).decode() if draft.bound else "",
-            operation_id=draft.operation_id,
-            key_id=draft.key_id if has_place else "",
-            version=draft.version if has_place else 0,
-            generation=draft.generation if has_place else 0,
-            document_before=draft.document_before,
-            document_after=draft.document_after,
-            set_digest=draft.set_digest,
-            demands=draft.demands,
-            approval_id=draft.approval_id,
-            approval_signatures=draft.approval_signatures,
-            digest=draft.digest,
-            detail=draft.detail,
-        )
-        try:
-            members = _ENCODER.encode(entry)[len(_EMPTY_HEAD) : -1]
-        except _UNWRITABLE as error:
-            raise _unwritable() from error
-        return b"" if text is None else text.line, members
-
-    def _bind(self, bound: bytes, seq: int) -> bytes:
-        at = seq - self._first_salt
-        if not 0 <= at < SALTS or not self._salts:
-            at, self._first_salt = 0, seq
-            self._salts = self._salts_of(seq)  # type: ignore[misc]
-        salt = self._salts[16 * at : 16 * at + 16]
-        return hashlib.sha256(_BIND + salt + bound).hexdigest().encode()
+    def _draw_salts(self, seq: int) -> None:
+        assert self._salts_of is not None  # noqa: S101 (for the type checker)
+        self._first_salt, self._salts = seq, self._salts_of(seq)
 
     def authenticate(self, entry: bytes, seq: int) -> None:
         """
@@ -420,6 +371,65 @@ class RecordCodec:
 
 _WRITTEN: Final = START + b'%016x","prev":"%b","time":"%016d","kind":%b'
 _EMPTY_HEAD: Final = b'{"format":2,"seq":"","prev":"","time":"","kind":'
+
+
+def _use(draft: UseDraft, text: FactsText, bind: bytes) -> tuple[bytes, bytes]:
+    """Return facts line and members of a use."""
+    members = text.kind
+    try:
+        if draft.code != "ok":
+            members += b',"code":' + _encode_text(draft.code)
+        if draft.request_id:
+            members += b',"request_id":' + _encode_text(draft.request_id)
+        members += text.member
+        if draft.numbers:
+            members += b',"numbers":' + _encode_text(draft.numbers)
+        members += bind
+        if draft.digest:
+            members += b',"digest":' + _encode_text(draft.digest)
+        if draft.detail is not None:
+            members += b',"detail":' + _encode_text(draft.detail)
+    except _UNWRITABLE as error:
+        raise _unwritable() from error
+    return text.line, members
+
+
+def _members(
+    draft: AuditDraft, text: FactsText | None, bind: bytes
+) -> tuple[bytes, bytes]:
+    """Return facts line and members of any record."""
+    check_draft(draft)
+    has_place = draft.phase is not Phase.SINGLE
+    entry = Entry(
+        format=FORMAT,
+        seq="",
+        prev="",
+        time="",
+        kind=draft.kind,
+        phase=draft.phase,
+        code=draft.code,
+        request_id=draft.request_id,
+        facts="" if text is None else text.digest,
+        numbers=numbers_of(draft.parameters),
+        bind=bind[len(_BEFORE_BIND) : -1].decode(),
+        operation_id=draft.operation_id,
+        key_id=draft.key_id if has_place else "",
+        version=draft.version if has_place else 0,
+        generation=draft.generation if has_place else 0,
+        document_before=draft.document_before,
+        document_after=draft.document_after,
+        set_digest=draft.set_digest,
+        demands=draft.demands,
+        approval_id=draft.approval_id,
+        approval_signatures=draft.approval_signatures,
+        digest=draft.digest,
+        detail=draft.detail,
+    )
+    try:
+        members = _ENCODER.encode(entry)[len(_EMPTY_HEAD) : -1]
+    except _UNWRITABLE as error:
+        raise _unwritable() from error
+    return b"" if text is None else text.line, members
 
 
 def _unwritable() -> InvalidInputError:
