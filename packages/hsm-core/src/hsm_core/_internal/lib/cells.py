@@ -45,20 +45,25 @@ class KeyCells:
 
 
 class Snapshot:
-    """Values of cells, each as it was before its subject was read."""
+    """
+    Values of cells, each as it was before its subject was read.
 
-    __slots__ = ("_marks",)
+    Attributes:
+        marks: The cells, each with its value then.
+    """
+
+    __slots__ = ("marks",)
 
     def __init__(self, *cells: Cell) -> None:
-        self._marks = [(cell, cell.value) for cell in cells]
+        self.marks = [(cell, cell.value) for cell in cells]
 
     def add(self, cell: Cell) -> None:
         """Include a further cell, from now on."""
-        self._marks.append((cell, cell.value))
+        self.marks.append((cell, cell.value))
 
     def holds(self) -> bool:
         """Return whether nothing has changed since."""
-        for cell, value in self._marks:
+        for cell, value in self.marks:
             if cell.value is not value:
                 return False
         return True

@@ -37,7 +37,10 @@ class SystemEntropy:
 
     def random_bytes(self, length: int, /) -> bytes:
         """Return *length* bytes from getrandom(2)."""
-        drawn = _drawn(2 * _BLOCK_BYTES + length)
+        try:
+            drawn = os.urandom(2 * _BLOCK_BYTES + length)
+        except (OSError, NotImplementedError) as error:
+            raise EntropyUnavailableError from error
         first, second = drawn[:_BLOCK_BYTES], drawn[_BLOCK_BYTES : 2 * _BLOCK_BYTES]
         with self._lock:
             self._failed = self._failed or first in (second, self._last)

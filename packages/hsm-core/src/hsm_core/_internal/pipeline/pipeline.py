@@ -321,7 +321,11 @@ class Pipeline:
         found = list[AuditDraft | UseDraft]()
         for outcome in outcomes:
             if outcome.error is None:
-                if not self._stands(outcome):
+                seen = outcome.seen
+                # Whether the store may be used is asked, for no cell tells.
+                if (seen is not None and not seen.holds()) or (
+                    outcome.needs_store and not self._services.inventory.store.available
+                ):
                     outcome.has_moved = True
                     continue
                 if outcome.check is not None:
@@ -329,14 +333,6 @@ class Pipeline:
             if outcome.draft is not None:
                 found.append(outcome.draft)
         return found
-
-    def _stands(self, outcome: Outcome) -> bool:
-        """Whether nothing has changed that a use rests on."""
-        seen = outcome.seen
-        if seen is not None and not seen.holds():
-            return False
-        # Whether the store may be used is asked, for no cell tells.
-        return not outcome.needs_store or self._services.inventory.store.available
 
 
 class BoundHSM:

@@ -14,7 +14,7 @@ from hsm_core.operations import Operation
 from hsm_core.settings import Limits
 
 _MOST_ITEMS: Final = 1000
-_MOST_CHARACTERS: Final = 128
+MOST_CHARACTERS: Final = 128
 _MOST_DIGEST_BYTES: Final = 64
 
 
@@ -34,7 +34,7 @@ def is_plain(text: object) -> bool:
     """Return whether a text is short, and can be printed as it is."""
     if not text:
         return text == ""
-    return type(text) is str and len(text) <= _MOST_CHARACTERS and text.isprintable()
+    return type(text) is str and len(text) <= MOST_CHARACTERS and text.isprintable()
 
 
 def measure_of(

@@ -18,6 +18,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.crypto.ciphertexts import (
     HEADER_BYTES,
     NONCE_BYTES,
+    TAG_BYTES,
     Header,
     commitment_around,
     kind_of,
@@ -161,7 +162,7 @@ def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
     header = Header(kind_of(algorithm), KeyId(key.key_id), current)
     start, bind = header.encode(), header.bind
     random_bytes = services.entropy.random_bytes
-    unbound, body = header.bind(b""), HEADER_BYTES + NONCE_BYTES
+    unbound = header.bind(b"")
 
     def compute(sent: Any) -> Answer[ops.Ciphertext] | None:
         held = opened()
@@ -174,7 +175,9 @@ def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
         result = ops.Ciphertext(
             key_id=key.key_id, version=current, ciphertext=ciphertext
         )
-        return Answer(result, current, bound=commitment_around(body, ciphertext))
+        size = len(ciphertext).to_bytes(8, "big")
+        tag = ciphertext[-TAG_BYTES:]
+        return Answer(result, current, bound=start + nonce + tag + size)
 
     return compute
 

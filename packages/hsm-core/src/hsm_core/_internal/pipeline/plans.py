@@ -34,7 +34,7 @@ from hsm_core._internal.handlers.base import (
 )
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.pipeline.outcome import Outcome
-from hsm_core._internal.pipeline.plan_payload import Payload, is_plain
+from hsm_core._internal.pipeline.plan_payload import MOST_CHARACTERS, Payload
 from hsm_core._internal.pipeline.plan_work import steps_of
 from hsm_core._json import bytes_fields
 from hsm_core.algorithms import CiphertextEncoding
@@ -137,17 +137,6 @@ _options_of: Final = attrgetter("approval_id", "idempotency_key", "expected_gene
 _NO_OPTIONS: Final = ("", None, 0)
 
 
-def _slot_of(request: Request, kind: _Kind) -> tuple[Any, ...]:
-    """Return the place of a request's plan: all of it but its payload."""
-    operation, differs = request.operation, kind.differs
-    return (
-        facts_of(request.caller),
-        type(operation),
-        kind.fixed(operation),
-        None if differs is None else differs(operation),
-    )
-
-
 class Plan:
     """
     A use of one form by one caller, as it was decided.
@@ -212,7 +201,10 @@ class Plan:
         if payload is None or (at_once and not self._is_short(payload)):
             return None
         numbers, total, protected, items = payload
-        if not is_plain(caller.request_id):
+        name = caller.request_id
+        if type(name) is not str or len(name) > MOST_CHARACTERS:
+            return None
+        if not name.isprintable():
             return None
         if caller.deadline and services.clock.monotonic() > caller.deadline:
             return None
@@ -334,16 +326,23 @@ class Plans:
         kind = _KINDS.get(type(request.operation))
         if kind is None or _options_of(request) != _NO_OPTIONS:
             return None
+        operation, differs = request.operation, kind.differs
         try:
-            slot = _slot_of(request, kind)
+            slot = (
+                facts_of(request.caller),
+                type(operation),
+                kind.fixed(operation),
+                None if differs is None else differs(operation),
+            )
             plan = self._plans.get(slot)
         except (AttributeError, LookupError, TypeError):
             return None  # Some field is not what it should be.
         if plan is None:
             return None
-        if not plan.seen.holds():
-            self._plans.pop(slot, None)
-            return None
+        for cell, value in plan.seen.marks:
+            if cell.value is not value:
+                self._plans.pop(slot, None)
+                return None
         return plan.run(request, at_once=at_once)
 
     def learn(
@@ -363,4 +362,10 @@ class Plans:
         plan = Plan(self._services, handler, context, answer)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
-        self._plans[_slot_of(request, kind)] = plan
+        differs = kind.differs
+        self._plans[
+            facts_of(request.caller),
+            type(operation),
+            kind.fixed(operation),
+            None if differs is None else differs(operation),
+        ] = plan

@@ -197,14 +197,17 @@ class Reload:
 
     It is true from the request until a reading has succeeded, but for the thread that
     reads: as long, nobody else is answered.
+
+    Attributes:
+        is_due: Whether it was requested, and no reading has succeeded yet.
     """
 
     def __init__(self) -> None:
-        self._is_due = False
+        self.is_due = False
         self._reader = 0
 
     def __bool__(self) -> bool:
-        return self._is_due and self._reader != threading.get_ident()
+        return self.is_due and self._reader != threading.get_ident()
 
     @property
     def is_running(self) -> bool:
@@ -213,7 +216,7 @@ class Reload:
 
     def request(self) -> None:
         """Note that others may have changed everything."""
-        self._is_due = True
+        self.is_due = True
 
     def run(self, every: Callable[[], None]) -> None:
         """
@@ -222,14 +225,14 @@ class Reload:
         Args:
             every: Reads all.
         """
-        if not self._is_due:
+        if not self.is_due:
             return
         self._reader = threading.get_ident()
         try:
             every()
         finally:
             self._reader = 0
-        self._is_due = False
+        self.is_due = False
 
 
 class Records(ABC):

@@ -114,6 +114,9 @@ class Unsettled:
 
     Args:
         layout: Of the store.
+
+    Attributes:
+        is_pending: What it is as a truth value.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -121,16 +124,16 @@ class Unsettled:
         self._lock = threading.Lock()
         self._paths: dict[Path, bool] = {}
         self._names: set[str] = set()
-        self._is_pending = False
+        self.is_pending = False
 
     def __bool__(self) -> bool:
-        return self._is_pending
+        return self.is_pending
 
     def written(self, path: Path) -> None:
         """Note a file, or the directory of a new key, that may have been replaced."""
         with self._lock:
             self._paths.setdefault(path, False)
-            self._is_pending = True
+            self.is_pending = True
 
     @contextmanager
     def unless_kept(self, name: str, path: Path) -> Iterator[None]:
@@ -198,13 +201,13 @@ class Unsettled:
         """Note a file that is to be gone."""
         with self._lock:
             self._paths[path] = True
-            self._is_pending = True
+            self.is_pending = True
 
     def changed(self, name: str) -> None:
         """Note a record that may be another than the index says."""
         with self._lock:
             self._names.add(name)
-            self._is_pending = True
+            self.is_pending = True
 
     @property
     def names(self) -> list[str]:
@@ -260,7 +263,7 @@ class Unsettled:
         """Forget everything: it is settled, and what was changed was read again."""
         with self._lock:
             self._names.clear()
-            self._is_pending = bool(self._paths)
+            self.is_pending = bool(self._paths)
 
 
 def _remove_if_possible(path: Path) -> None:

@@ -101,8 +101,10 @@ class FileRecords(Records):
     @property
     def available(self) -> bool:
         """See `Records.available`; asked for each use of a key."""
-        is_open = not self._is_closed and os.getpid() == self._process
-        return is_open and not (self._unsettled or self._reload or self._held.is_lost)
+        is_down = self._is_closed or self._unsettled.is_pending or self._held.is_lost
+        # The thread that reads all again may ask the reload itself.
+        is_down = is_down or (self._reload.is_due and bool(self._reload))
+        return not is_down and os.getpid() == self._process
 
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
