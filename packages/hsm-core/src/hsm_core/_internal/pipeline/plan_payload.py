@@ -99,7 +99,9 @@ def batch_measure_of(
         if type(items) is not tuple or not 0 < len(items) <= _MOST_ITEMS:
             return None
         for item in items:
-            if type(item) is not kind or not is_plain(item.reference):
+            if type(item) is not kind:
+                return None
+            if item.reference != "" and not is_plain(item.reference):
                 return None
             for name, most, counts, may_miss in rows:
                 data = getattr(item, name)

@@ -240,15 +240,31 @@ def _handled_batch(
     return compute
 
 
-_RESULTS: Final[dict[type[ops.Operation[Any]], str]] = {
-    ops.SignBatch: "signature",
-    ops.ComputeMacBatch: "mac",
-    ops.EncryptBatch: "ciphertext",
-}
-"""What the answer to an item has, of the batches with steps of their own."""
+Made: TypeAlias = tuple[bytes, bytes]
+"""What an item gives, and what its record is bound by."""
 
-Each: TypeAlias = Callable[[KeyHandle, Sequence[Any]], list[tuple[bytes, bytes]]]
-"""Computes items, and returns what each gives, and what its record is bound by."""
+
+def _signed(item: Any, made: Made) -> ops.SignedItem:
+    return ops.SignedItem(reference=item.reference, signature=made[0])
+
+
+def _authenticated(item: Any, made: Made) -> ops.MacItem:
+    return ops.MacItem(reference=item.reference, mac=made[0])
+
+
+def _encrypted(item: Any, made: Made) -> ops.EncryptedItem:
+    return ops.EncryptedItem(reference=item.reference, ciphertext=made[0])
+
+
+_ANSWERS: Final[dict[type[ops.Operation[Any]], Callable[[Any, Made], Any]]] = {
+    ops.SignBatch: _signed,
+    ops.ComputeMacBatch: _authenticated,
+    ops.EncryptBatch: _encrypted,
+}
+"""Answers to items, of the batches with steps of their own."""
+
+Each: TypeAlias = Callable[[KeyHandle, Sequence[Any]], list[Made]]
+"""Computes items."""
 
 
 def _batch_steps(
@@ -261,9 +277,8 @@ def _batch_steps(
         return Steps(measure, _handled_batch(services, handler, context))
     protects: tuple[str, ...] = getattr(handler.item_handler, "protects", ())
     only = "message" if isinstance(operation, ops.SignBatch) else ""
-    result = _RESULTS[type(operation)]
     opened = services.inventory.materials.opener(key, key.current_version)
-    overdue, answer_of = services.overdue, handler.item_answer
+    overdue, answer_of = services.overdue, _ANSWERS[type(operation)]
 
     def compute(sent: Any) -> Answer[Any] | None:
         held, items = opened(), sent.items
@@ -271,11 +286,8 @@ def _batch_steps(
             return None
         made = each(held.unguarded, items)
         bound = [sha256(binding).digest() for _, binding in made]
-        answers = [
-            answer_of(reference=item.reference, **{result: given})
-            for item, (given, _) in zip(items, made, strict=True)
-        ]
-        return handler.answer(sent, key, tuple(answers), key.current, bound, failed=0)
+        answers = tuple(map(answer_of, items, made))
+        return handler.answer(sent, key, answers, key.current, bound, failed=0)
 
     measure = batch_measure_of(operation, names, protects, limits, only)
     return Steps(measure, compute, is_counted=True)
@@ -296,13 +308,13 @@ def _each_of(
     return None
 
 
-def _mac_each(handle: KeyHandle, items: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+def _mac_each(handle: KeyHandle, items: Sequence[Any]) -> list[Made]:
     made = [handle.mac(item.message) for item in items]
     return list(zip(made, made, strict=True))
 
 
 def _sign_each(parameters: SignatureParameters) -> Each:
-    def each(handle: KeyHandle, items: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+    def each(handle: KeyHandle, items: Sequence[Any]) -> list[Made]:
         sign = getattr(handle, "sign_again", handle.sign)
         made = [sign(item.message, parameters) for item in items]
         return list(zip(made, made, strict=True))
@@ -313,16 +325,18 @@ def _sign_each(parameters: SignatureParameters) -> Each:
 def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
     header = Header(kind_of(Algorithm(key.algorithm)), KeyId(key.key_id), key.current)
     start, bind, unbound = header.encode(), header.bind, header.bind(b"")
-    random_bytes, body = services.entropy.random_bytes, HEADER_BYTES + NONCE_BYTES
+    random_bytes = services.entropy.random_bytes
 
-    def each(handle: KeyHandle, items: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+    def each(handle: KeyHandle, items: Sequence[Any]) -> list[Made]:
         drawn, made, at = random_bytes(NONCE_BYTES * len(items)), [], 0
+        seal = handle.seal
         for item in items:
             nonce, aad = drawn[at : at + NONCE_BYTES], item.aad
             at += NONCE_BYTES
             bound = bind(aad) if aad else unbound
-            sealed = handle.seal(nonce, item.plaintext, bound, start + nonce)
-            made.append((sealed, commitment_around(body, sealed)))
+            sealed = seal(nonce, item.plaintext, bound, start + nonce)
+            size = len(sealed).to_bytes(8, "big")
+            made.append((sealed, start + nonce + sealed[-TAG_BYTES:] + size))
         return made
 
     return each
