@@ -252,7 +252,7 @@ class Writing(Sweep):
         sync = AuditSync.STRICT if number % 2 else AuditSync.BOUNDED
         log = open_log(path, sync=sync, segment_bytes=SEGMENT_BYTES)
         for _ in range(self._records):
-            log.append([draft(log.head().seq + 1)]).wait()
+            log.append([draft(max(log.head().seq, 0) + 1)]).wait()
             self.say("written")
         log.close()
 
@@ -270,7 +270,11 @@ class Writing(Sweep):
             if event.parameters["message_bytes"]:
                 assert event.request_id == f"request-{event.seq}"
         assert len(uses) >= len(self.said)
-        assert {event.kind for event in found} <= {"Sign", "system.repair"}
+        assert {event.kind for event in found} <= {
+            "Sign",
+            "system.log-begun",
+            "system.repair",
+        }
         assert verified(path).clean
 
 
@@ -353,7 +357,7 @@ class Pruning(Sweep):
             prune(log, FakeClock(LATER), KEPT + 5)
             lines += log.lines(len(lines), 10)
         log.close()
-        (self.folder / "lines").write_bytes(b"\n".join(lines))
+        (self.folder / "lines").write_bytes(b"\0".join(lines))
 
     def work(self, path: Path, faults: Faults, number: int, *, within: bool) -> None:
         """Open it, prune it and write on."""
@@ -371,7 +375,7 @@ class Pruning(Sweep):
 
     def check(self, path: Path) -> None:
         """The prune is finished or never was, and the next one goes further."""
-        whole = (self.folder / "lines").read_bytes().split(b"\n")
+        whole = (self.folder / "lines").read_bytes().split(b"\0")
         before = int(segments_of(self.folder / "origin" / "audit.log")[0].name[-16:])
         verified(path)
         clock = FakeClock(LATER)

@@ -29,7 +29,9 @@ def _write(log: DurableAuditLog, count: int, *, prunes: bool) -> None:
     patience = time.monotonic() + _PATIENCE_SECONDS
     while log.head().seq < end and time.monotonic() < patience:
         began = time.monotonic()
-        drafts = [draft(log.head().seq + 1 + n) for n in range(choice.randint(1, 4))]
+        drafts = [
+            draft(max(log.head().seq, 0) + 1 + n) for n in range(choice.randint(1, 4))
+        ]
         try:
             log.append(drafts, durable=choice.random() < 0.2).wait()
         except AuditUnavailableError:
