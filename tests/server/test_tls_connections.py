@@ -164,6 +164,35 @@ def test_requests_may_come_along_with_the_handshake(
         assert 3 == client.received().count(b"HTTP/1.1 200")
 
 
+def test_a_record_may_be_cut_where_it_looks_like_a_header(
+    server: Server, people: People
+) -> None:
+    """The record behind it, in the same piece, is read, too."""
+    long = REQUEST.replace(b"Host:", b"X-Long: " + b"x" * 15000 + b"\r\nHost:")
+    cut = None
+    while cut is None:
+        with Bare(server, client_context(people.root)) as client:
+            client.socket.sendall(client.hello())
+            client.socket.sendall(client.shake())
+            first, last = client.sealed(long[:-20]), client.sealed(long[-20:])
+            cut = misleading_cut(first, last)
+            if cut is not None:
+                client.socket.sendall(first[:cut])
+                time.sleep(0.1)  # Otherwise both may arrive together.
+                client.socket.sendall(first[cut:] + last)
+
+                assert client.received().startswith(b"HTTP/1.1 200")
+
+
+def misleading_cut(first: bytes, last: bytes) -> int | None:
+    """Return where to cut so that the rest looks like one record, if anywhere."""
+    whole = first + last
+    for cut in range(6, len(first) - 5):
+        if int.from_bytes(whole[cut + 3 : cut + 5], "big") == len(whole) - cut - 5:
+            return cut
+    return None
+
+
 @pytest.mark.parametrize("sent", [0, 3, 200], ids=["silence", "header", "half"])
 def test_a_handshake_that_does_not_come_ends(
     people: People, kind: str, sent: int

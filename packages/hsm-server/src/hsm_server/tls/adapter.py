@@ -185,10 +185,12 @@ class TLSConnection:
         "_begun",
         "_challenges",
         "_failure",
+        "_header",
         "_incoming",
         "_is_challenge",
         "_is_drained",
         "_is_record",
+        "_left",
         "_outgoing",
         "_peer",
         "_tls",
@@ -221,6 +223,7 @@ class TLSConnection:
         self._failure: ssl.SSLError | None = None
         self._is_challenge = False
         self._is_record = self._is_drained = False
+        self._header, self._left = b"", 0
         self._tls = _server_side(active, attempt)
 
     def do_handshake(self) -> None:
@@ -255,6 +258,7 @@ class TLSConnection:
                     self._is_challenge = True
                     self._tls = _server_side(challenge, self._attempt)
         self._tls.bio_write(self._begun)
+        self._is_one_record(self._begun)
         self._undecrypted = len(self._begun)
         self._begun, self._challenges = b"", {}
 
@@ -363,11 +367,25 @@ class TLSConnection:
         data = self._incoming.read(_CHUNK_BYTES)
         if data:
             self._tls.bio_write(data)
-            length = int.from_bytes(data[3:_HEADER_BYTES], "big") + _HEADER_BYTES
-            self._is_record = not self._undecrypted and len(data) == length
+            self._is_record = self._is_one_record(data) and not self._undecrypted
             self._is_drained = False
             self._undecrypted += len(data)
         return bool(data)
+
+    def _is_one_record(self, data: bytes) -> bool:
+        """
+        Return whether the next bytes of the client are exactly one record.
+
+        All bytes must pass through here: within a record, some look like a header.
+        """
+        follows_record = not self._header and not self._left
+        data, at, records = self._header + data, self._left, 0
+        while len(data) - at >= _HEADER_BYTES:
+            at += int.from_bytes(data[at + 3 : at + _HEADER_BYTES], "big")
+            at += _HEADER_BYTES
+            records += 1
+        self._header, self._left = data[at:], max(0, at - len(data))
+        return follows_record and records == 1 and at == len(data)
 
     def _flush(self) -> None:
         while True:
