@@ -122,7 +122,7 @@ class History:
 
     def _tear(self) -> None:
         path = self._copy()
-        torn = b'{"event":{"format":1,"log_id":"'[: self._chance.randint(1, 30)]
+        torn = b'{"format":2,"seq":"00000000000'[: self._chance.randint(1, 30)]
         if path.exists():
             # Else it dies between closing a segment and beginning the next.
             with path.open("ab") as file:
