@@ -216,6 +216,15 @@ class TestFaultsOfTheWhole:
         assert "items" == caught.value.facts["field"]
         assert 101 == len(checked.items)
 
+    def test_the_number_of_slow_ones_when_repeated(self, session: Session) -> None:
+        """A shorter batch before it changes nothing."""
+        require_algorithm(session, Algorithm.SLH_DSA_SHA2_128F)
+        key = session.create_key("slh-dsa-sha2-128f").key_id
+        session.sign_batch(key, [ops.SignItem(message=b"")])
+
+        with pytest.raises(errors.InputSizeError, match="100"):
+            session.sign_batch(key, [ops.SignItem(message=b"")] * 101)
+
     def test_one_pass_through_policy(self, session: Session, gateway: OpenHSM) -> None:
         """
         Who may not use the key is refused once, for the whole batch.

@@ -33,7 +33,7 @@ from hsm_core._internal.pipeline.plan_payload import (
     batch_measure_of,
     measure_of,
 )
-from hsm_core.algorithms import Algorithm, spec
+from hsm_core.algorithms import Algorithm, Cost, spec
 from hsm_core.algorithms.specs import KEM_ENVELOPE, RSAES_OAEP
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyHandle, SignatureParameters
@@ -298,6 +298,8 @@ def _each_of(
 ) -> Each | None:
     """Return the flat loop of a batch; None where the handler does it."""
     operation, key = context.operation, context.key
+    if spec(Algorithm(key.algorithm)).use_cost is Cost.SLOW:
+        return None  # Of these fewer are allowed at once.
     if isinstance(operation, ops.ComputeMacBatch):
         return _mac_each
     if isinstance(operation, ops.SignBatch) and context.prepared:
