@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -258,3 +261,38 @@ def test_refused_callers_do_not_hurry_the_healing(
     assert 0 == rings
     assert writer.append()
     close_and_check(log, writer, path)
+
+
+def _is_interrupted(call: Callable[[], object], at: int) -> bool:
+    """Interrupt a call as Ctrl-C does, where it calls the *at*-th function."""
+    calls = count()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        inside = "/audit/" in frame.f_code.co_filename and event == "call"
+        if inside and next(calls) == at:
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("sync", AuditSync)
+def test_an_interrupt_leaves_no_gap(path: Path, sync: AuditSync) -> None:
+    """Wherever Ctrl-C meets a caller, records go on behind the last that is there."""
+    log = open_any(path, sync=sync, segment_bytes=8192, timeout_seconds=20.0)
+    log.append([draft(0)]).wait()
+    at = 0
+    while _is_interrupted(lambda: log.append([draft(1)]), at):
+        until(lambda: log.available)
+        log.append([draft(2)]).wait()
+        at += 1
+    log.close()
+
+    assert at > 5
+    verified(path)

@@ -117,6 +117,12 @@ class Backlog:
         elif self.sync_at > now + _BOUNDED_SECONDS:
             self.sync_at = now + _BOUNDED_SECONDS
 
+    @property
+    def newest(self) -> list[bytes]:
+        """The newest line that a caller wrote itself since the last sync began."""
+        group = self._open
+        return [] if group is None else group.lines[-1:]
+
     def _begin_open(self) -> Group:
         group = self._open = Group(self._timeout)
         self._unsynced.append(group)
@@ -179,7 +185,8 @@ class Backlog:
 
     def tail(self) -> Tail:
         """Return what is not known to be durable."""
-        groups = self._groups()
+        # One that was begun and interrupted has no lines, and no mark.
+        groups = [group for group in self._groups() if group.lines]
         lines = [line for group in groups for line in group.lines]
         mark = groups[-1].mark if groups else self.durable
         return Tail(lines, mark.seq + 1 - len(lines), mark)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import TypeAlias
 
 from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of
 from hsm_core._internal.audit.head_mark import HeadMark
@@ -33,6 +34,9 @@ from hsm_core.errors import (
 from hsm_core.model import AuditEvent, LogBegunDetail, Phase
 from hsm_core.protocols import AuditDraft, UseDraft
 
+_Opened: TypeAlias = dict[str, tuple[int, AuditEvent | AuditDraft]]
+_State: TypeAlias = tuple[int, str, bool, str, _Opened]
+
 
 class LogEnd:
     """
@@ -52,7 +56,7 @@ class LogEnd:
         self.leaf_hash = mark.leaf_hash
         self.is_closed = False
         self._set_digest = mark.set_digest
-        self._open: dict[str, tuple[int, AuditEvent | AuditDraft]] = {}
+        self._open: _Opened = {}
 
     def note(self, record: AuditEvent | AuditDraft, seq: int, leaf_hash: str) -> None:
         """Move on to the next record."""
@@ -67,6 +71,15 @@ class LogEnd:
     def move(self, seq: int, leaf_hash: str) -> None:
         """Move on to the next record, which changes nothing else."""
         self.seq, self.leaf_hash = seq, leaf_hash
+
+    def state(self) -> _State:
+        """Return what `restore` goes back to."""
+        opened = self._open.copy() if self._open else {}
+        return self.seq, self.leaf_hash, self.is_closed, self._set_digest, opened
+
+    def restore(self, state: _State) -> None:
+        """Go back to where it was: nobody has the records after that."""
+        self.seq, self.leaf_hash, self.is_closed, self._set_digest, self._open = state
 
     def mark(self) -> HeadMark:
         """Return the head mark for when all records are synced."""

@@ -311,7 +311,8 @@ class DurableAuditLog(BaseAuditLog):
         # Each use comes here, so calls that decide nothing as a rule are not made.
         if self._process != os.getpid():
             self._check_process()
-        flusher = self._flusher
+        flusher, end, before, rings = self._flusher, self._chain.end, None, True
+        lines: list[bytes] = []
         if not self._lock.acquire(blocking=False):
             flusher.wait_for_lock()
         try:
@@ -322,15 +323,24 @@ class DurableAuditLog(BaseAuditLog):
             if not (reserved or self._reserve.held):
                 reserved = all(map(_uses_the_reserve, drafts))
             flusher.check(reserved=reserved)
+            before = end.state()
             lines = self._chain.extend(drafts, self._clock.now())
             if drafts[-1].detail is not None:
                 self._announce(drafts)
             return flusher.enqueue(lines, durable=durable, lazy=lazy)
+        except BaseException:
+            # An interrupt may come before the writer has the lines: then the next
+            # records must not follow on them.
+            if before is not None and not flusher.has_taken(lines):
+                end.restore(before)
+            raise
         finally:
-            rings = flusher.must_ring()
-            self._lock.release()
-            if rings:
-                flusher.ring()
+            try:
+                rings = flusher.must_ring()
+            finally:
+                self._lock.release()
+                if rings:
+                    flusher.ring()
 
     def hand_over(self) -> None:
         """Let no caller write itself from now on; see `AuditLog.hand_over`."""

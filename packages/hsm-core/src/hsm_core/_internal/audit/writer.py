@@ -220,6 +220,11 @@ class Flusher:
             self._is_urgent = True
         return backlog.synced if durable else DONE
 
+    def has_taken(self, lines: list[bytes]) -> bool:
+        """Return whether the newest append's lines will be written; under the lock."""
+        newest = [*self._pending.lines[-1:], *self._backlog.newest]
+        return bool(lines) and any(line is lines[-1] for line in newest)
+
     def must_ring(self) -> bool:
         """Return whether the thread sleeps and has something to do before it wakes."""
         if not (self._is_urgent or self._backlog.sync_at < self._wakes_at):
