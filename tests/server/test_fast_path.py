@@ -397,6 +397,24 @@ async def test_body_that_comes_late(
     assert [True, True] == server.taken
 
 
+async def test_client_that_leaves_before_its_body(server: Server) -> None:
+    """Its request is logged and counted, as on the normal path."""
+    server.taken.clear()
+    server.writer.write(server.bytes_of(USES["sign"])[:-5])
+    await until(lambda: server.taken)
+    server.writer.transport.abort()
+    await until(lambda: ("Sign", "cancelled") in counted(server.api))
+
+    line = next(line for line in server.api.log if line.get("code") == "cancelled")
+    assert ("Sign", "from-a-test", 0) == (
+        line["operation"],
+        line["request_id"],
+        line["status"],
+    )
+    assert 1.0 == counted(server.api)["Sign", "cancelled"]
+    assert not server.api.app[IN_FLIGHT]._busy  # noqa: SLF001 (a drain waits no more)
+
+
 class HeldVault(LocalVault):
     """
     A vault whose replies to uses are held back.

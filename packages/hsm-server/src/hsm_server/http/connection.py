@@ -346,6 +346,18 @@ class Connection(web.RequestHandler):
         if not (has_body and self._begin_fast()):
             self._begin_normal()
 
+    def _give_up_body_wait(self) -> None:
+        """Count and log the request whose body does not come any more."""
+        timer, self._body_timer = self._body_timer, None
+        if timer is None or self._fast_path is None:
+            return
+        timer.cancel()
+        message, _ = self._messages[0]
+        head = read_head(message) if isinstance(message, RawRequestMessage) else None
+        if head is not None:
+            waited = self._loop.time() - timer.when() + _BODY_SECONDS
+            self._fast_path.note_lost(self, head, waited)
+
     def finish(self, response: Parts, exchange: Exchange) -> None:
         """Send the response to the request on the fast path; begin the next one."""
         self._use = None
@@ -493,8 +505,7 @@ class Connection(web.RequestHandler):
         if self._admitting is not None:
             self._admitting.cancel()
         self._end_following()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        self._give_up_body_wait()
         use, self._use = self._use, None
         if use is not None:
             use.cancel()

@@ -203,6 +203,23 @@ class FastPath:
         use.cancel_in_vault = cancel
         return use
 
+    def note_lost(self, requester: Requester, head: Head, seconds: float) -> None:
+        """
+        Count and log a request whose client has gone before its body had arrived.
+
+        Args:
+            requester: The connection.
+
+            head: Head of the request.
+
+            seconds: Time since the head had arrived.
+        """
+        visitor = self._visitor(requester, head, certificate_of(requester.transport))
+        use = Use(
+            self._app, requester, head, visitor, b"", time.perf_counter() - seconds
+        )
+        use.cancel()
+
     def _visitor(self, requester: Requester, head: Head, certificate: bytes) -> Visitor:
         authorization = head.fields.get(b"authorization")
         given = head.fields.get(b"x-request-id", b"").decode("latin-1")
