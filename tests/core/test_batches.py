@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -224,6 +225,15 @@ class TestFaultsOfTheWhole:
 
         with pytest.raises(errors.InputSizeError, match="100"):
             session.sign_batch(key, [ops.SignItem(message=b"")] * 101)
+
+    def test_an_item_of_a_wrong_type_when_repeated(self, session: Session) -> None:
+        """What is no byte string is none after a good batch, too."""
+        key = session.create_key("aes-256-gcm").key_id
+        bad: Any = None
+        session.encrypt_batch(key, [ops.EncryptItem(plaintext=b"m")])
+
+        with pytest.raises(errors.InvalidInputError, match="aad"):
+            session.encrypt_batch(key, [ops.EncryptItem(plaintext=b"m", aad=bad)])
 
     def test_one_pass_through_policy(self, session: Session, gateway: OpenHSM) -> None:
         """

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core import errors
 from hsm_core import operations as ops
@@ -78,6 +79,50 @@ def test_a_credential_that_still_counts(gateway: OpenHSM, session: Session) -> N
     ask(gateway, ops.RotateKey(key_id=key), lambda: asked.append(1))
 
     assert 4 == len(asked)
+
+
+def _together(gateway: OpenHSM, requests: list[Request]) -> list[Any]:
+    """Return the answers to requests that are recorded together."""
+
+    async def answers() -> list[Any]:
+        sent = gateway.act_as_async().execute_many(requests)
+        return await asyncio.gather(*sent, return_exceptions=True)
+
+    return asyncio.run(answers())
+
+
+def test_a_check_that_breaks(gateway: OpenHSM, session: Session) -> None:
+    """It refuses its own request, and no other."""
+    key = session.create_key("ed25519").key_id
+
+    def breaks() -> None:
+        raise ZeroDivisionError
+
+    sign = ops.Sign(key_id=key, message=b"m")
+    good, bad = Request(caller(), sign), Request(caller(), sign, check=breaks)
+    for _ in range(2):
+        first, second, third = _together(gateway, [good, bad, good])
+
+        assert first.signature == third.signature
+        assert isinstance(second, ZeroDivisionError)
+    codes = [code for kind, _, code in events_of(gateway, key) if kind == "Sign"]
+    assert ["ok", errors.HSMError.code, "ok"] * 2 == codes
+
+
+def test_a_caller_who_cannot_be_recorded(gateway: OpenHSM, session: Session) -> None:
+    """A certificate that fills a line harms nobody whose record stands beside it."""
+    key = session.create_key("ed25519").key_id
+    sign = ops.Sign(key_id=key, message=b"m")
+    names = ("dns:" + "n" * 1020,) * 64
+    good = Request(caller(), sign)
+    bad = Request(replace(caller(), certificate_names=names), sign)
+    for _ in range(2):
+        first, second, third = _together(gateway, [good, bad, good])
+
+        assert first.signature == third.signature
+        assert isinstance(second, errors.AuditUnavailableError)
+    codes = [code for kind, _, code in events_of(gateway, key) if kind == "Sign"]
+    assert ["ok"] * 4 == codes
 
 
 def _before_the_next_use(

@@ -33,6 +33,7 @@ from hsm_core._internal.policy.facts import SystemPrincipal, system_caller
 from hsm_core._internal.policy.in_force import Recogniser
 from hsm_core.errors import (
     AuditUnavailableError,
+    InvalidInputError,
     OverloadedError,
     UnavailableError,
 )
@@ -324,7 +325,13 @@ class AsyncGateway:
         try:
             ticket = self._pipeline.begin_record(group.outcomes)
         except AuditUnavailableError as error:
-            group.settle(error)
+            is_ours = isinstance(error.__cause__, InvalidInputError)
+            if is_ours and len(group.outcomes) > 1:
+                # What one of them is can't be recorded; the others are no worse.
+                for alone in group.apart():
+                    self._record(alone)
+            else:
+                group.settle(error)
             return
         for request, answer in group.take_moved():
             self._decide_again(request, answer)
@@ -380,6 +387,19 @@ class _Group:
         self._requests.append(request)
         self._answers.append(answer)
         return answer
+
+    def apart(self) -> list[_Group]:
+        """Return a group for each answer."""
+        groups = []
+        for outcome, request, answer in zip(
+            self.outcomes, self._requests, self._answers, strict=True
+        ):
+            group = _Group(self._gate)
+            group.outcomes.append(outcome)
+            group._requests.append(request)
+            group._answers.append(answer)
+            groups.append(group)
+        return groups
 
     def take_moved(self) -> list[tuple[Request, asyncio.Future[Any]]]:
         """Let go of the uses that stood no more when they were to be recorded."""

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 
 from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.handlers.base import Answer
-from hsm_core._internal.handlers.context import RequestContext
+from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.lib.cells import Snapshot
-from hsm_core.errors import HSMError
 from hsm_core.protocols import AuditDraft, UseDraft
 
 
@@ -48,9 +47,9 @@ class Outcome(msgspec.Struct):
         try:
             if self.check is not None:
                 self.check()
-        except HSMError as error:
+        except Exception as error:
             if self.draft is not None:
-                self.draft = _refused(self.draft, error.code)
+                self.draft = _refused(self.draft, code_of(error))
             self.result, self.error = None, error
 
 

@@ -88,7 +88,7 @@ def batch_measure_of(
         only: The one field that every item has, where it may have one of several.
     """
     kind: Any = item_types(type(operation))["items"]
-    left_out = set(names) - {only} if only else set(names) - _required(kind)
+    left_out = set(names) - {only} if only else set(names) - _never_none(kind)
     rows = tuple(
         (name, _most(name, limits), name in protects, name in left_out)
         for name in names
@@ -120,8 +120,9 @@ def batch_measure_of(
 
 
 @cache
-def _required(kind: type[Any]) -> frozenset[str]:
-    return frozenset(f.name for f in msgspec.structs.fields(kind) if f.required)
+def _never_none(kind: type[Any]) -> frozenset[str]:
+    fields = msgspec.structs.fields(kind)
+    return frozenset(f.name for f in fields if f.default is not None)
 
 
 def _most(name: str, limits: Limits) -> int:
