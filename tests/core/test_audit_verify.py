@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.chain import Chain, Follower
-from hsm_core._internal.audit.facts import FactsTrack
+from hsm_core._internal.audit.facts import FactsTrack, entry_of, facts_line_of
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
 from hsm_core._internal.audit.verify import follow
@@ -429,3 +429,19 @@ def test_a_lone_segment_begins_where_its_first_record_says() -> None:
     assert 0 == live_segment(LINES[0], _follower()).first_seq
     for content in (b"", forged, other, LINES[3][:-1], b"no record\n"):
         assert 0 == live_segment(content, _follower()).first_seq
+
+
+def test_the_end_of_a_log_with_facts() -> None:
+    """Read as fast as uses are, a record that ends its log still ends it."""
+    chain = Chain(log_id="0" * 32, hmac_key=KEY, node="", random=os.urandom)
+    records = chain.extend([draft(0), draft(0), draft(0, kind="system.log-closed")], 0)
+    begun, *uses, closed = [record[:-1] for record in records]
+    follower = Follower(log_id=None, hmac_key=KEY)
+    facts = FactsTrack()
+    follower.advance(begun, facts)
+    for seq, record in ((1, uses[0]), (3, closed)):
+        facts.take(facts_line_of(record), seq)
+        facts.rewind(seq + 1)
+    entries = [entry_of(record) for record in (*uses, closed)]
+
+    assert len(uses) == follower.follow_plain(entries, facts)

@@ -13,6 +13,7 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import (
     BEGUN,
     CLOSED,
+    CLOSED_KIND,
     GENESIS,
     MAX_INTEGER,
     MEMBERS,
@@ -284,6 +285,7 @@ class Follower:
                 seq + 1 >= end
                 or line[: PREV.stop] != head % (seq + 1, leaf)
                 or at < MEMBERS
+                or line.startswith(CLOSED_KIND, MEMBERS)
                 or seq + 1 - serves(line[at : at + 64], -SPAN) >= SPAN
                 or line.find(b',"phase":"', MEMBERS, at) > 0
                 or line.find(b',"set_digest":"', at) > 0
