@@ -205,6 +205,13 @@ def test_no_inherited_descriptor_is_kept(family: Family, pipe: tuple[int, int]) 
     assert set() == kept
 
 
+def test_no_process_counts_in_the_files_of_another(family: Family) -> None:
+    """A forked process maps no file of metrics that is its parent's."""
+    for pid in (family.tls_manager, *family.front_ends):
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        assert "_supervisor.db" not in maps
+
+
 def test_memory_is_locked_as_the_log_says(site: Site, family: Family) -> None:
     """The vault locks its memory where it may, and tells."""
     told = [line for line in site.log() if line["event"] == "open"][-1]

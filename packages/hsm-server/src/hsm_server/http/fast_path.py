@@ -316,6 +316,8 @@ class Use:
             try:
                 body = wire.encode_json(reply.result)
                 return Parts(self._head.kind.route.success, JSON, body)
+            except MemoryError:
+                raise  # A front end without memory is started again.
             except Exception as failure:
                 error = failure
         return failure_parts(note_failure(self._app, error, exchange), exchange)

@@ -166,6 +166,11 @@ def share_metrics(folder: Path, slot: str) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
+def leave_shared_metrics() -> None:
+    """Unmap the files of the process that forked this one."""
+    values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+
+
 def shared_folder() -> Path | None:
     """Return the folder in which this process counts, if it shares one."""
     folder = os.environ.get(_FOLDER)

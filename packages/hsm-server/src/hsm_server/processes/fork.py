@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 
 from hsm_server.config.annotations import User
 from hsm_server.config.exit_codes import ExitCode
+from hsm_server.observability.metrics import leave_shared_metrics
 from hsm_server.observability.places import location
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.system.hardening import close_all_but, give_back_memory
@@ -124,6 +125,7 @@ def _leave_parent(user: User | None, control: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    leave_shared_metrics()
     close_all_but([control])
     if user is not None:
         os.setgroups([])
