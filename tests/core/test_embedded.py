@@ -124,7 +124,7 @@ def test_an_auditor_verifies_with_the_audit_key(tmp_path: Path) -> None:
     key = read_secret(f"@{tmp_path}/audit.key", field="key", minimum=32, exact=32)
     found = open_verifier(tmp_path / "keys/audit.log", key).verify()
 
-    assert found.records == 2
+    assert found.records == 3
     assert key != ROOT
 
 

@@ -399,11 +399,15 @@ class FactsTrack:
 
     Used by writers, which leave out a line that still serves, and by readers, which
     check the rules.
+
+    Args:
+        keeps_lines: Whether `joined` is asked; writers need no lines.
     """
 
-    __slots__ = ("_first", "_is_bad", "_lines", "_waiting")
+    __slots__ = ("_first", "_is_bad", "_keeps_lines", "_lines", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_lines: bool = True) -> None:
+        self._keeps_lines = keeps_lines
         self._lines: dict[bytes, bytes] = {}
         self._first: dict[bytes, int] = {}
         self._waiting = b""
@@ -442,7 +446,9 @@ class FactsTrack:
         if self.is_waiting or self._serves(digest, seq) or parse(line) is None:
             self._is_bad = True
             return
-        self._first[digest], self._lines[digest] = seq, line
+        self._first[digest] = seq
+        if self._keeps_lines:
+            self._lines[digest] = line
         self._waiting = digest
         self._forget(seq)
 

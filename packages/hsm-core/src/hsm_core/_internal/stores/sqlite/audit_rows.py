@@ -223,7 +223,7 @@ class StoredRows:
         """
         seq = start_seq
         limit = -1
-        self.facts = read_earlier(self._connection, seq)
+        self.facts = read_earlier(self._connection, seq, keeps_lines=True)
         while True:
             before = seq
             try:
@@ -387,14 +387,23 @@ def insert_records(
     _insert(connection, _RECORDS, first_seq, 0, entries)
 
 
-def read_earlier(connection: sqlite3.Connection, seq: int) -> FactsTrack:
+def read_earlier(
+    connection: sqlite3.Connection, seq: int, *, keeps_lines: bool = False
+) -> FactsTrack:
     """
     Return the facts lines before a record that may serve it or later ones.
+
+    Args:
+        connection: Connection to the database.
+
+        seq: Sequence number of the record.
+
+        keeps_lines: Whether records are to be joined with these lines.
 
     Raises:
         sqlite3.Error: They can't be read.
     """
-    track = FactsTrack()
+    track = FactsTrack(keeps_lines=keeps_lines)
     for first, line in connection.execute(_EARLIER, (seq - SPAN + 1, seq - 1)):
         track.take_earlier(line, first)
     return track
