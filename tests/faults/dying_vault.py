@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.lib.failpoints import install
-from hsm_server.bootstrap import vault
 from hsm_server.main import main as command
 from hsm_server.processes import launch, supervisor
 from hsm_server.processes.child_process import Roles
@@ -64,6 +62,10 @@ def _supervise(ours: Sequence[str], words: Sequence[str]) -> None:
 
 
 def _hold(ours: Sequence[str], words: Sequence[str]) -> None:
+    # The supervisor runs this file, too, and must not load the vault's cryptography.
+    from hsm_core._internal.lib.failpoints import install
+    from hsm_server.bootstrap import vault
+
     point, times, marker = ours
     sys.argv[1:] = words
     with install(_dying_at(point, int(times), Path(marker))):

@@ -3,10 +3,14 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from hsm_core._internal.audit.facts import HASH, START, named_by
+from hsm_core._internal.audit.record import event_of
 from hsm_core.factory import open_verifier
 from tests.e2e.https import Client
 from tests.faults.client import JournalingClient
@@ -36,14 +40,26 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     end: int | None = None
     for segment in [path, *reversed(closed)]:
-        lines = segment.read_bytes().splitlines()
-        if not lines:
+        found = list(_events_of_segment(segment.read_bytes().splitlines()))
+        if not found:
             continue
-        begin = json.loads(lines[0])["event"]["seq"]
-        kept = lines if end is None else lines[: end - begin]
-        events[:0] = [json.loads(line)["event"] for line in kept]
+        begin = found[0]["seq"]
+        events[:0] = found if end is None else found[: end - begin]
         end = begin
     return events
+
+
+def _events_of_segment(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the events of the entries, each with the facts that it names."""
+    facts: dict[bytes, bytes] = {}
+    for line in lines:
+        if line.startswith(START):
+            facts[line[HASH]] = line
+            continue
+        shared = facts.get(named_by(line))
+        record = line if shared is None else shared + b"\n" + line
+        event = event_of(record, int(json.loads(line)["seq"], 16))
+        yield json.loads(msgspec.json.encode(event))
 
 
 def events_of_files(path: Path, hmac_key: bytes) -> list[dict[str, Any]]:
