@@ -188,10 +188,12 @@ def _tamper_with_trail(stage: Stage) -> None:
     shutil.copytree(stage.folder / "data", stage.folder / "forged")
     log = stage.folder / "forged" / "audit.log"
     record = 7
-    line = log.read_bytes().splitlines()[record]
-    at = log.read_bytes().index(line) + line.index(b'"ada"') + 1
-    _flip(stage, log, at)
-    transcript.say(f"Record {record} now names somebody else than ada.")
+    data = log.read_bytes()
+    entries = [line for line in data.splitlines() if line.startswith(b'{"format"')]
+    member = b'"kind":"'
+    line = entries[record]
+    _flip(stage, log, data.index(line) + line.index(member) + len(member))
+    transcript.say(f"Record {record} now tells of another operation.")
     found = stage.run(
         *("hsm-cli", "audit", "verify", "--audit-path", "forged/audit.log"),
         status=_TAMPERED,

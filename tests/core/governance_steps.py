@@ -291,7 +291,7 @@ def _finish_purging(site: Site, acknowledged: bool) -> bool:
     site.gateway.close()
     found = check_whole(site.folder, site.kind)
     assert (1, 0, 0) == (found.purges, found.aborted, found.unfinished)
-    assert 2 == found.chain.records
+    assert 3 == found.chain.records
     site.open()
     assert KeyState.DESTROYED is site.oldest()
     return before is KeyState.DESTROYED

@@ -101,7 +101,7 @@ def test_changes_wait_for_the_end_alone(tmp_path: Path) -> None:
         "all of trail",
         "go on",
     ] == steps
-    assert 0 == made.head_seq
+    assert 1 == made.head_seq
 
 
 def test_a_name_that_only_a_complete_backup_has(tmp_path: Path) -> None:

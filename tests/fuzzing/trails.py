@@ -18,7 +18,7 @@ from hsm_core._internal.audit.baseline import (
     known_keys,
 )
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.facts import parse
+from hsm_core._internal.audit.facts import START, parse
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.keys import (
     baseline_mac,
@@ -102,7 +102,7 @@ def _record() -> Target:
             lambda data: wanted(decode_entry(data)),
             lambda data: wanted(parse(data)),
         ),
-        seeds=(*lines, *(line[:-74] for line in lines)),
+        seeds=(*lines, *(line[:-74] for line in lines if not line.startswith(START))),
         refusals=_REFUSALS,
     )
 

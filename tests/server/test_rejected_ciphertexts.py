@@ -24,8 +24,11 @@ KEMS = [
 IN_ML_KEM = 7
 """A byte of the part of ML-KEM, which is the first of the hybrids too."""
 
-OF_ONE_REQUEST = {"seq", "time", "prev", "digest", "request_id", "caller"}
-"""What is another in each record; the digest is that of what was asked for."""
+OF_ONE_REQUEST = {"seq", "time", "prev", "digest", "request_id", "caller", "facts"}
+"""
+What is another in each record. The digest is that of what was asked for; the hash of
+the facts has a random salt, one for the first use and one for those of its plan.
+"""
 
 
 def rejected(ciphertext: bytes) -> bytes:

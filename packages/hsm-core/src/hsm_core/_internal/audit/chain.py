@@ -23,6 +23,7 @@ from hsm_core._internal.audit.record import (
     RecordCodec,
     check_facts,
     check_members,
+    claimed_seq,
     decode_entry,
     event_from,
     is_log_close,
@@ -341,4 +342,7 @@ class Follower:
             AuditTamperedError: It is no entry of this log.
         """
         self.codec.authenticate(entry, seq)
-        self.seq, self.leaf_hash = int(entry[SEQ], 16), leaf_hash(entry)
+        found = claimed_seq(entry)
+        if found is None:
+            raise tampered(Reason.FRAMING, seq)
+        self.seq, self.leaf_hash = found, leaf_hash(entry)
