@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +18,7 @@ import pytest
 from hsm_core._internal.audit.log import DurableAuditLog
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import AuditUnavailableError
+from hsm_core.protocols import AuditTicket
 from hsm_core.settings import AuditSync
 from tests.core.audit_faults import (
     begun,
@@ -93,6 +94,34 @@ def test_a_durable_record_waits_for_its_sync(path: Path) -> None:
 
     assert log.head() == log.durable_head()
     log.close()
+
+
+def test_a_slow_sync_puts_no_more_records_at_risk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers who are 512 records ahead of the disk wait for it."""
+    log, may_end, sync = _open(path), threading.Event(), os.fdatasync
+    log.append([draft(0)], durable=True).wait()
+
+    def slowly(descriptor: int) -> None:
+        may_end.wait(60)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slowly)
+    tickets = (log.append([draft(number)]) for number in range(1, 2000))
+    answered = sum(1 for _ in takewhile(_is_done, tickets))
+
+    assert 0 < answered < 512
+    may_end.set()
+    log.close()
+
+
+def _is_done(ticket: AuditTicket) -> bool:
+    try:
+        ticket.wait(0)
+    except AuditUnavailableError:
+        return False
+    return True
 
 
 def test_records_of_many_threads_stand_in_one_chain(path: Path) -> None:

@@ -55,7 +55,7 @@ class Backlog:
         self._syncing: list[Group] = []
         self._unsynced: list[Group] = []
         self._open: Group | None = None
-        self._records = 0
+        self._records = self._records_in_sync = 0
         self.open_bytes = 0
         self.synced = Ticket(timeout_seconds)
         self.written = mark
@@ -123,6 +123,11 @@ class Backlog:
         group = self._open
         return [] if group is None else group.lines[-1:]
 
+    @property
+    def is_far_ahead(self) -> bool:
+        """Whether callers must wait: a power failure may lose no more records."""
+        return self._records + self._records_in_sync >= _BOUNDED_RECORDS
+
     def _begin_open(self) -> Group:
         group = self._open = Group(self._timeout)
         self._unsynced.append(group)
@@ -156,7 +161,8 @@ class Backlog:
             return False
         self._medium.prepare_sync(self.written)
         self._syncing, self._unsynced = self._unsynced, []
-        self._open, self._records, self.sync_at = None, 0, _NEVER
+        self._open, self.sync_at = None, _NEVER
+        self._records, self._records_in_sync = 0, self._records
         self.open_bytes = 0
         return True
 
@@ -171,6 +177,7 @@ class Backlog:
         self._medium.sync()
         self.syncs.count(time.monotonic() - began)
         durable, self._syncing = self._syncing, []
+        self._records_in_sync = 0
         self.durable = durable[-1].mark
         for group in durable:
             group.synced.complete()
@@ -201,7 +208,8 @@ class Backlog:
         self._medium.heal(tail, cause)
         self.written = self.durable = tail.mark
         self._syncing, self._unsynced = [], []
-        self._records, self.open_bytes, self.sync_at = 0, 0, _NEVER
+        self._records = self._records_in_sync = self.open_bytes = 0
+        self.sync_at = _NEVER
 
     def _groups(self) -> list[Group]:
         return self._syncing + self._unsynced

@@ -218,7 +218,9 @@ class Flusher:
         if took > self._timeout:
             self._hung_seconds = took
             self._is_urgent = True
-        return backlog.synced if durable else DONE
+        if durable or (backlog.is_far_ahead and not lazy):
+            return backlog.synced
+        return DONE
 
     def has_taken(self, lines: list[bytes]) -> bool:
         """Return whether the newest append's lines will be written; under the lock."""
