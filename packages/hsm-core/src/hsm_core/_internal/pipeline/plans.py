@@ -104,7 +104,7 @@ _DIFFERENCES: Final[Mapping[type[Operation[Any]], Callable[[Any], object] | None
 
 class _Kind(NamedTuple):
     """
-    How the operations of a type are told apart.
+    Distinction of the operations of a type.
 
     Attributes:
         fixed: Gives the fields that are no payload.
@@ -137,7 +137,7 @@ _options_of: Final = attrgetter("approval_id", "idempotency_key", "expected_gene
 _NO_OPTIONS: Final = ("", None, 0)
 
 
-class Plan:
+class UsePlan:
     """
     A use of one form by one caller, as it was decided.
 
@@ -319,7 +319,7 @@ class Plans:
     ) -> None:
         self._services = services
         self._handlers = handlers
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._plans: dict[tuple[Any, ...], UsePlan] = {}
 
     def run(self, request: Request, *, at_once: bool = False) -> Outcome | None:
         """Take a request as far as its record by its plan; None if none can do it."""
@@ -359,7 +359,7 @@ class Plans:
             return
         handler = self._handlers[type(operation)]
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
-        plan = Plan(self._services, handler, context, answer)
+        plan = UsePlan(self._services, handler, context, answer)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         differs = kind.differs

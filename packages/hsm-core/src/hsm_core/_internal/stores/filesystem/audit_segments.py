@@ -200,7 +200,7 @@ class Segments:
         if written != len(data):
             write_all(self.descriptor, data[written:])
         failpoint("audit.after_write")
-        # Appending moves the position to the end of the file, whoever made that.
+        # Appending moves the position to the end of the file.
         end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
         if end != live.size + len(data):
             raise MediumError(Cause.MOVED)
