@@ -152,11 +152,6 @@ class BaselineStore(Protocol):
 class AuditMedium(BaselineStore, Protocol):
     """Where the lines of one open log go, each with its newline."""
 
-    @property
-    def segment(self) -> int:
-        """Number of the segment that lines go to; a database has one, number 0."""
-        ...
-
     def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
         """
         Append lines and let readers see them; a kill of the process can't undo it.

@@ -312,11 +312,6 @@ class FileMedium:
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._prepared = HeadMark()
 
-    @property
-    def segment(self) -> int:
-        """Number of the live segment."""
-        return self._segments.live.number
-
     def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
         """
         Append lines; see `AuditMedium.write`.

@@ -107,11 +107,6 @@ class SqliteMedium:
         self._facts: FactsTrack | None = None
         self._read_facts = FactsCache(partial(find_facts, database))
 
-    @property
-    def segment(self) -> int:
-        """Zero: a database has one segment."""
-        return 0
-
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy all that is written into a new file; see `Database.backup`."""
         self._database.backup(to, before_end)
