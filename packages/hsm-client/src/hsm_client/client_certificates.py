@@ -98,6 +98,41 @@ def load_client_certificate(
     _load_pem(context, certificate, key or certificate, password)
 
 
+def is_encrypted(certificate: Path, key: Path | None) -> bool:
+    """
+    Return whether the key of a client certificate needs a password.
+
+    Args:
+        certificate: PEM chain, or PKCS#12.
+
+        key: PEM file with the key; None means it is in *certificate*.
+
+    Raises:
+        ConfigurationError: A file can't be read.
+    """
+    if is_pkcs12(certificate):
+        return not has_password(certificate, None, "")
+    return b"ENCRYPTED" in _read(key or certificate)
+
+
+def has_password(certificate: Path, key: Path | None, password: str) -> bool:
+    """
+    Return whether a password opens the key of a client certificate.
+
+    Raises:
+        UnsafeFileModeError: Other users may read a PEM file with the key.
+    """
+    try:
+        load_client_certificate(
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key, password
+        )
+    except UnsafeFileModeError:
+        raise
+    except ConfigurationError:
+        return False
+    return True
+
+
 def read_pkcs12(path: Path, password: str) -> ClientCertificate:
     """
     Return the client certificate of a PKCS#12 file.

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Options of every local interface: HSM in this process, and PIN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from hsm_cli.interfaces.access import MAX_PIN_BYTES, Access, Connector, Embedded, Server
+from hsm_cli.invocation import Invocation
+from hsm_core.errors import InputSizeError
+from hsm_core.secret_input import is_literal_secret, read_secret_text
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_EMBEDDED: Final = {
+    "root_key": "--root-key",
+    "hmac_key": "--hmac-key",
+    "policy": "--policy",
+}
+
+
+def access_options(function: F) -> F:
+    """Add the options whose values `open_access` takes to a command."""
+    for option in reversed(_options()):
+        function = option(function)
+    return function
+
+
+def _options() -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "--embedded",
+            metavar="FOLDER",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Open the HSM in this folder, in place of a server's. The user is "
+            "--actor with --roles.",
+        ),
+        click.option(
+            "--root-key",
+            metavar="FILE",
+            type=_FILE,
+            help="Root key of the embedded HSM.",
+        ),
+        click.option(
+            "--hmac-key",
+            metavar="FILE",
+            type=_FILE,
+            help="Audit key of the embedded HSM. Default: derived from the root key.",
+        ),
+        click.option(
+            "--policy",
+            metavar="FILE",
+            type=_FILE,
+            help="Policy of the embedded HSM. Default: the built-in policy.",
+        ),
+        click.option(
+            "--pin",
+            metavar="PIN",
+            help="PIN that programs must give: @FILE or fd:N. Default: the "
+            "password of the client certificate if none is stored, else no PIN.",
+        ),
+    ]
+
+
+def open_access(
+    invocation: Invocation,
+    interface: str,
+    *,
+    embedded: Path | None = None,
+    root_key: Path | None = None,
+    hmac_key: Path | None = None,
+    policy: Path | None = None,
+    pin: str | None = None,
+) -> Access:
+    """
+    Return the HSM of an interface.
+
+    Args:
+        invocation: Connection of the command.
+
+        interface: Name of the interface, such as ``pkcs11``.
+
+        embedded: Value of ``--embedded``.
+
+        root_key: Value of ``--root-key``.
+
+        hmac_key: Value of ``--hmac-key``.
+
+        policy: Value of ``--policy``.
+
+        pin: Value of ``--pin``.
+
+    Raises:
+        click.UsageError: Options do not go together.
+        HSMError: A secret or the credential can't be read.
+    """
+    settings = invocation.settings
+    given = {"root_key": root_key, "hmac_key": hmac_key, "policy": policy}
+    connector: Connector
+    if embedded is None:
+        for name, value in given.items():
+            if value is not None:
+                raise click.UsageError(f"{_EMBEDDED[name]} needs --embedded.")
+        connector = Server(settings)
+    else:
+        if root_key is None:
+            raise click.UsageError("--embedded needs --root-key.")
+        connector = Embedded(
+            embedded,
+            root_key,
+            principal=settings.token.actor,
+            roles=settings.token.roles,
+            audit_key=hmac_key,
+            policy=policy,
+        )
+    return Access(interface, connector, pin=b"" if pin is None else _pin_of(pin))
+
+
+def _pin_of(text: str) -> bytes:
+    if is_literal_secret(text):
+        raise click.UsageError("--pin must be @FILE or fd:N: ps shows arguments.")
+    pin = read_secret_text(text, field="pin").encode()
+    if not 1 <= len(pin) <= MAX_PIN_BYTES:
+        raise InputSizeError("pin", actual=len(pin), minimum=1, maximum=MAX_PIN_BYTES)
+    return pin

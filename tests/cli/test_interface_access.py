@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""HSM of a local interface: embedded or remote, PIN, lock-out, notes on refusals."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import (
+    serialize_key_and_certificates,
+)
+
+import hsm_core
+from hsm_cli.interfaces.access import (
+    MAX_WRONG_PINS,
+    Access,
+    Embedded,
+    PinLockedError,
+    Program,
+    Server,
+    WrongPinError,
+)
+from hsm_client.settings import ClientSettings
+from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError
+from hsm_core.operations import DestroyKey, Sign
+from tests.pki import self_signed_root
+
+
+@pytest.fixture
+def connector(tmp_path: Path) -> Iterator[Embedded]:
+    """Give an embedded HSM with one key, *release*."""
+    folder, root = tmp_path / "hsm", tmp_path / "root.key"
+    with hsm_core.open(folder, root=root, create=True) as hsm:
+        hsm.as_user("ada", roles=["operator"]).create(
+            "EC-P256", name="release", tags=["dual"]
+        )
+    embedded = Embedded(folder, root, principal="ada", roles=["operator", "admin"])
+    yield embedded
+    embedded.close()
+
+
+def test_an_embedded_hsm_serves_an_interface(connector: Embedded) -> None:
+    """Programs use the HSM as its user, and refusals are printed with the program."""
+    notes: list[str] = []
+    access = Access("pkcs11", connector, notify=notes.append)
+    access.log_in(None)
+
+    hsm = access.hsm(Program(uid=1000, name="p11tool"))
+    assert hsm.execute(Sign(key_id="release", message=b"text")).signature
+    for _ in range(2):
+        with pytest.raises(KeyNotFoundError):
+            hsm.execute(Sign(key_id="absent", message=b"text"))
+
+    assert len(notes) == 1
+    assert notes[0].startswith("pkcs11: p11tool uid 1000: Sign with key absent: ")
+    access.close()
+
+
+def test_a_wrong_pin_locks_the_interface(connector: Embedded) -> None:
+    """A right PIN resets the count; after ten wrong ones the right one is refused."""
+    notes: list[str] = []
+    access = Access("pkcs11", connector, pin=b"4711", notify=notes.append)
+
+    with pytest.raises(WrongPinError):
+        access.log_in(None)
+    access.log_in(b"4711")
+    for left in reversed(range(MAX_WRONG_PINS)):
+        with pytest.raises(WrongPinError) as wrong:
+            access.log_in(b"0000")
+        assert wrong.value.facts["tries_left"] == left
+    with pytest.raises(PinLockedError):
+        access.log_in(b"4711")
+
+    assert "4711" not in repr(access) + "".join(notes)
+
+
+def test_a_note_says_how_to_approve(connector: Embedded) -> None:
+    """What needs approval is refused, and the note names the request."""
+    notes: list[str] = []
+    access = Access("pkcs11", connector, notify=notes.append)
+
+    with pytest.raises(ApprovalRequiredError) as required:
+        access.hsm(Program()).execute(DestroyKey(key_id="release"))
+
+    approval_id = required.value.facts["approval_id"]
+    assert notes[0].startswith("pkcs11: DestroyKey with key release: approval required")
+    assert f"hsm-cli approvals approve {approval_id}; " in notes[0]
+    assert "hsm-cli approvals list" in notes[0]
+
+
+def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None:
+    """Without a stored password the credential is closed until a program logs in."""
+    path = tmp_path / "client.p12"
+    issued = self_signed_root("Test authority").issue("ada")
+    path.write_bytes(
+        serialize_key_and_certificates(
+            None, issued.key, issued.certificate, None, BestAvailableEncryption(b"4711")
+        )
+    )
+    settings = ClientSettings(endpoint="https://localhost:1", client_cert=path)
+    access = Access("pkcs11", Server(settings), notify=lambda note: None)
+
+    assert access.takes_pin
+    assert access.is_locked
+    with pytest.raises(WrongPinError):
+        access.hsm(Program())
+    with pytest.raises(WrongPinError):
+        access.log_in(b"0000")
+    access.log_in(b"4711")
+    access.hsm(Program())
+    access.log_out()
+    assert access.is_locked
