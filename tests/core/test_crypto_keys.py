@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from random import randbytes
+
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -20,8 +23,10 @@ from hypothesis import strategies as st
 
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider, provider, symmetric
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
-from hsm_core.errors import InputSizeError, InvalidInputError
+from hsm_core.errors import DecryptionError, InputSizeError, InvalidInputError
 from tests.core.crypto_samples import ASYMMETRIC, PYCA, SERVED, material, public_der
+
+KEY = bytes(range(32))
 
 
 class TestLoad:
@@ -137,6 +142,30 @@ def test_longest_message(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
         PYCA.load(Algorithm.AES_256_GCM, bytes(32)).seal(bytes(12), *data.values())
 
     assert (field, 20) == (caught.value.facts["field"], caught.value.facts["maximum"])
+
+
+@pytest.mark.parametrize("size", [32 * 1024, 32 * 1024 + 1, 300_000])
+@pytest.mark.parametrize(
+    "algorithm", [Algorithm.AES_256_GCM, Algorithm.CHACHA20_POLY1305]
+)
+def test_messages_written_in_place(algorithm: Algorithm, size: int) -> None:
+    """Long messages are those of the library, and one changed bit opens none."""
+    own, nonce, start = PYCA.load(algorithm, KEY), bytes(12), b"header"
+    is_aes = algorithm is Algorithm.AES_256_GCM
+    peer = AESGCM(KEY) if is_aes else ChaCha20Poly1305(KEY)
+    message = randbytes(size)
+
+    sealed = own.seal(nonce, message, b"aad", start)
+    again = own.seal(nonce, bytes(size), b"aad", start)
+
+    assert start + peer.encrypt(nonce, message, b"aad") == sealed != again
+    body = sealed[len(start) :]
+    assert message == own.open(nonce, memoryview(body), b"aad")
+    for place in (0, size // 2, size, size + 15):
+        changed = bytearray(body)
+        changed[place] ^= 1
+        with pytest.raises(DecryptionError):
+            own.open(nonce, bytes(changed), b"aad")
 
 
 @pytest.mark.parametrize("family", [Family.ML_KEM, Family.ML_DSA])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.keywrap import (
 
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.pyca.encoding import HASHES
+from hsm_core._internal.lib.buffers import written
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, HashAlgorithm, spec
 from hsm_core.errors import DecryptionError, InputSizeError
 
@@ -29,7 +29,7 @@ MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES
 """Longest plaintext or additional data of one call: a limit of the library."""
 
 _SHORT_BYTES: Final = 32 * 1024
-"""Up to here, joining two byte strings costs less than a buffer for both."""
+"""Up to here, a new byte string costs less than one that is written in place."""
 
 
 class SymmetricHandle(BaseHandle):
@@ -64,13 +64,13 @@ class AEADHandle(SymmetricHandle):
             _refuse_lengths(nonce, plaintext, aad)
         if not start or len(plaintext) <= _SHORT_BYTES:
             return start + self._key.encrypt(nonce, plaintext, aad)
-        whole = BytesIO()
-        whole.seek(len(start) + len(plaintext) + TAG_BYTES - 1)
-        whole.write(b"\0")
-        with whole.getbuffer() as view, view[len(start) :] as sealed:
+
+        def write(view: memoryview) -> None:
             view[: len(start)] = start
-            self._key.encrypt_into(nonce, plaintext, aad, sealed)
-        return whole.getvalue()  # hands its buffer over, without a copy
+            with view[len(start) :] as sealed:
+                self._key.encrypt_into(nonce, plaintext, aad, sealed)
+
+        return written(len(start) + len(plaintext) + TAG_BYTES, write)
 
     def open(
         self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
@@ -78,8 +78,15 @@ class AEADHandle(SymmetricHandle):
         """Return the plaintext, or raise `DecryptionError` whatever is wrong."""
         if len(nonce) != NONCE_BYTES or len(ciphertext) < TAG_BYTES:
             raise DecryptionError
+        length = len(ciphertext) - TAG_BYTES
         try:
-            return self._key.decrypt(nonce, ciphertext, aad)
+            if length <= _SHORT_BYTES:
+                return self._key.decrypt(nonce, ciphertext, aad)
+
+            def write(view: memoryview) -> None:
+                self._key.decrypt_into(nonce, ciphertext, aad, view)
+
+            return written(length, write)
         except (InvalidTag, ValueError, OverflowError):
             raise DecryptionError from None
 
