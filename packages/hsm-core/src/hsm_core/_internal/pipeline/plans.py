@@ -32,8 +32,10 @@ from hsm_core._internal.handlers.base import (
     HandlerDependencies,
     Speed,
 )
+from hsm_core._internal.handlers.batches import BatchHandler
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.pipeline.outcome import Outcome
+from hsm_core._internal.pipeline.plan_batches import batch_steps
 from hsm_core._internal.pipeline.plan_payload import MOST_CHARACTERS, Payload
 from hsm_core._internal.pipeline.plan_work import steps_of
 from hsm_core._json import bytes_fields
@@ -169,7 +171,10 @@ class UsePlan:
             or getattr(operation, name) != kind.left_out[name]
         )
         bare = _without_payload(context, names)
-        steps = steps_of(services, handler, bare, names)
+        if isinstance(handler, BatchHandler):
+            steps = batch_steps(services, handler, bare)
+        else:
+            steps = steps_of(services, handler, bare, names)
         self.seen = context.seen
         self._services = services
         self._key = context.key
