@@ -40,6 +40,9 @@ MATRIX = {
 # Operation by state in the same order: "+" works, "p" if the policy says so.
 USES = {
     "Sign": ".+.....",
+    "RawSign": ".+.....",
+    "RawVerify": ".++....",
+    "DecryptPKCS1": ".++....",
     "Encrypt": ".+.....",
     "ComputeMac": ".+.....",
     "Verify": ".++.p..",

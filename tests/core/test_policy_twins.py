@@ -24,9 +24,9 @@ from tests.core.test_roles import sample
 KEM = "ML-KEM-768"
 HEADER_BYTES = 36
 ALL_USAGES = {
-    "sign": "Sign",
+    "sign": "Sign RawSign",
     "encrypt": "Encrypt",
-    "decrypt": "Decrypt Open",
+    "decrypt": "Decrypt DecryptPKCS1 Open",
     "decapsulate": "Decapsulate",
     "mac": "ComputeMac",
     "derive": "DeriveKey",

@@ -441,8 +441,10 @@ class Form(msgspec.Struct, frozen=True):
 
 _EXPORTED: Final = (
     ("Sign", KeyUsage.SIGN),
+    ("RawSign", KeyUsage.SIGN),
     ("Encrypt", KeyUsage.ENCRYPT),
     ("Decrypt", KeyUsage.DECRYPT),
+    ("DecryptPKCS1", KeyUsage.DECRYPT),
     ("Open", KeyUsage.DECRYPT),
     ("Decapsulate", KeyUsage.DECAPSULATE),
     ("ComputeMac", KeyUsage.MAC),
@@ -452,6 +454,9 @@ _EXPORTED: Final = (
 
 TWINS: Final = (
     *(Form(batch, single) for single, batch in BATCHES.items()),
+    Form("RawSign", "Sign"),
+    Form("RawVerify", "Verify"),
+    Form("DecryptPKCS1", "Decrypt"),
     # The shared secret of a sealed message opens it, without its AAD.
     Form("Decapsulate", "Open", KeyUsage.DECRYPT),
     Form("RecoverStore", "RecoverKey"),

@@ -18,6 +18,7 @@ from hsm_core.operations import (
     encryption,
     keys,
     policy,
+    raw,
     retention,
     service,
     signing,
@@ -38,6 +39,7 @@ from hsm_core.operations.base import (
 from hsm_core.operations.encryption import *
 from hsm_core.operations.keys import *
 from hsm_core.operations.policy import *
+from hsm_core.operations.raw import *
 from hsm_core.operations.retention import *
 from hsm_core.operations.service import *
 from hsm_core.operations.signing import *
@@ -58,6 +60,7 @@ __all__ = [
 __all__ += keys.__all__
 __all__ += signing.__all__
 __all__ += encryption.__all__
+__all__ += raw.__all__
 __all__ += service.__all__
 __all__ += audit.__all__
 __all__ += policy.__all__
@@ -68,6 +71,7 @@ _SUBJECTS: Final = (
     keys,
     signing,
     encryption,
+    raw,
     service,
     audit,
     policy,

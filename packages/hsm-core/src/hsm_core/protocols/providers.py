@@ -95,6 +95,7 @@ class SignatureParameters(msgspec.Struct, frozen=True, kw_only=True):
         prehashed: The data is the digest under *hash*, not the message.
         external_mu: ML-DSA only. The data is mu (FIPS 204, algorithm 7, line 6).
         context: ML-DSA, SLH-DSA and composites: up to 255 bytes.
+        raw: RSASSA-PKCS1-v1_5 only. The data is padded as it is, without DigestInfo.
     """
 
     scheme: SignatureScheme
@@ -105,6 +106,7 @@ class SignatureParameters(msgspec.Struct, frozen=True, kw_only=True):
     prehashed: bool = False
     external_mu: bool = False
     context: bytes = b""
+    raw: bool = False
 
 
 class OAEPParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +188,15 @@ class KeyHandle(Protocol):
 
         Raises:
             DecryptionError: Anything is wrong.
+        """
+        ...
+
+    def decrypt_pkcs1(self, ciphertext: bytes, /) -> bytes:
+        """
+        Return the RSAES-PKCS1-v1_5 plaintext; random bytes where the padding is wrong.
+
+        Raises:
+            DecryptionError: It is not as long as the modulus, or no number below it.
         """
         ...
 

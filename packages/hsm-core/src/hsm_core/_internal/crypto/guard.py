@@ -131,6 +131,10 @@ class GuardedHandle:
         """See `KeyHandle.decrypt`."""
         return self._run(self.unguarded.decrypt, octets(ciphertext), parameters)
 
+    def decrypt_pkcs1(self, ciphertext: bytes, /) -> bytes:
+        """See `KeyHandle.decrypt_pkcs1`."""
+        return self._run(self.unguarded.decrypt_pkcs1, octets(ciphertext))
+
     def mac(self, data: bytes, /) -> bytes:
         """See `KeyHandle.mac`."""
         return self._run(self.unguarded.mac, octets(data))

@@ -68,6 +68,10 @@ class BaseHandle(ABC):
         """Refuse public-key decryption."""
         self._refuse("decrypt with a private key")
 
+    def decrypt_pkcs1(self, ciphertext: bytes, /) -> bytes:
+        """Refuse public-key decryption by PKCS#1 v1.5."""
+        self._refuse("decrypt by PKCS#1 v1.5")
+
     def mac(self, data: bytes, /) -> bytes:
         """Refuse to compute a MAC."""
         self._refuse("compute a MAC")

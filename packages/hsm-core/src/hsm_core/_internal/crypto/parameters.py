@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -23,6 +25,10 @@ from hsm_core.protocols import SignatureParameters
 
 MU_BYTES: Final = 64
 """Length of ML-DSA's message representative (FIPS 204, algorithm 7, line 6)."""
+
+_LONGEST_DIGEST: Final = 64
+_PKCS1_BYTES: Final = 11
+"""Least padding of RSASSA-PKCS1-v1_5 (RFC 8017, section 9.2)."""
 
 
 def signature_parameters(
@@ -254,6 +260,43 @@ def signature_input(
     data = _the_one(message, digest, mu)
     (check_signing if is_signing else check_verifying)(algorithm, data, parameters)
     return data, parameters
+
+
+def raw_signature_input(
+    row: AlgorithmSpec, data: bytes, encoding: SignatureEncoding | None
+) -> tuple[bytes, SignatureParameters]:
+    """
+    Return what a handle signs of data that is not hashed, and how.
+
+    A digest longer than the curve's hash counts with its leftmost bits, and a shorter
+    one with zeros before it, so that every ECDSA digest has the length of that hash.
+
+    Raises:
+        UnsupportedOperationError: It is no RSA or ECDSA key, or RSA has an encoding.
+        InputSizeError: The data is empty or too long.
+
+    Standard:
+        RFC 8017, section 9.2, steps 3 to 5; FIPS 186-5, section 6.4.1, step 2.
+    """
+    algorithm = row.algorithm
+    if row.coordinate_bytes:
+        _check_raw(data, _LONGEST_DIGEST)
+        size = row.hashes[0].digest_bytes
+        parameters = signature_parameters(algorithm, encoding=encoding, prehashed=True)
+        return data[:size].rjust(size, b"\0"), parameters
+    if not row.modulus_bits:
+        raise _unsupported(
+            algorithm, "always hashes; only RSA and ECDSA sign raw data", "key_id"
+        )
+    _check_raw(data, row.modulus_bits // 8 - _PKCS1_BYTES)
+    pkcs1 = SignatureScheme.RSASSA_PKCS1_V1_5
+    parameters = signature_parameters(algorithm, scheme=pkcs1, encoding=encoding)
+    return data, replace(parameters, raw=True)
+
+
+def _check_raw(data: bytes, most: int) -> None:
+    if not 1 <= len(data) <= most:
+        raise InputSizeError("data", actual=len(data), minimum=1, maximum=most)
 
 
 def _the_one(message: bytes | None, digest: bytes | None, mu: bytes | None) -> bytes:

@@ -15,6 +15,7 @@ from hsm_core._internal.handlers import (  # noqa: F401 (each registers its hand
     key_changes,
     key_creation,
     policy,
+    raw,
     service,
     signatures,
     transfer,

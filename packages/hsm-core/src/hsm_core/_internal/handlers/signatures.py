@@ -31,7 +31,7 @@ from hsm_core.errors import (
 from hsm_core.protocols import SignatureParameters
 
 SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)
-Check = TypeVar("Check", bound=ops.Verify | ops.VerifyMac)
+Check = TypeVar("Check", bound=ops.Verify | ops.VerifyMac | ops.RawVerify)
 
 
 class SignatureDefaults:

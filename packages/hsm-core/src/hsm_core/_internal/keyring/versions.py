@@ -45,6 +45,7 @@ _PROTECT: Final = frozenset(
         "Encapsulate",
         "Encrypt",
         "GenerateDataKey",
+        "RawSign",
         "Seal",
         "Sign",
         "derive",
@@ -55,8 +56,10 @@ _PROCESS: Final = frozenset(
     {
         "Decapsulate",
         "Decrypt",
+        "DecryptPKCS1",
         "ExportKey",
         "Open",
+        "RawVerify",
         "Rewrap",
         "Verify",
         "VerifyMac",

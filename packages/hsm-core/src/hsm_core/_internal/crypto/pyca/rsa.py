@@ -8,6 +8,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo
 
 from hsm_core._internal.crypto.der import not_material, not_public_key
 from hsm_core._internal.crypto.parameters import check_signature, check_signing
@@ -61,6 +62,10 @@ class RSAPublicHandle(PublicKeyHandle[rsa.RSAPublicKey]):
             where no other length is asked for.
         """
         check_signature(self._algorithm, data, signature, parameters)
+        if parameters.raw:
+            if self._recovered(signature) != data:
+                raise SignatureMismatchError
+            return
         salt_bytes = parameters.salt_bytes
         if parameters.scheme is SignatureScheme.RSASSA_PSS and salt_bytes is None:
             salt_bytes = self._salt_bytes(signature, parameters)
@@ -71,6 +76,15 @@ class RSAPublicHandle(PublicKeyHandle[rsa.RSAPublicKey]):
             self._public.verify(signature, data, scheme, hash_of(parameters))
         except (InvalidSignature, ValueError):
             raise SignatureMismatchError from None
+
+    def _recovered(self, signature: bytes) -> bytes | None:
+        """Return what a PKCS#1 v1.5 signature pads, or None if its padding is wrong."""
+        try:
+            return self._public.recover_data_from_signature(
+                signature, padding.PKCS1v15(), None
+            )
+        except (InvalidSignature, ValueError):
+            return None
 
     def _salt_bytes(self, signature: bytes, parameters: SignatureParameters) -> int:
         """
@@ -119,7 +133,8 @@ class RSAPrivateHandle(RSAPublicHandle):
         is_pss = parameters.scheme is SignatureScheme.RSASSA_PSS
         salt_bytes = parameters.hash.digest_bytes if is_pss else None
         scheme = _signature_padding(parameters, salt_bytes)
-        return self._private.sign(data, scheme, hash_of(parameters))
+        chosen = NoDigestInfo() if parameters.raw else hash_of(parameters)
+        return self._private.sign(data, scheme, chosen)
 
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """Return the plaintext, or raise `DecryptionError` whatever is wrong."""
@@ -127,6 +142,15 @@ class RSAPrivateHandle(RSAPublicHandle):
             raise DecryptionError
         try:
             return self._private.decrypt(ciphertext, _oaep(parameters))
+        except ValueError:
+            raise DecryptionError from None
+
+    def decrypt_pkcs1(self, ciphertext: bytes, /) -> bytes:
+        """Return the plaintext, or what OpenSSL makes of a ciphertext it rejects."""
+        if len(ciphertext) != self._modulus_bytes:
+            raise DecryptionError
+        try:
+            return self._private.decrypt(ciphertext, padding.PKCS1v15())
         except ValueError:
             raise DecryptionError from None
 

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Raw operations: RSA and ECDSA without hashing, and RSAES-PKCS1-v1_5."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.ciphertexts import commitment
+from hsm_core._internal.crypto.parameters import raw_signature_input
+from hsm_core._internal.handlers.base import Answer, UseHandler, handles
+from hsm_core._internal.handlers.context import RequestContext
+from hsm_core._internal.handlers.signatures import CheckHandler
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.versions import require_version
+from hsm_core.algorithms import Algorithm, Family, SignatureEncoding, spec
+from hsm_core.errors import SignatureMismatchError, UnsupportedOperationError
+
+RawOp = TypeVar("RawOp", ops.RawSign, ops.RawVerify)
+
+
+def _with_encoding(operation: RawOp, document: KeyDocument | None) -> RawOp:
+    if document is None or operation.encoding is not None:
+        return operation
+    if not spec(Algorithm(document.algorithm)).coordinate_bytes:
+        return operation
+    return msgspec.structs.replace(operation, encoding=SignatureEncoding.DER)
+
+
+@handles(ops.RawSign)
+class RawSignHandler(UseHandler[ops.RawSign, ops.Signature]):
+    """Sign data as it is, with the current version."""
+
+    current_for, protects = "RawSign", ("data",)
+
+    def resolve(
+        self, operation: ops.RawSign, document: KeyDocument | None, /
+    ) -> ops.RawSign:
+        """Fill the encoding of ECDSA."""
+        return _with_encoding(operation, document)
+
+    def check(self, context: RequestContext[ops.RawSign], /) -> None:
+        """Prepare what is signed, and how."""
+        operation = context.operation
+        context.prepared[:] = raw_signature_input(
+            context.spec, operation.data, operation.encoding
+        )
+
+    def perform(self, context: RequestContext[ops.RawSign], /) -> Answer[ops.Signature]:
+        """Sign."""
+        key = context.key
+        data, parameters = context.prepared
+        handle = self._services.inventory.materials.handle(key, key.current_version)
+        signature = handle.sign(data, parameters)
+        result = ops.Signature(
+            key_id=key.key_id,
+            version=key.current,
+            algorithm=Algorithm(key.algorithm),
+            scheme=parameters.scheme,
+            signature=signature,
+            encoding=context.operation.encoding,
+        )
+        return Answer(result, key.current, bound=signature)
+
+
+@handles(ops.RawVerify)
+class RawVerifyHandler(CheckHandler[ops.RawVerify]):
+    """Check a signature over data as it is."""
+
+    mismatch, checks = SignatureMismatchError, "signature"
+
+    def resolve(
+        self, operation: ops.RawVerify, document: KeyDocument | None, /
+    ) -> ops.RawVerify:
+        """Fill the encoding of ECDSA."""
+        return _with_encoding(operation, document)
+
+    def check(self, context: RequestContext[ops.RawVerify], /) -> None:
+        """Prepare what was signed, and how."""
+        operation = context.operation
+        context.prepared[:] = raw_signature_input(
+            context.spec, operation.data, operation.encoding
+        )
+
+    def fits(
+        self, context: RequestContext[ops.RawVerify], version: VersionDocument, /
+    ) -> bool:
+        """Whether the version's public key verifies it."""
+        data, parameters = context.prepared
+        materials = self._services.inventory.materials
+        handle = materials.public_handle(context.key, version)
+        try:
+            handle.verify(data, context.operation.signature, parameters)
+        except SignatureMismatchError:
+            return False
+        return True
+
+
+@handles(ops.DecryptPKCS1)
+class DecryptPKCS1Handler(UseHandler[ops.DecryptPKCS1, ops.Plaintext]):
+    """Decrypt by RSAES-PKCS1-v1_5."""
+
+    def check(self, context: RequestContext[ops.DecryptPKCS1], /) -> None:
+        """Check that it is an RSA key."""
+        if context.spec.family is not Family.RSA:
+            raise UnsupportedOperationError(
+                f"key_id: {context.spec.algorithm} keys don't support DecryptPKCS1; "
+                "only RSA keys do.",
+                algorithm=context.key.algorithm,
+                field="key_id",
+            )
+
+    def perform(
+        self, context: RequestContext[ops.DecryptPKCS1], /
+    ) -> Answer[ops.Plaintext]:
+        """Decrypt; wrong padding gives random bytes, as the library rejects it."""
+        key, operation = context.key, context.operation
+        version = require_version(key, operation.version, "DecryptPKCS1")
+        handle = self._services.inventory.materials.handle(key, version)
+        plaintext = handle.decrypt_pkcs1(operation.ciphertext)
+        bound = commitment(Algorithm(key.algorithm), operation.ciphertext)
+        result = ops.Plaintext(
+            key_id=key.key_id, version=version.version, plaintext=plaintext
+        )
+        return Answer(result, version.version, bound=bound)
