@@ -22,7 +22,7 @@ from hsm_cli.interfaces.access import (
 )
 from hsm_client.settings import ClientSettings
 from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError
-from hsm_core.operations import DestroyKey, Sign
+from hsm_core.operations import DestroyKey, ListAuditEvents, Sign
 from tests.pki import self_signed_root
 
 
@@ -34,7 +34,9 @@ def connector(tmp_path: Path) -> Iterator[Embedded]:
         hsm.as_user("ada", roles=["operator"]).create(
             "EC-P256", name="release", tags=["dual"]
         )
-    embedded = Embedded(folder, root, principal="ada", roles=["operator", "admin"])
+    embedded = Embedded(
+        folder, root, principal="ada", roles=["operator", "admin", "auditor"]
+    )
     yield embedded
     embedded.close()
 
@@ -54,6 +56,15 @@ def test_an_embedded_hsm_serves_an_interface(connector: Embedded) -> None:
     assert len(notes) == 1
     assert notes[0].startswith("pkcs11: p11tool uid 1000: Sign with key absent: ")
     access.close()
+    connector.open("")
+    auditor = connector.act_for("embedded", "")
+    callers = [
+        entry.event.caller
+        for entry in auditor.execute(ListAuditEvents(kind=("Sign",))).items
+    ]
+    assert [("ada", "pkcs11", "p11tool uid 1000")] * 3 == [
+        (c.principal, c.interface, c.interface_claimed) for c in callers if c
+    ]
 
 
 def test_a_wrong_pin_locks_the_interface(connector: Embedded) -> None:

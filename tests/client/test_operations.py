@@ -16,7 +16,7 @@ from hsm_core.errors import (
     TransportError,
 )
 from hsm_core.model import KeyState
-from hsm_core.rest import APPROVAL_HEADER
+from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER
 from hsm_core.session import Session
 from tests import self_tests
 from tests.client.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
@@ -204,6 +204,18 @@ class TestChecks:
 
         (request,) = stub.received
         assert number == request.headers[APPROVAL_HEADER.lower()]
+
+    def test_interface(self, remote: Remote, stub: Stub) -> None:
+        """The name of program and interface travels in its header; others do not."""
+        remote(interface="pkcs11: p11tool uid 1000").execute(ops.Status())
+        remote().execute(ops.Status())
+        for text in ("\u00e4", "a\tb", " a", "a" * 129):
+            with pytest.raises(InvalidInputError, match="interface"):
+                remote(interface=text)
+
+        assert ["pkcs11: p11tool uid 1000", None] == [
+            request.headers.get(INTERFACE_HEADER.lower()) for request in stub.received
+        ]
 
     def test_expected_generation(self, hsm: Way, stub: Stub) -> None:
         """The generation that was looked at travels as an entity tag."""

@@ -25,7 +25,11 @@ LOG_ID: Final = "00112233445566778899aabbccddeeff"
 _KEY_ID: Final = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
 _SIGNING: Final[dict[str, dict[str, Any]]] = {
     "who": {"principal": "zoë", "roles": ["Operator"], "credential_id": "jti-1"},
-    "from": {"source_address": "192.0.2.7"},
+    "from": {
+        "source_address": "192.0.2.7",
+        "interface": "rest",
+        "interface_claimed": "cli",
+    },
     "key": {
         "key_id": _KEY_ID,
         "version": 1,

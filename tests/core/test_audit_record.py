@@ -77,6 +77,8 @@ def _drafts() -> st.SearchStrategy[AuditDraft]:
             credential_id=_texts,
             certificate_sha256=_texts,
             source_address=_texts,
+            interface=_texts,
+            interface_claimed=_texts,
         ),
         key=st.none()
         | st.builds(

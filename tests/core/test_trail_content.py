@@ -181,6 +181,8 @@ def test_a_record_tells_who_what_and_why() -> None:
         certificate_subject="CN=olga,O=Example",
         certificate_names=("dns:olga.example", "ip:127.0.0.9"),
         source_address="127.0.0.9",
+        interface="pkcs11",
+        interface_claimed="p11tool uid 1000",
         request_id="req-7",
     )
     with memory_hsm() as gateway:
@@ -191,6 +193,10 @@ def test_a_record_tells_who_what_and_why() -> None:
         event = session.audit_events(limit=1)[0].event
 
     assert event.caller is not None
+    assert ("pkcs11", "p11tool uid 1000") == (
+        event.caller.interface,
+        event.caller.interface_claimed,
+    )
     assert ("olga", ("Operator",), "jti-1", "ab" * 32, "127.0.0.9") == (
         event.caller.principal,
         event.caller.roles,

@@ -230,6 +230,7 @@ USES: Final = {
             "accept-encoding": "gzip",
             "connection": "Keep-Alive",
             "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01",
+            "ferrohsm-interface": "pkcs11: p11tool",
         },
     ),
 }
@@ -267,6 +268,9 @@ NORMAL: Final = {
     "no credentials": Case("signer/sign", MESSAGE, {"Authorization": ""}),
     "credentials that are new": Case(
         "signer/sign", MESSAGE, {"Authorization": "Bearer forged"}
+    ),
+    "a claim that is none": Case(
+        "signer/sign", MESSAGE, {"FerroHSM-Interface": "a" * 129}
     ),
     "a faulty host": Case("signer/sign", MESSAGE, {"Host": "a b"}),
     "an unknown field of the head": Case("signer/sign", MESSAGE, {"X-Else": "1"}),
@@ -340,7 +344,7 @@ def counted(api: API) -> dict[tuple[str, str], float]:
 
 def told(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is the same in the records of two equal requests."""
-    names = ("kind", "code", "outcome", "actor", "key_id", "request_id", "rule")
+    names = ("kind", "code", "outcome", "caller", "key_id", "request_id", "rule")
     return {name: event.get(name) for name in names}
 
 

@@ -79,7 +79,7 @@ def test_every_parameter_is_described(kind: type[Operation[Any]]) -> None:
     assert fields == places["path"] | places["query"] | in_body
     assert not places["query"] & in_body
     mutates = kind.effect is Effect.MUTATION
-    headers = {"Idempotency-Key"} if mutates else set()
+    headers = {"FerroHSM-Interface"} | ({"Idempotency-Key"} if mutates else set())
     if kind.effect is not Effect.CONSENT:
         headers |= {"FerroHSM-Approval"}
     if mutates and "key_id" in places["path"]:

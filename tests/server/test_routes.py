@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from hsm_core.rest import API_PREFIX
+from hsm_core.rest import API_PREFIX, INTERFACE_HEADER
 from hsm_server.config.settings import HTTPLimits, ServerSettings
 from tests.server.support import API, b64, claims, mint, open_api
 
@@ -153,6 +153,26 @@ async def test_the_trail_knows_the_caller(api: API) -> None:
     caller = event["caller"]
     assert "token-7" == caller["credential_id"]
     assert "127.0.0.1" == caller["source_address"]
+    assert "rest" == caller["interface"]
+    assert "interface_claimed" not in caller
+
+
+async def test_a_claimed_interface_is_recorded(api: API) -> None:
+    """What a client says of itself stands in its records, if it is a claim."""
+    claim = "pkcs11: p11tool uid 1000"
+    headers = {INTERFACE_HEADER: claim, "X-Request-Id": "req-2"}
+    said = await api.send("GET", "/audit/events", headers=headers)
+    wrong = [
+        await api.send("GET", "/audit/events", headers={INTERFACE_HEADER: text})
+        for text in ("", "a" * 129, "a\xe4")
+    ]
+
+    assert 200 == said.status
+    assert [(422, "invalid_input")] * 3 == [(r.status, r.code) for r in wrong]
+    events = [e for e in await api.events() if e.get("request_id") == "req-2"]
+    assert [("rest", claim)] == [
+        (e["caller"]["interface"], e["caller"]["interface_claimed"]) for e in events
+    ]
 
 
 RAW = {

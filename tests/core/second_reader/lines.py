@@ -54,7 +54,7 @@ _PARTS: Final[dict[str, dict[str, type]]] = {
         "certificate_subject": str,
         "certificate_names": list,
     },
-    "from": {"source_address": str},
+    "from": {"source_address": str, "interface": str, "interface_claimed": str},
     "key": {
         "key_id": str,
         "version": int,

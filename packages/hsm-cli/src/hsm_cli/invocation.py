@@ -207,7 +207,7 @@ class Invocation:
             profile = self.settings.profile
             if profile is not None and profile.name == DEV:
                 print_note(f"dev server {profile.endpoint}")
-            self._opened = open_remote(self.settings)
+            self._opened = open_remote(self.settings, interface="cli")
         return self._opened
 
 

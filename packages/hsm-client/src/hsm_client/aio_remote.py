@@ -18,6 +18,7 @@ from hsm_client.exchange import (
     View,
     authorization,
     exchange,
+    interface_header,
     server_closed,
 )
 from hsm_client.messages import Answer, Request, error_of
@@ -57,6 +58,7 @@ class AsyncRemoteHSM:
         insecure: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attempts: int = 3,
+        interface: str = "",
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -75,6 +77,7 @@ class AsyncRemoteHSM:
         )
         self._token = token
         self._attempts = attempts
+        self._interface = interface_header(interface)
         self._pause = pause
 
     async def __aenter__(self) -> Self:
@@ -161,7 +164,7 @@ class AsyncRemoteHSM:
 
     async def _credentials(self) -> dict[str, str]:
         # The token may have to be fetched from its provider first.
-        return authorization(await asyncio.to_thread(self._token))
+        return authorization(await asyncio.to_thread(self._token)) | self._interface
 
 
 def open_async_remote(

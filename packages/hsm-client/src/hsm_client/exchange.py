@@ -37,7 +37,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import Effect, ListAuditEvents, Operation
-from hsm_core.rest import APPROVAL_HEADER
+from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER, is_interface_claim
 
 R = TypeVar("R")
 
@@ -291,6 +291,24 @@ def authorization(token: str) -> dict[str, str]:
             field="auth_token",
         )
     return {"Authorization": f"Bearer {token}"}
+
+
+def interface_header(text: str) -> dict[str, str]:
+    """
+    Return the header that names a program and its interface; none for an empty name.
+
+    Raises:
+        InvalidInputError: It is too long or has other characters.
+    """
+    if not text:
+        return {}
+    if not is_interface_claim(text):
+        raise InvalidInputError(
+            "interface must be 1 to 128 printable ASCII characters, without spaces "
+            "around them.",
+            field="interface",
+        )
+    return {INTERFACE_HEADER: text}
 
 
 def _checked_key(key: str) -> str:

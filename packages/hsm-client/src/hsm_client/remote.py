@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -17,6 +18,7 @@ from hsm_client.exchange import (
     View,
     authorization,
     exchange,
+    interface_header,
     server_closed,
 )
 from hsm_client.messages import Answer, Request, error_of
@@ -63,6 +65,9 @@ class RemoteHSM:
 
         attempts: Maximum number of attempts, at least 1.
 
+        interface: Name of this program and its interface for the audit log, 1 to 128
+            printable ASCII characters; empty for none. The server does not verify it.
+
         max_answer_bytes: Maximum length of a response.
 
         pause: Sleeps between attempts, for a number of seconds.
@@ -84,6 +89,7 @@ class RemoteHSM:
         insecure: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attempts: int = 3,
+        interface: str = "",
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -102,6 +108,7 @@ class RemoteHSM:
         )
         self._token = token
         self._attempts = attempts
+        self._interface = interface_header(interface)
         self._pause = pause
 
     def __enter__(self) -> Self:
@@ -121,6 +128,22 @@ class RemoteHSM:
     def close(self) -> None:
         """Close all connections; the client can't be used after it."""
         self._transport.close()
+
+    def for_interface(self, interface: str) -> RemoteHSM:
+        """
+        Return the same HSM for one program that uses an interface.
+
+        It shares the connections: closing either closes both.
+
+        Args:
+            interface: See `RemoteHSM`.
+
+        Raises:
+            InvalidInputError: *interface* is too long or has other characters.
+        """
+        other = copy.copy(self)
+        other._interface = interface_header(interface)  # noqa: SLF001 (of this class)
+        return other
 
     def execute(
         self,
@@ -217,11 +240,14 @@ class RemoteHSM:
             yield from answer
 
     def _credentials(self) -> dict[str, str]:
-        return authorization(self._token())
+        return authorization(self._token()) | self._interface
 
 
 def open_remote(
-    settings: ClientSettings, *, token: Callable[[], str] | None = None
+    settings: ClientSettings,
+    *,
+    token: Callable[[], str] | None = None,
+    interface: str = "",
 ) -> RemoteHSM:
     """
     Return the remote HSM of the settings.
@@ -230,6 +256,8 @@ def open_remote(
         settings: Connection and credential.
 
         token: Returns the bearer token, in place of that of the settings.
+
+        interface: See `RemoteHSM`.
 
     Raises:
         ConfigurationError: A setting or a file can't be used.
@@ -244,4 +272,5 @@ def open_remote(
         client_key_password=key_password_of(settings),
         insecure=settings.insecure,
         timeout_seconds=settings.timeout_seconds,
+        interface=interface,
     )

@@ -32,7 +32,13 @@ Root: TypeAlias = bytes | StrPath | MasterKeySource
 _STORE: Final = re.compile(r"(filesystem|sqlite|s3|[a-z0-9.+-]+:/)[:/]")
 """Beginning of a path that was meant to be a store of `Settings`."""
 
-PROGRAM: Final = Caller(principal="embedding-program", roles=frozenset({Role.AUDITOR}))
+_INTERFACE: Final = "embedded"
+
+PROGRAM: Final = Caller(
+    principal="embedding-program",
+    roles=frozenset({Role.AUDITOR}),
+    interface=_INTERFACE,
+)
 """Caller of `EmbeddedHSM.audit`."""
 
 
@@ -241,7 +247,7 @@ def caller_of(name: str, roles: Iterable[Role | str]) -> Caller:
         raise InvalidInputError(
             "name must have 1 to 128 characters, got none.", field="name"
         )
-    return Caller(principal=name, roles=roles_of(roles))
+    return Caller(principal=name, roles=roles_of(roles), interface=_INTERFACE)
 
 
 def shown_of(caller: Caller) -> str:

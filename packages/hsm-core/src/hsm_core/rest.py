@@ -11,10 +11,21 @@ from typing import Final
 
 from hsm_core.operations import Route
 
-__all__ = ["API_PREFIX", "APPROVAL_HEADER", "REQUEST_CODES", "RESULT_HEADER", "Route"]
+__all__ = [
+    "API_PREFIX",
+    "APPROVAL_HEADER",
+    "INTERFACE_HEADER",
+    "REQUEST_CODES",
+    "RESULT_HEADER",
+    "Route",
+    "is_interface_claim",
+]
 
 APPROVAL_HEADER: Final = "FerroHSM-Approval"
 """Header with the ID of the granted approval to use."""
+
+INTERFACE_HEADER: Final = "FerroHSM-Interface"
+"""Header with what the client's program says of itself, for the audit log alone."""
 
 RESULT_HEADER: Final = "FerroHSM-Result"
 """Header of a raw response with the other fields of the result, as ASCII JSON."""
@@ -33,3 +44,10 @@ REQUEST_CODES: Final = {
     "internal": 500,
 }
 """Codes of requests that never became an operation, with their status."""
+
+
+def is_interface_claim(text: str) -> bool:
+    """Return whether a value of `INTERFACE_HEADER` is 1 to 128 ASCII characters."""
+    if not 1 <= len(text) <= 128:
+        return False
+    return text.isascii() and text.isprintable() and text == text.strip(" ")

@@ -61,10 +61,10 @@ class Program:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return what records and notes show."""
-        name = self.name if self.name.isprintable() else ascii(self.name)
+        """Return what records and notes show: printable ASCII."""
+        name = ascii(self.name)[1:-1][:64].strip()
         user = "" if self.uid is None else f"uid {self.uid}"
-        return " ".join(filter(None, (name[:64].strip(), user)))
+        return " ".join(filter(None, (name, user)))
 
 
 class Connector(Protocol):
@@ -331,7 +331,9 @@ class Server:
     def act_for(self, interface: str, program: str) -> HSM:
         """Return the server's HSM; see `Connector.act_for`."""
         assert self._remote is not None  # noqa: S101 (for the type checker)
-        return self._remote
+        return self._remote.for_interface(
+            f"{interface}: {program}" if program else interface
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -422,7 +424,12 @@ class Embedded:
     def act_for(self, interface: str, program: str) -> HSM:
         """Return the HSM of the user; see `Connector.act_for`."""
         assert self._opened is not None  # noqa: S101 (for the type checker)
-        caller = Caller(principal=self._principal, roles=self._roles)
+        caller = Caller(
+            principal=self._principal,
+            roles=self._roles,
+            interface=interface,
+            interface_claimed=program,
+        )
         return self._opened.gateway.act_as(caller)
 
     def close(self) -> None:

@@ -65,6 +65,11 @@ class Caller(Record, frozen=True, kw_only=True):
         certificate_names: Its alternative names: ``dns:``, ``email:``, ``ip:`` or
             ``uri:``, and the name.
         source_address: Network address of the peer.
+        interface: Interface that the request came through: ``rest``, ``console``,
+            ``embedded``, ``pkcs11`` or ``ssh-agent``; empty for the HSM itself. No rule
+            can match it.
+        interface_claimed: What the caller's program says of itself, such as ``cli`` or
+            ``pkcs11: p11tool uid 1000``; not verified.
         single_use: Whether the credential is single-use: a token with an ID that was
             not presented before.
         request_id: Correlates audit records with the caller's logs.
@@ -81,6 +86,8 @@ class Caller(Record, frozen=True, kw_only=True):
     certificate_subject: CertificateText = ""
     certificate_names: CertificateNames = ()
     source_address: Line = ""
+    interface: Line = ""
+    interface_claimed: Line = ""
     single_use: bool = False
     request_id: Line = ""
     deadline: float = 0.0

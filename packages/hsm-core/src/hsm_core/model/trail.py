@@ -40,13 +40,21 @@ class Phase(StrEnum):
 
 
 class AuditedCaller(Record, frozen=True, kw_only=True):
-    """Caller as recorded."""
+    """
+    Caller as recorded.
+
+    Attributes:
+        interface: Interface that the request came through, as the HSM knows it.
+        interface_claimed: What the caller's program said of itself; not verified.
+    """
 
     principal: str
     roles: tuple[str, ...] = ()
     credential_id: str = ""
     certificate_sha256: str = ""
     source_address: str = ""
+    interface: str = ""
+    interface_claimed: str = ""
 
 
 class AuditedKey(Record, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ from hsm_server.http.requests import (
     SAFE_METHODS,
     RequestReader,
     add_route,
+    check_interface_claim,
     expected_generation,
     header_given_once,
     is_known,
@@ -99,6 +100,7 @@ async def _answer_live(
     visitor = api_visitor_of(request)
     try:
         operation = reader.read_view(request)
+        check_interface_claim(request)
     except HSMError:
         await request.app[VAULT].greet(visitor, known=exchange.know)
         raise
@@ -116,6 +118,7 @@ async def _read(
     vault = request.app[VAULT]
     try:
         operation = await reader.read(request)
+        check_interface_claim(request)
         return operation, {
             "idempotency_key": header_given_once(
                 request, "Idempotency-Key", "idempotency_key"

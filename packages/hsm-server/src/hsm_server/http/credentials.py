@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from hsm_core.rest import INTERFACE_HEADER, is_interface_claim
 from hsm_server.http.state import SOURCES, exchange_of
 from hsm_server.limits.guard import credential_digest
 from hsm_server.limits.proxies import SourceAddresses
@@ -28,9 +29,9 @@ def bearer_of(value: str) -> str:
     return bearer[1] if bearer is not None else _UNREADABLE
 
 
-def visitor_of(request: web.Request) -> Visitor:
+def visitor_of(request: web.Request, interface: str = "rest") -> Visitor:
     """
-    Return the visitor of a request.
+    Return the visitor of a request that came through an interface.
 
     The address is that of the connection, or the one that trusted proxies report; see
     `SourceAddresses`.
@@ -40,6 +41,8 @@ def visitor_of(request: web.Request) -> Visitor:
         credential=_credential(request),
         certificate=certificate_of(request.transport),
         address=address_of(request),
+        interface=interface,
+        interface_claimed=_claim(request.headers.getall(INTERFACE_HEADER, [])),
         request_id=exchange.request_id if exchange is not None else "",
     )
 
@@ -70,6 +73,11 @@ def _credential(request: web.Request) -> str:
     if not headers:
         return ""
     return bearer_of(headers[0]) if len(headers) == 1 else _UNREADABLE
+
+
+def _claim(given: list[str]) -> str:
+    """Return what a client says of itself; the API refuses what is no claim."""
+    return given[0] if len(given) == 1 and is_interface_claim(given[0]) else ""
 
 
 def address_of(request: web.Request) -> str:

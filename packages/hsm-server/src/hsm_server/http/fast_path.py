@@ -22,7 +22,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from hsm_core import wire
 from hsm_core.operations import OPERATIONS, Effect, Operation
-from hsm_core.rest import API_PREFIX
+from hsm_core.rest import API_PREFIX, INTERFACE_HEADER, is_interface_claim
 from hsm_server.http.credentials import (
     bearer_of,
     certificate_of,
@@ -69,6 +69,7 @@ _ROUTES: Final[dict[str, type[Operation[Any]]]] = {
 }
 """Operations by the rest of their path after the key."""
 
+_INTERFACE: Final = INTERFACE_HEADER.lower().encode()
 _IGNORED: Final = frozenset(
     {b"accept-encoding", b"accept-language", b"content-length", b"user-agent"}
 )
@@ -80,6 +81,7 @@ _KNOWN: Final = _IGNORED | {
     b"host",
     b"traceparent",
     b"x-request-id",
+    _INTERFACE,
 }
 """Header fields of the fast path; each may be given once."""
 
@@ -136,6 +138,10 @@ def _is_plain(fields: dict[bytes, bytes]) -> bool:
         and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"
         and int(fields.get(b"content-length", b"0")) <= MAX_BODY_BYTES
         and HOST.match(fields.get(b"host", b"").decode("latin-1")) is not None
+        and (
+            _INTERFACE not in fields
+            or is_interface_claim(fields[_INTERFACE].decode("latin-1"))
+        )
     )
 
 
@@ -229,6 +235,7 @@ class FastPath:
             else bearer_of(authorization.decode("latin-1")),
             certificate=certificate,
             address=self._sources.source_of(peer_address(requester.transport), ()),
+            interface_claimed=head.fields.get(_INTERFACE, b"").decode("latin-1"),
             request_id=given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
         )
 

@@ -33,6 +33,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Integrity, KeyInfo
 from hsm_core.operations import DescribeKey, Effect, ListAuditEvents, Operation
+from hsm_core.rest import INTERFACE_HEADER, is_interface_claim
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.problems import RequestRefusedError, problem_response
@@ -331,6 +332,22 @@ def header_given_once(request: web.Request, name: str, field: str) -> str | None
     if len(given) > 1:
         raise InvalidInputError(f"{name} must be given only once.", field=field)
     return given[0] if given else None
+
+
+def check_interface_claim(request: web.Request) -> None:
+    """
+    Check what a client says of itself, if it does.
+
+    Raises:
+        InvalidInputError: It is too long, or holds other characters than ASCII's.
+    """
+    given = header_given_once(request, INTERFACE_HEADER, "interface")
+    if given is not None and not is_interface_claim(given):
+        raise InvalidInputError(
+            f"{INTERFACE_HEADER} must be 1 to 128 printable ASCII characters, without "
+            "spaces around them.",
+            field="interface",
+        )
 
 
 def last_event_id(request: web.Request) -> int | None:

@@ -21,7 +21,7 @@ from hsm_core.wire import ErrorRecord
 from hsm_server.limits.buckets import Quota
 from hsm_server.vault.access import Visitor
 
-PROTOCOL: Final = 6
+PROTOCOL: Final = 7
 """Protocol version; must be equal on both sides."""
 
 HEADER_BYTES: Final = 4

@@ -46,6 +46,7 @@ PAGES: Final[tuple[Page, ...]] = (
 
 
 _ENDED: Final = "session_ended"
+_INTERFACE: Final = "console"
 _SIGN_IN: Final = f"{HOME}/sign-in"
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -90,7 +91,9 @@ def _open_handler(page: OpenPage) -> _Answer:
         exchange = begin_operation(request, f"ui.{page.name}")
         secret = cookie_of(request, BEFORE_COOKIE)
         given = secret or new_secret()
-        visitor = msgspec.structs.replace(visitor_of(request), credential="")
+        visitor = msgspec.structs.replace(
+            visitor_of(request, _INTERFACE), credential=""
+        )
         visit = Visit(request, visitor, exchange, given)
         try:
             response = await page.handler(visit)
@@ -135,7 +138,7 @@ def _visitor(request: web.Request, *, is_background: bool) -> tuple[Visitor, str
     A request with a credential needs no cookie, and its cookies are ignored. A
     certificate alone is no credential: browsers send it for any site's request.
     """
-    visitor = visitor_of(request)
+    visitor = visitor_of(request, _INTERFACE)
     if "Authorization" in request.headers:
         return visitor, ""
     secret = cookie_of(request, SESSION_COOKIE)

@@ -46,6 +46,8 @@ class Visitor(Record, frozen=True, kw_only=True):
             text that is never a valid token.
         certificate: Client certificate, DER, or empty.
         address: Network address of the connection.
+        interface: Interface that the request came through.
+        interface_claimed: What the client says of itself; see `INTERFACE_HEADER`.
         request_id: Request ID, also in log and response.
         session: Secret of a console session, instead of a credential.
         is_background: Whether a page polls by itself, which does not extend a session.
@@ -56,6 +58,8 @@ class Visitor(Record, frozen=True, kw_only=True):
     credential: str = ""
     certificate: bytes = b""
     address: Line = ""
+    interface: Line = "rest"
+    interface_claimed: Line = ""
     request_id: Line = ""
     session: str = ""
     is_background: bool = False

@@ -157,6 +157,8 @@ class Gatekeeper:
             certificate_subject=shown.subject,
             certificate_names=shown.names,
             source_address=visitor.address,
+            interface=visitor.interface,
+            interface_claimed=visitor.interface_claimed,
             request_id=visitor.request_id,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
@@ -436,6 +438,8 @@ def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
         certificate_subject=shown.subject,
         certificate_names=shown.names,
         source_address=visitor.address,
+        interface=visitor.interface,
+        interface_claimed=visitor.interface_claimed,
         request_id=visitor.request_id,
     )
 

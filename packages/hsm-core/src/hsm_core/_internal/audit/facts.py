@@ -62,6 +62,8 @@ class _Who(StoredForm, frozen=True, kw_only=True):
 
 class _From(StoredForm, frozen=True, kw_only=True):
     source_address: str = ""
+    interface: str = ""
+    interface_claimed: str = ""
 
 
 class _Key(StoredForm, frozen=True, kw_only=True):
@@ -243,9 +245,7 @@ def _parts_of(
     try:
         return (
             _NOTHING if caller is None else _who(caller, rest),
-            _NOTHING
-            if caller is None
-            else _ENCODER.encode(_From(source_address=caller.source_address)),
+            _NOTHING if caller is None else _ENCODER.encode(_from(caller)),
             _ENCODER.encode(_key(source, shows_key=shows_key)),
             _ENCODER.encode(_Rule(rule=source.rule, policy=source.policy)),
             _ENCODER.encode(rest),
@@ -270,6 +270,14 @@ def _who(caller: AuditedCaller, parameters: dict[str, Any]) -> bytes:
             certificate_subject=parameters.pop(subject, ""),
             certificate_names=tuple(parameters.pop(names, ())),
         )
+    )
+
+
+def _from(caller: AuditedCaller) -> _From:
+    return _From(
+        source_address=caller.source_address,
+        interface=caller.interface,
+        interface_claimed=caller.interface_claimed,
     )
 
 
@@ -351,7 +359,7 @@ def _content(parts: tuple[bytes, ...]) -> Facts | None:
             if value
         }
     return Facts(
-        caller=None if who is None else _caller(who, source.source_address),
+        caller=None if who is None else _caller(who, source),
         key=_audited(key) if key.algorithm else None,
         key_id=key.key_id,
         version=key.version,
@@ -362,13 +370,15 @@ def _content(parts: tuple[bytes, ...]) -> Facts | None:
     )
 
 
-def _caller(who: _Who, address: str) -> AuditedCaller:
+def _caller(who: _Who, source: _From) -> AuditedCaller:
     return AuditedCaller(
         principal=who.principal,
         roles=who.roles,
         credential_id=who.credential_id,
         certificate_sha256=who.certificate_sha256,
-        source_address=address,
+        source_address=source.source_address,
+        interface=source.interface,
+        interface_claimed=source.interface_claimed,
     )
 
 

@@ -429,6 +429,8 @@ def audited_caller(caller: Caller) -> AuditedCaller:
         credential_id=caller.credential_id,
         certificate_sha256=caller.certificate_sha256,
         source_address=caller.source_address,
+        interface=caller.interface,
+        interface_claimed=caller.interface_claimed,
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import DescribeKey, Effect, Operation, Route
-from hsm_core.rest import APPROVAL_HEADER
+from hsm_core.rest import APPROVAL_HEADER, INTERFACE_HEADER
 from hsm_server.config.settings import HTTPLimits
 from hsm_server.http.requests import takes_condition
 
@@ -170,6 +170,12 @@ _APPROVAL: Final = _header(
     "ID of a granted approval. By default the server finds it.",
     format="uuid",
 )
+_INTERFACE: Final = _header(
+    INTERFACE_HEADER,
+    "Name of the client's program and interface, for the audit log. Not verified, and "
+    "no permission depends on it.",
+    pattern="^[!-~]([ -~]{0,126}[!-~])?$",
+)
 _IDEMPOTENCY_KEY: Final = _header(
     "Idempotency-Key",
     "Idempotency key. Repeating it with the same request returns the same "
@@ -215,6 +221,7 @@ def _query(route: Route, schema: Schema) -> Iterator[Schema]:
 
 
 def _headers(cls: type[Operation[Any]]) -> Iterator[Schema]:
+    yield _INTERFACE
     if cls.route.events:
         yield _EVENT_ID
     if cls.effect is not Effect.CONSENT:
