@@ -191,7 +191,12 @@ def test_vault_alone_scrubs(site: Site) -> None:
     """
     The vault overwrites what it frees, and heeds no variable of whoever started it.
     """
-    given = {"PYTHONMALLOC": "pymalloc", "PYTHONVERBOSE": "0", "GLIBC_TUNABLES": "x"}
+    given = {
+        "PYTHONMALLOC": "pymalloc",
+        "PYTHONVERBOSE": "0",
+        "GLIBC_TUNABLES": "x",
+        "LD_BIND_NOT": "1",
+    }
     require_memory()
     flags = ("--isolation", "process", "--workers", "1")
 
@@ -200,7 +205,7 @@ def test_vault_alone_scrubs(site: Site) -> None:
             kind: {
                 name: value
                 for name, value in environment_of(pid).items()
-                if name.startswith(("PYTHON", "GLIBC_"))
+                if name.startswith(("PYTHON", "GLIBC_", "LD_"))
             }
             for kind, pid in server.processes().items()
         }

@@ -39,13 +39,16 @@ SCRUBBING_ALLOCATOR: Final[Mapping[str, str]] = MappingProxyType(
     {
         "PYTHONMALLOC": "malloc",
         "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
+        "LD_BIND_NOW": "1",
     }
 )
 """
 Environment of a Python that overwrites memory when it is freed, where glibc is.
 
 Python's own allocator keeps small objects to itself, and glibc's cache of each thread
-takes memory back as it is; so neither is used.
+takes memory back as it is; so neither is used. Functions of libraries are bound when
+these are loaded: bound at its first call, a function leaves the vector registers on the
+stack, where a part of a key stays.
 """
 
 TRAIL_DAYS: Final = 365
