@@ -106,7 +106,8 @@ def test_a_check_that_breaks(gateway: OpenHSM, session: Session) -> None:
         assert first.signature == third.signature
         assert isinstance(second, ZeroDivisionError)
     codes = [code for kind, _, code in events_of(gateway, key) if kind == "Sign"]
-    assert ["ok", errors.HSMError.code, "ok"] * 2 == codes
+    # Of requests that are executed together, the order of records is no promise.
+    assert sorted(["ok", errors.HSMError.code, "ok"] * 2) == sorted(codes)
 
 
 def test_a_caller_who_cannot_be_recorded(gateway: OpenHSM, session: Session) -> None:
