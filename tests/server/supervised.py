@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,40 @@ from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.supervisor import Supervisor
 from hsm_server.system.secret_handover import SecretBox, fill_box
+
+
+class ErrorOutput:
+    """
+    Standard error of this process and its children, for reading while they write.
+
+    What pytest captures is emptied when it is read, and a line that a child writes at
+    that moment is lost.
+
+    Args:
+        path: File for it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def lines(self) -> list[str]:
+        """All that was written so far."""
+        return self._path.read_text("utf-8").splitlines()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it in the file for the duration of a ``with`` block."""
+        sys.stderr.flush()
+        before = os.dup(2)
+        try:
+            with self._path.open("a", encoding="utf-8", buffering=1) as file:
+                os.dup2(file.fileno(), 2)
+                with contextlib.redirect_stderr(file):
+                    yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 @contextlib.contextmanager

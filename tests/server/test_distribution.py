@@ -12,7 +12,7 @@ import pytest
 
 from hsm_server.processes import distribution
 from hsm_server.processes.child_process import Roles
-from tests.server.supervised import supervise
+from tests.server.supervised import ErrorOutput, supervise
 
 _BEGIN = """
 import os, signal, socket, sys, time
@@ -113,10 +113,9 @@ def tls_manager(then: str) -> tuple[str, str]:
 class Scene:
     """A supervisor over such children, and what they have said."""
 
-    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, output: ErrorOutput) -> None:
         self._folder = folder
-        self._capfd = capfd
-        self._said = ""
+        self._output = output
         self.states = 0
 
     def play(
@@ -133,14 +132,15 @@ class Scene:
             front_end=[word.replace("FOLDER", place) for word in front],
             tls_manager=[word.replace("FOLDER", place) for word in tls_manager],
         )
-        self.status = supervise(self._folder, roles, self._watch(ends), workers=2)
-        return self._lines()
+        with self._output.kept():
+            self.status = supervise(self._folder, roles, self._watch(ends), workers=2)
+        return self._output.lines
 
     async def _watch(self, ends: tuple[str, ...]) -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             await asyncio.sleep(0.1)
-            if Counter(ends) <= Counter(self._lines()):
+            if Counter(ends) <= Counter(self._output.lines):
                 break
         await asyncio.sleep(0.3)
         links = [
@@ -151,15 +151,13 @@ class Scene:
         self.states = sum("memfd:state" in link for link in links)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _lines(self) -> list[str]:
-        self._said += self._capfd.readouterr().err
-        return self._said.splitlines()
-
 
 @pytest.fixture
-def scene(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Scene:
+def scene(tmp_path: Path) -> Scene:
     """Give a supervisor."""
-    return Scene(tmp_path, capfd)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return Scene(folder, ErrorOutput(tmp_path / "errors"))
 
 
 def of(slot: str, lines: list[str]) -> list[str]:
@@ -376,9 +374,7 @@ def test_a_front_end_that_publishes_is_not_heeded(scene: Scene) -> None:
     assert 1 == scene.states
 
 
-def test_a_tls_manager_that_can_not_begin_ends_the_start(
-    scene: Scene, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tls_manager_that_can_not_begin_ends_the_start(scene: Scene) -> None:
     """One line says which, and how."""
     lines = scene.play(front_end(), ("-c", "raise SystemExit(3)"))
 

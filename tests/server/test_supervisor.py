@@ -4,14 +4,13 @@
 import asyncio
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from hsm_server.processes.child_process import Roles
-from tests.server.supervised import supervise
+from tests.server.supervised import ErrorOutput, supervise
 from tests.server.support import PATIENCE
 
 LINKED = "linked"
@@ -50,16 +49,18 @@ _DYING = ("-c", "raise SystemExit(3)")
 _STOPPED = ("-c", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
 
 
-async def _end(capfd: pytest.CaptureFixture[str], links: int, seconds: float) -> None:
-    """End the server a while after so many connections; tell them all."""
-    found = 0
+@pytest.fixture
+def output(tmp_path_factory: pytest.TempPathFactory) -> ErrorOutput:
+    """Give standard error, for reading while children write."""
+    return ErrorOutput(tmp_path_factory.mktemp("output") / "errors")
+
+
+async def _end(output: ErrorOutput, links: int, seconds: float) -> None:
+    """End the server a while after so many connections."""
     async with asyncio.timeout(PATIENCE):
-        while found < links:
-            found += capfd.readouterr().err.count(LINKED)
+        while output.lines.count(LINKED) < links:
             await asyncio.sleep(0.02)
     await asyncio.sleep(seconds)
-    sys.stderr.write(LINKED * found)
-    sys.stderr.flush()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -98,23 +99,23 @@ def test_a_child_that_is_stopped_at_its_start_is_ended(
 
 
 def test_a_front_end_that_lost_its_vault_gets_another_connection(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, output: ErrorOutput
 ) -> None:
     """It says so when it is asked, and is connected again, at most once a second."""
     began = time.monotonic()
     roles = Roles(_GOOD, _UNLINKED, _TLS_MANAGER)
-    status = supervise(tmp_path, roles, _end(capfd, links=6, seconds=0))
+    with output.kept():
+        status = supervise(tmp_path, roles, _end(output, links=6, seconds=0))
 
     assert 0 == status
     assert time.monotonic() - began > 1.9
 
 
-def test_who_is_linked_is_left_alone(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_who_is_linked_is_left_alone(tmp_path: Path, output: ErrorOutput) -> None:
     """Both are given one connection, and no more."""
     roles = Roles(_GOOD, _GOOD, _TLS_MANAGER)
-    status = supervise(tmp_path, roles, _end(capfd, links=2, seconds=2.5))
+    with output.kept():
+        status = supervise(tmp_path, roles, _end(output, links=2, seconds=2.5))
 
     assert 0 == status
-    assert 2 == capfd.readouterr().err.count(LINKED)
+    assert 2 == output.lines.count(LINKED)
