@@ -63,7 +63,7 @@ AnyBatch: TypeAlias = (
     | ops.VerifyMacBatch
 )
 _NOTHING: Final = bytes(32)
-"""In the place of the digest of an item that was answered with an error."""
+"""In the place of an item that was answered with an error."""
 
 Item: TypeAlias = RequestContext[Any] | ops.ItemError
 """Item of a batch that passed the checks of a single operation, or its error."""
@@ -83,6 +83,8 @@ class BatchHandler(Handler[AnyBatch, Record]):
         private: Whether the private half of the key computes.
         overhead_bytes: What an item may be longer than a payload.
         own_faults: Errors that are about the item, whatever field they name.
+        hashes_items: Whether its record is bound by the hashes of what items are bound
+            by, or by all of that.
         item_handler: Handler of one item.
         item_fields: Fields of an item that are its payload.
         item_answer: Type of the answer to an item.
@@ -93,6 +95,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
     single: ClassVar[type[Handler[Any, Any]]]
     private: ClassVar[bool] = True
     overhead_bytes: ClassVar[int] = 0
+    hashes_items: ClassVar[bool] = True
     own_faults: ClassVar[tuple[type[HSMError], ...]] = (
         VerificationError,
         DecryptionError,
@@ -158,7 +161,8 @@ class BatchHandler(Handler[AnyBatch, Record]):
         sent: Sequence[Any] = batch.items
         items: list[msgspec.Struct] = []
         versions: set[int] = set()
-        failed, bound = 0, []
+        failed, bound = 0, list[bytes]()
+        bind = hashes_of if self.hashes_items else b"".join
         for item, ready in zip(sent, context.prepared, strict=True):
             if self._services.overdue.is_set():
                 raise UnavailableError("The HSM is closed.")
@@ -169,12 +173,13 @@ class BatchHandler(Handler[AnyBatch, Record]):
                 items.append(self.item_answer(reference=item.reference, error=answer))
                 continue
             versions.add(answer.version)
-            bound.append(sha256(answer.bound).digest())
+            bound.append(bind([answer.bound]))
             facts = {name: getattr(answer.result, name) for name in self._answered}
             items.append(self.item_answer(reference=item.reference, **facts))
         self._touch(key, versions)
         version = versions.pop() if len(versions) == 1 else 0
-        return self.answer(batch, key, tuple(items), version, bound, failed=failed)
+        whole = b"".join(bound)
+        return self.answer(batch, key, tuple(items), version, whole, failed=failed)
 
     def answer(
         self,
@@ -182,7 +187,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
         key: KeyDocument,
         items: tuple[Any, ...],
         version: int,
-        bound: list[bytes],
+        bound: bytes,
         *,
         failed: int,
     ) -> Answer[Record]:
@@ -198,7 +203,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
 
             version: The one that all of them used; 0 for several.
 
-            bound: SHA-256 of what each item is bound by.
+            bound: What all its items are bound by.
 
             failed: How many items have an error.
         """
@@ -213,7 +218,7 @@ class BatchHandler(Handler[AnyBatch, Record]):
             self._result(**known),
             version,
             BatchDetail(count=len(items), failed=failed),
-            bound=b"".join(bound),
+            bound=bound,
         )
 
     def _performed(self, ready: Item) -> Answer[Any] | ops.ItemError:
@@ -282,6 +287,11 @@ class BatchHandler(Handler[AnyBatch, Record]):
         return speed * len(operation.items)
 
 
+def hashes_of(bindings: Iterable[bytes]) -> bytes:
+    """Return the SHA-256 digests of what items are bound by, joined."""
+    return b"".join([sha256(binding).digest() for binding in bindings])
+
+
 def _good(context: RequestContext[Any]) -> Iterator[RequestContext[Any]]:
     """Return the items that passed their own checks."""
     return (ready for ready in context.prepared if isinstance(ready, RequestContext))
@@ -318,6 +328,7 @@ class EncryptBatchHandler(BatchHandler):
     """Encrypt many plaintexts."""
 
     batch, kind, single = ops.EncryptBatch, ops.Encrypt, EncryptHandler
+    hashes_items = False
 
 
 @handles(ops.DecryptBatch)
@@ -326,6 +337,7 @@ class DecryptBatchHandler(BatchHandler):
 
     batch, kind, single = ops.DecryptBatch, ops.Decrypt, DecryptHandler
     overhead_bytes = CIPHERTEXT_OVERHEAD_BYTES
+    hashes_items = False
     own_faults = (DecryptionError, KeyNotFoundError, KeyStateError)
 
 

@@ -9,8 +9,9 @@ batch is prepared and performed by its handler.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
-from hashlib import sha256
+from functools import cache, partial
+from operator import attrgetter
+from struct import Struct
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -18,13 +19,14 @@ from msgspec.structs import replace
 
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.ciphertexts import (
+    HEADER_BYTES,
     NONCE_BYTES,
     TAG_BYTES,
     Header,
     kind_of,
 )
 from hsm_core._internal.handlers.base import Answer, HandlerDependencies
-from hsm_core._internal.handlers.batches import BatchHandler
+from hsm_core._internal.handlers.batches import BatchHandler, hashes_of
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.pipeline.plan_payload import (
@@ -42,33 +44,15 @@ from hsm_core.protocols import KeyHandle, SignatureParameters
 from hsm_core.settings import Limits
 
 _MOST_ITEMS: Final = 1000
+_NONCE: Final = Struct(f"{NONCE_BYTES}s")
+_COMMITMENT: Final = Struct(f">{HEADER_BYTES + NONCE_BYTES}s{TAG_BYTES}sQ")
+"""See `ciphertexts.commitment`."""
 
+_TEXT: Final = frozenset({bytes})
+_ABSENT: Final = frozenset({type(None)})
 
-Made: TypeAlias = tuple[bytes, bytes]
-"""What an item gives, and what its record is bound by."""
-
-
-def _signed(item: Any, made: Made) -> ops.SignedItem:
-    return ops.SignedItem(reference=item.reference, signature=made[0])
-
-
-def _authenticated(item: Any, made: Made) -> ops.MacItem:
-    return ops.MacItem(reference=item.reference, mac=made[0])
-
-
-def _encrypted(item: Any, made: Made) -> ops.EncryptedItem:
-    return ops.EncryptedItem(reference=item.reference, ciphertext=made[0])
-
-
-_ANSWERS: Final[dict[type[ops.Operation[Any]], Callable[[Any, Made], Any]]] = {
-    ops.SignBatch: _signed,
-    ops.ComputeMacBatch: _authenticated,
-    ops.EncryptBatch: _encrypted,
-}
-"""Answers to items, of the batches with steps of their own."""
-
-Each: TypeAlias = Callable[[KeyHandle, Sequence[Any]], list[Made]]
-"""Computes items."""
+Each: TypeAlias = Callable[[KeyHandle, Sequence[Any]], tuple[tuple[Any, ...], bytes]]
+"""Returns the answers to items, and what is bound of them."""
 
 
 def batch_steps(
@@ -92,18 +76,19 @@ def batch_steps(
     protects: tuple[str, ...] = getattr(handler.item_handler, "protects", ())
     only = "message" if isinstance(operation, ops.SignBatch) else ""
     opened = services.inventory.materials.opener(key, key.current_version)
-    overdue, answer_of = services.overdue, _ANSWERS[type(operation)]
+    overdue = services.overdue
 
     def compute(sent: Any) -> Answer[Any] | None:
-        held, items = opened(), sent.items
+        held = opened()
         if held is None or overdue.is_set():
             return None
-        made = each(held.unguarded, items)
-        bound = [sha256(binding).digest() for _, binding in made]
-        answers = tuple(map(answer_of, items, made))
+        answers, bound = each(held.unguarded, sent.items)
         return handler.answer(sent, key, answers, key.current, bound, failed=0)
 
-    measure = _measure_of(operation, names, protects, limits, only)
+    if isinstance(operation, ops.EncryptBatch):
+        measure = _measure_of_encryption(limits)
+    else:
+        measure = _measure_of(operation, names, protects, limits, only)
     return Steps(measure, compute, is_counted=True)
 
 
@@ -142,16 +127,24 @@ def _each_of(
     return None
 
 
-def _mac_each(handle: KeyHandle, items: Sequence[Any]) -> list[Made]:
+def _mac_each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
     made = [handle.mac(item.message) for item in items]
-    return list(zip(made, made, strict=True))
+    answers = [
+        ops.MacItem(reference=item.reference, mac=mac)
+        for item, mac in zip(items, made, strict=True)
+    ]
+    return tuple(answers), hashes_of(made)
 
 
 def _sign_each(parameters: SignatureParameters) -> Each:
-    def each(handle: KeyHandle, items: Sequence[Any]) -> list[Made]:
+    def each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
         sign = getattr(handle, "sign_again", handle.sign)
         made = [sign(item.message, parameters) for item in items]
-        return list(zip(made, made, strict=True))
+        answers = [
+            ops.SignedItem(reference=item.reference, signature=signature)
+            for item, signature in zip(items, made, strict=True)
+        ]
+        return tuple(answers), hashes_of(made)
 
     return each
 
@@ -159,19 +152,26 @@ def _sign_each(parameters: SignatureParameters) -> Each:
 def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
     header = Header(kind_of(Algorithm(key.algorithm)), KeyId(key.key_id), key.current)
     start, bind, unbound = header.encode(), header.bind, header.bind(b"")
-    random_bytes = services.entropy.random_bytes
+    random_bytes, commit = services.entropy.random_bytes, _COMMITMENT.pack
 
-    def each(handle: KeyHandle, items: Sequence[Any]) -> list[Made]:
-        drawn, made, at = random_bytes(NONCE_BYTES * len(items)), [], 0
-        seal = handle.seal
-        for item in items:
-            nonce, aad = drawn[at : at + NONCE_BYTES], item.aad
-            at += NONCE_BYTES
-            bound = bind(aad) if aad else unbound
-            sealed = seal(nonce, item.plaintext, bound, start + nonce)
-            size = len(sealed).to_bytes(8, "big")
-            made.append((sealed, start + nonce + sealed[-TAG_BYTES:] + size))
-        return made
+    def each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
+        drawn = random_bytes(NONCE_BYTES * len(items))
+        nonces = [nonce for (nonce,) in _NONCE.iter_unpack(drawn)]
+        starts = [start + nonce for nonce in nonces]
+        bounds = [bind(item.aad) if item.aad else unbound for item in items]
+        texts = [item.plaintext for item in items]
+        # Providers of others need not have it.
+        seal_each = getattr(handle, "seal_each", None) or partial(map, handle.seal)
+        made = list(seal_each(nonces, texts, bounds, starts))
+        answers = [
+            ops.EncryptedItem(reference=item.reference, ciphertext=sealed)
+            for item, sealed in zip(items, made, strict=True)
+        ]
+        bound = [
+            commit(first, sealed[-TAG_BYTES:], len(sealed))
+            for first, sealed in zip(starts, made, strict=True)
+        ]
+        return tuple(answers), b"".join(bound)
 
     return each
 
@@ -198,9 +198,15 @@ def _measure_of(
         only: The one field that every item has, where it may have one of several.
     """
     kind: Any = item_types(type(operation))["items"]
-    left_out = set(names) - {only} if only else set(names) - _never_none(kind)
-    rows = tuple(
-        (name, most_bytes(name, limits), name in protects, name in left_out)
+    given = {only} if only else _never_none(kind)
+    rest = _ABSENT if only else _TEXT | _ABSENT
+    columns = tuple(
+        (
+            attrgetter(name),
+            _TEXT if name in given else rest,
+            most_bytes(name, limits),
+            name in protects,
+        )
         for name in names
     )
 
@@ -213,18 +219,47 @@ def _measure_of(
                 return None
             if item.reference != "" and not is_plain(item.reference):
                 return None
-            for name, most, counts, may_miss in rows:
-                data = getattr(item, name)
-                if data is None and may_miss:
-                    continue
-                if type(data) is not bytes or len(data) > most or (only and may_miss):
-                    return None
-                total += len(data)
-                if counts:
-                    protected += len(data)
+        for field_of, types, most, counts in columns:
+            column = list(map(field_of, items))
+            if not types.issuperset(map(type, column)):
+                return None
+            lengths = list(map(len, filter(None, column)))
+            if max(lengths, default=0) > most:
+                return None
+            total += sum(lengths)
+            if counts:
+                protected += sum(lengths)
         if total > limits.payload_bytes:
             return None
         return (len(items),), total, protected, len(items)
+
+    return measure
+
+
+def _measure_of_encryption(limits: Limits) -> Measure:
+    """Return the same for authenticated encryption, in one loop."""
+    kind, most_aad = ops.EncryptItem, limits.aad_bytes
+
+    def measure(sent: Any) -> Payload | None:
+        items, protected, rest = sent.items, 0, 0
+        if type(items) is not tuple or not 0 < len(items) <= _MOST_ITEMS:
+            return None
+        for item in items:
+            if type(item) is not kind:
+                return None
+            text, aad = item.plaintext, item.aad
+            if type(text) is not bytes or type(aad) is not bytes:
+                return None
+            if item.reference != "" and not is_plain(item.reference):
+                return None
+            protected += len(text)
+            if aad:
+                if len(aad) > most_aad:
+                    return None
+                rest += len(aad)
+        if protected + rest > limits.payload_bytes:
+            return None
+        return (len(items),), protected + rest, protected, len(items)
 
     return measure
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -71,6 +73,18 @@ class AEADHandle(SymmetricHandle):
                 self._key.encrypt_into(nonce, plaintext, aad, sealed)
 
         return written(len(start) + len(plaintext) + TAG_BYTES, write)
+
+    def seal_each(
+        self,
+        nonces: Sequence[bytes],
+        plaintexts: Sequence[bytes],
+        aads: Sequence[bytes],
+        starts: Sequence[bytes],
+    ) -> Iterable[bytes]:
+        """Return the result of `seal` for each of many messages."""
+        if max(map(len, plaintexts)) > _SHORT_BYTES:
+            return map(self.seal, nonces, plaintexts, aads, starts)
+        return map(add, starts, map(self._key.encrypt, nonces, plaintexts, aads))
 
     def open(
         self, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes, /
