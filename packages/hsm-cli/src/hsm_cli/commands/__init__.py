@@ -77,6 +77,9 @@ _CONTROL: Final[Listing] = {
     "people": ("people.people", "List, add and remove people with credentials."),
     "operator": ("operator.operator", "Self-tests, backup and recovery."),
 }
+_INTERFACES: Final[Listing] = {
+    "pkcs11": ("pkcs11.pkcs11", "Serve keys to programs that use PKCS#11."),
+}
 _CLIENT: Final[Listing] = {
     "login": ("login.login", "Sign in to a server, and add a profile for it."),
     "logout": ("login.logout", "Sign out: remove the stored secrets of a profile."),
@@ -91,6 +94,7 @@ SECTIONS: Final = {
     "Life of a key": _LIFE,
     "Cryptographic operations": _USES,
     "Control": _CONTROL,
+    "Interfaces for programs": _INTERFACES,
     "This client": _CLIENT,
 }
 """Every command, by section of the complete help."""

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Application: the state of one connection, which is one program that uses PKCS#11."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hsm_cli.interfaces.access import Access, Program
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.inventory import Inventory
+from hsm_cli.interfaces.pkcs11.sessions import Session
+from hsm_cli.interfaces.pkcs11.token import MOST_SESSIONS
+from hsm_core.errors import HSMError
+
+if TYPE_CHECKING:
+    from hsm_core.protocols import HSM
+
+
+class Application:
+    """
+    Sessions, login and objects of one program.
+
+    Args:
+        access: HSM of the interface.
+
+        program: The program.
+
+        log: Writes one line for the user.
+
+    Attributes:
+        inventory: Its objects.
+        is_logged_in: Whether the user is logged in, in all sessions.
+        is_initialized: Whether C_Initialize was called.
+    """
+
+    def __init__(
+        self, access: Access, program: Program, *, log: Callable[[str], None]
+    ) -> None:
+        self.access = access
+        self.log = log
+        self.inventory = Inventory(self)
+        self.is_logged_in = False
+        self.is_initialized = False
+        self.sessions: dict[int, Session] = {}
+        self._program = program
+        self._hsm: HSM | None = None
+        self._next = 1
+        self._noted = ""
+
+    @property
+    def hsm(self) -> HSM:
+        """
+        HSM for the program.
+
+        Raises:
+            HSMError: It can't be opened, or only after a login.
+        """
+        if self._hsm is None or self.is_locked:
+            self._hsm = self.access.hsm(self._program)
+        return self._hsm
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the HSM can't be read until the user logs in."""
+        return self.access.is_locked
+
+    @property
+    def sees_private(self) -> bool:
+        """Whether private objects are visible."""
+        return self.is_logged_in or not self.access.takes_pin
+
+    def session(self, handle: int) -> Session:
+        """
+        Return a session.
+
+        Raises:
+            CryptokiError: There is none with this handle.
+        """
+        if not self.is_initialized:
+            raise CryptokiError(ck.CKR_CRYPTOKI_NOT_INITIALIZED)
+        found = self.sessions.get(handle)
+        if found is None:
+            raise CryptokiError(ck.CKR_SESSION_HANDLE_INVALID)
+        return found
+
+    def open_session(self, *, is_writable: bool) -> Session:
+        """
+        Open a session.
+
+        Raises:
+            CryptokiError: Too many are open.
+        """
+        if len(self.sessions) >= MOST_SESSIONS:
+            raise CryptokiError(ck.CKR_SESSION_COUNT)
+        session = Session(self._next, self, is_writable=is_writable)
+        self.sessions[self._next] = session
+        self._next += 1
+        return session
+
+    def close_session(self, handle: int) -> None:
+        """Close a session; the last one logs the user out."""
+        self.sessions.pop(handle).end_all()
+        self.inventory.end_session(handle)
+        if not self.sessions and self.is_logged_in:
+            self.log_out()
+
+    def log_in(self, pin: bytes) -> None:
+        """
+        Log the user in.
+
+        Raises:
+            HSMError: The PIN is wrong, or the HSM can't be opened.
+        """
+        self.access.log_in(pin)
+        self.is_logged_in = True
+
+    def log_out(self) -> None:
+        """Log the user out, and end all operations."""
+        for session in self.sessions.values():
+            session.end_all()
+        self.is_logged_in = False
+        self._hsm = None
+        self.access.log_out()
+
+    def close(self) -> None:
+        """End everything, as the connection has ended."""
+        for handle in list(self.sessions):
+            with suppress(HSMError):
+                self.close_session(handle)
+        self.is_initialized = False
+
+    def note(self, text: str) -> None:
+        """Log a line once in a row."""
+        if text and text != self._noted:
+            self._noted = text
+            self.log(f"pkcs11: {self._program}: {text}")

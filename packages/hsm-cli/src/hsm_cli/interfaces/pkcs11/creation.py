@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""Templates of new objects, and rules about changing attributes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.names import id_tag, label_tag, name_from, without
+from hsm_cli.interfaces.pkcs11.objects import (
+    ALWAYS_AUTHENTICATE,
+    SESSION_KEY,
+    USAGES,
+    KeyObject,
+    Object,
+)
+from hsm_cli.interfaces.pkcs11.wire import Template, Value
+from hsm_core.algorithms import KeyUsage
+from hsm_core.operations import UpdateKey
+
+MOST_VALUE_BYTES: Final = 64 * 1024
+"""Length of an attribute of a session object."""
+
+_FIXED: Final[Template] = {
+    ck.CKA_MODIFIABLE: True,
+    ck.CKA_COPYABLE: False,
+    ck.CKA_DESTROYABLE: True,
+    ck.CKA_SENSITIVE: True,
+    ck.CKA_SIGN_RECOVER: False,
+    ck.CKA_VERIFY_RECOVER: False,
+    ck.CKA_WRAP_WITH_TRUSTED: False,
+    ck.CKA_TRUSTED: False,
+    ck.CKA_START_DATE: b"",
+    ck.CKA_END_DATE: b"",
+}
+"""Attributes that every key has with this value."""
+
+_READ_ONLY: Final = frozenset(
+    {
+        ck.CKA_LOCAL,
+        ck.CKA_KEY_GEN_MECHANISM,
+        ck.CKA_ALWAYS_SENSITIVE,
+        ck.CKA_NEVER_EXTRACTABLE,
+        ck.CKA_UNIQUE_ID,
+        ck.CKA_CHECK_VALUE,
+    }
+)
+"""Attributes that only the token sets."""
+
+_BY_MECHANISM: Final = frozenset(
+    {
+        ck.CKA_CLASS,
+        ck.CKA_KEY_TYPE,
+        ck.CKA_MODULUS_BITS,
+        ck.CKA_PUBLIC_EXPONENT,
+        ck.CKA_EC_PARAMS,
+        ck.CKA_PARAMETER_SET,
+        ck.CKA_VALUE_LEN,
+        ck.CKA_ALLOWED_MECHANISMS,
+        ck.CKA_SUBJECT,
+    }
+)
+"""Attributes that the mechanism of the call checks."""
+
+_FLAGS: Final = frozenset(usage for table in USAGES.values() for usage in table)
+_CLULOW: Final = (
+    {KeyUsage.WRAP, KeyUsage.DECRYPT},
+    {KeyUsage.UNWRAP, KeyUsage.ENCRYPT},
+)
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """
+    What a template says of a new key.
+
+    Attributes:
+        name: Name of the key, or empty.
+        tags: Its tags, with what its name can't say.
+        usages: Its usages; empty for those of the algorithm.
+        exportable: Whether it can be exported, wrapped.
+        is_token: Whether it outlives the session.
+        label: CKA_LABEL.
+    """
+
+    name: str
+    tags: tuple[str, ...]
+    usages: tuple[KeyUsage, ...]
+    exportable: bool
+    is_token: bool
+    label: bytes = b""
+
+    def unnamed(self) -> Creation:
+        """
+        Return the same without a name, where that is taken.
+
+        Raises:
+            CryptokiError: The label is too long for a tag.
+        """
+        if not self.name:
+            return self
+        tags = (*self.tags, label_tag(self.label))
+        return msgspec.structs.replace(self, name="", tags=tags)
+
+
+def creation(object_class: int, template: Template, *others: Template) -> Creation:
+    """
+    Return what the templates of a new key say.
+
+    Args:
+        object_class: CKO_SECRET_KEY, or CKO_PRIVATE_KEY for a pair.
+
+        template: Template of the secret or the private key.
+
+        others: Template of the public key.
+
+    Raises:
+        CryptokiError: An attribute is unknown, read-only or not offered, or the
+            templates contradict each other.
+    """
+    label, identifier = b"", b""
+    tags = []
+    usages: set[KeyUsage] = set()
+    classes = (object_class, ck.CKO_PUBLIC_KEY)
+    for one, found in zip(classes, (template, *others), strict=False):
+        _check(one, found)
+        usages |= _usages_of(one, found)
+        label = label or _text(found, ck.CKA_LABEL)
+        identifier = identifier or _text(found, ck.CKA_ID)
+    is_token = template.get(ck.CKA_TOKEN) is True
+    name = name_from(label) if is_token else ""
+    if label and not name:
+        tags.append(label_tag(label))
+    if identifier:
+        tags.append(id_tag(identifier))
+    if not is_token:
+        tags.append(SESSION_KEY)
+    if template.get(ck.CKA_ALWAYS_AUTHENTICATE) is True:
+        tags.append(ALWAYS_AUTHENTICATE)
+    if any(pair <= usages for pair in _CLULOW):
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "A key can't wrap keys and decrypt data: it would reveal the wrapped keys.",
+        )
+    return Creation(
+        name=name,
+        tags=tuple(tags),
+        usages=tuple(sorted(usages)),
+        exportable=template.get(ck.CKA_EXTRACTABLE) is True,
+        is_token=is_token,
+        label=label,
+    )
+
+
+def _check(object_class: int, template: Template) -> None:
+    for kind, value in template.items():
+        if kind in _READ_ONLY:
+            raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
+        if kind in _FIXED and value != _FIXED[kind]:
+            raise CryptokiError(
+                ck.CKR_TEMPLATE_INCONSISTENT, f"Attribute {kind:#x} can't be {value!r}."
+            )
+    private = object_class != ck.CKO_PUBLIC_KEY
+    if template.get(ck.CKA_PRIVATE, private) is not private:
+        raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
+    known = _FIXED.keys() | _BY_MECHANISM | _FLAGS | _SETTABLE
+    if not template.keys() <= known:
+        raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)
+
+
+_SETTABLE: Final = frozenset(
+    {
+        ck.CKA_TOKEN,
+        ck.CKA_PRIVATE,
+        ck.CKA_LABEL,
+        ck.CKA_ID,
+        ck.CKA_EXTRACTABLE,
+        ck.CKA_ALWAYS_AUTHENTICATE,
+    }
+)
+
+
+def _usages_of(object_class: int, template: Template) -> set[KeyUsage]:
+    table = USAGES[object_class]
+    return {usage for kind, usage in table.items() if template.get(kind) is True}
+
+
+def _text(template: Template, kind: int) -> bytes:
+    value = template.get(kind, b"")
+    return value if isinstance(value, bytes) else b""
+
+
+def require_unchanged(one: KeyObject, template: Template) -> None:
+    """
+    Check that a change leaves a key what it is.
+
+    Raises:
+        CryptokiError: An attribute other than label and CKA_ID would change.
+    """
+    for kind, value in template.items():
+        if kind not in {ck.CKA_LABEL, ck.CKA_ID} and one.get(kind) != value:
+            raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
+
+
+def update_of(one: KeyObject, template: Template) -> UpdateKey | None:
+    """
+    Return the operation that gives a key another label or CKA_ID; None for no change.
+
+    Raises:
+        CryptokiError: A value is too long.
+    """
+    tags, name = one.info.tags, one.info.name
+    if ck.CKA_LABEL in template and template[ck.CKA_LABEL] != one.get(ck.CKA_LABEL):
+        label = _text(template, ck.CKA_LABEL)
+        new = name_from(label)
+        tags = without(tags, label_tag(b""))
+        if new:
+            name = new
+        else:
+            tags = (*tags, label_tag(label))
+    if ck.CKA_ID in template and template[ck.CKA_ID] != one.get(ck.CKA_ID):
+        if not one.is_current:
+            raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
+        tags = (*without(tags, id_tag(b"")), id_tag(_text(template, ck.CKA_ID)))
+    if (tags, name) == (one.info.tags, one.info.name):
+        return None
+    return UpdateKey(
+        key_id=one.key_id,
+        name=name if name != one.info.name else None,
+        tags=tags if tags != one.info.tags else None,
+    )
+
+
+def copyable(one: Object, template: Template) -> KeyObject:
+    """
+    Return a key that can have another handle.
+
+    Raises:
+        CryptokiError: The copy would be another key, or outlive the session.
+    """
+    if not isinstance(one, KeyObject):
+        raise CryptokiError(ck.CKR_ACTION_PROHIBITED)
+    for kind, value in template.items():
+        if kind == ck.CKA_TOKEN:
+            if value is True:
+                raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
+        elif one.get(kind) != value:
+            raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
+    return one
+
+
+_OF_DATA: Final = frozenset({ck.CKA_APPLICATION, ck.CKA_OBJECT_ID, ck.CKA_VALUE})
+_OF_SESSION_OBJECT: Final = frozenset(
+    {ck.CKA_CLASS, ck.CKA_TOKEN, ck.CKA_PRIVATE, ck.CKA_LABEL, ck.CKA_MODIFIABLE}
+)
+
+
+def session_object(template: Template) -> Object:
+    """
+    Return the session object of a template.
+
+    Raises:
+        CryptokiError: It would outlive the session, or is of a class that programs
+            can't create.
+    """
+    object_class = template.get(ck.CKA_CLASS)
+    if object_class is None:
+        raise CryptokiError(ck.CKR_TEMPLATE_INCOMPLETE)
+    if any(_length(value) > MOST_VALUE_BYTES for value in template.values()):
+        raise CryptokiError(ck.CKR_ATTRIBUTE_VALUE_INVALID)
+    if object_class != ck.CKO_DATA or template.get(ck.CKA_TOKEN) is True:
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "Only session data objects can be created from their value. Keys are "
+            "generated, derived or unwrapped.",
+        )
+    if not template.keys() <= _OF_SESSION_OBJECT | _OF_DATA:
+        raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)
+    empty: Template = dict.fromkeys((ck.CKA_LABEL, *_OF_DATA), b"")
+    return Object(ck.CKO_DATA, empty | template, is_token=False)
+
+
+def _length(value: Value) -> int:
+    return len(value) if isinstance(value, bytes) else 0

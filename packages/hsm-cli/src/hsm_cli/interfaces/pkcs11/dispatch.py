@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Dispatch: from the bytes of a call to a function, and from its result to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.calls import CALLS, Call
+from hsm_cli.interfaces.pkcs11.errors import (
+    BufferTooSmallError,
+    CryptokiError,
+    rv_of,
+)
+from hsm_cli.interfaces.pkcs11.parameters import Mechanism, read_mechanism
+from hsm_cli.interfaces.pkcs11.wire import (
+    MalformedCallError,
+    Reader,
+    attribute,
+    block,
+    uint32,
+    ulong,
+)
+from hsm_core.errors import HSMError
+
+if TYPE_CHECKING:
+    from hsm_cli.interfaces.pkcs11.application import Application
+
+FIRST_FLAGGED: Final = 2
+"""Protocol version from which on a flag precedes the parameter of a mechanism."""
+
+_ON_SLOTS: Final = frozenset(
+    {
+        "C_GetSlotInfo",
+        "C_GetTokenInfo",
+        "C_GetMechanismList",
+        "C_GetMechanismInfo",
+        "C_InitToken",
+        "C_InitToken2",
+        "C_OpenSession",
+        "C_CloseAllSessions",
+        "C_WaitForSlotEvent",
+    }
+)
+"""Calls whose first number is a slot or flags, not a session."""
+
+_READERS: Final[dict[str, Callable[[Reader], Any]]] = {
+    "u": Reader.ulong,
+    "y": Reader.byte,
+    "ay": Reader.array,
+    "fy": Reader.capacity,
+    "fu": Reader.capacity,
+    "aA": Reader.template,
+    "fA": Reader.room,
+    "z": Reader.block,
+    "s": Reader.block,
+}
+_PLAIN: Final[dict[str, Callable[[Any], bytes]]] = {
+    "u": ulong,
+    "v": bytes,
+    "s": block,
+    "ay": lambda data: b"\1" + block(data),
+    "au": lambda items: b"\1" + uint32(len(items)) + b"".join(map(ulong, items)),
+    "aA": lambda pairs: uint32(len(pairs)) + b"".join(attribute(*one) for one in pairs),
+}
+
+
+class Function(msgspec.Struct, frozen=True):
+    """
+    Function of a call, ready to be called.
+
+    Attributes:
+        call: The call.
+        readers: Readers of its arguments.
+        run: The function; None if it is not supported.
+        has_session: Whether the first argument is a session.
+        head: Number and signature of the response.
+    """
+
+    call: Call
+    readers: tuple[Callable[[Reader], Any], ...]
+    run: Callable[..., Any] | None
+    has_session: bool
+    head: bytes
+
+
+class Dispatcher:
+    """
+    Functions of an application.
+
+    Args:
+        application: The application.
+
+        version: Version of the protocol, 0 to 2.
+
+        functions: Functions by name. Those of sessions get the session first, the
+            others the application.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        version: int,
+        functions: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        self._application = application
+        self._is_flagged = version >= FIRST_FLAGGED
+        self._functions = functions
+        self._ready: dict[int, Function] = {}
+
+    def answer(self, body: bytes) -> bytes:
+        """Return the response to a call; every fault is an error response."""
+        try:
+            return self._answer(body)
+        except CryptokiError as error:
+            self._application.note(error.reason)
+            return failure(error.rv)
+        except HSMError as error:
+            return failure(rv_of(error))
+        except Exception as error:
+            # Its text may hold a secret.
+            self._application.note(f"A call failed: {type(error).__name__}.")
+            return failure(ck.CKR_GENERAL_ERROR)
+
+    def _answer(self, body: bytes) -> bytes:
+        reader = Reader(body)
+        number = reader.uint32()
+        function = self._ready.get(number) or self._prepared(number)
+        if reader.block() != function.call.request.encode():
+            raise MalformedCallError
+        arguments = [read(reader) for read in function.readers]
+        if reader.left:
+            raise MalformedCallError
+        if function.run is None:
+            raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
+        if function.has_session:
+            arguments[0] = self._application.session(arguments[0])
+        else:
+            arguments.insert(0, self._application)
+        try:
+            result = function.run(*arguments)
+        except BufferTooSmallError as error:
+            if function.call.response not in {"ay", "au"}:
+                raise
+            return function.head + b"\0" + uint32(error.length)
+        return function.head + _encoded(function.call, result, arguments)
+
+    def _prepared(self, number: int) -> Function:
+        call = CALLS.get(number)
+        if call is None:
+            raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
+        readers = tuple(
+            self._mechanism if kind == "M" else _READERS[kind]
+            for kind in call.arguments
+        )
+        name = "C_DeriveKey" if call.name == "C_DeriveKey2" else call.name
+        has_session = call.request.startswith("u") and call.name not in _ON_SLOTS
+        head = uint32(number) + block(call.response.encode())
+        function = Function(call, readers, self._functions.get(name), has_session, head)
+        self._ready[number] = function
+        return function
+
+    def _mechanism(self, reader: Reader) -> Mechanism | None:
+        return read_mechanism(reader, is_flagged=self._is_flagged)
+
+
+def _encoded(call: Call, result: Any, arguments: list[Any]) -> bytes:
+    if not call.response:
+        return b""
+    if call.name == "C_DeriveKey2":
+        return ulong(ck.CKR_OK) + _unchanged(arguments[1]) + ulong(result)
+    kinds = call.results
+    values = (result,) if len(kinds) == 1 else result
+    return b"".join(
+        _PLAIN[kind](value) for kind, value in zip(kinds, values, strict=True)
+    )
+
+
+def _unchanged(mechanism: Mechanism) -> bytes:
+    """Return the updated parameter of a mechanism that does not update it."""
+    return b"" if mechanism.parameter is None else b"\0"
+
+
+def failure(rv: int) -> bytes:
+    """Return an error response."""
+    return uint32(0) + block(b"u") + ulong(rv)

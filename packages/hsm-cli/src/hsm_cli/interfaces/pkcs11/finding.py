@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Calls about objects: find them, read and change attributes, create, copy, destroy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.creation import (
+    copyable,
+    require_unchanged,
+    session_object,
+    update_of,
+)
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.objects import KeyObject
+from hsm_cli.interfaces.pkcs11.sessions import OperationKind
+from hsm_cli.interfaces.pkcs11.wire import Room, Template, Value, length_of
+
+if TYPE_CHECKING:
+    from hsm_cli.interfaces.pkcs11.sessions import Session
+
+_TEMPLATE_BYTES: Final = 24  # sizeof (CK_ATTRIBUTE)
+
+
+def find_objects_init(session: Session, template: Template) -> None:
+    """Begin a search; see C_FindObjectsInit."""
+    session.begin(OperationKind.FIND, [])
+    try:
+        handles = session.application.inventory.search(template)
+    except BaseException:
+        session.end(OperationKind.FIND)
+        raise
+    session.active(OperationKind.FIND).extend(reversed(handles))
+
+
+def find_objects(session: Session, capacity: int | None) -> Sequence[int]:
+    """Return the next objects of a search, at most *capacity*."""
+    left = session.active(OperationKind.FIND)
+    return [left.pop() for _ in range(min(len(left), capacity or 0))]
+
+
+def find_objects_final(session: Session) -> None:
+    """End a search."""
+    session.active(OperationKind.FIND)
+    session.end(OperationKind.FIND)
+
+
+def get_attribute_value(
+    session: Session, handle: int, room: Room
+) -> tuple[list[tuple[int, Value | None]], int]:
+    """
+    Return attributes, with CKR_OK or the reason why some have no value.
+
+    See C_GetAttributeValue.
+    """
+    one = session.application.inventory.find_object(handle)
+    found: list[tuple[int, Value | None]] = []
+    rv = ck.CKR_OK
+    for kind, capacity in room:
+        try:
+            value = one.get(kind)
+            _require_room(kind, value, capacity)
+        except CryptokiError as error:
+            found.append((kind, None))
+            rv = error.rv
+        else:
+            found.append((kind, value))
+    return found, rv
+
+
+def _require_room(kind: int, value: Value, capacity: int | Room) -> None:
+    most = capacity if isinstance(capacity, int) else _TEMPLATE_BYTES * len(capacity)
+    if most and most < length_of(kind, value):
+        raise CryptokiError(ck.CKR_BUFFER_TOO_SMALL)
+
+
+def set_attribute_value(session: Session, handle: int, template: Template) -> None:
+    """Change the label or CKA_ID of a key; see C_SetAttributeValue."""
+    one = session.application.inventory.find_object(handle)
+    if not isinstance(one, KeyObject):
+        one.change(template)
+        return
+    if one.is_token:
+        session.require_writable()
+    require_unchanged(one, template)
+    operation = update_of(one, template)
+    if operation is not None:
+        session.application.inventory.replace(session.hsm.execute(operation))
+
+
+def create_object(session: Session, template: Template) -> int:
+    """Create a session object from its value; see C_CreateObject."""
+    return session.application.inventory.add_session_object(
+        session_object(template), session
+    )
+
+
+def copy_object(session: Session, handle: int, template: Template) -> int:
+    """Return another handle of an object, for the session; see C_CopyObject."""
+    one = session.application.inventory.find_object(handle)
+    key = copyable(one, template)
+    return session.application.inventory.copy_key(key, session)
+
+
+def destroy_object(session: Session, handle: int) -> None:
+    """Destroy an object; see C_DestroyObject."""
+    one = session.application.inventory.find_object(handle)
+    if one.is_token:
+        session.require_writable()
+    session.application.inventory.destroy(one)
+
+
+def get_object_size(session: Session, handle: int) -> int:
+    """Return that the size is not known."""
+    session.application.inventory.find_object(handle)
+    return ck.CK_UNAVAILABLE_INFORMATION
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    "C_FindObjectsInit": find_objects_init,
+    "C_FindObjects": find_objects,
+    "C_FindObjectsFinal": find_objects_final,
+    "C_GetAttributeValue": get_attribute_value,
+    "C_SetAttributeValue": set_attribute_value,
+    "C_CreateObject": create_object,
+    "C_CopyObject": copy_object,
+    "C_DestroyObject": destroy_object,
+    "C_GetObjectSize": get_object_size,
+}
+"""Functions by name."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Connections: version, frames and their limits."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from hsm_cli.interfaces.access import Access, Program
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.application import Application
+from hsm_cli.interfaces.pkcs11.dispatch import Dispatcher, failure
+from hsm_cli.interfaces.pkcs11.functions import FUNCTIONS
+from hsm_cli.interfaces.sockets import Stream
+
+HIGHEST_VERSION: Final = 2
+"""Highest version of the protocol: p11-kit has it from 0.25.6 on."""
+
+MOST_BODY_BYTES: Final = 2 * 1024 * 1024
+"""Longest call that is executed."""
+
+_MOST_SKIPPED_BYTES: Final = 64 * 1024 * 1024
+_MOST_OPTION_BYTES: Final = 4096
+_CHUNK: Final = 64 * 1024
+_HEAD: Final = struct.Struct(">III")
+
+
+def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None:
+    """
+    Serve one program until its connection ends.
+
+    Args:
+        stream: The connection.
+
+        access: HSM of the interface.
+
+        log: Writes one line for the user.
+
+    Raises:
+        StreamEndedError: The connection has ended.
+    """
+    # A client from 0.25.6 on encodes mechanisms in its own way whatever is answered, so
+    # the answer must not be lower than what it offers.
+    version = min(stream.read(1, waits=True)[0], HIGHEST_VERSION)
+    stream.write(bytes((version,)))
+    peer = stream.peer
+    program = Program(uid=peer.uid, name=peer.program)
+    application = Application(access, program, log=log)
+    dispatcher = Dispatcher(application, version, FUNCTIONS)
+    try:
+        while True:
+            head = stream.read(_HEAD.size, waits=True)
+            code, option_bytes, body_bytes = _HEAD.unpack(head)
+            if option_bytes > _MOST_OPTION_BYTES or body_bytes > _MOST_SKIPPED_BYTES:
+                return
+            stream.read(option_bytes)
+            if body_bytes > MOST_BODY_BYTES:
+                _skip(stream, body_bytes)
+                answer = failure(ck.CKR_DATA_LEN_RANGE)
+            else:
+                answer = dispatcher.answer(stream.read(body_bytes))
+            stream.write(_HEAD.pack(code, 0, len(answer)) + answer)
+    finally:
+        application.close()
+
+
+def _skip(stream: Stream, length: int) -> None:
+    while length:
+        length -= len(stream.read(min(length, _CHUNK)))

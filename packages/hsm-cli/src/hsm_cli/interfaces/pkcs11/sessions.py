@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""Session of a program, with its active operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.errors import BufferTooSmallError, CryptokiError
+from hsm_cli.interfaces.pkcs11.objects import KeyObject
+
+if TYPE_CHECKING:
+    from hsm_cli.interfaces.pkcs11.application import Application
+    from hsm_core.protocols import HSM
+
+
+class OperationKind(Enum):
+    """Kind of an operation; a session has at most one of each."""
+
+    FIND = "find"
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+    DIGEST = "digest"
+    SIGN = "sign"
+    SIGN_RECOVER = "sign recover"
+    VERIFY = "verify"
+    VERIFY_RECOVER = "verify recover"
+    MESSAGE_ENCRYPT = "message encrypt"
+    MESSAGE_DECRYPT = "message decrypt"
+    MESSAGE_SIGN = "message sign"
+    MESSAGE_VERIFY = "message verify"
+
+
+_CANCELLED: Final = {
+    ck.CKF_FIND_OBJECTS: OperationKind.FIND,
+    ck.CKF_ENCRYPT: OperationKind.ENCRYPT,
+    ck.CKF_DECRYPT: OperationKind.DECRYPT,
+    ck.CKF_DIGEST: OperationKind.DIGEST,
+    ck.CKF_SIGN: OperationKind.SIGN,
+    ck.CKF_SIGN_RECOVER: OperationKind.SIGN_RECOVER,
+    ck.CKF_VERIFY: OperationKind.VERIFY,
+    ck.CKF_VERIFY_RECOVER: OperationKind.VERIFY_RECOVER,
+    ck.CKF_MESSAGE_ENCRYPT: OperationKind.MESSAGE_ENCRYPT,
+    ck.CKF_MESSAGE_DECRYPT: OperationKind.MESSAGE_DECRYPT,
+    ck.CKF_MESSAGE_SIGN: OperationKind.MESSAGE_SIGN,
+    ck.CKF_MESSAGE_VERIFY: OperationKind.MESSAGE_VERIFY,
+}
+"""Kinds of operations by the flags of C_SessionCancel."""
+
+
+class Session:
+    """
+    Session of an application.
+
+    Args:
+        handle: Its number.
+
+        application: The application that it belongs to.
+
+        is_writable: Whether it may create and change token objects.
+    """
+
+    def __init__(
+        self, handle: int, application: Application, *, is_writable: bool
+    ) -> None:
+        self.handle = handle
+        self.application = application
+        self.is_writable = is_writable
+        self._operations: dict[OperationKind, Any] = {}
+        self._unconfirmed: set[OperationKind] = set()
+
+    @property
+    def hsm(self) -> HSM:
+        """HSM for the program; its errors are returned as the call's."""
+        return self.application.hsm
+
+    def begin(
+        self, kind: OperationKind, operation: object, key: KeyObject | None = None
+    ) -> None:
+        """
+        Make an operation active.
+
+        Args:
+            kind: Its kind.
+
+            operation: Its state.
+
+            key: The key that it uses. A key with CKA_ALWAYS_AUTHENTICATE needs another
+                login before the operation goes on.
+
+        Raises:
+            CryptokiError: One of this kind is active.
+        """
+        if kind in self._operations:
+            raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+        self._operations[kind] = operation
+        if key is not None and key.needs_login:
+            self._unconfirmed.add(kind)
+
+    def active(self, kind: OperationKind) -> Any:
+        """
+        Return the active operation of a kind.
+
+        Raises:
+            CryptokiError: There is none, or its key needs a login first.
+        """
+        operation = self._operations.get(kind)
+        if operation is None:
+            raise CryptokiError(ck.CKR_OPERATION_NOT_INITIALIZED)
+        if kind in self._unconfirmed:
+            raise CryptokiError(ck.CKR_USER_NOT_LOGGED_IN)
+        return operation
+
+    def end(self, kind: OperationKind) -> None:
+        """End the operation of a kind, if there is one."""
+        self._operations.pop(kind, None)
+        self._unconfirmed.discard(kind)
+
+    def end_all(self) -> None:
+        """End all operations."""
+        self._operations.clear()
+        self._unconfirmed.clear()
+
+    @contextmanager
+    def finishing(self, kind: OperationKind) -> Iterator[None]:
+        """End an operation after its last call, also if the call fails."""
+        try:
+            yield
+        except BufferTooSmallError:
+            raise
+        except BaseException:
+            self.end(kind)
+            raise
+        self.end(kind)
+
+    def cancel(self, flags: int) -> None:
+        """End the operations that are named by flags of mechanisms."""
+        for flag, kind in _CANCELLED.items():
+            if flags & flag:
+                self.end(kind)
+
+    def require_unconfirmed(self) -> None:
+        """
+        Check that an operation waits for a login.
+
+        Raises:
+            CryptokiError: None does.
+        """
+        if not self._unconfirmed:
+            raise CryptokiError(ck.CKR_OPERATION_NOT_INITIALIZED)
+
+    def confirm(self) -> None:
+        """Let operations go on that wait for a login."""
+        self._unconfirmed.clear()
+
+    def key(self, handle: int, *usages: int) -> KeyObject:
+        """
+        Return a key.
+
+        Args:
+            handle: Its object handle.
+
+            usages: Attributes that must be true, such as CKA_SIGN.
+
+        Raises:
+            CryptokiError: It is no key that the program can see, or may not do that.
+        """
+        found = self.application.inventory.find_object(handle)
+        if not isinstance(found, KeyObject):
+            raise CryptokiError(ck.CKR_KEY_HANDLE_INVALID)
+        if not all(found.permits(usage) for usage in usages):
+            raise CryptokiError(ck.CKR_KEY_FUNCTION_NOT_PERMITTED)
+        return found
+
+    def require_user(self) -> None:
+        """
+        Check that the user is logged in, if the token needs it.
+
+        Raises:
+            CryptokiError: Nobody is.
+        """
+        if not self.application.sees_private:
+            raise CryptokiError(ck.CKR_USER_NOT_LOGGED_IN)
+
+    def require_writable(self) -> None:
+        """
+        Check that the session may change token objects.
+
+        Raises:
+            CryptokiError: It is read-only.
+        """
+        if not self.is_writable:
+            raise CryptokiError(ck.CKR_SESSION_READ_ONLY)
