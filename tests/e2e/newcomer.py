@@ -22,6 +22,7 @@ __all__ = [
     "START",
     "WAIT",
     "Newcomer",
+    "free_port",
     "packed_secrets",
     "sh_blocks",
 ]
@@ -54,7 +55,7 @@ START, SIGN_IN, SHELL, _FOLDER = sh_blocks(
 WAIT: Final = SHELL[SHELL.index("wait_until()") :]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -67,7 +68,7 @@ class Newcomer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         folder.mkdir(parents=True)
         self.home = str(folder.parent / "home")
         (folder / ".venv").symlink_to(sys.prefix)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The how-to guides work when their blocks are typed after those of their index."""
 
-import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -18,9 +17,10 @@ from tests.e2e.newcomer import (
     SHELL,
     SIGN_IN,
     Newcomer,
+    free_port,
     sh_blocks,
 )
-from tests.support import REPOSITORY, require_program
+from tests.support import REPOSITORY, require_program, require_service
 
 GUIDES = REPOSITORY / "docs" / "how-to"
 Served: TypeAlias = tuple[Newcomer, subprocess.Popen[bytes]]
@@ -29,6 +29,15 @@ SECONDS = 120.0
 
 TOLD = {
     "use-keys-in-libraries": ["CN=web.example,O=Example", "ssh-ed25519", "web.pem: OK"],
+    "use-keys-with-ssh": [
+        "laptop (ED25519)",
+        "logged in",
+        "host: key exchange as a host, for sshd",
+        "laptop: login as ",
+        "welcome",
+        "certified",
+        'Good "git" signature for ada@example.com',
+    ],
     "encrypt-and-authenticate": ["card 4711", "exit code 6"],
     "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
     "use-rest-with-curl": ["payload.sig", "key_not_found"],
@@ -58,6 +67,9 @@ TOLD = {
     ],
     "batches": ["invoice 3", "signature_mismatch"],
 }
+
+END = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+"""Ends what a guide left running, which would keep its output open."""
 
 STARTS_ITS_OWN = {
     "back-up-and-restore": ["keys verified"],
@@ -91,7 +103,7 @@ STARTS_ITS_OWN = {
 
 def script_of(name: str) -> str:
     """Return the prelude and the blocks of a guide, in a folder of its own."""
-    return f"{SHELL}mkdir {name} && cd {name}\n{blocks_of(name)}"
+    return f"{SHELL}{END}mkdir {name} && cd {name}\n{blocks_of(name)}"
 
 
 def blocks_of(name: str) -> str:
@@ -131,8 +143,10 @@ def reader_alone(clone: Served) -> Newcomer:
 def test_guide(reader: Newcomer, name: str) -> None:
     """Every block of a guide succeeds in order, and shows what it should."""
     require_program("ssh-keygen")
+    require_service("OpenSSH's server", Path("/usr/sbin/sshd").exists())
+    script = script_of(name).replace("2222", str(free_port()))
 
-    status, told = reader.run(script_of(name), SECONDS)
+    status, told = reader.run(script, SECONDS)
 
     assert 0 == status, told
     for text in TOLD[name]:
@@ -143,13 +157,9 @@ def test_guide(reader: Newcomer, name: str) -> None:
 def test_guide_that_starts_a_server(reader_alone: Newcomer, name: str) -> None:
     """Every block of a guide succeeds in order while no other server runs."""
     require_program("ps")
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as bound:
-        responder_port = bound.getsockname()[1]
-    script = f"set -m\n{script_of(name)}"
+    script = f"set -m\n{script_of(name)}".replace("2560", str(free_port()))
 
-    status, told = reader_alone.run(
-        script.replace("2560", str(responder_port)), SECONDS
-    )
+    status, told = reader_alone.run(script, SECONDS)
 
     assert 0 == status, told
     for text in STARTS_ITS_OWN[name]:

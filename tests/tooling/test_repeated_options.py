@@ -47,6 +47,7 @@ LISTS = {
     "hsm-cli list": ("--tags",),
     "hsm-cli login": ("--scope",),
     "hsm-cli people add": ("--role",),
+    "hsm-cli ssh-agent": ("--certificate",),
     "hsm-cli policy explain": (
         *("--role", "--other-key", "--usages", "--tags", "--certificate-name"),
     ),

@@ -79,6 +79,7 @@ _CONTROL: Final[Listing] = {
 }
 _INTERFACES: Final[Listing] = {
     "pkcs11": ("pkcs11.pkcs11", "Serve keys to programs that use PKCS#11."),
+    "ssh-agent": ("ssh_agent.ssh_agent", "Run an SSH agent with keys of the HSM."),
 }
 _CLIENT: Final[Listing] = {
     "login": ("login.login", "Sign in to a server, and add a profile for it."),

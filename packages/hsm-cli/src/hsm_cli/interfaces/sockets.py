@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from select import select
+from select import POLLRDHUP, poll, select
 from types import FrameType
 from typing import Final, Self, TypeAlias
 
@@ -132,6 +132,12 @@ class Stream:
             except OSError:
                 raise StreamEndedError from None
 
+    def is_closed_within(self, seconds: float) -> bool:
+        """Wait, and return whether the peer closed the stream meanwhile."""
+        waiting = poll()
+        waiting.register(self._incoming, POLLRDHUP)
+        return bool(waiting.poll(seconds * 1000))
+
 
 Handler: TypeAlias = Callable[[Stream], None]
 """Serves one connection until it ends; may raise `StreamEndedError`."""
@@ -152,13 +158,16 @@ class Listener:
         path: Path to remove at the end; None if another program owns the socket.
 
         log: Gets a line for each refused connection and each failed handler.
+
+    Attributes:
+        path: Path of the socket; None if another program owns it.
     """
 
     def __init__(
         self, listening: socket.socket, path: Path | None, *, log: Log
     ) -> None:
         self._listening = listening
-        self._path = path
+        self.path = path
         self._inode = os.stat(path).st_ino if path else 0
         self._log = log
         self._lock = threading.Lock()
@@ -200,11 +209,11 @@ class Listener:
     def close(self) -> None:
         """Close the socket, and remove its path."""
         self._listening.close()
-        if self._path is not None:
+        if self.path is not None:
             with suppress(OSError):
-                if os.stat(self._path).st_ino == self._inode:
-                    self._path.unlink()
-            self._path = None
+                if os.stat(self.path).st_ino == self._inode:
+                    self.path.unlink()
+            self.path = None
         for descriptor in (self._wake, self._woken):
             with suppress(OSError):
                 os.close(descriptor)
