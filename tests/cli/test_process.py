@@ -24,7 +24,7 @@ HEAVY = (
     "msgspec",
     "rich",
     "ssl",
-    "urllib3",
+    "http.client",
     "hsm_core.model",
 )
 

@@ -4,10 +4,10 @@
 import socket
 import threading
 from collections.abc import Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from urllib3.connection import HTTPSConnection
 
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -118,12 +118,11 @@ class TestConnection:
     ) -> None:
         """A connection that is gone while the request is written is a lost one."""
 
-        def send(connection: HTTPSConnection, _: bytes) -> None:
-            connection.sock.close()
-            connection.sock = None
+        def send(connection: HTTPConnection, _: bytes) -> None:
+            connection.sock.shutdown(socket.SHUT_RDWR)
             raise BrokenPipeError
 
-        monkeypatch.setattr(HTTPSConnection, "send", send)
+        monkeypatch.setattr(HTTPConnection, "send", send)
         with pytest.raises(TransportError, match="without a response") as caught:
             hsm.execute(ops.Status())
 

@@ -11,18 +11,19 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from http import HTTPStatus
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
-import urllib3
 from msgspec import Meta
-from urllib3.exceptions import HTTPError
 
 from hsm_client.credentials import StoredSecrets
 from hsm_client.failures import reason
+from hsm_client.https import HTTPS_ERRORS, connect, read_pieces, send
 from hsm_core import wire
 from hsm_core.errors import (
     AuthenticationError,
@@ -33,7 +34,6 @@ from hsm_core.errors import (
 
 _SECONDS: Final = 10.0
 _MAX_BYTES: Final = 256 * 1024
-_CHUNK_BYTES: Final = 16 * 1024
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
 _URL: Final = re.compile(r"[!-~]{1,4096}")
 _USUAL_LIFETIME: Final = 300
@@ -114,13 +114,13 @@ class Provider:
         self.issuer = issuer
         self.client_id = client_id
         try:
-            context = ssl.create_default_context(cafile=ca_bundle)
+            self._context = ssl.create_default_context(cafile=ca_bundle)
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"Can't read the CA bundle {ca_bundle}: {reason(error)}.",
                 field="issuer_ca_bundle",
             ) from None
-        self._pool = urllib3.PoolManager(ssl_context=context, retries=False)
+        self._context.set_alpn_protocols(["http/1.1"])
         self._metadata: ProviderMetadata | None = None
 
     def __repr__(self) -> str:
@@ -251,37 +251,46 @@ class Provider:
         return tree
 
     def _request(self, method: str, url: str, body: str | None) -> tuple[int, Any]:
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
-            response = self._pool.request(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                redirect=False,
-                preload_content=False,
-                timeout=urllib3.Timeout(connect=_SECONDS, read=_SECONDS),
-            )
-            with response:
-                data = self._read(response)
-        except (HTTPError, OSError, ValueError) as error:
+            status, data = self._exchange(method, url, body, headers)
+        except HTTPS_ERRORS as error:
             raise TransportError(
                 f"Can't reach the provider {self.issuer}: {reason(error)}.",
                 reason="connect",
             ) from None
         if not data:
-            return response.status, None
+            return status, None
         try:
-            return response.status, wire.scan_json(data)
+            return status, wire.scan_json(data)
         except InvalidInputError:
-            return response.status, None
+            return status, None
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+    def _exchange(
+        self, method: str, url: str, body: str | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Send one request on a connection of its own, and return status and body."""
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 443
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        with closing(connect(host, port, self._context, _SECONDS)) as connection:
+            response = send(
+                connection,
+                method,
+                target,
+                body=None if body is None else body.encode(),
+                headers=headers,
+                timeout_seconds=_SECONDS,
+            )
+            with response:
+                return response.status, self._read(response)
+
+    def _read(self, response: HTTPResponse) -> bytes:
         data, deadline = b"", time.monotonic() + _SECONDS
-        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
-            data += chunk
+        for piece in read_pieces(response):
+            data += piece
             if len(data) > _MAX_BYTES or time.monotonic() > deadline:
                 raise self._invalid("it is too long or too slow")
         return data

@@ -9,25 +9,22 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import RemoteDisconnected
+from http.client import HTTPConnection, HTTPResponse, RemoteDisconnected
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import urllib3
-from urllib3.exceptions import (
-    ClosedPoolError,
-    ConnectTimeoutError,
-    HTTPError,
-    InsecureRequestWarning,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
-
 from hsm_client.client_certificates import load_client_certificate
-from hsm_client.failures import Failures, client_closed, innermost, reason, too_long
+from hsm_client.failures import Failures, client_closed, reason, too_long
+from hsm_client.https import (
+    HTTPS_ERRORS,
+    ClosedPoolError,
+    ConnectError,
+    ConnectionPool,
+    read_pieces,
+    send,
+)
 from hsm_client.messages import EVENTS, Answer, Request
 from hsm_core.errors import ConfigurationError, TransportError
 from hsm_core.rest import RESULT_HEADER
@@ -61,10 +58,10 @@ def open_tls_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["http/1.1"])
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        urllib3.disable_warnings(InsecureRequestWarning)
     else:
         _load_authorities(context, ca_bundle)
     if client_cert is not None:
@@ -94,7 +91,6 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?"
 CONNECTIONS: Final = 64
 """Connections to one server that are kept and used again."""
 
-_CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600
 LONGEST_SILENCE_SECONDS: Final = 45.0
@@ -135,7 +131,7 @@ class Transport:
         self._failed = Failures(f"{host}:{port}", timeout_seconds)
         self._timeout_seconds = checked_timeout(timeout_seconds)
         self._max_answer_bytes = max_answer_bytes
-        self._pool = _open_pool(host, port, context, timeout_seconds)
+        self._pool = ConnectionPool(host, port, context, size=CONNECTIONS)
 
     def send(self, request: Request, headers: dict[str, str]) -> Answer:
         """
@@ -152,7 +148,7 @@ class Transport:
                 ``closed``.
         """
         with self._failures():
-            return self._read(self._open(request, headers, self._timeout_seconds))
+            return self._read(*self._open(request, headers, self._timeout_seconds))
 
     def stream(
         self, request: Request, headers: dict[str, str]
@@ -174,105 +170,95 @@ class Transport:
         """
         with self._failures():
             longest = max(self._timeout_seconds, LONGEST_SILENCE_SECONDS)
-            response = self._open(request, headers, longest)
-            kind = response.headers.get("Content-Type", "").partition(";")[0]
+            connection, response = self._open(request, headers, longest)
+            kind = response.getheader("Content-Type", "").partition(";")[0]
             if response.status != HTTPStatus.OK or kind.strip().lower() != EVENTS:
-                return self._read(response)
-        return self._pieces(response)
+                return self._read(connection, response)
+        return self._pieces(connection, response)
 
     def _pieces(
-        self, response: urllib3.BaseHTTPResponse
+        self, connection: HTTPConnection, response: HTTPResponse
     ) -> Generator[bytes, None, None]:
         try:
             with self._failures():
-                while piece := response.read1(_CHUNK_BYTES, decode_content=False):
-                    yield piece
+                yield from read_pieces(response)
         finally:
             response.close()
+            connection.close()
 
     def _open(
         self, request: Request, headers: dict[str, str], read_seconds: float
-    ) -> urllib3.BaseHTTPResponse:
-        return self._pool.urlopen(
-            request.method,
-            self._prefix + request.target,
-            body=request.body,
-            headers={**request.headers, **headers, "Accept-Encoding": "identity"},
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=urllib3.Timeout(connect=self._timeout_seconds, read=read_seconds),
-        )
+    ) -> tuple[HTTPConnection, HTTPResponse]:
+        connection = self._pool.take(self._timeout_seconds)
+        try:
+            response = send(
+                connection,
+                request.method,
+                self._prefix + request.target,
+                body=request.body,
+                headers={**request.headers, **headers},
+                timeout_seconds=read_seconds,
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection, response
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Convert errors of urllib3 into `TransportError`."""
+        """Convert errors of the connection into `TransportError`."""
         try:
             yield
-        except (HTTPError, OSError, ValueError) as error:
+        except ClosedPoolError:
+            raise client_closed() from None
+        except HTTPS_ERRORS as error:
             raise self._failure(error) from None
-        except AttributeError:
-            # urllib3 reads from a socket that closed while the request was written.
-            raise self._failed.closed() from None
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> Answer:
-        body = BytesIO()
-        deadline = time.monotonic() + self._timeout_seconds
-        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
-            body.write(chunk)
-            if body.tell() > self._max_answer_bytes:
-                response.close()
-                raise too_long(self._max_answer_bytes)
-            if time.monotonic() > deadline:
-                response.close()
-                raise self._failed.incomplete()
-        response.release_conn()
+    def _read(self, connection: HTTPConnection, response: HTTPResponse) -> Answer:
+        try:
+            body = self._read_body(response)
+        except BaseException:
+            response.close()
+            connection.close()
+            raise
+        self._pool.give_back(connection)
         return Answer(
             status=response.status,
-            content_type=response.headers.get("Content-Type", ""),
-            body=body.getvalue(),
-            result_fields=response.headers.get(RESULT_HEADER, ""),
-            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+            content_type=response.getheader("Content-Type", ""),
+            body=body,
+            result_fields=response.getheader(RESULT_HEADER, ""),
+            retry_after_seconds=parse_retry_after(response.getheader("Retry-After")),
         )
+
+    def _read_body(self, response: HTTPResponse) -> bytes:
+        body = BytesIO()
+        deadline = time.monotonic() + self._timeout_seconds
+        for piece in read_pieces(response):
+            body.write(piece)
+            if body.tell() > self._max_answer_bytes:
+                raise too_long(self._max_answer_bytes)
+            if time.monotonic() > deadline:
+                raise self._failed.incomplete()
+        return body.getvalue()
 
     def _failure(self, error: Exception) -> TransportError:
         match error:
-            case ClosedPoolError():
-                return client_closed()
-            # A subclass of a time-out in urllib3, but not a time-out.
-            case NewConnectionError():
-                return self._failed.refused(error)
-            case ConnectTimeoutError():
+            case ConnectError(__cause__=TimeoutError()):
                 return self._failed.slow_to_accept()
-            case SSLError() | ssl.SSLError():
+            case ConnectError():
+                return self._failed.refused(error)
+            case ssl.SSLError():
                 return self._failed.tls(error)
-            case ReadTimeoutError():
+            case TimeoutError():
                 return self._failed.silent()
-            case _ if isinstance(innermost(error), RemoteDisconnected):
+            case RemoteDisconnected():
                 return self._failed.closed()
             case _:
                 return self._failed.lost(error)
-
-
-def _open_pool(
-    host: str, port: int, context: ssl.SSLContext, timeout_seconds: float
-) -> urllib3.HTTPSConnectionPool:
-    try:
-        return urllib3.HTTPSConnectionPool(
-            host,
-            port,
-            ssl_context=context,
-            timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
-            retries=False,
-            maxsize=CONNECTIONS,
-        )
-    except (HTTPError, ValueError):
-        raise _invalid_host(host) from None
 
 
 def checked_timeout(seconds: float) -> float:

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""HTTPS connections over `http.client`: pool, request, and response in pieces."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from typing import Final
+
+_PIECE_BYTES: Final = 16 * 1024
+"""Longest plaintext of a TLS record, which is what one read returns."""
+
+
+class ConnectError(Exception):
+    """Failure to connect, before TLS; ``__cause__`` is the error of the socket."""
+
+
+class ClosedPoolError(Exception):
+    """Use of a pool that was closed."""
+
+
+HTTPS_ERRORS: Final = (ConnectError, HTTPException, OSError, ValueError)
+"""Errors of the functions in this module."""
+
+
+class ConnectionPool:
+    """
+    Kept connections to one server. Thread-safe.
+
+    Args:
+        host: Name or address.
+
+        port: TCP port.
+
+        context: TLS context.
+
+        size: Maximum number of idle connections.
+    """
+
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext, *, size: int
+    ) -> None:
+        self._host, self._port, self._context = host, port, context
+        self._size = size
+        self._lock = threading.Lock()
+        self._idle: list[HTTPConnection] = []
+        self._is_closed = False
+
+    def take(self, timeout_seconds: float) -> HTTPConnection:
+        """
+        Return an idle connection, or a new one.
+
+        Raises:
+            ClosedPoolError: The pool is closed.
+            ConnectError: There is no connection to the server.
+            OSError: The TLS handshake failed.
+        """
+        while True:
+            with self._lock:
+                if self._is_closed:
+                    raise ClosedPoolError
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return connect(self._host, self._port, self._context, timeout_seconds)
+            if _is_quiet(connection.sock):
+                return connection
+            connection.close()
+
+    def give_back(self, connection: HTTPConnection) -> None:
+        """Keep a connection whose response was read to its end."""
+        with self._lock:
+            has_room = not self._is_closed and len(self._idle) < self._size
+            if has_room and connection.sock is not None:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close after their response."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+def connect(
+    host: str, port: int, context: ssl.SSLContext, timeout_seconds: float
+) -> HTTPConnection:
+    """
+    Return a new connection.
+
+    Raises:
+        ConnectError: There is no connection to the server.
+        OSError: The TLS handshake failed.
+    """
+    try:
+        plain = socket.create_connection((host, port), timeout_seconds)
+    except OSError as error:
+        raise ConnectError from error
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        name = host.partition("%")[0]
+        # Certificates hold names without the dot that ends a complete one.
+        secure = context.wrap_socket(plain, server_hostname=name.rstrip("."))
+    except BaseException:
+        plain.close()
+        raise
+    connection = HTTPConnection(name, port)
+    connection.auto_open = 0
+    connection.default_port = 443
+    connection.sock = secure
+    return connection
+
+
+def send(
+    connection: HTTPConnection,
+    method: str,
+    target: str,
+    *,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    timeout_seconds: float,
+) -> HTTPResponse:
+    """
+    Send a request, and return its response, whose body is not yet read.
+
+    Args:
+        connection: The connection.
+
+        method: Method.
+
+        target: Path and query.
+
+        body: Body; None for none.
+
+        headers: Header fields.
+
+        timeout_seconds: Longest silence of the server, from now on.
+
+    Raises:
+        HTTPException, OSError, ValueError: There is no response, or an invalid one.
+    """
+    connection.sock.settimeout(timeout_seconds)
+    try:
+        connection.request(method, target, body, headers)
+    except TimeoutError:
+        raise
+    except OSError:
+        # A server that refuses a body may respond and close before it has read it.
+        pass
+    return connection.getresponse()
+
+
+def read_pieces(response: HTTPResponse) -> Iterator[bytes]:
+    """
+    Yield a response body as it arrives.
+
+    Raises:
+        HTTPException, OSError: It is incomplete, or the server is silent.
+    """
+    # Python before 3.12.2 does not count what read1() returns.
+    left = None if response.chunked else response.length
+    while left is None or left > 0:
+        most = _PIECE_BYTES if left is None else min(left, _PIECE_BYTES)
+        piece = response.read1(most)
+        if not piece:
+            break
+        if left is not None:
+            left -= len(piece)
+        yield piece
+    if left:
+        raise IncompleteRead(b"", left)
+    response.close()
+
+
+def _is_quiet(idle: socket.socket) -> bool:
+    """Return whether an idle connection is open: only its end makes it readable."""
+    poll = select.poll()
+    poll.register(idle, select.POLLIN)
+    return not poll.poll(0)
