@@ -9,6 +9,7 @@ from typing import Final
 from tests.fuzzing import (
     answers,
     key_forms,
+    local_interfaces,
     processes,
     requests,
     setting_files,
@@ -29,6 +30,7 @@ _SUBJECTS: Final[tuple[Callable[[], list[Target]], ...]] = (
     processes.targets,
     requests.targets,
     answers.targets,
+    local_interfaces.targets,
 )
 
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""What local programs send: requests to the SSH agent, data to be signed, files."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from pathlib import Path
+
+from hsm_cli.interfaces.access import Access
+from hsm_cli.interfaces.sockets import Peer, Stream, StreamEndedError
+from hsm_cli.interfaces.ssh_agent.agent import SSHAgent
+from hsm_cli.interfaces.ssh_agent.certificates import read_certificate_file
+from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, string, uint32
+from hsm_cli.interfaces.ssh_agent.identities import Identities
+from hsm_cli.interfaces.ssh_agent.requests import parse_signed
+from hsm_core.testing import caller, memory_hsm
+from hsm_core.users import User
+from tests.cli.ssh_client import (
+    FAILURE,
+    Host,
+    InMemory,
+    certificate,
+    file_signature,
+    login,
+)
+from tests.fuzzing.stored_forms import NothingReadError
+from tests.fuzzing.target import Target
+
+_OTHER = string("ssh-ed25519") + string(bytes(32))
+
+
+def targets() -> list[Target]:
+    """Return a target for each form."""
+    return [_agent_frames(), _signed_data(), _certificate_file()]
+
+
+def _discard(line: str) -> None:
+    """Keep no line of a log."""
+
+
+def _agent_frames() -> Target:
+    gateway = memory_hsm()
+    user = User(gateway.act_as(caller()))
+    user.create("Ed25519", name="key", tags=["ssh-login", "ssh-sign:git"])
+    access = Access("ssh-agent", InMemory(gateway), notify=_discard)
+    identities = Identities((), (), _discard)
+    agent = SSHAgent(access, identities, wait_seconds=0, log=_discard)
+    (offered,) = identities.read(gateway.act_as(caller()))
+    blob = offered.blob
+
+    def serve(data: bytes) -> None:
+        incoming, sent = os.pipe()
+        with tempfile.TemporaryFile() as answers:
+            os.write(sent, data)
+            os.close(sent)
+            try:
+                agent.serve(Stream(incoming, answers.fileno(), Peer(0, 0, "fuzzer")))
+            except StreamEndedError:
+                pass
+            finally:
+                os.close(incoming)
+            answers.seek(0)
+            if not answers.read().replace(string(FAILURE), b""):
+                raise NothingReadError
+
+    def request(data: bytes) -> bytes:
+        return string(b"\x0d" + string(blob) + string(data) + uint32(0))
+
+    bound = string(Host().binding(b"session")) + request(login(b"session", blob))
+    return Target(
+        name="ssh-agent",
+        readers=(serve,),
+        seeds=[
+            string(b"\x0b"),
+            string(b"\x1b" + string("query")),
+            request(file_signature("git")),
+            request(login(b"session", blob)),
+            bound,
+        ],
+        refusals=(NothingReadError,),
+    )
+
+
+def _signed_data() -> Target:
+    return Target(
+        name="ssh-signed-data",
+        readers=(lambda data: str(parse_signed(data)),),
+        seeds=[
+            bytes(32),
+            login(b"session", _OTHER),
+            login(b"session", _OTHER, host_key=_OTHER),
+            file_signature("git"),
+            certificate(_OTHER, _OTHER),
+            string("hostkeys-prove-00@openssh.com") + string(b"") + string(_OTHER),
+        ],
+        refusals=(MalformedError,),
+    )
+
+
+def _certificate_file() -> Target:
+    path = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve() / "key-cert.pub"
+    kind = b"ssh-ed25519-cert-v01@openssh.com "
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return read_certificate_file(path)
+
+    def wrapped(data: bytes) -> object:
+        return read(kind + base64.b64encode(data))
+
+    whole = certificate(_OTHER, _OTHER) + string(b"")
+    return Target(
+        name="ssh-certificate",
+        readers=(read, wrapped),
+        seeds=[kind + base64.b64encode(whole), whole],
+    )
