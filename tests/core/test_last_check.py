@@ -110,8 +110,8 @@ def test_a_check_that_breaks(gateway: OpenHSM, session: Session) -> None:
     assert sorted(["ok", errors.HSMError.code, "ok"] * 2) == sorted(codes)
 
 
-def test_a_caller_who_cannot_be_recorded(gateway: OpenHSM, session: Session) -> None:
-    """A certificate that fills a line harms nobody whose record stands beside it."""
+def test_a_caller_whose_names_are_too_long(gateway: OpenHSM, session: Session) -> None:
+    """They are refused, and recorded without the names; nobody else is harmed."""
     key = session.create_key("ed25519").key_id
     sign = ops.Sign(key_id=key, message=b"m")
     names = ("dns:" + "n" * 1020,) * 64
@@ -121,9 +121,39 @@ def test_a_caller_who_cannot_be_recorded(gateway: OpenHSM, session: Session) -> 
         first, second, third = _together(gateway, [good, bad, good])
 
         assert first.signature == third.signature
-        assert isinstance(second, errors.AuditUnavailableError)
-    codes = [code for kind, _, code in events_of(gateway, key) if kind == "Sign"]
-    assert ["ok"] * 4 == codes
+        assert isinstance(second, errors.InvalidInputError)
+        assert "certificate_names" == second.facts["field"]
+    asked = ops.ListAuditEvents(kind=("Sign",), ascending=True)
+    page = gateway.act_as(caller()).execute(asked)
+    shown = [
+        (e.event.code, e.event.parameters.get("caller_left_out")) for e in page.items
+    ]
+    left_out = ("invalid_input", ["certificate_names"])
+    assert sorted([("ok", None)] * 4 + [left_out] * 2, key=str) == sorted(
+        shown, key=str
+    )
+
+
+def test_a_change_by_a_caller_whose_names_are_too_long(
+    gateway: OpenHSM, session: Session
+) -> None:
+    """It is refused, too; names that just fit are recorded whole."""
+    key = session.create_key("ed25519").key_id
+    fits = ("dns:" + "n" * 1020,) * 16
+    change = ops.RotateKey(key_id=key)
+    gateway.act_as(replace(caller(), certificate_names=fits)).execute(change)
+    with pytest.raises(errors.InvalidInputError, match="certificate_names"):
+        gateway.act_as(replace(caller(), certificate_names=(*fits, "dns:n"))).execute(
+            change
+        )
+
+    asked = ops.ListAuditEvents(kind=("RotateKey",), ascending=True)
+    page = gateway.act_as(caller()).execute(asked)
+    found = [
+        len(e.event.parameters.get("caller_certificate_names", ())) for e in page.items
+    ]
+    assert [16, 16, 0] == found
+    assert 2 == session.describe(key).version
 
 
 def _before_the_next_use(

@@ -20,7 +20,7 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.lib.cells import Snapshot
 from hsm_core._internal.policy.engine import RuleEngine
-from hsm_core._internal.policy.facts import audited_certificate
+from hsm_core._internal.policy.facts import audited_certificate, check_recordable
 from hsm_core._internal.time.clock import utc_text
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
 from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError
@@ -123,7 +123,8 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         Check the operation against its type, and its byte strings for length first.
 
         Raises:
-            InvalidInputError: It breaks a rule; see `wire.checked`.
+            InvalidInputError: It breaks a rule (see `wire.checked`), or a record can't
+                show the caller.
         """
         self.operation = wire.checked(
             self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
@@ -132,6 +133,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         self.approval_id = (
             getattr(self.operation, "approval_id", "") or self.approval_id
         )
+        check_recordable(self.caller)
 
     def name_approval(self, approval_id: object) -> None:
         """

@@ -12,6 +12,7 @@ import msgspec
 
 from hsm_core._policies.rules import MAKING
 from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.errors import InvalidInputError
 from hsm_core.identities import SYSTEM_PREFIX
 from hsm_core.model import ApprovalDemand, Caller, KeyState, Parameters, PolicyOutcome
 from hsm_core.operations import Operation, UpdateKey
@@ -163,14 +164,45 @@ def system_caller(principal: SystemPrincipal) -> Caller:
 _SUBJECT: Final = "caller_certificate_subject"
 _NAMES: Final = "caller_certificate_names"
 _SINGLE_USE: Final = "caller_single_use"
+_LEFT_OUT: Final = "caller_left_out"
+_NAMES_FIELD: Final = "certificate_names"
+_NAMES_BYTES: Final = 16_384
+"""Longest alternative names of a caller together, so that every record has room."""
+
+
+def check_recordable(caller: Caller) -> None:
+    """
+    Check that a record can show every fact of a caller.
+
+    Raises:
+        InvalidInputError: The alternative names of the certificate are too long.
+    """
+    if not _fit(caller.certificate_names):
+        raise InvalidInputError(
+            f"certificate_names: the alternative names of the client certificate must "
+            f"have at most {_NAMES_BYTES} bytes together. Use a certificate with fewer "
+            "or shorter names.",
+            field=_NAMES_FIELD,
+        )
+
+
+def _fit(names: Sequence[str]) -> bool:
+    sizes = (len(name.encode("utf-8", "surrogatepass")) for name in names)
+    return sum(sizes) <= _NAMES_BYTES
 
 
 def audited_certificate(caller: Caller) -> Parameters:
-    """Return the audit parameters for the caller's credentials."""
+    """
+    Return the audit parameters for the caller's credentials.
+
+    Alternative names that are too long are left out, and that is said.
+    """
     found: Parameters = {}
     if caller.certificate_subject:
         found[_SUBJECT] = caller.certificate_subject
-    if caller.certificate_names:
+    if not _fit(caller.certificate_names):
+        found[_LEFT_OUT] = [_NAMES_FIELD]
+    elif caller.certificate_names:
         found[_NAMES] = list(caller.certificate_names)
     if caller.single_use:
         found[_SINGLE_USE] = 1
