@@ -36,9 +36,10 @@ class Request(msgspec.Struct, frozen=True):
             one of the same person for the same operation.
         expected_generation: The generation that the key must be at, for mutations of
             a key that is there; 0 is any.
-        check: Called under the audit log's lock, immediately before a use or the intent
-            of a change is recorded: raises the error with which the caller's credential
-            would be refused by then. It must not wait, nor touch the audit log.
+        check: Called under the audit log's lock, immediately before a use, the intent
+            of a change or a consent is recorded: raises the error with which the
+            caller's credential would be refused by then. It must not wait, nor touch
+            the audit log.
     """
 
     caller: Caller

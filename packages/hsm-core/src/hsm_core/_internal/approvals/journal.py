@@ -374,8 +374,9 @@ class ApprovalJournal(Journal):
 
         Raises:
             AuditUnavailableError: It can't be.
+            HSMError: See `checking`.
         """
-        self.wait(self.log.append(list(drafts), durable=True))
+        self.wait(self.log.append(self.checked(drafts), durable=True))
 
 
 def anchor_of(intent: AuditDraft) -> ApprovalAnchor:

@@ -159,6 +159,7 @@ class ApprovalWorkflow:
     ) -> None:
         self.people = people
         self.waiting = steps.waiting
+        self.checking = steps.checking
         self._register = register
         self._ring = ring
         self._entropy = entropy

@@ -46,8 +46,9 @@ def decide(
     services: HandlerDependencies, context: RequestContext[Any]
 ) -> ops.ApprovalInfo:
     """Note and record a decision."""
-    step = _step(context)
-    return services.consents.people.decide(context.caller, context.operation, step)
+    consents, step = services.consents, _step(context)
+    with consents.checking(context.check_caller):
+        return consents.people.decide(context.caller, context.operation, step)
 
 
 @answers(ops.Withdraw, Speed.POOLED)
@@ -55,8 +56,9 @@ def withdraw(
     services: HandlerDependencies, context: RequestContext[ops.Withdraw]
 ) -> ops.ApprovalInfo:
     """Note and record that an approval was withdrawn."""
-    step = _step(context)
-    return services.consents.withdraw(context.caller, context.operation, step)
+    consents, step = services.consents, _step(context)
+    with consents.checking(context.check_caller):
+        return consents.withdraw(context.caller, context.operation, step)
 
 
 @answers(ops.CancelApproval, Speed.POOLED)
@@ -64,8 +66,10 @@ def cancel(
     services: HandlerDependencies, context: RequestContext[ops.CancelApproval]
 ) -> ops.ApprovalInfo:
     """Note and record that a request was given up."""
-    approval_id, step = context.operation.approval_id, _step(context)
-    return services.consents.people.cancel(context.caller, approval_id, step)
+    consents, step = services.consents, _step(context)
+    approval_id = context.operation.approval_id
+    with consents.checking(context.check_caller):
+        return consents.people.cancel(context.caller, approval_id, step)
 
 
 def _step(context: RequestContext[Any]) -> AuditDraft:

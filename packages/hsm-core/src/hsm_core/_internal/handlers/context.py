@@ -66,7 +66,7 @@ class RequestContext(msgspec.Struct, Generic[Op]):
         expected_generation: Required generation of the key, or 0.
         hold: Reserved approval, or None.
         waited: Seconds spent waiting for the audit log.
-        check_caller: `Request.check`.
+        check_caller: `Request.check`, of a consent step.
     """
 
     caller: Caller

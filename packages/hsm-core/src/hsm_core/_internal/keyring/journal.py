@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
@@ -29,7 +29,13 @@ from hsm_core._internal.keyring.repository import KeyRepository
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditUnavailableError, ConflictError, KeyTamperedError
 from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
-from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, KnownKey
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditDrafts,
+    AuditLog,
+    AuditTicket,
+    KnownKey,
+)
 
 COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 """Codes of the outcomes of changes that were committed."""
@@ -114,7 +120,6 @@ class Journal(ABC):
         *,
         reserved: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
-        check: Callable[[], None] | None = None,
     ) -> None:
         """
         Write an intent durably, after the pending outcomes.
@@ -129,20 +134,12 @@ class Journal(ABC):
 
             meanwhile: Called while the log writes.
 
-            check: `Request.check`.
-
         Raises:
             AuditUnavailableError: It can't be written; the change must not begin.
-            HSMError: What *check* raises; nothing was written.
+            HSMError: See `checking`; nothing was written.
         """
         self.append_pending()
-
-        def checked() -> list[AuditDraft]:
-            if check is not None:
-                check()
-            return [intent]
-
-        drafts = [intent] if check is None else checked
+        drafts = self.checked([intent])
         ticket = self.log.append(drafts, durable=True, reserved=reserved)
         if given_up is None:
             self.open[intent.operation_id] = intent
@@ -263,7 +260,35 @@ class Journal(ABC):
         self.close(operation_id)
         return True
 
-    # Waiting
+    # Within a request
+
+    @contextmanager
+    def checking(self, check: Callable[[], None] | None) -> Iterator[None]:
+        """
+        Begin changes of this thread only if a check passes, within the context.
+
+        Args:
+            check: `Request.check`; called under the lock of the log, immediately before
+                an intent is recorded.
+        """
+        before = getattr(self._local, "check", None)
+        self._local.check = check
+        try:
+            yield
+        finally:
+            self._local.check = before
+
+    def checked(self, drafts: Sequence[AuditDraft]) -> AuditDrafts:
+        """Return records that are appended only if the check of `checking` passes."""
+        check = getattr(self._local, "check", None)
+        if check is None:
+            return drafts
+
+        def given() -> Sequence[AuditDraft]:
+            check()
+            return drafts
+
+        return given
 
     @contextmanager
     def waiting(self, wait: Callable[[AuditTicket], None]) -> Iterator[None]:

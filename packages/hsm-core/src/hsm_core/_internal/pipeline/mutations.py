@@ -100,7 +100,6 @@ class Mutations:
             request.caller, request.operation, self._services.policy.engine
         )
         try:
-            attempt.check_caller = request.check
             attempt.name_approval(request.approval_id)
             attempt.expect_generation(request.expected_generation)
             attempt.check(self._services.settings.limits)
@@ -109,6 +108,7 @@ class Mutations:
             with (
                 self._operations.held(attempt.operation_id),
                 self._journal.waiting(wait),
+                self._journal.checking(request.check),
                 self._services.consents.waiting(wait),
             ):
                 return self._mutate_once(attempt, attempt.operation)
@@ -260,12 +260,7 @@ class Mutations:
 
         given_up = attempt.draft(Phase.OUTCOME)
         try:
-            self._journal.begin(
-                intent,
-                given_up,
-                meanwhile=write_ahead,
-                check=attempt.check_caller,
-            )
+            self._journal.begin(intent, given_up, meanwhile=write_ahead)
         except AuditUnavailableError:
             self._discard_ahead(after, opened)
             raise

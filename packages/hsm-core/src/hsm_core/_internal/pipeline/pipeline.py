@@ -137,6 +137,7 @@ class Pipeline:
             request.operation,
             self._services.policy.engine,
             at_once=at_once,
+            check_caller=request.check,
         )
         effect = request.operation.effect
         try:
