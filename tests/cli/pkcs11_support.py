@@ -102,3 +102,9 @@ def create(folder: Path, **keys: str) -> None:
     with hsm_core.open(folder / "hsm", root=root, create=True) as hsm:
         for name, algorithm in keys.items():
             hsm.as_user(USER, roles=["operator"]).create(algorithm, name=name)
+
+
+def rotate(folder: Path, name: str) -> None:
+    """Rotate a key of the HSM of a folder that is not open."""
+    with hsm_core.open(folder / "hsm", root=folder / "root.key") as hsm:
+        hsm.as_user(USER, roles=["operator"]).key(name).rotate()

@@ -1,14 +1,64 @@
 # SPDX-License-Identifier: MIT
 """PKCS#11 interface: token, sessions and objects."""
 
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.cli.pkcs11_support import Token, create, running_token
+from hsm_cli.interfaces.access import Program
+from hsm_cli.interfaces.pkcs11.constants import (
+    CKA_CLASS,
+    CKA_EC_PARAMS,
+    CKA_EXTRACTABLE,
+    CKA_ID,
+    CKA_KEY_TYPE,
+    CKA_LABEL,
+    CKA_SENSITIVE,
+    CKA_TOKEN,
+    CKA_VALUE,
+    CKM_ECDSA,
+    CKO_DATA,
+    CKO_PRIVATE_KEY,
+    CKO_SECRET_KEY,
+    CKR_ATTRIBUTE_READ_ONLY,
+    CKR_ATTRIBUTE_TYPE_INVALID,
+    CKR_KEY_FUNCTION_NOT_PERMITTED,
+    CKR_KEY_HANDLE_INVALID,
+    CKR_OBJECT_HANDLE_INVALID,
+    CKR_OPERATION_NOT_INITIALIZED,
+    CKR_PIN_INCORRECT,
+    CKR_PIN_LOCKED,
+    CKR_SESSION_HANDLE_INVALID,
+    CKR_SESSION_PARALLEL_NOT_SUPPORTED,
+    CKR_SESSION_READ_ONLY,
+    CKR_SLOT_ID_INVALID,
+    CKR_TEMPLATE_INCONSISTENT,
+)
+from hsm_core.operations import ListAuditEvents
+from tests.cli.pkcs11_support import Token, create, rotate, running_token
+from tests.cli.rpc_client import (
+    Attributes,
+    CallError,
+    Client,
+    array,
+    attributes_of,
+    data,
+    first,
+    flag,
+    mechanism,
+    number,
+    template,
+    ulong,
+    unpacked,
+)
 from tests.support import require_program
+
+MANAGER = ("operator", "administrator")
+"""Roles of someone who uses and manages keys."""
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +66,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
     """Return a token without a PIN, with a key of each kind."""
     folder = tmp_path_factory.mktemp("token")
     create(folder, rsa="RSA-2048", ec="EC-P256", aes="AES-256-GCM", ed="Ed25519")
-    with running_token(folder) as token:
+    with running_token(folder, roles=("operator", "auditor")) as token:
         yield token
 
 
@@ -65,3 +115,223 @@ def identifier_of(token: Token, label: str) -> str:
     lines = [line.split() for line in token.tool("-O").splitlines()]
     at = lines.index(["label:", label])
     return next(line[1] for line in lines[at:] if line[:1] == ["ID:"])
+
+
+def test_a_pin_guards_private_objects(tmp_path: Path) -> None:
+    """Before the login only public objects are there, and wrong PINs are counted."""
+    create(tmp_path, ec="EC-P256")
+    with running_token(tmp_path, pin=b"1234") as token, token.client() as client:
+        session = client.open_session()
+        before = client.find(session, [])
+        private = [(CKA_CLASS, number(CKO_PRIVATE_KEY))]
+        hidden = client.find(session, private)
+        with pytest.raises(CallError) as wrong:
+            client.log_in(session, b"1235")
+        client.log_in(session, b"1234")
+        after = client.find(session, private)
+        signature = client.sign(session, mechanism(CKM_ECDSA), after[0], bytes(32))
+        client.call(19, "u", ulong(session))
+        gone = client.find(session, private)
+        with pytest.raises(CallError) as unseen:
+            client.sign(session, mechanism(CKM_ECDSA), after[0], bytes(32))
+
+    assert (len(before), hidden, gone) == (1, [], [])
+    assert wrong.value.rv == CKR_PIN_INCORRECT
+    assert len(signature) == 64
+    assert unseen.value.rv in {CKR_KEY_HANDLE_INVALID, CKR_OBJECT_HANDLE_INVALID}
+
+
+def test_wrong_pins_lock_the_token(tmp_path: Path) -> None:
+    """After ten wrong PINs, also over new connections, the right one is refused."""
+    create(tmp_path, ec="EC-P256")
+    found = []
+    with running_token(tmp_path, pin=b"1234") as token:
+        for pin in (*[b"0000"] * 10, b"1234"):
+            with token.client() as client, pytest.raises(CallError) as refused:
+                client.log_in(client.open_session(), pin)
+            found.append(refused.value.rv)
+
+    assert found == [CKR_PIN_INCORRECT] * 10 + [CKR_PIN_LOCKED]
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3])
+def test_versions_of_the_protocol(token: Token, version: int) -> None:
+    """The server answers the version that is offered, or the highest it knows."""
+    with token.client(version) as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        absent = b"" if version >= 2 else struct.pack(">I", 0xFFFFFFFF)
+        how = mechanism(CKM_ECDSA, absent)
+
+        assert client.version == min(version, 2)
+        assert len(client.sign(session, how, key, bytes(32))) == 64
+
+
+def test_a_size_query_leaves_no_record(token: Token) -> None:
+    """A size query and a small buffer sign nothing; the next call does, once."""
+    with token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        how = mechanism(CKM_ECDSA)
+        client.call(42, "uMu", ulong(session) + how + ulong(key))
+        answers = [
+            client.call(
+                *(43, "uayfy"),
+                ulong(session) + array(bytes(32)) + struct.pack(">I", capacity),
+            )
+            for capacity in (0, 0xFFFFFFFF, 63)
+        ]
+        before = signatures(token)
+        signature = client.call(
+            43, "uayfy", ulong(session) + array(bytes(32)) + struct.pack(">I", 64)
+        )
+
+    assert answers == [struct.pack(">BI", 0, 64)] * 3
+    assert (len(unpacked(signature)), signatures(token) - before) == (64, 1)
+
+
+def test_attributes_of_a_private_key(token: Token) -> None:
+    """A private key tells its curve and identity, and none of its secrets."""
+    wanted = (CKA_CLASS, CKA_KEY_TYPE, CKA_EC_PARAMS, CKA_SENSITIVE, CKA_VALUE, 0x999)
+    with token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        query = b"".join(struct.pack(">II", kind, 200) for kind in wanted)
+        answer = client.call(
+            *(24, "uufA"),
+            ulong(session) + ulong(key) + struct.pack(">I", len(wanted)) + query,
+        )
+
+    found, rv = attributes_of(answer)
+    curve = bytes.fromhex("06082a8648ce3d030107")
+    assert found == dict(zip(wanted, (3, 3, curve, 1, None, None), strict=True))
+    assert rv == CKR_ATTRIBUTE_TYPE_INVALID
+
+
+def test_versions_of_a_key_are_objects(tmp_path: Path) -> None:
+    """The current version comes first and signs; an older one only verifies."""
+    create(tmp_path, ec="EC-P256")
+    rotate(tmp_path, "ec")
+    with running_token(tmp_path) as token, token.client() as client:
+        session = client.open_session()
+        keys = client.find(session, of_key(b"ec"))
+        identifiers = [attribute_of(client, session, key, CKA_ID) for key in keys]
+        by_id = client.find(session, [(CKA_ID, data(identifiers[1]))])
+        signature = client.sign(session, mechanism(CKM_ECDSA), keys[0], bytes(32))
+        with pytest.raises(CallError) as refused:
+            client.sign(session, mechanism(CKM_ECDSA), keys[1], bytes(32))
+
+    assert identifiers[1] == identifiers[0] + (1).to_bytes(4, "big")
+    assert by_id[0] == keys[1]
+    assert len(signature) == 64
+    assert refused.value.rv == CKR_KEY_FUNCTION_NOT_PERMITTED
+
+
+def test_label_and_id_can_be_changed(tmp_path: Path) -> None:
+    """A legal name becomes the key's name, anything else a tag; programs find both."""
+    create(tmp_path, ec="EC-P256")
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        label, identifier = "Schlüssel 7".encode(), b"\1\2"
+        changes = [(CKA_LABEL, data(label)), (CKA_ID, data(identifier))]
+        arguments = ulong(session) + ulong(key) + template(changes)
+        client.call(25, "uuaA", arguments)
+        by_label = client.find(session, of_key(label))
+        by_id = client.find(session, [(CKA_ID, data(identifier))])
+        with pytest.raises(CallError) as refused:
+            client.call(
+                *(25, "uuaA"),
+                ulong(session) + ulong(key) + template([(CKA_EXTRACTABLE, flag(True))]),
+            )
+
+    assert (by_label, by_id[0], len(by_id)) == ([key], key, 2)
+    assert refused.value.rv == CKR_ATTRIBUTE_READ_ONLY
+
+
+def test_a_copy_ends_and_its_key_stays(tmp_path: Path) -> None:
+    """Destroying a copy of a key, or ending its session, leaves the key alone."""
+    create(tmp_path, ec="EC-P256")
+    with running_token(tmp_path) as token, token.client() as client:
+        session, other = client.open_session(), client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        copy = template([(CKA_TOKEN, flag(False))])
+        copies = [
+            first(client.call(21, "uuaA", ulong(one) + ulong(key) + copy))
+            for one in (session, other)
+        ]
+        signature = client.sign(session, mechanism(CKM_ECDSA), copies[1], bytes(32))
+        client.call(22, "uu", ulong(session) + ulong(copies[0]))
+        client.call(11, "u", ulong(other))
+        left = client.find(session, of_key(b"ec"))
+
+    assert len(signature) == 64
+    assert left == [key]
+
+
+def test_sessions_have_rules(token: Token) -> None:
+    """Parallel sessions, unknown ones and changes in read-only ones are refused."""
+    with token.client() as client:
+        session = client.open_session(is_writable=False)
+        (key,) = client.find(session, of_key(b"ec"))
+        calls = (
+            (10, "uu", ulong(0) + ulong(0)),
+            (10, "uu", ulong(5) + ulong(4)),
+            (13, "u", ulong(999)),
+            (22, "uu", ulong(session) + ulong(key)),
+            (27, "ufu", ulong(session) + struct.pack(">I", 1)),
+        )
+        found = [refusal(client, *call) for call in calls]
+
+    assert found == [
+        CKR_SESSION_PARALLEL_NOT_SUPPORTED,
+        CKR_SLOT_ID_INVALID,
+        CKR_SESSION_HANDLE_INVALID,
+        CKR_SESSION_READ_ONLY,
+        CKR_OPERATION_NOT_INITIALIZED,
+    ]
+
+
+def test_data_objects_live_in_a_session(token: Token) -> None:
+    """A data object is found until its session ends; keys can't be given by value."""
+    with token.client() as client:
+        session, other = client.open_session(), client.open_session()
+        given = [
+            (CKA_CLASS, number(CKO_DATA)),
+            (CKA_LABEL, data(b"note")),
+            (CKA_VALUE, data(b"hello")),
+        ]
+        client.call(20, "uaA", ulong(other) + template(given))
+        before = client.find(session, given)
+        client.call(11, "u", ulong(other))
+        after = client.find(session, given)
+        secret = [(CKA_CLASS, number(CKO_SECRET_KEY)), (CKA_VALUE, data(bytes(32)))]
+        refused = refusal(client, 20, "uaA", ulong(session) + template(secret))
+
+    assert (len(before), after) == (1, [])
+    assert refused == CKR_TEMPLATE_INCONSISTENT
+
+
+def of_key(label: bytes) -> Attributes:
+    """Return what finds a private key by its label."""
+    return [(CKA_CLASS, number(CKO_PRIVATE_KEY)), (CKA_LABEL, data(label))]
+
+
+def attribute_of(client: Client, session: int, handle: int, kind: int) -> Any:
+    """Return an attribute of an object."""
+    query = struct.pack(">III", 1, kind, 4096)
+    answer = client.call(24, "uufA", ulong(session) + ulong(handle) + query)
+    return attributes_of(answer)[0][kind]
+
+
+def refusal(client: Client, call: int, signature: str, arguments: bytes) -> int:
+    """Return the CK_RV of a call that fails."""
+    with pytest.raises(CallError) as refused:
+        client.call(call, signature, arguments)
+    return refused.value.rv
+
+
+def signatures(token: Token) -> int:
+    """Return how many signatures the audit log holds."""
+    hsm = token.access.hsm(Program())
+    return len(hsm.execute(ListAuditEvents(kind=("Sign",), limit=1000)).items)

@@ -10,6 +10,7 @@ from tests.fuzzing import (
     answers,
     key_forms,
     local_interfaces,
+    pkcs11_calls,
     processes,
     requests,
     setting_files,
@@ -31,6 +32,7 @@ _SUBJECTS: Final[tuple[Callable[[], list[Target]], ...]] = (
     requests.targets,
     answers.targets,
     local_interfaces.targets,
+    pkcs11_calls.targets,
 )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hsm_cli.interfaces.options import access_options, open_access
 from hsm_cli.interfaces.pkcs11.server import serve as serve_stream
 from hsm_cli.interfaces.sockets import (
     Stream,
+    StreamEndedError,
     default_path,
     listen,
     stdio,
@@ -75,6 +77,7 @@ def serve_stdio(invocation: Invocation, /, **options: Any) -> None:
     """
     access = open_access(invocation, _NAME, **options)
     try:
-        serve_stream(stdio(), access, log=print_note)
+        with suppress(StreamEndedError):
+            serve_stream(stdio(), access, log=print_note)
     finally:
         access.close()

@@ -87,7 +87,7 @@ def set_attribute_value(session: Session, handle: int, template: Template) -> No
     require_unchanged(one, template)
     operation = update_of(one, template)
     if operation is not None:
-        session.application.inventory.replace(session.hsm.execute(operation))
+        session.application.inventory.update(session.hsm.execute(operation))
 
 
 def create_object(session: Session, template: Template) -> int:

@@ -3,42 +3,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
-from hsm_cli.interfaces.pkcs11.names import candidates, label_candidates
-from hsm_cli.interfaces.pkcs11.objects import KEY_TYPES, SESSION_KEY, KeyObject, Object
+from hsm_cli.interfaces.pkcs11.keys import Keys
+from hsm_cli.interfaces.pkcs11.objects import Identity, KeyObject, Object
 from hsm_cli.interfaces.pkcs11.wire import Template
-from hsm_core.algorithms import spec
-from hsm_core.errors import AccessDeniedError, HSMError, KeyNotFoundError
-from hsm_core.model import KeyInfo, KeyState
-from hsm_core.operations import (
-    DescribeKey,
-    DestroyKey,
-    GetPublicKey,
-    ListKeys,
-    ListVersions,
-    PublicKey,
-)
+from hsm_core.errors import HSMError
+from hsm_core.operations import DestroyKey
 
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.application import Application
     from hsm_cli.interfaces.pkcs11.sessions import Session
+    from hsm_core.model import KeyInfo
 
-MOST_KEYS: Final = 100_000
-"""Keys that one search goes through."""
+MOST_HANDLES: Final = 65_536
+"""Token objects that an application may have found."""
 
 MOST_SESSION_OBJECTS: Final = 1024
 """Session objects of an application."""
 
-_PAGE: Final = 1000
-_SHOWN: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.SUSPENDED})
-_KEY_CLASSES: Final = frozenset(
-    {ck.CKO_PRIVATE_KEY, ck.CKO_PUBLIC_KEY, ck.CKO_SECRET_KEY}
-)
+MOST_SESSION_BYTES: Final = 1024 * 1024
+"""Length of the values of all session objects of an application."""
+
+_MOST_CACHED: Final = 1024
+"""Token objects that are kept; others are read again when they are used."""
 
 
 class Inventory:
@@ -54,9 +45,11 @@ class Inventory:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._objects: dict[int, Object] = {}
-        self._handles: dict[bytes, int] = {}
-        self._public_keys: dict[tuple[str, int], PublicKey] = {}
+        self._keys = Keys(application)
+        self._cached: OrderedDict[int, KeyObject] = OrderedDict()
+        self._of_sessions: dict[int, Object] = {}
+        self._handles: dict[Identity, int] = {}
+        self._identities: dict[int, Identity] = {}
         self._hidden: set[int] = set()
         self._next = 1
 
@@ -66,9 +59,12 @@ class Inventory:
 
         Raises:
             CryptokiError: There is none that the program can see.
+            HSMError: It can't be read.
         """
-        found = self._objects.get(handle)
-        if found is None or (found.is_private and not self._application.sees_private):
+        found = self._of_sessions.get(handle) or self._cached.get(handle)
+        if found is None and handle in self._identities:
+            found = self._read_again(handle)
+        if found is None or not self._is_visible(found):
             raise CryptokiError(ck.CKR_OBJECT_HANDLE_INVALID)
         return found
 
@@ -82,16 +78,17 @@ class Inventory:
         """
         found = [
             handle
-            for handle, one in self._objects.items()
-            if one.session and self._is_visible(one) and one.matches(template)
+            for handle, one in self._of_sessions.items()
+            if self._is_visible(one) and one.matches(template)
         ]
-        if self._application.is_locked or not _may_be_key(template):
+        if self._application.is_locked or template.get(ck.CKA_TOKEN) is False:
             return found
-        for info in self._keys(template):
-            for one in self._objects_of(info):
-                handle = self._keep(one)
-                if self._is_visible(one) and one.matches(template):
-                    found.append(handle)
+        for info in self._keys.matching(template):
+            for one in self._keys.objects_of(info):
+                if one.matches(template):
+                    self._keep(one)
+                    if self._is_visible(one):
+                        found.append(one.handle)
         return found
 
     def add_key(
@@ -107,32 +104,33 @@ class Inventory:
 
             is_token: Whether the key outlives the session.
         """
-        found = list(self._objects_of(info, is_token=is_token))
+        found = tuple(self._keys.objects_of(info, is_token=is_token))
         for one in found:
-            self._keep(one)
-            if not is_token:
-                one.session = session.handle
-        return tuple(found)
+            if is_token:
+                self._keep(one)
+            else:
+                self.add_session_object(one, session)
+        return found
 
     def add_session_object(self, one: Object, session: Session) -> int:
         """
         Keep an object until the session ends.
 
         Raises:
-            CryptokiError: The application has too many.
+            CryptokiError: The application has too many, or too large ones.
         """
-        if sum(bool(other.session) for other in self._objects.values()) >= (
-            MOST_SESSION_OBJECTS
-        ):
+        others = self._of_sessions.values()
+        length = one.size + sum(other.size for other in others)
+        if len(others) >= MOST_SESSION_OBJECTS or length > MOST_SESSION_BYTES:
             raise CryptokiError(ck.CKR_DEVICE_MEMORY)
         one.handle = self._number()
         one.session = session.handle
-        self._objects[one.handle] = one
+        self._of_sessions[one.handle] = one
         return one.handle
 
     def copy_key(self, key: KeyObject, session: Session) -> int:
         """Return another handle of a key, which ends with the session."""
-        return self.add_session_object(_copied(key), session)
+        return self.add_session_object(key.copied(), session)
 
     def destroy(self, one: Object) -> None:
         """
@@ -144,48 +142,45 @@ class Inventory:
             HSMError: The key may not be destroyed.
             CryptokiError: It is an older version, which can't be destroyed alone.
         """
-        is_secret = isinstance(one, KeyObject) and one.object_class != ck.CKO_PUBLIC_KEY
-        if is_secret and _is_key_itself(one):
-            assert isinstance(one, KeyObject)  # noqa: S101 (for the type checker)
+        if isinstance(one, KeyObject) and one.is_key_itself:
             if not one.is_current:
                 raise CryptokiError(ck.CKR_ACTION_PROHIBITED)
             self._application.hsm.execute(DestroyKey(key_id=one.key_id))
-            self.forget_key(one.key_id)
+            self._forget(one.key_id)
+        elif one.session:
+            del self._of_sessions[one.handle]
         else:
             self._hidden.add(one.handle)
-            del self._objects[one.handle]
-
-    def forget_key(self, key_id: str) -> None:
-        """Forget all objects of a key."""
-        for handle, one in list(self._objects.items()):
-            if isinstance(one, KeyObject) and one.key_id == key_id:
-                del self._objects[handle]
 
     def end_session(self, handle: int) -> None:
         """Forget the objects of a session, and destroy the keys that end with it."""
-        ending = [one for one in self._objects.values() if one.session == handle]
-        for one in ending:
-            self._objects.pop(one.handle, None)
-            if isinstance(one, KeyObject) and _is_key_itself(one):
-                try:
-                    self._application.hsm.execute(DestroyKey(key_id=one.key_id))
-                except KeyNotFoundError:
-                    continue  # the other object of the pair was first
-                except HSMError:
-                    # The HSM logs why; the tag of the key says what it is.
-                    self._application.log(
-                        f"session key {one.key_id} is left; destroy it with hsm-cli "
-                        "destroy"
-                    )
+        for one in [o for o in self._of_sessions.values() if o.session == handle]:
+            self._of_sessions.pop(one.handle, None)
+            if isinstance(one, KeyObject) and one.is_key_itself:
+                self._destroy_session_key(one)
 
-    def replace(self, info: KeyInfo) -> None:
+    def update(self, info: KeyInfo) -> None:
         """Show the new metadata of a key in its objects."""
-        for one in list(self._objects.values()):
-            if isinstance(one, KeyObject) and one.key_id == info.key_id:
-                for new in self._objects_of(info, is_token=one.is_token):
-                    if new.get(ck.CKA_UNIQUE_ID) == one.get(ck.CKA_UNIQUE_ID):
-                        new.handle, new.session = one.handle, one.session
-                        self._objects[one.handle] = new
+        for objects in (self._cached, self._of_sessions):
+            for one in objects.values():
+                if isinstance(one, KeyObject) and one.key_id == info.key_id:
+                    one.info = info
+
+    def _destroy_session_key(self, key: KeyObject) -> None:
+        try:
+            self._application.hsm.execute(DestroyKey(key_id=key.key_id))
+        except HSMError as error:
+            self._application.log(
+                f"session key {key.key_id} is left ({error.code}). Destroy it with "
+                "hsm-cli destroy."
+            )
+
+    def _forget(self, key_id: str) -> None:
+        for objects in (self._cached, self._of_sessions):
+            for handle, one in list(objects.items()):
+                if isinstance(one, KeyObject) and one.key_id == key_id:
+                    del objects[handle]
+                    self._hidden.add(handle)
 
     def _is_visible(self, one: Object) -> bool:
         if one.handle in self._hidden:
@@ -196,125 +191,27 @@ class Inventory:
         number, self._next = self._next, self._next + 1
         return number
 
-    def _keep(self, one: KeyObject) -> int:
-        """Give a key its handle, or the one it has had before."""
-        identity = one.get(ck.CKA_UNIQUE_ID)
-        assert isinstance(identity, bytes)  # noqa: S101 (for the type checker)
-        handle = self._handles.get(identity)
+    def _keep(self, one: KeyObject) -> None:
+        """Give a token object its handle, or the one it has had before."""
+        handle = self._handles.get(one.identity)
         if handle is None:
-            handle = self._handles[identity] = self._number()
-        one.handle = handle
-        if handle not in self._hidden:
-            before = self._objects.get(handle)
-            one.session = before.session if before else 0
-            self._objects[handle] = one
-        return handle
-
-    def _keys(self, template: Template) -> Iterator[KeyInfo]:
-        """Yield the keys that may match, by as few requests as the template allows."""
-        identifier, label = template.get(ck.CKA_ID), template.get(ck.CKA_LABEL)
-        if isinstance(identifier, bytes) and identifier:
-            return self._named(candidates(identifier))
-        if isinstance(label, bytes) and label:
-            return self._named([*label_candidates(label)])
-        return self._listed()
-
-    def _named(self, names: list[str]) -> Iterator[KeyInfo]:
-        seen = set()
-        for name in names:
-            for info in self._listed(name) if ":" in name else self._described(name):
-                if info.key_id not in seen:
-                    seen.add(info.key_id)
-                    yield info
-
-    def _described(self, name: str) -> Iterator[KeyInfo]:
-        try:
-            yield self._application.hsm.execute(DescribeKey(key_id=name))
-        except (AccessDeniedError, KeyNotFoundError):
-            # A caller without rights gets the same answer whether the key exists.
-            return
-
-    def _listed(self, *tags: str) -> Iterator[KeyInfo]:
-        hsm, cursor, count = self._application.hsm, "", 0
-        while True:
-            page = hsm.execute(ListKeys(per_page=_PAGE, cursor=cursor, tags=tags))
-            yield from page.items
-            cursor, count = page.next_cursor, count + len(page.items)
-            if not cursor:
-                return
-            if count >= MOST_KEYS:
+            if len(self._handles) >= MOST_HANDLES:
                 raise CryptokiError(
-                    ck.CKR_DEVICE_MEMORY, f"More than {MOST_KEYS} keys match a search."
+                    ck.CKR_DEVICE_MEMORY, f"A program found {MOST_HANDLES} objects."
                 )
+            handle = self._handles[one.identity] = self._number()
+            self._identities[handle] = one.identity
+        one.handle = handle
+        self._cached[handle] = one
+        self._cached.move_to_end(handle)
+        if len(self._cached) > _MOST_CACHED:
+            self._cached.popitem(last=False)
 
-    def _objects_of(
-        self, info: KeyInfo, *, is_token: bool = True
-    ) -> Iterator[KeyObject]:
-        """Yield the objects of a key, the current version first."""
-        if info.algorithm is None or info.destroy_at is not None:
-            return
-        algorithm = spec(info.algorithm)
-        if algorithm.family not in KEY_TYPES:
-            return
-        classes = (
-            (ck.CKO_PRIVATE_KEY, ck.CKO_PUBLIC_KEY)
-            if algorithm.is_asymmetric
-            else (ck.CKO_SECRET_KEY,)
-        )
-        for version, state in self._versions(info):
-            load = partial(self._public_key, info.key_id, version)
-            for object_class in classes:
-                yield KeyObject(
-                    object_class,
-                    info,
-                    algorithm,
-                    version=version,
-                    state=state,
-                    load=load,
-                    is_token=is_token and SESSION_KEY not in info.tags,
-                )
-
-    def _versions(self, info: KeyInfo) -> list[tuple[int, KeyState]]:
-        if info.versions <= 1:
-            shown = [] if info.state is None else [(info.version, info.state)]
-        else:
-            listed = self._application.hsm.execute(ListVersions(key_id=info.key_id))
-            shown = [(one.version, one.state) for one in listed.items]
-            shown.sort(key=lambda one: (one[0] != info.version, -one[0]))
-        return [one for one in shown if one[1] in _SHOWN]
-
-    def _public_key(self, key_id: str, version: int) -> PublicKey:
-        found = self._public_keys.get((key_id, version))
-        if found is None:
-            operation = GetPublicKey(key_id=key_id, version=version)
-            found = self._application.hsm.execute(operation)
-            self._public_keys[key_id, version] = found
-        return found
-
-
-def _may_be_key(template: Template) -> bool:
-    wanted = template.get(ck.CKA_CLASS)
-    return wanted is None or wanted in _KEY_CLASSES
-
-
-def _copied(key: KeyObject) -> KeyObject:
-    copied = KeyObject(
-        key.object_class,
-        key.info,
-        key.spec,
-        version=key.version,
-        state=key.state,
-        load=key.public_key,
-        is_token=False,
-    )
-    copied.is_copy = True
-    return copied
-
-
-def _is_key_itself(one: Object) -> bool:
-    """Return whether the key in the HSM ends with the object."""
-    return (
-        isinstance(one, KeyObject)
-        and not one.is_copy
-        and (one.is_token or SESSION_KEY in one.info.tags)
-    )
+    def _read_again(self, handle: int) -> KeyObject | None:
+        identity = self._identities[handle]
+        for info in self._keys.named(identity.key_id):
+            for one in self._keys.objects_of(info):
+                if one.identity == identity:
+                    self._keep(one)
+                    return one
+        return None

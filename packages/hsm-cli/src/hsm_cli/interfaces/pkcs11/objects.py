@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
@@ -86,6 +86,14 @@ _SECRET_PARTS: Final = frozenset(
 )
 
 
+class Identity(NamedTuple):
+    """What a handle of a token object names."""
+
+    key_id: str
+    version: int
+    object_class: int
+
+
 class Object:
     """
     Object that a program finds by its attributes.
@@ -123,6 +131,15 @@ class Object:
     def is_private(self) -> bool:
         """Whether it is hidden until the user logs in."""
         return self._attributes[ck.CKA_PRIVATE] is True
+
+    @property
+    def size(self) -> int:
+        """Length of its values, in bytes."""
+        return sum(
+            len(value)
+            for value in self._attributes.values()
+            if isinstance(value, bytes)
+        )
 
     def get(self, kind: int) -> Value:
         """
@@ -184,6 +201,7 @@ class KeyObject(Object):
         is_token: False for a key that ends with its session, or a copy of a key.
 
     Attributes:
+        identity: What its handle names.
         is_copy: Whether it is another handle of a key, which the key outlives.
     """
 
@@ -198,21 +216,58 @@ class KeyObject(Object):
         load: Callable[[], PublicKey],
         is_token: bool = True,
     ) -> None:
-        self.info = info
+        self.identity = Identity(info.key_id, version, object_class)
         self.spec = spec
         self.algorithm = spec.algorithm
         self.key_id = info.key_id
         self.version = version
-        self.is_current = version == info.version
         self.key_type = KEY_TYPES[spec.family]
-        self.needs_login = (
-            object_class != ck.CKO_PUBLIC_KEY and ALWAYS_AUTHENTICATE in info.tags
-        )
-        self._load = load
-        self.state = state
         self.is_copy = False
+        self._state = state
+        self._load = load
         super().__init__(object_class, {}, is_token=is_token)
+        self._info = info
         self._attributes |= self._of_key()
+
+    @property
+    def info(self) -> KeyInfo:
+        """Metadata of the key, as of the last search."""
+        return self._info
+
+    @info.setter
+    def info(self, info: KeyInfo) -> None:
+        self._info = info
+        self._attributes |= self._of_key()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the current version."""
+        return self.version == self._info.version
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether each use needs a login of its own."""
+        is_public = self.object_class == ck.CKO_PUBLIC_KEY
+        return not is_public and ALWAYS_AUTHENTICATE in self._info.tags
+
+    @property
+    def is_key_itself(self) -> bool:
+        """Whether the key in the HSM ends with the object."""
+        return not self.is_copy and self.object_class != ck.CKO_PUBLIC_KEY
+
+    def copied(self) -> KeyObject:
+        """Return another object of the same key, for a session."""
+        copied = KeyObject(
+            self.object_class,
+            self._info,
+            self.spec,
+            version=self.version,
+            state=self._state,
+            load=self._load,
+            is_token=False,
+        )
+        copied.is_copy = True
+        return copied
 
     def public_key(self) -> PublicKey:
         """Return the public key of this version."""
@@ -279,8 +334,8 @@ class KeyObject(Object):
         if self.object_class == ck.CKO_PUBLIC_KEY:
             return self.is_current or attribute not in _PROTECTING
         if attribute in _PROTECTING:
-            return self.is_current and self.state is KeyState.ACTIVE
-        return self.state in {KeyState.ACTIVE, KeyState.RETIRED}
+            return self.is_current and self._state is KeyState.ACTIVE
+        return self._state in {KeyState.ACTIVE, KeyState.RETIRED}
 
     def _unique_id(self) -> bytes:
         return b"%b.%d.%d" % (self.key_id.encode(), self.version, self.object_class)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""PKCS#11 interface: malformed, oversized and stalled calls harm nobody else."""
+
+import os
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from tests.cli.pkcs11_support import Token, create, running_token
+from tests.cli.rpc_client import (
+    HANDSHAKE,
+    CallError,
+    Client,
+    array,
+    block,
+    data,
+    number,
+    template,
+    ulong,
+)
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
+    """Return a token with a PIN and one key."""
+    folder = tmp_path_factory.mktemp("hostile")
+    create(folder, ec="EC-P256")
+    with running_token(folder, pin=b"1234") as token:
+        yield token
+
+
+BIG = 0xFFFF_FFF0
+NESTED = struct.pack(">IBI", 0x40000211, 1, 24) + struct.pack(">I", 1)
+UNKNOWN = [(0x80000001, data(bytes(9)))]
+
+BODIES = {
+    "empty": b"",
+    "cut": b"\0\0",
+    "unknown call": struct.pack(">I", 4711) + block(b"u") + ulong(1),
+    "error as a call": struct.pack(">I", 0) + block(b"u") + ulong(1),
+    "other signature": struct.pack(">I", 13) + block(b"uu") + ulong(1) + ulong(1),
+    "long signature": struct.pack(">II", 13, BIG),
+    "too short": struct.pack(">I", 13) + block(b"u") + b"\0",
+    "too long": struct.pack(">I", 13) + block(b"u") + ulong(1) + b"\0",
+    "long array": struct.pack(">I", 18)
+    + block(b"uuay")
+    + (ulong(1) * 2 + b"\1" + struct.pack(">I", BIG)),
+    "null with a length": struct.pack(">I", 18)
+    + block(b"uuay")
+    + (ulong(1) * 2 + b"\0" + struct.pack(">I", 8)),
+    "many attributes": struct.pack(">I", 26)
+    + block(b"uaA")
+    + (ulong(1) + struct.pack(">I", BIG)),
+    "many rooms": struct.pack(">I", 24)
+    + block(b"uufA")
+    + (ulong(1) * 2 + struct.pack(">I", BIG)),
+    "deep template": struct.pack(">I", 26)
+    + block(b"uaA")
+    + (ulong(1) + struct.pack(">I", 1) + NESTED * 5000),
+    "deep rooms": struct.pack(">I", 24)
+    + block(b"uufA")
+    + (ulong(1) * 2 + struct.pack(">III", 1, 0x40000211, 24) * 5000),
+    "long mechanisms": struct.pack(">I", 26)
+    + block(b"uaA")
+    + (ulong(1) + struct.pack(">IIBII", 1, 0x40000600, 1, 8, BIG)),
+    "unknown mechanism": struct.pack(">I", 42)
+    + block(b"uMu")
+    + (ulong(1) + struct.pack(">I", 0x80001234) + b"junk" + ulong(1)),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_malformed_call_is_an_error(token: Token, body: bytes) -> None:
+    """A malformed call fails, and the connection goes on with the next one."""
+    with token.client() as client:
+        session = client.open_session()
+        found, length = struct.unpack_from(">II", client.frame(body))
+        left = client.find(session, [])
+
+    assert (found, length) == (0, 1)
+    assert len(left) == 1
+
+
+def test_calls_before_the_first(token: Token) -> None:
+    """Before C_Initialize, and with other bytes in it, nothing is answered."""
+    with Client(token.socket) as client:
+        wrong = array(HANDSHAKE[:-1] + b"2") + b"\0" + array(b"\0")
+        calls = ((3, "", b""), (1, "ayyay", wrong), (10, "uu", ulong(0) + ulong(4)))
+        found = [refusal(client, *call) for call in calls]
+
+    early = ck.CKR_CRYPTOKI_NOT_INITIALIZED
+    assert found == [early, ck.CKR_GENERAL_ERROR, early]
+
+
+def test_a_long_call_is_refused(token: Token) -> None:
+    """A body of 3 MiB is read past; one that announces 4 GiB ends the connection."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with token.client() as client:
+        session = client.open_session()
+        answer = client.frame(bytes(3 * 1024 * 1024))
+        left = client.find(session, [])
+        client.socket.sendall(struct.pack(">III", 7, 0, BIG))
+        end = client.receive(1)
+    with token.client() as client:
+        client.socket.sendall(struct.pack(">III", 7, BIG, 8))
+        options_end = client.receive(1)
+
+    assert struct.unpack(">Q", answer[-8:])[0] == ck.CKR_DATA_LEN_RANGE
+    assert (len(left), end, options_end) == (1, b"", b"")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 64 * 1024
+
+
+def test_a_stalled_program_stops_no_other(token: Token) -> None:
+    """Half a call, half a head and no version at all leave the next program served."""
+    stalled = [token.client() for _ in range(8)]
+    stalled += [Client(token.socket) for _ in range(8)]
+    try:
+        for at, client in enumerate(stalled):
+            client.socket.sendall(struct.pack(">III", 7, 0, 100)[: 1 + at % 12])
+        with token.client() as client:
+            session = client.open_session()
+            found = client.find(session, [])
+    finally:
+        for client in stalled:
+            client.socket.close()
+
+    assert len(found) == 1
+
+
+def test_a_program_that_dies_is_logged_out(token: Token) -> None:
+    """The login of a connection ends with it, and is no other connection's."""
+    with token.client() as client:
+        client.log_in(client.open_session(), b"1234")
+    with token.client() as client:
+        session = client.open_session()
+        private = client.find(session, [(ck.CKA_CLASS, number(ck.CKO_PRIVATE_KEY))])
+        info = client.call(13, "u", ulong(session))
+
+    assert private == []
+    assert struct.unpack(">4Q", info)[1] == ck.CKS_RW_PUBLIC_SESSION
+
+
+def test_limits_of_an_application(token: Token) -> None:
+    """Sessions, session objects and their bytes have a maximum for each connection."""
+    note = [(ck.CKA_CLASS, number(ck.CKO_DATA)), (ck.CKA_VALUE, data(bytes(60_000)))]
+    with token.client() as client:
+        session = client.open_session()
+        created = ulong(session) + template(note)
+        for _ in range(17):
+            client.call(20, "uaA", created)
+        full = refusal(client, 20, "uaA", created)
+        for _ in range(1023):
+            client.open_session()
+        crowded = refusal(client, 10, "uu", ulong(0) + ulong(4))
+    with token.client() as client:
+        client.open_session()
+
+    assert full == ck.CKR_DEVICE_MEMORY
+    assert crowded == ck.CKR_SESSION_COUNT
+
+
+def test_stdio_ends_with_its_program(tmp_path: Path) -> None:
+    """`hsm-cli pkcs11 stdio` serves one program, and ends with status 0 after it."""
+    create(tmp_path, ec="EC-P256")
+    body = (
+        struct.pack(">I", 1) + block(b"ayyay") + array(HANDSHAKE) + b"\0" + array(b"\0")
+    )
+    sent = b"\2" + struct.pack(">III", 1, 0, len(body)) + body
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "hsm_cli", "pkcs11", "stdio"),
+            *("--embedded", tmp_path / "hsm", "--root-key", tmp_path / "root.key"),
+        ),
+        input=sent,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"\2" + struct.pack(">IIIII", 1, 0, 8, 1, 0)
+
+
+def refusal(client: Client, call: int, signature: str, arguments: bytes) -> int:
+    """Return the CK_RV of a call that fails."""
+    with pytest.raises(CallError) as refused:
+        client.call(call, signature, arguments)
+    return refused.value.rv

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""PKCS#11 interface: whole conversations of a program, in each version."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import hsm_core
+from hsm_cli.interfaces.access import Access
+from hsm_cli.interfaces.pkcs11.server import serve
+from hsm_cli.interfaces.sockets import Peer, Stream, StreamEndedError
+from hsm_core.model import Caller, Role
+from hsm_core.protocols import HSM
+from tests.cli.rpc_client import (
+    HANDSHAKE,
+    array,
+    block,
+    data,
+    flag,
+    mechanism,
+    number,
+    template,
+    ulong,
+)
+from tests.fuzzing.stored_forms import NothingReadError
+from tests.fuzzing.target import Target
+
+_RUNS_OF_AN_HSM: Final = 2000
+"""Conversations after which the HSM is replaced, as its audit log is in memory."""
+
+
+class _Connector:
+    """Way to an HSM in memory, with keys that a user without other rights uses."""
+
+    shown = "memory"
+    takes_pin = False
+
+    def __init__(self) -> None:
+        self._hsm = hsm_core.open(":memory:")
+        ada = self._hsm.as_user("ada", roles=["operator"])
+        for algorithm in ("EC-P256", "AES-256-GCM", "HMAC-SHA-256"):
+            ada.create(algorithm, name=algorithm.lower())
+
+    def open(self, pin: str) -> None:
+        """Do nothing: it is open."""
+
+    def act_for(self, interface: str, program: str) -> HSM:
+        """Return the HSM."""
+        caller = Caller(principal="ada", roles=frozenset({Role.SERVICE}))
+        return self._hsm.gateway.act_as(caller)
+
+    def close(self) -> None:
+        """Close the HSM."""
+        self._hsm.close()
+
+
+class _Bytes(Stream):
+    """Stream of what a program has sent; what it is answered is counted."""
+
+    def __init__(self, sent: bytes) -> None:
+        super().__init__(-1, -1, Peer(0, 0, "fuzzer"))
+        self._sent = sent
+        self._read_to = 0
+        self.answers = 0
+
+    def read(self, length: int, *, waits: bool = False) -> bytes:
+        """Return the next bytes."""
+        end = self._read_to + length
+        if end > len(self._sent):
+            raise StreamEndedError
+        found, self._read_to = self._sent[self._read_to : end], end
+        return found
+
+    def write(self, data: bytes) -> None:
+        """Check a response."""
+        if len(data) > 1:
+            _, _, length = struct.unpack_from(">III", data)
+            assert length == len(data) - 12
+            self.answers += 1
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._access: Access | None = None
+        self._runs = 0
+
+    def __call__(self, sent: bytes) -> int:
+        if self._access is None or self._runs >= _RUNS_OF_AN_HSM:
+            if self._access is not None:
+                self._access.close()
+            self._access, self._runs = _opened(), 0
+        self._runs += 1
+        stream = _Bytes(sent)
+        try:
+            serve(stream, self._access, log=_refuse)
+        except StreamEndedError:
+            pass
+        if not stream.answers:
+            raise NothingReadError
+        return stream.answers
+
+
+def _opened() -> Access:
+    return Access("pkcs11", _Connector(), notify=lambda text: None)
+
+
+def _refuse(text: str) -> None:
+    """Fail on an error that is none of a call."""
+    assert "A call failed" not in text, text
+
+
+def targets() -> list[Target]:
+    """Return the target."""
+    return [
+        Target(
+            name="pkcs11-calls",
+            readers=(_Reader(),),
+            seeds=[_conversation(version) for version in (0, 1, 2)],
+            refusals=(NothingReadError,),
+        )
+    ]
+
+
+def _conversation(version: int) -> bytes:
+    """Return what a program sends that finds a key, reads of it and signs."""
+    absent = b"" if version >= 2 else struct.pack(">I", 0xFFFFFFFF)
+    session, key = ulong(1), ulong(1)
+    private = [(0x00, number(3)), (0x01, flag(True)), (0x108, flag(True))]
+    named = [(0x00, number(3)), (0x03, data(b"ec-p256"))]
+    nested = struct.pack(">II", 0x40000211, 1) + struct.pack(">III", 1, 0x100, 8)
+    calls = (
+        (1, "ayyay", array(HANDSHAKE) + b"\0" + array(b"\0")),
+        (4, "yfu", b"\1" + struct.pack(">I", 8)),
+        (6, "u", ulong(0)),
+        (7, "ufu", ulong(0) + struct.pack(">I", 512)),
+        (10, "uu", ulong(0) + ulong(6)),
+        (18, "uuay", session + ulong(1) + array(b"1234")),
+        (26, "uaA", session + template(named)),
+        (27, "ufu", session + struct.pack(">I", 8)),
+        (28, "u", session),
+        (26, "uaA", session + template(private)),
+        (28, "u", session),
+        (24, "uufA", session + key + struct.pack(">III", 2, 0x180, 64) + nested),
+        (42, "uMu", session + mechanism(0x1041, absent) + key),
+        (43, "uayfy", session + array(bytes(32)) + struct.pack(">I", 0)),
+        (43, "uayfy", session + array(bytes(32)) + struct.pack(">I", 64)),
+        (20, "uaA", session + template([(0, number(0)), (0x11, data(b"note"))])),
+        (21, "uuaA", session + key + template([(0x01, flag(False))])),
+        (64, "ufy", session + struct.pack(">I", 8)),
+        (19, "u", session),
+        (2, "", b""),
+    )
+    frames = [bytes((version,))]
+    for call, signature, arguments in calls:
+        body = struct.pack(">I", call) + block(signature.encode()) + arguments
+        frames.append(struct.pack(">III", 0, 0, len(body)) + body)
+    return b"".join(frames)
