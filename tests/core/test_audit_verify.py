@@ -14,12 +14,14 @@ from hsm_core._internal.audit.chain import Chain, Follower
 from hsm_core._internal.audit.facts import FactsTrack, entry_of, facts_line_of
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
+from hsm_core._internal.audit.uses import lines_of, uses_from
 from hsm_core._internal.audit.verify import follow
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_stored
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
+from hsm_core.factory import open_verifier
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeEntropy
 from tests.core.audit_support import (
@@ -435,13 +437,52 @@ def test_the_end_of_a_log_with_facts() -> None:
     """Read as fast as uses are, a record that ends its log still ends it."""
     chain = Chain(log_id="0" * 32, hmac_key=KEY, node="", random=os.urandom)
     records = chain.extend([draft(0), draft(0), draft(0, kind="system.log-closed")], 0)
-    begun, *uses, closed = [record[:-1] for record in records]
+    begun, *others = [record[:-1] for record in records]
     follower = Follower(log_id=None, hmac_key=KEY)
     facts = FactsTrack()
     follower.advance(begun, facts)
-    for seq, record in ((1, uses[0]), (3, closed)):
+    for seq, record in ((1, others[0]), (3, others[-1])):
         facts.take(facts_line_of(record), seq)
         facts.rewind(seq + 1)
-    entries = [entry_of(record) for record in (*uses, closed)]
+    read = lines_of(b"".join(entry_of(record) + b"\n" for record in others))
 
-    assert len(uses) == follower.follow_plain(entries, facts)
+    assert read[:2] == uses_from(read, 0)
+    assert 2 == follower.follow_uses(uses_from(read, 0), facts)
+
+
+def _one_by_one(path: Path, key: bytes | None) -> object:
+    """Return the verdict of a verification that looks at each record by itself."""
+    try:
+        return open_verifier(path, key).verify(look=lambda event: None)
+    except AuditTamperedError as error:
+        return error.facts
+
+
+def _many_at_a_time(path: Path, key: bytes | None) -> object:
+    try:
+        return open_verifier(path, key).verify()
+    except AuditTamperedError as error:
+        return error.facts
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["key", "chain only"])
+def test_a_bad_byte_among_uses(key: bytes | None, tmp_path: Path) -> None:
+    """
+    It is named by its record and the reason, as if each was looked at alone.
+
+    Without the key, the form of members is checked only where they are read.
+    """
+    path = tmp_path / "log" / "audit.log"
+    with opened(path) as log:
+        log.append([draft(0, bound=b"signature") for _ in range(8)]).wait()
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    begin = len(b"".join(lines[:6]))
+    for at in range(begin, begin + len(lines[6]), 9):
+        for byte in (whole[at] ^ 1, 0x0A, 0x22):
+            path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+            alone = _one_by_one(path, key)
+            if key is None and alone == {"seq": 5, "reason": "event"}:
+                continue
+
+            assert alone == _many_at_a_time(path, key), (at, byte)

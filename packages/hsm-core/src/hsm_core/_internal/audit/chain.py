@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from struct import pack
 from typing import TypeAlias
 
-from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of
+from hsm_core._internal.audit.facts import FactsTrack, entry_of
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import (
     BEGUN,
     CLOSED,
-    CLOSED_KIND,
     GENESIS,
     MAX_INTEGER,
-    MEMBERS,
     PREV,
     SEQ,
     Entry,
@@ -29,6 +28,7 @@ from hsm_core._internal.audit.record import (
     is_log_close,
     leaf_hash,
 )
+from hsm_core._internal.audit.uses import Line, Uses
 from hsm_core.errors import (
     AuditUnavailableError,
     InvalidInputError,
@@ -262,42 +262,33 @@ class Follower:
         facts.check(entry, seq)
         self._step(entry, seq)
 
-    def follow_plain(self, lines: Sequence[bytes], facts: FactsTrack) -> int:
+    def follow_uses(self, lines: Sequence[Line], facts: FactsTrack) -> int:
         """
-        Move on over good entries of uses, and return how many of the lines they are.
+        Move on over uses if all are good, and return how many; else nothing has moved.
 
-        It stops before every line that must be looked at in any other way.
+        The record that the head mark names, and those after it, are not followed here.
 
         Args:
-            lines: The next lines of a segment, without newline.
+            lines: Entries of uses that come next.
 
             facts: The facts lines before them.
         """
-        seq, leaf, count = self.seq, self.leaf_hash.encode(), 0
-        end = MAX_INTEGER if self.mark is None else self.mark.seq
-        if seq < 0 or self._is_closed:
+        if self.mark is not None:
+            lines = lines[: max(self.mark.seq - self.seq - 1, 0)]
+        if not lines or self.seq < 0 or self._is_closed:
             return 0
-        head = b'{"format":2,"seq":"%016x","prev":"%b'
-        serves, is_authentic = facts.served_from, self.codec.is_authentic
-        # Written out, because calls would cost more than the hashes.
-        for line in lines:
-            at = line.find(b',"facts":"', MEMBERS) + 10
-            if (
-                seq + 1 >= end
-                or line[: PREV.stop] != head % (seq + 1, leaf)
-                or at < MEMBERS
-                or line.startswith(CLOSED_KIND, MEMBERS)
-                or seq + 1 - serves(line[at : at + 64], -SPAN) >= SPAN
-                or line.find(b',"phase":"', MEMBERS, at) > 0
-                or line.find(b',"set_digest":"', at) > 0
-                or line.find(b',"detail":{', at) > 0
-                or not is_authentic(line)
-            ):
-                break
-            leaf = sha256(b"\0" + line).hexdigest().encode()
-            seq, count = seq + 1, count + 1
-        self.seq, self.leaf_hash = seq, leaf.decode()
-        return count
+        first, last = self.seq + 1, self.seq + len(lines)
+        uses = Uses.of(lines)
+        leaves = [sha256(entry).hexdigest() for entry in uses.entries]
+        if not (
+            facts.serve(set(uses.facts), last)
+            and b"".join(uses.seqs) == _seqs(first, last)
+            and b"".join(uses.prevs) == "".join([self.leaf_hash, *leaves[:-1]]).encode()
+            and self.codec.are_authentic(uses)
+        ):
+            return 0
+        self.seq, self.leaf_hash = last, leaves[-1]
+        return len(lines)
 
     def _step(self, entry: bytes, seq: int) -> None:
         if entry[SEQ] != b"%016x" % seq:
@@ -346,3 +337,9 @@ class Follower:
         if found is None:
             raise tampered(Reason.FRAMING, seq)
         self.seq, self.leaf_hash = found, leaf_hash(entry)
+
+
+def _seqs(first: int, last: int) -> bytes:
+    """Return sequence numbers as entries hold them, joined."""
+    numbers = range(first, last + 1)
+    return pack(f">{len(numbers)}Q", *numbers).hex().encode()

@@ -9,7 +9,7 @@ its own, so that it can be disclosed alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -483,10 +483,9 @@ class FactsTrack:
             raise tampered(Reason.FACTS, seq)
         self._waiting = b""
 
-    @property
-    def served_from(self) -> Callable[[bytes, int], int]:
-        """Function that returns the first entry of a hash, or the given number."""
-        return self._first.get
+    def serve(self, digests: Iterable[bytes], seq: int) -> bool:
+        """Return whether lines serve entries from here to *seq*, and none waits."""
+        return not self.is_waiting and all(self._serves(d, seq) for d in digests)
 
     def joined(self, entry: bytes) -> bytes:
         """Return the record of a checked entry."""

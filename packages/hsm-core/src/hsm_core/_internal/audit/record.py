@@ -28,6 +28,7 @@ from hsm_core._internal.audit.keys import (
     record_mac_function,
 )
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.uses import Uses, is_use
 from hsm_core._internal.lib.encoding import StoredForm, newer_format
 from hsm_core.errors import (
     AuditTamperedError,
@@ -69,10 +70,7 @@ TIME: Final = slice(119, 135)
 MAC_BYTES: Final = 74
 """Length of ``,"mac":"``, 64 hex digits and ``"}``."""
 
-_BEFORE_PREV: Final = b'","prev":"'
-_BEFORE_TIME: Final = b'","time":"'
 _BEFORE_MAC: Final = b',"mac":"'
-_END: Final = b'"}'
 _HEX: Final = b"0123456789abcdef"
 _ENTRY: Final = re.compile(
     rb'\{"format":2,"seq":"[0-9a-f]{16}","prev":"[0-9a-f]{64}","time":"[0-9]{16}",'
@@ -324,20 +322,13 @@ class RecordCodec:
                 tampered(Reason.MAC, seq) if is_framed(entry) else _unframed(entry, seq)
             )
 
-    def is_authentic(self, entry: bytes) -> bool:
-        """Return whether an entry has a right MAC; without a key, the right form."""
-        mac_of = self._mac_of
+    def are_authentic(self, uses: Uses) -> bool:
+        """Return whether all uses have a right MAC; without a key, the form of one."""
+        mac_of, macs = self._mac_of, b"".join(uses.macs)
         if mac_of is None:
-            return (
-                entry[PREV.stop : TIME.start] == _BEFORE_TIME
-                and entry[TIME].isdigit()
-                and entry[TIME.stop : MEMBERS] == b'",'
-                and entry[-MAC_BYTES : 8 - MAC_BYTES] == _BEFORE_MAC
-                and not entry[8 - MAC_BYTES : -2].translate(None, _HEX)
-                and entry.endswith(_END)
-            )
-        mac = b'%b%b"}' % (_BEFORE_MAC, mac_of(entry[:-MAC_BYTES]).hex().encode())
-        return hmac.compare_digest(entry[-MAC_BYTES:], mac)
+            return not macs.translate(None, _HEX)
+        right = b"".join([mac_of(entry[1:-MAC_BYTES]) for entry in uses.entries])
+        return hmac.compare_digest(macs, right.hex().encode())
 
     def _adopt_from(self, entry: bytes, seq: int) -> None:
         found = decode_entry(entry)
@@ -456,25 +447,14 @@ def changes_end(entry: bytes) -> bool:
     return b',"phase":"' in entry or b',"set_digest":"' in entry or is_log_close(entry)
 
 
-def is_plain(entry: bytes) -> bool:
-    """Return whether an entry is one of a use, and says nothing more."""
-    return not (
-        b',"phase":"' in entry
-        or b',"detail":{' in entry
-        or b',"set_digest":"' in entry
-        or not entry.startswith(START)
-        or entry.startswith(CLOSED_KIND, MEMBERS)
-    )
-
-
 def check_members(entry: bytes, seq: int) -> None:
     """
-    Check the form of an authentic entry that says more than that a key was used.
+    Check the form of an authentic entry.
 
     Raises:
         AuditTamperedError: It is not that of format 2.
     """
-    if not is_plain(entry) and decode_entry(entry) is None:
+    if not is_use(entry) and decode_entry(entry) is None:
         raise tampered(Reason.EVENT, seq)
 
 

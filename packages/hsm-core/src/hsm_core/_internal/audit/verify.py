@@ -20,6 +20,7 @@ from hsm_core._internal.audit.facts import FactsTrack
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS, changes_end, event_of, leaf_hash
+from hsm_core._internal.audit.uses import Line
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification
@@ -66,8 +67,8 @@ class OfflineVerification(msgspec.Struct, frozen=True, kw_only=True):
     baseline_checked: bool = False
 
 
-PlainFollower: TypeAlias = Callable[[Sequence[bytes], FactsTrack], int]
-"""See `Follower.follow_plain`."""
+UseFollower: TypeAlias = Callable[[Sequence[Line], FactsTrack], int]
+"""See `Follower.follow_uses`."""
 
 
 class StoredLog(Protocol):
@@ -78,13 +79,13 @@ class StoredLog(Protocol):
         head: Authenticated head mark; None without one, or without the key.
         baseline: Checked baseline of pruned records.
         torn_bytes: Length of the torn tail, once `judge_end` has accepted one.
-        plain: What may follow lines before they are yielded; those are not.
+        follow_uses: What may follow uses before they are yielded; those are not.
     """
 
     head: StoredHead | None
     baseline: Baseline | None
     torn_bytes: int
-    plain: PlainFollower | None
+    follow_uses: UseFollower | None
 
     @property
     def first_seq(self) -> int:
@@ -271,7 +272,7 @@ def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
         else:
             end.move(seq, leaf)
 
-    stored.plain = follower.follow_plain
+    stored.follow_uses = follower.follow_uses
     follow(stored, follower, visit)
     end.move(follower.seq, follower.leaf_hash)
     return RecoveredLog(head, end, stored.baseline)
@@ -333,15 +334,15 @@ def verify_log(
         if progress is not None and records % _PROGRESS_EVERY == 0:
             progress(records)
 
-    def plain(lines: Sequence[bytes], facts: FactsTrack) -> int:
-        count = follower.follow_plain(lines, facts)
+    def follow_uses(lines: Sequence[Line], facts: FactsTrack) -> int:
+        count = follower.follow_uses(lines, facts)
         records = follower.seq - before
         if progress is not None and records % _PROGRESS_EVERY < count:
             progress(records - records % _PROGRESS_EVERY)
         return count
 
     if look is None and not prefix.overlaps:
-        stored.plain = plain
+        stored.follow_uses = follow_uses
     follow(stored, follower, visit)
     if follower.mark is None and hmac_key is not None and follower.seq >= 0:
         raise tampered(Reason.HEAD_MISSING, 0)

@@ -78,8 +78,12 @@ class Segment(msgspec.Struct):
     def add(self, lengths: Iterable[int]) -> None:
         """Take more lines into account, given their lengths with newline."""
         count, size, offsets = self.count, self.size, self.offsets
+        if offsets is None:
+            known = list(lengths)
+            self.count, self.size = count + len(known), size + sum(known)
+            return
         for length in lengths:
-            if count % STRIDE == 0 and offsets is not None:
+            if count % STRIDE == 0:
                 offsets.append(size)
             count += 1
             size += length

@@ -12,6 +12,7 @@ with a complete record in them were not torn by a crash.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
@@ -21,7 +22,8 @@ from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START, FactsTrack
 from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, claimed_seq
-from hsm_core._internal.audit.verify import PlainFollower, check_end
+from hsm_core._internal.audit.uses import Line, LineReader
+from hsm_core._internal.audit.verify import UseFollower, check_end
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core.errors import AuditTamperedError
 
@@ -29,8 +31,6 @@ MAX_TORN_BYTES: Final = 64 * 1024 * 1024
 """Longest tail that a crash can tear: the most that waits to be written."""
 
 _CHUNK: Final = 64 * 1024
-_BLOCK: Final = 64 * 1024
-_FEW: Final = 8
 _MAX_LINE: Final = MAX_LINE_BYTES + 1
 _Opener: TypeAlias = Callable[[Path], BinaryIO | None]
 _Lines: TypeAlias = Generator[bytes, None, int]
@@ -86,8 +86,7 @@ class StoredSegments:
         self.unmarked: int | None = None
         self.torn_bytes = 0
         self.facts = FactsTrack()
-        self.plain: PlainFollower | None = None
-        self._pause = 0
+        self.follow_uses: UseFollower | None = None
         self._file = file
         self._codec = codec
         self._open_file = open_file
@@ -162,13 +161,14 @@ class StoredSegments:
         if file is None:
             return
         file.seek(live.size)
+        reader = LineReader(file)
         size = 0
         while True:
-            if not size and (mark is None or seq < mark.seq):
-                lengths = self._follow_plain(file, mark.seq - seq if mark else None)
-                live.add(lengths)
-                seq += len(lengths)
-            if not (line := file.readline(_MAX_LINE)):
+            if not size:
+                uses = self._follow_uses(reader)
+                live.add(map(len, map(itemgetter(0), uses)))
+                seq += len(uses)
+            if not (line := reader.readline()):
                 break
             size += len(line)
             self._is_whole = line.endswith(b"\n")
@@ -187,9 +187,10 @@ class StoredSegments:
             seq += 1
 
     def _segment_lines(self, file: BinaryIO, seq: int, end: int | None) -> _Lines:
+        reader = LineReader(file)
         while seq != end:
-            seq += len(self._follow_plain(file, None if end is None else end - seq))
-            if seq == end or not (line := file.readline(_MAX_LINE)):
+            seq += len(self._follow_uses(reader, None if end is None else end - seq))
+            if seq == end or not (line := reader.readline()):
                 break
             if not line.endswith(b"\n"):
                 raise tampered(_cut_reason(line), seq)
@@ -202,18 +203,14 @@ class StoredSegments:
             raise tampered(Reason.FACTS, seq)
         return seq
 
-    def _follow_plain(self, file: BinaryIO, limit: int | None) -> list[int]:
-        """Follow entries from here on in one go; return their lengths with newline."""
-        self._pause -= 1
-        if self.plain is None or self._pause > 0 or self.facts.is_waiting:
+    def _follow_uses(self, reader: LineReader, limit: int | None = None) -> list[Line]:
+        """Follow the uses that come next, and return them."""
+        if self.follow_uses is None:
             return []
-        start = file.tell()
-        lines = file.read(_BLOCK).split(b"\n")[:-1][:limit]
-        lengths = [len(line) + 1 for line in lines[: self.plain(lines, self.facts)]]
-        file.seek(start + sum(lengths))
-        # Where little can be followed so, it is not tried for each line.
-        self._pause = 0 if len(lengths) > _FEW else _FEW
-        return lengths
+        uses = reader.uses(limit)
+        count = self.follow_uses(uses, self.facts)
+        reader.skip(count)
+        return uses[:count]
 
     def _end_of(self, position: int) -> int | None:
         """Return the record from which on the next segment wins, if it is known."""

@@ -27,7 +27,8 @@ from hsm_core._internal.audit.facts import (
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, decode_entry, leaf_hash
-from hsm_core._internal.audit.verify import PlainFollower, check_end
+from hsm_core._internal.audit.uses import NO_USE, Line, lines_of, uses_from
+from hsm_core._internal.audit.verify import UseFollower, check_end
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
     AuditTamperedError,
@@ -72,7 +73,7 @@ _DAMAGED: Final = frozenset(
 _ROWS: Final = "SELECT seq, line FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
 _JOINED: Final = (
     "SELECT seq, records.line, facts.line FROM records "
-    "LEFT JOIN facts ON first_seq = seq WHERE seq >= ? ORDER BY seq LIMIT ?"
+    "LEFT JOIN facts ON first_seq = seq WHERE seq >= ? ORDER BY seq LIMIT 1"
 )
 _EARLIER: Final = (
     "SELECT first_seq, line FROM facts "
@@ -90,6 +91,9 @@ _LINES: Final = "SELECT number, line FROM baseline WHERE next_seq = ? ORDER BY n
 
 _BATCHES: Final = (64, 8, 1)
 _BLOCK: Final = 256
+_LINES_AT_ONCE: Final = 128
+"""Rows that are verified together: short enough for the limit of SQLite's values."""
+
 _READ: Final = """
     SELECT count(*), min(seq), max(seq),
         CAST(group_concat(CAST(line AS TEXT), char(10)) AS BLOB)
@@ -199,7 +203,7 @@ class StoredRows:
     """
 
     torn_bytes = 0
-    plain: PlainFollower | None = None
+    follow_uses: UseFollower | None = None
 
     def __init__(self, connection: sqlite3.Connection, hmac_key: bytes | None) -> None:
         check_schema(connection)
@@ -221,32 +225,48 @@ class StoredRows:
             AuditTamperedError: A row is missing or no line, or the database is damaged.
             AuditUnavailableError: They can't be read now.
         """
-        seq = start_seq
-        limit = -1
+        seq = first = start_seq
+        lines: list[Line] = []
         self.facts = read_earlier(self._connection, seq, keeps_lines=True)
         while True:
-            before = seq
+            if self.follow_uses is not None:
+                if seq == first + len(lines):
+                    first, lines = seq, self._block(seq)
+                followed = self.follow_uses(uses_from(lines, seq - first), self.facts)
+                seq += followed
+                if followed:
+                    continue
             try:
-                rows = self._connection.execute(_JOINED, (seq, limit))
-                with closing(rows):
-                    for found, line, facts in rows:
-                        if not isinstance(line, bytes):
-                            raise tampered(Reason.FRAMING, found)
-                        if found != seq:
-                            raise tampered(Reason.SEQUENCE, seq)
-                        if facts is not None:
-                            self.facts.take(facts, seq)
-                        yield line
-                        seq += 1
+                row = self._connection.execute(_JOINED, (seq,)).fetchone()
             except sqlite3.Error as error:
-                # The driver looks one row ahead, so that an error hides the good row
-                # before it: rows are read singly from here on.
-                if limit == 1:
-                    raise translated(error, seq) from error
-                limit = 1
-            else:
-                if limit < 0 or seq == before:
-                    return
+                raise translated(error, seq) from error
+            if row is None:
+                return
+            found, entry, facts = row
+            if not isinstance(entry, bytes):
+                raise tampered(Reason.FRAMING, found)
+            if found != seq:
+                raise tampered(Reason.SEQUENCE, seq)
+            if facts is not None:
+                self.facts.take(facts, seq)
+            yield entry
+            seq += 1
+
+    def _block(self, seq: int) -> list[Line]:
+        """Return rows from *seq* on as lines; those to be read by themselves empty."""
+        execute = self._connection.execute
+        try:
+            count, first, last, text = execute(_READ, (seq, _LINES_AT_ONCE)).fetchone()
+            facts = execute(_EARLIER, (seq, seq + count - 1)).fetchall()
+        except sqlite3.Error:
+            # The row that can't be read is found when all are read by themselves.
+            return [NO_USE] * _LINES_AT_ONCE
+        lines = lines_of(text + b"\n") if count else []
+        if len(lines) != count or (first, last) != (seq, seq + count - 1):
+            lines = [NO_USE] * max(count, 1)
+        for before, _ in facts:
+            lines[before - seq] = NO_USE
+        return lines
 
     def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
         """
