@@ -9,8 +9,12 @@ from typing import Any
 
 import click
 
+from hsm_cli.exit_codes import ExitCode
+from hsm_cli.interfaces.access import Program
 from hsm_cli.interfaces.options import access_options, open_access
+from hsm_cli.interfaces.pkcs11.doctor import Check, checks
 from hsm_cli.interfaces.pkcs11.server import serve as serve_stream
+from hsm_cli.interfaces.pkcs11.uris import ObjectType, pem_of, uri_of
 from hsm_cli.interfaces.sockets import (
     Stream,
     StreamEndedError,
@@ -21,10 +25,27 @@ from hsm_cli.interfaces.sockets import (
 )
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import print_note
-from hsm_cli.options import Group
-from hsm_cli.parameters import LocalCommand
+from hsm_cli.io.results import deliver_public
+from hsm_cli.io.tables import Column
+from hsm_cli.options import Group, choice
+from hsm_cli.parameters import LocalCommand, file_option, key_operand
+from hsm_cli.short_ids import is_short, whole_key
+from hsm_core.model import Record
+from hsm_core.operations import DescribeKey
 
 _NAME = "pkcs11"
+
+
+class KeyURI(Record, frozen=True, kw_only=True):
+    """URI in the JSON output of ``pkcs11 uri``."""
+
+    uri: str
+
+
+class Diagnosis(Record, frozen=True, kw_only=True):
+    """Checks in the JSON output of ``pkcs11 doctor``."""
+
+    checks: tuple[Check, ...]
 
 
 @click.group("pkcs11", cls=Group, no_args_is_help=False)
@@ -81,3 +102,96 @@ def serve_stdio(invocation: Invocation, /, **options: Any) -> None:
             serve_stream(stdio(), access, log=print_note)
     finally:
         access.close()
+
+
+@pkcs11.command("uri", cls=LocalCommand)
+@key_operand
+@click.option(
+    "--type",
+    "kind",
+    type=choice(ObjectType),
+    metavar="TYPE",
+    help="Object: private, public, cert or secret-key. Default: the key itself.",
+)
+@access_options
+@click.pass_obj
+def uri(
+    invocation: Invocation,
+    /,
+    key_id: str,
+    kind: ObjectType | None,
+    **options: Any,
+) -> None:
+    """
+    Print the PKCS#11 URI of a key (RFC 7512), which names its current version.
+
+    Pass --embedded as in pkcs11 serve: the URI has the label of that token.
+    """
+    text = _uri(invocation, key_id, kind, options)
+    invocation.output.record(KeyURI(uri=text), text)
+
+
+@pkcs11.command("pem-uri", cls=LocalCommand)
+@key_operand
+@file_option("Write the PEM to a file.")
+@access_options
+@click.pass_obj
+def pem_uri(
+    invocation: Invocation, /, key_id: str, out: str | None, **options: Any
+) -> None:
+    """
+    Print a PEM file that stands for a private key of the HSM.
+
+    It holds the key's PKCS#11 URI, and no secret. Programs that use OpenSSL and read a
+    key file can use the key so, if OpenSSL's configuration activates its PKCS#11
+    provider.
+    """
+    text = pem_of(_uri(invocation, key_id, None, options))
+    deliver_public(invocation.output, text.encode(), out)
+
+
+def _uri(
+    invocation: Invocation,
+    key_id: str,
+    kind: ObjectType | None,
+    options: dict[str, Any],
+) -> str:
+    access = open_access(invocation, _NAME, **options)
+    try:
+        hsm = access.hsm(Program())
+        whole = whole_key(hsm, key_id) if is_short(key_id) else key_id
+        info = hsm.execute(DescribeKey(key_id=whole))
+        return uri_of(info, access.label, kind)
+    finally:
+        access.close()
+
+
+@pkcs11.command("doctor", cls=LocalCommand)
+@access_options
+@click.pass_obj
+def doctor(invocation: Invocation, /, **options: Any) -> None:
+    """
+    Check the way from programs to the token: p11-kit, credential, socket.
+
+    Exits with 1 if programs can't use the token.
+    """
+    access = open_access(invocation, _NAME, **options)
+    try:
+        found = Diagnosis(checks=tuple(checks(access)))
+    finally:
+        access.close()
+    columns = (
+        Column("Check", lambda check: check.name),
+        Column("State", _state),
+        Column("Found", lambda check: check.found),
+        Column("To do", lambda check: check.remedy),
+    )
+    invocation.output.table(found, found.checks, columns)
+    if any(check.is_needed and not check.is_well for check in found.checks):
+        raise click.exceptions.Exit(ExitCode.OTHER)
+
+
+def _state(check: Check) -> str:
+    if check.is_well:
+        return "ok"
+    return "failed" if check.is_needed else "absent, optional"

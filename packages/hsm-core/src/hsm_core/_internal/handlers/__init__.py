@@ -9,7 +9,6 @@ from hsm_core._internal.handlers import (  # noqa: F401 (each registers its hand
     approvals,
     audit,
     batches,
-    certificates,
     destruction,
     encryption,
     inspection,

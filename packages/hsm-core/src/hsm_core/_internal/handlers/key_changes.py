@@ -102,9 +102,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
             rolled_back_from=source.version,
             now=now,
         )
-        # They are for its public key, which the new version has too.
-        made = msgspec.structs.replace(sealed.version, certificates=source.certificates)
-        document = append_version(context.key, lambda _: made, now)
+        document = append_version(context.key, lambda _: sealed.version, now)
         return Plan(document, document.current, {document.current: sealed.blob})
 
 
