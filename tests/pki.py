@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_der_public_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 _HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class PublicOnly:
+    """Public key of an HSM's key, to be certified."""
+
+    der: bytes
+
+    def public_key(self) -> Any:
+        """Return the key as certificate builders take it."""
+        return load_der_public_key(self.der)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.audit import writer
 from hsm_core._internal.audit.medium import SYNC_BOUNDS_SECONDS, SyncClock
+from hsm_core.errors import AuditUnavailableError
 from hsm_core.operations import SyncTimes
-from hsm_core.protocols import AuditLog
+from hsm_core.protocols import AuditLog, AuditTicket
 from tests.core import audit_support, sqlite_audit_support
 from tests.core.audit_support import draft
 
@@ -62,3 +64,43 @@ def test_a_trail_counts_its_syncs(
     assert 3 <= found.count - before
     assert 0 < found.seconds
     assert found.count >= found.within[-1]
+
+
+def _is_done(ticket: AuditTicket) -> bool:
+    try:
+        ticket.wait(0)
+    except AuditUnavailableError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("make", [_file, _sqlite], ids=["file", "sqlite"])
+def test_callers_who_come_again_share_a_sync(
+    tmp_path: Path, make: Callable[[Path], AuditLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a sync for many, the next waits for as many, or for the end of the log."""
+    monkeypatch.setattr(writer, "_GATHER_SECONDS", 3600.0)
+    log = make(tmp_path)
+    log.append([draft(number) for number in range(5)]).wait()
+
+    tickets = [log.append([draft(number)]) for number in range(4)]
+    assert not any(map(_is_done, tickets))
+    tickets.append(log.append([draft(4)]))
+    for ticket in tickets:
+        ticket.wait()
+    last = log.append([draft(5)])
+    assert not _is_done(last)
+    log.close()
+    assert _is_done(last)
+
+
+@pytest.mark.parametrize("make", [_file, _sqlite], ids=["file", "sqlite"])
+def test_a_caller_who_comes_alone_is_answered(
+    tmp_path: Path, make: Callable[[Path], AuditLog]
+) -> None:
+    """Nobody waits for others who do not come."""
+    log = make(tmp_path)
+    for _ in range(3):
+        log.append([draft(number) for number in range(5)]).wait()
+        log.append([draft(6)]).wait()
+    log.close()

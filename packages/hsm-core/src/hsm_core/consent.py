@@ -217,9 +217,11 @@ def _text_of(field: ShownField) -> str:
 
 
 _PHRASES: Final = {
+    "AttachCertificates": "attach certificates to",
     "CancelDestroy": "cancel the destruction of",
     "ExtendRetention": "extend the retention of",
     "PurgeVersion": "purge old material of",
+    "RemoveCertificates": "remove the certificates of",
     "Rollback": "roll back",
     "SetRotation": "change the rotation of",
     "UpdateKey": "change",

@@ -534,6 +534,29 @@ class Key(KeyMetadata):
         operation = ops.GetPublicKey(key_id=self.id, version=version)
         return self._user.execute(operation)
 
+    def certificates(self, *, version: int | None = None) -> ops.CertificateChain:
+        """Return the certificate chain of a version, as DER and PEM."""
+        operation = ops.GetCertificates(key_id=self.id, version=version)
+        return self._user.execute(operation)
+
+    def attach_certificates(self, chain: bytes, *, version: int | None = None) -> Self:
+        """
+        Attach a certificate chain, PEM or DER, in place of an earlier one.
+
+        Raises:
+            InvalidInputError: The first certificate is for another public key, or the
+                chain is out of order.
+        """
+        return self._change(
+            ops.AttachCertificates(
+                key_id=self.id, chain=data_of("chain", chain), version=version
+            )
+        )
+
+    def remove_certificates(self, *, version: int | None = None) -> Self:
+        """Remove the certificate chain of a version."""
+        return self._change(ops.RemoveCertificates(key_id=self.id, version=version))
+
     def versions(self) -> tuple[VersionInfo, ...]:
         """Return all versions, oldest first."""
         return self._user.execute(ops.ListVersions(key_id=self.id)).items

@@ -31,6 +31,10 @@ _KEYS: Final[Listing] = {
     "export": ("new_keys.export_key", "Export a key, wrapped with another HSM key."),
     "derive": ("new_keys.derive", "Derive a symmetric key from an HSM key."),
     "public-key": ("public_keys.public_key", "Print a public key."),
+    "certificates": (
+        "certificates.certificates",
+        "Attach, show and remove the certificate chain of a key.",
+    ),
     "csr": ("csr.csr", "Create a certificate signing request (CSR) for a key."),
 }
 _LIFE: Final[Listing] = {

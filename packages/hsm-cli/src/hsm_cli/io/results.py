@@ -216,6 +216,7 @@ def key_pairs(key: KeyInfo) -> list[tuple[str, str]]:
         ("origin", key.origin),
         ("exportable", "yes" if key.exportable else "no"),
         ("draft", key.draft),
+        ("certificates", str(key.certificates) if key.certificates else ""),
         ("rotation", _rotation(key.rotation)),
         ("destroyed at", instant(key.destroy_at)),
         *_use_pairs(key.use),

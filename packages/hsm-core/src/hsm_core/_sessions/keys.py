@@ -190,6 +190,35 @@ class KeyMethods(SessionBase):
         """Return a public key as DER, PEM and JWK."""
         return self._hsm.execute(ops.GetPublicKey(key_id=key_id, version=version))
 
+    def certificates(
+        self, key_id: str, *, version: int | None = None
+    ) -> ops.CertificateChain:
+        """Return the certificate chain of a version; see `GetCertificates`."""
+        return self._hsm.execute(ops.GetCertificates(key_id=key_id, version=version))
+
+    def attach_certificates(
+        self,
+        key_id: str,
+        chain: bytes,
+        *,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> KeyInfo:
+        """Keep a certificate chain with a version; see `AttachCertificates`."""
+        operation = ops.AttachCertificates(key_id=key_id, chain=chain, version=version)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def remove_certificates(
+        self,
+        key_id: str,
+        *,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> KeyInfo:
+        """Remove the certificate chain of a version; see `RemoveCertificates`."""
+        operation = ops.RemoveCertificates(key_id=key_id, version=version)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
 
 class TransferMethods(SessionBase):
     """Import, export, derivation and data keys."""

@@ -111,6 +111,7 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         destroy_at: Time of the scheduled destruction, or None.
         hold: Reason of the legal hold, or empty.
         versions: Number of versions; from 1.
+        certificates: Number of certificates of the version, see `GetCertificates`.
 
     If the document was tampered with, only the ID is known: algorithm, state and times
     are None, version, versions and generation 0.
@@ -139,6 +140,7 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     destroy_at: datetime | None = None
     hold: str = ""
     versions: int = 0
+    certificates: int = 0
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -159,6 +161,7 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         revoked_at: When it was revoked, in UTC.
         retain_until: Extended end of retention, overriding the retention policy, in
             UTC.
+        certificates: Number of its certificates, see `GetCertificates`.
     """
 
     repr_fields: ClassVar = ("version", "state")
@@ -178,6 +181,7 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     compromised_at: datetime | None = None
     revoked_at: datetime | None = None
     retain_until: datetime | None = None
+    certificates: int = 0
 
 
 class KeyFilter(Record, frozen=True, kw_only=True):

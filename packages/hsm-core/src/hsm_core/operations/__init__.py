@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 from hsm_core.operations import (
     approvals,
     audit,
+    certificates,
     encryption,
     keys,
     policy,
@@ -36,6 +37,7 @@ from hsm_core.operations.base import (
     VerifiedItem,
     result_type,
 )
+from hsm_core.operations.certificates import *
 from hsm_core.operations.encryption import *
 from hsm_core.operations.keys import *
 from hsm_core.operations.policy import *
@@ -58,6 +60,7 @@ __all__ = [
     "result_type",
 ]
 __all__ += keys.__all__
+__all__ += certificates.__all__
 __all__ += signing.__all__
 __all__ += encryption.__all__
 __all__ += raw.__all__
@@ -69,6 +72,7 @@ __all__ += retention.__all__
 
 _SUBJECTS: Final = (
     keys,
+    certificates,
     signing,
     encryption,
     raw,

@@ -32,12 +32,14 @@ _MOST_BYTES: Final = 12 * 1024
 _MOST_RULES: Final = 32
 _UNDONE_BY: Final = {
     "ActivateKey": "Rollback",
+    "AttachCertificates": "RemoveCertificates",
     "CancelDestroy": "DestroyKey",
     "CreateKey": "DestroyKey",
     "DeriveKey": "DestroyKey",
     "HoldKey": "ReleaseKey",
     "ImportKey": "DestroyKey",
     "ReleaseKey": "HoldKey",
+    "RemoveCertificates": "AttachCertificates",
     "ResumeKey": "SuspendKey",
     "Rollback": "Rollback",
     "RotateKey": "Rollback",

@@ -44,6 +44,10 @@ MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 _RESERVE_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
+_MANY: Final = 4
+_GATHER_SECONDS: Final = 0.001
+"""After a group of many records, the next one waits so long for as many, in strict."""
+
 
 class Flusher:
     """
@@ -94,6 +98,7 @@ class Flusher:
         self._hands_over = self._strict
         self._is_writing = False
         self._is_urgent = False
+        self._gathers, self._gathers_until = 1, _NEVER
         self._wakes_at = 0.0
         self._closing = False
         self._outage: Outage | None = None
@@ -190,7 +195,7 @@ class Flusher:
             return self._write(lines, durable=durable, lazy=lazy)
         group = self._pending
         group.add(lines)
-        self._is_urgent = True
+        self._is_urgent = self._is_urgent or len(group.lines) >= self._gathers
         if lazy and not durable:
             return group.written
         group.is_lazy = False
@@ -290,7 +295,7 @@ class Flusher:
             self._medium.tidy()
         if self._reserve_at <= time.monotonic():
             self._retake()
-        self._rest(began)
+        self._rest(began, len(group.lines) if group else 0)
         return group is not None or not self._closing
 
     def _take(self) -> tuple[Group | None, bool]:
@@ -301,9 +306,11 @@ class Flusher:
                 now = time.monotonic()
                 tidy_at = self._medium.due()
                 due = min(self._backlog.sync_at, tidy_at, self._reserve_at)
+                due = min(due, self._gathers_until)
                 if self._is_urgent or due <= now:
                     # What is pending, hung or closing is seen to now.
                     self._is_urgent = self._closing
+                    self._gathers, self._gathers_until = 1, _NEVER
                     group, tidies = self._swap(), tidy_at <= now
                     self._is_writing = tidies or group is not None
                     return group, tidies
@@ -333,7 +340,7 @@ class Flusher:
         if is_due:
             self._backlog.sync()
 
-    def _rest(self, began: float) -> None:
+    def _rest(self, began: float, records: int) -> None:
         with self._lock:
             took = max(time.monotonic() - began, self._hung_seconds)
             self._busy_since, self._hung_seconds = None, 0.0
@@ -346,6 +353,11 @@ class Flusher:
                 self._pending.add(self._extend([resume]))
                 self._pending.must_sync = self._is_urgent = True
             self._is_writing = bool(self._pending.lines)
+            if self._strict and records >= _MANY and not self._closing:
+                # Those who waited soon come again: one sync can serve them all.
+                self._gathers = records
+                self._gathers_until = time.monotonic() + _GATHER_SECONDS
+                self._is_urgent = len(self._pending.lines) >= records
 
     def _finish(self) -> None:
         """Make all durable, and note a clean end."""

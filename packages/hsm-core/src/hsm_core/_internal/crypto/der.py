@@ -13,6 +13,7 @@ Standard:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -121,7 +122,7 @@ def read_private_key_info(algorithm: Algorithm, der: bytes) -> bytes:
         body = _only(SEQUENCE, der)
         if body.startswith(start):
             return _only(OCTET_STRING, body[len(start) :])
-    except _NotDERError:
+    except NotDERError:
         pass
     raise not_material(algorithm)
 
@@ -167,15 +168,28 @@ def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
             seed, rest = _first(OCTET_STRING, _only(SEQUENCE, octets))
             form = PrivateForm(seed, _only(OCTET_STRING, rest))
             sizes = (short, long)
-    except _NotDERError:
+    except NotDERError:
         raise not_material(algorithm) from None
     if (len(form.seed), len(form.expanded)) != sizes:
         raise not_material(algorithm)
     return form
 
 
-class _NotDERError(Exception):
+class NotDERError(Exception):
     """The bytes are not the expected DER element."""
+
+
+def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """
+    Yield the elements of DER that follow one another: tag, and the whole element.
+
+    Raises:
+        NotDERError: The bytes are something else.
+    """
+    while data:
+        _, rest = _first(data[0], data)
+        yield data[0], data[: len(data) - len(rest)]
+        data = rest
 
 
 def element(tag: int, *parts: bytes) -> bytes:
@@ -194,19 +208,19 @@ def _length(size: int) -> bytes:
 def _first(tag: int, data: bytes) -> tuple[bytes, bytes]:
     """Return the content of the first element, and what follows it."""
     if len(data) < 2 or data[0] != tag:
-        raise _NotDERError
+        raise NotDERError
     start = 2 if data[1] < 0x80 else 2 + (data[1] & 0x7F)
     size = data[1] if data[1] < 0x80 else int.from_bytes(data[2:start], "big")
     body, rest = data[start : start + size], data[start + size :]
     if len(body) != size or data[1:start] != _length(size):
-        raise _NotDERError
+        raise NotDERError
     return body, rest
 
 
 def _only(tag: int, data: bytes) -> bytes:
     body, rest = _first(tag, data)
     if rest:
-        raise _NotDERError
+        raise NotDERError
     return body
 
 

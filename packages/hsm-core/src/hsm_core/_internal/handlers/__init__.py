@@ -9,6 +9,7 @@ from hsm_core._internal.handlers import (  # noqa: F401 (each registers its hand
     approvals,
     audit,
     batches,
+    certificates,
     destruction,
     encryption,
     inspection,

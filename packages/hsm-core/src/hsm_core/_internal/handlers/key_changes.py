@@ -102,7 +102,9 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
             rolled_back_from=source.version,
             now=now,
         )
-        document = append_version(context.key, lambda _: sealed.version, now)
+        # They are for its public key, which the new version has too.
+        made = msgspec.structs.replace(sealed.version, certificates=source.certificates)
+        document = append_version(context.key, lambda _: made, now)
         return Plan(document, document.current, {document.current: sealed.blob})
 
 

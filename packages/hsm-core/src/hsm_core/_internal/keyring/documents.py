@@ -67,6 +67,7 @@ class VersionDocument(StoredForm, frozen=True, kw_only=True):
         revoked_at: When it was revoked; 0 as of *retired_at*.
         retain_until: Until when it must not be purged, whatever the retention policy
             says; 0 if it was not extended.
+        certificates: Its certificate chain, DER.
     """
 
     version: int
@@ -85,6 +86,7 @@ class VersionDocument(StoredForm, frozen=True, kw_only=True):
     compromised_at: int = 0
     revoked_at: int = 0
     retain_until: int = 0
+    certificates: tuple[bytes, ...] = ()
 
     @property
     def active_since(self) -> int:
@@ -346,6 +348,7 @@ def key_info(
         destroy_at=_told(document.destroy_at),
         hold=document.hold,
         versions=len(document.versions),
+        certificates=len(document.versions[number - 1].certificates),
     )
 
 
@@ -400,6 +403,7 @@ def version_info(
         compromised_at=_told(version.compromised_at),
         revoked_at=_told(version.revoked_at),
         retain_until=_told(version.retain_until),
+        certificates=len(version.certificates),
     )
 
 

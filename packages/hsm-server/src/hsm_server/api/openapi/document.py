@@ -38,6 +38,7 @@ _MADE: Final = (
     *(ops.Sign, ops.SignBatch, ops.Encrypt, ops.EncryptBatch, ops.GenerateDataKey),
     *(ops.ComputeMac, ops.ComputeMacBatch, ops.Encapsulate, ops.Seal, ops.ExportKey),
     *(ops.RotateKey, ops.SetRotation, ops.ActivateKey, ops.SuspendKey, ops.HoldKey),
+    *(ops.AttachCertificates, ops.GetCertificates),
     *(ops.RevokeKey, ops.DestroyKey),
 )
 _NEXT: Final[dict[_Kind, tuple[_Kind, ...]]] = {
