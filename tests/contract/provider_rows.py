@@ -18,7 +18,7 @@ from hsm_core._internal.crypto.providers import (
 )
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
+from hsm_core.algorithms import ALGORITHMS, AESMode, Algorithm, Family, spec
 from hsm_core.protocols import CryptoProvider, KeyHandle
 
 Row = tuple[str, Algorithm]
@@ -125,6 +125,10 @@ def flow(handle: KeyHandle) -> None:
         case Family.AEAD:
             sealed = handle.seal(bytes(12), MESSAGE, b"")
             assert MESSAGE == handle.open(bytes(12), sealed, b"")
+        case Family.AES:
+            sealed = handle.encrypt_raw(AESMode.CBC_PKCS7, bytes(16), MESSAGE)
+            opened = handle.decrypt_raw(AESMode.CBC_PKCS7, bytes(16), sealed)
+            assert MESSAGE == opened
         case Family.MAC:
             assert row.mac_bytes == len(handle.mac(MESSAGE))
         case Family.KEY_WRAP:

@@ -11,7 +11,7 @@ import pytest
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.selftest import known_answer_test
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
+from hsm_core.algorithms import ALGORITHMS, AESMode, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     DecryptionError,
@@ -46,10 +46,11 @@ asymmetric = pytest.mark.parametrize(
 _SIGNATURE, _KEM = {"sign", "verify"}, {"encapsulate", "decapsulate"}
 _OFFERED = {
     Family.AEAD: {"seal", "open"},
-    Family.RSA: {*_SIGNATURE, "encrypt", "decrypt"},
+    Family.RSA: {*_SIGNATURE, "encrypt", "decrypt", "decrypt_pkcs1"},
     Family.ECDSA: {*_SIGNATURE, "agree"},
     Family.EDDSA: _SIGNATURE,
     Family.ECDH: {"agree"},
+    Family.AES: {"encrypt_raw", "decrypt_raw"},
     Family.MAC: {"mac"},
     Family.KEY_WRAP: {"wrap", "unwrap"},
     Family.KDF: {"derive"},
@@ -75,6 +76,9 @@ def _outcomes(handle: KeyHandle) -> dict[str, str]:
         "open": lambda: handle.open(bytes(12), b"", b""),
         "encrypt": lambda: handle.encrypt(b"", oaep),
         "decrypt": lambda: handle.decrypt(b"", oaep),
+        "decrypt_pkcs1": lambda: handle.decrypt_pkcs1(b""),
+        "encrypt_raw": lambda: handle.encrypt_raw(AESMode.CTR, bytes(16), b""),
+        "decrypt_raw": lambda: handle.decrypt_raw(AESMode.CTR, bytes(16), b""),
         "mac": lambda: handle.mac(b""),
         "encapsulate": handle.encapsulate,
         "decapsulate": lambda: handle.decapsulate(b""),

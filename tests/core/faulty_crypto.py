@@ -14,7 +14,7 @@ from hsm_core._internal.crypto.providers import (
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.crypto.selftest.cases import known_answers
 from hsm_core._internal.lib.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
+from hsm_core.algorithms import ALGORITHMS, AESMode, Algorithm, Cost, Family, spec
 from hsm_core.errors import (
     DecryptionError,
     EntropyUnavailableError,
@@ -37,6 +37,7 @@ METHODS: dict[Family, tuple[str, ...]] = {
     Family.ECDSA: ("sign", "verify"),
     Family.EDDSA: ("sign", "verify"),
     Family.ECDH: ("agree",),
+    Family.AES: ("encrypt_raw", "decrypt_raw", "skip tag"),
     Family.MAC: ("mac",),
     Family.KEY_WRAP: ("wrap", "unwrap", "skip check"),
     Family.KDF: ("derive",),
@@ -102,6 +103,18 @@ class FaultyHandle:
             pairs = zip(stream, ciphertext[:length], strict=False)
             return bytes(a ^ b for a, b in pairs)
         return self._spoil("open", self._handle.open(nonce, ciphertext, aad))
+
+    def decrypt_raw(
+        self, mode: AESMode, iv: bytes, ciphertext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """Return a plaintext; or never look at the tag, if that is the fault."""
+        if self._method == "skip tag" and mode is AESMode.GCM:
+            length = len(ciphertext) - 16
+            stream = self._handle.encrypt_raw(mode, iv, bytes(length), aad)
+            pairs = zip(stream, ciphertext[:length], strict=False)
+            return bytes(a ^ b for a, b in pairs)
+        opened = self._handle.decrypt_raw(mode, iv, ciphertext, aad)
+        return self._spoil("decrypt_raw", opened)
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """Return a secret and its encapsulation; always the same, if so asked."""

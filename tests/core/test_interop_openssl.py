@@ -69,7 +69,9 @@ AGREEING = [
     *of_family(Family.ECDH),
 ]
 SEEDED = of_family(Family.ML_KEM, Family.ML_DSA)
-ELSEWHERE = of_family(Family.AEAD, Family.COMPOSITE_KEM, Family.COMPOSITE_SIGNATURE)
+ELSEWHERE = of_family(
+    Family.AEAD, Family.AES, Family.COMPOSITE_KEM, Family.COMPOSITE_SIGNATURE
+)
 
 
 @pytest.fixture

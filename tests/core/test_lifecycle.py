@@ -40,6 +40,8 @@ MATRIX = {
 # Operation by state in the same order: "+" works, "p" if the policy says so.
 USES = {
     "Sign": ".+.....",
+    "RawEncrypt": ".+.....",
+    "RawDecrypt": ".++....",
     "RawSign": ".+.....",
     "RawVerify": ".++....",
     "DecryptPKCS1": ".++....",

@@ -25,8 +25,8 @@ KEM = "ML-KEM-768"
 HEADER_BYTES = 36
 ALL_USAGES = {
     "sign": "Sign RawSign",
-    "encrypt": "Encrypt",
-    "decrypt": "Decrypt DecryptPKCS1 Open",
+    "encrypt": "Encrypt RawEncrypt",
+    "decrypt": "Decrypt DecryptPKCS1 Open RawDecrypt",
     "decapsulate": "Decapsulate",
     "mac": "ComputeMac",
     "derive": "DeriveKey",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Raw signatures, and decryption by PKCS#1 v1.5."""
+"""Raw signatures, decryption by PKCS#1 v1.5, and AES with IVs of the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core.algorithms import HashAlgorithm, KeyUsage, SignatureScheme
+from hsm_core.algorithms import AESMode, HashAlgorithm, KeyUsage, SignatureScheme
 from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM
 from hsm_core.session import Session
@@ -163,3 +163,105 @@ def test_pkcs1_decryption_needs_a_policy_that_names_it() -> None:
 
         with pytest.raises(errors.AccessDeniedError):
             hsm.execute(ops.DecryptPKCS1(key_id=key, ciphertext=sent))
+
+
+IV = {mode: bytes(12 if mode is AESMode.GCM else 16) for mode in AESMode}
+
+
+@pytest.mark.parametrize("algorithm", ["AES-128", "AES-256"])
+@pytest.mark.parametrize("mode", AESMode)
+def test_raw_encryption(hsm: HSM, mode: AESMode, algorithm: str) -> None:
+    """A retired version still decrypts what it encrypted, in every mode."""
+    key = Session(hsm).create_key(algorithm).key_id
+    encrypt = ops.RawEncrypt(key_id=key, plaintext=bytes(48), mode=mode, iv=IV[mode])
+    made = hsm.execute(encrypt).ciphertext
+    Session(hsm).rotate(key)
+
+    decrypt = ops.RawDecrypt(
+        key_id=key, ciphertext=made, mode=mode, iv=IV[mode], version=1
+    )
+    assert bytes(48) == hsm.execute(decrypt).plaintext
+    assert made != hsm.execute(encrypt).ciphertext
+
+
+def test_altered_raw_ciphertexts(hsm: HSM) -> None:
+    """GCM refuses another tag or other additional data, CBC wrong padding."""
+    key = Session(hsm).create_key("AES-256").key_id
+    gcm, pad = AESMode.GCM, AESMode.CBC_PKCS7
+    with_aad = ops.RawEncrypt(
+        key_id=key, plaintext=b"m", mode=gcm, iv=IV[gcm], aad=b"a"
+    )
+    padded = ops.RawEncrypt(key_id=key, plaintext=bytes(16), mode=pad, iv=IV[pad])
+    sealed = hsm.execute(with_aad).ciphertext
+    blocks = hsm.execute(padded).ciphertext
+
+    for mode, ciphertext, aad in (
+        (gcm, sealed[:-1] + b"\0", b"a"),
+        (gcm, sealed, b"b"),
+        (pad, blocks[:16], b""),
+        (pad, blocks[:15], b""),
+    ):
+        with pytest.raises(errors.DecryptionError):
+            hsm.execute(
+                ops.RawDecrypt(
+                    key_id=key, ciphertext=ciphertext, mode=mode, iv=IV[mode], aad=aad
+                )
+            )
+
+
+@pytest.mark.parametrize("mode", [AESMode.CTR, AESMode.GCM])
+def test_stream_modes_need_both_usages(hsm: HSM, mode: AESMode) -> None:
+    """Whoever chooses the IV can decrypt: a key that may not refuses to encrypt."""
+    create = ops.CreateKey(algorithm="AES-256", usages=(KeyUsage.ENCRYPT,))
+    key = hsm.execute(create).key_id
+    raw = ops.RawEncrypt(key_id=key, plaintext=b"m", mode=mode, iv=IV[mode])
+
+    with pytest.raises(errors.KeyUsageError):
+        hsm.execute(raw)
+
+
+def test_a_rule_about_decrypt_covers_raw_encryption() -> None:
+    """Who may not decrypt can't do so by encrypting with a chosen IV."""
+    text = "version: 1\nextends: default\nrules:\n"
+    text += "  - {name: no, effect: deny, match: {operations: [Decrypt]}}\n"
+    with memory_hsm(policy=parse_policy(text)) as gateway:
+        hsm = gateway.act_as(caller())
+        key = Session(hsm).create_key("AES-256").key_id
+        mode = AESMode.CTR
+
+        with pytest.raises(errors.AccessDeniedError):
+            hsm.execute(
+                ops.RawEncrypt(key_id=key, plaintext=b"m", mode=mode, iv=IV[mode])
+            )
+
+
+def test_raw_keys_have_no_envelopes_and_others_no_raw_encryption(hsm: HSM) -> None:
+    """So no IV of a caller meets a nonce of the HSM under one key."""
+    raw = Session(hsm).create_key("AES-256").key_id
+    usual = Session(hsm).create_key("AES-256-GCM").key_id
+    mode = AESMode.GCM
+
+    for operation in (
+        ops.Encrypt(key_id=raw, plaintext=b"m"),
+        ops.Decrypt(key_id=raw, ciphertext=bytes(80)),
+        ops.GenerateDataKey(key_id=raw),
+        ops.Rewrap(key_id=raw, ciphertext=bytes(80)),
+        ops.RawEncrypt(key_id=usual, plaintext=b"m", mode=mode, iv=IV[mode]),
+    ):
+        with pytest.raises(errors.UnsupportedOperationError):
+            hsm.execute(operation)
+
+
+def test_lengths_of_raw_encryption(hsm: HSM) -> None:
+    """IV and blocks must have the length of the mode, and only GCM takes aad."""
+    key = Session(hsm).create_key("AES-256").key_id
+    cbc = AESMode.CBC
+
+    for fault, values in (
+        ("iv must be 16", {"iv": bytes(12)}),
+        ("multiple of 16", {"plaintext": b"m"}),
+        ("aad must be omitted", {"aad": b"a"}),
+    ):
+        given = {"plaintext": bytes(16), "iv": IV[cbc], **values}
+        with pytest.raises(errors.InvalidInputError, match=fault):
+            hsm.execute(ops.RawEncrypt(key_id=key, mode=cbc, **given))

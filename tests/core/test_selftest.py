@@ -73,7 +73,9 @@ SAMPLE = {ALGORITHMS[name].family: name for name in reversed(PROMPT)}.values()
 def material(algorithm: Algorithm) -> bytes:
     """Return a good key: a known one."""
     known = known_answers(algorithm)
-    return next(known[n] for n in ("key", "kw_key", "agreement_key") if n in known)
+    return next(
+        known[n] for n in ("key", "kw_key", "cbc_key", "agreement_key") if n in known
+    )
 
 
 def stopped_with(algorithm: Algorithm) -> set[Algorithm]:

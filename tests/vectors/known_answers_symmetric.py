@@ -13,6 +13,8 @@ def collect_symmetric(wycheproof: Path) -> Answers:
     """Return the known answers of every algorithm with symmetric keys."""
     answers = {f"AES-{bits}-GCM": _aes_gcm(bits) for bits in (256, 128)}
     answers["ChaCha20-Poly1305"] = _chacha20()
+    for bits in (256, 128):
+        answers[f"AES-{bits}"] = _aes(bits)
     for bits in (256, 384, 512):
         answers[f"HMAC-SHA-{bits}"] = _hmac(bits, wycheproof)
     for bits in (256, 128):
@@ -38,6 +40,34 @@ def _aes_gcm(bits: int) -> dict[str, str]:
         "aad": found["AAD"],
         "ciphertext": found["CT"] + found["Tag"],
     }
+
+
+def _aes(bits: int) -> dict[str, str]:
+    """Return answers of CBC, CTR and GCM, each with a key of its own."""
+    cbc_name, ctr_name = f"CBCMMT{bits}.rsp", f"aes-{bits}-ctr.txt"
+    cbc = _third(f"ciphers/AES/CBC/{cbc_name}")
+    ctr = _third(f"ciphers/AES/CTR/{ctr_name}")
+    gcm = _aes_gcm(bits)
+    return {
+        "source": (
+            f"NIST CAVS 11.1, {cbc_name}, ENCRYPT, COUNT 2; RFC 3686, section 6 "
+            f"({ctr_name}, COUNT 2); {gcm['source']}"
+        ),
+        **{f"cbc_{name}": value for name, value in cbc.items()},
+        **{f"ctr_{name}": value for name, value in ctr.items()},
+        "gcm_key": gcm["key"],
+        "gcm_iv": gcm["nonce"],
+        "gcm_plaintext": gcm["plaintext"],
+        "gcm_aad": gcm["aad"],
+        "gcm_ciphertext": gcm["ciphertext"],
+    }
+
+
+def _third(path: str) -> dict[str, str]:
+    """Return the third case of a file, of more than one block."""
+    found = next(r for r in read_records(path, "CIPHERTEXT") if r["COUNT"] == "2")
+    names = ("key", "iv", "plaintext", "ciphertext")
+    return {name: found[name.upper()].lower() for name in names}
 
 
 def _chacha20() -> dict[str, str]:

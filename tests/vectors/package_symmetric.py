@@ -8,12 +8,14 @@ from functools import partial
 from typing import Final
 
 from hsm_core import primitives
-from hsm_core.algorithms import Algorithm, HashAlgorithm, spec
+from hsm_core._internal.crypto.pyca.provider import PycaCryptoProvider
+from hsm_core.algorithms import AESMode, Algorithm, HashAlgorithm, spec
 from hsm_core.errors import DecryptionError, InputSizeError, MacMismatchError
 from tests.vectors.package import Block, field_bytes, read_blocks
 from tests.vectors.tally import Tally, expect_refusal
 
 _GCM: Final = {16: Algorithm.AES_128_GCM, 32: Algorithm.AES_256_GCM}
+_AES: Final = {16: Algorithm.AES_128, 32: Algorithm.AES_256}
 _KEY_WRAP: Final = {16: Algorithm.AES_128_KW, 32: Algorithm.AES_256_KW}
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
@@ -43,6 +45,24 @@ def _run_gcm(path: str, tally: Tally) -> int:
                 made = primitives.aead_encrypt(algorithm, key, iv, plaintext, aad)
                 assert ciphertext + tag == made
             tally.judge(algorithm, test, decrypt)
+    return count
+
+
+def _run_aes(path: str, tally: Tally, *, mode: AESMode) -> int:
+    count = 0
+    for count, block in enumerate(read_blocks(path, "KEY"), 1):
+        names = ("KEY", "IV", "PLAINTEXT", "CIPHERTEXT")
+        key, iv, plaintext, ciphertext = (field_bytes(block, name) for name in names)
+        algorithm = _AES.get(len(key), Algorithm.AES_256)
+        load = partial(PycaCryptoProvider().load, algorithm, key)
+        test = {"tcId": count, "result": "valid"}
+        if len(key) not in _AES:
+            tally.refuse(test, "key length", InputSizeError, load)
+            continue
+        handle = load()
+        assert ciphertext == handle.encrypt_raw(mode, iv, plaintext)
+        assert plaintext == handle.decrypt_raw(mode, iv, ciphertext)
+        tally.judge(algorithm, test, load)
     return count
 
 
@@ -136,6 +156,15 @@ SYMMETRIC_FILES: Final[dict[str, Callable[[str, Tally], int]]] = {
     **{
         f"ciphers/AES/GCM/gcm{direction}{bits}.rsp": _run_gcm
         for direction in ("Decrypt", "EncryptExtIV")
+        for bits in (128, 192, 256)
+    },
+    **{
+        f"ciphers/AES/CBC/CBC{name}{bits}.rsp": partial(_run_aes, mode=AESMode.CBC)
+        for name in ("GFSbox", "KeySbox", "MMT", "VarKey", "VarTxt")
+        for bits in (128, 192, 256)
+    },
+    **{
+        f"ciphers/AES/CTR/aes-{bits}-ctr.txt": partial(_run_aes, mode=AESMode.CTR)
         for bits in (128, 192, 256)
     },
     "ciphers/ChaCha20Poly1305/boringssl.txt": partial(

@@ -96,6 +96,7 @@ _CLAUSES: Final[Mapping[str, str]] = {
     Family.EDDSA: "FIPS 186-5, 7.6 and 7.7; RFC 8032, 5.1",
     Algorithm.ED448: "FIPS 186-5, 7.6 and 7.7; RFC 8032, 5.2",
     Family.ECDH: "RFC 7748, 5 and 6.1",
+    Family.AES: "SP 800-38A, 6.2 and 6.5; SP 800-38D, 7.1 and 7.2",
     Family.MAC: "FIPS 198-1, 4",
     Family.KEY_WRAP: "SP 800-38F, 6.2 (KW) and 6.3 (KWP)",
     Family.KDF: "RFC 5869, 2.2 and 2.3; SP 800-56C, 5.1",

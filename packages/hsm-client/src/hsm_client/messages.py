@@ -17,6 +17,7 @@ from hsm_core.errors import (
     InputSizeError,
     InvalidInputError,
     TransportError,
+    UnsupportedOperationError,
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result_type
@@ -142,7 +143,12 @@ def request_of(operation: Operation[Any], /) -> Request:
     Raises:
         InvalidInputError: The operation is invalid; the message names the field.
         InputSizeError: A field next to a long payload is too long for a URL.
+        UnsupportedOperationError: No server offers the operation.
     """
+    if not hasattr(operation, "route"):
+        raise UnsupportedOperationError(
+            f"No server offers {type(operation).__name__}; only an embedded HSM does."
+        )
     route = operation.route
     fields = _checked_fields(operation)
     path = API_PREFIX + route.path

@@ -28,7 +28,7 @@ from hsm_core._policies.token_identities import TokenIdentity
 from hsm_core.algorithms import KeyUsage
 from hsm_core.identities import SYSTEM_PREFIX, identity
 from hsm_core.model import ApprovalDemand, Caller, Role
-from hsm_core.operations import OPERATIONS
+from hsm_core.operations import LOCAL_OPERATIONS, OPERATIONS
 from hsm_core.protocols import KeyFacts, KeyTerms, NameTerms
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -404,7 +404,8 @@ INTERNAL_OPERATIONS: Final = frozenset(
 )
 """Internal operations, requested only by the HSM."""
 
-KNOWN_OPERATIONS: Final = INTERNAL_OPERATIONS | {o.__name__ for o in OPERATIONS}
+_REQUESTED: Final = (*OPERATIONS, *LOCAL_OPERATIONS)
+KNOWN_OPERATIONS: Final = INTERNAL_OPERATIONS | {o.__name__ for o in _REQUESTED}
 """Operations that a policy can name."""
 
 BATCHES: Final = {
@@ -443,8 +444,10 @@ _EXPORTED: Final = (
     ("Sign", KeyUsage.SIGN),
     ("RawSign", KeyUsage.SIGN),
     ("Encrypt", KeyUsage.ENCRYPT),
+    ("RawEncrypt", KeyUsage.ENCRYPT),
     ("Decrypt", KeyUsage.DECRYPT),
     ("DecryptPKCS1", KeyUsage.DECRYPT),
+    ("RawDecrypt", KeyUsage.DECRYPT),
     ("Open", KeyUsage.DECRYPT),
     ("Decapsulate", KeyUsage.DECAPSULATE),
     ("ComputeMac", KeyUsage.MAC),
@@ -457,6 +460,12 @@ TWINS: Final = (
     Form("RawSign", "Sign"),
     Form("RawVerify", "Verify"),
     Form("DecryptPKCS1", "Decrypt"),
+    # With an IV of one's choice, the stream modes decrypt what they encrypt.
+    *(
+        Form(raw, kind)
+        for raw in ("RawEncrypt", "RawDecrypt")
+        for kind in ("Encrypt", "Decrypt")
+    ),
     # The shared secret of a sealed message opens it, without its AAD.
     Form("Decapsulate", "Open", KeyUsage.DECRYPT),
     Form("RecoverStore", "RecoverKey"),
@@ -479,7 +488,7 @@ KEYED: Final = (
     | {"ListKeys"}
     | {
         operation.__name__
-        for operation in OPERATIONS
+        for operation in _REQUESTED
         if "key_id" in operation.__struct_fields__ or operation.other_keys
     }
 ) - {"ListApprovals", "ListAuditEvents", "RecoverKey"}

@@ -7,6 +7,7 @@ spellings that users of the original know (``aes256gcm``, ``rsa2048``, ``p256`` 
 """
 
 from hsm_core.algorithms.names import (
+    AESMode,
     Algorithm,
     CiphertextEncoding,
     Cost,
@@ -24,6 +25,7 @@ from hsm_core.algorithms.table import ALGORITHMS, spec
 
 __all__ = [
     "ALGORITHMS",
+    "AESMode",
     "Algorithm",
     "AlgorithmSpec",
     "CiphertextEncoding",

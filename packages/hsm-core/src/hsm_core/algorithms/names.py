@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 __all__ = [
+    "AESMode",
     "Algorithm",
     "CiphertextEncoding",
     "Cost",
@@ -38,6 +39,8 @@ class Algorithm(StrEnum):
     HMAC_SHA_256 = "HMAC-SHA-256"
     HMAC_SHA_384 = "HMAC-SHA-384"
     HMAC_SHA_512 = "HMAC-SHA-512"
+    AES_256 = "AES-256"
+    AES_128 = "AES-128"
     AES_256_KW = "AES-256-KW"
     AES_128_KW = "AES-128-KW"
     HKDF_SHA_256 = "HKDF-SHA-256"
@@ -74,6 +77,7 @@ class Family(StrEnum):
     """Algorithms that share their operations and parameters."""
 
     AEAD = "AEAD"
+    AES = "AES"
     RSA = "RSA"
     ECDSA = "ECDSA"
     EDDSA = "EdDSA"
@@ -145,6 +149,20 @@ class CiphertextEncoding(StrEnum):
 
     ENVELOPE = "envelope"
     RAW = "raw"
+
+
+class AESMode(StrEnum):
+    """
+    Mode of operation of AES (SP 800-38A, SP 800-38D).
+
+    ``CBC`` takes whole blocks, ``CBC-PKCS7`` pads (RFC 5652, section 6.3). ``GCM`` ends
+    with a tag of 128 bits.
+    """
+
+    CBC = "CBC"
+    CBC_PKCS7 = "CBC-PKCS7"
+    CTR = "CTR"
+    GCM = "GCM"
 
 
 class KeyFormat(StrEnum):

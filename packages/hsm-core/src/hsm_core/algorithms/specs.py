@@ -29,7 +29,9 @@ _QUANTUM_SAFE = frozenset(
     }
 )
 _COMPOSITE = frozenset({Family.COMPOSITE_KEM, Family.COMPOSITE_SIGNATURE})
-_SYMMETRIC = frozenset({Family.AEAD, Family.MAC, Family.KEY_WRAP, Family.KDF})
+_SYMMETRIC = frozenset(
+    {Family.AEAD, Family.AES, Family.MAC, Family.KEY_WRAP, Family.KDF}
+)
 
 RSAES_OAEP = 2
 """Envelope kind of ciphertexts by RSAES-OAEP."""

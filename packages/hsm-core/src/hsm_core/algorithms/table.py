@@ -324,6 +324,20 @@ def _aead(
     )
 
 
+def _aes(algorithm: Algorithm, category: int, key_bytes: int) -> AlgorithmSpec:
+    return AlgorithmSpec(
+        algorithm=algorithm,
+        family=Family.AES,
+        standard="FIPS 197, SP 800-38A, SP 800-38D",
+        category=category,
+        strength_bits=8 * key_bytes,
+        usages=CRYPT,
+        default_usages=CRYPT,
+        key_bytes=key_bytes,
+        aliases=(f"aes-{8 * key_bytes}-raw",),
+    )
+
+
 def _hmac(algorithm: Algorithm, size: int, *aliases: str) -> AlgorithmSpec:
     return AlgorithmSpec(
         algorithm=algorithm,
@@ -396,6 +410,11 @@ MACS: Final = (
     _hmac(Algorithm.HMAC_SHA_256, 32, "hmacsha256", "hmac-sha256", "hs256"),
     _hmac(Algorithm.HMAC_SHA_384, 48, "hmacsha384", "hmac-sha384", "hs384"),
     _hmac(Algorithm.HMAC_SHA_512, 64, "hmacsha512", "hmac-sha512", "hs512"),
+)
+
+RAW_CIPHERS: Final = (
+    _aes(Algorithm.AES_256, 5, 32),
+    _aes(Algorithm.AES_128, 1, 16),
 )
 
 KEY_WRAPS: Final = (
@@ -547,6 +566,7 @@ _ROWS: Final = (
     *CIPHERS,
     *PUBLIC_KEY,
     *MACS,
+    *RAW_CIPHERS,
     *KEY_WRAPS,
     *KEY_DERIVATIONS,
     *QUANTUM_SAFE,

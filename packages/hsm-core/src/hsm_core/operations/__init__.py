@@ -47,6 +47,7 @@ from hsm_core.operations.service import *
 from hsm_core.operations.signing import *
 
 __all__ = [
+    "LOCAL_OPERATIONS",
     "OPERATIONS",
     "AnyOperation",
     "Effect",
@@ -89,7 +90,13 @@ OPERATIONS: Final[tuple[type[Operation[Any]], ...]] = tuple(
     for kind in vars(subject).values()
     if isinstance(kind, type) and issubclass(kind, Operation) and "route" in vars(kind)
 )
-"""All operations, in the order of the reference. :meta hide-value:"""
+"""Operations with a REST route, in the order of the reference. :meta hide-value:"""
+
+LOCAL_OPERATIONS: Final[tuple[type[Operation[Any]], ...]] = (
+    raw.RawEncrypt,
+    raw.RawDecrypt,
+)
+"""Operations without a REST route, for interfaces over an embedded HSM."""
 
 if TYPE_CHECKING:
     AnyOperation: TypeAlias = Operation[Any]

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Raw operations: RSA and ECDSA without hashing, and RSAES-PKCS1-v1_5."""
+"""Raw operations: signatures without hashing, RSAES-PKCS1-v1_5, AES in any mode."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from hsm_core.algorithms import KeyUsage, SignatureEncoding
+from hsm_core.algorithms import AESMode, KeyUsage, SignatureEncoding
+from hsm_core.model import Secret
 from hsm_core.operations.base import (
     Effect,
     KeyReference,
@@ -15,10 +16,10 @@ from hsm_core.operations.base import (
     VersionNumber,
     base64_text,
 )
-from hsm_core.operations.encryption import Plaintext
+from hsm_core.operations.encryption import Ciphertext, Plaintext
 from hsm_core.operations.signing import Signature
 
-__all__ = ["DecryptPKCS1", "RawSign", "RawVerify"]
+__all__ = ["DecryptPKCS1", "RawDecrypt", "RawEncrypt", "RawSign", "RawVerify"]
 
 _DIGEST = bytes.fromhex("2c5d7d17e6b6f8a3d9c4b3a29e8f7c6b5a493827")
 
@@ -108,4 +109,50 @@ class DecryptPKCS1(Operation[Plaintext], frozen=True, kw_only=True):
 
     key_id: KeyReference
     ciphertext: bytes
+    version: VersionNumber | None = None
+
+
+class RawEncrypt(Operation[Ciphertext], frozen=True, kw_only=True):
+    """
+    Encrypt with an AES key in a mode and with an IV of the caller.
+
+    For interfaces whose programs choose both, such as PKCS#11. It has no REST route:
+    `Encrypt` is the operation for programs that can choose. Only GCM detects altered
+    ciphertexts, and an IV that is used twice reveals plaintexts. Whoever chooses the IV
+    of CTR or GCM can also decrypt, so these need the usage ``decrypt`` too, and every
+    rule about `Encrypt` and `Decrypt` covers this operation.
+
+    Attributes:
+        iv: 12 bytes for GCM; 16 for the others, of CTR the first counter block.
+        aad: GCM only: authenticated, not encrypted.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    plaintext: Secret
+    mode: AESMode
+    iv: bytes
+    aad: bytes = b""
+
+
+class RawDecrypt(Operation[Plaintext], frozen=True, kw_only=True):
+    """
+    Decrypt what `RawEncrypt` made; every failure is the same `DecryptionError`.
+
+    Attributes:
+        iv: As in `RawEncrypt`.
+        aad: As in `RawEncrypt`.
+        version: None means the current version.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    ciphertext: bytes
+    mode: AESMode
+    iv: bytes
+    aad: bytes = b""
     version: VersionNumber | None = None

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from hsm_core.algorithms import (
+    AESMode,
     Algorithm,
     Family,
     HashAlgorithm,
@@ -188,6 +189,38 @@ class KeyHandle(Protocol):
 
         Raises:
             DecryptionError: Anything is wrong.
+        """
+        ...
+
+    def encrypt_raw(
+        self, mode: AESMode, iv: bytes, plaintext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """
+        Return the AES ciphertext in a mode with this IV; of GCM ciphertext ‖ tag.
+
+        Args:
+            mode: Mode of operation.
+
+            iv: 12 bytes for GCM, 16 for the others.
+
+            plaintext: What to encrypt.
+
+            aad: GCM only.
+
+        Raises:
+            InputSizeError: IV or plaintext are of another length than the mode takes.
+        """
+        ...
+
+    def decrypt_raw(
+        self, mode: AESMode, iv: bytes, ciphertext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """
+        Return what `encrypt_raw` was given.
+
+        Raises:
+            InputSizeError: The IV is of another length.
+            DecryptionError: Anything else is wrong.
         """
         ...
 

@@ -50,7 +50,7 @@ _ASKED: Final = {
 
 _SEEDED: Final = frozenset({Family.ML_KEM, Family.ML_DSA})
 _SECRET_LAST: Final = _SEEDED | {
-    *(Family.AEAD, Family.MAC, Family.KEY_WRAP, Family.KDF),
+    *(Family.AEAD, Family.AES, Family.MAC, Family.KEY_WRAP, Family.KDF),
     *(Family.EDDSA, Family.ECDH),
 }
 """Families whose kept form is the secret, or ends with it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import AESMode, Algorithm
 from hsm_core.errors import HSMError, UnavailableError
 from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
@@ -130,6 +130,20 @@ class GuardedHandle:
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.decrypt`."""
         return self._run(self.unguarded.decrypt, octets(ciphertext), parameters)
+
+    def encrypt_raw(
+        self, mode: AESMode, iv: bytes, plaintext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """See `KeyHandle.encrypt_raw`."""
+        given = map(octets, (iv, plaintext, aad))
+        return self._run(self.unguarded.encrypt_raw, mode, *given)
+
+    def decrypt_raw(
+        self, mode: AESMode, iv: bytes, ciphertext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """See `KeyHandle.decrypt_raw`."""
+        given = map(octets, (iv, ciphertext, aad))
+        return self._run(self.unguarded.decrypt_raw, mode, *given)
 
     def decrypt_pkcs1(self, ciphertext: bytes, /) -> bytes:
         """See `KeyHandle.decrypt_pkcs1`."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import NoReturn, Protocol
 
 from hsm_core._internal.crypto.der import subject_public_key_info
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import AESMode, Algorithm
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
@@ -67,6 +67,18 @@ class BaseHandle(ABC):
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """Refuse public-key decryption."""
         self._refuse("decrypt with a private key")
+
+    def encrypt_raw(
+        self, mode: AESMode, iv: bytes, plaintext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """Refuse encryption in a mode of AES."""
+        self._refuse("encrypt with a given IV")
+
+    def decrypt_raw(
+        self, mode: AESMode, iv: bytes, ciphertext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """Refuse decryption in a mode of AES."""
+        self._refuse("decrypt with a given IV")
 
     def decrypt_pkcs1(self, ciphertext: bytes, /) -> bytes:
         """Refuse public-key decryption by PKCS#1 v1.5."""

@@ -181,8 +181,19 @@ def _check_family(
         )
 
 
+def _check_envelopes(row: AlgorithmSpec) -> None:
+    if row.family is Family.AES:
+        raise UnsupportedOperationError(
+            f"key_id: {row.algorithm} keys are for RawEncrypt and RawDecrypt only; use "
+            f"an {row.algorithm}-GCM key.",
+            algorithm=row.algorithm.value,
+            field="key_id",
+        )
+
+
 def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) -> None:
     _check_family(operation, row)
+    _check_envelopes(row)
     if row.family is Family.RSA:
         return
     if operation.encoding is CiphertextEncoding.RAW:
@@ -342,6 +353,10 @@ class GenerateDataKeyHandler(UseHandler[ops.GenerateDataKey, ops.DataKey]):
 
     current_for, protects = "GenerateDataKey", ("length",)
 
+    def check(self, context: RequestContext[ops.GenerateDataKey], /) -> None:
+        """Check that ciphertexts of the key are envelopes."""
+        _check_envelopes(context.spec)
+
     def perform(
         self, context: RequestContext[ops.GenerateDataKey], /
     ) -> Answer[ops.DataKey]:
@@ -368,8 +383,9 @@ class RewrapHandler(UseHandler[ops.Rewrap, ops.Ciphertext]):
     current_for, protects = "Encrypt", ("ciphertext",)
 
     def check(self, context: RequestContext[ops.Rewrap], /) -> None:
-        """Check the other usage that the key needs."""
+        """Check the other usage that the key needs, and that it has envelopes."""
         check_usage(context.key, KeyUsage.ENCRYPT)
+        _check_envelopes(context.spec)
 
     def perform(self, context: RequestContext[ops.Rewrap], /) -> Answer[ops.Ciphertext]:
         """Do both; the plaintext stays here. One of the newest version is done too."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Raw operations: RSA and ECDSA without hashing, and RSAES-PKCS1-v1_5."""
+"""Raw operations: signatures without hashing, RSAES-PKCS1-v1_5, AES in any mode."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -14,11 +14,23 @@ from hsm_core._internal.handlers.base import Answer, UseHandler, handles
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.signatures import CheckHandler
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
-from hsm_core._internal.keyring.versions import require_version
-from hsm_core.algorithms import Algorithm, Family, SignatureEncoding, spec
-from hsm_core.errors import SignatureMismatchError, UnsupportedOperationError
+from hsm_core._internal.keyring.versions import check_usage, require_version
+from hsm_core.algorithms import (
+    AESMode,
+    Algorithm,
+    Family,
+    KeyUsage,
+    SignatureEncoding,
+    spec,
+)
+from hsm_core.errors import (
+    InvalidInputError,
+    SignatureMismatchError,
+    UnsupportedOperationError,
+)
 
 RawOp = TypeVar("RawOp", ops.RawSign, ops.RawVerify)
+RawCipher = TypeVar("RawCipher", ops.RawEncrypt, ops.RawDecrypt)
 
 
 def _with_encoding(operation: RawOp, document: KeyDocument | None) -> RawOp:
@@ -125,3 +137,66 @@ class DecryptPKCS1Handler(UseHandler[ops.DecryptPKCS1, ops.Plaintext]):
             key_id=key.key_id, version=version.version, plaintext=plaintext
         )
         return Answer(result, version.version, bound=bound)
+
+
+_STREAMS: Final = frozenset({AESMode.CTR, AESMode.GCM})
+"""Modes in which whoever chooses the IV can decrypt by encrypting."""
+
+
+def _check_mode(context: RequestContext[RawCipher]) -> None:
+    operation = context.operation
+    if context.spec.family is not Family.AES:
+        raise UnsupportedOperationError(
+            f"key_id: {context.spec.algorithm} keys don't support raw encryption; "
+            "only AES-128 and AES-256 keys do.",
+            algorithm=context.key.algorithm,
+            field="key_id",
+        )
+    if operation.aad and operation.mode is not AESMode.GCM:
+        raise InvalidInputError("aad must be omitted except for GCM.", field="aad")
+    if operation.mode in _STREAMS:
+        check_usage(context.key, KeyUsage.ENCRYPT)
+        check_usage(context.key, KeyUsage.DECRYPT)
+
+
+@handles(ops.RawEncrypt)
+class RawEncryptHandler(UseHandler[ops.RawEncrypt, ops.Ciphertext]):
+    """Encrypt with an IV of the caller, with the current version."""
+
+    current_for, protects = "RawEncrypt", ("plaintext",)
+
+    def check(self, context: RequestContext[ops.RawEncrypt], /) -> None:
+        """Check key, mode and usages."""
+        _check_mode(context)
+
+    def perform(
+        self, context: RequestContext[ops.RawEncrypt], /
+    ) -> Answer[ops.Ciphertext]:
+        """Encrypt."""
+        key, sent = context.key, context.operation
+        handle = self._services.inventory.materials.handle(key, key.current_version)
+        made = handle.encrypt_raw(sent.mode, sent.iv, sent.plaintext, sent.aad)
+        result = ops.Ciphertext(key_id=key.key_id, version=key.current, ciphertext=made)
+        return Answer(result, key.current, bound=sent.iv + made)
+
+
+@handles(ops.RawDecrypt)
+class RawDecryptHandler(UseHandler[ops.RawDecrypt, ops.Plaintext]):
+    """Decrypt with an IV of the caller."""
+
+    def check(self, context: RequestContext[ops.RawDecrypt], /) -> None:
+        """Check key, mode and usages."""
+        _check_mode(context)
+
+    def perform(
+        self, context: RequestContext[ops.RawDecrypt], /
+    ) -> Answer[ops.Plaintext]:
+        """Decrypt; whatever is wrong with the ciphertext has one answer."""
+        key, sent = context.key, context.operation
+        version = require_version(key, sent.version, "RawDecrypt")
+        handle = self._services.inventory.materials.handle(key, version)
+        found = handle.decrypt_raw(sent.mode, sent.iv, sent.ciphertext, sent.aad)
+        result = ops.Plaintext(
+            key_id=key.key_id, version=version.version, plaintext=found
+        )
+        return Answer(result, version.version, bound=sent.iv + sent.ciphertext)

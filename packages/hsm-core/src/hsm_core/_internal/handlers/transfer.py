@@ -110,7 +110,7 @@ _ENOUGH_BITS: Final = 128
 """
 Security strength in bits that is enough to wrap any key (SP 800-57 part 1, table 4).
 """
-_CARRIED: Final = frozenset({Family.AEAD, Family.MAC})
+_CARRIED: Final = frozenset({Family.AEAD, Family.AES, Family.MAC})
 """
 Families that any category carries, RSA's 0 too, as other systems expect.
 

@@ -33,6 +33,7 @@ _FAMILIES: Final = {
     Family.ECDSA: "Short signatures, widely supported.",
     Family.EDDSA: "Short, fast, deterministic signatures without parameters.",
     Family.ECDH: "Key agreement with another party.",
+    Family.AES: "AES in a mode and with IVs chosen by programs, over PKCS#11 only.",
     Family.MAC: "Message authentication with a shared secret key.",
     Family.KEY_WRAP: "Wraps other keys for export and import.",
     Family.KDF: "Derives other keys from this key.",
@@ -79,6 +80,12 @@ _PURPOSES: Final = (
         "Derive or agree on keys",
         "Derive further keys from this one.",
         (Family.KDF, Family.ECDH),
+    ),
+    (
+        "pkcs11",
+        "Encrypt over PKCS#11",
+        "For programs that choose mode and IV themselves.",
+        (Family.AES,),
     ),
     (
         "wrap",

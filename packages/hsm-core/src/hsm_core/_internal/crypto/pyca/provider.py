@@ -68,6 +68,7 @@ _ASYMMETRIC: Final = {
 }
 _SYMMETRIC: Final[dict[Family, Callable[[Algorithm, bytes], KeyHandle]]] = {
     Family.AEAD: symmetric.AEADHandle,
+    Family.AES: symmetric.AESHandle,
     Family.MAC: symmetric.HMACHandle,
     Family.KEY_WRAP: symmetric.KeyWrapHandle,
     Family.KDF: symmetric.HKDFHandle,

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Symmetric keys: AES-GCM, ChaCha20-Poly1305, HMAC, AES key wrap and HKDF."""
+"""Symmetric keys: AES, ChaCha20-Poly1305, HMAC, AES key wrap and HKDF."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import add
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC, CTR
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import (
@@ -18,11 +21,19 @@ from cryptography.hazmat.primitives.keywrap import (
     aes_key_wrap,
     aes_key_wrap_with_padding,
 )
+from cryptography.hazmat.primitives.padding import PKCS7
 
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.pyca.encoding import HASHES
 from hsm_core._internal.lib.buffers import written
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, HashAlgorithm, spec
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    AESMode,
+    Algorithm,
+    Family,
+    HashAlgorithm,
+    spec,
+)
 from hsm_core.errors import DecryptionError, InputSizeError
 
 NONCE_BYTES: Final = 12
@@ -115,6 +126,76 @@ def _refuse_lengths(nonce: bytes, plaintext: bytes, aad: bytes) -> None:
             raise InputSizeError(
                 field, actual=len(value), minimum=minimum, maximum=maximum
             )
+
+
+BLOCK_BYTES: Final = 16
+"""Block of AES."""
+
+
+class AESHandle(SymmetricHandle):
+    """
+    An AES key for any mode, with IVs of the caller.
+
+    Standard:
+        SP 800-38A, sections 6.2 and 6.5; SP 800-38D with 96-bit IV and 128-bit tag; RFC
+        5652, section 6.3.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._aes, self._gcm = AES(key), AESGCM(key)
+
+    def encrypt_raw(
+        self, mode: AESMode, iv: bytes, plaintext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """Encrypt; without padding, CBC takes whole blocks."""
+        _check_iv(mode, iv)
+        if max(len(plaintext), len(aad)) > MOST_BYTES:
+            raise InputSizeError("plaintext", actual=len(plaintext), maximum=MOST_BYTES)
+        if mode is AESMode.GCM:
+            return self._gcm.encrypt(iv, plaintext, aad)
+        if mode is AESMode.CBC and len(plaintext) % BLOCK_BYTES:
+            raise InputSizeError(
+                "plaintext",
+                actual=len(plaintext),
+                maximum=MOST_BYTES,
+                unit="bytes, a multiple of 16",
+            )
+        encryptor = Cipher(self._aes, _MODES[mode](iv)).encryptor()
+        if mode is AESMode.CBC_PKCS7:
+            padder = PKCS7(8 * BLOCK_BYTES).padder()
+            plaintext = padder.update(plaintext) + padder.finalize()
+        return encryptor.update(plaintext) + encryptor.finalize()
+
+    def decrypt_raw(
+        self, mode: AESMode, iv: bytes, ciphertext: bytes, aad: bytes = b"", /
+    ) -> bytes:
+        """Decrypt, or raise `DecryptionError` whatever is wrong with the ciphertext."""
+        _check_iv(mode, iv)
+        try:
+            if mode is AESMode.GCM:
+                return self._gcm.decrypt(iv, ciphertext, aad)
+            decryptor = Cipher(self._aes, _MODES[mode](iv)).decryptor()
+            plaintext = decryptor.update(ciphertext) + decryptor.finalize()
+            if mode is not AESMode.CBC_PKCS7:
+                return plaintext
+            unpadder = PKCS7(8 * BLOCK_BYTES).unpadder()
+            return unpadder.update(plaintext) + unpadder.finalize()
+        except (InvalidTag, ValueError, OverflowError):
+            raise DecryptionError from None
+
+
+_MODES: Final[dict[AESMode, Callable[[bytes], CBC | CTR]]] = {
+    AESMode.CBC: CBC,
+    AESMode.CBC_PKCS7: CBC,
+    AESMode.CTR: CTR,
+}
+
+
+def _check_iv(mode: AESMode, iv: bytes) -> None:
+    size = NONCE_BYTES if mode is AESMode.GCM else BLOCK_BYTES
+    if len(iv) != size:
+        raise InputSizeError("iv", actual=len(iv), minimum=size, maximum=size)
 
 
 class HMACHandle(SymmetricHandle):

@@ -24,6 +24,7 @@ _TESTS: Final[dict[Family, tuple[Callable[[Case], None], Callable[[Pair], None]]
     Family.ECDSA: (families.check_ecdsa, families.pair_curve),
     Family.EDDSA: (families.check_eddsa, families.sign_and_verify),
     Family.ECDH: (families.check_agreement, families.pair_agreement),
+    Family.AES: (families.check_aes, families.pair_aes),
     Family.MAC: (families.check_mac, families.pair_mac),
     Family.KEY_WRAP: (families.check_wrap, families.pair_wrap),
     Family.KDF: (families.check_derivation, families.pair_derivation),

@@ -22,6 +22,7 @@ from hsm_core._internal.crypto.selftest.cases import (
     failure,
 )
 from hsm_core.algorithms import (
+    AESMode,
     HashAlgorithm,
     SignatureScheme,
     spec,
@@ -249,6 +250,41 @@ def check_aead(case: Case) -> None:
     _expect_refusal(case, "tag", lambda: handle.open(nonce, altered(ciphertext), aad))
 
 
+def check_aes(case: Case) -> None:
+    """Encrypt and decrypt in every mode, and refuse a wrong tag and wrong padding."""
+    for mode in (AESMode.CBC, AESMode.CTR, AESMode.GCM):
+        _check_mode(case, mode)
+    known = case.known
+    handle = case.provider.load(case.algorithm, known["gcm_key"])
+    iv, aad, wrong = known["gcm_iv"], known["gcm_aad"], altered(known["gcm_ciphertext"])
+    refused = partial(handle.decrypt_raw, AESMode.GCM, iv, wrong, aad)
+    _expect_refusal(case, "tag", refused)
+    _check_padding(case)
+
+
+def _check_mode(case: Case, mode: AESMode) -> None:
+    name, known = mode.lower(), case.known
+    handle = case.provider.load(case.algorithm, known[f"{name}_key"])
+    iv, aad = known[f"{name}_iv"], known.get(f"{name}_aad", b"")
+    made = handle.encrypt_raw(mode, iv, known[f"{name}_plaintext"], aad)
+    case.expect(f"{name}_ciphertext", made)
+    opened = handle.decrypt_raw(mode, iv, known[f"{name}_ciphertext"], aad)
+    case.expect(f"{name}_plaintext", opened)
+
+
+def _check_padding(case: Case) -> None:
+    """Pad the known plaintext of CBC, whose blocks come out the same."""
+    handle = case.provider.load(case.algorithm, case.known["cbc_key"])
+    iv, plaintext = case.known["cbc_iv"], case.known["cbc_plaintext"]
+    padded = handle.encrypt_raw(AESMode.CBC_PKCS7, iv, plaintext)
+    case.expect("cbc_ciphertext", padded[: len(plaintext)])
+    opened = handle.decrypt_raw(AESMode.CBC_PKCS7, iv, padded)
+    case.expect("cbc_plaintext", opened)
+    # Without its last block, it ends with a byte that is no padding.
+    unpadded = partial(handle.decrypt_raw, AESMode.CBC_PKCS7, iv, padded[:-16])
+    _expect_refusal(case, "padding", unpadded)
+
+
 def check_mac(case: Case) -> None:
     """Compute a MAC."""
     case.expect("mac", case.private().mac(case.known["message"]))
@@ -278,6 +314,14 @@ def pair_aead(pair: Pair) -> None:
     """Check that what was encrypted is decrypted, and was encrypted."""
     sealed = pair.public.seal(_NONCE, MESSAGE, b"")
     opened = pair.private.open(_NONCE, sealed, b"")
+    pair.expect(holds=opened == MESSAGE and not sealed.startswith(MESSAGE))
+
+
+def pair_aes(pair: Pair) -> None:
+    """Check that what was encrypted is decrypted, and was encrypted."""
+    iv = bytes(16)
+    sealed = pair.public.encrypt_raw(AESMode.CBC_PKCS7, iv, MESSAGE)
+    opened = pair.private.decrypt_raw(AESMode.CBC_PKCS7, iv, sealed)
     pair.expect(holds=opened == MESSAGE and not sealed.startswith(MESSAGE))
 
 
