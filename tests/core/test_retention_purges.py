@@ -432,6 +432,39 @@ def test_the_intent_claims_what_is_done(tmp_path: Path, kind: str) -> None:
         assert gone[-48:] not in path.read_bytes(), path.name
 
 
+def test_material_of_many_versions(tmp_path: Path) -> None:
+    """It is purged at once, and the ledger has one digest of all sealed forms."""
+    count = 300
+    world = World(tmp_path, asks_people=True)
+    key = world.old_key()
+    for _ in range(count - 1):
+        world.session.rollback(key, 1)
+    world.session.rotate(key)
+    store = world.hsm._services.inventory.store  # noqa: SLF001 (what is sealed in it)
+    numbers = [n for n in range(1, count + 2) if n != 2]
+    blobs = [store.get_blob(key, n) or b"" for n in numbers]
+    world.pass_time(31, every=15.5)
+    world.consent()
+    world.sweep()
+    world.pass_time(2)
+    states = world.states(key)
+    intent, outcome = [e for e in world.attested() if e.version == numbers[-1]]
+    world.close()
+
+    lines = [
+        f"{number} {hashlib.sha256(blob).hexdigest()} {len(blob)}\n"
+        for number, blob in zip(numbers, blobs, strict=True)
+    ]
+    assert [DESTROYED] * (count + 1) == states[:-1]
+    assert "ok" == outcome.code
+    assert (
+        hashlib.sha256("".join(lines).encode()).hexdigest()
+        == (intent.parameters["blobs_sha256"])
+    )
+    assert [str(number) for number in numbers] == intent.parameters["versions"]
+    assert "blob_sha256" not in intent.parameters
+
+
 def test_in_memory_no_file_is_claimed(tmp_path: Path) -> None:
     """Nothing was overwritten, and nothing is said to have been."""
     world = World(tmp_path)

@@ -10,6 +10,7 @@ attested. Until then the next sweep goes on with it, or gives it up.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -45,6 +46,9 @@ _FILES: Final = (
     " A file that could not be overwritten, or has a second name, was only removed."
 )
 """Additional note if files are overwritten; written before that."""
+
+_MOST_LISTED: Final = 256
+"""Most versions whose blobs a record lists one by one."""
 
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 
@@ -283,8 +287,7 @@ class Purger(Journal):
         parameters: Parameters = {
             "material_id": candidate.material_id,
             "versions": [str(number) for number in candidate.numbers],
-            "blob_sha256": [v.blob_sha256 for v in candidate.versions],
-            "blob_bytes": [str(self._size(document, n)) for n in candidate.numbers],
+            **self._blob_facts(candidate),
             "opened_at": candidate.opened_at,
             "window_days": candidate.window.days,
             "window_rule": candidate.window.rule,
@@ -307,9 +310,17 @@ class Purger(Journal):
             policy=policy,
         )
 
-    def _size(self, document: KeyDocument, number: int) -> int:
-        blob = self._inventory.store.get_blob(document.key_id, number)
-        return len(blob) if blob is not None else 0
+    def _blob_facts(self, candidate: Candidate) -> Parameters:
+        """Return digests and lengths of all blobs; of many blobs, one digest."""
+        key_id, versions = candidate.document.key_id, candidate.versions
+        digests = [v.blob_sha256 for v in versions]
+        blobs = (self._inventory.store.get_blob(key_id, v.version) for v in versions)
+        sizes = [str(len(blob or b"")) for blob in blobs]
+        if len(versions) <= _MOST_LISTED:
+            return {"blob_sha256": digests, "blob_bytes": sizes}
+        lines = zip(candidate.numbers, digests, sizes, strict=True)
+        text = "".join(f"{number} {digest} {size}\n" for number, digest, size in lines)
+        return {"blobs_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _material_of(intent: AuditDraft) -> str:
