@@ -150,13 +150,17 @@ def pem_uri(
     deliver_public(invocation.output, text.encode(), out)
 
 
+def _discard(note: str) -> None:
+    """Print no note: the command itself reports its errors."""
+
+
 def _uri(
     invocation: Invocation,
     key_id: str,
     kind: ObjectType | None,
     options: dict[str, Any],
 ) -> str:
-    access = open_access(invocation, _NAME, **options)
+    access = open_access(invocation, _NAME, notify=_discard, **options)
     try:
         hsm = access.hsm(Program())
         whole = whole_key(hsm, key_id) if is_short(key_id) else key_id
@@ -175,7 +179,7 @@ def doctor(invocation: Invocation, /, **options: Any) -> None:
 
     Exits with 1 if programs can't use the token.
     """
-    access = open_access(invocation, _NAME, **options)
+    access = open_access(invocation, _NAME, notify=_discard, **options)
     try:
         found = Diagnosis(checks=tuple(checks(access)))
     finally:

@@ -11,6 +11,7 @@ import click
 
 from hsm_cli.interfaces.access import MAX_PIN_BYTES, Access, Connector, Embedded, Server
 from hsm_cli.invocation import Invocation
+from hsm_cli.io.output import print_note
 from hsm_core.errors import InputSizeError
 from hsm_core.secret_input import is_literal_secret, read_secret_text
 
@@ -76,6 +77,7 @@ def open_access(
     hmac_key: Path | None = None,
     policy: Path | None = None,
     pin: str | None = None,
+    notify: Callable[[str], None] = print_note,
 ) -> Access:
     """
     Return the HSM of an interface.
@@ -94,6 +96,8 @@ def open_access(
         policy: Value of ``--policy``.
 
         pin: Value of ``--pin``.
+
+        notify: Called with each note on a refusal; see `Access`.
 
     Raises:
         click.UsageError: Options do not go together.
@@ -118,7 +122,8 @@ def open_access(
             audit_key=hmac_key,
             policy=policy,
         )
-    return Access(interface, connector, pin=b"" if pin is None else _pin_of(pin))
+    secret = b"" if pin is None else _pin_of(pin)
+    return Access(interface, connector, pin=secret, notify=notify)
 
 
 def _pin_of(text: str) -> bytes:
