@@ -3,6 +3,10 @@
 
 import pytest
 
+from hsm_client.client_certificates import ClientCertificate
+from hsm_client.messages import Answer, EventBlock, Request
+from hsm_client.settings import ClientSettings, TokenSettings
+from hsm_client.tokens import secret_signer
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.errors import (
@@ -134,3 +138,18 @@ class TestProblems:
             client.execute(ops.Status())
 
         assert client.execute(ops.GenerateRandom(length=5)).random
+
+
+def test_no_secret_in_repr() -> None:
+    """Values with secrets and payloads show their class only."""
+    hidden = "very-secret"
+    for value in (
+        Answer(status=200, content_type="", body=hidden.encode()),
+        Request(method="POST", target="/", headers={}, body=hidden.encode()),
+        EventBlock(data=hidden.encode()),
+        ClientCertificate(None, (), hidden.encode(), hidden),  # type: ignore[arg-type]
+        ClientSettings(client_key_password=hidden),
+        TokenSettings(auth_token=hidden, jwt_secret=hidden),
+        secret_signer(hidden.encode(), kid=hidden),
+    ):
+        assert f"<{type(value).__name__}>" == repr(value) == str(value)

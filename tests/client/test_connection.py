@@ -119,7 +119,7 @@ class TestConnection:
         """A connection that is gone while the request is written is a lost one."""
 
         def send(connection: HTTPConnection, _: bytes) -> None:
-            connection.sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
             raise BrokenPipeError
 
         monkeypatch.setattr(HTTPConnection, "send", send)

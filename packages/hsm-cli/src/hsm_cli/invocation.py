@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
@@ -20,10 +19,10 @@ from hsm_cli.short_ids import (
     whole_key,
     with_whole_ids,
 )
-from hsm_client.settings import ClientSettings
 
 if TYPE_CHECKING:
     from hsm_client import RemoteHSM
+    from hsm_client.settings import ClientSettings
     from hsm_client.waiting import ApprovalWait
     from hsm_core.errors import HSMError
     from hsm_core.model import AuditEntry, KeyInfo
@@ -90,7 +89,7 @@ class Invocation:
         """
         whole = with_whole_ids(self._connected, operation, self._whole_ids)
         given = self.idempotency_key if idempotency_key is None else idempotency_key
-        key = secrets.token_hex(16) if given is None else given
+        key = os.urandom(16).hex() if given is None else given
         approval = self.whole_approval(approval_id or self.approval_id)
         expected = expected_generation or self.expected_generation
         if self.preview == CURL:
@@ -191,6 +190,9 @@ class Invocation:
 
     def raise_timeout(self, seconds: float) -> None:
         """Raise the time-out for a long-running operation."""
+        # Help does without msgspec.
+        from msgspec.structs import replace
+
         longest = max(seconds, self.settings.timeout_seconds)
         self.settings = replace(self.settings, timeout_seconds=longest)
 

@@ -13,16 +13,16 @@ import click
 from click.core import ParameterSource
 
 from hsm_cli.io.output import Form
-from hsm_client.settings import (
+from hsm_client.defaults import (
     DEFAULT_ENDPOINT,
     DEFAULT_TIMEOUT_SECONDS,
     DEFAULT_TOKEN_TTL_SECONDS,
-    ClientSettings,
     TokenAlgorithm,
-    TokenSettings,
 )
 
 if TYPE_CHECKING:
+    from hsm_client.settings import ClientSettings
+
     # It is generic for type checkers only.
     _ParamType = click.ParamType[Any]
 else:
@@ -354,6 +354,9 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
     Raises:
         click.UsageError: Two flags are mutually exclusive.
     """
+    # Help does without them.
+    from hsm_client.settings import ClientSettings, TokenSettings
+
     token, secret = values["auth_token"] or "", values["jwt_secret"] or ""
     keys = [name for name in _KEYS if given_as_flag(ctx, name)]
     if keys and given_as_flag(ctx, "auth_token"):

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from hsm_client.aio_remote import AsyncRemoteHSM, open_async_remote
 from hsm_client.choosing import StrPath, choose_settings
 from hsm_client.connection import approval_wait, attempt_key, shown_of
-from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS
+from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.steps import run_async_steps
 from hsm_client.waiting import ApprovalWait, Attempt, waiting
 from hsm_core.async_users import AsyncKey, AsyncUser

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from hsm_client.aio_transport import AsyncTransport
+from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.exchange import (
     MAX_ANSWER_BYTES,
     Pause,
@@ -23,7 +24,7 @@ from hsm_client.exchange import (
 )
 from hsm_client.messages import Answer, Request, error_of
 from hsm_client.profile_secrets import key_password_of
-from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from hsm_client.settings import ClientSettings
 from hsm_client.steps import run_async_steps
 from hsm_client.tokens import open_token
 from hsm_client.transport import open_tls_context

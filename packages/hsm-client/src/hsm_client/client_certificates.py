@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import ssl
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from hsm_client.failures import reason
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
@@ -23,8 +24,7 @@ _SEQUENCE: Final = b"\x30"
 """First byte of every PKCS#12 file: ASN.1 in BER."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
+class ClientCertificate(msgspec.Struct, frozen=True):
     """
     Client certificate with its key, from a PKCS#12 file.
 
@@ -37,8 +37,11 @@ class ClientCertificate:
 
     certificate: Certificate
     authorities: tuple[Certificate, ...]
-    pem: bytes = field(repr=False)
-    password: str = field(repr=False)
+    pem: bytes
+    password: str
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 def is_pkcs12(path: Path) -> bool:

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from hsm_client.choosing import StrPath, choose_settings
+from hsm_client.defaults import DEFAULT_TIMEOUT_SECONDS
 from hsm_client.exchange import new_idempotency_key
 from hsm_client.remote import RemoteHSM, open_remote
-from hsm_client.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from hsm_client.settings import ClientSettings
 from hsm_client.waiting import ApprovalWait, execute_when_approved
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import AuditEntry

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
+
+import msgspec
 
 from hsm_client.messages import (
     Answer,
@@ -67,8 +68,7 @@ _UNSETTLING: Final = (
 """Errors that say nothing of an earlier attempt: access is checked before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Time between two attempts, in seconds."""
 
     seconds: float
@@ -93,7 +93,7 @@ Each request is answered by its response, by the `HSMError` that it raised, or b
 
 def new_idempotency_key() -> str:
     """Return a new idempotency key: 32 random hex digits."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def exchange(
@@ -198,7 +198,7 @@ def _repeat(
 def _pause(attempt: int, answer: Answer | None = None) -> Pause:
     wish = answer.retry_after_seconds if answer is not None else None
     if wish is None:
-        spread = 0.5 + secrets.randbelow(1000) / 1000
+        spread = 0.5 + os.urandom(1)[0] / 256
         wish = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * spread
     return Pause(wish)
 

@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
-from typing import Final
+from typing import Any, Final
 
 _PIECE_BYTES: Final = 16 * 1024
 """Longest plaintext of a TLS record, which is what one read returns."""
@@ -98,15 +98,17 @@ def connect(
         ConnectError: There is no connection to the server.
         OSError: The TLS handshake failed.
     """
+    # Bytes, unlike text, do not load the codec of names beyond ASCII.
+    encoded: Any = host.encode()
     try:
-        plain = socket.create_connection((host, port), timeout_seconds)
+        plain = socket.create_connection((encoded, port), timeout_seconds)
     except OSError as error:
         raise ConnectError from error
     try:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = host.partition("%")[0]
         # Certificates hold names without the dot that ends a complete one.
-        secure = context.wrap_socket(plain, server_hostname=name.rstrip("."))
+        secure = context.wrap_socket(plain, server_hostname=name.rstrip(".").encode())
     except BaseException:
         plain.close()
         raise

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -27,8 +26,7 @@ from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 _LONGEST_BLOCK: Final = 4 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class EventBlock:
+class EventBlock(msgspec.Struct):
     """
     Event or comment: the lines up to an empty line.
 
@@ -40,7 +38,10 @@ class EventBlock:
 
     id: str = ""
     event: str = ""
-    data: bytes = field(default=b"", repr=False)
+    data: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 class BlockReader:
@@ -103,8 +104,7 @@ _TARGET_CHARACTERS: Final = 120 * 1024
 """Longest path with query: servers accept lines of 128 KiB by default."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """
     HTTP request without credentials.
 
@@ -116,11 +116,13 @@ class Request:
     method: str
     target: str
     headers: dict[str, str]
-    body: bytes | None = field(repr=False)
+    body: bytes | None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """
     HTTP response.
 
@@ -131,9 +133,12 @@ class Answer:
 
     status: int
     content_type: str
-    body: bytes = field(repr=False)
+    body: bytes
     result_fields: str = ""
     retry_after_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 def request_of(operation: Operation[Any], /) -> Request:

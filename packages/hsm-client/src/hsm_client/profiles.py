@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -98,8 +97,7 @@ class Profile(Record, frozen=True, kw_only=True, rename="kebab"):
     format: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profiles:
+class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     """
     All profiles of this user.
 

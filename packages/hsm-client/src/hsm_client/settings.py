@@ -3,33 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    # It loads the core's model, which help does not need.
-    from hsm_client.profiles import Profile
+import msgspec
 
-DEFAULT_ENDPOINT: Final = "https://localhost:8443"
-DEFAULT_TIMEOUT_SECONDS: Final = 30.0
-DEFAULT_TOKEN_TTL_SECONDS: Final = 300
-LONGEST_USUAL_TTL_SECONDS: Final = 86400
-"""Longest token lifetime that servers accept by default."""
-
-
-class TokenAlgorithm(StrEnum):
-    """Signature algorithm of minted tokens, by its name on the command line."""
-
-    HS256 = "hs256"
-    RS256 = "rs256"
-    ES256 = "es256"
-    EDDSA = "eddsa"
+from hsm_client.defaults import (
+    DEFAULT_ENDPOINT,
+    DEFAULT_TIMEOUT_SECONDS,
+    DEFAULT_TOKEN_TTL_SECONDS,
+    TokenAlgorithm,
+)
+from hsm_client.profiles import Profile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSettings:
+class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
     Source of the bearer token.
 
@@ -47,8 +34,8 @@ class TokenSettings:
         profile: Profile whose stored token is used if nothing else is set.
     """
 
-    auth_token: str = field(default="", repr=False)
-    jwt_secret: str = field(default="", repr=False)
+    auth_token: str = ""
+    jwt_secret: str = ""
     actor: str = "cli-operator"
     roles: tuple[str, ...] = ("operator",)
     ttl_seconds: int = DEFAULT_TOKEN_TTL_SECONDS
@@ -58,9 +45,11 @@ class TokenSettings:
     kid: str = ""
     profile: Profile | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
     Connection settings and waiting times.
 
@@ -80,10 +69,13 @@ class ClientSettings:
     ca_bundle: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
-    client_key_password: str = field(default="", repr=False)
+    client_key_password: str = ""
     insecure: bool = False
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     waits: bool = False
     wait_seconds: float | None = None
     profile: Profile | None = None
-    token: TokenSettings = field(default_factory=TokenSettings)
+    token: TokenSettings = TokenSettings()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"

@@ -6,16 +6,18 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from hsm_client.defaults import TokenAlgorithm
 from hsm_client.profile_secrets import open_profile_token
-from hsm_client.settings import TokenAlgorithm, TokenSettings
+from hsm_client.settings import TokenSettings
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import parse_role
 from hsm_core.secret_input import read_secret, read_secret_text
@@ -37,8 +39,7 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class TokenSigner:
+class TokenSigner(msgspec.Struct, frozen=True):
     """
     Signer of tokens.
 
@@ -51,6 +52,9 @@ class TokenSigner:
     algorithm: str
     kid: str
     sign: Callable[[bytes], bytes]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 def secret_signer(secret: bytes, kid: str = "") -> TokenSigner:
@@ -189,7 +193,7 @@ def mint_token(
         "roles": sorted({parse_role(name).value for name in roles}),
         "iat": issued_at,
         "exp": issued_at + ttl_seconds,
-        "jti": secrets.token_hex(16),
+        "jti": os.urandom(16).hex(),
     }
     if issuer:
         claims["iss"] = issuer

@@ -85,7 +85,10 @@ def _load_authorities(context: ssl.SSLContext, ca_bundle: Path | None) -> None:
         ) from None
 
 
-_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
+_LABEL: Final = "[A-Za-z0-9_-]{1,63}"
+_HOST: Final = re.compile(
+    rf"{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?"
+)
 """Name or IPv4 address, or IPv6 address with or without a zone."""
 
 CONNECTIONS: Final = 64
@@ -303,11 +306,6 @@ def parse_endpoint(endpoint: str) -> tuple[str, int, str]:
             "fragment.",
             field="endpoint",
         )
-    try:
-        # Resolvers use this encoding; fail early on names that it rejects.
-        host.encode("idna")
-    except UnicodeError:
-        raise _invalid_host(host) from None
     if not _HOST.fullmatch(host):
         raise _invalid_host(host)
     return host, port or 443, parts.path.rstrip("/")

@@ -7,9 +7,10 @@ import errno
 import os
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
+
+import msgspec
 
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
@@ -83,8 +84,7 @@ def open_regular(path: Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SettingFile:
+class SettingFile(msgspec.Struct, frozen=True):
     """
     Content and access of a settings file.
 
@@ -96,6 +96,9 @@ class SettingFile:
 
     data: bytes
     is_open_to_others: bool
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 def read_file_of_settings(

@@ -12,7 +12,8 @@ import binascii
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from types import UnionType
+from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 
@@ -146,44 +147,53 @@ def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
 
 def bytes_fields(cls: type) -> frozenset[str]:
     """Return which fields of a record are byte strings."""
-    found = _BYTES_FIELDS.get(cls)
-    if found is None:
-        found = frozenset(
-            field.encode_name
-            for field in msgspec.structs.fields(cls)
-            if _holds_bytes(msgspec.inspect.type_info(field.type))
-        )
-        _BYTES_FIELDS[cls] = found
-    return found
-
-
-_BYTES_FIELDS: Final[dict[type, frozenset[str]]] = {}
+    return _fields_of(cls).byte_strings
 
 
 def item_types(cls: type) -> dict[str, type[msgspec.Struct]]:
     """Return which fields are lists of records, and of what records."""
-    found = _ITEM_TYPES.get(cls)
+    return _fields_of(cls).items
+
+
+class _Fields(msgspec.Struct, frozen=True):
+    byte_strings: frozenset[str]
+    items: dict[str, type[msgspec.Struct]]
+
+
+_FIELDS: Final[dict[type, _Fields]] = {}
+
+
+def _fields_of(cls: type) -> _Fields:
+    found = _FIELDS.get(cls)
     if found is None:
-        found = {
-            field.encode_name: item
-            for field in msgspec.structs.fields(cls)
-            if (item := _item_type(msgspec.inspect.type_info(field.type))) is not None
-        }
-        _ITEM_TYPES[cls] = found
+        fields = msgspec.structs.fields(cls)
+        items = {field.encode_name: _item_type(field.type) for field in fields}
+        found = _FIELDS[cls] = _Fields(
+            frozenset(field.encode_name for field in fields if _is_bytes(field.type)),
+            {name: item for name, item in items.items() if item is not None},
+        )
     return found
 
 
-_ITEM_TYPES: Final[dict[type, dict[str, type[msgspec.Struct]]]] = {}
+# Not msgspec.inspect: it describes every record inside too, which takes ten times as
+# long, and each command of the client waits for it.
 
 
-def _item_type(info: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
-    match info:
-        case msgspec.inspect.Metadata(type=inner):
+def _is_bytes(kind: Any) -> bool:
+    if kind is bytes:
+        return True
+    if isinstance(kind, UnionType) or get_origin(kind) in {Annotated, Union}:
+        return any(map(_is_bytes, get_args(kind)))
+    return False
+
+
+def _item_type(kind: Any) -> type[msgspec.Struct] | None:
+    match get_origin(kind), get_args(kind):
+        case origin, (inner, *_) if origin is Annotated:
             return _item_type(inner)
-        case msgspec.inspect.VarTupleType(
-            item_type=msgspec.inspect.StructType(cls=cls)
-        ):
-            return cls
+        case origin, (item, last) if origin is tuple and last is ...:
+            is_record = isinstance(item, type) and issubclass(item, msgspec.Struct)
+            return item if is_record else None
         case _:
             return None
 
@@ -221,15 +231,3 @@ def with_bytes(
         else value
         for name, value in tree.items()
     }
-
-
-def _holds_bytes(info: msgspec.inspect.Type) -> bool:
-    match info:
-        case msgspec.inspect.BytesType():
-            return True
-        case msgspec.inspect.UnionType(types=types):
-            return any(_holds_bytes(kind) for kind in types)
-        case msgspec.inspect.Metadata(type=inner):
-            return _holds_bytes(inner)
-        case _:
-            return False

@@ -8,14 +8,17 @@ commands start without it.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from hsm_cli.__about__ import __version__
 from hsm_cli.groups import Listing, Program
 from hsm_cli.options import global_flags
-from hsm_client.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
+from hsm_client.defaults import LONGEST_USUAL_TTL_SECONDS
+
+if TYPE_CHECKING:
+    from hsm_client.settings import TokenSettings
 
 CONTEXT: Final[dict[str, Any]] = {
     "help_option_names": ["-h", "--help"],

@@ -7,7 +7,7 @@ import hmac
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -318,6 +318,8 @@ class Server:
 
     def open(self, pin: str) -> None:
         """Connect; see `Connector.open`."""
+        from msgspec.structs import replace
+
         from hsm_client.remote import open_remote
 
         settings = self._settings

@@ -11,9 +11,10 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import BinaryIO, Final, NamedTuple, Protocol
+
+import msgspec
 
 from hsm_cli.io.output import OutputError, Progress
 from hsm_core.algorithms import Algorithm, HashAlgorithm
@@ -69,8 +70,7 @@ def decode_pem(data: bytes, label: str) -> bytes:
     return decode_base64(body, what=label)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, kw_only=True):
     """
     Input of a command: an argument, a file or standard input.
 
@@ -83,9 +83,12 @@ class Source:
     """
 
     what: str
-    text: str | None = field(default=None, repr=False)
+    text: str | None = None
     path: str | None = None
     is_base64: bool = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     def read(self) -> bytes:
         """

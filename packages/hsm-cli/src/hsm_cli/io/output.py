@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, Self
@@ -94,7 +93,6 @@ class Form(StrEnum):
     JSONL = "jsonl"
 
 
-@dataclass(slots=True, kw_only=True)
 class Output:
     """
     Standard output in the requested form.
@@ -105,9 +103,12 @@ class Output:
         colour: Whether output to a terminal may be colored.
     """
 
-    form: Form = Form.TABLE
-    field: str = ""
-    colour: bool = True
+    def __init__(
+        self, *, form: Form = Form.TABLE, field: str = "", colour: bool = True
+    ) -> None:
+        self.form = form
+        self.field = field
+        self.colour = colour
 
     @property
     def is_record(self) -> bool:

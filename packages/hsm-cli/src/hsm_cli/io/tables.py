@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from hsm_cli.io.output import neutral
 
@@ -15,8 +16,7 @@ SHORT_ID_CHARACTERS: Final = 8
 _NOTHING: Final = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """
     Column of a table of records.
 
