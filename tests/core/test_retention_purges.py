@@ -17,7 +17,7 @@ import pytest
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.retention.service import removal_method
 from hsm_core.errors import HSMError, KeyStateError
-from hsm_core.model import ApprovalState, AuditEvent, KeyState
+from hsm_core.model import ApprovalState, AuditEvent, KeyId, KeyState
 from hsm_core.settings import KeyStoreKind
 from tests.core.audit_support import read_lines
 from tests.core.dual_disk import KINDS
@@ -442,7 +442,7 @@ def test_material_of_many_versions(tmp_path: Path) -> None:
     world.session.rotate(key)
     store = world.hsm._services.inventory.store  # noqa: SLF001 (what is sealed in it)
     numbers = [n for n in range(1, count + 2) if n != 2]
-    blobs = [store.get_blob(key, n) or b"" for n in numbers]
+    blobs = [store.get_blob(KeyId(key), n) or b"" for n in numbers]
     world.pass_time(31, every=15.5)
     world.consent()
     world.sweep()
