@@ -15,9 +15,19 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+class _Entry(Generic[V]):
+    __slots__ = ("value", "was_used")
+
+    def __init__(self, value: V) -> None:
+        self.value = value
+        self.was_used = False
+
+
 class BoundedCache(Generic[K, V]):
     """
-    Least-recently-used cache. Thread-safe.
+    Cache that evicts what was not used since it was last considered. Thread-safe.
+
+    Use is noted without a lock, so its statistics may miss some of many threads.
 
     Args:
         limit: How many entries to keep, from 1.
@@ -25,7 +35,7 @@ class BoundedCache(Generic[K, V]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._items: OrderedDict[K, V] = OrderedDict()
+        self._items: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._lock = threading.Lock()
         self._hits = self._misses = self._stores = 0
 
@@ -39,35 +49,29 @@ class BoundedCache(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """Return the value of *key*, or None."""
-        with self._lock:
-            value = self._items.get(key)
-            if value is None:
-                self._misses += 1
-            else:
-                self._hits += 1
-                self._items.move_to_end(key)
-            return value
+        entry = self._items.get(key)
+        if entry is None:
+            self._misses += 1
+            return None
+        self._hits += 1
+        entry.was_used = True
+        return entry.value
 
     def get_all(self, keys: Sequence[K]) -> list[V | None]:
         """Return the value of each key, or None."""
-        with self._lock:
-            found = [self._items.get(key) for key in keys]
-            for key, value in zip(keys, found, strict=True):
-                if value is not None:
-                    self._items.move_to_end(key)
-            missing = found.count(None)
-            self._hits += len(found) - missing
-            self._misses += missing
-        return found
+        return [self.get(key) for key in keys]
 
     def put(self, key: K, value: V) -> None:
-        """Insert *value*, and evict the oldest entries beyond the limit."""
+        """Insert *value*, and evict entries beyond the limit."""
         with self._lock:
             self._stores += 1
-            self._items[key] = value
+            newest = self._items[key] = _Entry(value)
             self._items.move_to_end(key)
             while len(self._items) > self._limit:
-                self._items.popitem(last=False)
+                oldest, entry = self._items.popitem(last=False)
+                if entry.was_used or entry is newest:
+                    entry.was_used = False
+                    self._items[oldest] = entry
 
     def drop(self, key: K) -> None:
         """Remove the entry of *key*."""

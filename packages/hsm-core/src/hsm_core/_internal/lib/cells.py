@@ -31,6 +31,20 @@ class Cell:
     def bump(self) -> None:
         """Note a change that is visible by now."""
         self.value = object()
+        # After the value: whoever sees this one sees that one too.
+        _NEWEST.value = object()
+
+
+class _Newest:
+    """Mark that every change replaces, so that most snapshots need no comparison."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = object()
+
+
+_NEWEST: Final = _Newest()
 
 
 class KeyCells:
@@ -45,25 +59,26 @@ class KeyCells:
 
 
 class Snapshot:
-    """
-    Values of cells, each as it was before its subject was read.
+    """Values of cells, each as it was before its subject was read."""
 
-    Attributes:
-        marks: The cells, each with its value then.
-    """
-
-    __slots__ = ("marks",)
+    __slots__ = ("_compared", "_marks")
 
     def __init__(self, *cells: Cell) -> None:
-        self.marks = [(cell, cell.value) for cell in cells]
+        self._marks = [(cell, cell.value) for cell in cells]
+        self._compared: object = None
 
     def add(self, cell: Cell) -> None:
         """Include a further cell, from now on."""
-        self.marks.append((cell, cell.value))
+        self._marks.append((cell, cell.value))
+        self._compared = None
 
     def holds(self) -> bool:
         """Return whether nothing has changed since."""
-        for cell, value in self.marks:
+        newest = _NEWEST.value
+        if self._compared is newest:
+            return True
+        for cell, value in self._marks:
             if cell.value is not value:
                 return False
+        self._compared = newest
         return True

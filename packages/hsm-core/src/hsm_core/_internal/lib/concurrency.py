@@ -20,10 +20,10 @@ class Gate:
     """Admission gate for operations. Thread-safe."""
 
     def __init__(self) -> None:
-        self._inside = 0
+        # Adding to a list and taking from it are atomic; a lock would cost more.
+        self._inside = list[None]()
         self._is_closed = False
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition()
         self._process = os.getpid()
 
     @contextmanager
@@ -51,16 +51,16 @@ class Gate:
             raise UnavailableError(
                 "The HSM was opened by the parent process; open it again in this one."
             )
-        with self._lock:
-            if self._is_closed:
-                raise UnavailableError("The HSM is closed.")
-            self._inside += 1
+        self._inside.append(None)
+        if self._is_closed:
+            self.leave()
+            raise UnavailableError("The HSM is closed.")
 
     def leave(self) -> None:
         """Release a passage."""
-        with self._lock:
-            self._inside -= 1
-            if self._is_closed:
+        self._inside.pop()
+        if self._is_closed:
+            with self._changed:
                 self._changed.notify_all()
 
     def close(self, timeout_seconds: float) -> bool:
@@ -74,7 +74,7 @@ class Gate:
         with self._changed:
             self._is_closed = True
             return self._changed.wait_for(
-                lambda: self._inside == 0, timeout=timeout_seconds
+                lambda: not self._inside, timeout=timeout_seconds
             )
 
 

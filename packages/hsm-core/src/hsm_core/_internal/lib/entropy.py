@@ -9,7 +9,6 @@ in this process, so a fork can't repeat it.
 from __future__ import annotations
 
 import os
-import threading
 from typing import Final
 
 from hsm_core.errors import EntropyUnavailableError
@@ -31,23 +30,22 @@ class SystemEntropy:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._failed = False
         self._last = _drawn(_BLOCK_BYTES)
 
     def random_bytes(self, length: int, /) -> bytes:
         """Return *length* bytes from getrandom(2)."""
         try:
-            drawn = os.urandom(2 * _BLOCK_BYTES + length)
+            drawn = os.urandom(32 + length)
         except (OSError, NotImplementedError) as error:
             raise EntropyUnavailableError from error
-        first, second = drawn[:_BLOCK_BYTES], drawn[_BLOCK_BYTES : 2 * _BLOCK_BYTES]
-        with self._lock:
-            self._failed = self._failed or first in (second, self._last)
-            self._last = second
-            if self._failed:
-                raise EntropyUnavailableError
-        return drawn[2 * _BLOCK_BYTES :]
+        first, second, last = drawn[:16], drawn[16:32], self._last
+        # Threads may compare with the same block: each compares with one before it.
+        self._last = second
+        if self._failed or first == second or first == last:
+            self._failed = True
+            raise EntropyUnavailableError
+        return drawn[32:]
 
 
 def _drawn(length: int) -> bytes:
