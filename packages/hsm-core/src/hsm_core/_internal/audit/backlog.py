@@ -81,12 +81,13 @@ class Backlog:
         lines: list[bytes],
         mark: HeadMark,
         now: float,
-        *,
         durable: bool,
         lazy: bool,
-    ) -> None:
+    ) -> bool:
         """
-        Write the lines of one append.
+        Write the lines of one append, and return whether callers must wait.
+
+        They must where a power failure would lose too many records.
 
         Args:
             lines: The next lines.
@@ -107,26 +108,21 @@ class Backlog:
             group = self._begin_open()
         group.lines += lines
         group.mark = mark
-        for line in lines:
-            self.open_bytes += len(line)
+        self.open_bytes += len(lines[0]) if len(lines) == 1 else sum(map(len, lines))
         self._medium.write(lines, mark)
         self.written = mark
-        self._records += len(lines)
-        if durable or lazy or self._records >= _BOUNDED_RECORDS:
+        records = self._records = self._records + len(lines)
+        if durable or lazy or records >= _BOUNDED_RECORDS:
             self._note_due(now, must_sync=durable, lazy=lazy)
-        elif self.sync_at > now + _BOUNDED_SECONDS:
-            self.sync_at = now + _BOUNDED_SECONDS
+        elif self.sync_at > (due := now + _BOUNDED_SECONDS):
+            self.sync_at = due
+        return records + self._records_in_sync >= _BOUNDED_RECORDS
 
     @property
     def newest(self) -> list[bytes]:
         """The newest line that a caller wrote itself since the last sync began."""
         group = self._open
         return [] if group is None else group.lines[-1:]
-
-    @property
-    def is_far_ahead(self) -> bool:
-        """Whether callers must wait: a power failure may lose no more records."""
-        return self._records + self._records_in_sync >= _BOUNDED_RECORDS
 
     def _begin_open(self) -> Group:
         group = self._open = Group(self._timeout)

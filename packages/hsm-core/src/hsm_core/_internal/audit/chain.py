@@ -151,24 +151,26 @@ class Chain:
         """
         if not drafts:
             raise InvalidInputError("No records to append.", field="drafts")
-        end, leaf = self.end, self.end.leaf_hash
+        end, codec = self.end, self._codec
+        seq, leaf = end.seq, end.leaf_hash
         if end.is_closed:
             raise AuditUnavailableError("The audit log was closed for good.")
-        if end.seq < 0:
+        if seq < 0:
             drafts = [self._begun(), *drafts]
-        time = min(max(now, 0), MAX_INTEGER)
-        encode = self._codec.encode
-        lines, leaves = [], []
-        for seq, draft in enumerate(drafts, end.seq + 1):
-            facts, entry = encode(draft, seq=seq, prev=leaf, time=time)
-            leaf = sha256(b"\0" + entry).hexdigest()
-            lines.append(facts + entry + b"\n")
-            leaves.append(leaf)
-        for draft, leaf in zip(drafts, leaves, strict=True):
+        if not 0 <= now <= MAX_INTEGER:
+            now = min(max(now, 0), MAX_INTEGER)
+        lines, noted = [], list[tuple[AuditDraft, int, str]]()
+        for draft in drafts:
+            seq += 1
             if isinstance(draft, UseDraft):
-                end.seq, end.leaf_hash = end.seq + 1, leaf
+                line, leaf = codec.encode_use(draft, seq, leaf, now)
             else:
-                end.note(draft, end.seq + 1, leaf)
+                line, leaf = codec.encode(draft, seq, leaf, now)
+                noted.append((draft, seq, leaf))
+            lines.append(line)
+        for draft, at, hashed in noted:
+            end.note(draft, at, hashed)
+        end.seq, end.leaf_hash = seq, leaf
         return lines
 
     def _begun(self) -> AuditDraft:

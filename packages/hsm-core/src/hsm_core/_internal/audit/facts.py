@@ -32,7 +32,9 @@ SPAN: Final = 65_536
 MAX_LINE_BYTES: Final = 65_535
 """Longest line, without its newline."""
 
-_LIFETIME: Final = 3600 * 1_000_000
+LIFETIME: Final = 3600 * 1_000_000
+"""How long a facts line may be written anew, microseconds."""
+
 _KEPT: Final = 1024
 _LABELS: Final = (b"who", b"from", b"key", b"rule", b"parameters")
 _SALT_BYTES: Final = 16
@@ -175,7 +177,7 @@ class FactsBook:
         if parts == (_NOTHING,) * len(_LABELS):
             return None
         known = self._texts.get(parts)
-        if known is None or not self._is_fresh(known, now):
+        if known is None or not self.is_fresh(known, now):
             self._texts.pop(parts, None)
             known = self._texts[parts] = self._new(parts, now)
             if len(self._texts) > _KEPT:
@@ -191,11 +193,7 @@ class FactsBook:
             InputSizeError: The line would be too long.
         """
         known: FactsText | None = facts.encoded
-        if (
-            known is None
-            or known.book is not self
-            or not 0 <= now - known.made_at < _LIFETIME
-        ):
+        if known is None or not self.is_fresh(known, now):
             parts = _parts_of(facts, facts.parameters, shows_key=True)
             text = self._new(parts, now)
             try:
@@ -205,9 +203,10 @@ class FactsBook:
             facts.encoded = known
         return known
 
-    def _is_fresh(self, text: FactsText, now: int) -> bool:
+    def is_fresh(self, text: FactsText, now: int) -> bool:
+        """Return whether a facts line is of this writer, and may be used again."""
         # A clock that was set back makes it no younger.
-        return text.book is self and 0 <= now - text.made_at < _LIFETIME
+        return text.book is self and 0 <= now - text.made_at < LIFETIME
 
     def _new(self, parts: tuple[bytes, ...], now: int) -> FactsText:
         salts = [self._random(_SALT_BYTES) for _ in parts]
@@ -430,11 +429,12 @@ class FactsTrack:
 
     def trimmed(self, record: bytes, seq: int) -> bytes:
         """Return a record to be written, without its facts line if that is there."""
-        if not record.startswith(START):
-            return record
         digest = record[HASH]
+        # Of an entry alone, these bytes are no hash.
         if seq - self._first.get(digest, -SPAN) < SPAN:
             return record[record.index(b"\n") + 1 :]
+        if not record.startswith(START):
+            return record
         self._first[digest] = seq
         self._forget(seq)
         return record

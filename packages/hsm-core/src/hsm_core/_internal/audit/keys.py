@@ -17,8 +17,7 @@ _BIND_LABEL: Final = b"FerroHSM audit bind 1"
 _MARK_LABEL: Final = b"FerroHSM audit head mark 1"
 _BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
 _CHECK_LABEL: Final = b"FerroHSM audit key check 1"
-_SEQ_BYTES: Final = 16
-SALTS: Final = 256
+_SALT_BYTES: Final = 16
 
 
 def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
@@ -26,19 +25,21 @@ def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes
     return _mac_function(hmac_key, log_id, _RECORD_LABEL)
 
 
-def bind_salts_function(hmac_key: bytes, log_id: str) -> Callable[[int], bytes]:
-    """Return `SALTS` salts of ``bind``, 16 bytes each, from a seq on, for one log."""
+def bind_prefixes_function(
+    hmac_key: bytes, log_id: str
+) -> Callable[[int], list[bytes]]:
+    """Return what ``bind`` hashes first, of 256 entries from a seq on: 4 and a salt."""
     key = algorithms.AES256(_key(hmac_key, log_id, _BIND_LABEL))
     # One block for each seq, and none twice.
     encryptor = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
 
-    def salts(first: int) -> bytes:
-        numbers = range(first, first + SALTS)
-        return encryptor.update(
-            b"".join(n.to_bytes(_SEQ_BYTES, "big") for n in numbers)
-        )
+    def prefixes(first: int) -> list[bytes]:
+        blocks = [n.to_bytes(_SALT_BYTES, "big") for n in range(first, first + 256)]
+        drawn = encryptor.update(b"".join(blocks))
+        starts = range(0, len(drawn), _SALT_BYTES)
+        return [b"\4" + drawn[at : at + _SALT_BYTES] for at in starts]
 
-    return salts
+    return prefixes
 
 
 def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:

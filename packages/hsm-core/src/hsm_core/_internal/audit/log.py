@@ -313,14 +313,14 @@ class DurableAuditLog(BaseAuditLog):
             self._check_process()
         flusher, end, before, rings = self._flusher, self._chain.end, None, True
         lines: list[bytes] = []
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             flusher.wait_for_lock()
         try:
             if callable(drafts):
                 drafts = drafts()
                 if not drafts:
                     return DONE
-            if not (reserved or self._reserve.held):
+            if not (self._reserve.held or reserved):
                 reserved = all(map(_uses_the_reserve, drafts))
             flusher.check(reserved=reserved)
             before = end.state()

@@ -51,32 +51,27 @@ class WatchedClock:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._monotonic = clock.monotonic()
-        self.begun = clock.now()
-        self._lowest = 0
+        self._wall, self._steady = clock.now, clock.monotonic
+        monotonic = self._steady()
+        self.begun = self._wall()
+        self._lowest = self.begun - monotonic * 1_000_000
 
     def now(self) -> int:
         """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""
-        now = self._clock.now()
-        passed = self._clock.monotonic() - self._monotonic
-        gain = now - self.begun - int(passed * 1_000_000)
-        if gain < self._lowest:
-            self._lowest = gain
+        now = self._wall()
+        ahead = now - self._steady() * 1_000_000
+        if ahead < self._lowest:
+            self._lowest = ahead
         return now
 
     def monotonic(self) -> float:
         """Return a time that never goes back, in seconds."""
-        return self._clock.monotonic()
+        return self._steady()
 
     def look(self) -> tuple[int, int]:
         """Return wall time, and its largest gain over any time returned before."""
-        now = self._clock.now()
-        return now, max(0, self._gain(now) - self._lowest)
-
-    def _gain(self, now: int) -> int:
-        passed = self._clock.monotonic() - self._monotonic
-        return now - self.begun - int(passed * 1_000_000)
+        now = self._wall()
+        return now, max(0, int(now - self._steady() * 1_000_000 - self._lowest))
 
 
 class RetentionRule:

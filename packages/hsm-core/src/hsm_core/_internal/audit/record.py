@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 import msgspec
 
 from hsm_core._internal.audit import facts as facts_lines
 from hsm_core._internal.audit.facts import (
+    LIFETIME,
     MAX_LINE_BYTES,
     Facts,
     FactsBook,
@@ -22,11 +23,7 @@ from hsm_core._internal.audit.facts import (
     named_by,
     numbers_of,
 )
-from hsm_core._internal.audit.keys import (
-    SALTS,
-    bind_salts_function,
-    record_mac_function,
-)
+from hsm_core._internal.audit.keys import bind_prefixes_function, record_mac_function
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.uses import Uses, is_use
 from hsm_core._internal.lib.encoding import StoredForm, newer_format
@@ -70,6 +67,7 @@ TIME: Final = slice(119, 135)
 MAC_BYTES: Final = 74
 """Length of ``,"mac":"``, 64 hex digits and ``"}``."""
 
+_WRITTEN: Final = START + b'%016x","prev":"%b","time":"%016d","kind":%b%b%b'
 _BEFORE_MAC: Final = b',"mac":"'
 _HEX: Final = b"0123456789abcdef"
 _ENTRY: Final = re.compile(
@@ -86,8 +84,6 @@ _HEAD: Final = re.compile(
 _LOG_ID: Final = re.compile(r"[0-9a-f]{32}")
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _UNWRITABLE: Final = (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError)
-_BIND: Final = b"\4"
-_BEFORE_BIND: Final = b',"bind":"'
 
 
 class Entry(StoredForm, frozen=True, kw_only=True):
@@ -136,7 +132,7 @@ def leaf_hash(record: bytes) -> str:
     Standard:
         RFC 6962, section 2.1: SHA-256(0x00 ‖ entry).
     """
-    return hashlib.sha256(b"\0" + entry_of(record)).hexdigest()
+    return sha256(b"\0" + entry_of(record)).hexdigest()
 
 
 def decode_entry(entry: bytes) -> Entry | None:
@@ -212,11 +208,11 @@ class RecordCodec:
 
     __slots__ = (
         "_book",
-        "_first_salt",
+        "_first_prefix",
         "_hmac_key",
         "_mac_of",
-        "_salts",
-        "_salts_of",
+        "_prefixes",
+        "_prefixes_from",
         "log_id",
     )
 
@@ -230,8 +226,8 @@ class RecordCodec:
         self._hmac_key = hmac_key
         self._book = None if random is None else FactsBook(random)
         self._mac_of: Callable[[bytes], bytes] | None = None
-        self._salts_of: Callable[[int], bytes] | None = None
-        self._first_salt, self._salts = 0, b""
+        self._prefixes_from: Callable[[int], list[bytes]] = lambda seq: []
+        self._first_prefix, self._prefixes = 0, list[bytes]()
         if log_id is not None:
             self._adopt(log_id)
 
@@ -239,16 +235,16 @@ class RecordCodec:
         self.log_id = log_id
         if self._hmac_key is not None:
             self._mac_of = record_mac_function(self._hmac_key, log_id)
-            self._salts_of = bind_salts_function(self._hmac_key, log_id)
+            self._prefixes_from = bind_prefixes_function(self._hmac_key, log_id)
 
     def encode(
-        self, draft: AuditDraft | UseDraft, *, seq: int, prev: str, time: int
-    ) -> tuple[bytes, bytes]:
+        self, draft: AuditDraft, seq: int, prev: str, time: int
+    ) -> tuple[bytes, str]:
         """
-        Return facts line and entry of a new record.
+        Return a new record, and the leaf hash of its entry.
 
-        The facts line has its newline, and is empty if there are no facts; the entry
-        has none.
+        The record is its facts line, if it has facts, and its entry, each with a
+        newline.
 
         Args:
             draft: Content of the record.
@@ -263,34 +259,61 @@ class RecordCodec:
             InvalidInputError: The draft has no valid record form.
             InputSizeError: A line would be too long.
         """
-        mac_of, book = self._mac_of, self._book
-        if mac_of is None or book is None:
+        if self._book is None:
             raise ValueError("records can't be written without key and salts")
-        bind = b""
-        if bound := draft.bound:
-            at = seq - self._first_salt
-            if not 0 <= at < SALTS or not self._salts:
-                self._draw_salts(seq)
-                at = 0
-            salt = self._salts[16 * at : 16 * at + 16]
-            bind = b',"bind":"%b"' % (
-                hashlib.sha256(_BIND + salt + bound).hexdigest().encode()
-            )
-        if isinstance(draft, UseDraft):
-            line, members = _use(draft, book.of_facts(draft.facts, time), bind)
-        else:
-            line, members = _members(draft, book.of_draft(draft, time), bind)
-        body = _WRITTEN % (seq, prev.encode(), time, members)
-        entry = b'%b,"mac":"%b"}' % (body, mac_of(body).hex().encode())
+        text = self._book.of_draft(draft, time)
+        binding = self._bind(draft.bound, seq) if draft.bound else ""
+        members = _members(draft, text, binding)
+        body = _WRITTEN % (seq, prev.encode(), time, members, b"", b"")
+        return self._sealed(b"" if text is None else text.line, body)
+
+    def encode_use(
+        self, draft: UseDraft, seq: int, prev: str, time: int
+    ) -> tuple[bytes, str]:
+        """Return the record of a use; see `encode`."""
+        book, text = self._book, draft.facts.encoded
+        if book is None:
+            raise ValueError("records can't be written without key and salts")
+        if (
+            text is None
+            or text.book is not book
+            or not 0 <= time - text.made_at < LIFETIME
+        ):
+            text = book.of_facts(draft.facts, time)
+        kind, asked, numbers, more = text.kind, draft.request_id, draft.numbers, b""
+        try:
+            if draft.code != "ok":
+                kind += b',"code":' + _encode_text(draft.code)
+            if asked:
+                kind += b',"request_id":' + _encode_text(asked)
+            if numbers:
+                more = b',"numbers":' + _encode_text(numbers)
+            if draft.bound:
+                more += b',"bind":"%b"' % self._bind(draft.bound, seq).encode()
+            if draft.digest:
+                more += b',"digest":' + _encode_text(draft.digest)
+            if draft.detail is not None:
+                more += b',"detail":' + _encode_text(draft.detail)
+        except _UNWRITABLE as error:
+            raise _unwritable() from error
+        body = _WRITTEN % (seq, prev.encode(), time, kind, text.member, more)
+        return self._sealed(text.line, body)
+
+    def _bind(self, bound: bytes, seq: int) -> str:
+        at = seq - self._first_prefix
+        if not 0 <= at < len(self._prefixes):
+            self._first_prefix, self._prefixes, at = seq, self._prefixes_from(seq), 0
+        return sha256(self._prefixes[at] + bound).hexdigest()
+
+    def _sealed(self, facts: bytes, body: bytes) -> tuple[bytes, str]:
+        """Return facts line and entry, given without MAC, and the leaf hash."""
+        assert self._mac_of is not None  # noqa: S101 (for the type checker)
+        entry = b'%b,"mac":"%b"}' % (body, self._mac_of(body).hex().encode())
         if len(entry) > MAX_LINE_BYTES:
             raise InputSizeError(
                 "audit event", actual=len(entry), maximum=MAX_LINE_BYTES
             )
-        return line, entry
-
-    def _draw_salts(self, seq: int) -> None:
-        assert self._salts_of is not None  # noqa: S101 (for the type checker)
-        self._first_salt, self._salts = seq, self._salts_of(seq)
+        return b"%b%b\n" % (facts, entry), sha256(b"\0" + entry).hexdigest()
 
     def authenticate(self, entry: bytes, seq: int) -> None:
         """
@@ -360,35 +383,11 @@ class RecordCodec:
         return False
 
 
-_WRITTEN: Final = START + b'%016x","prev":"%b","time":"%016d","kind":%b'
 _EMPTY_HEAD: Final = b'{"format":2,"seq":"","prev":"","time":"","kind":'
 
 
-def _use(draft: UseDraft, text: FactsText, bind: bytes) -> tuple[bytes, bytes]:
-    """Return facts line and members of a use."""
-    members = text.kind
-    try:
-        if draft.code != "ok":
-            members += b',"code":' + _encode_text(draft.code)
-        if draft.request_id:
-            members += b',"request_id":' + _encode_text(draft.request_id)
-        members += text.member
-        if draft.numbers:
-            members += b',"numbers":' + _encode_text(draft.numbers)
-        members += bind
-        if draft.digest:
-            members += b',"digest":' + _encode_text(draft.digest)
-        if draft.detail is not None:
-            members += b',"detail":' + _encode_text(draft.detail)
-    except _UNWRITABLE as error:
-        raise _unwritable() from error
-    return text.line, members
-
-
-def _members(
-    draft: AuditDraft, text: FactsText | None, bind: bytes
-) -> tuple[bytes, bytes]:
-    """Return facts line and members of any record."""
+def _members(draft: AuditDraft, text: FactsText | None, binding: str) -> bytes:
+    """Return the members of any record."""
     check_draft(draft)
     has_place = draft.phase is not Phase.SINGLE
     entry = Entry(
@@ -402,7 +401,7 @@ def _members(
         request_id=draft.request_id,
         facts="" if text is None else text.digest,
         numbers=numbers_of(draft.parameters),
-        bind=bind[len(_BEFORE_BIND) : -1].decode(),
+        bind=binding,
         operation_id=draft.operation_id,
         key_id=draft.key_id if has_place else "",
         version=draft.version if has_place else 0,
@@ -417,10 +416,9 @@ def _members(
         detail=draft.detail,
     )
     try:
-        members = _ENCODER.encode(entry)[len(_EMPTY_HEAD) : -1]
+        return _ENCODER.encode(entry)[len(_EMPTY_HEAD) : -1]
     except _UNWRITABLE as error:
         raise _unwritable() from error
-    return b"" if text is None else text.line, members
 
 
 def _unwritable() -> InvalidInputError:

@@ -171,7 +171,7 @@ class Flusher:
             raise AuditUnavailableError(
                 "Too many audit records are waiting to be written."
             )
-        if not (reserved or self._reserve.held):
+        if not (self._reserve.held or reserved):
             raise AuditUnavailableError(
                 "The disk is full: the audit log accepts only records of "
                 "recovery and administration."
@@ -191,26 +191,13 @@ class Flusher:
         self, lines: list[bytes], *, durable: bool, lazy: bool = False
     ) -> AuditTicket:
         """Write lines, or hand them over to the thread; `check` must have passed."""
-        if not (self._hands_over or self._is_writing):
-            return self._write(lines, durable=durable, lazy=lazy)
-        group = self._pending
-        group.add(lines)
-        self._is_urgent = self._is_urgent or len(group.lines) >= self._gathers
-        if lazy and not durable:
-            return group.written
-        group.is_lazy = False
-        if durable or self._strict:
-            group.must_sync = True
-            return group.synced
-        return group.written
-
-    def _write(self, lines: list[bytes], *, durable: bool, lazy: bool) -> AuditTicket:
-        """Write the lines of a caller, in its own thread."""
+        if self._hands_over or self._is_writing:
+            return self._hand_over(lines, durable=durable, lazy=lazy)
         backlog = self._backlog
         began = self._written_since = time.monotonic()
         try:
             mark = self._chain.end.mark()
-            backlog.write_more(lines, mark, began, durable=durable, lazy=lazy)
+            is_far_ahead = backlog.write_more(lines, mark, began, durable, lazy)
         except BaseException as error:
             # Healing writes what is not there: so the ticket fails, not the append.
             self._begin_outage(error)
@@ -223,9 +210,22 @@ class Flusher:
         if took > self._timeout:
             self._hung_seconds = took
             self._is_urgent = True
-        if durable or (backlog.is_far_ahead and not lazy):
-            return backlog.synced
-        return DONE
+        return backlog.synced if durable or (is_far_ahead and not lazy) else DONE
+
+    def _hand_over(
+        self, lines: list[bytes], *, durable: bool, lazy: bool
+    ) -> AuditTicket:
+        """Let the thread write the lines of a caller."""
+        group = self._pending
+        group.add(lines)
+        self._is_urgent = self._is_urgent or len(group.lines) >= self._gathers
+        if lazy and not durable:
+            return group.written
+        group.is_lazy = False
+        if durable or self._strict:
+            group.must_sync = True
+            return group.synced
+        return group.written
 
     def has_taken(self, lines: list[bytes]) -> bool:
         """Return whether the newest append's lines will be written; under the lock."""

@@ -199,17 +199,21 @@ class Segments:
             MediumError: Somebody else wrote to the file, or cut it.
         """
         failpoint("audit.before_write")
-        data, live = b"".join(lines), self._all[-1]
-        written = os.write(self.descriptor, data)
+        descriptor, live = self.descriptor, self._all[-1]
+        data = lines[0] if len(lines) == 1 else b"".join(lines)
+        written = os.write(descriptor, data)
         if written != len(data):
-            write_all(self.descriptor, data[written:])
+            write_all(descriptor, data[written:])
         failpoint("audit.after_write")
         # Appending moves the position to the end of the file.
-        end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
-        if end != live.size + len(data):
+        if os.lseek(descriptor, 0, os.SEEK_CUR) != live.size + len(data):
             raise MediumError(Cause.MOVED)
         with self._guard:
-            live.add(map(len, lines))
+            if live.count % STRIDE and len(lines) == 1:
+                live.count += 1
+                live.size += len(data)
+            else:
+                live.add(map(len, lines))
 
     def prepare_sync(self, leaf_hash: str) -> None:
         """
