@@ -133,7 +133,7 @@ class AuditFacts:
         self.encoded: Any = None
 
 
-class UseDraft(msgspec.Struct, frozen=True, kw_only=True):
+class UseDraft(msgspec.Struct, frozen=True):
     """
     Draft of a use whose facts are shared with others; fields as in `AuditDraft`.
 

@@ -14,7 +14,7 @@ from hsm_core._internal.approvals.workflow import ApprovalReservation
 from hsm_core._internal.handlers.base import Answer
 from hsm_core._internal.handlers.context import RequestContext, code_of
 from hsm_core._internal.lib.cells import Snapshot
-from hsm_core.protocols import AuditDraft, UseDraft
+from hsm_core.protocols import AuditDraft, KeyStore, UseDraft
 
 
 class Outcome(msgspec.Struct):
@@ -26,7 +26,7 @@ class Outcome(msgspec.Struct):
         hold: The approval that it has, to be settled once it is recorded.
         check: `Request.check`.
         seen: What must hold for a use to stand; None for what is no use.
-        needs_store: Whether it stands only while the key store can be used.
+        store: Key store without which it does not stand, or None.
         decided: How the pipeline decided on a use; None for one by plan.
         has_moved: Whether it stood no more when it was to be recorded.
     """
@@ -38,15 +38,33 @@ class Outcome(msgspec.Struct):
     hold: ApprovalReservation | None = None
     check: Callable[[], None] | None = None
     seen: Snapshot | None = None
-    needs_store: bool = False
+    store: KeyStore | None = None
     decided: tuple[RequestContext[Any], Answer[Any]] | None = None
     has_moved: bool = False
 
-    def ask(self) -> None:
+    def standing(self) -> tuple[AuditDraft | UseDraft, ...]:
+        """
+        Return its record, if it stands; the audit log is locked.
+
+        A use that does not is left to be decided again, with *has_moved* set. A result
+        that the caller may not have any more is refused.
+        """
+        if self.error is None:
+            seen, store = self.seen, self.store
+            # Whether the store may be used is asked, for no cell tells.
+            if (seen is not None and not seen.holds()) or (
+                store is not None and not store.available
+            ):
+                self.has_moved = True
+                return ()
+            if self.check is not None:
+                self._ask(self.check)
+        return () if self.draft is None else (self.draft,)
+
+    def _ask(self, check: Callable[[], None]) -> None:
         """Ask whether the caller's credential still counts; else refuse the result."""
         try:
-            if self.check is not None:
-                self.check()
+            check()
         except Exception as error:
             if self.draft is not None:
                 self.draft = _refused(self.draft, code_of(error))

@@ -15,7 +15,6 @@ trail called. What it promises:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from hsm_core._internal.handlers.base import (
@@ -47,7 +46,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, KeyState, Phase
 from hsm_core.operations import Effect, Operation
-from hsm_core.protocols import AuditDraft, AuditTicket, Request, UseDraft
+from hsm_core.protocols import AuditDrafts, AuditTicket, Request
 
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
@@ -81,6 +80,7 @@ class Pipeline:
         journal: KeyJournal,
     ) -> None:
         self._services = services
+        self._audit, self._store = services.audit, services.inventory.store
         self._handlers = handlers
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, journal)
@@ -89,9 +89,16 @@ class Pipeline:
 
     def execute(self, request: Request) -> Any:
         """Execute one request in the calling thread."""
-        if request.operation.effect is Effect.MUTATION:
+        outcome = self.plans.run(request)
+        if outcome is not None:
+            self._append(outcome.standing).wait()
+            if outcome.error is not None:
+                raise outcome.error
+            if not outcome.has_moved:
+                return outcome.result
+        elif request.operation.effect is Effect.MUTATION:
             return self._mutations.execute(request)
-        outcome = self.plans.run(request) or self.compute(request)
+        outcome = self.compute(request)
         done: bool | None = False
         try:
             ticket = self.begin_record([outcome])
@@ -167,7 +174,7 @@ class Pipeline:
         if effect in _UNRECORDED and context.hold is None:
             return Outcome(answer.result)
         if effect is Effect.USE:
-            self.plans.learn(request, context, answer)
+            self.plans.learn(request, context)
         return self._outcome(request, context, answer)
 
     def _outcome(
@@ -187,7 +194,7 @@ class Pipeline:
             hold=context.hold,
             check=request.check,
             seen=context.seen if is_use else None,
-            needs_store=is_use and context.document is not None,
+            store=self._store if is_use and context.document is not None else None,
             decided=(context, answer) if is_use else None,
         )
 
@@ -307,33 +314,22 @@ class Pipeline:
                 durable = durable or outcome.hold is not None
         if not recorded:
             return None
+        return self._append(
+            lambda: [draft for outcome in outcomes for draft in outcome.standing()],
+            reserved=reserved,
+            durable=durable,
+        )
+
+    def _append(
+        self, drafts: AuditDrafts, *, reserved: bool = False, durable: bool = False
+    ) -> AuditTicket:
         try:
-            return self._services.audit.append(
-                partial(self._standing, outcomes), reserved=reserved, durable=durable
-            )
+            return self._audit.append(drafts, reserved=reserved, durable=durable)
         except AuditUnavailableError:
             raise
         except HSMError as error:
             # A record that can't be written down is a log that can't be written.
             raise AuditUnavailableError from error
-
-    def _standing(self, outcomes: Sequence[Outcome]) -> list[AuditDraft | UseDraft]:
-        """Return the records of the outcomes that stand; the audit log is locked."""
-        found = list[AuditDraft | UseDraft]()
-        for outcome in outcomes:
-            if outcome.error is None:
-                seen = outcome.seen
-                # Whether the store may be used is asked, for no cell tells.
-                if (seen is not None and not seen.holds()) or (
-                    outcome.needs_store and not self._services.inventory.store.available
-                ):
-                    outcome.has_moved = True
-                    continue
-                if outcome.check is not None:
-                    outcome.ask()
-            if outcome.draft is not None:
-                found.append(outcome.draft)
-        return found
 
 
 class BoundHSM:

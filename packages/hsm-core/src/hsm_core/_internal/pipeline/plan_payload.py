@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from hsm_core.settings import Limits
@@ -26,8 +27,6 @@ Measure: TypeAlias = Callable[[Any], Payload | None]
 
 def is_plain(text: object) -> bool:
     """Return whether a text is short, and can be printed as it is."""
-    if not text:
-        return text == ""
     return type(text) is str and len(text) <= MOST_CHARACTERS and text.isprintable()
 
 
@@ -45,6 +44,8 @@ def measure_of(
         limits: Sizes that the core accepts.
     """
     rows = tuple((name, most_bytes(name, limits), name in protects) for name in names)
+    if len(rows) == 1:
+        return _measure_of_one(*rows[0])
 
     def measure(sent: Any) -> Payload | None:
         numbers, protected = [], 0
@@ -56,6 +57,19 @@ def measure_of(
             if counts:
                 protected += len(data)
         return tuple(numbers), sum(numbers), protected, 1
+
+    return measure
+
+
+def _measure_of_one(name: str, most: int, counts: bool) -> Measure:
+    data_of = attrgetter(name)
+
+    def measure(sent: Any) -> Payload | None:
+        data = data_of(sent)
+        if type(data) is not bytes or len(data) > most:
+            return None
+        size = len(data)
+        return (size,), size, size if counts else 0, 1
 
     return measure
 

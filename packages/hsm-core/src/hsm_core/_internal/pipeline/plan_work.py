@@ -152,7 +152,8 @@ def _mac(services: HandlerDependencies, key: KeyDocument) -> Work:
 def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
     opened = services.inventory.materials.opener(key, key.current_version)
     algorithm, current = Algorithm(key.algorithm), key.current
-    header = Header(kind_of(algorithm), KeyId(key.key_id), current)
+    key_id = key.key_id
+    header = Header(kind_of(algorithm), KeyId(key_id), current)
     start, bind = header.encode(), header.bind
     random_bytes = services.entropy.random_bytes
     unbound = header.bind(b"")
@@ -162,15 +163,13 @@ def _encryption(services: HandlerDependencies, key: KeyDocument) -> Work:
         if held is None:
             return None
         nonce, aad = random_bytes(NONCE_BYTES), sent.aad
-        bound = bind(aad) if aad else unbound
-        seal = held.unguarded.seal
-        ciphertext = seal(nonce, sent.plaintext, bound, start + nonce)
-        result = ops.Ciphertext(
-            key_id=key.key_id, version=current, ciphertext=ciphertext
+        head = start + nonce
+        sealed = held.unguarded.seal(
+            nonce, sent.plaintext, bind(aad) if aad else unbound, head
         )
-        size = len(ciphertext).to_bytes(8, "big")
-        tag = ciphertext[-TAG_BYTES:]
-        return Answer(result, current, bound=start + nonce + tag + size)
+        result = ops.Ciphertext(key_id=key_id, version=current, ciphertext=sealed)
+        commitment = head + sealed[-TAG_BYTES:] + len(sealed).to_bytes(8, "big")
+        return Answer(result, current, bound=commitment)
 
     return compute
 

@@ -73,9 +73,10 @@ class AEADHandle(SymmetricHandle):
         self, nonce: bytes, plaintext: bytes, aad: bytes, start: bytes = b"", /
     ) -> bytes:
         """Return start ‖ ciphertext ‖ tag."""
-        if len(nonce) != NONCE_BYTES or max(len(plaintext), len(aad)) > MOST_BYTES:
+        size = len(plaintext)
+        if len(nonce) != NONCE_BYTES or size > MOST_BYTES or len(aad) > MOST_BYTES:
             _refuse_lengths(nonce, plaintext, aad)
-        if not start or len(plaintext) <= _SHORT_BYTES:
+        if size <= _SHORT_BYTES or not start:
             return start + self._key.encrypt(nonce, plaintext, aad)
 
         def write(view: memoryview) -> None:
