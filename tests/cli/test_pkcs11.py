@@ -4,11 +4,18 @@
 import struct
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.x509.oid import NameOID
 
+import hsm_core
 from hsm_cli.interfaces.access import Program
 from hsm_cli.interfaces.pkcs11.constants import (
     CKA_CLASS,
@@ -21,6 +28,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKA_TOKEN,
     CKA_VALUE,
     CKM_ECDSA,
+    CKO_CERTIFICATE,
     CKO_DATA,
     CKO_PRIVATE_KEY,
     CKO_SECRET_KEY,
@@ -38,7 +46,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKR_SLOT_ID_INVALID,
     CKR_TEMPLATE_INCONSISTENT,
 )
-from hsm_core.operations import ListAuditEvents
+from hsm_core.operations import GetPublicKey, ListAuditEvents
 from tests.cli.pkcs11_support import Token, create, rotate, running_token
 from tests.cli.rpc_client import (
     Attributes,
@@ -335,3 +343,80 @@ def signatures(token: Token) -> int:
     """Return how many signatures the audit log holds."""
     hsm = token.access.hsm(Program())
     return len(hsm.execute(ListAuditEvents(kind=("Sign",), limit=1000)).items)
+
+
+def test_certificates_are_kept_with_keys(tmp_path: Path) -> None:
+    """A program stores, finds and removes the chain of a key, leaf first."""
+    create(tmp_path, ec="EC-P256", other="EC-P256")
+    leaf, authority = chain_for(public_key_of(tmp_path, "ec"))
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        identifier = attribute_of(client, session, key, CKA_ID)
+        stored = [store(client, session, one, identifier) for one in (leaf, authority)]
+        by_id = [(CKA_CLASS, number(CKO_CERTIFICATE)), (CKA_ID, data(identifier))]
+        found = client.find(session, [(CKA_CLASS, number(CKO_CERTIFICATE))])
+        of_leaf = client.find(session, by_id)
+        values = [attribute_of(client, session, one, CKA_VALUE) for one in found]
+        shown = token.tool("-O", "--type", "cert")
+        foreign = chain_for(ec.generate_private_key(ec.SECP256R1()).public_key())[0]
+        refused = refusal(
+            *(client, 20, "uaA"), ulong(session) + certificate(foreign, identifier)
+        )
+        client.call(22, "uu", ulong(session) + ulong(stored[1]))
+        shorter = client.find(session, [(CKA_CLASS, number(CKO_CERTIFICATE))])
+        client.call(22, "uu", ulong(session) + ulong(stored[0]))
+        none = client.find(session, [(CKA_CLASS, number(CKO_CERTIFICATE))])
+        again = store(client, session, leaf, identifier)
+
+    assert (found, of_leaf, again) == (stored, stored[:1], stored[0])
+    assert values == [leaf, authority]
+    assert "subject:    DN: CN=leaf" in shown
+    assert refused == CKR_TEMPLATE_INCONSISTENT
+    assert (shorter, none) == (stored[:1], [])
+
+
+def certificate(der: bytes, identifier: bytes) -> bytes:
+    """Return the template of a certificate."""
+    attributes = [
+        (CKA_CLASS, number(CKO_CERTIFICATE)),
+        (CKA_TOKEN, flag(True)),
+        (CKA_ID, data(identifier)),
+        (CKA_VALUE, data(der)),
+    ]
+    return template(attributes)
+
+
+def store(client: Client, session: int, der: bytes, identifier: bytes) -> int:
+    """Store a certificate, and return its handle."""
+    return first(client.call(20, "uaA", ulong(session) + certificate(der, identifier)))
+
+
+def public_key_of(folder: Path, name: str) -> Any:
+    """Return a public key of an HSM that is not open."""
+    with hsm_core.open(folder / "hsm", root=folder / "root.key") as hsm:
+        ada = hsm.as_user("ada", roles=["operator"])
+        return load_der_public_key(ada.execute(GetPublicKey(key_id=name)).der)
+
+
+def chain_for(public: Any) -> tuple[bytes, bytes]:
+    """Return a certificate for a public key, and the one of its issuer."""
+    issuer = ec.generate_private_key(ec.SECP256R1())
+    names = [
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+        for text in ("leaf", "authority")
+    ]
+    now = datetime.now(UTC)
+    found = [
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(names[1])
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(issuer, SHA256())
+        .public_bytes(Encoding.DER)
+        for name, key in zip(names, (public, issuer.public_key()), strict=True)
+    ]
+    return found[0], found[1]

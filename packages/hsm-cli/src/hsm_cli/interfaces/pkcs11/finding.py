@@ -91,7 +91,15 @@ def set_attribute_value(session: Session, handle: int, template: Template) -> No
 
 
 def create_object(session: Session, template: Template) -> int:
-    """Create a session object from its value; see C_CreateObject."""
+    """
+    Create a session object from its value, or keep a certificate with a key.
+
+    See C_CreateObject.
+    """
+    is_certificate = template.get(ck.CKA_CLASS) == ck.CKO_CERTIFICATE
+    if is_certificate and template.get(ck.CKA_TOKEN) is True:
+        session.require_writable()
+        return session.application.inventory.attach(template)
     return session.application.inventory.add_session_object(
         session_object(template), session
     )

@@ -46,7 +46,7 @@ class Inventory:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._keys = Keys(application)
-        self._cached: OrderedDict[int, KeyObject] = OrderedDict()
+        self._cached: OrderedDict[int, Object] = OrderedDict()
         self._of_sessions: dict[int, Object] = {}
         self._handles: dict[Identity, int] = {}
         self._identities: dict[int, Identity] = {}
@@ -104,7 +104,11 @@ class Inventory:
 
             is_token: Whether the key outlives the session.
         """
-        found = tuple(self._keys.objects_of(info, is_token=is_token))
+        found = tuple(
+            one
+            for one in self._keys.objects_of(info, is_token=is_token)
+            if isinstance(one, KeyObject)
+        )
         for one in found:
             if is_token:
                 self._keep(one)
@@ -132,6 +136,21 @@ class Inventory:
         """Return another handle of a key, which ends with the session."""
         return self.add_session_object(key.copied(), session)
 
+    def attach(self, template: Template) -> int:
+        """
+        Keep a certificate with the key that it belongs to, and return its handle.
+
+        Raises:
+            HSMError: The caller may not change the key.
+            CryptokiError: It belongs to no key.
+        """
+        # It loads all of X.509.
+        from hsm_cli.interfaces.pkcs11.certificates import attach
+
+        one = attach(self._keys, self._application.hsm, template)
+        self._keep(one)
+        return one.handle
+
     def destroy(self, one: Object) -> None:
         """
         Destroy an object.
@@ -149,6 +168,8 @@ class Inventory:
             self._forget(one.key_id)
         elif one.session:
             del self._of_sessions[one.handle]
+        elif one.object_class == ck.CKO_CERTIFICATE:
+            self._detach(one)
         else:
             self._hidden.add(one.handle)
 
@@ -162,9 +183,19 @@ class Inventory:
     def update(self, info: KeyInfo) -> None:
         """Show the new metadata of a key in its objects."""
         for objects in (self._cached, self._of_sessions):
-            for one in objects.values():
-                if isinstance(one, KeyObject) and one.key_id == info.key_id:
-                    one.info = info
+            for handle, one in list(objects.items()):
+                if isinstance(one, KeyObject):
+                    if one.key_id == info.key_id:
+                        one.info = info
+                elif one.object_class == ck.CKO_CERTIFICATE:
+                    del objects[handle]  # read again, with the new label
+
+    def _detach(self, one: Object) -> None:
+        from hsm_cli.interfaces.pkcs11.certificates import CertificateObject, detach
+
+        assert isinstance(one, CertificateObject)  # noqa: S101 (for the type checker)
+        detach(self._application.hsm, one)
+        self._cached.pop(one.handle, None)
 
     def _destroy_session_key(self, key: KeyObject) -> None:
         try:
@@ -180,7 +211,6 @@ class Inventory:
             for handle, one in list(objects.items()):
                 if isinstance(one, KeyObject) and one.key_id == key_id:
                     del objects[handle]
-                    self._hidden.add(handle)
 
     def _is_visible(self, one: Object) -> bool:
         if one.handle in self._hidden:
@@ -191,7 +221,7 @@ class Inventory:
         number, self._next = self._next, self._next + 1
         return number
 
-    def _keep(self, one: KeyObject) -> None:
+    def _keep(self, one: Object) -> None:
         """Give a token object its handle, or the one it has had before."""
         handle = self._handles.get(one.identity)
         if handle is None:
@@ -207,7 +237,7 @@ class Inventory:
         if len(self._cached) > _MOST_CACHED:
             self._cached.popitem(last=False)
 
-    def _read_again(self, handle: int) -> KeyObject | None:
+    def _read_again(self, handle: int) -> Object | None:
         identity = self._identities[handle]
         for info in self._keys.named(identity.key_id):
             for one in self._keys.objects_of(info):

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.names import candidates, label_candidates
-from hsm_cli.interfaces.pkcs11.objects import KEY_TYPES, SESSION_KEY, KeyObject
+from hsm_cli.interfaces.pkcs11.objects import KEY_TYPES, SESSION_KEY, KeyObject, Object
 from hsm_cli.interfaces.pkcs11.wire import Template
 from hsm_core.algorithms import spec
 from hsm_core.errors import AccessDeniedError, KeyNotFoundError
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.operations import (
+    Certificate,
     DescribeKey,
+    GetCertificates,
     GetPublicKey,
     ListKeys,
     ListVersions,
@@ -31,8 +33,16 @@ MOST_KEYS: Final = 20_000
 
 _PAGE: Final = 1000
 _MOST_PUBLIC_KEYS: Final = 1024
+_MOST_CHAINS: Final = 128
 _SHOWN: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED, KeyState.SUSPENDED})
-_CLASSES: Final = frozenset({ck.CKO_PRIVATE_KEY, ck.CKO_PUBLIC_KEY, ck.CKO_SECRET_KEY})
+_CLASSES: Final = frozenset(
+    {
+        ck.CKO_CERTIFICATE,
+        ck.CKO_PRIVATE_KEY,
+        ck.CKO_PUBLIC_KEY,
+        ck.CKO_SECRET_KEY,
+    }
+)
 
 
 class Keys:
@@ -46,6 +56,7 @@ class Keys:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._public_keys: dict[tuple[str, int], PublicKey] = {}
+        self._chains: dict[tuple[str, int, int], tuple[Certificate, ...]] = {}
 
     def matching(self, template: Template) -> Iterator[KeyInfo]:
         """
@@ -79,10 +90,8 @@ class Keys:
                     seen.add(info.key_id)
                     yield info
 
-    def objects_of(
-        self, info: KeyInfo, *, is_token: bool = True
-    ) -> Iterator[KeyObject]:
-        """Yield the objects of a key, the current version first."""
+    def objects_of(self, info: KeyInfo, *, is_token: bool = True) -> Iterator[Object]:
+        """Yield keys and certificates of a key, the current version first."""
         if info.algorithm is None or info.destroy_at is not None:
             return
         algorithm = spec(info.algorithm)
@@ -93,7 +102,7 @@ class Keys:
             if algorithm.is_asymmetric
             else (ck.CKO_SECRET_KEY,)
         )
-        for version, state in self._versions(info):
+        for version, state, certificates in self._versions(info):
             load = partial(self._public_key, info.key_id, version)
             for object_class in classes:
                 yield KeyObject(
@@ -105,15 +114,37 @@ class Keys:
                     load=load,
                     is_token=is_token,
                 )
+            if certificates:
+                yield from self._certificates(info, version)
 
-    def _versions(self, info: KeyInfo) -> list[tuple[int, KeyState]]:
+    def _versions(self, info: KeyInfo) -> list[tuple[int, KeyState, int]]:
+        """Return number, state and number of certificates of each version shown."""
         if info.versions <= 1:
-            shown = [] if info.state is None else [(info.version, info.state)]
+            shown = (
+                []
+                if info.state is None
+                else [(info.version, info.state, info.certificates)]
+            )
         else:
             listed = self._application.hsm.execute(ListVersions(key_id=info.key_id))
-            shown = [(one.version, one.state) for one in listed.items]
+            shown = [(one.version, one.state, one.certificates) for one in listed.items]
             shown.sort(key=lambda one: (one[0] != info.version, -one[0]))
         return [one for one in shown if one[1] in _SHOWN]
+
+    def _certificates(self, info: KeyInfo, version: int) -> Iterator[Object]:
+        # Loaded where there are any.
+        from hsm_cli.interfaces.pkcs11.certificates import CertificateObject
+
+        place_of = (info.key_id, version, info.generation)
+        chain = self._chains.get(place_of)
+        if chain is None:
+            operation = GetCertificates(key_id=info.key_id, version=version)
+            chain = self._application.hsm.execute(operation).items
+            if len(self._chains) >= _MOST_CHAINS:
+                self._chains.clear()
+            self._chains[place_of] = chain
+        for place, certificate in enumerate(chain):
+            yield CertificateObject(info, version, place, certificate.der)
 
     def _described(self, name: str) -> Iterator[KeyInfo]:
         try:

@@ -87,11 +87,17 @@ _SECRET_PARTS: Final = frozenset(
 
 
 class Identity(NamedTuple):
-    """What a handle of a token object names."""
+    """
+    What a handle of a token object names.
+
+    Attributes:
+        place: Place of a certificate in its chain.
+    """
 
     key_id: str
     version: int
     object_class: int
+    place: int = 0
 
 
 class Object:
@@ -108,7 +114,10 @@ class Object:
     Attributes:
         handle: Its number in the application, once it has one.
         session: Handle of the session that it ends with; 0 for a token object.
+        identity: What its handle names, if it is a token object.
     """
+
+    identity: Identity
 
     def __init__(
         self, object_class: int, attributes: Template, *, is_token: bool
