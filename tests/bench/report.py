@@ -23,6 +23,9 @@ METHOD: Final = """## Method
   built-in policy and the tamper-evident audit log. Records are synced within 20
   milliseconds, or before the response if a row says *strict* or *durable*.
 - *raw* is the library `cryptography` in a Python loop.
+- *bare loop* is the least that a recorded use takes in Python: the same cryptography,
+  and a record of the same length that is chained, authenticated and written, without
+  policy, key states, limits, locks or anything else.
 - *OpenSSL in C* and *SoftHSM2* are C loops over the system's libcrypto and over
   SoftHSM2's PKCS #11 module, whose keys are token objects. Neither evaluates a policy
   or writes an audit log. For ECDSA, SoftHSM2 gets a digest, which saves it a hash.

@@ -21,6 +21,7 @@ from tests.bench.peers.softhsm import SoftHSM
 
 OWN = "FerroHSM"
 RAW = "raw"
+BARE = "bare loop"
 OPENSSL = "OpenSSL in C"
 SOFTHSM = "SoftHSM2"
 PATIENT = ("--audit-timeout-secs", "60")

@@ -6,8 +6,8 @@ from __future__ import annotations
 from hsm_core.algorithms import Algorithm
 from tests.bench.figures import Absent, Finding, at_least
 from tests.bench.harness import interleave, repeated
-from tests.bench.peers import raw
-from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals, told
+from tests.bench.peers import bare, raw
+from tests.bench.rig import BARE, OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals, told
 
 
 def small(rig: Rig) -> list[Finding]:
@@ -33,6 +33,7 @@ def _race(rig: Rig, size: int) -> tuple[dict[str, float], dict[str, str]]:
     rivals = Rivals(
         repeated(lambda: session.encrypt(key_id, plaintext)), raw.encrypting(size)
     )
+    rivals[BARE] = bare.encrypting(rig.place(f"bare-{size}"), size)
     rivals.invite(OPENSSL, lambda: rig.openssl().encrypting(size))
     rivals.invite(SOFTHSM, lambda: rig.softhsm().encrypting(size))
     return interleave(rivals), rivals.missing

@@ -6,8 +6,8 @@ from __future__ import annotations
 from hsm_core.algorithms import Algorithm
 from tests.bench.figures import Absent, Finding, at_least
 from tests.bench.harness import interleave, repeated
-from tests.bench.peers import raw
-from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals
+from tests.bench.peers import bare, raw
+from tests.bench.rig import BARE, OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals
 
 
 def p256(rig: Rig) -> list[Finding]:
@@ -36,6 +36,8 @@ def _signing(
     rivals = Rivals(
         repeated(lambda: session.sign(key_id, raw.MESSAGE)), raw.signing(key)
     )
+    if algorithm is Algorithm.EC_P256:
+        rivals[BARE] = bare.signing(rig.place("bare-signing"))
     digest = "" if algorithm is Algorithm.ED25519 else "SHA256"
     is_pss = algorithm.startswith("RSA")
     rivals.invite(OPENSSL, lambda: rig.openssl().signing(key, digest, pss=is_pss))
