@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 FIRST_FLAGGED: Final = 2
 """Protocol version from which on a flag precedes the parameter of a mechanism."""
 
+_HEAD_BYTES: Final = 8
+"""Length of the number of a call and of the length of its signature."""
+
 _ON_SLOTS: Final = frozenset(
     {
         "C_GetSlotInfo",
@@ -78,6 +81,7 @@ class Function(msgspec.Struct, frozen=True):
         run: The function; None if it is not supported.
         has_session: Whether the first argument is a session.
         head: Number and signature of the response.
+        writers: Writers of its results.
     """
 
     call: Call
@@ -85,6 +89,7 @@ class Function(msgspec.Struct, frozen=True):
     run: Callable[..., Any] | None
     has_session: bool
     head: bytes
+    writers: tuple[Callable[[Any], bytes], ...]
 
 
 class Dispatcher:
@@ -109,7 +114,7 @@ class Dispatcher:
         self._application = application
         self._is_flagged = version >= FIRST_FLAGGED
         self._functions = functions
-        self._ready: dict[int, Function] = {}
+        self._ready: dict[bytes, Function] = {}
 
     def answer(self, body: bytes) -> bytes:
         """Return the response to a call; every fault is an error response."""
@@ -126,11 +131,9 @@ class Dispatcher:
             return failure(ck.CKR_GENERAL_ERROR)
 
     def _answer(self, body: bytes) -> bytes:
-        reader = Reader(body)
-        number = reader.uint32()
-        function = self._ready.get(number) or self._prepared(number)
-        if reader.block() != function.call.request.encode():
-            raise MalformedCallError
+        head = body[: _HEAD_BYTES + int.from_bytes(body[4:_HEAD_BYTES], "big")]
+        function = self._ready.get(head) or self._prepared(head)
+        reader = Reader(body, len(head))
         arguments = [read(reader) for read in function.readers]
         if reader.left:
             raise MalformedCallError
@@ -146,37 +149,46 @@ class Dispatcher:
             if function.call.response not in {"ay", "au"}:
                 raise
             return function.head + b"\0" + uint32(error.length)
-        return function.head + _encoded(function.call, result, arguments)
+        return function.head + _encoded(function, result, arguments)
 
-    def _prepared(self, number: int) -> Function:
+    def _prepared(self, head: bytes) -> Function:
+        """Return the function of a call, by its number and signature."""
+        reader = Reader(head)
+        number = reader.uint32()
         call = CALLS.get(number)
         if call is None:
             raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
+        if reader.block() != call.request.encode():
+            raise MalformedCallError
         readers = tuple(
             self._mechanism if kind == "M" else _READERS[kind]
             for kind in call.arguments
         )
         name = "C_DeriveKey" if call.name == "C_DeriveKey2" else call.name
-        has_session = call.request.startswith("u") and call.name not in _ON_SLOTS
-        head = uint32(number) + block(call.response.encode())
-        function = Function(call, readers, self._functions.get(name), has_session, head)
-        self._ready[number] = function
+        function = Function(
+            call,
+            readers,
+            self._functions.get(name),
+            call.request.startswith("u") and call.name not in _ON_SLOTS,
+            uint32(number) + block(call.response.encode()),
+            tuple(_PLAIN[kind] for kind in call.results if kind in _PLAIN),
+        )
+        self._ready[head] = function
         return function
 
     def _mechanism(self, reader: Reader) -> Mechanism | None:
         return read_mechanism(reader, is_flagged=self._is_flagged)
 
 
-def _encoded(call: Call, result: Any, arguments: list[Any]) -> bytes:
-    if not call.response:
+def _encoded(function: Function, result: Any, arguments: list[Any]) -> bytes:
+    writers = function.writers
+    if not writers:
         return b""
-    if call.name == "C_DeriveKey2":
+    if len(writers) == 1:
+        return writers[0](result)
+    if function.call.name == "C_DeriveKey2":
         return ulong(ck.CKR_OK) + _unchanged(arguments[1]) + ulong(result)
-    kinds = call.results
-    values = (result,) if len(kinds) == 1 else result
-    return b"".join(
-        _PLAIN[kind](value) for kind, value in zip(kinds, values, strict=True)
-    )
+    return b"".join(write(value) for write, value in zip(writers, result, strict=True))
 
 
 def _unchanged(mechanism: Mechanism) -> bytes:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import Enum
+from enum import IntEnum, auto
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
@@ -17,21 +16,21 @@ if TYPE_CHECKING:
     from hsm_core.protocols import HSM
 
 
-class OperationKind(Enum):
+class OperationKind(IntEnum):
     """Kind of an operation; a session has at most one of each."""
 
-    FIND = "find"
-    ENCRYPT = "encrypt"
-    DECRYPT = "decrypt"
-    DIGEST = "digest"
-    SIGN = "sign"
-    SIGN_RECOVER = "sign recover"
-    VERIFY = "verify"
-    VERIFY_RECOVER = "verify recover"
-    MESSAGE_ENCRYPT = "message encrypt"
-    MESSAGE_DECRYPT = "message decrypt"
-    MESSAGE_SIGN = "message sign"
-    MESSAGE_VERIFY = "message verify"
+    FIND = auto()
+    ENCRYPT = auto()
+    DECRYPT = auto()
+    DIGEST = auto()
+    SIGN = auto()
+    SIGN_RECOVER = auto()
+    VERIFY = auto()
+    VERIFY_RECOVER = auto()
+    MESSAGE_ENCRYPT = auto()
+    MESSAGE_DECRYPT = auto()
+    MESSAGE_SIGN = auto()
+    MESSAGE_VERIFY = auto()
 
 
 _CANCELLED: Final = {
@@ -124,17 +123,9 @@ class Session:
         self._operations.clear()
         self._unconfirmed.clear()
 
-    @contextmanager
-    def finishing(self, kind: OperationKind) -> Iterator[None]:
+    def finishing(self, kind: OperationKind) -> Finishing:
         """End an operation after its last call, also if the call fails."""
-        try:
-            yield
-        except BufferTooSmallError:
-            raise
-        except BaseException:
-            self.end(kind)
-            raise
-        self.end(kind)
+        return Finishing(self, kind)
 
     def cancel(self, flags: int) -> None:
         """End the operations that are named by flags of mechanisms."""
@@ -194,3 +185,32 @@ class Session:
         """
         if not self.is_writable:
             raise CryptokiError(ck.CKR_SESSION_READ_ONLY)
+
+
+class Finishing:
+    """
+    Context that ends an operation, except if the program's buffer was too small.
+
+    Args:
+        session: The session.
+
+        kind: Kind of the operation.
+    """
+
+    __slots__ = ("_kind", "_session")
+
+    def __init__(self, session: Session, kind: OperationKind) -> None:
+        self._session = session
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        raised: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if raised is not BufferTooSmallError:
+            self._session.end(self._kind)

@@ -113,14 +113,19 @@ class Reader:
     """
     Reader of one message.
 
+    Args:
+        data: The message.
+
+        at: Where to begin.
+
     Every method raises `MalformedCallError` where the message ends too early.
     """
 
     __slots__ = ("_at", "_data", "_end")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, at: int = 0) -> None:
         self._data = data
-        self._at = 0
+        self._at = at
         self._end = len(data)
 
     @property
@@ -141,13 +146,13 @@ class Reader:
 
     def uint32(self) -> int:
         """Read a number of 4 bytes."""
-        number: int = _UINT32.unpack_from(self._data, self._step(4))[0]
-        return number
+        at = self._step(4)
+        return int.from_bytes(self._data[at : at + 4], "big")
 
     def ulong(self) -> int:
         """Read a CK_ULONG."""
-        number: int = _UINT64.unpack_from(self._data, self._step(8))[0]
-        return number
+        at = self._step(8)
+        return int.from_bytes(self._data[at : at + 8], "big")
 
     def raw(self, length: int) -> bytes:
         """Read *length* bytes."""
