@@ -1,84 +1,107 @@
 # SPDX-License-Identifier: MIT
-"""Mechanisms of the token, and the calls that use them."""
+"""Mechanisms of the token, and the functions that use them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from hsm_cli.interfaces.pkcs11 import constants as ck
-from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
-from hsm_cli.interfaces.pkcs11.parameters import Mechanism
-from hsm_cli.interfaces.pkcs11.sessions import OperationKind
-from hsm_core.algorithms import (
-    Family,
-    HashAlgorithm,
-    SignatureEncoding,
-    SignatureScheme,
+from hsm_cli.interfaces.pkcs11 import (
+    ciphers,
+    digests,
+    generation,
+    signing,
+    wrapping,
 )
-from hsm_core.operations import Sign
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 
-if TYPE_CHECKING:
-    from hsm_cli.interfaces.pkcs11.objects import KeyObject
-    from hsm_cli.interfaces.pkcs11.sessions import Session
+_SIGN: Final = ck.CKF_SIGN | ck.CKF_VERIFY
+_ENCRYPT: Final = ck.CKF_ENCRYPT | ck.CKF_DECRYPT
+_WRAP: Final = ck.CKF_WRAP | ck.CKF_UNWRAP
+_CURVES: Final = ck.CKF_EC_F_P | ck.CKF_EC_NAMEDCURVE | ck.CKF_EC_UNCOMPRESS
+_PAIR: Final = ck.CKF_GENERATE_KEY_PAIR
 
-_SIGNING: Final = {
-    ck.CKM_SHA256_RSA_PKCS: (Family.RSA, HashAlgorithm.SHA_256, (2048, 4096)),
-    ck.CKM_ECDSA: (Family.ECDSA, None, (256, 521)),
-    ck.CKM_ECDSA_SHA256: (Family.ECDSA, HashAlgorithm.SHA_256, (256, 521)),
+_RSA_BITS: Final = (2048, 4096)
+_EC_BITS: Final = (256, 521)
+_AES_BYTES: Final = (16, 32)
+
+_INFO: Final[Mapping[int, tuple[int, int, int]]] = {
+    ck.CKM_RSA_PKCS_KEY_PAIR_GEN: (*_RSA_BITS, _PAIR),
+    **dict.fromkeys(
+        (
+            ck.CKM_RSA_PKCS,
+            ck.CKM_SHA256_RSA_PKCS,
+            ck.CKM_SHA384_RSA_PKCS,
+            ck.CKM_SHA512_RSA_PKCS,
+            ck.CKM_RSA_PKCS_PSS,
+            ck.CKM_SHA256_RSA_PKCS_PSS,
+            ck.CKM_SHA384_RSA_PKCS_PSS,
+            ck.CKM_SHA512_RSA_PKCS_PSS,
+        ),
+        (*_RSA_BITS, _SIGN),
+    ),
+    ck.CKM_RSA_PKCS_OAEP: (*_RSA_BITS, _ENCRYPT),
+    ck.CKM_EC_KEY_PAIR_GEN: (*_EC_BITS, _PAIR | _CURVES),
+    **dict.fromkeys(
+        (
+            ck.CKM_ECDSA,
+            ck.CKM_ECDSA_SHA256,
+            ck.CKM_ECDSA_SHA384,
+            ck.CKM_ECDSA_SHA512,
+        ),
+        (*_EC_BITS, _SIGN | _CURVES),
+    ),
+    ck.CKM_EC_EDWARDS_KEY_PAIR_GEN: (255, 448, _PAIR | ck.CKF_EC_NAMEDCURVE),
+    ck.CKM_EDDSA: (255, 448, _SIGN | ck.CKF_EC_NAMEDCURVE),
+    ck.CKM_EC_MONTGOMERY_KEY_PAIR_GEN: (255, 255, _PAIR | ck.CKF_EC_NAMEDCURVE),
+    ck.CKM_ML_DSA_KEY_PAIR_GEN: (1312, 2592, _PAIR),
+    ck.CKM_ML_DSA: (1312, 2592, _SIGN),
+    ck.CKM_SLH_DSA_KEY_PAIR_GEN: (32, 64, _PAIR),
+    ck.CKM_SLH_DSA: (32, 64, _SIGN),
+    ck.CKM_ML_KEM_KEY_PAIR_GEN: (800, 1568, _PAIR),
+    ck.CKM_AES_KEY_GEN: (*_AES_BYTES, ck.CKF_GENERATE),
+    **dict.fromkeys(
+        (ck.CKM_AES_CBC, ck.CKM_AES_CBC_PAD, ck.CKM_AES_CTR, ck.CKM_AES_GCM),
+        (*_AES_BYTES, _ENCRYPT),
+    ),
+    **dict.fromkeys(wrapping.WRAPPING, (*_AES_BYTES, _WRAP)),
+    ck.CKM_GENERIC_SECRET_KEY_GEN: (32, 64, ck.CKF_GENERATE),
+    ck.CKM_HKDF_KEY_GEN: (32, 64, ck.CKF_GENERATE),
+    ck.CKM_SHA256_HMAC: (32, 32, _SIGN),
+    ck.CKM_SHA256_HMAC_GENERAL: (32, 32, _SIGN),
+    ck.CKM_SHA384_HMAC: (48, 48, _SIGN),
+    ck.CKM_SHA384_HMAC_GENERAL: (48, 48, _SIGN),
+    ck.CKM_SHA512_HMAC: (64, 64, _SIGN),
+    ck.CKM_SHA512_HMAC_GENERAL: (64, 64, _SIGN),
+    **dict.fromkeys(digests.DIGESTS, (0, 0, ck.CKF_DIGEST)),
 }
-_HASHES: Final = {one.digest_bytes: one for one in HashAlgorithm}
+"""Smallest and largest key, and flags, of each mechanism."""
 
 
 def mechanism_types() -> tuple[int, ...]:
     """Return all mechanisms."""
-    return tuple(_SIGNING)
+    return tuple(_INFO)
 
 
 def mechanism_info(kind: int) -> tuple[int, int, int]:
-    """Return the smallest and largest key, and flags."""
-    if kind not in _SIGNING:
+    """
+    Return the smallest and largest key, in the unit of the mechanism, and flags.
+
+    Raises:
+        CryptokiError: There is no such mechanism.
+    """
+    found = _INFO.get(kind)
+    if found is None:
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
-    return *_SIGNING[kind][2], ck.CKF_SIGN
-
-
-def sign_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
-    """Begin a signature."""
-    if mechanism is None:
-        session.end(OperationKind.SIGN)
-        return
-    if mechanism.kind not in _SIGNING:
-        raise CryptokiError(ck.CKR_MECHANISM_INVALID)
-    key = session.key(handle, ck.CKA_SIGN)
-    if key.spec.family is not _SIGNING[mechanism.kind][0]:
-        raise CryptokiError(ck.CKR_KEY_TYPE_INCONSISTENT)
-    session.begin(OperationKind.SIGN, (mechanism.kind, key), key)
-
-
-def sign(session: Session, data: bytes, capacity: int | None) -> bytes:
-    """Sign."""
-    kind, key = session.active(OperationKind.SIGN)
-    with session.finishing(OperationKind.SIGN):
-        room(capacity, key.spec.modulus_bits // 8 or 2 * key.spec.coordinate_bytes)
-        return session.hsm.execute(_operation(kind, key, data)).signature
-
-
-def _operation(kind: int, key: KeyObject, data: bytes) -> Sign:
-    family, hash_algorithm, _ = _SIGNING[kind]
-    if family is Family.RSA:
-        scheme = SignatureScheme.RSASSA_PKCS1_V1_5
-        return Sign(key_id=key.key_id, message=data, scheme=scheme, hash=hash_algorithm)
-    raw = SignatureEncoding.P1363
-    if hash_algorithm is not None:
-        return Sign(key_id=key.key_id, message=data, encoding=raw, hash=hash_algorithm)
-    if len(data) not in _HASHES:
-        raise CryptokiError(ck.CKR_DATA_LEN_RANGE)
-    found = _HASHES[len(data)]
-    return Sign(key_id=key.key_id, digest=data, encoding=raw, hash=found)
+    return found
 
 
 FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
-    "C_SignInit": sign_init,
-    "C_Sign": sign,
+    **digests.FUNCTIONS,
+    **signing.FUNCTIONS,
+    **ciphers.FUNCTIONS,
+    **generation.FUNCTIONS,
+    **wrapping.FUNCTIONS,
 }
 """Functions by name."""

@@ -25,6 +25,7 @@ SESSION_KEY: Final = "pkcs11-session"
 
 KEY_TYPES: Final = {
     Family.AEAD: ck.CKK_AES,
+    Family.AES: ck.CKK_AES,
     Family.KEY_WRAP: ck.CKK_AES,
     Family.MAC: ck.CKK_GENERIC_SECRET,
     Family.KDF: ck.CKK_HKDF,
@@ -357,6 +358,7 @@ class KeyObject(Object):
 
 _GENERATORS: Final = {
     Family.AEAD: ck.CKM_AES_KEY_GEN,
+    Family.AES: ck.CKM_AES_KEY_GEN,
     Family.KEY_WRAP: ck.CKM_AES_KEY_GEN,
     Family.MAC: ck.CKM_GENERIC_SECRET_KEY_GEN,
     Family.KDF: ck.CKM_HKDF_KEY_GEN,

@@ -27,7 +27,7 @@ PUBLIC_PARTS: Final = frozenset(
 )
 """Attributes that `public_part` may know."""
 
-_PARAMETER_SETS: Final = {
+PARAMETER_SETS: Final = {
     Algorithm.ML_KEM_512: ck.CKP_ML_KEM_512,
     Algorithm.ML_KEM_768: ck.CKP_ML_KEM_768,
     Algorithm.ML_KEM_1024: ck.CKP_ML_KEM_1024,
@@ -63,14 +63,14 @@ def public_part(key: KeyObject, kind: int) -> Value | None:
     if kind == ck.CKA_EC_PARAMS and spec.family in _ON_CURVES:
         return ec_params(spec)
     if kind == ck.CKA_PARAMETER_SET:
-        return _PARAMETER_SETS.get(spec.algorithm)
+        return PARAMETER_SETS.get(spec.algorithm)
     if spec.family is Family.RSA:
         return _of_rsa(key, kind, is_public=is_public)
     if not is_public:
         return None
     if kind == ck.CKA_EC_POINT and spec.family in _ON_CURVES:
         return der(_OCTET_STRING, key.public_key().raw)
-    if kind == ck.CKA_VALUE and spec.algorithm in _PARAMETER_SETS:
+    if kind == ck.CKA_VALUE and spec.algorithm in PARAMETER_SETS:
         return key.public_key().raw
     return None
 

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""Encryption and decryption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.cipher_schemes import CIPHERS, CipherScheme
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
+from hsm_cli.interfaces.pkcs11.sessions import OperationKind
+
+if TYPE_CHECKING:
+    from hsm_cli.interfaces.pkcs11.objects import KeyObject
+    from hsm_cli.interfaces.pkcs11.parameters import Mechanism
+    from hsm_cli.interfaces.pkcs11.sessions import Session
+
+MOST_DATA_BYTES: Final = 64 * 1024 * 1024
+"""Data that is collected for one operation."""
+
+
+class Ciphering:
+    """
+    State of an encryption or decryption.
+
+    All parts are collected and go to the HSM as one: a use of a key has one record.
+
+    Args:
+        key: The key.
+
+        scheme: What the mechanism does.
+
+        parameter: Parameter of the mechanism.
+
+        encrypts: Whether it encrypts.
+    """
+
+    def __init__(
+        self, key: KeyObject, scheme: CipherScheme, parameter: Any, *, encrypts: bool
+    ) -> None:
+        scheme.check(key, parameter)
+        self.key = key
+        self.scheme = scheme
+        self.is_multipart = False
+        self._parameter = parameter
+        self._encrypts = encrypts
+        self._collected = bytearray()
+        self._result: bytes | None = None
+
+    def add(self, data: bytes) -> None:
+        """
+        Add a part.
+
+        Raises:
+            CryptokiError: There is too much of it.
+        """
+        if len(self._collected) + len(data) > MOST_DATA_BYTES:
+            raise CryptokiError(
+                ck.CKR_DATA_LEN_RANGE,
+                f"An operation takes up to {MOST_DATA_BYTES} bytes.",
+            )
+        self._collected += data
+
+    def finish(self, session: Session, data: bytes, capacity: int | None) -> bytes:
+        """
+        Return the result for everything and *data*, which is the last part.
+
+        Raises:
+            BufferTooSmallError: The program has too little room. What was computed
+                nevertheless, as its length is known only then, is kept.
+        """
+        if self._result is None:
+            length = len(self._collected) + len(data)
+            room(capacity, self.scheme.least_room(self.key, length, self._encrypts))
+            if capacity is None:
+                room(capacity, self.scheme.most_room(self.key, length, self._encrypts))
+            self.add(data)
+            work = self.scheme.encrypt if self._encrypts else self.scheme.decrypt
+            self._result = work(
+                session.hsm, self.key, self._parameter, bytes(self._collected)
+            )
+        room(capacity, len(self._result))
+        return self._result
+
+
+def _begin(
+    session: Session, kind: OperationKind, mechanism: Mechanism | None, handle: int
+) -> None:
+    if mechanism is None:
+        session.end(kind)
+        return
+    encrypts = kind is OperationKind.ENCRYPT
+    scheme = CIPHERS.get(mechanism.kind)
+    if scheme is None or (encrypts and not scheme.encrypts):
+        raise CryptokiError(ck.CKR_MECHANISM_INVALID)
+    key = session.key(handle)
+    expected = ck.CKO_PUBLIC_KEY if encrypts else ck.CKO_PRIVATE_KEY
+    if (
+        key.object_class not in {expected, ck.CKO_SECRET_KEY}
+        or key.spec.family is not scheme.family
+    ):
+        raise CryptokiError(ck.CKR_KEY_TYPE_INCONSISTENT)
+    key = session.key(handle, ck.CKA_ENCRYPT if encrypts else ck.CKA_DECRYPT)
+    operation = Ciphering(key, scheme, mechanism.parameter, encrypts=encrypts)
+    session.begin(kind, operation, key)
+
+
+def _whole(
+    session: Session, kind: OperationKind, data: bytes, capacity: int | None
+) -> bytes:
+    operation: Ciphering = session.active(kind)
+    with session.finishing(kind):
+        if operation.is_multipart:
+            raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+        return operation.finish(session, data, capacity)
+
+
+def _update(
+    session: Session, kind: OperationKind, data: bytes, capacity: int | None
+) -> bytes:
+    operation: Ciphering = session.active(kind)
+    room(capacity, 0)
+    try:
+        if not operation.scheme.takes_parts:
+            raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
+        operation.add(data)
+    except CryptokiError:
+        session.end(kind)
+        raise
+    operation.is_multipart = True
+    return b""
+
+
+def _final(session: Session, kind: OperationKind, capacity: int | None) -> bytes:
+    operation: Ciphering = session.active(kind)
+    with session.finishing(kind):
+        return operation.finish(session, b"", capacity)
+
+
+def encrypt_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
+    """Begin an encryption."""
+    _begin(session, OperationKind.ENCRYPT, mechanism, handle)
+
+
+def encrypt(session: Session, data: bytes, capacity: int | None) -> bytes:
+    """Encrypt data in one part."""
+    return _whole(session, OperationKind.ENCRYPT, data, capacity)
+
+
+def encrypt_update(session: Session, data: bytes, capacity: int | None) -> bytes:
+    """Add a part; the whole ciphertext is returned at the end."""
+    return _update(session, OperationKind.ENCRYPT, data, capacity)
+
+
+def encrypt_final(session: Session, capacity: int | None) -> bytes:
+    """Encrypt all parts."""
+    return _final(session, OperationKind.ENCRYPT, capacity)
+
+
+def decrypt_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
+    """Begin a decryption."""
+    _begin(session, OperationKind.DECRYPT, mechanism, handle)
+
+
+def decrypt(session: Session, data: bytes, capacity: int | None) -> bytes:
+    """Decrypt a ciphertext in one part."""
+    return _whole(session, OperationKind.DECRYPT, data, capacity)
+
+
+def decrypt_update(session: Session, data: bytes, capacity: int | None) -> bytes:
+    """Add a part; the whole plaintext is returned at the end."""
+    return _update(session, OperationKind.DECRYPT, data, capacity)
+
+
+def decrypt_final(session: Session, capacity: int | None) -> bytes:
+    """Decrypt all parts."""
+    return _final(session, OperationKind.DECRYPT, capacity)
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    "C_EncryptInit": encrypt_init,
+    "C_Encrypt": encrypt,
+    "C_EncryptUpdate": encrypt_update,
+    "C_EncryptFinal": encrypt_final,
+    "C_DecryptInit": decrypt_init,
+    "C_Decrypt": decrypt,
+    "C_DecryptUpdate": decrypt_update,
+    "C_DecryptFinal": decrypt_final,
+}
+"""Functions by name."""

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Wrapping and unwrapping of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.creation import creation
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
+from hsm_cli.interfaces.pkcs11.generation import added, require, secret_algorithm
+from hsm_core.algorithms import Family, WrapMechanism
+from hsm_core.errors import DecryptionError, InputSizeError
+from hsm_core.operations import ExportKey, ImportKey
+
+if TYPE_CHECKING:
+    from hsm_cli.interfaces.pkcs11.creation import Creation
+    from hsm_cli.interfaces.pkcs11.objects import KeyObject
+    from hsm_cli.interfaces.pkcs11.parameters import Mechanism
+    from hsm_cli.interfaces.pkcs11.sessions import Session
+    from hsm_cli.interfaces.pkcs11.wire import Template
+    from hsm_core.model import KeyInfo
+
+WRAPPING: Final[Mapping[int, WrapMechanism]] = {
+    ck.CKM_AES_KEY_WRAP: WrapMechanism.AES_KW,
+    ck.CKM_AES_KEY_WRAP_PAD: WrapMechanism.AES_KWP,
+    ck.CKM_AES_KEY_WRAP_KWP: WrapMechanism.AES_KWP,
+}
+"""Mechanisms that wrap keys."""
+
+_CHECK_BYTES: Final = 8
+_SPARE_BYTES: Final = 128
+
+
+def wrap_key(
+    session: Session,
+    mechanism: Mechanism | None,
+    wrapping: int,
+    handle: int,
+    capacity: int | None,
+) -> bytes:
+    """Return a key, wrapped by another."""
+    chosen = _chosen(mechanism)
+    holder = _holder(session, wrapping, ck.CKA_WRAP, ck.CKR_WRAPPING_KEY_HANDLE_INVALID)
+    if holder.spec.family is not Family.KEY_WRAP:
+        raise CryptokiError(ck.CKR_WRAPPING_KEY_TYPE_INCONSISTENT)
+    key = session.key(handle)
+    if key.object_class == ck.CKO_PUBLIC_KEY:
+        raise CryptokiError(ck.CKR_KEY_NOT_WRAPPABLE)
+    if key.get(ck.CKA_EXTRACTABLE) is not True:
+        raise CryptokiError(ck.CKR_KEY_UNEXTRACTABLE)
+    if capacity is None or key.spec.key_bytes:
+        room(capacity, _length(key))
+    operation = ExportKey(
+        key_id=key.key_id,
+        wrapping_key_id=holder.key_id,
+        version=key.version,
+        mechanism=chosen,
+    )
+    try:
+        wrapped = session.hsm.execute(operation).wrapped
+    except InputSizeError:
+        raise CryptokiError(
+            ck.CKR_KEY_SIZE_RANGE, "CKM_AES_KEY_WRAP takes keys in steps of 8 bytes."
+        ) from None
+    room(capacity, len(wrapped))
+    return wrapped
+
+
+def unwrap_key(
+    session: Session,
+    mechanism: Mechanism | None,
+    unwrapping: int,
+    wrapped: bytes,
+    found: Template,
+) -> int:
+    """Import a secret key that was wrapped for this HSM."""
+    chosen = _chosen(mechanism)
+    invalid = ck.CKR_UNWRAPPING_KEY_HANDLE_INVALID
+    holder = _holder(session, unwrapping, ck.CKA_UNWRAP, invalid)
+    if holder.spec.family is not Family.KEY_WRAP:
+        raise CryptokiError(ck.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT)
+    require(found, ck.CKA_CLASS, ck.CKO_SECRET_KEY)
+    if ck.CKA_KEY_TYPE not in found:
+        raise CryptokiError(ck.CKR_TEMPLATE_INCOMPLETE, "CKA_KEY_TYPE is missing.")
+    length = len(wrapped) - _CHECK_BYTES
+    wanted = creation(ck.CKO_SECRET_KEY, found)
+    key_type = found[ck.CKA_KEY_TYPE]
+    algorithm = secret_algorithm(int(key_type), length, wanted)  # type: ignore[arg-type]
+    session.require_user()
+    if wanted.is_token:
+        session.require_writable()
+
+    def make(wanted: Creation) -> KeyInfo:
+        return session.hsm.execute(
+            ImportKey(
+                algorithm=algorithm,
+                wrapping_key_id=holder.key_id,
+                wrapping_version=holder.version,
+                wrapped=wrapped,
+                mechanism=chosen,
+                name=wanted.name,
+                tags=wanted.tags,
+                usages=wanted.usages,
+                exportable=wanted.exportable,
+            )
+        )
+
+    try:
+        return added(session, wanted, make)[0].handle
+    except DecryptionError:
+        raise CryptokiError(ck.CKR_WRAPPED_KEY_INVALID) from None
+
+
+def _chosen(mechanism: Mechanism | None) -> WrapMechanism:
+    if mechanism is None:
+        raise CryptokiError(ck.CKR_ARGUMENTS_BAD)
+    if mechanism.kind not in WRAPPING:
+        raise CryptokiError(ck.CKR_MECHANISM_INVALID)
+    if mechanism.parameter is not None:
+        raise CryptokiError(
+            ck.CKR_MECHANISM_PARAM_INVALID, "Key wrapping uses the standard's IV."
+        )
+    return WRAPPING[mechanism.kind]
+
+
+def _holder(session: Session, handle: int, usage: int, invalid: int) -> KeyObject:
+    try:
+        session.key(handle)
+    except CryptokiError:
+        raise CryptokiError(invalid) from None
+    return session.key(handle, usage)
+
+
+def _length(key: KeyObject) -> int:
+    """Return the length of a wrapped key; of a private key a bound."""
+    row = key.spec
+    if row.key_bytes:
+        return -(-row.key_bytes // _CHECK_BYTES) * _CHECK_BYTES + _CHECK_BYTES
+    # PKCS#8 of RSA holds nine numbers, as long together as five moduli.
+    size = 5 * row.modulus_bits // 8 or row.private_bytes + row.public_bytes
+    return size + _SPARE_BYTES
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    "C_WrapKey": wrap_key,
+    "C_UnwrapKey": unwrap_key,
+}
+"""Functions by name."""

@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: MIT
+"""PKCS#11 mechanisms: what programs can do with keys."""
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from hsm_cli.interfaces.access import Program as Caller
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
+from hsm_core.operations import ListAuditEvents
+from tests.cli.pkcs11_support import Token, running_token
+from tests.cli.rpc_client import (
+    Attributes,
+    CallError,
+    Client,
+    array,
+    attributes_of,
+    block,
+    data,
+    first,
+    flag,
+    mechanism,
+    number,
+    template,
+    ulong,
+    unpacked,
+)
+
+P256 = bytes.fromhex("06082a8648ce3d030107")
+ED25519 = bytes.fromhex("06032b6570")
+HASHES = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
+ROOM = struct.pack(">I", 65_536)
+QUERY = struct.pack(">I", 0)
+
+
+def native(value: int) -> bytes:
+    """Return a number in an attribute that p11-kit does not know, as in memory."""
+    return data(struct.pack("=Q", value))
+
+
+class Program:
+    """A program with a session, which calls functions by their numbers."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.session = client.open_session()
+
+    def call(self, function: int, signature: str, *arguments: bytes) -> bytes:
+        """Make a call with the session as its first argument."""
+        return self.client.call(
+            function, signature, ulong(self.session) + b"".join(arguments)
+        )
+
+    def pair(self, kind: int, public: Attributes, private: Attributes) -> list[int]:
+        """Generate a session key pair; return the public and the private handle."""
+        templates = template(public) + template(private)
+        answer = self.call(59, "uMaAaA", mechanism(kind), templates)
+        return list(struct.unpack(">QQ", answer))
+
+    def secret(self, kind: int, attributes: Attributes) -> int:
+        """Generate a secret session key."""
+        return first(self.call(58, "uMaA", mechanism(kind), template(attributes)))
+
+    def begin(self, function: int, how: bytes, key: int) -> None:
+        """Begin an operation."""
+        self.call(function, "uMu", how, ulong(key))
+
+    def sign(self, how: bytes, key: int, *parts: bytes) -> bytes:
+        """Sign one part, or many."""
+        self.begin(42, how, key)
+        if len(parts) == 1:
+            return unpacked(self.call(43, "uayfy", array(parts[0]), ROOM))
+        for part in parts:
+            self.call(44, "uay", array(part))
+        return unpacked(self.call(45, "ufy", ROOM))
+
+    def verify(self, how: bytes, key: int, message: bytes, signature: bytes) -> None:
+        """Verify a signature."""
+        self.begin(48, how, key)
+        self.call(49, "uayay", array(message), array(signature))
+
+    def encrypt(self, how: bytes, key: int, *parts: bytes) -> bytes:
+        """Encrypt one part, or many."""
+        return self._transform(29, how, key, *parts)
+
+    def decrypt(self, how: bytes, key: int, *parts: bytes) -> bytes:
+        """Decrypt one part, or many."""
+        return self._transform(33, how, key, *parts)
+
+    def _transform(self, init: int, how: bytes, key: int, *parts: bytes) -> bytes:
+        self.begin(init, how, key)
+        if len(parts) == 1:
+            return unpacked(self.call(init + 1, "uayfy", array(parts[0]), ROOM))
+        found = b""
+        for part in parts:
+            found += unpacked(self.call(init + 2, "uayfy", array(part), ROOM))
+        return found + unpacked(self.call(init + 3, "ufy", ROOM))
+
+    def public_key(self, key: int) -> object:
+        """Return the public key of an object."""
+        wanted = struct.pack(">III", 1, ck.CKA_PUBLIC_KEY_INFO, 1 << 16)
+        answer = self.call(24, "uufA", ulong(key), wanted)
+        return load_der_public_key(attributes_of(answer)[0][ck.CKA_PUBLIC_KEY_INFO])
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
+    """Return a token of someone who may manage, wrap and audit."""
+    folder = tmp_path_factory.mktemp("mechanisms")
+    roles = ("operator", "administrator", "auditor")
+    with running_token(folder, roles=roles) as token:
+        yield token
+
+
+@pytest.fixture(scope="module")
+def program(token: Token) -> Iterator[Program]:
+    """Return a program with a session."""
+    with token.client() as client:
+        yield Program(client)
+
+
+def rsa_pair(program: Program, *usages: int) -> list[int]:
+    """Generate an RSA key pair with usages of its private half."""
+    of_public = {ck.CKA_SIGN: ck.CKA_VERIFY, ck.CKA_DECRYPT: ck.CKA_ENCRYPT}
+    public: Attributes = [(ck.CKA_MODULUS_BITS, number(2048))]
+    public += [(of_public[usage], flag(True)) for usage in usages]
+    private = [(usage, flag(True)) for usage in usages]
+    return program.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
+
+
+@pytest.fixture(scope="module")
+def signer(program: Program) -> list[int]:
+    """Return an RSA key pair that signs."""
+    return rsa_pair(program, ck.CKA_SIGN)
+
+
+@pytest.fixture(scope="module")
+def curve(program: Program) -> list[int]:
+    """Return an EC key pair that signs."""
+    public: Attributes = [(ck.CKA_EC_PARAMS, data(P256)), (ck.CKA_VERIFY, flag(True))]
+    return program.pair(ck.CKM_EC_KEY_PAIR_GEN, public, [(ck.CKA_SIGN, flag(True))])
+
+
+def pss(bits: int) -> bytes:
+    """Return the parameter of RSA-PSS with one hash."""
+    kind = {256: ck.CKM_SHA256, 384: ck.CKM_SHA384, 512: ck.CKM_SHA512}[bits]
+    mask = {256: 2, 384: 3, 512: 4}[bits]
+    return b"\1" + ulong(kind) + ulong(mask) + ulong(bits // 8)
+
+
+@pytest.mark.parametrize("bits", HASHES)
+def test_rsa_signatures(program: Program, signer: list[int], bits: int) -> None:
+    """PKCS#1 v1.5 and PSS sign messages in one part and in many, and verify."""
+    public, private = signer
+    key = program.public_key(public)
+    assert isinstance(key, rsa.RSAPublicKey)
+    digest = hashlib.new(f"sha{bits}", b"hello").digest()
+    pkcs1 = mechanism(getattr(ck, f"CKM_SHA{bits}_RSA_PKCS"))
+    salted = mechanism(getattr(ck, f"CKM_SHA{bits}_RSA_PKCS_PSS"), pss(bits))
+    bare = mechanism(ck.CKM_RSA_PKCS_PSS, pss(bits))
+    scheme = padding.PSS(padding.MGF1(HASHES[bits]), bits // 8)
+
+    for how, parts, padded in (
+        (pkcs1, [b"hello"], padding.PKCS1v15()),
+        (pkcs1, [b"hel", b"lo"], padding.PKCS1v15()),
+        (salted, [b"hel", b"lo"], scheme),
+        (bare, [digest], scheme),
+    ):
+        made = program.sign(how, private, *parts)
+        key.verify(made, b"hello", padded, HASHES[bits])
+        program.verify(how, public, b"".join(parts), made)
+        with pytest.raises(CallError) as caught:
+            program.verify(how, public, b"".join(parts)[::-1], made)
+        assert ck.CKR_SIGNATURE_INVALID == caught.value.rv
+
+
+def test_bare_rsa_signatures(program: Program, signer: list[int]) -> None:
+    """CKM_RSA_PKCS pads what it gets, a DigestInfo or anything else."""
+    public, private = signer
+    key = program.public_key(public)
+    assert isinstance(key, rsa.RSAPublicKey)
+    info = bytes.fromhex("3031300d060960864801650304020105000420") + bytes(32)
+
+    for sent in (info, b"anything"):
+        made = program.sign(mechanism(ck.CKM_RSA_PKCS), private, sent)
+        pkcs1 = padding.PKCS1v15()
+        assert sent == key.recover_data_from_signature(made, pkcs1, None)
+        program.verify(mechanism(ck.CKM_RSA_PKCS), public, sent, made)
+    with pytest.raises(CallError) as caught:
+        program.sign(mechanism(ck.CKM_RSA_PKCS), private, bytes(246))
+    assert ck.CKR_DATA_LEN_RANGE == caught.value.rv
+
+
+@pytest.mark.parametrize("bits", HASHES)
+def test_ecdsa(program: Program, curve: list[int], bits: int) -> None:
+    """ECDSA signs messages with every SHA-2, and digests of any hash."""
+    public, private = curve
+    key = program.public_key(public)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    hashed = mechanism(getattr(ck, f"CKM_ECDSA_SHA{bits}"))
+    digest = hashlib.new(f"sha{bits}", b"hello").digest()
+
+    for how, sent in ((hashed, b"hello"), (mechanism(ck.CKM_ECDSA), digest)):
+        made = program.sign(how, private, sent)
+        r, s = int.from_bytes(made[:32]), int.from_bytes(made[32:])
+        key.verify(encode_dss_signature(r, s), b"hello", ec.ECDSA(HASHES[bits]))
+        program.verify(how, public, sent, made)
+    with pytest.raises(CallError) as caught:
+        program.verify(hashed, public, b"hello", bytes(63))
+    assert ck.CKR_SIGNATURE_LEN_RANGE == caught.value.rv
+
+
+def test_newer_signatures(program: Program) -> None:
+    """EdDSA, ML-DSA with a context and SLH-DSA sign messages in many parts."""
+    sign: Attributes = [(ck.CKA_SIGN, flag(True))]
+    verify: Attributes = [(ck.CKA_VERIFY, flag(True))]
+    curve: Attributes = [(ck.CKA_EC_PARAMS, data(ED25519)), *verify]
+    ed = program.pair(ck.CKM_EC_EDWARDS_KEY_PAIR_GEN, curve, sign)
+    sets: Attributes = [(ck.CKA_PARAMETER_SET, native(2)), *verify]
+    ml = program.pair(ck.CKM_ML_DSA_KEY_PAIR_GEN, sets, sign)
+    fast: Attributes = [(ck.CKA_PARAMETER_SET, native(3)), *verify]
+    slh = program.pair(ck.CKM_SLH_DSA_KEY_PAIR_GEN, fast, sign)
+    context = b"\1" + ulong(0) + block(b"context")
+
+    made = program.sign(mechanism(ck.CKM_EDDSA), ed[1], b"hel", b"lo")
+    key = program.public_key(ed[0])
+    assert isinstance(key, ed25519.Ed25519PublicKey)
+    key.verify(made, b"hello")
+    made = program.sign(mechanism(ck.CKM_ML_DSA, context), ml[1], b"hel", b"lo")
+    other = program.public_key(ml[0])
+    assert isinstance(other, mldsa.MLDSA65PublicKey)
+    other.verify(made, b"hello", b"context")
+    with pytest.raises(InvalidSignature):
+        other.verify(made, b"hello")
+    program.verify(mechanism(ck.CKM_ML_DSA, context), ml[0], b"hello", made)
+    made = program.sign(mechanism(ck.CKM_SLH_DSA, context), slh[1], b"hello")
+    program.verify(mechanism(ck.CKM_SLH_DSA, context), slh[0], b"hello", made)
+
+
+def test_hmac(program: Program) -> None:
+    """HMAC computes whole and truncated MACs, of which none is shorter than 4 bytes."""
+    usages: Attributes = [(ck.CKA_SIGN, flag(True)), (ck.CKA_VERIFY, flag(True))]
+    length: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+    key = program.secret(ck.CKM_GENERIC_SECRET_KEY_GEN, length + usages)
+    whole = mechanism(ck.CKM_SHA256_HMAC)
+    short = mechanism(ck.CKM_SHA256_HMAC_GENERAL, b"\1" + ulong(12))
+
+    made = program.sign(whole, key, b"hel", b"lo")
+    cut = program.sign(short, key, b"hello")
+
+    assert 32 == len(made)
+    assert hmac.compare_digest(made[:12], cut)
+    program.verify(whole, key, b"hello", made)
+    program.verify(short, key, b"hello", cut)
+    for how, mac in ((whole, bytes(32)), (short, bytes(12))):
+        with pytest.raises(CallError) as caught:
+            program.verify(how, key, b"hello", mac)
+        assert ck.CKR_SIGNATURE_INVALID == caught.value.rv
+    tiny = mechanism(ck.CKM_SHA256_HMAC_GENERAL, b"\1" + ulong(0))
+    with pytest.raises(CallError) as caught:
+        program.verify(tiny, key, b"hello", b"")
+    assert ck.CKR_MECHANISM_PARAM_INVALID == caught.value.rv
+
+
+IV = b"\1" + block(bytes(16))
+GCM = b"\1" + block(bytes(12)) + ulong(96) + block(b"aad") + ulong(128)
+CTR = b"\1" + ulong(64) + block(bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter", "length"),
+    [
+        (ck.CKM_AES_CBC, IV, 32),
+        (ck.CKM_AES_CBC_PAD, IV, 21),
+        (ck.CKM_AES_CTR, CTR, 21),
+        (ck.CKM_AES_GCM, GCM, 21),
+    ],
+)
+def test_aes(program: Program, kind: int, parameter: bytes, length: int) -> None:
+    """Every mode decrypts what it encrypted, in one part and in many."""
+    usages: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]
+    size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+    key = program.secret(ck.CKM_AES_KEY_GEN, size + usages)
+    how, message = mechanism(kind, parameter), bytes(range(length))
+
+    made = program.encrypt(how, key, message)
+
+    assert made == program.encrypt(how, key, message[:5], message[5:])
+    assert message == program.decrypt(how, key, made)
+    assert message == program.decrypt(how, key, made[:5], made[5:])
+    if kind == ck.CKM_AES_GCM:
+        with pytest.raises(CallError) as caught:
+            program.decrypt(how, key, made[:-1] + b"\0")
+        assert ck.CKR_ENCRYPTED_DATA_INVALID == caught.value.rv
+
+
+def signatures(token: Token) -> int:
+    """Return the number of recorded signatures."""
+    hsm = token.access.hsm(Caller())
+    return len(hsm.execute(ListAuditEvents(kind=("Sign",), limit=1000)).items)
+
+
+def test_size_queries(token: Token, program: Program, curve: list[int]) -> None:
+    """A size query uses no key, and leaves the operation active."""
+    count = signatures(token)
+    program.begin(42, mechanism(ck.CKM_ECDSA), curve[1])
+
+    answers = [
+        program.call(43, "uayfy", array(bytes(32)), struct.pack(">I", room))
+        for room in (0, 63)
+    ]
+    made = unpacked(program.call(43, "uayfy", array(bytes(32)), ROOM))
+
+    assert [b"\0" + struct.pack(">I", 64)] * 2 == answers
+    assert 64 == len(made)
+    assert count + 1 == signatures(token)
+
+
+def test_oaep(program: Program) -> None:
+    """RSA-OAEP encrypts with the public half and a label, and decrypts."""
+    public, private = rsa_pair(program, ck.CKA_DECRYPT)
+    oaep = b"\1" + ulong(ck.CKM_SHA256) + ulong(2) + ulong(1) + block(b"label")
+    how = mechanism(ck.CKM_RSA_PKCS_OAEP, oaep)
+
+    made = program.encrypt(how, public, b"secret")
+
+    assert b"secret" == program.decrypt(how, private, made)
+    with pytest.raises(CallError) as caught:
+        program.decrypt(how, private, made[:-1] + bytes([made[-1] ^ 1]))
+    assert ck.CKR_ENCRYPTED_DATA_INVALID == caught.value.rv
+
+
+def test_pkcs1_decryption_is_refused(token: Token, program: Program) -> None:
+    """No policy names it, so the HSM denies it, and the denial is in the audit log."""
+    _, private = rsa_pair(program, ck.CKA_DECRYPT)
+
+    with pytest.raises(CallError) as caught:
+        program.decrypt(mechanism(ck.CKM_RSA_PKCS), private, bytes(256))
+
+    assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
+
+
+def test_wrapping(program: Program) -> None:
+    """An extractable key leaves wrapped, and comes back as another object."""
+    wraps: Attributes = [(ck.CKA_WRAP, flag(True)), (ck.CKA_UNWRAP, flag(True))]
+    size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+    usages: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]
+    wrapping = program.secret(ck.CKM_AES_KEY_GEN, size + wraps)
+    leaving: Attributes = [(ck.CKA_EXTRACTABLE, flag(True)), *size, *usages]
+    key = program.secret(ck.CKM_AES_KEY_GEN, leaving)
+    staying = program.secret(ck.CKM_AES_KEY_GEN, size + usages)
+    how, cbc = mechanism(ck.CKM_AES_KEY_WRAP), mechanism(ck.CKM_AES_CBC_PAD, IV)
+
+    query = program.call(60, "uMuufy", how, ulong(wrapping), ulong(key), QUERY)
+    wrapped = unpacked(
+        program.call(60, "uMuufy", how, ulong(wrapping), ulong(key), ROOM)
+    )
+    kinds: Attributes = [
+        (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+        (ck.CKA_KEY_TYPE, number(ck.CKK_AES)),
+        *usages,
+    ]
+    back = first(
+        program.call(
+            61, "uMuayaA", how, ulong(wrapping), array(wrapped), template(kinds)
+        )
+    )
+
+    assert b"\0" + struct.pack(">I", 40) == query
+    made = program.encrypt(cbc, key, b"message")
+    assert b"message" == program.decrypt(cbc, back, made)
+    with pytest.raises(CallError) as caught:
+        program.call(60, "uMuufy", how, ulong(wrapping), ulong(staying), ROOM)
+    assert ck.CKR_KEY_UNEXTRACTABLE == caught.value.rv
+    with pytest.raises(CallError) as caught:
+        program.call(
+            *(61, "uMuayaA", how, ulong(wrapping), array(bytes(40)), template(kinds))
+        )
+    assert ck.CKR_WRAPPED_KEY_INVALID == caught.value.rv
+
+
+def test_digests_and_random_bytes(program: Program) -> None:
+    """Digests need no key; random bytes are as many as there is room for."""
+    program.call(37, "uM", mechanism(ck.CKM_SHA256))
+    made = unpacked(program.call(38, "uayfy", array(b"hello"), ROOM))
+    drawn = unpacked(program.call(64, "ufy", struct.pack(">I", 10_000)))
+
+    assert hashlib.sha256(b"hello").digest() == made
+    assert 10_000 == len(drawn)
+    assert 200 < len(set(drawn))
+    with pytest.raises(CallError) as caught:
+        program.call(64, "ufy", struct.pack(">I", 0xFFFF_FFFE))
+    assert ck.CKR_DATA_LEN_RANGE == caught.value.rv
+
+
+@pytest.mark.parametrize(
+    ("attributes", "rv"),
+    [
+        ([(ck.CKA_MODULUS_BITS, number(1024))], ck.CKR_KEY_SIZE_RANGE),
+        ([], ck.CKR_TEMPLATE_INCOMPLETE),
+        (
+            [
+                (ck.CKA_MODULUS_BITS, number(2048)),
+                (ck.CKA_PUBLIC_EXPONENT, data(b"\3")),
+            ],
+            ck.CKR_ATTRIBUTE_VALUE_INVALID,
+        ),
+        (
+            [
+                (ck.CKA_MODULUS_BITS, number(2048)),
+                (ck.CKA_VERIFY, flag(True)),
+                (ck.CKA_ENCRYPT, flag(True)),
+            ],
+            ck.CKR_TEMPLATE_INCONSISTENT,
+        ),
+    ],
+)
+def test_keys_that_are_not_offered(
+    program: Program, attributes: Attributes, rv: int
+) -> None:
+    """Weak keys, and keys that sign and encrypt, are refused with the reason."""
+    with pytest.raises(CallError) as caught:
+        program.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, attributes, [])
+
+    assert rv == caught.value.rv
+
+
+def test_every_mechanism_has_information(program: Program) -> None:
+    """The list and the information about each mechanism agree."""
+    for kind in mechanism_types():
+        least, most, flags = struct.unpack(
+            ">QQQ", program.client.call(8, "uu", ulong(0) + ulong(kind))
+        )
+        assert least <= most
+        assert flags
+
+
+def test_pkcs11_tool(token: Token, tmp_path: Path) -> None:
+    """pkcs11-tool generates a key, signs with it, and tests what it knows."""
+    words = ("--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign")
+    made = token.tool(*words, "--label", "tool", "--id", "0a0b")
+
+    assert "Key pair generated" in made
+    assert "No errors" in token.tool("-t")
