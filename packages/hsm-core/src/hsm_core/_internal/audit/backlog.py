@@ -103,15 +103,14 @@ class Backlog:
         Raises:
             MediumError: They may have been written in part, or wholly.
         """
-        group = self._open
-        if group is None:
-            group = self._begin_open()
+        group = self._open or self._begin_open()
         group.lines += lines
         group.mark = mark
-        self.open_bytes += len(lines[0]) if len(lines) == 1 else sum(map(len, lines))
+        for line in lines:
+            self.open_bytes += len(line)
         self._medium.write(lines, mark)
         self.written = mark
-        records = self._records = self._records + len(lines)
+        self._records = records = self._records + len(lines)
         if durable or lazy or records >= _BOUNDED_RECORDS:
             self._note_due(now, must_sync=durable, lazy=lazy)
         elif self.sync_at > (due := now + _BOUNDED_SECONDS):

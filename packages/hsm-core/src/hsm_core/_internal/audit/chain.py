@@ -159,7 +159,8 @@ class Chain:
             drafts = [self._begun(), *drafts]
         if not 0 <= now <= MAX_INTEGER:
             now = min(max(now, 0), MAX_INTEGER)
-        lines, noted = [], list[tuple[AuditDraft, int, str]]()
+        lines: list[bytes] = []
+        noted: list[tuple[AuditDraft, int, str]] = []
         for draft in drafts:
             seq += 1
             if isinstance(draft, UseDraft):
