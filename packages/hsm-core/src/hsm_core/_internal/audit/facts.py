@@ -33,7 +33,7 @@ MAX_LINE_BYTES: Final = 65_535
 """Longest line, without its newline."""
 
 LIFETIME: Final = 3600 * 1_000_000
-"""How long a facts line may be written anew, microseconds."""
+"""How long a facts line may be repeated, microseconds."""
 
 _KEPT: Final = 1024
 _LABELS: Final = (b"who", b"from", b"key", b"rule", b"parameters")

@@ -31,7 +31,7 @@ class Cell:
     def bump(self) -> None:
         """Note a change that is visible by now."""
         self.value = object()
-        # After the value: whoever sees this one sees that one too.
+        # After the value, so that it is never seen before that.
         _NEWEST.value = object()
 
 
