@@ -66,10 +66,15 @@ _BY_MECHANISM: Final = frozenset(
 """Attributes that the mechanism of the call checks."""
 
 _FLAGS: Final = frozenset(usage for table in USAGES.values() for usage in table)
-_CLULOW: Final = (
-    {KeyUsage.WRAP, KeyUsage.DECRYPT},
-    {KeyUsage.UNWRAP, KeyUsage.ENCRYPT},
+_PURPOSES: Final = (
+    {KeyUsage.SIGN, KeyUsage.VERIFY},
+    {KeyUsage.ENCRYPT, KeyUsage.DECRYPT},
+    {KeyUsage.WRAP, KeyUsage.UNWRAP},
+    {KeyUsage.MAC},
+    {KeyUsage.DERIVE},
+    {KeyUsage.ENCAPSULATE, KeyUsage.DECAPSULATE},
 )
+"""Usages that go together, the first that a template names counting."""
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -79,10 +84,11 @@ class Creation(msgspec.Struct, frozen=True):
     Attributes:
         name: Name of the key, or empty.
         tags: Its tags, with what its name can't say.
-        usages: Its usages; empty for those of the algorithm.
+        usages: Its usages, for one purpose; empty for those of the algorithm.
         exportable: Whether it can be exported, wrapped.
         is_token: Whether it outlives the session.
         label: CKA_LABEL.
+        note: What the template asked for and the key will not do, for the log.
     """
 
     name: str
@@ -91,6 +97,7 @@ class Creation(msgspec.Struct, frozen=True):
     exportable: bool
     is_token: bool
     label: bytes = b""
+    note: str = ""
 
     def unnamed(self) -> Creation:
         """
@@ -139,19 +146,31 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         tags.append(SESSION_KEY)
     if template.get(ck.CKA_ALWAYS_AUTHENTICATE) is True:
         tags.append(ALWAYS_AUTHENTICATE)
-    if any(pair <= usages for pair in _CLULOW):
-        raise CryptokiError(
-            ck.CKR_TEMPLATE_INCONSISTENT,
-            "A key can't wrap keys and decrypt data: it would reveal the wrapped keys.",
-        )
+    wanted, others = _one_purpose(usages)
     return Creation(
         name=name,
         tags=tuple(tags),
-        usages=tuple(sorted(usages)),
+        usages=tuple(sorted(wanted)),
         exportable=template.get(ck.CKA_EXTRACTABLE) is True,
         is_token=is_token,
         label=label,
+        note=f"The new key has no usage {', '.join(others)}: it has one purpose."
+        if others
+        else "",
     )
+
+
+def _one_purpose(usages: set[KeyUsage]) -> tuple[set[KeyUsage], list[KeyUsage]]:
+    """
+    Return the usages of a new key, and those that it does not get.
+
+    Programs ask for everything. A key that signs and decrypts weakens both (SP 800-57
+    part 1, section 5.2), and one that wraps and decrypts reveals what it wraps.
+    """
+    for purpose in _PURPOSES:
+        if wanted := purpose & usages:
+            return wanted, sorted(usages - wanted)
+    return set(), []
 
 
 def _check(object_class: int, template: Template) -> None:
