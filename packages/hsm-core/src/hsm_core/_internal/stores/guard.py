@@ -118,7 +118,9 @@ def _guard(name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> A
                 "The outcome of the change is unknown.", **_facts_of(*arguments)
             ) from error
         raise StoreUnavailableError from error
-    return _guarded_walk(result) if isinstance(result, Iterator) else result
+    if result is None or not isinstance(result, Iterator):
+        return result
+    return _guarded_walk(result)
 
 
 def _guarded_walk(found: Iterator[S]) -> Iterator[S]:

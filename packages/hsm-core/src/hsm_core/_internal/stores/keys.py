@@ -339,7 +339,8 @@ class RecordKeyStore(KeyStore):
         name = claimed(new)
         if name and self._index.holder(name) not in {None, new.key_id}:
             raise NameTakenError
-        self._index.mark(new.key_id)
+        if expected:  # What is new is missing in the index until it is there.
+            self._index.mark(new.key_id)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""

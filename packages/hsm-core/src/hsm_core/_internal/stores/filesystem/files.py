@@ -198,7 +198,7 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(_written(path, data, stack))
 
 
-def _written(path: Path, data: bytes, stack: ExitStack) -> int:
+def _written(path: Path | str, data: bytes, stack: ExitStack) -> int:
     """Return a new file, written, that is closed with the stack."""
     descriptor = open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     stack.callback(os.close, descriptor)
@@ -248,7 +248,7 @@ def stage_directory(parent: Path, contents: Mapping[str, bytes]) -> Path:
             os.mkdir(staged, 0o700)
             with ExitStack() as stack:
                 opened = [
-                    _written(staged / name, data, stack)
+                    _written(f"{staged}/{name}", data, stack)
                     for name, data in contents.items()
                 ]
                 opened.append(open_directory(staged))

@@ -21,6 +21,7 @@ are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -75,7 +76,7 @@ class Layout:
         directories, regular = list_directory(self.directory / folder)
         return directories if folder == KEYS else regular
 
-    @property
+    @cached_property
     def keys(self) -> Path:
         """Directory of the keys; new keys are made here under a temporary name."""
         return self.directory / "keys"

@@ -38,7 +38,7 @@ def storage_errors() -> Iterator[None]:
         raise (StorageFullError if full else StoreUnavailableError) from error
 
 
-def open_no_follow(path: Path, flags: int, mode: int = 0o600) -> int:
+def open_no_follow(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """
     Open a regular file and return its descriptor, never following a link at its end.
 

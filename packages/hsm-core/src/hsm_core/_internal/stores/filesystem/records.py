@@ -256,8 +256,7 @@ class FileRecords(Records):
         with self._staging:
             self.check_usable()
             self._held.check()
-            folder = self._layout.path(name).parent
-            staged = stage_directory(folder.parent, contents)
+            staged = stage_directory(self._layout.keys, contents)
             self._staged[name] = (staged, contents)
         failpoint("store.staged")
 
@@ -268,13 +267,13 @@ class FileRecords(Records):
             discard_directory(staged[0])
 
     def _create(self, commit: Commit) -> None:
-        folder = self._layout.path(commit.name).parent
+        folder = self._layout.folder(key_of(commit.name))
         contents = {file_name(name): blob for name, blob in commit.before.items()}
         contents[file_name(commit.name)] = commit.data
         failpoint("store.before_blobs")
         staged, ahead = self._staged.pop(commit.name, (folder, {}))
         if ahead != contents:
-            staged = stage_directory(folder.parent, contents)
+            staged = stage_directory(self._layout.keys, contents)
         try:
             failpoint("store.after_blobs")
             failpoint("store.before_document")
