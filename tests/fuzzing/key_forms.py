@@ -20,6 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core._internal.approvals.signatures import verify_consent
+from hsm_core._internal.crypto.certificates import (
+    chain_pem,
+    check_subject_key,
+    read_chain,
+)
 from hsm_core._internal.crypto.composite import (
     join_private,
     join_public,
@@ -39,6 +44,7 @@ from hsm_core.model import KeyId
 from hsm_core.wire import decode_json, encode_json
 from tests.core.crypto_samples import PYCA, material, public_der
 from tests.fuzzing.target import Target
+from tests.pki import self_signed_root
 
 _SINGLE: Final = (
     Algorithm.RSA_2048,
@@ -57,7 +63,10 @@ _MESSAGE: Final = b"a statement"
 
 def targets() -> list[Target]:
     """Return a target for each form."""
-    return [_private(), _public(), _consent(), _approver_key(), _shown()]
+    return [
+        *(_private(), _public(), _certificates()),
+        *(_consent(), _approver_key(), _shown()),
+    ]
 
 
 def _halves(join: Callable[..., bytes], of: Callable[..., bytes]) -> list[bytes]:
@@ -98,6 +107,25 @@ def _public() -> Target:
             *(partial(split_public, algorithm) for algorithm in _COMPOSITE),
         ),
         seeds=(*map(public_der, _SINGLE), *_halves(join_public, public_der)),
+    )
+
+
+def _match(key: bytes, data: bytes) -> None:
+    chain = read_chain(data)
+    assert chain == read_chain(chain_pem(chain).encode())
+    check_subject_key(chain[0], key)
+
+
+def _certificates() -> Target:
+    root = self_signed_root("CA")
+    leaf = root.issue("ada")
+    key = leaf.key.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+    return Target(
+        name="certificate-chain",
+        readers=(partial(_match, key),),
+        seeds=(leaf.der, leaf.der + root.der, leaf.chain_pem),
     )
 
 
