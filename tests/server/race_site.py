@@ -9,7 +9,7 @@ import json
 import signal
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -102,8 +102,13 @@ class Connection:
         data = None
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body), "application/json"
+        return self._ask(
+            lambda: self._line.request(method, API_PREFIX + path, data, headers)
+        )
+
+    def _ask(self, send: Callable[[], None]) -> Any:
         try:
-            self._line.request(method, API_PREFIX + path, data, headers)
+            send()
             response = self._line.getresponse()
             read = response.read()
         except (OSError, http.client.HTTPException):
@@ -118,6 +123,21 @@ class Connection:
     def sign(self, key: str) -> None:
         """Use a key."""
         self.ask("POST", f"/keys/{key}/sign", {"message": MESSAGE})
+
+    def sign_slowly(self, key: str, meanwhile: Callable[[], None]) -> None:
+        """Use a key, and do something before the second half of the request is sent."""
+        data = json.dumps({"message": MESSAGE}).encode()
+
+        def send() -> None:
+            self._line.putrequest("POST", f"{API_PREFIX}/keys/{key}/sign")
+            self._line.putheader("Authorization", f"Bearer {self.token}")
+            self._line.putheader("Content-Type", "application/json")
+            self._line.putheader("Content-Length", str(len(data)))
+            self._line.endheaders(data[:8])
+            meanwhile()
+            self._line.send(data[8:])
+
+        self._ask(send)
 
     def close(self) -> None:
         """End it."""

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,10 +192,8 @@ def test_a_secret_that_is_withdrawn(site: RaceSite, _: int) -> None:
     probe.close()
 
 
-@pytest.mark.parametrize("_", range(TRIALS))
-def test_a_client_that_is_revoked(site: RaceSite, _: int) -> None:
-    """Once a connection of its certificate is refused, all others have ended."""
-    client, files = site.clients.issue(f"client-{next(numbers)}")
+def revoke(site: RaceSite, client: Any, files: tuple[Path, Path]) -> None:
+    """Revoke a certificate; return when a connection with it is refused."""
 
     def is_refused() -> bool:
         line = site.connect(token_of(signer(USERS), sub="probe"), new_address(), files)
@@ -206,14 +205,34 @@ def test_a_client_that_is_revoked(site: RaceSite, _: int) -> None:
             line.close()
         return False
 
-    def end() -> None:
-        site.clients.revoke(client)
-        site.server.process.send_signal(signal.SIGHUP)
-        wait_until(is_refused)
+    site.clients.revoke(client)
+    site.server.process.send_signal(signal.SIGHUP)
+    wait_until(is_refused)
 
+
+@pytest.mark.parametrize("_", range(TRIALS))
+def test_a_client_that_is_revoked(site: RaceSite, _: int) -> None:
+    """Once a connection of its certificate is refused, all others have ended."""
+    client, files = site.clients.issue(f"client-{next(numbers)}")
     with crowd_of(site, shown=files) as lines:
         works = signing(lines, site.create())
-        play(site, lines, works, end, "closed")
+        end = partial(revoke, site, client, files)
+        play(site, lines, works, end, "closed", "overloaded")
+
+
+def test_a_request_that_ends_after_its_client_was_revoked(site: RaceSite) -> None:
+    """It is not begun: whoever is accepted still may send it again."""
+    client, files = site.clients.issue(f"client-{next(numbers)}")
+    key = site.create()
+    line = site.connect(token_of(signer(USERS)), new_address(), files)
+    line.sign(key)
+    head = site.head()
+
+    with pytest.raises(Refused, match=r"overloaded|closed"):
+        line.sign_slowly(key, partial(revoke, site, client, files))
+
+    line.close()
+    assert (set(), []) == site.uses_since(head)
 
 
 @pytest.mark.parametrize("_", range(TRIALS))

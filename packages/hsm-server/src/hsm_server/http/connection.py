@@ -487,6 +487,11 @@ class Connection(web.RequestHandler):
         if transport is not None and not self._is_current(transport):
             self.retire()
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether it closes after the current request, which may not begin any more."""
+        return self._is_retired
+
     def retire(self) -> None:
         """Close after the response to the current request."""
         self._is_retired = True

@@ -28,6 +28,7 @@ from hsm_core import wire
 from hsm_core.errors import (
     InvalidInputError,
     MalformedError,
+    OverloadedError,
     PayloadTooLargeError,
     PreconditionFailedError,
 )
@@ -85,6 +86,8 @@ async def read_body(
         PayloadTooLargeError: It is too long; the rest is not read.
         MalformedError: It is incomplete.
         RequestRefusedError: It did not arrive in time; the connection closes.
+        OverloadedError: Meanwhile the rules for client certificates changed, so the
+            client may be accepted no more; the connection closes.
     """
     length = request.content_length
     if length is not None and length > most_bytes:
@@ -106,6 +109,10 @@ async def read_body(
         ) from None
     except (web.RequestPayloadError, ConnectionError):
         raise MalformedError(f"The {what} ended early.") from None
+    if getattr(request.protocol, "is_retired", False):
+        raise OverloadedError(
+            "The connection ended while the request arrived. Send it again."
+        )
     return body.getvalue()  # hands its buffer over, without a copy
 
 
