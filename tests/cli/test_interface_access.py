@@ -15,14 +15,14 @@ from hsm_cli.interfaces.access import (
     MAX_WRONG_PINS,
     Access,
     Embedded,
+    LocalProgram,
     PinLockedError,
-    Program,
     Server,
     WrongPinError,
 )
 from hsm_client.settings import ClientSettings
-from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError
-from hsm_core.operations import DestroyKey, ListAuditEvents, Sign
+from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError, TransportError
+from hsm_core.operations import DestroyKey, ListAuditEvents, Sign, Status
 from tests.pki import self_signed_root
 
 
@@ -47,7 +47,7 @@ def test_an_embedded_hsm_serves_an_interface(connector: Embedded) -> None:
     access = Access("pkcs11", connector, notify=notes.append)
     access.log_in(None)
 
-    hsm = access.hsm(Program(uid=1000, name="p11tool"))
+    hsm = access.hsm(LocalProgram(uid=1000, name="p11tool"))
     assert hsm.execute(Sign(key_id="release", message=b"text")).signature
     for _ in range(2):
         with pytest.raises(KeyNotFoundError):
@@ -91,7 +91,7 @@ def test_a_note_says_how_to_approve(connector: Embedded) -> None:
     access = Access("pkcs11", connector, notify=notes.append)
 
     with pytest.raises(ApprovalRequiredError) as required:
-        access.hsm(Program()).execute(DestroyKey(key_id="release"))
+        access.hsm(LocalProgram()).execute(DestroyKey(key_id="release"))
 
     approval_id = required.value.facts["approval_id"]
     assert notes[0].startswith("pkcs11: DestroyKey with key release: approval required")
@@ -114,10 +114,17 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
     assert access.takes_pin
     assert access.is_locked
     with pytest.raises(WrongPinError):
-        access.hsm(Program())
+        access.hsm(LocalProgram())
     with pytest.raises(WrongPinError):
         access.log_in(b"0000")
     access.log_in(b"4711")
-    access.hsm(Program())
+    hsm = access.hsm(LocalProgram())
     access.log_out()
     assert access.is_locked
+    with pytest.raises(WrongPinError):
+        hsm.execute(Status())
+    access.log_in(b"4711")
+    with pytest.raises(TransportError) as unreachable:
+        hsm.execute(Status())
+    assert "connect" == unreachable.value.facts["reason"]
+    access.close()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 from cryptography.x509.oid import NameOID
 
 import hsm_core
-from hsm_cli.interfaces.access import Program
+from hsm_cli.interfaces.access import LocalProgram
 from hsm_cli.interfaces.pkcs11.constants import (
     CKA_CLASS,
     CKA_EC_PARAMS,
@@ -341,7 +341,7 @@ def refusal(client: Client, call: int, signature: str, arguments: bytes) -> int:
 
 def signatures(token: Token) -> int:
     """Return how many signatures the audit log holds."""
-    hsm = token.access.hsm(Program())
+    hsm = token.access.hsm(LocalProgram())
     return len(hsm.execute(ListAuditEvents(kind=("Sign",), limit=1000)).items)
 
 

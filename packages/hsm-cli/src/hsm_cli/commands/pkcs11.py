@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hsm_cli.exit_codes import ExitCode
-from hsm_cli.interfaces.access import Program
+from hsm_cli.interfaces.access import LocalProgram
 from hsm_cli.interfaces.options import access_options, open_access
 from hsm_cli.interfaces.pkcs11.doctor import Check, checks
 from hsm_cli.interfaces.pkcs11.server import serve as serve_stream
@@ -162,7 +162,7 @@ def _uri(
 ) -> str:
     access = open_access(invocation, _NAME, notify=_discard, **options)
     try:
-        hsm = access.hsm(Program())
+        hsm = access.hsm(LocalProgram())
         whole = whole_key(hsm, key_id) if is_short(key_id) else key_id
         info = hsm.execute(DescribeKey(key_id=whole))
         return uri_of(info, access.label, kind)

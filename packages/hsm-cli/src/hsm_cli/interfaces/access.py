@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from hsm_cli.io.output import print_note
 from hsm_core.errors import (
@@ -48,7 +49,7 @@ class PinLockedError(AuthenticationError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class LocalProgram:
     """
     Local program that uses an interface.
 
@@ -138,7 +139,8 @@ class Access:
         self._lock = threading.Lock()
         self._logins = 0
         self._wrong = 0
-        self._is_open = False
+        self._openings = count(1)
+        self._opening = 0
 
     @property
     def takes_pin(self) -> bool:
@@ -153,7 +155,7 @@ class Access:
     @property
     def is_locked(self) -> bool:
         """Whether the credential is closed until a program logs in."""
-        return self._connector.takes_pin and not self._is_open
+        return self._connector.takes_pin and not self._opening
 
     def log_in(self, pin: bytes | None) -> None:
         """
@@ -180,20 +182,36 @@ class Access:
             if self._connector.takes_pin and not self._logins:
                 self._close()
 
-    def hsm(self, program: Program) -> HSM:
+    def hsm(self, program: LocalProgram) -> HSM:
         """
-        Return the HSM for one program.
+        Return the HSM for one program; it can be used again after each login.
 
         Raises:
             WrongPinError: No program is logged in, and a PIN opens the credential.
             HSMError: The HSM can't be opened.
         """
+        found = _ProgramHSM(self, program, self._notes)
+        found.open()
+        return found
+
+    def is_open_as(self, opening: int) -> bool:
+        """Return whether the HSM is open, and was not closed since an opening."""
+        # Without the lock: a login that checks a slow password holds nobody up.
+        return opening == self._opening
+
+    def act_for(self, program: LocalProgram) -> Acting:
+        """
+        Return a connection for one program.
+
+        Raises:
+            HSMError: See `hsm`.
+        """
         with self._lock:
             if self.is_locked:
                 raise WrongPinError("Log in with the PIN first.")
             self._open()
-            found = self._connector.act_for(self.interface, str(program))
-        return _Reporting(found, f"{self.interface}: {program}", self._notes)
+            hsm = self._connector.act_for(self.interface, str(program))
+            return Acting(hsm, self._opening)
 
     def close(self) -> None:
         """Close the HSM."""
@@ -221,27 +239,48 @@ class Access:
             self._connector.open(pin[: MAX_PIN_BYTES + 1].decode())
         except (UnicodeDecodeError, WrongPinError):
             return False
-        self._is_open = True
+        self._opening = self._opening or next(self._openings)
         return True
 
     def _open(self) -> None:
-        if not self._is_open:
+        if not self._opening:
             self._connector.open("")
-            self._is_open = True
+            self._opening = next(self._openings)
 
     def _close(self) -> None:
-        if self._is_open:
-            self._is_open = False
+        if self._opening:
+            self._opening = 0
             self._connector.close()
 
 
-class _Reporting:
-    """HSM that prints why an operation was refused; programs show only a code."""
+class Acting(NamedTuple):
+    """
+    Connection of one program.
 
-    def __init__(self, hsm: HSM, who: str, notes: _Notes) -> None:
-        self._hsm = hsm
-        self._who = who.rstrip(": ")
+    Attributes:
+        hsm: Executes operations.
+        opening: Number of the opening of the HSM that it belongs to.
+    """
+
+    hsm: HSM
+    opening: int
+
+
+class _ProgramHSM:
+    """HSM of a program; prints why it refuses something, as programs show a code."""
+
+    def __init__(self, access: Access, program: LocalProgram, notes: _Notes) -> None:
+        self._access = access
+        self._program = program
+        self._who = f"{access.interface}: {program}".rstrip(": ")
         self._notes = notes
+        self._acting: Acting | None = None
+
+    def open(self) -> HSM:
+        """Return the HSM; after a login that opened it again, by a new connection."""
+        if self._acting is None or not self._access.is_open_as(self._acting.opening):
+            self._acting = self._access.act_for(self._program)
+        return self._acting.hsm
 
     def execute(
         self,
@@ -254,7 +293,7 @@ class _Reporting:
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         try:
-            return self._hsm.execute(
+            return self.open().execute(
                 operation,
                 idempotency_key=idempotency_key,
                 approval_id=approval_id,

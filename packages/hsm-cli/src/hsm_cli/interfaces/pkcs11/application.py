@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from hsm_cli.interfaces.access import Access, Program
+from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.inventory import Inventory
@@ -37,7 +37,7 @@ class Application:
     """
 
     def __init__(
-        self, access: Access, program: Program, *, log: Callable[[str], None]
+        self, access: Access, program: LocalProgram, *, log: Callable[[str], None]
     ) -> None:
         self.access = access
         self.log = log

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from hsm_cli.interfaces.access import Access, Program
+from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.pkcs11.server import HIGHEST_VERSION
 from hsm_core.errors import HSMError
 from hsm_core.model import Record
@@ -96,7 +96,7 @@ def _credential(access: Access) -> Check:
     if access.is_locked:
         return _well(name, f"{access.label}: programs log in with the PIN")
     try:
-        hsm = access.hsm(Program())
+        hsm = access.hsm(LocalProgram())
         caller = hsm.execute(DescribeCaller())
         keys = hsm.execute(ListKeys(per_page=1)).total
     except HSMError as error:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from hsm_cli.interfaces.access import Access, Program
+from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.application import Application
 from hsm_cli.interfaces.pkcs11.dispatch import Dispatcher, failure
@@ -45,7 +45,7 @@ def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None
     version = min(stream.read(1, waits=True)[0], HIGHEST_VERSION)
     stream.write(bytes((version,)))
     peer = stream.peer
-    program = Program(uid=peer.uid, name=peer.program)
+    program = LocalProgram(uid=peer.uid, name=peer.program)
     application = Application(access, program, log=log)
     dispatcher = Dispatcher(application, version, FUNCTIONS)
     try:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Final
 
-from hsm_cli.interfaces.access import Access, Program
+from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.sockets import Stream, StreamEndedError, described
 from hsm_cli.interfaces.ssh_agent.bindings import Bindings
 from hsm_cli.interfaces.ssh_agent.certificates import certified_key
@@ -136,7 +136,7 @@ class _Connection:
         self._stream = stream
         self._wait = replace(agent.wait, pause=self._pause)
         self._bindings = Bindings()
-        self._program = Program(uid=stream.peer.uid, name=stream.peer.program)
+        self._program = LocalProgram(uid=stream.peer.uid, name=stream.peer.program)
 
     def answer(self, request: bytes) -> bytes:
         """Return the response to a request, both without their lengths."""
