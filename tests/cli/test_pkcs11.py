@@ -19,6 +19,7 @@ import hsm_core
 from hsm_cli.interfaces.access import LocalProgram
 from hsm_cli.interfaces.pkcs11.constants import (
     CKA_CLASS,
+    CKA_DECRYPT,
     CKA_EC_PARAMS,
     CKA_EXTRACTABLE,
     CKA_ID,
@@ -27,6 +28,9 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKA_SENSITIVE,
     CKA_TOKEN,
     CKA_VALUE,
+    CKA_VALUE_LEN,
+    CKA_WRAP,
+    CKM_AES_KEY_GEN,
     CKM_ECDSA,
     CKO_CERTIFICATE,
     CKO_DATA,
@@ -275,6 +279,45 @@ def test_a_copy_ends_and_its_key_stays(tmp_path: Path) -> None:
 
     assert len(signature) == 64
     assert left == [key]
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (("--keypairgen", "--key-type", "EC:prime256v1"), "sign"),
+        (("--keypairgen", "--key-type", "RSA:2048"), "sign"),
+    ],
+)
+def test_a_new_key_has_one_purpose(
+    token: Token, words: tuple[str, ...], usage: str
+) -> None:
+    """pkcs11-tool asks for all usages; the key gets one purpose, and a note says so."""
+    token.notes.clear()
+    made = token.tool(*words, "--label", "all usages")
+
+    assert f"Usage:      {usage}\n" in made
+    assert "The new key has no usage" in "".join(token.notes)
+
+
+def test_no_key_wraps_and_decrypts(token: Token) -> None:
+    """A key that is asked to wrap and decrypt gets no right to wrap."""
+    asked = [
+        (CKA_VALUE_LEN, number(32)),
+        (CKA_TOKEN, flag(True)),
+        (CKA_WRAP, flag(True)),
+        (CKA_DECRYPT, flag(True)),
+    ]
+    with token.client() as client:
+        session = client.open_session()
+        made = client.call(
+            58, "uMaA", ulong(session) + mechanism(CKM_AES_KEY_GEN) + template(asked)
+        )
+        rights = [
+            attribute_of(client, session, first(made), kind)
+            for kind in (CKA_WRAP, CKA_DECRYPT, CKA_SENSITIVE)
+        ]
+
+    assert rights == [0, 1, 1]
 
 
 def test_sessions_have_rules(token: Token) -> None:

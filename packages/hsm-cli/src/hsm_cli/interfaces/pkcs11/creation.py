@@ -28,7 +28,6 @@ _FIXED: Final[Template] = {
     ck.CKA_MODIFIABLE: True,
     ck.CKA_COPYABLE: False,
     ck.CKA_DESTROYABLE: True,
-    ck.CKA_SENSITIVE: True,
     ck.CKA_SIGN_RECOVER: False,
     ck.CKA_VERIFY_RECOVER: False,
     ck.CKA_WRAP_WITH_TRUSTED: False,
@@ -146,7 +145,7 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         tags.append(SESSION_KEY)
     if template.get(ck.CKA_ALWAYS_AUTHENTICATE) is True:
         tags.append(ALWAYS_AUTHENTICATE)
-    wanted, others = _one_purpose(usages)
+    wanted, refused = _one_purpose(usages)
     return Creation(
         name=name,
         tags=tuple(tags),
@@ -154,8 +153,8 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         exportable=template.get(ck.CKA_EXTRACTABLE) is True,
         is_token=is_token,
         label=label,
-        note=f"The new key has no usage {', '.join(others)}: it has one purpose."
-        if others
+        note=f"The new key has no usage {', '.join(refused)}: it has one purpose."
+        if refused
         else "",
     )
 
@@ -181,8 +180,13 @@ def _check(object_class: int, template: Template) -> None:
             raise CryptokiError(
                 ck.CKR_TEMPLATE_INCONSISTENT, f"Attribute {kind:#x} can't be {value!r}."
             )
-    private = object_class != ck.CKO_PUBLIC_KEY
-    if template.get(ck.CKA_PRIVATE, private) is not private:
+    is_plain = template.get(ck.CKA_SENSITIVE) is False
+    if is_plain and template.get(ck.CKA_EXTRACTABLE) is True:
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT, "No key of the HSM can be read in plaintext."
+        )
+    # A key that is asked to be less protected than it will be is accepted.
+    if object_class == ck.CKO_PUBLIC_KEY and template.get(ck.CKA_PRIVATE) is True:
         raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
     known = _FIXED.keys() | _BY_MECHANISM | _FLAGS | _SETTABLE
     if not template.keys() <= known:
@@ -195,10 +199,12 @@ _SETTABLE: Final = frozenset(
         ck.CKA_PRIVATE,
         ck.CKA_LABEL,
         ck.CKA_ID,
+        ck.CKA_SENSITIVE,
         ck.CKA_EXTRACTABLE,
         ck.CKA_ALWAYS_AUTHENTICATE,
     }
 )
+"""Attributes that programs choose."""
 
 
 def _usages_of(object_class: int, template: Template) -> set[KeyUsage]:

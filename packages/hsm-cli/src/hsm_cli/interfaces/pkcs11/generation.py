@@ -106,11 +106,12 @@ def create(
     Create a key in the HSM.
 
     Raises:
-        CryptokiError: The session may not, or usages can't be combined.
+        CryptokiError: The session may not.
     """
     session.require_user()
     if wanted.is_token:
         session.require_writable()
+    session.application.note(wanted.note)
     return added(session, wanted, lambda w: session.hsm.execute(_create(algorithm, w)))
 
 
