@@ -306,6 +306,7 @@ EVENT_COLUMNS: Final = (
     Column("Phase", None, lambda entry: entry.event.phase),
     Column("Result", lambda entry: _result(entry), lambda entry: entry.event.code),
     Column("Principal", lambda entry: _principal(entry)),
+    Column("Interface", None, lambda entry: _interface(entry)),
     Column("Key", lambda entry: short_id(entry.event.key_id), lambda e: e.event.key_id),
     Column("Version", None, lambda entry: str(entry.event.version or "")),
 )
@@ -319,6 +320,15 @@ def _time(entry: AuditEntry) -> str:
 def _principal(entry: AuditEntry) -> str:
     caller = entry.event.caller
     return caller.principal if caller is not None else ""
+
+
+def _interface(entry: AuditEntry) -> str:
+    """Return the interface, and in parentheses what the program claims."""
+    caller = entry.event.caller
+    if caller is None:
+        return ""
+    claimed = caller.interface_claimed
+    return f"{caller.interface} ({claimed})" if claimed else caller.interface
 
 
 def _result(entry: AuditEntry) -> str:
