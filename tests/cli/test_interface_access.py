@@ -20,9 +20,18 @@ from hsm_cli.interfaces.access import (
     Server,
     WrongPinError,
 )
+from hsm_cli.interfaces.options import open_access
+from hsm_cli.invocation import Invocation
+from hsm_cli.io.output import Output
 from hsm_client.settings import ClientSettings
-from hsm_core.errors import ApprovalRequiredError, KeyNotFoundError, TransportError
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    InputSizeError,
+    KeyNotFoundError,
+    TransportError,
+)
 from hsm_core.operations import DestroyKey, ListAuditEvents, Sign, Status
+from tests.cli.support import Shell
 from tests.pki import self_signed_root
 
 
@@ -128,3 +137,41 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
         hsm.execute(Status())
     assert "connect" == unreachable.value.facts["reason"]
     access.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--root-key", "root.key"], "--root-key needs --embedded"),
+        (["--policy", "policy.yaml"], "--policy needs --embedded"),
+        (["--embedded", "hsm"], "--embedded needs --root-key"),
+        (["--pin", "4711"], "--pin must be @FILE or fd:N"),
+        (["--pin", "@absent"], "pin: the file or descriptor can't be read"),
+    ],
+)
+@pytest.mark.parametrize("command", [("pkcs11", "serve"), ("ssh-agent",)])
+def test_options_that_do_not_go_together(
+    shell: Shell, command: tuple[str, ...], words: list[str], told: str
+) -> None:
+    """A wrong option is an error before anything is opened; no PIN is repeated."""
+    found = shell(*command, *words)
+
+    assert 2 == found.code
+    assert told in found.err
+    assert "4711" not in found.err
+
+
+def test_a_pin_is_read_from_a_file(tmp_path: Path) -> None:
+    """The PIN is the first line of a private file, and 1 to 255 bytes long."""
+    invocation = Invocation(ClientSettings(), Output())
+    file = tmp_path / "pin"
+    file.touch(mode=0o600)
+
+    file.write_text("4711\n")
+    access = open_access(invocation, "pkcs11", pin=f"@{file}")
+    assert access.takes_pin
+    assert not access.is_locked
+    for text in ("", "4" * 256):
+        file.write_text(text)
+        with pytest.raises(InputSizeError):
+            open_access(invocation, "pkcs11", pin=f"@{file}")
