@@ -2,8 +2,13 @@
 """Commands of the audit log."""
 
 import base64
+import json
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -256,6 +261,57 @@ class TestAuditVerify:
 
         assert 2 == outcome.code
         assert "[wrong_audit_key]" in outcome.err
+
+    @pytest.mark.parametrize("log", ["trail", "closed"])
+    def test_local_records(
+        self,
+        bare_shell: Shell,
+        log: str,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Whole records of a local log are shown without a server, also as JSON."""
+        path: Path = request.getfixturevalue(log)
+        line = ("audit", "events", "--audit-path", str(path))
+        page = bare_shell.ok(*line, "--kind", "Encrypt", "--json").json
+        monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
+        table = bare_shell.ok(*line, "--limit", "2")
+        [entry] = page["items"]
+
+        assert "box" == entry["event"]["key"]["name"]
+        assert "Encrypt" in table.text
+        assert "next: --start-seq " in table.text
+
+    def test_local_records_of_a_damaged_log(
+        self, bare_shell: Shell, trail: Path
+    ) -> None:
+        """None is shown, and the exit code is 7."""
+        copy = trail.with_name("copy.log")
+        copy.write_bytes(trail.read_bytes().replace(b"CreateKey", b"DeleteKey", 1))
+        outcome = bare_shell("audit", "events", "--audit-path", str(copy), "--json")
+
+        assert (7, b"") == (outcome.code, outcome.out)
+
+    def test_following_a_local_log(self, trail: Path) -> None:
+        """Records come one per line until Ctrl-C."""
+        words = ("audit", "follow", "--audit-path", str(trail), "--start-seq", "0")
+        with subprocess.Popen(
+            [sys.executable, "-m", "hsm_cli", *words, "--json"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            lines = [json.loads(process.stdout.readline()) for _ in range(5)]
+            process.send_signal(signal.SIGINT)
+
+        assert list(range(5)) == [line["event"]["seq"] for line in lines]
+
+    def test_following_a_local_database(self, bare_shell: Shell, closed: Path) -> None:
+        """It can't be followed, and the error says what can."""
+        outcome = bare_shell("audit", "follow", "--audit-path", str(closed))
+
+        assert 2 == outcome.code
+        assert "only be followed through its server" in outcome.err
 
     def test_key_without_path(self, shell: Shell) -> None:
         """--hmac-key requires --audit-path."""

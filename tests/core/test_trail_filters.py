@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import hsm_core
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.audit.reading import Prefilter
+from hsm_core._internal.audit.reading import EventFilter
 from hsm_core._internal.audit.record import RecordCodec, event_of
 from hsm_core._internal.handlers.audit import KINDS
 from hsm_core._internal.policy.facts import SystemPrincipal
@@ -259,9 +259,9 @@ def is_wanted(
 
 def sieve(
     view: ListAuditEvents, since: int | None = None, until: int | None = None
-) -> Prefilter:
+) -> EventFilter:
     """Return the sieve of a view that knows its key."""
-    made = Prefilter(view, since, until)
+    made = EventFilter(view, since, until)
     made.learn_keys({view.key_id})
     return made
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Verification and recovery of audit logs and retention ledgers, without a server."""
+"""Audit logs and retention ledgers without a server: verify, read, recover."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
 import click
 
@@ -15,7 +17,12 @@ from hsm_core.secret_input import read_secret
 
 if TYPE_CHECKING:
     from hsm_core.approver_keys import ApproverKeys
+    from hsm_core.model import AuditEntry
+    from hsm_core.operations import AuditPage, ListAuditEvents
 
+
+_POLL: Final = 0.2
+"""Seconds between two looks at the end of an audit log."""
 
 _POLICIES: Final = frozenset({".json", ".yaml", ".yml"})
 
@@ -148,6 +155,35 @@ def verify_trail(
         torn_bytes=found.torn_bytes,
         consents_checked=None if consents is None else consents.checked,
     )
+
+
+def read_trail(path: Path, hmac_key: bytes | None, query: ListAuditEvents) -> AuditPage:
+    """
+    Verify an audit log without a server, and return a page of its records.
+
+    Raises:
+        HSMError: See `hsm_core.factory.read_trail`.
+    """
+    from hsm_core import factory
+
+    return factory.read_trail(path, hmac_key, query)
+
+
+def follow_trail(
+    path: Path,
+    hmac_key: bytes | None,
+    query: ListAuditEvents,
+    show: Callable[[AuditEntry], None],
+) -> NoReturn:
+    """
+    Verify an audit log in files without a server, and show records until Ctrl-C.
+
+    Raises:
+        HSMError: See `hsm_core.factory.follow_trail`.
+    """
+    from hsm_core import factory
+
+    factory.follow_trail(path, hmac_key, query, show, partial(time.sleep, _POLL))
 
 
 def recover_trail(path: Path, hmac_key: bytes) -> RepairDetail:

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Factory functions: open an HSM, verify and recover audit logs and ledgers."""
+"""Factory functions: open an HSM; verify, read and recover audit logs and ledgers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
 from hsm_core._internal.assembly.opened import OpenHSM
+from hsm_core._internal.audit.offline import entry_for, read_page
 from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.background.backups import Copier
 from hsm_core._internal.crypto.registry import default_registry
+from hsm_core._internal.handlers.audit import check_query, filter_of
 from hsm_core._internal.handlers.power_up import (
     audit_self_test,
     own_self_test,
@@ -51,7 +53,8 @@ from hsm_core.errors import (
     ConfigurationError,
     InputSizeError,
 )
-from hsm_core.model import RepairDetail
+from hsm_core.model import AuditEntry, RepairDetail
+from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_core.protocols import (
     ApprovalStore,
     AsyncHSMGateway,
@@ -73,10 +76,12 @@ __all__ = [
     "OpenHSM",
     "SqliteAuditVerifier",
     "StoreState",
+    "follow_trail",
     "inspect_store",
     "open_async",
     "open_hsm",
     "open_verifier",
+    "read_trail",
     "recover_trail",
     "verify_ledger",
 ]
@@ -235,6 +240,70 @@ def open_verifier(
     if is_sqlite_log(path):
         return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)
+
+
+def read_trail(path: Path, hmac_key: bytes | None, query: ListAuditEvents) -> AuditPage:
+    """
+    Verify a trail without its HSM, and return a page of its records.
+
+    Args:
+        path: As for `open_verifier`.
+
+        hmac_key: 32 bytes, or None to check the chain only.
+
+        query: The query; its key is a whole ID.
+
+    Raises:
+        InvalidInputError: The query names an unknown kind or code.
+        AuditTamperedError: The trail is damaged.
+        WrongAuditKeyError: The key is not the trail's.
+        ConfigurationError: There is no trail, or it can't be read.
+    """
+    check_query(query)
+    return read_page(open_verifier(path, hmac_key), query, filter_of(query))
+
+
+def follow_trail(
+    path: Path,
+    hmac_key: bytes | None,
+    query: ListAuditEvents,
+    show: Callable[[AuditEntry], None],
+    wait: Callable[[], None],
+) -> NoReturn:
+    """
+    Verify a trail in files without its HSM, show records, and continue with new ones.
+
+    Args:
+        path: As for `open_verifier`.
+
+        hmac_key: 32 bytes, or None to check the chain only.
+
+        query: The query; without ``start_seq``, only new records are shown. Its key is
+            a whole ID.
+
+        show: Called with each record.
+
+        wait: Called at the end of the trail, until it raises something.
+
+    Raises:
+        InvalidInputError: The query names an unknown kind or code.
+        AuditTamperedError: The trail is damaged.
+        WrongAuditKeyError: The key is not the trail's.
+        ConfigurationError: There is no trail, it can't be read, or it is in SQLite.
+    """
+    check_query(query)
+    verifier, events = open_verifier(path, hmac_key), filter_of(query)
+    if isinstance(verifier, SqliteAuditVerifier):
+        raise ConfigurationError(
+            "An audit log in SQLite can only be followed through its server.",
+            path=str(path),
+        )
+
+    def look(record: bytes, seq: int) -> None:
+        if (entry := entry_for(events, record, seq)) is not None:
+            show(entry)
+
+    verifier.follow(look, query.start_seq, wait)
 
 
 def recover_trail(path: Path, hmac_key: bytes) -> RepairDetail:

@@ -20,15 +20,18 @@ from hsm_cli.offline import (
     OfflineReport,
     describe_checks,
     end_pair,
+    follow_trail,
     hmac_key_option,
     read_approver_file,
     read_hmac_key,
+    read_trail,
     recover_trail,
     verify_trail,
 )
 from hsm_cli.options import Group, ListOption, given_as_flag
 from hsm_cli.parameters import HSMCommand, warn_of_literal_secrets
 from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,6 +99,18 @@ _FILTERS: Final = (
 )
 
 
+_LOCAL: Final = (
+    click.option(
+        "--audit-path",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Verify and read this local audit log without a server. --key-id then "
+        "takes the whole ID.",
+    ),
+    hmac_key_option("HMAC key of the audit log at --audit-path"),
+)
+
+
 def _filters(function: F) -> F:
     """Add the options of a filter, the fields of `ListAuditEvents`, to a command."""
     for option in reversed(_FILTERS):
@@ -106,6 +121,13 @@ def _filters(function: F) -> F:
 @click.group("audit", cls=Group, no_args_is_help=False)
 def audit() -> None:
     """Read and verify the audit log."""
+
+
+def _local(function: F) -> F:
+    """Add the options that name a local audit log to a command that reads records."""
+    for option in reversed(_LOCAL):
+        function = option(function)
+    return function
 
 
 @audit.command("events", cls=HSMCommand)
@@ -125,22 +147,35 @@ def audit() -> None:
 )
 @click.option("--ascending", is_flag=True, help="Oldest first.")
 @_filters
-@click.pass_obj
+@_local
+@click.pass_context
 def events(
-    invocation: Invocation,
+    ctx: click.Context,
     /,
     limit: int,
     start_seq: int | None,
     ascending: bool,
+    audit_path: Path | None,
+    hmac_key: str | None,
     **filters: Any,
 ) -> None:
-    """Show audit records, newest first. This read is itself recorded."""
-    filters["key_id"] = invocation.whole_key(filters["key_id"])
-    page = invocation.execute(
-        ListAuditEvents(
-            start_seq=start_seq, limit=limit, ascending=ascending, **filters
-        )
+    """
+    Show audit records, newest first. This read is itself recorded.
+
+    With --audit-path, the records of a local audit log, which is verified and not
+    changed. If it is damaged, none is shown, and the exit code is 7.
+    """
+    invocation: Invocation = ctx.obj
+    key = _local_key(ctx, audit_path, hmac_key)
+    if audit_path is None:
+        filters["key_id"] = invocation.whole_key(filters["key_id"])
+    query = ListAuditEvents(
+        start_seq=start_seq, limit=limit, ascending=ascending, **filters
     )
+    if audit_path is None:
+        page = invocation.execute(query)
+    else:
+        page = read_trail(audit_path, key, query)
     more = f"; next: --start-seq {page.next_seq}" if page.next_seq is not None else ""
     invocation.output.table(
         page,
@@ -158,22 +193,50 @@ def events(
     help="Sequence number to start at. Default: new records only.",
 )
 @_filters
-@click.pass_obj
-def follow(invocation: Invocation, /, start_seq: int | None, **filters: Any) -> None:
+@_local
+@click.pass_context
+def follow(
+    ctx: click.Context,
+    /,
+    start_seq: int | None,
+    audit_path: Path | None,
+    hmac_key: str | None,
+    **filters: Any,
+) -> None:
     """
     Stream new audit records, one per line, until Ctrl-C.
 
     After a lost connection the stream resumes without gaps or duplicates. Each
     connection is itself recorded.
+
+    With --audit-path, the records of a local audit log in files: all of it is
+    verified first, and each new record before it is shown.
     """
-    operation, output = (
-        ListAuditEvents(start_seq=start_seq, **filters),
-        invocation.output,
-    )
+    invocation: Invocation = ctx.obj
+    key, output = _local_key(ctx, audit_path, hmac_key), invocation.output
+    operation = ListAuditEvents(start_seq=start_seq, **filters)
+
+    def show(entry: AuditEntry) -> None:
+        cells = row(EVENT_COLUMNS, entry, is_wide=output.form is Form.WIDE)
+        output.record(entry, "  ".join(cells))
+
+    if audit_path is not None:
+        follow_trail(audit_path, key, operation, show)
     with closing(invocation.follow(operation, _print_interruption)) as entries:
         for entry in entries:
-            cells = row(EVENT_COLUMNS, entry, is_wide=output.form is Form.WIDE)
-            output.record(entry, "  ".join(cells))
+            show(entry)
+
+
+def _local_key(
+    ctx: click.Context, path: Path | None, hmac_key: str | None
+) -> bytes | None:
+    """Return the HMAC key for a local audit log, if there is one to read."""
+    warn_of_literal_secrets(ctx, "hmac_key")
+    if path is not None:
+        return read_hmac_key(hmac_key)
+    if given_as_flag(ctx, "hmac_key"):
+        raise click.UsageError("--hmac-key requires --audit-path.")
+    return None
 
 
 def _print_interruption(error: HSMError) -> None:

@@ -487,6 +487,10 @@ class FactsTrack:
         """Return whether lines serve entries from here to *seq*, and none waits."""
         return not self.is_waiting and all(self._serves(d, seq) for d in digests)
 
+    def first_of(self, digest: bytes) -> int:
+        """Return the entry that the facts line of a checked entry stands before."""
+        return self._first[digest]
+
     def joined(self, entry: bytes) -> bytes:
         """Return the record of a checked entry."""
         line = self._lines.get(named_by(entry))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading of an audit log: verified events, recorded key states, a query prefilter."""
+"""Reading of an audit log: verified events, recorded key states, filters."""
 
 from __future__ import annotations
 
@@ -180,9 +180,9 @@ def recorded_names(
     return found
 
 
-class Prefilter:
+class EventFilter:
     """
-    Prefilter that passes all lines that may match a query, and a few others.
+    Filter of a query: over stored lines roughly, over events exactly.
 
     Args:
         operation: The query.
@@ -195,6 +195,7 @@ class Prefilter:
     def __init__(
         self, operation: ListAuditEvents, since: int | None, until: int | None
     ) -> None:
+        self._operation = operation
         self._since = since
         self._until = until
         self._failed = operation.failed
@@ -210,17 +211,34 @@ class Prefilter:
             if (text := getattr(operation, name)) and text != "ok"
         ]
         self._keys: list[bytes] = []
+        self._key_ids: frozenset[str] = frozenset()
+        self.learn_keys((operation.key_id,))
 
     def learn_keys(self, key_ids: Iterable[str]) -> None:
-        """Pass only records of these keys; with the empty id, pass all."""
-        self._keys = [member("key_id", key_id) for key_id in key_ids]
+        """Pass records of these keys too, where the query names one."""
+        self._key_ids |= frozenset(key_ids)
+        self._keys = [member("key_id", key_id) for key_id in self._key_ids]
 
     def lets_through(self, line: bytes) -> bool:
-        """Return whether a stored line must be decoded."""
+        """Return whether a stored line must be decoded: all that match, and some."""
         return (
             all(member in line for member in self._members)
             and (not self._keys or any(member in line for member in self._keys))
             and not (self._reads_heads and self._is_ruled_out(line))
+        )
+
+    def matches(self, event: AuditEvent) -> bool:
+        """Return whether the query asks for an event."""
+        operation = self._operation
+        principal = event.caller.principal if event.caller else ""
+        return (
+            (not operation.key_id or event.key_id in self._key_ids)
+            and operation.principal in ("", principal)
+            and (not operation.kind or event.kind in operation.kind)
+            and operation.code in ("", _answered(event))
+            and not (operation.failed and _answered(event) in ("", "ok"))
+            and (self._since is None or event.time >= self._since)
+            and (self._until is None or event.time < self._until)
         )
 
     def _is_ruled_out(self, line: bytes) -> bool:
@@ -235,3 +253,8 @@ class Prefilter:
             or (self._since is not None and time < self._since)
             or (self._until is not None and time >= self._until)
         )
+
+
+def _answered(event: AuditEvent) -> str:
+    """Return the code of an answer; an intent is none yet."""
+    return "" if event.phase is Phase.INTENT else event.code

@@ -67,6 +67,9 @@ class OfflineVerification(msgspec.Struct, frozen=True, kw_only=True):
     baseline_checked: bool = False
 
 
+Look: TypeAlias = Callable[[bytes, int], None]
+"""What sees good records, each with its seq."""
+
 UseFollower: TypeAlias = Callable[[Sequence[Line], FactsTrack], int]
 """See `Follower.follow_uses`."""
 
@@ -109,6 +112,15 @@ class StoredLog(Protocol):
     @property
     def facts(self) -> FactsTrack:
         """Facts lines that were read up to the entry that was yielded last."""
+        ...
+
+    def joined(self, entry: bytes, /) -> bytes:
+        """
+        Return the record of the entry that was yielded last, which is good.
+
+        Raises:
+            AuditUnavailableError: Its facts line can't be read now.
+        """
         ...
 
     def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
@@ -231,6 +243,13 @@ def _log_id(stored: StoredLog) -> str | None:
     return None if stored.baseline is None else stored.baseline.header.log_id
 
 
+def of_events(look: Callable[[AuditEvent], None] | None) -> Look | None:
+    """Return what sees records, given what sees their events."""
+    if look is None:
+        return None
+    return lambda record, seq: look(event_of(record, seq))
+
+
 class RecoveredLog(msgspec.Struct, frozen=True):
     """
     Verified audit log, ready for appending.
@@ -268,7 +287,7 @@ def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
     def visit(entry: bytes) -> None:
         seq, leaf = follower.seq, follower.leaf_hash
         if changes_end(entry):
-            end.note(event_of(stored.facts.joined(entry), seq), seq, leaf)
+            end.note(event_of(stored.joined(entry), seq), seq, leaf)
         else:
             end.move(seq, leaf)
 
@@ -278,17 +297,28 @@ def recover(stored: StoredLog, hmac_key: bytes) -> RecoveredLog:
     return RecoveredLog(head, end, stored.baseline)
 
 
-def skip_to_needed(stored: StoredLog, hmac_key: bytes) -> Follower:
+def skip_to_needed(
+    stored: StoredLog, hmac_key: bytes | None, needed: int | None = None
+) -> Follower:
     """
-    Return a follower before the first record that the head mark or an intent needs.
+    Return a follower before the first record that must be read.
+
+    Args:
+        stored: The audit log.
+
+        hmac_key: Key of the audit log.
+
+        needed: That record; None for the first one that the head mark or an intent
+            needs.
 
     Raises:
         AuditTamperedError: Records are missing that the baseline does not cover.
     """
     follower = first_follower(stored, hmac_key)
     start = follower.seq, follower.leaf_hash
-    mark = follower.mark or HeadMark()
-    needed = min(mark.floor, max(mark.seq, 0))
+    if needed is None:
+        mark = follower.mark or HeadMark()
+        needed = min(mark.floor, max(mark.seq, 0))
     for seq, line in stored.anchors(needed):
         if follower.codec.is_record(line):
             follower.start_after(line, seq)
@@ -303,7 +333,8 @@ def verify_log(
     stored: StoredLog,
     hmac_key: bytes | None,
     progress: Callable[[int], None] | None = None,
-    look: Callable[[AuditEvent], None] | None = None,
+    look: Look | None = None,
+    look_from: int = 0,
 ) -> OfflineVerification:
     """
     Verify every record of an audit log, and its end.
@@ -315,7 +346,11 @@ def verify_log(
 
         progress: Called now and then with the number of records verified.
 
-        look: Called with each good record; its exceptions end the verification.
+        look: Called with each good record and its seq; its exceptions end the
+            verification.
+
+        look_from: First record to call it with. A negative number counts from the end
+            that the head mark names.
 
     Raises:
         AuditTamperedError: The log is damaged; ``facts`` name the first bad record as
@@ -325,23 +360,27 @@ def verify_log(
     prefix = PrunedPrefix(stored.first_seq, stored.baseline)
     follower = first_follower(stored, hmac_key)
     before = follower.seq
+    if look_from < 0:
+        look_from += follower.mark.seq + 1 if follower.mark else 0
 
     def visit(entry: bytes) -> None:
         prefix.visit(entry, follower.seq, follower.leaf_hash)
-        if look is not None:
-            look(event_of(stored.facts.joined(entry), follower.seq))
+        if look is not None and follower.seq >= look_from:
+            look(stored.joined(entry), follower.seq)
         records = follower.seq - before
         if progress is not None and records % _PROGRESS_EVERY == 0:
             progress(records)
 
     def follow_uses(lines: Sequence[Line], facts: FactsTrack) -> int:
+        if look is not None:
+            lines = lines[: max(look_from - follower.seq - 1, 0)]
         count = follower.follow_uses(lines, facts)
         records = follower.seq - before
         if progress is not None and records % _PROGRESS_EVERY < count:
             progress(records - records % _PROGRESS_EVERY)
         return count
 
-    if look is None and not prefix.overlaps:
+    if not prefix.overlaps:
         stored.follow_uses = follow_uses
     follow(stored, follower, visit)
     if follower.mark is None and hmac_key is not None and follower.seq >= 0:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal.audit.reading import Prefilter, lines_from
+from hsm_core._internal.audit.reading import EventFilter, lines_from
 from hsm_core._internal.audit.record import event_of, leaf_hash
 from hsm_core._internal.handlers.base import (
     Answer,
@@ -20,7 +20,7 @@ from hsm_core._internal.handlers.base import (
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, error_classes
-from hsm_core.model import AuditEntry, AuditEvent, Phase
+from hsm_core.model import AuditEntry
 from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditHead
 from hsm_core.rest import REQUEST_CODES
@@ -63,6 +63,32 @@ _SCANNED: Final = 10_000
 """Maximum number of records scanned per call; bounds calls with rare filters."""
 
 
+def check_query(operation: ops.ListAuditEvents) -> None:
+    """
+    Refuse kinds and codes that no record has, and to follow the log backwards.
+
+    Raises:
+        InvalidInputError: The operation says one of these.
+    """
+    for kind in operation.kind:
+        check_known(kind, KINDS, field="kind")
+    if operation.code:
+        check_known(operation.code, CODES, field="code")
+    if operation.follow and not operation.ascending:
+        raise InvalidInputError(
+            "ascending must be true if follow is true.", field="ascending"
+        )
+
+
+def filter_of(operation: ops.ListAuditEvents) -> EventFilter:
+    """Return the filter of a query."""
+    return EventFilter(
+        operation,
+        microseconds(operation.since) if operation.since else None,
+        microseconds(operation.until) if operation.until else None,
+    )
+
+
 class View:
     """
     The records that the filters of an operation let through.
@@ -78,10 +104,7 @@ class View:
     ) -> None:
         self._services = services
         self._operation = operation
-        self._keys = frozenset({operation.key_id})
-        self._since = microseconds(operation.since) if operation.since else None
-        self._until = microseconds(operation.until) if operation.until else None
-        self._sieve = Prefilter(operation, self._since, self._until)
+        self._filter = filter_of(operation)
 
     def learn_keys(self) -> None:
         """
@@ -93,8 +116,7 @@ class View:
         reference = self._operation.key_id
         entry = self._services.inventory.entry(reference) if reference else None
         if entry is not None:
-            self._keys |= {entry.key_id}
-        self._sieve.learn_keys(self._keys)
+            self._filter.learn_keys((entry.key_id,))
 
     def page(self, start_seq: int | None, head: AuditHead) -> ops.AuditPage:
         """
@@ -121,10 +143,10 @@ class View:
                     break
                 position = seq + (1 if operation.ascending else -1)
                 scanned += 1
-                if not self._sieve.lets_through(line):
+                if not self._filter.lets_through(line):
                     continue
                 event = event_of(line, seq)
-                if self._matches(event):
+                if self._filter.matches(event):
                     items.append(AuditEntry(event=event, leaf_hash=leaf_hash(line)))
             if len(items) == operation.limit or not block:
                 break
@@ -148,24 +170,6 @@ class View:
         block = list(enumerate(lines, first))
         return block if self._operation.ascending else block[::-1]
 
-    def _matches(self, event: AuditEvent) -> bool:
-        operation = self._operation
-        principal = event.caller.principal if event.caller else ""
-        return (
-            (not operation.key_id or event.key_id in self._keys)
-            and operation.principal in ("", principal)
-            and (not operation.kind or event.kind in operation.kind)
-            and operation.code in ("", _answered(event))
-            and not (operation.failed and _answered(event) in ("", "ok"))
-            and (self._since is None or event.time >= self._since)
-            and (self._until is None or event.time < self._until)
-        )
-
-
-def _answered(event: AuditEvent) -> str:
-    """Return the code of an answer; an intent is none yet."""
-    return "" if event.phase is Phase.INTENT else event.code
-
 
 @handles(ops.ListAuditEvents)
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
@@ -175,14 +179,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
 
     def prepare(self, context: RequestContext[ops.ListAuditEvents], /) -> None:
         """Refuse kinds that no record has, and to follow the trail backwards."""
-        for kind in context.operation.kind:
-            check_known(kind, KINDS, field="kind")
-        if context.operation.code:
-            check_known(context.operation.code, CODES, field="code")
-        if context.operation.follow and not context.operation.ascending:
-            raise InvalidInputError(
-                "ascending must be true if follow is true.", field="ascending"
-            )
+        check_query(context.operation)
 
     def perform(
         self, context: RequestContext[ops.ListAuditEvents], /

@@ -143,6 +143,10 @@ class StoredSegments:
             self._position += 1
         return seq
 
+    def joined(self, entry: bytes, /) -> bytes:
+        """Return the record of the entry that was yielded last."""
+        return self.facts.joined(entry)
+
     @property
     def is_live(self) -> bool:
         """Whether all closed segments were read."""

@@ -11,19 +11,28 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NoReturn, TypeAlias
 
 from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.facts import MAX_LINE_BYTES
+from hsm_core._internal.audit.facts import MAX_LINE_BYTES, FactsTrack
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec
-from hsm_core._internal.audit.verify import OfflineVerification, verify_log
+from hsm_core._internal.audit.uses import Line
+from hsm_core._internal.audit.verify import (
+    Look,
+    OfflineVerification,
+    follow,
+    of_events,
+    skip_to_needed,
+    verify_log,
+)
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     BASELINE,
@@ -37,6 +46,8 @@ from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
+
+_Places: TypeAlias = tuple[list[ClosedName], int | None, int | None]
 
 _TRIES: Final = 4
 """Attempts to read an audit log whose files change, before it counts as damaged."""
@@ -77,28 +88,113 @@ class AuditVerifier:
             WrongAuditKeyError: The key is not the log's.
             ConfigurationError: There is no audit log, or it can't be read.
         """
+        return self._verified(progress, of_events(look))
+
+    def read(self, look: Look, look_from: int = 0) -> OfflineVerification:
+        """
+        Verify every record, and show records from one on.
+
+        Args:
+            look: Called with each of them, facts line and entry, and its seq; with some
+                more than once.
+
+            look_from: The first; a negative number counts from the end that the head
+                mark names.
+
+        Raises:
+            HSMError: See `verify`.
+        """
+        return self._verified(None, look, look_from)
+
+    def _verified(
+        self,
+        progress: Callable[[int], None] | None,
+        look: Look | None,
+        look_from: int = 0,
+    ) -> OfflineVerification:
         tries_left = _TRIES
         while True:
             tries_left -= 1
             before = self._places()
             try:
-                return self._verify_once(progress, look)
+                with self._opened() as stored:
+                    found = verify_log(
+                        stored, self._hmac_key, progress, look, look_from
+                    )
+                return replace(found, in_use=not found.clean and self._is_in_use())
             except AuditTamperedError:
                 # A prune under way takes segments away and changes the baseline; a
                 # healing gives the live one another name, or takes it back.
                 if not tries_left or before == self._places():
                     raise
             except OSError as error:
-                raise ConfigurationError(
-                    f"The audit log can't be read: {error.strerror}.",
-                    path=str(self._path),
-                ) from error
+                raise self._unreadable(error) from error
 
-    def _verify_once(
+    def follow(
         self,
-        progress: Callable[[int], None] | None,
-        look: Callable[[AuditEvent], None] | None,
-    ) -> OfflineVerification:
+        look: Look,
+        start_seq: int | None,
+        wait: Callable[[], None],
+    ) -> NoReturn:
+        """
+        Verify every record, show records from one on, and continue with new ones.
+
+        Args:
+            look: Called with each of them, facts line and entry, and its seq.
+
+            start_seq: The first; None for the first one that is not there yet.
+
+            wait: Called at the end of the log, until it raises something.
+
+        Raises:
+            HSMError: See `verify`.
+        """
+        first = self.verify()
+        seen = _Seen(look, first.head_seq, first.head_hash)
+        if start_seq is not None and start_seq <= first.head_seq:
+            seen = _Seen(look, start_seq - 1, "")
+        tries_left = _TRIES
+        while True:
+            before = self._places()
+            try:
+                with self._opened() as stored:
+                    self._follow_opened(stored, seen, wait, before)
+                tries_left = _TRIES
+            except AuditTamperedError:
+                tries_left -= 1
+                if not tries_left or before == self._places():
+                    raise
+            except OSError as error:
+                raise self._unreadable(error) from error
+
+    def _follow_opened(
+        self,
+        stored: _BusySegments,
+        seen: _Seen,
+        wait: Callable[[], None],
+        places: _Places,
+    ) -> None:
+        """Show new records until the files are others: then they are opened again."""
+        follower = skip_to_needed(stored, self._hmac_key, max(seen.seq, 0))
+
+        def follow_uses(lines: Sequence[Line], facts: FactsTrack) -> int:
+            skipped = lines[: max(seen.seq - follower.seq - 1, 0)]
+            return follower.follow_uses(skipped, facts)
+
+        def visit(entry: bytes) -> None:
+            seen.visit(stored.joined(entry), follower.seq, follower.leaf_hash)
+
+        stored.follow_uses = follow_uses
+        while True:
+            follow(stored, follower, visit)
+            if self._places() != places:
+                return
+            wait()
+            stored.head = self._read_head()
+            follower.mark = stored.head.mark if stored.head else None
+
+    @contextmanager
+    def _opened(self) -> Iterator[_BusySegments]:
         # The mark is read first: what it names was written before, so it is found.
         head = self._read_head()
         failpoint("audit.verify.after_head")
@@ -118,8 +214,12 @@ class AuditVerifier:
                 open_file=_open_regular,
             )
             stored.read_head = self._read_head
-            found = verify_log(stored, self._hmac_key, progress, look)
-        return replace(found, in_use=not found.clean and self._is_in_use())
+            yield stored
+
+    def _unreadable(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(
+            f"The audit log can't be read: {error.strerror}.", path=str(self._path)
+        )
 
     def _is_in_use(self) -> bool:
         """Return whether a process holds the writer's lock."""
@@ -154,7 +254,7 @@ class AuditVerifier:
             lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
             return check_baseline(lines, log_id=log_id, hmac_key=self._hmac_key)
 
-    def _places(self) -> tuple[list[ClosedName], int | None, int | None]:
+    def _places(self) -> _Places:
         """Return the current files, with the inodes of baseline and live segment."""
         baseline = sibling(self._path, BASELINE)
         return self._closed_names(), _inode(baseline), _inode(self._path)
@@ -186,6 +286,37 @@ class AuditVerifier:
         except FileNotFoundError:
             return []
         return closed_names(self._path.name, names)
+
+
+class _Seen:
+    """
+    Records that were shown, and what shows the next ones.
+
+    Args:
+        look: Called with each new record.
+
+        seq: The newest record that was shown.
+
+        leaf_hash: Its leaf hash; empty if it was not.
+    """
+
+    def __init__(self, look: Look, seq: int, leaf_hash: str) -> None:
+        self._look = look
+        self.seq = seq
+        self._leaf_hash = leaf_hash
+
+    def visit(self, record: bytes, seq: int, leaf_hash: str) -> None:
+        """
+        Show a good record unless it was.
+
+        Raises:
+            AuditTamperedError: It is another one than that which was shown.
+        """
+        if seq == self.seq and self._leaf_hash not in ("", leaf_hash):
+            raise tampered(Reason.CHAIN, seq)
+        if seq > self.seq:
+            self._look(record, seq)
+            self.seq, self._leaf_hash = seq, leaf_hash
 
 
 class _BusySegments(StoredSegments):

@@ -23,7 +23,12 @@ from urllib.parse import quote
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES
 from hsm_core._internal.audit.head_mark import HEAD_BYTES, HeadCodec, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.verify import OfflineVerification, verify_log
+from hsm_core._internal.audit.verify import (
+    Look,
+    OfflineVerification,
+    of_events,
+    verify_log,
+)
 from hsm_core._internal.stores.filesystem.audit_files import HEAD
 from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core._internal.stores.sqlite.audit_rows import (
@@ -112,9 +117,32 @@ class SqliteAuditVerifier:
             StoreLockedError: A process has it open.
             ConfigurationError: There is no audit log, or it can't be read.
         """
+        return self._verified(progress, of_events(look))
+
+    def read(self, look: Look, look_from: int = 0) -> OfflineVerification:
+        """
+        Verify every record, and show records from one on.
+
+        Args:
+            look: Called with each of them, facts line and entry, and its seq.
+
+            look_from: The first; a negative number counts from the end that the head
+                mark names.
+
+        Raises:
+            HSMError: See `verify`.
+        """
+        return self._verified(None, look, look_from)
+
+    def _verified(
+        self,
+        progress: Callable[[int], None] | None,
+        look: Look | None,
+        look_from: int = 0,
+    ) -> OfflineVerification:
         try:
             with _locked(self._path), read_at_rest(self._path) as connection:
-                return self._verify(connection, progress, look)
+                return self._verify(connection, progress, look, look_from)
         except sqlite3.Error as error:
             raise self._own(translated(error, 0)) from error
         except UnicodeDecodeError as error:
@@ -135,12 +163,13 @@ class SqliteAuditVerifier:
         self,
         connection: sqlite3.Connection,
         progress: Callable[[int], None] | None,
-        look: Callable[[AuditEvent], None] | None,
+        look: Look | None,
+        look_from: int,
     ) -> OfflineVerification:
         self._check_kind(connection)
         key = self._hmac_key
         stored = StoredRows(connection, key)
-        found = verify_log(stored, key, progress, look)
+        found = verify_log(stored, key, progress, look, look_from)
         beside = None if key is None else _read_beside(self._path, key)
         if stored.head is not None and beside is not None:
             check_beside(connection, beside, stored.head)

@@ -23,6 +23,7 @@ from hsm_core._internal.audit.facts import (
     FactsTrack,
     entry_of,
     facts_line_of,
+    named_by,
 )
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
@@ -208,7 +209,7 @@ class StoredRows:
     def __init__(self, connection: sqlite3.Connection, hmac_key: bytes | None) -> None:
         check_schema(connection)
         self._connection = connection
-        self.facts = FactsTrack()
+        self.facts = FactsTrack(keeps_lines=False)
         self.head = None if hmac_key is None else read_head(connection, hmac_key)
         log_id = self.head.log_id if self.head else ""
         self.baseline = read_baseline(connection, log_id, hmac_key)
@@ -227,7 +228,7 @@ class StoredRows:
         """
         seq = first = start_seq
         lines: list[Line] = []
-        self.facts = read_earlier(self._connection, seq, keeps_lines=True)
+        self.facts = read_earlier(self._connection, seq)
         while True:
             if self.follow_uses is not None:
                 if seq == first + len(lines):
@@ -251,6 +252,23 @@ class StoredRows:
                 self.facts.take(facts, seq)
             yield entry
             seq += 1
+
+    def joined(self, entry: bytes, /) -> bytes:
+        """
+        Return the record of the entry that was yielded last; see `StoredLog.joined`.
+
+        Facts lines are read again: those of one segment fit in memory, and those of a
+        database may not.
+        """
+        digest = named_by(entry)
+        if not digest:
+            return entry
+        first = self.facts.first_of(digest)
+        try:
+            found = self._connection.execute(_EARLIER, (first, first)).fetchone()
+        except sqlite3.Error as error:
+            raise translated(error, first) from error
+        return b"%b\n%b" % (found[1], entry)
 
     def _block(self, seq: int) -> list[Line]:
         """Return rows from *seq* on as lines; those to be read by themselves empty."""
@@ -407,9 +425,7 @@ def insert_records(
     _insert(connection, _RECORDS, first_seq, 0, entries)
 
 
-def read_earlier(
-    connection: sqlite3.Connection, seq: int, *, keeps_lines: bool = False
-) -> FactsTrack:
+def read_earlier(connection: sqlite3.Connection, seq: int) -> FactsTrack:
     """
     Return the facts lines before a record that may serve it or later ones.
 
@@ -418,12 +434,10 @@ def read_earlier(
 
         seq: Sequence number of the record.
 
-        keeps_lines: Whether records are to be joined with these lines.
-
     Raises:
         sqlite3.Error: They can't be read.
     """
-    track = FactsTrack(keeps_lines=keeps_lines)
+    track = FactsTrack(keeps_lines=False)
     for first, line in connection.execute(_EARLIER, (seq - SPAN + 1, seq - 1)):
         track.take_earlier(line, first)
     return track

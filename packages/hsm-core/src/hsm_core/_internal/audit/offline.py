@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Pages of an audit log that is read without its HSM, while it is verified."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from hsm_core._internal.audit.reading import EventFilter
+from hsm_core._internal.audit.record import event_of, leaf_hash
+from hsm_core._internal.audit.verify import Look, OfflineVerification
+from hsm_core.model import AuditEntry
+from hsm_core.operations import AuditPage, ListAuditEvents
+
+
+class LogReader(Protocol):
+    """Verifier of an audit log."""
+
+    def read(self, look: Look, look_from: int = 0) -> OfflineVerification:
+        """See `AuditVerifier.read`."""
+        ...
+
+
+def entry_for(events: EventFilter, record: bytes, seq: int) -> AuditEntry | None:
+    """Return the entry of a good record; None if the filter does not let it through."""
+    if not events.lets_through(record):
+        return None
+    event = event_of(record, seq)
+    if not events.matches(event):
+        return None
+    return AuditEntry(event=event, leaf_hash=leaf_hash(record))
+
+
+def read_page(log: LogReader, query: ListAuditEvents, events: EventFilter) -> AuditPage:
+    """
+    Verify an audit log, and return the page of a query.
+
+    Args:
+        log: Verifier of the log.
+
+        query: The query.
+
+        events: Filter of the query.
+
+    Raises:
+        HSMError: See `AuditVerifier.read`.
+    """
+    found: deque[AuditEntry] = deque()
+    is_longer = False
+    first, last = _bounds(query)
+
+    def look(record: bytes, seq: int) -> None:
+        nonlocal is_longer
+        # A log that changed while it was read is read once more.
+        while found and found[-1].event.seq >= seq:
+            found.pop()
+        if last is not None and seq > last:
+            return
+        entry = entry_for(events, record, seq)
+        if entry is None:
+            return
+        if len(found) == query.limit:
+            is_longer = True
+            if query.ascending:
+                return
+            found.popleft()
+        found.append(entry)
+
+    verified = log.read(look, first)
+    if not query.ascending:
+        is_longer = is_longer or (first != 0 and len(found) == query.limit)
+        found.reverse()
+    step = 1 if query.ascending else -1
+    return AuditPage(
+        items=tuple(found),
+        next_seq=found[-1].event.seq + step if found and is_longer else None,
+        head_seq=verified.head_seq,
+        head_hash=verified.head_hash,
+    )
+
+
+def _bounds(query: ListAuditEvents) -> tuple[int, int | None]:
+    """Return the first and the last record to look at; see `verify_log` for both."""
+    start, limit = query.start_seq, query.limit
+    if query.ascending:
+        return start or 0, None
+    if query != ListAuditEvents(start_seq=start, limit=limit):
+        return 0, start
+    return -limit if start is None else max(start + 1 - limit, 0), start
