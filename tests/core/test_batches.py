@@ -48,6 +48,30 @@ def record_of(session: Session, key_id: str, kind: str) -> tuple[str, int, Batch
 
 
 class TestFaultsOfItems:
+    def test_decryption_that_was_repeated(self, session: Session) -> None:
+        """
+        An altered ciphertext and one of an older version are answered as at first.
+        """
+        key = session.create_key("aes").key_id
+        old = session.encrypt(key, b"old")
+        session.rotate(key)
+        good = [session.encrypt(key, b"%d" % number) for number in range(3)]
+        for _ in range(3):
+            session.decrypt_batch(key, [ops.DecryptItem(ciphertext=c) for c in good])
+
+        altered = good[1][:-1] + bytes([good[1][-1] ^ 1])
+        for _ in range(2):
+            given = [good[0], altered, old, good[2][:40]]
+            opened = session.decrypt_batch(
+                key, [ops.DecryptItem(ciphertext=c) for c in given]
+            )
+            assert [(2, b"0"), (0, b""), (1, b"old"), (0, b"")] == [
+                (item.version, item.plaintext) for item in opened.items
+            ]
+            assert ["", "decryption_failed", "", "decryption_failed"] == [
+                item.error.code if item.error else "" for item in opened.items
+            ]
+
     def test_one_bad_item(self, session: Session) -> None:
         """
         An item that breaks a rule has its own error; the others are answered.

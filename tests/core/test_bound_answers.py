@@ -158,3 +158,24 @@ def test_a_batch_of_ciphertexts(place: Place, uses: int, length: int) -> None:
     assert b"m" * length == opened
     assert b"" == place.session.decrypt(key, texts[1], aad=b"case 7")
     assert place.bound("EncryptBatch", b"".join(map(sealed, texts)))[-1]
+
+
+@pytest.mark.parametrize("uses", [1, 3])
+def test_a_batch_that_is_decrypted(place: Place, uses: int) -> None:
+    """By what each ciphertext has; on a plan too."""
+    key = place.session.create_key("chacha20-poly1305").key_id
+    texts = [(b"m" * 100, b""), (b"", b"case 7"), (b"n" * 40_000, b"case 8")]
+    made = [place.session.encrypt(key, text, aad=aad) for text, aad in texts]
+    items = [
+        ops.DecryptItem(reference=f"{n}", ciphertext=one, aad=texts[n][1])
+        for n, one in enumerate(made)
+    ]
+    opened = [place.session.decrypt_batch(key, items).items for _ in range(uses)]
+
+    expected = [(f"{n}", 1, text, None) for n, (text, _) in enumerate(texts)]
+    assert [expected] * uses == [
+        [(item.reference, item.version, item.plaintext, item.error) for item in items]
+        for items in opened
+    ]
+    bound = b"".join(map(sealed, made))
+    assert [True] * uses == place.bound("DecryptBatch", bound)

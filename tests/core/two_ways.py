@@ -328,7 +328,9 @@ class TwoWays:
             sealing = [ops.EncryptItem(reference=n, plaintext=t) for n, t in pairs]
             return ops.EncryptBatch(key_id=key, items=tuple(sealing))
         if kind == "decrypt":
-            known = [*self._sealed.get(key, []), (b"c" * 60, b"")]
+            known = list(self._sealed.get(key, []))
+            if not known or self._random.random() < 0.4:
+                known.append((b"c" * 60, b""))
             opening = [ops.DecryptItem(ciphertext=c, aad=aad) for c, aad in known]
             return ops.DecryptBatch(key_id=key, items=tuple(opening))
         if kind == "sign":

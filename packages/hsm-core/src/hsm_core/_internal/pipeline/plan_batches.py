@@ -29,6 +29,7 @@ from hsm_core._internal.handlers.base import Answer, HandlerDependencies
 from hsm_core._internal.handlers.batches import BatchHandler, hashes_of
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.versions import permits
 from hsm_core._internal.pipeline.plan_payload import (
     Measure,
     Payload,
@@ -72,7 +73,9 @@ def batch_steps(
     limits, each = services.settings.limits, _each_of(services, context)
     if each is None:
         measure = _measure_of(operation, names, (), limits)
-        return Steps(measure, _handled_batch(services, handler, context))
+        handled = _handled_batch(services, handler, context)
+        opening = _opening(services, handler, context, handled)
+        return Steps(measure, opening or handled)
     protects: tuple[str, ...] = getattr(handler.item_handler, "protects", ())
     only = "message" if isinstance(operation, ops.SignBatch) else ""
     opened = services.inventory.materials.opener(key, key.current_version)
@@ -106,6 +109,39 @@ def _handled_batch(
         for use in handler.uses(alone):
             services.uses.take(use, at_once=True)
         return handler.perform(alone)
+
+    return compute
+
+
+def _opening(
+    services: HandlerDependencies,
+    handler: BatchHandler,
+    context: RequestContext[Any],
+    otherwise: Work,
+) -> Work | None:
+    """Return the flat loop of decryption; None where the handler does all of it."""
+    operation, key = context.operation, context.key
+    algorithm, version = Algorithm(key.algorithm), key.current_version
+    if not isinstance(operation, ops.DecryptBatch):
+        return None
+    if spec(algorithm).envelope_kind in NO_AEAD:
+        return None
+    if not permits(version.state, "Decrypt", revoked_allowed=False):
+        return None
+    opened = services.inventory.materials.opener(key, version)
+    header = Header(kind_of(algorithm), KeyId(key.key_id), key.current)
+    start, each, overdue = header.encode(), _open_each(header), services.overdue
+
+    def compute(sent: Any) -> Answer[Any] | None:
+        for item in sent.items:
+            if not item.ciphertext.startswith(start):
+                return otherwise(sent)
+        held = opened()
+        if held is None or overdue.is_set():
+            return None
+        answers, bound = each(held.unguarded, sent.items)
+        services.uses.touch(key, version)
+        return handler.answer(sent, key, answers, key.current, bound, failed=0)
 
     return compute
 
@@ -170,6 +206,32 @@ def _seal_each(services: HandlerDependencies, key: KeyDocument) -> Each:
         bound = [
             commit(first, sealed[-TAG_BYTES:], len(sealed))
             for first, sealed in zip(starts, made, strict=True)
+        ]
+        return tuple(answers), b"".join(bound)
+
+    return each
+
+
+def _open_each(header: Header) -> Each:
+    bind, unbound, version = header.bind, header.bind(b""), header.version
+    body, commit = HEADER_BYTES + NONCE_BYTES, _COMMITMENT.pack
+
+    def each(handle: KeyHandle, items: Sequence[Any]) -> tuple[tuple[Any, ...], bytes]:
+        given = [item.ciphertext for item in items]
+        starts = [envelope[:body] for envelope in given]
+        nonces = [start[HEADER_BYTES:] for start in starts]
+        bodies = [memoryview(envelope)[body:] for envelope in given]
+        bounds = [bind(item.aad) if item.aad else unbound for item in items]
+        # Providers of others need not have it. One that can't be opened ends the plan.
+        open_each = getattr(handle, "open_each", None) or partial(map, handle.open)
+        texts = list(open_each(nonces, bodies, bounds))
+        answers = [
+            ops.DecryptedItem(reference=item.reference, version=version, plaintext=text)
+            for item, text in zip(items, texts, strict=True)
+        ]
+        bound = [
+            commit(start, envelope[-TAG_BYTES:], len(envelope))
+            for start, envelope in zip(starts, given, strict=True)
         ]
         return tuple(answers), b"".join(bound)
 
