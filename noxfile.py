@@ -554,6 +554,18 @@ def conformance_all(session: nox.Session) -> None:
     )
 
 
+@nox.session(python="3.13", venv_backend="uv", download_python="never")
+def pkcs11_check(session: nox.Session) -> None:
+    """
+    Run pkcs11-check, the conformance suite of others, over the PKCS#11 interface.
+
+    A few subjects, or with ``-- all`` every test, and SoftHSM2 for comparison. What
+    fails must stand in tests/pkcs11_check/failures.toml with a reason.
+    """
+    _install(session, "test", "pkcs11-check")
+    session.run("python", "-m", "tests.pkcs11_check", *session.posargs)
+
+
 @nox.session
 def tls_scan(session: nox.Session) -> None:
     """Have sslyze hold the listener against Mozilla's modern profile."""

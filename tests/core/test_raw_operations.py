@@ -211,7 +211,7 @@ def test_altered_raw_ciphertexts(hsm: HSM) -> None:
 
 @pytest.mark.parametrize("mode", [AESMode.CTR, AESMode.GCM])
 def test_stream_modes_need_both_usages(hsm: HSM, mode: AESMode) -> None:
-    """Whoever chooses the IV can decrypt: a key that may not refuses to encrypt."""
+    """The chooser of an IV can decrypt: a key that may not refuses to encrypt."""
     create = ops.CreateKey(algorithm="AES-256", usages=(KeyUsage.ENCRYPT,))
     key = hsm.execute(create).key_id
     raw = ops.RawEncrypt(key_id=key, plaintext=b"m", mode=mode, iv=IV[mode])

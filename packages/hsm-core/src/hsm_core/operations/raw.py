@@ -118,8 +118,8 @@ class RawEncrypt(Operation[Ciphertext], frozen=True, kw_only=True):
 
     For interfaces whose programs choose both, such as PKCS#11. It has no REST route:
     `Encrypt` is the operation for programs that can choose. Only GCM detects altered
-    ciphertexts, and an IV that is used twice reveals plaintexts. Whoever chooses the IV
-    of CTR or GCM can also decrypt, so these need the usage ``decrypt`` too, and every
+    ciphertexts, and an IV that is used twice reveals plaintexts. The chooser of the
+    IV of CTR or GCM can also decrypt, so these need the usage ``decrypt`` too. Every
     rule about `Encrypt` and `Decrypt` covers this operation.
 
     Attributes:

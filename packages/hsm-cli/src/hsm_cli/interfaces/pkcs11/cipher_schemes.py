@@ -112,7 +112,7 @@ class OAEP(CipherScheme):
         return hsm.execute(operation).plaintext
 
 
-class PKCS1(CipherScheme):
+class PKCS1Decryption(CipherScheme):
     """RSAES-PKCS1-v1_5: decryption only, where a policy names it."""
 
     family = Family.RSA
@@ -244,7 +244,7 @@ def _aad(parameter: Any) -> bytes:
 
 
 CIPHERS: Final[Mapping[int, CipherScheme]] = {
-    ck.CKM_RSA_PKCS: PKCS1(),
+    ck.CKM_RSA_PKCS: PKCS1Decryption(),
     ck.CKM_RSA_PKCS_OAEP: OAEP(),
     ck.CKM_AES_CBC: AES(AESMode.CBC),
     ck.CKM_AES_CBC_PAD: AES(AESMode.CBC_PKCS7),

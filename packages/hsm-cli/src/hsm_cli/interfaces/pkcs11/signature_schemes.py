@@ -109,7 +109,7 @@ class Scheme(ABC):
         """Raise unless the signature is right."""
 
 
-class PKCS1(Scheme):
+class PKCS1Scheme(Scheme):
     """RSASSA-PKCS1-v1_5, of a message or of what the program gives."""
 
     families = frozenset({Family.RSA})
@@ -381,10 +381,10 @@ class MAC(Scheme):
 
 
 SCHEMES: Final[Mapping[int, Scheme]] = {
-    ck.CKM_RSA_PKCS: PKCS1(),
-    ck.CKM_SHA256_RSA_PKCS: PKCS1(HashAlgorithm.SHA_256),
-    ck.CKM_SHA384_RSA_PKCS: PKCS1(HashAlgorithm.SHA_384),
-    ck.CKM_SHA512_RSA_PKCS: PKCS1(HashAlgorithm.SHA_512),
+    ck.CKM_RSA_PKCS: PKCS1Scheme(),
+    ck.CKM_SHA256_RSA_PKCS: PKCS1Scheme(HashAlgorithm.SHA_256),
+    ck.CKM_SHA384_RSA_PKCS: PKCS1Scheme(HashAlgorithm.SHA_384),
+    ck.CKM_SHA512_RSA_PKCS: PKCS1Scheme(HashAlgorithm.SHA_512),
     ck.CKM_RSA_PKCS_PSS: PSS(),
     ck.CKM_SHA256_RSA_PKCS_PSS: PSS(HashAlgorithm.SHA_256),
     ck.CKM_SHA384_RSA_PKCS_PSS: PSS(HashAlgorithm.SHA_384),

@@ -140,7 +140,7 @@ class DecryptPKCS1Handler(UseHandler[ops.DecryptPKCS1, ops.Plaintext]):
 
 
 _STREAMS: Final = frozenset({AESMode.CTR, AESMode.GCM})
-"""Modes in which whoever chooses the IV can decrypt by encrypting."""
+"""Modes in which the chooser of the IV can decrypt by encrypting."""
 
 
 def _check_mode(context: RequestContext[RawCipher]) -> None:

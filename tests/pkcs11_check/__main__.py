@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""
+Runs pkcs11-check over the PKCS#11 interface, and compares it with what is known.
+
+``python -m tests.pkcs11_check`` runs the tests of a few subjects, ``all`` after it
+every test, and then the same tests over SoftHSM2 through the same transport. A test
+that fails must stand in ``failures.toml`` with a reason, and one that stands there must
+fail.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+import msgspec
+
+from tests.cli.pkcs11_support import module, running_token
+from tests.support import require_program, require_service
+
+KNOWN: Final = Path(__file__).with_name("failures.toml")
+"""Tests that fail, with the clause that says why."""
+
+SUBSET: Final = "ecdsa or pss or session_state or keypair"
+"""Subjects that show most in least time."""
+
+_ROLES: Final = ("operator", "administrator")
+_PIN: Final = "1234"
+_SECONDS: Final = 3600
+_SOFTHSM: Final = Path("/usr/lib/softhsm/libsofthsm2.so")
+
+
+class Results(msgspec.Struct, frozen=True):
+    """
+    Results of a run.
+
+    Attributes:
+        passed: Number of tests that passed.
+        failed: Names of those that failed.
+        expected: Number of those that the suite expects to fail.
+        skipped: Number of those that did not apply.
+    """
+
+    passed: int
+    failed: frozenset[str]
+    expected: int
+    skipped: int
+
+    @property
+    def rate(self) -> float:
+        """Part of the tests that passed, of those that passed or failed."""
+        return self.passed / max(self.passed + len(self.failed), 1)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.passed} passed, {len(self.failed)} failed, {self.expected} "
+            f"expected failures, {self.skipped} skipped: {self.rate:.2%}"
+        )
+
+
+def run(folder: Path, socket: Path, match: str) -> Results:
+    """
+    Run the suite against a token on a socket.
+
+    Args:
+        folder: Where it may write.
+
+        socket: The socket of p11-kit's protocol.
+
+        match: Expression that selects tests; empty for all.
+    """
+    report = folder / "report.xml"
+    words = ("--isolation", "none", "--skip-slow", "-o", "junit", "-t", "120")
+    chosen = ("--match", match) if match else ()
+    subprocess.run(
+        (
+            *(sys.executable, "-m", "pkcs11_check", "test", "--module", module()),
+            *(*words, "--output-file", report, *chosen),
+        ),
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "P11_KIT_SERVER_ADDRESS": f"unix:path={socket}",
+            "P11TEST_PIN": _PIN,
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=_SECONDS,
+        check=False,
+    )
+    return read(report)
+
+
+def read(report: Path) -> Results:
+    """Return the results of a JUnit report."""
+    failed, passed, expected, skipped = set(), 0, 0, 0
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (as above)
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.add(f"{case.get('classname')}::{case.get('name')}")
+        elif skip is None:
+            passed += 1
+        elif skip.get("type") == "pytest.xfail":
+            expected += 1
+        else:
+            skipped += 1
+    return Results(passed, frozenset(failed), expected, skipped)
+
+
+def known() -> Mapping[str, str]:
+    """Return the reasons of the tests that fail, by name."""
+    groups = tomllib.loads(KNOWN.read_text("utf-8")).get("failure", [])
+    return {test: group["reason"] for group in groups for test in group["tests"]}
+
+
+@contextmanager
+def softhsm(folder: Path) -> Iterator[Path]:
+    """Serve a new token of SoftHSM2 on a socket, by p11-kit's own server."""
+    require_service("SoftHSM2", [_SOFTHSM] if _SOFTHSM.exists() else [])
+    tokens, settings = folder / "tokens", folder / "softhsm2.conf"
+    tokens.mkdir()
+    settings.write_text(f"directories.tokendir = {tokens}\nlog.level = ERROR\n")
+    environment = {**os.environ, "SOFTHSM2_CONF": str(settings)}
+    words = (
+        "--init-token",
+        "--free",
+        "--label",
+        "t",
+        "--pin",
+        _PIN,
+        "--so-pin",
+        "5678",
+    )
+    subprocess.run(
+        (require_program("softhsm2-util"), *words),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    socket = folder / "softhsm.sock"
+    served = ("--provider", _SOFTHSM, "-f", "-n", socket, "pkcs11:")
+    server = subprocess.Popen(
+        (require_program("p11-kit"), "server", *served),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not socket.exists() and server.poll() is None:
+            time.sleep(0.05)
+        yield socket
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def judge(ours: Results, *, is_whole: bool) -> list[str]:
+    """Return what is wrong with our results."""
+    reasons = known()
+    wrong = [
+        f"fails, without a reason: {name}" for name in ours.failed - reasons.keys()
+    ]
+    if is_whole:
+        passing = reasons.keys() - ours.failed
+        wrong += [f"passes, or is gone: {name}" for name in passing]
+    return sorted(wrong)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def main(words: list[str]) -> int:
+    """Run what the command line asks for; return the exit status."""
+    is_whole = words == ["all"]
+    match = "" if is_whole else SUBSET
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with running_token(folder, pin=_PIN.encode(), roles=_ROLES) as token:
+            ours = run(folder, token.socket, match)
+        _say(f"FerroHSM: {ours}")
+        wrong += judge(ours, is_whole=is_whole)
+        if is_whole:
+            with softhsm(folder) as socket:
+                control = run(folder, socket, match)
+            _say(f"SoftHSM2: {control}")
+            if ours.rate < control.rate:
+                wrong.append("Fewer of our tests pass than of SoftHSM2's.")
+    _say("\n".join(wrong))
+    return 1 if wrong or not ours.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
