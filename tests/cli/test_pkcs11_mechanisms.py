@@ -48,7 +48,7 @@ def native(value: int) -> bytes:
     return data(struct.pack("=Q", value))
 
 
-class LocalProgram:
+class Program:
     """A program with a session, which calls functions by their numbers."""
 
     def __init__(self, client: Client) -> None:
@@ -123,13 +123,13 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
 
 
 @pytest.fixture(scope="module")
-def program(token: Token) -> Iterator[LocalProgram]:
+def program(token: Token) -> Iterator[Program]:
     """Return a program with a session."""
     with token.client() as client:
-        yield LocalProgram(client)
+        yield Program(client)
 
 
-def rsa_pair(program: LocalProgram, *usages: int) -> list[int]:
+def rsa_pair(program: Program, *usages: int) -> list[int]:
     """Generate an RSA key pair with usages of its private half."""
     of_public = {ck.CKA_SIGN: ck.CKA_VERIFY, ck.CKA_DECRYPT: ck.CKA_ENCRYPT}
     public: Attributes = [(ck.CKA_MODULUS_BITS, number(2048))]
@@ -139,13 +139,13 @@ def rsa_pair(program: LocalProgram, *usages: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def signer(program: LocalProgram) -> list[int]:
+def signer(program: Program) -> list[int]:
     """Return an RSA key pair that signs."""
     return rsa_pair(program, ck.CKA_SIGN)
 
 
 @pytest.fixture(scope="module")
-def curve(program: LocalProgram) -> list[int]:
+def curve(program: Program) -> list[int]:
     """Return an EC key pair that signs."""
     public: Attributes = [(ck.CKA_EC_PARAMS, data(P256)), (ck.CKA_VERIFY, flag(True))]
     return program.pair(ck.CKM_EC_KEY_PAIR_GEN, public, [(ck.CKA_SIGN, flag(True))])
@@ -159,7 +159,7 @@ def pss(bits: int) -> bytes:
 
 
 @pytest.mark.parametrize("bits", HASHES)
-def test_rsa_signatures(program: LocalProgram, signer: list[int], bits: int) -> None:
+def test_rsa_signatures(program: Program, signer: list[int], bits: int) -> None:
     """PKCS#1 v1.5 and PSS sign messages in one part and in many, and verify."""
     public, private = signer
     key = program.public_key(public)
@@ -184,7 +184,7 @@ def test_rsa_signatures(program: LocalProgram, signer: list[int], bits: int) -> 
         assert ck.CKR_SIGNATURE_INVALID == caught.value.rv
 
 
-def test_bare_rsa_signatures(program: LocalProgram, signer: list[int]) -> None:
+def test_bare_rsa_signatures(program: Program, signer: list[int]) -> None:
     """CKM_RSA_PKCS pads what it gets, a DigestInfo or anything else."""
     public, private = signer
     key = program.public_key(public)
@@ -202,7 +202,7 @@ def test_bare_rsa_signatures(program: LocalProgram, signer: list[int]) -> None:
 
 
 @pytest.mark.parametrize("bits", HASHES)
-def test_ecdsa(program: LocalProgram, curve: list[int], bits: int) -> None:
+def test_ecdsa(program: Program, curve: list[int], bits: int) -> None:
     """ECDSA signs messages with every SHA-2, and digests of any hash."""
     public, private = curve
     key = program.public_key(public)
@@ -220,7 +220,7 @@ def test_ecdsa(program: LocalProgram, curve: list[int], bits: int) -> None:
     assert ck.CKR_SIGNATURE_LEN_RANGE == caught.value.rv
 
 
-def test_newer_signatures(program: LocalProgram) -> None:
+def test_newer_signatures(program: Program) -> None:
     """EdDSA, ML-DSA with a context and SLH-DSA sign messages in many parts."""
     sign: Attributes = [(ck.CKA_SIGN, flag(True))]
     verify: Attributes = [(ck.CKA_VERIFY, flag(True))]
@@ -247,7 +247,7 @@ def test_newer_signatures(program: LocalProgram) -> None:
     program.verify(mechanism(ck.CKM_SLH_DSA, context), slh[0], b"hello", made)
 
 
-def test_hmac(program: LocalProgram) -> None:
+def test_hmac(program: Program) -> None:
     """HMAC computes whole and truncated MACs, of which none is shorter than 4 bytes."""
     usages: Attributes = [(ck.CKA_SIGN, flag(True)), (ck.CKA_VERIFY, flag(True))]
     length: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
@@ -286,7 +286,7 @@ CTR = b"\1" + ulong(64) + block(bytes(16))
         (ck.CKM_AES_GCM, GCM, 21),
     ],
 )
-def test_aes(program: LocalProgram, kind: int, parameter: bytes, length: int) -> None:
+def test_aes(program: Program, kind: int, parameter: bytes, length: int) -> None:
     """Every mode decrypts what it encrypted, in one part and in many."""
     usages: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]
     size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
@@ -298,6 +298,13 @@ def test_aes(program: LocalProgram, kind: int, parameter: bytes, length: int) ->
     assert made == program.encrypt(how, key, message[:5], message[5:])
     assert message == program.decrypt(how, key, made)
     assert message == program.decrypt(how, key, made[:5], made[5:])
+    program.begin(33, how, key)
+    bound = program.call(34, "uayfy", array(made), QUERY)
+    assert length <= struct.unpack(">BI", bound)[1] <= len(made)
+    short = program.call(34, "uayfy", array(made), struct.pack(">I", length - 1))
+    assert b"\0" + struct.pack(">I", length) == short
+    enough = struct.pack(">I", length)
+    assert message == unpacked(program.call(34, "uayfy", array(made), enough))
     if kind == ck.CKM_AES_GCM:
         with pytest.raises(CallError) as caught:
             program.decrypt(how, key, made[:-1] + b"\0")
@@ -310,7 +317,7 @@ def signatures(token: Token) -> int:
     return len(hsm.execute(ListAuditEvents(kind=("Sign",), limit=1000)).items)
 
 
-def test_size_queries(token: Token, program: LocalProgram, curve: list[int]) -> None:
+def test_size_queries(token: Token, program: Program, curve: list[int]) -> None:
     """A size query uses no key, and leaves the operation active."""
     count = signatures(token)
     program.begin(42, mechanism(ck.CKM_ECDSA), curve[1])
@@ -326,7 +333,7 @@ def test_size_queries(token: Token, program: LocalProgram, curve: list[int]) -> 
     assert count + 1 == signatures(token)
 
 
-def test_oaep(program: LocalProgram) -> None:
+def test_oaep(program: Program) -> None:
     """RSA-OAEP encrypts with the public half and a label, and decrypts."""
     public, private = rsa_pair(program, ck.CKA_DECRYPT)
     oaep = b"\1" + ulong(ck.CKM_SHA256) + ulong(2) + ulong(1) + block(b"label")
@@ -340,7 +347,7 @@ def test_oaep(program: LocalProgram) -> None:
     assert ck.CKR_ENCRYPTED_DATA_INVALID == caught.value.rv
 
 
-def test_pkcs1_decryption_is_refused(token: Token, program: LocalProgram) -> None:
+def test_pkcs1_decryption_is_refused(token: Token, program: Program) -> None:
     """No policy names it, so the HSM denies it, and the denial is in the audit log."""
     _, private = rsa_pair(program, ck.CKA_DECRYPT)
 
@@ -350,7 +357,7 @@ def test_pkcs1_decryption_is_refused(token: Token, program: LocalProgram) -> Non
     assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
 
 
-def test_wrapping(program: LocalProgram) -> None:
+def test_wrapping(program: Program) -> None:
     """An extractable key leaves wrapped, and comes back as another object."""
     wraps: Attributes = [(ck.CKA_WRAP, flag(True)), (ck.CKA_UNWRAP, flag(True))]
     size: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
@@ -389,7 +396,7 @@ def test_wrapping(program: LocalProgram) -> None:
     assert ck.CKR_WRAPPED_KEY_INVALID == caught.value.rv
 
 
-def test_digests_and_random_bytes(program: LocalProgram) -> None:
+def test_digests_and_random_bytes(program: Program) -> None:
     """Digests need no key; random bytes are as many as there is room for."""
     program.call(37, "uM", mechanism(ck.CKM_SHA256))
     made = unpacked(program.call(38, "uayfy", array(b"hello"), ROOM))
@@ -418,7 +425,7 @@ def test_digests_and_random_bytes(program: LocalProgram) -> None:
     ],
 )
 def test_keys_that_are_not_offered(
-    program: LocalProgram, attributes: Attributes, rv: int
+    program: Program, attributes: Attributes, rv: int
 ) -> None:
     """Weak keys are refused with the reason."""
     with pytest.raises(CallError) as caught:
@@ -427,7 +434,7 @@ def test_keys_that_are_not_offered(
     assert rv == caught.value.rv
 
 
-def test_every_mechanism_has_information(program: LocalProgram) -> None:
+def test_every_mechanism_has_information(program: Program) -> None:
     """The list and the information about each mechanism agree."""
     for kind in mechanism_types():
         least, most, flags = struct.unpack(

@@ -50,12 +50,8 @@ class CipherScheme(ABC):
             CryptokiError: It is not served.
         """
 
-    def least_room(self, key: KeyObject, length: int, encrypts: bool) -> int:
-        """Return the room that a call needs before anything is done."""
-        return self.most_room(key, length, encrypts) if encrypts else 0
-
     @abstractmethod
-    def most_room(self, key: KeyObject, length: int, encrypts: bool) -> int:
+    def room(self, key: KeyObject, length: int, encrypts: bool) -> int:
         """Return the length of the result for data of a length, or a bound of it."""
 
     @abstractmethod
@@ -81,7 +77,7 @@ class OAEP(CipherScheme):
         if parameter.source not in {0, ck.CKZ_DATA_SPECIFIED}:
             raise bad_parameter("The source of the label must be CKZ_DATA_SPECIFIED.")
 
-    def most_room(self, key: KeyObject, length: int, encrypts: bool) -> int:
+    def room(self, key: KeyObject, length: int, encrypts: bool) -> int:
         """Return the length of the modulus."""
         return key.spec.modulus_bits // 8
 
@@ -123,7 +119,7 @@ class PKCS1Decryption(CipherScheme):
         if parameter is not None:
             raise bad_parameter("This mechanism takes no parameter.")
 
-    def most_room(self, key: KeyObject, length: int, encrypts: bool) -> int:
+    def room(self, key: KeyObject, length: int, encrypts: bool) -> int:
         """Return the length of the modulus."""
         return key.spec.modulus_bits // 8
 
@@ -168,7 +164,7 @@ class AES(CipherScheme):
         elif not isinstance(parameter, bytes) or len(parameter) != _BLOCK_BYTES:
             raise bad_parameter("The IV of AES-CBC has 16 bytes.")
 
-    def most_room(self, key: KeyObject, length: int, encrypts: bool) -> int:
+    def room(self, key: KeyObject, length: int, encrypts: bool) -> int:
         """Return the length of the result; of padded plaintexts a bound."""
         if self._mode is AESMode.GCM:
             return length + _TAG_BYTES if encrypts else max(length - _TAG_BYTES, 0)

@@ -72,9 +72,8 @@ class Ciphering:
         """
         if self._result is None:
             length = len(self._collected) + len(data)
-            room(capacity, self.scheme.least_room(self.key, length, self._encrypts))
-            if capacity is None:
-                room(capacity, self.scheme.most_room(self.key, length, self._encrypts))
+            if capacity is None or self._encrypts:
+                room(capacity, self.scheme.room(self.key, length, self._encrypts))
             self.add(data)
             work = self.scheme.encrypt if self._encrypts else self.scheme.decrypt
             self._result = work(

@@ -142,6 +142,7 @@ def added(
         if error.facts.get("field") != "usages":
             raise
         raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT, str(error)) from None
+    session.application.note(wanted.note)
     inventory = session.application.inventory
     return inventory.add_key(info, session, is_token=wanted.is_token)
 
