@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -38,6 +39,22 @@ TOLD = {
         "certified",
         'Good "git" signature for ada@example.com',
     ],
+    "use-keys-with-pkcs11": [
+        "token label        : ada",
+        "Verified OK",
+        "Valid signature: release-key",
+        "pkcs11: pkcs11-tool uid",
+        "Verifying against public key in the token... ok",
+        "TLS1.3",
+        "ssh-rsa",
+    ],
+    "use-keys-with-openssl": [
+        "web.pem: OK",
+        "PKCS#11 PROVIDER URI",
+        "for your eyes",
+        "TLSv1.3",
+        "served by nginx",
+    ],
     "encrypt-and-authenticate": ["card 4711", "exit code 6"],
     "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
     "use-rest-with-curl": ["payload.sig", "key_not_found"],
@@ -68,8 +85,19 @@ TOLD = {
     "batches": ["invoice 3", "signature_mismatch"],
 }
 
+PORTS = ("2222", "2560", "4433", "4434", "4435", "4436")
+"""Ports of programs that guides start."""
+
 END = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
 """Ends what a guide left running, which would keep its output open."""
+
+PROGRAMS = {
+    "dual-control": ["ssh-keygen"],
+    "use-keys-with-ssh": ["git", "ssh-keygen", "sshd"],
+    "use-keys-with-pkcs11": ["certtool", "gnutls-serv", "p11tool", "pkcs11-tool"],
+    "use-keys-with-openssl": ["curl", "nginx", "openssl"],
+}
+"""Programs that guides need."""
 
 STARTS_ITS_OWN = {
     "back-up-and-restore": ["keys verified"],
@@ -102,8 +130,11 @@ STARTS_ITS_OWN = {
 
 
 def script_of(name: str) -> str:
-    """Return the prelude and the blocks of a guide, in a folder of its own."""
-    return f"{SHELL}{END}mkdir {name} && cd {name}\n{blocks_of(name)}"
+    """Return the prelude and the blocks of a guide, with a folder and ports."""
+    blocks = blocks_of(name)
+    for port in PORTS:
+        blocks = blocks.replace(port, str(free_port()))
+    return f"{SHELL}{END}mkdir {name} && cd {name}\n{blocks}"
 
 
 def blocks_of(name: str) -> str:
@@ -142,11 +173,11 @@ def reader_alone(clone: Served) -> Newcomer:
 @pytest.mark.parametrize("name", TOLD)
 def test_guide(reader: Newcomer, name: str) -> None:
     """Every block of a guide succeeds in order, and shows what it should."""
-    require_program("ssh-keygen")
-    require_service("OpenSSH's server", Path("/usr/sbin/sshd").exists())
-    script = script_of(name).replace("2222", str(free_port()))
+    for program in PROGRAMS.get(name, ()):
+        found = shutil.which(program) or Path("/usr/sbin", program).exists()
+        require_service(f"The program {program}", found)
 
-    status, told = reader.run(script, SECONDS)
+    status, told = reader.run(script_of(name), SECONDS)
 
     assert 0 == status, told
     for text in TOLD[name]:
@@ -157,9 +188,8 @@ def test_guide(reader: Newcomer, name: str) -> None:
 def test_guide_that_starts_a_server(reader_alone: Newcomer, name: str) -> None:
     """Every block of a guide succeeds in order while no other server runs."""
     require_program("ps")
-    script = f"set -m\n{script_of(name)}".replace("2560", str(free_port()))
 
-    status, told = reader_alone.run(script, SECONDS)
+    status, told = reader_alone.run(f"set -m\n{script_of(name)}", SECONDS)
 
     assert 0 == status, told
     for text in STARTS_ITS_OWN[name]:
