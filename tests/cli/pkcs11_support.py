@@ -11,6 +11,7 @@ import hsm_core
 from hsm_cli.interfaces.access import Access, Embedded
 from hsm_cli.interfaces.pkcs11.server import serve
 from hsm_cli.interfaces.sockets import Stream, listen
+from hsm_core.operations import UpdateKey
 from tests.cli.rpc_client import Client
 from tests.support import require_program, require_service
 
@@ -108,3 +109,11 @@ def rotate(folder: Path, name: str) -> None:
     """Rotate a key of the HSM of a folder that is not open."""
     with hsm_core.open(folder / "hsm", root=folder / "root.key") as hsm:
         hsm.as_user(USER, roles=["operator"]).key(name).rotate()
+
+
+def tag(folder: Path, name: str, *tags: str) -> None:
+    """Give a key of the HSM of a folder that is not open these tags."""
+    with hsm_core.open(folder / "hsm", root=folder / "root.key") as hsm:
+        hsm.as_user(USER, roles=["administrator"]).execute(
+            UpdateKey(key_id=name, tags=tags)
+        )

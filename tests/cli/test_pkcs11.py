@@ -49,9 +49,10 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKR_SESSION_READ_ONLY,
     CKR_SLOT_ID_INVALID,
     CKR_TEMPLATE_INCONSISTENT,
+    CKR_USER_NOT_LOGGED_IN,
 )
-from hsm_core.operations import GetPublicKey, ListAuditEvents
-from tests.cli.pkcs11_support import Token, create, rotate, running_token
+from hsm_core.operations import GetPublicKey, ListAuditEvents, ListKeys
+from tests.cli.pkcs11_support import Token, create, rotate, running_token, tag
 from tests.cli.rpc_client import (
     Attributes,
     CallError,
@@ -318,6 +319,58 @@ def test_no_key_wraps_and_decrypts(token: Token) -> None:
         ]
 
     assert rights == [0, 1, 1]
+
+
+def test_a_key_asks_for_the_pin_each_time(tmp_path: Path) -> None:
+    """CKA_ALWAYS_AUTHENTICATE: a signature waits for a login of its own."""
+    create(tmp_path, ec="EC-P256")
+    tag(tmp_path, "ec", "pkcs11-always-authenticate")
+    with running_token(tmp_path, pin=b"1234") as token, token.client() as client:
+        session = client.open_session()
+        client.log_in(session, b"1234")
+        (key,) = client.find(session, of_key(b"ec"))
+        begun = ulong(session) + mechanism(CKM_ECDSA) + ulong(key)
+        asked = ulong(session) + array(bytes(32)) + struct.pack(">I", 64)
+        again = [ulong(session) + ulong(2) + array(pin) for pin in (b"0", b"1234")]
+        too_early = refusal(client, 18, "uuay", again[1])
+        client.call(42, "uMu", begun)
+        refusals = [
+            refusal(client, 43, "uayfy", asked),
+            refusal(client, 18, "uuay", again[0]),
+            refusal(client, 43, "uayfy", asked),
+        ]
+        client.call(18, "uuay", again[1])
+        signature = unpacked(client.call(43, "uayfy", asked))
+        client.call(42, "uMu", begun)
+        next_time = refusal(client, 43, "uayfy", asked)
+
+    missing = CKR_USER_NOT_LOGGED_IN
+    assert too_early == CKR_OPERATION_NOT_INITIALIZED
+    assert refusals == [missing, CKR_PIN_INCORRECT, missing]
+    assert (len(signature), next_time) == (64, missing)
+
+
+def test_a_session_key_ends_with_its_session(tmp_path: Path) -> None:
+    """A session key is its program's alone, and is destroyed with the session."""
+    asked = template([(CKA_VALUE_LEN, number(32)), (CKA_TOKEN, flag(False))])
+    secret = [(CKA_CLASS, number(CKO_SECRET_KEY))]
+    with (
+        running_token(tmp_path, roles=MANAGER) as token,
+        token.client() as client,
+        token.client() as other,
+    ):
+        session, later = client.open_session(), client.open_session()
+        arguments = ulong(session) + mechanism(CKM_AES_KEY_GEN) + asked
+        key = first(client.call(58, "uMaA", arguments))
+        seen = client.find(later, secret), other.find(other.open_session(), secret)
+        (before,) = token.access.hsm(LocalProgram()).execute(ListKeys()).items
+        client.call(11, "u", ulong(session))
+        gone = client.find(later, secret)
+        after = token.access.hsm(LocalProgram()).execute(ListKeys()).items
+
+    assert seen == ([key], [])
+    assert "pkcs11-session" in before.tags
+    assert (gone, after) == ([], ())
 
 
 def test_sessions_have_rules(token: Token) -> None:

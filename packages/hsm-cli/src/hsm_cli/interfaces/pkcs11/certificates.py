@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.names import id_of, label_of
-from hsm_cli.interfaces.pkcs11.objects import Identity, KeyObject, Object
+from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, ObjectIdentity
 from hsm_cli.interfaces.pkcs11.public_parts import der
 from hsm_cli.interfaces.pkcs11.wire import Template
 from hsm_core.operations import AttachCertificates, GetCertificates, RemoveCertificates
@@ -91,7 +91,7 @@ class CertificateObject(Object):
             },
             is_token=True,
         )
-        self.identity = Identity(info.key_id, version, ck.CKO_CERTIFICATE, place)
+        self.identity = ObjectIdentity(info.key_id, version, ck.CKO_CERTIFICATE, place)
 
 
 def _day(moment: datetime) -> tuple[int, int, int]:

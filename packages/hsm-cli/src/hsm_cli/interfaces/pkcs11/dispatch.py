@@ -17,8 +17,8 @@ from hsm_cli.interfaces.pkcs11.errors import (
 )
 from hsm_cli.interfaces.pkcs11.parameters import Mechanism, read_mechanism
 from hsm_cli.interfaces.pkcs11.wire import (
+    CallReader,
     MalformedCallError,
-    Reader,
     attribute,
     block,
     uint32,
@@ -50,16 +50,16 @@ _ON_SLOTS: Final = frozenset(
 )
 """Calls whose first number is a slot or flags, not a session."""
 
-_READERS: Final[dict[str, Callable[[Reader], Any]]] = {
-    "u": Reader.ulong,
-    "y": Reader.byte,
-    "ay": Reader.array,
-    "fy": Reader.capacity,
-    "fu": Reader.capacity,
-    "aA": Reader.template,
-    "fA": Reader.room,
-    "z": Reader.block,
-    "s": Reader.block,
+_READERS: Final[dict[str, Callable[[CallReader], Any]]] = {
+    "u": CallReader.ulong,
+    "y": CallReader.byte,
+    "ay": CallReader.array,
+    "fy": CallReader.capacity,
+    "fu": CallReader.capacity,
+    "aA": CallReader.template,
+    "fA": CallReader.room,
+    "z": CallReader.block,
+    "s": CallReader.block,
 }
 _PLAIN: Final[dict[str, Callable[[Any], bytes]]] = {
     "u": ulong,
@@ -85,7 +85,7 @@ class Function(msgspec.Struct, frozen=True):
     """
 
     call: Call
-    readers: tuple[Callable[[Reader], Any], ...]
+    readers: tuple[Callable[[CallReader], Any], ...]
     run: Callable[..., Any] | None
     has_session: bool
     head: bytes
@@ -133,7 +133,7 @@ class Dispatcher:
     def _answer(self, body: bytes) -> bytes:
         head = body[: _HEAD_BYTES + int.from_bytes(body[4:_HEAD_BYTES], "big")]
         function = self._ready.get(head) or self._prepared(head)
-        reader = Reader(body, len(head))
+        reader = CallReader(body, len(head))
         arguments = [read(reader) for read in function.readers]
         if reader.left:
             raise MalformedCallError
@@ -153,7 +153,7 @@ class Dispatcher:
 
     def _prepared(self, head: bytes) -> Function:
         """Return the function of a call, by its number and signature."""
-        reader = Reader(head)
+        reader = CallReader(head)
         number = reader.uint32()
         call = CALLS.get(number)
         if call is None:
@@ -176,7 +176,7 @@ class Dispatcher:
         self._ready[head] = function
         return function
 
-    def _mechanism(self, reader: Reader) -> Mechanism | None:
+    def _mechanism(self, reader: CallReader) -> Mechanism | None:
         return read_mechanism(reader, is_flagged=self._is_flagged)
 
 

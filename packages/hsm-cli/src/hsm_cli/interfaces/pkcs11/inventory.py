@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.keys import Keys
-from hsm_cli.interfaces.pkcs11.objects import Identity, KeyObject, Object
+from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, ObjectIdentity
 from hsm_cli.interfaces.pkcs11.wire import Template
 from hsm_core.errors import HSMError
 from hsm_core.operations import DestroyKey
@@ -48,8 +48,8 @@ class Inventory:
         self._keys = Keys(application)
         self._cached: OrderedDict[int, Object] = OrderedDict()
         self._of_sessions: dict[int, Object] = {}
-        self._handles: dict[Identity, int] = {}
-        self._identities: dict[int, Identity] = {}
+        self._handles: dict[ObjectIdentity, int] = {}
+        self._identities: dict[int, ObjectIdentity] = {}
         self._hidden: set[int] = set()
         self._next = 1
 

@@ -87,7 +87,7 @@ _SECRET_PARTS: Final = frozenset(
 )
 
 
-class Identity(NamedTuple):
+class ObjectIdentity(NamedTuple):
     """
     What a handle of a token object names.
 
@@ -118,7 +118,7 @@ class Object:
         identity: What its handle names, if it is a token object.
     """
 
-    identity: Identity
+    identity: ObjectIdentity
 
     def __init__(
         self, object_class: int, attributes: Template, *, is_token: bool
@@ -226,7 +226,7 @@ class KeyObject(Object):
         load: Callable[[], PublicKey],
         is_token: bool = True,
     ) -> None:
-        self.identity = Identity(info.key_id, version, object_class)
+        self.identity = ObjectIdentity(info.key_id, version, object_class)
         self.spec = spec
         self.algorithm = spec.algorithm
         self.key_id = info.key_id

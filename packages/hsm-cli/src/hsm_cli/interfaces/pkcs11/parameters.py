@@ -10,7 +10,7 @@ import msgspec
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
-from hsm_cli.interfaces.pkcs11.wire import Reader
+from hsm_cli.interfaces.pkcs11.wire import CallReader
 
 
 class PSSParameters(msgspec.Struct, frozen=True):
@@ -95,45 +95,45 @@ class Mechanism(msgspec.Struct, frozen=True):
     parameter: Parameter = None
 
 
-def _pss(reader: Reader) -> Parameter:
+def _pss(reader: CallReader) -> Parameter:
     return PSSParameters(reader.ulong(), reader.ulong(), reader.ulong())
 
 
-def _oaep(reader: Reader) -> Parameter:
+def _oaep(reader: CallReader) -> Parameter:
     source = (reader.ulong(), reader.ulong(), reader.ulong())
     return OAEPParameters(*source, reader.block())
 
 
-def _ecdh(reader: Reader) -> Parameter:
+def _ecdh(reader: CallReader) -> Parameter:
     return ECDHParameters(reader.ulong(), reader.block(), reader.block())
 
 
-def _gcm(reader: Reader) -> Parameter:
+def _gcm(reader: CallReader) -> Parameter:
     iv, iv_bits = reader.block(), reader.ulong()
     return GCMParameters(iv, iv_bits, reader.block(), reader.ulong())
 
 
-def _ctr(reader: Reader) -> Parameter:
+def _ctr(reader: CallReader) -> Parameter:
     return CTRParameters(reader.ulong(), reader.block())
 
 
-def _eddsa(reader: Reader) -> Parameter:
+def _eddsa(reader: CallReader) -> Parameter:
     return EdDSAParameters(bool(reader.byte()), reader.block())
 
 
-def _context(reader: Reader) -> Parameter:
+def _context(reader: CallReader) -> Parameter:
     return SignContext(reader.ulong(), reader.block())
 
 
-def _ulong(reader: Reader) -> Parameter:
+def _ulong(reader: CallReader) -> Parameter:
     return reader.ulong()
 
 
-def _bytes(reader: Reader) -> Parameter:
+def _bytes(reader: CallReader) -> Parameter:
     return reader.block()
 
 
-_WITH: Final[dict[int, Callable[[Reader], Parameter]]] = {
+_WITH: Final[dict[int, Callable[[CallReader], Parameter]]] = {
     ck.CKM_RSA_PKCS_OAEP: _oaep,
     ck.CKM_ECDH1_DERIVE: _ecdh,
     ck.CKM_ECDH1_COFACTOR_DERIVE: _ecdh,
@@ -218,7 +218,7 @@ _KEY_BYTES: Final = 8
 _NULL: Final = 0xFFFF_FFFF
 
 
-def read_mechanism(reader: Reader, *, is_flagged: bool) -> Mechanism | None:
+def read_mechanism(reader: CallReader, *, is_flagged: bool) -> Mechanism | None:
     """
     Read a mechanism.
 

@@ -109,7 +109,7 @@ class MalformedCallError(CryptokiError):
         super().__init__(ck.CKR_DEVICE_ERROR, "A call was malformed.")
 
 
-class Reader:
+class CallReader:
     """
     Reader of one message.
 
