@@ -22,7 +22,8 @@ METHOD: Final = """## Method
 - *FerroHSM* is `hsm-core` in the same process, called through `Session`, with the
   built-in policy and the tamper-evident audit log. Records are synced within 20
   milliseconds, or before the response if a row says *strict* or *durable*.
-- *raw* is the library `cryptography` in a Python loop.
+- *raw* is the library `cryptography` in a Python loop. Beside a batch of encryptions,
+  it encrypts the same plaintexts with fresh nonces and keeps the results.
 - *bare loop* is the least that a recorded use takes in Python: the same cryptography,
   and a record of the same length that is chained, authenticated and written, without
   policy, key states, limits, locks or anything else.

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import (
     ec,
@@ -62,6 +65,14 @@ def encrypting(size: int) -> Loop:
     """Return a loop that encrypts so many bytes with AES-256-GCM, always one nonce."""
     cipher, plaintext, nonce = AESGCM(bytes(32)), bytes(size), bytes(12)
     return repeated(lambda: cipher.encrypt(nonce, plaintext, None))
+
+
+def encrypting_each(plaintexts: Sequence[bytes]) -> Loop:
+    """Return a loop that encrypts all of them, with fresh nonces, and keeps them."""
+    cipher = AESGCM(bytes(32))
+    return repeated(
+        lambda: [cipher.encrypt(os.urandom(12), text, None) for text in plaintexts]
+    )
 
 
 def decapsulating() -> Loop:

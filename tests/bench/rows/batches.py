@@ -42,13 +42,14 @@ def _signing(rig: Rig) -> list[Finding]:
 def _encrypting(rig: Rig) -> list[Finding]:
     session = rig.session
     key_id = session.create_key(Algorithm.AES_256_GCM).key_id
-    items = tuple(ops.EncryptItem(plaintext=bytes(1024)) for _ in range(_ITEMS))
+    texts = [bytes(1024) for _ in range(_ITEMS)]
+    items = tuple(ops.EncryptItem(plaintext=text) for text in texts)
 
     def own(times: int) -> None:
         for _ in range(times):
             session.encrypt_batch(key_id, items)
 
-    rivals = Rivals(own, _by_hundreds(raw.encrypting(1024)))
+    rivals = Rivals(own, raw.encrypting_each(texts))
     rivals.invite(SOFTHSM, lambda: _by_hundreds(rig.softhsm().encrypting(1024)))
     took = interleave(rivals)
     found: list[Finding] = [
