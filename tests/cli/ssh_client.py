@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hsm_cli.interfaces.access import Access
 from hsm_cli.interfaces.sockets import listen
 from hsm_cli.interfaces.ssh_agent.agent import SSHAgent
-from hsm_cli.interfaces.ssh_agent.encoding import Reader, string, uint32
+from hsm_cli.interfaces.ssh_agent.encoding import SSHReader, string, uint32
 from hsm_cli.interfaces.ssh_agent.identities import Identities
 from hsm_core.factory import OpenHSM
 from hsm_core.protocols import HSM
@@ -89,7 +89,7 @@ class Client:
 
     def identities(self) -> dict[str, bytes]:
         """Return blobs by comment; the first one if there are several."""
-        reader = Reader(self.ask(b"\x0b"))
+        reader = SSHReader(self.ask(b"\x0b"))
         assert reader.byte() == 12
         found: dict[str, bytes] = {}
         for _ in range(reader.uint32()):
@@ -103,7 +103,7 @@ class Client:
         answer = self.ask(b"\x0d" + string(blob) + string(data) + uint32(flags))
         if answer == FAILURE:
             return b""
-        reader = Reader(answer)
+        reader = SSHReader(answer)
         assert reader.byte() == 14
         found = reader.string()
         reader.end()

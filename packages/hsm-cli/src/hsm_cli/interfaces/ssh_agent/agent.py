@@ -15,11 +15,11 @@ from hsm_cli.interfaces.ssh_agent.bindings import Bindings
 from hsm_cli.interfaces.ssh_agent.certificates import certified_key
 from hsm_cli.interfaces.ssh_agent.encoding import (
     MalformedError,
-    Reader,
+    SSHReader,
     string,
     uint32,
 )
-from hsm_cli.interfaces.ssh_agent.identities import Identities, Identity
+from hsm_cli.interfaces.ssh_agent.identities import Identities, OfferedKey
 from hsm_cli.interfaces.ssh_agent.requests import (
     Certification,
     HostProof,
@@ -140,7 +140,7 @@ class _Connection:
 
     def answer(self, request: bytes) -> bytes:
         """Return the response to a request, both without their lengths."""
-        reader = Reader(request)
+        reader = SSHReader(request)
         number = reader.byte()
         try:
             match number:
@@ -172,7 +172,7 @@ class _Connection:
         entries = (string(one.blob) + string(one.comment) for one in found)
         return _IDENTITIES_ANSWER + uint32(len(found)) + b"".join(entries)
 
-    def _sign(self, reader: Reader) -> bytes:
+    def _sign(self, reader: SSHReader) -> bytes:
         blob, data, flags = reader.string(), reader.string(), reader.uint32()
         hsm = self._hsm()
         identity = self._agent.identities.find(hsm, blob)
@@ -197,7 +197,7 @@ class _Connection:
         self._agent.log(f"{identity.comment}: {signed}, for {self._peer}")
         return _SIGN_RESPONSE + string(encode_signature(form, found.signature))
 
-    def _extend(self, reader: Reader) -> bytes:
+    def _extend(self, reader: SSHReader) -> bytes:
         name = reader.text()
         if name == _QUERY:
             return _EXTENSION_RESPONSE + string(_QUERY) + string(_SESSION_BIND)
@@ -215,7 +215,7 @@ class _Connection:
         )
         return f"{described(self._stream.peer)}{forwarded}"
 
-    def _refusal(self, reason: str, identity: Identity | None = None) -> bytes:
+    def _refusal(self, reason: str, identity: OfferedKey | None = None) -> bytes:
         key = f"{identity.comment}: " if identity else ""
         self._agent.log(f"{key}refused to {self._peer}: {reason}")
         return _FAILURE
@@ -226,7 +226,7 @@ class _Connection:
             raise StreamEndedError
 
 
-def _objection(identity: Identity, signed: Signed) -> str:
+def _objection(identity: OfferedKey, signed: Signed) -> str:
     """Return why a key may not sign this; empty if it may."""
     if signed.tag not in identity.tags:
         return f"the key has no tag {signed.tag}"

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, Reader
+from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, SSHReader
 from hsm_cli.interfaces.ssh_agent.requests import Login, Signed
 from hsm_cli.interfaces.ssh_agent.signatures import verify
 
@@ -39,7 +39,7 @@ class Bindings:
         """Whether another host sends the requests of the connection."""
         return any(binding.is_forwarding for binding in self._bound)
 
-    def bind(self, reader: Reader) -> bool:
+    def bind(self, reader: SSHReader) -> bool:
         """
         Read and add a binding; return whether it is valid.
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, Reader, string
+from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, SSHReader, string
 from hsm_core.errors import ConfigurationError, InvalidInputError
 
 _MAX_BYTES: Final = 64 * 1024
@@ -70,7 +70,7 @@ def is_certificate_type(name: str) -> bool:
     return name in _FIELDS
 
 
-def read_certificate(reader: Reader) -> Certificate:
+def read_certificate(reader: SSHReader) -> Certificate:
     """
     Read a certificate up to its signature.
 
@@ -105,7 +105,7 @@ def read_certificate(reader: Reader) -> Certificate:
 def certified_key(blob: bytes) -> bytes:
     """Return the plain key of a certificate; anything else is returned as it is."""
     try:
-        return read_certificate(Reader(blob)).public_key
+        return read_certificate(SSHReader(blob)).public_key
     except MalformedError:
         return blob
 
@@ -130,7 +130,7 @@ def read_certificate_file(path: Path) -> tuple[bytes, Certificate]:
         ) from None
     try:
         blob = base64.b64decode(words[1], validate=True)
-        reader = Reader(blob)
+        reader = SSHReader(blob)
         found = read_certificate(reader)
         reader.string()
         reader.end()

@@ -10,7 +10,7 @@ class MalformedError(ValueError):
     """Bytes are not what a format of SSH demands."""
 
 
-class Reader:
+class SSHReader:
     """
     Strict reader of a byte string.
 
@@ -57,7 +57,7 @@ class Reader:
 
     def strings(self) -> tuple[bytes, ...]:
         """Return the strings of a string that holds nothing else."""
-        inner, found = Reader(self.string()), []
+        inner, found = SSHReader(self.string()), []
         while not inner.is_at_end:
             found.append(inner.string())
         return tuple(found)

@@ -30,7 +30,7 @@ _FRESH_SECONDS: Final = 10.0
 """Time in which the tags of a key are not read again."""
 
 
-class Identity(msgspec.Struct, frozen=True):
+class OfferedKey(msgspec.Struct, frozen=True):
     """
     Key or certificate that the agent offers.
 
@@ -73,11 +73,11 @@ class Identities:
         self._log = log
         self._lock = threading.Lock()
         self._blobs: dict[tuple[str, int], bytes] = {}
-        self._known: dict[bytes, Identity] = {}
+        self._known: dict[bytes, OfferedKey] = {}
         self._read_at = float("-inf")
         self._warned: set[str] = set()
 
-    def read(self, hsm: HSM) -> list[Identity]:
+    def read(self, hsm: HSM) -> list[OfferedKey]:
         """
         Return all identities, as they are now.
 
@@ -93,7 +93,7 @@ class Identities:
             self._known, self._read_at = known, time.monotonic()
         return list(known.values())
 
-    def find(self, hsm: HSM, blob: bytes) -> Identity | None:
+    def find(self, hsm: HSM, blob: bytes) -> OfferedKey | None:
         """
         Return the identity of a public key or certificate, or None.
 
@@ -114,7 +114,7 @@ class Identities:
         with self._lock:
             self._read_at = float("-inf")
 
-    def _found(self, hsm: HSM) -> Iterator[Identity]:
+    def _found(self, hsm: HSM) -> Iterator[OfferedKey]:
         plain = [one for info in self._infos(hsm) if (one := self._identity(hsm, info))]
         by_key = {one.public_key: one for one in plain}
         for path in self._certificates:
@@ -142,7 +142,7 @@ class Identities:
                 return
             operation = msgspec.structs.replace(operation, cursor=page.next_cursor)
 
-    def _identity(self, hsm: HSM, info: KeyInfo) -> Identity | None:
+    def _identity(self, hsm: HSM, info: KeyInfo) -> OfferedKey | None:
         tags = frozenset(tag for tag in info.tags if tag.startswith(PREFIX))
         reason = _unsuitable(info, tags)
         if reason:
@@ -151,7 +151,7 @@ class Identities:
             return None
         assert info.algorithm is not None  # noqa: S101 (for the type checker)
         public_key = self._public_key(hsm, info)
-        return Identity(
+        return OfferedKey(
             blob=public_key,
             public_key=public_key,
             key_id=info.key_id,

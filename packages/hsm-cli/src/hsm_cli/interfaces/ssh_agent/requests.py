@@ -12,7 +12,7 @@ from hsm_cli.interfaces.ssh_agent.certificates import (
     is_certificate_type,
     read_certificate,
 )
-from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, Reader
+from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, SSHReader
 
 _SIGNATURE_MAGIC: Final = b"SSHSIG"
 _HASHES: Final = {"sha256": 32, "sha512": 64}
@@ -111,7 +111,7 @@ def parse_signed(data: bytes) -> Signed:
     """
     if len(data) in _EXCHANGE_HASHES:
         return HostProof()
-    reader = Reader(data)
+    reader = SSHReader(data)
     if data.startswith(_SIGNATURE_MAGIC):
         reader.take(len(_SIGNATURE_MAGIC))
         return _file_signature(reader)
@@ -122,14 +122,14 @@ def parse_signed(data: bytes) -> Signed:
         reader.end()
         return found
     if is_certificate_type(first.decode(errors="replace")):
-        reader = Reader(data)
+        reader = SSHReader(data)
         certificate = read_certificate(reader)
         reader.end()
         return Certification(certificate)
     return _login(first, reader)
 
 
-def _file_signature(reader: Reader) -> FileSignature:
+def _file_signature(reader: SSHReader) -> FileSignature:
     namespace, _reserved = reader.text(), reader.string()
     hash_name, digest = reader.text(), reader.string()
     reader.end()
@@ -138,7 +138,7 @@ def _file_signature(reader: Reader) -> FileSignature:
     return FileSignature(namespace)
 
 
-def _login(session_id: bytes, reader: Reader) -> Login:
+def _login(session_id: bytes, reader: SSHReader) -> Login:
     if reader.byte() != _USERAUTH_REQUEST:
         raise MalformedError
     user, service, method = reader.text(), reader.string(), reader.text()

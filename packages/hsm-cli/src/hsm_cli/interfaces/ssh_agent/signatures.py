@@ -18,7 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, Reader, mpint, string
+from hsm_cli.interfaces.ssh_agent.encoding import (
+    MalformedError,
+    SSHReader,
+    mpint,
+    string,
+)
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,
@@ -137,12 +142,12 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
         message: What is signed.
     """
-    reader = Reader(signature)
+    reader = SSHReader(signature)
     try:
         name, value = reader.text(), reader.string()
         reader.end()
         key = load_ssh_public_key(
-            Reader(public_key).string() + b" " + base64.b64encode(public_key)
+            SSHReader(public_key).string() + b" " + base64.b64encode(public_key)
         )
         match key:
             case ed25519.Ed25519PublicKey() if name == "ssh-ed25519":
@@ -150,7 +155,7 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
             case rsa.RSAPublicKey() if name in {"rsa-sha2-256", "rsa-sha2-512"}:
                 key.verify(value, message, padding.PKCS1v15(), _HASHES[name])
             case ec.EllipticCurvePublicKey() if name == _curve_name(key):
-                numbers = Reader(value)
+                numbers = SSHReader(value)
                 r, s = (int.from_bytes(numbers.string(), "big") for _ in range(2))
                 numbers.end()
                 der = encode_dss_signature(r, s)
