@@ -11,9 +11,9 @@ from pathlib import Path
 from hsm_core._internal.audit.log import AuditOptions
 from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.time.clock import SystemClock
+from hsm_core.factory import open_verifier
 from hsm_core.model import AuditedCaller
 from hsm_core.protocols import AuditFacts, AuditLog, AuditTicket, UseDraft
 from hsm_core.settings import AuditSync
@@ -41,13 +41,13 @@ def records(rig: Rig) -> list[Finding]:
     path = folder / "file" / "audit.log"
     with closing(_file(path)) as log:
         found.append(_appending("file", 250, log))
-    with closing(_database(folder / "audit.sqlite")) as log:
+    database = folder / "audit.sqlite"
+    with closing(_database(database)) as log:
         found.append(_appending("SQLite", 150, log))
-    return [
-        *found,
-        _verifying(path, KEY, 330, "chain, MAC and Merkle"),
-        _verifying(path, None, 640, "chain only"),
-    ]
+    for kind, place in (("file", path), ("SQLite", database)):
+        found.append(_verifying(place, KEY, 330, f"chain and MAC, {kind}"))
+        found.append(_verifying(place, None, 640, f"chain only, {kind}"))
+    return found
 
 
 def _inline(path: Path) -> Finding:
@@ -108,7 +108,7 @@ def _use(number: int = 0) -> UseDraft:
 
 
 def _verifying(path: Path, key: bytes | None, goal: float, what: str) -> Finding:
-    verifier = AuditVerifier(path, hmac_key=key)
+    verifier = open_verifier(path, key)
     took = interleave({what: repeated(verifier.verify)}, rounds=5)[what]
     thousands = verifier.verify().records / took / 1000
     return at_least(goal, f"`audit verify`, {what}", thousands, "thousand/s")
