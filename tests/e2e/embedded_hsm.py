@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from hsm_core import operations as ops
-from hsm_core.algorithms import Algorithm, Family, KeyUsage, spec
+from hsm_core.algorithms import AESMode, Algorithm, Family, KeyUsage, spec
 from hsm_core.factory import open_hsm
 from hsm_core.model import Caller, Role
 from hsm_core.protocols import HSM
@@ -20,8 +20,9 @@ from hsm_core.settings import Settings
 _MESSAGE = b"a message"
 
 
-def use(hsm: HSM, name: str, row_usages: frozenset[KeyUsage]) -> None:
+def use(hsm: HSM, name: str, algorithm: Algorithm) -> None:
     """Do with a key what needs its private part."""
+    row_usages = spec(algorithm).default_usages
     if KeyUsage.SIGN in row_usages:
         hsm.execute(ops.Sign(key_id=name, message=_MESSAGE))
     elif KeyUsage.MAC in row_usages:
@@ -29,6 +30,9 @@ def use(hsm: HSM, name: str, row_usages: frozenset[KeyUsage]) -> None:
     elif KeyUsage.ENCAPSULATE in row_usages:
         sent = hsm.execute(ops.Encapsulate(key_id=name))
         hsm.execute(ops.Decapsulate(key_id=name, ciphertext=sent.ciphertext))
+    elif spec(algorithm).family is Family.AES:
+        mode, iv = AESMode.CTR, bytes(16)
+        hsm.execute(ops.RawEncrypt(key_id=name, plaintext=_MESSAGE, mode=mode, iv=iv))
     elif KeyUsage.ENCRYPT in row_usages:
         made = hsm.execute(ops.Encrypt(key_id=name, plaintext=_MESSAGE))
         hsm.execute(ops.Decrypt(key_id=name, ciphertext=made.ciphertext))
@@ -64,7 +68,7 @@ def main() -> None:
                 continue
             name = algorithm.lower()
             hsm.execute(ops.CreateKey(algorithm=algorithm, name=name))
-            use(hsm, name, row.default_usages)
+            use(hsm, name, algorithm)
             sys.stdout.write(f"{name}\n")
         sys.stdout.write("\n")
         sys.stdout.flush()
