@@ -180,6 +180,7 @@ async def test_a_certificate_names_its_holder() -> None:
             certificate_subject="CN=ann",
             certificate_names=shown.names,
             source_address="192.0.2.1",
+            interface="rest",
             request_id="r-1",
         )
         == found

@@ -14,19 +14,22 @@ import pytest
 
 from hsm_core import operations as ops
 from hsm_core import wire
+from hsm_core.errors import KeyStateError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyState, Role
 from hsm_core.policies import parse_policy
 from hsm_core.testing import caller
 from tests import self_tests
 from tests.core.test_roles import sample
+from tests.pki import PublicOnly, self_signed_root
 from tests.server.issuer_kit import ISSUED
-from tests.server.support import API, claims, mint, open_api
+from tests.server.support import API, b64, claims, mint, open_api
 from tests.support import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reference" / "roles.md"
 OWNERS = ("asker", "somebody else")
 STATES = tuple(KeyState)
+CA = self_signed_root("Test authority")
 UNSOUND = {"invalid_input", "method_not_allowed", "route_not_found"}
 """Codes that no valid request gets."""
 
@@ -79,11 +82,22 @@ def fields_of(kind: type[ops.Operation[Any]], key_id: str) -> dict[str, Any]:
     return {n: v for n, v in fields.items() if n != "type" and v is not None}
 
 
+def certificate_for(hsm: OpenHSM, key_id: str) -> bytes:
+    """Return a certificate for a key; for another one if nobody may have its key."""
+    try:
+        shown = hsm.act_as(caller()).execute(ops.GetPublicKey(key_id=key_id, version=1))
+    except KeyStateError:
+        return CA.der
+    return CA.issue("any", key=PublicOnly(shown.der)).der
+
+
 async def ask(
     api: API, kind: type[ops.Operation[Any]], key_id: str, token: str
 ) -> tuple[int, str]:
     """Send a request; return status, and the code of what was refused."""
     fields, route = fields_of(kind, key_id), kind.route
+    if kind is ops.AttachCertificates:
+        fields["chain"] = b64(certificate_for(api.hsm, key_id))
     path = route.path
     for name in route.path_fields:
         path = path.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
