@@ -373,6 +373,24 @@ def test_a_session_key_ends_with_its_session(tmp_path: Path) -> None:
     assert (gone, after) == ([], ())
 
 
+def test_a_session_key_ends_with_the_login(tmp_path: Path) -> None:
+    """C_Logout ends private session objects, and so the key of a session."""
+    asked = template([(CKA_VALUE_LEN, number(32)), (CKA_TOKEN, flag(False))])
+    with (
+        running_token(tmp_path, pin=b"1234", roles=MANAGER) as token,
+        token.client() as client,
+    ):
+        session = client.open_session()
+        client.log_in(session, b"1234")
+        client.call(58, "uMaA", ulong(session) + mechanism(CKM_AES_KEY_GEN) + asked)
+        client.call(19, "u", ulong(session))
+        client.log_in(session, b"1234")
+        left = client.find(session, [(CKA_CLASS, number(CKO_SECRET_KEY))])
+        keys = token.access.hsm(LocalProgram()).execute(ListKeys()).items
+
+    assert (left, keys) == ([], ())
+
+
 def test_sessions_have_rules(token: Token) -> None:
     """Parallel sessions, unknown ones and changes in read-only ones are refused."""
     with token.client() as client:

@@ -42,6 +42,12 @@ class KeyURI(Record, frozen=True, kw_only=True):
     uri: str
 
 
+class TokenSocket(Record, frozen=True, kw_only=True):
+    """Socket of the token in the JSON output of ``pkcs11 serve``."""
+
+    socket: str
+
+
 class Diagnosis(Record, frozen=True, kw_only=True):
     """Checks in the JSON output of ``pkcs11 doctor``."""
 
@@ -64,7 +70,7 @@ def pkcs11() -> None:
 @click.pass_obj
 def serve(invocation: Invocation, /, socket: Path | None, **options: Any) -> None:
     """
-    Serve the token of a profile on a Unix socket.
+    Serve the token of a profile on a Unix socket, until Ctrl-C.
 
     Only programs of the same user are served. p11-kit's module finds the socket by
     P11_KIT_SERVER_ADDRESS=unix:path=PATH, or by a module file with the line remote:
@@ -81,6 +87,10 @@ def serve(invocation: Invocation, /, socket: Path | None, **options: Any) -> Non
             listen(path, log=print_note) as listener,
             stopped_by_signals(listener),
         ):
+            if listener.path is not None:
+                found = TokenSocket(socket=str(listener.path))
+                line = f"P11_KIT_SERVER_ADDRESS=unix:path={found.socket}"
+                invocation.output.record(found, line)
             listener.serve(handle)
     finally:
         access.close()

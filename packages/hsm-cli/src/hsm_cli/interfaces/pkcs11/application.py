@@ -118,9 +118,10 @@ class Application:
         self.is_logged_in = True
 
     def log_out(self) -> None:
-        """Log the user out, and end all operations."""
+        """Log the user out, and end all operations and private session objects."""
         for session in self.sessions.values():
             session.end_all()
+        self.inventory.end_private()
         self.is_logged_in = False
         self._hsm = None
         self.access.log_out()

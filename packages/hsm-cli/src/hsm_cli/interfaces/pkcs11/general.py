@@ -147,8 +147,7 @@ def _log_in(application: Application, pin: bytes) -> None:
 
 
 def _confirm(session: Session, pin: bytes) -> None:
-    if not session.application.is_logged_in:
-        raise CryptokiError(ck.CKR_USER_NOT_LOGGED_IN)
+    session.require_user()
     session.require_unconfirmed()
     session.application.access.log_in(pin)
     session.application.access.log_out()

@@ -175,7 +175,14 @@ class Inventory:
 
     def end_session(self, handle: int) -> None:
         """Forget the objects of a session, and destroy the keys that end with it."""
-        for one in [o for o in self._of_sessions.values() if o.session == handle]:
+        self._end([o for o in self._of_sessions.values() if o.session == handle])
+
+    def end_private(self) -> None:
+        """Forget private session objects, as the user logs out."""
+        self._end([one for one in self._of_sessions.values() if one.is_private])
+
+    def _end(self, objects: list[Object]) -> None:
+        for one in objects:
             self._of_sessions.pop(one.handle, None)
             if isinstance(one, KeyObject) and one.is_key_itself:
                 self._destroy_session_key(one)

@@ -54,7 +54,8 @@ def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None
             code, option_bytes, body_bytes = _HEAD.unpack(head)
             if option_bytes > _MOST_OPTION_BYTES or body_bytes > _MOST_SKIPPED_BYTES:
                 return
-            stream.read(option_bytes)
+            if option_bytes:
+                stream.read(option_bytes)  # the name of the program's module
             if body_bytes > MOST_BODY_BYTES:
                 _skip(stream, body_bytes)
                 answer = failure(ck.CKR_DATA_LEN_RANGE)
