@@ -3,6 +3,7 @@
 
 import hashlib
 import hmac
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from tests.cli.rpc_client import (
     ulong,
     unpacked,
 )
+from tests.support import REPOSITORY
 
 P256 = bytes.fromhex("06082a8648ce3d030107")
 ED25519 = bytes.fromhex("06032b6570")
@@ -442,6 +444,16 @@ def test_every_mechanism_has_information(program: Program) -> None:
         )
         assert least <= most
         assert flags
+
+
+def test_page_lists_every_mechanism() -> None:
+    """The reference page names the mechanisms that there are, and no others."""
+    page = (REPOSITORY / "docs/reference/pkcs11.md").read_text("utf-8")
+    table = page.partition("| Mechanism |")[2].partition("\n\n")[0]
+    named = {getattr(ck, name) for name in re.findall(r"CKM_\w+", table)}
+    general = {ck.CKM_SHA256_HMAC_GENERAL, ck.CKM_SHA384_HMAC_GENERAL}
+
+    assert {*named, *general, ck.CKM_SHA512_HMAC_GENERAL} == set(mechanism_types())
 
 
 def test_pkcs11_tool(token: Token, tmp_path: Path) -> None:
