@@ -89,7 +89,7 @@ class LineReader:
         self._file = file
         self._lines: list[Line] = []
         self._at = 0
-        self._cut = b""
+        self._cut = b"\0"
 
     def uses(self, limit: int | None = None) -> list[Line]:
         """
@@ -116,7 +116,8 @@ class LineReader:
         if self._at == len(self._lines):
             self._fill()
         if self._at == len(self._lines):
-            line, self._cut = self._cut[:_MAX_LINE], self._cut[_MAX_LINE:]
+            line, rest = self._cut[1 : 1 + _MAX_LINE], self._cut[1 + _MAX_LINE :]
+            self._cut = b"\0" + rest
             return line
         found = self._lines[self._at]
         # What should be a hash may hold a newline: then these are two lines.
@@ -131,11 +132,11 @@ class LineReader:
     def _fill(self) -> None:
         """Read the next lines; what is cut off waits for its rest."""
         self._lines, self._at = [], 0
-        while not self._lines and len(self._cut) < _MAX_LINE:
+        while not self._lines and len(self._cut) <= _MAX_LINE:
             read = self._file.read(_BLOCK)
             if not read:
                 return
-            data = self._cut + read
+            data = self._cut + read.replace(b"\n", b"\n\0")
             end = data.rfind(b"\n") + 1
             self._cut = data[end:]
-            self._lines = lines_of(data[:end]) if end else []
+            self._lines = _LINES.findall(data, 0, end)
