@@ -638,6 +638,22 @@ def parsers(session: nox.Session) -> None:
 
 
 @nox.session
+def programs(session: nox.Session) -> None:
+    """
+    Use keys of the HSM with OpenSSH, git, OpenSSL, nginx, GnuTLS, Java, NSS and others.
+
+    Runs the guides that show them. Needs their Debian packages, which the guides name.
+    Not part of CI, which leaves out the guide with Java.
+    """
+    _install(session, "programs")
+    session.run(
+        *("pytest", "tests/e2e/test_how_to.py", "tests/e2e/test_ssh_sessions.py"),
+        *("-k", "use-keys-with or test_ssh_sessions", *session.posargs),
+        env={"FERROHSM_PROGRAMS": "1", "FERROHSM_REQUIRE_SERVICES": "1"},
+    )
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """
     Fail and kill every call of the disk, break the trail's place, cut the power.
