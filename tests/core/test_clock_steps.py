@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    load_der_public_key,
+)
+from cryptography.x509.oid import NameOID
 
 from hsm_core import operations as ops
+from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import HSMError
 from hsm_core.model import ApprovalState, Caller, KeyState, Role
 from hsm_core.operations import OPERATIONS, Operation
@@ -54,6 +63,9 @@ rules:
   - name: agreed
     effect: require-approval
     match: {operations: [CreateKey], key_names: ["agreed-*"]}
+  - name: old-programs
+    effect: allow
+    match: {operations: [DecryptPKCS1], roles: [Operator]}
 """
 
 
@@ -151,6 +163,34 @@ def use_keys(life: Life) -> None:
     told = ops.VerifyMacItem(message=b"m", mac=tag)
     do(ops.VerifyMacBatch(key_id=mac, items=(told,)))
     do(ops.GenerateRandom(length=16))
+
+
+def use_keys_raw(life: Life) -> None:
+    """Do what programs with older interfaces ask for; keep a certificate, and not."""
+    do = life.do
+    curve = do(ops.CreateKey(algorithm="EC-P256")).key_id
+    made = do(ops.RawSign(key_id=curve, data=bytes(32))).signature
+    do(ops.RawVerify(key_id=curve, data=bytes(32), signature=made))
+    usages = (KeyUsage.ENCRYPT, KeyUsage.DECRYPT)
+    transport = do(ops.CreateKey(algorithm="RSA-2048", usages=usages)).key_id
+    public = load_der_public_key(do(ops.GetPublicKey(key_id=transport)).der)
+    assert isinstance(public, rsa.RSAPublicKey)
+    sent = public.encrypt(b"p", padding.PKCS1v15())
+    opened = do(ops.DecryptPKCS1(key_id=transport, ciphertext=sent))
+    assert b"p" == opened.plaintext
+    chain = certificate_of(public)
+    do(ops.AttachCertificates(key_id=transport, chain=chain))
+    assert chain == do(ops.GetCertificates(key_id=transport)).items[0].der
+    do(ops.RemoveCertificates(key_id=transport))
+
+
+def certificate_of(public: rsa.RSAPublicKey) -> bytes:
+    """Return a certificate for a key, DER."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "transport")])
+    begins = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, public, 1, begins, begins)
+    issuer = ec.generate_private_key(ec.SECP256R1())
+    return builder.sign(issuer, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def change_keys(life: Life) -> None:
@@ -279,7 +319,7 @@ def test_a_step_in_every_operation(
         folder = tmp_path / str(attempt)
         folder.mkdir(mode=0o700)
         life = Life(folder, sign * seconds, f"{sign} {seconds} {attempt}")
-        for part in (use_keys, change_keys, look_around, agree, keep):
+        for part in (use_keys, use_keys_raw, change_keys, look_around, agree, keep):
             part(life)
 
         assert set(OPERATIONS) - NOT_HERE == life.done
