@@ -76,7 +76,7 @@ class TestServer:
 @dataclass(frozen=True)
 class TestModule:
     """
-    PKCS#11 module with the keys of `hsm_server`, for programs of a test.
+    PKCS#11 module with the keys of ``hsm_server``, for programs of a test.
 
     Attributes:
         path: Shared library to load: p11-kit's client module.
