@@ -341,3 +341,41 @@ def test_closing_leaves_another_program_its_socket(path: Path) -> None:
         path.write_text("theirs")
 
     assert path.read_text() == "theirs"
+
+
+def test_a_listener_without_descriptors_waits(tmp_path: Path) -> None:
+    """
+    Connections that can't be accepted cost no processor time, and are served later.
+    """
+    program = """if True:
+        import os, resource, socket, sys, threading, time
+        from pathlib import Path
+        from hsm_cli.interfaces.sockets import listen
+        path = Path(sys.argv[1])
+        listener = listen(path, log=print)
+        serve = lambda stream: stream.write(stream.read(2))
+        threading.Thread(target=listener.serve, args=(serve,), daemon=True).start()
+        client = socket.socket(socket.AF_UNIX)
+        free = os.dup(0)
+        os.close(free)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, most))
+        client.connect(str(path))
+        began, used = time.monotonic(), time.process_time()
+        while time.monotonic() < began + 0.5:
+            time.sleep(0.05)
+        used = time.process_time() - used
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 8, most))
+        client.sendall(b"ok")
+        print(client.recv(2), used < 0.25)
+        listener.stop()
+    """
+
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run" / "it.sock")],
+        capture_output=True,
+        check=True,
+        timeout=DEADLINE,
+    )
+
+    assert found.stdout == b"b'ok' True\n"

@@ -35,6 +35,9 @@ _FRAME_SECONDS: Final = 30
 _STOP_SECONDS: Final = 10.0
 """Time for running requests when the listener stops."""
 
+_RETRY_SECONDS: Final = 0.1
+"""Pause after a connection that could not be accepted."""
+
 _LONGEST_PATH: Final = 107
 """Bytes of a socket path, unix(7)."""
 _CHUNK: Final = 64 * 1024
@@ -195,9 +198,12 @@ class Listener:
                     break
                 os.read(self._wake, 512)
                 continue
-            with suppress(OSError):
+            try:
                 connection, _ = self._listening.accept()
-                self._begin(connection, handler)
+            except OSError:  # no descriptor is left: the socket stays ready
+                select([self._wake], [], [], _RETRY_SECONDS)
+                continue
+            self._begin(connection, handler)
         self._end_connections()
 
     def stop(self) -> None:
