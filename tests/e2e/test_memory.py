@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.settings import SCRUBBING_ALLOCATOR
-from hsm_server.processes.launch import scrubbed
+from hsm_server.processes.spawn import scrubbed
 from tests.e2e.family import children as children_of
 from tests.e2e.key_uses import KeyUser
 from tests.e2e.leaks import find, sealed_secrets

@@ -19,11 +19,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from hsm_server.main import main as command
 from hsm_server.processes import launch, supervisor
 from hsm_server.processes.child_process import Roles
+from hsm_server.processes.spawn import python_command
 
 _SELF: Final = str(Path(__file__).resolve())
 _SUPERVISOR: Final = "hsm_server.processes.supervisor"
@@ -45,12 +46,17 @@ def _dying_at(point: str, times: int, marker: Path) -> Callable[[str], None]:
 
 def _serve(ours: Sequence[str], flags: Sequence[str]) -> None:
     """Serve with the flags of hsm-server, under a supervisor of our own."""
-    plain = launch.python_command
+    plain = python_command
 
     def ours_instead(*words: str, allocator: bool = False) -> list[str]:
         return plain(_SELF, _SUPERVISOR, *ours, allocator=allocator)
 
-    launch.python_command = ours_instead
+    def never(*_: object, **__: object) -> NoReturn:
+        raise OSError
+
+    launch.python_command = ours_instead  # type: ignore[attr-defined]
+    # The supervisor starts the vault, which is ours.
+    launch.spawn = never  # type: ignore[attr-defined]
     command.main(list(flags), prog_name="hsm-server")
 
 

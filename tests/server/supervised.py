@@ -14,8 +14,8 @@ from typing import Any
 from hsm_server.config.plan import Plan
 from hsm_server.config.settings import LogLevel, ServerSettings
 from hsm_server.processes.child_process import Roles
-from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.runtime_folder import RuntimeFolder
+from hsm_server.processes.spawn import HELD_SIGNALS
 from hsm_server.processes.supervisor import Supervisor
 from hsm_server.system.secret_handover import SecretBox, fill_box
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core.settings import SCRUBBING_ALLOCATOR
-from hsm_server.processes.launch import HELD_SIGNALS
+from hsm_server.processes.spawn import HELD_SIGNALS
 from tests.server.family import (
     Family,
     create,

@@ -2,7 +2,7 @@
 """
 Vault process: root key, keys, audit log and token secrets, without network access.
 
-It is a separate program that the supervisor starts.
+It is a separate program, and a child of the supervisor.
 """
 
 from __future__ import annotations

@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core.settings import SCRUBBING_ALLOCATOR
-from hsm_server.config.annotations import User
 from hsm_server.config.exit_codes import ExitCode
 from hsm_server.config.plan import Plan, pack_plan
 from hsm_server.ipc.control import (
@@ -31,8 +27,7 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.metrics import Metrics
-from hsm_server.processes.fork import Forked, fork, is_imported
-from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
+from hsm_server.processes.spawn import VAULT, Spawned, spawn
 from hsm_server.system.secret_handover import pour
 
 _FIRST_SECONDS: Final = 0.05
@@ -60,91 +55,6 @@ class Backoff:
         return wait
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """
-    Newly started process.
-
-    Attributes:
-        descriptor: pidfd (pidfd_open(2)); the owner closes it.
-        control: This side's end of its control socket; the owner closes it.
-    """
-
-    process: subprocess.Popen[bytes] | Forked
-    descriptor: int
-    control: socket.socket
-
-
-def spawn(program: Sequence[str], user: User | None, *, holds_keys: bool) -> Spawned:
-    """
-    Start a process with a control socket and standard error, and no other descriptor.
-
-    A module that this process has imported is forked; other programs are executed.
-
-    Args:
-        program: Program, as arguments of Python.
-
-        user: User of the process; None for the current one.
-
-        holds_keys: Whether what it frees is to be overwritten.
-
-    Raises:
-        OSError: There is no room for it, or it can't become that user.
-    """
-    if os.geteuid() != 0:
-        # Then it is this user, who may not even choose their own groups.
-        user = None
-    with contextlib.ExitStack() as undo:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.enter_context(ours)
-        with theirs, _held_signals():
-            process = _begin(program, user, theirs.fileno(), holds_keys)
-        undo.callback(process.wait)
-        undo.callback(process.kill)
-        descriptor = os.pidfd_open(process.pid)
-        undo.pop_all()
-    return Spawned(process, descriptor, ours)
-
-
-def _begin(
-    program: Sequence[str], user: User | None, control: int, holds_keys: bool
-) -> subprocess.Popen[bytes] | Forked:
-    if not holds_keys and is_imported(program):
-        return fork(program[1], user, control)
-    return _execute(program, user, control, holds_keys)
-
-
-def _execute(
-    program: Sequence[str], user: User | None, control: int, holds_keys: bool
-) -> subprocess.Popen[bytes]:
-    command = python_command(*program, allocator=holds_keys)
-    return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-        [*command, str(control), str(os.getpid())],
-        env=scrubbed(os.environ) | dict(SCRUBBING_ALLOCATOR if holds_keys else {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(control,),
-        user=user.uid if user is not None else None,
-        group=user.gid if user is not None else None,
-        extra_groups=[] if user is not None else None,
-    )
-
-
-@contextlib.contextmanager
-def _held_signals() -> Iterator[None]:
-    """
-    Let a child begin with these signals blocked; it leaves them so.
-
-    A terminal sends them to the whole group of processes, and a service manager may do
-    so: then the supervisor ends its children in order, and no signal may be faster.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _BEAT_SECONDS: Final = 0.5
 _MOST_UNANSWERED: Final = 10
 
@@ -153,7 +63,7 @@ _MOST_UNANSWERED: Final = 10
 class Roles:
     """Programs of the child processes, as arguments of Python; tests replace them."""
 
-    vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
+    vault: Sequence[str] = VAULT
     front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
     tls_manager: Sequence[str] = ("-m", "hsm_server.processes.tls_manager")
 
@@ -196,6 +106,8 @@ class ChildProcess:
 
         newest: Returns one more descriptor for its start, if there is one.
 
+        spawned: The process, if it was started already.
+
     Attributes:
         failure: Reason and exit status of a failed start, or None.
         is_serving: Whether it accepts connections.
@@ -210,6 +122,7 @@ class ChildProcess:
         secrets: int | None = None,
         sockets: Sequence[socket.socket] = (),
         newest: Callable[[], int | None] = lambda: None,
+        spawned: Spawned | None = None,
     ) -> None:
         self.slot = slot
         self.failure: tuple[str, int] | None = None
@@ -219,6 +132,7 @@ class ChildProcess:
         self._secrets = secrets
         self._sockets = sockets
         self._newest = newest
+        self._started_before = spawned
         plan = context.plan
         self._user = plan.vault_user if slot == "vault" else plan.front_end_user
         self._spawned: Spawned | None = None
@@ -316,9 +230,10 @@ class ChildProcess:
             descriptors.append(newest)
         secrets = [pour(self._secrets)] if self._secrets is not None else []
         try:
-            spawned = self._spawned = spawn(
+            spawned = self._spawned = self._started_before or spawn(
                 self._program, self._user, holds_keys=self._secrets is not None
             )
+            self._started_before = None
             self._control = Control(
                 spawned.control, FromChild, self._take, lambda: None
             )

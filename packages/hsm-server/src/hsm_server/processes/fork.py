@@ -24,7 +24,7 @@ from hsm_server.config.annotations import User
 from hsm_server.config.exit_codes import ExitCode
 from hsm_server.observability.metrics import leave_shared_metrics
 from hsm_server.observability.places import location
-from hsm_server.processes.launch import HELD_SIGNALS
+from hsm_server.processes.spawn import HELD_SIGNALS
 from hsm_server.system.hardening import close_all_but, give_back_memory
 from hsm_server.system.standard_streams import say
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import site
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.config.annotations import User
@@ -25,6 +24,13 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.plan import Plan, pack_plan
 from hsm_server.config.settings import ServerSettings
 from hsm_server.config.tls import TLSSettings
+from hsm_server.processes.spawn import (
+    HELD_SIGNALS,
+    VAULT,
+    python_command,
+    scrubbed,
+    spawn,
+)
 from hsm_server.system import secret_handover
 from hsm_server.system.secret_handover import SecretBox, fill_box
 from hsm_server.system.sockets import (
@@ -34,16 +40,6 @@ from hsm_server.system.sockets import (
     url_of,
 )
 from hsm_server.system.standard_streams import drop_unwritable
-
-HELD_SIGNALS: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-)
-"""Signals blocked until the supervisor handles them."""
-
-_KEPT: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
 
 
 def launch(
@@ -125,54 +121,29 @@ def _acting_as(user: User | None) -> Iterator[None]:
 def _become_supervisor(
     plan: Plan, box: SecretBox, sockets: Sequence[socket.socket]
 ) -> NoReturn:
+    # Who has started us may have it ignored, and so nobody would hear of an end.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     secrets = fill_box(box)
     told = os.memfd_create("ferrohsm-plan", os.MFD_CLOEXEC)
     os.write(told, pack_plan(plan))
     descriptors = [told, secrets, *(s.fileno() for s in sockets)]
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, True)
     command = [
         *python_command("-m", "hsm_server.processes.supervisor"),
         *map(str, descriptors),
         # For who looks at the list of processes.
         *("--bind", str(plan.settings.bind)),
     ]
+    # It imports its modules while the supervisor does so. If this fails, the supervisor
+    # tries again, and reports it.
+    with contextlib.suppress(OSError):
+        vault = spawn(VAULT, plan.vault_user, holds_keys=True)
+        descriptors.append(vault.control.detach())
+        command += ["--vault", str(vault.process.pid), str(descriptors[-1])]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
     drop_unwritable(sys.stdout, sys.stderr)
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     os.execve(sys.executable, command, scrubbed(os.environ))  # noqa: S606 (no shell)
-
-
-def python_command(*words: str, allocator: bool = False) -> list[str]:
-    """
-    Return the command line of a program, isolated from the environment.
-
-    Args:
-        words: The program, and its arguments.
-
-        allocator: Whether `SCRUBBING_ALLOCATOR` is in its environment. Nothing else
-            there is for Python: `scrubbed` lets nothing through.
-    """
-    if allocator:
-        isolation = ["-P"] if _in_user_site() else ["-s", "-P"]
-    else:
-        isolation = ["-E", "-P"] if _in_user_site() else ["-I"]
-    return [sys.executable, *isolation, *words]
-
-
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the little of an environment that our processes need."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in _KEPT or name.startswith("LC_")
-    }
-
-
-def _in_user_site() -> bool:
-    here = Path(__file__).resolve()
-    return bool(site.ENABLE_USER_SITE) and here.is_relative_to(
-        Path(site.getusersitepackages()).resolve()
-    )
 
 
 def _check_isolated() -> None:

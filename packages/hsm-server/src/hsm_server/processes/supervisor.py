@@ -45,9 +45,9 @@ from hsm_server.observability.metrics import Metrics, share_metrics
 from hsm_server.observability.places import location
 from hsm_server.processes.child_process import ChildContext, ChildProcess, Roles
 from hsm_server.processes.distribution import Distribution
-from hsm_server.processes.fork import import_programs
-from hsm_server.processes.launch import HELD_SIGNALS
+from hsm_server.processes.fork import Forked, import_programs
 from hsm_server.processes.runtime_folder import RuntimeFolder, ServiceManager
+from hsm_server.processes.spawn import HELD_SIGNALS, Spawned
 from hsm_server.system.hardening import (
     close_all_but,
     forbid_dumps,
@@ -161,12 +161,10 @@ def main() -> None:
     forbid_dumps()
     forbid_new_privileges()
     refuse_new_code(also_children=False)
-    # Who has started us may have it ignored, and so nobody would hear of an end.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    descriptors = _descriptors(sys.argv[1:])
-    close_all_but(descriptors)
+    descriptors, vault = _descriptors(sys.argv[1:]), _vault_of(sys.argv[1:])
+    close_all_but([*descriptors, *vault[1:]])
     try:
-        status = _run(*descriptors)
+        status = _run(vault, *descriptors)
     except HSMError as error:
         say(f"error: {sentence(error)}")
         status = exit_code_of(error)
@@ -182,7 +180,19 @@ def _descriptors(words: Sequence[str]) -> list[int]:
     return [int(word) for word in words[: words.index("--bind")]]
 
 
-def _run(told: int, secrets: int, *listening: int) -> int:
+def _vault_of(words: Sequence[str]) -> list[int]:
+    """Return process ID and control socket of the vault, if it was started already."""
+    return [int(word) for word in words[words.index("--bind") + 3 :]]
+
+
+def _adopted(pid: int, control: int) -> Spawned:
+    """Return a child process that the command has started."""
+    os.set_inheritable(control, False)
+    end = socket.socket(fileno=control)
+    return Spawned(Forked(pid), os.pidfd_open(pid), end)
+
+
+def _run(vault: Sequence[int], told: int, secrets: int, *listening: int) -> int:
     plan = read_plan(os.pread(told, os.fstat(told).st_size, 0))
     os.close(told)
     for descriptor in (secrets, *listening):
@@ -192,7 +202,14 @@ def _run(told: int, secrets: int, *listening: int) -> int:
     challenges = [sockets.pop()] if plan.has_challenge_socket else []
     with RuntimeFolder(plan) as folder:
         share_metrics(folder.path, "supervisor")
-        supervisor = Supervisor(plan, secrets, sockets, folder, challenges=challenges)
+        supervisor = Supervisor(
+            plan,
+            secrets,
+            sockets,
+            folder,
+            challenges=challenges,
+            vault=_adopted(*vault) if vault else None,
+        )
         return asyncio.run(supervisor.run())
 
 
@@ -212,6 +229,8 @@ class Supervisor:
         roles: Programs of the child processes, if not the default.
 
         challenges: Socket of the TLS manager for HTTP-01 challenges.
+
+        vault: Process of the vault, if it was started already.
     """
 
     def __init__(
@@ -222,6 +241,7 @@ class Supervisor:
         folder: RuntimeFolder,
         roles: Roles | None = None,
         challenges: Sequence[socket.socket] = (),
+        vault: Spawned | None = None,
     ) -> None:
         self._plan = plan
         self._sockets = [*sockets, *challenges]
@@ -241,7 +261,9 @@ class Supervisor:
             on_message=self._on_message,
         )
         roles = roles or Roles()
-        self._vault = ChildProcess("vault", roles.vault, context, secrets=secrets)
+        self._vault = ChildProcess(
+            "vault", roles.vault, context, secrets=secrets, spawned=vault
+        )
         self._front_ends = [
             ChildProcess(f"front{n}", roles.front_end, context, sockets=sockets)
             for n in range(1, settings.workers + 1)

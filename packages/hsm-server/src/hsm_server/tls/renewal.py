@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
@@ -23,9 +23,11 @@ from hsm_core.private_files import replace_file
 from hsm_core.secret_input import read_secret_text
 from hsm_server.certificates import UNREADABLE
 from hsm_server.config.exit_codes import ListenError
-from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.state import ActiveState, Alarms, Clock, SystemClock, first_of
+
+if TYPE_CHECKING:
+    from hsm_server.observability.logs import Logger
 
 _PART: Final = "renewal"
 _REMAINING: Final = 3

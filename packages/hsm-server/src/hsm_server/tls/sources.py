@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from cryptography import x509
@@ -15,7 +15,6 @@ from cryptography import x509
 from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import ClientSettings, TLSSettings
-from hsm_server.observability.logs import Logger
 from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.acme.cache import first_pair
 from hsm_server.tls.certificates import kind_of
@@ -40,6 +39,9 @@ from hsm_server.tls.state import (
     first_of,
     with_staples,
 )
+
+if TYPE_CHECKING:
+    from hsm_server.observability.logs import Logger
 
 Edit = Callable[[TLSState], TLSState]
 """Returns a changed state."""

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
 from cryptography import x509
@@ -21,10 +21,13 @@ from msgspec import Meta, MsgspecError
 from hsm_core.model import Line, Record
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.tls import StatusCheck
-from hsm_server.observability.logs import Logger
-from hsm_server.observability.metrics import Metrics
 from hsm_server.system.secret_handover import read_sealed, seal
 from hsm_server.tls.certificates import ends_at, kind_of
+
+if TYPE_CHECKING:
+    # The command checks a state, and has neither.
+    from hsm_server.observability.logs import Logger
+    from hsm_server.observability.metrics import Metrics
 
 
 class ServerPair(Record, frozen=True, kw_only=True):
