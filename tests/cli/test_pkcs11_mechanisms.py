@@ -436,6 +436,22 @@ def test_keys_that_are_not_offered(
     assert rv == caught.value.rv
 
 
+def test_a_usage_that_a_template_denies(program: Program) -> None:
+    """A key of which the template says that it does not sign gets no such usage."""
+    curve: Attributes = [(ck.CKA_EC_PARAMS, data(P256))]
+    no_sign: Attributes = [(ck.CKA_SIGN, flag(False))]
+    no_verify: Attributes = [*curve, (ck.CKA_VERIFY, flag(False))]
+
+    _, private = program.pair(ck.CKM_EC_KEY_PAIR_GEN, curve, no_sign)
+
+    with pytest.raises(CallError) as caught:
+        program.sign(mechanism(ck.CKM_ECDSA), private, bytes(32))
+    assert ck.CKR_KEY_FUNCTION_NOT_PERMITTED == caught.value.rv
+    with pytest.raises(CallError) as caught:
+        program.pair(ck.CKM_EC_KEY_PAIR_GEN, no_verify, no_sign)
+    assert ck.CKR_TEMPLATE_INCONSISTENT == caught.value.rv
+
+
 def test_every_mechanism_has_information(program: Program) -> None:
     """The list and the information about each mechanism agree."""
     for kind in mechanism_types():

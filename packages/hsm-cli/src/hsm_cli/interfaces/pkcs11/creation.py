@@ -88,6 +88,7 @@ class Creation(msgspec.Struct, frozen=True):
         is_token: Whether it outlives the session.
         label: CKA_LABEL.
         note: What the template asked for and the key will not do, for the log.
+        denied: Usages that the template denies.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Creation(msgspec.Struct, frozen=True):
     is_token: bool
     label: bytes = b""
     note: str = ""
+    denied: frozenset[KeyUsage] = frozenset()
 
     def unnamed(self) -> Creation:
         """
@@ -129,10 +131,12 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
     label, identifier = b"", b""
     tags = []
     usages: set[KeyUsage] = set()
+    denied: set[KeyUsage] = set()
     classes = (object_class, ck.CKO_PUBLIC_KEY)
     for one, found in zip(classes, (template, *others), strict=False):
         _check(one, found)
-        usages |= _usages_of(one, found)
+        usages |= _usages_of(one, found, value=True)
+        denied |= _usages_of(one, found, value=False)
         label = label or _text(found, ck.CKA_LABEL)
         identifier = identifier or _text(found, ck.CKA_ID)
     is_token = template.get(ck.CKA_TOKEN) is True
@@ -156,6 +160,7 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         note=f"The new key has no usage {', '.join(refused)}: it has one purpose."
         if refused
         else "",
+        denied=frozenset(denied - usages),
     )
 
 
@@ -207,9 +212,9 @@ _SETTABLE: Final = frozenset(
 """Attributes that programs choose."""
 
 
-def _usages_of(object_class: int, template: Template) -> set[KeyUsage]:
+def _usages_of(object_class: int, template: Template, *, value: bool) -> set[KeyUsage]:
     table = USAGES[object_class]
-    return {usage for kind, usage in table.items() if template.get(kind) is True}
+    return {usage for kind, usage in table.items() if template.get(kind) is value}
 
 
 def _text(template: Template, kind: int) -> bytes:

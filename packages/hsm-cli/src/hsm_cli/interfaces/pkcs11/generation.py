@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.creation import Creation, creation
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
@@ -106,13 +108,26 @@ def create(
     Create a key in the HSM.
 
     Raises:
-        CryptokiError: The session may not.
+        CryptokiError: The session may not, or the key would have no usage.
     """
     session.require_user()
     if wanted.is_token:
         session.require_writable()
-    session.application.note(wanted.note)
+    wanted = _with_usages(algorithm, wanted)
     return added(session, wanted, lambda w: session.hsm.execute(_create(algorithm, w)))
+
+
+def _with_usages(algorithm: Algorithm, wanted: Creation) -> Creation:
+    """Return usages for a template that names none, without those that it denies."""
+    usual = ALGORITHMS[algorithm].default_usages
+    if wanted.usages or not wanted.denied & usual:
+        return wanted
+    left = usual - wanted.denied
+    if not left:
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT, "A key must have a usage, such as CKA_SIGN."
+        )
+    return msgspec.structs.replace(wanted, usages=tuple(sorted(left)))
 
 
 def _create(algorithm: Algorithm, wanted: Creation) -> CreateKey:
