@@ -20,6 +20,8 @@ from tests.cli.rpc_client import (
     array,
     block,
     data,
+    flag,
+    mechanism,
     number,
     template,
     ulong,
@@ -164,6 +166,35 @@ def test_limits_of_an_application(token: Token) -> None:
 
     assert full == ck.CKR_DEVICE_MEMORY
     assert crowded == ck.CKR_SESSION_COUNT
+
+
+def test_parts_are_held_within_limits(token: Token) -> None:
+    """Data in parts is limited for a program, not for each session; an end frees it."""
+    asked = [(ck.CKA_VALUE_LEN, number(32)), (ck.CKA_TOKEN, flag(True))]
+    iv = struct.pack(">BI", 1, 16) + bytes(16)
+    part = array(bytes(2 * 1024 * 1024 - 100)) + struct.pack(">I", 0xFFFFFFFF)
+    with token.client() as client:
+        first = client.open_session()
+        client.log_in(first, b"1234")
+        how = mechanism(ck.CKM_AES_KEY_GEN)
+        made = client.call(58, "uMaA", ulong(first) + how + template(asked))
+        sessions = [client.open_session() for _ in range(3)]
+        for session in sessions:
+            client.call(
+                29,
+                "uMu",
+                ulong(session) + mechanism(ck.CKM_AES_CBC_PAD, iv) + made,
+            )
+        for session in sessions[:2] * 16:
+            client.call(31, "uayfy", ulong(session) + part)
+        full = refusal(client, 31, "uayfy", ulong(sessions[2]) + part)
+        client.call(11, "u", ulong(sessions[0]))
+        client.call(
+            29, "uMu", ulong(sessions[2]) + mechanism(ck.CKM_AES_CBC_PAD, iv) + made
+        )
+        client.call(31, "uayfy", ulong(sessions[2]) + part)
+
+    assert full == ck.CKR_DEVICE_MEMORY
 
 
 def test_stdio_ends_with_its_program(tmp_path: Path) -> None:

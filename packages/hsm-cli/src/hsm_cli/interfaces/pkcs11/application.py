@@ -11,6 +11,7 @@ from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.inventory import Inventory
+from hsm_cli.interfaces.pkcs11.memory import PartMemory
 from hsm_cli.interfaces.pkcs11.sessions import Session
 from hsm_cli.interfaces.pkcs11.token import MOST_SESSIONS
 from hsm_core.errors import HSMError
@@ -32,6 +33,7 @@ class Application:
 
     Attributes:
         inventory: Its objects.
+        memory: What it holds of data in parts.
         is_logged_in: Whether the user is logged in, in all sessions.
         is_initialized: Whether C_Initialize was called.
     """
@@ -42,6 +44,7 @@ class Application:
         self.access = access
         self.log = log
         self.inventory = Inventory(self)
+        self.memory = PartMemory()
         self.is_logged_in = False
         self.is_initialized = False
         self.sessions: dict[int, Session] = {}

@@ -112,6 +112,8 @@ def _whole(
     with session.finishing(kind):
         if operation.is_multipart:
             raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+        if capacity is not None and not session.holds(kind):
+            session.hold(kind, len(data))  # a result without room is kept
         return operation.finish(session, data, capacity)
 
 
@@ -123,6 +125,7 @@ def _update(
     try:
         if not operation.scheme.takes_parts:
             raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
+        session.hold(kind, len(data))
         operation.add(data)
     except CryptokiError:
         session.end(kind)

@@ -70,6 +70,7 @@ class Session:
         self.is_writable = is_writable
         self._operations: dict[OperationKind, Any] = {}
         self._unconfirmed: set[OperationKind] = set()
+        self._held: dict[OperationKind, int] = {}
 
     @property
     def hsm(self) -> HSM:
@@ -117,11 +118,27 @@ class Session:
         """End the operation of a kind, if there is one."""
         self._operations.pop(kind, None)
         self._unconfirmed.discard(kind)
+        if self._held:
+            self.application.memory.give(self._held.pop(kind, 0))
 
     def end_all(self) -> None:
         """End all operations."""
-        self._operations.clear()
-        self._unconfirmed.clear()
+        for kind in list(self._operations):
+            self.end(kind)
+
+    def holds(self, kind: OperationKind) -> bool:
+        """Return whether an operation holds memory."""
+        return kind in self._held
+
+    def hold(self, kind: OperationKind, length: int) -> None:
+        """
+        Take memory for a part of an operation, which its end gives back.
+
+        Raises:
+            CryptokiError: Programs hold too much.
+        """
+        self.application.memory.take(length)
+        self._held[kind] = self._held.get(kind, 0) + length
 
     def finishing(self, kind: OperationKind) -> Finishing:
         """End an operation after its last call, also if the call fails."""

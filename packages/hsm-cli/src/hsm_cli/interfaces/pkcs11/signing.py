@@ -47,6 +47,11 @@ class Signing:
         self._hasher = hashlib.new(scheme.hash_name) if scheme.hash_name else None
         self._collected = bytearray()
 
+    @property
+    def collects(self) -> bool:
+        """Whether parts are kept, as they are not hashed."""
+        return self._hasher is None
+
     def add(self, data: bytes) -> None:
         """
         Add a part of the message.
@@ -160,6 +165,8 @@ def _update(session: Session, kind: OperationKind, data: bytes) -> None:
     try:
         if not operation.scheme.takes_parts:
             raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
+        if operation.collects:
+            session.hold(kind, len(data))
         operation.add(data)
     except CryptokiError:
         session.end(kind)
