@@ -38,6 +38,7 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKO_SECRET_KEY,
     CKR_ATTRIBUTE_READ_ONLY,
     CKR_ATTRIBUTE_TYPE_INVALID,
+    CKR_DEVICE_MEMORY,
     CKR_KEY_FUNCTION_NOT_PERMITTED,
     CKR_KEY_HANDLE_INVALID,
     CKR_OBJECT_HANDLE_INVALID,
@@ -389,6 +390,24 @@ def test_a_session_key_ends_with_the_login(tmp_path: Path) -> None:
         keys = token.access.hsm(LocalProgram()).execute(ListKeys()).items
 
     assert (left, keys) == ([], ())
+
+
+def test_a_session_key_without_room_is_destroyed(tmp_path: Path) -> None:
+    """A program with 1,024 session objects gets no session key, and leaves none."""
+    note = template([(CKA_CLASS, number(CKO_DATA))])
+    asked = template([(CKA_VALUE_LEN, number(32)), (CKA_TOKEN, flag(False))])
+    with (
+        running_token(tmp_path, roles=MANAGER) as token,
+        token.client() as client,
+    ):
+        session = client.open_session()
+        for _ in range(1024):
+            client.call(20, "uaA", ulong(session) + note)
+        arguments = ulong(session) + mechanism(CKM_AES_KEY_GEN) + asked
+        full = refusal(client, 58, "uMaA", arguments)
+        keys = token.access.hsm(LocalProgram()).execute(ListKeys()).items
+
+    assert (full, keys) == (CKR_DEVICE_MEMORY, ())
 
 
 def test_sessions_have_rules(token: Token) -> None:

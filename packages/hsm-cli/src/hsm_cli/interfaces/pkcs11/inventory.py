@@ -103,17 +103,27 @@ class Inventory:
             session: Session of the program.
 
             is_token: Whether the key outlives the session.
+
+        Raises:
+            CryptokiError: The application has too many objects. A session key is
+                destroyed.
         """
         found = tuple(
             one
             for one in self._keys.objects_of(info, is_token=is_token)
             if isinstance(one, KeyObject)
         )
-        for one in found:
-            if is_token:
-                self._keep(one)
-            else:
-                self.add_session_object(one, session)
+        try:
+            for one in found:
+                if is_token:
+                    self._keep(one)
+                else:
+                    self.add_session_object(one, session)
+        except CryptokiError:
+            if not is_token:
+                self._forget(info.key_id)
+                self._destroy_session_key(found[0])
+            raise
         return found
 
     def add_session_object(self, one: Object, session: Session) -> int:
