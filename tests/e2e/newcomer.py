@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -70,6 +71,7 @@ class Newcomer:
         self.folder = folder
         self.port = free_port()
         folder.mkdir(parents=True)
+        self.log = folder.parent / "server.txt"
         self.home = str(folder.parent / "home")
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "README.md").symlink_to(REPOSITORY / "README.md")
@@ -78,7 +80,9 @@ class Newcomer:
         (folder / "dev").write_text(_DEV)
         (folder / "dev").chmod(0o755)
 
-    def start(self, text: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, text: str, stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
         """Type a block into a fresh shell, with the default port made free."""
         kept = {
             name: value
@@ -89,7 +93,7 @@ class Newcomer:
             ["bash", "-O", "expand_aliases", "-e", "-c", self._with_port(text)],
             cwd=self.folder,
             env=kept | {"FERROHSM_BIND": f"127.0.0.1:{self.port}", "HOME": self.home},
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             # The server is a child of the shell: both are ended together.
             start_new_session=True,
@@ -107,25 +111,25 @@ class Newcomer:
 
     @contextlib.contextmanager
     def serving(self, text: str = START) -> Iterator[subprocess.Popen[bytes]]:
-        """Type a block that ends with a server, and give its shell while it listens."""
-        with self.start(text) as shell:
+        """
+        Type a block that ends with a server, and give its shell while it listens.
+
+        It prints into a file: a pipe that nobody reads would stop it when it is full.
+        """
+        with self.log.open("wb") as log, self.start(text, log.fileno()) as shell:
             try:
                 self.wait_until_it_listens(shell)
                 yield shell
             finally:
                 if shell.poll() is None:
                     os.killpg(shell.pid, signal.SIGTERM)
-                    shell.communicate(timeout=READY_SECONDS)
+                    shell.wait(READY_SECONDS)
 
-    def wait_until_it_listens(self, shell: subprocess.Popen[bytes]) -> bytes:
-        """Wait for a server, and return what it has printed."""
-        told = b""
-        assert shell.stdout is not None
-        while b"listening on" not in told:
-            line = shell.stdout.readline()
-            assert line, told
-            told += line
-        return told
+    def wait_until_it_listens(self, shell: subprocess.Popen[bytes]) -> None:
+        """Wait for a server."""
+        while "listening on" not in self.log.read_text():
+            assert shell.poll() is None, self.log.read_text()
+            time.sleep(0.02)
 
     def _with_port(self, text: str) -> str:
         return text.replace(f":{DEFAULT_PORT}", f":{self.port}")

@@ -185,8 +185,7 @@ def reader_alone(clone: Served) -> Newcomer:
     """Give that reader when the practice server has ended."""
     newcomer, shell = clone
     os.killpg(shell.pid, signal.SIGINT)
-    told, _ = shell.communicate(timeout=READY_SECONDS)
-    assert 0 == shell.returncode, told
+    assert 0 == shell.wait(READY_SECONDS), newcomer.log.read_text()
     return newcomer
 
 
