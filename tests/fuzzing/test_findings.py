@@ -77,6 +77,7 @@ FINDINGS: Final[dict[str, tuple[str, bytes | Callable[[Target], bytes]]]] = {
     ),
     "point that is compressed": ("approver-key", _with_compressed_point),
     "version of a certificate": ("client-certificate", _of_strange_version),
+    "version in a chain": ("certificate-chain", _of_strange_version),
 }
 """Targets and inputs, or what makes an input of the target's seeds, by what it is."""
 

@@ -100,6 +100,7 @@ def _lines(text: str) -> str:
 
 def _load(data: bytes) -> list[Certificate]:
     from cryptography.x509 import (
+        InvalidVersion,
         load_der_x509_certificate,
         load_pem_x509_certificates,
     )
@@ -118,7 +119,7 @@ def _load(data: bytes) -> list[Certificate]:
             # They are parsed on demand.
             _subject_key(_der(certificate))
             certificate.subject, certificate.issuer  # noqa: B018 (parses them)
-    except (ValueError, NotDERError):
+    except (ValueError, InvalidVersion, NotDERError):
         raise InvalidInputError(
             f"{_FIELD} must be X.509 certificates as PEM or DER.", field=_FIELD
         ) from None
