@@ -83,6 +83,8 @@ def run(folder: Path, socket: Path, match: str) -> Results:
     """
     words = ("--isolation", "none", "--skip-slow", "-t", "120")
     chosen = ("--match", match) if match else ()
+    settings = folder / "pytest.ini"
+    settings.write_text("[pytest]\n")  # The suite may lie below our own settings.
     done = subprocess.run(
         (sys.executable, "-m", "pkcs11_check", "test", "-m", module(), *words, *chosen),
         cwd=folder,
@@ -91,6 +93,7 @@ def run(folder: Path, socket: Path, match: str) -> Results:
             "HOME": str(folder),
             "TMPDIR": str(folder),
             "COLUMNS": "400",
+            "PYTEST_ADDOPTS": f"-c {settings}",
             "P11_KIT_SERVER_ADDRESS": f"unix:path={socket}",
             "P11TEST_PIN": _PIN,
         },
@@ -105,7 +108,7 @@ def run(folder: Path, socket: Path, match: str) -> Results:
 
 _SUMMARY: Final = re.compile(r"(\d+) (passed|failed|skipped|xfailed|error)")
 _FAILED: Final = re.compile(
-    r"^(?:FAILED|ERROR) \S*/testcases/(\S.*?)(?: - |$)", re.MULTILINE
+    r"^(?:FAILED|ERROR) (?:\S*/testcases/)?(\S.*?)(?: - |$)", re.MULTILINE
 )
 
 
@@ -114,15 +117,19 @@ def read(printed: str) -> Results:
     Return the results that pytest printed.
 
     Raises:
-        SystemExit: There is no summary: the suite has not run to its end.
+        SystemExit: There is no summary, as the suite has not run to its end, or it
+            names other failures than it counts.
     """
     lines = [line for line in printed.splitlines() if " passed" in line]
     if not lines:
         raise SystemExit(f"pkcs11-check has not run:\n{printed[-4000:]}")
     counts = {word: int(number) for number, word in _SUMMARY.findall(lines[-1])}
+    failed = frozenset(_FAILED.findall(printed))
+    if len(failed) != counts.get("failed", 0) + counts.get("error", 0):
+        raise SystemExit(f"The summary names other failures:\n{printed[-4000:]}")
     return Results(
         counts.get("passed", 0),
-        frozenset(_FAILED.findall(printed)),
+        failed,
         counts.get("xfailed", 0),
         counts.get("skipped", 0),
     )
