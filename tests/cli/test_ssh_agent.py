@@ -178,6 +178,28 @@ def test_a_host_proves_its_keys_to_clients(client: Client) -> None:
     assert verify(blob, client.sign(blob, proof), proof)
 
 
+@pytest.mark.parametrize("namespace", ["file", "keys"])
+def test_a_host_key_signs_no_file_as_long_as_an_exchange_hash(
+    gateway: OpenHSM, tmp_path: Path, namespace: str
+) -> None:
+    """
+    Data of a file signature is one at any length, also at that of an exchange hash.
+    """
+    user = user_of(gateway)
+    user.create("Ed25519", name="host", tags=["ssh-host"])
+    user.create("Ed25519", name="files", tags=[f"ssh-sign:{namespace}"])
+    short = b"SSHSIG" + string(namespace) + string(b"") + string("sha256")
+    data = short + string(bytes(32))
+
+    with serving(gateway, tmp_path) as served, served.client() as client:
+        blobs = client.identities()
+        refused = client.sign(blobs["host"], data)
+        found = client.sign(blobs["files"], data)
+
+    assert refused == b""
+    assert verify(blobs["files"], found, data)
+
+
 def test_a_bound_connection_logs_in_to_its_host(client: Client) -> None:
     """
     After session-bind, only a login for this session and host is signed.
@@ -226,6 +248,7 @@ def test_a_forwarded_agent_serves_keys_that_roam(
     blob = client.identities()[name]
     assert client.ask(first.binding(SESSION, forwards=True)) == SUCCESS
 
+    assert set(client.identities()) == {"roaming"}
     assert client.sign(blob, login(SESSION, blob)) == b""
     if name == "roaming":
         assert client.sign(blob, file_signature("git"))
@@ -396,6 +419,24 @@ def test_a_pin_unlocks_the_agent(gateway: OpenHSM, tmp_path: Path) -> None:
     assert ({}, FAILURE, SUCCESS) == (locked, wrong, right)
     assert verify(blob, found, file_signature("git"))
     assert "4711" not in "".join(served.lines)
+
+
+def test_a_forwarded_connection_uses_up_no_tries_of_the_pin(
+    gateway: OpenHSM, tmp_path: Path
+) -> None:
+    """
+    PINs from another host are refused unread, so it can't lock the agent.
+    """
+    with serving(gateway, tmp_path, pin=b"4711") as served:
+        with served.client() as remote:
+            assert remote.ask(Host().binding(SESSION, forwards=True)) == SUCCESS
+            answers = {remote.ask(b"\x17" + string("0000")) for _ in range(12)}
+            answers.add(remote.ask(b"\x17" + string("4711")))
+        with served.client() as client:
+            assert client.ask(b"\x17" + string("4711")) == SUCCESS
+
+    assert answers == {FAILURE}
+    assert "a PIN from a forwarded connection" in "".join(served.lines)
 
 
 @pytest.mark.parametrize("number", sorted({1, 9, 17, 18, 19, 20, 21, 22, 25, 26, 200}))

@@ -149,8 +149,7 @@ class _Connection:
                 case _Request.SIGN:
                     return self._sign(reader)
                 case _Request.UNLOCK:
-                    self._agent.unlock(reader.string())
-                    return _SUCCESS
+                    return self._unlock(reader)
                 case _Request.EXTENSION:
                     return self._extend(reader)
                 case _:
@@ -168,9 +167,16 @@ class _Connection:
     def _list(self) -> bytes:
         if not self._agent.is_unlocked:
             return _IDENTITIES_ANSWER + uint32(0)
-        found = self._agent.identities.read(self._hsm())
+        keys = self._agent.identities.read(self._hsm())
+        found = [key for key in keys if self._bindings.may_see(key.tags)]
         entries = (string(one.blob) + string(one.comment) for one in found)
         return _IDENTITIES_ANSWER + uint32(len(found)) + b"".join(entries)
+
+    def _unlock(self, reader: SSHReader) -> bytes:
+        if self._bindings.is_forwarded:  # a remote host could use up the tries
+            return self._refusal("a PIN from a forwarded connection")
+        self._agent.unlock(reader.string())
+        return _SUCCESS
 
     def _sign(self, reader: SSHReader) -> bytes:
         blob, data, flags = reader.string(), reader.string(), reader.uint32()

@@ -11,6 +11,9 @@ from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, SSHReader
 from hsm_cli.interfaces.ssh_agent.requests import Login, Signed
 from hsm_cli.interfaces.ssh_agent.signatures import verify
 
+_FORWARD: Final = "ssh-forward"
+"""Tag of keys that forwarded connections may use."""
+
 _MOST: Final = 16
 """Bindings of a connection, one for each host that forwards it."""
 
@@ -38,6 +41,10 @@ class Bindings:
     def is_forwarded(self) -> bool:
         """Whether another host sends the requests of the connection."""
         return any(binding.is_forwarding for binding in self._bound)
+
+    def may_see(self, tags: frozenset[str]) -> bool:
+        """Return whether the connection may learn of a key with these tags."""
+        return not self.is_forwarded or _FORWARD in tags
 
     def bind(self, reader: SSHReader) -> bool:
         """
@@ -78,8 +85,8 @@ class Bindings:
         """
         if self._is_broken:
             return "a session of the connection was not proved"
-        if self.is_forwarded and "ssh-forward" not in tags:
-            return "the agent is forwarded, and the key has no tag ssh-forward"
+        if not self.may_see(tags):
+            return f"the agent is forwarded, and the key has no tag {_FORWARD}"
         if not isinstance(signed, Login) or not self._bound:
             return ""
         last = self._bound[-1]

@@ -20,7 +20,7 @@ _HOST_PROOF: Final = b"hostkeys-prove-00@openssh.com"
 _USERAUTH_REQUEST: Final = 50
 _METHODS: Final = {"publickey": False, "publickey-hostbound-v00@openssh.com": True}
 _EXCHANGE_HASHES: Final = frozenset({32, 48, 64})
-"""Bytes of an exchange hash: SHA-256, SHA-384, SHA-512. Nothing else is so short."""
+"""Bytes of an exchange hash: SHA-256, SHA-384, SHA-512."""
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -104,17 +104,18 @@ def parse_signed(data: bytes) -> Signed:
     """
     Return the kind of data that is to be signed.
 
-    The formats can't be confused: their first bytes or lengths differ.
+    The formats can't be confused: their first bytes or lengths differ. A file signature
+    can be as long as an exchange hash, so its first bytes are compared before lengths.
 
     Raises:
         MalformedError: It is of no kind that an agent signs.
     """
-    if len(data) in _EXCHANGE_HASHES:
-        return HostProof()
     reader = SSHReader(data)
     if data.startswith(_SIGNATURE_MAGIC):
         reader.take(len(_SIGNATURE_MAGIC))
         return _file_signature(reader)
+    if len(data) in _EXCHANGE_HASHES:
+        return HostProof()
     first = reader.string()
     if first == _HOST_PROOF:
         reader.string()  # session ID
