@@ -30,9 +30,11 @@ class Cell:
 
     def bump(self) -> None:
         """Note a change that is visible by now."""
-        self.value = object()
-        # After the value, so that it is never seen before that.
-        _NEWEST.value = object()
+        mark = object()
+        # After the value, so that it is never seen before that; and without a call in
+        # between, where an interrupt could leave snapshots that miss the change.
+        self.value = mark
+        _NEWEST.value = mark
 
 
 class _Newest:
