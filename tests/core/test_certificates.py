@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 import hsm_core
 from hsm_core import Key, User
@@ -116,6 +118,35 @@ def test_what_is_no_chain_of_the_key(ada: User, root: Issuer) -> None:
         with pytest.raises(InputSizeError):
             key.attach_certificates(long)
     assert 0 == key.info.certificates
+
+
+def test_certificates_leave_room_for_changes_of_state(ada: User) -> None:
+    """The certificates of all versions together are limited, whoever attaches them."""
+    authority = Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "long")])
+    padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), bytes(130_000))
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = (
+        x509.CertificateBuilder(name, name, serial_number=1)
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=1))
+        .add_extension(padding, critical=False)
+    )
+    key = ada.create("Ed25519", name="release")
+
+    def attach() -> None:
+        public: Any = load_der_public_key(key.public_key().der)
+        made = builder.public_key(public).sign(authority, None)
+        key.attach_certificates(made.public_bytes(Encoding.DER))
+
+    for _ in range(8):
+        attach()
+        attach()  # in place of the one before
+        key.rotate()
+    with pytest.raises(InvalidInputError, match="Remove those of old versions"):
+        attach()
+    key.remove_certificates(version=1)
+    attach()
 
 
 def test_symmetric_and_destroyed_keys(ada: User, root: Issuer) -> None:

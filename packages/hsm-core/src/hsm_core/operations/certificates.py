@@ -58,7 +58,7 @@ class AttachCertificates(Operation[KeyInfo], frozen=True, kw_only=True):
 
     Attributes:
         chain: Certificates as PEM, or as DER, one after the other: at most 10 and
-            128 KiB.
+            128 KiB, and 1 MiB with those of all other versions.
         version: By default the current one.
     """
 

@@ -18,8 +18,15 @@ from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import KeyMutation
 from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.versions import numbered_version, with_versions
-from hsm_core.errors import KeyStateError, UnsupportedOperationError
+from hsm_core.errors import (
+    InvalidInputError,
+    KeyStateError,
+    UnsupportedOperationError,
+)
 from hsm_core.model import KeyState
+
+_MAX_KEY_BYTES: Final = 1024 * 1024
+"""Certificates of a key together, so that its document can always change state."""
 
 _ENDING: Final = frozenset({KeyState.PURGE_SCHEDULED, KeyState.DESTROYED})
 
@@ -50,7 +57,7 @@ class AttachCertificatesHandler(_CertificateMutation[ops.AttachCertificates]):
     """Keep a certificate chain with a version."""
 
     def prepare(self, context: RequestContext[ops.AttachCertificates], /) -> None:
-        """Refuse symmetric keys, versions at their end, and chains of other keys."""
+        """Refuse symmetric keys, ended versions, chains of other keys, and too many."""
         _require_public_key(context)
         version = _named(context)
         if version.state in _ENDING:
@@ -62,6 +69,7 @@ class AttachCertificatesHandler(_CertificateMutation[ops.AttachCertificates]):
             )
         chain = read_chain(context.operation.chain)
         check_subject_key(chain[0], version.public_der)
+        _check_room(context.key, version, chain)
         context.prepared = [chain]
 
     def plan(self, context: RequestContext[ops.AttachCertificates], /) -> Plan:
@@ -109,6 +117,20 @@ class GetCertificatesHandler(Handler[ops.GetCertificates, ops.CertificateChain])
                 pem=chain_pem(version.certificates),
             ),
             version.version,
+        )
+
+
+def _check_room(
+    key: KeyDocument, version: VersionDocument, chain: tuple[bytes, ...]
+) -> None:
+    others = (v.certificates for v in key.versions if v is not version)
+    size = sum(len(der) for found in (chain, *others) for der in found)
+    if size > _MAX_KEY_BYTES:
+        raise InvalidInputError(
+            f"chain: the certificates of all versions of a key must have at most "
+            f"{_MAX_KEY_BYTES} bytes together, got {size}. Remove those of old "
+            "versions.",
+            field="chain",
         )
 
 
