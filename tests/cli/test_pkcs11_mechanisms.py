@@ -391,6 +391,18 @@ def test_wrapping(program: Program) -> None:
     with pytest.raises(CallError) as caught:
         program.call(60, "uMuufy", how, ulong(wrapping), ulong(staying), ROOM)
     assert ck.CKR_KEY_UNEXTRACTABLE == caught.value.rv
+    other = program.secret(ck.CKM_AES_KEY_GEN, size + wraps + leaving[:1])
+    with pytest.raises(CallError) as caught:
+        program.call(60, "uMuufy", how, ulong(wrapping), ulong(other), ROOM)
+    assert ck.CKR_KEY_NOT_WRAPPABLE == caught.value.rv
+    asking: Attributes = [(ck.CKA_ALWAYS_AUTHENTICATE, flag(True))]
+    for holder, found in (
+        (wrapping, program.secret(ck.CKM_AES_KEY_GEN, leaving + asking)),
+        (program.secret(ck.CKM_AES_KEY_GEN, size + wraps + asking), key),
+    ):
+        with pytest.raises(CallError) as caught:
+            program.call(60, "uMuufy", how, ulong(holder), ulong(found), ROOM)
+        assert ck.CKR_KEY_FUNCTION_NOT_PERMITTED == caught.value.rv
     with pytest.raises(CallError) as caught:
         program.call(
             *(61, "uMuayaA", how, ulong(wrapping), array(bytes(40)), template(kinds))

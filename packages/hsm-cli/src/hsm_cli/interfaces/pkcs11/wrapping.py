@@ -46,8 +46,10 @@ def wrap_key(
     if holder.spec.family is not Family.KEY_WRAP:
         raise CryptokiError(ck.CKR_WRAPPING_KEY_TYPE_INCONSISTENT)
     key = session.key(handle)
-    if key.object_class == ck.CKO_PUBLIC_KEY:
+    # Imported again as a key that decrypts, it would reveal the keys that it wraps.
+    if key.object_class == ck.CKO_PUBLIC_KEY or key.spec.family is Family.KEY_WRAP:
         raise CryptokiError(ck.CKR_KEY_NOT_WRAPPABLE)
+    _require_no_login(key)
     if key.get(ck.CKA_EXTRACTABLE) is not True:
         raise CryptokiError(ck.CKR_KEY_UNEXTRACTABLE)
     if capacity is None or key.spec.key_bytes:
@@ -130,7 +132,18 @@ def _holder(session: Session, handle: int, usage: int, invalid: int) -> KeyObjec
         session.key(handle)
     except CryptokiError:
         raise CryptokiError(invalid) from None
-    return session.key(handle, usage)
+    found = session.key(handle, usage)
+    _require_no_login(found)
+    return found
+
+
+def _require_no_login(key: KeyObject) -> None:
+    """Refuse a key whose every use needs a login: these calls have no place for one."""
+    if key.needs_login:
+        raise CryptokiError(
+            ck.CKR_KEY_FUNCTION_NOT_PERMITTED,
+            "A key with CKA_ALWAYS_AUTHENTICATE neither wraps nor is wrapped.",
+        )
 
 
 def _length(key: KeyObject) -> int:
