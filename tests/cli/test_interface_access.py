@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import (
@@ -137,6 +138,11 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
         hsm.execute(Status())
     assert "connect" == unreachable.value.facts["reason"]
     access.close()
+    file = tmp_path / "pin"
+    file.touch(mode=0o600)
+    file.write_text("1234")
+    with pytest.raises(click.UsageError, match="password of the client certificate"):
+        open_access(Invocation(settings, Output()), "pkcs11", pin=f"@{file}")
 
 
 @pytest.mark.parametrize(

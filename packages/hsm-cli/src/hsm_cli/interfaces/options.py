@@ -122,6 +122,11 @@ def open_access(
             audit_key=hmac_key,
             policy=policy,
         )
+    if pin is not None and connector.takes_pin:
+        raise click.UsageError(
+            "--pin can't be used: the password of the client certificate is the PIN. "
+            "Store that password, or omit --pin."
+        )
     secret = b"" if pin is None else _pin_of(pin)
     return Access(interface, connector, pin=secret, notify=notify)
 
