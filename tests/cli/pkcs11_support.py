@@ -72,14 +72,20 @@ def module() -> Path:
 
 @contextmanager
 def running_token(
-    folder: Path, *, pin: bytes = b"", roles: tuple[str, ...] = ("operator",)
+    folder: Path,
+    *,
+    pin: bytes = b"",
+    roles: tuple[str, ...] = ("operator",),
+    policy: Path | None = None,
 ) -> Iterator[Token]:
     """Serve the token of the HSM in *folder*, which is made if there is none."""
     root = folder / "root.key"
     if not root.exists():
         hsm_core.open(folder / "hsm", root=root, create=True).close()
     notes: list[str] = []
-    connector = Embedded(folder / "hsm", root, principal=USER, roles=roles)
+    connector = Embedded(
+        folder / "hsm", root, principal=USER, roles=roles, policy=policy
+    )
     access = Access("pkcs11", connector, pin=pin, notify=notes.append)
     token = Token(folder, access, notes)
 

@@ -12,7 +12,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from cryptography.x509.oid import NameOID
 
 import hsm_core
@@ -21,20 +25,25 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKA_CLASS,
     CKA_DECRYPT,
     CKA_EC_PARAMS,
+    CKA_EC_POINT,
     CKA_EXTRACTABLE,
     CKA_ID,
     CKA_KEY_TYPE,
     CKA_LABEL,
+    CKA_PUBLIC_KEY_INFO,
     CKA_SENSITIVE,
     CKA_TOKEN,
+    CKA_TRUSTED,
     CKA_VALUE,
     CKA_VALUE_LEN,
     CKA_WRAP,
     CKM_AES_KEY_GEN,
     CKM_ECDSA,
+    CKM_SHA256_HMAC,
     CKO_CERTIFICATE,
     CKO_DATA,
     CKO_PRIVATE_KEY,
+    CKO_PUBLIC_KEY,
     CKO_SECRET_KEY,
     CKR_ATTRIBUTE_READ_ONLY,
     CKR_ATTRIBUTE_TYPE_INVALID,
@@ -48,11 +57,19 @@ from hsm_cli.interfaces.pkcs11.constants import (
     CKR_SESSION_HANDLE_INVALID,
     CKR_SESSION_PARALLEL_NOT_SUPPORTED,
     CKR_SESSION_READ_ONLY,
+    CKR_SIGNATURE_INVALID,
     CKR_SLOT_ID_INVALID,
     CKR_TEMPLATE_INCONSISTENT,
     CKR_USER_NOT_LOGGED_IN,
 )
-from hsm_core.operations import GetPublicKey, ListAuditEvents, ListKeys
+from hsm_core.operations import (
+    AttachCertificates,
+    DescribeKey,
+    GetPublicKey,
+    ListAuditEvents,
+    ListKeys,
+    UpdateKey,
+)
 from tests.cli.pkcs11_support import Token, create, rotate, running_token, tag
 from tests.cli.rpc_client import (
     Attributes,
@@ -263,6 +280,51 @@ def test_label_and_id_can_be_changed(tmp_path: Path) -> None:
     assert refused.value.rv == CKR_ATTRIBUTE_READ_ONLY
 
 
+def test_a_change_of_a_label_keeps_other_tags(tmp_path: Path) -> None:
+    """Tags that a key got since a program found it stay."""
+    create(tmp_path, ec="EC-P256")
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, of_key(b"ec"))
+        hsm = token.access.hsm(LocalProgram())
+        hsm.execute(UpdateKey(key_id="ec", tags=("team:a",)))
+        change = template([(CKA_LABEL, data(b"Two words"))])
+        client.call(25, "uuaA", ulong(session) + ulong(key) + change)
+        tags = hsm.execute(DescribeKey(key_id="ec")).tags
+
+    assert "team:a" in tags
+    assert len(tags) == 2
+
+
+def test_changes_need_a_login(tmp_path: Path) -> None:
+    """Public objects are seen without the PIN, and changed with it."""
+    create(tmp_path, ec="EC-P256")
+    leaf, _ = chain_for(public_key_of(tmp_path, "ec"))
+    public = [(CKA_CLASS, number(CKO_PUBLIC_KEY)), (CKA_LABEL, data(b"ec"))]
+    with (
+        running_token(tmp_path, pin=b"1234", roles=MANAGER) as token,
+        token.client() as client,
+    ):
+        session = client.open_session()
+        (key,) = client.find(session, public)
+        identifier = attribute_of(client, session, key, CKA_ID)
+        change = template([(CKA_LABEL, data(b"other"))])
+        calls = [
+            (25, "uuaA", ulong(session) + ulong(key) + change),
+            (20, "uaA", ulong(session) + certificate(leaf, identifier)),
+        ]
+        refusals = [refusal(client, *call) for call in calls]
+        client.log_in(session, b"1234")
+        stored = first(client.call(*calls[1]))
+        client.call(19, "u", ulong(session))
+        kept = refusal(client, 22, "uu", ulong(session) + ulong(stored))
+        client.log_in(session, b"1234")
+        client.call(*calls[0])
+
+    assert refusals == [CKR_USER_NOT_LOGGED_IN] * 2
+    assert kept == CKR_USER_NOT_LOGGED_IN
+
+
 def test_a_copy_ends_and_its_key_stays(tmp_path: Path) -> None:
     """Destroying a copy of a key, or ending its session, leaves the key alone."""
     create(tmp_path, ec="EC-P256")
@@ -349,6 +411,25 @@ def test_a_key_asks_for_the_pin_each_time(tmp_path: Path) -> None:
     assert too_early == CKR_OPERATION_NOT_INITIALIZED
     assert refusals == [missing, CKR_PIN_INCORRECT, missing]
     assert (len(signature), next_time) == (64, missing)
+
+
+def test_a_login_confirms_one_operation(tmp_path: Path) -> None:
+    """Of two operations that wait for the PIN, it lets the later one go on."""
+    create(tmp_path, mac="HMAC-SHA-256")
+    tag(tmp_path, "mac", "pkcs11-always-authenticate")
+    with running_token(tmp_path, pin=b"1234") as token, token.client() as client:
+        session = client.open_session()
+        client.log_in(session, b"1234")
+        (key,) = client.find(session, [(CKA_CLASS, number(CKO_SECRET_KEY))])
+        how = ulong(session) + mechanism(CKM_SHA256_HMAC) + ulong(key)
+        client.call(42, "uMu", how)
+        client.call(48, "uMu", how)
+        client.call(18, "uuay", ulong(session) + ulong(2) + array(b"1234"))
+        message = ulong(session) + array(b"message")
+        first_one = refusal(client, 43, "uayfy", message + struct.pack(">I", 32))
+        second = refusal(client, 49, "uayay", message + array(bytes(32)))
+
+    assert (first_one, second) == (CKR_USER_NOT_LOGGED_IN, CKR_SIGNATURE_INVALID)
 
 
 def test_a_session_key_ends_with_its_session(tmp_path: Path) -> None:
@@ -507,6 +588,64 @@ def test_certificates_are_kept_with_keys(tmp_path: Path) -> None:
     assert "subject:    DN: CN=leaf" in shown
     assert refused == CKR_TEMPLATE_INCONSISTENT
     assert (shorter, none) == (stored[:1], [])
+
+
+def test_a_certificate_has_fixed_attributes(tmp_path: Path) -> None:
+    """No program makes a certificate trusted, or gives it another value."""
+    create(tmp_path, ec="EC-P256")
+    leaf, authority = chain_for(public_key_of(tmp_path, "ec"))
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        hsm = token.access.hsm(LocalProgram())
+        hsm.execute(AttachCertificates(key_id="ec", chain=leaf))
+        (stored,) = client.find(session, [(CKA_CLASS, number(CKO_CERTIFICATE))])
+        found = [
+            refusal(
+                client, 25, "uuaA", ulong(session) + ulong(stored) + template([change])
+            )
+            for change in (
+                (CKA_TRUSTED, flag(True)),
+                (CKA_VALUE, data(authority)),
+                (CKA_LABEL, data(b"other")),
+            )
+        ]
+
+    assert found == [CKR_ATTRIBUTE_READ_ONLY] * 3
+
+
+def test_an_issuer_with_an_unknown_algorithm_hides_nothing(tmp_path: Path) -> None:
+    """A certificate whose public key can't be read is shown without that key."""
+    create(tmp_path, ec="EC-P256")
+    leaf, authority = chain_for(public_key_of(tmp_path, "ec"))
+    ec_key, unknown = map(bytes.fromhex, ("2a8648ce3d0201", "2a8648ce3d027f"))
+    with running_token(tmp_path, roles=MANAGER) as token, token.client() as client:
+        session = client.open_session()
+        chain = leaf + authority.replace(ec_key, unknown)
+        token.access.hsm(LocalProgram()).execute(
+            AttachCertificates(key_id="ec", chain=chain)
+        )
+        found = client.find(session, [(CKA_CLASS, number(CKO_CERTIFICATE))])
+        info = [attribute_of(client, session, c, CKA_PUBLIC_KEY_INFO) for c in found]
+
+    assert [len(one) > 0 for one in info] == [True, False]
+
+
+def test_a_denied_key_hides_no_other(tmp_path: Path) -> None:
+    """A search passes over keys whose public key the caller may not read."""
+    create(tmp_path, ec="EC-P256", hidden="EC-P256")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\nextends: default\nrules:\n  - {name: no, effect: deny, "
+        "match: {operations: [GetPublicKey], key_names: [hidden]}}\n"
+    )
+    point = public_key_of(tmp_path, "ec").public_bytes(
+        Encoding.X962, PublicFormat.UncompressedPoint
+    )
+    with running_token(tmp_path, policy=policy) as token, token.client() as client:
+        session = client.open_session()
+        found = client.find(session, [(CKA_EC_POINT, data(b"\4\x41" + point))])
+
+    assert len(found) == 1
 
 
 def certificate(der: bytes, identifier: bytes) -> bytes:

@@ -20,6 +20,7 @@ from tests.cli.rpc_client import (
     array,
     block,
     data,
+    first,
     flag,
     mechanism,
     number,
@@ -166,6 +167,42 @@ def test_limits_of_an_application(token: Token) -> None:
 
     assert full == ck.CKR_DEVICE_MEMORY
     assert crowded == ck.CKR_SESSION_COUNT
+
+
+def test_a_session_object_does_not_grow(token: Token) -> None:
+    """A change of a session object stays within the limits of new ones."""
+    note = [(ck.CKA_CLASS, number(ck.CKO_DATA)), (ck.CKA_VALUE, data(b"x"))]
+    with token.client() as client:
+        session = client.open_session()
+        made = [
+            first(client.call(20, "uaA", ulong(session) + template(note)))
+            for _ in range(18)
+        ]
+        grown = template([(ck.CKA_VALUE, data(bytes(60_000)))])
+        changes = [ulong(session) + ulong(one) + grown for one in made]
+        for change in changes[:-1]:
+            client.call(25, "uuaA", change)
+        full = refusal(client, 25, "uuaA", changes[-1])
+        longer = template([(ck.CKA_VALUE, data(bytes(70_000)))])
+        too_long = refusal(client, 25, "uuaA", ulong(session) + ulong(made[0]) + longer)
+
+    assert (full, too_long) == (ck.CKR_DEVICE_MEMORY, ck.CKR_ATTRIBUTE_VALUE_INVALID)
+
+
+def test_a_long_call_ends_its_operation(tmp_path: Path) -> None:
+    """After a signature of too much data, the session can begin another."""
+    create(tmp_path, ec="EC-P256")
+    with running_token(tmp_path) as token, token.client() as client:
+        session = client.open_session()
+        (key,) = client.find(session, [(ck.CKA_CLASS, number(ck.CKO_PRIVATE_KEY))])
+        how = mechanism(ck.CKM_ECDSA_SHA256)
+        client.call(42, "uMu", ulong(session) + how + ulong(key))
+        long = ulong(session) + array(bytes(3 << 20)) + struct.pack(">I", 64)
+        refused = refusal(client, 43, "uayfy", long)
+        signature = client.sign(session, how, key, b"message")
+
+    assert refused == ck.CKR_DATA_LEN_RANGE
+    assert len(signature) == 64
 
 
 def test_parts_are_held_within_limits(token: Token) -> None:

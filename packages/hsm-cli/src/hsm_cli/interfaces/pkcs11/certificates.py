@@ -7,6 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
@@ -93,6 +94,11 @@ class CertificateObject(Object):
         )
         self.identity = ObjectIdentity(info.key_id, version, ck.CKO_CERTIFICATE, place)
 
+    def change(self, template: Template) -> None:
+        """Refuse: label and CKA_ID are those of the key."""
+        if not self.matches(template):
+            raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
+
 
 def _day(moment: datetime) -> tuple[int, int, int]:
     return moment.year, moment.month, moment.day
@@ -104,13 +110,17 @@ def _check_value(data: bytes) -> bytes:
 
 
 def _serial_number(number: int) -> bytes:
-    return der(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+    size = number.bit_length() // 8 + 1
+    return der(_INTEGER, number.to_bytes(size, "big", signed=True))
 
 
 def _public_key_of(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    )
+    """Return the public key; nothing if the library does not know its algorithm."""
+    try:
+        key = certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return b""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def attach(keys: Keys, hsm: HSM, template: Template) -> CertificateObject:

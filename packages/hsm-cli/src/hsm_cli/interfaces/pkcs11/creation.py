@@ -298,8 +298,7 @@ def session_object(template: Template) -> Object:
     object_class = template.get(ck.CKA_CLASS)
     if object_class is None:
         raise CryptokiError(ck.CKR_TEMPLATE_INCOMPLETE)
-    if any(_length(value) > MOST_VALUE_BYTES for value in template.values()):
-        raise CryptokiError(ck.CKR_ATTRIBUTE_VALUE_INVALID)
+    require_short(template)
     if object_class != ck.CKO_DATA or template.get(ck.CKA_TOKEN) is True:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
@@ -310,6 +309,17 @@ def session_object(template: Template) -> Object:
         raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)
     empty: Template = dict.fromkeys((ck.CKA_LABEL, *_OF_DATA), b"")
     return Object(ck.CKO_DATA, empty | template, is_token=False)
+
+
+def require_short(template: Template) -> None:
+    """
+    Check the length of the values of a session object.
+
+    Raises:
+        CryptokiError: One is too long.
+    """
+    if any(_length(value) > MOST_VALUE_BYTES for value in template.values()):
+        raise CryptokiError(ck.CKR_ATTRIBUTE_VALUE_INVALID)
 
 
 def _length(value: Value) -> int:

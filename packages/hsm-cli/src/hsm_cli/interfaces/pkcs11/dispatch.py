@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from hsm_cli.interfaces.pkcs11.errors import (
     rv_of,
 )
 from hsm_cli.interfaces.pkcs11.parameters import Mechanism, read_mechanism
+from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.wire import (
     CallReader,
     MalformedCallError,
@@ -49,6 +51,19 @@ _ON_SLOTS: Final = frozenset(
     }
 )
 """Calls whose first number is a slot or flags, not a session."""
+
+_TAKING_DATA: Final = {
+    f"C_{kind.name.capitalize()}{part}": kind
+    for kind in (
+        OperationKind.ENCRYPT,
+        OperationKind.DECRYPT,
+        OperationKind.DIGEST,
+        OperationKind.SIGN,
+        OperationKind.VERIFY,
+    )
+    for part in ("", "Update")
+}
+"""Operations by the calls that bring their data."""
 
 _READERS: Final[dict[str, Callable[[CallReader], Any]]] = {
     "u": CallReader.ulong,
@@ -129,6 +144,22 @@ class Dispatcher:
             # Its text may hold a secret.
             self._application.note(f"A call failed: {type(error).__name__}.")
             return failure(ck.CKR_GENERAL_ERROR)
+
+    def refuse(self, start: bytes) -> bytes:
+        """
+        Return the response to a call that is too long, and end its operation.
+
+        Args:
+            start: First bytes of the call.
+        """
+        with suppress(CryptokiError):
+            reader = CallReader(start)
+            call = CALLS.get(reader.uint32())
+            kind = None if call is None else _TAKING_DATA.get(call.name)
+            reader.block()
+            if kind is not None:
+                self._application.session(reader.ulong()).end(kind)
+        return failure(ck.CKR_DATA_LEN_RANGE)
 
     def _answer(self, body: bytes) -> bytes:
         head = body[: _HEAD_BYTES + int.from_bytes(body[4:_HEAD_BYTES], "big")]

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.creation import (
     copyable,
+    require_short,
     require_unchanged,
     session_object,
     update_of,
 )
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
-from hsm_cli.interfaces.pkcs11.objects import KeyObject
+from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, size_of
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.wire import Room, Template, Value, length_of
+from hsm_core.operations import DescribeKey
 
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.sessions import Session
@@ -79,15 +81,34 @@ def _require_room(kind: int, value: Value, capacity: int | Room) -> None:
 def set_attribute_value(session: Session, handle: int, template: Template) -> None:
     """Change the label or CKA_ID of a key; see C_SetAttributeValue."""
     one = session.application.inventory.find_object(handle)
+    inventory = session.application.inventory
     if not isinstance(one, KeyObject):
+        require_short(template)
+        inventory.require_room(size_of(template))
         one.change(template)
         return
-    if one.is_token:
-        session.require_writable()
+    _require_change(session, one)
+    # Its tags may have changed since it was found.
+    inventory.update(session.hsm.execute(DescribeKey(key_id=one.key_id)))
     require_unchanged(one, template)
     operation = update_of(one, template)
     if operation is not None:
-        session.application.inventory.update(session.hsm.execute(operation))
+        generation = one.info.generation
+        inventory.update(session.hsm.execute(operation, expected_generation=generation))
+
+
+def _require_change(session: Session, one: Object) -> None:
+    """
+    Check that the program may change or destroy an object.
+
+    Public objects of the token belong to keys: they take the user's credential.
+
+    Raises:
+        CryptokiError: The session is read-only, or the user is not logged in.
+    """
+    if one.is_token:
+        session.require_user()
+        session.require_writable()
 
 
 def create_object(session: Session, template: Template) -> int:
@@ -98,6 +119,7 @@ def create_object(session: Session, template: Template) -> int:
     """
     is_certificate = template.get(ck.CKA_CLASS) == ck.CKO_CERTIFICATE
     if is_certificate and template.get(ck.CKA_TOKEN) is True:
+        session.require_user()
         session.require_writable()
         return session.application.inventory.attach(template)
     return session.application.inventory.add_session_object(
@@ -115,8 +137,7 @@ def copy_object(session: Session, handle: int, template: Template) -> int:
 def destroy_object(session: Session, handle: int) -> None:
     """Destroy an object; see C_DestroyObject."""
     one = session.application.inventory.find_object(handle)
-    if one.is_token:
-        session.require_writable()
+    _require_change(session, one)
     session.application.inventory.destroy(one)
 
 

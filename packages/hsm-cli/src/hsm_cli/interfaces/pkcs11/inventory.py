@@ -133,14 +133,24 @@ class Inventory:
         Raises:
             CryptokiError: The application has too many, or too large ones.
         """
-        others = self._of_sessions.values()
-        length = one.size + sum(other.size for other in others)
-        if len(others) >= MOST_SESSION_OBJECTS or length > MOST_SESSION_BYTES:
+        if len(self._of_sessions) >= MOST_SESSION_OBJECTS:
             raise CryptokiError(ck.CKR_DEVICE_MEMORY)
+        self.require_room(one.size)
         one.handle = self._number()
         one.session = session.handle
         self._of_sessions[one.handle] = one
         return one.handle
+
+    def require_room(self, length: int) -> None:
+        """
+        Check that session objects may have more bytes.
+
+        Raises:
+            CryptokiError: They would be too large together.
+        """
+        held = sum(one.size for one in self._of_sessions.values())
+        if held + length > MOST_SESSION_BYTES:
+            raise CryptokiError(ck.CKR_DEVICE_MEMORY)
 
     def copy_key(self, key: KeyObject, session: Session) -> int:
         """Return another handle of a key, which ends with the session."""
@@ -228,6 +238,11 @@ class Inventory:
             for handle, one in list(objects.items()):
                 if isinstance(one, KeyObject) and one.key_id == key_id:
                     del objects[handle]
+        for handle, identity in list(self._identities.items()):
+            if identity.key_id == key_id:
+                del self._identities[handle], self._handles[identity]
+                self._cached.pop(handle, None)
+                self._hidden.discard(handle)
 
     def _is_visible(self, one: Object) -> bool:
         if one.handle in self._hidden:

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Final
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.names import candidates, label_candidates
-from hsm_cli.interfaces.pkcs11.objects import KEY_TYPES, SESSION_KEY, KeyObject, Object
+from hsm_cli.interfaces.pkcs11.objects import (
+    KEY_TYPES,
+    NOT_SHOWN,
+    SESSION_KEY,
+    KeyObject,
+    Object,
+)
 from hsm_cli.interfaces.pkcs11.wire import Template
 from hsm_core.algorithms import spec
-from hsm_core.errors import AccessDeniedError, KeyNotFoundError
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.operations import (
     Certificate,
@@ -126,7 +131,10 @@ class Keys:
                 else [(info.version, info.state, info.certificates)]
             )
         else:
-            listed = self._application.hsm.execute(ListVersions(key_id=info.key_id))
+            try:
+                listed = self._application.hsm.execute(ListVersions(key_id=info.key_id))
+            except NOT_SHOWN:
+                return []
             shown = [(one.version, one.state, one.certificates) for one in listed.items]
             shown.sort(key=lambda one: (one[0] != info.version, -one[0]))
         return [one for one in shown if one[1] in _SHOWN]
@@ -139,7 +147,10 @@ class Keys:
         chain = self._chains.get(place_of)
         if chain is None:
             operation = GetCertificates(key_id=info.key_id, version=version)
-            chain = self._application.hsm.execute(operation).items
+            try:
+                chain = self._application.hsm.execute(operation).items
+            except NOT_SHOWN:
+                return
             if len(self._chains) >= _MOST_CHAINS:
                 self._chains.clear()
             self._chains[place_of] = chain
@@ -149,7 +160,7 @@ class Keys:
     def _described(self, name: str) -> Iterator[KeyInfo]:
         try:
             yield self._application.hsm.execute(DescribeKey(key_id=name))
-        except (AccessDeniedError, KeyNotFoundError):
+        except NOT_SHOWN:
             # A caller without rights gets the same answer whether the key exists.
             return
 

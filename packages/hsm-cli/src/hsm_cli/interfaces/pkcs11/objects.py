@@ -12,6 +12,7 @@ from hsm_cli.interfaces.pkcs11.names import id_of, label_of
 from hsm_cli.interfaces.pkcs11.public_parts import PUBLIC_PARTS, public_part
 from hsm_cli.interfaces.pkcs11.wire import Template, Value
 from hsm_core.algorithms import AlgorithmSpec, Family, KeyUsage
+from hsm_core.errors import AccessDeniedError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyInfo, KeyOrigin, KeyState
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ ALWAYS_AUTHENTICATE: Final = "pkcs11-always-authenticate"
 
 SESSION_KEY: Final = "pkcs11-session"
 """Tag of a key that is destroyed when the session ends that made it."""
+
+NOT_SHOWN: Final = (AccessDeniedError, KeyNotFoundError, KeyStateError)
+"""Errors of a key that is gone, or denied, by which a search passes over it."""
 
 KEY_TYPES: Final = {
     Family.AEAD: ck.CKK_AES,
@@ -101,6 +105,11 @@ class ObjectIdentity(NamedTuple):
     place: int = 0
 
 
+def size_of(template: Template) -> int:
+    """Return the length of the values of attributes, in bytes."""
+    return sum(len(value) for value in template.values() if isinstance(value, bytes))
+
+
 class Object:
     """
     Object that a program finds by its attributes.
@@ -145,11 +154,7 @@ class Object:
     @property
     def size(self) -> int:
         """Length of its values, in bytes."""
-        return sum(
-            len(value)
-            for value in self._attributes.values()
-            if isinstance(value, bytes)
-        )
+        return size_of(self._attributes)
 
     def get(self, kind: int) -> Value:
         """
@@ -187,7 +192,7 @@ class Object:
     def _has(self, kind: int, value: Value) -> bool:
         try:
             return self.get(kind) == value
-        except CryptokiError:
+        except (CryptokiError, *NOT_SHOWN):
             return False
 
 

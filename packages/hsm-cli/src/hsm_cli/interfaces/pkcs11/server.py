@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_cli.interfaces.access import Access, LocalProgram
-from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.application import Application
-from hsm_cli.interfaces.pkcs11.dispatch import Dispatcher, failure
+from hsm_cli.interfaces.pkcs11.dispatch import Dispatcher
 from hsm_cli.interfaces.pkcs11.functions import FUNCTIONS
 from hsm_cli.interfaces.sockets import Stream
 
@@ -57,8 +56,9 @@ def serve(stream: Stream, access: Access, *, log: Callable[[str], None]) -> None
             if option_bytes:
                 stream.read(option_bytes)  # the name of the program's module
             if body_bytes > MOST_BODY_BYTES:
-                _skip(stream, body_bytes)
-                answer = failure(ck.CKR_DATA_LEN_RANGE)
+                start = stream.read(_CHUNK)
+                _skip(stream, body_bytes - len(start))
+                answer = dispatcher.refuse(start)
             else:
                 answer = dispatcher.answer(stream.read(body_bytes))
             stream.write(_HEAD.pack(code, 0, len(answer)) + answer)

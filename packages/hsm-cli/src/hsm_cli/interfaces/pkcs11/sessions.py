@@ -69,7 +69,7 @@ class Session:
         self.application = application
         self.is_writable = is_writable
         self._operations: dict[OperationKind, Any] = {}
-        self._unconfirmed: set[OperationKind] = set()
+        self._unconfirmed: list[OperationKind] = []
         self._held: dict[OperationKind, int] = {}
 
     @property
@@ -98,7 +98,7 @@ class Session:
             raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
         self._operations[kind] = operation
         if key is not None and key.needs_login:
-            self._unconfirmed.add(kind)
+            self._unconfirmed.append(kind)
 
     def active(self, kind: OperationKind) -> Any:
         """
@@ -117,7 +117,8 @@ class Session:
     def end(self, kind: OperationKind) -> None:
         """End the operation of a kind, if there is one."""
         self._operations.pop(kind, None)
-        self._unconfirmed.discard(kind)
+        if kind in self._unconfirmed:
+            self._unconfirmed.remove(kind)
         if self._held:
             self.application.memory.give(self._held.pop(kind, 0))
 
@@ -161,8 +162,8 @@ class Session:
             raise CryptokiError(ck.CKR_OPERATION_NOT_INITIALIZED)
 
     def confirm(self) -> None:
-        """Let operations go on that wait for a login."""
-        self._unconfirmed.clear()
+        """Let the operation go on that began last of those that wait for a login."""
+        self._unconfirmed.pop()
 
     def key(self, handle: int, *usages: int) -> KeyObject:
         """
