@@ -321,6 +321,7 @@ def test_secrets_are_marked() -> None:
         ("EncryptItem", "plaintext"),
         ("Plaintext", "plaintext"),
         ("RandomBytes", "random"),
+        ("RawEncrypt", "plaintext"),
         ("Seal", "plaintext"),
         ("SharedSecret", "shared_secret"),
     } == marked
