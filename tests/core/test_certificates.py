@@ -106,6 +106,7 @@ def test_what_is_no_chain_of_the_key(ada: User, root: Issuer) -> None:
         own[:-1]: "must be X.509 certificates",
         b"\x30\x03\x02\x01\x00": "must be X.509 certificates",
         own.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x0a"): "must be X.509",
+        own.replace(b"\x0c\x03ada", b"\x03\x03\0da"): "must be X.509 certificates",
         root_der(root): "another public key",
         own + own: "certificate 1 was not issued by certificate 2",
         pem(own) + root.key_pem: "private key",

@@ -78,6 +78,10 @@ FINDINGS: Final[dict[str, tuple[str, bytes | Callable[[Target], bytes]]]] = {
     "point that is compressed": ("approver-key", _with_compressed_point),
     "version of a certificate": ("client-certificate", _of_strange_version),
     "version in a chain": ("certificate-chain", _of_strange_version),
+    "name of a certificate is a bit string": (
+        "certificate-chain",
+        lambda target: target.seeds[0].replace(b"\x0c\x03ada", b"\x03\x03\0da"),
+    ),
 }
 """Targets and inputs, or what makes an input of the target's seeds, by what it is."""
 

@@ -23,6 +23,7 @@ _KEPT: Final = 512
 
 UNREADABLE: Final = (
     KeyError,
+    TypeError,
     ValueError,
     x509.DuplicateExtension,
     x509.InvalidVersion,
@@ -31,7 +32,8 @@ UNREADABLE: Final = (
 """
 Exceptions for malformed names or extensions of a certificate.
 
-cryptography raises `KeyError` for an unknown TLS feature (RFC 7633).
+cryptography raises `KeyError` for an unknown TLS feature (RFC 7633), and `TypeError`
+for a name that is a bit string.
 """
 
 

@@ -119,7 +119,8 @@ def _load(data: bytes) -> list[Certificate]:
             # They are parsed on demand.
             _subject_key(_der(certificate))
             certificate.subject, certificate.issuer  # noqa: B018 (parses them)
-    except (ValueError, InvalidVersion, NotDERError):
+    except (InvalidVersion, NotDERError, TypeError, ValueError):
+        # cryptography raises TypeError for a name that is a bit string.
         raise InvalidInputError(
             f"{_FIELD} must be X.509 certificates as PEM or DER.", field=_FIELD
         ) from None
