@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from hsm_cli.interfaces.access import LocalProgram as Caller
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
-from hsm_core.operations import ListAuditEvents
+from hsm_core.operations import ListAuditEvents, ListKeys, RotateKey
 from tests.cli.pkcs11_support import Token, running_token
 from tests.cli.rpc_client import (
     Attributes,
@@ -308,8 +308,9 @@ def test_aes(program: Program, kind: int, parameter: bytes, length: int) -> None
     enough = struct.pack(">I", length)
     assert message == unpacked(program.call(34, "uayfy", array(made), enough))
     if kind == ck.CKM_AES_GCM:
+        altered = made[:-1] + bytes((made[-1] ^ 1,))
         with pytest.raises(CallError) as caught:
-            program.decrypt(how, key, made[:-1] + b"\0")
+            program.decrypt(how, key, altered)
         assert ck.CKR_ENCRYPTED_DATA_INVALID == caught.value.rv
 
 
@@ -317,6 +318,29 @@ def signatures(token: Token) -> int:
     """Return the number of recorded signatures."""
     hsm = token.access.hsm(Caller())
     return len(hsm.execute(ListAuditEvents(kind=("Sign",), limit=1000)).items)
+
+
+def test_a_handle_names_one_version(token: Token, program: Program) -> None:
+    """After a rotation, no call takes another version than the object's."""
+    hsm = token.access.hsm(Caller())
+    sizes: Attributes = [(ck.CKA_VALUE_LEN, number(32))]
+    cipher: Attributes = [(ck.CKA_ENCRYPT, flag(True)), (ck.CKA_DECRYPT, flag(True))]
+    key = program.secret(ck.CKM_AES_KEY_GEN, sizes + cipher)
+    mac = program.secret(ck.CKM_GENERIC_SECRET_KEY_GEN, sizes)
+    how = mechanism(ck.CKM_AES_CTR, CTR)
+    before = program.encrypt(how, key, b"message")
+    for info in hsm.execute(ListKeys(tags=("pkcs11-session",), per_page=100)).items:
+        if info.algorithm in {"AES-256", "HMAC-SHA-256"}:
+            hsm.execute(RotateKey(key_id=info.key_id))
+
+    for _ in range(2):
+        with pytest.raises(CallError) as refused:
+            program.encrypt(how, key, b"message")
+        assert ck.CKR_KEY_FUNCTION_NOT_PERMITTED == refused.value.rv
+    with pytest.raises(CallError) as refused:
+        program.sign(mechanism(ck.CKM_SHA256_HMAC), mac, b"message")
+    assert ck.CKR_KEY_FUNCTION_NOT_PERMITTED == refused.value.rv
+    assert b"message" == program.decrypt(how, key, before)
 
 
 def test_size_queries(token: Token, program: Program, curve: list[int]) -> None:

@@ -91,7 +91,9 @@ class OAEP(CipherScheme):
             mgf_hash=MASKS[parameter.mgf],
             encoding=CiphertextEncoding.RAW,
         )
-        return hsm.execute(operation).ciphertext
+        made = hsm.execute(operation)
+        key.require_version(made.version)
+        return made.ciphertext
 
     def decrypt(self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes) -> bytes:
         """Decrypt with the version of the object."""
@@ -184,7 +186,9 @@ class AES(CipherScheme):
             iv=_iv(parameter),
             aad=_aad(parameter),
         )
-        return hsm.execute(operation).ciphertext
+        made = hsm.execute(operation)
+        key.require_version(made.version)
+        return made.ciphertext
 
     def decrypt(self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes) -> bytes:
         """Decrypt with the version of the object."""

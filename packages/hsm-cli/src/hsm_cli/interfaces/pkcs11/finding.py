@@ -23,6 +23,7 @@ from hsm_core.operations import DescribeKey
 if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.sessions import Session
 
+_HANDLE_BYTES: Final = 8
 _TEMPLATE_BYTES: Final = 24  # sizeof (CK_ATTRIBUTE)
 
 
@@ -31,6 +32,7 @@ def find_objects_init(session: Session, template: Template) -> None:
     session.begin(OperationKind.FIND, [])
     try:
         handles = session.application.inventory.search(template)
+        session.hold(OperationKind.FIND, _HANDLE_BYTES * len(handles))
     except BaseException:
         session.end(OperationKind.FIND)
         raise

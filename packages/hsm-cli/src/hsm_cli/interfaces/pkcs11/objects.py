@@ -292,6 +292,21 @@ class KeyObject(Object):
         """Return whether the key has a usage, given as an attribute."""
         return self._attributes.get(usage) is True
 
+    def require_version(self, version: int) -> None:
+        """
+        Check that the HSM, which takes the current version, took this one.
+
+        Raises:
+            CryptokiError: The key was rotated since the program found it.
+        """
+        if version != self.version:
+            usages = _PROTECTING & self._attributes.keys()
+            self._attributes |= dict.fromkeys(usages, False)
+            raise CryptokiError(
+                ck.CKR_KEY_FUNCTION_NOT_PERMITTED,
+                f"Key {self.key_id} was rotated. Let the program search for it again.",
+            )
+
     def get(self, kind: int) -> Value:
         """Return an attribute; see `Object.get`."""
         if kind in PUBLIC_PARTS and self.object_class != ck.CKO_SECRET_KEY:

@@ -109,6 +109,12 @@ class Scheme(ABC):
         """Raise unless the signature is right."""
 
 
+def _signature(hsm: HSM, key: KeyObject, operation: ops.Sign | ops.RawSign) -> bytes:
+    made = hsm.execute(operation)
+    key.require_version(made.version)
+    return made.signature
+
+
 class PKCS1Scheme(Scheme):
     """RSASSA-PKCS1-v1_5, of a message or of what the program gives."""
 
@@ -118,11 +124,11 @@ class PKCS1Scheme(Scheme):
         """Sign a digest where there is one, else the data as it is."""
         hashed, digest = self._digest(key, data)
         if hashed is None:
-            return hsm.execute(ops.RawSign(key_id=key.key_id, data=data)).signature
+            return _signature(hsm, key, ops.RawSign(key_id=key.key_id, data=data))
         operation = ops.Sign(
             key_id=key.key_id, digest=digest, scheme=_PKCS1, hash=hashed
         )
-        return hsm.execute(operation).signature
+        return _signature(hsm, key, operation)
 
     def verify(
         self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes, signature: bytes
@@ -189,7 +195,7 @@ class PSS(Scheme):
             scheme=_PSS,
             hash=HASHES[parameter.hash],
         )
-        return hsm.execute(operation).signature
+        return _signature(hsm, key, operation)
 
     def verify(
         self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes, signature: bytes
@@ -228,9 +234,9 @@ class ECDSA(Scheme):
         paired = key.spec.hashes[0]
         if self._is_paired(paired, data):
             sign = ops.Sign(key_id=key.key_id, digest=data, hash=paired, encoding=_RAW)
-            return hsm.execute(sign).signature
+            return _signature(hsm, key, sign)
         raw = ops.RawSign(key_id=key.key_id, data=_any_digest(data), encoding=_RAW)
-        return hsm.execute(raw).signature
+        return _signature(hsm, key, raw)
 
     def verify(
         self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes, signature: bytes
@@ -302,7 +308,7 @@ class Messages(Scheme):
         operation = ops.Sign(
             key_id=key.key_id, message=data, context=_context(parameter)
         )
-        return hsm.execute(operation).signature
+        return _signature(hsm, key, operation)
 
     def verify(
         self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes, signature: bytes
@@ -362,8 +368,9 @@ class MAC(Scheme):
 
     def sign(self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes) -> bytes:
         """Compute the MAC."""
-        mac = hsm.execute(ops.ComputeMac(key_id=key.key_id, message=data)).mac
-        return mac[: self.size(key, parameter)]
+        made = hsm.execute(ops.ComputeMac(key_id=key.key_id, message=data))
+        key.require_version(made.version)
+        return made.mac[: self.size(key, parameter)]
 
     def verify(
         self, hsm: HSM, key: KeyObject, parameter: Any, data: bytes, signature: bytes

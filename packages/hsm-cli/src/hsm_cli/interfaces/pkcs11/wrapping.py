@@ -61,13 +61,14 @@ def wrap_key(
         mechanism=chosen,
     )
     try:
-        wrapped = session.hsm.execute(operation).wrapped
+        made = session.hsm.execute(operation)
     except InputSizeError:
         raise CryptokiError(
             ck.CKR_KEY_SIZE_RANGE, "CKM_AES_KEY_WRAP takes keys in steps of 8 bytes."
         ) from None
-    room(capacity, len(wrapped))
-    return wrapped
+    holder.require_version(made.wrapping_version)
+    room(capacity, len(made.wrapped))
+    return made.wrapped
 
 
 def unwrap_key(
