@@ -72,8 +72,9 @@ def answering(response: bytes) -> Callable[[ssl.SSLSocket], None]:
         OK + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS,
         OK + b"Connection: close\r\n\r\n" + RESULT,
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"\r\n" + RESULT,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * 2 + OK + b"\r\n" + RESULT,
     ],
-    ids=["length", "chunks", "until-closed", "continue"],
+    ids=["length", "chunks", "until-closed", "continue", "early-hints"],
 )
 def test_body(remote: Remote, certificates: Certificates, response: bytes) -> None:
     """A body ends after its length, with its last chunk, or with the connection."""
@@ -92,8 +93,9 @@ def test_body(remote: Remote, certificates: Certificates, response: bytes) -> No
         OK + b"Content-Length: 1000\r\n\r\n" + RESULT,
         OK + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS[:-5],
         OK + b"Transfer-Encoding: chunked\r\n\r\nmany\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20 + OK + b"\r\n" + RESULT[:-1],
     ],
-    ids=["nothing", "stranger", "in-head", "in-body", "in-chunks", "no-chunk"],
+    ids=["nothing", "stranger", "in-head", "in-body", "in-chunks", "no-chunk", "hints"],
 )
 def test_incomplete(
     remote: Remote, certificates: Certificates, response: bytes
@@ -121,3 +123,19 @@ def test_closed_while_idle(remote: Remote, stub: Stub) -> None:
 
     assert 8 == len(client.execute(ops.GenerateRandom(length=8)).random)
     assert 2 == stub.connections
+
+
+def test_more_than_a_response(stub: Stub, remote: Remote) -> None:
+    """What a server sends after a response is never taken for the next one."""
+    client = remote()
+
+    def add(handler: Any, request: Received) -> None:
+        # Longer than what is read at once, so that a part stays in the TLS layer.
+        first = RESULT + b" " * 9000
+        head = OK + b"Content-Length: %d\r\n\r\n"
+        handler.wfile.write(head % len(first) + first + head % len(RESULT) + RESULT)
+
+    stub.faults.append(add)
+    client.execute(ops.GenerateRandom(length=8))
+
+    assert RANDOM != client.execute(ops.GenerateRandom(length=8)).random

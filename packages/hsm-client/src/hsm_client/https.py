@@ -8,8 +8,12 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
-from typing import Any, Final
+from typing import Any, Final, cast
+
+_MOST_INTERIM: Final = 16
+"""Interim responses (1xx) before a response."""
 
 _PIECE_BYTES: Final = 16 * 1024
 """Longest plaintext of a TLS record, which is what one read returns."""
@@ -25,6 +29,19 @@ class ClosedPoolError(Exception):
 
 HTTPS_ERRORS: Final = (ConnectError, HTTPException, OSError, ValueError)
 """Errors of the functions in this module."""
+
+
+class _Response(HTTPResponse):
+    """Final response; those before it, of which `HTTPResponse` skips 100 alone."""
+
+    def begin(self) -> None:
+        """Read status and headers."""
+        for _ in range(_MOST_INTERIM):
+            super().begin()
+            if self.status >= HTTPStatus.OK:
+                return
+            self.headers = self.msg = cast("Any", None)  # so that begin() reads on
+        raise HTTPException("too many interim responses")
 
 
 class ConnectionPool:
@@ -66,7 +83,7 @@ class ConnectionPool:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return connect(self._host, self._port, self._context, timeout_seconds)
-            if _is_quiet(connection.sock):
+            if _is_quiet(connection):
                 return connection
             connection.close()
 
@@ -114,6 +131,7 @@ def connect(
         raise
     connection = HTTPConnection(name, port)
     connection.auto_open = 0
+    connection.response_class = _Response
     connection.default_port = 443
     connection.sock = secure
     return connection
@@ -180,8 +198,11 @@ def read_pieces(response: HTTPResponse) -> Iterator[bytes]:
     response.close()
 
 
-def _is_quiet(idle: socket.socket) -> bool:
-    """Return whether an idle connection is open: only its end makes it readable."""
+def _is_quiet(connection: HTTPConnection) -> bool:
+    """Return whether an idle connection is open, and nothing came after a response."""
+    idle: Any = connection.sock
+    if idle.pending():
+        return False
     poll = select.poll()
     poll.register(idle, select.POLLIN)
     return not poll.poll(0)
