@@ -293,12 +293,12 @@ def test_refused_callers_do_not_hurry_the_healing(
 
 
 def _is_interrupted(call: Callable[[], object], at: int) -> bool:
-    """Interrupt a call as Ctrl-C does, where it calls the *at*-th function."""
+    """Interrupt a call as Ctrl-C does, at the *at*-th call, or return of one of C."""
     calls = count()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
-        inside = "/audit/" in frame.f_code.co_filename and event == "call"
-        if inside and next(calls) == at:
+        inside = "/audit/" in frame.f_code.co_filename
+        if inside and event in {"call", "c_return"} and next(calls) == at:
             raise KeyboardInterrupt
 
     sys.setprofile(profile)

@@ -43,6 +43,7 @@ from hsm_core.protocols import (
 from hsm_core.settings import AuditSync
 
 _MIN_KEY_BYTES: Final = 32
+_AT_ONCE: Final = (False,)
 _LOG_ID_BYTES: Final = 16
 
 
@@ -313,9 +314,13 @@ class DurableAuditLog(BaseAuditLog):
             self._check_process()
         flusher, end, before, rings = self._flusher, self._chain.end, None, True
         lines: list[bytes] = []
-        if not self._lock.acquire(False):
-            flusher.wait_for_lock()
+        held: list[bool] = []
         try:
+            # An interrupt can't come between taking the lock and noting it: that is one
+            # call of C.
+            held.extend(map(self._lock.acquire, _AT_ONCE))
+            if not held[0]:
+                flusher.wait_for_lock(held)
             if callable(drafts):
                 drafts = drafts()
                 if not drafts:
@@ -335,12 +340,15 @@ class DurableAuditLog(BaseAuditLog):
                 end.restore(before)
             raise
         finally:
-            try:
-                rings = flusher.must_ring()
-            finally:
-                self._lock.release()
-                if rings:
-                    flusher.ring()
+            if held and held[-1]:
+                try:
+                    try:
+                        rings = flusher.must_ring()
+                    finally:
+                        self._lock.release()
+                finally:
+                    if rings:
+                        flusher.ring()
 
     def hand_over(self) -> None:
         """Let no caller write itself from now on; see `AuditLog.hand_over`."""

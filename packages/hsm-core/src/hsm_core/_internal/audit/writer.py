@@ -177,14 +177,19 @@ class Flusher:
                 "recovery and administration."
             )
 
-    def wait_for_lock(self) -> None:
+    def wait_for_lock(self, held: list[bool]) -> None:
         """
         Take the lock, which a caller holds while it writes.
+
+        Args:
+            held: Whether it was taken is added here.
 
         Raises:
             AuditUnavailableError: One that hangs has it.
         """
-        if self._hangs() or not self._lock.acquire(timeout=self._timeout):
+        if not self._hangs():
+            held.extend(map(self._lock.acquire, (True,), (self._timeout,)))
+        if not held[-1]:
             raise AuditUnavailableError("The audit log was not written in time.")
 
     def enqueue(
