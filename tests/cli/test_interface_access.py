@@ -95,6 +95,17 @@ def test_a_wrong_pin_locks_the_interface(connector: Embedded) -> None:
     assert "4711" not in repr(access) + "".join(notes)
 
 
+def test_programs_do_not_flood_the_notes(connector: Embedded) -> None:
+    """Twenty notes are printed in ten seconds, each once, and then a last one."""
+    notes: list[str] = []
+    access = Access("pkcs11", connector, notify=notes.append)
+    for number in range(50):
+        access.note(f"note {number % 25}")
+
+    assert len(notes) == 21
+    assert "left out" in notes[-1]
+
+
 def test_a_note_says_how_to_approve(connector: Embedded) -> None:
     """What needs approval is refused, and the note names the request."""
     notes: list[str] = []

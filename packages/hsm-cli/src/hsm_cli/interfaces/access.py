@@ -36,8 +36,11 @@ MAX_PIN_BYTES: Final = 255
 MAX_WRONG_PINS: Final = 10
 """Wrong PINs in a row that lock an interface until it is started again."""
 
-_REPEAT_SECONDS: Final = 10.0
-"""Time in which the same note is printed once."""
+_NOTE_SECONDS: Final = 10.0
+"""Period in which the same note is printed once."""
+
+_MOST_NOTES: Final = 20
+"""Notes of a period."""
 
 
 class WrongPinError(AuthenticationError):
@@ -156,6 +159,10 @@ class Access:
     def is_locked(self) -> bool:
         """Whether the credential is closed until a program logs in."""
         return self._connector.takes_pin and not self._opening
+
+    def note(self, text: str) -> None:
+        """Print a note for the user; programs that cause many print few."""
+        self._notes.add(text)
 
     def log_in(self, pin: bytes | None) -> None:
         """
@@ -321,18 +328,25 @@ def _reason(error: HSMError) -> str:
 
 
 class _Notes:
-    """Notes for the user; a program that repeats itself prints one in ten seconds."""
+    """Notes for the user: each once in a period, and few of them, for all programs."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
-        self._last, self._until = "", 0.0
+        self._printed: set[str] = set()
+        self._until = 0.0
 
     def add(self, text: str) -> None:
         """Print a note."""
         now = time.monotonic()
-        if text != self._last or now >= self._until:
-            self._last, self._until = text, now + _REPEAT_SECONDS
-            self._notify(text)
+        if now >= self._until:
+            self._printed.clear()
+            self._until = now + _NOTE_SECONDS
+        if text in self._printed or len(self._printed) > _MOST_NOTES:
+            return
+        if len(self._printed) == _MOST_NOTES:
+            text = f"further notes are left out for {_NOTE_SECONDS:.0f} seconds."
+        self._printed.add(text)
+        self._notify(text)
 
 
 class Server:

@@ -51,7 +51,6 @@ class Application:
         self._program = program
         self._hsm: HSM | None = None
         self._next = 1
-        self._noted = ""
 
     @property
     def hsm(self) -> HSM:
@@ -137,7 +136,6 @@ class Application:
         self.is_initialized = False
 
     def note(self, text: str) -> None:
-        """Log a line once in a row."""
-        if text and text != self._noted:
-            self._noted = text
-            self.log(f"pkcs11: {self._program}: {text}")
+        """Print a note for the user."""
+        if text:
+            self.access.note(f"pkcs11: {self._program}: {text}")

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from hsm_cli.interfaces.access import Access, LocalProgram
 from hsm_cli.interfaces.pkcs11.server import HIGHEST_VERSION
-from hsm_core.errors import HSMError
+from hsm_core.errors import HSMError, StoreLockedError
 from hsm_core.model import Record
 from hsm_core.operations import DescribeCaller, ListKeys
 
@@ -99,6 +99,9 @@ def _credential(access: Access) -> Check:
         hsm = access.hsm(LocalProgram())
         caller = hsm.execute(DescribeCaller())
         keys = hsm.execute(ListKeys(per_page=1)).total
+    except StoreLockedError as error:
+        remedy = "Stop the process that has the HSM open, such as hsm-cli pkcs11 serve."
+        return _ill(name, str(error), remedy)
     except HSMError as error:
         return _ill(name, f"{access.label}: {error}", "Run hsm-cli login.")
     return _well(name, f"{access.label}: {caller.principal}, {keys} keys")
