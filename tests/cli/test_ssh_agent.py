@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 from hsm_cli.interfaces.ssh_agent.agent import MAX_FRAME_BYTES
 from hsm_cli.interfaces.ssh_agent.encoding import MalformedError, string, uint32
+from hsm_cli.interfaces.ssh_agent.identities import Identities
 from hsm_cli.interfaces.ssh_agent.requests import parse_signed
 from hsm_cli.interfaces.ssh_agent.signatures import verify
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState, Role
+from hsm_core.operations import ListKeys
 from hsm_core.policies import load_policy
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.users import User
@@ -321,6 +324,28 @@ def test_a_rotated_key_is_offered_anew(client: Client, gateway: OpenHSM) -> None
     new = client.identities()["git"]
     assert new != old
     assert verify(new, client.sign(new, file_signature("git")), file_signature("git"))
+
+
+def test_unknown_keys_are_not_looked_up_each_time(
+    gateway: OpenHSM, tmp_path: Path
+) -> None:
+    """
+    A client that asks for unknown keys costs the HSM one listing in ten seconds.
+    """
+    user_of(gateway).create("Ed25519", name="git", tags=["ssh-sign:git"])
+    hsm, listed = gateway.act_as(caller()), 0
+
+    class Counting:
+        def execute(self, operation: Any, /, **options: Any) -> Any:
+            nonlocal listed
+            listed += isinstance(operation, ListKeys)
+            return hsm.execute(operation, **options)
+
+    identities = Identities((), (), lambda line: None)
+    found = [identities.find(Counting(), b"unknown") for _ in range(20)]
+
+    assert [None] * 20 == found
+    assert listed == 1
 
 
 def test_a_revoked_key_signs_nothing(client: Client, gateway: OpenHSM) -> None:

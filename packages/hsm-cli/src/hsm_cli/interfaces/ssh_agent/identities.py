@@ -27,7 +27,7 @@ _MOST: Final = 256
 """Identities of an agent. Servers disconnect clients that try so many keys anyway."""
 
 _FRESH_SECONDS: Final = 10.0
-"""Time in which the tags of a key are not read again."""
+"""Time in which a signature does not read the keys again."""
 
 
 class OfferedKey(msgspec.Struct, frozen=True):
@@ -97,17 +97,17 @@ class Identities:
         """
         Return the identity of a public key or certificate, or None.
 
+        Keys are read once in ten seconds, however many unknown ones are asked for.
+
         Raises:
             HSMError: It can't be read.
         """
         with self._lock:
             is_fresh = time.monotonic() < self._read_at + _FRESH_SECONDS
-            found = self._known.get(blob) if is_fresh else None
-        if found is None:
+        if not is_fresh:
             self.read(hsm)
-            with self._lock:
-                found = self._known.get(blob)
-        return found
+        with self._lock:
+            return self._known.get(blob)
 
     def forget(self) -> None:
         """Read the keys again before the next signature."""
