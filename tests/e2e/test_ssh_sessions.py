@@ -141,11 +141,8 @@ def test_the_next_host_is_reached_with_a_key_that_roams(site: Site, key: str) ->
 
     expected = "first\narrived\n" if key == "roaming" else "first\n"
     assert found.stdout == expected, found.stderr
-    log = site.agent_log.read_text()
-    assert f"{key}: login as " in log
-    if key == "staying":
-        assert "over a forwarded connection: login as " in log
-        assert "the agent is forwarded, and the key has no tag ssh-forward" in log
+    logins = site.agent_log.read_text().count(f"{key}: login as ")
+    assert logins == (2 if key == "roaming" else 1)  # the other key is not even listed
 
 
 def test_files_are_not_signed_for_another_host(site: Site) -> None:
