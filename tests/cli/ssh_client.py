@@ -28,6 +28,7 @@ class InMemory:
 
     shown = "memory"
     takes_pin = False
+    is_embedded = True
 
     def __init__(self, gateway: OpenHSM) -> None:
         self.gateway = gateway

@@ -15,9 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, paddin
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from hsm_cli.interfaces.access import Access, Server
 from hsm_cli.interfaces.access import LocalProgram as Caller
 from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.application import Application
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.general import get_mechanism_info, get_mechanism_list
 from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
+from hsm_client.settings import ClientSettings
 from hsm_core.operations import ListAuditEvents, ListKeys, RotateKey
 from tests.cli.pkcs11_support import Token, running_token
 from tests.cli.rpc_client import (
@@ -490,12 +495,28 @@ def test_a_usage_that_a_template_denies(program: Program) -> None:
 
 def test_every_mechanism_has_information(program: Program) -> None:
     """The list and the information about each mechanism agree."""
-    for kind in mechanism_types():
+    for kind in mechanism_types(is_embedded=True):
         least, most, flags = struct.unpack(
             ">QQQ", program.client.call(8, "uu", ulong(0) + ulong(kind))
         )
         assert least <= most
         assert flags
+
+
+def test_a_token_of_a_server_lists_what_it_has() -> None:
+    """AES with a given IV has no route, and so no mechanism."""
+    server = Server(ClientSettings(endpoint="https://localhost:1"))
+    access = Access("pkcs11", server, notify=lambda note: None)
+    application = Application(access, Caller(), log=lambda line: None)
+    application.is_initialized = True
+
+    listed = get_mechanism_list(application, 0, 1000)
+
+    assert not {ck.CKM_AES_CBC, ck.CKM_AES_CTR, ck.CKM_AES_GCM} & set(listed)
+    assert ck.CKM_AES_KEY_WRAP in listed
+    with pytest.raises(CryptokiError) as refused:
+        get_mechanism_info(application, 0, ck.CKM_AES_GCM)
+    assert ck.CKR_MECHANISM_INVALID == refused.value.rv
 
 
 def test_page_lists_every_mechanism() -> None:
@@ -505,7 +526,9 @@ def test_page_lists_every_mechanism() -> None:
     named = {getattr(ck, name) for name in re.findall(r"CKM_\w+", table)}
     general = {ck.CKM_SHA256_HMAC_GENERAL, ck.CKM_SHA384_HMAC_GENERAL}
 
-    assert {*named, *general, ck.CKM_SHA512_HMAC_GENERAL} == set(mechanism_types())
+    assert {*named, *general, ck.CKM_SHA512_HMAC_GENERAL} == set(
+        mechanism_types(is_embedded=True)
+    )
 
 
 def test_pkcs11_tool(token: Token, tmp_path: Path) -> None:

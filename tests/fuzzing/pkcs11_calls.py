@@ -35,6 +35,7 @@ class _Connector:
 
     shown = "memory"
     takes_pin = False
+    is_embedded = True
 
     def __init__(self) -> None:
         self._hsm = hsm_core.open(":memory:")

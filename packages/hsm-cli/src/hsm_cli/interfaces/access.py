@@ -84,6 +84,11 @@ class Connector(Protocol):
         """Whether a PIN opens the credential."""
         ...
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the HSM is in this process: it executes what has no route."""
+        ...
+
     def open(self, pin: str) -> None:
         """
         Open the HSM; if it is open, check the PIN.
@@ -149,6 +154,11 @@ class Access:
     def takes_pin(self) -> bool:
         """Whether programs log in with a PIN; else the user's credential is enough."""
         return bool(self._pin) or self._connector.takes_pin
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the HSM is in this process, and not a server's."""
+        return self._connector.is_embedded
 
     @property
     def tries_left(self) -> int:
@@ -362,6 +372,8 @@ class Server:
         HSMError: The credential can't be read.
     """
 
+    is_embedded: Final = False
+
     def __init__(self, settings: ClientSettings) -> None:
         profile = settings.profile
         self.shown = profile.name if profile is not None else settings.endpoint
@@ -445,6 +457,7 @@ class Embedded:
     """
 
     takes_pin: Final = False
+    is_embedded: Final = True
 
     def __init__(
         self,

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 MOST_DATA_BYTES: Final = 64 * 1024 * 1024
 """Data that is collected for one operation."""
 
+EMBEDDED_ONLY: Final = frozenset(
+    {ck.CKM_AES_CBC, ck.CKM_AES_CBC_PAD, ck.CKM_AES_CTR, ck.CKM_AES_GCM}
+)
+"""Mechanisms whose operations have no route, so that a server does not have them."""
+
 
 class Ciphering:
     """
@@ -93,6 +98,10 @@ def _begin(
     scheme = CIPHERS.get(mechanism.kind)
     if scheme is None or (encrypts and not scheme.encrypts):
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
+    if mechanism.kind in EMBEDDED_ONLY and not session.application.access.is_embedded:
+        raise CryptokiError(
+            ck.CKR_MECHANISM_INVALID, "A server does not encrypt with a given IV."
+        )
     key = session.key(handle)
     expected = ck.CKO_PUBLIC_KEY if encrypts else ck.CKO_PRIVATE_KEY
     if (

@@ -72,7 +72,8 @@ def get_mechanism_list(
     from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_types
 
     _require_slot(application, slot)
-    return _listed(mechanism_types(), capacity)
+    found = mechanism_types(is_embedded=application.access.is_embedded)
+    return _listed(found, capacity)
 
 
 def get_mechanism_info(
@@ -82,7 +83,7 @@ def get_mechanism_info(
     from hsm_cli.interfaces.pkcs11.mechanisms import mechanism_info
 
     _require_slot(application, slot)
-    return mechanism_info(kind)
+    return mechanism_info(kind, is_embedded=application.access.is_embedded)
 
 
 def open_session(application: Application, slot: int, flags: int) -> int:

@@ -61,10 +61,7 @@ _INFO: Final[Mapping[int, tuple[int, int, int]]] = {
     ck.CKM_SLH_DSA: (32, 64, _SIGN),
     ck.CKM_ML_KEM_KEY_PAIR_GEN: (800, 1568, _PAIR),
     ck.CKM_AES_KEY_GEN: (*_AES_BYTES, ck.CKF_GENERATE),
-    **dict.fromkeys(
-        (ck.CKM_AES_CBC, ck.CKM_AES_CBC_PAD, ck.CKM_AES_CTR, ck.CKM_AES_GCM),
-        (*_AES_BYTES, _ENCRYPT),
-    ),
+    **dict.fromkeys(ciphers.EMBEDDED_ONLY, (*_AES_BYTES, _ENCRYPT)),
     **dict.fromkeys(wrapping.WRAPPING, (*_AES_BYTES, _WRAP)),
     ck.CKM_GENERIC_SECRET_KEY_GEN: (32, 64, ck.CKF_GENERATE),
     ck.CKM_HKDF_KEY_GEN: (32, 64, ck.CKF_GENERATE),
@@ -79,22 +76,32 @@ _INFO: Final[Mapping[int, tuple[int, int, int]]] = {
 """Smallest and largest key, and flags, of each mechanism."""
 
 
-def mechanism_types() -> tuple[int, ...]:
-    """Return all mechanisms."""
-    return tuple(_INFO)
+def mechanism_types(*, is_embedded: bool) -> tuple[int, ...]:
+    """
+    Return all mechanisms of a token.
+
+    Args:
+        is_embedded: Whether its HSM is in this process.
+    """
+    left_out = frozenset() if is_embedded else ciphers.EMBEDDED_ONLY
+    return tuple(kind for kind in _INFO if kind not in left_out)
 
 
-def mechanism_info(kind: int) -> tuple[int, int, int]:
+def mechanism_info(kind: int, *, is_embedded: bool) -> tuple[int, int, int]:
     """
     Return the smallest and largest key, in the unit of the mechanism, and flags.
+
+    Args:
+        kind: CKM_….
+
+        is_embedded: Whether the HSM of the token is in this process.
 
     Raises:
         CryptokiError: There is no such mechanism.
     """
-    found = _INFO.get(kind)
-    if found is None:
+    if kind not in mechanism_types(is_embedded=is_embedded):
         raise CryptokiError(ck.CKR_MECHANISM_INVALID)
-    return found
+    return _INFO[kind]
 
 
 FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
