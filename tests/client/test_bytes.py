@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import ssl
 import threading
@@ -139,3 +140,26 @@ def test_more_than_a_response(stub: Stub, remote: Remote) -> None:
     client.execute(ops.GenerateRandom(length=8))
 
     assert RANDOM != client.execute(ops.GenerateRandom(length=8)).random
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("way", ["blocking"])
+def test_a_forked_process_has_connections_of_its_own(
+    stub: Stub, remote: Remote
+) -> None:
+    """Parent and child go on with a client without sharing a TLS connection."""
+    client = remote()
+    client.execute(ops.GenerateRandom(length=8))
+
+    child = os.fork()
+    if not child:
+        try:
+            client.execute(ops.GenerateRandom(length=8))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+
+    assert status == 0
+    client.execute(ops.GenerateRandom(length=8))
+    assert 2 == stub.connections

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -46,7 +47,7 @@ class _Response(HTTPResponse):
 
 class ConnectionPool:
     """
-    Kept connections to one server. Thread-safe.
+    Kept connections to one server. Thread-safe; a forked process makes its own.
 
     Args:
         host: Name or address.
@@ -63,9 +64,14 @@ class ConnectionPool:
     ) -> None:
         self._host, self._port, self._context = host, port, context
         self._size = size
+        self._is_closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin without connections, in this process."""
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[HTTPConnection] = []
-        self._is_closed = False
 
     def take(self, timeout_seconds: float) -> HTTPConnection:
         """
@@ -76,6 +82,9 @@ class ConnectionPool:
             ConnectError: There is no connection to the server.
             OSError: The TLS handshake failed.
         """
+        if os.getpid() != self._process:
+            # Two processes on one TLS connection would encrypt with the same nonces.
+            self._begin()
         while True:
             with self._lock:
                 if self._is_closed:
