@@ -146,6 +146,8 @@ def test_certificates_leave_room_for_changes_of_state(ada: User) -> None:
         key.rotate()
     with pytest.raises(InvalidInputError, match="Remove those of old versions"):
         attach()
+    with pytest.raises(InvalidInputError, match="Remove those of old versions"):
+        key.rollback(8)
     key.remove_certificates(version=1)
     attach()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -29,6 +30,34 @@ _MAX_KEY_BYTES: Final = 1024 * 1024
 """Certificates of a key together, so that its document can always change state."""
 
 _ENDING: Final = frozenset({KeyState.PURGE_SCHEDULED, KeyState.DESTROYED})
+
+
+def check_fit(
+    others: Iterable[VersionDocument], chain: tuple[bytes, ...], *, field: str
+) -> None:
+    """
+    Check that a key has room for a certificate chain.
+
+    Args:
+        others: The other versions of the key.
+
+        chain: The chain.
+
+        field: Field of the operation that brings it.
+
+    Raises:
+        InvalidInputError: The certificates of all versions would be too long.
+    """
+    chains = (chain, *(version.certificates for version in others))
+    size = sum(len(der) for found in chains for der in found)
+    if size > _MAX_KEY_BYTES:
+        raise InvalidInputError(
+            f"{field}: the certificates of all versions of a key must have at most "
+            f"{_MAX_KEY_BYTES} bytes together, got {size}. Remove those of old "
+            "versions.",
+            field=field,
+        )
+
 
 Change = TypeVar("Change", ops.AttachCertificates, ops.RemoveCertificates)
 
@@ -69,7 +98,8 @@ class AttachCertificatesHandler(_CertificateMutation[ops.AttachCertificates]):
             )
         chain = read_chain(context.operation.chain)
         check_subject_key(chain[0], version.public_der)
-        _check_room(context.key, version, chain)
+        others = (v for v in context.key.versions if v is not version)
+        check_fit(others, chain, field="chain")
         context.prepared = [chain]
 
     def plan(self, context: RequestContext[ops.AttachCertificates], /) -> Plan:
@@ -117,20 +147,6 @@ class GetCertificatesHandler(Handler[ops.GetCertificates, ops.CertificateChain])
                 pem=chain_pem(version.certificates),
             ),
             version.version,
-        )
-
-
-def _check_room(
-    key: KeyDocument, version: VersionDocument, chain: tuple[bytes, ...]
-) -> None:
-    others = (v.certificates for v in key.versions if v is not version)
-    size = sum(len(der) for found in (chain, *others) for der in found)
-    if size > _MAX_KEY_BYTES:
-        raise InvalidInputError(
-            f"chain: the certificates of all versions of a key must have at most "
-            f"{_MAX_KEY_BYTES} bytes together, got {size}. Remove those of old "
-            "versions.",
-            field="chain",
         )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Plan, handles
+from hsm_core._internal.handlers.certificates import check_fit
 from hsm_core._internal.handlers.context import RequestContext
 from hsm_core._internal.handlers.key_creation import (
     KeyMutation,
@@ -87,6 +88,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
                 state=source.state.value,
                 version=source.version,
             )
+        check_fit(context.key.versions, source.certificates, field="version")
 
     def plan(self, context: RequestContext[ops.Rollback], /) -> Plan:
         """Unseal the old key material and seal it for the new version."""
