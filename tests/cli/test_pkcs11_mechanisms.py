@@ -465,12 +465,22 @@ def test_digests_and_random_bytes(program: Program) -> None:
             ],
             ck.CKR_ATTRIBUTE_VALUE_INVALID,
         ),
+        (
+            [
+                (ck.CKA_MODULUS_BITS, number(2048)),
+                (
+                    ck.CKA_ALLOWED_MECHANISMS,
+                    struct.pack(">IIQ", 8, 1, ck.CKM_SHA256_RSA_PKCS),
+                ),
+            ],
+            ck.CKR_TEMPLATE_INCONSISTENT,
+        ),
     ],
 )
 def test_keys_that_are_not_offered(
     program: Program, attributes: Attributes, rv: int
 ) -> None:
-    """Weak keys are refused with the reason."""
+    """Weak keys, and restrictions that nothing enforces, are refused."""
     with pytest.raises(CallError) as caught:
         program.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, attributes, [])
 

@@ -58,7 +58,6 @@ _BY_MECHANISM: Final = frozenset(
         ck.CKA_EC_PARAMS,
         ck.CKA_PARAMETER_SET,
         ck.CKA_VALUE_LEN,
-        ck.CKA_ALLOWED_MECHANISMS,
         ck.CKA_SUBJECT,
     }
 )
@@ -190,6 +189,11 @@ def _check(object_class: int, template: Template) -> None:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT, "No key of the HSM can be read in plaintext."
         )
+    if template.get(ck.CKA_ALLOWED_MECHANISMS, ()) != ():
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "CKA_ALLOWED_MECHANISMS can't restrict a key. Restrict its usages.",
+        )
     # A key that is asked to be less protected than it will be is accepted.
     if object_class == ck.CKO_PUBLIC_KEY and template.get(ck.CKA_PRIVATE) is True:
         raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
@@ -207,9 +211,10 @@ _SETTABLE: Final = frozenset(
         ck.CKA_SENSITIVE,
         ck.CKA_EXTRACTABLE,
         ck.CKA_ALWAYS_AUTHENTICATE,
+        ck.CKA_ALLOWED_MECHANISMS,
     }
 )
-"""Attributes that programs choose."""
+"""Attributes that programs choose, within limits."""
 
 
 def _usages_of(object_class: int, template: Template, *, value: bool) -> set[KeyUsage]:
