@@ -22,6 +22,7 @@ from hsm_cli.interfaces.access import (
     WrongPinError,
 )
 from hsm_cli.interfaces.options import open_access
+from hsm_cli.interfaces.pkcs11.application import Application
 from hsm_cli.invocation import Invocation
 from hsm_cli.io.output import Output
 from hsm_client.settings import ClientSettings
@@ -154,6 +155,40 @@ def test_the_password_of_a_client_certificate_is_its_pin(tmp_path: Path) -> None
     file.write_text("1234")
     with pytest.raises(click.UsageError, match="password of the client certificate"):
         open_access(Invocation(settings, Output()), "pkcs11", pin=f"@{file}")
+
+
+class Locked(Embedded):
+    """An embedded HSM that a PIN opens."""
+
+    takes_pin = True  # type: ignore[misc]
+
+    def open(self, pin: str) -> None:
+        """Open it by the PIN."""
+        if pin != "1234":
+            raise WrongPinError("The PIN is wrong.")
+        super().open(pin)
+
+
+def test_a_login_opens_the_credential_for_its_program_alone(
+    connector: Embedded, tmp_path: Path
+) -> None:
+    """While one PKCS#11 program is logged in, another has no HSM."""
+    locked = Locked(
+        tmp_path / "hsm", tmp_path / "root.key", principal="ada", roles=["operator"]
+    )
+    connector.close()
+    access = Access("pkcs11", locked, notify=lambda note: None)
+    programs = [
+        Application(access, LocalProgram(), log=lambda line: None) for _ in range(2)
+    ]
+    programs[0].log_in(b"1234")
+
+    programs[0].hsm.execute(Status())
+    with pytest.raises(WrongPinError):
+        programs[1].hsm.execute(Status())
+
+    programs[0].log_out()
+    assert access.is_locked
 
 
 @pytest.mark.parametrize(

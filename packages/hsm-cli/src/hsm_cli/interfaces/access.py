@@ -166,6 +166,11 @@ class Access:
         return MAX_WRONG_PINS - self._wrong
 
     @property
+    def is_opened_by_pin(self) -> bool:
+        """Whether a PIN opens the credential."""
+        return self._connector.takes_pin
+
+    @property
     def is_locked(self) -> bool:
         """Whether the credential is closed until a program logs in."""
         return self._connector.takes_pin and not self._opening

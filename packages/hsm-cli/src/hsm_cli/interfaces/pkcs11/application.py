@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from hsm_cli.interfaces.access import Access, LocalProgram
+from hsm_cli.interfaces.access import Access, LocalProgram, WrongPinError
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.inventory import Inventory
@@ -60,14 +60,20 @@ class Application:
         Raises:
             HSMError: It can't be opened, or only after a login.
         """
-        if self._hsm is None or self.is_locked:
+        if self.is_locked:
+            raise WrongPinError("Log in with the PIN first.")
+        if self._hsm is None:
             self._hsm = self.access.hsm(self._program)
         return self._hsm
 
     @property
     def is_locked(self) -> bool:
-        """Whether the HSM can't be read until the user logs in."""
-        return self.access.is_locked
+        """
+        Whether the HSM can't be read until the user logs in.
+
+        The login of another program, which opens the credential, is not this one's.
+        """
+        return self.access.is_opened_by_pin and not self.is_logged_in
 
     @property
     def sees_private(self) -> bool:
