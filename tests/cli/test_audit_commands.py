@@ -234,6 +234,7 @@ class TestAuditVerify:
         assert (True, False) == (full["macs_checked"], full["clean"])
         assert full["records"] == full["head_seq"] + 1
         assert "the hash chain only" in chain.text
+        assert "not checked; pass --hmac-key" in chain.text
 
     def test_database_edited(self, bare_shell: Shell, closed: Path) -> None:
         """An edited row is named with the reason; the exit code is 7."""

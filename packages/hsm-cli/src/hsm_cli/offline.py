@@ -39,7 +39,7 @@ class OfflineReport(Record, frozen=True, kw_only=True):
         head_hash: Its leaf hash, hex, to compare with an earlier copy.
         macs_checked: Whether the HMAC key was given. Without it only the hash chain was
             checked, which an attacker can forge.
-        clean: Whether the log was closed cleanly.
+        clean: Whether the log was closed cleanly; false without the HMAC key.
         in_use: Whether a server has it open.
         torn_bytes: Length of an incomplete last record.
         consents_checked: Number of verified signed approvals; None if no approver keys
@@ -302,8 +302,10 @@ def describe_checks(*, macs: bool) -> str:
     return "the hash chain only, which an attacker can forge; pass --hmac-key"
 
 
-def end_pair(*, is_clean: bool, in_use: bool) -> tuple[str, str]:
+def end_pair(*, is_clean: bool, in_use: bool, macs: bool) -> tuple[str, str]:
     """Return the state of the end of a log, as a name and a value."""
     if in_use:
         return "state", "in use by a server"
+    if not macs:
+        return "closed cleanly", "not checked; pass --hmac-key"
     return "closed cleanly", "yes" if is_clean else "no"

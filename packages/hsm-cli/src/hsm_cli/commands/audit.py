@@ -336,7 +336,7 @@ def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
         ("pruned before", str(report.first_seq) if report.first_seq else ""),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
-        end_pair(is_clean=report.clean, in_use=report.in_use),
+        end_pair(is_clean=report.clean, in_use=report.in_use, macs=report.macs_checked),
         ("incomplete record", torn),
     ]
 

@@ -214,5 +214,5 @@ def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
         ("unfinished", str(report.unfinished)),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
-        end_pair(is_clean=report.clean, in_use=report.in_use),
+        end_pair(is_clean=report.clean, in_use=report.in_use, macs=report.macs_checked),
     ]
