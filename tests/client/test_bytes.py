@@ -109,6 +109,29 @@ def test_incomplete(
     assert caught.value.facts["reason"] in {"lost", "answer"}
 
 
+@pytest.mark.parametrize("way", ["blocking"])
+@pytest.mark.parametrize("line", [b"X: 1\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_head_that_does_not_end(
+    remote: Remote, certificates: Certificates, line: bytes
+) -> None:
+    """A server that goes on with headers gets no more time than a silent one."""
+
+    def serve(secure: ssl.SSLSocket) -> None:
+        secure.recv(4096)
+        if line.startswith(b"X"):
+            secure.sendall(OK)
+        for _ in range(90):
+            secure.sendall(line)
+            gone.wait(0.2)
+
+    gone = threading.Event()
+    with server(certificates, serve) as endpoint:
+        client = remote(endpoint=endpoint, timeout_seconds=1)
+        with pytest.raises(TransportError, match="did not respond within 1 seconds"):
+            client.execute(ops.GenerateRandom(length=8))
+        gone.set()
+
+
 def test_closed_while_idle(remote: Remote, stub: Stub) -> None:
     """A kept connection that the server has closed is replaced, also for a use."""
     client, gone = remote(), threading.Event()

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
@@ -16,6 +18,7 @@ from typing import Any, Final, cast
 _MOST_INTERIM: Final = 16
 """Interim responses (1xx) before a response."""
 
+_NEVER: Final = float("inf")
 _PIECE_BYTES: Final = 16 * 1024
 """Longest plaintext of a TLS record, which is what one read returns."""
 
@@ -32,14 +35,47 @@ HTTPS_ERRORS: Final = (ConnectError, HTTPException, OSError, ValueError)
 """Errors of the functions in this module."""
 
 
+class _Limited(io.RawIOBase):
+    """What arrives at a socket, until a deadline."""
+
+    def __init__(self, arriving: io.RawIOBase, deadline: float) -> None:
+        self._arriving = arriving
+        self.deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if time.monotonic() > self.deadline:
+            raise TimeoutError
+        return cast("int | None", self._arriving.readinto(buffer))
+
+    def close(self) -> None:
+        self._arriving.close()
+        super().close()
+
+
 class _Response(HTTPResponse):
-    """Final response; those before it, of which `HTTPResponse` skips 100 alone."""
+    """
+    Final response; those before it, of which `HTTPResponse` skips 100 alone, too.
+
+    The time-out of the socket, which begins again with each byte, is also that of
+    status and headers together.
+    """
+
+    def __init__(self, sock: socket.socket, *more: Any, **options: Any) -> None:
+        super().__init__(sock, *more, **options)
+        deadline = time.monotonic() + (sock.gettimeout() or _NEVER)
+        arriving: Any = self.fp
+        self._limited = _Limited(arriving.detach(), deadline)
+        self.fp = io.BufferedReader(self._limited)
 
     def begin(self) -> None:
         """Read status and headers."""
         for _ in range(_MOST_INTERIM):
             super().begin()
             if self.status >= HTTPStatus.OK:
+                self._limited.deadline = _NEVER
                 return
             self.headers = self.msg = cast("Any", None)  # so that begin() reads on
         raise HTTPException("too many interim responses")
