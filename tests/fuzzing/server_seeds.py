@@ -3,7 +3,12 @@
 
 import base64
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e.https import Answer, Client
 
@@ -17,6 +22,7 @@ ROLE_SETS: Final = (
 """Whom the fuzzer acts as; the first may do everything."""
 
 _MESSAGE: Final = base64.b64encode(b"a message").decode()
+_NAME: Final = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
 _EXPENDABLE: Final = 60
 _WAITING: Final = 8
 _APPROVALS: Final = 20
@@ -31,6 +37,7 @@ _BATCHES: Final = ("Sign", "Verify", "Encrypt", "Decrypt", "ComputeMac", "Verify
 
 FRESH: Final[dict[str, dict[str, Any]]] = {
     "Sign": {"message": _MESSAGE},
+    "RawSign": {"data": _MESSAGE},
     "SignBatch": {"items": [{"message": _MESSAGE}]},
     "Encrypt": {"plaintext": _MESSAGE, "aad": _MESSAGE},
     "EncryptBatch": {"items": [{"plaintext": _MESSAGE}]},
@@ -47,6 +54,7 @@ FRESH: Final[dict[str, dict[str, Any]]] = {
 
 GIVEN: Final[dict[str, tuple[str, ...]]] = {
     "Verify": ("message", "signature"),
+    "RawVerify": ("data", "signature"),
     "Decrypt": ("aad", "ciphertext"),
     "Open": ("aad", "ciphertext"),
     "Rewrap": ("aad", "ciphertext"),
@@ -84,10 +92,16 @@ def plant(client: Client) -> Seeds:
     ]
     root = _create(client, "HKDF-SHA-256", "session-root")
     changing = [_create(client, "EC-P256", f"changing-{n}") for n in range(4)]
+    certified = [_certified(client, number) for number in range(_WAITING)]
     expendable = [_expendable(client, number) for number in range(_EXPENDABLE)]
     bodies: dict[str, dict[str, Any]] = {
         "Sign": {key: {"message": _MESSAGE} for key in signers},
         "Verify": {key: _signed(client, key) for key in signers},
+        "RawSign": {key: {"data": _MESSAGE} for key in signers[:3]},
+        "RawVerify": {key: _raw_signed(client, key) for key in signers[:3]},
+        "AttachCertificates": {
+            key: {"chain": _chain(client, key)} for key in certified
+        },
         "Encrypt": {key: {"plaintext": _MESSAGE} for key in (cipher, oaep)},
         "Decrypt": {key: _encrypted(client, key) for key in (cipher, oaep)},
         "ComputeMac": {mac: {"message": _MESSAGE}},
@@ -112,6 +126,8 @@ def plant(client: Client) -> Seeds:
         "DescribeKey": [*signers, *kems, cipher, mac, oaep],
         "ListVersions": [*signers, cipher, mac, *expendable],
         "RotateKey": changing,
+        "GetCertificates": certified,
+        "RemoveCertificates": certified,
         "RevokeKey": expendable,
         "DestroyKey": expendable,
     }
@@ -203,6 +219,34 @@ def _expendable(client: Client, number: int) -> str:
     return key
 
 
+def _certified(client: Client, number: int) -> str:
+    key = _create(client, "EC-P256", f"certified-{number}")
+    body = {"chain": _chain(client, key)}
+    _done(client.request("PUT", f"/api/v1/keys/{key}/certificates", body))
+    return key
+
+
+def _chain(client: Client, key: str) -> str:
+    """Return a certificate for a key by an authority that nobody knows, PEM."""
+    answer = _done(client.request("GET", f"/api/v1/keys/{key}/public-key"))
+    public = serialization.load_pem_public_key(answer.json["pem"].encode())
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(_NAME)
+        .issuer_name(_NAME)
+        .public_key(public)
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    return base64.b64encode(
+        certificate.public_bytes(serialization.Encoding.PEM)
+    ).decode()
+
+
 def _waiting(client: Client, number: int) -> str:
     key = _create(client, "AES-256-GCM", f"waiting-{number}")
     path = f"/api/v1/keys/{key}?waiting_days=30"
@@ -227,6 +271,11 @@ def _asked(key: str, client: Client) -> str:
 def _signed(client: Client, key: str) -> dict[str, str]:
     answer = client.request("POST", f"/api/v1/keys/{key}/sign", {"message": _MESSAGE})
     return {"message": _MESSAGE, "signature": _done(answer).json["signature"]}
+
+
+def _raw_signed(client: Client, key: str) -> dict[str, str]:
+    answer = client.request("POST", f"/api/v1/keys/{key}/sign/raw", {"data": _MESSAGE})
+    return {"data": _MESSAGE, "signature": _done(answer).json["signature"]}
 
 
 def _encrypted(client: Client, key: str, verb: str = "encrypt") -> dict[str, str]:
