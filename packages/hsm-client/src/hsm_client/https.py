@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
@@ -108,6 +109,8 @@ class ConnectionPool:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[HTTPConnection] = []
+        # As files are: who forgets to close it leaves no open sockets.
+        weakref.finalize(self, _close_all, self._idle)
 
     def take(self, timeout_seconds: float) -> HTTPConnection:
         """
@@ -145,9 +148,13 @@ class ConnectionPool:
         """Close the idle connections; those in use close after their response."""
         with self._lock:
             self._is_closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            idle, self._idle[:] = self._idle[:], []
+        _close_all(idle)
+
+
+def _close_all(connections: list[HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def connect(
