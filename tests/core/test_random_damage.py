@@ -35,7 +35,7 @@ def log(
 def damage(folder: Path, dice: random.Random) -> None:
     """Change one file of a log somehow."""
     files = [*sorted(folder.glob("audit.log.0*")), folder / "audit.log"]
-    file = dice.choice([file for file in files if file.stat().st_size])
+    file = dice.choice([f for f in files if f.exists() and f.stat().st_size])
     data = file.read_bytes()
     lines = data.splitlines(keepends=True)
     at, end = dice.randrange(len(data)), dice.randrange(1, 200)

@@ -261,7 +261,8 @@ class TestWithoutATerminal:
         root.write_bytes(base64.b64encode(bytes(32)))
         (folder / ".hsm.init-ab_12345").mkdir(mode=0o700)
         (folder / ".hsm.init-notes").mkdir(mode=0o700)
-        (folder / ".hsm.init-of_other").mkdir(mode=0o755)
+        (folder / ".hsm.init-of_other").mkdir()
+        (folder / ".hsm.init-of_other").chmod(0o755)
         done = run_here(str(folder / "hsm"), "--yes", "--root", str(root))
         file = folder / "hsm" / "hsm.toml"
         settings = tomllib.loads(file.read_text())
