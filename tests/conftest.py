@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.postgresql import database, postgresql  # noqa: F401 - fixtures
 from tests.support import REPOSITORY, heed_signals, vectors_folder
 from tests.support import require_service as require_service_or_skip
 
