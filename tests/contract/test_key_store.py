@@ -870,8 +870,9 @@ class TestIndexMaintenance:
         store.write_account(StoreAccount(values, b"first"))
         first = store.read_account()
         change = change_of(document_of(1 << 52), operation_of(1), blobs={1: b"blob"})
+        account = AccountChange(1, b"x" * 32, b"second")
 
-        store.commit(replace(change, account=AccountChange(1, b"x" * 32, b"second")))
+        store.commit(replace(change, account=lambda: account))
 
         second = store.read_account()
         changed = (values[0], b"x" * 32, *values[2:])

@@ -134,7 +134,9 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
         operation_id: Must be new to the store.
         blobs: Sealed blobs of new versions, by version.
         removed_blobs: Versions whose blobs are deleted after the commit.
-        account: To be kept with the document, by a store that keeps an account.
+        account: Returns what is kept with the document by a store that keeps an
+            account. Such a store calls it within its transaction, while nobody else
+            changes the account, and again if it repeats the transaction.
     """
 
     entry: IndexEntry
@@ -143,7 +145,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     operation_id: str
     blobs: Mapping[int, bytes] = msgspec.field(default_factory=dict)
     removed_blobs: tuple[int, ...] = ()
-    account: AccountChange | None = None
+    account: Callable[[], AccountChange] | None = None
 
 
 class OperationMark(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.known_documents import KnownDocument
 from hsm_core._internal.keyring.materials import Materials
 from hsm_core._internal.keyring.names import name_of
+from hsm_core._internal.keyring.set_digest import Step
 from hsm_core._internal.keyring.stored_keys import (
     AuthenticatedReader,
     Finding,
@@ -37,6 +38,7 @@ from hsm_core._internal.keyring.use_counters import NoRoomError
 from hsm_core.errors import KeyTamperedError, StoreUnavailableError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
+    AccountChange,
     Entropy,
     IndexEntry,
     KeyChange,
@@ -261,9 +263,15 @@ class KeyRepository(AuthenticatedReader):
         name = name_of(after)
         if name and (before is None or name != name_of(before)):
             self.names.check(name, after.key_id)
-        step = self.census.step(
-            self._counted(before), KnownKey(after.key_id, after.generation, digest)
-        )
+        counted = self._counted(before)
+        known = KnownKey(after.key_id, after.generation, digest)
+        step: Step | None = None
+
+        def account() -> AccountChange:
+            nonlocal step
+            step = self.census.step(counted, known)
+            return step.change
+
         self.store.commit(
             KeyChange(
                 entry=index_of(after, digest),
@@ -272,10 +280,11 @@ class KeyRepository(AuthenticatedReader):
                 operation_id=operation_id,
                 blobs=blobs,
                 removed_blobs=destroyed_by(before, after),
-                account=step.change,
+                account=account,
             )
         )
-        self.census.make(step)
+        # A store that keeps no account has not called it.
+        self.census.make(step or self.census.step(counted, known))
         self.adopt(before, after, digest)
         if destroyed_by(before, after):
             with suppress(StoreUnavailableError):  # The change is made, whatever else.

@@ -174,7 +174,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
             new key.
         before: Sealed blobs that no document names yet; written first.
         after: Names of sealed blobs that the new document names no more; deleted last.
-        account: Kept with the document, by a medium with transactions.
+        account: Returns what a medium with transactions keeps with the document; see
+            `KeyChange.account`.
         check: Raises if the change may not be made; called while nobody else writes.
         made: Called once the change is made.
     """
@@ -186,7 +187,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     expected: Callable[[], str]
     before: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     after: Sequence[str] = ()
-    account: AccountChange | None = None
+    account: Callable[[], AccountChange] | None = None
     check: Callable[[], None] = _nothing
     made: Callable[[], None] = _nothing
 

@@ -255,7 +255,7 @@ def _write(connection: sqlite3.Connection, commit: Commit) -> None:
     for name in commit.after:
         _discard(connection, name)
     if commit.account is not None:
-        _keep(connection, commit.account)
+        _keep(connection, commit.account())
     failpoint("store.before_document")
 
 
