@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""
+Database that several nodes share: a pool of connections, and durable transactions.
+
+A thread has one connection as long as its transaction lasts. A transaction whose
+outcome is unknown stays so until its maker settles it, with a statement that waits for
+it; others go on meanwhile. A connection that is lost takes the idle ones with it, which
+lead to the same server, and what was only read is read again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from hsm_core._internal.stores.postgresql.connection import (
+    BEGIN,
+    ConnectionLostError,
+    Location,
+    Row,
+    ServerFacts,
+    TransactionConflictError,
+    commit,
+    connect,
+    inspect_server,
+    postgres_errors,
+    roll_back,
+)
+from hsm_core._internal.stores.postgresql.migrations import migrate
+from hsm_core.errors import HSMError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
+
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+_CONNECTIONS: Final = 8
+_ATTEMPTS: Final = 4
+
+T = TypeVar("T")
+
+
+class Database:
+    """
+    A database of a cluster, as one node uses it. Thread-safe.
+
+    Args:
+        location: Where it lies. Its tables are made, or migrated, if need be.
+
+    Raises:
+        ConfigurationError: It is another program's or a newer one's, or its server
+            does not keep what it acknowledges.
+        IntegrityError: Its tables are not as we make them.
+        StoreUnavailableError: It can't be reached.
+
+    Attributes:
+        location: Where it lies.
+        server: What the server said of itself when a connection was last made.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._process = os.getpid()
+        self._refusal = ""
+        self._mine = threading.local()
+        self._reconnected: list[Callable[[ServerFacts], None]] = []
+        connection = connect(location)
+        try:
+            self.server = inspect_server(connection)
+            migrate(connection, location.name)
+        finally:
+            connection.close()
+        from hsm_core._internal.stores.postgresql.driver import new_pool
+
+        self._pool = new_pool(
+            location.conninfo, size=_CONNECTIONS, configure=self._configure
+        )
+
+    def __repr__(self) -> str:
+        return f"<Database {self.location.name!r}>"
+
+    def on_new_timeline(self, call: Callable[[ServerFacts], None]) -> None:
+        """Call a function when the database has another timeline than before."""
+        self._reconnected.append(call)
+
+    def _configure(self, connection: ServerConnection) -> None:
+        found = inspect_server(connection)
+        before, self.server = self.server, found
+        if before.timeline != found.timeline:
+            for call in self._reconnected:
+                call(found)
+
+    @property
+    def available(self) -> bool:
+        """Whether it is open."""
+        return not self._refusal
+
+    def check_usable(self) -> None:
+        """
+        Check that it can be used, as far as this process knows.
+
+        Raises:
+            StoreUnavailableError: It is closed, or this process was forked from the
+                one that opened it.
+        """
+        if self._refusal:
+            raise StoreUnavailableError(self._refusal)
+        if os.getpid() != self._process:
+            raise StoreUnavailableError(
+                "The database was opened by the parent process; open it again in "
+                "this one."
+            )
+
+    # Connections
+
+    @property
+    def _current(self) -> ServerConnection | None:
+        found: ServerConnection | None = getattr(self._mine, "connection", None)
+        return found
+
+    @contextmanager
+    def _connection(self) -> Iterator[ServerConnection]:
+        self.check_usable()
+        with postgres_errors():
+            connection = self._pool.getconn()
+        try:
+            yield connection
+        finally:
+            if connection.closed:
+                # Those that wait in the pool lead to the same server.
+                self._pool.drain()
+            with suppress(Exception):
+                self._pool.putconn(connection)
+
+    # Reading
+
+    @contextmanager
+    def reading(self) -> Iterator[ServerConnection]:
+        """
+        Give a connection for statements that only read; of the transaction, if any.
+
+        Each statement sees what was committed when it began.
+
+        Raises:
+            IntegrityError: The database is damaged.
+            StoreUnavailableError: It can't be read, or hangs.
+        """
+        if self._current is not None:
+            yield self._current
+            return
+        with self._connection() as connection, postgres_errors():
+            yield connection
+
+    def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
+        """
+        Return all rows that a statement finds; may be called within `transaction`.
+
+        Raises:
+            IntegrityError: The database is damaged.
+            StoreUnavailableError: It can't be read, or hangs.
+        """
+        current = self._current
+        if current is not None:
+            with postgres_errors():
+                return run(current, statement, values).fetchall()
+        try:
+            return self._read(statement, values)
+        except ConnectionLostError:
+            # The server may have ended it long ago, as a restart does.
+            return self._read(statement, values)
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
+        with self._connection() as connection, postgres_errors():
+            return run(connection, statement, values).fetchall()
+
+    def row(self, statement: str, values: Sequence[object] = (), /) -> Row | None:
+        """Return the one row that a statement finds, or None; see `rows`."""
+        found = self.rows(statement, values)
+        return found[0] if found else None
+
+    # Writing
+
+    @contextmanager
+    def transaction(self, *, join: bool = False) -> Iterator[ServerConnection]:
+        """
+        Give a connection for one transaction: committed when the block ends, or never.
+
+        What the block raises rolls it back. The driver's own errors may be caught
+        within the block; each leaves a transaction that can only be rolled back.
+
+        Args:
+            join: Whether it becomes part of one that this thread has begun.
+
+        Raises:
+            UnsettledError: It is not known whether it was made, or will be. A
+                statement that waits for it must settle that; looking does not.
+            TransactionConflictError: It was rolled back; it may be begun again.
+            StorageFullError: There is no room; nothing was changed.
+            IntegrityError: The database is damaged; nothing was changed.
+            StoreUnavailableError: Nothing was changed.
+        """
+        current = self._current
+        if current is not None:
+            if not join:
+                raise RuntimeError("Transactions can't be nested.")
+            yield current
+            return
+        with self._begun() as connection:
+            self._mine.connection = connection
+            try:
+                with postgres_errors():
+                    yield connection
+            except BaseException:
+                roll_back(connection)
+                raise
+            finally:
+                self._mine.connection = None
+            commit(connection)
+
+    @contextmanager
+    def _begun(self) -> Iterator[ServerConnection]:
+        with self._connection() as connection:
+            try:
+                connection.execute(BEGIN)
+            except Exception:
+                self._pool.drain()
+            else:
+                yield connection
+                return
+        with self._connection() as connection:
+            with postgres_errors():
+                connection.execute(BEGIN)
+            yield connection
+
+    def run(self, work: Callable[[ServerConnection], T]) -> T:
+        """
+        Make one transaction, and make it again where another stood in its way.
+
+        Args:
+            work: What to do in it; may be called several times.
+
+        Raises:
+            HSMError: As `transaction`.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(TransactionConflictError):
+                with self.transaction() as connection:
+                    found = work(connection)
+                return found
+        with self.transaction() as connection:
+            return work(connection)
+
+    # Ending
+
+    def reopen(self) -> None:
+        """
+        Check that the database answers.
+
+        Raises:
+            StoreUnavailableError: It does not; to be tried again later.
+        """
+        self.rows("SELECT 1")
+
+    def close(self) -> None:
+        """Close all connections; once is enough."""
+        if os.getpid() != self._process or self._refusal:
+            return
+        self._refusal = "The database is closed."
+        with suppress(HSMError):
+            self._pool.close()
+
+
+def run(
+    connection: ServerConnection, statement: str, values: Sequence[object] = ()
+) -> Cursor[Row]:
+    """Execute a statement that is put together from our own texts."""
+    return connection.execute(statement.encode(), values)
