@@ -158,7 +158,20 @@ def _right() -> list[Vector]:
         batch.use()
         | {"kind": "SignBatch", "bind": batch.scribe.bind(what), "detail": counted}
     )
-    return [plain, change, batch]
+    node = Vector("a node of a cluster: a use, and an intent of another node's log")
+    node.scribe.add(node.facts_line)
+    use = node.use()
+    bind = {"bind": use.pop("bind")}
+    node.scribe.entry(use | {"revision": 12} | bind)
+    node.binds[1] = SIGNATURE
+    settled = {"operation_id": "c1" * 16, "intent_log": "0f" * 16}
+    node.scribe.entry(
+        {"kind": "RotateKey", "phase": "outcome", "revision": 13, **settled}
+    )
+    head = {"log_id": "0f" * 16, "size": 7, "leaf_hash": "04" * 32}
+    detail = {"type": "heads", "logs": [head]}
+    node.scribe.entry({"kind": "system.heads", "detail": detail})
+    return [plain, change, batch, node]
 
 
 Wrong = Callable[[Vector], None]

@@ -92,6 +92,8 @@ def _drafts() -> st.SearchStrategy[AuditDraft]:
         digest=_texts,
         detail=_details,
         bound=st.binary(max_size=3),
+        revision=_integers,
+        intent_log=_texts,
     )
 
 

@@ -31,8 +31,10 @@ _MEMBERS: Final[dict[str, type]] = {
     "request_id": str,
     "facts": str,
     "numbers": list,
+    "revision": int,
     "bind": str,
     "operation_id": str,
+    "intent_log": str,
     "key_id": str,
     "version": int,
     "generation": int,
@@ -146,6 +148,8 @@ def members_of(written: bytes) -> dict[str, Any]:
     for name in ("facts", "bind", "document_before", "document_after"):
         if name in found and not _HASH.fullmatch(found[name]):
             raise ValueError
+    if not _HEX32.fullmatch(found.get("intent_log", "0" * 32)):
+        raise ValueError
     if found.get("code") == "ok":
         raise ValueError
     if any(type(number) is not int for number in found.get("numbers", [])):

@@ -228,7 +228,10 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         code: ``ok``, or the code of the error that was answered.
         facts: Hash of the facts line, hex; empty if there is none.
         bind: Commitment to what was answered, hex.
+        revision: Number of the newest change when a use was decided, or of the change that
+            an outcome is of; 0 outside a cluster.
         operation_id: Ties intent, stored document and outcome together.
+        intent_log: Log that holds the intent of an outcome, if it is another one.
         version: Key version used or made, or 0.
         generation: Generation of the key after the operation, or 0.
         document_before: SHA-256 of the key document before, hex.
@@ -257,7 +260,9 @@ class AuditEvent(Record, frozen=True, kw_only=True):
     request_id: str = ""
     facts: str = ""
     bind: str = ""
+    revision: int = 0
     operation_id: str = ""
+    intent_log: str = ""
     key_id: str = ""
     version: int = 0
     generation: int = 0

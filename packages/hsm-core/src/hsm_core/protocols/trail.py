@@ -49,7 +49,9 @@ class AuditDraft(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     code: str = "ok"
     request_id: str = ""
+    revision: int = 0
     operation_id: str = ""
+    intent_log: str = ""
     key_id: str = ""
     version: int = 0
     generation: int = 0
@@ -152,6 +154,7 @@ class UseDraft(msgspec.Struct, frozen=True):
     bound: bytes = b""
     digest: str = ""
     detail: AuditDetail | None = None
+    revision: int = 0
 
     @property
     def kind(self) -> str:

@@ -99,8 +99,10 @@ class Entry(StoredForm, frozen=True, kw_only=True):
     request_id: str = ""
     facts: str = ""
     numbers: tuple[int, ...] = ()
+    revision: int = 0
     bind: str = ""
     operation_id: str = ""
+    intent_log: str = ""
     key_id: str = ""
     version: int = 0
     generation: int = 0
@@ -165,6 +167,7 @@ def check_draft(draft: AuditDraft) -> None:
     if not (
         0 <= draft.version <= MAX_INTEGER
         and 0 <= draft.generation <= MAX_INTEGER
+        and 0 <= draft.revision <= MAX_INTEGER
         and (not draft.parameters or _are_legal(draft.parameters))
     ):
         raise InvalidInputError("The event has no valid record form.", field="audit")
@@ -175,6 +178,7 @@ def _holds_safe_integers(entry: Entry) -> bool:
         int(entry.time) <= MAX_INTEGER
         and 0 <= entry.version <= MAX_INTEGER
         and 0 <= entry.generation <= MAX_INTEGER
+        and 0 <= entry.revision <= MAX_INTEGER
         and all(map(_is_legal, entry.numbers))
     )
 
@@ -288,6 +292,8 @@ class RecordCodec:
                 kind += b',"request_id":' + _encode_text(asked)
             if numbers:
                 more = b',"numbers":' + _encode_text(numbers)
+            if draft.revision:
+                more += b',"revision":%d' % draft.revision
             if draft.bound:
                 more += b',"bind":"%b"' % self._bind(draft.bound, seq).encode()
             if draft.digest:
@@ -401,8 +407,10 @@ def _members(draft: AuditDraft, text: FactsText | None, binding: str) -> bytes:
         request_id=draft.request_id,
         facts="" if text is None else text.digest,
         numbers=numbers_of(draft.parameters),
+        revision=draft.revision,
         bind=binding,
         operation_id=draft.operation_id,
+        intent_log=draft.intent_log,
         key_id=draft.key_id if has_place else "",
         version=draft.version if has_place else 0,
         generation=draft.generation if has_place else 0,
@@ -557,7 +565,9 @@ def event_from(record: bytes, entry: Entry, seq: int) -> AuditEvent:
         request_id=entry.request_id,
         facts=entry.facts,
         bind=entry.bind,
+        revision=entry.revision,
         operation_id=entry.operation_id,
+        intent_log=entry.intent_log,
         key_id=entry.key_id if has_place else facts.key_id,
         version=entry.version if has_place else facts.version,
         generation=entry.generation if has_place else facts.generation,

@@ -33,6 +33,7 @@ _USE: Final = (
     rb'(?>,"request_id":"%(text)b")?+'
     rb',"facts":"(.{64})"'
     rb'(?>,"numbers":\[%(number)b(?>,%(number)b)*+\])?+'
+    rb'(?>,"revision":[1-9][0-9]{0,14})?+'
     rb'(?>,"bind":"%(hash)b")?+'
     rb'(?>,"digest":"%(hash)b")?+'
     rb'(?>,"detail":\{"type":"batch","count":[0-9]{1,9},"failed":[0-9]{1,9}\})?+'
