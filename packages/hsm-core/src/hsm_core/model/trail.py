@@ -228,8 +228,8 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         code: ``ok``, or the code of the error that was answered.
         facts: Hash of the facts line, hex; empty if there is none.
         bind: Commitment to what was answered, hex.
-        revision: Number of the newest change when a use was decided, or of the change that
-            an outcome is of; 0 outside a cluster.
+        revision: Number of the newest change when a use was decided, or of the change
+            that an outcome is of; 0 outside a cluster.
         operation_id: Ties intent, stored document and outcome together.
         intent_log: Log that holds the intent of an outcome, if it is another one.
         version: Key version used or made, or 0.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from enum import StrEnum
 from itertools import accumulate
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol, TypeGuard
 
 import msgspec
 
@@ -60,6 +60,33 @@ class MediumError(AuditUnavailableError):
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.sentence)
         self.cause = cause
+
+
+class GroupRefusedError(AuditUnavailableError):
+    """
+    Nothing of a group was written: its node was fenced, or a key of it has changed.
+
+    The log ends where it did before. Uses must be decided again.
+    """
+
+
+class GroupCondition(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Condition of a group of records in a log of a cluster.
+
+    Attributes:
+        node: Node that writes the log; it must not have been fenced.
+        epoch: Its epoch.
+        revision: Newest change that it had applied when it decided the uses.
+        head: Head of the changes at that revision.
+        subjects: Keys and credentials that no later change may be about.
+    """
+
+    node: str
+    epoch: int
+    revision: int
+    head: bytes
+    subjects: Sequence[str] = ()
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -150,7 +177,14 @@ class BaselineStore(Protocol):
 
 
 class AuditMedium(BaselineStore, Protocol):
-    """Where the lines of one open log go, each with its newline."""
+    """
+    Where the lines of one open log go, each with its newline.
+
+    Attributes:
+        is_shared: Whether it is a `SharedMedium`.
+    """
+
+    is_shared: ClassVar[bool]
 
     def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
         """
@@ -234,6 +268,52 @@ class AuditMedium(BaselineStore, Protocol):
     def close(self) -> None:
         """Release handles; readers may go on where they can."""
         ...
+
+
+class SharedMedium(AuditMedium, Protocol):
+    """
+    Medium of a cluster's log, in the database in which other nodes change keys.
+
+    Only its node writes a log. What was written is durable at once.
+    """
+
+    def write_if(
+        self, lines: Sequence[bytes], mark: HeadMark, condition: GroupCondition, /
+    ) -> None:
+        """
+        Append lines in one transaction if a condition holds when it begins.
+
+        Raises:
+            GroupRefusedError: It does not hold; nothing was written.
+            MediumError: It is not known whether they were written.
+        """
+        ...
+
+    def reconnect(self) -> None:
+        """
+        Connect again, after a write whose outcome is unknown.
+
+        Raises:
+            MediumError: The database can't be reached.
+        """
+        ...
+
+    def standing(self, first_seq: int, /) -> list[bytes]:
+        """
+        Return the records from *first_seq* on, as `write` gets them, and go on there.
+
+        Nothing may be under way any more: the node's epoch was raised.
+
+        Raises:
+            MediumError: They can't be read.
+            AuditTamperedError: They are damaged.
+        """
+        ...
+
+
+def is_shared(medium: AuditMedium) -> TypeGuard[SharedMedium]:
+    """Return whether other nodes change what the records of a medium rest on."""
+    return medium.is_shared
 
 
 class Reserve(Protocol):

@@ -40,7 +40,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from hsm_core._internal.audit.facts import MAX_LINE_BYTES, START
 from hsm_core._internal.audit.head_mark import HeadMark
@@ -295,6 +295,8 @@ class FileMedium:
 
         baselines: File of the baseline.
     """
+
+    is_shared: ClassVar = False
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -86,6 +86,8 @@ class SqliteMedium:
 
         beside: The mark beside it; closed by `close`.
     """
+
+    is_shared: ClassVar = False
 
     def __init__(
         self,
