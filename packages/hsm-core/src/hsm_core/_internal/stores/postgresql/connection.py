@@ -269,6 +269,8 @@ def own_error(error: Exception) -> HSMError:
     if state == _UNIQUE:
         return ConflictError("Another node made the same change.")
     if not state:
+        if not isinstance(error, _driver("store").lost):
+            return IntegrityError("The database holds an unreadable value.")
         return ConnectionLostError("The database does not answer.")
     if state.startswith(_REFUSED):
         if state.startswith(("08", "57")):

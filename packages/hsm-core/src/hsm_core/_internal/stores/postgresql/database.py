@@ -43,7 +43,7 @@ _ATTEMPTS: Final = 4
 T = TypeVar("T")
 
 
-class Database:
+class ClusterDatabase:
     """
     A database of a cluster, as one node uses it. Thread-safe.
 
@@ -80,7 +80,7 @@ class Database:
         )
 
     def __repr__(self) -> str:
-        return f"<Database {self.location.name!r}>"
+        return f"<ClusterDatabase {self.location.name!r}>"
 
     def on_new_timeline(self, call: Callable[[ServerFacts], None]) -> None:
         """Call a function when the database has another timeline than before."""

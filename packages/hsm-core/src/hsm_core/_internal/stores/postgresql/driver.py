@@ -21,7 +21,10 @@ __all__ = ["ServerConnection", "conninfo", "errors", "new_pool"]
 errors: Final = (psycopg.Error, PoolTimeout, PoolClosed, UnicodeDecodeError)
 """Errors of the driver and of its pool."""
 
-# What the pool logs of lost connections is told by our errors.
+lost: Final = (psycopg.OperationalError, psycopg.InterfaceError)
+"""Those that mean, without a word of the server, that the connection is gone."""
+
+# What the pool logs of lost connections is what our errors say.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 _WARNINGS: Final = frozenset({"WARNING", None})

@@ -97,7 +97,8 @@ CREATE TABLE changes (
 -- Updated by whoever fences a node, by nobody else.
 CREATE TABLE fence (
     node text COLLATE "C" PRIMARY KEY,
-    epoch bigint NOT NULL
+    epoch bigint NOT NULL,
+    instance text
 );
 
 -- A row is written by its node.
@@ -109,7 +110,7 @@ CREATE TABLE nodes (
     policy text NOT NULL DEFAULT '',
     version text NOT NULL DEFAULT '',
     log_id text NOT NULL DEFAULT '',
-    application_name text NOT NULL DEFAULT ''
+    settled bigint NOT NULL DEFAULT 0
 );
 
 -- The head mark changes with every group of records: room for it stays on its page.
