@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""
+Fence of a cluster: the epoch of each node, and the process that has it.
+
+Every transaction of a node locks the row of its fence, with its epoch, for as long as
+it lasts. So after an epoch was raised, no older transaction of that node is open, and
+none can be made any more. A row is never deleted: an epoch that began
+again would let a process in that was stopped long ago.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from hsm_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+NODE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_INSTANCE_BYTES: Final = 4
+_PREFIX: Final = "ferrohsm "
+"""First word of the names of our sessions; see `read_location`."""
+
+_STANDING: Final = (
+    "SELECT fence.epoch, fence.instance, nodes.beat "
+    "FROM fence LEFT JOIN nodes USING (node) WHERE fence.node = $1"
+)
+_TAKE: Final = (
+    "INSERT INTO fence (node, epoch, instance) VALUES ($1, 1, $2) "
+    "ON CONFLICT (node) DO UPDATE "
+    "SET epoch = fence.epoch + 1, instance = excluded.instance "
+    "WHERE fence.epoch = $3 RETURNING epoch"
+)
+_RENEW: Final = (
+    "UPDATE fence SET epoch = epoch + 1 WHERE node = $1 AND instance = $2 "
+    "RETURNING epoch"
+)
+_LEAVE: Final = (
+    "UPDATE fence SET epoch = epoch + 1, instance = NULL "
+    "WHERE node = $1 AND instance = $2 RETURNING epoch"
+)
+_RAISE: Final = (
+    "UPDATE fence SET epoch = epoch + 1, instance = NULL "
+    "WHERE node = $1 AND epoch = $2 RETURNING epoch"
+)
+_END_SESSIONS: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE application_name = $1 AND pid <> pg_backend_pid()"
+)
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """
+    State of a node's name.
+
+    Attributes:
+        epoch: Its epoch; 0 if no node ever had the name.
+        instance: The process that has it; empty if none does.
+        beat: Its newest beat.
+    """
+
+    epoch: int = 0
+    instance: str = ""
+    beat: int = 0
+
+
+def check_node_name(name: str) -> None:
+    """
+    Refuse what can't be the name of a node.
+
+    Raises:
+        ConfigurationError: It can't.
+    """
+    if NODE_NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            "node_name must be 1 to 40 letters, digits, dots, hyphens and "
+            f"underscores, and begin with a letter or digit, got {name[:48]!r}.",
+            field="node_name",
+        )
+
+
+def new_instance(random: bytes) -> str:
+    """Return the ID of this process, given random bytes."""
+    return random[:_INSTANCE_BYTES].hex()
+
+
+def session_name(node: str, instance: str) -> str:
+    """Return the name under which the database lists the sessions of a process."""
+    return f"{node}/{instance}"
+
+
+def read_standing(connection: ServerConnection, node: str) -> Standing:
+    """Return the state of a node's name."""
+    found = connection.execute(_STANDING, (node,)).fetchone()
+    if found is None:
+        return Standing()
+    epoch, instance, beat = found
+    return Standing(int(epoch), instance or "", beat or 0)
+
+
+def take(
+    connection: ServerConnection, node: str, instance: str, epoch: int
+) -> int | None:
+    """
+    Take a name whose epoch was *epoch*, and return the new epoch.
+
+    None if another process was faster.
+    """
+    return _epoch(connection, _TAKE, (node, instance, epoch))
+
+
+def renew(connection: ServerConnection, node: str, instance: str) -> int | None:
+    """
+    Raise the epoch of this process's own name; None if it lost it.
+
+    It waits for the transactions that were begun under the old epoch. A raise with
+    unknown outcome can be repeated.
+    """
+    return _epoch(connection, _RENEW, (node, instance))
+
+
+def leave(connection: ServerConnection, node: str, instance: str) -> int | None:
+    """Give up this process's own name; None if it was lost already."""
+    return _epoch(connection, _LEAVE, (node, instance))
+
+
+def raise_epoch(connection: ServerConnection, node: str, epoch: int) -> int | None:
+    """Fence another node; None if its epoch is not *epoch* any more."""
+    return _epoch(connection, _RAISE, (node, epoch))
+
+
+def end_sessions(connection: ServerConnection, node: str, instance: str) -> None:
+    """End the database's sessions of a process that was fenced."""
+    connection.execute(_END_SESSIONS, (_PREFIX + session_name(node, instance),))
+
+
+def _epoch(
+    connection: ServerConnection, statement: str, values: tuple[object, ...]
+) -> int | None:
+    found = connection.execute(statement, values).fetchone()
+    return None if found is None else int(found[0])

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""Membership of a cluster over real servers: names, beats, deaths, levels."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from hsm_core._internal.cluster import fence
+from hsm_core._internal.cluster.death_watch import PACE, DeathWatch, Pace
+from hsm_core._internal.cluster.membership import (
+    LEVEL,
+    Membership,
+    NodeFencedError,
+)
+from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.time.clock import SystemClock
+from hsm_core.errors import ConfigurationError, InvalidInputError, StoreLockedError
+
+PATIENCE = 30.0
+HASTE = Pace(beat=0.1, dead=0.6)
+"""For those who watch a node that never beats."""
+
+
+@contextmanager
+def opened(url: str, node: str, instance: str) -> Iterator[ClusterDatabase]:
+    """Open the database for the sessions of a node."""
+    name = fence.session_name(node, instance)
+    database = ClusterDatabase(read_location(url, name=name))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+class Cluster:
+    """Nodes of one database, all closed at the end."""
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.url = url
+        self._stack = stack
+
+    def database(self, node: str, instance: str) -> ClusterDatabase:
+        """Return sessions of a node."""
+        return self._stack.enter_context(opened(self.url, node, instance))
+
+    def join(self, node: str, *, level: int = LEVEL, pace: Pace = PACE) -> Membership:
+        """Join as a new process."""
+        instance = fence.new_instance(secrets.token_bytes(4))
+        database = self.database(node, instance)
+        member = Membership.join(
+            database, node, instance, clock=SystemClock(), level=level, pace=pace
+        )
+        self._stack.callback(member.close)
+        return member
+
+
+@pytest.fixture
+def cluster(database: str) -> Iterator[Cluster]:
+    """Give a new cluster."""
+    with ExitStack() as stack:
+        yield Cluster(database, stack)
+
+
+def until(is_so: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    ends = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def states(member: Membership) -> dict[str, str]:
+    """Return the state of each node."""
+    return {row.node: row.state for row in member.nodes()}
+
+
+def test_node_joins_and_leaves(cluster: Cluster) -> None:
+    """A node that left can join again, under a new epoch."""
+    first, second = cluster.join("a"), cluster.join("b")
+    first.start()
+    second.start()
+    until(lambda: all(row.beat > 2 for row in first.nodes()))
+    assert states(first) == {"a": "live", "b": "live"}
+    assert first.epoch == second.epoch == 1
+    assert abs(first.clock_difference_seconds) < PATIENCE
+    second.close()
+    assert states(first) == {"a": "live", "b": "stopped"}
+    again = cluster.join("b")
+    assert again.epoch > second.epoch
+    assert states(first) == {"a": "live", "b": "live"}
+
+
+def test_second_process_of_a_name_is_refused(cluster: Cluster) -> None:
+    """A name has one process."""
+    cluster.join("a").start()
+    with pytest.raises(StoreLockedError, match="is node a of this cluster"):
+        cluster.join("a")
+
+
+def test_name_of_a_dead_process_is_taken_over(cluster: Cluster) -> None:
+    """A name is free once its beat stands still."""
+    dead = cluster.join("a")
+    began = time.monotonic()
+    heir = cluster.join("a", pace=HASTE)
+    assert time.monotonic() - began >= HASTE.dead
+    assert heir.epoch == dead.epoch + 1
+    with pytest.raises(NodeFencedError, match="Restart"):
+        dead.renew()
+    with pytest.raises(NodeFencedError):
+        dead.check()
+    heir.check_fence()
+
+
+def test_dead_node_is_fenced_and_settled_once(cluster: Cluster) -> None:
+    """A death is settled again until that succeeds, and then no more."""
+    watcher, dead = cluster.join("a", pace=HASTE), cluster.join("b")
+    settled: list[tuple[str, int]] = []
+    failed = threading.Event()
+
+    def settle(node: str, epoch: int) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("The first attempt fails.")
+        settled.append((node, epoch))
+        watcher.note_settled(node, epoch)
+
+    watcher.on_dead = settle
+    told: list[NodeFencedError] = []
+    dead.on_stop = told.append
+    watcher.start()
+    until(lambda: states(watcher)["b"] == "stopped")
+    assert settled == [("b", dead.epoch + 1)]
+    dead.start()
+    until(lambda: told)
+    with pytest.raises(NodeFencedError, match="fenced"):
+        dead.check_fence()
+    watcher.retire("b")
+    assert states(watcher) == {"a": "live"}
+    with pytest.raises(InvalidInputError):
+        watcher.retire("a")
+    assert cluster.join("b").epoch > dead.epoch + 1
+
+
+def test_sessions_of_a_fenced_node_are_ended(cluster: Cluster) -> None:
+    """A fenced node has no session any more."""
+    dead = cluster.join("b")
+    held = cluster.database("b", dead.instance)
+    with held.reading() as connection:
+        process = connection.execute("SELECT pg_backend_pid()").fetchall()[0]
+        watcher = cluster.join("a", pace=HASTE)
+        watcher.start()
+        until(lambda: states(watcher)["b"] != "live")
+        database = cluster.database("c", "none")
+        open_ones = "SELECT 1 FROM pg_stat_activity WHERE pid = $1"
+        until(lambda: not database.rows(open_ones, process))
+
+
+def test_own_epoch_is_raised_behind_an_open_transaction(cluster: Cluster) -> None:
+    """What was sent under the old epoch is waited for."""
+    member = cluster.join("a")
+    other = cluster.database("a", member.instance)
+    raised = threading.Event()
+
+    def renew() -> None:
+        member.renew()
+        raised.set()
+
+    thread = threading.Thread(target=renew)
+    with other.transaction() as connection:
+        lock = "SELECT 1 FROM fence WHERE node = $1 AND epoch = $2 FOR SHARE"
+        assert connection.execute(lock, ("a", member.epoch)).fetchone()
+        thread.start()
+        assert not raised.wait(0.2)
+    thread.join(PATIENCE)
+    assert raised.is_set()
+    assert member.epoch == 2
+    member.check_fence()
+
+
+def test_level_rises_with_the_oldest_node(cluster: Cluster) -> None:
+    """The level follows the oldest node, and keeps older programs out."""
+    old, new = cluster.join("a"), cluster.join("b", level=LEVEL + 1)
+    observer = cluster.database("o", "none")
+
+    def level() -> object:
+        found = observer.row("SELECT level FROM cluster")
+        return found and found[0]
+
+    old.start()
+    new.start()
+    until(lambda: level() == LEVEL)
+    old.close()
+    until(lambda: level() == LEVEL + 1)
+    with pytest.raises(ConfigurationError, match="too old"):
+        cluster.join("c")
+    joined = cluster.join("c", level=LEVEL + 1)
+    told: list[NodeFencedError] = []
+    joined.on_stop = told.append
+    joined.start()
+    with observer.transaction() as connection:
+        connection.execute("UPDATE cluster SET level = level + 1")
+    until(lambda: told)
+    assert "too old" in str(told[0])
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 41])
+def test_bad_names_are_refused(name: str) -> None:
+    """A name fits in the names of the database and its sessions."""
+    with pytest.raises(ConfigurationError, match="node_name"):
+        fence.check_node_name(name)
+
+
+def test_time_without_looking_does_not_count() -> None:
+    """An observer that was stopped takes nobody for dead."""
+    watch = DeathWatch()
+    beats = {"b": ("i", 1, 7)}
+    assert watch.observe(beats, 0.0, 0.1) == []
+    # The observer was stopped.
+    assert watch.observe(beats, 50.0, 50.1) == []
+    for step in range(1, 6):
+        assert watch.observe(beats, 50.0 + step / 2, 50.1 + step / 2) == []
+    watch.restart()
+    for step in range(7):
+        assert watch.observe(beats, 60.0 + step / 2, 60.05 + step / 2) == []
+    assert watch.observe(beats, 63.5, 63.6) == ["b"]
+    assert watch.observe({"b": ("i", 1, 8)}, 64.0, 64.1) == []
