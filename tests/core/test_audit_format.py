@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import Entry
+from hsm_core._internal.stores.audit_rows import HEADER_BYTES
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
-    HEADER_BYTES,
     SCHEMA,
     SCHEMA_VERSION,
 )

@@ -28,12 +28,13 @@ from hsm_core._internal.audit.keys import (
 )
 from hsm_core._internal.audit.record import GENESIS, claimed_seq, decode_entry
 from hsm_core._internal.audit.verify import follow
+from hsm_core._internal.stores.audit_rows import head_row, read_head
 from hsm_core._internal.stores.filesystem.audit_stored import (
     first_seq,
     last_line,
     nth_entry,
 )
-from hsm_core._internal.stores.sqlite.audit_rows import head_row, read_head
+from hsm_core._internal.stores.sqlite.audit_rows import SqliteTables
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -160,6 +161,10 @@ class _OneRow:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
+    @property
+    def tables(self) -> SqliteTables:
+        return SqliteTables(cast(sqlite3.Connection, self))
+
     def execute(self, statement: str) -> _OneRow:
         return self
 
@@ -173,7 +178,7 @@ def _head_row() -> Target:
     assert key_check_value(KEY) in stored
     return Target(
         name="head-row",
-        readers=(lambda data: read_head(cast(sqlite3.Connection, _OneRow(data)), KEY),),
+        readers=(lambda data: read_head(_OneRow(data).tables, KEY),),
         seeds=(stored,),
         refusals=_REFUSALS,
         longest=1024,

@@ -13,6 +13,7 @@ from hsm_core._internal.audit.log import AuditOptions, DurableAuditLog
 from hsm_core._internal.audit.medium import Reserve
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.verify import RecoveredLog, recover
+from hsm_core._internal.stores.audit_rows import StoredRows, head_row
 from hsm_core._internal.stores.filesystem.audit_files import (
     HEAD,
     RESERVE,
@@ -30,9 +31,9 @@ from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA,
-    StoredRows,
+    SqliteTables,
     check_beside,
-    head_row,
+    check_schema,
 )
 from hsm_core._internal.stores.sqlite.connection import MigrationStep, Schema
 from hsm_core._internal.stores.sqlite.database import Database
@@ -138,7 +139,8 @@ def _recover(
     beside = beside and read_head(sibling(database.path, HEAD), hmac_key)
     try:
         with database.reading() as connection:
-            stored = StoredRows(connection, hmac_key)
+            check_schema(connection)
+            stored = StoredRows(SqliteTables(connection), hmac_key)
             recovered = recover(stored, hmac_key)
             if beside is not None:
                 check_beside(connection, beside, recovered.head)

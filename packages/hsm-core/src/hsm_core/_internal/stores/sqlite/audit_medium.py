@@ -18,20 +18,17 @@ from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.audit_rows import head_row, read_earlier, read_head
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite.audit_rows import (
+    SqliteTables,
     find_facts,
-    first_row,
-    head_row,
     insert_baseline,
     insert_records,
     last_row,
-    read_earlier,
-    read_head,
     read_records,
-    read_rows,
 )
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.errors import (
@@ -208,7 +205,7 @@ class SqliteMedium:
             self._counter = max(self._counter, self._agreed(connection, tail))
             missing = self._missing(connection, tail)
             first_seq = tail.mark.seq + 1 - len(missing)
-            self._facts = read_earlier(connection, first_seq)
+            self._facts = read_earlier(SqliteTables(connection), first_seq)
             insert_records(connection, first_seq, missing, self._facts)
             self._adopt_before(connection, tail.mark)
             self._note(connection, tail.mark)
@@ -315,7 +312,7 @@ class SqliteMedium:
         # A power cut may bring rows back, which the next start removes again.
         with self._own_transaction() as connection:
             dropped = connection.execute(_DROP_BASELINES, (end, _CHUNK)).rowcount
-            first = first_row(connection)
+            first = SqliteTables(connection).first()
             if first is not None and first < end:
                 reach = min(first + _CHUNK, end)
                 connection.execute("DELETE FROM records WHERE seq < ?", (reach,))
@@ -344,7 +341,8 @@ class SqliteMedium:
     def _track(self, connection: sqlite3.Connection) -> FactsTrack:
         """Return the facts lines that the database has."""
         if self._facts is None:
-            self._facts = read_earlier(connection, self._written.seq + 1)
+            tables = SqliteTables(connection)
+            self._facts = read_earlier(tables, self._written.seq + 1)
         return self._facts
 
     def _adopt_before(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
@@ -388,7 +386,7 @@ class SqliteMedium:
 
     def _agreed(self, connection: sqlite3.Connection, tail: Tail) -> int:
         """Check that what was durable is there; return the counter of the mark."""
-        stored = read_head(connection, self._hmac_key)
+        stored = read_head(SqliteTables(connection), self._hmac_key)
         if stored.log_id != self._log_id or stored.mark.seq < tail.first_seq - 1:
             raise MediumError(Cause.MOVED)
         return stored.counter
@@ -396,7 +394,8 @@ class SqliteMedium:
     def _missing(self, connection: sqlite3.Connection, tail: Tail) -> Sequence[bytes]:
         last = last_row(connection)
         found = 0
-        for found, (seq, line) in enumerate(read_rows(connection, tail.first_seq), 1):
+        rows = SqliteTables(connection).rows(tail.first_seq)
+        for found, (seq, line) in enumerate(rows, 1):
             if found > len(tail.lines) or entry_of(tail.lines[found - 1][:-1]) != line:
                 raise tampered(Reason.CHAIN, seq)
         if last is not None and last != tail.first_seq + found - 1:

@@ -29,13 +29,15 @@ from hsm_core._internal.audit.verify import (
     of_events,
     verify_log,
 )
+from hsm_core._internal.stores.audit_rows import StoredRows
 from hsm_core._internal.stores.filesystem.audit_files import HEAD
 from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
-    StoredRows,
+    SqliteTables,
     check_beside,
+    check_schema,
     translated,
 )
 from hsm_core.errors import (
@@ -168,7 +170,8 @@ class SqliteAuditVerifier:
     ) -> OfflineVerification:
         self._check_kind(connection)
         key = self._hmac_key
-        stored = StoredRows(connection, key)
+        check_schema(connection)
+        stored = StoredRows(SqliteTables(connection), key)
         found = verify_log(stored, key, progress, look, look_from)
         beside = None if key is None else _read_beside(self._path, key)
         if stored.head is not None and beside is not None:

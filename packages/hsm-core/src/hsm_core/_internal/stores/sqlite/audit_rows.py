@@ -16,26 +16,18 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from hsm_core._internal.audit.baseline import Baseline, check_baseline
-from hsm_core._internal.audit.chain import Follower
 from hsm_core._internal.audit.facts import (
     SPAN,
     FactsTrack,
     entry_of,
     facts_line_of,
-    named_by,
 )
-from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import RecordCodec, decode_entry, leaf_hash
-from hsm_core._internal.audit.uses import NO_USE, Line, lines_of, uses_from
-from hsm_core._internal.audit.verify import UseFollower, check_end
+from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.stores.audit_rows import Block
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core.errors import (
-    AuditTamperedError,
-    AuditUnavailableError,
-    HSMError,
-)
+from hsm_core.errors import AuditUnavailableError, HSMError
 
 APPLICATION_ID: Final = 0x46485441
 """Of the database's file: "FHTA" in ASCII."""
@@ -57,9 +49,6 @@ SCHEMA: Final = {
     "seq INTEGER PRIMARY KEY, line BLOB NOT NULL) STRICT",
 }
 """The statement that makes each table; nothing else may be in the database."""
-
-HEADER_BYTES: Final = 64
-"""Of the content of ``head``: log id and key check value; one slot follows."""
 
 _DAMAGED: Final = frozenset(
     {
@@ -92,9 +81,6 @@ _LINES: Final = "SELECT number, line FROM baseline WHERE next_seq = ? ORDER BY n
 
 _BATCHES: Final = (64, 8, 1)
 _BLOCK: Final = 256
-_LINES_AT_ONCE: Final = 128
-"""Rows that are verified together: short enough for the limit of SQLite's values."""
-
 _READ: Final = """
     SELECT count(*), min(seq), max(seq),
         CAST(group_concat(CAST(line AS TEXT), char(10)) AS BLOB)
@@ -133,251 +119,101 @@ def check_schema(connection: sqlite3.Connection) -> None:
         raise tampered(Reason.DATABASE, 0)
 
 
-def head_row(codec: HeadCodec, counter: int, mark: HeadMark) -> bytes:
-    """Return the content of ``head``."""
-    return codec.header + codec.slot(counter, mark)[1]
-
-
-def read_head(connection: sqlite3.Connection, hmac_key: bytes) -> StoredHead:
+class SqliteTables:
     """
-    Authenticate the head mark and return it.
-
-    Raises:
-        WrongAuditKeyError: It was written with another HMAC key.
-        AuditTamperedError: It is missing, or was changed by other means than ours.
-    """
-    rows = connection.execute("SELECT id, content FROM head LIMIT 2").fetchall()
-    if not rows:
-        raise tampered(Reason.HEAD_MISSING, 0)
-    content = rows[0][1]
-    if len(rows) > 1 or rows[0][0] != 0 or not isinstance(content, bytes):
-        raise tampered(Reason.HEAD_DAMAGED, 0)
-    header, slot = content[:HEADER_BYTES], content[HEADER_BYTES:]
-    return HeadCodec.authenticate(header, {-1: slot}, hmac_key)
-
-
-def read_rows(
-    connection: sqlite3.Connection, start_seq: int, limit: int = -1
-) -> Generator[tuple[int, bytes], None, None]:
-    """
-    Give records in order of seq, each with its row's number.
+    `LogTables` of a database that holds one log.
 
     Args:
-        connection: Open on a log.
-
-        start_seq: Rows before it are left out.
-
-        limit: How many at most; a negative number gives all.
-
-    Raises:
-        AuditTamperedError: A row holds no bytes.
-        sqlite3.Error: They can't be read.
-    """
-    with closing(connection.execute(_ROWS, (start_seq, limit))) as rows:
-        for seq, line in rows:
-            if not isinstance(line, bytes):
-                raise tampered(Reason.FRAMING, seq)
-            yield seq, line
-
-
-class StoredRows:
-    """
-    A `StoredLog` in a database.
-
-    Every transaction that adds records writes the head mark too, so the last record is
-    the one that the mark names, and there is no torn tail.
-
-    Args:
-        connection: Open on the audit log.
-
-        hmac_key: Key of the audit log; None leaves head mark and MACs unchecked.
-
-    Attributes:
-        facts: Facts lines up to the record that was read last.
-        has_leftovers: Records before the first one that counts are still there, because
-            their removal was interrupted.
-
-    Raises:
-        WrongAuditKeyError: The key is not the log's.
-        AuditTamperedError: Tables, head mark or baseline were altered.
-        sqlite3.Error: They can't be read.
+        connection: Open on it; cursors end before a method does, except in `rows`.
     """
 
-    torn_bytes = 0
-    follow_uses: UseFollower | None = None
-
-    def __init__(self, connection: sqlite3.Connection, hmac_key: bytes | None) -> None:
-        check_schema(connection)
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.facts = FactsTrack(keeps_lines=False)
-        self.head = None if hmac_key is None else read_head(connection, hmac_key)
-        log_id = self.head.log_id if self.head else ""
-        self.baseline = read_baseline(connection, log_id, hmac_key)
-        covered = self.baseline.header.next_seq if self.baseline else 0
-        oldest = first_row(connection)
-        self.has_leftovers = oldest is not None and oldest < covered
-        self.first_seq = max(covered if oldest is None else oldest, covered)
 
-    def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
+    def heads(self) -> list[tuple[int, object]]:
+        """Return up to two rows of the head mark."""
+        statement = "SELECT id, content FROM head LIMIT 2"
+        return self._connection.execute(statement).fetchall()
+
+    def first(self) -> int | None:
+        """Return the lowest sequence number of a record; None if there is none."""
+        statement = "SELECT min(seq) FROM records"
+        found: int | None = self._connection.execute(statement).fetchone()[0]
+        return found
+
+    def rows(
+        self, start_seq: int, limit: int = -1, /
+    ) -> Generator[tuple[int, bytes], None, None]:
         """
-        Yield the entries from a record on; see `StoredLog.lines`.
+        Yield records in order of seq; see `LogTables.rows`.
 
         Raises:
-            AuditTamperedError: A row is missing or no line, or the database is damaged.
-            AuditUnavailableError: They can't be read now.
+            AuditTamperedError: A row holds no bytes.
         """
-        seq = first = start_seq
-        lines: list[Line] = []
-        self.facts = read_earlier(self._connection, seq)
-        while True:
-            if self.follow_uses is not None:
-                if seq == first + len(lines):
-                    first, lines = seq, self._block(seq)
-                followed = self.follow_uses(uses_from(lines, seq - first), self.facts)
-                seq += followed
-                if followed:
-                    continue
-            try:
-                row = self._connection.execute(_JOINED, (seq,)).fetchone()
-            except sqlite3.Error as error:
-                raise translated(error, seq) from error
-            if row is None:
-                return
-            found, entry, facts = row
-            if not isinstance(entry, bytes):
-                raise tampered(Reason.FRAMING, found)
-            if found != seq:
-                raise tampered(Reason.SEQUENCE, seq)
-            if facts is not None:
-                self.facts.take(facts, seq)
-            yield entry
-            seq += 1
+        with closing(self._connection.execute(_ROWS, (start_seq, limit))) as rows:
+            for seq, line in rows:
+                if not isinstance(line, bytes):
+                    raise tampered(Reason.FRAMING, seq)
+                yield seq, line
 
-    def joined(self, entry: bytes, /) -> bytes:
+    def joined(self, seq: int, /) -> tuple[int, object, bytes | None] | None:
         """
-        Return the record of the entry that was yielded last; see `StoredLog.joined`.
+        Return the first record from *seq* on; see `LogTables.joined`.
 
-        Facts lines are read again: those of one segment fit in memory, and those of a
-        database may not.
+        Raises:
+            HSMError: See `translated`.
         """
-        digest = named_by(entry)
-        if not digest:
-            return entry
-        first = self.facts.first_of(digest)
         try:
-            found = self._connection.execute(_EARLIER, (first, first)).fetchone()
+            found: tuple[int, object, bytes | None] | None = self._connection.execute(
+                _JOINED, (seq,)
+            ).fetchone()
         except sqlite3.Error as error:
-            raise translated(error, first) from error
-        return b"%b\n%b" % (found[1], entry)
+            raise translated(error, seq) from error
+        return found
 
-    def _block(self, seq: int) -> list[Line]:
-        """Return rows from *seq* on as lines; those to be read by themselves empty."""
-        execute = self._connection.execute
+    def block(self, seq: int, count: int, /) -> Block | None:
+        """Return records from *seq* on; None if they can't be read so."""
         try:
-            count, first, last, text = execute(_READ, (seq, _LINES_AT_ONCE)).fetchone()
-            facts = execute(_EARLIER, (seq, seq + count - 1)).fetchall()
+            row = self._connection.execute(_READ, (seq, count)).fetchone()
+            size, first, last, text = row
+            facts = self.facts(seq, seq + size - 1)
         except sqlite3.Error:
-            # The row that can't be read is found when all are read by themselves.
-            return [NO_USE] * _LINES_AT_ONCE
-        lines = lines_of(text + b"\n") if count else []
-        if len(lines) != count or (first, last) != (seq, seq + count - 1):
-            lines = [NO_USE] * max(count, 1)
-        for before, _ in facts:
-            lines[before - seq] = NO_USE
-        return lines
+            return None
+        return Block(size, first, last, text, [before for before, _ in facts])
 
-    def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
+    def facts(self, first: int, last: int, /) -> list[tuple[int, bytes]]:
+        """Return the facts lines before records *first* to *last*, in order."""
+        return self._connection.execute(_EARLIER, (first, last)).fetchall()
+
+    def facts_at(self, seq: int, /) -> bytes:
         """
-        Yield the line before the first one that must be read.
+        Return the facts line before a record that has one.
 
         Raises:
-            sqlite3.Error: It can't be read.
+            HSMError: See `translated`.
         """
-        if before > self.first_seq:
-            for seq, line in read_rows(self._connection, before - 1, 1):
-                if seq == before - 1:
-                    yield seq, line
+        try:
+            found = self._connection.execute(_EARLIER, (seq, seq)).fetchone()
+        except sqlite3.Error as error:
+            raise translated(error, seq) from error
+        line: bytes = found[1]
+        return line
 
-    def judge_end(self, follower: Follower, error: AuditTamperedError | None) -> None:
-        """
-        Require that the log ends with the record that the head mark names.
+    def orphan(self, start_seq: int, /) -> int | None:
+        """Return the first facts line from *start_seq* on that serves no record."""
+        row = self._connection.execute(_ORPHAN, (start_seq,)).fetchone()
+        found: int | None = row[0]
+        return found
 
-        Raises:
-            AuditTamperedError: It does not.
-        """
-        mark = follower.mark
-        if mark is not None:
-            check_end(follower, None if follower.seq > mark.seq else error)
-            if follower.seq > mark.seq:
-                raise tampered(Reason.AFTER_MARK, mark.seq + 1)
-        if error is not None:
-            raise error
-        orphan = self._connection.execute(_ORPHAN, (self.first_seq,)).fetchone()[0]
-        if orphan is not None:
-            raise tampered(Reason.FACTS, orphan)
+    def pruned(self) -> tuple[int, int] | None:
+        """Return the first record that was kept, and the record of that prune."""
+        statement = "SELECT next_seq, record_seq FROM pruned"
+        found: tuple[int, int] | None = self._connection.execute(statement).fetchone()
+        return found
 
-    def has_grown(self, _follower: Follower, /) -> bool:
-        """Return False: nobody else writes the log."""
-        return False
-
-
-def read_baseline(
-    connection: sqlite3.Connection, log_id: str, hmac_key: bytes | None
-) -> Baseline | None:
-    """
-    Return what is kept of pruned records, checked, with the record of the prune.
-
-    Args:
-        connection: Open on a log.
-
-        log_id: The log; empty takes its own word.
-
-        hmac_key: None leaves MACs unchecked.
-
-    Raises:
-        AuditTamperedError: It was changed, or no record tells of the prune.
-    """
-    found = connection.execute("SELECT next_seq, record_seq FROM pruned").fetchone()
-    if found is None:
-        return None
-    next_seq, record_seq = found
-    lines = baseline_lines(connection, next_seq)
-    baseline = check_baseline(lines, log_id=log_id, hmac_key=hmac_key)
-    if baseline.header.next_seq != next_seq:
-        raise tampered(Reason.BASELINE, 0)
-    codec = RecordCodec(baseline.header.log_id, hmac_key)
-    for seq, line in read_rows(connection, record_seq, 1):
-        if seq == record_seq and codec.is_record(line):
-            entry = decode_entry(line)
-            if entry is not None and entry.detail == baseline.detail:
-                return baseline
-    raise tampered(Reason.PRUNED, 0)
-
-
-def baseline_lines(connection: sqlite3.Connection, next_seq: int) -> Iterator[bytes]:
-    """
-    Return the lines of one baseline, each with its newline.
-
-    Raises:
-        AuditTamperedError: A row holds no bytes.
-    """
-    for number, (place, line) in enumerate(connection.execute(_LINES, (next_seq,))):
-        if place != number or not isinstance(line, bytes):
-            raise tampered(Reason.BASELINE, 0)
-        yield line
-
-
-def first_row(connection: sqlite3.Connection) -> int | None:
-    """
-    Return the lowest number of a record, or None if there is none.
-
-    Raises:
-        AuditTamperedError: It is below 0.
-    """
-    found: int | None = connection.execute("SELECT min(seq) FROM records").fetchone()[0]
-    if found is not None and found < 0:
-        raise tampered(Reason.SEQUENCE, 0)
-    return found
+    def baseline(self, next_seq: int, /) -> Iterator[tuple[int, object]]:
+        """Return the lines of a baseline in order, each with its number."""
+        return self._connection.execute(_LINES, (next_seq,))
 
 
 def last_row(connection: sqlite3.Connection) -> int | None:
@@ -423,24 +259,6 @@ def insert_records(
             connection.execute("INSERT INTO facts VALUES (?, ?)", (seq, line))
         entries.append(entry)
     _insert(connection, _RECORDS, first_seq, 0, entries)
-
-
-def read_earlier(connection: sqlite3.Connection, seq: int) -> FactsTrack:
-    """
-    Return the facts lines before a record that may serve it or later ones.
-
-    Args:
-        connection: Connection to the database.
-
-        seq: Sequence number of the record.
-
-    Raises:
-        sqlite3.Error: They can't be read.
-    """
-    track = FactsTrack(keeps_lines=False)
-    for first, line in connection.execute(_EARLIER, (seq - SPAN + 1, seq - 1)):
-        track.take_earlier(line, first)
-    return track
 
 
 def find_facts(database: Database, digest: bytes, seq: int) -> bytes:
@@ -505,7 +323,7 @@ def _read_block(database: Database, seq: int, wanted: int) -> list[bytes]:
 def _read_singly(database: Database, seq: int, wanted: int) -> list[bytes]:
     """Find out which row is not as it should be."""
     with database.reading() as connection:
-        rows = list(read_rows(connection, seq, wanted))
+        rows = list(SqliteTables(connection).rows(seq, wanted))
     for position in range(wanted):
         if position >= len(rows) or rows[position][0] != seq + position:
             raise tampered(Reason.SHORTER, seq + position)
@@ -536,7 +354,7 @@ def check_beside(
     seq = beside.mark.seq
     if seq > head.mark.seq:
         raise tampered(Reason.SHORTER, head.mark.seq + 1)
-    for found, line in read_rows(connection, seq, 1):
+    for found, line in SqliteTables(connection).rows(seq, 1):
         # If it was pruned, the baseline tells what was there.
         if found == seq and leaf_hash(line) != beside.mark.leaf_hash:
             raise tampered(Reason.MARK, seq)
