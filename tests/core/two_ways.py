@@ -25,7 +25,7 @@ from hsm_core.algorithms import (
     HashAlgorithm,
     SignatureEncoding,
 )
-from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.errors import ApprovalRequiredError, AuthenticationError, HSMError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
 from hsm_core.policies import parse_policy
@@ -139,6 +139,9 @@ class TwoWays:
         ask = self._random.choice([self._ask, self._ask_later])
         before = self.by_plan
         planned = self._said(ask, request)
+        if _needs_approval(planned):
+            # It is requested only once, so that the second way would not record that.
+            planned = self._said(ask, request)
         was_planned = self.by_plan > before
         with patch.object(self._pipeline, "plans", _NoPlans()):
             plain = self._said(self._ask, request)
@@ -160,7 +163,8 @@ class TwoWays:
             for e in found
         ]
         for record in records:
-            record["bind"] = bool(record.get("bind"))
+            for name in ("bind", "operation_id"):
+                record[name] = bool(record.get(name))
             record["parameters"] = list(record.get("parameters", {}).items())
         uses = {name: after[name] - before[name] for name in after}
         return _plain(answer), records, uses
@@ -383,6 +387,12 @@ class TwoWays:
 
 
 _ENVELOPE: Final = CiphertextEncoding.ENVELOPE
+_APPROVAL_REQUIRED: Final = ApprovalRequiredError.__name__
+
+
+def _needs_approval(said: Said) -> bool:
+    answer = said[0]
+    return isinstance(answer, tuple) and answer[:2] == ("error", _APPROVAL_REQUIRED)
 
 
 def _expired() -> None:
