@@ -74,6 +74,60 @@ UseFollower: TypeAlias = Callable[[Sequence[Line], FactsTrack], int]
 """See `Follower.follow_uses`."""
 
 
+class CheckedPart(msgspec.Struct, frozen=True):
+    """
+    Consecutive records of an audit log that another process found good.
+
+    They are good if the log before them is, and if its next record is the first one.
+
+    Attributes:
+        first_seq: The first record.
+        first_leaf: Its leaf hash.
+        seq: The last record.
+        leaf_hash: Its leaf hash.
+        prunes: Entries that may tell of a prune, each with its seq and leaf hash.
+    """
+
+    first_seq: int
+    first_leaf: str
+    seq: int
+    leaf_hash: str
+    prunes: tuple[tuple[int, str, bytes], ...] = ()
+
+
+class PartFollower(msgspec.Struct, frozen=True):
+    """
+    Reaction to parts that were checked.
+
+    Attributes:
+        follow: Moves on over a part, and returns True; or returns False.
+        told: Called with the newest record of a part that was checked so far.
+    """
+
+    follow: Callable[[CheckedPart], bool]
+    told: Callable[[int], None]
+
+
+class CheckedAhead(Protocol):
+    """
+    Parts of an audit log that other processes check while it is read.
+
+    Attributes:
+        follower: Gets the parts; without it they are not used.
+    """
+
+    follower: PartFollower | None
+
+    def follow(self, position: int, /) -> bool:
+        """
+        Wait for the part of a closed segment, and move on to its end if it is good.
+
+        The first record of the segment was found good. If this returns False, the rest
+        of it must be read.
+        """
+        ...
+
+
 class StoredLog(Protocol):
     """
     Audit log as a medium holds it: its lines in order, and how they may end.
@@ -229,7 +283,7 @@ def first_follower(stored: StoredLog, hmac_key: bytes | None) -> Follower:
     seq, leaf_hash = PrunedPrefix(stored.first_seq, stored.baseline).start
     head = stored.head
     return Follower(
-        log_id=_log_id(stored),
+        log_id=log_id_of(stored),
         hmac_key=hmac_key,
         seq=seq,
         leaf_hash=leaf_hash,
@@ -237,7 +291,8 @@ def first_follower(stored: StoredLog, hmac_key: bytes | None) -> Follower:
     )
 
 
-def _log_id(stored: StoredLog) -> str | None:
+def log_id_of(stored: StoredLog) -> str | None:
+    """Return the id of a log, if its head mark or its baseline has it."""
     if stored.head is not None:
         return stored.head.log_id
     return None if stored.baseline is None else stored.baseline.header.log_id
@@ -335,6 +390,7 @@ def verify_log(
     progress: Callable[[int], None] | None = None,
     look: Look | None = None,
     look_from: int = 0,
+    ahead: CheckedAhead | None = None,
 ) -> OfflineVerification:
     """
     Verify every record of an audit log, and its end.
@@ -352,6 +408,8 @@ def verify_log(
         look_from: First record to call it with. A negative number counts from the end
             that the head mark names.
 
+        ahead: Parts that other processes check; they are not used with *look*.
+
     Raises:
         AuditTamperedError: The log is damaged; ``facts`` name the first bad record as
             ``seq`` and the ``reason``.
@@ -363,25 +421,45 @@ def verify_log(
     if look_from < 0:
         look_from += follower.mark.seq + 1 if follower.mark else 0
 
+    told = 0
+
+    def tell(seq: int) -> None:
+        nonlocal told
+        records = seq - before
+        if progress is not None and records - told >= _PROGRESS_EVERY:
+            told = records - records % _PROGRESS_EVERY
+            progress(told)
+
     def visit(entry: bytes) -> None:
         prefix.visit(entry, follower.seq, follower.leaf_hash)
         if look is not None and follower.seq >= look_from:
             look(stored.joined(entry), follower.seq)
-        records = follower.seq - before
-        if progress is not None and records % _PROGRESS_EVERY == 0:
-            progress(records)
+        tell(follower.seq)
 
     def follow_uses(lines: Sequence[Line], facts: FactsTrack) -> int:
-        if look is not None:
-            lines = lines[: max(look_from - follower.seq - 1, 0)]
+        first = follower.seq + 1
         count = follower.follow_uses(lines, facts)
-        records = follower.seq - before
-        if progress is not None and records % _PROGRESS_EVERY < count:
-            progress(records - records % _PROGRESS_EVERY)
+        if look is not None:
+            for seq in range(max(first, look_from), first + count):
+                look(stored.joined(lines[seq - first][0][1:]), seq)
+        tell(follower.seq)
         return count
+
+    def follow_part(part: CheckedPart) -> bool:
+        mark = follower.mark
+        joins = (follower.seq, follower.leaf_hash) == (part.first_seq, part.first_leaf)
+        if not joins or (mark is not None and mark.seq <= part.seq):
+            return False
+        for seq, leaf, entry in part.prunes:
+            prefix.visit(entry, seq, leaf)
+        follower.seq, follower.leaf_hash = part.seq, part.leaf_hash
+        tell(part.seq)
+        return True
 
     if not prefix.overlaps:
         stored.follow_uses = follow_uses
+        if ahead is not None and look is None:
+            ahead.follower = PartFollower(follow_part, tell)
     follow(stored, follower, visit)
     if follower.mark is None and hmac_key is not None and follower.seq >= 0:
         raise tampered(Reason.HEAD_MISSING, 0)

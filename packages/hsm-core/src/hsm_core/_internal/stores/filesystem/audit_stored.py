@@ -12,6 +12,7 @@ with a complete record in them were not torn by a crash.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
@@ -23,7 +24,7 @@ from hsm_core._internal.audit.head_mark import StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, claimed_seq
 from hsm_core._internal.audit.uses import Line, LineReader
-from hsm_core._internal.audit.verify import UseFollower, check_end
+from hsm_core._internal.audit.verify import CheckedAhead, UseFollower, check_end
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core.errors import AuditTamperedError
 
@@ -63,7 +64,9 @@ class StoredSegments:
         unmarked: Offset in the live segment of the first record that the mark does not
             know.
         torn_bytes: Length of the torn tail behind the good lines.
+        live_seq: First record of the live segment, as it says itself, if it has one.
         facts: Facts lines of the segment that is read.
+        ahead: Closed segments that other processes check meanwhile, if any do.
     """
 
     def __init__(
@@ -87,10 +90,11 @@ class StoredSegments:
         self.torn_bytes = 0
         self.facts = FactsTrack()
         self.follow_uses: UseFollower | None = None
+        self.ahead: CheckedAhead | None = None
         self._file = file
         self._codec = codec
         self._open_file = open_file
-        self._live_seq = first_seq(file) if file else None
+        self.live_seq = first_seq(file) if file else None
         # Numbers begin at 1, and anywhere in a log whose start was pruned.
         is_pruned = self.closed and baseline is not None
         self._first_number = self.closed[0].number if is_pruned else 1
@@ -106,7 +110,7 @@ class StoredSegments:
             return self.closed[0].first_seq
         line = nth_entry(self._file, 0) if self._file else None
         is_ours = line is not None and self._codec.is_record(line)
-        return max(self._live_seq or 0 if is_ours else 0, self._covered)
+        return max(self.live_seq or 0 if is_ours else 0, self._covered)
 
     def lines(self, start_seq: int, /) -> Generator[bytes, None, None]:
         """
@@ -138,8 +142,13 @@ class StoredSegments:
             if file is None:
                 raise tampered(Reason.SEGMENT, seq)
             self.facts = FactsTrack()
+            skip = None
+            if self.ahead is not None and end is not None:
+                skip = partial(self.ahead.follow, self._position)
             with file:
-                seq = yield from self._segment_lines(file, seq, end)
+                seq = yield from segment_lines(
+                    file, seq, end, self.facts, self.follow_uses, skip
+                )
             self._position += 1
         return seq
 
@@ -169,7 +178,7 @@ class StoredSegments:
         size = 0
         while True:
             if not size:
-                uses = self._follow_uses(reader)
+                uses = _follow_uses(reader, self.facts, self.follow_uses)
                 live.add(map(len, map(itemgetter(0), uses)))
                 seq += len(uses)
             if not (line := reader.readline()):
@@ -190,37 +199,11 @@ class StoredSegments:
             self.unterminated = not self._is_whole
             seq += 1
 
-    def _segment_lines(self, file: BinaryIO, seq: int, end: int | None) -> _Lines:
-        reader = LineReader(file)
-        while seq != end:
-            seq += len(self._follow_uses(reader, None if end is None else end - seq))
-            if seq == end or not (line := reader.readline()):
-                break
-            if not line.endswith(b"\n"):
-                raise tampered(_cut_reason(line), seq)
-            if line.startswith(START):
-                self.facts.take(line[:-1], seq)
-                continue
-            yield line[:-1]
-            seq += 1
-        if self.facts.is_waiting:
-            raise tampered(Reason.FACTS, seq)
-        return seq
-
-    def _follow_uses(self, reader: LineReader, limit: int | None = None) -> list[Line]:
-        """Follow the uses that come next, and return them."""
-        if self.follow_uses is None:
-            return []
-        uses = reader.uses(limit)
-        count = self.follow_uses(uses, self.facts)
-        reader.skip(count)
-        return uses[:count]
-
     def _end_of(self, position: int) -> int | None:
         """Return the record from which on the next segment wins, if it is known."""
         if position + 1 < len(self.closed):
             return self.closed[position + 1].first_seq
-        return self._live_seq
+        return self.live_seq
 
     def anchors(self, before: int, /) -> Iterator[tuple[int, bytes]]:
         """
@@ -239,8 +222,8 @@ class StoredSegments:
 
     def _names_join(self) -> bool:
         seqs = [segment.first_seq for segment in self.closed]
-        if self._live_seq is not None:
-            seqs.append(self._live_seq)
+        if self.live_seq is not None:
+            seqs.append(self.live_seq)
         numbers = [segment.number for segment in self.closed]
         expected = range(self._first_number, self._first_number + len(numbers))
         return numbers == list(expected) and seqs == sorted(set(seqs))
@@ -283,6 +266,74 @@ class StoredSegments:
     def has_grown(self, _follower: Follower, /) -> bool:
         """Return False: nobody else writes the log."""
         return False
+
+
+def segment_lines(
+    file: BinaryIO,
+    seq: int,
+    end: int | None,
+    facts: FactsTrack,
+    follow_uses: UseFollower | None,
+    skip: Callable[[], bool] | None = None,
+) -> _Lines:
+    """
+    Yield the entries of a closed segment.
+
+    Args:
+        file: The segment, at its start.
+
+        seq: Sequence number of its first entry.
+
+        end: That of the first entry of the next segment, if it is known.
+
+        facts: Takes the facts lines.
+
+        follow_uses: See `StoredLog.follow_uses`.
+
+        skip: Called after the first entry; returns whether all entries up to *end* were
+            followed in another way.
+
+    Returns:
+        The sequence number after the last good entry.
+
+    Raises:
+        AuditTamperedError: The segment is torn.
+        OSError: It can't be read.
+    """
+    reader = LineReader(file)
+    while seq != end:
+        limit = None if end is None else end - seq
+        seq += len(_follow_uses(reader, facts, follow_uses, limit))
+        if seq == end or not (line := reader.readline()):
+            break
+        if not line.endswith(b"\n"):
+            raise tampered(_cut_reason(line), seq)
+        if line.startswith(START):
+            facts.take(line[:-1], seq)
+            continue
+        yield line[:-1]
+        seq += 1
+        if skip is not None and end is not None and skip():
+            return end
+        skip = None
+    if facts.is_waiting:
+        raise tampered(Reason.FACTS, seq)
+    return seq
+
+
+def _follow_uses(
+    reader: LineReader,
+    facts: FactsTrack,
+    follow_uses: UseFollower | None,
+    limit: int | None = None,
+) -> list[Line]:
+    """Follow the uses that come next, and return them."""
+    if follow_uses is None:
+        return []
+    uses = reader.uses(limit)
+    count = follow_uses(uses, facts)
+    reader.skip(count)
+    return uses[:count]
 
 
 def _cut_reason(line: bytes) -> Reason:

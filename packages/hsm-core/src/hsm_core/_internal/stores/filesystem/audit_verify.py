@@ -12,7 +12,12 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn, TypeAlias
 
@@ -29,6 +34,7 @@ from hsm_core._internal.audit.verify import (
     Look,
     OfflineVerification,
     follow,
+    log_id_of,
     of_events,
     skip_to_needed,
     verify_log,
@@ -43,6 +49,10 @@ from hsm_core._internal.stores.filesystem.audit_files import (
 )
 from hsm_core._internal.stores.filesystem.audit_segments import Segment, segments_of
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
+from hsm_core._internal.stores.filesystem.audit_workers import (
+    SegmentWorkers,
+    segment_workers,
+)
 from hsm_core._internal.stores.filesystem.opening import sibling
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
@@ -117,9 +127,10 @@ class AuditVerifier:
             tries_left -= 1
             before = self._places()
             try:
-                with self._opened() as stored:
+                with self._opened() as stored, self._ahead(stored, look) as ahead:
+                    stored.ahead = ahead
                     found = verify_log(
-                        stored, self._hmac_key, progress, look, look_from
+                        stored, self._hmac_key, progress, look, look_from, ahead
                     )
                 return replace(found, in_use=not found.clean and self._is_in_use())
             except AuditTamperedError:
@@ -129,6 +140,16 @@ class AuditVerifier:
                     raise
             except OSError as error:
                 raise self._unreadable(error) from error
+
+    def _ahead(
+        self, stored: StoredSegments, look: Look | None
+    ) -> AbstractContextManager[SegmentWorkers | None]:
+        """Give workers for the closed segments, if they save time."""
+        if look is not None:
+            return nullcontext()
+        return segment_workers(
+            stored.closed, stored.live_seq, log_id_of(stored), self._hmac_key
+        )
 
     def follow(
         self,

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""Workers that check closed segments: same results and same faults as without them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from hsm_core._internal.audit.verify import OfflineVerification, PartFollower
+from hsm_core._internal.stores.filesystem import audit_verify, audit_workers
+from hsm_core._internal.stores.filesystem.audit_segments import Segment
+from hsm_core.errors import AuditTamperedError
+from hsm_core.testing import FakeClock
+from tests.core.audit_prune_support import prune
+from tests.core.audit_support import KEY, copy_of, draft, fill, open_log, opened
+
+RECORDS = 120
+TRIALS = 15
+
+Started = list[subprocess.Popen[bytes]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the path of a closed log with many short segments, to copy."""
+    path = tmp_path_factory.mktemp("trail") / "log" / "audit.log"
+    with opened(path, segment_bytes=4096) as log:
+        for number in range(RECORDS - 1):
+            kind = "GenerateRandom" if number % 7 == 0 else "Sign"
+            log.append([draft(number, kind=kind)], durable=True).wait()
+    return path
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Make every log worth two workers, and give those that were started."""
+    found: Started = []
+    start = audit_workers._started  # noqa: SLF001 (to see what is started)
+
+    def started(*args: object) -> subprocess.Popen[bytes] | None:
+        worker: subprocess.Popen[bytes] | None = start(*args)  # type: ignore[arg-type]
+        if worker is not None:
+            found.append(worker)
+        return worker
+
+    monkeypatch.setattr(audit_workers, "_started", started)
+    monkeypatch.setattr(audit_workers, "PAYS_FROM", 0)
+    monkeypatch.setattr(audit_workers, "processors", lambda: 3)
+    return found
+
+
+class _Checked:
+    """Closed segments, checked in this process as workers check them."""
+
+    def __init__(
+        self, closed: Sequence[Segment], live_seq: int, log_id: str, key: bytes | None
+    ) -> None:
+        self.follower: PartFollower | None = None
+        self.taken = 0
+        ends = [*(segment.first_seq for segment in closed[1:]), live_seq]
+        self._parts = [
+            audit_workers.check_segment(s.path, s.first_seq, end, log_id, key)
+            for s, end in zip(closed, ends, strict=True)
+        ]
+
+    def follow(self, position: int, /) -> bool:
+        """Move on over a good part."""
+        part = self._parts[position]
+        good = part is not None and self.follower is not None
+        good = good and self.follower.follow(part)  # type: ignore[union-attr, arg-type]
+        self.taken += good
+        return good
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[_Checked]:
+    """Check all closed segments ahead, without processes, and give what did it."""
+    found: list[_Checked] = []
+
+    @contextmanager
+    def ahead(
+        closed: Sequence[Segment], live_seq: int, log_id: str, key: bytes | None
+    ) -> Iterator[_Checked]:
+        found.append(_Checked(closed, live_seq, log_id, key))
+        yield found[-1]
+
+    monkeypatch.setattr(audit_verify, "segment_workers", ahead)
+    return found
+
+
+def _verified(path: Path, key: bytes | None) -> OfflineVerification | dict[str, object]:
+    try:
+        return audit_verify.AuditVerifier(path, key).verify()
+    except AuditTamperedError as error:
+        return dict(error.facts)
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["key", "chain"])
+def test_two_workers_verify_a_log(
+    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch, key: bytes | None
+) -> None:
+    """The result is that of one process, and no worker is left."""
+    found = audit_verify.AuditVerifier(made, key).verify()
+    assert [2, 2] == [len(workers), len([w for w in workers if w.poll() is not None])]
+    monkeypatch.setattr(audit_workers, "processors", lambda: 1)
+
+    assert audit_verify.AuditVerifier(made, key).verify() == found
+    assert (RECORDS, 2) == (found.records, len(workers))
+
+
+def test_a_worker_that_is_killed_is_not_needed(
+    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that verifies reads the segments of the worker itself."""
+    start = audit_workers._started  # noqa: SLF001 (to kill what is started)
+
+    def killed(*args: object) -> subprocess.Popen[bytes] | None:
+        worker: subprocess.Popen[bytes] | None = start(*args)  # type: ignore[arg-type]
+        if worker is not None:
+            worker.kill()
+        return worker
+
+    monkeypatch.setattr(audit_workers, "_started", killed)
+
+    assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
+    assert 2 == len(workers)
+
+
+def test_an_interrupt_stops_the_workers(made: Path, workers: Started) -> None:
+    """No process goes on after a verification that was interrupted."""
+
+    def interrupt(_records: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_verify.AuditVerifier(made, KEY).verify(interrupt)
+
+    assert [True, True] == [worker.poll() is not None for worker in workers]
+
+
+def test_a_short_log_has_no_workers(
+    made: Path, workers: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would take longer to start than they save."""
+    monkeypatch.setattr(audit_workers, "PAYS_FROM", 1 << 20)
+
+    assert RECORDS == audit_verify.AuditVerifier(made, KEY).verify().records
+    assert not workers
+
+
+def _damage_byte(data: bytes, random: Random) -> bytes:
+    at = random.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << random.randrange(8)]) + data[at + 1 :]
+
+
+def _damage_lines(data: bytes, random: Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    one, other = random.randrange(len(lines)), random.randrange(len(lines))
+    match random.randrange(3):
+        case 0:
+            del lines[one]
+        case 1:
+            lines[one], lines[other] = lines[other], lines[one]
+        case _:
+            lines.insert(one, lines[other])
+    return b"".join(lines)
+
+
+def _cut(data: bytes, random: Random) -> bytes:
+    return data[: random.randrange(len(data))]
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["key", "chain"])
+@pytest.mark.parametrize("damage", [_damage_byte, _damage_lines, _cut])
+def test_the_first_fault_is_the_same(
+    made: Path,
+    tmp_path: Path,
+    checked: list[_Checked],
+    damage: Callable[[bytes, Random], bytes],
+    key: bytes | None,
+) -> None:
+    """Whatever happened to a segment is reported as by one process alone."""
+    random = Random(f"{damage.__name__} {key is None}")
+    path = copy_of(made, tmp_path / "log")
+    segments = sorted(path.parent.glob("audit.log.0*"))
+    with pytest.MonkeyPatch.context() as alone:
+        alone.setattr(audit_verify, "segment_workers", audit_workers.segment_workers)
+        assert _verified(path, key) == _verified(made, key)
+    for _ in range(TRIALS):
+        segment = random.choice(segments)
+        before = segment.read_bytes()
+        segment.write_bytes(damage(before, random))
+        with pytest.MonkeyPatch.context() as alone:
+            alone.setattr(
+                audit_verify, "segment_workers", audit_workers.segment_workers
+            )
+            expected = _verified(path, key)
+
+        assert expected == _verified(path, key)
+        segment.write_bytes(before)
+    assert any(ahead.taken > 1 for ahead in checked)
+
+
+def test_the_record_of_a_prune_is_found_by_a_worker(
+    tmp_path: Path, checked: list[_Checked]
+) -> None:
+    """It may stand in a segment that the verifying process does not read."""
+    clock = FakeClock()
+    path = tmp_path / "log" / "audit.log"
+    log = open_log(path, segment_bytes=4096, clock=clock)
+    fill(log, 40, one_by_one=True)
+    clock.advance(timedelta(days=10).total_seconds())
+    prune(log, clock, 5)
+    fill(log, 60, one_by_one=True)
+    log.close()
+    found = audit_verify.AuditVerifier(path, KEY).verify()
+
+    assert found.baseline_checked
+    assert found.first_seq > 0
+    assert checked[-1].taken > 2
