@@ -50,6 +50,7 @@ def accounts_over(
     *,
     rules: UseRules = SMALL,
     near: list[int] | None = None,
+    clock: FakeClock | None = None,
 ) -> UseAccounts:
     """Return accounts over counters; what comes near is added to *near*."""
     noted = [] if near is None else near
@@ -58,7 +59,7 @@ def accounts_over(
         RING,
         key_store(),
         TamperedKeys(lambda key_id, found: None),
-        FakeClock(),
+        clock or FakeClock(),
         on_near_limit=lambda use, uses, limit: noted.append(uses),
         rules=rules,
     )

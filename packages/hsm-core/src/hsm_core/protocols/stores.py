@@ -150,9 +150,12 @@ class UseCounters(Protocol):
     Where the counters of key materials lie: small values by material id.
 
     Nothing in it is trusted: values are authenticated by who writes them.
-    Implementers promise that `put` is atomic, and durable when it returns. Safe for
-    many threads.
+    Implementers promise that `put` and `replace` are atomic, and durable when they
+    return. Safe for many threads.
     """
+
+    is_shared: bool = False
+    """Whether other nodes of a cluster change the values meanwhile."""
 
     def get(self, material_id: str, /) -> bytes | None:
         """
@@ -172,6 +175,29 @@ class UseCounters(Protocol):
             StoreUnavailableError: It can't be written.
         """
         ...
+
+    def replace(self, material_id: str, before: bytes | None, after: bytes, /) -> bool:
+        """
+        Replace the value of a material if nobody else has changed it.
+
+        Without other nodes nobody has.
+
+        Args:
+            material_id: The material.
+
+            before: The value that was read or stored last; None if there was none.
+
+            after: The value to store.
+
+        Returns:
+            Whether it was replaced.
+
+        Raises:
+            StorageFullError: There is no room; the old value is still there.
+            StoreUnavailableError: It can't be written; it may have been.
+        """
+        self.put(material_id, after)
+        return True
 
     def put_first(self, material_id: str, value: bytes, /) -> None:
         """

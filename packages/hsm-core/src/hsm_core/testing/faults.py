@@ -157,8 +157,9 @@ def faulty_use_counters(counters: UseCounters, faults: Faults) -> UseCounters:
     """Return `UseCounters` whose calls fail when a test has planned it."""
 
     def around(name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        # A first value fails as any other does.
-        faults.strike(f"counters.{name.removesuffix('_first')}")
+        # A value fails as any other does, however it is stored.
+        name = "put" if name in {"put_first", "replace"} else name
+        faults.strike(f"counters.{name}")
         return call(*arguments)
 
     return wrapped(counters, around)

@@ -4,8 +4,10 @@ Use counters: how often a key's material protected data, and its limit.
 
 Counts belong to material, so that a rolled-back version continues the count of its
 source. Blocks of uses are reserved durably in advance: a crash counts too many uses,
-never too few. If a value was altered or removed, its material can't protect new data;
-existing ciphertexts can still be decrypted.
+never too few. The nodes of a cluster reserve blocks in the same value, so that all of
+them together stay below the limit; a block of a node that died counts as used. If a
+value was altered or removed, its material can't protect new data; existing ciphertexts
+can still be decrypted.
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ _START: Final = b"FHKU\x01"
 _COUNTS: Final = struct.Struct(">5sBQQQ")
 _MAC_BYTES: Final = 32
 _WARNED: Final = 1
+_SHARES: Final = 8
+"""A block takes one part of so many of what is left: other nodes need some of it."""
+_ORPHAN_SECONDS: Final = 3600
+"""Time after which a value without a key is of no change under way on another node."""
 
 MacOf = Callable[[str, bytes], bytes]
 """MAC of a material's counts, bound to the store."""
@@ -122,20 +128,24 @@ class UseAccount:
         growing: Held while a block is reserved in the store; never by a mere `take`.
         is_loaded: Whether what is stored has been read.
         is_closed: Whether it accepts no more uses.
+        is_doubtful: Whether the store may have lost its newest block.
         last_used_at: Microseconds since 1970, or 0.
         limit: As given.
+        stored: Stored form that was read or written last; None if there was none.
         warned: Whether the audit log has the warning near the limit.
     """
 
     def __init__(self, limit: int, rules: UseRules) -> None:
         self.limit = limit
         self.growing = threading.Lock()
-        self.is_loaded = self.is_closed = self.warned = False
+        self.is_loaded = self.is_closed = self.is_doubtful = self.warned = False
         self.last_used_at = 0
+        self.stored: bytes | None = None
         self._rules = rules
         self._near = -(-limit * rules.near_percent // 100)
         self._lock = threading.Lock()
         self._uses = self._size = self._ceiling = 0
+        self._first = self._first_size = 0
         self._stored = UseValue()
         self._more_uses, self._more_bytes = rules.first_uses, rules.first_bytes
 
@@ -148,13 +158,41 @@ class UseAccount:
             self._uses, self._size, self.last_used_at = total, total_size, now
             return True
 
-    def load(self, stored: UseValue) -> None:
-        """Start with the stored value: all of it counts as used."""
+    def load(
+        self, value: UseValue, stored: bytes | None, *, lost: UseValue | None = None
+    ) -> None:
+        """Start with a stored value, of which all counts as used; see `added`."""
         with self._lock:
-            self._uses, self._size = stored.uses, stored.size
-            self.last_used_at = max(self.last_used_at, stored.last_used_at)
-            self._settle(stored)
+            self._uses, self._size = value.uses, value.size
+            self.last_used_at = max(self.last_used_at, value.last_used_at)
+            self._settle(value, stored)
+            self._first, self._first_size = (lost or value).uses, (lost or value).size
             self.is_loaded = True
+
+    def follow(self, value: UseValue, stored: bytes | None) -> None:
+        """Count what other nodes have reserved or given back as used, or unused."""
+        with self._lock:
+            uses = value.uses - self._stored.uses
+            size = value.size - self._stored.size
+            self._uses, self._size = self._uses + uses, self._size + size
+            self._first, self._first_size = self._first + uses, self._first_size + size
+            self.last_used_at = max(self.last_used_at, value.last_used_at)
+            self._settle(value, stored)
+
+    def doubt(self) -> None:
+        """Allow no more uses before the block is added again to what is stored."""
+        with self._lock:
+            self.is_doubtful = True
+            self._ceiling = -1
+
+    def added(self, value: UseValue) -> UseValue:
+        """Return a stored value with the uses of the newest block added again."""
+        with self._lock:
+            uses = value.uses + self._uses - self._first
+            size = value.size + self._size - self._first_size
+            return value._replace(
+                uses=min(uses, self.limit) if self.limit else uses, size=size
+            )
 
     def exceeds(self, uses: int) -> bool:
         """Return whether so many more are over the limit."""
@@ -170,21 +208,23 @@ class UseAccount:
         with self._lock:
             reserved, reserved_size = self._stored.uses, self._stored.size
             if self._uses + uses > reserved:
-                reserved = self._uses + max(uses, self._more_uses)
+                more = self._more_uses
+                if self.limit:
+                    more = min(more, (self.limit - self._uses) // _SHARES)
+                reserved = self._uses + max(uses, more)
             if self._size + size > reserved_size:
                 reserved_size = self._size + max(size, self._more_bytes)
-            if self.limit:
-                reserved = min(reserved, self.limit)
             return UseValue(reserved, reserved_size, self.last_used_at, warned)
 
-    def adopt(self, stored: UseValue) -> None:
+    def adopt(self, value: UseValue, stored: bytes) -> None:
         """Adopt the stored value as reserved."""
         with self._lock:
-            if stored.uses > self._stored.uses:
+            if value.uses > self._stored.uses:
                 self._more_uses = min(2 * self._more_uses, self._rules.most_uses)
-            if stored.size > self._stored.size:
+            if value.size > self._stored.size:
                 self._more_bytes = min(2 * self._more_bytes, self._rules.most_bytes)
-            self._settle(stored)
+            self._settle(value, stored)
+            self._first, self._first_size = self._uses, self._size
 
     def close(self) -> UseValue | None:
         """Stop, and return exact counts if they differ from the stored value."""
@@ -195,18 +235,30 @@ class UseAccount:
             return exact if exact != self._stored else None
 
     def counts(self) -> UseValue:
-        """Return exact counts."""
+        """Return exact counts; of other nodes, what they have reserved."""
         with self._lock:
             return self._exact()
+
+    def seen_in(self, value: UseValue) -> UseValue:
+        """Return a stored value without what is reserved here and not used."""
+        with self._lock:
+            if not self.is_loaded:
+                return value
+            return value._replace(
+                uses=value.uses + self._uses - self._stored.uses,
+                size=value.size + self._size - self._stored.size,
+            )
 
     def _exact(self) -> UseValue:
         return UseValue(self._uses, self._size, self.last_used_at, self.warned)
 
-    def _settle(self, stored: UseValue) -> None:
-        self._stored, self.warned = stored, stored.warned
-        self._ceiling = stored.uses
+    def _settle(self, value: UseValue, stored: bytes | None) -> None:
+        self._stored, self.stored, self.warned = value, stored, value.warned
+        self._ceiling = value.uses
         if self.limit and not self.warned:
             self._ceiling = min(self._ceiling, self._near - 1)
+        if self.is_closed or self.is_doubtful:
+            self._ceiling = -1
 
     def is_near(self, uses: int) -> bool:
         """Return whether so many in all are worth a warning."""
@@ -280,6 +332,7 @@ class UseAccounts:
         self._rules = rules or UseRules()
         self._accounts: dict[str, UseAccount] = {}
         self._fresh: set[str] = set()
+        self._orphans: dict[str, float] = {}
         self._is_closed = False
 
     def take(self, use: Use, *, at_once: bool = False) -> None:
@@ -374,10 +427,18 @@ class UseAccounts:
         """
         Return the materials that have a value and were not made by this HSM.
 
+        Another node stores the first value of a material before the key that has it.
+        With other nodes, these are the materials that a call an hour ago found, too.
+
         Raises:
             StoreUnavailableError: They can't be read.
         """
-        return set(self._counters.material_ids()) - self._fresh
+        found = set(self._counters.material_ids()) - self._fresh
+        if not self._counters.is_shared:
+            return found
+        now = self._clock.monotonic()
+        self._orphans = {name: self._orphans.get(name, now) for name in found}
+        return {name for name, at in self._orphans.items() if now - at > _ORPHAN_SECONDS}
 
     def tidy(self, orphans: Iterable[str]) -> None:
         """
@@ -401,11 +462,11 @@ class UseAccounts:
         if version.state is KeyState.DESTROYED:
             return None, Integrity.OK
         account = self.account_of(key, version)
-        if account.is_loaded:
+        if account.is_loaded and not self._counters.is_shared:
             return self._shown(account, account.counts()), Integrity.OK
-        value, found = self._judge(version.material_id, account.limit)
+        value, _, found = self._judge(version.material_id, account.limit)
         if value is not None:
-            return self._shown(account, value), Integrity.OK
+            return self._shown(account, account.seen_in(value)), Integrity.OK
         if self._has_moved(key):
             return None, Integrity.OK
         if version.state is KeyState.ACTIVE:
@@ -427,6 +488,16 @@ class UseAccounts:
                     found = max(found, microseconds(use.last_used_at))
         return found
 
+    def doubt_blocks(self) -> None:
+        """
+        Add the newest block of each material again before it is used.
+
+        To be called once a database that may have lost the newest changes is in use,
+        such as a standby that was promoted.
+        """
+        for account in list(self._accounts.values()):
+            account.doubt()
+
     def close(self, timeout_seconds: float) -> None:
         """
         Stop, and store exact counts.
@@ -437,11 +508,11 @@ class UseAccounts:
         deadline = self._clock.monotonic() + timeout_seconds
         for material_id, account in list(self._accounts.items()):
             with account.growing:
-                exact = account.close()
-            if exact is None or self._clock.monotonic() > deadline:
-                continue
-            with suppress(StoreUnavailableError):
-                self._store_exact(material_id, account, exact)
+                account.close()
+                if account.is_doubtful or self._clock.monotonic() > deadline:
+                    continue
+                with suppress(StoreUnavailableError):
+                    self._store_exact(material_id, account)
 
     def account_of(self, key: KeyDocument, version: VersionDocument) -> UseAccount:
         """Return the account of a version's material."""
@@ -458,12 +529,17 @@ class UseAccounts:
         if account.is_closed or self._has_moved(use.key):
             raise GenerationConflictError
         if not account.is_loaded:
-            account.load(self._read(use.key, use.version))
+            account.load(*self._read(use.key, use.version))
         while not account.take(use.uses, use.size, self._clock.now()):
-            self._enlarge(account, use)
+            if account.is_doubtful:
+                self._add_again(account, use)
+            else:
+                self._enlarge(account, use)
 
     def _enlarge(self, account: UseAccount, use: Use) -> None:
-        material_id, used = use.version.material_id, account.counts().uses
+        if account.exceeds(use.uses) or account.comes_near(use.uses):
+            self._follow(account, use)
+        used = account.counts().uses
         if account.exceeds(use.uses):
             raise UseLimitError(
                 f"Version {use.version.version} of this key was used {used} times "
@@ -479,16 +555,50 @@ class UseAccounts:
             warned = True
         value = account.enlarged(use.uses, use.size, warned=warned)
         failpoint("uses.before_put")
-        self._counters.put(material_id, encode_value(material_id, value, self._mac_of))
+        stored = self._replace(use.version.material_id, account.stored, value)
         failpoint("uses.after_put")
-        account.adopt(value)
+        if stored is None:
+            self._follow(account, use)
+        else:
+            account.adopt(value, stored)
 
-    def _read(self, key: KeyDocument, version: VersionDocument) -> UseValue:
-        """Return what is stored of a material, authenticated."""
+    def _follow(self, account: UseAccount, use: Use) -> None:
+        """Read what other nodes have reserved, if there are any."""
+        if self._counters.is_shared:
+            account.follow(*self._read(use.key, use.version))
+
+    def _add_again(self, account: UseAccount, use: Use) -> None:
+        """Count the newest block once more, which the store may have lost."""
+        account.is_doubtful = False
+        try:
+            value, stored = self._read(use.key, use.version)
+            after = account.added(value)
+            if after != value:
+                stored = self._replace(use.version.material_id, stored, after)
+        except BaseException:
+            account.doubt()
+            raise
+        if stored is None and after != value:
+            account.doubt()
+        else:
+            account.load(after, stored, lost=value)
+
+    def _replace(
+        self, material_id: str, before: bytes | None, value: UseValue
+    ) -> bytes | None:
+        """Store a value, and return its stored form; None if others were first."""
+        stored = encode_value(material_id, value, self._mac_of)
+        done = self._counters.replace(material_id, before, stored)
+        return stored if done else None
+
+    def _read(
+        self, key: KeyDocument, version: VersionDocument
+    ) -> tuple[UseValue, bytes | None]:
+        """Return what is stored of a material, authenticated, and its stored form."""
         limit = self._rules.limit_of(key.algorithm)
-        value, found = self._judge(version.material_id, limit)
+        value, stored, found = self._judge(version.material_id, limit)
         if value is not None:
-            return value
+            return value, stored
         if self._has_moved(key):
             # The material may just have been destroyed, and its counter with it.
             raise GenerationConflictError
@@ -500,24 +610,34 @@ class UseAccounts:
             found,
         )
 
-    def _judge(self, material_id: str, limit: int) -> tuple[UseValue | None, Integrity]:
+    def _judge(
+        self, material_id: str, limit: int
+    ) -> tuple[UseValue | None, bytes | None, Integrity]:
         stored = self._counters.get(material_id)
         if stored is None:
             # Where there is no limit, the first value is stored with the first use.
-            return (None, Integrity.MISSING) if limit else (UseValue(), Integrity.OK)
+            if limit:
+                return None, None, Integrity.MISSING
+            return UseValue(), None, Integrity.OK
         value = decode_value(material_id, stored, self._mac_of)
-        return value, Integrity.TAMPERED if value is None else Integrity.OK
+        return value, stored, Integrity.TAMPERED if value is None else Integrity.OK
 
-    def _store_exact(
-        self, material_id: str, account: UseAccount, exact: UseValue
-    ) -> None:
-        if not account.is_loaded:
-            # It was used only for what is not counted.
-            known, _ = self._judge(material_id, account.limit)
-            if known is None:
+    def _store_exact(self, material_id: str, account: UseAccount) -> None:
+        """Store what was used, and nothing reserved; retry if another node is first."""
+        while (exact := account.close()) is not None:
+            before = account.stored
+            if not account.is_loaded:
+                # It was used only for what is not counted.
+                known, before, _ = self._judge(material_id, account.limit)
+                if known is None:
+                    return
+                exact = known._replace(last_used_at=exact.last_used_at)
+            if self._replace(material_id, before, exact) is not None:
                 return
-            exact = known._replace(last_used_at=exact.last_used_at)
-        self._counters.put(material_id, encode_value(material_id, exact, self._mac_of))
+            known, stored, _ = self._judge(material_id, account.limit)
+            if known is None or account.is_doubtful:
+                return
+            account.follow(known, stored)
 
     def _shown(self, account: UseAccount, counts: UseValue) -> UseInfo:
         last_used_at = max(counts.last_used_at, account.last_used_at)
