@@ -53,6 +53,15 @@ class TestEveryImplementation:
         assert b"second" == counters.get(ONE)
         assert [ONE] == list(counters.material_ids())
 
+    def test_replace(self, counters: UseCounters) -> None:
+        """
+        The value that was read last, or none, is replaced.
+        """
+        assert counters.replace(ONE, None, b"first")
+        assert counters.replace(ONE, b"first", b"second")
+
+        assert b"second" == counters.get(ONE)
+
     def test_discard(self, counters: UseCounters) -> None:
         """
         A discarded value is gone, and discarding what is not there is no error.

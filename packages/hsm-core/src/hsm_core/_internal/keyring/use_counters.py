@@ -438,7 +438,8 @@ class UseAccounts:
             return found
         now = self._clock.monotonic()
         self._orphans = {name: self._orphans.get(name, now) for name in found}
-        return {name for name, at in self._orphans.items() if now - at > _ORPHAN_SECONDS}
+        old = now - _ORPHAN_SECONDS
+        return {name for name, at in self._orphans.items() if at < old}
 
     def tidy(self, orphans: Iterable[str]) -> None:
         """

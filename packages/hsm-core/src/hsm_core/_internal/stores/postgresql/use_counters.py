@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hsm_core._internal.keyring.documents import is_key_id
-from hsm_core._internal.stores.postgresql.database import Database
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core._internal.stores.records import check_material_id
 from hsm_core.protocols import UseCounters
 
@@ -35,7 +35,7 @@ class PostgresUseCounters(UseCounters):
 
     is_shared = True
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: ClusterDatabase) -> None:
         self._database = database
 
     def __repr__(self) -> str:
