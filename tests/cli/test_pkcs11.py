@@ -331,17 +331,19 @@ def test_a_copy_ends_and_its_key_stays(tmp_path: Path) -> None:
     with running_token(tmp_path) as token, token.client() as client:
         session, other = client.open_session(), client.open_session()
         (key,) = client.find(session, of_key(b"ec"))
-        copy = template([(CKA_TOKEN, flag(False))])
+        copy = template([(CKA_TOKEN, flag(False)), (CKA_LABEL, data(b"copied"))])
         copies = [
             first(client.call(21, "uuaA", ulong(one) + ulong(key) + copy))
             for one in (session, other)
         ]
         signature = client.sign(session, mechanism(CKM_ECDSA), copies[1], bytes(32))
+        named = client.find(session, of_key(b"copied"))
         client.call(22, "uu", ulong(session) + ulong(copies[0]))
         client.call(11, "u", ulong(other))
         left = client.find(session, of_key(b"ec"))
 
     assert len(signature) == 64
+    assert named == copies
     assert left == [key]
 
 
@@ -515,7 +517,7 @@ def test_sessions_have_rules(token: Token) -> None:
 
 
 def test_data_objects_live_in_a_session(token: Token) -> None:
-    """A data object is found until its session ends; keys can't be given by value."""
+    """A data object is found until its session ends; one of the token is refused."""
     with token.client() as client:
         session, other = client.open_session(), client.open_session()
         given = [
@@ -527,8 +529,8 @@ def test_data_objects_live_in_a_session(token: Token) -> None:
         before = client.find(session, given)
         client.call(11, "u", ulong(other))
         after = client.find(session, given)
-        secret = [(CKA_CLASS, number(CKO_SECRET_KEY)), (CKA_VALUE, data(bytes(32)))]
-        refused = refusal(client, 20, "uaA", ulong(session) + template(secret))
+        kept = [*given, (CKA_TOKEN, flag(True))]
+        refused = refusal(client, 20, "uaA", ulong(session) + template(kept))
 
     assert (len(before), after) == (1, [])
     assert refused == CKR_TEMPLATE_INCONSISTENT

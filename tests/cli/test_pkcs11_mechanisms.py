@@ -13,7 +13,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_public_key,
+)
 
 from hsm_cli.interfaces.access import Access, Server
 from hsm_cli.interfaces.access import LocalProgram as Caller
@@ -47,6 +52,7 @@ P256 = bytes.fromhex("06082a8648ce3d030107")
 ED25519 = bytes.fromhex("06032b6570")
 HASHES = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
 ROOM = struct.pack(">I", 65_536)
+NO_PASSWORD = NoEncryption()
 QUERY = struct.pack(">I", 0)
 
 
@@ -77,6 +83,10 @@ class Program:
     def secret(self, kind: int, attributes: Attributes) -> int:
         """Generate a secret session key."""
         return first(self.call(58, "uMaA", mechanism(kind), template(attributes)))
+
+    def created(self, attributes: Attributes) -> int:
+        """Create an object from its value."""
+        return first(self.call(20, "uaA", template(attributes)))
 
     def begin(self, function: int, how: bytes, key: int) -> None:
         """Begin an operation."""
@@ -501,6 +511,102 @@ def test_a_usage_that_a_template_denies(program: Program) -> None:
     with pytest.raises(CallError) as caught:
         program.pair(ck.CKM_EC_KEY_PAIR_GEN, no_verify, no_sign)
     assert ck.CKR_TEMPLATE_INCONSISTENT == caught.value.rv
+
+
+def test_a_mac_key_of_one_direction(program: Program) -> None:
+    """A key of which the template denies CKA_SIGN verifies MACs and computes none."""
+    value: Attributes = [
+        (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+        (ck.CKA_KEY_TYPE, number(ck.CKK_GENERIC_SECRET)),
+        (ck.CKA_VALUE, data(bytes(range(32)))),
+    ]
+    one_way: Attributes = [(ck.CKA_SIGN, flag(False)), (ck.CKA_VERIFY, flag(True))]
+    how = mechanism(ck.CKM_SHA256_HMAC)
+    expected = hmac.digest(bytes(range(32)), b"hello", "sha256")
+
+    signer = program.created(value)
+    verifier = program.created(value + one_way)
+
+    assert expected == program.sign(how, signer, b"hello")
+    program.verify(how, verifier, b"hello", expected)
+    with pytest.raises(CallError) as caught:
+        program.sign(how, verifier, b"hello")
+    assert ck.CKR_KEY_FUNCTION_NOT_PERMITTED == caught.value.rv
+
+
+@pytest.mark.parametrize("algorithm", ["RSA", "EC"])
+def test_private_keys_are_imported(
+    token: Token, tmp_path: Path, algorithm: str
+) -> None:
+    """pkcs11-tool writes a private key of a file, and what it signs verifies."""
+    key = (
+        rsa.generate_private_key(65537, 2048)
+        if algorithm == "RSA"
+        else ec.generate_private_key(ec.SECP256R1())
+    )
+    file, signed = tmp_path / "key.der", tmp_path / "signed"
+    file.write_bytes(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NO_PASSWORD))
+    (tmp_path / "data").write_bytes(b"hello")
+    token.tool(
+        *("--write-object", file, "--type", "privkey", "--usage-sign"),
+        *("--label", f"own {algorithm}", "--id", "77"),
+    )
+
+    token.tool(
+        *(
+            "--sign",
+            "--mechanism",
+            "SHA256-RSA-PKCS" if algorithm == "RSA" else "ECDSA-SHA256",
+        ),
+        *("--label", f"own {algorithm}", "--input-file", tmp_path / "data"),
+        *("--output-file", signed, "--signature-format", "openssl"),
+    )
+
+    public = key.public_key()
+    if isinstance(public, rsa.RSAPublicKey):
+        public.verify(signed.read_bytes(), b"hello", padding.PKCS1v15(), HASHES[256])
+    else:
+        public.verify(signed.read_bytes(), b"hello", ec.ECDSA(HASHES[256]))
+
+
+def test_bad_values_of_keys(program: Program) -> None:
+    """A key that is no key of its type is refused, and nothing of it is told."""
+    secret: Attributes = [
+        (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+        (ck.CKA_KEY_TYPE, number(ck.CKK_AES)),
+    ]
+    for attributes, rv in (
+        (secret, ck.CKR_TEMPLATE_INCOMPLETE),
+        ([*secret, (ck.CKA_VALUE, data(bytes(32)))], ck.CKR_ATTRIBUTE_VALUE_INVALID),
+        ([*secret, (ck.CKA_VALUE, data(b"short"))], ck.CKR_KEY_SIZE_RANGE),
+        (
+            [
+                (ck.CKA_CLASS, number(ck.CKO_PRIVATE_KEY)),
+                (ck.CKA_KEY_TYPE, number(ck.CKK_EC)),
+                (ck.CKA_EC_PARAMS, data(P256)),
+                (ck.CKA_VALUE, data(b"\xff" * 32)),
+            ],
+            ck.CKR_ATTRIBUTE_VALUE_INVALID,
+        ),
+    ):
+        with pytest.raises(CallError) as caught:
+            program.created(attributes)
+        assert rv == caught.value.rv
+
+
+def test_keys_by_value_need_the_right_to_import(tmp_path: Path) -> None:
+    """Who may not import keys can't create them from their value."""
+    with running_token(tmp_path) as token, token.client() as client:
+        with pytest.raises(CallError) as caught:
+            Program(client).created(
+                [
+                    (ck.CKA_CLASS, number(ck.CKO_SECRET_KEY)),
+                    (ck.CKA_KEY_TYPE, number(ck.CKK_AES)),
+                    (ck.CKA_VALUE, data(bytes(range(32)))),
+                ]
+            )
+
+    assert ck.CKR_FUNCTION_REJECTED == caught.value.rv
 
 
 def test_every_mechanism_has_information(program: Program) -> None:

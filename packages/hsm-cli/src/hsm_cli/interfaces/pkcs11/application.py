@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hsm_cli.interfaces.access import Access, LocalProgram, WrongPinError
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.importing import Transport
 from hsm_cli.interfaces.pkcs11.inventory import Inventory
 from hsm_cli.interfaces.pkcs11.memory import PartMemory
 from hsm_cli.interfaces.pkcs11.sessions import Session
@@ -34,6 +35,7 @@ class Application:
     Attributes:
         inventory: Its objects.
         memory: What it holds of data in parts.
+        transport: Key of the HSM for which its keys are wrapped.
         is_logged_in: Whether the user is logged in, in all sessions.
         is_initialized: Whether C_Initialize was called.
     """
@@ -45,6 +47,7 @@ class Application:
         self.log = log
         self.inventory = Inventory(self)
         self.memory = PartMemory()
+        self.transport = Transport(self)
         self.is_logged_in = False
         self.is_initialized = False
         self.sessions: dict[int, Session] = {}
@@ -130,6 +133,7 @@ class Application:
         for session in self.sessions.values():
             session.end_all()
         self.inventory.end_private()
+        self.transport.end()
         self.is_logged_in = False
         self._hsm = None
         self.access.log_out()
@@ -139,6 +143,7 @@ class Application:
         for handle in list(self.sessions):
             with suppress(HSMError):
                 self.close_session(handle)
+        self.transport.end()
         self.is_initialized = False
 
     def note(self, text: str) -> None:

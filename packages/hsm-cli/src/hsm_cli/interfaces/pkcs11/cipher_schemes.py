@@ -41,6 +41,10 @@ class CipherScheme(ABC):
     encrypts = True
     takes_parts = False
 
+    def fits(self, key: KeyObject) -> bool:
+        """Return whether a key is of the right type."""
+        return key.spec.family is self.family
+
     @abstractmethod
     def check(self, key: KeyObject, parameter: Any) -> None:
         """
@@ -251,4 +255,7 @@ CIPHERS: Final[Mapping[int, CipherScheme]] = {
     ck.CKM_AES_CTR: AES(AESMode.CTR),
     ck.CKM_AES_GCM: AES(AESMode.GCM),
 }
-"""Mechanisms that encrypt."""
+"""Mechanisms that decrypt."""
+
+ENCRYPTING: Final = {kind: one for kind, one in CIPHERS.items() if one.encrypts}
+"""Mechanisms that encrypt too."""

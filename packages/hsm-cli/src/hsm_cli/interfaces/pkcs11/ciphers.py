@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
-from hsm_cli.interfaces.pkcs11.cipher_schemes import CIPHERS, CipherScheme
+from hsm_cli.interfaces.pkcs11.cipher_schemes import (
+    CIPHERS,
+    ENCRYPTING,
+    CipherScheme,
+)
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
+from hsm_cli.interfaces.pkcs11.key_operations import KeyOperation, add_part, begin
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 
 if TYPE_CHECKING:
@@ -16,16 +22,13 @@ if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.parameters import Mechanism
     from hsm_cli.interfaces.pkcs11.sessions import Session
 
-MOST_DATA_BYTES: Final = 64 * 1024 * 1024
-"""Data that is collected for one operation."""
-
 EMBEDDED_ONLY: Final = frozenset(
     {ck.CKM_AES_CBC, ck.CKM_AES_CBC_PAD, ck.CKM_AES_CTR, ck.CKM_AES_GCM}
 )
 """Mechanisms whose operations have no route, so that a server does not have them."""
 
 
-class Ciphering:
+class Ciphering(KeyOperation):
     """
     State of an encryption or decryption.
 
@@ -45,27 +48,11 @@ class Ciphering:
         self, key: KeyObject, scheme: CipherScheme, parameter: Any, *, encrypts: bool
     ) -> None:
         scheme.check(key, parameter)
-        self.key = key
+        super().__init__(key, scheme)
         self.scheme = scheme
-        self.is_multipart = False
         self._parameter = parameter
         self._encrypts = encrypts
-        self._collected = bytearray()
         self._result: bytes | None = None
-
-    def add(self, data: bytes) -> None:
-        """
-        Add a part.
-
-        Raises:
-            CryptokiError: There is too much of it.
-        """
-        if len(self._collected) + len(data) > MOST_DATA_BYTES:
-            raise CryptokiError(
-                ck.CKR_DATA_LEN_RANGE,
-                f"An operation takes up to {MOST_DATA_BYTES} bytes.",
-            )
-        self._collected += data
 
     def finish(self, session: Session, data: bytes, capacity: int | None) -> bytes:
         """
@@ -91,27 +78,20 @@ class Ciphering:
 def _begin(
     session: Session, kind: OperationKind, mechanism: Mechanism | None, handle: int
 ) -> None:
-    if mechanism is None:
-        session.end(kind)
-        return
     encrypts = kind is OperationKind.ENCRYPT
-    scheme = CIPHERS.get(mechanism.kind)
-    if scheme is None or (encrypts and not scheme.encrypts):
-        raise CryptokiError(ck.CKR_MECHANISM_INVALID)
-    if mechanism.kind in EMBEDDED_ONLY and not session.application.access.is_embedded:
+    is_embedded = session.application.access.is_embedded
+    if mechanism and mechanism.kind in EMBEDDED_ONLY and not is_embedded:
         raise CryptokiError(
             ck.CKR_MECHANISM_INVALID, "A server does not encrypt with a given IV."
         )
-    key = session.key(handle)
-    expected = ck.CKO_PUBLIC_KEY if encrypts else ck.CKO_PRIVATE_KEY
-    if (
-        key.object_class not in {expected, ck.CKO_SECRET_KEY}
-        or key.spec.family is not scheme.family
-    ):
-        raise CryptokiError(ck.CKR_KEY_TYPE_INCONSISTENT)
-    key = session.key(handle, ck.CKA_ENCRYPT if encrypts else ck.CKA_DECRYPT)
-    operation = Ciphering(key, scheme, mechanism.parameter, encrypts=encrypts)
-    session.begin(kind, operation, key)
+    begin(
+        session,
+        kind,
+        mechanism,
+        handle,
+        schemes=ENCRYPTING if encrypts else CIPHERS,
+        make=partial(Ciphering, encrypts=encrypts),
+    )
 
 
 def _whole(
@@ -119,8 +99,7 @@ def _whole(
 ) -> bytes:
     operation: Ciphering = session.active(kind)
     with session.finishing(kind):
-        if operation.is_multipart:
-            raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
+        operation.require_one_part()
         if capacity is not None and not session.holds(kind):
             session.hold(kind, len(data))  # a result without room is kept
         return operation.finish(session, data, capacity)
@@ -129,17 +108,8 @@ def _whole(
 def _update(
     session: Session, kind: OperationKind, data: bytes, capacity: int | None
 ) -> bytes:
-    operation: Ciphering = session.active(kind)
     room(capacity, 0)
-    try:
-        if not operation.scheme.takes_parts:
-            raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
-        session.hold(kind, len(data))
-        operation.add(data)
-    except CryptokiError:
-        session.end(kind)
-        raise
-    operation.is_multipart = True
+    add_part(session, kind, data)
     return b""
 
 

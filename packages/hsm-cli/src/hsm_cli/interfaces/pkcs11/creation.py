@@ -12,6 +12,7 @@ from hsm_cli.interfaces.pkcs11.errors import CryptokiError
 from hsm_cli.interfaces.pkcs11.names import id_tag, label_tag, name_from, without
 from hsm_cli.interfaces.pkcs11.objects import (
     ALWAYS_AUTHENTICATE,
+    ONE_WAY,
     SESSION_KEY,
     USAGES,
     KeyObject,
@@ -26,7 +27,7 @@ MOST_VALUE_BYTES: Final = 64 * 1024
 
 _FIXED: Final[Template] = {
     ck.CKA_MODIFIABLE: True,
-    ck.CKA_COPYABLE: False,
+    ck.CKA_COPYABLE: True,
     ck.CKA_DESTROYABLE: True,
     ck.CKA_SIGN_RECOVER: False,
     ck.CKA_VERIFY_RECOVER: False,
@@ -88,6 +89,7 @@ class Creation(msgspec.Struct, frozen=True):
         label: CKA_LABEL.
         note: What the template asked for and the key will not do, for the log.
         denied: Usages that the template denies.
+        one_way: Tags of a key that computes MACs, where it denies half of that.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Creation(msgspec.Struct, frozen=True):
     label: bytes = b""
     note: str = ""
     denied: frozenset[KeyUsage] = frozenset()
+    one_way: tuple[str, ...] = ()
 
     def unnamed(self) -> Creation:
         """
@@ -134,8 +137,8 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
     classes = (object_class, ck.CKO_PUBLIC_KEY)
     for one, found in zip(classes, (template, *others), strict=False):
         _check(one, found)
-        usages |= _usages_of(one, found, value=True)
-        denied |= _usages_of(one, found, value=False)
+        usages |= _usages_of(one, found)
+        denied |= _denied_by(one, found)
         label = label or _text(found, ck.CKA_LABEL)
         identifier = identifier or _text(found, ck.CKA_ID)
     is_token = template.get(ck.CKA_TOKEN) is True
@@ -160,6 +163,7 @@ def creation(object_class: int, template: Template, *others: Template) -> Creati
         if refused
         else "",
         denied=frozenset(denied - usages),
+        one_way=tuple(t for kind, t in ONE_WAY.items() if template.get(kind) is False),
     )
 
 
@@ -217,9 +221,16 @@ _SETTABLE: Final = frozenset(
 """Attributes that programs choose, within limits."""
 
 
-def _usages_of(object_class: int, template: Template, *, value: bool) -> set[KeyUsage]:
+def _usages_of(object_class: int, template: Template) -> set[KeyUsage]:
     table = USAGES[object_class]
-    return {usage for kind, usage in table.items() if template.get(kind) is value}
+    return {usage for kind, usage in table.items() if template.get(kind) is True}
+
+
+def _denied_by(object_class: int, template: Template) -> set[KeyUsage]:
+    """Return the usages that a template denies by every attribute that has them."""
+    table = USAGES[object_class]
+    left = {usage for kind, usage in table.items() if template.get(kind) is not False}
+    return set(table.values()) - left
 
 
 def _text(template: Template, kind: int) -> bytes:
@@ -235,7 +246,9 @@ def require_unchanged(one: KeyObject, template: Template) -> None:
         CryptokiError: An attribute other than label and CKA_ID would change.
     """
     for kind, value in template.items():
-        if kind not in {ck.CKA_LABEL, ck.CKA_ID} and one.get(kind) != value:
+        if kind in {ck.CKA_LABEL, ck.CKA_ID}:
+            continue
+        if kind in _READ_ONLY or one.get(kind) != value:
             raise CryptokiError(ck.CKR_ATTRIBUTE_READ_ONLY)
 
 
@@ -268,9 +281,13 @@ def update_of(one: KeyObject, template: Template) -> UpdateKey | None:
     )
 
 
-def copyable(one: Object, template: Template) -> KeyObject:
+COPIED_ANEW: Final = frozenset({ck.CKA_LABEL, ck.CKA_ID})
+"""Attributes that a copy may have for itself: it ends with its session."""
+
+
+def copyable(one: Object, template: Template) -> tuple[KeyObject, Template]:
     """
-    Return a key that can have another handle.
+    Return a key that can have another handle, and attributes of the copy alone.
 
     Raises:
         CryptokiError: The copy would be another key, or outlive the session.
@@ -281,9 +298,10 @@ def copyable(one: Object, template: Template) -> KeyObject:
         if kind == ck.CKA_TOKEN:
             if value is True:
                 raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
-        elif one.get(kind) != value:
+        elif kind not in COPIED_ANEW and one.get(kind) != value:
             raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
-    return one
+    require_short(template)
+    return one, {kind: template[kind] for kind in COPIED_ANEW & template.keys()}
 
 
 _OF_DATA: Final = frozenset({ck.CKA_APPLICATION, ck.CKA_OBJECT_ID, ck.CKA_VALUE})
@@ -307,8 +325,8 @@ def session_object(template: Template) -> Object:
     if object_class != ck.CKO_DATA or template.get(ck.CKA_TOKEN) is True:
         raise CryptokiError(
             ck.CKR_TEMPLATE_INCONSISTENT,
-            "Only session data objects can be created from their value. Keys are "
-            "generated, derived or unwrapped.",
+            "Data objects end with their session. Objects of public keys come with "
+            "private keys.",
         )
     if not template.keys() <= _OF_SESSION_OBJECT | _OF_DATA:
         raise CryptokiError(ck.CKR_ATTRIBUTE_TYPE_INVALID)

@@ -15,6 +15,7 @@ from hsm_cli.interfaces.pkcs11.creation import (
     update_of,
 )
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.importing import import_key
 from hsm_cli.interfaces.pkcs11.objects import KeyObject, Object, size_of
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.wire import Room, Template, Value, length_of
@@ -89,6 +90,9 @@ def set_attribute_value(session: Session, handle: int, template: Template) -> No
         inventory.require_room(size_of(template))
         one.change(template)
         return
+    if one.is_copy:
+        one.rename(copyable(one, template)[1])
+        return
     _require_change(session, one)
     # Its tags may have changed since it was found.
     inventory.update(session.hsm.execute(DescribeKey(key_id=one.key_id)))
@@ -115,10 +119,12 @@ def _require_change(session: Session, one: Object) -> None:
 
 def create_object(session: Session, template: Template) -> int:
     """
-    Create a session object from its value, or keep a certificate with a key.
+    Create a session object, import a key, or keep a certificate with a key.
 
     See C_CreateObject.
     """
+    if template.get(ck.CKA_CLASS) in {ck.CKO_SECRET_KEY, ck.CKO_PRIVATE_KEY}:
+        return import_key(session, template)
     is_certificate = template.get(ck.CKA_CLASS) == ck.CKO_CERTIFICATE
     if is_certificate and template.get(ck.CKA_TOKEN) is True:
         session.require_user()
@@ -132,8 +138,8 @@ def create_object(session: Session, template: Template) -> int:
 def copy_object(session: Session, handle: int, template: Template) -> int:
     """Return another handle of an object, for the session; see C_CopyObject."""
     one = session.application.inventory.find_object(handle)
-    key = copyable(one, template)
-    return session.application.inventory.copy_key(key, session)
+    key, own = copyable(one, template)
+    return session.application.inventory.copy_key(key, own, session)
 
 
 def destroy_object(session: Session, handle: int) -> None:

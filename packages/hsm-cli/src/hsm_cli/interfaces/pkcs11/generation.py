@@ -64,7 +64,7 @@ def generate_key_pair(
     require(private, ck.CKA_CLASS, ck.CKO_PRIVATE_KEY)
     require(public, ck.CKA_KEY_TYPE, key_type)
     require(private, ck.CKA_KEY_TYPE, key_type)
-    algorithm = _algorithm_of_pair(family, {**private, **public})
+    algorithm = algorithm_of_pair(family, {**private, **public})
     made = create(session, algorithm, creation(ck.CKO_PRIVATE_KEY, private, public))
     return (
         next(one.handle for one in made if one.object_class == ck.CKO_PUBLIC_KEY),
@@ -113,13 +113,20 @@ def create(
     session.require_user()
     if wanted.is_token:
         session.require_writable()
-    wanted = _with_usages(algorithm, wanted)
-    return added(session, wanted, lambda w: session.hsm.execute(_create(algorithm, w)))
+    return added(
+        session,
+        algorithm,
+        wanted,
+        lambda fitting: session.hsm.execute(_create(algorithm, fitting)),
+    )
 
 
-def _with_usages(algorithm: Algorithm, wanted: Creation) -> Creation:
+def _fitting(algorithm: Algorithm, wanted: Creation) -> Creation:
     """Return usages for a template that names none, without those that it denies."""
-    usual = ALGORITHMS[algorithm].default_usages
+    row = ALGORITHMS[algorithm]
+    usual = row.default_usages
+    if row.family is Family.MAC:
+        wanted = msgspec.structs.replace(wanted, tags=wanted.tags + wanted.one_way)
     if wanted.usages or not wanted.denied & usual:
         return wanted
     left = usual - wanted.denied
@@ -141,14 +148,19 @@ def _create(algorithm: Algorithm, wanted: Creation) -> CreateKey:
 
 
 def added(
-    session: Session, wanted: Creation, make: Callable[[Creation], KeyInfo]
+    session: Session,
+    algorithm: Algorithm,
+    wanted: Creation,
+    make: Callable[[Creation], KeyInfo],
 ) -> tuple[KeyObject, ...]:
     """
     Make a key, without its name if that is taken, and return its objects.
 
     Raises:
-        CryptokiError: Its usages can't be combined, or the algorithm has them not.
+        CryptokiError: It would have no usage, they can't be combined, or the algorithm
+            has them not.
     """
+    wanted = _fitting(algorithm, wanted)
     try:
         info = make(wanted)
     except NameTakenError:
@@ -223,7 +235,26 @@ def _kind_of(mechanism: Mechanism | None) -> int:
     return mechanism.kind
 
 
-def _algorithm_of_pair(family: Family, found: Template) -> Algorithm:
+def require_key_type(found: Template) -> int:
+    """
+    Return the type of a key that comes by its value, or wrapped.
+
+    Raises:
+        CryptokiError: The template has none.
+    """
+    value = found.get(ck.CKA_KEY_TYPE)
+    if not isinstance(value, int):
+        raise CryptokiError(ck.CKR_TEMPLATE_INCOMPLETE, "CKA_KEY_TYPE is missing.")
+    return value
+
+
+def algorithm_of_pair(family: Family, found: Template) -> Algorithm:
+    """
+    Return the algorithm of a key pair.
+
+    Raises:
+        CryptokiError: The template does not say which, or there is none.
+    """
     if family is Family.RSA:
         return _rsa(found)
     if family in {Family.ECDSA, Family.EDDSA, Family.ECDH}:

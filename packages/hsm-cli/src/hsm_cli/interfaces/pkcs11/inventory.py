@@ -152,9 +152,9 @@ class Inventory:
         if held + length > MOST_SESSION_BYTES:
             raise CryptokiError(ck.CKR_DEVICE_MEMORY)
 
-    def copy_key(self, key: KeyObject, session: Session) -> int:
+    def copy_key(self, key: KeyObject, own: Template, session: Session) -> int:
         """Return another handle of a key, which ends with the session."""
-        return self.add_session_object(key.copied(), session)
+        return self.add_session_object(key.copied(own), session)
 
     def attach(self, template: Template) -> int:
         """

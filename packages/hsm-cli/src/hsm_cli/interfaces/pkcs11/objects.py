@@ -24,6 +24,12 @@ ALWAYS_AUTHENTICATE: Final = "pkcs11-always-authenticate"
 SESSION_KEY: Final = "pkcs11-session"
 """Tag of a key that is destroyed when the session ends that made it."""
 
+ONE_WAY: Final = {
+    ck.CKA_SIGN: "pkcs11-no-sign",
+    ck.CKA_VERIFY: "pkcs11-no-verify",
+}
+"""Tags of HMAC keys that may only verify or only sign, by the usage they lack."""
+
 NOT_SHOWN: Final = (AccessDeniedError, KeyNotFoundError, KeyStateError)
 """Errors of a key that is gone, or denied, by which a search passes over it."""
 
@@ -240,6 +246,7 @@ class KeyObject(Object):
         self.is_copy = False
         self._state = state
         self._load = load
+        self._own: Template = {}
         super().__init__(object_class, {}, is_token=is_token)
         self._info = info
         self._attributes |= self._of_key()
@@ -252,7 +259,7 @@ class KeyObject(Object):
     @info.setter
     def info(self, info: KeyInfo) -> None:
         self._info = info
-        self._attributes |= self._of_key()
+        self._attributes |= self._of_key() | self._own
 
     @property
     def is_current(self) -> bool:
@@ -270,8 +277,13 @@ class KeyObject(Object):
         """Whether the key in the HSM ends with the object."""
         return not self.is_copy and self.object_class != ck.CKO_PUBLIC_KEY
 
-    def copied(self) -> KeyObject:
-        """Return another object of the same key, for a session."""
+    def copied(self, own: Template) -> KeyObject:
+        """
+        Return another object of the same key, for a session.
+
+        Args:
+            own: Label and CKA_ID of the copy, where they differ from the key's.
+        """
         copied = KeyObject(
             self.object_class,
             self._info,
@@ -282,15 +294,27 @@ class KeyObject(Object):
             is_token=False,
         )
         copied.is_copy = True
+        copied.rename(own)
         return copied
+
+    def rename(self, own: Template) -> None:
+        """Give a copy a label or CKA_ID of its own."""
+        self._own |= own
+        self._attributes |= own
 
     def public_key(self) -> PublicKey:
         """Return the public key of this version."""
         return self._load()
 
-    def permits(self, usage: int) -> bool:
-        """Return whether the key has a usage, given as an attribute."""
-        return self._attributes.get(usage) is True
+    def require_usage(self, usage: int) -> None:
+        """
+        Check that the key has a usage, given as an attribute.
+
+        Raises:
+            CryptokiError: It has not.
+        """
+        if self._attributes.get(usage) is not True:
+            raise CryptokiError(ck.CKR_KEY_FUNCTION_NOT_PERMITTED)
 
     def require_version(self, version: int) -> None:
         """
@@ -322,6 +346,7 @@ class KeyObject(Object):
         is_public = self.object_class == ck.CKO_PUBLIC_KEY
         found: Template = {
             ck.CKA_PRIVATE: not is_public,
+            ck.CKA_COPYABLE: True,
             ck.CKA_LABEL: label_of(info),
             ck.CKA_ID: id_of(info, self.version),
             ck.CKA_UNIQUE_ID: self._unique_id(),
@@ -359,7 +384,10 @@ class KeyObject(Object):
         }
 
     def _has_usage(self, attribute: int) -> bool:
-        if USAGES[self.object_class][attribute] not in self.info.usages:
+        usage = USAGES[self.object_class][attribute]
+        if usage not in self.info.usages:
+            return False
+        if usage is KeyUsage.MAC and ONE_WAY[attribute] in self.info.tags:
             return False
         if self.object_class == ck.CKO_PUBLIC_KEY:
             return self.is_current or attribute not in _PROTECTING

@@ -165,23 +165,19 @@ class Session:
         """Let the operation go on that began last of those that wait for a login."""
         self._unconfirmed.pop()
 
-    def key(self, handle: int, *usages: int) -> KeyObject:
+    def key(self, handle: int) -> KeyObject:
         """
         Return a key.
 
         Args:
             handle: Its object handle.
 
-            usages: Attributes that must be true, such as CKA_SIGN.
-
         Raises:
-            CryptokiError: It is no key that the program can see, or may not do that.
+            CryptokiError: It is no key that the program can see.
         """
         found = self.application.inventory.find_object(handle)
         if not isinstance(found, KeyObject):
             raise CryptokiError(ck.CKR_KEY_HANDLE_INVALID)
-        if not all(found.permits(usage) for usage in usages):
-            raise CryptokiError(ck.CKR_KEY_FUNCTION_NOT_PERMITTED)
         return found
 
     def require_user(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
+from hsm_cli.interfaces.pkcs11.key_operations import KeyOperation, add_part, begin
 from hsm_cli.interfaces.pkcs11.sessions import OperationKind
 from hsm_cli.interfaces.pkcs11.signature_schemes import SCHEMES, Scheme
 
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
     from hsm_cli.interfaces.pkcs11.parameters import Mechanism
     from hsm_cli.interfaces.pkcs11.sessions import Session
 
-MOST_MESSAGE_BYTES: Final = 64 * 1024 * 1024
-"""Data that is collected for one operation."""
 
-
-class Signing:
+class Signing(KeyOperation):
     """
     State of a signature or its verification.
 
@@ -39,35 +37,19 @@ class Signing:
     """
 
     def __init__(self, key: KeyObject, scheme: Scheme, parameter: Any) -> None:
-        self.key = key
+        super().__init__(key, scheme)
         self.scheme = scheme
         self.parameter = parameter
         self.size = scheme.size(key, parameter)
-        self.is_multipart = False
         self._hasher = hashlib.new(scheme.hash_name) if scheme.hash_name else None
-        self._collected = bytearray()
-
-    @property
-    def collects(self) -> bool:
-        """Whether parts are kept, as they are not hashed."""
-        return self._hasher is None
+        self.collects = self._hasher is None
 
     def add(self, data: bytes) -> None:
-        """
-        Add a part of the message.
-
-        Raises:
-            CryptokiError: There is too much of it.
-        """
-        if self._hasher is not None:
+        """Add a part of the message; see `KeyOperation.add`."""
+        if self._hasher is None:
+            super().add(data)
+        else:
             self._hasher.update(data)
-            return
-        if len(self._collected) + len(data) > MOST_MESSAGE_BYTES:
-            raise CryptokiError(
-                ck.CKR_DATA_LEN_RANGE,
-                f"This mechanism takes up to {MOST_MESSAGE_BYTES} bytes.",
-            )
-        self._collected += data
 
     def data(self) -> bytes:
         """Return the digest, or everything that was collected."""
@@ -88,34 +70,16 @@ class Signing:
         )
 
 
-def _begin(
-    session: Session, kind: OperationKind, mechanism: Mechanism | None, handle: int
-) -> None:
-    if mechanism is None:
-        session.end(kind)
-        return
-    is_signing = kind is OperationKind.SIGN
-    scheme = SCHEMES.get(mechanism.kind)
-    if scheme is None:
-        raise CryptokiError(ck.CKR_MECHANISM_INVALID)
-    key = session.key(handle)
-    expected = ck.CKO_PRIVATE_KEY if is_signing else ck.CKO_PUBLIC_KEY
-    if key.object_class not in {expected, ck.CKO_SECRET_KEY} or not scheme.fits(key):
-        raise CryptokiError(ck.CKR_KEY_TYPE_INCONSISTENT)
-    key = session.key(handle, ck.CKA_SIGN if is_signing else ck.CKA_VERIFY)
-    session.begin(kind, Signing(key, scheme, mechanism.parameter), key)
-
-
 def sign_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
     """Begin a signature."""
-    _begin(session, OperationKind.SIGN, mechanism, handle)
+    begin(session, OperationKind.SIGN, mechanism, handle, schemes=SCHEMES, make=Signing)
 
 
 def sign(session: Session, data: bytes, capacity: int | None) -> bytes:
     """Sign data in one part."""
     operation: Signing = session.active(OperationKind.SIGN)
     with session.finishing(OperationKind.SIGN):
-        _require_one_part(operation)
+        operation.require_one_part()
         room(capacity, operation.size)
         operation.add(data)
         return operation.sign(session)
@@ -123,7 +87,7 @@ def sign(session: Session, data: bytes, capacity: int | None) -> bytes:
 
 def sign_update(session: Session, data: bytes) -> None:
     """Add a part."""
-    _update(session, OperationKind.SIGN, data)
+    add_part(session, OperationKind.SIGN, data)
 
 
 def sign_final(session: Session, capacity: int | None) -> bytes:
@@ -136,21 +100,23 @@ def sign_final(session: Session, capacity: int | None) -> bytes:
 
 def verify_init(session: Session, mechanism: Mechanism | None, handle: int) -> None:
     """Begin a verification."""
-    _begin(session, OperationKind.VERIFY, mechanism, handle)
+    begin(
+        session, OperationKind.VERIFY, mechanism, handle, schemes=SCHEMES, make=Signing
+    )
 
 
 def verify(session: Session, data: bytes, signature: bytes) -> None:
     """Verify a signature of data in one part."""
     operation: Signing = session.active(OperationKind.VERIFY)
     with session.finishing(OperationKind.VERIFY):
-        _require_one_part(operation)
+        operation.require_one_part()
         operation.add(data)
         operation.verify(session, signature)
 
 
 def verify_update(session: Session, data: bytes) -> None:
     """Add a part."""
-    _update(session, OperationKind.VERIFY, data)
+    add_part(session, OperationKind.VERIFY, data)
 
 
 def verify_final(session: Session, signature: bytes) -> None:
@@ -158,26 +124,6 @@ def verify_final(session: Session, signature: bytes) -> None:
     operation: Signing = session.active(OperationKind.VERIFY)
     with session.finishing(OperationKind.VERIFY):
         operation.verify(session, signature)
-
-
-def _update(session: Session, kind: OperationKind, data: bytes) -> None:
-    operation: Signing = session.active(kind)
-    try:
-        if not operation.scheme.takes_parts:
-            raise CryptokiError(ck.CKR_FUNCTION_NOT_SUPPORTED)
-        if operation.collects:
-            session.hold(kind, len(data))
-        operation.add(data)
-    except CryptokiError:
-        session.end(kind)
-        raise
-    operation.is_multipart = True
-
-
-def _require_one_part(operation: Signing) -> None:
-    """Refuse C_Sign after C_SignUpdate: a message has one part or many."""
-    if operation.is_multipart:
-        raise CryptokiError(ck.CKR_OPERATION_ACTIVE)
 
 
 FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from hsm_cli.interfaces.pkcs11 import constants as ck
 from hsm_cli.interfaces.pkcs11.creation import creation
 from hsm_cli.interfaces.pkcs11.errors import CryptokiError, room
-from hsm_cli.interfaces.pkcs11.generation import added, require, secret_algorithm
+from hsm_cli.interfaces.pkcs11.generation import (
+    added,
+    require,
+    require_key_type,
+    secret_algorithm,
+)
 from hsm_core.algorithms import Family, WrapMechanism
 from hsm_core.errors import DecryptionError, InputSizeError
 from hsm_core.operations import ExportKey, ImportKey
@@ -85,12 +90,10 @@ def unwrap_key(
     if holder.spec.family is not Family.KEY_WRAP:
         raise CryptokiError(ck.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT)
     require(found, ck.CKA_CLASS, ck.CKO_SECRET_KEY)
-    if ck.CKA_KEY_TYPE not in found:
-        raise CryptokiError(ck.CKR_TEMPLATE_INCOMPLETE, "CKA_KEY_TYPE is missing.")
+    key_type = require_key_type(found)
     length = len(wrapped) - _CHECK_BYTES
     wanted = creation(ck.CKO_SECRET_KEY, found)
-    key_type = found[ck.CKA_KEY_TYPE]
-    algorithm = secret_algorithm(int(key_type), length, wanted)  # type: ignore[arg-type]
+    algorithm = secret_algorithm(key_type, length, wanted)
     session.require_user()
     if wanted.is_token:
         session.require_writable()
@@ -111,7 +114,7 @@ def unwrap_key(
         )
 
     try:
-        return added(session, wanted, make)[0].handle
+        return added(session, algorithm, wanted, make)[0].handle
     except DecryptionError:
         raise CryptokiError(ck.CKR_WRAPPED_KEY_INVALID) from None
 
@@ -130,10 +133,10 @@ def _chosen(mechanism: Mechanism | None) -> WrapMechanism:
 
 def _holder(session: Session, handle: int, usage: int, invalid: int) -> KeyObject:
     try:
-        session.key(handle)
+        found = session.key(handle)
     except CryptokiError:
         raise CryptokiError(invalid) from None
-    found = session.key(handle, usage)
+    found.require_usage(usage)
     _require_no_login(found)
     return found
 

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""Keys that a program gives by their value; they enter the HSM wrapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from hsm_cli.interfaces.pkcs11 import constants as ck
+from hsm_cli.interfaces.pkcs11.creation import Creation, creation
+from hsm_cli.interfaces.pkcs11.errors import CryptokiError
+from hsm_cli.interfaces.pkcs11.generation import (
+    PUBLIC_EXPONENT,
+    added,
+    algorithm_of_pair,
+    require_key_type,
+    secret_algorithm,
+)
+from hsm_cli.interfaces.pkcs11.objects import SESSION_KEY
+from hsm_core.algorithms import Algorithm, Family, KeyUsage, spec
+from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.operations import CreateKey, DestroyKey, GetPublicKey, ImportKey
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from hsm_cli.interfaces.pkcs11.application import Application
+    from hsm_cli.interfaces.pkcs11.sessions import Session
+    from hsm_cli.interfaces.pkcs11.wire import Template
+    from hsm_core.model import KeyInfo
+    from hsm_core.operations import PublicKey
+
+_TRANSPORT: Final = Algorithm.ML_KEM_768
+_FAMILIES: Final = {ck.CKK_RSA: Family.RSA, ck.CKK_EC: Family.ECDSA}
+_PARTS: Final = frozenset(
+    {
+        ck.CKA_VALUE,
+        ck.CKA_MODULUS,
+        ck.CKA_PRIVATE_EXPONENT,
+        ck.CKA_PRIME_1,
+        ck.CKA_PRIME_2,
+        ck.CKA_EXPONENT_1,
+        ck.CKA_EXPONENT_2,
+        ck.CKA_COEFFICIENT,
+    }
+)
+"""Attributes that are the key itself."""
+
+_COUNTERPARTS: Final = {
+    KeyUsage.SIGN: KeyUsage.VERIFY,
+    KeyUsage.DECRYPT: KeyUsage.ENCRYPT,
+    KeyUsage.UNWRAP: KeyUsage.WRAP,
+}
+"""Usages of the public key by those of a private key, which comes alone."""
+
+
+class Transport:
+    """
+    Key of the HSM for which an application's keys are wrapped, made at first use.
+
+    Args:
+        application: The application.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._public: PublicKey | None = None
+
+    def public_key(self) -> PublicKey:
+        """
+        Return its public key.
+
+        Raises:
+            HSMError: The caller may not create keys, or the HSM is not available.
+        """
+        if self._public is None:
+            hsm = self._application.hsm
+            made = hsm.execute(
+                CreateKey(
+                    algorithm=_TRANSPORT, usages=(KeyUsage.UNWRAP,), tags=(SESSION_KEY,)
+                )
+            )
+            self._public = hsm.execute(GetPublicKey(key_id=made.key_id))
+        return self._public
+
+    def end(self) -> None:
+        """Destroy it, as the user logs out or the application ends."""
+        if self._public is None:
+            return
+        key_id, self._public = self._public.key_id, None
+        try:
+            self._application.hsm.execute(DestroyKey(key_id=key_id))
+        except HSMError as error:
+            self._application.log(
+                f"transport key {key_id} is left ({error.code}). Destroy it with "
+                "hsm-cli destroy."
+            )
+
+
+def import_key(session: Session, template: Template) -> int:
+    """
+    Import a secret or private key, and return its handle; see C_CreateObject.
+
+    Raises:
+        HSMError: The caller may not create or import keys.
+        CryptokiError: The template is not complete, or there is no such key.
+    """
+    # The program has the value: protecting it more than asked denies it nothing.
+    left_out = _PARTS | {ck.CKA_SENSITIVE}
+    rest = {kind: value for kind, value in template.items() if kind not in left_out}
+    wanted = creation(int(template[ck.CKA_CLASS]), rest)  # type: ignore[arg-type]
+    session.require_user()
+    if wanted.is_token:
+        session.require_writable()
+    if template[ck.CKA_CLASS] == ck.CKO_SECRET_KEY:
+        algorithm, material = _secret(template, wanted)
+    else:
+        algorithm, material = _private(template)
+        wanted = _with_counterparts(wanted)
+    # It loads all of the cryptography.
+    from hsm_core.primitives import wrap_for_import
+
+    public = session.application.transport.public_key()
+    wrapped = wrap_for_import(_TRANSPORT, public.der, material)
+
+    def make(wanted: Creation) -> KeyInfo:
+        return session.hsm.execute(
+            ImportKey(
+                algorithm=algorithm,
+                wrapping_key_id=public.key_id,
+                wrapped=wrapped,
+                name=wanted.name,
+                tags=wanted.tags,
+                usages=wanted.usages,
+                exportable=wanted.exportable,
+            )
+        )
+
+    try:
+        return added(session, algorithm, wanted, make)[0].handle
+    except InvalidInputError as error:
+        raise CryptokiError(ck.CKR_ATTRIBUTE_VALUE_INVALID, str(error)) from None
+
+
+def _with_counterparts(wanted: Creation) -> Creation:
+    usages = {*wanted.usages, *(_COUNTERPARTS.get(u, u) for u in wanted.usages)}
+    return msgspec.structs.replace(wanted, usages=tuple(sorted(usages)))
+
+
+def _secret(template: Template, wanted: Creation) -> tuple[Algorithm, bytes]:
+    value = _bytes(template, ck.CKA_VALUE)
+    if template.get(ck.CKA_VALUE_LEN, len(value)) != len(value):
+        raise CryptokiError(ck.CKR_TEMPLATE_INCONSISTENT)
+    return secret_algorithm(require_key_type(template), len(value), wanted), value
+
+
+def _private(template: Template) -> tuple[Algorithm, bytes]:
+    """Return the algorithm of a private key, and the key as PKCS#8."""
+    family = _FAMILIES.get(require_key_type(template))
+    if family is None:
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCONSISTENT,
+            "Private keys of RSA and on P-256, P-384, P-521 and secp256k1 can be "
+            "imported by their value.",
+        )
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        algorithm, key = _rsa(template) if family is Family.RSA else _ec(template)
+    except ValueError:
+        # Its text may hold a part of the key.
+        raise CryptokiError(
+            ck.CKR_ATTRIBUTE_VALUE_INVALID, "The parts of the private key do not match."
+        ) from None
+    return algorithm, key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _rsa(template: Template) -> tuple[Algorithm, RSAPrivateKey]:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    modulus, private = (
+        _number(template, kind) for kind in (ck.CKA_MODULUS, ck.CKA_PRIVATE_EXPONENT)
+    )
+    exponent = int.from_bytes(
+        _bytes(template, ck.CKA_PUBLIC_EXPONENT, PUBLIC_EXPONENT.to_bytes(3, "big"))
+    )
+    sized = {**template, ck.CKA_MODULUS_BITS: modulus.bit_length()}
+    algorithm = algorithm_of_pair(Family.RSA, sized)
+    if ck.CKA_PRIME_1 in template and ck.CKA_PRIME_2 in template:
+        primes = (_number(template, ck.CKA_PRIME_1), _number(template, ck.CKA_PRIME_2))
+    else:
+        primes = rsa.rsa_recover_prime_factors(modulus, exponent, private)
+    first, second = primes
+    numbers = rsa.RSAPrivateNumbers(
+        p=first,
+        q=second,
+        d=private,
+        dmp1=rsa.rsa_crt_dmp1(private, first),
+        dmq1=rsa.rsa_crt_dmq1(private, second),
+        iqmp=rsa.rsa_crt_iqmp(first, second),
+        public_numbers=rsa.RSAPublicNumbers(exponent, modulus),
+    )
+    return algorithm, numbers.private_key()
+
+
+def _ec(template: Template) -> tuple[Algorithm, EllipticCurvePrivateKey]:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    algorithm = algorithm_of_pair(Family.ECDSA, template)
+    curves: dict[Algorithm, ec.EllipticCurve] = {
+        Algorithm.EC_P256: ec.SECP256R1(),
+        Algorithm.EC_P384: ec.SECP384R1(),
+        Algorithm.EC_P521: ec.SECP521R1(),
+        Algorithm.EC_SECP256K1: ec.SECP256K1(),
+    }
+    scalar = _number(template, ck.CKA_VALUE)
+    if scalar.bit_length() > 8 * spec(algorithm).coordinate_bytes:
+        raise ValueError
+    return algorithm, ec.derive_private_key(scalar, curves[algorithm])
+
+
+def _number(template: Template, kind: int) -> int:
+    return int.from_bytes(_bytes(template, kind))
+
+
+def _bytes(template: Template, kind: int, default: bytes | None = None) -> bytes:
+    value = template.get(kind, default)
+    if not isinstance(value, bytes):
+        raise CryptokiError(
+            ck.CKR_TEMPLATE_INCOMPLETE, f"Attribute {kind:#x} is missing."
+        )
+    return value
