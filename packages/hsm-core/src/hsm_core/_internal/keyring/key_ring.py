@@ -68,6 +68,7 @@ _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
 _JUMPS_LABEL: Final = b"hsm-core/clock-leaps/1"
 _RETENTION_LABEL: Final = b"hsm-core/retention-state/1"
+_MARK_LABEL: Final = b"hsm-core/last-seen-mark/1"
 _KEY_ID_CHARACTERS: Final = 36
 _DIGEST_CHARACTERS: Final = 64
 _NUMBER_BYTES: Final = 8
@@ -241,6 +242,7 @@ class KeyRing:
         account_mac: The same over what was counted of the store.
         jumps_mac: The same over clock jumps.
         retention_mac: The same over what retention remembers.
+        mark_mac: The same over what a node has seen of its cluster.
     """
 
     def __init__(self, contents: _Contents) -> None:
@@ -258,6 +260,7 @@ class KeyRing:
         self.account_mac = self._mac(_ACCOUNT_LABEL)
         self.jumps_mac = self._mac(_JUMPS_LABEL)
         self.retention_mac = self._mac(_RETENTION_LABEL)
+        self.mark_mac = self._mac(_MARK_LABEL)
 
     def __repr__(self) -> str:
         return f"<KeyRing of store {self.store_id}>"

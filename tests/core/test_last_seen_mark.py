@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Last-seen mark: it survives kills and power failures, and finds older databases."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hsm_core._internal.cluster.mark import LastSeen, LastSeenMark, LogEnd, compare
+from hsm_core.errors import ConfigurationError, StoreLockedError
+from tests.core.key_support import RING
+
+OWN, OTHER = "a" * 32, "b" * 32
+HEAD = b"h" * 32
+
+
+def opened(path: Path, node: str = "a") -> LastSeenMark:
+    """Open a mark."""
+    return LastSeenMark(path, RING.mark_mac, node.encode())
+
+
+def end(seq: int) -> LogEnd:
+    """Return the end of a log at a record."""
+    return LogEnd(seq, f"{seq:064x}")
+
+
+def test_what_was_noted(tmp_path: Path) -> None:
+    """
+    A mark that is opened again says what was noted, and a new one says nothing.
+    """
+    mark = opened(tmp_path / "state" / "mark")
+    new = mark.before
+    mark.note_logs({OWN: end(1)})
+    mark.note_change(7, HEAD)
+    mark.note_logs({OWN: end(5), OTHER: end(3)})
+    mark.close()
+
+    assert new is None
+    again = opened(tmp_path / "state" / "mark")
+    assert LastSeen(7, HEAD, {OWN: end(5), OTHER: end(3)}) == again.before
+    assert again.before == again.seen
+    assert 0o600 == (tmp_path / "state" / "mark").stat().st_mode & 0o777
+    again.close()
+
+
+def test_killed(tmp_path: Path) -> None:
+    """
+    A process that is killed loses nothing that it has noted, synced or not.
+    """
+    child = os.fork()
+    if not child:
+        mark = opened(tmp_path / "mark")
+        for number in range(1, 40):
+            mark.note_change(number, HEAD)
+            if number % 7 == 0:
+                mark.sync()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    mark = opened(tmp_path / "mark")
+    assert mark.before is not None
+    assert 39 == mark.before.revision
+    mark.close()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.data())
+@settings(max_examples=60)
+def test_a_power_failure(
+    tmp_path_factory: pytest.TempPathFactory, syncs: list[bool], data: st.DataObject
+) -> None:
+    """
+    Whatever part of the writes since the last sync is lost, what was synced is there.
+    """
+    path = tmp_path_factory.mktemp("mark") / "mark"
+    mark = opened(path)
+    synced, durable = 0, path.read_bytes()
+    for number, is_synced in enumerate(syncs, 1):
+        mark.note_change(number, HEAD)
+        if is_synced:
+            mark.sync()
+            synced, durable = number, path.read_bytes()
+    written = path.read_bytes()
+    durable = durable.ljust(len(written), b"\0")
+    # Each sector that was written since has its old content, or the new one.
+    places = [n for n in range(0, len(written), 512) if _differs(written, durable, n)]
+    torn = bytearray(durable)
+    for place in places:
+        if data.draw(st.booleans()):
+            cut = data.draw(st.integers(0, 512))
+            torn[place : place + cut] = written[place : place + cut]
+    mark.close()
+    path.write_bytes(torn)
+
+    again = opened(path)
+    found = again.before.revision if again.before else 0
+    again.close()
+    assert synced <= found <= len(syncs)
+
+
+def _differs(one: bytes, other: bytes, place: int) -> bool:
+    return one[place : place + 512] != other[place : place + 512]
+
+
+def test_of_another_node(tmp_path: Path) -> None:
+    """
+    A mark of another node or cluster is refused, and so is one that was altered.
+    """
+    path = tmp_path / "mark"
+    opened(path).close()
+    with pytest.raises(ConfigurationError, match="not one of this node"):
+        opened(path, "b")
+    content = bytearray(path.read_bytes())
+    content[4096 + 12] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="move the file away"):
+        opened(path)
+
+
+def test_one_process(tmp_path: Path) -> None:
+    """
+    Two processes can't have one mark, and a node has it again after its end.
+    """
+    mark = opened(tmp_path / "mark")
+    with pytest.raises(StoreLockedError, match="file of its own"):
+        opened(tmp_path / "mark")
+    mark.close()
+
+    opened(tmp_path / "mark").close()
+
+
+def test_a_mark_that_can_not_be_written(tmp_path: Path) -> None:
+    """
+    A failure is shown, costs no answer, and is over with the next sync that works.
+    """
+    mark = opened(tmp_path / "mark")
+    file = mark._file  # noqa: SLF001
+    mark._file = os.open(tmp_path / "mark", os.O_RDONLY)  # noqa: SLF001
+    mark.note_change(1, HEAD)
+    failed = mark.failure
+    os.close(mark._file)  # noqa: SLF001
+    mark._file = file  # noqa: SLF001
+    mark.sync()
+
+    assert "can't be written" in failed
+    assert not mark.failure
+    mark.close()
+    again = opened(tmp_path / "mark")
+    assert again.before is not None
+    assert 1 == again.before.revision
+    again.close()
+
+
+class TestCompare:
+    SEEN = LastSeen(7, HEAD, {OWN: end(5), OTHER: end(3)})
+
+    def test_nothing_lost(self) -> None:
+        """
+        A database that has grown since, or lost records by pruning, is as it should be.
+        """
+        heads = {7: HEAD, 8: b"i" * 32}.get
+
+        ends = {OWN: end(9), OTHER: end(3)}
+
+        assert compare(self.SEEN, 8, heads, lambda log_id, _: ends[log_id]) is None
+        assert compare(LastSeen(), 0, heads, lambda *_: None) is None
+
+    @pytest.mark.parametrize(
+        ("revision", "head", "logs", "sentence", "lost"),
+        [
+            (6, HEAD, {}, "newest change is 6.*seen change 7", set()),
+            (6, HEAD, {"own": end(4)}, "newest change is 6", {OWN}),
+            (9, b"x" * 32, {}, "another copy.*change 7", set()),
+            (9, None, {}, "another copy", set()),
+            (7, HEAD, {"other": end(2)}, f"log {OTHER} lacks record 3", {OTHER}),
+            (7, HEAD, {"own": LogEnd(5, "f" * 64)}, "lacks record 5", {OWN}),
+            (7, HEAD, {"own": None}, "lacks record 5", {OWN}),
+        ],
+    )
+    def test_something_lost(
+        self,
+        revision: int,
+        head: bytes | None,
+        logs: dict[str, LogEnd | None],
+        sentence: str,
+        lost: set[str],
+    ) -> None:
+        """
+        A database without a change or record that was seen is older, and named so.
+        """
+        ends = {OWN: logs.get("own", end(5)), OTHER: logs.get("other", end(3))}
+        found = compare(
+            self.SEEN, revision, lambda _: head, lambda log_id, _: ends[log_id]
+        )
+
+        assert found is not None
+        assert lost == found.logs
+        assert re.search(sentence, found.reason)
