@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.cluster.mark import LastSeen, LastSeenMark, LogEnd, compare
+from hsm_core._internal.cluster.mark import LastSeen, LastSeenMark, SeenEnd, compare
 from hsm_core.errors import ConfigurationError, StoreLockedError
 from tests.core.key_support import RING
 
@@ -25,9 +25,9 @@ def opened(path: Path, node: str = "a") -> LastSeenMark:
     return LastSeenMark(path, RING.mark_mac, node.encode())
 
 
-def end(seq: int) -> LogEnd:
+def end(seq: int) -> SeenEnd:
     """Return the end of a log at a record."""
-    return LogEnd(seq, f"{seq:064x}")
+    return SeenEnd(seq, f"{seq:064x}")
 
 
 def test_what_was_noted(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ class TestCompare:
             (9, b"x" * 32, {}, "another copy.*change 7", set()),
             (9, None, {}, "another copy", set()),
             (7, HEAD, {"other": end(2)}, f"log {OTHER} lacks record 3", {OTHER}),
-            (7, HEAD, {"own": LogEnd(5, "f" * 64)}, "lacks record 5", {OWN}),
+            (7, HEAD, {"own": SeenEnd(5, "f" * 64)}, "lacks record 5", {OWN}),
             (7, HEAD, {"own": None}, "lacks record 5", {OWN}),
         ],
     )
@@ -187,7 +187,7 @@ class TestCompare:
         self,
         revision: int,
         head: bytes | None,
-        logs: dict[str, LogEnd | None],
+        logs: dict[str, SeenEnd | None],
         sentence: str,
         lost: set[str],
     ) -> None:

@@ -35,14 +35,14 @@ HeadOf: TypeAlias = Callable[[int], bytes | None]
 """Returns the head of the feed at a revision; None if there is no such change."""
 
 
-class LogEnd(msgspec.Struct, frozen=True):
+class SeenEnd(msgspec.Struct, frozen=True):
     """Newest record of an audit log: its number, and its leaf hash in hex."""
 
     seq: int
     leaf_hash: str
 
 
-EndOf: TypeAlias = Callable[[str, int], LogEnd | None]
+EndOf: TypeAlias = Callable[[str, int], SeenEnd | None]
 """
 Returns a record of an audit log, given the log's ID and the record's number.
 
@@ -63,7 +63,7 @@ class LastSeen(msgspec.Struct, frozen=True):
 
     revision: int = 0
     head: bytes = b""
-    logs: Mapping[str, LogEnd] = msgspec.field(default_factory=dict)
+    logs: Mapping[str, SeenEnd] = msgspec.field(default_factory=dict)
 
 
 class LastSeenMark:
@@ -131,7 +131,7 @@ class LastSeenMark:
             self._seen = LastSeen(revision, head, self._seen.logs)
             self._write()
 
-    def note_logs(self, ends: Mapping[str, LogEnd]) -> None:
+    def note_logs(self, ends: Mapping[str, SeenEnd]) -> None:
         """Note ends of audit logs, of this node's before the record is answered."""
         with self._lock:
             seen = self._seen
@@ -317,7 +317,7 @@ def compare(
     return None
 
 
-def _lacks(seen: LogEnd, found: LogEnd | None) -> bool:
+def _lacks(seen: SeenEnd, found: SeenEnd | None) -> bool:
     if found is None or found.seq < seen.seq:
         return True
     return found.seq == seen.seq and found.leaf_hash != seen.leaf_hash
