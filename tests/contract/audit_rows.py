@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Unpack
 
+import pytest
+
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core._internal.stores.postgresql.audit import PostgresAuditLog
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeEntropy
-from tests.core.audit_support import KEY, Given, open_any
+from tests.core.audit_support import KEY, Given, open_any, options
 
 
 def _memory(folder: Path, clock: Clock) -> AuditLog:
@@ -20,6 +24,27 @@ def _memory(folder: Path, clock: Clock) -> AuditLog:
 
 def _stored(name: str, **given: Unpack[Given]) -> Callable[[Path, Clock], AuditLog]:
     return lambda folder, clock: open_any(folder / name, **given | Given(clock=clock))
+
+
+def open_empty(
+    name: str, request: pytest.FixtureRequest, folder: Path, clock: Clock
+) -> AuditLog:
+    """
+    Open an empty log.
+
+    Args:
+        name: One of `LOGS`, or ``postgresql``.
+
+        request: Gives the database.
+
+        folder: Empty folder for files.
+
+        clock: Gives the time of each record.
+    """
+    if name != "postgresql":
+        return LOGS[name](folder, clock)
+    database: ClusterDatabase = request.getfixturevalue("empty_logs")
+    return PostgresAuditLog.open(database, options(clock=clock))
 
 
 LOGS: Final[dict[str, Callable[[Path, Clock], AuditLog]]] = {
@@ -33,3 +58,5 @@ LOGS: Final[dict[str, Callable[[Path, Clock], AuditLog]]] = {
     ),
 }
 """What opens an empty log in a folder."""
+
+KINDS: Final = (*LOGS, "postgresql")

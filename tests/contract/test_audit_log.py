@@ -22,7 +22,7 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import AuditDraft, AuditHead, AuditHealth, AuditLog
 from hsm_core.testing import FakeClock
-from tests.contract.audit_rows import LOGS
+from tests.contract.audit_rows import KINDS, open_empty
 from tests.core.audit_support import KEY, followed
 
 
@@ -32,12 +32,12 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=LOGS)
+@pytest.fixture(params=KINDS)
 def log(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 ) -> Iterator[AuditLog]:
     """Give an empty log of each kind."""
-    log = LOGS[request.param](tmp_path, clock)
+    log = open_empty(request.param, request, tmp_path, clock)
     yield log
     log.close()
 

@@ -20,7 +20,7 @@ from hsm_core.factory import open_verifier
 from hsm_core.model import KeyId, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, AuditLog, KnownKey
 from hsm_core.testing import FakeClock
-from tests.contract.audit_rows import LOGS
+from tests.contract.audit_rows import open_empty
 from tests.core.audit_support import KEY
 
 DAY = 24 * 3600
@@ -32,7 +32,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "segmented", "sqlite"])
+@pytest.fixture(params=["memory", "segmented", "sqlite", "postgresql"])
 def make(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 ) -> Iterator[Callable[[], AuditLog]]:
@@ -40,7 +40,7 @@ def make(
     opened: list[AuditLog] = []
 
     def build() -> AuditLog:
-        opened.append(LOGS[request.param](tmp_path, clock))
+        opened.append(open_empty(request.param, request, tmp_path, clock))
         return opened[-1]
 
     yield build

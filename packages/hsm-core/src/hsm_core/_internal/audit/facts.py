@@ -9,7 +9,7 @@ its own, so that it can be disclosed alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -438,6 +438,35 @@ class FactsTrack:
         self._first[digest] = seq
         self._forget(seq)
         return record
+
+    def split(
+        self, records: Sequence[bytes], first_seq: int
+    ) -> tuple[list[bytes], list[tuple[int, bytes]]]:
+        """
+        Return the entries of records to be written, and the facts lines that are due.
+
+        Nothing is noted; `note` does that once they are written.
+
+        Args:
+            records: Each with its newline.
+
+            first_seq: Sequence number of the first one.
+        """
+        entries: list[bytes] = []
+        due: dict[bytes, tuple[int, bytes]] = {}
+        for seq, record in enumerate(records, first_seq):
+            line, entry = facts_line_of(record[:-1]), entry_of(record[:-1])
+            digest = line[HASH]
+            if line and digest not in due and not self._serves(digest, seq):
+                due[digest] = seq, line
+            entries.append(entry)
+        return entries, list(due.values())
+
+    def note(self, lines: Iterable[tuple[int, bytes]]) -> None:
+        """Note facts lines that were written, each before the entry of this number."""
+        for seq, line in lines:
+            self._first[line[HASH]] = seq
+            self._forget(seq)
 
     def copy(self, seq: int) -> FactsTrack:
         """Return a writer's track of the lines before entries below *seq*."""

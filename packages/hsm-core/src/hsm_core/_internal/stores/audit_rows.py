@@ -10,13 +10,14 @@ names, and there is no torn tail.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.chain import Follower
-from hsm_core._internal.audit.facts import SPAN, FactsTrack, named_by
+from hsm_core._internal.audit.facts import SPAN, FactsTrack, entry_of, named_by
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.medium import Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import RecordCodec, decode_entry
 from hsm_core._internal.audit.uses import NO_USE, Line, lines_of, uses_from
@@ -62,6 +63,10 @@ class LogTables(Protocol):
 
     def first(self) -> int | None:
         """Return the lowest sequence number of a record; None if there is none."""
+        ...
+
+    def last(self) -> int | None:
+        """Return the highest sequence number of a record; None if there is none."""
         ...
 
     def rows(
@@ -150,6 +155,23 @@ def read_earlier(tables: LogTables, seq: int) -> FactsTrack:
     for first, line in tables.facts(seq - SPAN + 1, seq - 1):
         track.take_earlier(line, first)
     return track
+
+
+def missing_lines(tables: LogTables, tail: Tail) -> Sequence[bytes]:
+    """
+    Return what a log lacks of a tail.
+
+    Raises:
+        AuditTamperedError: It holds something else.
+    """
+    found = 0
+    for found, (seq, line) in enumerate(tables.rows(tail.first_seq), 1):
+        if found > len(tail.lines) or entry_of(tail.lines[found - 1][:-1]) != line:
+            raise tampered(Reason.CHAIN, seq)
+    last = tables.last()
+    if last is not None and last != tail.first_seq + found - 1:
+        raise tampered(Reason.SEQUENCE, tail.first_seq + found)
+    return tail.lines[found:]
 
 
 def read_baseline(

@@ -13,12 +13,17 @@ from typing import ClassVar, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from hsm_core._internal.audit.facts import SPAN, FactsCache, FactsTrack, entry_of
+from hsm_core._internal.audit.facts import SPAN, FactsCache, FactsTrack
 from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.medium import Cause, MediumError, Tail
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.lib.failpoints import failpoint
-from hsm_core._internal.stores.audit_rows import head_row, read_earlier, read_head
+from hsm_core._internal.stores.audit_rows import (
+    head_row,
+    missing_lines,
+    read_earlier,
+    read_head,
+)
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.records import UnsettledError
@@ -27,7 +32,6 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
     find_facts,
     insert_baseline,
     insert_records,
-    last_row,
     read_records,
 )
 from hsm_core._internal.stores.sqlite.database import Database
@@ -203,7 +207,7 @@ class SqliteMedium:
         failpoint("audit.heal.after_reopen")
         with self._transaction(durable=True) as connection:
             self._counter = max(self._counter, self._agreed(connection, tail))
-            missing = self._missing(connection, tail)
+            missing = missing_lines(SqliteTables(connection), tail)
             first_seq = tail.mark.seq + 1 - len(missing)
             self._facts = read_earlier(SqliteTables(connection), first_seq)
             insert_records(connection, first_seq, missing, self._facts)
@@ -390,17 +394,6 @@ class SqliteMedium:
         if stored.log_id != self._log_id or stored.mark.seq < tail.first_seq - 1:
             raise MediumError(Cause.MOVED)
         return stored.counter
-
-    def _missing(self, connection: sqlite3.Connection, tail: Tail) -> Sequence[bytes]:
-        last = last_row(connection)
-        found = 0
-        rows = SqliteTables(connection).rows(tail.first_seq)
-        for found, (seq, line) in enumerate(rows, 1):
-            if found > len(tail.lines) or entry_of(tail.lines[found - 1][:-1]) != line:
-                raise tampered(Reason.CHAIN, seq)
-        if last is not None and last != tail.first_seq + found - 1:
-            raise tampered(Reason.SEQUENCE, tail.first_seq + found)
-        return tail.lines[found:]
 
 
 _FAILURES: Final = (

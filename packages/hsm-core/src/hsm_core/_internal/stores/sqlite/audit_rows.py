@@ -141,6 +141,12 @@ class SqliteTables:
         found: int | None = self._connection.execute(statement).fetchone()[0]
         return found
 
+    def last(self) -> int | None:
+        """Return the highest sequence number of a record; None if there is none."""
+        statement = "SELECT max(seq) FROM records"
+        found: int | None = self._connection.execute(statement).fetchone()[0]
+        return found
+
     def rows(
         self, start_seq: int, limit: int = -1, /
     ) -> Generator[tuple[int, bytes], None, None]:
@@ -214,12 +220,6 @@ class SqliteTables:
     def baseline(self, next_seq: int, /) -> Iterator[tuple[int, object]]:
         """Return the lines of a baseline in order, each with its number."""
         return self._connection.execute(_LINES, (next_seq,))
-
-
-def last_row(connection: sqlite3.Connection) -> int | None:
-    """Return the highest number of a record, or None if there is none."""
-    found: int | None = connection.execute("SELECT max(seq) FROM records").fetchone()[0]
-    return found
 
 
 def _insertions(start: str, before: str) -> dict[int, str]:

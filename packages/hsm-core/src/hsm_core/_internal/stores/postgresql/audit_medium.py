@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: MIT
+"""
+Audit medium of a cluster: each group of records is one statement of its own connection.
+
+The statement is a transaction, and is durable when it is answered: there is nothing to
+sync. A statement without an answer may still be made, so the connection is dropped, and
+what stands is read before anything else is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from hsm_core._internal.audit.facts import SPAN, FactsCache, FactsTrack
+from hsm_core._internal.audit.head_mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.medium import (
+    Cause,
+    GroupCondition,
+    GroupRefusedError,
+    MediumError,
+    Tail,
+)
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.audit_rows import (
+    head_row,
+    missing_lines,
+    read_earlier,
+    read_head,
+)
+from hsm_core._internal.stores.postgresql.audit_rows import (
+    BASELINE,
+    DROP_BASELINES,
+    FIND_FACTS,
+    INSERT_BASELINE,
+    READ,
+    PostgresTables,
+    insert_group,
+    log_errors,
+)
+from hsm_core._internal.stores.postgresql.connection import (
+    connect,
+    postgres_errors,
+)
+from hsm_core._internal.stores.postgresql.database import run
+from hsm_core.errors import (
+    AuditTamperedError,
+    HSMError,
+    StorageFullError,
+)
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+_NEVER: Final = float("inf")
+_CHUNK: Final = 4000
+_BLOCK: Final = 256
+
+
+class _Adoption(NamedTuple):
+    """Baseline that counts as soon as the record of its prune is written."""
+
+    record_seq: int
+    next_seq: int
+    adopted: Callable[[], None]
+
+
+class PostgresMedium:
+    """
+    A `SharedMedium` in the database of a cluster.
+
+    Args:
+        database: Of the cluster; for reading and pruning.
+
+        connection: For writing; closed by `close`.
+
+        hmac_key: Key of the log.
+
+        stored: The head mark as it is in the database.
+
+        patience_seconds: How long a statement may take.
+    """
+
+    is_shared: ClassVar = True
+
+    def __init__(
+        self,
+        database: ClusterDatabase,
+        connection: ServerConnection,
+        hmac_key: bytes,
+        stored: StoredHead,
+        patience_seconds: float,
+    ) -> None:
+        self._database = database
+        self._connection = connection
+        self._patience = patience_seconds
+        connection.patience = patience_seconds
+        self._hmac_key = hmac_key
+        self._codec = HeadCodec(hmac_key, stored.log_id)
+        self._log_id = stored.log_id
+        self._counter = stored.counter
+        self._written = stored.mark
+        self._adoption: _Adoption | None = None
+        self._facts: FactsTrack | None = None
+        self._read_facts = FactsCache(self._find_facts)
+
+    def begin(self, mark: HeadMark) -> None:
+        """
+        Note that the log is in use, before anything is added.
+
+        Raises:
+            MediumError: It can't be noted.
+        """
+        self._note(mark)
+        failpoint("audit.open.after_mark")
+
+    def write(self, lines: Sequence[bytes], mark: HeadMark, /) -> None:
+        """
+        Append lines, with the mark, in one transaction.
+
+        Raises:
+            MediumError: It is not known whether they were written.
+        """
+        self._write(lines, mark, None)
+
+    def write_if(
+        self, lines: Sequence[bytes], mark: HeadMark, condition: GroupCondition, /
+    ) -> None:
+        """
+        Append lines in one transaction if a condition holds when it begins.
+
+        Raises:
+            GroupRefusedError: It does not hold; nothing was written.
+            MediumError: It is not known whether they were written.
+        """
+        self._write(lines, mark, condition)
+
+    def _write(
+        self,
+        lines: Sequence[bytes],
+        mark: HeadMark,
+        condition: GroupCondition | None,
+    ) -> None:
+        failpoint("audit.before_write")
+        first_seq = mark.seq + 1 - len(lines)
+        with self._statement():
+            track = self._track(first_seq)
+            entries, facts = track.split(lines, first_seq)
+            is_written = insert_group(
+                self._connection,
+                self._log_id,
+                first_seq,
+                entries,
+                facts,
+                head_row(self._codec, self._counter + 1, mark),
+                self._adopted_by(mark),
+                condition,
+            )
+        if not is_written:
+            raise GroupRefusedError("The group of audit records must be decided again.")
+        track.note(facts)
+        self._counter += 1
+        self._wrote(mark)
+        failpoint("audit.after_write")
+
+    @contextmanager
+    def _statement(self) -> Iterator[None]:
+        """Drop the connection where the outcome of a statement is unknown."""
+        connection = self._connection
+        connection.warnings.clear()
+        try:
+            with postgres_errors():
+                yield
+        except (HSMError, ValueError) as error:
+            connection.abandon()
+            raise _medium_error(error) from error
+        except BaseException:
+            connection.abandon()
+            raise
+        if connection.warnings:
+            # Such as: a wait for the standby was cancelled, and it may not have it.
+            connection.abandon()
+            raise MediumError(Cause.SYNC)
+
+    def _track(self, first_seq: int) -> FactsTrack:
+        """Return the facts lines that the database has."""
+        if self._facts is None:
+            tables = PostgresTables(self._connection, self._log_id)
+            self._facts = read_earlier(tables, first_seq)
+        return self._facts
+
+    def _adopted_by(self, mark: HeadMark) -> tuple[int, int] | None:
+        adoption = self._adoption
+        if adoption is None or adoption.record_seq > mark.seq:
+            return None
+        return adoption.next_seq, adoption.record_seq
+
+    def _wrote(self, mark: HeadMark) -> None:
+        self._written = mark
+        adoption = self._adoption
+        if adoption is not None and adoption.record_seq <= mark.seq:
+            self._adoption = None
+            adoption.adopted()
+
+    def _note(self, mark: HeadMark) -> None:
+        statement = "UPDATE logs SET head = $2 WHERE log_id = $1"
+        with self._statement():
+            content = head_row(self._codec, self._counter + 1, mark)
+            run(self._connection, statement, (self._log_id, content))
+        self._counter += 1
+
+    def prepare_sync(self, _mark: HeadMark, /) -> None:
+        """Do nothing: what is written is durable."""
+
+    def sync(self) -> None:
+        """Do nothing: what is written is durable."""
+
+    def due(self) -> float:
+        """Return that `tidy` is never due."""
+        return _NEVER
+
+    def tidy(self) -> None:
+        """Do nothing."""
+
+    def reconnect(self) -> None:
+        """
+        Connect again, after a write whose outcome is unknown.
+
+        Raises:
+            MediumError: The database can't be reached.
+        """
+        self._connection.abandon()
+        try:
+            self._connection = connect(self._database.location)
+        except HSMError as error:
+            raise MediumError(Cause.WRITE) from error
+        self._connection.patience = self._patience
+
+    def standing(self, first_seq: int, /) -> list[bytes]:
+        """
+        Return the records from *first_seq* on, as `write` gets them, and go on there.
+
+        Raises:
+            MediumError: They can't be read.
+            AuditTamperedError: They are damaged.
+        """
+        with self._statement():
+            stored = self._read_head(first_seq - 1)
+            tables = PostgresTables(self._connection, self._log_id)
+            entries = [entry for _, entry in tables.rows(first_seq)]
+            self._facts = read_earlier(tables, stored.mark.seq + 1)
+        if stored.mark.seq != first_seq - 1 + len(entries):
+            raise tampered(Reason.SEQUENCE, first_seq)
+        self._counter = stored.counter
+        self._wrote(stored.mark)
+        with log_errors(first_seq):
+            joined = self._read_facts.joined
+            found = [joined(entry, seq) for seq, entry in enumerate(entries, first_seq)]
+        return [record + b"\n" for record in found]
+
+    def heal(self, tail: Tail, cause: Cause, /) -> None:
+        """
+        Connect again, and write what the log lacks.
+
+        A statement that is still under way stands in the way of these: records have
+        their numbers once.
+
+        Raises:
+            MediumError: It still can't be; nothing durable was lost.
+        """
+        self.reconnect()
+        failpoint("audit.heal.after_reopen")
+        with self._statement():
+            stored = self._read_head(tail.first_seq - 1)
+            tables = PostgresTables(self._connection, self._log_id)
+            missing = missing_lines(tables, tail)
+            self._facts = read_earlier(tables, tail.mark.seq + 1 - len(missing))
+        self._counter = max(self._counter, stored.counter)
+        if missing:
+            self._write(missing, tail.mark, None)
+        self._wrote(tail.mark)
+
+    def _read_head(self, durable_seq: int) -> StoredHead:
+        """Return the stored head mark; what was durable must be there."""
+        tables = PostgresTables(self._connection, self._log_id)
+        stored = read_head(tables, self._hmac_key)
+        if stored.log_id != self._log_id or stored.mark.seq < durable_seq:
+            raise MediumError(Cause.MOVED)
+        return stored
+
+    def finish(self, mark: HeadMark, /) -> None:
+        """
+        Note that the log ends here, in order.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        failpoint("audit.before_clean_mark")
+        self._note(replace(mark, clean=True))
+
+    # Reading and pruning, over connections of the database
+
+    def read(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* written lines from *start_seq* on, without newline.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+            AuditTamperedError: A row is missing.
+        """
+        end = min(start_seq + limit, self._written.seq + 1)
+        found: list[bytes] = []
+        with log_errors(start_seq, "The audit log can't be read."):
+            for first in range(start_seq, end, _BLOCK):
+                values = (self._log_id, first, min(first + _BLOCK, end))
+                for seq, entry in self._database.rows(READ, values):
+                    if seq != start_seq + len(found):
+                        raise tampered(Reason.SHORTER, start_seq + len(found))
+                    if b"\n" in entry:
+                        raise tampered(Reason.FRAMING, seq)
+                    found.append(self._read_facts.joined(entry, seq))
+        if len(found) < end - start_seq:
+            raise tampered(Reason.SHORTER, start_seq + len(found))
+        return found
+
+    def _find_facts(self, digest: bytes, seq: int) -> bytes:
+        values = (self._log_id, seq - SPAN + 1, seq, digest)
+        row = self._database.row(FIND_FACTS, values)
+        return b"" if row is None else bytes(row[0])
+
+    def boundary(self, seq: int, /) -> int:
+        """Return *seq*: every record can be removed by itself."""
+        return seq
+
+    def stage(self, next_seq: int, lines: Sequence[bytes], /) -> None:
+        """
+        Store a baseline that the log's row does not name yet.
+
+        Raises:
+            AuditUnavailableError: It can't be written; what is there is removed later.
+        """
+        for start in range(0, len(lines), _CHUNK):
+            chunk = list(lines[start : start + _CHUNK])
+            self._change(INSERT_BASELINE, (self._log_id, next_seq, start, chunk))
+        failpoint("audit.prune.after_stage")
+
+    def adopt_with(
+        self, record_seq: int, next_seq: int, adopted: Callable[[], None], /
+    ) -> None:
+        """Adopt the baseline in the statement that writes the record of its prune."""
+        self._adoption = _Adoption(record_seq, next_seq, adopted)
+
+    def adopt(self) -> None:
+        """Do nothing: the record's statement did it."""
+
+    def settle(self) -> None:
+        """Do nothing: the record's statement was durable."""
+
+    @contextmanager
+    def open_baseline(
+        self, next_seq: int, /
+    ) -> Iterator[Callable[[], Iterable[bytes]]]:
+        """
+        Read the baseline that counts, before a prune removes it.
+
+        Raises:
+            AuditTamperedError: The database is damaged.
+            AuditUnavailableError: It can't be read.
+        """
+        lines: list[bytes] = []
+        while True:
+            with log_errors():
+                values = (self._log_id, next_seq, len(lines), _CHUNK)
+                rows = self._database.rows(BASELINE, values)
+            lines += [line for _, line in rows]
+            if len(rows) < _CHUNK:
+                break
+        yield lambda: iter(lines)
+
+    def remove(self, first_seq: int, /) -> None:
+        """
+        Remove the records before *first_seq*, and baselines that don't count.
+
+        Raises:
+            AuditUnavailableError: It failed; to be tried again.
+        """
+        while self._change(DROP_BASELINES, (self._log_id, first_seq, _CHUNK)):
+            failpoint("audit.prune.after_chunk")
+        while (first := self._first()) is not None and first < first_seq:
+            reach = min(first + _CHUNK, first_seq)
+            statement = "DELETE FROM records WHERE log_id = $1 AND seq < $2"
+            self._change(statement, (self._log_id, reach))
+            statement = "DELETE FROM facts WHERE log_id = $1 AND first_seq <= $2"
+            self._change(statement, (self._log_id, reach - SPAN))
+            failpoint("audit.prune.after_chunk")
+
+    def _first(self) -> int | None:
+        with log_errors(), self._database.reading() as connection:
+            return PostgresTables(connection, self._log_id).first()
+
+    def _change(self, statement: str, values: tuple[object, ...]) -> int:
+        with log_errors():
+            return self._database.run(
+                lambda connection: run(connection, statement, values).rowcount
+            )
+
+    def close(self) -> None:
+        """Close the connection for writing."""
+        self._connection.close()
+
+
+def _medium_error(error: Exception) -> Exception:
+    if isinstance(error, AuditTamperedError | MediumError):
+        return error
+    is_full = isinstance(error, StorageFullError)
+    return MediumError(Cause.FULL if is_full else Cause.WRITE)

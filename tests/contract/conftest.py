@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""Databases that the contract suites share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase, run
+from tests.postgresql import PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def cluster_database(postgresql: PostgreSQL) -> Iterator[ClusterDatabase]:
+    """Give a database of a cluster that all tests share."""
+    url = postgresql.url(postgresql.new_database())
+    database = ClusterDatabase(read_location(url))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def empty_logs(cluster_database: ClusterDatabase) -> ClusterDatabase:
+    """Give a database without audit logs."""
+    with cluster_database.transaction() as connection:
+        run(connection, "TRUNCATE logs, records, facts, baselines")
+    return cluster_database
