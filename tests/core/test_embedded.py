@@ -164,8 +164,8 @@ CASES: dict[str, Case] = {
         'path must be a folder, ":memory:" or Settings, got int.',
     ),
     "store as a path": (
-        lambda p: hsm_core.open("sqlite:keys.db", root=ROOT, create=True),
-        'For other stores pass Settings(key_store="sqlite:keys.db").',
+        lambda p: hsm_core.open("filesystem:keys", root=ROOT, create=True),
+        'For other stores pass Settings(key_store="filesystem:keys").',
     ),
     "empty path": (
         lambda p: hsm_core.open("", root=ROOT, create=True),
@@ -186,6 +186,16 @@ CASES: dict[str, Case] = {
     "create with settings": (
         lambda p: hsm_core.open(Settings(), root=ROOT, create=True),
         "create must be False with Settings.",
+    ),
+    "create with a database": (
+        lambda p: hsm_core.open(
+            "postgresql://db.example/hsm", root=ROOT, create=True, node_name="a"
+        ),
+        "create must be False with PostgreSQL.",
+    ),
+    "node without a name": (
+        lambda p: hsm_core.open("postgresql://db.example/hsm", root=ROOT),
+        "node_name must have 1 to 40 letters",
     ),
     "short audit key": (
         lambda p: hsm_core.open(p / "keys", root=ROOT, audit_key=b""),

@@ -295,6 +295,7 @@ def _toml(option: click.Option) -> str:
 
 
 PARSED: dict[str, str] = {
+    "store": '"sqlite:x"',
     "bind": '"[::1]:1"',
     "acme-http-bind": '"[::]:80"',
     "metrics-bind": '"127.0.0.1:9"',

@@ -367,6 +367,7 @@ PLACES: dict[type, Callable[[Start], Any]] = {
 ACME = ("--tls-mode=acme", "--acme-domain=hsm.example.com")
 SAMPLES: dict[str, tuple[str, Any]] = {
     "bind": ("[::1]:1", ("::1", 1)),
+    "store": ("sqlite:x", "sqlite:x"),
     "key-store": ("sqlite", "sqlite"),
     "approval-store": ("memory", "memory"),
     "provider": ("p256 = pyca", {"p256": ("pyca",)}),

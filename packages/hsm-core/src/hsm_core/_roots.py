@@ -152,7 +152,8 @@ def _make_folder(field: str, folder: Path) -> None:
 
 
 def _holds_hsm(folder: Path) -> bool:
-    return (folder / "keys").exists() or (folder / "audit.log").exists()
+    names = ("keys", "keys.sqlite", "audit.log")
+    return any((folder / name).exists() for name in names)
 
 
 def _path_of(field: str, path: StrPath) -> Path:

@@ -53,6 +53,7 @@ async def open(
     audit_key: bytes | StrPath | None = None,
     create: bool = False,
     policy: StrPath | None = None,
+    node_name: str = "",
     clock: Clock | None = None,
 ) -> AsyncIterator[AsyncEmbeddedHSM]:
     """
@@ -68,6 +69,7 @@ async def open(
             audit_key=audit_key,
             create=create,
             policy=policy,
+            node_name=node_name,
             clock=clock,
         )
 

@@ -29,8 +29,11 @@ MEMORY: Final = ":memory:"
 Root: TypeAlias = bytes | StrPath | MasterKeySource
 """Root key as 32 bytes, as the path of its file, or as an object that holds it."""
 
+_ALL_STORES: Final = ("postgresql://", "sqlite:")
+"""Beginnings of what `Settings.store` takes."""
+
 _STORE: Final = re.compile(r"(filesystem|sqlite|s3|[a-z0-9.+-]+:/)[:/]")
-"""Beginning of a path that was meant to be a store of `Settings`."""
+"""Beginning of a path that was meant to be a key store of `Settings`."""
 
 _INTERFACE: Final = "embedded"
 
@@ -122,6 +125,7 @@ def open(
     audit_key: bytes | StrPath | None = None,
     create: bool = False,
     policy: StrPath | None = None,
+    node_name: str = "",
     clock: Clock | None = None,
 ) -> EmbeddedHSM:
     """
@@ -131,7 +135,9 @@ def open(
     users' keys before its first use.
 
     Args:
-        path: Folder of the HSM, ``":memory:"``, or `Settings` for other stores.
+        path: Folder of the HSM, ``":memory:"``, ``"sqlite:DIR"``,
+            ``"postgresql://USER@HOST/DATABASE"`` for a database that several nodes
+            may share, or `Settings` for other stores.
 
         root: Root key: 32 bytes, or the path of a file (0600) outside the folder that
             holds them as base64. Anyone who has the root key and the folder has all
@@ -144,6 +150,9 @@ def open(
             gets a new root key.
 
         policy: Policy file; by default the built-in policy *default* is in force.
+
+        node_name: Name of this node in the cluster; needed with PostgreSQL. No two
+            running nodes have the same name.
 
         clock: Time; the system's by default.
 
@@ -162,7 +171,7 @@ def open(
         ...     key.verify(b"hello", key.sign(b"hello"))
         1
     """
-    settings = _settings_of(path, policy)
+    settings = _settings_of(path, policy, node_name)
     folder = _folder_of(path, settings)
     if root is None and settings.key_store == KeyStoreKind.MEMORY:
         root = os.urandom(32)
@@ -172,9 +181,11 @@ def open(
             "to make one.",
             field="root",
         )
-    if create and isinstance(path, Settings):
+    is_database = settings.key_store == KeyStoreKind.POSTGRESQL
+    if create and (isinstance(path, Settings) or is_database):
+        kind = "PostgreSQL" if is_database else "Settings"
         raise ConfigurationError(
-            "create must be False with Settings. Make the root key file first.",
+            f"create must be False with {kind}. Make the root key file first.",
             field="create",
         )
     key = prepare_root(folder, root, create=create)
@@ -190,17 +201,24 @@ def open(
 
 def _folder_of(path: StrPath | Settings, settings: Settings) -> Path | None:
     """Return the folder that `open` may create; None if it creates none."""
-    if isinstance(path, Settings) or settings.key_store == KeyStoreKind.MEMORY:
+    kinds = {KeyStoreKind.MEMORY, KeyStoreKind.POSTGRESQL}
+    if isinstance(path, Settings) or settings.key_store in kinds:
         return None
     return settings.folder
 
 
-def _settings_of(path: StrPath | Settings, policy: StrPath | None) -> Settings:
+def _settings_of(
+    path: StrPath | Settings, policy: StrPath | None, node_name: str
+) -> Settings:
     rules = Path(policy) if policy is not None else None
     if isinstance(path, Settings):
         if rules is not None:
             raise ConfigurationError(
                 "policy must be set in the Settings, as policy_config.", field="policy"
+            )
+        if node_name:
+            raise ConfigurationError(
+                "node_name must be set in the Settings.", field="node_name"
             )
         return path
     if not isinstance(path, str | os.PathLike):
@@ -213,9 +231,14 @@ def _settings_of(path: StrPath | Settings, policy: StrPath | None) -> Settings:
         raise ConfigurationError(f"policy: there is no file {rules}.", field="policy")
     if os.fspath(path) == MEMORY:
         return Settings(
-            key_store=KeyStoreKind.MEMORY, audit_log=None, policy_config=rules
+            key_store=KeyStoreKind.MEMORY,
+            audit_log=None,
+            policy_config=rules,
+            node_name=node_name,
         )
     text = os.fspath(path)
+    if text.startswith(_ALL_STORES):
+        return Settings(store=text, policy_config=rules, node_name=node_name)
     if not text or _STORE.match(text):
         raise ConfigurationError(
             'path must be a folder or ":memory:". For other stores pass '
@@ -229,6 +252,7 @@ def _settings_of(path: StrPath | Settings, policy: StrPath | None) -> Settings:
         approval_store=ApprovalStoreKind.FILE,
         approval_dir=folder / "approvals",
         policy_config=rules,
+        node_name=node_name,
     )
 
 

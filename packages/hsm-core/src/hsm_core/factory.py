@@ -416,4 +416,4 @@ def _open_store(
             "key_store must not be memory if the keys are in a vault.",
             field="key_store",
         )
-    return open_vault_store(vault, settings.node, clock, entropy)
+    return open_vault_store(vault, settings.node_name, clock, entropy)

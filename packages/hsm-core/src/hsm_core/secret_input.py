@@ -34,6 +34,7 @@ __all__ = [
     "is_open_to_others",
     "read_secret",
     "read_secret_text",
+    "split_password",
     "without_secrets",
 ]
 
@@ -45,6 +46,8 @@ _FINGERPRINT_BYTES: Final = 6
 _TEXT: Final = "text:"
 _USER: Final = re.compile(r"(://)[^/?#\s]*@")
 _QUERY: Final = re.compile(r"(://[^?#\s]*\?)[^#\s]*")
+_USER_OF_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*)@")
+_PASSWORDS: Final = re.compile(r"([?&])(?:ssl)?password=([^&#]*)&?")
 _DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
 
 
@@ -64,6 +67,29 @@ def without_secrets(text: str) -> str:
         'vault:https://***@store.example/x?***'
     """
     return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))
+
+
+def split_password(url: str) -> tuple[str, str]:
+    """
+    Return a URL without its password, and the password; empty if there is none.
+
+    Example:
+        >>> split_password("postgresql://ada:secret@db.example/hsm")
+        ('postgresql://ada@db.example/hsm', 'secret')
+    """
+    found = ""
+    if user := _USER_OF_URL.match(url):
+        name, _, found = user[2].partition(":")
+        url = f"{user[1]}{name}@{url[user.end() :]}"
+    if in_query := _PASSWORDS.search(url):
+        found = found or in_query[2]
+        url = _PASSWORDS.sub(r"\1", url).rstrip("?&")
+    if "%" in found:
+        # It is slow to load.
+        from urllib.parse import unquote
+
+        found = unquote(found)
+    return url, found
 
 
 def fingerprint(secret: bytes) -> str:

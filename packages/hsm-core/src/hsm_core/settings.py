@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from msgspec import Meta, field
-from msgspec.structs import force_setattr
+from msgspec import NODEFAULT, Meta, field
+from msgspec.structs import fields, force_setattr
 
+from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
+from hsm_core.secret_input import split_password
 
 __all__ = [
     "APPROVAL_DAYS",
@@ -61,6 +64,8 @@ APPROVAL_DAYS: Final = 90
 _BESIDE_KEYS: Final = Path("<folder of the keys>")
 """Placeholder of `Settings.folder` in a path's default."""
 
+_STORE: Final = re.compile(r"sqlite:(?P<folder>.+)|postgresql://.*", re.DOTALL)
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LONGEST_SECONDS: Final = 10 * 365 * 24 * 3600
 _Interval: TypeAlias = Annotated[int, Meta(ge=60, le=_LONGEST_SECONDS)]
 
@@ -70,6 +75,7 @@ class KeyStoreKind(StrEnum):
 
     FILESYSTEM = "filesystem"
     MEMORY = "memory"
+    POSTGRESQL = "postgresql"
     SQLITE = "sqlite"
 
 
@@ -77,6 +83,7 @@ class AuditStoreKind(StrEnum):
     """Kind of audit store."""
 
     FILE = "file"
+    POSTGRESQL = "postgresql"
     SQLITE = "sqlite"
 
 
@@ -85,6 +92,7 @@ class ApprovalStoreKind(StrEnum):
 
     FILE = "file"
     MEMORY = "memory"
+    POSTGRESQL = "postgresql"
     SQLITE = "sqlite"
 
 
@@ -134,6 +142,9 @@ class Settings(Record, frozen=True, kw_only=True):
     Trail and approvals lie beside the keys, in `folder`, unless a path says otherwise.
 
     Attributes:
+        store: All stores at once: ``postgresql://USER@HOST/DATABASE``, a database that
+            several nodes may share, or ``sqlite:DIR``, the folder of three databases.
+            Each single setting of a store is refused beside it. It holds no password.
         key_store: A `KeyStoreKind`, or a URI: ``filesystem:DIR``, ``sqlite:FILE``,
             ``s3://BUCKET/PREFIX``, or ``SCHEME:REST`` of an entry point of the group
             ``hsm_core.key_stores`` or ``hsm_core.vaults``.
@@ -162,7 +173,10 @@ class Settings(Record, frozen=True, kw_only=True):
         scrub_share: Share of the time that this may take of one processor.
         audit_segment_bytes: Size at which a segment of the trail is closed.
         audit_timeout_seconds: How long an answer waits for the trail before it fails.
-        node: Name of this node in the trail.
+        node_name: Name of this node in the trail, and in a cluster. Needed with a
+            database that nodes share.
+        node_mark: File of the last change that this node has seen, which tells a
+            database that came back older. Only with a database that nodes share.
         pool_threads: Threads for slow operations under an event loop; changes of keys
             and long reads have this many each.
         accept_changed_store: Compare the whole key store at start, and recover, as
@@ -195,6 +209,7 @@ class Settings(Record, frozen=True, kw_only=True):
         retention_max_purges: More than this at once need an approval of their own.
     """
 
+    store: str = ""
     key_store: str = KeyStoreKind.FILESYSTEM
     key_dir: Path = Path("data/keys")
     sqlite_path: Path = Path("data/keys.sqlite")
@@ -216,7 +231,8 @@ class Settings(Record, frozen=True, kw_only=True):
     audit_sync: AuditSync = AuditSync.STRICT
     audit_segment_bytes: Annotated[int, Meta(ge=4096)] = 64 * 1024 * 1024
     audit_timeout_seconds: Annotated[float, Meta(gt=0)] = 1.5
-    node: Annotated[str, Meta(max_length=64)] = ""
+    node_name: Annotated[str, Meta(max_length=64)] = ""
+    node_mark: Path | None = None
     pool_threads: Annotated[int, Meta(ge=1, le=64)] = 4
     accept_changed_store: bool = False
     key_cache_entries: Annotated[int, Meta(ge=1)] = 1024
@@ -238,6 +254,18 @@ class Settings(Record, frozen=True, kw_only=True):
     retention_max_purges: Annotated[int, Meta(ge=1, le=100_000)] = 100
 
     def __post_init__(self) -> None:
+        if self.store:
+            self._set_all_stores()
+        elif KeyStoreKind.POSTGRESQL in {
+            self.key_store.partition(":")[0],
+            self.audit_store,
+            self.approval_store.partition(":")[0],
+        }:
+            raise ConfigurationError(
+                "PostgreSQL holds all stores or none. Set store to "
+                "postgresql://USER@HOST/DATABASE.",
+                field="store",
+            )
         for name in (
             "audit_log",
             "audit_sqlite_path",
@@ -247,6 +275,55 @@ class Settings(Record, frozen=True, kw_only=True):
             path: Path | None = getattr(self, name)
             if path is not None and path.parent == _BESIDE_KEYS:
                 force_setattr(self, name, self.folder / path.name)
+
+    def _set_all_stores(self) -> None:
+        """
+        Set the settings of single stores as `store` says.
+
+        Raises:
+            ConfigurationError: It has another form, or one of them was set to something
+                else.
+        """
+        for name, value in self._single_stores().items():
+            found, default = getattr(self, name), _DEFAULTS[name]
+            if found not in (default, value):
+                raise ConfigurationError(
+                    f"{name} conflicts with store, which sets all stores.", field=name
+                )
+            force_setattr(self, name, value)
+
+    def _single_stores(self) -> dict[str, Any]:
+        """Return the settings of single stores that `store` stands for."""
+        found = _STORE.fullmatch(self.store)
+        if found is None:
+            raise ConfigurationError(
+                "store must be postgresql://USER@HOST/DATABASE or sqlite:DIR.",
+                field="store",
+            )
+        if found["folder"] is not None:
+            return _in_sqlite(Path(found["folder"]))
+        if split_password(self.store)[1]:
+            raise ConfigurationError(
+                "store must not contain a password. Set PGPASSWORD, or name a "
+                "password file (PGPASSFILE, or passfile= in the address).",
+                field="store",
+            )
+        if self.audit_sync != AuditSync.STRICT:
+            raise ConfigurationError(
+                "audit_sync must be strict with a PostgreSQL store.",
+                field="audit_sync",
+            )
+        if _NODE_NAME.fullmatch(self.node_name) is None:
+            raise ConfigurationError(
+                "node_name must have 1 to 40 letters, digits, dots, hyphens and "
+                "underscores with a PostgreSQL store: it names this node in the "
+                "cluster.",
+                field="node_name",
+            )
+        if self.node_mark is None:
+            name = f"{self.node_name}.mark"
+            force_setattr(self, "node_mark", self.folder / name)
+        return _IN_POSTGRESQL
 
     @property
     def enabled_providers(self) -> tuple[str, ...]:
@@ -268,7 +345,7 @@ class Settings(Record, frozen=True, kw_only=True):
         """Age at which records of the trail are pruned; 0 for never."""
         if self.audit_retention_days is not None:
             return self.audit_retention_days
-        is_database = self.audit_store == AuditStoreKind.SQLITE
+        is_database = self.audit_store != AuditStoreKind.FILE
         return TRAIL_DAYS if is_database else 0
 
     @property
@@ -276,8 +353,41 @@ class Settings(Record, frozen=True, kw_only=True):
         """Age at which approvals that came to an end are removed; 0 for never."""
         if self.approval_retention_days is not None:
             return self.approval_retention_days
-        is_database = self.approval_store == ApprovalStoreKind.SQLITE
+        is_database = self.approval_store in _DATABASES
         return APPROVAL_DAYS if is_database else 0
+
+
+_DATABASES: Final = frozenset({ApprovalStoreKind.SQLITE, ApprovalStoreKind.POSTGRESQL})
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    one.name: one.default for one in fields(Settings) if one.default is not NODEFAULT
+}
+
+_IN_POSTGRESQL: Final = {
+    "key_store": KeyStoreKind.POSTGRESQL,
+    "key_dir": _DEFAULTS["key_dir"],
+    "sqlite_path": _DEFAULTS["sqlite_path"],
+    "audit_store": AuditStoreKind.POSTGRESQL,
+    "audit_log": None,
+    "audit_sqlite_path": Path("data/audit.sqlite"),
+    "approval_store": ApprovalStoreKind.POSTGRESQL,
+    "approval_dir": Path("data/approvals"),
+    "approval_sqlite_path": Path("data/approvals.sqlite"),
+}
+
+
+def _in_sqlite(folder: Path) -> dict[str, Any]:
+    return {
+        "key_store": KeyStoreKind.SQLITE,
+        "key_dir": _DEFAULTS["key_dir"],
+        "sqlite_path": folder / "keys.sqlite",
+        "audit_store": AuditStoreKind.SQLITE,
+        "audit_log": folder / "audit.log",
+        "audit_sqlite_path": folder / "audit.sqlite",
+        "approval_store": ApprovalStoreKind.SQLITE,
+        "approval_dir": folder / "approvals",
+        "approval_sqlite_path": folder / "approvals.sqlite",
+    }
 
 
 def _parent(path: Path) -> Path:

@@ -45,6 +45,8 @@ _FLAG: Final = "--dev"
 _TOKEN_SECONDS: Final = 366 * 24 * 3600
 
 _OWN: Final[Mapping[str, str | None]] = {
+    "store": None,
+    "node-mark": None,
     "key-store": KeyStoreKind.MEMORY,
     "key-dir": None,
     "sqlite-path": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from hsm_core.setting_files import read_setting_file
 from hsm_core.settings import KeyStoreKind, Settings
 from hsm_server.config.annotations import build
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
-from hsm_server.config.file import check_places, config_option
+from hsm_server.config.file import check_places, config_option, take_store
 from hsm_server.config.loading import (
     TOKEN_KEYS,
     metrics_warning,
@@ -89,12 +90,14 @@ class _Report:
 
 def _run(root_copy: str | None, previous: str | None, **values: Any) -> None:
     context, report = click.get_current_context(), _Report()
-    check_places(context, values["key_store"])
+    check_places(context, values)
     if previous is not None:
         for change in _changes(previous, values):
             report.tell(change)
     report.look("secrets", lambda: _secrets(values))
     try:
+        if password := take_store(values):
+            os.environ["PGPASSWORD"] = password
         settings = settings_from(values)
     except HSMError as error:
         report.fault("settings", sentence(error), exit_code_of(error))
@@ -288,6 +291,8 @@ def _place(core: Settings) -> str:
         return str(core.key_dir)
     if core.key_store == KeyStoreKind.SQLITE:
         return str(core.sqlite_path)
+    if core.store:
+        return without_secrets(core.store)
     return (
         "memory"
         if core.key_store == KeyStoreKind.MEMORY

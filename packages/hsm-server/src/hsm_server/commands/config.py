@@ -11,9 +11,14 @@ from click.core import ParameterSource
 
 from hsm_core.errors import HSMError
 from hsm_server.config.annotations import Setting
-from hsm_server.config.core import STORAGE, core_settings
+from hsm_server.config.core import SINGLE_STORES, STORAGE, core_settings
 from hsm_server.config.exit_codes import exit_code_of
-from hsm_server.config.file import check_places, config_option, given_file
+from hsm_server.config.file import (
+    check_places,
+    config_option,
+    given_file,
+    take_store,
+)
 from hsm_server.config.options import GROUPS, Command, options, table_of
 from hsm_server.config.rendering import is_shown, toml_of
 from hsm_server.config.settings import HTTPLimits
@@ -30,8 +35,9 @@ _COLUMN: Final = 48
 
 def _run(**values: Any) -> None:
     context = click.get_current_context()
-    check_places(context, values["key_store"])
+    check_places(context, values)
     try:
+        take_store(values)
         derived = _derived(values)
     except HSMError as error:
         click.echo(f"hsm-server: error: {error}", err=True)
@@ -48,7 +54,9 @@ def _derived(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, setting in STORAGE.items()
         if values[setting.name] is None
     }
-    if ":" in values["key_store"]:
+    if values["store"]:
+        found |= dict.fromkeys(SINGLE_STORES)
+    elif ":" in values["key_store"]:
         # It names the place itself.
         found |= {"key_dir": None, "sqlite_path": None}
     return found

@@ -19,7 +19,7 @@ from hsm_core.errors import EntropyUnavailableError, HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.config.annotations import build
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
-from hsm_server.config.file import check_places, config_option
+from hsm_server.config.file import check_places, config_option, take_store
 from hsm_server.config.loading import (
     TOKEN_KEYS,
     metrics_warning,
@@ -75,17 +75,18 @@ def _run(**values: Any) -> None:
     signal.signal(signal.SIGINT, _stop)
     context = click.get_current_context()
     development = development_of(context)
-    check_places(context, values["key_store"])
+    check_places(context, values)
     _check_token_keys(values)
     try:
         _check_randomness()
+        password = _take_password(context, values)
         settings, launched = settings_from(values), build(LaunchSettings, values)
         settings = _with_provider(settings, launched.oidc_config)
         settings = _with_issuers(settings, launched.token_issuers)
         for warning in (metrics_warning(settings), root_warning(launched)):
             if warning:
                 say(f"warning: {warning}")
-        box = _take_secrets(context, values, settings)
+        box = _take_secrets(context, values, settings, password)
         what = Start(settings=settings, box=box, launch=launched, started=started)
         if development is None:
             start(what)
@@ -129,10 +130,31 @@ def _with_issuers(settings: ServerSettings, config: Path | None) -> ServerSettin
     return msgspec.structs.replace(settings, token_issuers=load_token_issuers(config))
 
 
+def _take_password(context: click.Context, values: dict[str, Any]) -> str:
+    """Take the password out of the address of all stores, and the environment."""
+    given, password = values["store"], take_store(values)
+    source = context.get_parameter_source("store")
+    if password and source is ParameterSource.COMMANDLINE and is_literal_secret(given):
+        say(
+            "warning: other users can read the password of --store on the command "
+            f"line. Use {environment_name('store')}, @FILE, PGPASSWORD or a password "
+            "file."
+        )
+    os.environ.pop(environment_name("store"), None)
+    return password
+
+
 def _take_secrets(
-    context: click.Context, values: dict[str, Any], settings: ServerSettings
+    context: click.Context,
+    values: dict[str, Any],
+    settings: ServerSettings,
+    password: str,
 ) -> SecretBox:
     """Take in the secrets, and leave none in the environment."""
+    found = for_stores(settings.core, os.environ)
+    if password:
+        # Where the driver looks for it, as it does for other names of the same kind.
+        found["PGPASSWORD"] = password
     given: dict[str, str] = {}
     try:
         for flag in secret_flags():
@@ -142,10 +164,11 @@ def _take_secrets(
                 given[flag] = value
         if values["auth_jwt_config"] is not None or values["auth_jwt_jwks_url"]:
             given.pop(TOKEN_SECRET, None)
-        return SecretBox.of(given, for_stores(settings.core, os.environ))
+        return SecretBox.of(given, found)
     finally:
         for flag in secret_flags():
             os.environ.pop(environment_name(flag), None)
+        os.environ.pop("PGPASSWORD", None)
 
 
 def _check_token_keys(values: dict[str, Any]) -> None:

@@ -219,6 +219,20 @@ def parse_providers(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return orders
 
 
+def parse_all_stores(text: str) -> str:
+    """
+    Return the address of all stores, or where it is; no message repeats it.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    if text.startswith(("postgresql://", "sqlite:", "@", "fd:")):
+        return text
+    raise ValueError(
+        "must be postgresql://USER@HOST/DATABASE, sqlite:DIR or @FILE with one of them."
+    )
+
+
 def parse_key_store(text: str) -> str:
     """
     Return the name or URI of a key store; its scheme is checked when it is opened.

@@ -13,6 +13,7 @@ from hsm_core.settings import Limits as CoreLimits
 from hsm_server.config.annotations import (
     Setting,
     given,
+    parse_all_stores,
     parse_approval_store,
     parse_key_store,
     parse_providers,
@@ -20,6 +21,26 @@ from hsm_server.config.annotations import (
 from hsm_server.config.settings import HTTPLimits
 
 STORAGE: Final = {
+    "store": Setting(
+        "store",
+        "All stores at once: postgresql://USER@HOST/DATABASE, which several nodes may "
+        "share, sqlite:DIR, or '@FILE' (mode 0600) with one of them. Pass a password "
+        "only in a file, FERROHSM_STORE, PGPASSWORD or a PostgreSQL password file.",
+        metavar="URL|@FILE",
+        parse=parse_all_stores,
+    ),
+    "node_name": Setting(
+        "node-name",
+        "Name of this node in the audit log and the cluster. Required with "
+        "--store postgresql://…; each running node needs its own.",
+        metavar="NAME",
+    ),
+    "node_mark": Setting(
+        "node-mark",
+        "File of the last change that this node has seen, which tells a database that "
+        "came back older. Keep it on a volume.  [default: data/NODE.mark with --store "
+        "postgresql://…]",
+    ),
     "key_store": Setting(
         "key-store",
         "Key store: 'filesystem', 'sqlite', 'memory' (lost on exit), "
@@ -57,6 +78,7 @@ STORAGE: Final = {
         "audit-store",
         "Audit store: 'file' or 'sqlite'.",
         metavar="KIND",
+        texts={one.value: one for one in (AuditStoreKind.FILE, AuditStoreKind.SQLITE)},
     ),
     "audit_log": Setting(
         "audit-log",
@@ -166,6 +188,13 @@ STORAGE: Final = {
     ),
 }
 
+SINGLE_STORES: Final = (
+    *("key_store", "key_dir", "sqlite_path"),
+    *("audit_store", "audit_log", "audit_sqlite_path"),
+    *("approval_store", "approval_dir", "approval_sqlite_path"),
+)
+"""Settings of `STORAGE` that --store sets all at once."""
+
 POLICY: Final = {
     "policy_config": Setting(
         "policy-config",
@@ -224,10 +253,14 @@ def core_settings(values: Mapping[str, Any], limits: HTTPLimits) -> Settings:
         limits: Limits of requests.
     """
     found = given(STORAGE | POLICY | CRYPTOGRAPHY | SERVICE, values)
-    if found["key_store"] == KeyStoreKind.MEMORY:
+    if found.get("store"):
+        found = {name: found[name] for name in found.keys() - SINGLE_STORES}
+    elif found["key_store"] == KeyStoreKind.MEMORY:
         found = {"audit_log": None, "approval_store": ApprovalStoreKind.MEMORY} | found
+    else:
+        found = {"approval_store": ApprovalStoreKind.FILE} | found
     settings = Settings(
-        **{"approval_store": ApprovalStoreKind.FILE} | found,
+        **found,
         certificate_identities=values["client_cert_identities"],
         limits=CoreLimits(
             payload_bytes=max(limits.raw_bytes, limits.payload_bytes),

@@ -20,11 +20,15 @@ import click
 from click.core import ParameterSource
 
 from hsm_core.errors import ConfigurationError, HSMError, UnsafeFileModeError
-from hsm_core.secret_input import is_literal_secret
+from hsm_core.secret_input import (
+    is_literal_secret,
+    read_secret_text,
+    split_password,
+)
 from hsm_core.setting_files import read_setting_file
 from hsm_core.settings import KeyStoreKind
-from hsm_server.config.annotations import variable_of
-from hsm_server.config.core import STORAGE
+from hsm_server.config.annotations import Setting, parse_all_stores, variable_of
+from hsm_server.config.core import SINGLE_STORES, STORAGE
 from hsm_server.config.exit_codes import ExitCode, exit_code_of
 from hsm_server.config.options import (
     GROUPS,
@@ -36,6 +40,7 @@ from hsm_server.config.options import (
 
 FILE_FIELD: Final = "--config"
 _MEMO: Final = "hsm_server.config.file"
+_STORE: Final = STORAGE["store"].flag
 _TYPED: Final = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)\Z")
 _ON_THIS_DISK: Final = frozenset({KeyStoreKind.FILESYSTEM, KeyStoreKind.SQLITE})
@@ -128,25 +133,65 @@ def given_file(context: click.Context) -> ConfigFile | None:
     return found
 
 
-def check_places(context: click.Context, key_store: str) -> None:
+def check_places(context: click.Context, values: Mapping[str, Any]) -> None:
     """
-    Refuse a key store whose place is given twice.
+    Refuse stores whose place is given twice.
+
+    Args:
+        context: Context of the command.
+
+        values: Parsed values.
 
     Raises:
-        click.UsageError: It is in the URI and in a setting of its own.
+        click.UsageError: One is in a URI and in a setting of its own.
     """
+    if values["store"]:
+        for setting in map(STORAGE.__getitem__, SINGLE_STORES):
+            if _is_given(context, setting):
+                raise click.UsageError(
+                    f"--{setting.flag} ({setting.variable}) conflicts with --store "
+                    f"({STORAGE['store'].variable}), which sets all stores."
+                )
+        return
+    key_store: str = values["key_store"]
     places = {KeyStoreKind.FILESYSTEM: "key_dir", KeyStoreKind.SQLITE: "sqlite_path"}
     scheme, colon, _ = key_store.partition(":")
     if not colon or scheme not in places:
         return
     setting = STORAGE[places[KeyStoreKind(scheme)]]
-    source, file = context.get_parameter_source(setting.name), given_file(context)
-    is_in_file = file is not None and setting.name in file.lines
-    if source in _TYPED or (source is ParameterSource.DEFAULT_MAP and is_in_file):
+    if _is_given(context, setting):
         raise click.UsageError(
             f"--{setting.flag} ({setting.variable}) conflicts with --key-store "
             f"{scheme}:…, which sets the location of keys."
         )
+
+
+def _is_given(context: click.Context, setting: Setting) -> bool:
+    """Return whether somebody has set a setting, and not only its default."""
+    source, file = context.get_parameter_source(setting.name), given_file(context)
+    is_in_file = file is not None and setting.name in file.lines
+    return source in _TYPED or (source is ParameterSource.DEFAULT_MAP and is_in_file)
+
+
+def take_store(values: dict[str, Any]) -> str:
+    """
+    Take the password out of the address of all stores, and return it.
+
+    An address in a file is read, and takes the file's place in the values.
+
+    Raises:
+        ConfigurationError: The file can't be read, or is open to others.
+    """
+    given: str | None = values["store"]
+    if not given:
+        return ""
+    text = read_secret_text(given, field="--store")
+    try:
+        text = parse_all_stores(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--store: {error}", field="--store") from None
+    values["store"], password = split_password(text)
+    return password
 
 
 def _load(context: click.Context, option: click.Parameter, path: Path | None) -> None:
@@ -240,7 +285,7 @@ class FileReader:
     def _refuse_secrets(self, found: ConfigFile) -> None:
         for key in self._keys.values():
             value = found.values.get(str(key.option.name))
-            if key.is_secret and value is not None and is_literal_secret(value):
+            if value is not None and _holds_secret(key, value):
                 raise UnsafeFileModeError(
                     f"{found.path} holds the secret {key.table}.{key.name}, and other "
                     f"users can read it. Run 'chmod 600 {found.path}', or name a file "
@@ -360,12 +405,19 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a date or time")
 
 
+def _holds_secret(key: Key, value: Any) -> bool:
+    """Return whether a value holds a secret itself."""
+    if key.name == _STORE:
+        return bool(split_password(value)[1])
+    return key.is_secret and is_literal_secret(value)
+
+
 def _beside(key: Key, value: Any, folder: Path) -> Any:
     """Return a value whose relative paths begin at the folder of the file."""
-    if key.is_secret:
-        is_path = value.startswith("@")
-        return f"@{folder / value[1:]}" if is_path else value
-    if key.name == "key-store":
+    is_path = isinstance(value, str) and value.startswith("@")
+    if is_path and (key.is_secret or key.name == _STORE):
+        return f"@{folder / value[1:]}"
+    if key.name in {"key-store", _STORE}:
         scheme, colon, rest = value.partition(":")
         is_place = colon and scheme in _ON_THIS_DISK
         return f"{scheme}:{folder / rest}" if is_place else value

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hsm_core.secret_input import is_literal_secret, without_secrets
+from hsm_core.secret_input import (
+    is_literal_secret,
+    split_password,
+    without_secrets,
+)
 from hsm_server.config.annotations import Setting, User
 from hsm_server.config.options import text_of
 
@@ -26,7 +30,8 @@ def toml_of(setting: Setting, value: Any) -> str:
     """
     Return a value as a configuration file has it, or an empty text for none.
 
-    Relative paths are made absolute. User, password and query of URLs are left out.
+    Relative paths are made absolute. User, password and query of URLs are left out; of
+    the address of all stores, the password only.
     """
     if value is None or value in ("", (), {}):
         return ""
@@ -34,6 +39,9 @@ def toml_of(setting: Setting, value: Any) -> str:
         return _strings(f"{name}={','.join(order)}" for name, order in value.items())
     if isinstance(value, User):
         return _string(pwd.getpwuid(value.uid).pw_name)
+    if setting.flag == "store":
+        # Without its user it would be another address.
+        return json.dumps(split_password(_absolute(setting, value))[0])
     # An address is a tuple, too.
     if type(value) is tuple:
         return _strings(str(_absolute(setting, one)) for one in value)
@@ -55,8 +63,10 @@ def _string(text: str) -> str:
 def _absolute(setting: Setting, value: Any) -> Any:
     if isinstance(value, Path):
         return value.absolute()
-    if setting.is_secret and value.startswith("@"):
+    if (setting.is_secret or setting.flag == "store") and value.startswith("@"):
         return f"@{Path(value[1:]).absolute()}"
-    if setting.flag == "key-store" and (found := _ON_THIS_DISK.fullmatch(value)):
+    if setting.flag in {"key-store", "store"} and (
+        found := _ON_THIS_DISK.fullmatch(value)
+    ):
         return f"{found[1]}:{Path(found[2]).absolute()}"
     return value

@@ -132,7 +132,7 @@ SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
 """Length of each secret in bytes, by flag; None is any from 32 on."""
 
 _MINIMUM: Final = 32
-_NEED_NOTHING: Final = frozenset({*KeyStoreKind, *ApprovalStoreKind})
+_NEED_NOTHING: Final = {*KeyStoreKind, *ApprovalStoreKind} - {KeyStoreKind.POSTGRESQL}
 _OTHERS: Final = ("FERROHSM_", "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LISTEN_")
 _PIPE_BYTES: Final = 1024 * 1024
 

@@ -60,6 +60,7 @@ _BETWEEN_SECONDS: Final = 60.0
 _METHODS: Final[dict[str, str]] = {
     KeyStoreKind.FILESYSTEM: "overwritten-and-removed",
     KeyStoreKind.MEMORY: "forgotten",
+    KeyStoreKind.POSTGRESQL: "row-deleted-unerased",
     KeyStoreKind.SQLITE: "row-deleted",
 }
 
@@ -290,6 +291,7 @@ def removal_method(key_store: str) -> str:
 
     ``overwritten-and-removed``: its file was overwritten once in place, synced, and
     removed. ``row-deleted``: its row was, with the database's ``secure_delete``.
+    ``row-deleted-unerased``: its row was, by a database that erases it later.
     ``forgotten``: it was in memory only. ``object-deleted``: a vault was told to.
     """
     scheme = key_store.partition(":")[0]

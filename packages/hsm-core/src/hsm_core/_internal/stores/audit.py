@@ -125,7 +125,7 @@ def _options(
         entropy=entropy,
         sync=settings.audit_sync,
         timeout_seconds=settings.audit_timeout_seconds,
-        node=settings.node,
+        node=settings.node_name,
         reserve_bytes=settings.audit_reserve_bytes,
     )
 

@@ -328,7 +328,7 @@ def open_key_store(settings: Settings, clock: Clock, entropy: Entropy) -> Opened
     if opener.group == VAULTS:
         # mypy: what can be opened is known by its methods alone.
         vault = opener.open(rest, RemoteKeyVault)  # type: ignore[type-abstract]
-        return open_vault_store(vault, settings.node, clock, entropy)
+        return open_vault_store(vault, settings.node_name, clock, entropy)
     return _guarded(opener.open(rest, OpenedStore))
 
 
@@ -410,7 +410,7 @@ def _open_sqlite(place: _Place) -> OpenedStore:
 
 def _open_s3(place: _Place) -> OpenedStore:
     vault = open_s3(place.rest or "")
-    return open_vault_store(vault, place.settings.node, place.clock, place.entropy)
+    return open_vault_store(vault, place.settings.node_name, place.clock, place.entropy)
 
 
 _BUILT_IN: Final[dict[str, _Opener]] = {
