@@ -24,8 +24,9 @@ from hsm_core._internal.keyring.documents import (
 )
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.use_counters import UseValue, encode_value
+from hsm_core._internal.stores.index_rows import COLUMNS, values_of
 from hsm_core._internal.stores.sqlite import places
-from hsm_core._internal.stores.sqlite.key_rows import COLUMNS, VERSION_BITS, values_of
+from hsm_core._internal.stores.sqlite.key_rows import VERSION_BITS
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import open_hsm

@@ -16,16 +16,16 @@ from hsm_core._internal.stores.filesystem.files import read_file, remove_file
 from hsm_core._internal.stores.filesystem.layout import FlatLayout, Layout
 from hsm_core._internal.stores.filesystem.records import FileRecords
 from hsm_core._internal.stores.index import KeyIndex, collector_paused
-from hsm_core._internal.stores.keys import RecordKeyStore
-from hsm_core._internal.stores.sqlite import connection as connections
-from hsm_core._internal.stores.sqlite.files import check_files, prepare_file, size_of
-from hsm_core._internal.stores.sqlite.key_rows import (
-    BEHIND,
+from hsm_core._internal.stores.index_rows import (
     COLUMNS,
     is_listed,
     read_entry,
     values_of,
 )
+from hsm_core._internal.stores.keys import RecordKeyStore
+from hsm_core._internal.stores.sqlite import connection as connections
+from hsm_core._internal.stores.sqlite.files import check_files, prepare_file, size_of
+from hsm_core._internal.stores.sqlite.key_rows import BEHIND
 from hsm_core.errors import HSMError, IntegrityError, StoreUnavailableError
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.opening import (
@@ -30,6 +30,7 @@ from hsm_core._internal.stores.filesystem.opening import (
     sibling,
     storage_errors,
 )
+from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
@@ -114,9 +115,6 @@ class ConnectionLock:
             self._since = time.monotonic()
         self._depth += 1
 
-
-Row: TypeAlias = tuple[Any, ...]
-"""Values of a row: None, int, float, str or bytes. Nothing of them is trusted."""
 
 _CHECKPOINT_COMMITS: Final = 64
 _LOG_BYTES: Final = 64 * 1024 * 1024

@@ -14,10 +14,16 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hsm_core._internal.keyring.documents import is_key_id
+from hsm_core._internal.stores.index_rows import (
+    Row,
+    is_listed,
+    read_entry,
+    values_of,
+)
 from hsm_core._internal.stores.keys import KeyEntries, claimed
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.connection import UnreadableValueError, translate
-from hsm_core._internal.stores.sqlite.database import Database, Row
+from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.key_rows import (
     BEHIND,
     BY_CLAIM,
@@ -25,9 +31,6 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     INSERT,
     NUMBERED,
     UPDATE,
-    is_listed,
-    read_entry,
-    values_of,
 )
 from hsm_core.errors import (
     KeyTamperedError,

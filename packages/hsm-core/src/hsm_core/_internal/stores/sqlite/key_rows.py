@@ -1,21 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Tables of a key store, and index entries as rows; what is read is not trusted."""
+"""Tables of a key store, and the statements on its rows."""
 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
-from sys import intern
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from hsm_core._internal.keyring.documents import is_key_id, peek
+from hsm_core._internal.keyring.documents import peek
+from hsm_core._internal.stores.index_rows import COLUMNS
 from hsm_core._internal.stores.sqlite.connection import Schema
-from hsm_core._internal.stores.sqlite.database import Row
-from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyId
-from hsm_core.protocols import IndexEntry
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -23,10 +17,6 @@ if TYPE_CHECKING:
 
 VERSION_BITS: Final = 27
 """Blobs are numbered by their key's number, shifted by this, and their version."""
-
-ACCOUNT_SEAL: Final = "Account"
-"""Where the account's seal lies among the named values; none of them has a capital."""
-
 
 _DOCUMENTS: Final = (
     "SELECT keys.n, key_id, document FROM keys LEFT JOIN documents USING (n) "
@@ -104,11 +94,6 @@ KEYS_SCHEMA: Final = Schema(application_id=0x46484B31, steps=(_first, _second))
 """Keys: ``FHK1``."""
 
 
-COLUMNS: Final = (
-    "key_id, created_at, name, algorithm, state, tags, generation, operations, "
-    "digest, owner, usages"
-)
-"""What `values_of` returns."""
 _SELECT: Final = f"SELECT n, claim, {COLUMNS} FROM keys "  # noqa: S608 (our own names)
 BY_ID: Final = _SELECT + "WHERE key_id = ?"
 BY_CLAIM: Final = _SELECT + "WHERE claim = ?"
@@ -129,64 +114,3 @@ UPDATE: Final = (
     f"UPDATE keys SET ({COLUMNS}, claim) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
     "WHERE n = ?"
 )
-
-_TYPES: Final = (str, int, str, str, str, str, int, str, str, str, str)
-_STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
-_SETS_REMEMBERED: Final = 4096
-_ENCODER: Final = msgspec.json.Encoder()
-
-
-def is_listed(row: Row) -> bool:
-    """Return whether a row of `BY_ID` or `BY_CLAIM` is in the index."""
-    return row[3] is not None
-
-
-def read_entry(row: Row) -> IndexEntry:
-    """
-    Return the entry that a row of `BY_ID` or `BY_CLAIM` holds.
-
-    Raises:
-        KeyTamperedError: Its values are none that we write.
-    """
-    facts = row[2:]
-    if tuple(map(type, facts)) == _TYPES and is_key_id(facts[0]):
-        try:
-            return IndexEntry(
-                key_id=KeyId(facts[0]),
-                created_at=facts[1],
-                name=facts[2],
-                algorithm=intern(facts[3]),
-                state=intern(facts[4]),
-                tags=_set_of(facts[5]),
-                generation=facts[6],
-                operations=_STRINGS.decode(facts[7]),
-                digest=facts[8],
-                owner=intern(facts[9]),
-                usages=_set_of(facts[10]),
-            )
-        except (msgspec.DecodeError, UnicodeError):
-            pass
-    raise KeyTamperedError("The index of the key store was tampered with.")
-
-
-@lru_cache(_SETS_REMEMBERED)
-def _set_of(text: str) -> frozenset[str]:
-    """Decode tags or usages; those of many keys are equal and lie in memory once."""
-    return frozenset(_STRINGS.decode(text))
-
-
-def values_of(entry: IndexEntry) -> Row:
-    """Return the values of `COLUMNS`."""
-    return (
-        entry.key_id,
-        entry.created_at,
-        entry.name,
-        entry.algorithm,
-        entry.state,
-        _ENCODER.encode(sorted(entry.tags)).decode(),
-        entry.generation,
-        _ENCODER.encode(entry.operations).decode(),
-        entry.digest,
-        entry.owner,
-        _ENCODER.encode(sorted(entry.usages)).decode(),
-    )

@@ -16,10 +16,8 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Final, TypeAlias
 
-import msgspec
-
 from hsm_core._internal.keyring.documents import is_key_id
-from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core._internal.stores.index_rows import Row, read_listed
 from hsm_core.errors import IntegrityError, InvalidInputError
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery
@@ -65,7 +63,6 @@ _SEARCH: Final = (
     "OR instr(lower(k.tags), ?) OR instr(k.key_id, ?) = 1)"
 )
 _IN_ORDER: Final = " ORDER BY p.created_at DESC, p.key_id DESC"
-_STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
 _BEHIND: Final = " AND (created_at, key_id) < (?, ?)"
 _NEWEST: Final = " ORDER BY created_at DESC, key_id DESC LIMIT ? OFFSET ?"
 _OLDEST: Final = " ORDER BY created_at, key_id LIMIT ? OFFSET ?"
@@ -215,34 +212,13 @@ def _walk(
         condition += _SEARCH
         values += [query.filter.search.encode().lower().decode()] * 4
     rows = connection.execute(condition + _IN_ORDER, values)
-    shown = [row[:2] for row in rows if query.shows(_entry(row[2:]))]
+    shown = [row[:2] for row in rows if query.shows(read_listed(row[2:]))]
     total = len(shown)
     if query.after is not None:
         after = _position(*query.after)
         shown = [row for row in shown if row < after]
     page = shown[query.offset : query.offset + query.limit]
     return IndexPage(keys=_unpack(page), total=total)
-
-
-def _entry(facts: Row) -> IndexEntry:
-    """Return what a query looks at."""
-    if {str} != set(map(type, facts)):
-        raise IntegrityError("The index of the key store was tampered with.")
-    key_id, name, algorithm, tags, owner, usages = facts
-    try:
-        return IndexEntry(
-            key_id=KeyId(key_id),
-            created_at=0,
-            name=name,
-            algorithm=algorithm,
-            state="",
-            tags=frozenset(_STRINGS.decode(tags)),
-            generation=0,
-            owner=owner,
-            usages=frozenset(_STRINGS.decode(usages)),
-        )
-    except (msgspec.DecodeError, UnicodeError):
-        raise IntegrityError("The index of the key store was tampered with.") from None
 
 
 def _facets(

@@ -16,7 +16,9 @@ from typing import Final
 
 from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES, is_key_id
 from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.approval_rows import values_of
 from hsm_core._internal.stores.approvals import RecordApprovalStore
+from hsm_core._internal.stores.index_rows import ACCOUNT_SEAL, account_of
 from hsm_core._internal.stores.keys import RecordKeyStore
 from hsm_core._internal.stores.records import (
     ABORTED,
@@ -35,19 +37,13 @@ from hsm_core._internal.stores.sqlite.approval_rows import (
     APPROVALS_SCHEMA,
     PUT_APPROVAL,
     ApprovalRows,
-    values_of,
 )
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.sqlite.key_index import KeyRows
-from hsm_core._internal.stores.sqlite.key_rows import (
-    ACCOUNT_SEAL,
-    KEYS_SCHEMA,
-    VERSION_BITS,
-)
+from hsm_core._internal.stores.sqlite.key_rows import KEYS_SCHEMA, VERSION_BITS
 from hsm_core.errors import ConflictError
 from hsm_core.model import KeyId
 from hsm_core.protocols import (
-    BUCKETS,
     AccountChange,
     ApprovalEntry,
     StoreAccount,
@@ -168,23 +164,11 @@ class SqliteRecords(Records):
                 gone(name)
 
     def read_account(self) -> StoreAccount | None:
-        """
-        Return the account, or None if nothing of one is there.
-
-        A sum or seal that is missing, or is no byte string, is empty: no seal fits
-        then.
-        """
+        """Return the account, or None if nothing of one is there."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT bucket, value FROM account").fetchall()
             sealed = connection.execute(_READ[META], (ACCOUNT_SEAL,)).fetchone()
-        if not rows and sealed is None:
-            return None
-        values = {bucket: value for bucket, value in rows if isinstance(value, bytes)}
-        seal: object = sealed[0] if sealed else b""
-        return StoreAccount(
-            values=tuple(values.get(bucket, b"") for bucket in range(BUCKETS)),
-            seal=seal if isinstance(seal, bytes) else b"",
-        )
+        return account_of(rows, sealed)
 
     def write_account(self, account: StoreAccount, /) -> None:
         """Replace the whole account, durably."""
