@@ -7,6 +7,7 @@ on it. Tests that stop, kill or fail over a server start one of their own
 (``PostgreSQL.create``), so that no other test notices.
 """
 
+import atexit
 import contextlib
 import os
 import pwd
@@ -17,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -301,12 +303,18 @@ def _new_folder() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """Give the running PostgreSQL of this test session; no test stops it."""
+@cache
+def shared_server() -> PostgreSQL:
+    """Return the running PostgreSQL of this process; no test stops it."""
     server = PostgreSQL.create()
-    yield server
-    server.remove()
+    atexit.register(server.remove)
+    return server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> PostgreSQL:
+    """Give the running PostgreSQL of this test session; no test stops it."""
+    return shared_server()
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.stores import FilesystemKeyStore
 from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.records import MemoryKeyStore, MemoryUseCounters
+from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core._internal.stores.remote.records import RemoteKeyStore
 from hsm_core._internal.stores.s3 import S3Vault
 from hsm_core._internal.stores.sqlite.records import SqliteKeyStore
 from hsm_core.protocols import OpenedStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
+from tests.core.cluster_support import database_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ def _sqlite(folder: Path) -> OpenedStore:
     return OpenedStore(store, store.uses)
 
 
+def _postgresql(folder: Path) -> OpenedStore:
+    store = ClusterKeyStore(database_of(folder))
+    return OpenedStore(store, store.uses)
+
+
 def _guarded(folder: Path) -> OpenedStore:
     inner = _filesystem(folder)
     return OpenedStore(guarded(inner.keys), guarded(inner.uses))
@@ -89,6 +96,7 @@ ROWS = [
     StoreRow("memory", _memory, durable=False),
     StoreRow("filesystem", _filesystem),
     StoreRow("sqlite", _sqlite),
+    StoreRow("postgresql", _postgresql),
     StoreRow("guarded", _guarded),
     StoreRow("remote", _remote),
     StoreRow("s3", _s3),

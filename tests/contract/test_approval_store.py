@@ -28,6 +28,7 @@ from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalQuery, ApprovalStore
 from tests.core.approval_support import (
     DURABLE,
+    EXCLUSIVE,
     ROWS,
     ApprovalRow,
     approval_id_of,
@@ -301,7 +302,7 @@ class TestLife:
         )
         store.close()
 
-    @pytest.mark.parametrize("row", DURABLE, ids=str)
+    @pytest.mark.parametrize("row", EXCLUSIVE, ids=str)
     def test_one_at_a_time(self, row: ApprovalRow, tmp_path: Path) -> None:
         """
         A store that is open can't be opened a second time.

@@ -20,6 +20,8 @@ from hsm_core._internal.stores.filesystem.records import FileRecords
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.keys import KeyEntries
 from hsm_core._internal.stores.memory.records import MemoryRecords
+from hsm_core._internal.stores.postgresql.key_index import ClusterKeyRows
+from hsm_core._internal.stores.postgresql.records import ClusterRecords
 from hsm_core._internal.stores.records import (
     ABORTED,
     META,
@@ -37,6 +39,7 @@ from hsm_core._internal.stores.sqlite.key_rows import KEYS_SCHEMA
 from hsm_core._internal.stores.sqlite.records import SqliteRecords
 from hsm_core.errors import ConflictError, StoreUnavailableError
 from hsm_core.testing import FakeClock
+from tests.core.cluster_support import database_of
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 
 KEY = key_id_of(1)
@@ -65,6 +68,11 @@ def _sqlite(folder: Path) -> Medium:
     return Medium(SqliteRecords(database), KeyRows(database))
 
 
+def _postgresql(folder: Path) -> Medium:
+    database = database_of(folder)
+    return Medium(ClusterRecords(database), ClusterKeyRows(database))
+
+
 def _vault(folder: Path) -> Medium:
     records = VaultRecords(
         MemoryVault(),
@@ -80,6 +88,7 @@ MEDIA: dict[str, Callable[[Path], Medium]] = {
     "memory": _memory,
     "files": _files,
     "sqlite": _sqlite,
+    "postgresql": _postgresql,
     "vault": _vault,
 }
 

@@ -15,10 +15,12 @@ from hsm_core._internal.lib.encoding import mac_function
 from hsm_core._internal.stores.filesystem.stores import FileApprovalStore
 from hsm_core._internal.stores.guard import guarded
 from hsm_core._internal.stores.memory.records import MemoryApprovalStore
+from hsm_core._internal.stores.postgresql.records import ClusterApprovalStore
 from hsm_core._internal.stores.sqlite.records import SqliteApprovalStore
 from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller
 from hsm_core.protocols import ApprovalChange, ApprovalStore
 from hsm_core.testing import FakeClock
+from tests.core.cluster_support import database_of
 
 MAC = mac_function(b"a key for the MACs of approvals.")
 START = 1_750_000_000_000_000
@@ -46,6 +48,10 @@ def _sqlite(folder: Path) -> ApprovalStore:
     return SqliteApprovalStore(folder / "sqlite" / "approvals.sqlite")
 
 
+def _postgresql(folder: Path) -> ApprovalStore:
+    return ClusterApprovalStore(database_of(folder))
+
+
 def _filesystem(folder: Path) -> ApprovalStore:
     return FileApprovalStore(folder / "approvals")
 
@@ -54,10 +60,14 @@ ROWS = [
     ApprovalRow("memory", lambda folder: MemoryApprovalStore(), durable=False),
     ApprovalRow("filesystem", _filesystem),
     ApprovalRow("sqlite", _sqlite),
+    ApprovalRow("postgresql", _postgresql),
     ApprovalRow("guarded", lambda folder: guarded(_filesystem(folder))),
 ]
 
 DURABLE = [row for row in ROWS if row.durable]
+
+EXCLUSIVE = [row for row in DURABLE if row.name != "postgresql"]
+"""Rows that one process has for itself."""
 
 
 def approval_id_of(number: int) -> str:

@@ -196,7 +196,7 @@ class RecordKeyStore(KeyStore):
         self._records = records
         self._index = index
         self._not_aborted: set[str] = set()
-        self.uses = RecordUseCounters(records)
+        self.uses: UseCounters = RecordUseCounters(records)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._records!r}>"
@@ -282,6 +282,7 @@ class RecordKeyStore(KeyStore):
             before={blob_name(key_id, n): blob for n, blob in change.blobs.items()},
             after=[blob_name(key_id, n) for n in change.removed_blobs],
             account=change.account,
+            operation_id=change.operation_id,
             check=lambda: self._check(change),
             made=lambda: self._index.put(change.entry),
         )

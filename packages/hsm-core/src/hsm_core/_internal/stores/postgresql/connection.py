@@ -10,12 +10,13 @@ take, and what it does later is found out under the rules of an unknown outcome.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.records import UnsettledError
 from hsm_core.errors import (
     ConfigurationError,
@@ -27,10 +28,9 @@ from hsm_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+    from psycopg import Cursor
 
-Row: TypeAlias = tuple[Any, ...]
-"""Values of a row. Nothing of them is trusted."""
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 
@@ -319,3 +319,10 @@ def roll_back(connection: ServerConnection) -> None:
         connection.execute("ROLLBACK")
         return
     connection.abandon()
+
+
+def run(
+    connection: ServerConnection, statement: str, values: Sequence[object] = ()
+) -> Cursor[Row]:
+    """Execute a statement that is put together from our own texts."""
+    return connection.execute(statement.encode(), values)

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from hsm_core._internal.stores.index_rows import Row
 from hsm_core._internal.stores.postgresql.connection import (
     BEGIN,
     ConnectionLostError,
     Location,
-    Row,
     ServerFacts,
     TransactionConflictError,
     commit,
@@ -28,13 +28,12 @@ from hsm_core._internal.stores.postgresql.connection import (
     inspect_server,
     postgres_errors,
     roll_back,
+    run,
 )
 from hsm_core._internal.stores.postgresql.migrations import migrate
 from hsm_core.errors import HSMError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from psycopg import Cursor
-
     from hsm_core._internal.stores.postgresql.driver import ServerConnection
 
 _CONNECTIONS: Final = 8
@@ -271,10 +270,3 @@ class ClusterDatabase:
         self._refusal = "The database is closed."
         with suppress(HSMError):
             self._pool.close()
-
-
-def run(
-    connection: ServerConnection, statement: str, values: Sequence[object] = ()
-) -> Cursor[Row]:
-    """Execute a statement that is put together from our own texts."""
-    return connection.execute(statement.encode(), values)

@@ -11,7 +11,8 @@ from psycopg import conninfo, pq, waiting
 from psycopg.errors import Diagnostic
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS, Row
+from hsm_core._internal.stores.index_rows import Row
+from hsm_core._internal.stores.postgresql.connection import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen

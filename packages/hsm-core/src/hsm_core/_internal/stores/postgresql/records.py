@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""
+Records in a database that several nodes share, and the stores over them.
+
+A change is one transaction, with everything that it changes in it. Other nodes change
+the same rows: a change locks the row of its key first, so that what it then reads of
+the key holds until it is committed; operation ids and names are unique by the
+database's own constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.approval_rows import values_of
+from hsm_core._internal.stores.approvals import RecordApprovalStore
+from hsm_core._internal.stores.index_rows import ACCOUNT_SEAL, account_of
+from hsm_core._internal.stores.keys import RecordKeyStore
+from hsm_core._internal.stores.postgresql.approval_rows import (
+    PUT_APPROVAL,
+    ClusterApprovalRows,
+)
+from hsm_core._internal.stores.postgresql.connection import (
+    TransactionConflictError,
+    constraint_of,
+    run,
+)
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+from hsm_core._internal.stores.postgresql.key_index import ClusterKeyRows
+from hsm_core._internal.stores.postgresql.use_counters import PostgresUseCounters
+from hsm_core._internal.stores.records import (
+    ABORTED,
+    APPROVALS,
+    KEYS,
+    META,
+    USES,
+    Commit,
+    DamagedRecordError,
+    Records,
+    document_name,
+    key_of,
+    version_of,
+)
+from hsm_core.errors import (
+    ConflictError,
+    GenerationConflictError,
+    NameTakenError,
+    OperationAbortedError,
+)
+from hsm_core.protocols import AccountChange, ApprovalEntry, StoreAccount
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+_ATTEMPTS: Final = 4
+
+
+def _reading(value: str, table: str, column: str) -> str:
+    # A longer value is none of ours, and no room is made for it.
+    return (
+        f"SELECT CASE WHEN octet_length({value}) <= $2 THEN {value} END "  # noqa: S608
+        f"FROM {table} WHERE {column} = $1"
+    )
+
+
+_READ: Final = {
+    USES: _reading("value", "uses", "material_id"),
+    META: _reading("value", "meta", "name"),
+    APPROVALS: _reading("record", "approvals", "approval_id"),
+    ABORTED: (
+        "SELECT 'aborted'::bytea FROM operations "
+        "WHERE operation_id = $1 AND aborted AND $2::integer IS NOT NULL"
+    ),
+}
+_DOCUMENT: Final = _reading("document", "keys", "key_id") + " AND document IS NOT NULL"
+_BLOB: Final = _reading("blob", "blobs", "key_id") + " AND version = $3"
+_LIST: Final = {
+    USES: "SELECT material_id FROM uses",
+    APPROVALS: "SELECT approval_id FROM approvals",
+}
+_PUT: Final = {
+    USES: "INSERT INTO uses (material_id, value) VALUES ($1, $2) "
+    "ON CONFLICT (material_id) DO UPDATE SET value = $2",
+    META: "INSERT INTO meta (name, value) VALUES ($1, $2) "
+    "ON CONFLICT (name) DO UPDATE SET value = $2",
+}
+_DELETE: Final = {
+    USES: "DELETE FROM uses WHERE material_id = $1",
+    APPROVALS: "DELETE FROM approvals WHERE approval_id = $1",
+}
+_ABORT: Final = (
+    "INSERT INTO operations (operation_id, aborted) VALUES ($1, true) "
+    "ON CONFLICT (operation_id) DO UPDATE SET aborted = operations.aborted "
+    "RETURNING aborted"
+)
+"""Waits for a transaction that has inserted the id and is not committed yet."""
+_LOCK_KEY: Final = (
+    "INSERT INTO keys (key_id) VALUES ($1) "
+    "ON CONFLICT (key_id) DO UPDATE SET key_id = EXCLUDED.key_id"
+)
+_OPERATION: Final = (
+    "INSERT INTO operations (operation_id, key_id) VALUES ($1, $2) "
+    "ON CONFLICT (operation_id) DO NOTHING"
+)
+_PUT_BLOBS: Final = (
+    "INSERT INTO blobs (key_id, version, blob) "
+    "SELECT $1, unnest($2::integer[]), unnest($3::bytea[]) ON CONFLICT DO NOTHING"
+)
+_DROP_BLOBS: Final = (
+    "DELETE FROM blobs WHERE key_id = $1 AND version = ANY ($2::integer[])"
+)
+_PUT_DOCUMENT: Final = (
+    "UPDATE keys SET document = $2 WHERE key_id = $1 "
+    "RETURNING claim IS NULL AND name <> '' AND state <> 'destroyed'"
+)
+_PUT_BUCKET: Final = (
+    "INSERT INTO account (bucket, value) VALUES ($1, $2) "
+    "ON CONFLICT (bucket) DO UPDATE SET value = $2"
+)
+
+
+class ClusterRecords(Records):
+    """
+    Records as rows of the database of a cluster.
+
+    Args:
+        database: Of the cluster; closed with the records.
+    """
+
+    def __init__(self, database: ClusterDatabase) -> None:
+        self._database = database
+
+    def __repr__(self) -> str:
+        return f"<ClusterRecords {self._database.location.name!r}>"
+
+    def check_usable(self) -> None:
+        """See `Records.check_usable`."""
+        self._database.check_usable()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """See `Records.writing`; other nodes write at the same time."""
+        with self._database.transaction():
+            yield
+
+    def read(self, name: str, /, most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """See `Records.read`."""
+        return self._read(name, most)
+
+    def _read(self, name: str, most: int, lock: str = "") -> bytes | None:
+        folder, last = _split(name)
+        if folder != KEYS:
+            found = self._database.row(_READ[folder], (last, most))
+        elif name == document_name(key_of(name)):
+            found = self._database.row(_DOCUMENT + lock, (key_of(name), most))
+        else:
+            values = (key_of(name), most, version_of(name))
+            found = self._database.row(_BLOB, values)
+        if found is None:
+            return None
+        if not isinstance(found[0], bytes):
+            raise DamagedRecordError("A stored value was tampered with.")
+        return found[0]
+
+    def read_again(self, name: str, /) -> bytes | None:
+        """Return a document, which nobody changes until the transaction ends."""
+        try:
+            return self._read(name, MAX_DOCUMENT_BYTES, " FOR UPDATE")
+        except DamagedRecordError:
+            return b""
+
+    def ids(self, folder: str, /) -> list[str]:
+        """Return ids; of keys and abort marks the index has the only list."""
+        if folder not in _LIST:
+            return []
+        return [found for (found,) in self._database.rows(_LIST[folder])]
+
+    def commit(self, commit: Commit, /) -> None:
+        """See `Records.commit`."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._commit(commit)
+            except TransactionConflictError:
+                continue
+        return self._commit(commit)
+
+    def _commit(self, commit: Commit) -> None:
+        try:
+            with self._database.transaction() as connection:
+                self.check_tenure(commit)
+                _write(connection, commit)
+        except ConflictError as error:
+            if constraint_of(error.__cause__) == "keys_claim":
+                raise NameTakenError from error
+            raise
+        failpoint("store.after_document")
+
+    def put(
+        self,
+        name: str,
+        data: bytes,
+        /,
+        *,
+        is_first: bool = False,
+        entry: ApprovalEntry | None = None,
+        made: Callable[[], None] = lambda: None,
+    ) -> None:
+        """See `Records.put`; what is first is as durable as the rest."""
+        folder, last = _split(name)
+        with self._database.transaction(join=True) as connection:
+            if entry is not None:
+                values = (*values_of(entry), data)
+                if not connection.execute(PUT_APPROVAL, values).rowcount:
+                    raise GenerationConflictError(
+                        "The approval request changed concurrently; try again."
+                    )
+            elif folder == ABORTED:
+                if connection.execute(_ABORT, (last,)).fetchone() != (True,):
+                    raise ConflictError("The operation was already committed.")
+            else:
+                run(connection, _PUT[folder], (last, data))
+            made()
+
+    def delete(
+        self, names: Sequence[str], /, gone: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """See `Records.delete`."""
+        with self._database.transaction(join=True) as connection:
+            for name in names:
+                folder, last = _split(name)
+                if folder == KEYS:
+                    connection.execute(_DROP_BLOBS, (key_of(name), [version_of(name)]))
+                else:
+                    run(connection, _DELETE[folder], (last,))
+                gone(name)
+
+    def read_account(self) -> StoreAccount | None:
+        """Return the account, or None if nothing of one is there."""
+        rows = self._database.rows("SELECT bucket, value FROM account")
+        sealed = self._database.row(
+            "SELECT value FROM meta WHERE name = $1", (ACCOUNT_SEAL,)
+        )
+        return account_of(rows, sealed)
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """Replace the whole account, durably."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM account")
+            connection.execute(
+                "INSERT INTO account (bucket, value) "
+                "SELECT n - 1, value FROM unnest($1::bytea[]) "
+                "WITH ORDINALITY AS sums (value, n)",
+                (list(account.values),),
+            )
+            run(connection, _PUT[META], (ACCOUNT_SEAL, account.seal))
+
+    def reopen(
+        self,
+        again: Callable[[str, bytes | None], None],
+        every: Callable[[], None] = lambda: None,
+        /,
+    ) -> None:
+        """Check that the database answers; nothing is kept here that could be old."""
+        self._database.reopen()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+def _split(name: str) -> tuple[str, str]:
+    folder, slash, last = name.partition("/")
+    return folder + slash, last
+
+
+def _write(connection: ServerConnection, commit: Commit) -> None:
+    key_id = key_of(commit.name)
+    connection.execute(_LOCK_KEY, (key_id,))
+    commit.check()
+    if commit.operation_id:
+        made = connection.execute(_OPERATION, (commit.operation_id, key_id))
+        if not made.rowcount:
+            # Another transaction has committed it since it was looked for.
+            commit.check()
+            raise OperationAbortedError("The operation id was already used.")
+    commit.made()
+    failpoint("store.before_blobs")
+    if commit.before:
+        versions = [version_of(name) for name in commit.before]
+        blobs = list(commit.before.values())
+        added = connection.execute(_PUT_BLOBS, (key_id, versions, blobs))
+        if added.rowcount != len(versions):
+            raise ConflictError("A sealed blob is immutable and can't be replaced.")
+    failpoint("store.after_blobs")
+    if connection.execute(_PUT_DOCUMENT, (key_id, commit.data)).fetchone() == (True,):
+        raise NameTakenError
+    if commit.after:
+        versions = [version_of(name) for name in commit.after]
+        connection.execute(_DROP_BLOBS, (key_id, versions))
+    if commit.account is not None:
+        _keep(connection, commit.account())
+    failpoint("store.before_document")
+
+
+def _keep(connection: ServerConnection, change: AccountChange) -> None:
+    connection.execute(_PUT_BUCKET, (change.bucket, change.value))
+    run(connection, _PUT[META], (ACCOUNT_SEAL, change.seal))
+
+
+class ClusterKeyStore(RecordKeyStore):
+    """
+    Key store in the database of a cluster.
+
+    Args:
+        database: Closed with the store.
+
+    Attributes:
+        database: Where everything lies.
+    """
+
+    def __init__(self, database: ClusterDatabase) -> None:
+        self.database = database
+        super().__init__(ClusterRecords(database), ClusterKeyRows(database))
+        self.uses = PostgresUseCounters(database)
+
+
+class ClusterApprovalStore(RecordApprovalStore):
+    """
+    Approval store in the database of a cluster.
+
+    Args:
+        database: Closed with the store.
+    """
+
+    def __init__(self, database: ClusterDatabase) -> None:
+        super().__init__(ClusterRecords(database), ClusterApprovalRows(database))
