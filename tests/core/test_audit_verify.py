@@ -7,6 +7,8 @@ import os
 import threading
 import tracemalloc
 from pathlib import Path
+from random import Random
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -15,13 +17,14 @@ from hsm_core._internal.audit.facts import FactsTrack, entry_of, facts_line_of
 from hsm_core._internal.audit.head_mark import HeadMark
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
 from hsm_core._internal.audit.uses import lines_of, uses_from
-from hsm_core._internal.audit.verify import follow
+from hsm_core._internal.audit.verify import follow, verify_range
 from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_stored
 from hsm_core._internal.stores.filesystem.audit_stored import StoredSegments
 from hsm_core._internal.stores.filesystem.audit_verify import AuditVerifier
 from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
 from hsm_core.factory import open_verifier
+from hsm_core.protocols import AuditHead, AuditLog
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeEntropy
 from tests.core.audit_support import (
@@ -486,3 +489,46 @@ def test_a_bad_byte_among_uses(key: bytes | None, tmp_path: Path) -> None:
                 continue
 
             assert alone == _many_at_a_time(path, key), (at, byte)
+
+
+class _Records(NamedTuple):
+    """The reading side of an open log whose records were changed."""
+
+    log_id: str
+    records: list[bytes]
+    end: AuditHead
+    first_seq: int = 0
+
+    def head(self) -> AuditHead:
+        return self.end
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        return self.records[start_seq : start_seq + limit]
+
+
+def test_a_range_is_verified_as_record_by_record(path: Path) -> None:
+    """Records that are checked together have the faults that each has alone."""
+    with opened(path) as log:
+        log_id, records, head = log.log_id, log.lines(0, 1000), log.head()
+    random = Random(28)
+    for _ in range(200):
+        at, damaged = random.randrange(1, len(records)), list(records)
+        match random.randrange(4):
+            case 0:
+                data = bytearray(records[at])
+                data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+                damaged[at] = bytes(data)
+            case 1:
+                damaged[at] = entry_of(records[at])
+            case 2:
+                damaged[at] = facts_line_of(records[0]) + b"\n" + entry_of(records[at])
+            case _:
+                damaged[at] = records[at - 1]
+        with pytest.raises(AuditTamperedError) as alone:
+            followed(damaged, log_id=log_id)
+        with pytest.raises(AuditTamperedError) as together:
+            verify_range(
+                cast("AuditLog", _Records(log_id, damaged, head)), KEY, 0, 1000
+            )
+
+        assert alone.value.facts == together.value.facts

@@ -16,11 +16,16 @@ from msgspec.structs import replace
 
 from hsm_core._internal.audit.baseline import Baseline, PrunedPrefix
 from hsm_core._internal.audit.chain import Follower, LogEnd
-from hsm_core._internal.audit.facts import FactsTrack
+from hsm_core._internal.audit.facts import (
+    HASH,
+    FactsTrack,
+    entry_of,
+    facts_line_of,
+)
 from hsm_core._internal.audit.head_mark import HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS, changes_end, event_of, leaf_hash
-from hsm_core._internal.audit.uses import Line
+from hsm_core._internal.audit.uses import Line, lines_of, uses_from
 from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification
@@ -511,8 +516,7 @@ def verify_range(
         log_id=audit.log_id, hmac_key=hmac_key, seq=before, leaf_hash=leaf
     )
     while (seq := follower.seq + 1) < end:
-        for line in _lines(audit, seq, min(_BLOCK, end - seq)):
-            follower.check(line)
+        _check(follower, _lines(audit, seq, min(_BLOCK, end - seq)))
     if follower.seq == head.seq and follower.leaf_hash != head.leaf_hash:
         raise tampered(Reason.CHAIN, head.seq)
     return AuditVerification(
@@ -522,6 +526,32 @@ def verify_range(
         head_seq=head.seq,
         head_hash=head.leaf_hash,
     )
+
+
+def _check(follower: Follower, records: Sequence[bytes]) -> None:
+    """Check the next records, uses many at a time, and move on to them."""
+    lines = lines_of(b"\n".join([*map(entry_of, records), b""]))
+    at = 0
+    while at < len(records):
+        # A faulty entry may count as two lines.
+        uses = uses_from(lines, at) if len(lines) == len(records) else []
+        run = records[at : at + max(len(uses), 1)]
+        if not _follow_uses(follower, uses, run):
+            for record in run:
+                follower.check(record)
+        at += len(run)
+
+
+def _follow_uses(
+    follower: Follower, uses: Sequence[Line], records: Sequence[bytes]
+) -> bool:
+    """Move on over uses if all are good; each record has its own facts line."""
+    if not uses or [record[HASH] for record in records] != [use[3] for use in uses]:
+        return False
+    facts = FactsTrack(keeps_lines=False)
+    for line in set(map(facts_line_of, records)):
+        facts.take_earlier(line, follower.seq + 1)
+    return follower.follow_uses(uses, facts) == len(uses)
 
 
 def _lines(audit: AuditLog, seq: int, limit: int) -> list[bytes]:
