@@ -573,8 +573,10 @@ class FactsCache:
         digest = named_by(entry)
         if not digest:
             return entry
-        line = self._lines.get(digest) or self._find(digest, seq)
-        if not line:
-            return entry
-        self.add(line)
+        line = self._lines.get(digest)
+        if line is None:
+            line = self._find(digest, seq)
+            if not line:
+                return entry
+            self.add(line)
         return b"%b\n%b" % (line, entry)

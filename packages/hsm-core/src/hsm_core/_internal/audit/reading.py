@@ -221,11 +221,12 @@ class EventFilter:
 
     def lets_through(self, line: bytes) -> bool:
         """Return whether a stored line must be decoded: all that match, and some."""
-        return (
-            all(member in line for member in self._members)
-            and (not self._keys or any(member in line for member in self._keys))
-            and not (self._reads_heads and self._is_ruled_out(line))
-        )
+        for found in self._members:
+            if found not in line:
+                return False
+        if self._keys and not any(found in line for found in self._keys):
+            return False
+        return not (self._reads_heads and self._is_ruled_out(line))
 
     def matches(self, event: AuditEvent) -> bool:
         """Return whether the query asks for an event."""

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -351,9 +351,10 @@ class Segments:
             step, skip = divmod(seq - segment.first_seq, STRIDE)
             if step >= len(offsets):
                 raise self._shorter(seq, changes)
-            file.seek(offsets[step])
-            entries = _entries(file, self._facts)
-            lines = list(islice(entries, skip, skip + last - seq))
+            behind = -((segment.first_seq - last) // STRIDE)
+            end = offsets[behind] if behind < len(offsets) else None
+            lines = _entries(file, offsets[step], end, self._facts)
+            lines = lines[skip : skip + last - seq]
         if len(lines) < last - seq:
             raise self._shorter(seq + len(lines), changes)
         joined = self._facts.joined
@@ -411,13 +412,19 @@ def _index(file: BinaryIO) -> list[int]:
     return offsets
 
 
-def _entries(file: BinaryIO, facts: FactsCache) -> Iterator[bytes]:
-    """Yield the complete entries from here on, without newline; keep facts lines."""
-    while (line := file.readline(_MAX_LINE)).endswith(b"\n"):
-        if line.startswith(START):
-            facts.add(line[:-1])
-        else:
-            yield line[:-1]
+def _entries(
+    file: BinaryIO, begin: int, end: int | None, facts: FactsCache
+) -> list[bytes]:
+    """Return the complete entries of a part, without newline; keep facts lines."""
+    file.seek(begin)
+    lines = file.read(-1 if end is None else end - begin).split(b"\n")
+    del lines[-1]
+    entries = [line for line in lines if not line.startswith(START)]
+    if len(entries) < len(lines):
+        for line in lines:
+            if line.startswith(START):
+                facts.add(line)
+    return entries
 
 
 def find_facts(file: BinaryIO, digest: bytes) -> bytes:
