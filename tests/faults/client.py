@@ -54,7 +54,7 @@ _USES: Final = {
 _ALGORITHMS: Final = tuple(_USES)
 _LIVE_KEYS: Final = 6
 _KEPT: Final = date(2100, 1, 1)
-_RETRY_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 120.0
 _JOURNAL_ONLY: Final = frozenset({"plaintext"})
 _REFUSALS: Final = frozenset(
     {
