@@ -13,8 +13,7 @@ from hsm_core._internal.audit.verify import RecoveredLog, recover
 from hsm_core._internal.stores.audit_rows import StoredRows, head_row
 from hsm_core._internal.stores.postgresql.audit_medium import PostgresMedium
 from hsm_core._internal.stores.postgresql.audit_rows import PostgresTables, log_errors
-from hsm_core._internal.stores.postgresql.connection import connect
-from hsm_core._internal.stores.postgresql.database import run
+from hsm_core._internal.stores.postgresql.connection import connect, run
 from hsm_core.errors import AuditUnavailableError
 
 if TYPE_CHECKING:

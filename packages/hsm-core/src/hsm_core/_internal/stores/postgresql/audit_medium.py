@@ -45,8 +45,8 @@ from hsm_core._internal.stores.postgresql.audit_rows import (
 from hsm_core._internal.stores.postgresql.connection import (
     connect,
     postgres_errors,
+    run,
 )
-from hsm_core._internal.stores.postgresql.database import run
 from hsm_core.errors import (
     AuditTamperedError,
     HSMError,

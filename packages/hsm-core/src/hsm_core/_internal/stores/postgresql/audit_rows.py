@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 from hsm_core._internal.audit.medium import GroupCondition
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.stores.audit_rows import Block
-from hsm_core._internal.stores.postgresql.connection import postgres_errors
-from hsm_core._internal.stores.postgresql.database import run
+from hsm_core._internal.stores.postgresql.connection import postgres_errors, run
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
