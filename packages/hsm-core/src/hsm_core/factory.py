@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from hsm_core._internal.approvals.signatures import ConsentAudit
 from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
@@ -36,6 +36,7 @@ from hsm_core._internal.stores.locations import (
     check_apart,
     check_unlocked,
     open_approval_store,
+    open_database,
     open_key_store,
     open_vault_store,
     tighten_folders,
@@ -67,6 +68,9 @@ from hsm_core.protocols import (
     RemoteKeyVault,
 )
 from hsm_core.settings import KeyStoreKind, Settings
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 
 __all__ = [
     "AuditVerifier",
@@ -160,14 +164,19 @@ def open_hsm(
     tighten_folders(settings)
     with ExitStack() as stack:
         progress("key store")
-        opened = _open_store(settings, vault, clock, entropy)
+        database = open_database(settings)
+        if database is not None:
+            stack.callback(database.close)
+        opened = _open_store(settings, vault, clock, entropy, database)
         stack.callback(opened.keys.close)
-        approvals = open_approval_store(settings)
+        approvals = open_approval_store(settings, database)
         stack.callback(approvals.close)
         ring = open_ring(opened.keys, root)
         known_id = ring.log_id if ring else None
         progress("audit log")
-        audit = open_audit_log(settings, hmac_key, clock, entropy, known_id=known_id)
+        audit = open_audit_log(
+            settings, hmac_key, clock, entropy, known_id=known_id, database=database
+        )
         stack.callback(_close_log, audit)
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
         if ledger is not None and ledger.log is not None:
@@ -407,10 +416,18 @@ def _copiers(
 
 
 def _open_store(
-    settings: Settings, vault: RemoteKeyVault | None, clock: Clock, entropy: Entropy
+    settings: Settings,
+    vault: RemoteKeyVault | None,
+    clock: Clock,
+    entropy: Entropy,
+    database: ClusterDatabase | None,
 ) -> OpenedStore:
     if vault is None:
-        return open_key_store(settings, clock, entropy)
+        return open_key_store(settings, clock, entropy, database)
+    if database is not None:
+        raise ConfigurationError(
+            "store must be empty if the keys are in a vault.", field="store"
+        )
     if settings.key_store == KeyStoreKind.MEMORY:
         raise ConfigurationError(
             "key_store must not be memory if the keys are in a vault.",

@@ -377,6 +377,18 @@ class KeyStore(Protocol):
         """Replace a small named value, atomically and durably."""
         ...
 
+    def create_meta(self, name: str, value: bytes, /) -> bytes:
+        """
+        Store a small named value unless there is one; return what is there then.
+
+        A store that several nodes write lets one of them have it.
+        """
+        found = self.read_meta(name)
+        if found is None:
+            self.write_meta(name, value)
+            return value
+        return found
+
     def close(self) -> None:
         """Release the lock; later calls raise StoreUnavailableError."""
         ...

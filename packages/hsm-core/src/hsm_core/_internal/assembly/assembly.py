@@ -162,8 +162,9 @@ def _make_ring(settings: Settings, parts: Parts) -> KeyRing:
             "or restore the store."
         )
     ring = KeyRing.create(parts.entropy, log_id=audit.log_id)
-    parts.store.write_meta(_RING, ring.seal(parts.root))
-    return ring
+    sealed = ring.seal(parts.root)
+    stored = parts.store.create_meta(_RING, sealed)
+    return ring if stored == sealed else KeyRing.open(parts.root, stored)
 
 
 class _Assembly:

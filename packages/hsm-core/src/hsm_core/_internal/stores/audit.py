@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
 
@@ -18,6 +18,9 @@ from hsm_core.model import RepairDetail
 from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditStoreKind, AuditSync, KeyStoreKind, Settings
 
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+
 _LEDGER_RESERVE_BYTES: Final = 64 * 1024
 """Room for the outcomes of purges whose intent was written; a sweep has one at most."""
 
@@ -29,6 +32,7 @@ def open_audit_log(
     entropy: Entropy,
     *,
     known_id: str | None,
+    database: ClusterDatabase | None = None,
 ) -> AuditLog:
     """
     Open the log that the settings name, or begin it.
@@ -44,11 +48,18 @@ def open_audit_log(
 
         known_id: Id of the log that belongs to the key store; None for a new one.
 
+        database: Of the cluster, where the log of each node lies in one.
+
     Raises:
         ConfigurationError: A setting or a key is wrong; nothing was written.
         AuditTamperedError: It is damaged, missing, or another store's.
         AuditUnavailableError: It can't be read or written.
     """
+    if database is not None:
+        from hsm_core._internal.stores.postgresql.audit import PostgresAuditLog
+
+        options = _options(settings, hmac_key, clock, entropy)
+        return PostgresAuditLog.open(database, options)
     if settings.audit_store == AuditStoreKind.SQLITE:
         path = settings.audit_sqlite_path
         if known_id is not None and not path_exists(path):

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -52,6 +52,9 @@ from hsm_core.protocols import (
     RemoteKeyVault,
 )
 from hsm_core.settings import ApprovalStoreKind, AuditStoreKind, KeyStoreKind, Settings
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 
 _DATABASE: Final = ("", "-wal", "-shm", "-journal", LOCK)
 _DATABASE_TRAIL: Final = (*_DATABASE, HEAD, RESERVE)
@@ -288,12 +291,14 @@ class _Place(msgspec.Struct, frozen=True):
 
     Attributes:
         rest: What follows the scheme and its colon; None without a colon.
+        database: Of the cluster, where all stores lie in one.
     """
 
     rest: str | None
     settings: Settings
     clock: Clock
     entropy: Entropy
+    database: ClusterDatabase | None
 
     def path(self, usual: Path) -> Path:
         """Return the path that is named, or the usual one."""
@@ -309,9 +314,47 @@ class _Place(msgspec.Struct, frozen=True):
 _Opener: TypeAlias = Callable[[_Place], OpenedStore]
 
 
-def open_key_store(settings: Settings, clock: Clock, entropy: Entropy) -> OpenedStore:
+def open_database(settings: Settings, session: str = "") -> ClusterDatabase | None:
+    """
+    Open the database that all stores lie in; None where the settings name none.
+
+    Args:
+        settings: Where it lies.
+
+        session: Name of this process among the sessions of the database.
+
+    Raises:
+        ConfigurationError: It is another program's or a newer one's, its server does
+            not keep what it acknowledges, or psycopg is not installed.
+        IntegrityError: Its tables are not as we make them.
+        StoreUnavailableError: It can't be reached.
+    """
+    if settings.key_store != KeyStoreKind.POSTGRESQL:
+        return None
+    from hsm_core._internal.stores.postgresql.connection import read_location
+    from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+
+    name = session or settings.node_name
+    return ClusterDatabase(read_location(settings.store, name=name))
+
+
+def open_key_store(
+    settings: Settings,
+    clock: Clock,
+    entropy: Entropy,
+    database: ClusterDatabase | None = None,
+) -> OpenedStore:
     """
     Open the key store that the settings name.
+
+    Args:
+        settings: Where it lies.
+
+        clock: For leases.
+
+        entropy: For the names of their holders.
+
+        database: Of the cluster, if it lies in one; closed with the store.
 
     Raises:
         ConfigurationError: There is no such scheme, it can't be loaded, or the place
@@ -320,7 +363,7 @@ def open_key_store(settings: Settings, clock: Clock, entropy: Entropy) -> Opened
         StoreUnavailableError: It can't be read or written.
     """
     scheme, colon, rest = settings.key_store.partition(":")
-    place = _Place(rest if colon else None, settings, clock, entropy)
+    place = _Place(rest if colon else None, settings, clock, entropy, database)
     built_in = _BUILT_IN.get(scheme)
     if built_in is not None:
         return built_in(place)
@@ -332,9 +375,16 @@ def open_key_store(settings: Settings, clock: Clock, entropy: Entropy) -> Opened
     return _guarded(opener.open(rest, OpenedStore))
 
 
-def open_approval_store(settings: Settings) -> ApprovalStore:
+def open_approval_store(
+    settings: Settings, database: ClusterDatabase | None = None
+) -> ApprovalStore:
     """
     Open the store of approvals that the settings name.
+
+    Args:
+        settings: Where it lies.
+
+        database: Of the cluster, if it lies in one; left open when the store is closed.
 
     Raises:
         ConfigurationError: There is no such scheme, it can't be loaded, or the place
@@ -343,11 +393,19 @@ def open_approval_store(settings: Settings) -> ApprovalStore:
         StoreUnavailableError: It can't be read or written.
     """
     try:
+        if database is not None:
+            return _open_shared_approvals(database)
         return _open_approvals(settings)
     except StoreUnavailableError as error:
         if str(error) != type(error).sentence:
             raise
         raise type(error)("The approval store is not available.") from error
+
+
+def _open_shared_approvals(database: ClusterDatabase) -> ApprovalStore:
+    from hsm_core._internal.stores.postgresql.records import ClusterApprovalStore
+
+    return guarded(ClusterApprovalStore(database))
 
 
 def _open_approvals(settings: Settings) -> ApprovalStore:
@@ -413,9 +471,21 @@ def _open_s3(place: _Place) -> OpenedStore:
     return open_vault_store(vault, place.settings.node_name, place.clock, place.entropy)
 
 
+def _open_postgresql(place: _Place) -> OpenedStore:
+    from hsm_core._internal.stores.postgresql.records import ClusterKeyStore
+
+    if place.database is None:
+        raise ConfigurationError(
+            f"{_KEYS}: postgresql is set by store, for all stores.", field="store"
+        )
+    store = ClusterKeyStore(place.database)
+    return _guarded(OpenedStore(store, store.uses))
+
+
 _BUILT_IN: Final[dict[str, _Opener]] = {
     KeyStoreKind.FILESYSTEM.value: _open_filesystem,
     KeyStoreKind.MEMORY.value: _open_memory,
+    KeyStoreKind.POSTGRESQL.value: _open_postgresql,
     KeyStoreKind.SQLITE.value: _open_sqlite,
     "s3": _open_s3,
 }

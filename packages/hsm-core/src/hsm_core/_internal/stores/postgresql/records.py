@@ -41,6 +41,7 @@ from hsm_core._internal.stores.records import (
     Commit,
     DamagedRecordError,
     Records,
+    check_meta_name,
     document_name,
     key_of,
     version_of,
@@ -50,6 +51,7 @@ from hsm_core.errors import (
     GenerationConflictError,
     NameTakenError,
     OperationAbortedError,
+    StoreUnavailableError,
 )
 from hsm_core.protocols import AccountChange, ApprovalEntry, StoreAccount
 
@@ -113,6 +115,9 @@ _PUT_BLOBS: Final = (
 _DROP_BLOBS: Final = (
     "DELETE FROM blobs WHERE key_id = $1 AND version = ANY ($2::integer[])"
 )
+_ADD_META: Final = (
+    "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING"
+)
 _PUT_DOCUMENT: Final = (
     "UPDATE keys SET document = $2 WHERE key_id = $1 "
     "RETURNING claim IS NULL AND name <> '' AND state <> 'destroyed'"
@@ -128,22 +133,29 @@ class ClusterRecords(Records):
     Records as rows of the database of a cluster.
 
     Args:
-        database: Of the cluster; closed with the records.
+        database: Of the cluster.
+
+        closes: Whether the database is closed with the records.
     """
 
-    def __init__(self, database: ClusterDatabase) -> None:
+    def __init__(self, database: ClusterDatabase, *, closes: bool = True) -> None:
         self._database = database
+        self._closes = closes
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<ClusterRecords {self._database.location.name!r}>"
 
     def check_usable(self) -> None:
         """See `Records.check_usable`."""
+        if self._is_closed:
+            raise StoreUnavailableError("The store is closed.")
         self._database.check_usable()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """See `Records.writing`; other nodes write at the same time."""
+        self.check_usable()
         with self._database.transaction():
             yield
 
@@ -268,8 +280,10 @@ class ClusterRecords(Records):
         self._database.reopen()
 
     def close(self) -> None:
-        """Close the database."""
-        self._database.close()
+        """Answer nothing more."""
+        self._is_closed = True
+        if self._closes:
+            self._database.close()
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -327,14 +341,22 @@ class ClusterKeyStore(RecordKeyStore):
         super().__init__(ClusterRecords(database), ClusterKeyRows(database))
         self.uses = PostgresUseCounters(database)
 
+    def create_meta(self, name: str, value: bytes, /) -> bytes:
+        """Store a small value unless another node has; see `KeyStore.create_meta`."""
+        check_meta_name(name)
+        with self._changing(), self.database.transaction(join=True) as connection:
+            connection.execute(_ADD_META, (name, value))
+        return self.read_meta(name) or b""
+
 
 class ClusterApprovalStore(RecordApprovalStore):
     """
     Approval store in the database of a cluster.
 
     Args:
-        database: Closed with the store.
+        database: Left open when the store is closed.
     """
 
     def __init__(self, database: ClusterDatabase) -> None:
-        super().__init__(ClusterRecords(database), ClusterApprovalRows(database))
+        records = ClusterRecords(database, closes=False)
+        super().__init__(records, ClusterApprovalRows(database))
