@@ -24,7 +24,7 @@ TRAIL: Final = "trail"
 LEDGER: Final = "ledger"
 
 READ_ONE_STATE: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-"""Begins a transaction that sees one state of the log, whoever writes meanwhile."""
+"""Begins a transaction that sees one state of the log while others write."""
 
 _FIND: Final = "SELECT log_id FROM logs WHERE kind = $1 AND node = $2 AND NOT ended"
 _CREATE: Final = (
