@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hsm_core._internal.stores.postgresql.connection import read_location
-from hsm_core._internal.stores.postgresql.database import ClusterDatabase, run
+from hsm_core._internal.stores.postgresql.connection import read_location, run
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
 from tests.postgresql import PostgreSQL
 
 

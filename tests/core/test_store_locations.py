@@ -134,7 +134,7 @@ class TestOurOwn:
         assert "key_store" == caught.value.facts["field"]
 
     @pytest.mark.parametrize(
-        "location", ["", "file", "File:x", "postgresql://x", ":x", "..:x", "x" * 9999]
+        "location", ["", "file", "File:x", "mysql://x", ":x", "..:x", "x" * 9999]
     )
     def test_unknown(self, location: str) -> None:
         """
