@@ -208,6 +208,7 @@ class _Assembly:
             self._dual.care,
             ground.clock,
             parts.new_worker(),
+            ground.job_guard,
         )
         return OpenHSM(
             services,

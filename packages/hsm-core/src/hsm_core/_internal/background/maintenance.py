@@ -15,7 +15,7 @@ from hsm_core._internal.approvals.maintenance import (
     prune_approvals,
 )
 from hsm_core._internal.approvals.repository import ApprovalRegister
-from hsm_core._internal.lib.concurrency import BackgroundWorker
+from hsm_core._internal.lib.concurrency import BackgroundWorker, JobGuard, unguarded
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import Settings
@@ -84,6 +84,8 @@ class PeriodicMaintenance:
         clock: Time.
 
         worker: Does the work from time to time; one of its own by default.
+
+        job_guard: Keeps what concerns all approvals to one node of a cluster.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class PeriodicMaintenance:
         care: ApprovalMaintenance,
         clock: Clock,
         worker: BackgroundWorker | None = None,
+        job_guard: JobGuard = unguarded,
     ) -> None:
         self._audit = audit
         self._register = register
@@ -107,12 +110,15 @@ class PeriodicMaintenance:
             seconds = settings.audit_retention_interval_seconds
             every(seconds, self.prune_trail, first=_FIRST_SECONDS)
         every(_HEALING_SECONDS, self.heal_approvals)
-        every(_EXPIRY_SECONDS, care.expire, first=_EXPIRY_SECONDS)
+        expire = job_guard("approval-expiry", care.expire)
+        every(_EXPIRY_SECONDS, expire, first=_EXPIRY_SECONDS)
         seconds = settings.scrub_interval_seconds
-        every(seconds, self.compare_approvals, first=seconds)
+        compare = job_guard("approval-comparison", self.compare_approvals)
+        every(seconds, compare, first=seconds)
         seconds = settings.approval_retention_interval_seconds
         if self._approval_days:
-            every(seconds, self.prune_approvals, first=_FIRST_SECONDS)
+            prune = job_guard("approval-retention", self.prune_approvals)
+            every(seconds, prune, first=_FIRST_SECONDS)
         self._worker.start()
 
     def prune_trail(self) -> None:

@@ -311,11 +311,11 @@ class Schedulers:
         self.destruction = DestructionScheduler(services, execute)
         # A long key generation must keep no store from healing.
         self._worker = worker or BackgroundWorker()
-        every = self._worker.every
+        every, guard = self._worker.every, services.job_guard
         seconds = settings.rotation_interval_seconds
-        every(seconds, self.rotation.step, first=_FIRST_SECONDS)
-        seconds = settings.destruction_interval_seconds
-        every(seconds, self.destruction.step, first=_FIRST_SECONDS)
+        every(seconds, guard("rotation", self.rotation.step), first=_FIRST_SECONDS)
+        seconds, step = settings.destruction_interval_seconds, self.destruction.step
+        every(seconds, guard("destruction", step), first=_FIRST_SECONDS)
         self._worker.start()
 
     def stop(self, timeout_seconds: float) -> None:

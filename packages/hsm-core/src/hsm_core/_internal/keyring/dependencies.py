@@ -11,6 +11,7 @@ import msgspec
 from hsm_core._internal.audit.record import event_of
 from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.keyring.repository import KeyRepository
+from hsm_core._internal.lib.concurrency import JobGuard, unguarded
 from hsm_core._internal.policy.in_force import PolicyHolder
 from hsm_core._internal.time.clock_guard import (
     ClockJump,
@@ -43,6 +44,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
         clock: Time.
         clock_guard: Clock-jump guard.
         entropy: For ids, salts and seals.
+        job_guard: Keeps background jobs to one node of a cluster.
     """
 
     settings: Settings
@@ -53,6 +55,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     clock_guard: ClockJumpGuard
     entropy: Entropy
+    job_guard: JobGuard = unguarded
 
     def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:
         """

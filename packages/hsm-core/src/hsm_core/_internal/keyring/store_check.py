@@ -276,7 +276,8 @@ class StoreCheck:
         worker.every(_HEALING_SECONDS, self.journal.heal)
         worker.every(_HEALING_SECONDS, self._judge)
         if self._is_lasting:
-            worker.every(_SCRUBBING_SECONDS, self.scrubber.step)
+            step = self._ground.job_guard("scrubbing", self.scrubber.step)
+            worker.every(_SCRUBBING_SECONDS, step)
 
     def _settle_all(self) -> None:
         """Record all committed changes in the audit log; callers hold `committing`."""

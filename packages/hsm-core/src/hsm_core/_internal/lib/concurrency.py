@@ -153,6 +153,17 @@ Task: TypeAlias = Callable[[], float | None]
 Job step; returns the seconds until the next one, or None for the usual interval.
 """
 
+JobGuard: TypeAlias = Callable[[str, Task], Task]
+"""
+Returns a task that runs on one node of a cluster at a time, given its job and itself.
+"""
+
+
+def unguarded(job: str, task: Task) -> Task:
+    """Return a task as it is, where there are no other nodes."""
+    return task
+
+
 _IDLE_SECONDS: Final = 3600.0
 _LONGEST_SECONDS: Final = 1e9
 

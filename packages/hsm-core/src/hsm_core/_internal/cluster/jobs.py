@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""
+Leases of background jobs: each job runs on one node of a cluster at a time.
+
+Jobs are spread over the nodes that live by hashes of their names. A node runs a job if
+it is the one chosen, and if the lease is free: its holder has left, was fenced, or gave
+it back because another is chosen now. A fenced node can't commit anything, so a job
+that it still runs changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from hsm_core._internal.lib.concurrency import Task
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+
+if TYPE_CHECKING:
+    from hsm_core._internal.stores.postgresql.driver import ServerConnection
+
+RETRY_SECONDS: Final = 10.0
+"""After how many seconds a node asks again for a job that another has."""
+
+_LIVE: Final = "SELECT node FROM fence WHERE instance IS NOT NULL"
+_TAKE: Final = (
+    "INSERT INTO leases (name, node, epoch) VALUES ($1, $2, $3) "
+    "ON CONFLICT (name) DO UPDATE SET node = $2, epoch = $3 "
+    "WHERE leases.node = $2 OR NOT EXISTS (SELECT 1 FROM fence "
+    "WHERE fence.node = leases.node AND fence.epoch = leases.epoch "
+    "AND fence.instance IS NOT NULL)"
+)
+_GIVE_BACK: Final = "DELETE FROM leases WHERE name = $1 AND node = $2"
+
+
+class FencedNode(Protocol):
+    """Name and epoch of this node."""
+
+    node: str
+
+    @property
+    def epoch(self) -> int:
+        """Its epoch."""
+        ...
+
+
+def chosen(job: str, nodes: Iterable[str]) -> str:
+    """Return the node that is to run a job; the same for most jobs if one leaves."""
+    return max(nodes, key=lambda node: _weight(job, node), default="")
+
+
+def _weight(job: str, node: str) -> bytes:
+    return hashlib.sha256(f"{job}\0{node}".encode()).digest()
+
+
+class JobLeases:
+    """
+    Leases of jobs, as one node has them. Thread-safe.
+
+    Args:
+        database: Of the cluster.
+
+        member: This node.
+    """
+
+    def __init__(self, database: ClusterDatabase, member: FencedNode) -> None:
+        self._database = database
+        self._member = member
+
+    def holds(self, job: str) -> bool:
+        """
+        Return whether this node is to run a job now.
+
+        To be called before each run, by the thread that runs it.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked.
+        """
+
+        def work(connection: ServerConnection) -> bool:
+            node, epoch = self._member.node, self._member.epoch
+            live = [name for (name,) in connection.execute(_LIVE).fetchall()]
+            if chosen(job, live) != node:
+                connection.execute(_GIVE_BACK, (job, node))
+                return False
+            return connection.execute(_TAKE, (job, node, epoch)).rowcount > 0
+
+        return self._database.run(work)
+
+    def guarded(self, job: str, task: Task) -> Task:
+        """Return a task that is run only while this node has the lease of a job."""
+
+        def run() -> float | None:
+            return task() if self.holds(job) else RETRY_SECONDS
+
+        return run

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Leases of background jobs: one node runs each, and another once that one is dead."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from hsm_core._internal.cluster import fence
+from hsm_core._internal.cluster.jobs import RETRY_SECONDS, JobLeases, chosen
+from hsm_core._internal.stores.postgresql.connection import read_location
+from hsm_core._internal.stores.postgresql.database import ClusterDatabase
+
+JOBS = ("rotation", "destruction", "scrubbing", "approval-expiry")
+
+
+class Member:
+    """A node of a test, without a thread."""
+
+    def __init__(self, database: ClusterDatabase, node: str) -> None:
+        self.node = node
+        self._database = database
+        self.epoch = 0
+
+    def join(self) -> JobLeases:
+        """Take the name, whatever it was."""
+        with self._database.transaction() as connection:
+            before = fence.read_standing(connection, self.node).epoch
+            epoch = fence.take(connection, self.node, "i" * 8, before)
+        assert epoch is not None
+        self.epoch = epoch
+        return JobLeases(self._database, self)
+
+    def die(self) -> None:
+        """Be fenced by another."""
+        with self._database.transaction() as connection:
+            fence.raise_epoch(connection, self.node, self.epoch)
+
+
+@pytest.fixture
+def opened(database: str) -> Iterator[ClusterDatabase]:
+    """Give a new database."""
+    found = ClusterDatabase(read_location(database))
+    yield found
+    found.close()
+
+
+def test_jobs_move_when_nodes_come_and_die(opened: ClusterDatabase) -> None:
+    """
+    Every job has one node; those of a dead one go to others, and back to who returns.
+    """
+    members = [Member(opened, name) for name in ("a", "b", "c")]
+    leases = {member.node: member.join() for member in members}
+
+    def owners() -> dict[str, list[str]]:
+        # Who is not chosen gives back what it has; then who is chosen takes it.
+        for job in JOBS:
+            for its in leases.values():
+                its.holds(job)
+        return {j: [n for n, its in leases.items() if its.holds(j)] for j in JOBS}
+
+    first = owners()
+    assert {1} == {len(nodes) for nodes in first.values()}
+    assert first == {job: [chosen(job, leases)] for job in JOBS}
+
+    (gone,) = first["rotation"]
+    member = next(member for member in members if member.node == gone)
+    member.die()
+    old = leases.pop(gone)
+    second = owners()
+    assert {1} == {len(nodes) for nodes in second.values()}
+    assert not any(old.holds(job) for job in JOBS)
+
+    leases[gone] = member.join()
+    assert first == owners()
+
+
+def test_a_holder_is_waited_for(opened: ClusterDatabase) -> None:
+    """
+    A node that joins and is chosen gets a job only when its holder has given it back.
+    """
+    one, two = Member(opened, "a"), Member(opened, "b")
+    job = next(name for name in map(str, range(99)) if chosen(name, "ab") == "b")
+    first = one.join()
+    assert first.holds(job)
+    second = two.join()
+
+    assert not second.holds(job)
+    assert not first.holds(job)
+    assert second.holds(job)
+
+
+def test_many_at_once(opened: ClusterDatabase) -> None:
+    """
+    Of nodes that ask at the same time, one gets the job.
+    """
+    leases = [Member(opened, f"n{number}").join() for number in range(4)]
+    found: list[bool] = []
+
+    def ask(each: JobLeases) -> None:
+        found.append(each.holds("rotation"))
+
+    threads = [
+        threading.Thread(target=ask, args=(each,))
+        for each in leases
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [False, False, False, True] == sorted(found)
+
+
+def test_a_guarded_task(opened: ClusterDatabase) -> None:
+    """
+    A task runs on the node that has its job; the others ask again soon.
+    """
+    leases = [Member(opened, name).join() for name in "ab"]
+    ran: list[int] = []
+
+    def task(number: int) -> float:
+        ran.append(number)
+        return 77.0
+
+    found = [
+        each.guarded("rotation", partial(task, number))()
+        for number, each in enumerate(leases)
+    ]
+
+    assert 1 == len(ran)
+    assert {77.0, RETRY_SECONDS} == set(found)
