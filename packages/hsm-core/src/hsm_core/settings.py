@@ -320,6 +320,13 @@ class Settings(Record, frozen=True, kw_only=True):
                 "cluster.",
                 field="node_name",
             )
+        if self.retention_config is not None or self.retention_ledger is not None:
+            raise ConfigurationError(
+                "retention_config and retention_ledger are not available with a "
+                "PostgreSQL store: the ledger that attests purges belongs to one "
+                "machine.",
+                field="retention_config",
+            )
         if self.node_mark is None:
             name = f"{self.node_name}.mark"
             force_setattr(self, "node_mark", self.folder / name)

@@ -178,7 +178,7 @@ class LastSeenMark:
         except OSError as error:
             raise ConfigurationError(
                 f"The last-seen mark {self._path} can't be opened: {error.strerror}.",
-                field="last_seen_mark",
+                field="node_mark",
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,7 +202,7 @@ class LastSeenMark:
                 f"The last-seen mark {self._path} is not one of this node and cluster, "
                 "or was altered. Without it, the node does not notice an older "
                 "database. To start nevertheless, move the file away.",
-                field="last_seen_mark",
+                field="node_mark",
             )
         counter, seen = max(whole, key=lambda slot: slot[0])
         self._counter = counter + 1
