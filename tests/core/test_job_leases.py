@@ -103,10 +103,7 @@ def test_many_at_once(opened: ClusterDatabase) -> None:
     def ask(each: JobLeases) -> None:
         found.append(each.holds("rotation"))
 
-    threads = [
-        threading.Thread(target=ask, args=(each,))
-        for each in leases
-    ]
+    threads = [threading.Thread(target=ask, args=(each,)) for each in leases]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -199,6 +199,38 @@ def test_a_counter_removed_by_another_node() -> None:
         two.take(use(20))
 
 
+@pytest.mark.parametrize("limit", [0, 50])
+def test_a_material_destroyed_by_another_node(limit: int) -> None:
+    """
+    A node that stops gives nothing back to a counter that is gone.
+    """
+    counters = SharedCounters()
+    rules = UseRules(limit_of=lambda _: limit)
+    one, two = (accounts_over(counters, rules=rules) for _ in range(2))
+    one.open(KEY, KEY.versions)
+    two.take(use(1, 5))
+    one.take(use())
+    one.discard([MATERIAL])
+
+    two.close(60)
+    assert counters.get(MATERIAL) is None
+
+
+def test_a_lost_counter_without_a_limit() -> None:
+    """
+    A node goes on counting from the beginning where there is no limit to exceed.
+    """
+    counters = SharedCounters()
+    rules = UseRules(limit_of=lambda _: 0, first_uses=2, most_uses=2)
+    accounts = accounts_over(counters, rules=rules)
+    accounts.take(use(2))
+    counters.discard(MATERIAL)
+    accounts.take(use(2))
+    accounts.take(use(2))
+
+    assert 4 == stored(counters).uses
+
+
 def test_first_values_of_another_node_are_left_alone() -> None:
     """
     A value without a key is one of a change under way elsewhere, for an hour.

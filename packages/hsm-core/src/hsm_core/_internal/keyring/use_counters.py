@@ -566,7 +566,11 @@ class UseAccounts:
     def _follow(self, account: UseAccount, use: Use) -> None:
         """Read what other nodes have reserved, if there are any."""
         if self._counters.is_shared:
-            account.follow(*self._read(use.key, use.version))
+            value, stored = self._read(use.key, use.version)
+            if stored is None:
+                account.load(value, None)
+            else:
+                account.follow(value, stored)
 
     def _add_again(self, account: UseAccount, use: Use) -> None:
         """Count the newest block once more, which the store may have lost."""
@@ -636,8 +640,8 @@ class UseAccounts:
             if self._replace(material_id, before, exact) is not None:
                 return
             known, stored, _ = self._judge(material_id, account.limit)
-            if known is None or account.is_doubtful:
-                return
+            if known is None or stored is None or account.is_doubtful:
+                return  # Another node has destroyed the material meanwhile.
             account.follow(known, stored)
 
     def _shown(self, account: UseAccount, counts: UseValue) -> UseInfo:
