@@ -25,7 +25,7 @@ from hsm_core.algorithms import (
     HashAlgorithm,
     SignatureEncoding,
 )
-from hsm_core.errors import ApprovalRequiredError, AuthenticationError, HSMError
+from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Role
 from hsm_core.policies import parse_policy
@@ -72,6 +72,9 @@ _RANDOM: Final = frozenset({"signature", "ciphertext", "shared_secret"})
 
 _OWN: Final = frozenset({"seq", "prev", "time", "facts"})
 """Fields of records that differ between two records of one request."""
+
+_ONCE: Final = frozenset({"system.approval-requested", "system.approval-expired"})
+"""Kinds of records that only the first of two equal requests, or none, has."""
 
 Said: TypeAlias = tuple[Any, list[Any], dict[str, Any]]
 
@@ -139,9 +142,6 @@ class TwoWays:
         ask = self._random.choice([self._ask, self._ask_later])
         before = self.by_plan
         planned = self._said(ask, request)
-        if _needs_approval(planned):
-            # It is requested only once, so that the second way would not record that.
-            planned = self._said(ask, request)
         was_planned = self.by_plan > before
         with patch.object(self._pipeline, "plans", _NoPlans()):
             plain = self._said(self._ask, request)
@@ -161,6 +161,7 @@ class TwoWays:
         records = [
             {k: v for k, v in msgspec.to_builtins(e).items() if k not in _OWN}
             for e in found
+            if e.kind not in _ONCE
         ]
         for record in records:
             for name in ("bind", "operation_id"):
@@ -387,12 +388,6 @@ class TwoWays:
 
 
 _ENVELOPE: Final = CiphertextEncoding.ENVELOPE
-_APPROVAL_REQUIRED: Final = ApprovalRequiredError.__name__
-
-
-def _needs_approval(said: Said) -> bool:
-    answer = said[0]
-    return isinstance(answer, tuple) and answer[:2] == ("error", _APPROVAL_REQUIRED)
 
 
 def _expired() -> None:
